@@ -1,0 +1,64 @@
+"""The seam to people: a channel shows cards and passes reviews on. It holds no state and decides nothing."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from approvals.model import CallId, State
+
+if TYPE_CHECKING:
+    from approvals.service import ApprovalService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a channel shows of one held call, already made safe: hidden characters visible, secrets redacted."""
+
+    id: CallId
+    version: int
+    state: State
+    agent: str
+    owner: str
+    server: str
+    tool: str
+    category: str
+    risk: str
+    severity: str
+    evidence: tuple[str, ...]
+    rule: str
+    reason: str
+    #: The arguments as indented JSON, whole; a channel that cannot show all of it must not offer Approve.
+    arguments: str
+    hidden_characters: int
+    redacted: int
+    digest: str
+    created_at: float
+    expires_at: float
+    needed: int
+    #: (approver, answer, reason, via) in order.
+    reviews: tuple[tuple[str, str, str, str], ...]
+    attended: bool
+    note: str
+    #: One line about what the server answered, or "".
+    result: str
+    #: The call's page in the inbox, or "" when no inbox URL is known.
+    url: str
+    #: "the same call ran 2 min ago (hp_...)", or "".
+    twin: str
+
+
+class Channel(Protocol):
+    """A way to reach people. `post` and `update` raise on failure; the reconciler tries again later."""
+
+    name: str
+
+    async def start(self, service: "ApprovalService") -> None:
+        """Begin to listen for answers; returns at once."""
+
+    async def post(self, card: Card) -> str:
+        """Show a new card and return the channel's reference to it."""
+
+    async def update(self, ref: str, card: Card) -> None:
+        """Bring the message *ref* to what *card* says."""
+
+    async def close(self) -> None:
+        """Stop listening and let go of connections."""

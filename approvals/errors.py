@@ -1,0 +1,48 @@
+"""What can go wrong in an approval. Each class's docstring is its default message, told to people as it is."""
+
+
+class ApprovalError(Exception):
+    """The approval could not be handled."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class Conflict(ApprovalError):
+    """Somebody else changed this call at the same moment; read it again."""
+
+
+class IllegalTransition(ApprovalError):
+    """This call cannot go from its state to that one."""
+
+
+class UnknownCall(ApprovalError):
+    """There is no such call."""
+
+
+class AlreadyDecided(ApprovalError):
+    """This call was already decided."""
+
+
+class StaleView(ApprovalError):
+    """What you looked at is not what is held now; open the call again."""
+
+
+class NotAnApprover(ApprovalError):
+    """You are not an approver for this call."""
+
+
+class OwnRequest(ApprovalError):
+    """You own the agent that asks for this, so someone else must approve."""
+
+
+class ReasonNeeded(ApprovalError):
+    """Say why you deny it: the agent reads the reason."""
+
+
+class TooMany(ApprovalError):
+    """Too many calls of this agent already wait for a person."""
+
+
+class StoreError(ApprovalError):
+    """The store cannot be used."""

@@ -1,0 +1,90 @@
+"""The law of a held call's states: one table, and the functions that move a call along it.
+
+Pure: every function takes a held call and the time, and returns the changed call or raises. Stores know no
+rules; whoever wants a change asks here first and then swaps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from approvals.errors import AlreadyDecided, IllegalTransition
+from approvals.model import Answer, HeldCall, Outcome, Review, State
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.PENDING: frozenset(
+        {State.APPROVED, State.DENIED, State.EXPIRED, State.CANCELLED, State.VOIDED},
+    ),
+    State.APPROVED: frozenset({State.FORWARDING, State.EXPIRED, State.CANCELLED, State.VOIDED}),
+    State.FORWARDING: frozenset(
+        {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.IN_DOUBT},
+    ),
+    State.IN_DOUBT: frozenset({State.RESOLVED}),
+    State.DENIED: frozenset(),
+    State.EXPIRED: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.VOIDED: frozenset(),
+    State.COMPLETED: frozenset(),
+    State.UPSTREAM_ERROR: frozenset(),
+    State.NOT_SENT: frozenset(),
+    State.RESOLVED: frozenset(),
+}
+
+#: States in which nothing will change any more, except that a person resolves a doubt.
+SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) | {State.IN_DOUBT}
+#: States whose deadline the sweep watches.
+TIMED = frozenset({State.PENDING, State.APPROVED})
+
+
+def advance(call: HeldCall, to: State, now: float, **changes: Any) -> HeldCall:
+    """Return *call* in state *to*, one version on, or raise `IllegalTransition`."""
+    if to not in TRANSITIONS[call.state]:
+        raise IllegalTransition(f"a call that is {call.state} cannot become {to}")
+    ended = {"settled_at": now} if to in SETTLED else {}
+    decided = {"decided_at": now} if call.state is State.PENDING else {}
+    return replace(call, state=to, version=call.version + 1, **(ended | decided | changes))
+
+
+def touch(call: HeldCall, **changes: Any) -> HeldCall:
+    """Return *call* with facts changed that are no transition (attended, collected), one version on."""
+    return replace(call, version=call.version + 1, **changes)
+
+
+def review(call: HeldCall, given: Review) -> HeldCall:
+    """Add *given* and decide if it is the last one needed: one deny ends it, *needed* distinct yeses approve.
+
+    A second yes of the same person changes nothing and returns *call* itself. Raises `AlreadyDecided` when the
+    call is not pending or its time is over (`now < expires_at` is in time).
+    """
+    if call.state is not State.PENDING or given.at >= call.expires_at:
+        raise AlreadyDecided(f"This call was already {call.state}." if call.state is not State.PENDING else "This call has expired.")
+    if any(past.approver == given.approver and past.answer is given.answer for past in call.reviews):
+        return call
+    reviewed = replace(call, reviews=(*call.reviews, given))
+    if given.answer is Answer.DENY:
+        return advance(reviewed, State.DENIED, given.at)
+    if reviewed.approvals < call.terms.needed:
+        return touch(reviewed)
+    return advance(reviewed, State.APPROVED, given.at, expires_at=given.at + call.terms.approved_for)
+
+
+def expire(call: HeldCall, now: float) -> HeldCall | None:
+    """Return the expired call when its time is over and it still can expire, else None."""
+    if call.state not in TIMED or now < call.expires_at:
+        return None
+    return advance(call, State.EXPIRED, now)
+
+
+def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
+    """Store what the server answered."""
+    to = State.UPSTREAM_ERROR if outcome.is_error else State.COMPLETED
+    return advance(call, to, now, outcome=outcome)
+
+
+def collectable(call: HeldCall, now: float) -> bool:
+    """Say whether the same call asked again is this one: it waits, runs, or has an answer nobody fetched yet."""
+    if call.state not in SETTLED:
+        return call.state not in TIMED or now < call.expires_at
+    if call.state is State.IN_DOUBT:
+        return True
+    return not call.collected and now < (call.settled_at or now) + call.terms.approved_for

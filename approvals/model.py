@@ -1,0 +1,200 @@
+"""The values everything else speaks of: tool call, terms, held call, review, approver, notice, audit event.
+
+All are frozen; a change is a new value made with `dataclasses.replace`. Times are epoch seconds (UTC).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NewType
+
+CallId = NewType("CallId", str)
+"""`hp_` and a lower-case ULID: ids sort by the time they were made."""
+
+
+class State(StrEnum):
+    """Where a held call is in its life; the law of it is `lifecycle.TRANSITIONS`."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    VOIDED = "voided"
+    FORWARDING = "forwarding"
+    COMPLETED = "completed"
+    UPSTREAM_ERROR = "upstream_error"
+    NOT_SENT = "not_sent"
+    IN_DOUBT = "in_doubt"
+    RESOLVED = "resolved"
+
+
+class Answer(StrEnum):
+    """What one approver said."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One MCP `tools/call`, frozen: what is judged is what is shown is what is sent."""
+
+    agent: str
+    #: The person behind the agent; None when nobody was named.
+    owner: str | None = None
+    #: The agent's session, or the agent where the protocol has none. For display and limits, never for access.
+    session: str = ""
+    server: str
+    tool: str
+    #: The exact bytes of the JSON object as received.
+    arguments: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """How a tool was classified when the call was held, as plain words."""
+
+    category: str = "Other"
+    risk: str = "Medium"
+    severity: str = "medium"
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Who may approve, how many must, and for how long."""
+
+    #: Names of the approvers. Empty means nobody: such a call can only be denied by expiry.
+    approvers: frozenset[str]
+    needed: int = 1
+    #: Seconds from the hold until it expires unanswered.
+    expire_after: float = 900.0
+    #: Seconds an approval (and later its outcome) waits to be used.
+    approved_for: float = 600.0
+    requester_may_approve: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One approver's answer."""
+
+    approver: str
+    answer: Answer
+    reason: str = ""
+    at: float
+    #: Where it was given: slack, inbox, api, cli.
+    via: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a call that was sent: the server's own result or error, as JSON bytes."""
+
+    #: True when `body` is the JSON of a JSON-RPC `error`, else it is that of a `result`.
+    is_error: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldCall:
+    """The durable row of a call that waits for people."""
+
+    id: CallId
+    #: Counts changes; a swap succeeds only against the version it read.
+    version: int = 1
+    state: State = State.PENDING
+    call: ToolCall
+    terms: Terms
+    classification: Classification
+    #: The rule that asked for approval, and the reason its author gave.
+    rule: str
+    reason: str = ""
+    #: Hash of the policy, and of the tool's definition, that the hold was made under.
+    policy_revision: str = ""
+    definition: str = ""
+    #: What makes two calls the same: see `digest.key`.
+    key: str
+    #: SHA-256 of what a person is shown; a review must name it.
+    digest: str
+    created_at: float
+    expires_at: float
+    #: When the call left `pending`; for an approval the time the last one came.
+    decided_at: float | None = None
+    #: When the call came to its end.
+    settled_at: float | None = None
+    reviews: tuple[Review, ...] = ()
+    outcome: Outcome | None = None
+    #: Why it ended, when no person and no server said so.
+    note: str = ""
+    #: Whether somebody on the agent's side waits for the answer right now.
+    attended: bool = True
+    #: Whether the agent has been given the final answer.
+    collected: bool = False
+    #: The last finished call with the same key, when there is one.
+    twin: CallId | None = None
+    twin_at: float | None = None
+
+    @property
+    def approvals(self) -> int:
+        """How many different people have approved so far."""
+        return len({review.approver for review in self.reviews if review.answer is Answer.APPROVE})
+
+    @property
+    def denial(self) -> Review | None:
+        """The review that denied it, if one did."""
+        return next((review for review in self.reviews if review.answer is Answer.DENY), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approver:
+    """A person who may review; known by name, Slack id, inbox login and token."""
+
+    name: str
+    email: str | None = None
+    slack: str | None = None
+    token_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One posted message on a channel and the version of the call that it shows."""
+
+    call: CallId
+    channel: str
+    #: The channel's own reference to the message; None until it is posted.
+    ref: str | None = None
+    shown_version: int = 0
+    #: How often in a row posting failed, and when to try again.
+    failures: int = 0
+    retry_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One line of the audit trail. `seq`, `prev` and `hash` are given by the store when it commits."""
+
+    at: float
+    #: A dotted word: call.allowed, call.denied, hold.created, review.approved, call.forwarding ...
+    kind: str
+    #: Who did it: an agent, an approver, or `holdpoint`.
+    actor: str
+    call: str | None = None
+    agent: str = ""
+    server: str = ""
+    tool: str = ""
+    #: More facts, as a JSON object. Never argument values.
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    seq: int = 0
+    prev: str = ""
+    hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSession:
+    """A person's login to the inbox; only the hash of its secret is kept."""
+
+    id_sha256: str
+    approver: str
+    created_at: float
+    expires_at: float

@@ -1,0 +1,86 @@
+"""The seam to durability: what every store can do, and nothing of the rules.
+
+A store keeps values and swaps them; it never decides. All changes of a held call go through `swap`, which
+writes the new value *if nobody else changed the call since it was read*, together with its audit events, in
+one commit, and returns only after that commit is durable.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, State
+
+
+class Store(Protocol):
+    """Durable held calls, notices, audit trail, login sessions and rate-limit hits."""
+
+    async def add(self, call: HeldCall, *events: AuditEvent) -> None:
+        """Insert a new held call with its events; `Conflict` when its id, or an open call of its key, exists."""
+
+    async def get(self, call_id: CallId) -> HeldCall | None:
+        """Return the call, or None."""
+
+    async def find(self, key: str) -> HeldCall | None:
+        """Return the newest call with this key, whatever its state, or None."""
+
+    async def select(
+        self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
+        server: str = "", text: str = "",
+    ) -> Sequence[HeldCall]:
+        """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id."""
+
+    async def due(self, now: float) -> Sequence[HeldCall]:
+        """Return calls that are pending or approved and whose `expires_at` is at or before *now*."""
+
+    async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
+        """Replace *old* by *new* and add *events* in one commit; `Conflict` when *old* is not the stored version."""
+
+    async def append(self, *events: AuditEvent) -> None:
+        """Add events to the audit trail and wait until they are durable."""
+
+    def post(self, *events: AuditEvent) -> None:
+        """Add events to the audit trail without waiting; they ride in the next commit."""
+
+    async def events(
+        self, *, after: int = 0, limit: int = 1000, since: float = 0.0, tool: str = "", agent: str = "", call: str = "",
+    ) -> Sequence[AuditEvent]:
+        """Return audit events with `seq` > *after* in order of `seq`, narrowed by what is given."""
+
+    async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
+        """Return calls whose newest version *channel* does not show yet and whose retry time has come.
+
+        Calls that were settled before the channel ever posted them are left out.
+        """
+
+    async def shown(self, notice: Notice) -> None:
+        """Insert or replace the notice of (call, channel)."""
+
+    async def notice_at(self, channel: str, ref: str) -> Notice | None:
+        """Return the notice a channel posted under its own reference, or None."""
+
+    def hit(self, key: str, at: float, until: float) -> None:
+        """Record one use of a rate limit, without waiting; it may be forgotten after *until*."""
+
+    async def hits(self, now: float) -> Sequence[tuple[str, float]]:
+        """Return the (key, at) of every hit that is still to be counted, oldest first."""
+
+    async def login(self, session: LoginSession) -> None:
+        """Keep a login session."""
+
+    async def logged_in(self, id_sha256: str) -> LoginSession | None:
+        """Return the login session, or None."""
+
+    async def logout(self, id_sha256: str) -> None:
+        """Forget the login session, if there is one."""
+
+    async def checkpoint(self) -> AuditEvent | None:
+        """Return the last event of the audit trail, or None when it is empty."""
+
+    def changes(self) -> AsyncIterator[CallId]:
+        """Yield the id of each held call after the commit that changed it; every listener gets every id."""
+
+    async def check(self) -> None:
+        """Raise `StoreError` when the store cannot commit now (readiness)."""
+
+    async def close(self) -> None:
+        """Finish what was posted and let go of the file."""

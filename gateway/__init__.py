@@ -1,0 +1,1 @@
+"""The MCP side: frames, policy, classification, upstreams, and the path of one tool call."""
