@@ -57,7 +57,11 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     call is not pending or its time is over (`now < expires_at` is in time).
     """
     if call.state is not State.PENDING or given.at >= call.expires_at:
-        raise AlreadyDecided(f"This call was already {call.state}." if call.state is not State.PENDING else "This call has expired.")
+        raise AlreadyDecided(
+            f"This call was already {call.state}."
+            if call.state is not State.PENDING
+            else "This call has expired."
+        )
     if any(past.approver == given.approver and past.answer is given.answer for past in call.reviews):
         return call
     reviewed = replace(call, reviews=(*call.reviews, given))

@@ -4,31 +4,322 @@ On `Conflict` the call is read again and the law asked anew, so the first decisi
 what became of it. Channels, inbox, API, CLI and the gateway all use this one service.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from approvals import digest, lifecycle
-from approvals.errors import AlreadyDecided, Conflict, IllegalTransition, ReasonNeeded, StaleView, TooMany, UnknownCall
+from approvals import lifecycle
+from approvals.errors import (
+    AlreadyDecided,
+    ApprovalError,
+    Conflict,
+    ReasonNeeded,
+    StaleView,
+    TooMany,
+    UnknownCall,
+)
 from approvals.identity import Directory
 from approvals.model import (
     Answer,
+    Approver,
     AuditEvent,
     CallId,
-    Classification,
     HeldCall,
     Outcome,
     Review,
     State,
-    Terms,
-    ToolCall,
 )
 from approvals.store import Store
 from approvals.waiters import Waiters
 
-Clock = Callable[[], float]
-#: The most open calls one agent, and all together, may have waiting.
-MAX_PENDING_PER_AGENT = 100
-MAX_PENDING = 2000
-REASON_BYTES = 4096
+#: The most open calls that one agent, and all agents together, may have.
+MAX_OPEN_PER_AGENT = 100
+MAX_OPEN = 2000
+#: The longest reason a person may give, in bytes of UTF-8.
+MAX_REASON = 4096
+
+OPEN = tuple(state for state in State if state not in lifecycle.SETTLED)
+GATEWAY = "holdpoint"
+
+#: Turns a call into its next value, or None to leave it as it is.
+Change = Callable[[HeldCall], HeldCall | None]
+
+
+class ApprovalService:
+    """Holds, reviews, claims, finishes and expires calls."""
+
+    def __init__(self, store: Store, directory: Directory, *, clock: Callable[[], float]) -> None:
+        self.store = store
+        self.directory = directory
+        self.waiters = Waiters()
+        self.clock = clock
+        self._attending: Counter[CallId] = Counter()
+        self._running: set[CallId] = set()
+
+    async def get(self, call_id: CallId) -> HeldCall:
+        """Return the call, or raise `UnknownCall`."""
+        call = await self.store.get(call_id)
+        if call is None:
+            raise UnknownCall
+        return call
+
+    async def same(self, key: str) -> HeldCall | None:
+        """Return the call that the same call asked again must join or collect, or None when it is a new one."""
+        call = await self.store.find(key)
+        return call if call is not None and lifecycle.collectable(call, self.clock()) else None
+
+    async def hold(self, call: HeldCall) -> HeldCall:
+        """Store a new held call and return it, or the open one of the same key that was there first.
+
+        Raises `TooMany` when the agent, or the gateway, has too many calls open.
+        """
+        await self._refuse_a_flood(call.call.agent)
+        while (twin := await self.store.find(call.key)) is None or not lifecycle.collectable(
+            twin, self.clock()
+        ):
+            held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
+            try:
+                await self.store.add(held, _event(held, call.call.agent, call.created_at, "hold.pending"))
+            except Conflict:
+                continue
+            return held
+        return twin
+
+    async def _refuse_a_flood(self, agent: str) -> None:
+        if len(await self.store.select(OPEN, agent=agent, limit=MAX_OPEN_PER_AGENT)) >= MAX_OPEN_PER_AGENT:
+            raise TooMany
+        if len(await self.store.select(OPEN, limit=MAX_OPEN)) >= MAX_OPEN:
+            raise TooMany("Too many calls already wait for a person.")
+
+    async def review(
+        self,
+        call_id: CallId,
+        approver: Approver,
+        answer: Answer,
+        *,
+        via: str,
+        reason: str = "",
+        digest: str | None = None,
+    ) -> HeldCall:
+        """Record what *approver* said of the call and return it as it is now.
+
+        *digest* is that of what they looked at. Raises `UnknownCall`, `NotAnApprover`, `OwnRequest`, `StaleView`,
+        `ReasonNeeded` or `AlreadyDecided`; the same answer given twice by one person changes nothing.
+        """
+        given = Review(
+            approver=approver.name, answer=answer, reason=_trimmed(reason), at=self.clock(), via=via
+        )
+
+        def decide(call: HeldCall) -> HeldCall | None:
+            self.directory.may_review(approver, call)
+            if digest is not None and digest != call.digest:
+                raise StaleView
+            if any(past.approver == given.approver and past.answer is answer for past in call.reviews):
+                return None
+            if answer is Answer.DENY and not given.reason:
+                raise ReasonNeeded
+            return lifecycle.review(call, given)
+
+        try:
+            return await self._change(
+                call_id, decide, actor=approver.name, via=via, answer=answer, reason=given.reason
+            )
+        except UnknownCall:
+            raise
+        except ApprovalError as refused:
+            self.store.post(_refusal(call_id, given, refused))
+            raise
+
+    async def claim(self, call_id: CallId, objection: Callable[[HeldCall], str | None]) -> HeldCall:
+        """Take an approved call to run it: exactly one caller gets it in state `forwarding`.
+
+        *objection* says why it may no longer run (policy or definition changed); such a call is voided. Everyone
+        but the one winner gets the call back in whatever state it is in.
+        """
+        now = self.clock()
+        won = False
+
+        def take(call: HeldCall) -> HeldCall | None:
+            nonlocal won
+            won = False
+            if call.state is not State.APPROVED or now >= call.expires_at:
+                return lifecycle.expire(call, now)
+            if why := objection(call):
+                return lifecycle.advance(call, State.VOIDED, now, note=why)
+            won = True
+            return lifecycle.advance(call, State.FORWARDING, now)
+
+        self._running.add(call_id)
+        try:
+            call = await self._change(call_id, take)
+        except BaseException:
+            self._running.discard(call_id)
+            raise
+        if not won:
+            self._running.discard(call_id)
+        return call
+
+    def won(self, call: HeldCall) -> bool:
+        """Say whether this process is the one that runs *call*."""
+        return call.state is State.FORWARDING and call.id in self._running
+
+    async def finish(self, call_id: CallId, outcome: Outcome) -> HeldCall:
+        """Store what the server answered to a call that was claimed here."""
+        return await self._end(call_id, lambda call: lifecycle.finish(call, outcome, self.clock()))
+
+    async def not_sent(self, call_id: CallId, why: str) -> HeldCall:
+        """Record that not one byte of a claimed call left this process."""
+        return await self._end(
+            call_id, lambda call: lifecycle.advance(call, State.NOT_SENT, self.clock(), note=why)
+        )
+
+    async def in_doubt(self, call_id: CallId, why: str) -> HeldCall:
+        """Record that a claimed call may or may not have run."""
+        return await self._end(
+            call_id, lambda call: lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
+        )
+
+    async def _end(self, call_id: CallId, change: Change) -> HeldCall:
+        try:
+            return await self._change(call_id, change)
+        finally:
+            self._running.discard(call_id)
+
+    async def cancel(self, call_id: CallId, why: str, *, actor: str) -> HeldCall:
+        """End a call that was not sent yet; one that is past that stays as it is."""
+
+        def stop(call: HeldCall) -> HeldCall | None:
+            if State.CANCELLED not in lifecycle.TRANSITIONS[call.state]:
+                return None
+            return lifecycle.advance(call, State.CANCELLED, self.clock(), note=why)
+
+        return await self._change(call_id, stop, actor=actor)
+
+    async def void(self, call_id: CallId, why: str) -> HeldCall:
+        """End a call whose policy or tool definition changed while it waited."""
+
+        def stop(call: HeldCall) -> HeldCall | None:
+            if State.VOIDED not in lifecycle.TRANSITIONS[call.state]:
+                return None
+            return lifecycle.advance(call, State.VOIDED, self.clock(), note=why)
+
+        return await self._change(call_id, stop)
+
+    async def resolve(self, call_id: CallId, approver: Approver, reason: str, *, via: str) -> HeldCall:
+        """Record what a person found out about a call in doubt."""
+        if not (said := _trimmed(reason)):
+            raise ReasonNeeded("Say what you found: did it run or not?")
+
+        def settle(call: HeldCall) -> HeldCall:
+            self.directory.may_review(approver, call)
+            if call.state is not State.IN_DOUBT:
+                raise AlreadyDecided(f"This call is {call.state}, not in doubt.")
+            return lifecycle.advance(call, State.RESOLVED, self.clock(), note=f"{approver.name}: {said}")
+
+        return await self._change(call_id, settle, actor=approver.name, via=via, reason=said)
+
+    async def collected(self, call_id: CallId) -> HeldCall:
+        """Record that the agent has been given the final answer."""
+        return await self._change(
+            call_id,
+            lambda call: None if call.collected else lifecycle.touch(call, collected=True),
+            kind="hold.collected",
+        )
+
+    async def changed(self, call: HeldCall, seconds: float) -> HeldCall:
+        """Wait until *call* is newer than the one given, at most *seconds*, and return it as it is then."""
+        with self.waiters.listen(call.id) as signal:
+            now = await self.get(call.id)
+            if now.version > call.version:
+                return now
+            await signal.wait(seconds)
+        return await self.get(call.id)
+
+    @contextmanager
+    def attending(self, call_id: CallId) -> Iterator[None]:
+        """Mark that somebody on the agent's side waits for this call, for as long as the context is open."""
+        self._attending[call_id] += 1
+        try:
+            yield
+        finally:
+            self._attending[call_id] -= 1
+            if not self._attending[call_id]:
+                del self._attending[call_id]
+
+    async def sweep(self) -> None:
+        """Bring every open call to what it should be by now: expired, in doubt, attended or not."""
+        for call in await self.store.due(self.clock()):
+            await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
+        for call in await self.store.select(OPEN, limit=MAX_OPEN):
+            await self._change(call.id, self._as_it_is)
+
+    def _as_it_is(self, call: HeldCall) -> HeldCall | None:
+        if call.state is State.FORWARDING and call.id not in self._running:
+            why = "The gateway stopped while this call was on its way."
+            return lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
+        attended = call.id in self._attending
+        if call.state in lifecycle.TIMED and call.attended != attended:
+            return lifecycle.touch(call, attended=attended)
+        return None
+
+    async def _change(
+        self,
+        call_id: CallId,
+        change: Change,
+        *,
+        actor: str = GATEWAY,
+        kind: str = "",
+        **detail: Any,
+    ) -> HeldCall:
+        """Swap the call for what *change* makes of it, asking again after each conflict."""
+        while True:
+            old = await self.get(call_id)
+            new = change(old)
+            if new is None or new is old:
+                return old
+            event = _event(new, actor, self.clock(), kind or _kind(old, new), was=old.state, **detail)
+            try:
+                await self.store.swap(old, new, event)
+            except Conflict:
+                continue
+            return new
+
+
+def _kind(old: HeldCall, new: HeldCall) -> str:
+    if old.state is not new.state:
+        return f"hold.{new.state}"
+    if old.reviews != new.reviews:
+        return "hold.review"
+    return "hold.attended" if new.attended else "hold.unattended"
+
+
+def _event(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> AuditEvent:
+    facts: Mapping[str, Any] = {
+        "version": call.version,
+        "state": call.state,
+        "rule": call.rule,
+        "digest": call.digest,
+    }
+    given = {name: value for name, value in detail.items() if value}
+    note = {"note": call.note} if call.note else {}
+    return AuditEvent(
+        at=at,
+        kind=kind,
+        actor=actor,
+        call=call.id,
+        agent=call.call.agent,
+        server=call.call.server,
+        tool=call.call.tool,
+        detail={**facts, **note, **given},
+    )
+
+
+def _refusal(call_id: CallId, given: Review, refused: ApprovalError) -> AuditEvent:
+    detail = {"answer": given.answer, "via": given.via, "why": type(refused).__name__}
+    return AuditEvent(at=given.at, kind="review.refused", actor=given.approver, call=call_id, detail=detail)
+
+
+def _trimmed(reason: str) -> str:
+    return reason.strip().encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore")

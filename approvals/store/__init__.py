@@ -24,8 +24,15 @@ class Store(Protocol):
         """Return the newest call with this key, whatever its state, or None."""
 
     async def select(
-        self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
-        server: str = "", text: str = "",
+        self,
+        states: Sequence[State] = (),
+        *,
+        limit: int = 200,
+        before: CallId | None = None,
+        tool: str = "",
+        agent: str = "",
+        server: str = "",
+        text: str = "",
     ) -> Sequence[HeldCall]:
         """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id."""
 
@@ -42,7 +49,14 @@ class Store(Protocol):
         """Add events to the audit trail without waiting; they ride in the next commit."""
 
     async def events(
-        self, *, after: int = 0, limit: int = 1000, since: float = 0.0, tool: str = "", agent: str = "", call: str = "",
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        since: float = 0.0,
+        tool: str = "",
+        agent: str = "",
+        call: str = "",
     ) -> Sequence[AuditEvent]:
         """Return audit events with `seq` > *after* in order of `seq`, narrowed by what is given."""
 
