@@ -56,7 +56,7 @@ class ApprovalService:
         self.waiters = Waiters()
         self.clock = clock
         self._attending: Counter[CallId] = Counter()
-        self._running: set[CallId] = set()
+        self._running: Counter[CallId] = Counter()
 
     async def get(self, call_id: CallId) -> HeldCall:
         """Return the call, or raise `UnknownCall`."""
@@ -132,11 +132,13 @@ class ApprovalService:
             self.store.post(_refusal(call_id, given, refused))
             raise
 
-    async def claim(self, call_id: CallId, objection: Callable[[HeldCall], str | None]) -> HeldCall:
-        """Take an approved call to run it: exactly one caller gets it in state `forwarding`.
+    async def claim(
+        self, call_id: CallId, objection: Callable[[HeldCall], str | None]
+    ) -> tuple[HeldCall, bool]:
+        """Take an approved call to run it; exactly one caller gets it in state `forwarding` and True.
 
         *objection* says why it may no longer run (policy or definition changed); such a call is voided. Everyone
-        but the one winner gets the call back in whatever state it is in.
+        but the one winner gets the call in whatever state it is in, and False.
         """
         now = self.clock()
         won = False
@@ -151,19 +153,22 @@ class ApprovalService:
             won = True
             return lifecycle.advance(call, State.FORWARDING, now)
 
-        self._running.add(call_id)
+        # Counted before the commit, so that a sweep never takes a call that runs here for one a crash left behind.
+        self._running[call_id] += 1
         try:
             call = await self._change(call_id, take)
         except BaseException:
-            self._running.discard(call_id)
+            won = False
             raise
-        if not won:
-            self._running.discard(call_id)
-        return call
+        finally:
+            if not won:
+                self._released(call_id)
+        return call, won
 
-    def won(self, call: HeldCall) -> bool:
-        """Say whether this process is the one that runs *call*."""
-        return call.state is State.FORWARDING and call.id in self._running
+    def _released(self, call_id: CallId) -> None:
+        self._running[call_id] -= 1
+        if not self._running[call_id]:
+            del self._running[call_id]
 
     async def finish(self, call_id: CallId, outcome: Outcome) -> HeldCall:
         """Store what the server answered to a call that was claimed here."""
@@ -185,7 +190,7 @@ class ApprovalService:
         try:
             return await self._change(call_id, change)
         finally:
-            self._running.discard(call_id)
+            self._released(call_id)
 
     async def cancel(self, call_id: CallId, why: str, *, actor: str) -> HeldCall:
         """End a call that was not sent yet; one that is past that stays as it is."""
