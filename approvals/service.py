@@ -79,6 +79,8 @@ class ApprovalService:
         while (twin := await self.store.find(call.key)) is None or not lifecycle.collectable(
             twin, self.clock()
         ):
+            if twin is not None:  # one that is over, but that no sweep has closed yet, would stand in the way
+                await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
                 await self.store.add(held, _event(held, call.call.agent, call.created_at, "hold.pending"))
