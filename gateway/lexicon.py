@@ -1,0 +1,189 @@
+"""PURE. The words tool names are made of: what each verb does, and which nouns only ever name something to read.
+
+A verb is *firm* when it can hardly be a noun (`delete`), *loose* when it often is one (`deploy`, `order`, `list`).
+A firm verb speaks wherever it stands; a loose one is believed by its place. The first row that has a word keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Category(StrEnum):
+    """What a tool does to the world, in PolicyLayer's words; Other is a tool that was not understood."""
+
+    READ = "Read"
+    WRITE = "Write"
+    EXECUTE = "Execute"
+    DESTRUCTIVE = "Destructive"
+    FINANCIAL = "Financial"
+    OTHER = "Other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """One verb: what it does, whether it can hardly be a noun, and the phrase that explains it."""
+
+    word: str
+    category: Category
+    firm: bool
+    meaning: str
+
+
+FIRM, LOOSE = True, False
+
+GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
+    (Category.READ, FIRM, "retrieves something and changes nothing", """
+        get fetch retrieve describe read obtain browse lookup find ls dir cat head tail grep glob show shows gets
+        display peek introspect inspect enumerate discover whoami locate resolve retrieves recall hget hgetall
+        hmget mget hexists hkeys hvals hlen smembers sismember scard lrange llen lindex zrange zcard zscore xrange
+        xlen pttl ttl dbsize strlen exists getall learn stat nslookup whois
+        """),
+    (Category.READ, FIRM, "examines something and reports on it", """
+        validate verify compare contrast preview estimate analyze analyse analyzer explain count examine assess
+        evaluate detect identify infer simulate calculate calc compute lint parse diagnose troubleshoot investigate
+        recommend suggest advise forecast predict classify summarize summarise summarizer decode recognize
+        tokenize geocode traceroute clarify interpret ping wait await think sequentialthinking proofread
+        """),
+    (Category.READ, LOOSE, "looks something up or reports on it", """
+        list lists search searches view query queries check scan diff audit profile monitor watch observe track trace
+        aggregate measure benchmark score rank match report explore echo noop ask answer question translate
+        convert sample scrape is has can are does diff ocr transcribe highlight guess poll tell
+        """),
+    (Category.WRITE, FIRM, "creates something or adds to it", """
+        create creates add adds insert append upsert prepend save store write draft upload attach enroll enrol
+        provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
+        materialize ingest put sadd lpush rpush zadd xadd hset hmset mset setex setnx incr decr incrby xgroup lset
+        mkdir touch enqueue populate duplicate memorize remember encrypt issue spawn establish vectorize instantiate
+        embed annotate inject make construct produce compile containerize synthesize paste augment enrich
+        """),
+    (Category.WRITE, FIRM, "changes something that is already there", """
+        update updates set edit modify change alter patch rename move replace adjust configure reconfigure customize
+        toggle enable disable activate deactivate assign unassign reassign allocate grant allow permit authorize deny
+        block unblock ban unban mute unmute hide unhide lock unlock suspend unsuspend promote demote upgrade downgrade
+        resize reorder rearrange rotate extend shorten increase decrease scale rescale mark unmark untag unarchive
+        archive unlink unpublish unstar unfollow unlike unpin pin unschedule unsubscribe restore undelete revert
+        reopen close complete finish finalize transition escalate acknowledge ack approve unapprove reject decline
+        accept confirm dismiss merge rebase amend squash stage unstage stash transform normalize sanitize redact fix
+        autofix repair refactor reformat apply adopt associate disassociate dissociate bind unbind relate protect
+        unprotect harden expire persist rpop lpop spop xack manage turn dim brighten snooze unsnooze
+        defer reschedule postpone follow unfollow join leave enlist extrude bevel subdivide decimate retarget
+        sculpt fillet chamfer align distribute ungroup regroup crop trim splice concat stitch override bump flip
+        increment decrement substitute relocate relabel retitle recategorize categorize reprioritize
+        prioritize unassociate favorite unfavorite bookmark unbookmark subscribe undo redo
+        organize organise tweak tidy reactivate renew anonymize deprecate mutate
+        """),
+    (Category.WRITE, FIRM, "sends something to others", """
+        send resend reply respond publish republish broadcast forward notify tweet retweet invite reinvite announce
+        emit share unshare syndicate
+        """),
+    (Category.WRITE, LOOSE, "creates or changes something, where it is a verb", """
+        post message comment note tag label star like flag rate group map link index import export backup record
+        schedule plan design model copy clone fork mirror snapshot log email mail sms text document react whisper dm
+        draw paint color colour mask filter sort mix queue push pull commit request release branch pack unpack
+        compress zip unzip extract download package stamp sign book reserve rsvp vote upvote downvote pair mount
+        unmount load reload cache seed propose give tts render craft mine select alias delegate contact chat
+        prompt feedback freeze unfreeze thaw hold take capture setup stt dock undock sync resync refresh reindex
+        handle interpolate cherry split checkin attachment screenshot format review scaleup
+        """),
+    (Category.EXECUTE, FIRM, "starts, stops or drives a process whose effect depends on its arguments", """
+        run runs rerun execute executes exec eval invoke call calls trigger retrigger start stop restart launch
+        relaunch boot reboot shutdown poweroff poweron hibernate abort retry resume pause unpause halt interrupt
+        dispatch redispatch redeploy undeploy rollback install reinstall perform orchestrate automate crawl replay
+        requeue click dblclick doubleclick tap swipe hover scroll drag press keypress keydown keyup navigate goto
+        fill focus blur interact login signin authenticate logout signout connect reconnect disconnect failover
+        switchover migrate arm disarm teleport rebuild recreate cordon uncordon drain enact impersonate assume
+        sudo ssh rpc curl wget fuzz exploit bruteforce attack hack phish initiate
+        """),
+    (Category.EXECUTE, LOOSE, "starts a process, where it is a verb", """
+        deploy build test process play skip control operate act script command cmd shell bash powershell terminal
+        kubectl open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
+        gesture train finetune lifecycle power use spin cycle compact optimize optimise vacuum tune warmup
+        drive fly land walk shoot wake rollout troubleshooting go
+        """),
+    (Category.DESTRUCTIVE, FIRM, "removes something, often for good", """
+        delete deletes del remove removes rm rmdir unset destroy erase purge wipe shred truncate terminate kill
+        uninstall detach revoke deregister unregister decommission deprovision teardown evict expunge discard
+        obliterate nuke delist offboard unenroll hdel xdel lrem srem zrem flushdb flushall overwrite expel
+        deallocate disband dismantle cancel prune annihilate deauthorize invalidate
+        """),
+    (Category.DESTRUCTIVE, LOOSE, "clears or drops something, where it is a verb", """
+        drop clear clean cleanup flush empty reset kick cut trash forget void
+        """),
+    (Category.FINANCIAL, FIRM, "moves money or commits to it", """
+        pay repay prepay refund buy sell purchase withdraw donate stake unstake restake invest divest liquidate
+        disburse reimburse topup cashout
+        """),
+    (Category.FINANCIAL, LOOSE, "moves money or commits to it, where it is a verb", """
+        transfer charge order trade swap bid bet tip mint burn borrow lend loan deposit redeem claim airdrop hedge
+        wager checkout bill remit payout settle transact
+        """),
+)
+
+
+def _verbs() -> Mapping[str, Verb]:
+    """The groups as one table."""
+    table: dict[str, Verb] = {}
+    for category, firm, meaning, words in GROUPS:
+        for word in words.split():
+            table.setdefault(word, Verb(word=word, category=category, firm=firm, meaning=meaning))
+    return MappingProxyType(table)
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+VERBS = _verbs()
+
+# Firm verbs that still end a name as a noun: `get_last_update`, `get_image_set`, `list_run`.
+ENDS_AS_NOUN = words("""
+    set update updates change move run runs call calls start stop upload upgrade trigger invite draft install purchase
+    refund share follow fix issue put stake buy sell pay launch drag click press focus fill resume pause retry patch
+    grant block ban mute lock archive merge restore forward broadcast submit crawl boot leave scale store
+    pin turn trim crop permit complete reply replay join call override author touch attach favorite bookmark close
+    """)
+
+# What makes `set`, `change`, `run` ... the second half of a noun: `record_set`, `api_call`.
+SET_NOUNS = words("record change data image result rule replica stateful daemon char key work as training test skill")
+
+# Nouns that are only ever read: no verb is needed to know that `cluster_statistics` reports.
+READOUTS = words("""
+    info information detail details summary summaries stats stat statistics metric metrics history logs log
+    overview documentation docs guide guides guidance guideline guidelines help forecast weather usage health
+    insight insights trend trends instructions headlines leaderboard leaderboards ranking rankings standings
+    timeseries timeline quote quotes price prices pricing capabilities availability news changelog faq glossary
+    recommendations suggestions analytics analysis breakdown definition definitions example examples diagnostics
+    diagnosis explorer inspector reader readme weekday time datetime date earnings dividends financials fundamentals
+    ohlc ohlcv candles candlestick klines ticker tickers orderbook marketcap sentiment abstract citations
+    bibliography differences tradeoff precheck advisory holidays sunrise sunset tide tides distance directions
+    elevation timezone geolocation dictionary thesaurus synonyms lyrics discography filmography biography trivia
+    horoscope joke jokes facts results scoreboard backlinks serp similarity detection correlation top whoami
+    now uptime changes snapshots issues recent latest trending popular
+    """)
+
+# Nouns that may be read or set: they read only behind a word that is known to be a noun.
+STATES = words("""
+    status state states version versions value values schema schemas metadata types settings config configuration
+    configurations properties attributes fields columns tables list tree contents content size sizes counts limits
+    limit quota quotas keys score scores rates reports items members entries tags messages notifications alerts
+    events errors warnings dependencies references permissions profile accounts portfolio positions holdings orders
+    trades transactions templates balance balances location locations context sessions environments everything all
+    contexts groups users projects files pages servers clusters nodes databases resources categories
+    """)
+
+# Loose verbs that name a thing when only a report follows: `order_history`, `build_logs`.
+NAMES_A_THING = words("""
+    build test order trade commit branch release transaction message comment request process schedule bet swap plan
+    document model record map index review bill deposit loan train power model deploy backup import export
+    """)
+REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
+
+JOINS = words("and or then plus n")
+SINKS = words("file files disk folder directory path workspace local clipboard s3 bucket drive desktop")
+WRAPPERS = words("mcp api tool tools v1 v2 v3 v4 rest fn the a")
+MANY = words("all batch bulk mass multi multiple many every everything everyone entire")
+MANNERS = words("batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my")
