@@ -37,31 +37,31 @@ FIRM, LOOSE = True, False
 
 GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
     (Category.READ, FIRM, "retrieves something and changes nothing", """
-        get fetch retrieve describe read obtain browse lookup find ls dir cat head tail grep glob show shows gets
-        display peek introspect inspect enumerate discover whoami locate resolve retrieves recall hget hgetall
+        get fetch retrieve describe read obtain browse lookup find ls dir cat head tail grep glob show
+        display peek introspect inspect enumerate discover whoami locate resolve recall hget hgetall
         hmget mget hexists hkeys hvals hlen smembers sismember scard lrange llen lindex zrange zcard zscore xrange
-        xlen pttl ttl dbsize strlen exists getall learn stat nslookup whois
+        xlen pttl ttl dbsize strlen exists getall stat nslookup whois
         """),
     (Category.READ, FIRM, "examines something and reports on it", """
         validate verify compare contrast preview estimate analyze analyse analyzer explain count examine assess
-        evaluate detect identify infer simulate calculate calc compute lint parse diagnose troubleshoot investigate
+        evaluate detect identify infer simulate calculate calc lint parse diagnose troubleshoot
         recommend suggest advise forecast predict classify summarize summarise summarizer decode recognize
         tokenize geocode traceroute clarify interpret ping wait await think sequentialthinking proofread
         """),
     (Category.READ, LOOSE, "looks something up or reports on it", """
-        list lists search searches view query queries check scan diff audit profile monitor watch observe track trace
-        aggregate measure benchmark score rank match report explore echo noop ask answer question translate
+        list search view extract compute query check scan diff audit profile observe trace
+        aggregate measure benchmark score rank match explore echo noop ask question translate
         convert sample scrape is has can are does diff ocr transcribe highlight guess poll tell
         """),
     (Category.WRITE, FIRM, "creates something or adds to it", """
-        create creates add adds insert append upsert prepend save store write draft upload attach enroll enrol
+        create add insert append upsert prepend save store write draft upload attach enroll enrol
         provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
-        materialize ingest put sadd lpush rpush zadd xadd hset hmset mset setex setnx incr decr incrby xgroup lset
-        mkdir touch enqueue populate duplicate memorize remember encrypt issue spawn establish vectorize instantiate
+        materialize ingest put sadd lpush rpush zadd xadd hset hmset mset setex setnx incr decr incrby lset
+        mkdir touch enqueue populate duplicate memorize remember encrypt spawn establish vectorize instantiate
         embed annotate inject make construct produce compile containerize synthesize paste augment enrich
         """),
     (Category.WRITE, FIRM, "changes something that is already there", """
-        update updates set edit modify change alter patch rename move replace adjust configure reconfigure customize
+        update set edit modify change alter patch rename move replace adjust configure reconfigure customize
         toggle enable disable activate deactivate assign unassign reassign allocate grant allow permit authorize deny
         block unblock ban unban mute unmute hide unhide lock unlock suspend unsuspend promote demote upgrade downgrade
         resize reorder rearrange rotate extend shorten increase decrease scale rescale mark unmark untag unarchive
@@ -81,16 +81,16 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         emit share unshare syndicate
         """),
     (Category.WRITE, LOOSE, "creates or changes something, where it is a verb", """
-        post message comment note tag label star like flag rate group map link index import export backup record
+        post message issue track answer place receive consume comment note tag label star like flag rate group map link index import export backup record
         schedule plan design model copy clone fork mirror snapshot log email mail sms text document react whisper dm
         draw paint color colour mask filter sort mix queue push pull commit request release branch pack unpack
-        compress zip unzip extract download package stamp sign book reserve rsvp vote upvote downvote pair mount
+        compress zip unzip download package stamp sign book reserve rsvp vote upvote downvote pair mount
         unmount load reload cache seed propose give tts render craft mine select alias delegate contact chat
-        prompt feedback freeze unfreeze thaw hold take capture setup stt dock undock sync resync refresh reindex
+        prompt feedback freeze unfreeze thaw hold take capture setup report prepare stt dock undock sync resync refresh reindex
         handle interpolate cherry split checkin attachment screenshot format review scaleup
         """),
     (Category.EXECUTE, FIRM, "starts, stops or drives a process whose effect depends on its arguments", """
-        run runs rerun execute executes exec eval invoke call calls trigger retrigger start stop restart launch
+        run rerun execute exec eval invoke call trigger retrigger start stop restart launch
         relaunch boot reboot shutdown poweroff poweron hibernate abort retry resume pause unpause halt interrupt
         dispatch redispatch redeploy undeploy rollback install reinstall perform orchestrate automate crawl replay
         requeue click dblclick doubleclick tap swipe hover scroll drag press keypress keydown keyup navigate goto
@@ -99,13 +99,13 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         sudo ssh rpc curl wget fuzz exploit bruteforce attack hack phish initiate
         """),
     (Category.EXECUTE, LOOSE, "starts a process, where it is a verb", """
-        deploy build test process play skip control operate act script command cmd shell bash powershell terminal
+        deploy build test monitor watch process play skip control operate act script command cmd shell bash powershell terminal
         kubectl open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
         gesture train finetune lifecycle power use spin cycle compact optimize optimise vacuum tune warmup
-        drive fly land walk shoot wake rollout troubleshooting go
+        drive fly land walk shoot wake rollout go
         """),
     (Category.DESTRUCTIVE, FIRM, "removes something, often for good", """
-        delete deletes del remove removes rm rmdir unset destroy erase purge wipe shred truncate terminate kill
+        delete del remove rm rmdir unset destroy erase purge wipe shred truncate terminate kill
         uninstall detach revoke deregister unregister decommission deprovision teardown evict expunge discard
         obliterate nuke delist offboard unenroll hdel xdel lrem srem zrem flushdb flushall overwrite expel
         deallocate disband dismantle cancel prune annihilate deauthorize invalidate
@@ -169,16 +169,37 @@ READOUTS = words("""
 STATES = words("""
     status state states version versions value values schema schemas metadata types settings config configuration
     configurations properties attributes fields columns tables list tree contents content size sizes counts limits
-    limit quota quotas keys score scores rates reports items members entries tags messages notifications alerts
-    events errors warnings dependencies references permissions profile accounts portfolio positions holdings orders
-    trades transactions templates balance balances location locations context sessions environments everything all
-    contexts groups users projects files pages servers clusters nodes databases resources categories
-    """)
+    limit quota quotas keys score scores rates rate reports report items members entries tags messages notifications
+    alerts events errors warnings dependencies references permissions profile accounts portfolio positions holdings
+    orders trades transactions templates balance balances location locations context sessions environments everything
+    contexts groups users projects files pages servers clusters nodes databases resources categories indexes indices
+    data feed volume volatility spread depth supply reserves liquidity odds lineup injuries cast credits showtimes
+    route routes schedule schedules menu hours reviews ratings comments replies followers following posts tweets
+    videos images photos channels playlists tracks albums artists songs lyrics episodes seasons genres
+""")
+
+# Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
+NOUNS = words("""
+    user account project repo repository customer product file folder page table database cluster node pod service
+    server host domain stock market crypto coin token company flight hotel game player team movie song album artist
+    playlist author paper article currency exchange contract wallet block address gas fee app application device
+    sensor city country airport train bus vehicle car station organization org workspace namespace container volume
+    disk vm instance bucket collection function lambda event incident alert ticket invoice subscription job pipeline
+    workflow system network memory cpu gpu battery storage session thread channel video audio photo patient lead
+    campaign ad keyword seo site website url ip dns certificate key secret policy role budget cost billing option
+    futures forex fx bond etf fund index sector economy gdp inflation mortgage property recipe food nutrition exercise
+    sleep heart calendar contact email mailbox inbox label agent model dataset experiment metric dashboard entity class
+    method symbol schema column field gene protein drug compound disease trial species chart air traffic parking
+    earthquake football soccer basketball nba nfl mlb f1 chess anime manga book subreddit hashtag nft token pool vault
+    dao defi chain validator mempool fiat bitcoin eth solana space asteroid satellite browser tab page console
+""")
 
 # Loose verbs that name a thing when only a report follows: `order_history`, `build_logs`.
 NAMES_A_THING = words("""
     build test order trade commit branch release transaction message comment request process schedule bet swap plan
-    document model record map index review bill deposit loan train power model deploy backup import export
+    document model record map index review bill deposit loan train power deploy backup import export queue group image
+    package log email mail sms text label tag link filter snapshot type key input template attachment use
+    screenshot format color issue stamp book note
     """)
 REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
 
@@ -187,3 +208,54 @@ SINKS = words("file files disk folder directory path workspace local clipboard s
 WRAPPERS = words("mcp api tool tools v1 v2 v3 v4 rest fn the a")
 MANY = words("all batch bulk mass multi multiple many every everything everyone entire")
 MANNERS = words("batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my")
+
+# Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
+READS_BEHIND_A_NOUN = words("search list view check")
+# A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
+ENDS_AS_VERB = words("update set move share start stop run upload attach trigger run scale restore merge")
+PREPOSITIONS = words("by for of from in with without on at per as about between since until under over via using")
+COMPLAINTS = words("bug spam abuse problem issue user incident error crash violation")
+LISTINGS = words("list search lookup")
+ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map")
+
+# A verb with one of these words means something else than the verb alone. The first row that fits wins.
+IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
+    (words("create send issue submit make process place finalize finalise capture approve accept schedule initiate"
+           " confirm execute release request generate open put"),
+     words("payment payments refund refunds payout payouts charge charges transfer transfers withdrawal trade trades"
+           " purchase checkout order orders bid bet donation invoice invoices deposit loan funds"),
+     Category.FINANCIAL, "moves money or commits to it"),
+    (words("send"), words("transaction transactions eth btc sol usdc usdt token tokens money crypto sats lamports tip"
+                          " gift coins coin"), Category.FINANCIAL, "moves money"),
+    (words("close open"), words("position positions"), Category.FINANCIAL, "trades"),
+    (words("transfer"), words("repository repo issue file files ownership owner project domain call app data team page"
+                              " chat session control conversation project ticket"),
+     Category.WRITE, "hands it to another"),
+    (words("checkout"), words("git branch commit ref repo repository worktree tag file"),
+     Category.WRITE, "changes the working copy"),
+    (words("fetch"), words("git"), Category.WRITE, "updates the local copy"),
+    (words("cancel"), words("run runs job jobs build workflow pipeline query export import task tasks execution scan"
+                            " crawl deployment deploy operation download upload process generation training"),
+     Category.EXECUTE, "stops a process"),
+    (words("reset"), words("password passwords credential credentials view zoom camera filter filters timer mfa factors"
+                           " factor key token viewport"), Category.WRITE, "sets it anew"),
+    (words("rebuild"), words("droplet instance server linode vm machine"), Category.DESTRUCTIVE, "wipes its disk"),
+    (words("resolve"), words("issue issues incident incidents alert alerts thread threads comment comments conversation"
+                             " discussion ticket case dispute conflict conflicts finding todo blocker error review"),
+     Category.WRITE, "closes it"),
+    (words("recall"), words("message email mail"), Category.WRITE, "takes it back"),
+    (words("check"), words("box checkbox radio in out off"), Category.EXECUTE, "acts on a form"),
+    (words("show display"), words("notification toast message dialog alert popup banner notify"),
+     Category.WRITE, "shows it to people"),
+    (words("take capture grab"), words("screenshot screenshots"), Category.READ, "looks at the screen"),
+    (words("track"), words("package parcel shipment delivery flight status order shipping"), Category.READ, "looks it up"),
+    (words("test check"), words("connection connections connectivity connector connectors"),
+     Category.READ, "examines a connection"),
+    (words("send"), words("command commands key keys keystroke keystrokes input keypress keypresses request rpc"),
+     Category.EXECUTE, "drives a process"),
+    (words("make request"), words("request http api rest graphql rpc"), Category.EXECUTE, "calls an API"),
+    (words("submit create"), words("run execution invocation"), Category.EXECUTE, "starts a process"),
+    (words("submit"), words("job jobs task script spark step query batch prompt"), Category.EXECUTE, "starts a process"),
+    (words("select upload resize close handle set evaluate mouse"), words("browser option dialog tab"),
+     Category.EXECUTE, "drives a browser"),
+)

@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from gateway.lexicon import (
+    ACTS_ON_A_LIST,
+    COMPLAINTS,
     ENDS_AS_NOUN,
+    ENDS_AS_VERB,
+    IDIOMS,
     JOINS,
+    LISTINGS,
     MANNERS,
     NAMES_A_THING,
+    NOUNS,
+    PREPOSITIONS,
     READOUTS,
+    READS_BEHIND_A_NOUN,
     REPORTS,
     SET_NOUNS,
     SINKS,
@@ -28,6 +36,7 @@ from gateway.lexicon import (
     Verb,
 )
 
+Verbs = Sequence[Verb | None]
 NAME_LIMIT = 256
 _EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z0-9]+")
@@ -123,33 +132,58 @@ def core(name: str, kin: Family) -> tuple[str, ...]:
 def read(name: str, kin: Family) -> Reading:
     """What the name says of the tool."""
     words = core(name, kin)
-    if not words:
-        return Reading(category=Category.OTHER, confidence=0.1, word="", why="The name has no word that can be read.")
-    found = [None if _is_noun(words, at) else VERBS.get(word) for at, word in enumerate(words)]
-    if len(words) > 1 and words[0] in kin.namespaces:
-        found[0] = None
-    joined = _joined(words, found)
-    reading = _leading(words, found, kin) if found[0] else _nounfirst(words, found, kin)
-    return joined if joined and RANK[joined.category] > RANK[reading.category] else reading
+    if not words or not name.isascii():
+        why = "The name has words that cannot be read." if name else "The tool has no name."
+        return Reading(category=Category.OTHER, confidence=0.1, word="", why=why)
+    found = tuple(_verb_at(words, at, kin) for at in range(len(words)))
+    reading = _leading(words, found) if found[0] else _nounfirst(words, found, kin)
+    return _idiom(_stricter(_joined(words, found), reading), split(name))
 
 
-def _is_noun(words: tuple[str, ...], at: int) -> bool:
-    return at > 0 and words[at] == "set" and words[at - 1] in SET_NOUNS
-
-
-def _joined(words: tuple[str, ...], found: Sequence[Verb | None]) -> Reading | None:
-    """A second verb behind and/or: `get_or_create` creates."""
-    verbs = [
-        verb for at, verb in enumerate(found) if verb and at > 1 and words[at - 1] in JOINS and not _reads(verb)
-    ]
-    if not verbs:
+def _verb_at(words: tuple[str, ...], at: int, kin: Family) -> Verb | None:
+    """The verb at this place, unless its neighbours show that the word is a noun there."""
+    verb = VERBS.get(words[at])
+    if verb is None:
         return None
-    worst = max(verbs, key=lambda verb: RANK[verb.category])
-    return _say(worst, 0.85, "joins a second verb")
+    before, after = words[at - 1] if at else "", words[at + 1] if at + 1 < len(words) else ""
+    if (verb.word, after) == ("pull", "request") or (before, verb.word) == ("pull", "request"):
+        return None
+    if at == 0:
+        return None if words[0] in kin.namespaces and after else verb
+    if verb.word in ("set", "update", "request") and before in SET_NOUNS:
+        return None
+    return verb if verb.firm or before not in PREPOSITIONS else None
+
+
+def _joined(words: tuple[str, ...], found: Verbs) -> Reading | None:
+    """A second verb behind and/or: `get_or_create` creates."""
+    verbs = [verb for at, verb in enumerate(found) if verb and at > 1 and words[at - 1] in JOINS]
+    return _say(_worst(verbs), 0.85, "joins a second verb") if verbs else None
+
+
+def _stricter(one: Reading | None, other: Reading) -> Reading:
+    return one if one and RANK[one.category] > RANK[other.category] else other
+
+
+def _idiom(reading: Reading, words: tuple[str, ...]) -> Reading:
+    """Some verbs mean something else with a certain object: `cancel_run` stops, `cancel_order` destroys."""
+    for verbs, objects, category, meaning in IDIOMS:
+        if reading.word in verbs and (seen := next((word for word in words if word in objects and word != reading.word), "")):
+            why = f'The name says "{reading.word}" of "{seen}", which {meaning}.'
+            return Reading(category=category, confidence=0.85, word=reading.word, why=why)
+    return reading
 
 
 def _reads(verb: Verb) -> bool:
     return verb.category is Category.READ
+
+
+def _acts(verb: Verb | None) -> bool:
+    return verb is not None and verb.firm and not _reads(verb)
+
+
+def _worst(verbs: Verbs) -> Verb:
+    return max((verb for verb in verbs if verb), key=lambda verb: RANK[verb.category])
 
 
 def _say(verb: Verb, confidence: float, place: str) -> Reading:
@@ -157,100 +191,98 @@ def _say(verb: Verb, confidence: float, place: str) -> Reading:
     return Reading(category=verb.category, confidence=confidence, word=verb.word, why=why)
 
 
-def _worst(verbs: Sequence[Verb]) -> Verb:
-    return max(verbs, key=lambda verb: RANK[verb.category])
-
-
-def _leading(words: tuple[str, ...], found: Sequence[Verb | None], kin: Family) -> Reading:
-    lead = found[0]
-    assert lead is not None
-    if _reads(lead):
-        return _leading_read(words, found, lead)
-    if lead.firm:
-        return _say(lead, 0.93, "begins with a verb")
-    return _leading_loose(words, found, lead, kin)
-
-
-def _leading_read(words: tuple[str, ...], found: Sequence[Verb | None], lead: Verb) -> Reading:
-    """A reading verb leads; a verb of action at the end, or right behind a loose one, overrules it."""
-    last = found[-1]
-    if last and last.firm and not _reads(last) and words[-1] not in ENDS_AS_NOUN:
-        return _say(last, 0.7, "ends in a verb")
-    second = found[1] if len(words) > 1 else None
-    if not lead.firm and second and second.firm and not _reads(second):
-        return _say(second, 0.7, f'has a verb behind "{lead.word}"')
-    if any(word in ("to", "into") and after in SINKS for word, after in zip(words, words[1:], strict=False)):
-        return Reading(
-            category=Category.WRITE, confidence=0.7, word=lead.word, why="The name says that what is read is written to a file."
-        )
-    return _say(lead, 0.93 if lead.firm else 0.85, "begins with a verb")
-
-
-def _leading_loose(words: tuple[str, ...], found: Sequence[Verb | None], lead: Verb, kin: Family) -> Reading:
-    """The first word may be a verb or a noun; a firm verb elsewhere shows that it is a noun."""
-    actions = [verb for verb in found[1:] if verb and verb.firm and not _reads(verb)]
-    if actions:
-        return _say(_worst(actions), 0.85, "has a verb")
-    readers = [verb for at, verb in enumerate(found) if verb and verb.firm and at in (1, len(words) - 1)]
-    if readers:
-        return _say(readers[-1], 0.75, "has a verb")
-    if len(words) == 2 and lead.word in NAMES_A_THING and words[1] in REPORTS:
-        return _readout(words[1], 0.7)
-    return _say(lead, 0.8, "begins with a verb")
-
-
 def _readout(word: str, confidence: float) -> Reading:
     why = f'The name has no verb of action and ends in "{word}", which names something to read.'
     return Reading(category=Category.READ, confidence=confidence, word=word, why=why)
 
 
-def _nounfirst(words: tuple[str, ...], found: Sequence[Verb | None], kin: Family) -> Reading:
-    """A noun leads: the verb is at the end, or somewhere behind the noun, or there is none."""
-    last = found[-1]
-    actions = [verb for verb in found if verb and verb.firm and not _reads(verb)]
-    if last and last.firm and _reads(last) and all(verb.word in ENDS_AS_NOUN for verb in actions):
-        return _say(last, 0.88, "begins with a noun and ends in a verb")
+def _leading(words: tuple[str, ...], found: Verbs) -> Reading:
+    lead = found[0]
+    assert lead is not None
+    if _reads(lead):
+        return _leading_read(words, found, lead)
+    return _say(lead, 0.93, "begins with a verb") if lead.firm else _leading_loose(words, found, lead)
+
+
+def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
+    """A reading verb leads; a verb of action at the end, or right behind a loose one, overrules it."""
+    ends = words[-1] not in ENDS_AS_NOUN or (not lead.firm and words[-1] in ENDS_AS_VERB)
+    if _acts(found[-1]) and ends:
+        return _say(_worst(found[-1:]), 0.7, "ends in a verb")
+    if not lead.firm and len(words) > 2 and _acts(found[1]) and words[1] not in ENDS_AS_NOUN:
+        return _say(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
+    if any(word in ("to", "into") and after in SINKS for word, after in zip(words, words[1:], strict=False)):
+        why = "The name says that what is read is written to a file."
+        return Reading(category=Category.WRITE, confidence=0.7, word=lead.word, why=why)
+    return _say(lead, 0.93 if lead.firm else 0.85, "begins with a verb")
+
+
+def _leading_loose(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
+    """The first word may be a verb or a noun; a firm verb elsewhere shows that it is a noun."""
+    actions = tuple(verb for verb in found[1:] if _acts(verb))
     if actions:
-        place = "begins with a noun and ends in a verb" if last is actions[-1] else "has a verb behind its noun"
-        return _say(_worst(actions), 0.88, place)
-    if last and _reads(last) and words[-1] != "report":
-        return _say(last, 0.85, "begins with a noun and ends in a verb")
-    return _nounfirst_loose(words, found, kin)
+        return _say(_worst(actions), 0.85, "has a verb")
+    readers = [verb for at, verb in enumerate(found) if verb and verb.firm and at in (1, len(words) - 1)]
+    if readers:
+        return _say(readers[-1], 0.75, "has a verb")
+    if lead.word in NAMES_A_THING and all(verb.word in NAMES_A_THING for verb in found[:-1] if verb):
+        if words[-1] in LISTINGS and lead.word not in ACTS_ON_A_LIST:
+            return _say(_worst(found[-1:]), 0.7, "ends in a verb")
+        if words[-1] in REPORTS and len(words) == 2:
+            return _readout(words[-1], 0.7)
+    return _say(lead, 0.8, "begins with a verb")
 
 
-def _nounfirst_loose(words: tuple[str, ...], found: Sequence[Verb | None], kin: Family) -> Reading:
-    verbs = [verb for verb in found if verb]
-    if verbs and _reads(verbs[0]):
-        return _say(verbs[0], 0.8, "has a verb behind its noun")
-    if words[-1] in READOUTS and all(verb.word in NAMES_A_THING or verb is found[-1] for verb in verbs):
+def _nounfirst(words: tuple[str, ...], found: Verbs, kin: Family) -> Reading:
+    """A noun leads: the verb is at the end, or somewhere behind the noun, or there is none."""
+    last, ending = found[-1], "begins with a noun and ends in a verb"
+    actions = tuple(verb for verb in found if _acts(verb))
+    if last and last.firm and _reads(last) and all(verb.word in ENDS_AS_NOUN for verb in actions if verb):
+        return _say(last, 0.88, ending)
+    if actions:
+        return _say(_worst(actions), 0.88, ending if last is actions[-1] else "has a verb behind its noun")
+    if last and _reads(last):
+        return _say(last, 0.85, ending)
+    reader = next((verb for verb in found if verb and _reads(verb)), None)
+    if reader and (reader.firm or reader.word in READS_BEHIND_A_NOUN or _known(words[0], kin)):
+        return _say(reader, 0.8, "has a verb behind its noun")
+    verbs = tuple(verb for verb in found if verb and not _reads(verb))
+    return _loose_or_none(words, verbs, kin)
+
+
+def _loose_or_none(words: tuple[str, ...], verbs: Verbs, kin: Family) -> Reading:
+    """Only words that may be nouns are left: an ending that only reports makes the name a Read."""
+    if all(verb.word in NAMES_A_THING or verb.word == words[-1] for verb in verbs if verb) and _reports(words, kin):
         return _readout(words[-1], 0.7)
     if verbs:
         return _say(_worst(verbs), 0.7, "has a verb behind its noun")
-    return _verbless(words, kin)
-
-
-def _verbless(words: tuple[str, ...], kin: Family) -> Reading:
     fused = next((verb for word in words if (verb := _fused(word))), None)
     if fused:
         return _say(fused, 0.6, "contains a verb")
-    known = len(words) == 1 or words[-2] in kin.nouns or words[-2] in kin.prefix or words[0] in kin.namespaces
-    if words[-1] in STATES and known:
-        return _readout(words[-1], 0.6)
     by = words.index("by") if "by" in words else 0
-    if by and words[by - 1].endswith("s"):
-        return Reading(
-            category=Category.READ, confidence=0.6, word="by", why='The name has no verb and selects a list with "by".'
-        )
+    if by and (words[by - 1].endswith("s") or _known(words[by - 1], kin)):
+        why = 'The name has no verb and selects with "by".'
+        return Reading(category=Category.READ, confidence=0.6, word="by", why=why)
     return Reading(category=Category.OTHER, confidence=0.2, word="", why="The name has no word that says what the tool does.")
 
 
-_FUSIBLE = tuple(
-    verb for verb in VERBS.values() if verb.firm and not verb.category is Category.READ and len(verb.word) > 4
-)
+def _reports(words: tuple[str, ...], kin: Family) -> bool:
+    """Whether the last word names something to read, and the word before it does not make it something else."""
+    if words[-1] in READOUTS:
+        return True
+    before = words[-2] if len(words) > 1 else ""
+    return words[-1] in STATES and before not in COMPLAINTS and (not before or _known(before, kin))
+
+
+def _known(word: str, kin: Family) -> bool:
+    """Whether a word is surely a noun: by the lexicon, by its plural, or since siblings use it as one."""
+    plural = word.endswith("s") and not word.endswith("ss")
+    return word in NOUNS or word in NAMES_A_THING or plural or word in kin.nouns or word in kin.prefix or word in kin.namespaces
+
+
+_FUSIBLE = tuple(verb for verb in VERBS.values() if _acts(verb) and len(verb.word) > 4)
 
 
 def _fused(word: str) -> Verb | None:
     """The verb of action a single word begins with: `createorupdate`."""
-    if len(word) < 7:
-        return None
-    return next((verb for verb in _FUSIBLE if word.startswith(verb.word)), None)
+    return next((verb for verb in _FUSIBLE if len(word) > 6 and word.startswith(verb.word)), None)

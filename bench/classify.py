@@ -1,0 +1,135 @@
+"""Measures the classifier on labelled tools: `python bench/classify.py PATH [--errors] [--servers]`.
+
+PATH is a JSONL; a row has `server`, `tool`, `category` and may have `description`, `params` (names), `annotations`,
+`label_source`, `group`, `gold`. A false allow is a changing tool called Read; an over-ask is a Read tool called
+anything else. Every figure is printed twice: as the server defines its tools, and without the annotations, since
+labels that come from annotations would otherwise be read back.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from gateway.risk import Category, classify
+
+FIVE = [category.value for category in Category if category is not Category.OTHER]
+ORDER = [category.value for category in Category]
+
+
+def definition(row, *, annotated):
+    """The row as an entry of tools/list."""
+    properties = {name: {} for name in row.get("params") or () if isinstance(name, str)}
+    tool = {
+        "name": row["tool"],
+        "description": row.get("description") or "",
+        "inputSchema": {"type": "object", "properties": properties},
+    }
+    if annotated and row.get("annotations"):
+        tool["annotations"] = row["annotations"]
+    return tool
+
+
+def classified(rows, *, annotated):
+    """Each row with what the classifier says of it; the siblings are the tools of the row's server."""
+    servers = defaultdict(dict)
+    for row in rows:
+        servers[row["server"]][row["tool"]] = None
+    siblings = {server: tuple(names) for server, names in servers.items()}
+    return [(row, classify(definition(row, annotated=annotated), siblings[row["server"]])) for row in rows]
+
+
+def labels(row):
+    """The labels of a row: (source, label), with the hand-made one as a source of its own."""
+    if row.get("category"):
+        yield row.get("label_source") or "unknown", row["category"]
+    if row.get("gold"):
+        yield "gold", row["gold"].rstrip("?")
+
+
+def rate(part, whole):
+    return f"{part}/{whole} = {100 * part / whole:.1f} %" if whole else "-"
+
+
+def report(title, judged, *, errors):
+    """Prints false allow, over-ask, five-way accuracy and the confusion matrix of one label source."""
+    changing = [(row, label, got) for row, label, got in judged if label not in ("Read", "Other")]
+    reading = [(row, label, got) for row, label, got in judged if label == "Read"]
+    five = [(row, label, got) for row, label, got in judged if label in FIVE]
+    allowed = [item for item in changing if item[2].category is Category.READ]
+    asked = [item for item in reading if item[2].category is not Category.READ]
+    right = sum(1 for _, label, got in five if got.category.value == label)
+    print(f"\n{title}: {len(judged)} tools")
+    print(f"  false allow {rate(len(allowed), len(changing))}   over-ask {rate(len(asked), len(reading))}", end="")
+    multiway = any(label not in ("Read", "not_read") for _, label, _ in judged)
+    print(f"   five-way {rate(right, len(five))}" if multiway else "")
+    table = Counter((label, got.category.value) for _, label, got in judged)
+    print("    " + "label \\ called".ljust(16) + "".join(column.rjust(13) for column in ORDER))
+    for label in sorted({label for label, _ in table}):
+        print("    " + label.ljust(16) + "".join(str(table[label, column]).rjust(13) for column in ORDER))
+    for row, label, _ in allowed:
+        print(f"    false allow: {row['server']} / {row['tool']} is {label}")
+    if errors:
+        for row, label, got in judged:
+            wrong = got.category.value != label and not (label == "not_read" and got.category is not Category.READ)
+            if wrong and got.category is not Category.READ:
+                print(f"    wrong: {row['server']} / {row['tool']} is {label}, called {got.category.value}: {got.evidence[0]}")
+
+
+def by_source(results):
+    found = defaultdict(list)
+    for row, got in results:
+        for source, label in labels(row):
+            found[source].append((row, label, got))
+    return found
+
+
+def groups(results):
+    """Prints false allow and over-ask for each group of servers."""
+    print("\ngroup: tools, false allow, over-ask, called Other")
+    rows = defaultdict(list)
+    for row, got in results:
+        rows[row.get("group") or row["server"]].append((row, got))
+    for group, found in sorted(rows.items()):
+        judged = [(label, got.category) for row, got in found for _, label in labels(row)]
+        changing = [got for label, got in judged if label not in ("Read", "Other")]
+        reading = [got for label, got in judged if label == "Read"]
+        other = sum(1 for _, got in found if got.category is Category.OTHER)
+        wrong = sum(got is Category.READ for got in changing), sum(got is not Category.READ for got in reading)
+        print(f"  {group}: {len(found)}, {rate(wrong[0], len(changing))}, {rate(wrong[1], len(reading))}, {other}")
+
+
+def speed(rows):
+    """Prints microseconds per tool, each server's tools in one go, the best of three rounds."""
+    best = min(_round(rows) for _ in range(3))
+    print(f"\n{best / len(rows) * 1e6:.0f} us a tool ({len(rows)} tools)")
+
+
+def _round(rows):
+    started = time.perf_counter()
+    classified(rows, annotated=True)
+    return time.perf_counter() - started
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("path", type=Path)
+    options.add_argument("--errors", action="store_true", help="list every other wrong label too")
+    options.add_argument("--groups", action="store_true", help="figures of each group of servers")
+    chosen = options.parse_args()
+    rows = [json.loads(line) for line in chosen.path.read_text("utf-8").splitlines() if line.strip()]
+    for annotated in (True, False):
+        print(f"\n== {'as defined' if annotated else 'without annotations'} ==")
+        for source, judged in sorted(by_source(classified(rows, annotated=annotated)).items()):
+            report(source, judged, errors=chosen.errors and not annotated)
+    if chosen.groups:
+        groups(classified(rows, annotated=False))
+    speed(rows)
+
+
+if __name__ == "__main__":
+    main()
