@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.lexicon import (
@@ -37,7 +37,9 @@ from gateway.lexicon import (
 )
 
 Verbs = Sequence[Verb | None]
+NAMED = 3
 NAME_LIMIT = 256
+PLAIN = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
 _EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z0-9]+")
 _SHARED = 0.6
@@ -68,6 +70,12 @@ class Family:
     prefix: tuple[str, ...] = ()
     namespaces: frozenset[str] = frozenset()
     nouns: frozenset[str] = frozenset()
+    users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def like(self, name: str, words: Iterable[str]) -> list[str]:
+        """Siblings of the tool `name` that use one of these words, a few of them, none twice."""
+        found = dict.fromkeys(user for word in words for user in self.users.get(word, ()) if user != name)
+        return list(found)[:NAMED]
 
 
 @lru_cache(maxsize=8192)
@@ -80,7 +88,7 @@ def split(name: str) -> tuple[str, ...]:
 @lru_cache(maxsize=256)
 def family(siblings: tuple[str, ...]) -> Family:
     """What the siblings share; remembered for each tuple of names."""
-    names = [split(name) for name in siblings if isinstance(name, str)]
+    names = [split(name) for name in siblings]
     prefix = _prefix(names)
     rest = [words[len(prefix):] if words[: len(prefix)] == prefix else words for words in names]
     endings: defaultdict[str, set[str]] = defaultdict(set)
@@ -91,7 +99,19 @@ def family(siblings: tuple[str, ...]) -> Family:
         if words and _firm(words[0]):
             nouns.update(words[1:])
     spaces = (word for word, ends in endings.items() if len(ends) > 1 and not _firm(word))
-    return Family(prefix=prefix, namespaces=frozenset(spaces), nouns=frozenset(nouns))
+    users = _users(siblings, prefix)
+    return Family(prefix=prefix, namespaces=frozenset(spaces), nouns=frozenset(nouns), users=users)
+
+
+def _users(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+    """For each word, the first few siblings whose names have it; names with odd characters are never quoted."""
+    users: defaultdict[str, list[str]] = defaultdict(list)
+    for name in siblings:
+        if PLAIN.match(name):
+            for word in split(name)[len(prefix):]:
+                if len(users[word]) <= NAMED:
+                    users[word].append(name)
+    return {word: tuple(names) for word, names in users.items()}
 
 
 def _prefix(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -7,13 +7,16 @@ which cost a server nothing to write, may only raise it further. What is not und
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
-from gateway import naming
-from gateway.lexicon import MANY, VERBS, Category, Verb
+from gateway import naming, severity
+from gateway.lexicon import VERBS, Category, Verb, words
+from gateway.naming import RANK, Reading
+from gateway.severity import Severity
 
 __all__ = ["Category", "Classification", "Risk", "Severity", "classify"]
 
@@ -25,15 +28,6 @@ class Risk(StrEnum):
     MEDIUM = "Medium"
     HIGH = "High"
     CRITICAL = "Critical"
-
-
-class Severity(StrEnum):
-    """How much one call can harm, by what it touches and how far it reaches."""
-
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    CRITICAL = "critical"
 
 
 RISKS: Mapping[Category, Risk] = {
@@ -57,15 +51,197 @@ class Classification:
     evidence: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raise:
+    """A reason to think worse of a tool than its name does: the least category and severity, and why."""
+
+    category: Category
+    why: str
+    severity: Severity = Severity.LOW
+
+
+# Parameters that carry a program: whoever fills them decides what happens.
+PROGRAMS = words("""
+    sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
+    bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
+    """)
+MAYBE_PROGRAMS = words("code command expression statement function query pipeline input args arguments commands program")
+LANGUAGES = words("sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake")
+MODES = words("action actions operation operations op method mode command verb subcommand tasktype actiontype operationtype")
+SINKS = words("""
+    outputdir outputdirectory outputfolder outputpath outputfile outfile outdir savepath savedir saveto savefile savetofile
+    downloadpath downloaddir downloaddirectory destinationpath destpath localpath localfilepath targetdir exportpath
+    writeto writetofile savelocation outputfilepath destinationdirectory savetodisk
+    """)
+SWITCHES = words("""
+    confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
+    markread autoapprove executenow validateonly skipconfirmation confirmdelete
+    """)
+APPROVALS = words("confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved")
+# Words a description may begin with whatever the tool does.
+VAGUE = words("""
+    perform execute run manage generate issue make set use load render track index test answer trigger start construct
+    produce compose log submit call interact query design process plan register build post play request capture open
+    apply store ask display format note
+    """)
+EXAMINES = words("explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
+                 " convert inspect classify evaluate format detect describe")
+GONE = re.compile(r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)")
+TO_FILE = re.compile(
+    r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
+    r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
+)
+HEAD = 2_000
+PARAMS = 200
+NAMED = 4
+_FIRST = re.compile(r"\W*([A-Za-z]+)")
+_LETTERS = re.compile(r"[^a-z0-9]")
+
+
 def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification:
     """Classify one entry of a server's tools/list; `siblings` are the names of all its tools."""
-    name = tool.get("name")
+    name, description = _text(tool.get("name")), _text(tool.get("description"))[:HEAD]
     kin = naming.family(tuple(name for name in siblings if isinstance(name, str)))
-    reading = naming.read(name if isinstance(name, str) else "", kin)
-    return Classification(
-        category=reading.category,
-        risk=RISKS[reading.category],
-        severity=Severity.MEDIUM,
-        confidence=reading.confidence,
-        evidence=(reading.why,),
+    said = naming.read(name, kin)
+    parts = naming.split(name)
+    params = _params(tool.get("inputSchema"))
+    raised = (
+        *_by_params(said, parts, params),
+        *_by_description(said, description),
+        *_by_annotations(said, tool.get("annotations")),
     )
+    category = max((said.category, *(reason.category for reason in raised)), key=RANK.__getitem__)
+    level, harm = severity.assess(category, parts, tuple(params))
+    level = max((level, *(reason.severity for reason in raised)), key=severity.rank)
+    support = kin.like(name, (said.word, parts[-1])) if parts else []
+    facts = (_siblings(support), _parameters(params), _description(description))
+    return Classification(
+        category=category,
+        risk=RISKS[category],
+        severity=level,
+        confidence=_confidence(said, category, supported=bool(support), described=bool(description)),
+        evidence=tuple(filter(None, (said.why, *facts, *(reason.why for reason in raised), harm))),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _confidence(said: Reading, category: Category, *, supported: bool, described: bool) -> float:
+    """The name's confidence; siblings that agree raise it, an empty description or a disagreement lowers it."""
+    if category is not said.category:
+        return 0.6
+    return round(min(0.99, max(0.05, said.confidence + 0.04 * supported - 0.1 * (not described))), 2)
+
+
+def _siblings(names: list[str]) -> str:
+    return f"Sibling tools {', '.join(names)} are named in the same way." if names else ""
+
+
+def _parameters(params: Mapping[str, object]) -> str:
+    shown = [name for name in params if naming.PLAIN.match(name)][:NAMED]
+    if not params:
+        return "It declares no parameters."
+    count = "1 parameter" if len(params) == 1 else f"{len(params)} parameters"
+    return f"It takes {count}: {', '.join(shown)}." if shown else f"It takes {count}."
+
+
+def _description(text: str) -> str:
+    return "" if text.strip() else "The description is empty, so the confidence is lower."
+
+
+# Parameters
+
+
+def _params(schema: object) -> dict[str, object]:
+    """The declared parameters, by name; at most PARAMS of them."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    if not isinstance(properties, Mapping):
+        return {}
+    return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
+
+
+def _by_params(said: Reading, parts: tuple[str, ...], params: Mapping[str, object]) -> Iterator[Raise]:
+    """What the parameters say: a program, a mode, a file to write, a switch that only a changing tool has."""
+    examines = said.word in EXAMINES
+    unread = said.category is Category.OTHER
+    speaks = any(part in LANGUAGES for part in parts)
+    for name, spec in params.items():
+        plain = _LETTERS.sub("", name.lower())
+        if (plain in PROGRAMS and not examines) or (plain in MAYBE_PROGRAMS and (unread or (speaks and said.word == "query"))):
+            yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
+        if plain in MODES and (worst := _worst_mode(spec)):
+            yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
+        if plain in SINKS:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
+        if plain in SWITCHES:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" belongs to a tool that changes something.')
+        if plain in APPROVALS:
+            yield Raise(category=Category.READ, why=f'Its parameter "{plain}" is set by the agent and approves nothing.')
+
+
+def _worst_mode(spec: object) -> Verb | None:
+    """The worst verb among the values a parameter may take."""
+    found = [verb for value in islice(_values(spec), PARAMS) for verb in _acting(value)]
+    return max(found, key=lambda verb: RANK[verb.category], default=None)
+
+
+def _acting(value: object) -> Iterator[Verb]:
+    for word in naming.split(_text(value))[:2]:
+        verb = VERBS.get(word)
+        if verb and verb.category is not Category.READ:
+            yield verb
+
+
+def _values(spec: object) -> Iterator[object]:
+    """The listed values of a parameter's schema, its own and one level down."""
+    if not isinstance(spec, Mapping):
+        return
+    inner = [spec.get("items"), *_list(spec.get("anyOf")), *_list(spec.get("oneOf"))]
+    for part in (spec, *inner):
+        if isinstance(part, Mapping):
+            yield from _list(part.get("enum"))
+            yield part.get("const")
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+# Description and annotations
+
+
+def _by_description(said: Reading, description: str) -> Iterator[Raise]:
+    """What the description adds: its first verb, if that is stricter, and words of no return or of writing files."""
+    text = description.lower()
+    if not text or RANK[said.category] > RANK[Category.WRITE]:
+        return
+    first = _FIRST.match(text)
+    verb = _lemma(first.group(1)) if first else None
+    unread = said.category is Category.OTHER
+    if verb and verb.category is not Category.READ and said.category is not Category.WRITE and (unread or verb.word not in VAGUE):
+        yield Raise(category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.')
+    if GONE.search(text):
+        why = "The description says that there is no way back."
+        yield Raise(category=Category.WRITE, severity=Severity.HIGH, why=why)
+    if said.category is Category.READ and TO_FILE.search(text):
+        yield Raise(category=Category.WRITE, why="The description says that it writes a file.")
+
+
+def _lemma(word: str) -> Verb | None:
+    """The verb behind `creates`, `applies` or `create`."""
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y")
+    return next((VERBS[form] for form in forms if form in VERBS), None)
+
+
+def _by_annotations(said: Reading, annotations: object) -> Iterator[Raise]:
+    """Annotations are the server's word: they raise, and are never believed when they soothe."""
+    if not isinstance(annotations, Mapping):
+        return
+    if annotations.get("readOnlyHint") is False:
+        yield Raise(category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something.")
+    if annotations.get("destructiveHint") is True and annotations.get("readOnlyHint") is not True:
+        yield Raise(category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something.")
+    if annotations.get("readOnlyHint") is True and said.category is not Category.READ:
+        yield Raise(category=Category.READ, why="Its annotation readOnlyHint says that it only reads, which is not believed.")
