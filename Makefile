@@ -1,0 +1,62 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`. Both need only python3 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types contracts coverage bench soak classify browser clean check
+
+demo: .venv/run
+	$(BIN)/holdpoint demo
+
+test: .venv/test browser
+	$(BIN)/coverage erase
+	COVERAGE_PROCESS_START=pyproject.toml $(BIN)/coverage run -m pytest
+	$(MAKE) --no-print-directory check
+
+# What is looked at without running anything.
+check: lint types contracts coverage
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test
+	$(BIN)/mypy
+
+contracts: .venv/test
+	$(BIN)/lint-imports
+
+coverage: .venv/test
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+
+bench: .venv/test
+	$(BIN)/python bench/calls.py
+
+# Slow rings: kill -9 for minutes, deep property runs.
+soak: .venv/test
+	HOLDPOINT_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py
+
+# make classify DATA=tools.jsonl
+classify: .venv/test
+	$(BIN)/python bench/classify.py $(DATA)
+
+# Debian's Chromium for the inbox's browser tests, when it is missing and may be installed.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	 { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+	 echo "No Chromium here, and it could not be installed: the browser tests will be skipped."
+
+.venv/run: pyproject.toml constraints.txt
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test: pyproject.toml constraints.txt
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(PIP) --editable ".[test,fast]"
+	@touch $@ .venv/run
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info .coverage*

@@ -1,0 +1,105 @@
+"""A naive MCP server over HTTP that writes down every byte it receives and answers as it is told.
+
+It stands for the server that runs whatever reaches it: a test fails if something is recorded here that nobody approved.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+Behaviour = Callable[[web.Request, dict], Awaitable[web.StreamResponse]]
+
+TOOLS = [
+    {"name": "get_note", "description": "Get a note.", "inputSchema": {"type": "object"}},
+    {"name": "create_note", "description": "Create a note.", "inputSchema": {"type": "object"}},
+    {"name": "delete_note", "description": "Delete a note.", "inputSchema": {"type": "object"}},
+]
+
+
+@dataclass
+class Received:
+    """One request as it came."""
+
+    verb: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def frame(self) -> dict:
+        return json.loads(self.body) if self.body else {}
+
+
+@dataclass
+class Recorder:
+    """The server. `calls` are the tools/call frames that reached it."""
+
+    received: list[Received] = field(default_factory=list)
+    tools: list[dict] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
+    on_call: Behaviour | None = None
+    modern: bool = True
+    session: str | None = None
+    url: str = ""
+
+    @property
+    def calls(self) -> list[Received]:
+        return [one for one in self.received if one.frame.get("method") == "tools/call"]
+
+    async def __aenter__(self) -> "Recorder":
+        app = web.Application()
+        app.router.add_route("*", "/mcp", self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
+        self._came = asyncio.Event()
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self._runner.cleanup()
+
+    async def called(self, times: int = 1) -> list[Received]:
+        """Wait until this many calls have come."""
+        async with asyncio.timeout(5):
+            while len(self.calls) < times:
+                self._came.clear()
+                await self._came.wait()
+        return self.calls
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        self.received.append(Received(request.method, {k.lower(): v for k, v in request.headers.items()}, body))
+        self._came.set()
+        if request.method != "POST":
+            return web.Response(status=405)
+        frame = json.loads(body)
+        if "id" not in frame or "method" not in frame:
+            return web.Response(status=202)
+        return await self._answer(request, frame)
+
+    async def _answer(self, request: web.Request, frame: dict) -> web.StreamResponse:
+        method = frame["method"]
+        if method == "server/discover" and not self.modern:
+            return error(frame, -32601, "Method not found", status=404)
+        if method == "server/discover":
+            return result(frame, {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"})
+        if method == "initialize":
+            headers = {"Mcp-Session-Id": self.session} if self.session else {}
+            info = {"name": "recorder", "version": "1"}
+            return result(frame, {"protocolVersion": frame["params"]["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}, headers)
+        if method == "tools/list":
+            return result(frame, {"resultType": "complete", "tools": self.tools, "ttlMs": 0, "cacheScope": "public"})
+        if method == "tools/call" and self.on_call is not None:
+            return await self.on_call(request, frame)
+        return result(frame, {"resultType": "complete", "content": [{"type": "text", "text": f"ran {frame['params'].get('name') if isinstance(frame.get('params'), dict) else method}"}]})
+
+
+def result(frame: dict, value: dict, headers: dict | None = None) -> web.Response:
+    return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": value}, headers=headers)
+
+
+def error(frame: dict, code: int, message: str, status: int = 200) -> web.Response:
+    return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "error": {"code": code, "message": message}}, status=status)
