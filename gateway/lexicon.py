@@ -37,27 +37,27 @@ FIRM, LOOSE = True, False
 
 GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
     (Category.READ, FIRM, "retrieves something and changes nothing", """
-        get fetch retrieve describe read obtain browse lookup find ls dir cat head tail grep glob show
+        get fetch retrieve describe read obtain browse lookup ls dir cat head tail grep glob show
         display peek introspect inspect enumerate discover whoami locate resolve recall hget hgetall
         hmget mget hexists hkeys hvals hlen smembers sismember scard lrange llen lindex zrange zcard zscore xrange
-        xlen pttl ttl dbsize strlen exists getall stat nslookup whois
+        xlen pttl ttl dbsize strlen exists getall stat nslookup whois ps blame decompile disassemble
         """),
     (Category.READ, FIRM, "examines something and reports on it", """
         validate verify compare contrast preview estimate analyze analyse analyzer explain count examine assess
         evaluate detect identify infer simulate calculate calc lint parse diagnose troubleshoot
         recommend suggest advise forecast predict classify summarize summarise summarizer decode recognize
-        tokenize geocode traceroute clarify interpret ping wait await think sequentialthinking proofread
+        tokenize geocode traceroute clarify interpret ping wait await think thinking sequentialthinking proofread
         """),
     (Category.READ, LOOSE, "looks something up or reports on it", """
-        list search view extract compute query check scan diff audit profile observe trace
+        list search find view extract compute query check scan diff audit profile observe trace
         aggregate measure benchmark score rank match explore echo noop ask question translate
-        convert sample scrape is has can are does diff ocr transcribe highlight guess poll tell
+        convert sample scrape is has can are does diff ocr transcribe guess poll tell
         """),
     (Category.WRITE, FIRM, "creates something or adds to it", """
         create add insert append upsert prepend save store write draft upload attach enroll enrol
         provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
         materialize ingest put sadd lpush rpush zadd xadd hset hmset mset setex setnx incr decr incrby lset
-        mkdir touch enqueue populate duplicate memorize remember encrypt spawn establish vectorize instantiate
+        mkdir chmod chown touch enqueue populate duplicate memorize remember encrypt establish vectorize instantiate
         embed annotate inject make construct produce compile containerize synthesize paste augment enrich
         """),
     (Category.WRITE, FIRM, "changes something that is already there", """
@@ -87,10 +87,10 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         compress zip unzip download package stamp sign book reserve rsvp vote upvote downvote pair mount
         unmount load reload cache seed propose give tts render craft mine select alias delegate contact chat
         prompt feedback freeze unfreeze thaw hold take capture setup report prepare stt dock undock sync resync refresh reindex
-        handle interpolate cherry split checkin attachment screenshot format review scaleup
+        handle interpolate cherry split checkin attachment format review scaleup
         """),
     (Category.EXECUTE, FIRM, "starts, stops or drives a process whose effect depends on its arguments", """
-        run rerun execute exec eval invoke call trigger retrigger start stop restart launch
+        run rerun spawn execute exec eval invoke call trigger retrigger start stop restart launch
         relaunch boot reboot shutdown poweroff poweron hibernate abort retry resume pause unpause halt interrupt
         dispatch redispatch redeploy undeploy rollback install reinstall perform orchestrate automate crawl replay
         requeue click dblclick doubleclick tap swipe hover scroll drag press keypress keydown keyup navigate goto
@@ -100,7 +100,7 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         """),
     (Category.EXECUTE, LOOSE, "starts a process, where it is a verb", """
         deploy build test monitor watch process play skip control operate act script command cmd shell bash powershell terminal
-        kubectl open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
+        open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
         gesture train finetune lifecycle power use spin cycle compact optimize optimise vacuum tune warmup
         drive fly land walk shoot wake rollout go
         """),
@@ -118,7 +118,7 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         disburse reimburse topup cashout
         """),
     (Category.FINANCIAL, LOOSE, "moves money or commits to it, where it is a verb", """
-        transfer charge order trade swap bid bet tip mint burn borrow lend loan deposit redeem claim airdrop hedge
+        transfer charge order trade swap bid bet tip mint burn borrow lend loan deposit redeem claim airdrop hedge bridge
         wager checkout bill remit payout settle transact
         """),
 )
@@ -142,7 +142,7 @@ VERBS = _verbs()
 # Firm verbs that still end a name as a noun: `get_last_update`, `get_image_set`, `list_run`.
 ENDS_AS_NOUN = words("""
     set update updates change move run runs call calls start stop upload upgrade trigger invite draft install purchase
-    refund share follow fix issue put stake buy sell pay launch drag click press focus fill resume pause retry patch
+    refund share follow issue put stake buy sell pay launch drag click press focus fill resume pause retry patch
     grant block ban mute lock archive merge restore forward broadcast submit crawl boot leave scale store
     pin turn trim crop permit complete reply replay join call override author touch attach favorite bookmark close
     """)
@@ -152,26 +152,26 @@ SET_NOUNS = words("record change data image result rule replica stateful daemon 
 
 # Nouns that are only ever read: no verb is needed to know that `cluster_statistics` reports.
 READOUTS = words("""
-    info information detail details summary summaries stats stat statistics metric metrics history logs log
-    overview documentation docs guide guides guidance guideline guidelines help forecast weather usage health
-    insight insights trend trends instructions headlines leaderboard leaderboards ranking rankings standings
-    timeseries timeline quote quotes price prices pricing capabilities availability news changelog faq glossary
-    recommendations suggestions analytics analysis breakdown definition definitions example examples diagnostics
-    diagnosis explorer inspector reader readme weekday time datetime date earnings dividends financials fundamentals
-    ohlc ohlcv candles candlestick klines ticker tickers orderbook marketcap sentiment abstract citations
-    bibliography differences tradeoff precheck advisory holidays sunrise sunset tide tides distance directions
-    elevation timezone geolocation dictionary thesaurus synonyms lyrics discography filmography biography trivia
-    horoscope joke jokes facts results scoreboard backlinks serp similarity detection correlation top whoami
-    now uptime changes snapshots issues recent latest trending popular
+    info information detail details summary summaries stats stat statistics metric metrics overview documentation docs
+    guide guides guidance guideline guidelines help forecast weather usage health insight insights trend trends
+    instructions headlines leaderboard leaderboards ranking rankings standings timeseries timeline quote quotes
+    capabilities availability news changelog faq glossary recommendations suggestions analytics analysis breakdown
+    definition definitions examples diagnostics diagnosis explorer inspector reader readme weekday earnings
+    fundamentals ohlc ohlcv candlestick klines ticker tickers orderbook marketcap sentiment citations bibliography
+    tradeoff precheck advisory holidays sunrise sunset directions elevation timezone geolocation dictionary thesaurus
+    synonyms lyrics discography filmography biography trivia horoscope joke jokes scoreboard backlinks serp similarity
+    correlation uptime calculator converter checker validator finder summarizer matrix activity feed everything
     """)
 
 # Nouns that may be read or set: they read only behind a word that is known to be a noun.
 STATES = words("""
+    history histories logs log time date datetime results facts differences distance detection top changes snapshots issues
+    price prices pricing balance balances requests responses calls screenshot statement sheet dividends snapshot report
     status state states version versions value values schema schemas metadata types settings config configuration
     configurations properties attributes fields columns tables list tree contents content size sizes counts limits
     limit quota quotas keys score scores rates rate reports report items members entries tags messages notifications
     alerts events errors warnings dependencies references permissions profile accounts portfolio positions holdings
-    orders trades transactions templates balance balances location locations context sessions environments everything
+    orders trades transactions templates location locations context sessions environments
     contexts groups users projects files pages servers clusters nodes databases resources categories indexes indices
     data feed volume volatility spread depth supply reserves liquidity odds lineup injuries cast credits showtimes
     route routes schedule schedules menu hours reviews ratings comments replies followers following posts tweets
@@ -180,6 +180,8 @@ STATES = words("""
 
 # Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
+    directory git sql income bank cash scene object viewport audit activity system current latest recent top popular
+    trending today upcoming active available related similar random nearby historical daily weekly monthly past live
     user account project repo repository customer product file folder page table database cluster node pod service
     server host domain stock market crypto coin token company flight hotel game player team movie song album artist
     playlist author paper article currency exchange contract wallet block address gas fee app application device
@@ -199,7 +201,7 @@ NAMES_A_THING = words("""
     build test order trade commit branch release transaction message comment request process schedule bet swap plan
     document model record map index review bill deposit loan train power deploy backup import export queue group image
     package log email mail sms text label tag link filter snapshot type key input template attachment use
-    screenshot format color issue stamp book note
+    format color issue stamp book note place
     """)
 REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
 
@@ -210,11 +212,11 @@ MANY = words("all batch bulk mass multi multiple many every everything everyone 
 MANNERS = words("batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my")
 
 # Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
-READS_BEHIND_A_NOUN = words("search list view check")
+READS_BEHIND_A_NOUN = words("search list find view check")
 # A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
 ENDS_AS_VERB = words("update set move share start stop run upload attach trigger run scale restore merge")
 PREPOSITIONS = words("by for of from in with without on at per as about between since until under over via using")
-COMPLAINTS = words("bug spam abuse problem issue user incident error crash violation")
+COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
 LISTINGS = words("list search lookup")
 ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map")
 
@@ -228,6 +230,7 @@ IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
     (words("send"), words("transaction transactions eth btc sol usdc usdt token tokens money crypto sats lamports tip"
                           " gift coins coin"), Category.FINANCIAL, "moves money"),
     (words("close open"), words("position positions"), Category.FINANCIAL, "trades"),
+    (words("bridge"), words("token tokens asset assets eth usdc funds"), Category.FINANCIAL, "moves money"),
     (words("transfer"), words("repository repo issue file files ownership owner project domain call app data team page"
                               " chat session control conversation project ticket"),
      Category.WRITE, "hands it to another"),
@@ -248,6 +251,14 @@ IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
     (words("show display"), words("notification toast message dialog alert popup banner notify"),
      Category.WRITE, "shows it to people"),
     (words("take capture grab"), words("screenshot screenshots"), Category.READ, "looks at the screen"),
+    (words("snapshot"), words("browser page dom accessibility"), Category.READ, "looks at the page"),
+    (words("evaluate"), words("script js javascript browser puppeteer page"), Category.EXECUTE, "runs a script"),
+    (words("type"), words("keys text into"), Category.EXECUTE, "types"),
+    (words("convert"), words("lead leads"), Category.WRITE, "changes a record"),
+    (words("translate"), words("object mesh layer shape node vertices"), Category.WRITE, "moves it"),
+    (words("extract"), words("archive zip tar"), Category.WRITE, "writes files"),
+    (words("read"), words("write"), Category.WRITE, "writes as well"),
+    (words("apply plan init upgrade"), words("terraform tofu pulumi helm run"), Category.EXECUTE, "drives a deployment"),
     (words("track"), words("package parcel shipment delivery flight status order shipping"), Category.READ, "looks it up"),
     (words("test check"), words("connection connections connectivity connector connectors"),
      Category.READ, "examines a connection"),

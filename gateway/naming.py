@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 from gateway.lexicon import (
     ACTS_ON_A_LIST,
@@ -156,7 +157,7 @@ def read(name: str, kin: Family) -> Reading:
         why = "The name has words that cannot be read." if name else "The tool has no name."
         return Reading(category=Category.OTHER, confidence=0.1, word="", why=why)
     found = tuple(_verb_at(words, at, kin) for at in range(len(words)))
-    reading = _leading(words, found) if found[0] else _nounfirst(words, found, kin)
+    reading = _leading(words, found, found[0]) if found[0] else _nounfirst(words, found, kin)
     return _idiom(_stricter(_joined(words, found), reading), split(name))
 
 
@@ -216,12 +217,14 @@ def _readout(word: str, confidence: float) -> Reading:
     return Reading(category=Category.READ, confidence=confidence, word=word, why=why)
 
 
-def _leading(words: tuple[str, ...], found: Verbs) -> Reading:
-    lead = found[0]
-    assert lead is not None
+def _leading(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
     if _reads(lead):
         return _leading_read(words, found, lead)
-    return _say(lead, 0.93, "begins with a verb") if lead.firm else _leading_loose(words, found, lead)
+    if not lead.firm:
+        return _leading_loose(words, found, lead)
+    said = _say(lead, 0.93, "begins with a verb")
+    late = _acts(found[-1]) and words[-1] not in ENDS_AS_NOUN
+    return _stricter(_say(_worst(found[-1:]), 0.8, "ends in a verb"), said) if late else said
 
 
 def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
@@ -231,7 +234,7 @@ def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
         return _say(_worst(found[-1:]), 0.7, "ends in a verb")
     if not lead.firm and len(words) > 2 and _acts(found[1]) and words[1] not in ENDS_AS_NOUN:
         return _say(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
-    if any(word in ("to", "into") and after in SINKS for word, after in zip(words, words[1:], strict=False)):
+    if any(word in ("to", "into") and after in SINKS for word, after in pairwise(words)):
         why = "The name says that what is read is written to a file."
         return Reading(category=Category.WRITE, confidence=0.7, word=lead.word, why=why)
     return _say(lead, 0.93 if lead.firm else 0.85, "begins with a verb")
@@ -257,22 +260,32 @@ def _nounfirst(words: tuple[str, ...], found: Verbs, kin: Family) -> Reading:
     """A noun leads: the verb is at the end, or somewhere behind the noun, or there is none."""
     last, ending = found[-1], "begins with a noun and ends in a verb"
     actions = tuple(verb for verb in found if _acts(verb))
-    if last and last.firm and _reads(last) and all(verb.word in ENDS_AS_NOUN for verb in actions if verb):
+    nouns = all(verb.word in ENDS_AS_NOUN for verb in actions if verb)
+    if last and last.firm and _reads(last) and nouns:
         return _say(last, 0.88, ending)
+    if nouns and not _acts(last) and (early := _early(found)):
+        return _say(early, 0.8, "has a verb behind its first noun")
     if actions:
         return _say(_worst(actions), 0.88, ending if last is actions[-1] else "has a verb behind its noun")
     if last and _reads(last):
         return _say(last, 0.85, ending)
     reader = next((verb for verb in found if verb and _reads(verb)), None)
-    if reader and (reader.firm or reader.word in READS_BEHIND_A_NOUN or _known(words[0], kin)):
+    behind = reader and (reader.firm or reader.word in READS_BEHIND_A_NOUN or reader.word == "query")
+    if reader and (_known(words[0], kin) or (behind and (reader.word != "query" or _known(words[-1], kin)))):
         return _say(reader, 0.8, "has a verb behind its noun")
     verbs = tuple(verb for verb in found if verb and not _reads(verb))
     return _loose_or_none(words, verbs, kin)
 
 
+def _early(found: Verbs) -> Verb | None:
+    """A reading verb right behind the first noun: `firecrawl_check_crawl_status`."""
+    verb = found[1] if len(found) > 2 else None
+    return verb if verb and _reads(verb) and (verb.firm or verb.word in READS_BEHIND_A_NOUN) else None
+
+
 def _loose_or_none(words: tuple[str, ...], verbs: Verbs, kin: Family) -> Reading:
     """Only words that may be nouns are left: an ending that only reports makes the name a Read."""
-    if all(verb.word in NAMES_A_THING or verb.word == words[-1] for verb in verbs if verb) and _reports(words, kin):
+    if _reports(words, verbs, kin):
         return _readout(words[-1], 0.7)
     if verbs:
         return _say(_worst(verbs), 0.7, "has a verb behind its noun")
@@ -286,23 +299,29 @@ def _loose_or_none(words: tuple[str, ...], verbs: Verbs, kin: Family) -> Reading
     return Reading(category=Category.OTHER, confidence=0.2, word="", why="The name has no word that says what the tool does.")
 
 
-def _reports(words: tuple[str, ...], kin: Family) -> bool:
-    """Whether the last word names something to read, and the word before it does not make it something else."""
-    if words[-1] in READOUTS:
+def _reports(words: tuple[str, ...], verbs: Verbs, kin: Family) -> bool:
+    """Whether the last word names something to read, and no word before it may be a verb."""
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    others = {verb.word for verb in verbs if verb and verb.word != last}
+    if others:
+        return others <= NAMES_A_THING - ACTS_ON_A_LIST and last in REPORTS
+    if last in READOUTS:
         return True
-    before = words[-2] if len(words) > 1 else ""
-    return words[-1] in STATES and before not in COMPLAINTS and (not before or _known(before, kin))
+    return last in STATES and before not in COMPLAINTS and (not before or _known(before, kin))
 
 
 def _known(word: str, kin: Family) -> bool:
     """Whether a word is surely a noun: by the lexicon, by its plural, or since siblings use it as one."""
     plural = word.endswith("s") and not word.endswith("ss")
-    return word in NOUNS or word in NAMES_A_THING or plural or word in kin.nouns or word in kin.prefix or word in kin.namespaces
+    return plural or word in NOUNS or word in kin.nouns or word in kin.prefix or word in kin.namespaces
 
 
 _FUSIBLE = tuple(verb for verb in VERBS.values() if _acts(verb) and len(verb.word) > 4)
 
 
 def _fused(word: str) -> Verb | None:
-    """The verb of action a single word begins with: `createorupdate`."""
+    """The verb of action a single word begins with, or has behind re- or un-: `createorupdate`, `resubmit`."""
+    bare = VERBS.get(word[2:]) if word[:2] in ("re", "un", "de") else None
+    if _acts(bare):
+        return bare
     return next((verb for verb in _FUSIBLE if len(word) > 6 and word.startswith(verb.word)), None)

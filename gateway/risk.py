@@ -85,7 +85,7 @@ VAGUE = words("""
     apply store ask display format note
     """)
 EXAMINES = words("explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
-                 " convert inspect classify evaluate format detect describe")
+                 " convert inspect classify format detect describe")
 GONE = re.compile(r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)")
 TO_FILE = re.compile(
     r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
