@@ -217,8 +217,11 @@ READS_BEHIND_A_NOUN = words("search list find view check")
 ENDS_AS_VERB = words("update set move share start stop run upload attach trigger run scale restore merge")
 PREPOSITIONS = words("by for of from in with without on at per as about between since until under over via using")
 COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
+# Loose reading verbs that end a name as a noun: behind an unknown first word they prove nothing (`shuffle_list`).
+LISTLIKE = words("list profile score sample match rank audit trace question view measure poll benchmark")
 LISTINGS = words("list search lookup")
-ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map")
+ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map log record backup process"
+                       " place note comment message label tag group")
 
 # A verb with one of these words means something else than the verb alone. The first row that fits wins.
 IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (

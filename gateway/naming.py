@@ -21,6 +21,7 @@ from gateway.lexicon import (
     IDIOMS,
     JOINS,
     LISTINGS,
+    LISTLIKE,
     MANNERS,
     NAMES_A_THING,
     NOUNS,
@@ -69,6 +70,7 @@ class Family:
     """What the names of one server's tools say together."""
 
     prefix: tuple[str, ...] = ()
+    trailing: bool = False
     namespaces: frozenset[str] = frozenset()
     nouns: frozenset[str] = frozenset()
     users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -100,8 +102,10 @@ def family(siblings: tuple[str, ...]) -> Family:
         if words and _firm(words[0]):
             nouns.update(words[1:])
     spaces = (word for word, ends in endings.items() if len(ends) > 1 and not _firm(word))
+    late = sum(1 for words in rest if len(words) > 1 and words[-1] in VERBS and words[0] not in VERBS)
+    trailing = len(rest) > 3 and late >= len(rest) / 2
     users = _users(siblings, prefix)
-    return Family(prefix=prefix, namespaces=frozenset(spaces), nouns=frozenset(nouns), users=users)
+    return Family(prefix=prefix, trailing=trailing, namespaces=frozenset(spaces), nouns=frozenset(nouns), users=users)
 
 
 def _users(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -170,7 +174,8 @@ def _verb_at(words: tuple[str, ...], at: int, kin: Family) -> Verb | None:
     if (verb.word, after) == ("pull", "request") or (before, verb.word) == ("pull", "request"):
         return None
     if at == 0:
-        return None if words[0] in kin.namespaces and after else verb
+        space = words[0] in kin.namespaces or (kin.trailing and not verb.firm and words[-1] in VERBS)
+        return None if space and after else verb
     if verb.word in ("set", "update", "request") and before in SET_NOUNS:
         return None
     return verb if verb.firm or before not in PREPOSITIONS else None
@@ -249,9 +254,10 @@ def _leading_loose(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
     if readers:
         return _say(readers[-1], 0.75, "has a verb")
     if lead.word in NAMES_A_THING and all(verb.word in NAMES_A_THING for verb in found[:-1] if verb):
-        if words[-1] in LISTINGS and lead.word not in ACTS_ON_A_LIST:
+        acts = lead.word in ACTS_ON_A_LIST
+        if words[-1] in LISTINGS and not acts:
             return _say(_worst(found[-1:]), 0.7, "ends in a verb")
-        if words[-1] in REPORTS and len(words) == 2:
+        if len(words) == 2 and (words[-1] == "status" or (words[-1] in REPORTS and not acts)):
             return _readout(words[-1], 0.7)
     return _say(lead, 0.8, "begins with a verb")
 
@@ -267,9 +273,9 @@ def _nounfirst(words: tuple[str, ...], found: Verbs, kin: Family) -> Reading:
         return _say(early, 0.8, "has a verb behind its first noun")
     if actions:
         return _say(_worst(actions), 0.88, ending if last is actions[-1] else "has a verb behind its noun")
-    if last and _reads(last):
+    if last and _reads(last) and (words[-1] not in LISTLIKE or kin.trailing or _known(words[0], kin)):
         return _say(last, 0.85, ending)
-    reader = next((verb for verb in found if verb and _reads(verb)), None)
+    reader = next((verb for verb in found[:-1] if verb and _reads(verb)), None)
     behind = reader and (reader.firm or reader.word in READS_BEHIND_A_NOUN or reader.word == "query")
     if reader and (_known(words[0], kin) or (behind and (reader.word != "query" or _known(words[-1], kin)))):
         return _say(reader, 0.8, "has a verb behind its noun")
@@ -304,7 +310,7 @@ def _reports(words: tuple[str, ...], verbs: Verbs, kin: Family) -> bool:
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     others = {verb.word for verb in verbs if verb and verb.word != last}
     if others:
-        return others <= NAMES_A_THING - ACTS_ON_A_LIST and last in REPORTS
+        return others <= NAMES_A_THING and (last == "status" or (not others & ACTS_ON_A_LIST and last in REPORTS))
     if last in READOUTS:
         return True
     return last in STATES and before not in COMPLAINTS and (not before or _known(before, kin))
