@@ -53,6 +53,9 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         aggregate measure benchmark score rank match explore echo noop ask question translate
         convert sample scrape is has can are does diff ocr transcribe guess poll tell
         """),
+    (Category.WRITE, FIRM, "creates something or replaces what is there", """
+        put upsert set save store write hset hmset mset setex setnx lset
+        """),
     (Category.WRITE, FIRM, "creates something or adds to it", """
         create add insert append upsert prepend save store write draft upload attach enroll enrol
         provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
@@ -80,7 +83,7 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         send resend reply respond publish republish broadcast forward notify tweet retweet invite reinvite announce
         emit share unshare syndicate
         """),
-    (Category.WRITE, LOOSE, "creates or changes something, where it is a verb", """
+    (Category.WRITE, LOOSE, "creates or changes something", """
         post message issue track answer place receive consume comment note tag label star like flag rate group map link index import export backup record
         schedule plan design model copy clone fork mirror snapshot log email mail sms text document react whisper dm
         draw paint color colour mask filter sort mix queue push pull commit request release branch pack unpack
@@ -98,7 +101,7 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         switchover migrate arm disarm teleport rebuild recreate cordon uncordon drain enact impersonate assume
         sudo ssh rpc curl wget fuzz exploit bruteforce attack hack phish initiate
         """),
-    (Category.EXECUTE, LOOSE, "starts a process, where it is a verb", """
+    (Category.EXECUTE, LOOSE, "starts a process whose effect depends on its arguments", """
         deploy build test monitor watch process play skip control operate act script command cmd shell bash powershell terminal
         open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
         gesture train finetune lifecycle power use spin cycle compact optimize optimise vacuum tune warmup
@@ -110,14 +113,14 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         obliterate nuke delist offboard unenroll hdel xdel lrem srem zrem flushdb flushall overwrite expel
         deallocate disband dismantle cancel prune annihilate deauthorize invalidate
         """),
-    (Category.DESTRUCTIVE, LOOSE, "clears or drops something, where it is a verb", """
+    (Category.DESTRUCTIVE, LOOSE, "clears or drops something", """
         drop clear clean cleanup flush empty reset kick cut trash forget void
         """),
     (Category.FINANCIAL, FIRM, "moves money or commits to it", """
         pay repay prepay refund buy sell purchase withdraw donate stake unstake restake invest divest liquidate
         disburse reimburse topup cashout
         """),
-    (Category.FINANCIAL, LOOSE, "moves money or commits to it, where it is a verb", """
+    (Category.FINANCIAL, LOOSE, "moves money or commits to it", """
         transfer charge order trade swap bid bet tip mint burn borrow lend loan deposit redeem claim airdrop hedge bridge
         wager checkout bill remit payout settle transact
         """),
@@ -160,27 +163,27 @@ READOUTS = words("""
     fundamentals ohlc ohlcv candlestick klines ticker tickers orderbook marketcap sentiment citations bibliography
     tradeoff precheck advisory holidays sunrise sunset directions elevation timezone geolocation dictionary thesaurus
     synonyms lyrics discography filmography biography trivia horoscope joke jokes scoreboard backlinks serp similarity
-    correlation uptime calculator converter checker validator finder summarizer matrix activity feed everything
+    correlation uptime screenshot calculator converter checker validator finder summarizer matrix activity feed everything
     """)
 
 # Nouns that may be read or set: they read only behind a word that is known to be a noun.
 STATES = words("""
     history histories logs log time date datetime results facts differences distance detection top changes snapshots issues
-    price prices pricing balance balances requests responses calls screenshot statement sheet dividends snapshot report
-    status state states version versions value values schema schemas metadata types settings config configuration
-    configurations properties attributes fields columns tables list tree contents content size sizes counts limits
-    limit quota quotas keys score scores rates rate reports report items members entries tags messages notifications
-    alerts events errors warnings dependencies references permissions profile accounts portfolio positions holdings
-    orders trades transactions templates location locations context sessions environments
+    price prices pricing balance balances requests responses calls statement sheet dividends snapshot report
+    status states version versions values schema schemas metadata types
+    configurations fields columns tables list tree contents counts limits
+    quotas keys score scores rates rate reports report items members entries messages notifications
+    alerts events errors warnings dependencies references accounts portfolio positions holdings
+    orders trades transactions templates locations sessions environments
     contexts groups users projects files pages servers clusters nodes databases resources categories indexes indices
-    data feed volume volatility spread depth supply reserves liquidity odds lineup injuries cast credits showtimes
-    route routes schedule schedules menu hours reviews ratings comments replies followers following posts tweets
+    data feed reserves liquidity lineup injuries credits showtimes
+    routes schedules hours reviews ratings comments replies followers following posts tweets
     videos images photos channels playlists tracks albums artists songs lyrics episodes seasons genres
 """)
 
 # Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
-    directory git sql income bank cash scene object viewport audit activity system current latest recent top popular
+    directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
     trending today upcoming active available related similar random nearby historical daily weekly monthly past live
     user account project repo repository customer product file folder page table database cluster node pod service
     server host domain stock market crypto coin token company flight hotel game player team movie song album artist
@@ -221,7 +224,7 @@ COMPLAINTS = words("file bug spam abuse problem issue user incident error crash 
 LISTLIKE = words("list profile score sample match rank audit trace question view measure poll benchmark")
 LISTINGS = words("list search lookup")
 ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map log record backup process"
-                       " place note comment message label tag group")
+                       " note comment message label tag group")
 
 # A verb with one of these words means something else than the verb alone. The first row that fits wins.
 IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (

@@ -97,11 +97,11 @@ def family(siblings: tuple[str, ...]) -> Family:
     endings: defaultdict[str, set[str]] = defaultdict(set)
     nouns: set[str] = set()
     for words in rest:
-        if len(words) > 1 and words[-1] in VERBS and words[0] not in MANNERS:
+        if len(words) > 1 and words[-1] in VERBS and (_firm(words[-1]) or words[0] not in VERBS):
             endings[words[0]].add(words[-1])
         if words and _firm(words[0]):
             nouns.update(words[1:])
-    spaces = (word for word, ends in endings.items() if len(ends) > 1 and not _firm(word))
+    spaces = (word for word, ends in endings.items() if len(ends) > 1 and not _firm(word) and word not in MANNERS)
     late = sum(1 for words in rest if len(words) > 1 and words[-1] in VERBS and words[0] not in VERBS)
     trailing = len(rest) > 3 and late >= len(rest) / 2
     users = _users(siblings, prefix)
@@ -174,7 +174,8 @@ def _verb_at(words: tuple[str, ...], at: int, kin: Family) -> Verb | None:
     if (verb.word, after) == ("pull", "request") or (before, verb.word) == ("pull", "request"):
         return None
     if at == 0:
-        space = words[0] in kin.namespaces or (kin.trailing and not verb.firm and words[-1] in VERBS)
+        noun = not verb.firm and (_reads(verb) or verb.word in NAMES_A_THING)
+        space = words[0] in kin.namespaces or (kin.trailing and noun and words[-1] in VERBS)
         return None if space and after else verb
     if verb.word in ("set", "update", "request") and before in SET_NOUNS:
         return None

@@ -40,6 +40,16 @@ RISKS: Mapping[Category, Risk] = {
 }
 
 
+MEANINGS: Mapping[Category, str] = {
+    Category.READ: "A Read retrieves and changes nothing.",
+    Category.WRITE: "A Write creates or changes; it can be changed back and runs no operation of the caller's making.",
+    Category.OTHER: "An Other is not understood, and is never taken for a Read.",
+    Category.EXECUTE: "An Execute triggers a process; what happens depends on its arguments and reaches beyond the call.",
+    Category.DESTRUCTIVE: "A Destructive tool removes or cancels what may not come back.",
+    Category.FINANCIAL: "A Financial tool moves money or commits to an obligation.",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
     """What the gateway takes a tool to be; confidence is 0 to 1, evidence is full sentences, the deciding one first."""
@@ -120,7 +130,7 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
         risk=RISKS[category],
         severity=level,
         confidence=_confidence(said, category, supported=bool(support), described=bool(description)),
-        evidence=tuple(filter(None, (said.why, *facts, *(reason.why for reason in raised), harm))),
+        evidence=tuple(filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))),
     )
 
 
@@ -175,7 +185,7 @@ def _by_params(said: Reading, parts: tuple[str, ...], params: Mapping[str, objec
             yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
         if plain in SINKS:
             yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
-        if plain in SWITCHES:
+        if plain in SWITCHES and not examines:
             yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" belongs to a tool that changes something.')
         if plain in APPROVALS:
             yield Raise(category=Category.READ, why=f'Its parameter "{plain}" is set by the agent and approves nothing.')
@@ -219,14 +229,20 @@ def _by_description(said: Reading, description: str) -> Iterator[Raise]:
         return
     first = _FIRST.match(text)
     verb = _lemma(first.group(1)) if first else None
-    unread = said.category is Category.OTHER
-    if verb and verb.category is not Category.READ and said.category is not Category.WRITE and (unread or verb.word not in VAGUE):
+    if verb and _adds(verb, said):
         yield Raise(category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.')
     if GONE.search(text):
         why = "The description says that there is no way back."
         yield Raise(category=Category.WRITE, severity=Severity.HIGH, why=why)
     if said.category is Category.READ and TO_FILE.search(text):
         yield Raise(category=Category.WRITE, why="The description says that it writes a file.")
+
+
+def _adds(verb: Verb, said: Reading) -> bool:
+    """Whether the description's first verb says more than the name: any action says more than no verb at all."""
+    if verb.category is Category.READ:
+        return False
+    return said.category is Category.OTHER or (said.category is Category.READ and verb.firm and verb.word not in VAGUE)
 
 
 def _lemma(word: str) -> Verb | None:

@@ -4,7 +4,7 @@ which follows from the category alone: an ordinary Write on permissions is a Med
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -101,14 +101,18 @@ def rank(severity: Severity) -> int:
     return LEVELS.index(severity)
 
 
+def quoted(found: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in dict.fromkeys(found))
+
+
 def assess(category: Category, name: Collection[str], params: Collection[str]) -> tuple[Severity, str]:
     """The severity of a tool with these words in its name and these parameters, and the sentence that says so."""
     level, why = BASE[category]
     for subject in SUBJECTS:
-        seen = next((word for word in name if word in subject.words), None)
+        seen = [word for word in name if word in subject.words]
         touched = _least(subject, category)
         if seen and rank(touched) > rank(level):
-            level, why = touched, f'it touches {subject.what} ("{seen}")'
+            level, why = touched, f'it touches {subject.what} ({quoted(seen)})'
     many = next((word for word in name if word in MANY), None) or next((word for word in params if word in MANY_IDS), None)
     if many and category is not Category.READ:
         level, why = LEVELS[min(rank(level) + 1, 3)], f'{why} and reaches many things at once ("{many}")'
