@@ -1,7 +1,7 @@
 """PURE. The words tool names are made of: what each verb does, and which nouns only ever name something to read.
 
 A verb is *firm* when it can hardly be a noun (`delete`), *loose* when it often is one (`deploy`, `order`, `list`).
-A firm verb speaks wherever it stands; a loose one is believed by its place. The first row that has a word keeps it.
+A firm verb speaks wherever it stands; a loose one is believed by its place. Each word is in one row.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
     (Category.READ, LOOSE, "looks something up or reports on it", """
         list search find view extract compute query check scan diff audit profile observe trace
         aggregate measure benchmark score rank match explore echo noop ask question translate
-        convert sample scrape is has can are does diff ocr transcribe guess poll tell
+        convert sample scrape is has can are does ocr transcribe guess poll tell
         """),
     (Category.WRITE, FIRM, "creates something or replaces what is there", """
         put upsert set save store write hset hmset mset setex setnx lset
         """),
     (Category.WRITE, FIRM, "creates something or adds to it", """
-        create add insert append upsert prepend save store write draft upload attach enroll enrol
+        create add insert append prepend draft upload attach enroll enrol
         provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
-        materialize ingest put sadd lpush rpush zadd xadd hset hmset mset setex setnx incr decr incrby lset
+        materialize ingest sadd lpush rpush zadd xadd incr decr incrby
         mkdir chmod chown touch enqueue populate duplicate memorize remember encrypt establish vectorize instantiate
         embed annotate inject make construct produce compile containerize synthesize paste augment enrich
         """),
     (Category.WRITE, FIRM, "changes something that is already there", """
-        update set edit modify change alter patch rename move replace adjust configure reconfigure customize
+        update edit modify change alter patch rename move replace adjust configure reconfigure customize
         toggle enable disable activate deactivate assign unassign reassign allocate grant allow permit authorize deny
         block unblock ban unban mute unmute hide unhide lock unlock suspend unsuspend promote demote upgrade downgrade
         resize reorder rearrange rotate extend shorten increase decrease scale rescale mark unmark untag unarchive
         archive unlink unpublish unstar unfollow unlike unpin pin unschedule unsubscribe restore undelete revert
-        reopen close complete finish finalize transition escalate acknowledge ack approve unapprove reject decline
+        reopen close complete finish finalize finalise transition escalate acknowledge ack approve unapprove reject decline
         accept confirm dismiss merge rebase amend squash stage unstage stash transform normalize sanitize redact fix
         autofix repair refactor reformat apply adopt associate disassociate dissociate bind unbind relate protect
         unprotect harden expire persist rpop lpop spop xack manage turn dim brighten snooze unsnooze
-        defer reschedule postpone follow unfollow join leave enlist extrude bevel subdivide decimate retarget
+        defer reschedule postpone follow join leave enlist extrude bevel subdivide decimate retarget
         sculpt fillet chamfer align distribute ungroup regroup crop trim splice concat stitch override bump flip
         increment decrement substitute relocate relabel retitle recategorize categorize reprioritize
         prioritize unassociate favorite unfavorite bookmark unbookmark subscribe undo redo
@@ -89,7 +89,7 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         draw paint color colour mask filter sort mix queue push pull commit request release branch pack unpack
         compress zip unzip download package stamp sign book reserve rsvp vote upvote downvote pair mount
         unmount load reload cache seed propose give tts render craft mine select alias delegate contact chat
-        prompt feedback freeze unfreeze thaw hold take capture setup report prepare stt dock undock sync resync refresh reindex
+        prompt feedback freeze unfreeze thaw hold take grab capture setup report prepare stt dock undock sync resync refresh reindex
         handle interpolate cherry split checkin attachment format review scaleup
         """),
     (Category.EXECUTE, FIRM, "starts, stops or drives a process whose effect depends on its arguments", """
@@ -132,7 +132,7 @@ def _verbs() -> Mapping[str, Verb]:
     table: dict[str, Verb] = {}
     for category, firm, meaning, words in GROUPS:
         for word in words.split():
-            table.setdefault(word, Verb(word=word, category=category, firm=firm, meaning=meaning))
+            table[word] = Verb(word=word, category=category, firm=firm, meaning=meaning)
     return MappingProxyType(table)
 
 
@@ -144,10 +144,10 @@ VERBS = _verbs()
 
 # Firm verbs that still end a name as a noun: `get_last_update`, `get_image_set`, `list_run`.
 ENDS_AS_NOUN = words("""
-    set update updates change move run runs call calls start stop upload upgrade trigger invite draft install purchase
+    set update change move run call start stop upload upgrade trigger invite draft install purchase
     refund share follow issue put stake buy sell pay launch drag click press focus fill resume pause retry patch
     grant block ban mute lock archive merge restore forward broadcast submit crawl boot leave scale store
-    pin turn trim crop permit complete reply replay join call override author touch attach favorite bookmark close
+    pin turn trim crop permit complete duplicate reply replay join call override author touch attach favorite bookmark close
     """)
 
 # What makes `set`, `change`, `run` ... the second half of a noun: `record_set`, `api_call`.
@@ -183,7 +183,7 @@ STATES = words("""
 
 # Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
-    directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
+    asset integration image template transaction directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
     trending today upcoming active available related similar random nearby historical daily weekly monthly past live
     user account project repo repository customer product file folder page table database cluster node pod service
     server host domain stock market crypto coin token company flight hotel game player team movie song album artist
@@ -201,9 +201,9 @@ NOUNS = words("""
 
 # Loose verbs that name a thing when only a report follows: `order_history`, `build_logs`.
 NAMES_A_THING = words("""
-    build test order trade commit branch release transaction message comment request process schedule bet swap plan
-    document model record map index review bill deposit loan train power deploy backup import export queue group image
-    package log email mail sms text label tag link filter snapshot type key input template attachment use
+    build test order trade commit branch release message comment request process schedule bet swap plan
+    document model record map index review bill deposit loan train power deploy backup import export queue group
+    package log email mail sms text label tag link filter snapshot type key input attachment use
     format color issue stamp book note place
     """)
 REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
@@ -217,7 +217,7 @@ MANNERS = words("batch bulk mass multi force safe quick async try soft hard auto
 # Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
 READS_BEHIND_A_NOUN = words("search list find view check")
 # A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
-ENDS_AS_VERB = words("update set move share start stop run upload attach trigger run scale restore merge")
+ENDS_AS_VERB = words("update set move share start stop run upload attach trigger scale restore merge submit clear reset drop clean flush")
 PREPOSITIONS = words("by for of from in with without on at per as about between since until under over via using")
 COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
 # Loose reading verbs that end a name as a noun: behind an unknown first word they prove nothing (`shuffle_list`).

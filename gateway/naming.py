@@ -235,8 +235,8 @@ def _leading(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
 
 def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
     """A reading verb leads; a verb of action at the end, or right behind a loose one, overrules it."""
-    ends = words[-1] not in ENDS_AS_NOUN or (not lead.firm and words[-1] in ENDS_AS_VERB)
-    if _acts(found[-1]) and ends:
+    ends = _acts(found[-1]) and words[-1] not in ENDS_AS_NOUN
+    if ends or (not lead.firm and len(words) > 1 and words[-1] in ENDS_AS_VERB):
         return _say(_worst(found[-1:]), 0.7, "ends in a verb")
     if not lead.firm and len(words) > 2 and _acts(found[1]) and words[1] not in ENDS_AS_NOUN:
         return _say(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
@@ -300,7 +300,7 @@ def _loose_or_none(words: tuple[str, ...], verbs: Verbs, kin: Family) -> Reading
     if fused:
         return _say(fused, 0.6, "contains a verb")
     by = words.index("by") if "by" in words else 0
-    if by and (words[by - 1].endswith("s") or _known(words[by - 1], kin)):
+    if by and _known(words[0], kin) and _known(words[by - 1], kin):
         why = 'The name has no verb and selects with "by".'
         return Reading(category=Category.READ, confidence=0.6, word="by", why=why)
     return Reading(category=Category.OTHER, confidence=0.2, word="", why="The name has no word that says what the tool does.")

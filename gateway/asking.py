@@ -1,0 +1,92 @@
+"""The gateway as a client of its own: asks a server for its tools, in whichever revision the server speaks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway import protocol, sse
+from gateway.errors import CutError, GatewayError, UseInitializeError
+from gateway.upstreams import Reply, Upstream, whole
+
+CLIENT = {"name": "holdpoint", "version": "0.1.0"}
+#: The most pages of tools that are asked for.
+MAX_PAGES = 100
+
+
+async def tools(upstream: Upstream) -> list[dict[str, Any]]:
+    """Return every tool definition of a server as it gave them; raises `GatewayError` when it cannot be asked."""
+    headers, meta = await _open(upstream)
+    try:
+        return await _pages(upstream, headers, meta)
+    finally:
+        if "Mcp-Session-Id" in headers:
+            (await upstream.send("DELETE", b"", headers)).close()
+
+
+async def _open(upstream: Upstream) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """Find the server's revision: discover first, then the handshake. Returns the headers and `_meta` to go on with."""
+    if await _speaks_modern(upstream):
+        return protocol.modern_headers("tools/list"), protocol.modern_meta(CLIENT)
+    params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": CLIENT}
+    reply = await upstream.send("POST", _request("initialize", params), {})
+    session = reply.header("mcp-session-id")
+    revision = (await _result(reply)).get("protocolVersion", protocol.HANDSHAKE[-1])
+    headers = {"MCP-Protocol-Version": str(revision)} | ({"Mcp-Session-Id": session} if session else {})
+    started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
+    (await upstream.send("POST", started, headers)).close()
+    return headers, {}
+
+
+async def _speaks_modern(upstream: Upstream) -> bool:
+    try:
+        await _result(await upstream.send("POST", protocol.DISCOVER, protocol.modern_headers("server/discover")))
+    except (UseInitializeError, _Refused):
+        return False
+    return True
+
+
+async def _pages(upstream: Upstream, headers: Mapping[str, str], meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: Mapping[str, str] = {}
+    for _ in range(MAX_PAGES):
+        params = {**cursor, **({"_meta": meta} if meta else {})}
+        page = await _result(await upstream.send("POST", _request("tools/list", params), headers))
+        found += [tool for tool in page.get("tools", []) if isinstance(tool, dict)]
+        if not (following := page.get("nextCursor")):
+            break
+        cursor = {"cursor": following}
+    return found
+
+
+class _Refused(GatewayError):
+    """The server refused to answer the gateway's question."""
+
+
+def _request(method: str, params: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": protocol.OUR_ID, "method": method, "params": params})
+
+
+async def _result(reply: Reply) -> dict[str, Any]:
+    """Read the answer to a request of ours."""
+    try:
+        async for frame in _frames(reply):
+            if isinstance(frame, dict) and frame.get("id") == protocol.OUR_ID and "method" not in frame:
+                if isinstance(result := frame.get("result"), dict):
+                    return result
+                break
+    except msgspec.MsgspecError as error:
+        raise _Refused from error
+    finally:
+        reply.close()
+    raise _Refused
+
+
+async def _frames(reply: Reply) -> Any:
+    if not reply.streams:
+        yield msgspec.json.decode(await whole(reply.chunks))
+        return
+    async for event in sse.events(reply.chunks):
+        if event.data:
+            yield msgspec.json.decode(event.data)
+    raise CutError

@@ -1,0 +1,127 @@
+"""What each server offers: its tools' definitions, their hashes and classifications, asked for when first needed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from approvals.digest import sha256
+from gateway import asking, risk
+from gateway.errors import GatewayError
+from gateway.upstreams import Upstream
+
+#: Seconds a server has to name its tools, and after which one that could not is asked again.
+PATIENCE = 20.0
+RETRY = 30.0
+log = logging.getLogger("holdpoint.catalogue")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool of one server: its definition as the server gave it, and what we make of it."""
+
+    name: str
+    definition: Mapping[str, Any]
+    #: SHA-256 of the definition; "" for a tool that the server does not list.
+    hash: str
+    classification: risk.Classification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """The operator's word about a tool; it beats the classifier's."""
+
+    category: risk.Category | None = None
+    risk: risk.Risk | None = None
+    severity: risk.Severity | None = None
+
+
+class Catalogue:
+    """The tools of every server."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._upstreams: Mapping[str, Upstream] = {}
+        self._overrides: Mapping[str, Mapping[str, Override]] = {}
+        self._tools: dict[str, dict[str, Tool]] = {}
+        self._asked_at: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+
+    def serve(self, upstreams: Mapping[str, Upstream], overrides: Mapping[str, Mapping[str, Override]]) -> None:
+        """Use these servers and overrides from now on; what was learnt of a server that stays is classified anew."""
+        self._upstreams, self._overrides = upstreams, overrides
+        known = {server: [tool.definition for tool in tools.values()] for server, tools in self._tools.items()}
+        self._tools = {server: self._learnt(server, tools) for server, tools in known.items() if server in upstreams}
+
+    async def tool(self, server: str, name: str) -> Tool:
+        """Return the tool, asking the server for its list when it is not known yet."""
+        known = self._tools.get(server, {}).get(name)
+        if known is None and self._may_ask(server):
+            await self.ask(server)
+            known = self._tools.get(server, {}).get(name)
+        return known or self._unlisted(server, name)
+
+    def known(self, server: str, name: str) -> Tool | None:
+        """Return the tool when it is known already."""
+        return self._tools.get(server, {}).get(name)
+
+    def tools(self, server: str) -> Sequence[Tool]:
+        """Return what is known of a server's tools, by name."""
+        return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)
+
+    def forget(self, server: str) -> None:
+        """Ask again before the next call: the server said that its list changed."""
+        self._asked_at.pop(server, None)
+        self._tools.pop(server, None)
+
+    async def ask(self, server: str) -> str | None:
+        """Ask a server for its tools; returns why it could not say, or None."""
+        async with self._asking.setdefault(server, asyncio.Lock()):
+            if server in self._tools and not self._may_ask(server):
+                return None
+            self._asked_at[server] = self._clock()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    self._tools[server] = self._learnt(server, await asking.tools(self._upstreams[server]))
+            except (GatewayError, TimeoutError) as error:
+                log.warning("%s could not be asked for its tools: %s", server, error or "no answer")
+                return str(error) or "It did not answer in time."
+            return None
+
+    def _may_ask(self, server: str) -> bool:
+        return self._clock() >= self._asked_at.get(server, -RETRY) + RETRY
+
+    def _learnt(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, Tool]:
+        named = {name: tool for tool in definitions if isinstance(name := tool.get("name"), str)}
+        return {name: self._classified(server, tool, tuple(named)) for name, tool in named.items()}
+
+    def _unlisted(self, server: str, name: str) -> Tool:
+        siblings = tuple(self._tools.get(server, {}))
+        return replace(self._classified(server, {"name": name}, siblings), hash="")
+
+    def _classified(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
+        name = str(definition["name"])
+        found = risk.classify(definition, siblings)
+        override = self._overrides.get(server, {}).get(name)
+        return Tool(
+            name=name,
+            definition=definition,
+            hash=sha256(msgspec.json.encode(definition, order="deterministic")),
+            classification=found if override is None else _overridden(found, override),
+        )
+
+
+def _overridden(found: risk.Classification, override: Override) -> risk.Classification:
+    category = override.category or found.category
+    follows = risk.RISKS[category] if override.category else found.risk
+    return replace(
+        found,
+        category=category,
+        risk=override.risk or follows,
+        severity=override.severity or found.severity,
+        confidence=1.0,
+        evidence=("The operator's config says so.", *found.evidence),
+    )

@@ -1,0 +1,54 @@
+"""What can go wrong between an agent and a server. Each class's docstring is its default message."""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """The gateway could not handle this request."""
+
+    #: The JSON-RPC error code and the HTTP status that tell it on the wire.
+    code: ClassVar[int] = -32603
+    status: ClassVar[int] = 200
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class NotSentError(GatewayError):
+    """The server could not be reached; nothing was sent to it."""
+
+
+class CutError(GatewayError):
+    """The connection to the server broke after the request may have been sent."""
+
+
+class TooLongError(CutError):
+    """The server's answer is longer than the gateway takes."""
+
+
+class UnknownSessionError(GatewayError):
+    """Session not found."""
+
+    code = -32001
+    status = 404
+
+
+class UnknownServerError(GatewayError):
+    """There is no server of this name here."""
+
+    code = -32001
+    status = 404
+
+
+class UseInitializeError(GatewayError):
+    """Bad Request: this server speaks the handshake revisions only; use initialize."""
+
+    code = -32000
+    status = 400
+
+
+class BusyError(GatewayError):
+    """This server has too many sessions open; try again later."""
+
+    code = -32000
+    status = 503

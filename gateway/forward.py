@@ -1,0 +1,116 @@
+"""Runs an approved call once: claim it, send the stored bytes, store what the server answered.
+
+The claim is committed before the first byte leaves, so whatever goes wrong afterwards can only end in doubt, never
+in a second run. The run belongs to the gateway, not to the client's connection: a client that leaves ends nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import msgspec
+
+from approvals.errors import ApprovalError
+from approvals.model import HeldCall, Outcome
+from approvals.service import ApprovalService
+from gateway import frames, sse
+from gateway.errors import CutError, GatewayError, NotSentError
+from gateway.upstreams import Reply, Upstream, whole
+
+log = logging.getLogger("holdpoint.forward")
+Emit = Callable[[bytes | None], None]
+
+
+class Forward:
+    """The runs under way. Use as an async context: leaving it waits for them."""
+
+    def __init__(self, service: ApprovalService) -> None:
+        self._service = service
+        self._runs: set[asyncio.Task[None]] = set()
+
+    def start(
+        self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str],
+        objection: Callable[[HeldCall], str | None],
+    ) -> asyncio.Queue[bytes | None]:  # fmt: skip
+        """Run *held* for the request *frame*; returns the queue of events to show meanwhile, None at the end."""
+        shown: asyncio.Queue[bytes | None] = asyncio.Queue()
+        run = self._run(held, frame, upstream, headers, objection, shown.put_nowait)
+        task = asyncio.get_running_loop().create_task(run)
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
+        return shown
+
+    async def finish(self, seconds: float) -> None:
+        """Give the runs under way *seconds* to end; those that do not are left in doubt by the next sweep."""
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=seconds)
+        for task in self._runs:
+            task.cancel()
+
+    async def _run(
+        self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str],
+        objection: Callable[[HeldCall], str | None], show: Emit,
+    ) -> None:  # fmt: skip
+        try:
+            claimed, won = await self._service.claim(held.id, objection)
+            if won:
+                await self._send(claimed, frame, upstream, headers, show)
+        except ApprovalError:
+            log.exception("%s could not be claimed or finished", held.id)
+        finally:
+            show(None)
+
+    async def _send(
+        self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str], show: Emit,
+    ) -> None:  # fmt: skip
+        body = frames.rebuild(frame, arguments=held.call.arguments)
+        try:
+            reply = await upstream.send("POST", body, headers)
+            outcome = await outcome_of(reply, frame.id, show)
+        except NotSentError as error:
+            await self._service.not_sent(held.id, str(error))
+        except GatewayError as error:
+            await self._service.in_doubt(held.id, str(error))
+        except BaseException:
+            await asyncio.shield(self._service.in_doubt(held.id, "The gateway failed while this call was on its way."))
+            raise
+        else:
+            await self._service.finish(held.id, outcome)
+
+
+async def outcome_of(reply: Reply, request_id: frames.Id, show: Emit) -> Outcome:
+    """Read a server's reply up to the answer that carries *request_id*; other frames are shown on the way.
+
+    Raises `CutError` when there is no such answer: whatever else came, it is not known whether the call ran.
+    """
+    try:
+        async for data, raw in _frames_of(reply):
+            answer = frames.answer_to(data, request_id)
+            if answer is not None:
+                return answer
+            if not frames.is_response(data):
+                show(raw)
+    except msgspec.MsgspecError as error:
+        raise CutError("The server's answer could not be read.") from error
+    finally:
+        reply.close()
+    if 300 <= reply.status < 500:
+        return _refused(reply.status)
+    raise CutError("The server ended its answer without a result.")
+
+
+def _refused(status: int) -> Outcome:
+    """A plain HTTP refusal: the server, or what stands before it, did not take the call."""
+    error = {"code": -32603, "message": f"The server refused the call with HTTP {status}."}
+    return Outcome(is_error=True, body=msgspec.json.encode(error))
+
+
+async def _frames_of(reply: Reply) -> AsyncIterator[tuple[bytes, bytes]]:
+    if not reply.streams:
+        body = await whole(reply.chunks)
+        if body.strip() and reply.media_type == "application/json":
+            yield body, sse.event(body)
+        return
+    async for event in sse.events(reply.chunks):
+        if event.data:
+            yield event.data, event.raw

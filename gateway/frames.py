@@ -1,0 +1,316 @@
+"""The one strict JSON-RPC parser in front of every transport, and the frames that the gateway itself writes.
+
+PURE. Two readers must never see two different things in one frame, so whatever could be read in two ways is refused:
+repeated members, odd spellings of the envelope, other encodings, numbers that overflow, batches. The arguments of
+a tool call are kept as the exact bytes that came, and go out as those bytes.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any, NoReturn
+
+import msgspec
+
+from approvals.model import Outcome
+
+Id = str | int
+
+#: Limits of one frame: bytes of a client's and of a server's, nesting, members of all its objects together.
+MAX_BYTES = 4 << 20
+MAX_SERVER_BYTES = 16 << 20
+MAX_DEPTH = 64
+MAX_MEMBERS = 50_000
+#: A tool's name; anything else is denied (MCP, server/tools, "Tool Names").
+TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS = -32700, -32600, -32602
+ENVELOPE = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+CALL = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
+#: Members of params that decide where a request goes; nothing may look like one without being it.
+ROUTING = CALL | {"uri", "taskId"}
+
+_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class FrameError(Exception):
+    """The frame was refused; nothing of it may be passed on."""
+
+    def __init__(self, code: int, message: str, request_id: Id | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.id = request_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request that is no tool call. `raw` is the frame as it came."""
+
+    id: Id
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """A notification."""
+
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A client's answer to a request of the server's."""
+
+    id: Id
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A tools/call. `arguments` are the exact bytes of that member, `rest` those of the other members of params."""
+
+    id: Id
+    name: str
+    arguments: bytes
+    params: Mapping[str, Any]
+    rest: Mapping[str, bytes]
+    raw: bytes
+
+    @property
+    def method(self) -> str:
+        """The method, as for every request."""
+        return "tools/call"
+
+    @property
+    def progress_token(self) -> Id | None:
+        """The token under which the client asks for progress."""
+        meta = self.params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        return token if isinstance(token, str | int) and not isinstance(token, bool) else None
+
+
+Frame = Request | Notification | Response | ToolCall
+
+
+def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Return the value of a JSON text that can be read in one way only, or raise `FrameError`."""
+    if len(data) > max_bytes:
+        raise FrameError(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes.")
+    if data.count(b":") > MAX_MEMBERS and data.count(b'":') > MAX_MEMBERS:
+        raise FrameError(INVALID_REQUEST, f"The message has more than {MAX_MEMBERS} members.")
+    try:
+        text = data.decode("utf-8")
+        value = _strict.decode(text)
+    except UnicodeDecodeError as error:
+        raise FrameError(PARSE_ERROR, "The message is not UTF-8.") from error
+    except RecursionError as error:
+        raise FrameError(INVALID_REQUEST, _TOO_DEEP) from error
+    except ValueError as error:
+        raise FrameError(PARSE_ERROR, f"The message is not JSON: {_first_line(error)}.") from error
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise FrameError(INVALID_REQUEST, _TOO_DEEP)
+    if _SURROGATE.search(text) and not _encodable(value):
+        raise FrameError(PARSE_ERROR, "The message has half of a surrogate pair.")
+    return value
+
+
+_TOO_DEEP = f"The message is nested deeper than {MAX_DEPTH} levels."
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise FrameError(INVALID_REQUEST, "The message repeats a member of an object.")
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise FrameError(PARSE_ERROR, "The message has a number that is too large.")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise FrameError(PARSE_ERROR, f"The message has {name}, which is not JSON.")
+
+
+_strict = json.JSONDecoder(object_pairs_hook=_members, parse_float=_finite, parse_constant=_no_constant)
+
+
+def _first_line(error: ValueError) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
+
+
+def _depth(value: Any) -> int:
+    """Return how deep a value is nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [item for container in level for item in _contained(container)]:
+        depth += 1
+    return depth + 1
+
+
+def _contained(value: Any) -> Iterator[Any]:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (item for item in inside if isinstance(item, dict | list))
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> Frame:
+    """Return the frame, or raise `FrameError`."""
+    value = parse_json(data, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        kind = "Batches are not accepted" if isinstance(value, list) else "A message is an object"
+        raise FrameError(INVALID_REQUEST, f"{kind}.")
+    request_id = value.get("id")
+    if "id" in value and not _is_id(request_id):
+        raise FrameError(INVALID_REQUEST, "The id must be a string or an integer.")
+    try:
+        return _classified(value, data)
+    except FrameError as error:
+        error.id = request_id
+        raise
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _classified(value: dict[str, Any], data: bytes) -> Frame:
+    _only(value, ENVELOPE, "message")
+    if value.get("jsonrpc") != "2.0":
+        raise FrameError(INVALID_REQUEST, 'The message must say "jsonrpc": "2.0".')
+    if "method" not in value:
+        return _response(value, data)
+    if "result" in value or "error" in value:
+        raise FrameError(INVALID_REQUEST, "A message cannot be a request and an answer at once.")
+    method, params = value["method"], value.get("params", {})
+    if not isinstance(method, str):
+        raise FrameError(INVALID_REQUEST, "The method must be a string.")
+    if not isinstance(params, dict):
+        raise FrameError(INVALID_REQUEST, "The params must be an object.")
+    _no_look_alike(params, ROUTING, "params")
+    if method == "tools/call":
+        return _tool_call(value, params, data)
+    if "id" not in value:
+        return Notification(method=method, params=params, raw=data)
+    return Request(id=value["id"], method=method, params=params, raw=data)
+
+
+def _response(value: dict[str, Any], data: bytes) -> Response:
+    if "id" not in value or ("result" in value) == ("error" in value) or "params" in value:
+        raise FrameError(INVALID_REQUEST, "The message is neither a request nor an answer.")
+    return Response(id=value["id"], raw=data)
+
+
+def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> ToolCall:
+    if "id" not in value:
+        raise FrameError(INVALID_REQUEST, "A tools/call needs an id.")
+    _only(params, CALL, "params of a tools/call")
+    if not isinstance(params.get("name"), str):
+        raise FrameError(INVALID_PARAMS, "A tools/call needs the name of a tool.")
+    if not isinstance(params.get("arguments", {}), dict):
+        raise FrameError(INVALID_PARAMS, "The arguments of a tools/call must be an object.")
+    rest = {name: bytes(raw) for name, raw in members(bytes(members(data)["params"])).items()}
+    rest.pop("name")
+    arguments = rest.pop("arguments", b"{}")
+    return ToolCall(id=value["id"], name=params["name"], arguments=arguments, params=params, rest=rest, raw=data)
+
+
+def _only(value: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
+    if unknown := [name for name in value if name not in allowed]:
+        raise FrameError(INVALID_REQUEST, f"The {where} has an unknown member {json.dumps(unknown[0])}.")
+
+
+def _no_look_alike(value: Mapping[str, Any], names: frozenset[str], where: str) -> None:
+    """Refuse members that a reader who folds case or Unicode would take for one of *names* (CVE-2026-27896)."""
+    for name in value:
+        if name not in names and folded(name) in _FOLDED:
+            raise FrameError(INVALID_REQUEST, f"The {where} has a member {json.dumps(name)} that looks like another.")
+
+
+def folded(name: str) -> str:
+    """Return *name* as a careless reader might take it."""
+    return unicodedata.normalize("NFKC", name.replace("\0", "")).casefold()
+
+
+_FOLDED = frozenset(folded(name) for name in ROUTING)
+
+
+def members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object, each as its exact bytes."""
+    return _raw_members.decode(data)
+
+
+def rebuild(call: ToolCall, *, arguments: bytes | None = None) -> bytes:
+    """Return the frame to send for *call*, written anew around the exact bytes of its arguments."""
+    rest = "".join(f",{json.dumps(name)}:{raw.decode()}" for name, raw in call.rest.items())
+    head = f'{{"jsonrpc":"2.0","id":{json.dumps(call.id)},"method":"tools/call","params":{{"name":{json.dumps(call.name)},"arguments":'
+    return head.encode() + (call.arguments if arguments is None else arguments) + rest.encode() + b"}}"
+
+
+def id_of(frame: Frame | None) -> Id | None:
+    """Return the id under which a frame wants its answer, if it wants one."""
+    return frame.id if isinstance(frame, Request | ToolCall) else None
+
+
+def result(request_id: Id, value: Mapping[str, Any]) -> bytes:
+    """Return the frame that answers a request with a result of ours."""
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "result": value})
+
+
+def error(request_id: Id | None, code: int, message: str, data: Any = None) -> bytes:
+    """Return the frame that answers a request with an error of ours."""
+    fault = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": fault})
+
+
+def notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """Return a notification of ours."""
+    return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def answer(request_id: Id, outcome: Outcome) -> bytes:
+    """Return the frame that answers a request with what a server said."""
+    member = "error" if outcome.is_error else "result"
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, member: msgspec.Raw(outcome.body)})
+
+
+def outcome(data: bytes, request_id: Id) -> Outcome | None:
+    """Return what a server's frame says when it is the answer to *request_id*; an id of another type is another id.
+
+    Raises `FrameError` when the frame cannot be read in one way only.
+    """
+    value = parse_json(data, max_bytes=MAX_SERVER_BYTES)
+    if not isinstance(value, dict) or "method" in value or not _same_id(value.get("id"), request_id):
+        return None
+    if ("result" in value) == ("error" in value):
+        return None
+    member = "error" if "error" in value else "result"
+    return Outcome(is_error=member == "error", body=bytes(members(data)[member]))
+
+
+def _same_id(given: Any, wanted: Id) -> bool:
+    return type(given) is type(wanted) and bool(given == wanted)
+
+
+def is_message(data: bytes) -> bool:
+    """Say whether a server's frame is a request or notification of its own."""
+    value = parse_json(data, max_bytes=MAX_SERVER_BYTES)
+    return isinstance(value, dict) and "method" in value

@@ -1,0 +1,173 @@
+"""The path of one tool call, top to bottom.
+
+Eight steps: receive, classify the frame, judge, allow or deny at once, hold, tell, review, run once. What is not
+a tool call crosses untouched. The review itself happens elsewhere: Slack, inbox, CLI and API call the service,
+which wakes whoever waits here.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from approvals import digest
+from approvals.errors import ApprovalError, StoreError, TooMany
+from approvals.model import AuditEvent, CallId, Classification, HeldCall, ToolCall
+from approvals.service import ApprovalService
+from gateway import frames, hold, protocol, relay, replies, sse
+from gateway.agents import Agent
+from gateway.catalogue import Catalogue, Tool
+from gateway.errors import GatewayError, UnknownServerError
+from gateway.forward import Forward
+from gateway.hold import Rung
+from gateway.limits import Windows
+from gateway.policy import Action, Facts, Policy, Verdict
+from gateway.sessions import Sessions
+from gateway.upstreams import EVENTS, JSON, Reply, Upstream, frame_reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One exchange as a front received it. `pairs` are the headers in order, names in lower case."""
+
+    agent: Agent
+    server: str
+    verb: str
+    body: bytes
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers by name."""
+        return dict(self.pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the config says about judging and forwarding; replaced whole when the config changes."""
+
+    policy: Policy
+    upstreams: Mapping[str, Upstream]
+    #: Seconds a connection is kept open for a held call; None is auto.
+    hold_for: float | None = None
+    #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
+    audit_allowed: str = "post"
+    cancel_on_disconnect: bool = False
+
+
+class Proxy:
+    """Judges every frame of every agent."""
+
+    def __init__(
+        self,
+        *,
+        setting: Setting,
+        service: ApprovalService,
+        catalogue: Catalogue,
+        windows: Windows,
+        forward: Forward,
+        new_id: Callable[[], CallId],
+    ) -> None:
+        self.setting = setting
+        self._service = service
+        self._catalogue = catalogue
+        self._windows = windows
+        self._forward = forward
+        self._new_id = new_id
+        self._sessions = Sessions()
+
+    async def handle(self, incoming: Incoming) -> Reply:
+        """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
+        frame: frames.Frame | None = None
+        try:
+            upstream = self._upstream(incoming)
+            self._sessions.check(incoming.agent, incoming.server, incoming.headers)
+            if incoming.verb != "POST":
+                return await self._stream_or_end(incoming, upstream)
+            frame = frames.decode(incoming.body)
+            if (wrong := protocol.check_headers(incoming.pairs, frame)) is not None:
+                return self._refuse(incoming, frame, wrong)
+            if isinstance(frame, frames.ToolCall):
+                return await self._call(incoming, upstream, frame)
+            return await self._pass(incoming, upstream, frame)
+        except frames.FrameError as error:
+            return self._refuse(incoming, frame, protocol.Rejection(code=error.code, message=error.message), error.id)
+        except GatewayError as error:
+            return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
+        except StoreError as error:
+            return frame_reply(frames.error(frames.id_of(frame), GatewayError.code, f"{error} Nothing was executed."))
+
+    def _upstream(self, incoming: Incoming) -> Upstream:
+        upstream = self.setting.upstreams.get(incoming.server)
+        if upstream is None or not incoming.agent.may_use(incoming.server):
+            raise UnknownServerError
+        return upstream
+
+    # What is no tool call.
+
+    async def _stream_or_end(self, incoming: Incoming, upstream: Upstream) -> Reply:
+        """Open the server's own stream (GET), or end a session (DELETE)."""
+        headers = protocol.crossing(incoming.headers, None)
+        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
+        if incoming.verb == "DELETE":
+            self._sessions.closed(incoming.server, incoming.headers)
+        return self._watched(incoming, reply)
+
+    async def _pass(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
+        """Relay a frame untouched; only the tools that the policy hides are taken out of a list."""
+        if not protocol.may_pass(frame, incoming.headers):
+            return self._not_passed(incoming, frame)
+        reply = relay.checked(await upstream.send("POST", incoming.body, protocol.crossing(incoming.headers, frame)))
+        match frame:
+            case frames.Request(method="initialize"):
+                self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
+            case frames.Request(method="tools/list"):
+                return await relay.without_hidden(reply, lambda tool: self.setting.policy.hidden(incoming.server, tool))
+        return self._watched(incoming, reply)
+
+    def _watched(self, incoming: Incoming, reply: Reply) -> Reply:
+        return relay.watched(reply, lambda: self._catalogue.forget(incoming.server))
+
+    def _not_passed(self, incoming: Incoming, frame: frames.Frame) -> Reply:
+        """Default deny: an unknown method is answered, an unknown notification or answer is dropped."""
+        if not isinstance(frame, frames.Request):
+            self._post(incoming, "frame.dropped", method=getattr(frame, "method", "an answer"))
+            return Reply(status=202)
+        modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
+        unknown = protocol.Rejection(code=-32601, message="Method not found", status=404 if modern else 200)
+        return self._refuse(incoming, frame, unknown)
+
+    def _refuse(
+        self, incoming: Incoming, frame: frames.Frame | None, wrong: protocol.Rejection, request_id: frames.Id | None = None,
+    ) -> Reply:  # fmt: skip
+        self._post(incoming, "frame.refused", code=wrong.code, why=wrong.message)
+        body = frames.error(request_id or frames.id_of(frame), wrong.code, wrong.message, wrong.data)
+        return frame_reply(body, status=wrong.status)
+
+    # Tool calls.
+
+    async def _call(self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall) -> Reply:
+        """Judge a tool call and do what the verdict says."""
+        tool = await self._catalogue.tool(incoming.server, frame.name)
+        verdict = self._judge(incoming, frame, tool)
+        if verdict.action is Action.DENY:
+            return self._deny(incoming, frame, verdict)
+        if verdict.action is Action.REQUIRE_APPROVAL and (same := await self._asked_before(incoming, frame)) is not None:
+            return await self._hold_open(incoming, upstream, frame, same)
+        if (exceeded := self._windows.take(verdict.limits, self._scope(incoming), self._service.clock())) is not None:
+            if verdict.action is Action.REQUIRE_APPROVAL or exceeded.limit.on_exceed is Action.DENY:
+                return self._limit(incoming, frame, verdict, exceeded)
+            verdict = replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
+        if verdict.action is Action.ALLOW:
+            return await self._allow(incoming, upstream, frame, verdict)
+        return await self._hold(incoming, upstream, frame, tool, verdict)
+
+    def _judge(self, incoming: Incoming, frame: frames.ToolCall, tool: Tool) -> Verdict:
+        facts = Facts(
+            server=incoming.server,
+            tool=frame.name,
+            agent=incoming.agent.name,
+            owner=incoming.agent.owner,
+            arguments=frame.params.get("arguments", {}),
+            classification=tool.classification,
+        )
+        return self.setting.policy.evaluate(facts)

@@ -1,0 +1,92 @@
+"""What an agent is told: a verdict or a held call to the words and fields of a result it can understand.
+
+The first sentence says what happened, the next whether the call ran. Every refusal is a tool result with
+`isError: true`, since that is what a model gets to read; only faults of ours are JSON-RPC errors.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from approvals.model import HeldCall, State
+from gateway import frames
+
+META = "holdpoint/approval"
+#: Milliseconds after which asking again makes sense, told with a waiting result.
+RETRY_MS = 5000
+
+
+def denied(reason: str) -> Mapping[str, Any]:
+    """Return the result for a call that the policy denies."""
+    return refusal(f"Denied by policy: {reason.rstrip('.')}. NOT EXECUTED.")
+
+
+def limited(text: str, tool: str, retry_after: float) -> Mapping[str, Any]:
+    """Return the result for a call over its limit; *text* is like `10 calls per 60 s`, *retry_after* in seconds."""
+    return refusal(f"Rate limit: {text} for {tool}. NOT EXECUTED. Try again in {max(1, round(retry_after))} s.")
+
+
+def too_many() -> Mapping[str, Any]:
+    """Return the result for an agent that has too many calls waiting already."""
+    return refusal("Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first.")
+
+
+def refusal(text: str) -> Mapping[str, Any]:
+    """Return an error result that says *text*. `resultType` is asked for by the revision of 2026-07-28."""
+    return {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}
+
+
+def told(call: HeldCall) -> Mapping[str, Any]:
+    """Return the result that says where *call* is, for every state in which the server has not answered."""
+    meta = {"id": call.id, "state": call.state, "expiresAt": rfc3339(call.expires_at)}
+    later = {"retryAfterMs": RETRY_MS} if call.state in _UNDECIDED else {}
+    return {**refusal(_text(call)), "_meta": {META: {**meta, **later}}}
+
+
+_UNDECIDED = (State.PENDING, State.APPROVED, State.FORWARDING)
+
+
+def _text(call: HeldCall) -> str:
+    match call.state:
+        case State.PENDING | State.APPROVED:
+            again = "Call the same tool with the same arguments again to collect the answer."
+            return f"WAITING for human approval {call.id}. NOT EXECUTED yet. {again}"
+        case State.FORWARDING:
+            return f"RUNNING: {call.id} was approved and is on its way. Call again the same way to collect the result."
+        case State.DENIED if call.denial is not None:
+            return f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
+        case State.EXPIRED if call.approvals >= call.terms.needed:
+            return f"Approved, but not collected within {span(call.terms.approved_for)}. NOT EXECUTED. You may ask again."
+        case State.EXPIRED:
+            return f"Nobody answered within {span(call.terms.expire_after)}. NOT EXECUTED. You may ask again."
+        case State.CANCELLED:
+            return f"Cancelled: {call.note or 'the request was withdrawn'}. NOT EXECUTED."
+        case State.VOIDED:
+            return f"No longer valid: {call.note.rstrip('.')}. NOT EXECUTED. You may ask again."
+        case State.NOT_SENT:
+            return f"{call.note.rstrip('.')}. NOT EXECUTED. You may ask again."
+        case State.RESOLVED:
+            return f"The server was cut off while it ran this call. A person looked into it: {call.note}"
+        case _:
+            cut = "The server was cut off while it ran this call."
+            return f"{cut} It MAY have run; a person has been told. It will not be run again."
+
+
+def final(call: HeldCall, request_id: frames.Id) -> bytes:
+    """Return the frame that answers a request whose held call has come to its end, or still waits."""
+    if call.outcome is None:
+        return frames.result(request_id, told(call))
+    return frames.answer(request_id, call.outcome.body, is_error=call.outcome.is_error)
+
+
+def span(seconds: float) -> str:
+    """Return a duration as people say it: `42 s`, `15 min`, `25 h`, `7 days`."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:g} {unit}" if seconds % size == 0 else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:g} s"
+
+
+def rfc3339(at: float) -> str:
+    """Return a time as RFC 3339, UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,131 @@
+"""The agents' listener: Streamable HTTP on aiohttp. It checks who asks and hands each exchange to the proxy."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import hdrs, web
+
+from gateway import frames
+from gateway.agents import Agents
+from gateway.proxy import Incoming, Proxy
+from gateway.upstreams import JSON, Reply
+
+#: The largest request body, in bytes.
+MAX_BODY = 4 << 20
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """What the listener checks before anything is read."""
+
+    agents: Callable[[], Agents]
+    #: Host names (without port) under which the listener may be addressed, beside the loopback's.
+    hosts: frozenset[str] = frozenset()
+    ready: Callable[[], Awaitable[str | None]]
+
+
+def build(proxy: Proxy, door: Door) -> web.Application:
+    """Return the application that serves agents."""
+    front = _Front(proxy, door)
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[front.guard])
+    app.router.add_route("POST", "/mcp/{server}", front.exchange)
+    app.router.add_route("GET", "/mcp/{server}", front.exchange)
+    app.router.add_route("DELETE", "/mcp/{server}", front.exchange)
+    app.router.add_get("/healthz", front.healthz)
+    app.router.add_get("/readyz", front.readyz)
+    return app
+
+
+class _Front:
+    def __init__(self, proxy: Proxy, door: Door) -> None:
+        self._proxy = proxy
+        self._door = door
+
+    @web.middleware
+    async def guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:  # fmt: skip
+        """Refuse what a browser on another page, or a rebound DNS name, would send."""
+        if not self._known_host(request.headers.getall(hdrs.HOST, [])):
+            return _refuse(421, "This host name is not served here.")
+        if not self._own_origin(request):
+            return _refuse(403, "Requests from this origin are not allowed.")
+        return await handler(request)
+
+    def _known_host(self, given: list[str]) -> bool:
+        names = self._door.hosts.union(LOOPBACK)
+        return len(given) == 1 and _host_name(given[0]) in names
+
+    def _own_origin(self, request: web.Request) -> bool:
+        origins = request.headers.getall(hdrs.ORIGIN, [])
+        return all(self._known_host([urlsplit(origin).netloc]) for origin in origins) and len(origins) < 2
+
+    async def exchange(self, request: web.Request) -> web.StreamResponse:
+        """Serve one exchange of Streamable HTTP."""
+        agent = self._door.agents().authenticate(request.headers.getall(hdrs.AUTHORIZATION, []))
+        if agent is None:
+            return _refuse(401, "Give an agent's token.", {"WWW-Authenticate": "Bearer"})
+        if (wrong := _unreadable(request)) is not None:
+            return wrong
+        incoming = Incoming(
+            agent=agent,
+            server=request.match_info["server"],
+            verb=request.method,
+            body=await request.read(),
+            pairs=tuple((name.lower(), value) for name, value in request.headers.items()),
+        )
+        return await _write(request, await self._proxy.handle(incoming))
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        """Say that the process lives."""
+        return web.json_response({"status": "ok"})
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Say whether calls can be judged and held now."""
+        problem = await self._door.ready()
+        return web.json_response({"status": problem or "ok"}, status=503 if problem else 200)
+
+
+def _host_name(authority: str) -> str:
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:@/\[\]]*)(?::[0-9]+)?", authority)
+    return match[1].strip("[]").lower() if match else ""
+
+
+def _unreadable(request: web.Request) -> web.Response | None:
+    """Refuse bodies that others could read differently: other media types, charsets, encodings."""
+    if hdrs.CONTENT_ENCODING in request.headers:
+        return _refuse(415, "Content-Encoding is not accepted.")
+    if request.method == "POST" and not _is_json(request.headers.getall(hdrs.CONTENT_TYPE, [])):
+        return _refuse(415, "Content-Type must be application/json.")
+    return None
+
+
+def _is_json(types: list[str]) -> bool:
+    return len(types) == 1 and re.fullmatch(r"application/json(\s*;\s*charset=\"?utf-8\"?)?\s*", types[0].strip(), re.IGNORECASE) is not None
+
+
+def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status, body=frames.error(None, -32000, message), content_type=JSON, headers=headers,
+    )  # fmt: skip
+
+
+async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
+    """Write the reply as its chunks come. A client that leaves cancels this, and closing the reply tells the rest."""
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    try:
+        await response.prepare(request)
+        async for chunk in reply.chunks:
+            await response.write(chunk)
+        await response.write_eof()
+    except ConnectionResetError:
+        pass  # nobody is there to be told
+    finally:
+        reply.close()
+        if (aclose := getattr(reply.chunks, "aclose", None)) is not None:
+            await aclose()
+    return response

@@ -1,0 +1,66 @@
+"""Server-sent events, as Streamable HTTP uses them (WHATWG HTML, section 9.2): events to bytes and back."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from gateway.errors import TooLongError
+
+#: Headers of a stream that proxies in between must not buffer.
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+#: The longest event that is read, in bytes.
+MAX_EVENT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: `data` is its payload, `raw` its bytes as they came, ending in an empty line."""
+
+    data: bytes
+    raw: bytes
+
+
+def event(data: bytes) -> bytes:
+    """Return the event that carries one JSON-RPC frame."""
+    return b"event: message\ndata: " + data + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """Return a comment: bytes that keep a connection alive and mean nothing."""
+    return f": {text}\n\n".encode()
+
+
+async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+    """Split a stream into its events; comments and empty events come through with empty data."""
+    buffer = b""
+    async for chunk in chunks:
+        buffer += chunk
+        *whole, buffer = _blocks(buffer)
+        for block in whole:
+            yield Event(_data(block), block)
+        if len(buffer) > MAX_EVENT:
+            raise TooLongError
+    # What follows the last empty line is no event: the standard discards it.
+
+
+def _blocks(buffer: bytes) -> list[bytes]:
+    """Return the whole blocks, each with its empty line, and the unfinished rest."""
+    blocks: list[bytes] = []
+    start = 0
+    while (end := _end_of_block(buffer, start)) is not None:
+        blocks.append(buffer[start:end])
+        start = end
+    return [*blocks, buffer[start:]]
+
+
+def _end_of_block(buffer: bytes, start: int) -> int | None:
+    ends = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := buffer.find(mark, start)) >= 0]
+    return min(ends, default=None)
+
+
+def _data(block: bytes) -> bytes:
+    lines = (line for line in block.splitlines() if line.startswith(b"data:"))
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)

@@ -1,0 +1,84 @@
+"""An MCP server reached over Streamable HTTP: one pooled client session for all, credentials put in here.
+
+Redirects are not followed (a 307 would send the call and the credentials elsewhere), answers are not decompressed
+beyond their limits, and a POST is never repeated: an exchange either was not sent, or may have been.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+
+import aiohttp
+
+from gateway.errors import CutError, NotSentError
+from gateway.upstreams import EVENTS, JSON, Reply
+
+#: Seconds to connect; there is no limit on an answer, which may wait for a person on the other side.
+CONNECT_SECONDS = 10.0
+#: Seconds an idle connection is kept. Shorter than the 5 s after which common servers close theirs, so that a
+#: call is not sent into a connection that is about to close.
+KEEP_ALIVE_SECONDS = 4.0
+MAX_CONNECTIONS = 1000
+
+
+def pool() -> aiohttp.ClientSession:
+    """Return the one client session that all HTTP upstreams share; close it at the end."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent",),
+        max_line_size=16 << 10,
+        read_bufsize=1 << 18,
+    )
+
+
+class HttpUpstream:
+    """One server behind one URL."""
+
+    def __init__(self, url: str, credentials: Mapping[str, str], session: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._credentials = credentials
+        self._session = session
+
+    async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Do one exchange; see `Upstream.send`."""
+        try:
+            response = await self._session.request(
+                verb,
+                self._url,
+                data=body or None,
+                headers={**_negotiated(verb), **headers, **self._credentials},
+                allow_redirects=False,
+            )
+        except aiohttp.ClientConnectorError as error:
+            raise NotSentError(f"The server could not be reached ({error.os_error.strerror or 'no answer'}).") from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise NotSentError("The server could not be reached (connecting took too long).") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise CutError from error
+        return Reply(status=response.status, headers=response.headers, chunks=_read(response), close=partial(_close, response))
+
+    async def close(self) -> None:
+        """Nothing of its own to close: the pool belongs to the application."""
+
+
+def _negotiated(verb: str) -> Mapping[str, str]:
+    if verb == "POST":
+        return {"Content-Type": JSON, "Accept": f"{JSON}, {EVENTS}"}
+    return {"Accept": EVENTS}
+
+
+async def _read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise CutError from error
+
+
+def _close(response: aiohttp.ClientResponse) -> None:
+    """Return the connection to the pool, or cut it: that is how this transport says "cancelled"."""
+    if response.content.at_eof():
+        response.release()
+    else:
+        response.close()
