@@ -112,7 +112,7 @@ def assess(category: Category, name: Collection[str], params: Collection[str]) -
         seen = [word for word in name if word in subject.words]
         touched = _least(subject, category)
         if seen and rank(touched) > rank(level):
-            level, why = touched, f'it touches {subject.what} ({quoted(seen)})'
+            level, why = touched, f"it touches {subject.what} ({quoted(seen)})"
     many = next((word for word in name if word in MANY), None) or next((word for word in params if word in MANY_IDS), None)
     if many and category is not Category.READ:
         level, why = LEVELS[min(rank(level) + 1, 3)], f'{why} and reaches many things at once ("{many}")'
