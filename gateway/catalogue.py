@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 
 from approvals.digest import sha256
-from gateway import asking, risk
+from gateway import asking
 from gateway.errors import GatewayError
+from gateway.risk import RISKS, Category, Classification, Risk, classify
+from gateway.severity import Severity
 from gateway.upstreams import Upstream
 
 #: Seconds a server has to name its tools, and after which one that could not is asked again.
@@ -27,16 +29,16 @@ class Tool:
     definition: Mapping[str, Any]
     #: SHA-256 of the definition; "" for a tool that the server does not list.
     hash: str
-    classification: risk.Classification
+    classification: Classification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
     """The operator's word about a tool; it beats the classifier's."""
 
-    category: risk.Category | None = None
-    risk: risk.Risk | None = None
-    severity: risk.Severity | None = None
+    category: Category | None = None
+    risk: Risk | None = None
+    severity: Severity | None = None
 
 
 class Catalogue:
@@ -104,7 +106,7 @@ class Catalogue:
 
     def _classified(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
         name = str(definition["name"])
-        found = risk.classify(definition, siblings)
+        found = classify(definition, siblings)
         override = self._overrides.get(server, {}).get(name)
         return Tool(
             name=name,
@@ -114,9 +116,9 @@ class Catalogue:
         )
 
 
-def _overridden(found: risk.Classification, override: Override) -> risk.Classification:
+def _overridden(found: Classification, override: Override) -> Classification:
     category = override.category or found.category
-    follows = risk.RISKS[category] if override.category else found.risk
+    follows = RISKS[category] if override.category else found.risk
     return replace(
         found,
         category=category,

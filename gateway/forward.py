@@ -85,12 +85,11 @@ async def outcome_of(reply: Reply, request_id: frames.Id, show: Emit) -> Outcome
     """
     try:
         async for data, raw in _frames_of(reply):
-            answer = frames.answer_to(data, request_id)
-            if answer is not None:
-                return answer
-            if not frames.is_response(data):
+            if (outcome := frames.outcome(data, request_id)) is not None:
+                return outcome
+            if frames.is_message(data):
                 show(raw)
-    except msgspec.MsgspecError as error:
+    except frames.FrameError as error:
         raise CutError("The server's answer could not be read.") from error
     finally:
         reply.close()

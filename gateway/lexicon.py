@@ -183,7 +183,7 @@ STATES = words("""
 
 # Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
-    asset integration image template transaction directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
+    configuration config asset integration image template transaction directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
     trending today upcoming active available related similar random nearby historical daily weekly monthly past live
     user account project repo repository customer product file folder page table database cluster node pod service
     server host domain stock market crypto coin token company flight hotel game player team movie song album artist

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway import frames, protocol, sse
 from gateway.errors import GatewayError
-from gateway.upstreams import Reply, whole
+from gateway.upstreams import Reply, whole, with_body
 
 LIST_CHANGED = b"list_changed"
 Members = dict[str, msgspec.Raw]
@@ -54,18 +54,13 @@ async def without_hidden(reply: Reply, hidden: Callable[[str], bool]) -> Reply:
     """Return the answer to tools/list without the tools that are *hidden*; the rest of it as it came."""
     if reply.streams:
         return replace(reply, chunks=_events_without(reply.chunks, hidden))
-    body = _without(await whole(reply.chunks), hidden)
-    return replace(reply, chunks=_once(body))
+    return with_body(reply, _without(await whole(reply.chunks), hidden))
 
 
 async def _events_without(chunks: AsyncIterator[bytes], hidden: Callable[[str], bool]) -> AsyncIterator[bytes]:
     async for event in sse.events(chunks):
         filtered = _without(event.data, hidden) if event.data else event.data
-        yield event.raw if filtered == event.data else event.with_data(filtered)
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+        yield event.raw if filtered == event.data else event.carrying(filtered)
 
 
 def _without(frame: bytes, hidden: Callable[[str], bool]) -> bytes:

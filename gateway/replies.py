@@ -76,7 +76,7 @@ def final(call: HeldCall, request_id: frames.Id) -> bytes:
     """Return the frame that answers a request whose held call has come to its end, or still waits."""
     if call.outcome is None:
         return frames.result(request_id, told(call))
-    return frames.answer(request_id, call.outcome.body, is_error=call.outcome.is_error)
+    return frames.answer(request_id, call.outcome)
 
 
 def span(seconds: float) -> str:

@@ -23,6 +23,12 @@ class Event:
     raw: bytes
 
 
+    def carrying(self, data: bytes) -> bytes:
+        """Return the event with other data; its id, type and retry stay."""
+        lines = [line for line in self.raw.splitlines(keepends=True) if line.strip() and not line.startswith(b"data:")]
+        return b"".join(lines) + b"data: " + data + b"\n\n"
+
+
 def event(data: bytes) -> bytes:
     """Return the event that carries one JSON-RPC frame."""
     return b"event: message\ndata: " + data + b"\n\n"

@@ -6,7 +6,7 @@ that is one JSON frame or a stream of events; GET the server's own stream; DELET
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gateway.errors import TooLongError
@@ -15,11 +15,6 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 #: The longest JSON answer that is read whole, in bytes.
 MAX_ANSWER = 16 << 20
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""  # makes this a generator
 
 
 def _leave() -> None:
@@ -33,7 +28,7 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     #: The bytes of the body. Reading may raise `CutError`.
-    chunks: AsyncIterator[bytes] = field(default_factory=_nothing)
+    chunks: AsyncIterator[bytes] = field(default_factory=lambda: _once(b""))
     #: Lets go of the exchange; to be called in the end, whether or not the body was read.
     close: Callable[[], None] = _leave
 
@@ -71,7 +66,13 @@ def frame_reply(frame: bytes, *, status: int = 200, headers: Mapping[str, str] |
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+    if body:
+        yield body
+
+
+def with_body(reply: Reply, body: bytes) -> Reply:
+    """Return *reply* with another body."""
+    return replace(reply, chunks=_once(body))
 
 
 async def whole(chunks: AsyncIterator[bytes]) -> bytes:
