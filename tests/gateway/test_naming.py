@@ -1,0 +1,115 @@
+"""Names: their words, the prefix of their siblings, and which word decides."""
+
+import pytest
+
+from gateway.lexicon import Category
+from gateway.naming import Family, core, family, read, split
+
+BROWSER = ("browser_click", "browser_navigate", "browser_console_messages", "browser_tab_list")
+TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "quota_usage_check", "vm_get")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("getUserByID", "get user by id"),
+        ("HTTPServerList", "http server list"),
+        ("list-k8s-pods", "list k8s pods"),
+        ("env.restart", "env restart"),
+        ("delete2", "delete"),
+        ("d1_query", "d1 query"),
+        ("Visualize Entity", "visualize entity"),
+        ("GET_users", "get users"),
+        ("", ""),
+        ("___", ""),
+    ],
+)
+def test_a_name_splits_into_words(name, words):
+    assert split(name) == tuple(words.split())
+
+
+@pytest.mark.parametrize(
+    ("siblings", "prefix"),
+    [
+        (BROWSER, ("browser",)),
+        (("mq_broker_list", "mq_broker_create", "mq_broker_delete"), ("mq", "broker")),
+        (("get_a", "get_b", "get_c"), ()),
+        (("search_a", "search_b", "search_c"), ()),
+        (("render_list_a", "render_get_b", "render_create_c"), ("render",)),
+        (("a_get", "a_list"), ()),
+        (("weather", "time", "zarf"), ()),
+        ((), ()),
+    ],
+)
+def test_siblings_share_a_prefix_that_is_no_verb(siblings, prefix):
+    assert family(siblings).prefix == prefix
+
+
+def test_a_shared_prefix_and_wrappers_are_left_out():
+    assert core("browser_click", family(BROWSER)) == ("click",)
+    assert core("mcp_api_get_user_tool", Family()) == ("get", "user")
+    assert core("bulk_delete", Family()) == ("delete",)
+    assert core("tool", Family()) == ("tool",)
+
+
+@pytest.mark.parametrize(
+    ("name", "siblings", "expected"),
+    [
+        ("group_list", TRAILING, Category.READ),
+        ("group_list", (), Category.WRITE),
+        ("clear_list", (*TRAILING, "clear_list"), Category.DESTRUCTIVE),
+        ("order_list", ("order_list", "order_create", "order_get"), Category.READ),
+        ("test_list", ("test_list", "test_create", "test_delete"), Category.READ),
+        ("test_list", (), Category.EXECUTE),
+        ("zarf_status", ("get_zarf", "update_zarf"), Category.READ),
+        ("zarf_status", (), Category.OTHER),
+        ("render_list_services", ("render_list_services", "render_get_a", "render_create_c"), Category.READ),
+    ],
+)
+def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
+    assert read(name, family(siblings)).category is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "why"),
+    [
+        ("put_user_policy", "put", 'begins with a verb, "put"'),
+        ("policy_generation_start", "start", 'begins with a noun and ends in a verb, "start"'),
+        ("pages_update_page_settings", "update", 'has a verb behind its noun, "update"'),
+        ("get_or_create", "create", 'ends in a verb, "create"'),
+        ("get_or_create_user", "create", 'joins a second verb, "create"'),
+        ("list_add_item", "add", 'has a verb behind "list", "add"'),
+        ("fetch_page_to_file", "fetch", "written to a file"),
+        ("firecrawl_check_crawl_status", "check", "behind its first noun"),
+        ("firestore_query_collection", "query", "behind its noun"),
+        ("deploy_get_logs", "get", 'has a verb, "get"'),
+        ("cluster_statistics", "statistics", 'ends in "statistics"'),
+        ("testrun_createorupdate", "create", 'contains a verb, "create"'),
+        ("zarf_resubmit", "submit", 'contains a verb, "submit"'),
+        ("users_by_name", "by", 'selects with "by"'),
+        ("cancel_run", "cancel", 'says "cancel" of "run"'),
+        ("image_set_search", "search", 'ends in a verb, "search"'),
+        ("create_pull_request_review", "create", 'begins with a verb, "create"'),
+        ("pull_request_read", "read", 'ends in a verb, "read"'),
+        ("zarf_comment_thing", "comment", 'has a verb behind its noun, "comment"'),
+        ("image_set_get", "get", 'ends in a verb, "get"'),
+        ("issue_search", "search", 'ends in a verb, "search"'),
+        ("zarf_queue_details", "details", 'ends in "details"'),
+        ("unsubscribe_delete", "delete", 'ends in a verb, "delete"'),
+        ("update_set", "update", 'begins with a verb, "update"'),
+        ("", "", "no name"),
+        ("___", "", "cannot be read"),
+        ("zarf", "", "no word that says"),
+    ],
+)
+def test_the_reading_says_which_word_decided(name, word, why):
+    reading = read(name, Family())
+    assert reading.word == word
+    assert why in reading.why
+
+
+def test_names_alike_are_quoted_few_times_and_never_with_odd_characters():
+    kin = family(("put_a", "put_b", "put_c", "put_d", "put_e", "put \u202ef", "get_a"))
+    assert kin.like("put_a", ("put",)) == ["put_b", "put_c", "put_d"]
+    assert kin.like("put_z", ("a", "put")) == ["put_a", "get_a", "put_b"]
+    assert kin.like("x", ("zarf",)) == []

@@ -1,0 +1,244 @@
+"""The classifier: two tools it must get right, a wide table, and what no description or annotation may do."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.naming import RANK
+from gateway.risk import RISKS, Category, Classification, Risk, Severity, classify
+from gateway.severity import rank
+
+IAM_TOOLS = ("list_users", "create_user", "attach_user_policy", "put_role_policy", "get_user_policy", "add_inline_policy")
+IAM_PARAMS = ("user_name", "policy_name", "policy_document", "confirmed")
+POLICY_TOOLS = ("policy_generation_start", "policy_generation_get", "policy_generation_list", "policy_create")
+
+
+def tool(name, *, params=(), description="", **rest):
+    properties = params if isinstance(params, dict) else {param: {} for param in params}
+    return {"name": name, "description": description, "inputSchema": {"properties": properties}, **rest}
+
+
+def category(name, **rest):
+    return classify(tool(name, **rest), ()).category
+
+
+@pytest.mark.parametrize("siblings", [(), IAM_TOOLS], ids=["alone", "among siblings"])
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"name": "put_user_policy"},
+        tool("put_user_policy"),
+        tool("put_user_policy", params=IAM_PARAMS, description="Create or update the inline policy of an IAM user."),
+    ],
+    ids=["bare", "empty", "as defined"],
+)
+def test_putting_a_user_policy_is_an_ordinary_write_of_high_severity(definition, siblings):
+    found = classify(definition, siblings)
+    assert (found.category, found.risk, found.severity) == (Category.WRITE, Risk.MEDIUM, Severity.HIGH)
+
+
+@pytest.mark.parametrize("siblings", [(), POLICY_TOOLS, IAM_TOOLS])
+def test_starting_a_policy_generation_executes(siblings):
+    found = classify({"name": "policy_generation_start"}, siblings)
+    assert (found.category, found.risk) == (Category.EXECUTE, Risk.HIGH)
+
+
+# Names of many trades; the lexicon may not be fitted to one of them.
+KNOWN = {
+    Category.READ: "list_users getUser describe-instances issue_read pull_request_read repo_search_commits weather"
+    " stock_quote configuration_view pods_log nodes_top git_status git_log kubectl_logs helm_list browser_snapshot"
+    " browser_take_screenshot browser_network_requests firecrawl_check_crawl_status API-get-block-children"
+    " notion-search hubspot-list-objects slack_get_channel_history maps_geocode current_time whoami dbsize hgetall"
+    " order_history build_logs deploy_app_logs_get estimate_gas get_swap_quote validate_config scan_keys api_v1_users_get"
+    " asset_by_id ListServicesInRegion InfluxDBListBuckets is_database_connected wait_for tavily-extract resolve-library-id"
+    " get_import_job get_last_update list_change_events get_likes_and_comments check_connection track_package",
+    Category.WRITE: "create_issue update-page put_object send_email slack_post_message resources_create_or_update"
+    " api_v1_users_post merge_pull_request git_commit write_file move_file turn_on_light set_volume add_reaction"
+    " draft_gmail_message manage_event approve_request archive_email copy_drive_file generate_image save_memory"
+    " upload_file register_webhook vm_clone sheet_values_append loadtesting_testrun_createorupdate resubmit_form"
+    " transfer_repository git_checkout reset_password resolve_incident attach_role_policy unpublish_entry chmod_file",
+    Category.EXECUTE: "run_query execute_sql browser_click navigate_page deploy_webapp start_instance stop_scan"
+    " trigger_build call_api http_request connect pods_exec restart_container terraform_apply cancel_run press_key"
+    " install_extension policy_generation_start lambda_invoke evaluate_script send_command submit_job type_text",
+    Category.DESTRUCTIVE: "delete_user drop_table remove_container purge_queue truncate_table revoke_token"
+    " detach_user_policy terminate_instances cancel_order bulk_delete_by_criteria force_delete kill_process"
+    " d1_database_delete clear_session_state uninstall_chart unsubscribe_all_delete rebuild_droplet wipe_disk users_delete",
+    Category.FINANCIAL: "create_refund place_order buy_stock transfer_funds send_payment create_payment pay_invoice"
+    " withdraw stake_tokens place_trade charge_card transfer swap_tokens close_position capture_payment send_eth",
+    Category.OTHER: "frobnicate zarf_widget skopeo mca everything_else_x x 1234 yeet_user 获取用户",
+}
+
+
+@pytest.mark.parametrize("expected", KNOWN)
+def test_tools_of_many_trades_are_known(expected):
+    found = {name: category(name, description="-") for name in KNOWN[expected].split()}
+    assert {name: got for name, got in found.items() if got is not expected} == {}
+
+
+def test_the_risk_class_follows_from_the_category():
+    assert {category: str(risk) for category, risk in RISKS.items()} == {
+        "Read": "Low", "Write": "Medium", "Other": "Medium", "Execute": "High", "Destructive": "Critical", "Financial": "Critical",
+    }
+
+
+@given(st.text(), st.lists(st.text()))
+def test_what_is_not_read_in_the_name_is_never_low(name, siblings):
+    found = classify({"name": name}, siblings)
+    assert (found.risk is Risk.LOW) == (found.category is Category.READ)
+    assert found.category is not Category.READ or name.isascii()
+
+
+@pytest.mark.parametrize("name", ["get_us\u0435rs", "get_users\u202e", "list\u200b_users", "ｇet_users", "получить"])
+def test_a_name_with_characters_from_elsewhere_is_not_understood(name):
+    assert category(name) is Category.OTHER
+
+
+NAMES = st.one_of(
+    st.sampled_from([name for names in KNOWN.values() for name in names.split()]),
+    st.text(max_size=30),
+    st.lists(st.sampled_from(["get", "list", "create", "delete", "user", "status", "run", "search", "and", "to", "file", "order", "logs", "set"]), max_size=5)
+    .map("_".join),
+)
+DESCRIPTIONS = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(["Deletes it.", "Runs a job", "Gets it", "Read-only. Safe.", "This cannot be undone", "Saves it to a file"]),
+    st.lists(st.sampled_from(["deletes", "get", "list", "a", "the", "permanently", "deletes", "save", "to", "file", "user", "pay", "run"]), max_size=6)
+    .map(" ".join),
+)
+HINTS = st.dictionaries(
+    st.sampled_from(["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint", "title"]),
+    st.one_of(st.booleans(), st.none(), st.text(max_size=5)),
+)
+PARAMS = st.lists(st.sampled_from(["id", "query", "sql", "command", "action", "confirm", "output_dir", "fix", "emails"]), max_size=3)
+
+
+def order(found: Classification):
+    return RANK[found.category], list(Risk).index(found.risk), rank(found.severity)
+
+
+@given(NAMES, DESCRIPTIONS, HINTS, PARAMS)
+def test_descriptions_and_annotations_only_raise(name, description, hints, params):
+    bare = order(classify(tool(name, params=params), ()))
+    described = order(classify(tool(name, params=params, description=description), ()))
+    annotated = order(classify(tool(name, params=params, annotations=hints), ()))
+    both = order(classify(tool(name, params=params, description=description, annotations=hints), ()))
+    for less, more in ((bare, described), (bare, annotated), (described, both), (annotated, both)):
+        assert all(one <= other for one, other in zip(less, more, strict=True))
+
+
+@given(NAMES, PARAMS, PARAMS)
+def test_parameters_only_raise(name, some, more):
+    few, many = order(classify(tool(name, params=some), ())), order(classify(tool(name, params=some + more), ()))
+    assert all(one <= other for one, other in zip(few, many, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected", "reason"),
+    [
+        (tool("fetch_rows", params=["sql"]), Category.EXECUTE, '"sql" carries a program'),
+        (tool("sql_query", params=["query"]), Category.EXECUTE, '"query" carries a program'),
+        (tool("explain_plan", params=["sql"]), Category.READ, "1 parameter: sql"),
+        (tool("search_docs", params=["query"]), Category.READ, "1 parameter: query"),
+        (tool("extract_slides", params=["output_dir"]), Category.WRITE, '"outputdir" names a file'),
+        (tool("scan_repo", params=["auto_fix"]), Category.WRITE, '"autofix" belongs to a tool that changes'),
+        (tool("get_thing", params=["confirmed"]), Category.WRITE, '"confirmed" is set by the agent and approves nothing'),
+        (tool("validate_config", params=["dry_run"]), Category.READ, "dry_run"),
+        (tool("frobnicate", params=["command"]), Category.EXECUTE, '"command" carries a program'),
+        (tool("record", description="Deletes a thing"), Category.WRITE, "creates or changes"),
+        (tool("get_thing", description="Deletes a thing"), Category.DESTRUCTIVE, 'description begins with "delete"'),
+        (tool("get_thing", description="Applies to all"), Category.READ, "changes nothing"),
+        (tool("zarf", description="Applies a patch"), Category.WRITE, 'description begins with "apply"'),
+        (tool("zarf", description="Gets a thing"), Category.OTHER, "no word that says"),
+        (tool("get_page", description="Get a page and save it to a local file."), Category.WRITE, "writes a file"),
+        (tool("get_page", description="Gone. This cannot be undone."), Category.WRITE, "no way back"),
+        (tool("get_thing", annotations={"readOnlyHint": False}), Category.WRITE, "readOnlyHint says that it changes"),
+        (tool("zarf", annotations={"destructiveHint": True}), Category.WRITE, "destructiveHint says"),
+        (tool("zarf", annotations={"readOnlyHint": True}), Category.OTHER, "which is not believed"),
+        (tool("delete_it", annotations={"readOnlyHint": True}), Category.DESTRUCTIVE, "which is not believed"),
+        (tool("get_it", annotations={"readOnlyHint": True, "destructiveHint": True}), Category.READ, "changes nothing"),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_what_the_definition_adds_is_said(definition, expected, reason):
+    found = classify(definition, ())
+    assert found.category is expected
+    assert any(reason in sentence for sentence in found.evidence), found.evidence
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": ["list", "get", "delete"]},
+        {"const": "delete_item"},
+        {"items": {"enum": ["delete"]}},
+        {"anyOf": [{"const": "read"}, {"enum": ["delete", 3]}, 7]},
+        {"oneOf": [{"const": "delete"}]},
+    ],
+)
+def test_a_tool_with_a_mode_is_as_bad_as_its_worst_operation(schema):
+    assert category("get_items", params={"action": schema}) is Category.DESTRUCTIVE
+
+
+def test_a_mode_that_only_reads_raises_nothing():
+    assert category("get_items", params={"operation": {"enum": ["get", "list"]}, "mode": 5}) is Category.READ
+
+
+HOSTILE = [
+    {},
+    {"name": None, "description": 5, "inputSchema": [], "annotations": "x"},
+    {"name": "", "description": None, "inputSchema": {"properties": 3}, "annotations": {"readOnlyHint": "no"}},
+    {"name": ["get"], "inputSchema": {"properties": {5: {}, "": None, "action": {"enum": 5, "anyOf": {}}}}},
+    {"name": "a" * 1_000_000, "description": "delete " * 150_000},
+    {"name": "_-. /", "inputSchema": {"properties": {str(number): {} for number in range(10_000)}}},
+    {"name": "get_\ud800", "description": "\ud800"},
+    {"name": "get_user", "inputSchema": {"properties": {"action": {"enum": [None, {}, [], "\ud800", 1.5]}}}},
+]
+
+
+@pytest.mark.parametrize("definition", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_definitions_never_raise(definition):
+    found = classify(definition, ("x", None, 7, "get_\ud800", "a" * 100_000))
+    assert found.category in Category
+    assert found.evidence
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["name", "description", "inputSchema", "annotations", "title"]), JSON),
+    st.lists(JSON.filter(lambda value: not isinstance(value, str)) | st.text(max_size=8), max_size=4),
+)
+def test_any_json_is_classified(definition, siblings):
+    found = classify(definition, siblings)
+    assert 0 <= found.confidence <= 1
+    assert found.evidence
+
+
+@given(NAMES, DESCRIPTIONS, HINTS, PARAMS)
+def test_the_evidence_is_plain_sentences(name, description, hints, params):
+    found = classify(tool(name, params=params, description=description, annotations=hints), ("get_a", "bad\u202ename"))
+    assert all(sentence[0].isupper() and sentence.endswith(".") and sentence.isascii() for sentence in found.evidence)
+    assert len(set(found.evidence)) == len(found.evidence)
+
+
+def test_the_evidence_names_what_it_saw():
+    evidence = " ".join(classify({"name": "put_user_policy"}, IAM_TOOLS).evidence)
+    for seen in ('"put"', "put_role_policy", "no parameters", "description is empty", "Severity is high", '"policy"'):
+        assert seen in evidence
+
+
+def test_confidence_falls_with_an_empty_description_and_rises_with_siblings():
+    described = classify(tool("put_user_policy", description="Puts a policy."), IAM_TOOLS).confidence
+    alone = classify(tool("put_user_policy", description="Puts a policy."), ()).confidence
+    empty = classify(tool("put_user_policy"), ()).confidence
+    unknown = classify(tool("zarf"), ()).confidence
+    assert described > alone > empty > unknown
+
+
+def test_odd_parameter_names_are_counted_and_not_repeated():
+    evidence = classify(tool("get_user", params=["a b", "\u202ex"]), ()).evidence
+    assert "It takes 2 parameters." in evidence
