@@ -204,7 +204,8 @@ NAMES_A_THING = words("""
     build test order trade commit branch release message comment request process schedule bet swap plan
     document model record map index review bill deposit loan train power deploy backup import export queue group
     package log email mail sms text label tag link filter snapshot type key input attachment use
-    format color issue stamp book note place
+    format color issue stamp book note place cache contact chat flag sync transfer charge tunnel proxy claim
+    prompt feedback script alias pull
     """)
 REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
 
@@ -224,7 +225,8 @@ COMPLAINTS = words("file bug spam abuse problem issue user incident error crash 
 LISTLIKE = words("list profile score sample match rank audit trace question view measure poll benchmark")
 LISTINGS = words("list search lookup")
 ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map log record backup process"
-                       " note comment message label tag group")
+                       " note comment message label tag group cache contact chat flag sync transfer charge tunnel proxy claim"
+                       " prompt feedback script alias pull")
 
 # A verb with one of these words means something else than the verb alone. The first row that fits wins.
 IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (

@@ -183,9 +183,12 @@ def _verb_at(words: tuple[str, ...], at: int, kin: Family) -> Verb | None:
 
 
 def _joined(words: tuple[str, ...], found: Verbs) -> Reading | None:
-    """A second verb behind and/or: `get_or_create` creates."""
-    verbs = [verb for at, verb in enumerate(found) if verb and at > 1 and words[at - 1] in JOINS]
-    return _say(_worst(verbs), 0.85, "joins a second verb") if verbs else None
+    """Two verbs with and/or between them: `get_or_create` creates, `backup_and_verify` backs up."""
+    verbs: list[Verb | None] = []
+    for at in range(1, len(words) - 1):
+        if words[at] in JOINS and found[at + 1]:
+            verbs += (found[at + 1], found[at - 1], found[0])
+    return _say(_worst(verbs), 0.85, "joins two verbs, one of them") if verbs else None
 
 
 def _stricter(one: Reading | None, other: Reading) -> Reading:
@@ -236,7 +239,7 @@ def _leading(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
 def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
     """A reading verb leads; a verb of action at the end, or right behind a loose one, overrules it."""
     ends = _acts(found[-1]) and words[-1] not in ENDS_AS_NOUN
-    if ends or (not lead.firm and len(words) > 1 and words[-1] in ENDS_AS_VERB):
+    if ends or (not lead.firm and len(words) > 1 and found[-1] and words[-1] in ENDS_AS_VERB):
         return _say(_worst(found[-1:]), 0.7, "ends in a verb")
     if not lead.firm and len(words) > 2 and _acts(found[1]) and words[1] not in ENDS_AS_NOUN:
         return _say(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
@@ -251,16 +254,22 @@ def _leading_loose(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
     actions = tuple(verb for verb in found[1:] if _acts(verb))
     if actions:
         return _say(_worst(actions), 0.85, "has a verb")
-    readers = [verb for at, verb in enumerate(found) if verb and verb.firm and at in (1, len(words) - 1)]
-    if readers:
-        return _say(readers[-1], 0.75, "has a verb")
-    if lead.word in NAMES_A_THING and all(verb.word in NAMES_A_THING for verb in found[:-1] if verb):
-        acts = lead.word in ACTS_ON_A_LIST
-        if words[-1] in LISTINGS and not acts:
-            return _say(_worst(found[-1:]), 0.7, "ends in a verb")
-        if len(words) == 2 and (words[-1] == "status" or (words[-1] in REPORTS and not acts)):
-            return _readout(words[-1], 0.7)
-    return _say(lead, 0.8, "begins with a verb")
+    act = _say(lead, 0.8, "begins with a verb")
+    if not _only_things(found[:-1]):
+        return act
+    last, acts = found[-1], lead.word in ACTS_ON_A_LIST
+    reader = next((verb for verb in (last, found[1]) if verb and verb.firm), None) if len(words) > 1 else None
+    if reader:
+        return _say(reader, 0.75, "has a verb")
+    if last and words[-1] in LISTINGS and not acts:
+        return _say(last, 0.7, "ends in a verb")
+    reports = words[-1] == "status" or (words[-1] in REPORTS and not acts)
+    return _readout(words[-1], 0.7) if len(words) == 2 and reports else act
+
+
+def _only_things(found: Verbs) -> bool:
+    """Whether every verb of action here is one that names a thing as well: an order, a build."""
+    return all(_reads(verb) or verb.word in NAMES_A_THING for verb in found if verb)
 
 
 def _nounfirst(words: tuple[str, ...], found: Verbs, kin: Family) -> Reading:
@@ -274,14 +283,22 @@ def _nounfirst(words: tuple[str, ...], found: Verbs, kin: Family) -> Reading:
         return _say(early, 0.8, "has a verb behind its first noun")
     if actions:
         return _say(_worst(actions), 0.88, ending if last is actions[-1] else "has a verb behind its noun")
-    if last and _reads(last) and (words[-1] not in LISTLIKE or kin.trailing or _known(words[0], kin)):
-        return _say(last, 0.85, ending)
-    reader = next((verb for verb in found[:-1] if verb and _reads(verb)), None)
-    behind = reader and (reader.firm or reader.word in READS_BEHIND_A_NOUN or reader.word == "query")
-    if reader and (_known(words[0], kin) or (behind and (reader.word != "query" or _known(words[-1], kin)))):
-        return _say(reader, 0.8, "has a verb behind its noun")
+    if _only_things(found[:-1]):
+        if last and _reads(last) and (words[-1] not in LISTLIKE or kin.trailing or _known(words[0], kin)):
+            return _say(last, 0.85, ending)
+        if reader := _behind(words, found, kin):
+            return _say(reader, 0.8, "has a verb behind its noun")
     verbs = tuple(verb for verb in found if verb and not _reads(verb))
     return _loose_or_none(words, verbs, kin)
+
+
+def _behind(words: tuple[str, ...], found: Verbs, kin: Family) -> Verb | None:
+    """The first reading verb behind a noun; a loose one must be sure to be a verb, or its noun to be a noun."""
+    reader = next((verb for verb in found[:-1] if verb and _reads(verb)), None)
+    if reader is None:
+        return None
+    sure = reader.firm or reader.word in READS_BEHIND_A_NOUN or _known(words[0], kin)
+    return reader if sure or (reader.word == "query" and _known(words[-1], kin)) else None
 
 
 def _early(found: Verbs) -> Verb | None:

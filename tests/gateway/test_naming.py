@@ -1,9 +1,12 @@
 """Names: their words, the prefix of their siblings, and which word decides."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.lexicon import Category
-from gateway.naming import Family, core, family, read, split
+from gateway import lexicon
+from gateway.lexicon import VERBS, Category
+from gateway.naming import RANK, Family, core, family, read, split
 
 BROWSER = ("browser_click", "browser_navigate", "browser_console_messages", "browser_tab_list")
 TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "quota_usage_check", "vm_get")
@@ -73,11 +76,24 @@ def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
 @pytest.mark.parametrize(
     ("name", "word", "why"),
     [
+        ("db_backup_and_verify", "backup", "joins two verbs"),
+        ("clear_and_get", "clear", "begins with a verb"),
+        ("cache_get", "get", "has a verb"),
+        ("feature-flag-get-all", "get", "has a verb behind"),
+        ("users_clear_list", "clear", "behind its noun"),
+        ("users_clear_search_history", "clear", "behind its noun"),
+        ("list_record_set", "list", "begins with a verb"),
+        ("order_by_list", "order", "begins with a verb"),
+        ("order", "order", "begins with a verb"),
+        ("users_score_of_x", "score", "behind its noun"),
+        ("zarf_score_of_x", "", "no word that says"),
+        ("zarf_list_x_delete", "delete", "ends in a verb"),
+        ("freeze_get", "freeze", "begins with a verb"),
         ("put_user_policy", "put", 'begins with a verb, "put"'),
         ("policy_generation_start", "start", 'begins with a noun and ends in a verb, "start"'),
         ("pages_update_page_settings", "update", 'has a verb behind its noun, "update"'),
         ("get_or_create", "create", 'ends in a verb, "create"'),
-        ("get_or_create_user", "create", 'joins a second verb, "create"'),
+        ("get_or_create_user", "create", 'joins two verbs, one of them, "create"'),
         ("list_add_item", "add", 'has a verb behind "list", "add"'),
         ("fetch_page_to_file", "fetch", "written to a file"),
         ("firecrawl_check_crawl_status", "check", "behind its first noun"),
@@ -106,6 +122,22 @@ def test_the_reading_says_which_word_decided(name, word, why):
     reading = read(name, Family())
     assert reading.word == word
     assert why in reading.why
+
+
+WORDS = sorted(set(VERBS).union(*(table for table in vars(lexicon).values() if isinstance(table, frozenset))))
+PHRASES = st.lists(st.sampled_from(WORDS), max_size=6).map("_".join)
+
+
+@given(PHRASES, st.lists(PHRASES, max_size=6))
+def test_every_phrase_of_known_words_has_a_reading(name, siblings):
+    reading = read(name, family(tuple(siblings)))
+    assert reading.word == "" or reading.word in " ".join(split(name))
+    assert 0 < reading.confidence < 1
+
+
+@given(PHRASES, st.sampled_from([word for word, verb in VERBS.items() if verb.firm and verb.category is Category.DESTRUCTIVE]))
+def test_a_phrase_that_ends_in_destruction_destroys(name, verb):
+    assert RANK[read(f"{name}_{verb}", Family()).category] >= RANK[Category.DESTRUCTIVE]
 
 
 def test_names_alike_are_quoted_few_times_and_never_with_odd_characters():
