@@ -1,0 +1,55 @@
+"""The web inbox: pages for people, an API for programs, on a listener of its own that agents never reach."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from aiohttp import web
+
+from approvals.service import ApprovalService
+from approvals.web.api import Api
+from approvals.web.bodies import MAX_BODY
+from approvals.web.events import Events
+from approvals.web.guard import Guard
+from approvals.web.login import Login
+from approvals.web.options import Handler, ToolView, WebOptions
+from approvals.web.pages import Pages
+
+__all__ = ["LOGIN", "ToolView", "WebOptions", "build"]
+
+#: Where the application keeps what signs people in: `app[LOGIN].one_time_code("alice")`.
+LOGIN = web.AppKey("login", Login)
+
+
+def build(service: ApprovalService, options: WebOptions) -> web.Application:
+    """Return the inbox as an application, ready to be served."""
+    guard = Guard(options)
+    login = Login(service, options)
+    events = Events(service.store)
+    app = web.Application(middlewares=[guard.middleware], client_max_size=MAX_BODY)
+    app[LOGIN] = login
+    app.router.add_routes(login.routes())
+    app.router.add_routes(Pages(service, login, options).routes())
+    app.router.add_routes(Api(service, login, events, options).routes())
+    app.router.add_get("/healthz", _alive)
+    app.router.add_static("/static", Path(str(files("approvals.web") / "static")))
+    if options.slack_actions:
+        app.router.add_post("/slack/actions", options.slack_actions)
+    if options.metrics:
+        app.router.add_get("/metrics", _measured(options.metrics))
+    app.on_response_prepare.append(guard.headers)
+    app.on_response_prepare.append(login.prepared)
+    app.on_shutdown.append(events.close)
+    return app
+
+
+async def _alive(_request: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+def _measured(metrics: Callable[[], tuple[bytes, str]]) -> Handler:
+    async def measured(_request: web.Request) -> web.Response:
+        body, content_type = metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    return measured

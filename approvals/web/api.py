@@ -1,0 +1,169 @@
+"""The API for programs: the same service as the pages, as an approver, with a bearer token and never a cookie."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from approvals.errors import AlreadyDecided, StaleView
+from approvals.model import Answer, CallId, HeldCall, State
+from approvals.service import ApprovalService
+from approvals.web import bodies, openapi
+from approvals.web.answers import Refused, encoded
+from approvals.web.events import Events
+from approvals.web.login import Login
+from approvals.web.options import WebOptions
+from approvals.web.shapes import AuditPage, CallPage, ResolveBody, ReviewBody, shown_call, shown_event
+
+MAX_CALLS = 200
+MAX_EVENTS = 1000
+
+
+class Api:
+    """The routes below /api/v1."""
+
+    def __init__(self, service: ApprovalService, login: Login, events: Events, options: WebOptions) -> None:
+        self._service = service
+        self._login = login
+        self._events = events
+        self._options = options
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, by path."""
+        return [
+            web.get("/api/v1/calls", self._calls),
+            web.get("/api/v1/calls/{id}", self._call),
+            web.post("/api/v1/calls/{id}/approve", self._approve),
+            web.post("/api/v1/calls/{id}/deny", self._deny),
+            web.post("/api/v1/calls/{id}/resolve", self._resolve),
+            web.get("/api/v1/audit", self._audit),
+            web.get("/api/v1/events", self._follow, allow_head=False),
+            web.get("/api/v1/openapi.json", self._openapi),
+        ]
+
+    async def _calls(self, request: web.Request) -> web.Response:
+        self._login.program(request)
+        query, limit = request.query, _number(request, "limit", 50, 1, MAX_CALLS)
+        before = query.get("before")
+        found = await self._service.store.select(
+            states(query.getall("state", [])),
+            limit=limit,
+            before=CallId(before) if before else None,
+            tool=query.get("tool", ""),
+            agent=query.get("agent", ""),
+        )
+        shapes = tuple(shown_call(call, self._url(call)) for call in found)
+        return encoded(CallPage(shapes, found[-1].id if len(found) == limit else None))
+
+    async def _call(self, request: web.Request) -> web.Response:
+        self._login.program(request)
+        return self._shown(await self._service.get(_id(request)))
+
+    async def _approve(self, request: web.Request) -> web.Response:
+        return await self._review(request, Answer.APPROVE)
+
+    async def _deny(self, request: web.Request) -> web.Response:
+        return await self._review(request, Answer.DENY)
+
+    async def _review(self, request: web.Request, answer: Answer) -> web.Response:
+        approver = self._login.program(request)
+        body = await bodies.json(request, ReviewBody)
+        reason = bodies.reason(body.reason)
+        return await self._decided(
+            _id(request),
+            lambda call_id: self._service.review(
+                call_id, approver, answer, via=_via(request), reason=reason, digest=body.digest
+            ),
+        )
+
+    async def _resolve(self, request: web.Request) -> web.Response:
+        approver = self._login.program(request)
+        reason = bodies.reason((await bodies.json(request, ResolveBody)).reason)
+        return await self._decided(
+            _id(request),
+            lambda call_id: self._service.resolve(call_id, approver, reason, via=_via(request)),
+        )
+
+    async def _decided(
+        self, call_id: CallId, decide: Callable[[CallId], Awaitable[HeldCall]]
+    ) -> web.Response:
+        try:
+            return self._shown(await decide(call_id))
+        except (AlreadyDecided, StaleView) as late:
+            raise Refused(409, str(late), state=(await self._service.get(call_id)).state) from late
+
+    async def _audit(self, request: web.Request) -> web.Response:
+        self._login.program(request)
+        query, after = request.query, _number(request, "after", 0, 0, 1 << 62)
+        found = await self._service.store.events(
+            after=after,
+            limit=_number(request, "limit", 100, 1, MAX_EVENTS),
+            since=_time(query.get("since", "0")),
+            tool=query.get("tool", ""),
+            agent=query.get("agent", ""),
+            call=query.get("call", ""),
+        )
+        shapes = tuple(shown_event(event) for event in found)
+        return encoded(AuditPage(shapes, found[-1].seq if found else after))
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        # The one route that also takes a cookie: a browser's event stream cannot send a header.
+        if not await self._login.visitor(request):
+            self._login.program(request)
+        if self._events.full:
+            raise Refused(503)
+        return await self._events.serve(request, lambda: self._still_in(request))
+
+    async def _still_in(self, request: web.Request) -> bool:
+        if await self._login.visitor(request):
+            return True
+        try:
+            self._login.program(request)
+        except Refused:
+            return False
+        return True
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        self._login.program(request)
+        return encoded(openapi.document(self._options.url))
+
+    def _shown(self, call: HeldCall) -> web.Response:
+        return encoded(shown_call(call, self._url(call)))
+
+    def _url(self, call: HeldCall) -> str:
+        return f"{self._options.url.rstrip('/')}/calls/{call.id}"
+
+
+def states(given: list[str]) -> tuple[State, ...]:
+    """Return the states that a query names; each value may hold several, with commas between."""
+    names = [name for value in given for name in value.split(",") if name]
+    try:
+        return tuple(State(name) for name in names)
+    except ValueError as error:
+        raise Refused(400, f"state is one of: {', '.join(State)}.") from error
+
+
+def _id(request: web.Request) -> CallId:
+    return CallId(request.match_info["id"])
+
+
+def _via(request: web.Request) -> str:
+    """Tell our own command from other programs; a label for people, never a right."""
+    return "cli" if request.headers.get("User-Agent", "").startswith("holdpoint/") else "api"
+
+
+def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
+    given = request.query.get(name, str(default))
+    if not given.isascii() or not given.isdecimal() or len(given) > 19 or not least <= int(given) <= most:
+        raise Refused(400, f"{name} is a whole number from {least} to {most}.")
+    return int(given)
+
+
+def _time(given: str) -> float:
+    if given.replace(".", "", 1).isdecimal():
+        return float(given)
+    try:
+        at = datetime.fromisoformat(given)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except ValueError as error:
+        raise Refused(400, "since is a time as 2026-01-31T12:00:00Z, or seconds since 1970.") from error

@@ -1,0 +1,75 @@
+"""Live updates: a stream that says only *that* something changed; pages then ask again for what they may see."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from approvals.store import Store
+
+#: Seconds between two comments that keep a quiet connection open, and notice a closed one.
+PING = 15.0
+#: The most streams open at once.
+MAX_STREAMS = 256
+
+Allowed = Callable[[], Awaitable[bool]]
+
+
+class Events:
+    """Every open stream of live updates."""
+
+    def __init__(self, store: Store, *, ping: float = PING) -> None:
+        self._store = store
+        self._ping = ping
+        self._streams: set[asyncio.Event] = set()
+        self._closing = False
+
+    @property
+    def full(self) -> bool:
+        """Whether no more streams can be opened."""
+        return len(self._streams) >= MAX_STREAMS
+
+    async def serve(self, request: web.Request, allowed: Allowed) -> web.StreamResponse:
+        """Stream until the browser leaves, *allowed* says no, or the inbox closes."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        changed = asyncio.Event()
+        self._streams.add(changed)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watcher = tasks.create_task(self._watch(changed))
+                await asyncio.sleep(0)  # let it listen before the first event is sent
+                await self._tell(response, changed, allowed)
+                watcher.cancel()
+        except* ConnectionError:
+            pass  # the browser left
+        finally:
+            self._streams.discard(changed)
+        return response
+
+    async def _watch(self, changed: asyncio.Event) -> None:
+        async for _ in self._store.changes():
+            changed.set()
+
+    async def _tell(self, response: web.StreamResponse, changed: asyncio.Event, allowed: Allowed) -> None:
+        # The first event comes at once: what changed between the page and this stream is not missed.
+        count = 0
+        await response.write(b"retry: 3000\nevent: inbox\ndata: 0\n\n")
+        while not self._closing:
+            try:
+                async with asyncio.timeout(self._ping):
+                    await changed.wait()
+            except TimeoutError:
+                await response.write(b": still here\n\n")
+            if not await allowed():
+                return
+            if changed.is_set() and not self._closing:
+                changed.clear()
+                count += 1
+                await response.write(f"event: inbox\ndata: {count}\n\n".encode())
+
+    async def close(self, _app: web.Application) -> None:
+        """End all streams, so that the listener can stop."""
+        self._closing = True
+        for changed in self._streams:
+            changed.set()

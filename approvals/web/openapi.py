@@ -1,0 +1,139 @@
+"""The API's own description, OpenAPI 3.1, made from the shapes that encode and decode."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from approvals.model import State
+from approvals.web.shapes import AuditPage, Call, CallPage, Problem, ResolveBody, ReviewBody
+
+_REF = "#/components/schemas/{name}"
+_SHAPES = (CallPage, Call, AuditPage, Problem, ReviewBody, ResolveBody)
+_REFUSALS = {
+    "400": "The request cannot be understood, or a reason is missing.",
+    "401": "No approver's token was given.",
+    "403": "Not an approver of this call, or the owner of the agent that asks.",
+    "404": "There is no such call.",
+    "409": "The call was already decided or has expired, or the digest is not that of what is held.",
+    "413": "The body is too large.",
+    "415": "The body is not application/json in UTF-8.",
+}
+_READ = ("400", "401")
+_WRITE = tuple(_REFUSALS)
+
+
+def document(url: str) -> Mapping[str, Any]:
+    """Return the description of the API that is served at *url*."""
+    _, components = msgspec.json.schema_components(_SHAPES, ref_template=_REF)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Holdpoint inbox",
+            "version": "1",
+            "description": "Held tool calls, for programs that act as an approver.",
+        },
+        "servers": [{"url": url}],
+        "security": [{"approver": []}],
+        "paths": _paths(),
+        "components": {
+            "securitySchemes": {"approver": {"type": "http", "scheme": "bearer"}},
+            "schemas": components,
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    call = _parameter("id", "The id of the call.", place="path", required=True)
+    return {
+        "/api/v1/calls": {
+            "get": _operation(
+                "List calls, newest first.",
+                "CallPage",
+                _READ,
+                _parameter("state", f"Only calls in this state; may be repeated. One of {', '.join(State)}."),
+                _parameter("tool", "Only calls of this tool."),
+                _parameter("agent", "Only calls of this agent."),
+                _parameter("limit", "At most so many, 1 to 200.", kind="integer"),
+                _parameter("before", "Only calls older than the one with this id."),
+            )
+        },
+        "/api/v1/calls/{id}": {"get": _operation("Show a call.", "Call", ("401", "404"), call)},
+        "/api/v1/calls/{id}/approve": {
+            "post": _operation("Approve a call.", "Call", _WRITE, call, body="ReviewBody")
+        },
+        "/api/v1/calls/{id}/deny": {
+            "post": _operation(
+                "Deny a call; the agent reads the reason.", "Call", _WRITE, call, body="ReviewBody"
+            )
+        },
+        "/api/v1/calls/{id}/resolve": {
+            "post": _operation(
+                "Say what became of a call in doubt.", "Call", _WRITE, call, body="ResolveBody"
+            )
+        },
+        "/api/v1/audit": {
+            "get": _operation(
+                "Read the audit trail.",
+                "AuditPage",
+                _READ,
+                _parameter("after", "Only events with a greater number.", kind="integer"),
+                _parameter("limit", "At most so many, 1 to 1000.", kind="integer"),
+                _parameter("since", "Only events at or after this time: RFC 3339, or seconds since 1970."),
+                _parameter("tool", "Only events of this tool."),
+                _parameter("agent", "Only events of this agent."),
+                _parameter("call", "Only events of the call with this id."),
+            )
+        },
+        "/api/v1/events": {
+            "get": {
+                "summary": "Follow changes: server-sent events named `inbox`, without content.",
+                "responses": {
+                    "200": {"description": "The stream.", "content": {"text/event-stream": {}}},
+                    **_refused(("401", "503")),
+                },
+            }
+        },
+        "/api/v1/openapi.json": {
+            "get": {
+                "summary": "This document.",
+                "responses": {
+                    "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {}}},
+                    **_refused(("401",)),
+                },
+            }
+        },
+    }
+
+
+def _operation(
+    summary: str, answer: str, refusals: tuple[str, ...], *parameters: Any, body: str = ""
+) -> dict[str, Any]:
+    posted = {"requestBody": {"required": True, "content": _json(body)}} if body else {}
+    return {
+        "summary": summary,
+        "parameters": list(parameters),
+        **posted,
+        "responses": {"200": {"description": "Done.", "content": _json(answer)}, **_refused(refusals)},
+    }
+
+
+def _refused(codes: tuple[str, ...]) -> dict[str, Any]:
+    words = _REFUSALS | {"503": "Too many streams are open."}
+    return {code: {"description": words[code], "content": _json("Problem")} for code in codes}
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REF.format(name=name)}}}
+
+
+def _parameter(
+    name: str, description: str, *, place: str = "query", required: bool = False, kind: str = "string"
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": place,
+        "required": required,
+        "description": description,
+        "schema": {"type": kind},
+    }

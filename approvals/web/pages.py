@@ -1,0 +1,206 @@
+"""The pages people review on. GET shows; only a POST from a form of the same session decides, and answers 303."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from approvals import notices
+from approvals.errors import AlreadyDecided, NotAnApprover, OwnRequest, ReasonNeeded, StaleView
+from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
+from approvals.service import ApprovalService
+from approvals.web import bodies, views
+from approvals.web.answers import STATUS, Refused, page, see
+from approvals.web.login import Login, Visitor
+from approvals.web.options import WebOptions
+
+#: Calls on one page of the history, and the most that the front page shows.
+PER_PAGE = 50
+MAX_WAITING = 200
+#: What needs a person: an answer, or a look at what became of it.
+OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
+
+_ANSWERS = (AlreadyDecided, StaleView, NotAnApprover, OwnRequest, ReasonNeeded)
+
+
+class Pages:
+    """The routes of the inbox."""
+
+    def __init__(self, service: ApprovalService, login: Login, options: WebOptions) -> None:
+        self._service = service
+        self._login = login
+        self._options = options
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, by path."""
+        return [
+            web.get("/", self._waiting),
+            web.get("/calls/{id}", self._call),
+            web.post("/calls/{id}/approve", self._approve),
+            web.post("/calls/{id}/deny", self._deny),
+            web.post("/calls/{id}/resolve", self._resolve),
+            web.post("/calls/{id}/reveal", self._reveal),
+            web.get("/history", self._history),
+        ]
+
+    async def _waiting(self, request: web.Request) -> web.Response:
+        visitor = await self._login.required(request)
+        return page("waiting.html", **await self._frame(visitor, "/"), last=await self._last_decision())
+
+    async def _frame(self, visitor: Visitor, path: str) -> dict[str, Any]:
+        """Return what every page of a signed-in person shows: their name, and the calls that wait."""
+        waiting = await self._service.store.select(OPEN_TO_PEOPLE, limit=MAX_WAITING)
+        soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
+        return {
+            "visitor": visitor,
+            "path": path,
+            "rows": [self._row(call) for call in soonest],
+            "tools_shown": self._options.tools is not None,
+        }
+
+    async def _last_decision(self) -> str:
+        settled = tuple(state for state in State if state not in OPEN_TO_PEOPLE)
+        for call in await self._service.store.select(settled, limit=1):
+            when = views.ago(self._service.clock() - (call.decided_at or call.created_at))
+            who = ", ".join(views.deciders(call)) or "holdpoint"
+            card = self._card(call)
+            return (
+                f"Last: {card.tool} on {card.server}, {views.WORDS[call.state][0].lower()} ({who}, {when})."
+            )
+        return ""
+
+    async def _call(self, request: web.Request) -> web.Response:
+        visitor = await self._login.required(request)
+        return await self._show(visitor, await self._service.get(_id(request)))
+
+    async def _show(
+        self, visitor: Visitor, call: HeldCall, *, status: int = 200, error: str = "", exact: str = ""
+    ) -> web.Response:
+        card = self._card(call)
+        word, tone = views.WORDS[call.state]
+        if not exact and not card.redacted:
+            exact = notices.visible(call.call.arguments.decode())
+        return page(
+            "call.html",
+            status=status,
+            **await self._frame(visitor, f"/calls/{call.id}"),
+            call=call,
+            card=card,
+            word=word,
+            tone=tone,
+            meaning=views.MEANING[call.state],
+            arguments=views.pieces(card.arguments),
+            exact=views.pieces(exact),
+            size=len(call.call.arguments),
+            created=views.moment(call.created_at),
+            expires=views.moment(call.expires_at),
+            decided=views.moment(call.decided_at) if call.decided_at else None,
+            settled=views.moment(call.settled_at) if call.settled_at else None,
+            barred=self._barred(visitor.approver, call),
+            answered=any(given.approver == visitor.approver.name for given in call.reviews),
+            error=error,
+        )
+
+    def _barred(self, approver: Approver, call: HeldCall) -> str:
+        """Say why this person may not review the call, or nothing when they may."""
+        try:
+            self._service.directory.may_review(approver, call)
+        except (NotAnApprover, OwnRequest) as error:
+            return str(error)
+        return ""
+
+    async def _approve(self, request: web.Request) -> web.Response:
+        return await self._review(request, Answer.APPROVE)
+
+    async def _deny(self, request: web.Request) -> web.Response:
+        return await self._review(request, Answer.DENY)
+
+    async def _review(self, request: web.Request, answer: Answer) -> web.Response:
+        visitor, fields = await self._login.posted(request)
+        reason, digest = bodies.reason(fields.get("reason", "")), fields.get("digest", "")
+        return await self._decided(
+            request,
+            visitor,
+            lambda call_id: self._service.review(
+                call_id, visitor.approver, answer, via="inbox", reason=reason, digest=digest
+            ),
+        )
+
+    async def _resolve(self, request: web.Request) -> web.Response:
+        visitor, fields = await self._login.posted(request)
+        reason = bodies.reason(fields.get("reason", ""))
+        return await self._decided(
+            request,
+            visitor,
+            lambda call_id: self._service.resolve(call_id, visitor.approver, reason, via="inbox"),
+        )
+
+    async def _decided(
+        self, request: web.Request, visitor: Visitor, decide: Callable[[CallId], Awaitable[HeldCall]]
+    ) -> web.Response:
+        try:
+            call = await decide(_id(request))
+        except _ANSWERS as refused:
+            now = await self._service.get(_id(request))
+            return await self._show(visitor, now, status=STATUS[type(refused)], error=str(refused))
+        return see(f"/calls/{call.id}")
+
+    async def _reveal(self, request: web.Request) -> web.Response:
+        """Show the exact text with its secrets, to someone who may review the call, and only after that is on record."""
+        visitor, _ = await self._login.posted(request)
+        call = await self._service.get(_id(request))
+        self._service.directory.may_review(visitor.approver, call)
+        await self._service.store.append(self._revealed(visitor.approver, call))
+        return await self._show(visitor, call, exact=notices.visible(call.call.arguments.decode()))
+
+    def _revealed(self, approver: Approver, call: HeldCall) -> AuditEvent:
+        return AuditEvent(
+            at=self._service.clock(),
+            kind="arguments.revealed",
+            actor=approver.name,
+            call=call.id,
+            agent=call.call.agent,
+            server=call.call.server,
+            tool=call.call.tool,
+        )
+
+    async def _history(self, request: web.Request) -> web.Response:
+        visitor = await self._login.required(request)
+        asked = {
+            name: request.query.get(name, "").strip() for name in ("state", "tool", "agent", "q", "before")
+        }
+        wanted = (_state(asked["state"]),) if asked["state"] else ()
+        found = await self._service.store.select(
+            wanted,
+            limit=PER_PAGE + 1,
+            before=CallId(asked["before"]) if asked["before"] else None,
+            tool=asked["tool"],
+            agent=asked["agent"],
+            text=asked["q"],
+        )
+        shown, more = found[:PER_PAGE], len(found) > PER_PAGE
+        return page(
+            "history.html",
+            **await self._frame(visitor, request.path_qs),
+            asked=asked,
+            states=[(state, views.WORDS[state][0]) for state in State],
+            found=[self._row(call) for call in shown],
+            older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
+        )
+
+    def _row(self, call: HeldCall) -> views.Row:
+        return views.row(call, self._card(call))
+
+    def _card(self, call: HeldCall) -> Any:
+        return notices.card(call, self._options.url)
+
+
+def _id(request: web.Request) -> CallId:
+    return CallId(request.match_info["id"])
+
+
+def _state(given: str) -> State:
+    try:
+        return State(given)
+    except ValueError as error:
+        raise Refused(400) from error

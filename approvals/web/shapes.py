@@ -1,0 +1,181 @@
+"""What programs send and get: each shape once, for the encoder, the decoder and the OpenAPI document."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from approvals import model
+from approvals.model import State
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ReviewBody(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer: the digest of what was looked at, and the reason (required for a denial)."""
+
+    digest: str
+    reason: str = ""
+
+
+class ResolveBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What a person found out about a call in doubt."""
+
+    reason: str
+
+
+class Review(msgspec.Struct):
+    """One approver's answer."""
+
+    approver: str
+    answer: str
+    reason: str
+    at: datetime
+    via: str
+
+
+class Outcome(msgspec.Struct):
+    """What the server answered: its own result, or its error."""
+
+    is_error: bool
+    body: msgspec.Raw
+
+
+class Call(msgspec.Struct):
+    """A held call. `arguments_text` is the exact text that would run; `arguments` is the same as JSON."""
+
+    id: str
+    state: State
+    version: Count
+    server: str
+    tool: str
+    agent: str
+    owner: str | None
+    arguments: msgspec.Raw
+    arguments_text: str
+    digest: str
+    category: str
+    risk: str
+    severity: str
+    evidence: tuple[str, ...]
+    rule: str
+    reason: str
+    created_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+    settled_at: datetime | None
+    reviews: tuple[Review, ...]
+    needed: Count
+    outcome: Outcome | None
+    attended: bool
+    collected: bool
+    twin: str | None
+    note: str
+    url: str
+
+
+class CallPage(msgspec.Struct):
+    """Calls, newest first, and the id to give as `before` for the next page, or null."""
+
+    calls: tuple[Call, ...]
+    next: str | None
+
+
+class AuditEvent(msgspec.Struct):
+    """One line of the audit trail."""
+
+    seq: Count
+    at: datetime
+    kind: str
+    actor: str
+    call: str | None
+    agent: str
+    server: str
+    tool: str
+    detail: dict[str, Any]
+    prev: str
+    hash: str
+
+
+class AuditPage(msgspec.Struct):
+    """Audit events in order, and the number to give as `after` for the next page."""
+
+    events: tuple[AuditEvent, ...]
+    next: Count
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """Why a request was refused, in one sentence; with the call's state where that is the reason."""
+
+    error: str
+    state: State | None = None
+
+
+def moment(at: float) -> datetime:
+    """Return epoch seconds as the UTC time that is shown, to the millisecond."""
+    return datetime.fromtimestamp(round(at, 3), UTC)
+
+
+def shown_call(held: model.HeldCall, url: str) -> Call:
+    """Return a held call as programs see it."""
+    call, kind = held.call, held.classification
+    return Call(
+        id=held.id,
+        state=held.state,
+        version=held.version,
+        server=call.server,
+        tool=call.tool,
+        agent=call.agent,
+        owner=call.owner,
+        arguments=msgspec.Raw(call.arguments),
+        arguments_text=call.arguments.decode(),
+        digest=held.digest,
+        category=kind.category,
+        risk=kind.risk,
+        severity=kind.severity,
+        evidence=kind.evidence,
+        rule=held.rule,
+        reason=held.reason,
+        created_at=moment(held.created_at),
+        expires_at=moment(held.expires_at),
+        decided_at=_maybe(held.decided_at),
+        settled_at=_maybe(held.settled_at),
+        reviews=tuple(
+            Review(
+                approver=one.approver, answer=one.answer, reason=one.reason, at=moment(one.at), via=one.via
+            )
+            for one in held.reviews
+        ),
+        needed=held.terms.needed,
+        outcome=_outcome(held.outcome),
+        attended=held.attended,
+        collected=held.collected,
+        twin=held.twin,
+        note=held.note,
+        url=url,
+    )
+
+
+def shown_event(event: model.AuditEvent) -> AuditEvent:
+    """Return an audit event as programs see it."""
+    return AuditEvent(
+        seq=event.seq,
+        at=moment(event.at),
+        kind=event.kind,
+        actor=event.actor,
+        call=event.call,
+        agent=event.agent,
+        server=event.server,
+        tool=event.tool,
+        detail=dict(event.detail),
+        prev=event.prev,
+        hash=event.hash,
+    )
+
+
+def _outcome(outcome: model.Outcome | None) -> Outcome | None:
+    return None if outcome is None else Outcome(outcome.is_error, msgspec.Raw(outcome.body))
+
+
+def _maybe(at: float | None) -> datetime | None:
+    return None if at is None else moment(at)

@@ -1,0 +1,145 @@
+// Keeps a page up to date and adds keys. Every page works without this file, and nothing here decides a call.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const own = document.body.dataset.self;
+
+// ---- Live parts: what the server last sent for each, so that typed text and ticking clocks are not a change.
+const sent = new Map();
+for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.outerHTML);
+
+function say(words, tone) {
+  const line = byId("live");
+  if (line.textContent !== words) line.textContent = words;
+  line.className = `live ${tone}`;
+}
+
+function replace(part, fresh) {
+  const typed = new Map();
+  for (const field of part.querySelectorAll("input:not([type=hidden]), textarea")) typed.set(field.id, field.value);
+  part.replaceWith(document.importNode(fresh, true));
+  for (const [id, value] of typed) if (byId(id)) byId(id).value = value;
+}
+
+function bring(page) {
+  const focused = document.activeElement?.id;
+  for (const [id, before] of sent) {
+    const fresh = page.getElementById(id);
+    if (!fresh || !byId(id) || fresh.outerHTML === before) continue;
+    sent.set(id, fresh.outerHTML);
+    replace(byId(id), fresh);
+  }
+  if (focused && document.activeElement?.id !== focused) byId(focused)?.focus({ preventScroll: true });
+  document.title = page.title;
+  byId("icon").href = page.getElementById("icon").getAttribute("href");
+  tick();
+}
+
+let busy = false;
+let again = false;
+async function refresh() {
+  if (busy) { again = true; return; }
+  busy = true;
+  try {
+    const answer = await fetch(own, { headers: { "Holdpoint-Refresh": "1" } });
+    if (answer.redirected) return leave();
+    const before = waiting();
+    bring(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    tell(before, waiting());
+  } catch {
+    say("Live updates lost, retrying…", "lost");
+  } finally {
+    busy = false;
+    if (again) { again = false; refresh(); }
+  }
+}
+
+const waiting = () => Number(byId("waiting")?.dataset.count ?? 0);
+
+function tell(before, now) {
+  if (now === before) return;
+  say(`Live, ${now} waiting`, "on");
+  if (now > before && document.hidden && window.Notification?.permission === "granted") {
+    new Notification("Holdpoint", { body: `${now} waiting for a person`, tag: "holdpoint" });
+  }
+}
+
+// ---- The stream says only that something changed.
+let stream;
+function connect() {
+  stream = new EventSource("/api/v1/events");
+  stream.addEventListener("open", () => say("Live", "on"));
+  stream.addEventListener("inbox", refresh);
+  stream.addEventListener("error", () => {
+    say("Live updates lost, retrying…", "lost");
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => refresh().then(connect), 5000);
+  });
+}
+
+function leave() {
+  stream.close();
+  say("Signed out. Reload the page to sign in.", "lost");
+}
+
+// ---- Clocks.
+function tick() {
+  for (const clock of document.querySelectorAll("time[data-until]")) {
+    const left = Math.ceil((Date.parse(clock.dateTime) - Date.now()) / 1000);
+    const pad = (number) => String(number).padStart(2, "0");
+    const hours = Math.floor(left / 3600);
+    const rest = `${pad(Math.floor((left % 3600) / 60))}:${pad(left % 60)}`;
+    clock.textContent = left <= 0 ? "over" : hours ? `${hours}:${rest}` : rest;
+    clock.classList.toggle("soon", left < 60);
+  }
+}
+
+// ---- Keys: they move and focus; only a button decides.
+const rows = () => [...document.querySelectorAll("[data-row]")].filter((row) => row.offsetParent);
+
+function move(step) {
+  const all = rows();
+  const at = all.findIndex((row) => row === document.activeElement || row.ariaCurrent === "true");
+  const next = at < 0 ? (step > 0 ? 0 : all.length - 1) : Math.min(Math.max(at + step, 0), all.length - 1);
+  all[next]?.focus();
+}
+
+const KEYS = {
+  j: () => move(1),
+  k: () => move(-1),
+  a: () => byId("approve-button")?.focus(),
+  d: () => byId("deny-reason")?.focus(),
+  "/": () => (byId("search") ? byId("search").focus() : location.assign("/history#search")),
+  "?": () => byId("keys").showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || localStorage.getItem("keys") === "off") return;
+  if (event.target.closest("input, textarea, select, dialog") || !Object.hasOwn(KEYS, event.key)) return;
+  event.preventDefault();
+  KEYS[event.key]();
+});
+
+function prepareKeys() {
+  const off = byId("keys-off");
+  off.checked = localStorage.getItem("keys") === "off";
+  off.addEventListener("change", () => localStorage.setItem("keys", off.checked ? "off" : "on"));
+  byId("help").hidden = false;
+  byId("help").addEventListener("click", () => byId("keys").showModal());
+  if (location.hash === "#search") byId("search")?.focus();
+}
+
+function prepareNotifications() {
+  const ask = byId("notify");
+  if (!window.isSecureContext || window.Notification?.permission !== "default") return;
+  ask.hidden = false;
+  ask.addEventListener("click", async () => {
+    await Notification.requestPermission();
+    ask.hidden = true;
+  });
+}
+
+prepareKeys();
+prepareNotifications();
+tick();
+setInterval(tick, 1000);
+connect();

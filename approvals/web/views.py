@@ -1,0 +1,147 @@
+"""What the templates are given: a held call's card, cut into pieces that can be coloured, and words for its state.
+
+The card is already safe to show. Nothing here makes markup: templates escape every piece.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from approvals.channels import Card
+from approvals.model import Answer, HeldCall, State
+
+#: Arguments longer than this (characters) are shown whole, but without colours.
+MAX_COLOURED = 100_000
+#: Characters of the arguments that a row of the list hints at.
+PREVIEW = 160
+
+#: State -> (word, tone). The tone picks a colour; the word says the same.
+WORDS: Mapping[State, tuple[str, str]] = {
+    State.PENDING: ("Waiting", "wait"),
+    State.APPROVED: ("Approved", "good"),
+    State.DENIED: ("Denied", "bad"),
+    State.EXPIRED: ("Expired", "off"),
+    State.CANCELLED: ("Cancelled", "off"),
+    State.VOIDED: ("Voided", "off"),
+    State.FORWARDING: ("Running", "wait"),
+    State.COMPLETED: ("Done", "good"),
+    State.UPSTREAM_ERROR: ("Failed", "bad"),
+    State.NOT_SENT: ("Not sent", "bad"),
+    State.IN_DOUBT: ("In doubt", "bad"),
+    State.RESOLVED: ("Resolved", "off"),
+}
+#: What each state means for the person who looks.
+MEANING: Mapping[State, str] = {
+    State.PENDING: "It runs only if it is approved in time; otherwise it is denied.",
+    State.APPROVED: "It has not run yet. It runs once, when the agent collects the approval.",
+    State.DENIED: "It did not run. The agent was told the reason.",
+    State.EXPIRED: "It did not run: the time was over.",
+    State.CANCELLED: "It did not run: the agent took it back.",
+    State.VOIDED: "It did not run: the policy or the tool changed while it waited.",
+    State.FORWARDING: "It was sent to the server, which has not answered yet.",
+    State.COMPLETED: "It ran once, and the server answered.",
+    State.UPSTREAM_ERROR: "It was sent once, and the server answered with an error.",
+    State.NOT_SENT: "It did not run: nothing reached the server.",
+    State.IN_DOUBT: "It may have run, or not: the server was cut off. It will not be sent again. Look, then say what you found.",
+    State.RESOLVED: "A person found out what became of it.",
+}
+
+_PIECES = re.compile(
+    r"""(?P<hidden>(?<!\\)\\u\{[0-9A-Fa-f]+\})"""
+    r"""|(?P<key>"(?:[^"\\\n]|\\.)*"(?=:))"""
+    r"""|(?P<string>"(?:[^"\\\n]|\\.)*")"""
+    r"""|(?P<word>\b(?:true|false|null)\b)"""
+    r"""|(?P<number>-?\d[\d.eE+-]*)"""
+)
+_HIDDEN = re.compile(r"(?<!\\)(\\u\{[0-9A-Fa-f]+\})")
+
+Pieces = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A time, for people and for scripts."""
+
+    iso: str
+    words: str
+    clock: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One call in a list."""
+
+    card: Card
+    word: str
+    tone: str
+    preview: str
+    created: Moment
+    expires: Moment
+    approvals: int
+    decided_by: str
+
+
+def row(call: HeldCall, card: Card) -> Row:
+    """Return what a list shows of a call."""
+    word, tone = WORDS[call.state]
+    return Row(
+        card=card,
+        word=word,
+        tone=tone,
+        preview=" ".join(card.arguments[: PREVIEW * 4].split())[:PREVIEW],
+        created=moment(call.created_at),
+        expires=moment(call.expires_at),
+        approvals=call.approvals,
+        decided_by=", ".join(deciders(call)),
+    )
+
+
+def deciders(call: HeldCall) -> Sequence[str]:
+    """Return the names of those whose answer decided the call."""
+    if denial := call.denial:
+        return (denial.approver,)
+    return tuple(dict.fromkeys(given.approver for given in call.reviews if given.answer is Answer.APPROVE))
+
+
+def moment(at: float) -> Moment:
+    """Return epoch seconds as a time to show."""
+    time = datetime.fromtimestamp(at, UTC)
+    return Moment(
+        iso=time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        words=time.strftime("%-d %b %Y, %H:%M:%S UTC"),
+        clock=time.strftime("%H:%M UTC"),
+    )
+
+
+def pieces(text: str) -> Pieces:
+    """Cut JSON text into (kind, text), so that keys, values and hidden characters can be told apart."""
+    if len(text) > MAX_COLOURED:
+        return tuple(_marked("", text))
+    return tuple(_cut(text))
+
+
+def _cut(text: str) -> Iterator[tuple[str, str]]:
+    end = 0
+    for found in _PIECES.finditer(text):
+        if found.start() > end:
+            yield "", text[end : found.start()]
+        yield from _marked(found.lastgroup or "", found.group())
+        end = found.end()
+    if end < len(text):
+        yield "", text[end:]
+
+
+def _marked(kind: str, text: str) -> Iterator[tuple[str, str]]:
+    """Take the hidden characters out of a piece, so that they stand out."""
+    for index, part in enumerate(_HIDDEN.split(text)):
+        if part:
+            yield ("hidden" if index % 2 else kind), part
+
+
+def ago(seconds: float) -> str:
+    """Return how long ago that was, in words."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
