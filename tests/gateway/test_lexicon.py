@@ -59,6 +59,10 @@ def test_a_noun_behind_a_firm_verb_never_makes_it_a_read(word):
     assert classify({"name": f"update_{word}"}, ()).category is not Category.READ
 
 
+def test_a_new_reading_word_was_thought_about():
+    assert len(READERS) == 144, "give each new reading word a look-alike above, then count it here"
+
+
 def test_each_word_is_in_one_row():
     words = [word for _, _, _, row in GROUPS for word in row.split()]
     assert sorted(words) == sorted(set(words))

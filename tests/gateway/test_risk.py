@@ -147,6 +147,7 @@ def test_parameters_only_raise(name, some, more):
         (tool("record", description="Deletes a thing"), Category.WRITE, "creates or changes"),
         (tool("get_thing", description="Deletes a thing"), Category.DESTRUCTIVE, 'description begins with "delete"'),
         (tool("get_thing", description="Applies to all"), Category.READ, "changes nothing"),
+        (tool("get_sales", description="Groups sales by region"), Category.READ, "changes nothing"),
         (tool("zarf", description="Applies a patch"), Category.WRITE, 'description begins with "apply"'),
         (tool("zarf", description="Gets a thing"), Category.OTHER, "no word that says"),
         (tool("get_page", description="Get a page and save it to a local file."), Category.WRITE, "writes a file"),
