@@ -37,21 +37,21 @@ FIRM, LOOSE = True, False
 
 GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
     (Category.READ, FIRM, "retrieves something and changes nothing", """
-        get fetch retrieve describe read obtain browse lookup ls dir cat head tail grep glob show
-        display peek introspect inspect enumerate discover whoami locate resolve recall hget hgetall
+        get fetch retrieve describe read obtain browse lookup ls cat grep glob show
+        peek introspect inspect enumerate discover whoami locate resolve recall hget hgetall
         hmget mget hexists hkeys hvals hlen smembers sismember scard lrange llen lindex zrange zcard zscore xrange
-        xlen pttl ttl dbsize strlen exists getall stat nslookup whois ps blame decompile disassemble
+        xlen pttl ttl dbsize strlen exists getall nslookup whois ps blame decompile disassemble
         """),
     (Category.READ, FIRM, "examines something and reports on it", """
-        validate verify compare contrast preview estimate analyze analyse analyzer explain count examine assess
+        validate verify compare contrast analyze analyse analyzer explain examine assess
         evaluate detect identify infer simulate calculate calc lint parse diagnose troubleshoot
-        recommend suggest advise forecast predict classify summarize summarise summarizer decode recognize
+        recommend suggest advise predict classify summarize summarise summarizer decode recognize
         tokenize geocode traceroute clarify interpret ping wait await think thinking sequentialthinking proofread
         """),
     (Category.READ, LOOSE, "looks something up or reports on it", """
-        list search find view extract compute query check scan diff audit profile observe trace
-        aggregate measure benchmark score rank match explore echo noop ask question translate
-        convert sample scrape is has can are does ocr transcribe guess poll tell
+        list search find view forecast count estimate preview head tail stat dir extract compute query check scan diff audit observe trace
+        aggregate measure score rank match explore echo noop ask question translate
+        convert sample scrape is has can are does ocr transcribe guess poll
         """),
     (Category.WRITE, FIRM, "creates something or replaces what is there", """
         put upsert set save store write hset hmset mset setex setnx lset
@@ -60,7 +60,7 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         create add insert append prepend draft upload attach enroll enrol
         provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
         materialize ingest sadd lpush rpush zadd xadd incr decr incrby
-        mkdir chmod chown touch enqueue populate duplicate memorize remember encrypt establish vectorize instantiate
+        mkdir hire admit prescribe chmod chown touch enqueue populate duplicate memorize remember encrypt establish vectorize instantiate
         embed annotate inject make construct produce compile containerize synthesize paste augment enrich
         """),
     (Category.WRITE, FIRM, "changes something that is already there", """
@@ -76,15 +76,16 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         defer reschedule postpone follow join leave enlist extrude bevel subdivide decimate retarget
         sculpt fillet chamfer align distribute ungroup regroup crop trim splice concat stitch override bump flip
         increment decrement substitute relocate relabel retitle recategorize categorize reprioritize
-        prioritize unassociate favorite unfavorite bookmark unbookmark subscribe undo redo
+        prioritize unassociate favorite unfavorite bookmark unbookmark subscribe undo redo colorize upscale transcode enhance watermark decrypt unwatch dequeue reconcile wrap unwrap
+        taint untaint uncheck advance discharge
         organize organise tweak tidy reactivate renew anonymize deprecate mutate
         """),
     (Category.WRITE, FIRM, "sends something to others", """
-        send resend reply respond publish republish broadcast forward notify tweet retweet invite reinvite announce
+        send resend reply respond publish republish broadcast forward notify tweet retweet invite reinvite announce tell say speak
         emit share unshare syndicate
         """),
     (Category.WRITE, LOOSE, "creates or changes something", """
-        post message issue track answer place receive consume comment note tag label star like flag rate group map link index import export backup record
+        post message display issue track answer place receive consume comment note tag label star like flag rate group map link index import export backup record
         schedule plan design model copy clone fork mirror snapshot log email mail sms text document react whisper dm
         draw paint color colour mask filter sort mix queue push pull commit request release branch pack unpack
         compress zip unzip download package stamp sign book reserve rsvp vote upvote downvote pair mount
@@ -96,13 +97,13 @@ GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
         run rerun spawn execute exec eval invoke call trigger retrigger start stop restart launch
         relaunch boot reboot shutdown poweroff poweron hibernate abort retry resume pause unpause halt interrupt
         dispatch redispatch redeploy undeploy rollback install reinstall perform orchestrate automate crawl replay
-        requeue click dblclick doubleclick tap swipe hover scroll drag press keypress keydown keyup navigate goto
+        requeue ring dial eject vibrate honk summon solve click dblclick doubleclick tap swipe hover scroll drag press keypress keydown keyup navigate goto
         fill focus blur interact login signin authenticate logout signout connect reconnect disconnect failover
         switchover migrate arm disarm teleport rebuild recreate cordon uncordon drain enact impersonate assume
         sudo ssh rpc curl wget fuzz exploit bruteforce attack hack phish initiate
         """),
     (Category.EXECUTE, LOOSE, "starts a process whose effect depends on its arguments", """
-        deploy build test monitor watch process play skip control operate act script command cmd shell bash powershell terminal
+        deploy build test profile benchmark monitor watch process play skip control operate act script command cmd shell bash powershell terminal
         open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
         gesture train finetune lifecycle power use spin cycle compact optimize optimise vacuum tune warmup
         drive fly land walk shoot wake rollout go
@@ -168,7 +169,7 @@ READOUTS = words("""
 
 # Nouns that may be read or set: they read only behind a word that is known to be a noun.
 STATES = words("""
-    history histories logs log time date datetime results facts differences distance detection top changes snapshots issues
+    profile history histories logs log time date datetime results facts differences distance detection top changes snapshots issues
     price prices pricing balance balances requests responses calls statement sheet dividends snapshot report
     status states version versions values schema schemas metadata types
     configurations fields columns tables list tree contents counts limits
@@ -183,7 +184,7 @@ STATES = words("""
 
 # Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
-    configuration config asset integration image template transaction directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
+    word configuration config asset integration image template transaction directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
     trending today upcoming active available related similar random nearby historical daily weekly monthly past live
     user account project repo repository customer product file folder page table database cluster node pod service
     server host domain stock market crypto coin token company flight hotel game player team movie song album artist
@@ -205,7 +206,7 @@ NAMES_A_THING = words("""
     document model record map index review bill deposit loan train power deploy backup import export queue group
     package log email mail sms text label tag link filter snapshot type key input attachment use
     format color issue stamp book note place cache contact chat flag sync transfer charge tunnel proxy claim
-    prompt feedback script alias pull
+    prompt feedback script alias pull profile benchmark
     """)
 REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
 
@@ -216,17 +217,17 @@ MANY = words("all batch bulk mass multi multiple many every everything everyone 
 MANNERS = words("batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my")
 
 # Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
-READS_BEHIND_A_NOUN = words("search list find view check")
+READS_BEHIND_A_NOUN = words("search list find view check count estimate preview")
 # A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
-ENDS_AS_VERB = words("update set move share start stop run upload attach trigger scale restore merge submit clear reset drop clean flush")
+ENDS_AS_VERB = words("update set move share start stop run upload attach trigger scale restore merge vote submit clear reset drop clean flush")
 PREPOSITIONS = words("by for of from in with without on at per as about between since until under over via using")
 COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
 # Loose reading verbs that end a name as a noun: behind an unknown first word they prove nothing (`shuffle_list`).
-LISTLIKE = words("list profile score sample match rank audit trace question view measure poll benchmark")
+LISTLIKE = words("list score sample match rank audit trace question view measure poll head tail count")
 LISTINGS = words("list search lookup")
 ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map log record backup process"
                        " note comment message label tag group cache contact chat flag sync transfer charge tunnel proxy claim"
-                       " prompt feedback script alias pull")
+                       " prompt feedback script alias pull profile benchmark")
 
 # A verb with one of these words means something else than the verb alone. The first row that fits wins.
 IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
@@ -244,7 +245,7 @@ IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
      Category.WRITE, "hands it to another"),
     (words("checkout"), words("git branch commit ref repo repository worktree tag file"),
      Category.WRITE, "changes the working copy"),
-    (words("fetch"), words("git"), Category.WRITE, "updates the local copy"),
+    (words("fetch"), words("git origin remote upstream"), Category.WRITE, "updates the local copy"),
     (words("cancel"), words("run runs job jobs build workflow pipeline query export import task tasks execution scan"
                             " crawl deployment deploy operation download upload process generation training"),
      Category.EXECUTE, "stops a process"),
@@ -256,13 +257,18 @@ IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
      Category.WRITE, "closes it"),
     (words("recall"), words("message email mail"), Category.WRITE, "takes it back"),
     (words("check"), words("box checkbox radio in out off"), Category.EXECUTE, "acts on a form"),
-    (words("show display"), words("notification toast message dialog alert popup banner notify"),
+    (words("show"), words("notification toast message dialog alert popup banner notify"),
      Category.WRITE, "shows it to people"),
     (words("take capture grab"), words("screenshot screenshots"), Category.READ, "looks at the screen"),
     (words("snapshot"), words("browser page dom accessibility"), Category.READ, "looks at the page"),
-    (words("evaluate"), words("script js javascript browser puppeteer page"), Category.EXECUTE, "runs a script"),
+    (words("evaluate"), words("script js javascript browser puppeteer page expression code cell"), Category.EXECUTE, "runs a script"),
     (words("type"), words("keys text into"), Category.EXECUTE, "types"),
     (words("convert"), words("lead leads"), Category.WRITE, "changes a record"),
+    (words("convert"), words("crypto balance funds"), Category.FINANCIAL, "trades"),
+    (words("convert"), words("file files document pdf docx image images video audio folder"), Category.WRITE, "writes a file"),
+    (words("ask"), words("human user agent person team expert people"), Category.WRITE, "speaks to somebody"),
+    (words("verify"), words("email otp user domain phone identity sender"), Category.WRITE, "settles who somebody is"),
+    (words("list"), words("sale nft"), Category.FINANCIAL, "offers it for sale"),
     (words("translate"), words("object mesh layer shape node vertices"), Category.WRITE, "moves it"),
     (words("extract"), words("archive zip tar"), Category.WRITE, "writes files"),
     (words("read"), words("write"), Category.WRITE, "writes as well"),

@@ -221,6 +221,10 @@ def _say(verb: Verb, confidence: float, place: str) -> Reading:
     return Reading(category=verb.category, confidence=confidence, word=verb.word, why=why)
 
 
+def _unknown(why: str) -> Reading:
+    return Reading(category=Category.OTHER, confidence=0.2, word="", why=why)
+
+
 def _readout(word: str, confidence: float) -> Reading:
     why = f'The name has no verb of action and ends in "{word}", which names something to read.'
     return Reading(category=Category.READ, confidence=confidence, word=word, why=why)
@@ -243,7 +247,9 @@ def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
         return _say(_worst(found[-1:]), 0.7, "ends in a verb")
     if not lead.firm and len(words) > 2 and _acts(found[1]) and words[1] not in ENDS_AS_NOUN:
         return _say(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
-    if any(word in ("to", "into") and after in SINKS for word, after in pairwise(words)):
+    if words[1:2] in (("and",), ("or",), ("then",)):
+        return _unknown("The name joins a second verb that is not known.")
+    if words[1:2] == ("to",) or any(word in ("to", "into") and after in SINKS for word, after in pairwise(words)):
         why = "The name says that what is read is written to a file."
         return Reading(category=Category.WRITE, confidence=0.7, word=lead.word, why=why)
     return _say(lead, 0.93 if lead.firm else 0.85, "begins with a verb")
@@ -320,7 +326,7 @@ def _loose_or_none(words: tuple[str, ...], verbs: Verbs, kin: Family) -> Reading
     if by and _known(words[0], kin) and _known(words[by - 1], kin):
         why = 'The name has no verb and selects with "by".'
         return Reading(category=Category.READ, confidence=0.6, word="by", why=why)
-    return Reading(category=Category.OTHER, confidence=0.2, word="", why="The name has no word that says what the tool does.")
+    return _unknown("The name has no word that says what the tool does.")
 
 
 def _reports(words: tuple[str, ...], verbs: Verbs, kin: Family) -> bool:
