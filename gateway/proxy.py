@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from approvals import digest
-from approvals.errors import ApprovalError, StoreError, TooMany
+from approvals.errors import StoreError, TooMany
 from approvals.model import AuditEvent, CallId, Classification, HeldCall, ToolCall
 from approvals.service import ApprovalService
 from gateway import frames, hold, protocol, relay, replies, sse
@@ -19,7 +19,7 @@ from gateway.catalogue import Catalogue, Tool
 from gateway.errors import GatewayError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Rung
-from gateway.limits import Windows
+from gateway.limits import Exceeded, Scope, Windows
 from gateway.policy import Action, Facts, Policy, Verdict
 from gateway.sessions import Sessions
 from gateway.upstreams import EVENTS, JSON, Reply, Upstream, frame_reply
@@ -153,8 +153,8 @@ class Proxy:
             return self._deny(incoming, frame, verdict)
         if verdict.action is Action.REQUIRE_APPROVAL and (same := await self._asked_before(incoming, frame)) is not None:
             return await self._hold_open(incoming, upstream, frame, same)
-        if (exceeded := self._windows.take(verdict.limits, self._scope(incoming), self._service.clock())) is not None:
-            if verdict.action is Action.REQUIRE_APPROVAL or exceeded.limit.on_exceed is Action.DENY:
+        if (exceeded := self._windows.take(verdict.limits, self._scope(incoming, frame), self._service.clock())) is not None:
+            if verdict.action is Action.REQUIRE_APPROVAL or not exceeded.limit.ask:
                 return self._limit(incoming, frame, verdict, exceeded)
             verdict = replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
         if verdict.action is Action.ALLOW:
@@ -171,3 +171,141 @@ class Proxy:
             classification=tool.classification,
         )
         return self.setting.policy.evaluate(facts)
+
+    async def _asked_before(self, incoming: Incoming, frame: frames.ToolCall) -> HeldCall | None:
+        """Find the held call that this one, asked again, joins or collects. It costs no second use of a limit."""
+        return await self._service.same(digest.key(_frozen(incoming, frame)))
+
+    def _deny(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict) -> Reply:
+        self._post(incoming, "call.denied", tool=frame.name, rule=verdict.rule, why=verdict.reason)
+        return _told(frame, replies.denied(verdict.reason))
+
+    def _limit(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict, exceeded: Exceeded) -> Reply:
+        self._post(incoming, "call.limited", tool=frame.name, rule=verdict.rule)
+        return _told(frame, replies.limited(exceeded.limit.text, frame.name, exceeded.retry_after))
+
+    async def _allow(self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, verdict: Verdict) -> Reply:
+        """Relay at once. The audit event is posted, and the disk is not waited for unless the config says so."""
+        event = self._event(incoming, "call.allowed", tool=frame.name, rule=verdict.rule)
+        match self.setting.audit_allowed:
+            case "post":
+                self._service.store.post(event)
+            case "wait":
+                await self._service.store.append(event)
+        reply = await upstream.send("POST", frames.rebuild(frame), protocol.crossing(incoming.headers, frame))
+        return self._watched(incoming, relay.checked(reply))
+
+    async def _hold(
+        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, tool: Tool, verdict: Verdict,
+    ) -> Reply:  # fmt: skip
+        """Store the call, with its audit event, before anybody is told of it."""
+        now = self._service.clock()
+        call = _frozen(incoming, frame)
+        held = HeldCall(
+            id=self._new_id(),
+            call=call,
+            terms=verdict.terms,
+            classification=_in_words(tool),
+            rule=verdict.rule,
+            reason=verdict.reason,
+            policy_revision=self.setting.policy.revision,
+            definition=tool.hash,
+            key=digest.key(call),
+            digest=digest.digest(call, tool.hash),
+            created_at=now,
+            expires_at=now + verdict.terms.expire_after,
+        )
+        try:
+            held = await self._service.hold(held)
+        except TooMany:
+            self._post(incoming, "call.limited", tool=frame.name, rule=verdict.rule, why="too many calls wait")
+            return _told(frame, replies.too_many())
+        return await self._hold_open(incoming, upstream, frame, held)
+
+    async def _hold_open(self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall) -> Reply:
+        """Answer with a stream that stays open while people decide; without one for a client that takes only JSON."""
+        chunks = self._until_told(incoming, upstream, frame, held)
+        accepted = incoming.headers.get("accept", "*/*")
+        if EVENTS in accepted or "*/*" in accepted:
+            return Reply(status=200, headers=sse.HEADERS, chunks=chunks)
+        return Reply(status=200, headers={"Content-Type": JSON}, chunks=relay.last_frame(chunks))
+
+    async def _until_told(
+        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,
+    ) -> AsyncIterator[bytes]:  # fmt: skip
+        """Wait, run and tell, as the ladder says; ends with the frame that answers the request."""
+        give_up_at = self._service.clock() + hold.patience(self.setting.hold_for)
+        beats = 0
+        with self._service.attending(held.id):
+            while True:
+                step = hold.step(held, self._service.clock(), give_up_at)
+                match step.rung:
+                    case Rung.WAIT:
+                        yield hold.sign_of_life(held, beats, frame.progress_token)
+                        beats += 1
+                        held = await self._service.changed(held, step.seconds)
+                    case Rung.RUN:
+                        async for event in self._run(incoming, upstream, frame, held):
+                            yield event
+                        held = await self._service.get(held.id)
+                    case Rung.TELL | Rung.LATER:
+                        break
+            yield sse.event(replies.final(held, frame.id))
+            # Only a client that took the last frame gets here; one that left collects it by asking again.
+            if step.rung is Rung.TELL:
+                await self._service.collected(held.id)
+
+    async def _run(
+        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,
+    ) -> AsyncIterator[bytes]:  # fmt: skip
+        """Let the call run once, and show what the server says meanwhile."""
+        headers = protocol.crossing(incoming.headers, frame)
+        shown = self._forward.start(held, frame, upstream, headers, lambda call: self._objection(incoming, frame, call))
+        while (event := await shown.get()) is not None:
+            yield event
+
+    def _objection(self, incoming: Incoming, frame: frames.ToolCall, held: HeldCall) -> str | None:
+        """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
+        tool = self._catalogue.known(held.call.server, held.call.tool)
+        if tool is not None and held.definition and tool.hash != held.definition:
+            return "the definition of this tool changed while the call waited"
+        if tool is not None and self._judge(incoming, frame, tool).action is Action.DENY:
+            return "the policy now denies this call"
+        return None
+
+    # Words for the audit trail.
+
+    def _post(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> None:
+        self._service.store.post(self._event(incoming, kind, tool=tool, **detail))
+
+    def _event(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
+        agent = incoming.agent.name
+        now = self._service.clock()
+        return AuditEvent(at=now, kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail)
+
+    @staticmethod
+    def _scope(incoming: Incoming, frame: frames.ToolCall) -> Scope:
+        agent = incoming.agent.name
+        session = incoming.headers.get("mcp-session-id", agent)
+        return Scope(agent=agent, session=session, server=incoming.server, tool=frame.name)
+
+
+def _frozen(incoming: Incoming, frame: frames.ToolCall) -> ToolCall:
+    agent = incoming.agent
+    return ToolCall(
+        agent=agent.name,
+        owner=agent.owner,
+        session=incoming.headers.get("mcp-session-id", agent.name),
+        server=incoming.server,
+        tool=frame.name,
+        arguments=frame.arguments,
+    )
+
+
+def _in_words(tool: Tool) -> Classification:
+    found = tool.classification
+    return Classification(category=found.category, risk=found.risk, severity=found.severity, evidence=found.evidence)
+
+
+def _told(frame: frames.ToolCall, result: Mapping[str, Any]) -> Reply:
+    return frame_reply(frames.result(frame.id, result))

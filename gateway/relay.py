@@ -63,6 +63,14 @@ async def _events_without(chunks: AsyncIterator[bytes], hidden: Callable[[str], 
         yield event.raw if filtered == event.data else event.carrying(filtered)
 
 
+async def last_frame(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Return the last frame of a stream alone, for a client that takes JSON only."""
+    data = b""
+    async for event in sse.events(chunks):
+        data = event.data or data
+    yield data
+
+
 def _without(frame: bytes, hidden: Callable[[str], bool]) -> bytes:
     """Take hidden tools out of one frame. A frame that cannot be read is not passed on."""
     if not frame.strip():

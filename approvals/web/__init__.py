@@ -26,7 +26,7 @@ def build(service: ApprovalService, options: WebOptions) -> web.Application:
     guard = Guard(options)
     login = Login(service, options)
     events = Events(service.store)
-    app = web.Application(middlewares=[guard.middleware], client_max_size=MAX_BODY)
+    app = web.Application(middlewares=[guard.middleware, login.middleware], client_max_size=MAX_BODY)
     app[LOGIN] = login
     app.router.add_routes(login.routes())
     app.router.add_routes(Pages(service, login, options).routes())
@@ -38,7 +38,6 @@ def build(service: ApprovalService, options: WebOptions) -> web.Application:
     if options.metrics:
         app.router.add_get("/metrics", _measured(options.metrics))
     app.on_response_prepare.append(guard.headers)
-    app.on_response_prepare.append(login.prepared)
     app.on_shutdown.append(events.close)
     return app
 

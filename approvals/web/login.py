@@ -18,7 +18,7 @@ from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
 from approvals.web.answers import Refused, page, see
 from approvals.web.bodies import form
-from approvals.web.options import WebOptions
+from approvals.web.options import Handler, WebOptions
 
 #: Seconds until a session ends, whatever its owner does, and when nobody uses it.
 ABSOLUTE = 24 * 3600.0
@@ -110,10 +110,13 @@ class Login:
             raise Refused(401)
         return approver
 
-    async def prepared(self, request: web.Request, response: web.StreamResponse) -> None:
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give a person whom the proxy names the cookie that their forms are bound to."""
-        if fresh := request.get(_FRESH):
+        response = await handler(request)
+        if (fresh := request.get(_FRESH)) and not response.prepared:
             self._set_cookie(response, fresh)
+        return response
 
     def _proxied(self, request: web.Request) -> Visitor | None:
         names = request.headers.getall(self._options.proxy_header, [])

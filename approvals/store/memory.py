@@ -1,0 +1,130 @@
+"""A store in memory, for tests and the demo: the same promises, but for surviving the process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from itertools import islice
+
+from approvals import audit
+from approvals.errors import Conflict
+from approvals.lifecycle import SETTLED, TIMED
+from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, State
+from approvals.store.changes import Changes
+
+
+def is_open(call: HeldCall) -> bool:
+    """Say whether a call stands in the way of another of its key."""
+    return call.state not in SETTLED or call.state is State.IN_DOUBT
+
+
+class MemoryStore:
+    """Everything in dictionaries; each method is one step of the event loop, and so atomic."""
+
+    def __init__(self, *, chain_key: bytes = b"") -> None:
+        self._calls: dict[CallId, HeldCall] = {}
+        self._events: list[AuditEvent] = []
+        self._notices: dict[tuple[CallId, str], Notice] = {}
+        self._hits: list[tuple[str, float, float]] = []
+        self._logins: dict[str, LoginSession] = {}
+        self._changes = Changes()
+        self._chain_key = chain_key
+
+    async def add(self, call: HeldCall, *events: AuditEvent) -> None:
+        if call.id in self._calls or any(is_open(other) and other.key == call.key for other in self._calls.values()):
+            raise Conflict
+        self._put(call, events)
+
+    async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
+        if self._calls.get(old.id) != old:
+            raise Conflict
+        self._put(new, events)
+
+    def _put(self, call: HeldCall, events: Sequence[AuditEvent]) -> None:
+        self._calls[call.id] = call
+        self.post(*events)
+        self._changes.announce([call.id])
+
+    async def get(self, call_id: CallId) -> HeldCall | None:
+        return self._calls.get(call_id)
+
+    async def find(self, key: str) -> HeldCall | None:
+        return max((call for call in self._calls.values() if call.key == key), key=lambda call: call.id, default=None)
+
+    async def select(
+        self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
+        server: str = "", text: str = "",
+    ) -> Sequence[HeldCall]:  # fmt: skip
+        found = (
+            call
+            for call in sorted(self._calls.values(), key=lambda call: call.id, reverse=True)
+            if (not states or call.state in states)
+            and (before is None or call.id < before)
+            and tool in ("", call.call.tool)
+            and agent in ("", call.call.agent)
+            and server in ("", call.call.server)
+            and any(text in field for field in (call.call.tool, call.call.agent, call.id))
+        )
+        return list(islice(found, limit))
+
+    async def due(self, now: float) -> Sequence[HeldCall]:
+        return [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
+
+    async def append(self, *events: AuditEvent) -> None:
+        self.post(*events)
+
+    def post(self, *events: AuditEvent) -> None:
+        for event in events:
+            self._events.append(audit.link(event, self._events[-1] if self._events else None, self._chain_key))
+
+    async def events(
+        self, *, after: int = 0, limit: int = 1000, since: float = 0.0, tool: str = "", agent: str = "", call: str = "",
+    ) -> Sequence[AuditEvent]:  # fmt: skip
+        found = (
+            event
+            for event in self._events[after:]
+            if event.at >= since and tool in ("", event.tool) and agent in ("", event.agent) and call in ("", event.call)
+        )
+        return list(islice(found, limit))
+
+    async def checkpoint(self) -> AuditEvent | None:
+        return self._events[-1] if self._events else None
+
+    async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
+        pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
+        return [(call, notice) for call, notice in pairs if _is_stale(call, notice, now)]
+
+    async def shown(self, notice: Notice) -> None:
+        self._notices[notice.call, notice.channel] = notice
+
+    async def notice_at(self, channel: str, ref: str) -> Notice | None:
+        return next((n for n in self._notices.values() if n.channel == channel and n.ref == ref), None)
+
+    def hit(self, key: str, at: float, until: float) -> None:
+        self._hits.append((key, at, until))
+
+    async def hits(self, now: float) -> Sequence[tuple[str, float]]:
+        self._hits = [hit for hit in self._hits if hit[2] > now]
+        return [(key, at) for key, at, _ in sorted(self._hits, key=lambda hit: hit[1])]
+
+    async def login(self, session: LoginSession) -> None:
+        self._logins[session.id_sha256] = session
+
+    async def logged_in(self, id_sha256: str) -> LoginSession | None:
+        return self._logins.get(id_sha256)
+
+    async def logout(self, id_sha256: str) -> None:
+        self._logins.pop(id_sha256, None)
+
+    def changes(self) -> AsyncIterator[CallId]:
+        return self._changes.listen()
+
+    async def check(self) -> None:
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        self._changes.close()
+
+
+def _is_stale(call: HeldCall, notice: Notice | None, now: float) -> bool:
+    if notice is None:
+        return call.state not in SETTLED or call.state is State.IN_DOUBT
+    return notice.shown_version < call.version and notice.retry_at <= now

@@ -1,0 +1,70 @@
+"""Conditions on a call: CEL for `when`, JSON Schema 2020-12 for `arguments`, both compiled once (PURE)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cel
+import jsonschema_rs
+
+#: What a `when` may speak of.
+VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
+
+
+class BadCondition(Exception):  # noqa: N818  (named after what is wrong)
+    """A condition of the config that cannot be used; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A condition that could not be evaluated for this call, and why."""
+
+    why: str
+
+
+class When:
+    """A compiled CEL expression."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        try:
+            self._program = cel.compile(source)
+        except ValueError as error:
+            raise BadCondition(f"this is not CEL: {_cel_error(error)}") from error
+        if unknown := sorted(set(self._program.variables()) - VARIABLES):
+            raise BadCondition(f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}")
+
+    def __call__(self, facts: Mapping[str, Any]) -> bool | Unclear:
+        """Say whether the condition holds, or why that cannot be said."""
+        try:
+            value = self._program.execute(facts)
+        except KeyError as error:
+            return Unclear(f"there is no {error.args[0]}")
+        except Exception as error:  # noqa: BLE001  (whatever the engine raises, the call must still be judged)
+            return Unclear(str(error).partition(":")[0].partition(".")[0])
+        return value if isinstance(value, bool) else Unclear("it is not true or false")
+
+
+def _cel_error(error: ValueError) -> str:
+    lines = [line for line in str(error).splitlines() if "ERROR" in line]
+    return (lines[0].partition("ERROR: <input>:")[2] or lines[0]) if lines else str(error).splitlines()[0]
+
+
+class Schema:
+    """A compiled JSON Schema. Nothing is fetched, and patterns are matched in linear time."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        try:
+            self._validator = jsonschema_rs.Draft202012Validator(
+                dict(schema), offline=True, pattern_options=jsonschema_rs.RegexOptions(),
+            )  # fmt: skip
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            raise BadCondition(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
+
+    def __call__(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the arguments, with its path, or None."""
+        error = next(iter(self._validator.iter_errors(arguments)), None)
+        if error is None:
+            return None
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+        return f"arguments{path}: {error.message}"

@@ -1,0 +1,261 @@
+"""From YAML to values, with every problem told at once: path, line, one plain sentence (PURE but for `load`)."""
+
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path as File
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from gateway.options import Config, Duration, seconds
+from gateway.policy import BadPolicy, compile_policy
+from gateway.yaml import ConfigProblems, Document, Path, Problem, did_you_mean, read
+
+__all__ = ["Config", "ConfigProblems", "Problem", "address", "load", "parse", "schema"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the config, for editors and for the check."""
+    made = msgspec.json.schema(Config)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Holdpoint config", **made}
+
+
+@cache
+def _validator() -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema(), offline=True)
+
+
+def load(path: File, environ: Mapping[str, str]) -> Config:
+    """Read the config file; raises `ConfigProblems`."""
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _one(f"{path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise _one(f"{path} is not UTF-8 text.") from error
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        who = "everybody" if mode & stat.S_IWOTH else "its group"
+        raise _one(f"{path} can be written by {who}, so an agent could change its own rules; run: chmod go-w {path}", line=1)
+    return parse(text, environ, lambda name: File(name).read_text(encoding="utf-8"))
+
+
+def _one(message: str, line: int | None = None) -> ConfigProblems:
+    return ConfigProblems((Problem(path="", line=line, message=message),))
+
+
+def parse(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Config:
+    """Turn YAML into a config; raises `ConfigProblems` with all that is wrong."""
+    document = read(text, environ, read_file)
+    if problems := tuple(_shape_problems(document)):
+        raise ConfigProblems(problems)
+    config = msgspec.convert(document.value, Config)
+    if problems := tuple(document.problem(path, message) for path, message in _meaning_problems(config)):
+        raise ConfigProblems(problems)
+    return config
+
+
+# Its shape.
+
+
+def _shape_problems(document: Document) -> Iterator[Problem]:
+    for error in _validator().iter_errors(document.value):
+        for path, message in _said(error, document):
+            yield document.problem(path, message)
+
+
+def _said(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[tuple[Path, str]]:
+    """Say one error of the schema in words of ours, and those inside the alternative that was meant."""
+    path = tuple(error.instance_path)
+    kind = error.kind
+    match kind:
+        case jsonschema_rs.ValidationErrorKind.AdditionalProperties():
+            known = _known(error)
+            for name in kind.unexpected:
+                yield (*path, name), f"there is no key {name!r} here{did_you_mean(name, known)}."
+        case jsonschema_rs.ValidationErrorKind.Required():
+            yield path, f"the key {kind.property!r} is missing."
+        case jsonschema_rs.ValidationErrorKind.Enum():
+            options = [str(option) for option in kind.options]
+            yield path, f"{error.instance!r} is not one of {', '.join(options)}{did_you_mean(error.instance, options)}."
+        case jsonschema_rs.ValidationErrorKind.AnyOf():
+            yield from _alternatives(error, document)
+        case jsonschema_rs.ValidationErrorKind.Type():
+            yield path, f"this must be {_kinds(kind.types)}."
+        case _:
+            yield path, f"{error.message}."
+
+
+def _known(error: jsonschema_rs.ValidationError) -> list[str]:
+    node: Any = schema()
+    for part in error.schema_path[:-1]:
+        node = node[part]
+    return list(node.get("properties", {}))
+
+
+def _alternatives(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[tuple[Path, str]]:
+    path = list(error.instance_path)
+    branches = [list(branch) for branch in error.kind.context]
+    meant = [branch for branch in branches if not any(_wrong_type(inner, path) for inner in branch)]
+    if meant:
+        for inner in meant[0]:
+            yield from _said(inner, document)
+        return
+    types = [kind for branch in branches for inner in branch if _wrong_type(inner, path) for kind in inner.kind.types]
+    yield tuple(path), f"this must be {_kinds([kind for kind in types if kind != 'null'])}."
+
+
+def _wrong_type(error: jsonschema_rs.ValidationError, path: list[Any]) -> bool:
+    return isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Type) and list(error.instance_path) == path
+
+
+_KINDS = {"object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+
+
+def _kinds(types: Sequence[str]) -> str:
+    return " or ".join(dict.fromkeys(_KINDS.get(kind, kind) for kind in types))
+
+
+# Its meaning.
+
+Said = tuple[Path, str]
+
+
+def _meaning_problems(config: Config) -> Iterator[Said]:
+    yield from _server_problems(config)
+    yield from _people_problems(config)
+    yield from _place_problems(config)
+    yield from _slack_problems(config)
+    durations = list(_duration_problems(config))
+    yield from durations or _policy_problems(config)
+
+
+def _policy_problems(config: Config) -> Iterator[Said]:
+    try:
+        compile_policy(config)
+    except BadPolicy as error:
+        yield from error.problems
+
+
+def _server_problems(config: Config) -> Iterator[Said]:
+    if not config.servers:
+        yield ("servers",), "name at least one server."
+    for name, server in config.servers.items():
+        path: Path = ("servers", name)
+        if not SERVER_NAME.fullmatch(name):
+            yield path, "a server's name is letters, digits, _, . and -, at most 64 of them."
+        if (server.command is None) == (server.url is None):
+            yield path, "give either a command (a list) or a url."
+        if server.command is not None and (not server.command or not server.command[0]):
+            yield (*path, "command"), "the list needs at least the program to start."
+        if server.url is not None and not re.match(r"https?://[^/\s]+", server.url):
+            yield (*path, "url"), "this must be an http:// or https:// address."
+
+
+def _people_problems(config: Config) -> Iterator[Said]:
+    yield from _repeated("agents", "name", [agent.name for agent in config.agents])
+    for field in ("name", "slack", "email", "token_sha256"):
+        yield from _repeated("approvers", field, [getattr(approver, field) for approver in config.approvers])
+    yield from _token_problems(config)
+    for number, agent in enumerate(config.agents):
+        for server in agent.servers or []:
+            if server not in config.servers:
+                yield ("agents", number, "servers"), f"there is no server {server!r}{did_you_mean(server, list(config.servers))}."
+    names = [approver.name for approver in config.approvers]
+    for group, members in config.groups.items():
+        if group in names:
+            yield ("groups", group), "an approver has this name too; give the group another one."
+        for member in members:
+            if member not in names:
+                yield ("groups", group), f"there is no approver {member!r}{did_you_mean(member, names)}."
+
+
+def _repeated(section: str, field: str, values: Sequence[str | None]) -> Iterator[Said]:
+    seen: set[str] = set()
+    for number, value in enumerate(values):
+        if value is not None and value.casefold() in seen:
+            yield (section, number, field), f"another of the {section} has this {field} already."
+        seen.add((value or "").casefold())
+
+
+def _token_problems(config: Config) -> Iterator[Said]:
+    hashes = [("agents", n, agent.token_sha256) for n, agent in enumerate(config.agents)]
+    hashes += [("approvers", n, one.token_sha256) for n, one in enumerate(config.approvers) if one.token_sha256 is not None]
+    agents_hashes: set[str | None] = {agent.token_sha256 for agent in config.agents}
+    for section, number, value in hashes:
+        path: Path = (section, number, "token_sha256")
+        if not value or not _SHA256.fullmatch(value) or value == _EMPTY_SHA256:
+            yield path, f"this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token {section[:-1]} NAME"
+        elif section == "approvers" and value in agents_hashes:
+            yield path, "an agent has the same token, and agents may never decide; make the approver another one."
+    if len(agents_hashes) != len(config.agents):
+        yield ("agents",), "two agents have the same token; each needs its own."
+
+
+def _duration_problems(config: Config) -> Iterator[Said]:
+    approvals = config.approvals
+    given: list[tuple[Path, Duration]] = [
+        (("approvals", "expire_after"), approvals.expire_after),
+        (("approvals", "approved_for"), approvals.approved_for),
+    ]
+    if approvals.hold_for != "auto":
+        given.append((("approvals", "hold_for"), approvals.hold_for))
+    for path, value in given:
+        try:
+            seconds(value)
+        except ValueError as error:
+            yield path, str(error)
+
+
+def address(listen: str) -> tuple[str, int] | None:
+    """Return host and port of `host:port`, or None for a Unix socket; raises `ValueError`."""
+    if listen.startswith("unix:"):
+        return None
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(listen)
+    return host.strip("[]"), int(port)
+
+
+def _place_problems(config: Config) -> Iterator[Said]:
+    places: dict[Path, tuple[str, int] | None] = {}
+    for path, listen in ((("listen",), config.listen), (("inbox", "listen"), config.inbox.listen)):
+        try:
+            places[path] = address(listen)
+        except ValueError:
+            yield path, f"{listen!r} is not host:port or unix:/path."
+    if config.listen == config.inbox.listen and not config.listen.endswith(":0"):
+        yield ("inbox", "listen"), "the inbox needs a listener of its own: agents must not reach it."
+    here = places.get(("listen",))
+    if not config.agents and here is not None and not _is_loopback(here[0]):
+        yield ("listen",), "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1."
+    if not re.match(r"sqlite:///.|memory:$", config.store):
+        yield ("store",), "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version."
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _slack_problems(config: Config) -> Iterator[Said]:
+    slack = config.slack
+    if slack is None:
+        return
+    for field in ("bot_token", "channel"):
+        if not getattr(slack, field):
+            yield ("slack", field), "this must not be empty."
+    if bool(slack.app_token) == bool(slack.signing_secret):
+        yield ("slack",), "give either app_token (Socket Mode) or signing_secret (the HTTP endpoint)."
+    if not any(approver.slack for approver in config.approvers):
+        yield ("slack",), "no approver has a slack id, so nobody could approve there; add slack: U... to an approver."

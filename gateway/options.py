@@ -1,0 +1,184 @@
+"""The config's shape: what may be written where, as types. The JSON Schema that editors and the check use is made
+from these, and so are the values that the rest of the program reads (PURE).
+"""
+
+import re
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+Duration = int | float | str
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+
+
+def seconds(duration: Duration) -> float:
+    """Return a duration (`60`, `60s`, `15m`, `1h`, `1d`) in seconds; raises `ValueError` that says what to write."""
+    match = _DURATION.fullmatch(str(duration))
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{duration!r} is not a duration; write seconds, or 60s, 15m, 1h, 1d.")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+CategoryName = Literal["Read", "Write", "Execute", "Destructive", "Financial", "Other"]
+RiskName = Literal["Low", "Medium", "High", "Critical"]
+SeverityName = Literal["low", "medium", "high", "critical"]
+ActionName = Literal["allow", "deny", "require_approval"]
+
+
+class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A mapping of the config. Its values may be secrets, so they are never printed."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class ToolOptions(Options, kw_only=True, frozen=True):
+    """The operator's word about one tool of a server."""
+
+    category: CategoryName | None = None
+    risk: RiskName | None = None
+    severity: SeverityName | None = None
+
+
+class ServerOptions(Options, kw_only=True, frozen=True):
+    """One MCP server: a command to start, or a URL to reach."""
+
+    command: list[str] | None = None
+    env: dict[str, str] = {}
+    cwd: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = {}
+    tools: dict[str, ToolOptions] = {}
+
+
+class AgentOptions(Options, kw_only=True, frozen=True):
+    """One agent, known by its token."""
+
+    name: str
+    owner: str | None = None
+    token_sha256: str
+    servers: list[str] | None = None
+
+
+class ApproverOptions(Options, kw_only=True, frozen=True):
+    """One person who may review."""
+
+    name: str
+    email: str | None = None
+    slack: str | None = None
+    token_sha256: str | None = None
+
+
+class RateLimitOptions(Options, kw_only=True, frozen=True):
+    """At most `max` calls per `window`."""
+
+    max: int
+    window: Duration
+    per: Literal["session", "agent", "everyone"] = "session"
+    on_exceed: Literal["deny", "require_approval"] = "deny"
+
+
+class RuleOptions(Options, kw_only=True, frozen=True):
+    """What to do with a call."""
+
+    action: ActionName | None = None
+    when: str | None = None
+    rate_limit: RateLimitOptions | None = None
+    arguments: dict[str, Any] | None = None
+    approvals: int | None = None
+    approvers: list[str] | None = None
+    reason: str = ""
+    expire_after: Duration | None = None
+    approved_for: Duration | None = None
+
+
+class RowOptions(RuleOptions, kw_only=True, frozen=True):
+    """A row of the matrix: a rule for every tool of these classes."""
+
+    category: list[CategoryName] | None = None
+    risk: list[RiskName] | None = None
+    severity: list[SeverityName] | None = None
+
+
+class PolicyOptions(Options, kw_only=True, frozen=True):
+    """How calls are judged. `default` is what applies where nothing else does."""
+
+    default: ActionName
+    matrix: list[RowOptions] = []
+    tools: dict[str, RuleOptions | list[RuleOptions]] = {}
+    hide: list[str] = []
+
+
+class ApprovalOptions(Options, kw_only=True, frozen=True):
+    """How long people have, and what becomes of a call that nobody waits for."""
+
+    expire_after: Duration = "15m"
+    approved_for: Duration = "10m"
+    hold_for: Duration = "auto"
+    on_disconnect: Literal["keep", "cancel"] = "keep"
+    requester_may_approve: bool = False
+
+
+class ProxyHeaderOptions(Options, kw_only=True, frozen=True):
+    """A header with the approver's e-mail address, believed from these peers only."""
+
+    name: str
+    from_: list[str] = field(name="from")
+
+
+class LoginOptions(Options, kw_only=True, frozen=True):
+    """How people log in to the inbox."""
+
+    token: bool = True
+    proxy_header: ProxyHeaderOptions | None = None
+
+
+class InboxOptions(Options, kw_only=True, frozen=True):
+    """The web inbox and its API."""
+
+    listen: str = "127.0.0.1:8809"
+    url: str | None = None
+    login: LoginOptions = LoginOptions()
+
+
+class SlackOptions(Options, kw_only=True, frozen=True):
+    """The Slack app: Socket Mode with an app token, or signed HTTP with a signing secret."""
+
+    bot_token: str
+    channel: str
+    app_token: str | None = None
+    signing_secret: str | None = None
+    api_url: str | None = None
+
+
+class WebhookOptions(Options, kw_only=True, frozen=True):
+    """Where each change of a held call is posted, signed."""
+
+    url: str
+    secret: str
+
+
+class AuditOptions(Options, kw_only=True, frozen=True):
+    """Whether the events of allowed calls are written behind, waited for, or left out."""
+
+    allowed: Literal["post", "wait", "off"] = "post"
+
+
+class Config(Options, kw_only=True, frozen=True):
+    """The whole config."""
+
+    listen: str = "127.0.0.1:8808"
+    store: str = "sqlite:///holdpoint.db"
+    servers: dict[str, ServerOptions]
+    agents: list[AgentOptions] = []
+    approvers: list[ApproverOptions] = []
+    groups: dict[str, list[str]] = {}
+    policy: PolicyOptions
+    approvals: ApprovalOptions = ApprovalOptions()
+    inbox: InboxOptions = InboxOptions()
+    slack: SlackOptions | None = None
+    webhooks: list[WebhookOptions] = []
+    audit: AuditOptions = AuditOptions()
+
+

@@ -1,0 +1,348 @@
+"""How a call is judged (PURE).
+
+Hidden tools are denied. Named rules that match are all heard and the most restrictive wins, so their order never
+matters; if there are none, the first row of the matrix that fits the tool's classification; else the default. A
+condition that cannot be evaluated counts as true where it restricts and as false where it would allow.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import msgspec
+
+from approvals.digest import sha256
+from approvals.model import Terms
+from gateway.conditions import BadCondition, Schema, Unclear, When
+from gateway.frames import TOOL_NAME
+from gateway.limits import Limit, Per
+from gateway.options import Config, Duration, RowOptions, RuleOptions, seconds
+from gateway.risk import Classification
+from gateway.yaml import Path, did_you_mean, spelt
+
+#: How many (server, tool) pairs are remembered with the rules that name them.
+MAX_CANDIDATES = 10_000
+
+
+class Action(StrEnum):
+    """What a rule asks."""
+
+    ALLOW = "allow"
+    REQUIRE_APPROVAL = "require_approval"
+    DENY = "deny"
+
+
+Source = TypeVar("Source")
+Compiled = TypeVar("Compiled")
+
+#: From the laxest to the strictest.
+STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of a call when it is judged."""
+
+    server: str
+    tool: str
+    agent: str
+    owner: str | None = None
+    arguments: Mapping[str, Any]
+    classification: Classification
+
+    def variables(self) -> Mapping[str, Any]:
+        """Return what a `when` may speak of."""
+        found = self.classification
+        risk = {"category": str(found.category), "class": str(found.risk), "severity": str(found.severity)}
+        return {"args": self.arguments, "tool": self.tool, "server": self.server, "agent": self.agent, "risk": risk}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """One rule that was heard: where it stands, what it asks, and what there is to say about it."""
+
+    rule: str
+    action: Action | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the policy says of one call."""
+
+    action: Action
+    #: Where the rule that decided stands: `tools.put_user_policy`, `matrix[1]`, `default`.
+    rule: str
+    #: What its author wants the agent and the approvers to read.
+    reason: str
+    #: Who may approve, should it come to that.
+    terms: Terms
+    #: What is to be counted before the call goes on.
+    limits: tuple[Limit, ...] = ()
+    #: Every rule that was heard, for `holdpoint explain`.
+    trace: tuple[Match, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One compiled rule."""
+
+    name: str
+    action: Action | None = None
+    when: When | None = None
+    schema: Schema | None = None
+    limit: Limit | None = None
+    reason: str = ""
+    approvals: int | None = None
+    approvers: frozenset[str] | None = None
+    expire_after: float | None = None
+    approved_for: float | None = None
+
+    def heard(self, facts: Facts) -> Match | None:
+        """Say whether this rule speaks of the call."""
+        if self.when is None:
+            return Match(rule=self.name, action=self.action)
+        answer = self.when(facts.variables())
+        if isinstance(answer, Unclear):
+            counts = self.action is not Action.ALLOW
+            note = f"its condition could not be evaluated ({answer.why}) and counts as {str(counts).lower()}"
+            return Match(rule=self.name, action=self.action, note=note) if counts else None
+        return Match(rule=self.name, action=self.action, note=f"when {self.when.source}") if answer else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row of the matrix: a rule, and the classes of tools it is for (None: any)."""
+
+    rule: Rule
+    category: frozenset[str] | None
+    risk: frozenset[str] | None
+    severity: frozenset[str] | None
+
+    def fits(self, found: Classification) -> bool:
+        """Say whether this row is for tools classified like this."""
+        asked = ((self.category, found.category), (self.risk, found.risk), (self.severity, found.severity))
+        return all(wanted is None or value in wanted for wanted, value in asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Rules for the tools that a pattern names: `tool`, `server/tool`, with `*` and `?`."""
+
+    pattern: str
+    rules: tuple[Rule, ...]
+
+    def names(self, server: str, tool: str) -> bool:
+        """Say whether the pattern names this tool; exact code points, no folding."""
+        return _names(self.pattern, server, tool)
+
+
+def _names(pattern: str, server: str, tool: str) -> bool:
+    return fnmatchcase(f"{server}/{tool}" if "/" in pattern else tool, pattern)
+
+
+class Policy:
+    """A compiled policy."""
+
+    def __init__(
+        self, *, revision: str, default: Action, matrix: tuple[Row, ...], named: tuple[Named, ...], hide: tuple[str, ...],
+        terms: Terms,
+    ) -> None:  # fmt: skip
+        self.revision = revision
+        self._default = Rule(name="default", action=default)
+        self._matrix = matrix
+        self._named = named
+        self._hide = hide
+        self._terms = terms
+        self._candidates: dict[tuple[str, str], tuple[Rule, ...]] = {}
+
+    def hidden(self, server: str, tool: str) -> bool:
+        """Say whether agents must not know of this tool."""
+        return any(_names(pattern, server, tool) for pattern in self._hide)
+
+    def evaluate(self, facts: Facts) -> Verdict:
+        """Judge one call."""
+        if not TOOL_NAME.fullmatch(facts.tool):
+            return self._denied("name", "This is not a name that a tool may have")
+        if self.hidden(facts.server, facts.tool):
+            return self._denied("hide", f"There is no tool {facts.tool}")
+        heard = [(rule, match) for rule in self._rules_for(facts) if (match := rule.heard(facts)) is not None]
+        if not any(rule.action for rule, _ in heard):
+            general = self._general(facts.classification)
+            heard.append((general, Match(rule=general.name, action=general.action)))
+        return self._verdict(facts, heard)
+
+    def _rules_for(self, facts: Facts) -> tuple[Rule, ...]:
+        """Return the rules that name this tool; only the name counts, so the arguments never enter the cache."""
+        key = (facts.server, facts.tool)
+        if (found := self._candidates.get(key)) is None:
+            found = tuple(rule for named in self._named if named.names(*key) for rule in named.rules)
+            if len(self._candidates) < MAX_CANDIDATES:
+                self._candidates[key] = found
+        return found
+
+    def _general(self, found: Classification) -> Rule:
+        return next((row.rule for row in self._matrix if row.fits(found)), self._default)
+
+    def _verdict(self, facts: Facts, heard: Sequence[tuple[Rule, Match]]) -> Verdict:
+        rules = [rule for rule, _ in heard]
+        trace = tuple(match for _, match in heard)
+        if (wrong := _first_violation(rules, facts.arguments)) is not None:
+            rule, why = wrong
+            return Verdict(action=Action.DENY, rule=rule.name, reason=why, terms=self._terms, trace=trace)
+        deciding = max(rules, key=lambda rule: (STRICTNESS.get(rule.action, -1) if rule.action else -1, bool(rule.reason), rule.name))
+        assert deciding.action is not None  # noqa: S101  (the matrix and the default always say one)
+        return Verdict(
+            action=deciding.action,
+            rule=deciding.name,
+            reason=deciding.reason or _plain_reason(deciding),
+            terms=self._strictest(rules),
+            limits=tuple(rule.limit for rule in rules if rule.limit is not None),
+            trace=trace,
+        )
+
+    def _strictest(self, rules: Iterable[Rule]) -> Terms:
+        """Combine terms: the most approvals, the shortest life, only those approvers whom every rule names."""
+        named = [rule for rule in rules]
+        return Terms(
+            approvers=self._terms.approvers.intersection(*(r.approvers for r in named if r.approvers is not None)),
+            needed=max((r.approvals for r in named if r.approvals is not None), default=self._terms.needed),
+            expire_after=min((r.expire_after for r in named if r.expire_after is not None), default=self._terms.expire_after),
+            approved_for=min((r.approved_for for r in named if r.approved_for is not None), default=self._terms.approved_for),
+            requester_may_approve=self._terms.requester_may_approve,
+        )
+
+    def _denied(self, rule: str, reason: str) -> Verdict:
+        trace = (Match(rule=rule, action=Action.DENY),)
+        return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
+
+
+def _first_violation(rules: Iterable[Rule], arguments: Mapping[str, Any]) -> tuple[Rule, str] | None:
+    found = ((rule, rule.schema(arguments)) for rule in rules if rule.schema is not None)
+    return next(((rule, why) for rule, why in found if why is not None), None)
+
+
+def _plain_reason(rule: Rule) -> str:
+    return f"the rule {rule.name} does not allow this call" if rule.action is Action.DENY else ""
+
+
+# From the config.
+
+
+class BadPolicy(Exception):  # noqa: N818  (named after what is wrong)
+    """Every problem of a policy: where it stands, and what to mend."""
+
+    def __init__(self, problems: tuple[tuple[Path, str], ...]) -> None:
+        super().__init__("; ".join(message for _, message in problems))
+        self.problems = problems
+
+
+def compile_policy(config: Config) -> Policy:
+    """Compile the policy of a config; raises `BadPolicy` with every condition and name that is wrong."""
+    compiler = _Compiler(config)
+    policy = config.policy
+    named = tuple(
+        Named(pattern=pattern, rules=tuple(compiler.rules(("policy", "tools", pattern), rules)))
+        for pattern, rules in policy.tools.items()
+    )
+    matrix = tuple(compiler.row(number, row) for number, row in enumerate(policy.matrix))
+    if compiler.problems:
+        raise BadPolicy(tuple(compiler.problems))
+    judged_by = {"policy": policy, "groups": config.groups, "approvers": sorted(compiler.approvers)}
+    return Policy(
+        revision=sha256(msgspec.json.encode(judged_by, order="deterministic"))[:16],
+        default=Action(policy.default),
+        matrix=matrix,
+        named=named,
+        hide=tuple(policy.hide),
+        terms=compiler.terms,
+    )
+
+
+class _Compiler:
+    def __init__(self, config: Config) -> None:
+        self.problems: list[tuple[Path, str]] = []
+        self.approvers = frozenset(approver.name for approver in config.approvers)
+        self._groups = config.groups
+        self.terms = Terms(
+            approvers=self.approvers,
+            expire_after=seconds(config.approvals.expire_after),
+            approved_for=seconds(config.approvals.approved_for),
+            requester_may_approve=config.approvals.requester_may_approve,
+        )
+
+    def rules(self, path: Path, options: RuleOptions | list[RuleOptions]) -> Iterator[Rule]:
+        if isinstance(options, RuleOptions):
+            yield self.rule(path, options)
+            return
+        for number, option in enumerate(options):
+            yield self.rule((*path, number), option)
+
+    def row(self, number: int, options: RowOptions) -> Row:
+        path: Path = ("policy", "matrix", number)
+        if options.action is None:
+            self._problem((*path, "action"), "a row of the matrix needs an action.")
+        return Row(
+            rule=self.rule(path, options),
+            category=_set(options.category),
+            risk=_set(options.risk),
+            severity=_set(options.severity),
+        )
+
+    def rule(self, path: Path, options: RuleOptions) -> Rule:
+        name = spelt(path).removeprefix("policy.")
+        if options.approvals is not None and options.approvals < 1:
+            self._problem((*path, "approvals"), "at least one approval is needed; to need none, say action: allow.")
+        return Rule(
+            name=name,
+            action=None if options.action is None else Action(options.action),
+            when=self._compiled((*path, "when"), When, options.when),
+            schema=self._compiled((*path, "arguments"), Schema, options.arguments),
+            limit=self._limit((*path, "rate_limit"), name, options),
+            reason=options.reason,
+            approvals=options.approvals,
+            approvers=self._approvers((*path, "approvers"), options.approvers),
+            expire_after=self._seconds((*path, "expire_after"), options.expire_after),
+            approved_for=self._seconds((*path, "approved_for"), options.approved_for),
+        )
+
+    def _limit(self, path: Path, name: str, options: RuleOptions) -> Limit | None:
+        asked = options.rate_limit
+        if asked is None:
+            return None
+        if asked.max < 0:
+            self._problem((*path, "max"), "this must not be negative.")
+        window = self._seconds((*path, "window"), asked.window) or 1.0
+        return Limit(name=name, max=asked.max, window=window, per=Per(asked.per), ask=asked.on_exceed == "require_approval")
+
+    def _approvers(self, path: Path, names: list[str] | None) -> frozenset[str] | None:
+        if names is None:
+            return None
+        for name in names:
+            if name not in self.approvers and name not in self._groups:
+                close = did_you_mean(name, [*self.approvers, *self._groups])
+                self._problem(path, f"there is no approver and no group {name!r}{close}.")
+        return frozenset(member for name in names for member in self._groups.get(name, [name]))
+
+    def _seconds(self, path: Path, duration: Duration | None) -> float | None:
+        try:
+            return None if duration is None else seconds(duration)
+        except ValueError as error:
+            self._problem(path, str(error))
+            return None
+
+    def _compiled(self, path: Path, kind: Callable[[Source], Compiled], source: Source | None) -> Compiled | None:
+        try:
+            return None if source is None else kind(source)
+        except BadCondition as error:
+            self._problem(path, f"{error}.")
+            return None
+
+    def _problem(self, path: Path, message: str) -> None:
+        self.problems.append((path, message))
+
+
+def _set(names: Iterable[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)

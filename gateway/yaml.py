@@ -1,0 +1,147 @@
+"""YAML 1.2 with the line of every value, duplicate keys refused, and `${NAME}` filled in (PURE).
+
+In YAML 1.2 `no` is a word and `12:30` is not 750; a key given twice is an error rather than the last one winning.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+#: The longest config, in characters, and the deepest nesting.
+MAX_LENGTH = 1 << 20
+MAX_DEPTH = 40
+
+Path = tuple[str | int, ...]
+_REFERENCE = re.compile(r"\$\{(file:)?([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something in the config that must be mended: where, on which line (from 1), and what to do."""
+
+    path: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}: " if self.path else ""
+        return f"{place}{self.message}" + (f"  (line {self.line})" if self.line else "")
+
+
+class ConfigProblems(Exception):  # noqa: N818  (it is a list of problems, not an error of the program)
+    """Every problem of a config at once."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a YAML text holds: plain values, and the line of each by its path."""
+
+    value: Any
+    lines: Mapping[Path, int] = field(default_factory=dict)
+
+    def problem(self, path: Path, message: str) -> Problem:
+        """Return a problem of the value at *path*; its line is that of the nearest value around it."""
+        near = next((path[:size] for size in range(len(path), -1, -1) if path[:size] in self.lines), ())
+        return Problem(path=spelt(path), line=self.lines.get(near), message=message)
+
+
+def spelt(path: Path) -> str:
+    """Return a path as people write it: `policy.matrix[2].action`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def did_you_mean(given: object, known: Sequence[str]) -> str:
+    """Return ` (did you mean ...?)` when one of *known* is close to what was given, else ""."""
+    close = get_close_matches(str(given), known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def read(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Document:
+    """Read a YAML mapping; raises `ConfigProblems`."""
+    if len(text) > MAX_LENGTH:
+        raise _single(None, f"The config is longer than {MAX_LENGTH} characters.")
+    tree = _parsed(text)
+    if tree is None:
+        raise _single(1, "The config is empty; it needs at least servers and policy.default.")
+    if not isinstance(tree, CommentedMap):
+        raise _single(1, "The config must be a mapping of keys to values.")
+    lines: dict[Path, int] = {(): 1}
+    problems: list[Problem] = []
+
+    def fill(value: str, path: Path) -> str:
+        def referred(match: re.Match[str]) -> str:
+            try:
+                return read_file(match[2]).rstrip("\n") if match[1] else environ[match[2]]
+            except KeyError:
+                why = f"the environment variable {match[2]} is not set"
+            except OSError as error:
+                why = f"the file {match[2]} cannot be read ({error.strerror})"
+            problems.append(Document(None, lines).problem(path, f"{why}."))
+            return ""
+
+        return _REFERENCE.sub(referred, value)
+
+    def plain(node: Any, path: Path) -> Any:
+        if len(path) > MAX_DEPTH:
+            raise _single(lines.get(path[:-1]), "The config is nested too deep, or refers to itself.")
+        if isinstance(node, CommentedMap | CommentedSeq):
+            items = dict(_children(node, path, lines))
+            values = {key: plain(child, (*path, key)) for key, child in items.items()}
+            return list(values.values()) if isinstance(node, CommentedSeq) else {_key(k): v for k, v in values.items()}
+        return fill(str(node), path) if isinstance(node, str) else _scalar(node)
+
+    value = plain(tree, ())
+    if problems:
+        raise ConfigProblems(tuple(problems))
+    return Document(value, lines)
+
+
+def _parsed(text: str) -> Any:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.allow_duplicate_keys = False
+    try:
+        return yaml.load(text)
+    except DuplicateKeyError as error:
+        key = re.search(r'found duplicate key "(.*?)"', str(error))
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise _single(line, f"The key {key[1] if key else ''} is given twice; keep one of them.") from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise _single(line, f"This is not YAML: {error.problem or error.context}.") from error
+    except (YAMLError, ValueError) as error:
+        raise _single(None, f"This is not YAML: {str(error).splitlines()[0]}.") from error
+
+
+def _children(node: CommentedMap | CommentedSeq, path: Path, lines: dict[Path, int]) -> Iterator[tuple[Any, Any]]:
+    keys = list(node) if isinstance(node, CommentedMap) else range(len(node))
+    for key in keys:
+        where = node.lc.data.get(key) if node.lc.data else None
+        if where:
+            lines[*path, key] = where[0] + 1
+        yield key, node[key]
+
+
+def _scalar(node: Any) -> Any:
+    """Return a scalar without the formatting that the loader keeps with it."""
+    if node is None or isinstance(node, bool):
+        return node
+    return next((kind(node) for kind in (int, float) if isinstance(node, kind)), node)
+
+
+def _key(key: Any) -> str:
+    return str(key)
+
+
+def _single(line: int | None, message: str) -> ConfigProblems:
+    return ConfigProblems((Problem(path="", line=line, message=message),))
