@@ -25,7 +25,7 @@ def build(service: ApprovalService, options: WebOptions) -> web.Application:
     """Return the inbox as an application, ready to be served."""
     guard = Guard(options)
     login = Login(service, options)
-    events = Events(service.store)
+    events = Events(service.store, options)
     app = web.Application(middlewares=[guard.middleware, login.middleware], client_max_size=MAX_BODY)
     app[LOGIN] = login
     app.router.add_routes(login.routes())

@@ -6,11 +6,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from approvals.store import Store
-
-#: Seconds between two comments that keep a quiet connection open, and notice a closed one.
-PING = 15.0
-#: The most streams open at once.
-MAX_STREAMS = 256
+from approvals.web.options import WebOptions
 
 Allowed = Callable[[], Awaitable[bool]]
 
@@ -18,16 +14,16 @@ Allowed = Callable[[], Awaitable[bool]]
 class Events:
     """Every open stream of live updates."""
 
-    def __init__(self, store: Store, *, ping: float = PING) -> None:
+    def __init__(self, store: Store, options: WebOptions) -> None:
         self._store = store
-        self._ping = ping
+        self._options = options
         self._streams: set[asyncio.Event] = set()
         self._closing = False
 
     @property
     def full(self) -> bool:
         """Whether no more streams can be opened."""
-        return len(self._streams) >= MAX_STREAMS
+        return len(self._streams) >= self._options.max_streams
 
     async def serve(self, request: web.Request, allowed: Allowed) -> web.StreamResponse:
         """Stream until the browser leaves, *allowed* says no, or the inbox closes."""
@@ -57,7 +53,7 @@ class Events:
         await response.write(b"retry: 3000\nevent: inbox\ndata: 0\n\n")
         while not self._closing:
             try:
-                async with asyncio.timeout(self._ping):
+                async with asyncio.timeout(self._options.ping):
                     await changed.wait()
             except TimeoutError:
                 await response.write(b": still here\n\n")

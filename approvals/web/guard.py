@@ -51,7 +51,9 @@ class Guard:
         except ApprovalError as error:
             return refusal(request, STATUS.get(type(error), 400), str(error))
         except web.HTTPException as error:
-            return _plain(request, error) if error.status >= 400 else error
+            if error.status < 400:
+                raise
+            return _plain(request, error)
         except Exception:
             log.exception("A page of the inbox failed")
             return refusal(request, 500)

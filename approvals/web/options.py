@@ -43,6 +43,10 @@ class WebOptions:
     token_login: bool = True
     #: More host names to answer to, such as a service's name inside a cluster.
     hosts: frozenset[str] = frozenset()
+    #: Seconds between two comments that keep a quiet stream of events open and notice a closed one.
+    ping: float = 15.0
+    #: The most streams of events open at once.
+    max_streams: int = 256
     slack_actions: Handler | None = None
     #: Returns the body and the content type of the metrics.
     metrics: Callable[[], tuple[bytes, str]] | None = None

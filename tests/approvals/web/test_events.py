@@ -1,0 +1,103 @@
+"""W12: the stream says that something changed, to those who may know, for as long as they may."""
+
+import asyncio
+
+import pytest
+
+from approvals.identity import Directory
+from approvals.web.login import IDLE
+from tests.fakes.inbox import Inbox, sha256
+
+
+async def part(stream):
+    """Return the next part of a stream: the lines up to the empty one."""
+    return (await stream.content.readuntil(b"\n\n")).decode()
+
+
+@pytest.fixture
+async def quick():
+    """An inbox whose streams ping at once."""
+    async with asyncio.timeout(20), Inbox(ping=0.01) as running:
+        yield running
+
+
+async def test_a_stream_begins_with_an_event_and_tells_each_change_without_content(inbox):
+    client = await inbox.person()
+    async with client.get("/api/v1/events") as stream:
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        assert stream.headers["Cache-Control"] == "no-store"
+        assert await part(stream) == "retry: 3000\nevent: inbox\ndata: 0\n\n"
+        call = await inbox.hold()
+        assert await part(stream) == "event: inbox\ndata: 1\n\n"
+        await inbox.deny(call)
+        assert await part(stream) == "event: inbox\ndata: 2\n\n"
+
+
+async def test_a_program_follows_with_its_token(inbox):
+    client = await inbox.program()
+    async with client.get("/api/v1/events") as stream:
+        assert stream.status == 200
+        await part(stream)
+        await inbox.hold()
+        assert await part(stream) == "event: inbox\ndata: 1\n\n"
+
+
+async def test_a_quiet_stream_is_kept_open_by_comments(quick):
+    client = await quick.program()
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        assert await part(stream) == ": still here\n\n"
+        assert await part(stream) == ": still here\n\n"
+
+
+async def test_a_stream_ends_with_the_session(quick):
+    client = await quick.person()
+    secret = next(iter(client.cookie_jar)).value
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        await quick.store.logout(sha256(secret))
+        assert b"event" not in await stream.content.read()
+
+
+async def test_a_stream_ends_when_the_approver_is_removed(quick):
+    client = await quick.program("bob")
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        quick.service.directory = Directory([])
+        assert b"event" not in await stream.content.read()
+
+
+async def test_a_stream_does_not_keep_an_idle_session(quick):
+    client = await quick.person()
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        quick.now += IDLE
+        assert b"event" not in await stream.content.read()
+
+
+async def test_another_site_cannot_listen(inbox):
+    client = await inbox.person()
+    async with client.get("/api/v1/events", headers={"Origin": "https://evil.example"}) as stream:
+        assert stream.status == 403
+
+
+async def test_there_is_a_limit_to_open_streams_and_one_that_ends_makes_room():
+    async with asyncio.timeout(20), Inbox(ping=0.01, max_streams=1) as inbox:
+        client = await inbox.program()
+        async with client.get("/api/v1/events") as first:
+            await part(first)
+            async with client.get("/api/v1/events") as second:
+                assert second.status == 503
+            first.connection.transport.abort()
+        status = 503
+        while status == 503:
+            async with client.get("/api/v1/events") as third:
+                status = third.status
+
+
+async def test_streams_end_when_the_inbox_closes(inbox):
+    client = await inbox.program()
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        await inbox.app.shutdown()
+        assert await stream.content.read() == b""

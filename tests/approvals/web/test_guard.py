@@ -1,0 +1,177 @@
+"""W02, W03, W04, W09, W13, W14: the door before every route."""
+
+import pytest
+
+from tests.fakes.inbox import Inbox, token
+
+PATHS = ("/", "/login", "/history", "/calls/hp_1", "/api/v1/calls", "/healthz", "/static/inbox.css", "/no/such/page")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+async def answer(client, path, method="GET", **more):
+    async with client.request(method, path, allow_redirects=False, **more) as got:
+        return got.status, await got.text(), got.headers
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_answer_carries_the_protecting_headers(inbox, path):
+    _, _, headers = await answer(await inbox.stranger(), path)
+    assert {name: headers[name] for name in HEADERS} == HEADERS
+    assert headers["Server"] == "holdpoint"
+
+
+async def test_answers_over_tls_tell_browsers_to_stay_on_it():
+    async with Inbox(url="https://approvals.example.com") as inbox:
+        _, _, headers = await answer(await inbox.stranger(), "/healthz")
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8809", "0.0.0.0", "2130706433", "localhost.evil.example", "a@127.0.0.1", "127.0.0.1:x", ""],
+)
+async def test_a_rebound_host_name_is_refused_on_every_route(inbox, path, host):
+    status, body, _ = await answer(await inbox.person(), path, headers={"Host": host})
+    assert status == 421
+    assert host not in body or not host
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "[::1]:8809", "127.0.0.1"])
+async def test_the_loopback_names_are_served_whatever_the_port(inbox, host):
+    status, _, _ = await answer(await inbox.stranger(), "/healthz", headers={"Host": host})
+    assert status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("approvals.example.com", 200),
+        ("approvals.example.com:443", 200),
+        ("approvals.example.com:8443", 421),
+        ("inbox.cluster.local:8809", 200),
+        ("example.com", 421),
+    ],
+)
+async def test_only_the_configured_names_are_served(host, status):
+    options = {"url": "https://approvals.example.com", "hosts": frozenset({"inbox.cluster.local"})}
+    async with Inbox(**options) as inbox:
+        got, _, _ = await answer(await inbox.stranger(), "/healthz", headers={"Host": host})
+    assert got == status
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "origin",
+    ["null", "https://evil.example", "http://localhost.evil.example", "http://127.0.0.1:1", "http://0.0.0.0", "http://[::1]"],
+)
+async def test_a_foreign_origin_is_refused_on_every_route(inbox, path, origin):
+    status, _, _ = await answer(await inbox.person(), path, headers={"Origin": origin})
+    assert status == 403
+
+
+async def test_a_second_origin_does_not_hide_behind_a_good_one(inbox):
+    client = await inbox.stranger()
+    headers = [("Origin", inbox.here), ("Origin", "https://evil.example")]
+    async with client.get("/login", headers=headers) as got:
+        assert got.status in {400, 403}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
+async def test_a_form_from_another_site_is_refused(inbox, site):
+    client = await inbox.stranger()
+    status, _, _ = await answer(client, "/login", "POST", data={"token": token("alice")}, headers={"Sec-Fetch-Site": site})
+    assert status == 403
+
+
+async def test_a_form_without_any_word_on_where_it_comes_from_is_refused(inbox):
+    client = await inbox.stranger()
+    client.headers.pop("Sec-Fetch-Site")
+    data = {"token": token("alice")}
+    assert (await answer(client, "/login", "POST", data=data))[0] == 403
+    assert (await answer(client, "/login", "POST", data=data, headers={"Origin": inbox.here}))[0] == 303
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/..%2f__init__.py",
+        "/static/%2e%2e/__init__.py",
+        "/static/%252e%252e/__init__.py",
+        "/static/..%5c__init__.py",
+        "/static/inbox.css%00.svg",
+        "/static/",
+        "/static//etc/passwd",
+    ],
+)
+async def test_files_outside_the_static_folder_cannot_be_had(inbox, path):
+    from yarl import URL
+
+    client = await inbox.stranger()
+    async with client.get(URL(inbox.here + path, encoded=True)) as got:
+        assert got.status in {403, 404}
+        assert "import" not in await got.text()
+
+
+async def test_an_unknown_page_is_told_plainly_and_without_echo(inbox):
+    status, body, _ = await answer(await inbox.person(), "/no/<script>alert(1)</script>")
+    assert status == 404
+    assert "There is nothing here." in body
+    assert "alert" not in body
+
+
+async def test_a_wrong_method_names_the_right_one(inbox):
+    status, body, headers = await answer(await inbox.person(), "/healthz", "DELETE")
+    assert (status, headers["Allow"]) == (405, "GET,HEAD")
+    assert "This cannot be used that way." in body
+
+
+async def test_a_method_override_is_ignored(inbox):
+    client = await inbox.person()
+    status, _, _ = await answer(client, "/", headers={"X-HTTP-Method-Override": "POST"})
+    assert status == 200
+
+
+async def test_a_fault_inside_is_told_in_one_sentence_and_never_shown(caplog):
+    def broken():
+        raise RuntimeError("the secret is 4711")
+
+    async with Inbox(metrics=broken) as inbox:
+        status, body, headers = await answer(await inbox.stranger(), "/metrics")
+    assert status == 500
+    assert "Something went wrong." in body
+    assert "4711" not in body
+    assert "Traceback" not in body
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "A page of the inbox failed" in caplog.text
+
+
+async def test_metrics_and_slack_are_served_when_they_are_given():
+    from aiohttp import web
+
+    async def slack(request):
+        return web.Response(text=await request.text())
+
+    def metrics():
+        return b"calls 3\n", "text/plain; version=0.0.4; charset=utf-8"
+
+    async with Inbox(metrics=metrics, slack_actions=slack) as inbox:
+        client = await inbox.stranger()
+        client.headers.pop("Sec-Fetch-Site")
+        assert (await answer(client, "/metrics"))[1] == "calls 3\n"
+        assert (await answer(client, "/slack/actions", "POST", data=b"payload"))[1] == "payload"
+
+
+async def test_a_body_that_is_too_large_is_refused(inbox):
+    client = await inbox.person()
+    status, body, _ = await answer(client, "/logout", "POST", data={"form_token": "x" * 300_000})
+    assert status == 413
+    assert "This is too large." in body

@@ -1,0 +1,269 @@
+"""W05, W06, W07, W10, W13: who gets in, and for how long."""
+
+import re
+
+import pytest
+
+from approvals.identity import Directory
+from approvals.web.login import ABSOLUTE, ATTEMPTS, ATTEMPTS_WINDOW, CODE_LIFE, IDLE, MAX_PEERS, _Attempts, local_path
+from tests.fakes.inbox import Inbox, sha256, token
+
+
+async def answer(client, path, method="GET", **more):
+    async with client.request(method, path, allow_redirects=False, **more) as got:
+        return got.status, await got.text(), got.headers
+
+
+async def form_token(client, path="/"):
+    _, body, _ = await answer(client, path)
+    return re.search(r'name="form_token" value="(\w+)"', body)[1]
+
+
+OPEN = {"/login", "/login/once/{code}", "/login/once", "/healthz", "/metrics", "/slack/actions", "/static"}
+
+
+async def test_no_route_but_the_known_ones_answers_a_stranger():
+    async with Inbox(metrics=lambda: (b"", "text/plain")) as inbox:
+        client = await inbox.stranger()
+        walked = 0
+        for route in inbox.app.router.routes():
+            path = route.resource.canonical
+            if path in OPEN:
+                continue
+            status, _, headers = await answer(client, path.replace("{id}", "hp_1"), route.method)
+            walked += 1
+            if path.startswith("/api/") or route.method == "POST":
+                assert status == 401, path
+            else:
+                assert (status, headers["Location"][:6]) == (303, "/login"), path
+    assert walked >= 20
+
+
+async def test_without_approvers_nobody_gets_in(inbox):
+    inbox.service.directory = Directory([])
+    client = await inbox.stranger()
+    for given in ("", "alice-token", "secret", "None"):
+        assert (await answer(client, "/login", "POST", data={"token": given}))[0] == 401
+
+
+async def test_signing_in_leads_back_to_the_page_that_was_asked_for(inbox):
+    client = await inbox.stranger()
+    _, _, headers = await answer(client, "/history?q=iam")
+    assert headers["Location"] == "/login?next=/history?q%3Diam"
+    _, body, _ = await answer(client, headers["Location"])
+    assert 'name="next" value="/history?q=iam"' in body
+    data = {"token": token("alice"), "next": "/history?q=iam"}
+    status, _, headers = await answer(client, "/login", "POST", data=data)
+    assert (status, headers["Location"]) == (303, "/history?q=iam")
+    assert (await answer(client, "/login?next=/history"))[2]["Location"] == "/history"
+
+
+@pytest.mark.parametrize(
+    "onward",
+    ["//evil.example", "/\\evil.example", "javascript:alert(1)", "https://evil.example", "", "a", "/a\r\nSet-Cookie: b=c", "/\t/evil.example", "/a\\b"],
+)
+def test_only_a_path_of_this_site_is_gone_on_to(onward):
+    assert local_path(onward) == "/"
+
+
+async def test_the_cookie_is_kept_from_scripts_and_other_sites(inbox):
+    client = await inbox.stranger()
+    _, _, headers = await answer(client, "/login", "POST", data={"token": token("alice")})
+    cookie = headers["Set-Cookie"]
+    assert re.fullmatch(
+        r"holdpoint=[\w-]{43}; HttpOnly; Max-Age=86400; Path=/; SameSite=Lax", cookie
+    )
+
+
+async def test_over_tls_the_cookie_is_bound_to_this_host():
+    async with Inbox(url="https://approvals.example.com") as inbox:
+        client = await inbox.stranger()
+        _, _, headers = await answer(client, "/login", "POST", data={"token": token("alice")})
+        cookie = headers["Set-Cookie"]
+        assert cookie.startswith("__Host-holdpoint=")
+        assert "; Secure" in cookie
+        sent = {"Cookie": cookie.partition(";")[0]}
+        assert (await answer(client, "/", headers=sent))[0] == 200
+
+
+async def test_the_store_keeps_only_the_hash_of_a_session(inbox):
+    client = await inbox.person()
+    secret = next(iter(client.cookie_jar)).value
+    assert (await inbox.store.logged_in(sha256(secret))).approver == "alice"
+    assert await inbox.store.logged_in(secret) is None
+
+
+async def test_signing_in_is_on_record_without_the_token(inbox):
+    await inbox.person()
+    events = await inbox.store.events()
+    assert [(event.kind, event.actor, dict(event.detail)) for event in events] == [
+        ("login.entered", "alice", {"how": "token"})
+    ]
+
+
+async def test_a_session_given_beforehand_is_not_taken_over(inbox):
+    client = await inbox.stranger()
+    client.cookie_jar.update_cookies({"holdpoint": "known-to-the-attacker"})
+    await answer(client, "/login", "POST", data={"token": token("alice")})
+    other = await inbox.stranger()
+    other.cookie_jar.update_cookies({"holdpoint": "known-to-the-attacker"})
+    assert (await answer(other, "/"))[0] == 303
+
+
+async def test_signing_out_ends_the_session_on_the_server_and_only_that_one(inbox):
+    desk, phone = await inbox.person(), await inbox.person()
+    secret = next(iter(desk.cookie_jar)).value
+    data = {"form_token": await form_token(desk)}
+    assert (await answer(desk, "/logout", "POST", data=data))[2]["Location"] == "/login"
+    desk.cookie_jar.update_cookies({"holdpoint": secret})
+    assert (await answer(desk, "/"))[0] == 303
+    assert (await answer(phone, "/"))[0] == 200
+
+
+@pytest.mark.parametrize("given", ["", "0" * 64, "é"])
+async def test_a_form_with_a_wrong_token_is_refused(inbox, given):
+    client = await inbox.person()
+    assert (await answer(client, "/logout", "POST", data={"form_token": given}))[0] == 403
+    assert (await answer(client, "/"))[0] == 200
+
+
+async def test_a_form_token_of_another_session_is_refused(inbox):
+    mine, theirs = await inbox.person("alice"), await inbox.person("bob")
+    data = {"form_token": await form_token(theirs)}
+    assert (await answer(mine, "/logout", "POST", data=data))[0] == 403
+
+
+async def test_a_session_ends_when_nobody_uses_it(inbox):
+    client = await inbox.person()
+    inbox.now += IDLE - 1
+    assert (await answer(client, "/"))[0] == 200
+    inbox.now += IDLE - 1
+    assert (await answer(client, "/"))[0] == 200
+    inbox.now += IDLE
+    assert (await answer(client, "/"))[0] == 303
+    inbox.now -= IDLE
+    assert (await answer(client, "/"))[0] == 303
+
+
+async def test_an_open_tab_that_refreshes_itself_does_not_keep_a_session(inbox):
+    client = await inbox.person()
+    inbox.now += IDLE - 1
+    assert (await answer(client, "/", headers={"Holdpoint-Refresh": "1"}))[0] == 200
+    inbox.now += 1
+    assert (await answer(client, "/"))[0] == 303
+
+
+async def test_a_session_ends_in_the_end(inbox):
+    client = await inbox.person()
+    for _ in range(3):
+        inbox.now += ABSOLUTE / 4
+        assert (await answer(client, "/"))[0] == 200
+    inbox.now += ABSOLUTE / 4
+    assert (await answer(client, "/"))[0] == 303
+
+
+async def test_a_removed_approver_is_out_at_once(inbox):
+    client = await inbox.person("bob")
+    inbox.service.directory = Directory([inbox.directory.by_name("alice")])
+    assert (await answer(client, "/"))[0] == 303
+
+
+async def test_guessing_is_stopped_and_told_nothing(inbox):
+    client = await inbox.stranger()
+    for _ in range(ATTEMPTS):
+        status, body, _ = await answer(client, "/login", "POST", data={"token": "guess"})
+        assert status == 401
+        assert "This is not a token of an approver." in body
+    assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 429
+    assert (await answer(client, "/login/once", "POST", data={"code": inbox.code()}))[0] == 429
+    inbox.now += ATTEMPTS_WINDOW
+    assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 303
+
+
+def test_the_memory_of_failed_attempts_is_bounded():
+    attempts = _Attempts()
+    for number in range(MAX_PEERS + 5):
+        attempts.failed(str(number), 0.0)
+    assert len(attempts._failed) == MAX_PEERS
+
+
+async def test_signing_in_by_token_can_be_off():
+    async with Inbox(token_login=False) as inbox:
+        client = await inbox.stranger()
+        _, body, _ = await answer(client, "/login")
+        assert "organisation&#39;s proxy" in body or "organisation's proxy" in body
+        assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 401
+
+
+async def test_a_one_time_code_works_once_and_only_when_posted(inbox):
+    code = inbox.code()
+    client = await inbox.stranger()
+    for _ in range(2):
+        status, body, _ = await answer(client, f"/login/once/{code}")
+        assert status == 200
+        assert "Open the inbox" in body
+    assert (await answer(client, "/"))[0] == 303
+    assert (await answer(client, "/login/once", "POST", data={"code": code}))[0] == 303
+    assert (await answer(client, "/"))[0] == 200
+    assert (await answer(client, "/login/once", "POST", data={"code": code}))[0] == 401
+
+
+async def test_a_one_time_code_ages(inbox):
+    old = inbox.code()
+    inbox.now += CODE_LIFE
+    client = await inbox.stranger()
+    assert (await answer(client, "/login/once", "POST", data={"code": old}))[0] == 401
+    assert (await answer(client, "/login/once", "POST", data={"code": inbox.code()}))[0] == 303
+    assert (await answer(client, "/login/once", "POST", data={}))[0] == 401
+
+
+PROXY = {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("127.0.0.0/8",)}
+
+
+async def test_a_trusted_proxy_says_who_asks():
+    async with Inbox(**PROXY) as inbox:
+        client = await inbox.stranger(**{"X-Forwarded-Email": "Alice@example.com"})
+        status, body, _ = await answer(client, "/")
+        assert status == 200
+        assert ">alice<" in body
+        data = {"form_token": await form_token(client)}
+        assert (await answer(client, "/logout", "POST", data=data))[0] == 303
+
+
+@pytest.mark.parametrize("email", ["", "mallory@example.com", "@", "*"])
+async def test_a_proxy_cannot_bring_in_somebody_unknown(email):
+    async with Inbox(**PROXY) as inbox:
+        client = await inbox.stranger(**{"X-Forwarded-Email": email})
+        assert (await answer(client, "/"))[0] == 303
+
+
+async def test_two_names_from_a_proxy_are_nobody():
+    async with Inbox(**PROXY) as inbox:
+        client = await inbox.stranger()
+        headers = [("X-Forwarded-Email", "alice@example.com"), ("X-Forwarded-Email", "bob@example.com")]
+        assert (await answer(client, "/", headers=headers))[0] == 303
+
+
+async def test_the_cookie_for_forms_behind_a_proxy_signs_nobody_in():
+    async with Inbox(**PROXY) as inbox:
+        client = await inbox.stranger(**{"X-Forwarded-Email": "alice@example.com"})
+        await answer(client, "/")
+        client.headers.pop("X-Forwarded-Email")
+        assert (await answer(client, "/"))[0] == 303
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"proxy_header": "X-Forwarded-Email"}, {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("10.0.0.5",)}],
+)
+async def test_the_header_is_believed_only_from_the_proxy(options):
+    forged = {
+        "X-Forwarded-Email": "alice@example.com",
+        "X-Forwarded-User": "alice",
+        "X-Forwarded-For": "10.0.0.5",
+        "X-Forwarded-Proto": "https",
+    }
+    async with Inbox(**options) as inbox:
+        client = await inbox.stranger(**forged)
+        assert (await answer(client, "/"))[0] == 303
+        assert inbox.options.trusts(None) is False

@@ -1,0 +1,47 @@
+import pytest
+
+from approvals.model import State
+from approvals.web import views
+
+
+def test_every_state_has_a_word_and_a_meaning():
+    assert set(views.WORDS) == set(views.MEANING) == set(State)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a": 1}', [("", "{"), ("key", '"a"'), ("", ": "), ("number", "1"), ("", "}")]),
+        ('"x": "y"', [("key", '"x"'), ("", ": "), ("string", '"y"')]),
+        ('["a\\"b", true, null, -1.5e+9]',
+         [("", "["), ("string", '"a\\"b"'), ("", ", "), ("word", "true"), ("", ", "), ("word", "null"), ("", ", "),
+          ("number", "-1.5e+9"), ("", "]")]),
+        ('"a\\u{202E}b"', [("string", '"a'), ("hidden", "\\u{202E}"), ("string", 'b"')]),
+        ('\\u{200B}', [("hidden", "\\u{200B}")]),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_json_is_cut_into_pieces_that_say_what_they_are(text, expected):
+    assert list(views.pieces(text)) == expected
+
+
+def test_no_character_is_lost_or_added_when_text_is_cut():
+    text = '{"a": "\\u{202E}", "b\\\\": [1, 2.5, false, "x\\ny"], odd "quote: nullable}'
+    assert "".join(part for _, part in views.pieces(text)) == text
+
+
+def test_very_long_text_is_shown_whole_with_hidden_characters_marked():
+    text = '"' + "x" * views.MAX_COLOURED + '\\u{200B}end"'
+    assert list(views.pieces(text)) == [("", text[:-12]), ("hidden", "\\u{200B}"), ("", 'end"')]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 d ago")]
+)
+def test_how_long_ago_is_told_in_words(seconds, words):
+    assert views.ago(seconds) == words
+
+
+def test_a_time_is_given_for_people_and_for_scripts():
+    shown = views.moment(1793500000.25)
+    assert (shown.iso, shown.words, shown.clock) == ("2026-11-01T02:26:40.250Z", "1 Nov 2026, 02:26:40 UTC", "02:26 UTC")

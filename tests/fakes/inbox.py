@@ -1,0 +1,134 @@
+"""A real inbox on port 0: the application, a store in memory, a clock that tests move, and people to sign in."""
+
+import asyncio
+import hashlib
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from aiohttp import ClientSession, CookieJar, web
+
+from approvals import digest
+from approvals.identity import Directory
+from approvals.model import (
+    Answer,
+    Approver,
+    CallId,
+    Classification,
+    HeldCall,
+    Outcome,
+    Terms,
+    ToolCall,
+)
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+from approvals.web import LOGIN, WebOptions, build
+
+PEOPLE = ("alice", "bob", "carol")
+
+
+def token(name):
+    return f"{name}-token"
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Inbox:
+    """Use as `async with Inbox() as inbox`; options of the inbox may be given."""
+
+    def __init__(self, *, url="", **options):
+        self.now = float(int(time.time()))
+        self.store = MemoryStore()
+        self.directory = Directory(
+            Approver(name=name, email=f"{name}@example.com", token_sha256=sha256(token(name))) for name in PEOPLE
+        )
+        self.service = ApprovalService(self.store, self.directory, clock=lambda: self.now)
+        self._url = url
+        self._options = options
+        self._made = 0
+
+    async def __aenter__(self):
+        async with AsyncExitStack() as stack:
+            # The port is known before the application is built, because the inbox knows its own address.
+            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
+            server.close()
+            await server.wait_closed()
+            self.here = f"http://127.0.0.1:{self.port}"
+            self.options = WebOptions(url=self._url or self.here, **self._options)
+            self.app = build(self.service, self.options)
+            runner = web.AppRunner(self.app, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True).start()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error):
+        await self._stack.aclose()
+
+    async def stranger(self, **headers):
+        """Return a client that is signed in as nobody; it behaves as a browser on a page of the inbox."""
+        own = {"Sec-Fetch-Site": "same-origin"} | headers
+        client = ClientSession(self.here, cookie_jar=CookieJar(unsafe=True), headers=own)
+        return await self._stack.enter_async_context(client)
+
+    async def person(self, name="alice", **headers):
+        """Return a client that is signed in."""
+        client = await self.stranger(**headers)
+        async with client.post("/login", data={"token": token(name)}, allow_redirects=False) as answer:
+            assert answer.status == 303
+        return client
+
+    async def program(self, name="alice", **headers):
+        """Return a client that gives a token with each request."""
+        client = ClientSession(self.here, headers={"Authorization": f"Bearer {token(name)}"} | headers)
+        return await self._stack.enter_async_context(client)
+
+    def code(self, name="alice"):
+        return self.app[LOGIN].one_time_code(name)
+
+    def call(self, tool="put_user_policy", *, arguments=b'{"user_name":"ana"}', **changes):
+        """Return a held call that nobody holds yet; *changes* go to the held call, or to the tool call in it."""
+        self._made += 1
+        inner = {name: changes.pop(name) for name in ("agent", "owner", "server") if name in changes}
+        call = ToolCall(**({"agent": "ci-bot", "owner": "maria", "server": "iam"} | inner), tool=tool, arguments=arguments)
+        terms = Terms(approvers=changes.pop("approvers", frozenset(PEOPLE)), needed=changes.pop("needed", 1))
+        held = HeldCall(
+            id=CallId(f"hp_{self._made:026d}"),
+            call=call,
+            terms=terms,
+            classification=Classification(
+                category="Write", risk="High", severity="critical", evidence=("policy: says who may do what",)
+            ),
+            rule="tools.put_user_policy",
+            reason="IAM changes need a second pair of eyes",
+            key=digest.key(call),
+            digest=digest.digest(call),
+            created_at=self.now,
+            expires_at=self.now + 900,
+        )
+        return replace(held, **changes)
+
+    async def hold(self, tool="put_user_policy", **changes):
+        return await self.service.hold(self.call(tool, **changes))
+
+    async def approve(self, call, name="bob", **more):
+        return await self.service.review(call.id, self.directory.by_name(name), Answer.APPROVE, via="slack", **more)
+
+    async def deny(self, call, name="bob", reason="use the staging account"):
+        return await self.service.review(
+            call.id, self.directory.by_name(name), Answer.DENY, via="slack", reason=reason
+        )
+
+    async def run(self, call, body=b'{"content":[{"type":"text","text":"Created."}]}', *, is_error=False):
+        await self.approve(call)
+        await self.service.claim(call.id, lambda _: None)
+        return await self.service.finish(call.id, Outcome(is_error=is_error, body=body))
+
+    async def doubt(self, call):
+        await self.approve(call)
+        await self.service.claim(call.id, lambda _: None)
+        return await self.service.in_doubt(call.id, "The server was cut off.")
