@@ -23,6 +23,17 @@ class Category(StrEnum):
     OTHER = "Other"
 
 
+# From the mildest to the strictest; the last two are level.
+RANK = {
+    Category.READ: 0,
+    Category.OTHER: 1,
+    Category.WRITE: 2,
+    Category.EXECUTE: 3,
+    Category.FINANCIAL: 4,
+    Category.DESTRUCTIVE: 4,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
     """One verb: what it does, whether it can hardly be a noun, and the phrase that explains it."""

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Any
 
 from gateway import naming, severity
-from gateway.lexicon import VERBS, Category, Verb, words
-from gateway.naming import RANK, Reading
+from gateway.lexicon import RANK, VERBS, Category, Verb, words
+from gateway.reading import Reading, read
 from gateway.severity import Severity
 
 __all__ = ["Category", "Classification", "Risk", "Severity", "classify"]
@@ -102,7 +102,7 @@ TO_FILE = re.compile(
     r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
 )
 HEAD = 2_000
-PARAMS = 200
+PARAMS = 1_000
 NAMED = 4
 _FIRST = re.compile(r"\W*([A-Za-z]+)")
 _LETTERS = re.compile(r"[^a-z0-9]")
@@ -111,8 +111,8 @@ _LETTERS = re.compile(r"[^a-z0-9]")
 def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification:
     """Classify one entry of a server's tools/list; `siblings` are the names of all its tools."""
     name, description = _text(tool.get("name")), _text(tool.get("description"))[:HEAD]
-    kin = naming.family(tuple(name for name in siblings if isinstance(name, str)))
-    said = naming.read(name, kin)
+    kin = naming.family(siblings)
+    said = read(name, kin)
     parts = naming.split(name)
     params = _params(tool.get("inputSchema"))
     raised = (
@@ -129,7 +129,7 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
         category=category,
         risk=RISKS[category],
         severity=level,
-        confidence=_confidence(said, category, supported=bool(support), described=bool(description)),
+        confidence=_confidence(said, category, supported=bool(support), described=bool(description.strip())),
         evidence=tuple(filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))),
     )
 

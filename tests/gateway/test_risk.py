@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.naming import RANK
+from gateway.lexicon import RANK
 from gateway.risk import RISKS, Category, Classification, Risk, Severity, classify
 from gateway.severity import rank
 

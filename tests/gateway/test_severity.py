@@ -4,8 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from gateway.lexicon import Category
-from gateway.naming import RANK, split
+from gateway.lexicon import RANK, Category
+from gateway.naming import split
 from gateway.severity import BASE, MANY_IDS, SUBJECTS, Severity, assess, rank
 
 
