@@ -2,41 +2,37 @@
 
 import asyncio
 import logging
-import os
-import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-from aiohttp import web
 from ulid import ULID
 
-from approvals.channels import Channel
 from approvals.identity import Directory
 from approvals.model import Approver, CallId
-from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store import Store
-from gateway import server
+from approvals.store.memory import MemoryStore
 from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override
-from gateway.config import Config
 from gateway.forward import Forward
 from gateway.limits import Windows
+from gateway.options import Config, ServerOptions, seconds
 from gateway.policy import compile_policy
 from gateway.proxy import Proxy, Setting
+from gateway.risk import Category, Risk
+from gateway.severity import Severity
 from gateway.upstreams import Upstream
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
 
-#: Seconds between sweeps, and that running calls get to end when the gateway stops.
-SWEEP = 1.0
+#: Seconds that running calls get to end when the gateway stops.
 GRACE = 20.0
 log = logging.getLogger("holdpoint")
+
+Clock = Callable[[], float]
 
 
 def new_id() -> CallId:
@@ -44,43 +40,118 @@ def new_id() -> CallId:
     return CallId(f"hp_{str(ULID()).lower()}")
 
 
-@dataclass(slots=True)
-class Parts:
-    """What a running application is made of."""
+class Gateway:
+    """Everything of a running gateway but its listeners and channels. Made by `assembled`."""
 
-    config: Config
-    store: Store
-    service: ApprovalService
-    catalogue: Catalogue
-    proxy: Proxy
-    agents: Agents
-    upstreams: dict[str, Upstream]
-    http: aiohttp.ClientSession
+    def __init__(self, config: Config, store: Store, http: aiohttp.ClientSession, windows: Windows, clock: Clock) -> None:
+        self.config = config
+        self.store = store
+        self.clock = clock
+        self.service = ApprovalService(store, directory(config), clock=clock)
+        self.catalogue = Catalogue(clock)
+        self.forward = Forward(self.service)
+        self.agents = Agents(config)
+        self._http = http
+        self._upstreams: dict[str, Upstream] = {}
+        self.proxy = Proxy(
+            setting=self._setting(config),
+            service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, new_id=new_id,
+        )  # fmt: skip
+        self._serve(config)
+
+    async def adopt(self, config: Config) -> None:
+        """Make *config* the one that counts from now on. Servers that stay the same keep their connections."""
+        was, self.config = self.config, config
+        retired = [name for name in self._upstreams if config.servers.get(name) != was.servers[name]]
+        leaving = [self._upstreams.pop(name) for name in retired]
+        self._serve(config)
+        self.proxy.setting = self._setting(config)
+        self.agents = Agents(config)
+        self.service.directory = directory(config)
+        for upstream in leaving:
+            await upstream.close()
+
+    def _serve(self, config: Config) -> None:
+        for name, options in config.servers.items():
+            if name not in self._upstreams:
+                self._upstreams[name] = upstream(name, options, self._http, self.clock)
+        self.catalogue.serve(self._upstreams, {name: overrides(server) for name, server in config.servers.items()})
+
+    def _setting(self, config: Config) -> Setting:
+        hold_for = config.approvals.hold_for
+        return Setting(
+            policy=compile_policy(config),
+            upstreams=self._upstreams,
+            hold_for=None if hold_for == "auto" else seconds(hold_for),
+            audit_allowed=config.audit.allowed,
+            cancel_on_disconnect=config.approvals.on_disconnect == "cancel",
+        )
+
+    async def ready(self) -> str | None:
+        """Return why calls cannot be judged and held now, or None."""
+        try:
+            await self.store.check()
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
+            return f"store: {error}"
+        return None
+
+    async def learn(self) -> None:
+        """Ask every server for its tools."""
+        await asyncio.gather(*(self.catalogue.ask(name) for name in self._upstreams))
+
+    async def close(self) -> None:
+        """Let running calls end, then end the servers."""
+        await self.forward.finish(GRACE)
+        await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
 @asynccontextmanager
-async def assembled(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Parts]:
-    """Build everything but the listeners: what `run`, `stdio` and `tools` have in common."""
+async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[Gateway]:
+    """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common."""
     async with AsyncExitStack() as stack:
         store = await open_store(config.store)
         stack.push_async_callback(store.close)
         http = await stack.enter_async_context(pool())
-        service = ApprovalService(store, directory(config), clock=clock)
-        forward = Forward(service)
-        upstreams: dict[str, Upstream] = {}
-        stack.push_async_callback(_close_all, upstreams)
-        stack.push_async_callback(forward.finish, GRACE)
-        windows = Windows(await store.hits(clock()))
-        catalogue = Catalogue(clock)
-        proxy = Proxy(
-            setting=Setting(policy=compile_policy(config), upstreams=upstreams),
-            service=service, catalogue=catalogue, windows=windows, forward=forward, clock=clock, new_id=new_id,
-        )  # fmt: skip
-        parts = Parts(config, store, service, catalogue, proxy, Agents(config), upstreams, http)
-        apply(config, parts, clock)
-        yield parts
+        gateway = Gateway(config, store, http, Windows(await store.hits(clock())), clock)
+        stack.push_async_callback(gateway.close)
+        yield gateway
 
 
-def apply(config: Config, parts: Parts, clock: Callable[[], float]) -> list[Upstream]:
-    """Make *config* the one that counts from now on; returns the upstreams it has no more use for."""
-    ...
+async def open_store(where: str) -> Store:
+    """Open the store that the config names; raises `StoreError`."""
+    if where == "memory:":
+        return MemoryStore()
+    from approvals.store.sqlite import SqliteStore
+
+    return await SqliteStore.open(database(where))
+
+
+def database(where: str) -> Path:
+    """Return the file of a `sqlite:///` store."""
+    return Path(where.removeprefix("sqlite:///"))
+
+
+def directory(config: Config) -> Directory:
+    """Return the approvers of a config."""
+    return Directory(
+        Approver(name=one.name, email=one.email, slack=one.slack, token_sha256=one.token_sha256) for one in config.approvers
+    )
+
+
+def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
+    """Return the connection to one server."""
+    if options.url is not None:
+        return HttpUpstream(options.url, options.headers, http)
+    return StdioUpstream(Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock)
+
+
+def overrides(server: ServerOptions) -> Mapping[str, Override]:
+    """Return the operator's word about a server's tools."""
+    return {
+        name: Override(
+            category=Category(tool.category) if tool.category else None,
+            risk=Risk(tool.risk) if tool.risk else None,
+            severity=Severity(tool.severity) if tool.severity else None,
+        )
+        for name, tool in server.tools.items()
+    }

@@ -1,0 +1,160 @@
+"""A gateway in the foreground: its listeners, channels, sweeps and the watch on its config, until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from watchfiles import awatch
+
+import approvals.web
+from approvals.channels import Channel
+from approvals.notices import Notices
+from approvals.web.options import WebOptions
+from gateway import metrics, server
+from gateway.app import Gateway, assembled
+from gateway.channels import channels_of
+from gateway.config import address, load
+from gateway.options import Config
+from gateway.yaml import ConfigProblems
+
+#: Seconds between two sweeps.
+SWEEP = 1.0
+log = logging.getLogger("holdpoint")
+
+
+async def run(path: Path) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    config = load(path, os.environ)
+    async with assembled(config) as gateway, serving(gateway) as listening:
+        log.info("agents: %s   inbox: %s", listening.agents, listening.inbox)
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(reload(path, gateway, stop))
+            await stop.wait()
+            watch.cancel()
+    log.info("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a running gateway is reached."""
+
+    agents: str
+    inbox: str
+    login: approvals.web.Login
+
+
+@asynccontextmanager
+async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
+    """Open the listeners and keep the loops running for as long as the context is open."""
+    config = gateway.config
+    async with AsyncExitStack() as stack:
+        channels, slack_actions = channels_of(config)
+        inbox_url = config.inbox.url or f"http://{config.inbox.listen}"
+        inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
+        agents_at = await stack.enter_async_context(listener(server.build(gateway.proxy, _door(gateway)), config.listen))
+        inbox_at = await stack.enter_async_context(listener(inbox, config.inbox.listen))
+        await stack.enter_async_context(loops(gateway, channels, config.inbox.url or f"http://{inbox_at}"))
+        yield Listening(agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN])
+
+
+@asynccontextmanager
+async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -> AsyncIterator[None]:
+    """Wake who waits, sweep what is due, and keep every channel up to date."""
+    notices = Notices(gateway.service, channels, url_for=lambda call_id: f"{inbox_url.rstrip('/')}/calls/{call_id}")
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(gateway.service.waiters.follow(gateway.store)),
+            tasks.create_task(sweep(gateway)),
+            tasks.create_task(notices.run()),
+            tasks.create_task(gateway.learn()),
+        ]
+        for channel in channels:
+            await channel.start(gateway.service)
+        try:
+            yield
+        finally:
+            for channel in channels:
+                await channel.close()
+            for task in running:
+                task.cancel()
+
+
+async def sweep(gateway: Gateway) -> None:
+    """Bring every open call to what it should be by now, again and again."""
+    while True:
+        try:
+            await gateway.service.sweep()
+        except Exception:
+            log.exception("a sweep failed; the next one tries again")
+        await asyncio.sleep(SWEEP)
+
+
+async def reload(path: Path, gateway: Gateway, stop: asyncio.Event) -> None:
+    """Adopt each good change of the config file; report a bad one and keep what counts."""
+    async for _ in awatch(path.parent, stop_event=stop, watch_filter=lambda _, changed: Path(changed).name == path.name):
+        await adopt(path, gateway)
+
+
+async def adopt(path: Path, gateway: Gateway) -> None:
+    """Read the config again and use it when it is good."""
+    try:
+        config = load(path, os.environ)
+    except ConfigProblems as problems:
+        log.error("the config was changed but cannot be used; the one before stays:\n%s", problems)  # noqa: TRY400
+        return
+    fixed = [name for name in _FIXED if getattr(config, name) != getattr(gateway.config, name)]
+    await gateway.adopt(config)
+    log.info("the changed config counts from now on")
+    if fixed:
+        log.warning("a change of %s takes effect at the next start", ", ".join(fixed))
+
+
+#: What cannot change while the gateway runs.
+_FIXED = ("listen", "store", "inbox", "slack", "webhooks")
+
+
+def web_options(
+    config: Config, inbox_url: str, slack_actions: Callable[[web.Request], Awaitable[web.StreamResponse]] | None, gateway: Gateway,
+) -> WebOptions:  # fmt: skip
+    """Return how the inbox of this config is reached and by whom."""
+    header = config.inbox.login.proxy_header
+    return WebOptions(
+        url=inbox_url,
+        proxy_header=header.name if header else "",
+        proxy_peers=tuple(header.from_) if header else (),
+        token_login=config.inbox.login.token,
+        slack_actions=slack_actions,
+        metrics=metrics.exposition(gateway),
+    )
+
+
+def _door(gateway: Gateway) -> server.Door:
+    return server.Door(agents=lambda: gateway.agents, ready=gateway.ready)
+
+
+@asynccontextmanager
+async def listener(app: web.Application, listen: str) -> AsyncIterator[str]:
+    """Serve *app* on `host:port` or `unix:/path`; yields the address it got."""
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        place = address(listen)
+        if place is None:
+            await web.UnixSite(runner, listen.removeprefix("unix:")).start()
+            yield listen
+        else:
+            await web.TCPSite(runner, *place).start()
+            host, port = runner.addresses[0][:2]
+            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    finally:
+        await runner.cleanup()
