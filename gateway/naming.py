@@ -48,13 +48,17 @@ def _split(name: str) -> tuple[str, ...]:
 
 
 def family(siblings: Iterable[object]) -> Family:
-    """What the siblings share; remembered for each set of names. What is no name, or too long for one, is left out."""
-    names = (name for name in islice(siblings, SIBLINGS) if isinstance(name, str) and len(name) <= NAME_LIMIT)
-    return _family(tuple(names))
+    """What the siblings share; remembered for each tuple. What is no name, or too long for one, is left out."""
+    names = siblings if isinstance(siblings, tuple) else tuple(islice(siblings, SIBLINGS))
+    try:
+        return _family(names)
+    except TypeError:  # something that cannot be hashed is no name
+        return _family(tuple(name for name in names if isinstance(name, str)))
 
 
 @lru_cache(maxsize=256)
-def _family(siblings: tuple[str, ...]) -> Family:
+def _family(given: tuple[object, ...]) -> Family:
+    siblings = [name for name in given[:SIBLINGS] if isinstance(name, str) and len(name) <= NAME_LIMIT]
     names = [split(name) for name in siblings]
     prefix = _prefix(names)
     rest = [words[len(prefix):] if words[: len(prefix)] == prefix else words for words in names]

@@ -61,4 +61,5 @@ def test_names_alike_are_quoted_few_times_and_never_with_odd_characters():
 
 def test_long_names_and_what_is_no_name_are_left_out():
     assert family(("get_a", None, 7, "get_" + "a" * NAME_LIMIT)) == family(("get_a",))
+    assert family(([], "get_a")) == family(iter(("get_a",)))
     assert sum(map(len, split("a" * 1_000_000))) == NAME_LIMIT
