@@ -64,7 +64,10 @@ def report(title, judged, *, errors):
     asked = [item for item in reading if item[2].category is not Category.READ]
     right = sum(1 for _, label, got in five if got.category.value == label)
     print(f"\n{title}: {len(judged)} tools")
-    print(f"  false allow {rate(len(allowed), len(changing))}   over-ask {rate(len(asked), len(reading))}", end="")
+    print(
+        f"  false allow {rate(len(allowed), len(changing))}   over-ask {rate(len(asked), len(reading))}",
+        end="",
+    )
     multiway = any(label not in ("Read", "not_read") for _, label, _ in judged)
     print(f"   five-way {rate(right, len(five))}" if multiway else "")
     table = Counter((label, got.category.value) for _, label, got in judged)
@@ -75,9 +78,13 @@ def report(title, judged, *, errors):
         print(f"    false allow: {row['server']} / {row['tool']} is {label}")
     if errors:
         for row, label, got in judged:
-            wrong = got.category.value != label and not (label == "not_read" and got.category is not Category.READ)
+            wrong = got.category.value != label and not (
+                label == "not_read" and got.category is not Category.READ
+            )
             if wrong and got.category is not Category.READ:
-                print(f"    wrong: {row['server']} / {row['tool']} is {label}, called {got.category.value}: {got.evidence[0]}")
+                print(
+                    f"    wrong: {row['server']} / {row['tool']} is {label}, called {got.category.value}: {got.evidence[0]}"
+                )
 
 
 def by_source(results):
@@ -99,8 +106,13 @@ def groups(results):
         changing = [got for label, got in judged if label not in ("Read", "Other")]
         reading = [got for label, got in judged if label == "Read"]
         other = sum(1 for _, got in found if got.category is Category.OTHER)
-        wrong = sum(got is Category.READ for got in changing), sum(got is not Category.READ for got in reading)
-        print(f"  {group}: {len(found)}, {rate(wrong[0], len(changing))}, {rate(wrong[1], len(reading))}, {other}")
+        wrong = (
+            sum(got is Category.READ for got in changing),
+            sum(got is not Category.READ for got in reading),
+        )
+        print(
+            f"  {group}: {len(found)}, {rate(wrong[0], len(changing))}, {rate(wrong[1], len(reading))}, {other}"
+        )
 
 
 def speed(rows):

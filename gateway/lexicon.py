@@ -46,110 +46,134 @@ class Verb:
 
 FIRM, LOOSE = True, False
 
-GROUPS: tuple[tuple[Category, bool, str, str], ...] = (
-    (Category.READ, FIRM, "retrieves something and changes nothing", """
-        get fetch retrieve describe read obtain browse lookup ls cat grep glob show
-        peek introspect inspect enumerate discover whoami locate resolve recall hget hgetall
-        hmget mget hexists hkeys hvals hlen smembers sismember scard lrange llen lindex zrange zcard zscore xrange
-        xlen pttl ttl dbsize strlen exists getall nslookup whois ps blame decompile disassemble
-        """),
-    (Category.READ, FIRM, "examines something and reports on it", """
-        validate verify compare contrast analyze analyse analyzer explain examine assess
-        evaluate detect identify infer simulate calculate calc lint parse diagnose troubleshoot
-        recommend suggest advise predict classify summarize summarise summarizer decode recognize
-        tokenize geocode traceroute clarify interpret ping wait await think thinking sequentialthinking proofread
-        """),
-    (Category.READ, LOOSE, "looks something up or reports on it", """
-        list search find view forecast count estimate preview head tail stat dir extract compute query check scan diff audit observe trace
-        aggregate measure score rank match explore echo noop ask question translate
-        convert sample scrape is has can are does ocr transcribe guess poll
-        """),
-    (Category.WRITE, FIRM, "creates something or replaces what is there", """
-        put upsert set save store write hset hmset mset setex setnx lset
-        """),
-    (Category.WRITE, FIRM, "creates something or adds to it", """
-        create add insert append prepend draft upload attach enroll enrol
-        provision register generate compose author submit onboard scaffold bootstrap init initialize initialise
-        materialize ingest sadd lpush rpush zadd xadd incr decr incrby
-        mkdir hire admit prescribe chmod chown touch enqueue populate duplicate memorize remember encrypt establish vectorize instantiate
-        embed annotate inject make construct produce compile containerize synthesize paste augment enrich
-        """),
-    (Category.WRITE, FIRM, "changes something that is already there", """
-        update edit modify change alter patch rename move replace adjust configure reconfigure customize
-        toggle enable disable activate deactivate assign unassign reassign allocate grant allow permit authorize deny
-        block unblock ban unban mute unmute hide unhide lock unlock suspend unsuspend promote demote upgrade downgrade
-        resize reorder rearrange rotate extend shorten increase decrease scale rescale mark unmark untag unarchive
-        archive unlink unpublish unstar unfollow unlike unpin pin unschedule unsubscribe restore undelete revert
-        reopen close complete finish finalize finalise transition escalate acknowledge ack approve unapprove reject decline
-        accept confirm dismiss merge rebase amend squash stage unstage stash transform normalize sanitize redact fix
-        autofix repair refactor reformat apply adopt associate disassociate dissociate bind unbind relate protect
-        unprotect harden expire persist rpop lpop spop xack manage turn dim brighten snooze unsnooze
-        defer reschedule postpone follow join leave enlist extrude bevel subdivide decimate retarget
-        sculpt fillet chamfer align distribute ungroup regroup crop trim splice concat stitch override bump flip
-        increment decrement substitute relocate relabel retitle recategorize categorize reprioritize
-        prioritize unassociate favorite unfavorite bookmark unbookmark subscribe undo redo colorize upscale transcode enhance watermark decrypt unwatch dequeue reconcile wrap unwrap
-        taint untaint uncheck advance discharge
-        organize organise tweak tidy reactivate renew anonymize deprecate mutate
-        """),
-    (Category.WRITE, FIRM, "sends something to others", """
-        send resend reply respond publish republish broadcast forward notify tweet retweet invite reinvite announce tell say speak
-        emit share unshare syndicate
-        """),
-    (Category.WRITE, LOOSE, "creates or changes something", """
-        post message display issue track answer place receive consume comment note tag label star like flag rate group map link index import export backup record
-        schedule plan design model copy clone fork mirror snapshot log email mail sms text document react whisper dm
-        draw paint color colour mask filter sort mix queue push pull commit request release branch pack unpack
-        compress zip unzip download package stamp sign book reserve rsvp vote upvote downvote pair mount
-        unmount load reload cache seed propose give tts render craft mine select alias delegate contact chat
-        prompt feedback freeze unfreeze thaw hold take grab capture setup report prepare stt dock undock sync resync refresh reindex
-        handle interpolate cherry split checkin attachment format review scaleup
-        """),
-    (Category.EXECUTE, FIRM, "starts, stops or drives a process whose effect depends on its arguments", """
-        run rerun spawn execute exec eval invoke call trigger retrigger start stop restart launch
-        relaunch boot reboot shutdown poweroff poweron hibernate abort retry resume pause unpause halt interrupt
-        dispatch redispatch redeploy undeploy rollback install reinstall perform orchestrate automate crawl replay
-        requeue ring dial eject vibrate honk summon solve click dblclick doubleclick tap swipe hover scroll drag press keypress keydown keyup navigate goto
-        fill focus blur interact login signin authenticate logout signout connect reconnect disconnect failover
-        switchover migrate arm disarm teleport rebuild recreate cordon uncordon drain enact impersonate assume
-        sudo ssh rpc curl wget fuzz exploit bruteforce attack hack phish initiate
-        """),
-    (Category.EXECUTE, LOOSE, "starts a process whose effect depends on its arguments", """
-        deploy build test profile benchmark monitor watch process play skip control operate act script command cmd shell bash powershell terminal
-        open tunnel proxy print debug step continue next previous seek jump switch type input key mouse
-        gesture train finetune lifecycle power use spin cycle compact optimize optimise vacuum tune warmup
-        drive fly land walk shoot wake rollout go
-        """),
-    (Category.DESTRUCTIVE, FIRM, "removes something, often for good", """
-        delete del remove rm rmdir unset destroy erase purge wipe shred truncate terminate kill
-        uninstall detach revoke deregister unregister decommission deprovision teardown evict expunge discard
-        obliterate nuke delist offboard unenroll hdel xdel lrem srem zrem flushdb flushall overwrite expel
-        deallocate disband dismantle cancel prune annihilate deauthorize invalidate
-        """),
-    (Category.DESTRUCTIVE, LOOSE, "clears or drops something", """
-        drop clear clean cleanup flush empty reset kick cut trash forget void
-        """),
-    (Category.FINANCIAL, FIRM, "moves money or commits to it", """
-        pay repay prepay refund buy sell purchase withdraw donate stake unstake restake invest divest liquidate
-        disburse reimburse topup cashout
-        """),
-    (Category.FINANCIAL, LOOSE, "moves money or commits to it", """
-        transfer charge order trade swap bid bet tip mint burn borrow lend loan deposit redeem claim airdrop hedge bridge
-        wager checkout bill remit payout settle transact
-        """),
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+RETRIEVE = words("""
+    get fetch retrieve describe read obtain browse lookup ls cat grep glob show peek introspect inspect
+    enumerate discover whoami locate resolve recall hget hgetall hmget mget hexists hkeys hvals hlen
+    smembers sismember scard lrange llen lindex zrange zcard zscore xrange xlen pttl ttl dbsize strlen
+    exists getall nslookup whois ps blame decompile disassemble
+""")
+EXAMINE = words("""
+    validate verify compare contrast analyze analyse analyzer explain examine assess evaluate detect
+    identify infer simulate calculate calc lint parse diagnose troubleshoot recommend suggest advise
+    predict classify summarize summarise summarizer decode recognize tokenize geocode traceroute clarify
+    interpret ping wait await think thinking sequentialthinking proofread
+""")
+LOOK_UP = words("""
+    list search find view forecast count estimate preview head tail stat dir extract compute query check
+    scan diff audit observe trace aggregate measure score rank match explore echo noop ask question
+    translate convert sample scrape is has can are does ocr transcribe guess poll
+""")
+REPLACE = words("""
+    put upsert set save store write hset hmset mset setex setnx lset
+""")
+CREATE = words("""
+    create add insert append prepend draft upload attach enroll enrol provision register generate
+    compose author submit onboard scaffold bootstrap init initialize initialise materialize ingest sadd
+    lpush rpush zadd xadd incr decr incrby mkdir hire admit prescribe chmod chown touch enqueue populate
+    duplicate memorize remember encrypt establish vectorize instantiate embed annotate inject make
+    construct produce compile containerize synthesize paste augment enrich
+""")
+CHANGE = words("""
+    update edit modify change alter patch rename move replace adjust configure reconfigure customize
+    toggle enable disable activate deactivate assign unassign reassign allocate grant allow permit
+    authorize deny block unblock ban unban mute unmute hide unhide lock unlock suspend unsuspend promote
+    demote upgrade downgrade resize reorder rearrange rotate extend shorten increase decrease scale
+    rescale mark unmark untag unarchive archive unlink unpublish unstar unfollow unlike unpin pin
+    unschedule unsubscribe restore undelete revert reopen close complete finish finalize finalise
+    transition escalate acknowledge ack approve unapprove reject decline accept confirm dismiss merge
+    rebase amend squash stage unstage stash transform normalize sanitize redact fix autofix repair
+    refactor reformat apply adopt associate disassociate dissociate bind unbind relate protect unprotect
+    harden expire persist rpop lpop spop xack manage turn dim brighten snooze unsnooze defer reschedule
+    postpone follow join leave enlist extrude bevel subdivide decimate retarget sculpt fillet chamfer
+    align distribute ungroup regroup crop trim splice concat stitch override bump flip increment
+    decrement substitute relocate relabel retitle recategorize categorize reprioritize prioritize
+    unassociate favorite unfavorite bookmark unbookmark subscribe undo redo colorize upscale transcode
+    enhance watermark decrypt unwatch dequeue reconcile wrap unwrap taint untaint uncheck advance
+    discharge organize organise tweak tidy reactivate renew anonymize deprecate mutate
+""")
+SEND = words("""
+    send resend reply respond publish republish broadcast forward notify tweet retweet invite reinvite
+    announce tell say speak emit share unshare syndicate
+""")
+MAKE_OR_CHANGE = words("""
+    post message display issue track answer place receive consume comment note tag label star like flag
+    rate group map link index import export backup record schedule plan design model copy clone fork
+    mirror snapshot log email mail sms text document react whisper dm draw paint color colour mask
+    filter sort mix queue push pull commit request release branch pack unpack compress zip unzip
+    download package stamp sign book reserve rsvp vote upvote downvote pair mount unmount load reload
+    cache seed propose give tts render craft mine select alias delegate contact chat prompt feedback
+    freeze unfreeze thaw hold take grab capture setup report prepare stt dock undock sync resync refresh
+    reindex handle interpolate cherry split checkin attachment format review scaleup
+""")
+DRIVE = words("""
+    run rerun spawn execute exec eval invoke call trigger retrigger start stop restart launch relaunch
+    boot reboot shutdown poweroff poweron hibernate abort retry resume pause unpause halt interrupt
+    dispatch redispatch redeploy undeploy rollback install reinstall perform orchestrate automate crawl
+    replay requeue ring dial eject vibrate honk summon solve click dblclick doubleclick tap swipe hover
+    scroll drag press keypress keydown keyup navigate goto fill focus blur interact login signin
+    authenticate logout signout connect reconnect disconnect failover switchover migrate arm disarm
+    teleport rebuild recreate cordon uncordon drain enact impersonate assume sudo ssh rpc curl wget fuzz
+    exploit bruteforce attack hack phish initiate
+""")
+PROCESS = words("""
+    deploy build test profile benchmark monitor watch process play skip control operate act script
+    command cmd shell bash powershell terminal open tunnel proxy print debug step continue next previous
+    seek jump switch type input key mouse gesture train finetune lifecycle power use spin cycle compact
+    optimize optimise vacuum tune warmup drive fly land walk shoot wake rollout go
+""")
+REMOVE = words("""
+    delete del remove rm rmdir unset destroy erase purge wipe shred truncate terminate kill uninstall
+    detach revoke deregister unregister decommission deprovision teardown evict expunge discard
+    obliterate nuke delist offboard unenroll hdel xdel lrem srem zrem flushdb flushall overwrite expel
+    deallocate disband dismantle cancel prune annihilate deauthorize invalidate
+""")
+CLEAR = words("""
+    drop clear clean cleanup flush empty reset kick cut trash forget void
+""")
+PAY = words("""
+    pay repay prepay refund buy sell purchase withdraw donate stake unstake restake invest divest
+    liquidate disburse reimburse topup cashout
+""")
+TRADE = words("""
+    transfer charge order trade swap bid bet tip mint burn borrow lend loan deposit redeem claim airdrop
+    hedge bridge wager checkout bill remit payout settle transact
+""")
+
+GROUPS = (
+    (Category.READ, FIRM, "retrieves something and changes nothing", RETRIEVE),
+    (Category.READ, FIRM, "examines something and reports on it", EXAMINE),
+    (Category.READ, LOOSE, "looks something up or reports on it", LOOK_UP),
+    (Category.WRITE, FIRM, "creates something or replaces what is there", REPLACE),
+    (Category.WRITE, FIRM, "creates something or adds to it", CREATE),
+    (Category.WRITE, FIRM, "changes something that is already there", CHANGE),
+    (Category.WRITE, FIRM, "sends something to others", SEND),
+    (Category.WRITE, LOOSE, "creates or changes something", MAKE_OR_CHANGE),
+    (
+        Category.EXECUTE,
+        FIRM,
+        "starts, stops or drives a process whose effect depends on its arguments",
+        DRIVE,
+    ),
+    (Category.EXECUTE, LOOSE, "starts a process whose effect depends on its arguments", PROCESS),
+    (Category.DESTRUCTIVE, FIRM, "removes something, often for good", REMOVE),
+    (Category.DESTRUCTIVE, LOOSE, "clears or drops something", CLEAR),
+    (Category.FINANCIAL, FIRM, "moves money or commits to it", PAY),
+    (Category.FINANCIAL, LOOSE, "moves money or commits to it", TRADE),
 )
 
 
 def _verbs() -> Mapping[str, Verb]:
     """The groups as one table."""
     table: dict[str, Verb] = {}
-    for category, firm, meaning, words in GROUPS:
-        for word in words.split():
+    for category, firm, meaning, row in GROUPS:
+        for word in row:
             table[word] = Verb(word=word, category=category, firm=firm, meaning=meaning)
     return MappingProxyType(table)
-
-
-def words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
 
 
 VERBS = _verbs()
@@ -157,141 +181,106 @@ VERBS = _verbs()
 # Firm verbs that still end a name as a noun: `get_last_update`, `get_image_set`, `list_run`.
 ENDS_AS_NOUN = words("""
     set update change move run call start stop upload upgrade trigger invite draft install purchase
-    refund share follow issue put stake buy sell pay launch drag click press focus fill resume pause retry patch
-    grant block ban mute lock archive merge restore forward broadcast submit crawl boot leave scale store
-    pin turn trim crop permit complete duplicate reply replay join call override author touch attach favorite bookmark close
-    """)
+    refund share follow issue put stake buy sell pay launch drag click press focus fill resume pause
+    retry patch grant block ban mute lock archive merge restore forward broadcast submit crawl boot
+    leave scale store pin turn trim crop permit complete duplicate reply replay join call override
+    author touch attach favorite bookmark close
+""")
 
 # What makes `set`, `change`, `run` ... the second half of a noun: `record_set`, `api_call`.
-SET_NOUNS = words("record change data image result rule replica stateful daemon char key work as training test skill")
+SET_NOUNS = words("""
+    record change data image result rule replica stateful daemon char key work as training test skill
+""")
 
 # Nouns that are only ever read: no verb is needed to know that `cluster_statistics` reports.
 READOUTS = words("""
-    info information detail details summary summaries stats stat statistics metric metrics overview documentation docs
-    guide guides guidance guideline guidelines help forecast weather usage health insight insights trend trends
-    instructions headlines leaderboard leaderboards ranking rankings standings timeseries timeline quote quotes
-    capabilities availability news changelog faq glossary recommendations suggestions analytics analysis breakdown
-    definition definitions examples diagnostics diagnosis explorer inspector reader readme weekday earnings
-    fundamentals ohlc ohlcv candlestick klines ticker tickers orderbook marketcap sentiment citations bibliography
-    tradeoff precheck advisory holidays sunrise sunset directions elevation timezone geolocation dictionary thesaurus
-    synonyms lyrics discography filmography biography trivia horoscope joke jokes scoreboard backlinks serp similarity
-    correlation uptime screenshot calculator converter checker validator finder summarizer matrix activity feed everything
-    """)
+    info information detail details summary summaries stats stat statistics metric metrics overview
+    documentation docs guide guides guidance guideline guidelines help forecast weather usage health
+    insight insights trend trends instructions headlines leaderboard leaderboards ranking rankings
+    standings timeseries timeline quote quotes capabilities availability news changelog faq glossary
+    recommendations suggestions analytics analysis breakdown definition definitions examples diagnostics
+    diagnosis explorer inspector reader readme weekday earnings fundamentals ohlc ohlcv candlestick
+    klines ticker tickers orderbook marketcap sentiment citations bibliography tradeoff precheck
+    advisory holidays sunrise sunset directions elevation timezone geolocation dictionary thesaurus
+    synonyms lyrics discography filmography biography trivia horoscope joke jokes scoreboard backlinks
+    serp similarity correlation uptime screenshot calculator converter checker validator finder
+    summarizer matrix activity feed everything
+""")
 
 # Nouns that may be read or set: they read only behind a word that is known to be a noun.
 STATES = words("""
-    profile history histories logs log time date datetime results facts differences distance detection top changes snapshots issues
-    price prices pricing balance balances requests responses calls statement sheet dividends snapshot report
-    status states version versions values schema schemas metadata types
-    configurations fields columns tables list tree contents counts limits
-    quotas keys score scores rates rate reports report items members entries messages notifications
-    alerts events errors warnings dependencies references accounts portfolio positions holdings
-    orders trades transactions templates locations sessions environments
-    contexts groups users projects files pages servers clusters nodes databases resources categories indexes indices
-    data feed reserves liquidity lineup injuries credits showtimes
-    routes schedules hours reviews ratings comments replies followers following posts tweets
-    videos images photos channels playlists tracks albums artists songs lyrics episodes seasons genres
+    profile history histories logs log time date datetime results facts differences distance detection
+    top changes snapshots issues price prices pricing balance balances requests responses calls
+    statement sheet dividends snapshot report status states version versions values schema schemas
+    metadata types configurations fields columns tables list tree contents counts limits quotas keys
+    score scores rates rate reports report items members entries messages notifications alerts events
+    errors warnings dependencies references accounts portfolio positions holdings orders trades
+    transactions templates locations sessions environments contexts groups users projects files pages
+    servers clusters nodes databases resources categories indexes indices data feed reserves liquidity
+    lineup injuries credits showtimes routes schedules hours reviews ratings comments replies followers
+    following posts tweets videos images photos channels playlists tracks albums artists songs lyrics
+    episodes seasons genres
 """)
 
 # Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
-    word configuration config asset integration image template transaction directory git helm kubectl docker terraform npm tree registry sql income bank cash scene object viewport audit activity system current latest recent top popular
-    trending today upcoming active available related similar random nearby historical daily weekly monthly past live
-    user account project repo repository customer product file folder page table database cluster node pod service
-    server host domain stock market crypto coin token company flight hotel game player team movie song album artist
-    playlist author paper article currency exchange contract wallet block address gas fee app application device
-    sensor city country airport train bus vehicle car station organization org workspace namespace container volume
-    disk vm instance bucket collection function lambda event incident alert ticket invoice subscription job pipeline
-    workflow system network memory cpu gpu battery storage session thread channel video audio photo patient lead
-    campaign ad keyword seo site website url ip dns certificate key secret policy role budget cost billing option
-    futures forex fx bond etf fund index sector economy gdp inflation mortgage property recipe food nutrition exercise
-    sleep heart calendar contact email mailbox inbox label agent model dataset experiment metric dashboard entity class
-    method symbol schema column field gene protein drug compound disease trial species chart air traffic parking
-    earthquake football soccer basketball nba nfl mlb f1 chess anime manga book subreddit hashtag nft token pool vault
-    dao defi chain validator mempool fiat bitcoin eth solana space asteroid satellite browser tab page console
+    word configuration config asset integration image template transaction directory git helm kubectl
+    docker terraform npm tree registry sql income bank cash scene object viewport audit activity system
+    current latest recent top popular trending today upcoming active available related similar random
+    nearby historical daily weekly monthly past live user account project repo repository customer
+    product file folder page table database cluster node pod service server host domain stock market
+    crypto coin token company flight hotel game player team movie song album artist playlist author
+    paper article currency exchange contract wallet block address gas fee app application device sensor
+    city country airport train bus vehicle car station organization org workspace namespace container
+    volume disk vm instance bucket collection function lambda event incident alert ticket invoice
+    subscription job pipeline workflow system network memory cpu gpu battery storage session thread
+    channel video audio photo patient lead campaign ad keyword seo site website url ip dns certificate
+    key secret policy role budget cost billing option futures forex fx bond etf fund index sector
+    economy gdp inflation mortgage property recipe food nutrition exercise sleep heart calendar contact
+    email mailbox inbox label agent model dataset experiment metric dashboard entity class method symbol
+    schema column field gene protein drug compound disease trial species chart air traffic parking
+    earthquake football soccer basketball nba nfl mlb f1 chess anime manga book subreddit hashtag nft
+    token pool vault dao defi chain validator mempool fiat bitcoin eth solana space asteroid satellite
+    browser tab page console
 """)
 
 # Loose verbs that name a thing when only a report follows: `order_history`, `build_logs`.
 NAMES_A_THING = words("""
     build test order trade commit branch release message comment request process schedule bet swap plan
-    document model record map index review bill deposit loan train power deploy backup import export queue group
-    package log email mail sms text label tag link filter snapshot type key input attachment use
-    format color issue stamp book note place cache contact chat flag sync transfer charge tunnel proxy claim
-    prompt feedback script alias pull profile benchmark
-    """)
-REPORTS = words("info information detail details summary stats statistics metrics history log logs status results result")
+    document model record map index review bill deposit loan train power deploy backup import export
+    queue group package log email mail sms text label tag link filter snapshot type key input attachment
+    use format color issue stamp book note place cache contact chat flag sync transfer charge tunnel
+    proxy claim prompt feedback script alias pull profile benchmark
+""")
+REPORTS = words("""
+    info information detail details summary stats statistics metrics history log logs status results
+    result
+""")
 
 JOINS = words("and or then plus n")
 SINKS = words("file files disk folder directory path workspace local clipboard s3 bucket drive desktop")
 WRAPPERS = words("mcp api tool tools v1 v2 v3 v4 rest fn the a")
 MANY = words("all batch bulk mass multi multiple many every everything everyone entire")
-MANNERS = words("batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my")
+MANNERS = words("""
+    batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my
+""")
 
 # Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
 READS_BEHIND_A_NOUN = words("search list find view check count estimate preview")
 # A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
-ENDS_AS_VERB = words("update set move share start stop run upload attach trigger scale restore merge vote submit clear reset drop clean flush")
-PREPOSITIONS = words("by for of from in with without on at per as about between since until under over via using")
+ENDS_AS_VERB = words("""
+    update set move share start stop run upload attach trigger scale restore merge vote submit clear
+    reset drop clean flush
+""")
+PREPOSITIONS = words("""
+    by for of from in with without on at per as about between since until under over via using
+""")
 COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
 # Loose reading verbs that end a name as a noun: behind an unknown first word they prove nothing (`shuffle_list`).
 LISTLIKE = words("list score sample match rank audit trace question view measure poll head tail count")
 LISTINGS = words("list search lookup")
-ACTS_ON_A_LIST = words("test import export email mail deploy use text sms format link filter index map log record backup process"
-                       " note comment message label tag group cache contact chat flag sync transfer charge tunnel proxy claim"
-                       " prompt feedback script alias pull profile benchmark")
-
-# A verb with one of these words means something else than the verb alone. The first row that fits wins.
-IDIOMS: tuple[tuple[frozenset[str], frozenset[str], Category, str], ...] = (
-    (words("create send issue submit make process place finalize finalise capture approve accept schedule initiate"
-           " confirm execute release request generate open put"),
-     words("payment payments refund refunds payout payouts charge charges transfer transfers withdrawal trade trades"
-           " purchase checkout order orders bid bet donation invoice invoices deposit loan funds"),
-     Category.FINANCIAL, "moves money or commits to it"),
-    (words("send"), words("transaction transactions eth btc sol usdc usdt token tokens money crypto sats lamports tip"
-                          " gift coins coin"), Category.FINANCIAL, "moves money"),
-    (words("close open"), words("position positions"), Category.FINANCIAL, "trades"),
-    (words("bridge"), words("token tokens asset assets eth usdc funds"), Category.FINANCIAL, "moves money"),
-    (words("transfer"), words("repository repo issue file files ownership owner project domain call app data team page"
-                              " chat session control conversation project ticket"),
-     Category.WRITE, "hands it to another"),
-    (words("checkout"), words("git branch commit ref repo repository worktree tag file"),
-     Category.WRITE, "changes the working copy"),
-    (words("fetch"), words("git origin remote upstream"), Category.WRITE, "updates the local copy"),
-    (words("cancel"), words("run runs job jobs build workflow pipeline query export import task tasks execution scan"
-                            " crawl deployment deploy operation download upload process generation training"),
-     Category.EXECUTE, "stops a process"),
-    (words("reset"), words("password passwords credential credentials view zoom camera filter filters timer mfa factors"
-                           " factor key token viewport"), Category.WRITE, "sets it anew"),
-    (words("rebuild"), words("droplet instance server linode vm machine"), Category.DESTRUCTIVE, "wipes its disk"),
-    (words("resolve"), words("issue issues incident incidents alert alerts thread threads comment comments conversation"
-                             " discussion ticket case dispute conflict conflicts finding todo blocker error review"),
-     Category.WRITE, "closes it"),
-    (words("recall"), words("message email mail"), Category.WRITE, "takes it back"),
-    (words("check"), words("box checkbox radio in out off"), Category.EXECUTE, "acts on a form"),
-    (words("show"), words("notification toast message dialog alert popup banner notify"),
-     Category.WRITE, "shows it to people"),
-    (words("take capture grab"), words("screenshot screenshots"), Category.READ, "looks at the screen"),
-    (words("snapshot"), words("browser page dom accessibility"), Category.READ, "looks at the page"),
-    (words("evaluate"), words("script js javascript browser puppeteer page expression code cell"), Category.EXECUTE, "runs a script"),
-    (words("type"), words("keys text into"), Category.EXECUTE, "types"),
-    (words("convert"), words("lead leads"), Category.WRITE, "changes a record"),
-    (words("convert"), words("crypto balance funds"), Category.FINANCIAL, "trades"),
-    (words("convert"), words("file files document pdf docx image images video audio folder"), Category.WRITE, "writes a file"),
-    (words("ask"), words("human user agent person team expert people"), Category.WRITE, "speaks to somebody"),
-    (words("verify"), words("email otp user domain phone identity sender"), Category.WRITE, "settles who somebody is"),
-    (words("list"), words("sale nft"), Category.FINANCIAL, "offers it for sale"),
-    (words("translate"), words("object mesh layer shape node vertices"), Category.WRITE, "moves it"),
-    (words("extract"), words("archive zip tar"), Category.WRITE, "writes files"),
-    (words("read"), words("write"), Category.WRITE, "writes as well"),
-    (words("apply plan init upgrade"), words("terraform tofu pulumi helm run"), Category.EXECUTE, "drives a deployment"),
-    (words("track"), words("package parcel shipment delivery flight status order shipping"), Category.READ, "looks it up"),
-    (words("test check"), words("connection connections connectivity connector connectors"),
-     Category.READ, "examines a connection"),
-    (words("send"), words("command commands key keys keystroke keystrokes input keypress keypresses request rpc"),
-     Category.EXECUTE, "drives a process"),
-    (words("make request"), words("request http api rest graphql rpc"), Category.EXECUTE, "calls an API"),
-    (words("submit create"), words("run execution invocation"), Category.EXECUTE, "starts a process"),
-    (words("submit"), words("job jobs task script spark step query batch prompt"), Category.EXECUTE, "starts a process"),
-    (words("select upload resize close handle set evaluate mouse"), words("browser option dialog tab"),
-     Category.EXECUTE, "drives a browser"),
-)
+ACTS_ON_A_LIST = words("""
+    test import export email mail deploy use text sms format link filter index map log record backup
+    process note comment message label tag group cache contact chat flag sync transfer charge tunnel
+    proxy claim prompt feedback script alias pull profile benchmark
+""")

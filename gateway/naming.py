@@ -61,7 +61,7 @@ def _family(given: tuple[object, ...]) -> Family:
     siblings = [name for name in given[:SIBLINGS] if isinstance(name, str) and len(name) <= NAME_LIMIT]
     names = [split(name) for name in siblings]
     prefix = _prefix(names)
-    rest = [words[len(prefix):] if words[: len(prefix)] == prefix else words for words in names]
+    rest = [words[len(prefix) :] if words[: len(prefix)] == prefix else words for words in names]
     endings: defaultdict[str, set[str]] = defaultdict(set)
     nouns: set[str] = set()
     for words in rest:
@@ -69,11 +69,15 @@ def _family(given: tuple[object, ...]) -> Family:
             endings[words[0]].add(words[-1])
         if words and _firm(words[0]):
             nouns.update(words[1:])
-    spaces = (word for word, ends in endings.items() if len(ends) > 1 and not _firm(word) and word not in MANNERS)
+    spaces = (
+        word for word, ends in endings.items() if len(ends) > 1 and not _firm(word) and word not in MANNERS
+    )
     late = sum(1 for words in rest if len(words) > 1 and words[-1] in VERBS and words[0] not in VERBS)
     trailing = len(rest) > 3 and late >= len(rest) / 2
     users = _users(siblings, prefix)
-    return Family(prefix=prefix, trailing=trailing, namespaces=frozenset(spaces), nouns=frozenset(nouns), users=users)
+    return Family(
+        prefix=prefix, trailing=trailing, namespaces=frozenset(spaces), nouns=frozenset(nouns), users=users
+    )
 
 
 def _users(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
@@ -81,7 +85,7 @@ def _users(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tup
     users: defaultdict[str, list[str]] = defaultdict(list)
     for name in siblings:
         if PLAIN.match(name):
-            for word in split(name)[len(prefix):]:
+            for word in split(name)[len(prefix) :]:
                 if len(users[word]) <= NAMED:
                     users[word].append(name)
     return {word: tuple(names) for word, names in users.items()}
@@ -112,7 +116,7 @@ def core(name: str, kin: Family) -> tuple[str, ...]:
     """The words of a name without what every tool of its server says, and without wrappers such as `mcp`."""
     words = split(name)
     if len(words) > len(kin.prefix) and words[: len(kin.prefix)] == kin.prefix:
-        words = words[len(kin.prefix):]
+        words = words[len(kin.prefix) :]
     while len(words) > 1 and words[0] in WRAPPERS:
         words = words[1:]
     while len(words) > 1 and words[-1] in WRAPPERS:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gateway.idioms import IDIOMS
 from gateway.lexicon import (
     ACTS_ON_A_LIST,
     COMPLAINTS,
     ENDS_AS_NOUN,
     ENDS_AS_VERB,
-    IDIOMS,
     JOINS,
     LISTINGS,
     LISTLIKE,
@@ -89,11 +89,13 @@ def _stricter(one: Reading | None, other: Reading) -> Reading:
 
 
 def _idiom(reading: Reading, words: tuple[str, ...]) -> Reading:
-    """Some verbs mean something else with a certain object: `cancel_run` stops, `cancel_order` destroys."""
-    for verbs, objects, category, meaning in IDIOMS:
-        if reading.word in verbs and (seen := next((word for word in words if word in objects and word != reading.word), "")):
-            why = f'The name says "{reading.word}" of "{seen}", which {meaning}.'
-            return Reading(category=category, confidence=0.85, word=reading.word, why=why)
+    """The reading that the verb's object gives it, if there is one."""
+    for idiom in IDIOMS:
+        if reading.word not in idiom.verbs:
+            continue
+        if objects := idiom.objects.intersection(words) - {reading.word}:
+            why = f'The name says "{reading.word}" of "{min(objects)}", which {idiom.meaning}.'
+            return Reading(category=idiom.category, confidence=0.85, word=reading.word, why=why)
     return reading
 
 
@@ -142,7 +144,9 @@ def _leading_read(words: tuple[str, ...], found: Verbs, lead: Verb) -> Reading:
         return _say(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
     if words[1:2] in (("and",), ("or",), ("then",)):
         return _unknown("The name joins a second verb that is not known.")
-    if words[1:2] == ("to",) or any(word in ("to", "into") and after in SINKS for word, after in pairwise(words)):
+    if words[1:2] == ("to",) or any(
+        word in ("to", "into") and after in SINKS for word, after in pairwise(words)
+    ):
         why = "The name says that what is read is written to a file."
         return Reading(category=Category.WRITE, confidence=0.7, word=lead.word, why=why)
     return _say(lead, 0.93 if lead.firm else 0.85, "begins with a verb")
@@ -227,7 +231,9 @@ def _reports(words: tuple[str, ...], verbs: Verbs, kin: Family) -> bool:
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     others = {verb.word for verb in verbs if verb and verb.word != last}
     if others:
-        return others <= NAMES_A_THING and (last == "status" or (not others & ACTS_ON_A_LIST and last in REPORTS))
+        return others <= NAMES_A_THING and (
+            last == "status" or (not others & ACTS_ON_A_LIST and last in REPORTS)
+        )
     if last in READOUTS:
         return True
     return last in STATES and before not in COMPLAINTS and (not before or _known(before, kin))

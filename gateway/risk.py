@@ -75,9 +75,15 @@ PROGRAMS = words("""
     sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
     bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
     """)
-MAYBE_PROGRAMS = words("code command expression statement function query pipeline input args arguments commands program")
-LANGUAGES = words("sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake")
-MODES = words("action actions operation operations op method mode command verb subcommand tasktype actiontype operationtype")
+MAYBE_PROGRAMS = words(
+    "code command expression statement function query pipeline input args arguments commands program"
+)
+LANGUAGES = words(
+    "sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake"
+)
+MODES = words(
+    "action actions operation operations op method mode command verb subcommand tasktype actiontype operationtype"
+)
 SINKS = words("""
     outputdir outputdirectory outputfolder outputpath outputfile outfile outdir savepath savedir saveto savefile savetofile
     downloadpath downloaddir downloaddirectory destinationpath destpath localpath localfilepath targetdir exportpath
@@ -87,16 +93,22 @@ SWITCHES = words("""
     confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
     markread autoapprove executenow validateonly skipconfirmation confirmdelete
     """)
-APPROVALS = words("confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved")
+APPROVALS = words(
+    "confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved"
+)
 # Words a description may begin with whatever the tool does.
 VAGUE = words("""
     perform execute run manage generate issue make set use load render track index test answer trigger start construct
     produce compose log submit call interact query design process plan register build post play request capture open
     apply store ask display format note
     """)
-EXAMINES = words("explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
-                 " convert inspect classify format detect describe")
-GONE = re.compile(r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)")
+EXAMINES = words(
+    "explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
+    " convert inspect classify format detect describe"
+)
+GONE = re.compile(
+    r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)"
+)
 TO_FILE = re.compile(
     r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
     r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
@@ -130,7 +142,9 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
         risk=RISKS[category],
         severity=level,
         confidence=_confidence(said, category, supported=bool(support), described=bool(description.strip())),
-        evidence=tuple(filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))),
+        evidence=tuple(
+            filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))
+        ),
     )
 
 
@@ -179,16 +193,24 @@ def _by_params(said: Reading, parts: tuple[str, ...], params: Mapping[str, objec
     speaks = any(part in LANGUAGES for part in parts)
     for name, spec in params.items():
         plain = _LETTERS.sub("", name.lower())
-        if (plain in PROGRAMS and not examines) or (plain in MAYBE_PROGRAMS and (unread or (speaks and said.word == "query"))):
+        if (plain in PROGRAMS and not examines) or (
+            plain in MAYBE_PROGRAMS and (unread or (speaks and said.word == "query"))
+        ):
             yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
         if plain in MODES and (worst := _worst_mode(spec)):
             yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
         if plain in SINKS:
             yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
         if plain in SWITCHES and not examines:
-            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" belongs to a tool that changes something.')
+            yield Raise(
+                category=Category.WRITE,
+                why=f'Its parameter "{plain}" belongs to a tool that changes something.',
+            )
         if plain in APPROVALS:
-            yield Raise(category=Category.READ, why=f'Its parameter "{plain}" is set by the agent and approves nothing.')
+            yield Raise(
+                category=Category.READ,
+                why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
+            )
 
 
 def _worst_mode(spec: object) -> Verb | None:
@@ -230,7 +252,9 @@ def _by_description(said: Reading, description: str) -> Iterator[Raise]:
     first = _FIRST.match(text)
     verb = _lemma(first.group(1)) if first else None
     if verb and _adds(verb, said):
-        yield Raise(category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.')
+        yield Raise(
+            category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.'
+        )
     if GONE.search(text):
         why = "The description says that there is no way back."
         yield Raise(category=Category.WRITE, severity=Severity.HIGH, why=why)
@@ -242,7 +266,9 @@ def _adds(verb: Verb, said: Reading) -> bool:
     """Whether the description's first verb says more than the name: any action says more than no verb at all."""
     if verb.category is Category.READ:
         return False
-    return said.category is Category.OTHER or (said.category is Category.READ and verb.firm and verb.word not in VAGUE)
+    return said.category is Category.OTHER or (
+        said.category is Category.READ and verb.firm and verb.word not in VAGUE
+    )
 
 
 def _lemma(word: str) -> Verb | None:
@@ -256,8 +282,15 @@ def _by_annotations(said: Reading, annotations: object) -> Iterator[Raise]:
     if not isinstance(annotations, Mapping):
         return
     if annotations.get("readOnlyHint") is False:
-        yield Raise(category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something.")
+        yield Raise(
+            category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something."
+        )
     if annotations.get("destructiveHint") is True and annotations.get("readOnlyHint") is not True:
-        yield Raise(category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something.")
+        yield Raise(
+            category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something."
+        )
     if annotations.get("readOnlyHint") is True and said.category is not Category.READ:
-        yield Raise(category=Category.READ, why="Its annotation readOnlyHint says that it only reads, which is not believed.")
+        yield Raise(
+            category=Category.READ,
+            why="Its annotation readOnlyHint says that it only reads, which is not believed.",
+        )

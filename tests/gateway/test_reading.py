@@ -92,7 +92,12 @@ def test_every_phrase_of_known_words_has_a_reading(name, siblings):
     assert 0 < reading.confidence < 1
 
 
-@given(PHRASES, st.sampled_from([word for word, verb in VERBS.items() if verb.firm and verb.category is Category.DESTRUCTIVE]))
+@given(
+    PHRASES,
+    st.sampled_from(
+        [word for word, verb in VERBS.items() if verb.firm and verb.category is Category.DESTRUCTIVE]
+    ),
+)
 def test_a_phrase_that_ends_in_destruction_destroys(name, verb):
     assert RANK[read(f"{name}_{verb}", Family()).category] >= RANK[Category.DESTRUCTIVE]
 

@@ -8,7 +8,14 @@ from gateway.lexicon import RANK
 from gateway.risk import RISKS, Category, Classification, Risk, Severity, classify
 from gateway.severity import rank
 
-IAM_TOOLS = ("list_users", "create_user", "attach_user_policy", "put_role_policy", "get_user_policy", "add_inline_policy")
+IAM_TOOLS = (
+    "list_users",
+    "create_user",
+    "attach_user_policy",
+    "put_role_policy",
+    "get_user_policy",
+    "add_inline_policy",
+)
 IAM_PARAMS = ("user_name", "policy_name", "policy_document", "confirmed")
 POLICY_TOOLS = ("policy_generation_start", "policy_generation_get", "policy_generation_list", "policy_create")
 
@@ -28,7 +35,11 @@ def category(name, **rest):
     [
         {"name": "put_user_policy"},
         tool("put_user_policy"),
-        tool("put_user_policy", params=IAM_PARAMS, description="Create or update the inline policy of an IAM user."),
+        tool(
+            "put_user_policy",
+            params=IAM_PARAMS,
+            description="Create or update the inline policy of an IAM user.",
+        ),
     ],
     ids=["bare", "empty", "as defined"],
 )
@@ -77,7 +88,12 @@ def test_tools_of_many_trades_are_known(expected):
 
 def test_the_risk_class_follows_from_the_category():
     assert {category: str(risk) for category, risk in RISKS.items()} == {
-        "Read": "Low", "Write": "Medium", "Other": "Medium", "Execute": "High", "Destructive": "Critical", "Financial": "Critical",
+        "Read": "Low",
+        "Write": "Medium",
+        "Other": "Medium",
+        "Execute": "High",
+        "Destructive": "Critical",
+        "Financial": "Critical",
     }
 
 
@@ -88,28 +104,42 @@ def test_what_is_not_read_in_the_name_is_never_low(name, siblings):
     assert found.category is not Category.READ or name.isascii()
 
 
-@pytest.mark.parametrize("name", ["get_us\u0435rs", "get_users\u202e", "list\u200b_users", "ｇet_users", "получить"])
+@pytest.mark.parametrize(
+    "name", ["get_us\u0435rs", "get_users\u202e", "list\u200b_users", "ｇet_users", "получить"]
+)
 def test_a_name_with_characters_from_elsewhere_is_not_understood(name):
     assert category(name) is Category.OTHER
 
 
+COMMON = "get list create delete user status run search and to file order logs set"
+PROSE = "deletes get list a the permanently save to file user pay run"
 NAMES = st.one_of(
     st.sampled_from([name for names in KNOWN.values() for name in names.split()]),
     st.text(max_size=30),
-    st.lists(st.sampled_from(["get", "list", "create", "delete", "user", "status", "run", "search", "and", "to", "file", "order", "logs", "set"]), max_size=5)
-    .map("_".join),
+    st.lists(st.sampled_from(COMMON.split()), max_size=5).map("_".join),
 )
 DESCRIPTIONS = st.one_of(
     st.text(max_size=60),
-    st.sampled_from(["Deletes it.", "Runs a job", "Gets it", "Read-only. Safe.", "This cannot be undone", "Saves it to a file"]),
-    st.lists(st.sampled_from(["deletes", "get", "list", "a", "the", "permanently", "deletes", "save", "to", "file", "user", "pay", "run"]), max_size=6)
-    .map(" ".join),
+    st.sampled_from(
+        [
+            "Deletes it.",
+            "Runs a job",
+            "Gets it",
+            "Read-only. Safe.",
+            "This cannot be undone",
+            "Saves it to a file",
+        ]
+    ),
+    st.lists(st.sampled_from(PROSE.split()), max_size=6).map(" ".join),
 )
 HINTS = st.dictionaries(
     st.sampled_from(["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint", "title"]),
     st.one_of(st.booleans(), st.none(), st.text(max_size=5)),
 )
-PARAMS = st.lists(st.sampled_from(["id", "query", "sql", "command", "action", "confirm", "output_dir", "fix", "emails"]), max_size=3)
+PARAMS = st.lists(
+    st.sampled_from(["id", "query", "sql", "command", "action", "confirm", "output_dir", "fix", "emails"]),
+    max_size=3,
+)
 
 
 def order(found: Classification):
@@ -128,7 +158,10 @@ def test_descriptions_and_annotations_only_raise(name, description, hints, param
 
 @given(NAMES, PARAMS, PARAMS)
 def test_parameters_only_raise(name, some, more):
-    few, many = order(classify(tool(name, params=some), ())), order(classify(tool(name, params=some + more), ()))
+    few, many = (
+        order(classify(tool(name, params=some), ())),
+        order(classify(tool(name, params=some + more), ())),
+    )
     assert all(one <= other for one, other in zip(few, many, strict=True))
 
 
@@ -141,22 +174,46 @@ def test_parameters_only_raise(name, some, more):
         (tool("search_docs", params=["query"]), Category.READ, "1 parameter: query"),
         (tool("extract_slides", params=["output_dir"]), Category.WRITE, '"outputdir" names a file'),
         (tool("scan_repo", params=["auto_fix"]), Category.WRITE, '"autofix" belongs to a tool that changes'),
-        (tool("get_thing", params=["confirmed"]), Category.WRITE, '"confirmed" is set by the agent and approves nothing'),
+        (
+            tool("get_thing", params=["confirmed"]),
+            Category.WRITE,
+            '"confirmed" is set by the agent and approves nothing',
+        ),
         (tool("validate_config", params=["dry_run"]), Category.READ, "dry_run"),
         (tool("frobnicate", params=["command"]), Category.EXECUTE, '"command" carries a program'),
         (tool("record", description="Deletes a thing"), Category.WRITE, "creates or changes"),
-        (tool("get_thing", description="Deletes a thing"), Category.DESTRUCTIVE, 'description begins with "delete"'),
+        (
+            tool("get_thing", description="Deletes a thing"),
+            Category.DESTRUCTIVE,
+            'description begins with "delete"',
+        ),
         (tool("get_thing", description="Applies to all"), Category.READ, "changes nothing"),
         (tool("get_sales", description="Groups sales by region"), Category.READ, "changes nothing"),
         (tool("zarf", description="Applies a patch"), Category.WRITE, 'description begins with "apply"'),
         (tool("zarf", description="Gets a thing"), Category.OTHER, "no word that says"),
-        (tool("get_page", description="Get a page and save it to a local file."), Category.WRITE, "writes a file"),
+        (
+            tool("get_page", description="Get a page and save it to a local file."),
+            Category.WRITE,
+            "writes a file",
+        ),
         (tool("get_page", description="Gone. This cannot be undone."), Category.WRITE, "no way back"),
-        (tool("get_thing", annotations={"readOnlyHint": False}), Category.WRITE, "readOnlyHint says that it changes"),
+        (
+            tool("get_thing", annotations={"readOnlyHint": False}),
+            Category.WRITE,
+            "readOnlyHint says that it changes",
+        ),
         (tool("zarf", annotations={"destructiveHint": True}), Category.WRITE, "destructiveHint says"),
         (tool("zarf", annotations={"readOnlyHint": True}), Category.OTHER, "which is not believed"),
-        (tool("delete_it", annotations={"readOnlyHint": True}), Category.DESTRUCTIVE, "which is not believed"),
-        (tool("get_it", annotations={"readOnlyHint": True, "destructiveHint": True}), Category.READ, "changes nothing"),
+        (
+            tool("delete_it", annotations={"readOnlyHint": True}),
+            Category.DESTRUCTIVE,
+            "which is not believed",
+        ),
+        (
+            tool("get_it", annotations={"readOnlyHint": True, "destructiveHint": True}),
+            Category.READ,
+            "changes nothing",
+        ),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else "",
 )
@@ -187,7 +244,12 @@ def test_a_mode_that_only_reads_raises_nothing():
 HOSTILE = [
     {},
     {"name": None, "description": 5, "inputSchema": [], "annotations": "x"},
-    {"name": "", "description": None, "inputSchema": {"properties": 3}, "annotations": {"readOnlyHint": "no"}},
+    {
+        "name": "",
+        "description": None,
+        "inputSchema": {"properties": 3},
+        "annotations": {"readOnlyHint": "no"},
+    },
     {"name": ["get"], "inputSchema": {"properties": {5: {}, "": None, "action": {"enum": 5, "anyOf": {}}}}},
     {"name": "a" * 1_000_000, "description": "delete " * 150_000},
     {"name": "_-. /", "inputSchema": {"properties": {str(number): {} for number in range(10_000)}}},
@@ -221,14 +283,25 @@ def test_any_json_is_classified(definition, siblings):
 
 @given(NAMES, DESCRIPTIONS, HINTS, PARAMS)
 def test_the_evidence_is_plain_sentences(name, description, hints, params):
-    found = classify(tool(name, params=params, description=description, annotations=hints), ("get_a", "bad\u202ename"))
-    assert all(sentence[0].isupper() and sentence.endswith(".") and sentence.isascii() for sentence in found.evidence)
+    found = classify(
+        tool(name, params=params, description=description, annotations=hints), ("get_a", "bad\u202ename")
+    )
+    assert all(
+        sentence[0].isupper() and sentence.endswith(".") and sentence.isascii() for sentence in found.evidence
+    )
     assert len(set(found.evidence)) == len(found.evidence)
 
 
 def test_the_evidence_names_what_it_saw():
     evidence = " ".join(classify({"name": "put_user_policy"}, IAM_TOOLS).evidence)
-    for seen in ('"put"', "put_role_policy", "no parameters", "description is empty", "Severity is high", '"policy"'):
+    for seen in (
+        '"put"',
+        "put_role_policy",
+        "no parameters",
+        "description is empty",
+        "Severity is high",
+        '"policy"',
+    ):
         assert seen in evidence
 
 
