@@ -1,22 +1,31 @@
-"""The command line: thin; each command loads the config, asks somebody else, and prints."""
+"""The command line: thin; each command loads the config, asks somebody else, and prints.
+
+What a command needs is imported inside it: a sidecar is felt at its start, and `--help` should not load a server.
+"""
 
 import asyncio
-import json
+import hashlib
 import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gateway import printing
+from approvals.errors import ApprovalError
+from gateway.errors import GatewayError, UserError
+from gateway.options import seconds
 
+if TYPE_CHECKING:
+    from gateway.options import Config
+    from gateway.reviewing import Api
+
+Answer = TypeVar("Answer")
 app = typer.Typer(
-    name="holdpoint",
     help="Risky MCP tool calls wait for a person, and run exactly as approved, once.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,33 +42,27 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT = Path("holdpoint.yaml")
 
 
-class Failure(Exception):  # noqa: N818  (it is the user's sentence, not a programmer's error)
-    """One plain sentence for the user; the command ends with exit code 1."""
-
-
 @app.command()
 def run(config: ConfigFile = DEFAULT) -> None:
-    """Serve agents, the inbox and Slack. SIGTERM: take no more calls, let running ones finish, keep held ones."""
+    """Serve agents, the inbox and Slack, until SIGTERM: then running calls may finish and held ones are kept."""
     from gateway import serving
 
-    _log_to_stderr()
+    _log_to_stderr(logging.INFO)
     _go(serving.run(config))
 
 
 @app.command()
 def stdio(server: str, config: ConfigFile = DEFAULT) -> None:
     """Speak MCP on stdin and stdout, for clients that only launch commands."""
-    from gateway import serving
+    from gateway import joining
 
-    _log_to_stderr()
-    _go(serving.stdio(server, config))
+    _log_to_stderr(logging.WARNING)
+    _go(joining.run(server, config))
 
 
 @app.command()
-def demo(
-    port: Annotated[int, typer.Option(help="The agents' port; the inbox uses the next one.")] = 8808,
-) -> None:
-    """Run everything inside, with no config: a sample server, and an agent whose call is already waiting."""
+def demo(port: Annotated[int, typer.Option(help="The agents' port; the inbox gets the next one.")] = 8808) -> None:
+    """Run everything inside, with no config: a sample server, and an agent's call that is waiting already."""
     from gateway import demonstration
 
     _log_to_stderr(logging.WARNING)
@@ -70,14 +73,13 @@ def demo(
 def check(config: ConfigFile = DEFAULT) -> None:
     """Show every problem of the config at once, each with its path and line."""
     loaded = _load(config)
-    servers = ", ".join(loaded.servers)
-    typer.echo(f"{config} is good: servers {servers}.")
+    typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
 
 
 @app.command()
 def tools(server: Annotated[str, typer.Argument()] = "", config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
     """Ask the servers for their tools: category, risk class, severity, action, and why."""
-    from gateway import inspecting
+    from gateway import inspecting, printing
 
     rows = _go(inspecting.tools(_load(config), server))
     printing.tools(rows, as_json=as_json)
@@ -94,7 +96,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what the policy does with a call: the verdict, each rule that matched, the evidence."""
-    from gateway import inspecting
+    from gateway import inspecting, printing
 
     printing.explanation(_go(inspecting.explain(_load(config), server, tool, args)), as_json=as_json)
 
@@ -102,31 +104,48 @@ def explain(
 @app.command()
 def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
     """List the calls that wait for a person."""
-    printing.calls(_api(config, lambda api: api.calls("pending")), as_json=as_json)
+    from gateway import printing
+
+    printing.calls(_ask(config, lambda api: api.calls("pending")), as_json=as_json)
 
 
 @app.command()
 def show(call: str, config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
     """Show one call, all of it."""
-    printing.call(_api(config, lambda api: api.call(call)), as_json=as_json)
+    from gateway import printing
+
+    printing.call(_ask(config, lambda api: api.call(call)), as_json=as_json)
 
 
 @app.command()
-def approve(call: str, reason: Annotated[str, typer.Option()] = "", config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
+def approve(
+    call: str, reason: Annotated[str, typer.Option()] = "", config: ConfigFile = DEFAULT, as_json: Json = False,
+) -> None:  # fmt: skip
     """Approve a call, as the approver whose token is in HOLDPOINT_TOKEN."""
-    printing.decided(_api(config, lambda api: api.decide(call, "approve", reason)), as_json=as_json)
+    from gateway import printing
+
+    printing.decided(_ask(config, lambda api: api.decide(call, "approve", reason)), as_json=as_json)
 
 
 @app.command()
-def deny(call: str, reason: Annotated[str, typer.Option(help="The agent reads it.")], config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
+def deny(
+    call: str,
+    reason: Annotated[str, typer.Option(help="Why; the agent reads it.")],
+    config: ConfigFile = DEFAULT,
+    as_json: Json = False,
+) -> None:
     """Deny a call and tell the agent why."""
-    printing.decided(_api(config, lambda api: api.decide(call, "deny", reason)), as_json=as_json)
+    from gateway import printing
+
+    printing.decided(_ask(config, lambda api: api.decide(call, "deny", reason)), as_json=as_json)
 
 
 @app.command()
 def watch(config: ConfigFile = DEFAULT) -> None:
-    """Show calls as they come to wait, until interrupted."""
-    _api(config, lambda api: api.watch(printing.waiting))
+    """Show the waiting calls, again after each change, until interrupted."""
+    from gateway import printing
+
+    _ask(config, lambda api: api.watch(printing.waiting))
 
 
 @app.command()
@@ -139,32 +158,37 @@ def log(
     as_json: Json = False,
 ) -> None:
     """Read the audit trail."""
-    from gateway import trail
+    from gateway import printing, trail
 
-    store = _load(config).store
-    for event in trail.events(store, tool=tool, agent=agent, since=_since(since), follow=follow):
+    try:
+        start = time.time() - seconds(since) if since else 0.0
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from error
+    for event in trail.events(_load(config).store, tool=tool, agent=agent, since=start, follow=follow):
         printing.event(event, as_json=as_json)
 
 
 @audit.command("verify")
-def verify(file: Annotated[Path | None, typer.Argument()] = None, config: ConfigFile = DEFAULT) -> None:
+def audit_verify(file: Annotated[Path | None, typer.Argument()] = None, config: ConfigFile = DEFAULT) -> None:
     """Check the hash chain; exit 1 and the first bad sequence number when it is broken."""
+    from approvals.audit import read, verify
     from gateway import trail
 
-    where = file or trail.database(_load(config).store)
-    broken, count = trail.verify(where)
-    if broken is not None:
-        raise Failure(f"{where}: event {broken.seq} is not what was written: {broken.why}.")
-    typer.echo(f"{where}: {count} events, the chain is whole.")
+    path = file or trail.file_of(_load(config).store)
+    events = list(read(path))
+    if (broken := verify(events)) is not None:
+        raise UserError(f"{path}: event {broken.seq} is not what was written: {broken.why}.")
+    typer.echo(f"{path}: {len(events)} events, the chain is whole.")
 
 
 @audit.command("export")
-def export(config: ConfigFile = DEFAULT) -> None:
+def audit_export(config: ConfigFile = DEFAULT) -> None:
     """Write the audit trail to stdout, one JSON object per line."""
+    from approvals.audit import read, to_json_line
     from gateway import trail
 
-    for line in trail.export(_load(config).store):
-        typer.echo(line)
+    for event in read(trail.file_of(_load(config).store)):
+        sys.stdout.buffer.write(to_json_line(event) + b"\n")
 
 
 @token.command("agent")
@@ -177,3 +201,57 @@ def token_agent(name: str) -> None:
 def token_approver(name: str) -> None:
     """Print a new token for an approver once, and the line for the config."""
     _token("approvers", name)
+
+
+def _token(section: str, name: str) -> None:
+    made = f"hp_{section.removesuffix('s')}_{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(made.encode()).hexdigest()
+    typer.echo(made)
+    typer.echo(f"It is shown this once. In the config, under {section}:", err=True)
+    typer.echo(f"  - {{name: {name}, token_sha256: {digest}}}", err=True)
+
+
+def _load(path: Path) -> "Config":
+    from gateway.config import load
+
+    return load(path, os.environ)
+
+
+def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
+    """Ask the running gateway that the config describes, or the one at HOLDPOINT_URL."""
+    from gateway.reviewing import api
+
+    url = os.environ.get("HOLDPOINT_URL") or f"http://{_load(path).inbox.listen}"
+
+    async def asked() -> Answer:
+        async with api(url, os.environ.get("HOLDPOINT_TOKEN", "")) as connection:
+            return await question(connection)
+
+    return _go(asked())
+
+
+def _go(job: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a job in an event loop; of several faults that end it, the first is told."""
+    try:
+        return asyncio.run(job)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _log_to_stderr(level: int) -> None:
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except (UserError, ApprovalError, GatewayError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)

@@ -3,6 +3,10 @@
 from typing import ClassVar
 
 
+class UserError(Exception):
+    """Something that whoever runs the command can mend; the message is one plain sentence with the remedy."""
+
+
 class GatewayError(Exception):
     """The gateway could not handle this request."""
 

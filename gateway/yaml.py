@@ -14,6 +14,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from gateway.errors import UserError
+
 #: The longest config, in characters, and the deepest nesting.
 MAX_LENGTH = 1 << 20
 MAX_DEPTH = 40
@@ -35,7 +37,7 @@ class Problem:
         return f"{place}{self.message}" + (f"  (line {self.line})" if self.line else "")
 
 
-class ConfigProblems(Exception):  # noqa: N818  (it is a list of problems, not an error of the program)
+class ConfigProblems(UserError):
     """Every problem of a config at once."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

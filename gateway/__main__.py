@@ -1,0 +1,5 @@
+"""`python -m gateway` is `holdpoint`."""
+
+from gateway.cli import main
+
+main()

@@ -1,0 +1,74 @@
+"""The API's client, for reviewing from a terminal: as the approver whose token is in HOLDPOINT_TOKEN."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from gateway import sse
+from gateway.errors import UserError
+
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
+
+
+class Refused(UserError):
+    """The gateway did not do what was asked; the message says why."""
+
+
+class Api:
+    """One approver's view of a running gateway."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+
+    async def calls(self, state: str) -> list[dict[str, Any]]:
+        """Return the calls in *state*, newest first."""
+        answer = await self._ask("GET", f"/api/v1/calls?state={state}")
+        return list(answer["calls"])
+
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """Return one call."""
+        return await self._ask("GET", f"/api/v1/calls/{call_id}")
+
+    async def decide(self, call_id: str, answer: str, reason: str) -> dict[str, Any]:
+        """Approve or deny the call as it is held now."""
+        seen = await self.call(call_id)
+        body = {"digest": seen["digest"]} | ({"reason": reason} if reason else {})
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/{answer}", body)
+
+    async def watch(self, show: Callable[[list[dict[str, Any]]], None]) -> None:
+        """Show the waiting calls now and after every change, until interrupted."""
+        async with self._session.get(f"{self._url}/api/v1/events") as stream:
+            await _checked(stream)
+            show(await self.calls("pending"))
+            async for event in sse.events(stream.content.iter_any()):
+                if event.data:
+                    show(await self.calls("pending"))
+
+    async def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            async with self._session.request(verb, self._url + path, json=body) as answer:
+                return await _checked(answer)
+        except aiohttp.ClientConnectionError as error:
+            raise Refused(f"No gateway answers at {self._url}; start one with: holdpoint run") from error
+
+
+async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    if answer.content_type == "text/event-stream" and answer.status == 200:
+        return {}
+    said: Any = await answer.json() if answer.content_type == "application/json" else {}
+    if answer.status == 200:
+        return dict(said)
+    if answer.status == 401:
+        raise Refused("Set HOLDPOINT_TOKEN to your approver's token; make one with: holdpoint token approver NAME")
+    raise Refused(str(said.get("error") or said.get("message") or f"The gateway answered HTTP {answer.status}."))
+
+
+@asynccontextmanager
+async def api(url: str, token: str) -> AsyncIterator[Api]:
+    """Connect to the gateway whose inbox is at *url*."""
+    headers = {"User-Agent": "holdpoint/cli"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT) as session:
+        yield Api(session, url)

@@ -1,0 +1,39 @@
+"""Reading the audit trail from its file, beside a gateway that may be writing it: to look, to check, to export."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from approvals import audit
+from approvals.model import AuditEvent
+from gateway.app import database
+from gateway.errors import UserError
+
+#: Seconds between looks for new events when following.
+LOOK = 0.5
+
+
+class NoTrail(UserError):
+    """There is no audit trail to read; the message says why."""
+
+
+def file_of(store: str) -> Path:
+    """Return the file that holds the trail of this store; raises `NoTrail`."""
+    if store == "memory:":
+        raise NoTrail("A store in memory leaves no audit trail behind; use store: sqlite:///holdpoint.db")
+    if not (path := database(store)).exists():
+        raise NoTrail(f"There is no {path} yet; it is made when the gateway first runs.")
+    return path
+
+
+def events(store: str, *, tool: str, agent: str, since: float, follow: bool) -> Iterator[AuditEvent]:
+    """Yield events in order, narrowed by what is given; with *follow* go on as they come."""
+    path, last = file_of(store), 0
+    while True:
+        for event in audit.read(path, after=last):
+            last = event.seq
+            if event.at >= since and tool in ("", event.tool) and agent in ("", event.agent):
+                yield event
+        if not follow:
+            return
+        time.sleep(LOOK)
