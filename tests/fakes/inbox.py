@@ -42,7 +42,8 @@ class Inbox:
         self.now = float(int(time.time()))
         self.store = MemoryStore()
         self.directory = Directory(
-            Approver(name=name, email=f"{name}@example.com", token_sha256=sha256(token(name))) for name in PEOPLE
+            Approver(name=name, email=f"{name}@example.com", token_sha256=sha256(token(name)))
+            for name in PEOPLE
         )
         self.service = ApprovalService(self.store, self.directory, clock=lambda: self.now)
         self._url = url
@@ -94,7 +95,9 @@ class Inbox:
         """Return a held call that nobody holds yet; *changes* go to the held call, or to the tool call in it."""
         self._made += 1
         inner = {name: changes.pop(name) for name in ("agent", "owner", "server") if name in changes}
-        call = ToolCall(**({"agent": "ci-bot", "owner": "maria", "server": "iam"} | inner), tool=tool, arguments=arguments)
+        call = ToolCall(
+            **({"agent": "ci-bot", "owner": "maria", "server": "iam"} | inner), tool=tool, arguments=arguments
+        )
         terms = Terms(approvers=changes.pop("approvers", frozenset(PEOPLE)), needed=changes.pop("needed", 1))
         held = HeldCall(
             id=CallId(f"hp_{self._made:026d}"),
@@ -116,7 +119,9 @@ class Inbox:
         return await self.service.hold(self.call(tool, **changes))
 
     async def approve(self, call, name="bob", **more):
-        return await self.service.review(call.id, self.directory.by_name(name), Answer.APPROVE, via="slack", **more)
+        return await self.service.review(
+            call.id, self.directory.by_name(name), Answer.APPROVE, via="slack", **more
+        )
 
     async def deny(self, call, name="bob", reason="use the staging account"):
         return await self.service.review(

@@ -66,18 +66,21 @@ function tell(before, now) {
 
 // ---- The stream says only that something changed.
 let stream;
+let retry;
 function connect() {
   stream = new EventSource("/api/v1/events");
   stream.addEventListener("open", () => say("Live", "on"));
   stream.addEventListener("inbox", refresh);
   stream.addEventListener("error", () => {
     say("Live updates lost, retrying…", "lost");
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => refresh().then(connect), 5000);
+    refresh();
+    if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 5000);
   });
 }
 
 function leave() {
   stream.close();
+  clearTimeout(retry);
   say("Signed out. Reload the page to sign in.", "lost");
 }
 

@@ -70,7 +70,10 @@ async def test_the_arguments_cross_byte_for_byte(inbox):
 async def test_a_finished_call_shows_its_reviews_and_outcome(inbox):
     call = await inbox.run(await inbox.hold())
     _, shown = await ask(await inbox.program(), f"/calls/{call.id}")
-    assert shown["outcome"] == {"is_error": False, "body": {"content": [{"type": "text", "text": "Created."}]}}
+    assert shown["outcome"] == {
+        "is_error": False,
+        "body": {"content": [{"type": "text", "text": "Created."}]},
+    }
     assert shown["reviews"] == [
         {"approver": "bob", "answer": "approve", "reason": "", "at": stamp(inbox.now), "via": "slack"}
     ]
@@ -97,11 +100,17 @@ async def test_calls_are_listed_newest_first_and_in_pages(inbox):
 async def test_a_program_approves_and_denies_what_it_has_seen(inbox):
     one, two = await inbox.hold("one"), await inbox.hold("two")
     program = await inbox.program()
-    status, shown = await ask(program, f"/calls/{one.id}/approve", "POST", json={"digest": one.digest, "reason": " fine\r\n"})
+    status, shown = await ask(
+        program, f"/calls/{one.id}/approve", "POST", json={"digest": one.digest, "reason": " fine\r\n"}
+    )
     assert (status, shown["state"]) == (200, "approved")
-    assert [(given["approver"], given["reason"], given["via"]) for given in shown["reviews"]] == [("alice", "fine", "api")]
+    assert [(given["approver"], given["reason"], given["via"]) for given in shown["reviews"]] == [
+        ("alice", "fine", "api")
+    ]
     body = {"digest": two.digest, "reason": "not today"}
-    status, shown = await ask(program, f"/calls/{two.id}/deny", "POST", json=body, headers={"User-Agent": "holdpoint/0.1"})
+    status, shown = await ask(
+        program, f"/calls/{two.id}/deny", "POST", json=body, headers={"User-Agent": "holdpoint/0.1"}
+    )
     assert (status, shown["state"], shown["reviews"][0]["via"]) == (200, "denied", "cli")
 
 
@@ -133,13 +142,18 @@ async def test_a_late_answer_is_told_what_became_of_the_call(inbox):
 
 async def test_an_answer_to_something_else_than_what_is_held_is_refused(inbox):
     call = await inbox.hold()
-    status, shown = await ask(await inbox.program(), f"/calls/{call.id}/approve", "POST", json={"digest": "0" * 64})
+    status, shown = await ask(
+        await inbox.program(), f"/calls/{call.id}/approve", "POST", json={"digest": "0" * 64}
+    )
     assert (status, shown["state"]) == (409, "pending")
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
 
 async def test_only_an_approver_of_the_call_decides_and_never_the_owner(inbox):
-    others, own = await inbox.hold("one", approvers=frozenset({"bob"})), await inbox.hold("two", owner="alice")
+    others, own = (
+        await inbox.hold("one", approvers=frozenset({"bob"})),
+        await inbox.hold("two", owner="alice"),
+    )
     program = await inbox.program()
     for call, sentence in ((others, "not an approver"), (own, "someone else must approve")):
         for answer in ("approve", "deny"):
@@ -152,7 +166,9 @@ async def test_only_an_approver_of_the_call_decides_and_never_the_owner(inbox):
 
 async def test_a_denial_needs_a_reason(inbox):
     call = await inbox.hold()
-    status, shown = await ask(await inbox.program(), f"/calls/{call.id}/deny", "POST", json={"digest": call.digest})
+    status, shown = await ask(
+        await inbox.program(), f"/calls/{call.id}/deny", "POST", json={"digest": call.digest}
+    )
     assert (status, shown) == (400, {"error": "Say why you deny it: the agent reads the reason."})
 
 
@@ -175,21 +191,35 @@ async def test_an_unknown_call_is_404(inbox, route):
         (b"", JSON, 400, "The body is not JSON."),
         (b'{"digest":"\xff"}', JSON, 400, "The body must be UTF-8."),
         (b'{"digest":"x"}', {"Content-Type": "text/plain"}, 415, "Send this as application/json."),
-        (b"digest=x", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "Send this as application/json."),
+        (
+            b"digest=x",
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            415,
+            "Send this as application/json.",
+        ),
         (b'{"digest":"x"}', {"Content-Type": "application/json; charset=utf-7"}, 415, "Send this as UTF-8."),
-        (b'{"digest":"x","reason":"' + b"x" * 4097 + b'"}', JSON, 400, "A reason may have 4096 bytes at most."),
+        (
+            b'{"digest":"x","reason":"' + b"x" * 4097 + b'"}',
+            JSON,
+            400,
+            "A reason may have 4096 bytes at most.",
+        ),
         (b'{"digest":"x","reason":"' + b"x" * 1_000_000 + b'"}', JSON, 413, "This is too large."),
     ],
 )
 async def test_a_body_that_is_not_quite_right_is_refused(inbox, body, headers, status, sentence):
     call = await inbox.hold()
     program = await inbox.program()
-    assert await ask(program, f"/calls/{call.id}/deny", "POST", data=body, headers=headers) == (status, {"error": sentence})
+    assert await ask(program, f"/calls/{call.id}/deny", "POST", data=body, headers=headers) == (
+        status,
+        {"error": sentence},
+    )
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=201", "limit=x", "limit=-1", "limit=٣", "limit=" + "9" * 20, "state=pending,gone"]
+    "query",
+    ["limit=0", "limit=201", "limit=x", "limit=-1", "limit=٣", "limit=" + "9" * 20, "state=pending,gone"],
 )
 async def test_a_query_that_makes_no_sense_is_refused(inbox, query):
     status, shown = await ask(await inbox.program(), f"/calls?{query}")
@@ -212,7 +242,17 @@ ROUTES = [
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 @pytest.mark.parametrize(
     "credential",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic YWxpY2U6YWxpY2U=", token("alice"), "Bearer alice", "Bearer é"],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Basic YWxpY2U6YWxpY2U=",
+        token("alice"),
+        "Bearer alice",
+        "Bearer é",
+    ],
 )
 async def test_without_an_approvers_token_no_route_answers(inbox, method, path, credential):
     client = await inbox.stranger(**({"Authorization": credential} if credential is not None else {}))
@@ -255,7 +295,12 @@ async def test_the_audit_trail_is_read_from_a_time_on(inbox):
     inbox.now += 60
     await inbox.hold("late")
     program = await inbox.program()
-    for since in (f"{inbox.now}", stamp(inbox.now), stamp(inbox.now).removesuffix("Z"), stamp(inbox.now).replace("Z", "%2B00:00")):
+    for since in (
+        f"{inbox.now}",
+        stamp(inbox.now),
+        stamp(inbox.now).removesuffix("Z"),
+        stamp(inbox.now).replace("Z", "%2B00:00"),
+    ):
         _, page = await ask(program, f"/audit?since={since}")
         assert [event["tool"] for event in page["events"]] == ["late"]
     assert (await ask(program, "/audit?since=yesterday"))[0] == 400
@@ -264,7 +309,10 @@ async def test_the_audit_trail_is_read_from_a_time_on(inbox):
 async def test_the_description_names_every_route_and_nothing_else(inbox):
     _, document = await ask(await inbox.program(), "/openapi.json")
     described = {
-        (method.upper(), path) for path, item in document["paths"].items() for method in item if path.startswith("/api/")
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        for method in item
+        if path.startswith("/api/")
     }
     served = {
         (route.method, route.resource.canonical)
@@ -284,7 +332,12 @@ async def test_what_is_served_is_what_is_described(inbox):
     _, document = await ask(program, "/openapi.json")
     references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
-    for path, name in ((f"/calls/{call.id}", "Call"), ("/calls", "CallPage"), ("/audit", "AuditPage"), ("/calls/none", "Problem")):
+    for path, name in (
+        (f"/calls/{call.id}", "Call"),
+        ("/calls", "CallPage"),
+        ("/audit", "AuditPage"),
+        ("/calls/none", "Problem"),
+    ):
         schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
         _, shown = await ask(program, path)
         jsonschema_rs.validate(schema, shown)

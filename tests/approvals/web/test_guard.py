@@ -4,7 +4,16 @@ import pytest
 
 from tests.fakes.inbox import Inbox, token
 
-PATHS = ("/", "/login", "/history", "/calls/hp_1", "/api/v1/calls", "/healthz", "/static/inbox.css", "/no/such/page")
+PATHS = (
+    "/",
+    "/login",
+    "/history",
+    "/calls/hp_1",
+    "/api/v1/calls",
+    "/healthz",
+    "/static/inbox.css",
+    "/no/such/page",
+)
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -37,7 +46,16 @@ async def test_answers_over_tls_tell_browsers_to_stay_on_it():
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8809", "0.0.0.0", "2130706433", "localhost.evil.example", "a@127.0.0.1", "127.0.0.1:x", ""],
+    [
+        "evil.example",
+        "evil.example:8809",
+        "0.0.0.0",
+        "2130706433",
+        "localhost.evil.example",
+        "a@127.0.0.1",
+        "127.0.0.1:x",
+        "",
+    ],
 )
 async def test_a_rebound_host_name_is_refused_on_every_route(inbox, path, host):
     status, body, _ = await answer(await inbox.person(), path, headers={"Host": host})
@@ -71,7 +89,14 @@ async def test_only_the_configured_names_are_served(host, status):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
     "origin",
-    ["null", "https://evil.example", "http://localhost.evil.example", "http://127.0.0.1:1", "http://0.0.0.0", "http://[::1]"],
+    [
+        "null",
+        "https://evil.example",
+        "http://localhost.evil.example",
+        "http://127.0.0.1:1",
+        "http://0.0.0.0",
+        "http://[::1]",
+    ],
 )
 async def test_a_foreign_origin_is_refused_on_every_route(inbox, path, origin):
     status, _, _ = await answer(await inbox.person(), path, headers={"Origin": origin})
@@ -88,7 +113,9 @@ async def test_a_second_origin_does_not_hide_behind_a_good_one(inbox):
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
 async def test_a_form_from_another_site_is_refused(inbox, site):
     client = await inbox.stranger()
-    status, _, _ = await answer(client, "/login", "POST", data={"token": token("alice")}, headers={"Sec-Fetch-Site": site})
+    status, _, _ = await answer(
+        client, "/login", "POST", data={"token": token("alice")}, headers={"Sec-Fetch-Site": site}
+    )
     assert status == 403
 
 

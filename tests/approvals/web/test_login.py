@@ -5,7 +5,16 @@ import re
 import pytest
 
 from approvals.identity import Directory
-from approvals.web.login import ABSOLUTE, ATTEMPTS, ATTEMPTS_WINDOW, CODE_LIFE, IDLE, MAX_PEERS, _Attempts, local_path
+from approvals.web.login import (
+    ABSOLUTE,
+    ATTEMPTS,
+    ATTEMPTS_WINDOW,
+    CODE_LIFE,
+    IDLE,
+    MAX_PEERS,
+    _Attempts,
+    local_path,
+)
 from tests.fakes.inbox import Inbox, sha256, token
 
 
@@ -60,7 +69,17 @@ async def test_signing_in_leads_back_to_the_page_that_was_asked_for(inbox):
 
 @pytest.mark.parametrize(
     "onward",
-    ["//evil.example", "/\\evil.example", "javascript:alert(1)", "https://evil.example", "", "a", "/a\r\nSet-Cookie: b=c", "/\t/evil.example", "/a\\b"],
+    [
+        "//evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "https://evil.example",
+        "",
+        "a",
+        "/a\r\nSet-Cookie: b=c",
+        "/\t/evil.example",
+        "/a\\b",
+    ],
 )
 def test_only_a_path_of_this_site_is_gone_on_to(onward):
     assert local_path(onward) == "/"
@@ -70,9 +89,7 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites(inbox):
     client = await inbox.stranger()
     _, _, headers = await answer(client, "/login", "POST", data={"token": token("alice")})
     cookie = headers["Set-Cookie"]
-    assert re.fullmatch(
-        r"holdpoint=[\w-]{43}; HttpOnly; Max-Age=86400; Path=/; SameSite=Lax", cookie
-    )
+    assert re.fullmatch(r"holdpoint=[\w-]{43}; HttpOnly; Max-Age=86400; Path=/; SameSite=Lax", cookie)
 
 
 async def test_over_tls_the_cookie_is_bound_to_this_host():
@@ -254,7 +271,11 @@ async def test_the_cookie_for_forms_behind_a_proxy_signs_nobody_in():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"proxy_header": "X-Forwarded-Email"}, {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("10.0.0.5",)}],
+    [
+        {},
+        {"proxy_header": "X-Forwarded-Email"},
+        {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("10.0.0.5",)},
+    ],
 )
 async def test_the_header_is_believed_only_from_the_proxy(options):
     forged = {

@@ -36,7 +36,8 @@ def test_very_long_text_is_shown_whole_with_hidden_characters_marked():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 d ago")]
+    ("seconds", "words"),
+    [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 d ago")],
 )
 def test_how_long_ago_is_told_in_words(seconds, words):
     assert views.ago(seconds) == words
@@ -44,4 +45,8 @@ def test_how_long_ago_is_told_in_words(seconds, words):
 
 def test_a_time_is_given_for_people_and_for_scripts():
     shown = views.moment(1793500000.25)
-    assert (shown.iso, shown.words, shown.clock) == ("2026-11-01T02:26:40.250Z", "1 Nov 2026, 02:26:40 UTC", "02:26 UTC")
+    assert (shown.iso, shown.words, shown.clock) == (
+        "2026-11-01T02:26:40.250Z",
+        "1 Nov 2026, 02:26:40 UTC",
+        "02:26 UTC",
+    )

@@ -1,0 +1,412 @@
+"""W01, W03, W08, W11 and the U rows on the server's side: what the pages show, and how a person decides on them."""
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import pytest
+
+from approvals.model import Answer, State
+from tests.fakes.inbox import Inbox
+
+
+async def answer(client, path, method="GET", **more):
+    async with client.request(method, path, allow_redirects=False, **more) as got:
+        return got.status, await got.text(), got.headers
+
+
+async def form(client, call, action="approve"):
+    """Return the hidden fields of the form that a browser would send from the call's page."""
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    text = re.search(rf'<form method="post" action="/calls/{call.id}/{action}".*?</form>', body, re.DOTALL)[0]
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="(\w*)"', text))
+
+
+async def decide(client, call, action="approve", **fields):
+    data = await form(client, call, action) | fields
+    return await answer(client, f"/calls/{call.id}/{action}", "POST", data=data)
+
+
+def text(body):
+    """Return what a person reads of a page."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+async def test_the_front_page_lists_what_waits_soonest_deadline_first(inbox):
+    await inbox.hold("late", expires_at=inbox.now + 900)
+    await inbox.hold("soon", expires_at=inbox.now + 60)
+    doubtful = await inbox.doubt(await inbox.hold("doubtful"))
+    await inbox.deny(await inbox.hold("decided"))
+    _, body, _ = await answer(await inbox.person(), "/")
+    assert re.findall(r'<span class="tool">(\w+)</span>', body) == ["soon", "late", "doubtful"]
+    assert f'href="/calls/{doubtful.id}"' in body
+    assert "<title>(3) Holdpoint</title>" in body
+    assert "/static/icon-waiting.svg" in body
+
+
+async def test_an_empty_list_says_so_and_what_happened_last(inbox):
+    client = await inbox.person()
+    assert "Nothing is waiting." in (await answer(client, "/"))[1]
+    await inbox.deny(await inbox.hold())
+    inbox.now += 720
+    _, body, _ = await answer(client, "/")
+    assert "Last: put_user_policy on iam, denied (bob, 12 min ago)." in text(body)
+    assert "<title>Holdpoint</title>" in body
+    await inbox.service.cancel((await inbox.hold("two")).id, "the agent left", actor="ci-bot")
+    assert "Last: two on iam, cancelled (holdpoint, just now)." in text((await answer(client, "/"))[1])
+
+
+async def test_a_row_tells_quorum_and_an_agent_that_left(inbox):
+    call = await inbox.hold(needed=2, attended=False)
+    await inbox.approve(call)
+    assert "1 of 2 agent left" in text((await answer(await inbox.person(), "/"))[1])
+
+
+async def test_a_calls_page_shows_everything_about_it(inbox):
+    call = await inbox.hold(arguments=b'{"user_name":"ana","n":1.0}', needed=2)
+    await inbox.approve(call, reason="fine with me")
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    shown = text(body)
+    for fact in (
+        "ci-bot for maria asks to run",
+        "put_user_policy on iam",
+        "critical Write risk class High",
+        f"27 bytes {call.digest[:8]}",
+        '"user_name" : "ana" , "n" : 1.0',
+        "Rule tools.put_user_policy IAM changes need a second pair of eyes",
+        "policy: says who may do what",
+        call.id,
+        "Reviews 1 of 2",
+        "bob approved slack fine with me",
+    ):
+        assert fact in shown, fact
+    assert f'value="{call.digest}"' in body
+
+
+async def test_a_click_on_approve_decides_and_leads_back_to_the_call(inbox):
+    call = await inbox.hold()
+    status, _, headers = await decide(await inbox.person(), call, reason="checked")
+    assert (status, headers["Location"]) == (303, f"/calls/{call.id}")
+    now = await inbox.service.get(call.id)
+    assert now.state is State.APPROVED
+    assert [(given.approver, given.answer, given.reason, given.via) for given in now.reviews] == [
+        ("alice", Answer.APPROVE, "checked", "inbox")
+    ]
+
+
+async def test_a_click_on_deny_needs_a_reason(inbox):
+    call = await inbox.hold()
+    client = await inbox.person()
+    status, body, _ = await decide(client, call, "deny", reason="  ")
+    assert status == 400
+    assert "Say why you deny it" in body
+    assert (await inbox.service.get(call.id)).state is State.PENDING
+    assert (await decide(client, call, "deny", reason="use staging\r\nplease"))[0] == 303
+    now = await inbox.service.get(call.id)
+    assert (now.state, now.denial.reason) == (State.DENIED, "use staging\nplease")
+
+
+async def test_looking_decides_nothing(inbox):
+    call = await inbox.hold()
+    client = await inbox.person()
+    for action in ("approve", "deny", "resolve", "reveal"):
+        assert (await answer(client, f"/calls/{call.id}/{action}?reason=x&digest={call.digest}"))[0] == 405
+    await answer(client, f"/calls/{call.id}", "HEAD")
+    await answer(client, f"/calls/{call.id}")
+    assert await inbox.service.get(call.id) == call
+
+
+async def test_a_form_without_the_sessions_token_decides_nothing(inbox):
+    call = await inbox.hold()
+    mine, theirs = await inbox.person(), await inbox.person("bob")
+    foreign = (await form(theirs, call))["form_token"]
+    for token in ("", "0" * 64, foreign):
+        data = {"digest": call.digest, "form_token": token}
+        assert (await answer(mine, f"/calls/{call.id}/approve", "POST", data=data))[0] == 403
+    assert (await inbox.service.get(call.id)).state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "status"),
+    [
+        (b"{}", "application/json", 415),
+        (b"form_token=x", "text/plain", 415),
+        (b"form_token=x", "multipart/form-data; boundary=x", 415),
+        (b"form_token=x", "application/x-www-form-urlencoded; charset=utf-7", 415),
+        (b"form_token=x&form_token=y", "application/x-www-form-urlencoded", 400),
+        (b"form_token", "application/x-www-form-urlencoded", 400),
+        (b"form_token=%ff", "application/x-www-form-urlencoded", 400),
+        (b"\xff", "application/x-www-form-urlencoded", 400),
+        (b"&".join([b"a%d=1" % number for number in range(30)]), "application/x-www-form-urlencoded", 400),
+        (b"", "application/x-www-form-urlencoded", 403),
+    ],
+)
+async def test_a_form_that_is_not_quite_right_decides_nothing(inbox, data, content_type, status):
+    call = await inbox.hold()
+    client = await inbox.person()
+    headers = {"Content-Type": content_type}
+    got, _, _ = await answer(client, f"/calls/{call.id}/approve", "POST", data=data, headers=headers)
+    assert got == status
+    assert (await inbox.service.get(call.id)).state is State.PENDING
+
+
+async def test_what_was_shown_must_be_what_is_held(inbox):
+    call = await inbox.hold()
+    status, body, _ = await decide(await inbox.person(), call, digest="0" * 64)
+    assert status == 409
+    assert "What you looked at is not what is held now" in body
+    assert (await decide(await inbox.person(), call, digest=""))[0] == 409
+    assert (await inbox.service.get(call.id)).state is State.PENDING
+
+
+async def test_a_late_click_is_shown_what_became_of_the_call(inbox):
+    call = await inbox.hold()
+    client = await inbox.person()
+    fields = await form(client, call)
+    await inbox.deny(call)
+    status, body, _ = await answer(client, f"/calls/{call.id}/approve", "POST", data=fields)
+    assert status == 409
+    assert "This call was already denied." in body
+    assert "bob denied slack use the staging account" in text(body)
+    assert f'data-self="/calls/{call.id}"' in body
+
+
+@pytest.mark.parametrize(
+    "changes", [{"approvers": frozenset({"bob"})}, {"owner": "alice"}, {"approvers": frozenset()}]
+)
+async def test_who_may_not_decide_sees_the_call_without_buttons(inbox, changes):
+    call = await inbox.hold(**changes)
+    client = await inbox.person()
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert "put_user_policy" in body
+    assert "/approve" not in body
+    assert "/deny" not in body
+    data = {
+        "form_token": re.search(r'name="form_token" value="(\w+)"', body)[1],
+        "digest": call.digest,
+        "reason": "x",
+    }
+    for action in ("approve", "deny", "reveal"):
+        assert (await answer(client, f"/calls/{call.id}/{action}", "POST", data=data))[0] == 403
+    assert (await inbox.service.get(call.id)).state is State.PENDING
+
+
+async def test_who_approved_already_is_told_that_someone_else_must(inbox):
+    call = await inbox.hold(needed=2)
+    client = await inbox.person()
+    await decide(client, call)
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert "You approved this. Someone else must, too." in body
+    assert f'action="/calls/{call.id}/approve"' not in body
+    assert f'action="/calls/{call.id}/deny"' in body
+
+
+async def test_a_reason_has_a_limit(inbox):
+    call = await inbox.hold()
+    status, body, _ = await decide(await inbox.person(), call, "deny", reason="x" * 4097)
+    assert status == 400
+    assert "A reason may have 4096 bytes at most." in body
+
+
+async def test_line_ends_in_a_reason_reach_no_header(inbox):
+    call = await inbox.hold()
+    status, _, headers = await decide(
+        await inbox.person(), call, "deny", reason="no\r\nSet-Cookie: a=b\r\n\r\n<h1>"
+    )
+    assert status == 303
+    assert "Set-Cookie" not in headers
+
+
+async def test_a_finished_call_shows_who_where_when_and_the_outcome(inbox):
+    call = await inbox.run(await inbox.hold())
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    shown = text(body)
+    assert "It ran once, and the server answered." in shown
+    assert "bob approved slack" in shown
+    assert "Done" in shown
+    assert "<form method" not in body.partition('id="decide"')[2].partition("</section>")[0]
+
+
+async def test_a_call_in_doubt_asks_a_person_what_they_found(inbox):
+    call = await inbox.doubt(await inbox.hold())
+    client = await inbox.person()
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert "It may have run, or not" in body
+    assert (await decide(client, call, "resolve", reason=""))[0] == 400
+    assert (await decide(client, call, "resolve", reason="It ran."))[0] == 303
+    now = await inbox.service.get(call.id)
+    assert (now.state, now.note) == (State.RESOLVED, "alice: It ran.")
+    assert "alice: It ran." in (await answer(client, f"/calls/{call.id}"))[1]
+
+
+async def test_a_doubt_is_not_for_everyone(inbox):
+    call = await inbox.doubt(await inbox.hold(approvers=frozenset({"bob"})))
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    assert "You are not an approver for this call." in body
+    assert "/resolve" not in body
+
+
+async def test_an_approved_call_says_that_it_has_not_run(inbox):
+    call = await inbox.approve(await inbox.hold())
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    assert "It has not run yet." in body
+
+
+async def test_an_agent_that_left_is_told(inbox):
+    call = await inbox.hold(attended=False)
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    assert "The agent has left." in body
+
+
+async def test_a_call_asked_before_links_to_the_first(inbox):
+    first = await inbox.run(await inbox.hold())
+    await inbox.service.collected(first.id)
+    second = await inbox.hold()
+    _, body, _ = await answer(await inbox.person(), f"/calls/{second.id}")
+    assert f'<a href="/calls/{first.id}">' in body
+
+
+async def test_an_unknown_call_is_404(inbox):
+    client = await inbox.person()
+    status, body, _ = await answer(client, "/calls/hp_<b>none")
+    assert (status, "There is no such call." in body, "<b>" in body) == (404, True, False)
+
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "</pre></script><script>alert(1)</script>",
+    '" onmouseover="alert(1)',
+    "{{7*7}}{% import os %}",
+    "javascript:alert(1)",
+    "' onfocus='alert(1)",
+    "${7*7}",
+)
+
+
+class Skeleton(HTMLParser):
+    """The elements of a page and the names of their attributes, without those that only colour."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.bones = []
+        self.feed(body)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in {"span", "mark"}:
+            self.bones.append((tag, *(name for name, _ in attributes)))
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+async def test_hostile_text_changes_nothing_but_text(hostile):
+    skeletons = []
+    for said in ("harmless", hostile):
+        async with Inbox() as inbox:
+            arguments = json.dumps({said: said}).encode()
+            named = {"agent": said, "owner": said, "server": said, "rule": said, "reason": said}
+            waiting = await inbox.hold(said, arguments=arguments, **named)
+            denied = await inbox.deny(
+                await inbox.hold(f"{said} 2", arguments=arguments, **named), reason=said
+            )
+            client = await inbox.person()
+            paths = (
+                "/",
+                f"/calls/{waiting.id}",
+                f"/calls/{denied.id}",
+                "/history",
+                f"/history?q={quote(said)}",
+            )
+            bodies = [(await answer(client, path))[1] for path in paths]
+            assert all(said in html.unescape(re.sub("</?(span|mark)[^>]*>", "", body)) for body in bodies)
+            skeletons.append([Skeleton(body).bones for body in bodies])
+    assert skeletons[0] == skeletons[1]
+
+
+@pytest.mark.parametrize(
+    "character", ["\u202e", "\u2066", "\u200b", "\ufeff", "\U000e0041", "\ufe0f", "\x1b", "\x00", "\u3164"]
+)
+async def test_a_hidden_character_is_seen_and_flagged(inbox, character):
+    call = await inbox.hold(
+        f"to{character}ol", arguments=json.dumps({"a": f"x{character}y"}, ensure_ascii=False).encode()
+    )
+    client = await inbox.person()
+    for path in (f"/calls/{call.id}", "/", "/history"):
+        _, body, _ = await answer(client, path)
+        assert character not in body
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert re.search(r"hidden character", body)
+    assert "<mark" in body
+
+
+async def test_every_argument_is_shown_however_many_and_however_long(inbox):
+    many = {f"key_{number}": "x" * 40 for number in range(300)} | {
+        "long": "y" * 200_000 + "the end",
+        "last": "rm -rf /",
+    }
+    call = await inbox.hold(arguments=json.dumps(many).encode())
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    for shown in ("key_299", "the end", "rm -rf /"):
+        assert shown in body
+
+
+async def test_secrets_are_counted_and_shown_only_on_record(inbox):
+    secret = "AKIAIOSFODNN7EXAMPLE"
+    call = await inbox.hold(
+        arguments=json.dumps({"password": "hunter2hunter2", "aws_secret_access_key": secret}).encode()
+    )
+    client = await inbox.person()
+    for path in (f"/calls/{call.id}", "/"):
+        _, body, _ = await answer(client, path)
+        assert "hunter2" not in body
+        assert secret not in body
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert "2 values hidden" in body
+    data = await form(client, call, "reveal")
+    assert (await answer(client, f"/calls/{call.id}/reveal", "POST", data=data | {"form_token": "x"}))[
+        0
+    ] == 403
+    status, body, _ = await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
+    assert status == 200
+    assert "hunter2hunter2" in body
+    event = (await inbox.store.events(call=call.id))[-1]
+    assert (event.kind, event.actor, event.tool) == ("arguments.revealed", "alice", "put_user_policy")
+    assert "hunter2" not in repr(event)
+
+
+async def test_the_history_narrows_and_pages(inbox):
+    for number in range(55):
+        await inbox.hold(f"tool_{number}", agent="even" if number % 2 == 0 else "odd")
+    await inbox.deny(await inbox.hold("dropped"))
+    client = await inbox.person()
+
+    async def tools(path):
+        _, body, _ = await answer(client, path)
+        older = re.search(r'<a href="([^"]+)" rel="next"', body)
+        return re.findall(r'data-row><span class="tool">(\w+)</span>', body), older and html.unescape(
+            older[1]
+        )
+
+    first, older = await tools("/history")
+    assert (first[0], len(first)) == ("dropped", 50)
+    second, end = await tools(older)
+    assert (second[0], second[-1], end) == ("tool_5", "tool_0", None)
+    assert await tools("/history?state=denied") == (["dropped"], None)
+    assert (await tools("/history?agent=odd&tool=tool_7"))[0] == ["tool_7"]
+    assert (await tools("/history?q=dropp"))[0] == ["dropped"]
+    assert "No call fits." in (await answer(client, "/history?q=nothing"))[1]
+    assert (await answer(client, "/history?state=gone"))[0] == 400
+
+
+async def test_a_filter_is_kept_on_the_next_page(inbox):
+    for number in range(51):
+        await inbox.hold(f"tool_{number}")
+    _, body, _ = await answer(await inbox.person(), "/history?state=pending&q=tool")
+    older = html.unescape(re.search(r'<a href="([^"]+)" rel="next"', body)[1])
+    assert older.startswith("/history?state=pending&q=tool&before=hp_")
+
+
+async def test_the_navigation_knows_about_tools_only_when_there_are_some(inbox):
+    assert 'href="/tools"' not in (await answer(await inbox.person(), "/"))[1]
+    async with Inbox(tools=tuple) as other:
+        assert 'href="/tools"' in (await answer(await other.person(), "/"))[1]
