@@ -6,8 +6,10 @@ against a checkpoint (the last event's hash) that was kept elsewhere, or under a
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 
@@ -67,3 +69,29 @@ def to_json_line(event: AuditEvent) -> bytes:
 def from_json_line(line: bytes) -> AuditEvent:
     """Read one line of an export; raises `msgspec.MsgspecError` when it is none."""
     return _decode(line)
+
+
+def read(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
+    """Yield the events of a trail in order: of a store's file, also while a gateway writes it, or of an export."""
+    with path.open("rb") as file:
+        is_store = file.read(len(_SQLITE)) == _SQLITE
+    events = _read_store(path, after) if is_store else _read_export(path)
+    return (event for event in events if event.seq > after)
+
+
+_SQLITE = b"SQLite format 3\x00"
+
+
+def _read_export(path: Path) -> Iterator[AuditEvent]:
+    with path.open("rb") as file:
+        for line in file:
+            yield from_json_line(line)
+
+
+def _read_store(path: Path, after: int) -> Iterator[AuditEvent]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        for (value,) in connection.execute("SELECT value FROM events WHERE seq > ? ORDER BY seq", (after,)):
+            yield from_json_line(value)
+    finally:
+        connection.close()
