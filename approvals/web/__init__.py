@@ -14,10 +14,11 @@ from approvals.web.guard import Guard
 from approvals.web.login import Login
 from approvals.web.options import Handler, ToolView, WebOptions
 from approvals.web.pages import Pages
+from approvals.web.tools import Tools
 
-__all__ = ["LOGIN", "ToolView", "WebOptions", "build"]
+__all__ = ["LOGIN", "Login", "ToolView", "WebOptions", "build"]
 
-#: Where the application keeps what signs people in: `app[LOGIN].one_time_code("alice")`.
+#: Where the application keeps what signs people in: `app[LOGIN].one_time_code(approver)`.
 LOGIN = web.AppKey("login", Login)
 
 
@@ -26,10 +27,12 @@ def build(service: ApprovalService, options: WebOptions) -> web.Application:
     guard = Guard(options)
     login = Login(service, options)
     events = Events(service.store, options)
+    pages = Pages(service, login, options)
     app = web.Application(middlewares=[guard.middleware, login.middleware], client_max_size=MAX_BODY)
     app[LOGIN] = login
     app.router.add_routes(login.routes())
-    app.router.add_routes(Pages(service, login, options).routes())
+    app.router.add_routes(pages.routes())
+    app.router.add_routes(Tools(pages, login, options).routes())
     app.router.add_routes(Api(service, login, events, options).routes())
     app.router.add_get("/healthz", _alive)
     app.router.add_static("/static", Path(str(files("approvals.web") / "static")))

@@ -67,12 +67,12 @@ class Login:
             web.post("/logout", self._leave),
         ]
 
-    def one_time_code(self, approver: str) -> str:
+    def one_time_code(self, approver: Approver) -> str:
         """Return a code that signs *approver* in once, on the page /login/once/{code}."""
         now = self._service.clock()
         self._codes = {code: kept for code, kept in self._codes.items() if kept[1] > now}
         code = secrets.token_urlsafe(24)
-        self._codes[_hash(code)] = (approver, now + CODE_LIFE)
+        self._codes[_hash(code)] = (approver.name, now + CODE_LIFE)
         return code
 
     async def visitor(self, request: web.Request) -> Visitor | None:

@@ -45,9 +45,9 @@ class Pages:
 
     async def _waiting(self, request: web.Request) -> web.Response:
         visitor = await self._login.required(request)
-        return page("waiting.html", **await self._frame(visitor, "/"), last=await self._last_decision())
+        return page("waiting.html", **await self.frame(visitor, "/"), last=await self._last_decision())
 
-    async def _frame(self, visitor: Visitor, path: str) -> dict[str, Any]:
+    async def frame(self, visitor: Visitor, path: str) -> dict[str, Any]:
         """Return what every page of a signed-in person shows: their name, and the calls that wait."""
         waiting = await self._service.store.select(OPEN_TO_PEOPLE, limit=MAX_WAITING)
         soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
@@ -83,7 +83,7 @@ class Pages:
         return page(
             "call.html",
             status=status,
-            **await self._frame(visitor, f"/calls/{call.id}"),
+            **await self.frame(visitor, f"/calls/{call.id}"),
             call=call,
             card=card,
             word=word,
@@ -181,7 +181,7 @@ class Pages:
         shown, more = found[:PER_PAGE], len(found) > PER_PAGE
         return page(
             "history.html",
-            **await self._frame(visitor, request.path_qs),
+            **await self.frame(visitor, request.path_qs),
             asked=asked,
             states=[(state, views.WORDS[state][0]) for state in State],
             found=[self._row(call) for call in shown],

@@ -89,7 +89,7 @@ class Inbox:
         return await self._stack.enter_async_context(client)
 
     def code(self, name="alice"):
-        return self.app[LOGIN].one_time_code(name)
+        return self.app[LOGIN].one_time_code(self.directory.by_name(name))
 
     def call(self, tool="put_user_policy", *, arguments=b'{"user_name":"ana"}', **changes):
         """Return a held call that nobody holds yet; *changes* go to the held call, or to the tool call in it."""

@@ -17,7 +17,7 @@ def test_every_state_has_a_word_and_a_meaning():
          [("", "["), ("string", '"a\\"b"'), ("", ", "), ("word", "true"), ("", ", "), ("word", "null"), ("", ", "),
           ("number", "-1.5e+9"), ("", "]")]),
         ('"a\\u{202E}b"', [("string", '"a'), ("hidden", "\\u{202E}"), ("string", 'b"')]),
-        ('\\u{200B}', [("hidden", "\\u{200B}")]),
+        ("\\u{200B}", [("hidden", "\\u{200B}")]),
         ("", []),
     ],
 )  # fmt: skip
