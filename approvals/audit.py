@@ -7,16 +7,26 @@ against a checkpoint (the last event's hash) that was kept elsewhere, or under a
 import hashlib
 import hmac
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from approvals.errors import StoreError
 from approvals.model import AuditEvent
 
+#: An event's values in the order of a table's columns.
+COLUMNS = ("seq", "at", "kind", "actor", "call", "agent", "server", "tool", "detail", "prev", "hash")
+
+_SQLITE = b"SQLite format 3\x00"
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(AuditEvent).decode
+_detail = msgspec.json.Decoder(Mapping[str, Any]).decode
+#: What a JSON string may hold but a terminal, a pager or a line reader takes for more than text.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,43 +37,54 @@ class Broken:
     why: str
 
 
-def link(event: AuditEvent, last: AuditEvent | None, key: bytes = b"") -> AuditEvent:
-    """Return *event* as the one that follows *last*."""
-    linked = replace(event, seq=last.seq + 1 if last else 1, prev=last.hash if last else "", hash="")
+def plain(event: AuditEvent) -> AuditEvent:
+    """Return *event* as it will be read back; raises `StoreError` when it cannot be written as JSON."""
+    try:
+        detail = _detail(_encode(event.detail))
+        _encode(event)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"The audit event {event.kind!r} cannot be written: {error}.") from error
+    return replace(event, at=float(event.at), detail=detail)
+
+
+def link(event: AuditEvent, seq: int, prev: str, key: bytes = b"") -> AuditEvent:
+    """Return *event* as number *seq* of the trail, behind the event whose hash is *prev*."""
+    linked = replace(event, seq=seq, prev=prev, hash="")
     return replace(linked, hash=_hash(linked, key))
 
 
 def _hash(event: AuditEvent, key: bytes) -> str:
-    data = _encode(replace(event, hash=""))
+    data = _encode(replace(event, hash="")) if event.hash else _encode(event)
     return hmac.new(key, data, hashlib.sha256).hexdigest() if key else hashlib.sha256(data).hexdigest()
 
 
-def verify(events: Iterable[AuditEvent], key: bytes = b"", checkpoint: AuditEvent | None = None) -> Broken | None:
+def verify(
+    events: Iterable[AuditEvent], key: bytes = b"", checkpoint: AuditEvent | None = None
+) -> Broken | None:
     """Return the first event that breaks the chain, or None when it is whole up to *checkpoint*."""
-    last: AuditEvent | None = None
+    seq, prev = 0, ""
     for event in events:
-        if why := _wrong(event, last, key):
-            return Broken(seq=event.seq, why=why)
-        if checkpoint is not None and event.seq == checkpoint.seq and event.hash != checkpoint.hash:
-            return Broken(seq=event.seq, why="it is not the event of the checkpoint")
-        last = event
-    seen = last.seq if last else 0
-    if checkpoint is not None and seen < checkpoint.seq:
-        return Broken(seq=seen + 1, why=f"the trail ends before event {checkpoint.seq} of the checkpoint")
+        if why := _wrong(event, seq + 1, prev, key):
+            return Broken(seq=seq + 1, why=why)
+        seq, prev = event.seq, event.hash
+        if checkpoint is not None and seq == checkpoint.seq and prev != checkpoint.hash:
+            return Broken(seq=seq, why="it is not the event of the checkpoint")
+    if checkpoint is not None and seq < checkpoint.seq:
+        return Broken(seq=seq + 1, why=f"the trail ends before event {checkpoint.seq} of the checkpoint")
     return None
 
 
-def _wrong(event: AuditEvent, last: AuditEvent | None, key: bytes) -> str:
-    if event.seq != (last.seq + 1 if last else 1):
-        return f"event {last.seq + 1 if last else 1} should stand here"
-    if event.prev != (last.hash if last else ""):
+def _wrong(event: AuditEvent, seq: int, prev: str, key: bytes) -> str:
+    if event.seq != seq:
+        return f"event {event.seq} stands in its place"
+    if event.prev != prev:
         return "it does not follow the event before it"
     return "" if hmac.compare_digest(event.hash, _hash(event, key)) else "its content was changed"
 
 
 def to_json_line(event: AuditEvent) -> bytes:
-    """Return the event as one line of JSON, control characters and line separators escaped."""
-    return _encode(event).replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
+    """Return the event as one line of JSON, with every control character and line separator escaped."""
+    return _encode(event).decode().translate(_ESCAPED).encode()
 
 
 def from_json_line(line: bytes) -> AuditEvent:
@@ -71,27 +92,39 @@ def from_json_line(line: bytes) -> AuditEvent:
     return _decode(line)
 
 
+def to_row(event: AuditEvent) -> tuple[Any, ...]:
+    """Return the event's values in the order of `COLUMNS`."""
+    return (
+        event.seq, event.at, event.kind, event.actor, event.call, event.agent, event.server, event.tool,
+        _encode(event.detail).decode(), event.prev, event.hash,
+    )  # fmt: skip
+
+
+def from_row(row: tuple[Any, ...]) -> AuditEvent:
+    """Return the event of a row in the order of `COLUMNS`."""
+    values = dict(zip(COLUMNS, row, strict=True))
+    return AuditEvent(**(values | {"detail": _detail(values["detail"])}))
+
+
 def read(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
-    """Yield the events of a trail in order: of a store's file, also while a gateway writes it, or of an export."""
-    with path.open("rb") as file:
-        is_store = file.read(len(_SQLITE)) == _SQLITE
-    events = _read_store(path, after) if is_store else _read_export(path)
-    return (event for event in events if event.seq > after)
+    """Yield the events of an exported file or of a store's file, also beside a gateway that runs; changes nothing.
 
-
-_SQLITE = b"SQLite format 3\x00"
-
-
-def _read_export(path: Path) -> Iterator[AuditEvent]:
-    with path.open("rb") as file:
-        for line in file:
-            yield from_json_line(line)
-
-
-def _read_store(path: Path, after: int) -> Iterator[AuditEvent]:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    Raises `StoreError` when the file is neither.
+    """
     try:
-        for (value,) in connection.execute("SELECT value FROM events WHERE seq > ? ORDER BY seq", (after,)):
-            yield from_json_line(value)
-    finally:
-        connection.close()
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) != _SQLITE:
+                file.seek(0)
+                yield from (event for line in file if (event := from_json_line(line)).seq > after)
+                return
+        yield from _read_table(path, after)
+    except (OSError, msgspec.MsgspecError, sqlite3.Error) as error:
+        raise StoreError(f"{path} holds no audit trail that can be read: {error}.") from error
+
+
+def _read_table(path: Path, after: int) -> Iterator[AuditEvent]:
+    # Read-only: a second connection that never writes cannot hurt the one that does.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        columns = ", ".join(COLUMNS)
+        rows = db.execute(f"SELECT {columns} FROM events WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  (ours)
+        yield from map(from_row, rows)

@@ -72,7 +72,7 @@ def explanation(found: Explanation, *, as_json: bool) -> None:
     ]
     if not found.listed:
         lines.append("The server does not list this tool; it was classified by its name alone.")
-    console().print(Text("\n".join(map(safetext.show, lines))))
+    console().print(Text("\n".join(map(safetext.visible, lines))))
 
 
 def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -100,7 +100,7 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     lines = [f"{name:>10}  {one[name] if one[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
     lines += [f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})" for review in one["reviews"]]
-    console().print(Text("\n".join(map(safetext.show, lines))))
+    console().print(Text("\n".join(map(safetext.visible, lines))))
 
 
 def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
@@ -110,7 +110,7 @@ def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
         return
     given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
-    console().print(Text(safetext.show(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}")))
+    console().print(Text(safetext.visible(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}")))
 
 
 def waiting(found: Sequence[Mapping[str, Any]]) -> None:
@@ -126,7 +126,7 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
     detail = " ".join(f"{name}={value}" for name, value in one.detail.items() if name in ("rule", "why", "reason", "note", "via"))
     what = f"{one.server}/{one.tool}" if one.tool else one.server
     line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
-    console().print(Text(safetext.show(line.rstrip())))
+    console().print(Text(safetext.visible(line.rstrip())))
 
 
 def _table(*columns: str) -> Table:
@@ -137,6 +137,6 @@ def _table(*columns: str) -> Table:
 
 
 def _cells(*values: object) -> Iterable[Text]:
-    return (Text(safetext.show(str(value)), style=_COLOURS.get(str(value), "")) for value in values)
+    return (Text(safetext.visible(str(value)), style=_COLOURS.get(str(value), "")) for value in values)
 
 

@@ -70,7 +70,7 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
 @asynccontextmanager
 async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -> AsyncIterator[None]:
     """Wake who waits, sweep what is due, and keep every channel up to date."""
-    notices = Notices(gateway.service, channels, url_for=lambda call_id: f"{inbox_url.rstrip('/')}/calls/{call_id}")
+    notices = Notices(gateway.service, channels, url=inbox_url)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(gateway.service.waiters.follow(gateway.store)),

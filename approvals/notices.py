@@ -1,0 +1,142 @@
+"""Brings every channel to the newest version of every held call: what is shown is compared with what is, again and again.
+
+There is no queue of messages to lose: a call whose version a channel does not show is posted or updated in the next
+round, after a restart as after a failure. A channel that fails holds up nobody but itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from approvals import redact
+from approvals.channels import Card, Channel
+from approvals.model import HeldCall, Notice, State
+from approvals.safetext import hidden, name, one_line, visible
+from approvals.service import ApprovalService
+
+#: Seconds between rounds when no change is signalled, and the longest wait after failures.
+ROUND = 5.0
+MAX_WAIT = 300.0
+log = logging.getLogger("holdpoint.notices")
+
+
+def card(call: HeldCall, url: str) -> Card:
+    """Return what a channel may show of a call; *url* is that of the inbox, or ""."""
+    arguments = redact.redact(call.call.arguments)
+    asked = call.call
+    return Card(
+        id=call.id,
+        version=call.version,
+        state=call.state,
+        agent=name(asked.agent),
+        owner=name(asked.owner or ""),
+        server=name(asked.server),
+        tool=name(asked.tool),
+        category=call.classification.category,
+        risk=call.classification.risk,
+        severity=call.classification.severity,
+        evidence=tuple(map(visible, call.classification.evidence)),
+        rule=visible(call.rule),
+        reason=visible(call.reason),
+        arguments=visible(arguments.text),
+        hidden_characters=hidden(arguments.text),
+        redacted=arguments.count,
+        digest=call.digest,
+        created_at=call.created_at,
+        expires_at=call.expires_at,
+        needed=call.terms.needed,
+        reviews=tuple((name(one.approver), one.answer, visible(one.reason), one.via) for one in call.reviews),
+        attended=call.attended,
+        note=visible(call.note),
+        result=_result(call),
+        url=f"{url.rstrip('/')}/calls/{call.id}" if url else "",
+        twin=_twin(call),
+    )
+
+
+def _result(call: HeldCall) -> str:
+    """Say in one line how the run ended. What the server answered is the agent's, not the channel's."""
+    took = f" after {call.settled_at - call.decided_at:.1f} s" if call.settled_at and call.decided_at else ""
+    match call.state:
+        case State.COMPLETED:
+            return f"It ran once and the server answered{took}."
+        case State.UPSTREAM_ERROR:
+            return f"It was sent once and the server answered with an error{took}."
+        case State.NOT_SENT | State.IN_DOUBT:
+            return one_line(call.note, 200)
+        case _:
+            return ""
+
+
+def _twin(call: HeldCall) -> str:
+    if call.twin is None:
+        return ""
+    ago = f"{max(0, (call.created_at - call.twin_at) / 60):.0f} min before" if call.twin_at is not None else "before"
+    return f"The same call was asked {ago} ({call.twin})."
+
+
+class Notices:
+    """The reconciler of all channels."""
+
+    def __init__(self, service: ApprovalService, channels: Sequence[Channel], *, url: str) -> None:
+        self._service = service
+        self._channels = channels
+        self._url = url
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Go round after every change, and every few seconds, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            while True:
+                self._changed.clear()
+                await self.bring_up_to_date()
+                await _within(ROUND, self._changed)
+
+    async def _listen(self) -> None:
+        async for _ in self._service.store.changes():
+            self._changed.set()
+
+    async def bring_up_to_date(self) -> None:
+        """Go round once: show each channel what it does not show yet."""
+        await asyncio.gather(*(self._bring(channel) for channel in self._channels))
+
+    async def _bring(self, channel: Channel) -> None:
+        try:
+            for call, shown in await self._service.store.stale(channel.name, self._service.clock()):
+                await self._show(channel, call, shown)
+        except Exception:
+            log.exception("%s could not be brought up to date; the next round tries again", channel.name)
+
+    async def _show(self, channel: Channel, call: HeldCall, shown: Notice | None) -> None:
+        notice = shown or Notice(call=call.id, channel=channel.name)
+        try:
+            ref = await self._post(channel, card(call, self._url), notice.ref)
+        except Exception as error:  # noqa: BLE001  (whatever a channel does wrong, the call must go on)
+            await self._service.store.shown(self._failed(channel, notice, error))
+            return
+        await self._service.store.shown(
+            replace(notice, ref=ref, shown_version=call.version, failures=0, retry_at=0.0),
+        )
+
+    async def _post(self, channel: Channel, shown: Card, ref: str | None) -> str:
+        if ref is None:
+            return await channel.post(shown)
+        await channel.update(ref, shown)
+        return ref
+
+    def _failed(self, channel: Channel, notice: Notice, error: Exception) -> Notice:
+        if notice.failures == 0:
+            log.warning("%s could not show %s: %s", channel.name, notice.call, type(error).__name__)
+        wait = min(MAX_WAIT, 2.0 ** min(notice.failures, 20))
+        return replace(notice, failures=notice.failures + 1, retry_at=self._service.clock() + wait)
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+

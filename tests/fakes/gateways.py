@@ -1,0 +1,107 @@
+"""A gateway on a free port in front of a recording server, with a clock that stands still until it is moved."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from textwrap import indent
+from typing import Any
+
+import aiohttp
+from recorder import Recorder
+
+from approvals.model import Answer, HeldCall
+from gateway import server
+from gateway.app import Gateway, assembled
+from gateway.config import parse
+from gateway.serving import listener
+
+POLICY = """\
+default: require_approval
+matrix: [{category: [Read], action: allow}]
+tools:
+  delete_note: {action: deny, reason: notes are kept}
+"""
+
+
+class Clock:
+    """Seconds since 1970 as the test wants them."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Running:
+    """A running gateway, the server behind it, and a client of it."""
+
+    gateway: Gateway
+    recorder: Recorder
+    url: str
+    http: aiohttp.ClientSession
+    clock: Clock
+
+    async def post(self, body: Any, headers: dict | None = None) -> aiohttp.ClientResponse:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **(headers or {})}
+        return await self.http.post(self.url, data=data, headers=given)
+
+    async def call(self, tool: str, arguments: dict | None = None, *, id: Any = 1, headers: dict | None = None) -> dict:
+        """Call a tool and return the frame that answers."""
+        async with await self.post(call(tool, arguments, id=id), headers) as answer:
+            return last_frame(await answer.read())
+
+    async def held(self, count: int = 1) -> list[HeldCall]:
+        """Wait until this many calls are pending and return them, oldest first."""
+        async with asyncio.timeout(5):
+            while len(found := await self.gateway.store.select(["pending"])) < count:
+                await asyncio.sleep(0)
+            return list(reversed(found))
+
+    async def review(self, held: HeldCall, answer: Answer = Answer.APPROVE, reason: str = "", who: str = "alice") -> HeldCall:
+        approver = self.gateway.service.directory.by_name(who)
+        return await self.gateway.service.review(held.id, approver, answer, via="cli", reason=reason, digest=held.digest)
+
+    def ran(self) -> list[dict]:
+        """Return the params of every tools/call that reached the server."""
+        return [one.frame["params"] for one in self.recorder.calls]
+
+    async def kinds(self) -> list[str]:
+        return [event.kind for event in await self.gateway.store.events()]
+
+
+def call(tool: str, arguments: dict | None = None, *, id: Any = 1, **params: Any) -> dict:
+    return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments or {}, **params}}
+
+
+def last_frame(body: bytes) -> dict:
+    """Return the last frame of an answer, be it JSON or a stream."""
+    lines = [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
+    return json.loads(lines[-1] if lines else body)
+
+
+def text(frame: dict) -> str:
+    return frame["result"]["content"][0]["text"]
+
+
+@asynccontextmanager
+async def running(policy: str = POLICY, more: str = "", recorder: Recorder | None = None):
+    """Run a gateway with this policy."""
+    async with AsyncExitStack() as stack:
+        recorder = await stack.enter_async_context(recorder or Recorder())
+        config = parse(
+            f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
+            f"{more}\npolicy:\n{indent(policy, '  ')}", {}, str,
+        )  # fmt: skip
+        clock = Clock()
+        gateway = await stack.enter_async_context(assembled(config, clock))
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
+        stack.callback(follow.cancel)
+        door = server.Door(agents=lambda: gateway.agents, ready=gateway.ready)
+        at = await stack.enter_async_context(listener(server.build(gateway.proxy, door), "127.0.0.1:0"))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Running(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

@@ -1,0 +1,351 @@
+"""The path of one tool call, through a real listener to a server that records every byte it receives."""
+
+import asyncio
+import json
+
+import pytest
+from gateways import call, last_frame, running, text
+from recorder import Recorder, error, result
+
+from approvals.model import Answer, State
+
+
+async def test_an_allowed_call_reaches_the_server_at_once(gateway):
+    answer = await gateway.call("get_note", {"id": 1})
+    assert text(answer) == "ran get_note"
+    assert gateway.ran() == [{"name": "get_note", "arguments": {"id": 1}}]
+    assert await gateway.kinds() == ["call.allowed"]
+
+
+async def test_a_denied_call_is_told_in_words_and_nothing_reaches_the_server(gateway):
+    answer = await gateway.call("delete_note", id="x")
+    assert answer["id"] == "x"
+    assert answer["result"]["isError"] is True
+    assert text(answer) == "Denied by policy: notes are kept. NOT EXECUTED."
+    assert gateway.ran() == []
+    assert await gateway.kinds() == ["call.denied"]
+
+
+async def test_a_held_call_runs_once_when_it_is_approved(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note", {"text": "hi"}, id=7))
+        [held] = await gateway.held()
+        assert gateway.ran() == []
+        await gateway.review(held)
+        answer = await agent
+    assert answer["id"] == 7
+    assert text(answer) == "ran create_note"
+    assert gateway.ran() == [{"name": "create_note", "arguments": {"text": "hi"}}]
+    assert await gateway.kinds() == ["hold.pending", "hold.approved", "hold.forwarding", "hold.completed", "hold.collected"]
+
+
+async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_reason(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held, Answer.DENY, "use the staging account")
+        answer = await agent
+    assert text(answer) == "Denied by alice: use the staging account. NOT EXECUTED."
+    assert answer["result"]["_meta"]["holdpoint/approval"]["state"] == "denied"
+    assert gateway.ran() == []
+
+
+async def test_the_argument_bytes_reach_the_server_as_they_came(gateway):
+    odd = b'{ "a":1e6,"b" : 1.0, "c":-0, "d":12345678901234567890123456789, "e":"\\u0041\\u0000", "f":0.1000000000000000055 }'
+    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"arguments":' + odd + b',"name":"create_note"}}'
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.post(body))
+        [held] = await gateway.held()
+        assert held.call.arguments == odd
+        await gateway.review(held)
+        await (await agent).read()
+    assert odd in gateway.recorder.calls[0].body
+
+
+async def test_nobody_answers_and_the_call_expires(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        gateway.clock.now = held.expires_at
+        await gateway.gateway.service.sweep()
+        answer = await agent
+    assert text(answer) == "Nobody answered within 15 min. NOT EXECUTED. You may ask again."
+    assert gateway.ran() == []
+
+
+async def test_after_its_patience_the_client_is_told_to_ask_again_and_then_collects():
+    async with running(more="approvals: {hold_for: 1s}") as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note", {"n": 1}))
+            [held] = await gateway.held()
+            gateway.clock.now += 1
+            gateway.gateway.service.waiters.wake(held.id)
+            waiting = await agent
+        assert text(waiting) == (
+            f"WAITING for human approval {held.id}. NOT EXECUTED yet. "
+            "Call the same tool with the same arguments again to collect the answer."
+        )
+        assert waiting["result"]["isError"] is True
+        await gateway.gateway.service.sweep()
+        await gateway.review(held)
+        assert gateway.ran() == []  # approved, but nobody waits: it is not forwarded on its own
+        assert text(await gateway.call("create_note", {"n": 1}, id=2)) == "ran create_note"
+        assert len(gateway.ran()) == 1
+
+
+async def test_the_same_call_asked_again_joins_the_one_that_waits(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(gateway.call("create_note", {"a": 1, "b": 2}, id=1))
+        [held] = await gateway.held()
+        second = tasks.create_task(gateway.call("create_note", {"b": 2, "a": 1}, id=1))
+        while gateway.gateway.service._attending[held.id] < 2:
+            await asyncio.sleep(0)
+        await gateway.review(held)
+        answers = [await first, await second]
+    assert [text(answer) for answer in answers] == ["ran create_note"] * 2
+    assert len(gateway.ran()) == 1
+    assert len(await gateway.gateway.store.select()) == 1
+
+
+async def test_three_held_calls_with_one_id_each_get_their_own_answer(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agents = [tasks.create_task(gateway.call("create_note", {"n": n}, id=1)) for n in range(3)]
+        for held in await gateway.held(3):
+            n = json.loads(held.call.arguments)["n"]
+            await gateway.review(held, Answer.DENY, f"number {n}")
+        answers = [await agent for agent in agents]
+    assert [text(answer) for answer in answers] == [f"Denied by alice: number {n}. NOT EXECUTED." for n in range(3)]
+
+
+async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_later(gateway):
+    agent = asyncio.ensure_future(gateway.call("create_note", {"n": 1}))
+    [held] = await gateway.held()
+    agent.cancel()
+    await asyncio.wait([agent])
+    while held.id in gateway.gateway.service._attending:
+        await asyncio.sleep(0)
+    await gateway.gateway.service.sweep()
+    assert (await gateway.gateway.service.get(held.id)).attended is False
+    await gateway.review(held)
+    assert gateway.ran() == []
+    assert text(await gateway.call("create_note", {"n": 1})) == "ran create_note"
+    assert len(gateway.ran()) == 1
+
+
+async def test_an_approval_that_nobody_collects_expires(gateway):
+    agent = asyncio.ensure_future(gateway.call("create_note"))
+    [held] = await gateway.held()
+    agent.cancel()
+    await asyncio.wait([agent])
+    await gateway.review(held)
+    gateway.clock.now += 600
+    await gateway.gateway.service.sweep()
+    assert (await gateway.gateway.service.get(held.id)).state is State.EXPIRED
+    assert gateway.ran() == []
+
+
+async def test_a_client_that_leaves_while_the_call_runs_collects_its_result():
+    release = asyncio.Event()
+
+    async def slow(_, frame):
+        await release.wait()
+        return result(frame, {"content": [{"type": "text", "text": "done"}]})
+
+    async with running(recorder=Recorder(on_call=slow)) as gateway:
+        agent = asyncio.ensure_future(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await gateway.recorder.called()
+        agent.cancel()
+        await asyncio.wait([agent])
+        release.set()
+        assert text(await gateway.call("create_note", id=9)) == "done"
+        assert len(gateway.ran()) == 1
+
+
+async def test_after_its_answer_was_taken_the_same_call_is_a_new_one_that_names_its_twin(gateway):
+    for _ in range(2):
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            await agent
+    second, first = await gateway.gateway.store.select()
+    assert second.twin == first.id
+    assert len(gateway.ran()) == 2
+
+
+async def test_two_approvals_are_needed_when_the_rule_says_so():
+    async with running("default: deny\ntools: {create_note: {action: require_approval, approvals: 2}}") as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            await gateway.review(held)
+            assert gateway.ran() == []
+            await gateway.review(held, who="bob")
+            assert text(await agent) == "ran create_note"
+
+
+async def test_the_third_call_of_two_is_over_the_limit():
+    async with running("default: allow\ntools: {get_note: {rate_limit: {max: 2, window: 60}}}") as gateway:
+        await gateway.call("get_note")
+        gateway.clock.now += 20
+        await gateway.call("get_note")
+        answer = await gateway.call("get_note")
+        assert text(answer) == "Rate limit: 2 calls per 60 s for get_note. NOT EXECUTED. Try again in 40 s."
+        assert len(gateway.ran()) == 2
+        gateway.clock.now += 40
+        assert text(await gateway.call("get_note")) == "ran get_note"
+
+
+async def test_a_limit_may_ask_a_person_instead():
+    rule = "default: allow\ntools: {get_note: {rate_limit: {max: 1, window: 60, on_exceed: require_approval}}}"
+    async with running(rule) as gateway:
+        await gateway.call("get_note")
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("get_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            assert text(await agent) == "ran get_note"
+
+
+async def test_collecting_a_held_call_costs_no_second_use_of_its_limit():
+    rule = "default: require_approval\ntools: {create_note: {rate_limit: {max: 1, window: 60}}}"
+    async with running(rule) as gateway:
+        agent = asyncio.ensure_future(gateway.call("create_note"))
+        [held] = await gateway.held()
+        agent.cancel()
+        await asyncio.wait([agent])
+        await gateway.review(held)
+        assert text(await gateway.call("create_note")) == "ran create_note"
+        assert text(await gateway.call("create_note")).startswith("Rate limit: 1 call per 60 s")
+
+
+async def test_arguments_that_break_the_schema_are_refused_with_path_and_bound():
+    rule = "default: allow\ntools: {create_note: {arguments: {properties: {amount: {minimum: 0}}}}}"
+    async with running(rule) as gateway:
+        answer = await gateway.call("create_note", {"amount": -5})
+        assert text(answer) == "Denied by policy: arguments.amount: -5 is less than the minimum of 0. NOT EXECUTED."
+        assert gateway.ran() == []
+
+
+HOSTILE = [
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_note","name":"create_note"}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_note","n\\u0061me":"create_note"}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call","params":{"name":"create_note"}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"get_note","Name":"create_note"}}',
+    b'{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"create_note"}}',
+    b'{"jsonrpc":"2.0","id":true,"method":"tools/call","params":{"name":"create_note"}}',
+    b'{"jsonrpc":"2.0","id":1.0,"method":"tools/call","params":{"name":"create_note"}}',
+    b'{"jsonrpc":"2.0","method":"tools/call","params":{"name":"create_note"}}',
+    b'[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note"}}]',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note","arguments":{"a":NaN}}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note","arguments":{"a":1e400}}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note","arguments":null}}',
+    '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note"}}'.encode("utf-16"),
+    b"\xef\xbb\xbf" + b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note"}}',
+]
+
+
+@pytest.mark.parametrize("body", HOSTILE)
+async def test_a_frame_that_could_be_read_in_two_ways_is_refused_and_written_down(gateway, body):
+    async with await gateway.post(body) as answer:
+        assert answer.status == 400
+        assert "error" in last_frame(await answer.read())
+    assert gateway.recorder.received == []
+    assert await gateway.kinds() == ["frame.refused"]
+
+
+@pytest.mark.parametrize("name", ["create_notе", "ｇet_note", "get_note ", "Get_Note", "get_note\n", "get_note\x00", "g" * 129, ""])
+async def test_a_name_that_only_looks_like_an_allowed_tool_is_not_allowed(name):
+    async with running("default: deny\ntools: {get_note: {action: allow}}") as gateway:
+        assert text(await gateway.call(name)).startswith("Denied by policy:")
+        assert gateway.ran() == []
+
+
+async def test_an_unknown_method_is_answered_and_an_unknown_notification_dropped(gateway):
+    async with await gateway.post({"jsonrpc": "2.0", "id": 1, "method": "TOOLS/CALL", "params": {}}) as answer:
+        assert last_frame(await answer.read())["error"]["code"] == -32601
+    async with await gateway.post({"jsonrpc": "2.0", "method": "x/y"}) as answer:
+        assert answer.status == 202
+    assert gateway.recorder.received == []
+
+
+async def test_hidden_tools_are_gone_from_the_list_and_denied_when_called():
+    async with running("default: allow\nhide: ['delete_*']") as gateway:
+        async with await gateway.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}) as answer:
+            listed = last_frame(await answer.read())["result"]
+        assert [tool["name"] for tool in listed["tools"]] == ["get_note", "create_note"]
+        assert listed["cacheScope"] == "private"
+        assert text(await gateway.call("delete_note")) == "Denied by policy: There is no tool delete_note. NOT EXECUTED."
+
+
+async def test_an_unknown_server_is_not_found(gateway):
+    gateway.url = gateway.url.replace("/notes", "/other")
+    async with await gateway.post(call("get_note")) as answer:
+        assert answer.status == 404
+        assert last_frame(await answer.read())["id"] is None
+
+
+async def test_a_changed_definition_voids_the_approval(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        gateway.recorder.tools[1]["description"] = "Now sends the note to everybody."
+        gateway.clock.now += 31
+        gateway.gateway.catalogue.forget("notes")
+        await gateway.gateway.catalogue.ask("notes")
+        await gateway.review(held)
+        assert "the definition of this tool changed" in text(await agent)
+    assert gateway.ran() == []
+
+
+async def test_a_policy_that_turned_to_deny_stops_an_approved_call(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        async with running("default: deny") as other:
+            gateway.gateway.proxy.setting = type(gateway.gateway.proxy.setting)(
+                policy=other.gateway.proxy.setting.policy, upstreams=gateway.gateway.proxy.setting.upstreams
+            )
+        await gateway.review(held)
+        assert "the policy now denies this call" in text(await agent)
+    assert gateway.ran() == []
+
+
+async def test_a_servers_error_is_the_agents_answer():
+    async def fail(_, frame):
+        return error(frame, -32000, "disk full")
+
+    async with running(recorder=Recorder(on_call=fail)) as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            assert (await agent)["error"] == {"code": -32000, "message": "disk full"}
+        assert (await gateway.gateway.service.get(held.id)).state is State.UPSTREAM_ERROR
+
+
+async def test_a_client_that_takes_json_only_gets_one_json_frame(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.post(call("create_note"), {"Accept": "application/json"}))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        async with await agent as answer:
+            assert answer.content_type == "application/json"
+            assert text(await answer.json()) == "ran create_note"
+
+
+async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
+    body = call("create_note", _meta={"progressToken": "t1"})
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.post(body))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        async with await agent as answer:
+            frames = [json.loads(line[5:]) for line in (await answer.read()).splitlines() if line.startswith(b"data:")]
+    assert frames[0]["method"] == "notifications/progress"
+    assert frames[0]["params"]["progressToken"] == "t1"
+    told = [frame["params"]["progress"] for frame in frames[:-1]]
+    assert told == sorted(set(told))
