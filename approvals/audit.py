@@ -59,10 +59,17 @@ def _hash(event: AuditEvent, key: bytes) -> str:
 
 
 def verify(
-    events: Iterable[AuditEvent], key: bytes = b"", checkpoint: AuditEvent | None = None
+    events: Iterable[AuditEvent],
+    key: bytes = b"",
+    checkpoint: AuditEvent | None = None,
+    *,
+    start: AuditEvent | None = None,
 ) -> Broken | None:
-    """Return the first event that breaks the chain, or None when it is whole up to *checkpoint*."""
-    seq, prev = 0, ""
+    """Return the first event that breaks the chain, or None when it is whole up to *checkpoint*.
+
+    With *start*, the first of *events*, only the chain from there on is looked at.
+    """
+    seq, prev = (start.seq - 1, start.prev) if start else (0, "")
     for event in events:
         if why := _wrong(event, seq + 1, prev, key):
             return Broken(seq=seq + 1, why=why)

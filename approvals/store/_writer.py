@@ -1,121 +1,250 @@
 """The one thread that owns the SQLite connection: jobs come through a bounded queue and share their commits.
 
-Whatever waits, up to BATCH jobs, runs in one BEGIN IMMEDIATE ... COMMIT, each in a savepoint of its own, and is answered
-after the commit. A job that fails undoes only itself. When the commit itself fails, nothing was done, every job is
-told so, and the store takes no more work: after a failed sync nobody knows what is on the disk.
+Whatever waits, up to BATCH jobs, runs in one BEGIN IMMEDIATE ... COMMIT, each in a savepoint of its own, and is
+answered after the commit. A job that fails undoes only itself. When the commit fails, nothing was done and everyone
+is told so. A full or busy disk may mend itself: what was posted is kept and tried again. After any other failure
+nobody knows what is on the disk, so no more work is taken.
 """
 
 import asyncio
-import queue
+import contextlib
+import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from approvals.errors import ApprovalError, StoreError
-from approvals.model import CallId
 
-#: Jobs that share one commit, and jobs that may wait.
+#: Jobs that share one commit.
 BATCH = 256
-MAX_WAITING = 50_000
+#: Callers that may wait, and posted jobs that may lie unwritten, before more are refused.
+MAX_WAITING = 10_000
+MAX_POSTED = 50_000
+#: Seconds that posted work waits for company, and that kept work waits for the disk to mend.
+LINGER = 0.02
+RETRY = 0.25
+
+#: Failures that leave the file as it was and may pass.
+_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 
 
-class Job(Generic[Result]):
-    """One piece of work and where its result goes; nobody waits for one that was posted."""
+@dataclass(slots=True, eq=False)
+class _Job:
+    """Work, and what became of it. Nobody waits for a job without a future: it was posted, and holds *size* of them."""
 
-    def __init__(self, work: Work[Result], future: "asyncio.Future[Result] | None", changes: CallId | None = None) -> None:
-        self.work = work
-        self.future = future
-        self.changes = changes
-        self.result: Result | None = None
-        self.error: BaseException | None = None
-
-    def answer(self) -> None:
-        """Hand the result over, in the event loop; a caller who was cancelled is not there any more."""
-        if self.future is None or self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)  # type: ignore[arg-type]  # set together with `error is None`
+    work: Work[Any]
+    future: "asyncio.Future[Any] | None" = None
+    writes: bool = True
+    then: Callable[[], None] | None = None
+    size: int = 1
+    result: Any = None
+    error: Exception | None = None
 
 
 class Writer:
-    """Runs jobs in its thread, in the order they came."""
+    """Runs jobs in its thread, in the order they came. All methods belong to the event loop that made it.
 
-    def __init__(self, connection: sqlite3.Connection, announce: Callable[[Iterable[CallId]], None]) -> None:
-        self._connection = connection
-        self._announce = announce
-        self._jobs: queue.Queue[Job[Any] | None] = queue.Queue(MAX_WAITING)
+    *before* runs ahead of each transaction that writes and raises to refuse it; *after* runs behind its commit.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[sqlite3.Connection], None] = lambda _: None,
+    ) -> None:
+        self._db = connection
+        self._before = before
+        self._after = after
         self._loop = asyncio.get_running_loop()
-        self._broken: str | None = None
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._posted: list[Work[None]] = []
+        self._flush: asyncio.TimerHandle | None = None
+        self._waiting = 0
+        self._unwritten = 0
+        #: Why no more work is taken; set by either side, never unset.
+        self._refusal: str | None = None
         self._thread = threading.Thread(target=self._run, name="holdpoint-store", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Work[Result], *, changes: CallId | None = None) -> Result:
-        """Run *work* and return its result after the commit that holds it; then the call it *changes* is announced."""
+    async def do(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:
+        """Run *work* and return its result after its commit; *then* runs in the event loop, also if the caller left."""
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._put(Job(work, future, changes))
+        self._put(_Job(work, future, then=then))
         return await future
 
-    def post(self, work: Work[None]) -> None:
-        """Run *work* in the next commit and do not wait; raises `StoreError` when the store cannot keep up."""
-        self._put(Job(work, None))
+    async def read(self, work: Work[Result]) -> Result:
+        """Run *work* that changes nothing and return its result."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._put(_Job(work, future, writes=False))
+        return await future
 
-    def _put(self, job: Job[Any]) -> None:
-        if self._broken is not None:
-            raise StoreError(self._broken)
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full as error:
-            raise StoreError("The store cannot keep up; too much waits to be written.") from error
+    def _put(self, job: _Job) -> None:
+        self._may_come(self._waiting, MAX_WAITING)
+        self._waiting += 1
+        self._pass_posted_on()
+        self._jobs.put(job)
+
+    def post(self, work: Work[None]) -> None:
+        """Run *work* with the next commit, without waiting; raises `StoreError` when the store cannot keep up."""
+        self._may_come(self._unwritten, MAX_POSTED)
+        self._unwritten += 1
+        self._posted.append(work)
+        if len(self._posted) >= BATCH:
+            self._pass_posted_on()
+        elif self._flush is None:
+            self._flush = self._loop.call_later(LINGER, self._pass_posted_on)
+
+    def _may_come(self, there: int, most: int) -> None:
+        if self._refusal is not None:
+            raise StoreError(self._refusal)
+        if there >= most:
+            raise StoreError("The store cannot keep up: too much waits to be written. Try again later.")
+
+    def _pass_posted_on(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if self._posted:
+            works, self._posted = self._posted, []
+            self._jobs.put(_Job(lambda db: _each(works, db), size=len(works)))
 
     async def close(self) -> None:
-        """Finish what waits and end the thread."""
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
+        """Write what was given, then let go of the connection; raises `StoreError` when some could not be written."""
+        if self._thread.is_alive():
+            self._pass_posted_on()
+            self._refusal = self._refusal or "The store is closed."
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+            await asyncio.sleep(0)  # the last answers were handed to the loop before the thread ended
+        if self._unwritten:
+            lost, self._unwritten = self._unwritten, 0
+            raise StoreError(
+                f"{lost} entries, audit events among them, could not be written before the store closed."
+            )
+
+    # In the thread.
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            batch = [self._jobs.get()]
-            while len(batch) < BATCH and not self._jobs.empty():
-                batch.append(self._jobs.get())
-            jobs = [job for job in batch if job is not None]
-            ended = len(jobs) < len(batch)
-            if jobs:
-                self._commit(jobs)
+        kept: list[_Job] = []
+        closing = False
+        while not closing:
+            batch, closing = self._gather(kept)
+            kept = self._commit(batch) if batch else []
+        with contextlib.suppress(sqlite3.Error):  # all that counts is committed
+            self._db.close()
 
-    def _commit(self, jobs: list[Job[Any]]) -> None:
+    def _gather(self, kept: list[_Job]) -> tuple[list[_Job], bool]:
+        """Return what waits, behind what was kept, and whether the end has come."""
+        batch = list(kept)
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                self._attempt(job)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._fail(jobs, error)
-        self._loop.call_soon_threadsafe(self._answer, jobs)
+            job = self._jobs.get(timeout=RETRY) if kept else self._jobs.get()
+            while job is not None and len(batch) < BATCH:
+                batch.append(job)
+                job = self._jobs.get_nowait()
+        except Empty:
+            return batch, False
+        if job is None:
+            return batch, True
+        return [*batch, job], False
 
-    def _attempt(self, job: Job[Any]) -> None:
-        self._connection.execute("SAVEPOINT job")
+    def _commit(self, jobs: list[_Job]) -> list[_Job]:
+        """Run *jobs* in one transaction, answer them, and return those that must be tried again."""
+        kept: list[_Job] = []
         try:
-            job.result = job.work(self._connection)
-        except (ApprovalError, sqlite3.IntegrityError) as error:
-            job.error = error
-            self._connection.execute("ROLLBACK TO job")
-        self._connection.execute("RELEASE job")
+            self._transact(jobs)
+        except Exception as error:  # noqa: BLE001  (whatever happens in here, those who wait must hear of it)
+            kept = self._undo(jobs, error)
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who could listen
+            self._loop.call_soon_threadsafe(self._answer, [job for job in jobs if job not in kept])
+        return kept
 
-    def _fail(self, jobs: list[Job[Any]], error: sqlite3.Error) -> None:
-        self._broken = f"The store failed ({error}) and takes no more work; mend the disk and start again."
+    def _transact(self, jobs: list[_Job]) -> None:
+        writes = any(job.writes for job in jobs)
+        if writes:
+            self._before()
+        self._db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         for job in jobs:
-            job.error = StoreError(self._broken)
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            self._attempt(job)
+        self._db.execute("COMMIT")
+        if writes:
+            self._after(self._db)
 
-    def _answer(self, jobs: list[Job[Any]]) -> None:
-        self._announce([job.changes for job in jobs if job.changes is not None and job.error is None])
+    def _attempt(self, job: _Job) -> None:
+        self._db.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(self._db)
+        except Exception as error:
+            if job.future is None or _hurts_all(error) or not self._db.in_transaction:
+                raise
+            self._db.execute("ROLLBACK TO job")
+            job.error = error if isinstance(error, ApprovalError) else _refused(error)
+        self._db.execute("RELEASE job")
+
+    def _undo(self, jobs: list[_Job], error: Exception) -> list[_Job]:
+        with contextlib.suppress(sqlite3.Error):  # it may have undone itself
+            self._db.rollback()
+        passing = _code(error) in _PASSING
+        said = f"The store could not write ({error}); nothing was changed."
+        if not passing:
+            said = f"The store failed ({error}) and takes no more work; mend the disk and start again."
+            self._refusal = said
+            self._before = self._refuse
+        logger.error("store: %s", said)
         for job in jobs:
-            job.answer()
+            job.error = StoreError(said)
+        return [job for job in jobs if job.future is None and passing]
+
+    def _refuse(self) -> None:
+        raise StoreError(self._refusal)
+
+    # In the event loop again.
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if job.error is None and job.then is not None:
+                job.then()
+            if job.future is None:
+                self._unwritten -= job.size if job.error is None else 0
+                continue
+            self._waiting -= 1
+            if job.future.done():  # its caller was cancelled
+                continue
+            if job.error is not None:
+                job.future.set_exception(job.error)
+            else:
+                job.future.set_result(job.result)
+
+
+def _each(works: list[Work[None]], db: sqlite3.Connection) -> None:
+    for work in works:
+        work(db)
+
+
+def _code(error: Exception) -> int | None:
+    """Return SQLite's primary code of *error*."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _hurts_all(error: Exception) -> bool:
+    """Say whether *error* is of the file or the disk, not of one job's values."""
+    return (
+        isinstance(error, sqlite3.OperationalError | sqlite3.InternalError)
+        or type(error) is sqlite3.DatabaseError
+    )
+
+
+def _refused(error: Exception) -> StoreError:
+    said = StoreError(f"The store refused this: {error}.")
+    said.__cause__ = error
+    return said

@@ -29,7 +29,9 @@ class MemoryStore:
         self._chain_key = chain_key
 
     async def add(self, call: HeldCall, *events: AuditEvent) -> None:
-        if call.id in self._calls or any(is_open(other) and other.key == call.key for other in self._calls.values()):
+        if call.id in self._calls or any(
+            is_open(other) and other.key == call.key for other in self._calls.values()
+        ):
             raise Conflict
         self._put(call, events)
 
@@ -47,7 +49,9 @@ class MemoryStore:
         return self._calls.get(call_id)
 
     async def find(self, key: str) -> HeldCall | None:
-        return max((call for call in self._calls.values() if call.key == key), key=lambda call: call.id, default=None)
+        return max(
+            (call for call in self._calls.values() if call.key == key), key=lambda call: call.id, default=None
+        )
 
     async def select(
         self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
@@ -72,8 +76,9 @@ class MemoryStore:
         self.post(*events)
 
     def post(self, *events: AuditEvent) -> None:
-        for event in events:
-            self._events.append(audit.link(event, self._events[-1] if self._events else None, self._chain_key))
+        for event in map(audit.plain, events):
+            prev = self._events[-1].hash if self._events else ""
+            self._events.append(audit.link(event, len(self._events) + 1, prev, self._chain_key))
 
     async def events(
         self, *, after: int = 0, limit: int = 1000, since: float = 0.0, tool: str = "", agent: str = "", call: str = "",
@@ -81,7 +86,10 @@ class MemoryStore:
         found = (
             event
             for event in self._events[after:]
-            if event.at >= since and tool in ("", event.tool) and agent in ("", event.agent) and call in ("", event.call)
+            if event.at >= since
+            and tool in ("", event.tool)
+            and agent in ("", event.agent)
+            and call in ("", event.call)
         )
         return list(islice(found, limit))
 

@@ -1,81 +1,147 @@
 """The SQLite schema, as migrations in order. One that was released is never changed; the next one is added."""
 
 import sqlite3
+from contextlib import closing
 
 from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
-from approvals.lifecycle import SETTLED
-from approvals.model import State
+from approvals.errors import StoreError
+
+#: Marks a SQLite file as ours: "Hold" in ASCII.
+APPLICATION_ID = 0x486F6C64
 
 migrations = Migrations("holdpoint")
 
-_STATES = ", ".join(f"'{state}'" for state in State)
-_OPEN = ", ".join(f"'{state}'" for state in State if state not in SETTLED or state is State.IN_DOUBT)
-_FINAL = ", ".join(f"'{state}'" for state in SETTLED if state is not State.IN_DOUBT)
+_CALLS = (
+    """
+    CREATE TABLE calls (
+        n INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        version INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN (
+            'pending', 'approved', 'denied', 'expired', 'cancelled', 'voided',
+            'forwarding', 'completed', 'upstream_error', 'not_sent', 'in_doubt', 'resolved'
+        )),
+        key TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        server TEXT NOT NULL,
+        tool TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        settled_at REAL,
+        body BLOB NOT NULL,
+        seal BLOB NOT NULL
+    )
+    """,
+    """
+    CREATE UNIQUE INDEX calls_one_open_of_a_key ON calls (key)
+        WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    """,
+    "CREATE INDEX calls_by_key ON calls (key)",
+    "CREATE INDEX calls_by_state ON calls (state, id)",
+    "CREATE INDEX calls_by_agent ON calls (agent, id)",
+    "CREATE INDEX calls_by_deadline ON calls (expires_at) WHERE state IN ('pending', 'approved')",
+    """
+    CREATE TRIGGER calls_stay_settled BEFORE UPDATE ON calls
+        WHEN NEW.state <> OLD.state AND OLD.state IN (
+            'denied', 'expired', 'cancelled', 'voided', 'completed', 'upstream_error', 'not_sent', 'resolved'
+        )
+        BEGIN SELECT RAISE(ABORT, 'a call that came to its end does not change its state'); END
+    """,
+)
+
+_EVENTS = (
+    """
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        at REAL NOT NULL,
+        kind TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        call TEXT,
+        agent TEXT NOT NULL,
+        server TEXT NOT NULL,
+        tool TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        prev TEXT NOT NULL,
+        hash TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX events_by_call ON events (call) WHERE call IS NOT NULL",
+    "CREATE INDEX events_by_time ON events (at)",
+    """
+    CREATE TRIGGER events_stay_as_they_are BEFORE UPDATE ON events
+        BEGIN SELECT RAISE(ABORT, 'the audit trail is only added to'); END
+    """,
+    """
+    CREATE TRIGGER events_stay BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'the audit trail is only added to'); END
+    """,
+)
+
+# `wanted` follows the call's version, so that the few notices that lag behind it are found by an index.
+_NOTICES = (
+    """
+    CREATE TABLE notices (
+        call TEXT NOT NULL REFERENCES calls (id),
+        channel TEXT NOT NULL,
+        ref TEXT,
+        shown_version INTEGER NOT NULL,
+        failures INTEGER NOT NULL,
+        retry_at REAL NOT NULL,
+        wanted INTEGER NOT NULL,
+        PRIMARY KEY (call, channel)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX notices_by_ref ON notices (channel, ref)",
+    "CREATE INDEX notices_behind ON notices (channel, retry_at) WHERE shown_version < wanted",
+    """
+    CREATE TRIGGER notices_fall_behind AFTER UPDATE OF version ON calls
+        BEGIN UPDATE notices SET wanted = NEW.version WHERE call = NEW.id; END
+    """,
+)
 
 
 @migrations()
-def m001_calls(db: Database) -> None:
-    """Held calls: what is searched for as columns, the whole value as JSON."""
-    db.executescript(f"""
-        CREATE TABLE calls (
-            id TEXT PRIMARY KEY, version INTEGER NOT NULL, state TEXT NOT NULL CHECK (state IN ({_STATES})),
-            key TEXT NOT NULL, agent TEXT NOT NULL, server TEXT NOT NULL, tool TEXT NOT NULL,
-            expires_at REAL NOT NULL, value BLOB NOT NULL
-        ) WITHOUT ROWID;
-        CREATE UNIQUE INDEX one_open_call_of_a_key ON calls (key) WHERE state IN ({_OPEN});
-        CREATE INDEX calls_by_key ON calls (key, id);
-        CREATE INDEX calls_by_state ON calls (state, id);
-        CREATE TRIGGER what_is_final_stays BEFORE UPDATE OF state ON calls
-            WHEN OLD.state IN ({_FINAL}) AND NEW.state <> OLD.state
-            BEGIN SELECT RAISE(ABORT, 'this call is at its end'); END;
-        CREATE TRIGGER versions_go_up BEFORE UPDATE ON calls WHEN NEW.version <> OLD.version + 1
-            BEGIN SELECT RAISE(ABORT, 'versions go up by one'); END;
-    """)
+def calls_events_notices(db: Database) -> None:
+    """Held calls, the audit trail, and what the channels show."""
+    for statement in (*_CALLS, *_EVENTS, *_NOTICES):
+        db.execute(statement)
 
 
 @migrations()
-def m002_events(db: Database) -> None:
-    """The audit trail. Rows are added, never changed."""
-    db.executescript("""
-        CREATE TABLE events (
-            seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, call TEXT, agent TEXT NOT NULL,
-            tool TEXT NOT NULL, value BLOB NOT NULL
-        );
-        CREATE INDEX events_by_call ON events (call, seq) WHERE call IS NOT NULL;
-        CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the trail is not changed'); END;
-        CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the trail is kept'); END;
-    """)
-
-
-@migrations()
-def m003_notices(db: Database) -> None:
-    """What each channel shows of each call."""
-    db["notices"].create(
-        {"call": str, "channel": str, "ref": str, "shown_version": int, "failures": int, "retry_at": float},
-        pk=("call", "channel"), not_null={"call", "channel", "shown_version", "failures", "retry_at"},
-    )  # fmt: skip
-    db["notices"].create_index(["channel", "ref"])
-
-
-@migrations()
-def m004_hits_and_logins(db: Database) -> None:
-    """Uses of rate limits, and who is logged in to the inbox."""
-    db["hits"].create({"key": str, "at": float, "until": float}, not_null={"key", "at", "until"})
-    db["hits"].create_index(["until"])
-    db["logins"].create(
+def hits_and_logins(db: Database) -> None:
+    """Uses of rate limits, people's logins, and a row that readiness writes to."""
+    db.table("hits").create({"key": str, "at": float, "until": float}, not_null={"key", "at", "until"})
+    db.table("hits").create_index(["until"])
+    db.table("logins").create(
         {"id_sha256": str, "approver": str, "created_at": float, "expires_at": float},
-        pk="id_sha256", not_null={"approver", "created_at", "expires_at"},
-    )  # fmt: skip
+        pk="id_sha256",
+        not_null={"approver", "created_at", "expires_at"},
+    )
+    db.table("probe").create({"id": int, "writes": int}, pk="id")
+    db.table("probe").insert({"id": 1, "writes": 0})
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the file to the newest schema."""
-    migrations.apply(Database(connection))
+def create(connection: sqlite3.Connection) -> None:
+    """Make the schema in an empty file."""
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    migrations.apply(_database(connection))
 
 
-def unknown(connection: sqlite3.Connection) -> list[str]:
-    """Return the migrations that this version does not know: the file was written by a newer one."""
-    known = {migration.name for migration in migrations.pending(Database(memory=True))}
-    return [applied.name for applied in migrations.applied(Database(connection)) if applied.name not in known]
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Apply what is missing; raises `StoreError` when the file is not ours or was written by a newer Holdpoint."""
+    (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    if mark != APPLICATION_ID:
+        raise StoreError("it is a SQLite file of some other program")
+    database = _database(connection)
+    with closing(sqlite3.connect(":memory:")) as empty:
+        known = {migration.name for migration in migrations.pending(_database(empty))}
+    if any(migration.name not in known for migration in migrations.applied(database)):
+        raise StoreError("a newer Holdpoint wrote it; start that version, or give this one a file of its own")
+    migrations.apply(database)
+
+
+def _database(connection: sqlite3.Connection) -> Database:
+    return Database(connection, execute_plugins=False)
