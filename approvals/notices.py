@@ -72,7 +72,11 @@ def _result(call: HeldCall) -> str:
 def _twin(call: HeldCall) -> str:
     if call.twin is None:
         return ""
-    ago = f"{max(0, (call.created_at - call.twin_at) / 60):.0f} min before" if call.twin_at is not None else "before"
+    ago = (
+        f"{max(0, (call.created_at - call.twin_at) / 60):.0f} min before"
+        if call.twin_at is not None
+        else "before"
+    )
     return f"The same call was asked {ago} ({call.twin})."
 
 
@@ -139,4 +143,3 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
             await event.wait()
     except TimeoutError:
         return
-

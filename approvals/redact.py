@@ -17,7 +17,9 @@ _NAMES = re.compile(
     r"sessionid|signature|bearer|clientsecret|pin|otp|cvv|cvc)$"
 )
 #: Names that end like a secret but hold none.
-_HARMLESS = re.compile(r"(pagetoken|nexttoken|continuationtoken|maxtokens|progresstoken|accesskeyid|tokencount)$")
+_HARMLESS = re.compile(
+    r"(pagetoken|nexttoken|continuationtoken|maxtokens|progresstoken|accesskeyid|tokencount)$"
+)
 _SHAPES = re.compile(
     r"AKIA[0-9A-Z]{16}"  # an AWS access key id
     r"|eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # a JWT
@@ -59,7 +61,12 @@ class _Writer:
     def write(self, value: Any, indent: str) -> str:
         match value:
             case dict() if value:
-                return self._block("{", [f"{_text(name)}: {self._member(name, item, indent)}" for name, item in value.items()], indent, "}")
+                return self._block(
+                    "{",
+                    [f"{_text(name)}: {self._member(name, item, indent)}" for name, item in value.items()],
+                    indent,
+                    "}",
+                )
             case list() if value:
                 return self._block("[", [self.write(item, indent + "  ") for item in value], indent, "]")
             case _Number():

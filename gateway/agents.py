@@ -31,7 +31,11 @@ class Agents:
         self._by_hash = [
             (
                 agent.token_sha256,
-                Agent(name=agent.name, owner=agent.owner, servers=None if agent.servers is None else frozenset(agent.servers)),
+                Agent(
+                    name=agent.name,
+                    owner=agent.owner,
+                    servers=None if agent.servers is None else frozenset(agent.servers),
+                ),
             )
             for agent in config.agents
         ]

@@ -19,6 +19,7 @@ from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override
 from gateway.forward import Forward
 from gateway.limits import Windows
+from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.policy import compile_policy
 from gateway.proxy import Proxy, Setting
@@ -43,7 +44,9 @@ def new_id() -> CallId:
 class Gateway:
     """Everything of a running gateway but its listeners and channels. Made by `assembled`."""
 
-    def __init__(self, config: Config, store: Store, http: aiohttp.ClientSession, windows: Windows, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, store: Store, http: aiohttp.ClientSession, windows: Windows, clock: Clock
+    ) -> None:
         self.config = config
         self.store = store
         self.clock = clock
@@ -51,11 +54,13 @@ class Gateway:
         self.catalogue = Catalogue(clock)
         self.forward = Forward(self.service)
         self.agents = Agents(config)
+        self.metrics = Metrics()
         self._http = http
         self._upstreams: dict[str, Upstream] = {}
         self.proxy = Proxy(
             setting=self._setting(config),
-            service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, new_id=new_id,
+            service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, metrics=self.metrics,
+            new_id=new_id,
         )  # fmt: skip
         self._serve(config)
 
@@ -75,7 +80,9 @@ class Gateway:
         for name, options in config.servers.items():
             if name not in self._upstreams:
                 self._upstreams[name] = upstream(name, options, self._http, self.clock)
-        self.catalogue.serve(self._upstreams, {name: overrides(server) for name, server in config.servers.items()})
+        self.catalogue.serve(
+            self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
+        )
 
     def _setting(self, config: Config) -> Setting:
         hold_for = config.approvals.hold_for
@@ -134,7 +141,8 @@ def database(where: str) -> Path:
 def directory(config: Config) -> Directory:
     """Return the approvers of a config."""
     return Directory(
-        Approver(name=one.name, email=one.email, slack=one.slack, token_sha256=one.token_sha256) for one in config.approvers
+        Approver(name=one.name, email=one.email, slack=one.slack, token_sha256=one.token_sha256)
+        for one in config.approvers
     )
 
 
@@ -142,7 +150,9 @@ def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clo
     """Return the connection to one server."""
     if options.url is not None:
         return HttpUpstream(options.url, options.headers, http)
-    return StdioUpstream(Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock)
+    return StdioUpstream(
+        Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
+    )
 
 
 def overrides(server: ServerOptions) -> Mapping[str, Override]:

@@ -40,13 +40,17 @@ async def _open(upstream: Upstream) -> tuple[Mapping[str, str], Mapping[str, Any
 
 async def _speaks_modern(upstream: Upstream) -> bool:
     try:
-        await _result(await upstream.send("POST", protocol.DISCOVER, protocol.modern_headers("server/discover")))
+        await _result(
+            await upstream.send("POST", protocol.DISCOVER, protocol.modern_headers("server/discover"))
+        )
     except (UseInitializeError, _Refused):
         return False
     return True
 
 
-async def _pages(upstream: Upstream, headers: Mapping[str, str], meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+async def _pages(
+    upstream: Upstream, headers: Mapping[str, str], meta: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor: Mapping[str, str] = {}
     for _ in range(MAX_PAGES):

@@ -52,11 +52,17 @@ class Catalogue:
         self._asked_at: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
 
-    def serve(self, upstreams: Mapping[str, Upstream], overrides: Mapping[str, Mapping[str, Override]]) -> None:
+    def serve(
+        self, upstreams: Mapping[str, Upstream], overrides: Mapping[str, Mapping[str, Override]]
+    ) -> None:
         """Use these servers and overrides from now on; what was learnt of a server that stays is classified anew."""
         self._upstreams, self._overrides = upstreams, overrides
-        known = {server: [tool.definition for tool in tools.values()] for server, tools in self._tools.items()}
-        self._tools = {server: self._learnt(server, tools) for server, tools in known.items() if server in upstreams}
+        known = {
+            server: [tool.definition for tool in tools.values()] for server, tools in self._tools.items()
+        }
+        self._tools = {
+            server: self._learnt(server, tools) for server, tools in known.items() if server in upstreams
+        }
 
     async def tool(self, server: str, name: str) -> Tool:
         """Return the tool, asking the server for its list when it is not known yet."""

@@ -37,7 +37,9 @@ token = typer.Typer(help="Make tokens for agents and approvers.", no_args_is_hel
 app.add_typer(audit, name="audit")
 app.add_typer(token, name="token")
 
-ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="The config file.", envvar="HOLDPOINT_CONFIG")]
+ConfigFile = Annotated[
+    Path, typer.Option("-c", "--config", help="The config file.", envvar="HOLDPOINT_CONFIG")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DEFAULT = Path("holdpoint.yaml")
 
@@ -61,7 +63,9 @@ def stdio(server: str, config: ConfigFile = DEFAULT) -> None:
 
 
 @app.command()
-def demo(port: Annotated[int, typer.Option(help="The agents' port; the inbox gets the next one.")] = 8808) -> None:
+def demo(
+    port: Annotated[int, typer.Option(help="The agents' port; the inbox gets the next one.")] = 8808,
+) -> None:
     """Run everything inside, with no config: a sample server, and an agent's call that is waiting already."""
     from gateway import demonstration
 
@@ -77,7 +81,9 @@ def check(config: ConfigFile = DEFAULT) -> None:
 
 
 @app.command()
-def tools(server: Annotated[str, typer.Argument()] = "", config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
+def tools(
+    server: Annotated[str, typer.Argument()] = "", config: ConfigFile = DEFAULT, as_json: Json = False
+) -> None:
     """Ask the servers for their tools: category, risk class, severity, action, and why."""
     from gateway import inspecting, printing
 
@@ -245,7 +251,9 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
 
 
 def main() -> None:

@@ -32,7 +32,9 @@ class When:
         except ValueError as error:
             raise BadCondition(f"this is not CEL: {_cel_error(error)}") from error
         if unknown := sorted(set(self._program.variables()) - VARIABLES):
-            raise BadCondition(f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}")
+            raise BadCondition(
+                f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}"
+            )
 
     def __call__(self, facts: Mapping[str, Any]) -> bool | Unclear:
         """Say whether the condition holds, or why that cannot be said."""

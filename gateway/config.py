@@ -44,7 +44,10 @@ def load(path: File, environ: Mapping[str, str]) -> Config:
         raise _one(f"{path} is not UTF-8 text.") from error
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         who = "everybody" if mode & stat.S_IWOTH else "its group"
-        raise _one(f"{path} can be written by {who}, so an agent could change its own rules; run: chmod go-w {path}", line=1)
+        raise _one(
+            f"{path} can be written by {who}, so an agent could change its own rules; run: chmod go-w {path}",
+            line=1,
+        )
     return parse(text, environ, lambda name: File(name).read_text(encoding="utf-8"))
 
 
@@ -85,7 +88,10 @@ def _said(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[
             yield path, f"the key {kind.property!r} is missing."
         case jsonschema_rs.ValidationErrorKind.Enum():
             options = [str(option) for option in kind.options]
-            yield path, f"{error.instance!r} is not one of {', '.join(options)}{did_you_mean(error.instance, options)}."
+            yield (
+                path,
+                f"{error.instance!r} is not one of {', '.join(options)}{did_you_mean(error.instance, options)}.",
+            )
         case jsonschema_rs.ValidationErrorKind.AnyOf():
             yield from _alternatives(error, document)
         case jsonschema_rs.ValidationErrorKind.Type():
@@ -109,15 +115,30 @@ def _alternatives(error: jsonschema_rs.ValidationError, document: Document) -> I
         for inner in meant[0]:
             yield from _said(inner, document)
         return
-    types = [kind for branch in branches for inner in branch if _wrong_type(inner, path) for kind in inner.kind.types]
+    types = [
+        kind
+        for branch in branches
+        for inner in branch
+        if _wrong_type(inner, path)
+        for kind in inner.kind.types
+    ]
     yield tuple(path), f"this must be {_kinds([kind for kind in types if kind != 'null'])}."
 
 
 def _wrong_type(error: jsonschema_rs.ValidationError, path: list[Any]) -> bool:
-    return isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Type) and list(error.instance_path) == path
+    return (
+        isinstance(error.kind, jsonschema_rs.ValidationErrorKind.Type) and list(error.instance_path) == path
+    )
 
 
-_KINDS = {"object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+_KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+}
 
 
 def _kinds(types: Sequence[str]) -> str:
@@ -168,7 +189,10 @@ def _people_problems(config: Config) -> Iterator[Said]:
     for number, agent in enumerate(config.agents):
         for server in agent.servers or []:
             if server not in config.servers:
-                yield ("agents", number, "servers"), f"there is no server {server!r}{did_you_mean(server, list(config.servers))}."
+                yield (
+                    ("agents", number, "servers"),
+                    f"there is no server {server!r}{did_you_mean(server, list(config.servers))}.",
+                )
     names = [approver.name for approver in config.approvers]
     for group, members in config.groups.items():
         if group in names:
@@ -188,14 +212,24 @@ def _repeated(section: str, field: str, values: Sequence[str | None]) -> Iterato
 
 def _token_problems(config: Config) -> Iterator[Said]:
     hashes = [("agents", n, agent.token_sha256) for n, agent in enumerate(config.agents)]
-    hashes += [("approvers", n, one.token_sha256) for n, one in enumerate(config.approvers) if one.token_sha256 is not None]
+    hashes += [
+        ("approvers", n, one.token_sha256)
+        for n, one in enumerate(config.approvers)
+        if one.token_sha256 is not None
+    ]
     agents_hashes: set[str | None] = {agent.token_sha256 for agent in config.agents}
     for section, number, value in hashes:
         path: Path = (section, number, "token_sha256")
         if not value or not _SHA256.fullmatch(value) or value == _EMPTY_SHA256:
-            yield path, f"this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token {section[:-1]} NAME"
+            yield (
+                path,
+                f"this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token {section[:-1]} NAME",
+            )
         elif section == "approvers" and value in agents_hashes:
-            yield path, "an agent has the same token, and agents may never decide; make the approver another one."
+            yield (
+                path,
+                "an agent has the same token, and agents may never decide; make the approver another one.",
+            )
     if len(agents_hashes) != len(config.agents):
         yield ("agents",), "two agents have the same token; each needs its own."
 
@@ -236,9 +270,15 @@ def _place_problems(config: Config) -> Iterator[Said]:
         yield ("inbox", "listen"), "the inbox needs a listener of its own: agents must not reach it."
     here = places.get(("listen",))
     if not config.agents and here is not None and not _is_loopback(here[0]):
-        yield ("listen",), "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1."
+        yield (
+            ("listen",),
+            "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.",
+        )
     if not re.match(r"sqlite:///.|memory:$", config.store):
-        yield ("store",), "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version."
+        yield (
+            ("store",),
+            "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.",
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -258,4 +298,7 @@ def _slack_problems(config: Config) -> Iterator[Said]:
     if bool(slack.app_token) == bool(slack.signing_secret):
         yield ("slack",), "give either app_token (Socket Mode) or signing_secret (the HTTP endpoint)."
     if not any(approver.slack for approver in config.approvers):
-        yield ("slack",), "no approver has a slack id, so nobody could approve there; add slack: U... to an approver."
+        yield (
+            ("slack",),
+            "no approver has a slack id, so nobody could approve there; add slack: U... to an approver.",
+        )

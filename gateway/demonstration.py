@@ -19,7 +19,10 @@ APPROVER = "you"
 #: What the agent asks for, first something harmless and then something that waits.
 CALLS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("list_orders", {"status": "paid"}),
-    ("refund_order", {"number": "1003", "amount": 980.0, "reason": "The customer wrote that the parcel never came."}),
+    (
+        "refund_order",
+        {"number": "1003", "amount": 980.0, "reason": "The customer wrote that the parcel never came."},
+    ),
 )
 
 

@@ -72,7 +72,9 @@ class Forward:
         except GatewayError as error:
             await self._service.in_doubt(held.id, str(error))
         except BaseException:
-            await asyncio.shield(self._service.in_doubt(held.id, "The gateway failed while this call was on its way."))
+            await asyncio.shield(
+                self._service.in_doubt(held.id, "The gateway failed while this call was on its way.")
+            )
             raise
         else:
             await self._service.finish(held.id, outcome)

@@ -230,7 +230,9 @@ def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> To
     rest = {name: bytes(raw) for name, raw in members(bytes(members(data)["params"])).items()}
     rest.pop("name")
     arguments = rest.pop("arguments", b"{}")
-    return ToolCall(id=value["id"], name=params["name"], arguments=arguments, params=params, rest=rest, raw=data)
+    return ToolCall(
+        id=value["id"], name=params["name"], arguments=arguments, params=params, rest=rest, raw=data
+    )
 
 
 def _only(value: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
@@ -242,7 +244,9 @@ def _no_look_alike(value: Mapping[str, Any], names: frozenset[str], where: str) 
     """Refuse members that a reader who folds case or Unicode would take for one of *names* (CVE-2026-27896)."""
     for name in value:
         if name not in names and folded(name) in _FOLDED:
-            raise FrameError(INVALID_REQUEST, f"The {where} has a member {json.dumps(name)} that looks like another.")
+            raise FrameError(
+                INVALID_REQUEST, f"The {where} has a member {json.dumps(name)} that looks like another."
+            )
 
 
 def folded(name: str) -> str:

@@ -47,7 +47,10 @@ async def tools(config: Config, server: str) -> list[Row]:
 async def _rows(gateway: Gateway, server: str) -> list[Row]:
     if (problem := await gateway.catalogue.ask(server)) is not None:
         return [Row(server=server, problem=problem)]
-    return [Row(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {})) for tool in gateway.catalogue.tools(server)]
+    return [
+        Row(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {}))
+        for tool in gateway.catalogue.tools(server)
+    ]
 
 
 async def explain(config: Config, server: str, name: str, arguments: str) -> Explanation:
@@ -60,7 +63,9 @@ async def explain(config: Config, server: str, name: str, arguments: str) -> Exp
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
     async with assembled(_aside(config)) as gateway:
         tool = await gateway.catalogue.tool(server, name)
-        return Explanation(server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given))
+        return Explanation(
+            server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given)
+        )
 
 
 def _aside(config: Config) -> Config:
@@ -69,5 +74,7 @@ def _aside(config: Config) -> Config:
 
 
 def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
-    facts = Facts(server=server, tool=tool.name, agent="local", arguments=arguments, classification=tool.classification)
+    facts = Facts(
+        server=server, tool=tool.name, agent="local", arguments=arguments, classification=tool.classification
+    )
     return gateway.proxy.setting.policy.evaluate(facts)

@@ -49,7 +49,9 @@ async def _exchange(server: str, config: Config) -> AsyncIterator[Exchange]:
 def _inside(gateway: Gateway, agent: Agent, server: str) -> Exchange:
     async def exchange(verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         pairs = tuple((name.lower(), value) for name, value in headers.items())
-        return await gateway.proxy.handle(Incoming(agent=agent, server=server, verb=verb, body=body, pairs=pairs))
+        return await gateway.proxy.handle(
+            Incoming(agent=agent, server=server, verb=verb, body=body, pairs=pairs)
+        )
 
     return exchange
 
@@ -71,7 +73,9 @@ def _base(config: Config) -> str:
 
 async def _stdin() -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=MAX_LINE)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
     return reader
 
 

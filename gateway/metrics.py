@@ -19,7 +19,12 @@ class Metrics:
         self._judged = Count(
             "holdpoint_tool_calls", "Tool calls by what became of them at once.", ["server", "verdict"], registry=self._registry,
         )  # fmt: skip
-        self._open = Gauge("holdpoint_open_calls", "Held calls that are not at their end.", ["state"], registry=self._registry)
+        self._open = Gauge(
+            "holdpoint_open_calls",
+            "Held calls that are not at their end.",
+            ["state"],
+            registry=self._registry,
+        )
 
     def judged(self, server: str, verdict: str) -> None:
         """Count one call: allowed, denied, limited or held."""
@@ -34,5 +39,3 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """Return the text that Prometheus reads, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
-
-

@@ -180,5 +180,3 @@ class Config(Options, kw_only=True, frozen=True):
     slack: SlackOptions | None = None
     webhooks: list[WebhookOptions] = []
     audit: AuditOptions = AuditOptions()
-
-

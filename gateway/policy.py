@@ -56,7 +56,13 @@ class Facts:
         """Return what a `when` may speak of."""
         found = self.classification
         risk = {"category": str(found.category), "class": str(found.risk), "severity": str(found.severity)}
-        return {"args": self.arguments, "tool": self.tool, "server": self.server, "agent": self.agent, "risk": risk}
+        return {
+            "args": self.arguments,
+            "tool": self.tool,
+            "server": self.server,
+            "agent": self.agent,
+            "risk": risk,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +198,14 @@ class Policy:
         if (wrong := _first_violation(rules, facts.arguments)) is not None:
             rule, why = wrong
             return Verdict(action=Action.DENY, rule=rule.name, reason=why, terms=self._terms, trace=trace)
-        deciding = max(rules, key=lambda rule: (STRICTNESS.get(rule.action, -1) if rule.action else -1, bool(rule.reason), rule.name))
+        deciding = max(
+            rules,
+            key=lambda rule: (
+                STRICTNESS.get(rule.action, -1) if rule.action else -1,
+                bool(rule.reason),
+                rule.name,
+            ),
+        )
         assert deciding.action is not None  # noqa: S101  (the matrix and the default always say one)
         return Verdict(
             action=deciding.action,
@@ -207,10 +220,18 @@ class Policy:
         """Combine terms: the most approvals, the shortest life, only those approvers whom every rule names."""
         named = [rule for rule in rules]
         return Terms(
-            approvers=self._terms.approvers.intersection(*(r.approvers for r in named if r.approvers is not None)),
+            approvers=self._terms.approvers.intersection(
+                *(r.approvers for r in named if r.approvers is not None)
+            ),
             needed=max((r.approvals for r in named if r.approvals is not None), default=self._terms.needed),
-            expire_after=min((r.expire_after for r in named if r.expire_after is not None), default=self._terms.expire_after),
-            approved_for=min((r.approved_for for r in named if r.approved_for is not None), default=self._terms.approved_for),
+            expire_after=min(
+                (r.expire_after for r in named if r.expire_after is not None),
+                default=self._terms.expire_after,
+            ),
+            approved_for=min(
+                (r.approved_for for r in named if r.approved_for is not None),
+                default=self._terms.approved_for,
+            ),
             requester_may_approve=self._terms.requester_may_approve,
         )
 
@@ -294,7 +315,9 @@ class _Compiler:
     def rule(self, path: Path, options: RuleOptions) -> Rule:
         name = spelt(path).removeprefix("policy.")
         if options.approvals is not None and options.approvals < 1:
-            self._problem((*path, "approvals"), "at least one approval is needed; to need none, say action: allow.")
+            self._problem(
+                (*path, "approvals"), "at least one approval is needed; to need none, say action: allow."
+            )
         return Rule(
             name=name,
             action=None if options.action is None else Action(options.action),
@@ -315,7 +338,13 @@ class _Compiler:
         if asked.max < 0:
             self._problem((*path, "max"), "this must not be negative.")
         window = self._seconds((*path, "window"), asked.window) or 1.0
-        return Limit(name=name, max=asked.max, window=window, per=Per(asked.per), ask=asked.on_exceed == "require_approval")
+        return Limit(
+            name=name,
+            max=asked.max,
+            window=window,
+            per=Per(asked.per),
+            ask=asked.on_exceed == "require_approval",
+        )
 
     def _approvers(self, path: Path, names: list[str] | None) -> frozenset[str] | None:
         if names is None:
@@ -333,7 +362,9 @@ class _Compiler:
             self._problem(path, str(error))
             return None
 
-    def _compiled(self, path: Path, kind: Callable[[Source], Compiled], source: Source | None) -> Compiled | None:
+    def _compiled(
+        self, path: Path, kind: Callable[[Source], Compiled], source: Source | None
+    ) -> Compiled | None:
         try:
             return None if source is None else kind(source)
         except BadCondition as error:

@@ -16,7 +16,14 @@ from approvals.model import AuditEvent
 from gateway.inspecting import Explanation, Row
 from gateway.replies import rfc3339
 
-_COLOURS = {"deny": "red", "require_approval": "yellow", "allow": "green", "critical": "red", "high": "red", "medium": "yellow"}
+_COLOURS = {
+    "deny": "red",
+    "require_approval": "yellow",
+    "allow": "green",
+    "critical": "red",
+    "high": "red",
+    "medium": "yellow",
+}
 
 
 def console() -> Console:
@@ -41,7 +48,11 @@ def tools(rows: Sequence[Row], *, as_json: bool) -> None:
             continue
         found = row.tool.classification
         why = found.evidence[0] if found.evidence else ""
-        table.add_row(*_cells(row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why))
+        table.add_row(
+            *_cells(
+                row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
+            )
+        )
     console().print(table)
 
 
@@ -57,14 +68,25 @@ def explanation(found: Explanation, *, as_json: bool) -> None:
     """Show the verdict for a call, each rule that matched, and the evidence."""
     verdict, classified = found.verdict, found.tool.classification
     if as_json:
-        dump({"server": found.server, "tool": found.tool.name, "listed": found.listed, "verdict": asdict(verdict), "classification": asdict(classified)})
+        dump(
+            {
+                "server": found.server,
+                "tool": found.tool.name,
+                "listed": found.listed,
+                "verdict": asdict(verdict),
+                "classification": asdict(classified),
+            }
+        )
         return
     lines = [
         f"{found.server}/{found.tool.name}: {verdict.action} ({verdict.rule})",
         *([f"  {verdict.reason}"] if verdict.reason else []),
         "",
         "Rules that matched:",
-        *(f"  {match.rule}: {match.action or 'adds limits only'}{f', {match.note}' if match.note else ''}" for match in verdict.trace),
+        *(
+            f"  {match.rule}: {match.action or 'adds limits only'}{f', {match.note}' if match.note else ''}"
+            for match in verdict.trace
+        ),
         *(f"  limit: {limit.text} per {limit.per}" for limit in verdict.limits),
         "",
         f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}, confidence {classified.confidence:.2f}:",
@@ -87,7 +109,11 @@ def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     for one in found:
         where = f"{one['server']}/{one['tool']}"
         short = safetext.one_line(one["arguments_text"], 60)
-        table.add_row(*_cells(one["id"], where, one["agent"], one["category"], one["severity"], one["expires_at"], short))
+        table.add_row(
+            *_cells(
+                one["id"], where, one["agent"], one["category"], one["severity"], one["expires_at"], short
+            )
+        )
     console().print(table)
 
 
@@ -96,10 +122,27 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         dump(one)
         return
-    facts = ("id", "state", "server", "tool", "agent", "owner", "category", "risk", "severity", "rule", "reason", "expires_at", "digest")
+    facts = (
+        "id",
+        "state",
+        "server",
+        "tool",
+        "agent",
+        "owner",
+        "category",
+        "risk",
+        "severity",
+        "rule",
+        "reason",
+        "expires_at",
+        "digest",
+    )
     lines = [f"{name:>10}  {one[name] if one[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
-    lines += [f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})" for review in one["reviews"]]
+    lines += [
+        f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
+        for review in one["reviews"]
+    ]
     console().print(Text("\n".join(map(safetext.visible, lines))))
 
 
@@ -110,7 +153,9 @@ def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
         return
     given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
-    console().print(Text(safetext.visible(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}")))
+    console().print(
+        Text(safetext.visible(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}"))
+    )
 
 
 def waiting(found: Sequence[Mapping[str, Any]]) -> None:
@@ -123,7 +168,11 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(msgspec.to_builtins(one)) + "\n")
         return
-    detail = " ".join(f"{name}={value}" for name, value in one.detail.items() if name in ("rule", "why", "reason", "note", "via"))
+    detail = " ".join(
+        f"{name}={value}"
+        for name, value in one.detail.items()
+        if name in ("rule", "why", "reason", "note", "via")
+    )
     what = f"{one.server}/{one.tool}" if one.tool else one.server
     line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
     console().print(Text(safetext.visible(line.rstrip())))
@@ -138,5 +187,3 @@ def _table(*columns: str) -> Table:
 
 def _cells(*values: object) -> Iterable[Text]:
     return (Text(safetext.visible(str(value)), style=_COLOURS.get(str(value), "")) for value in values)
-
-

@@ -30,7 +30,9 @@ STATUS: Mapping[int, int] = {
 #: Request headers that go on to a server, and response headers that come back. Credentials, cookies, hosts and
 #: origins do neither; what is about the body is made anew.
 CROSSING = frozenset({"mcp-session-id", "mcp-protocol-version", "last-event-id", "mcp-method", "mcp-name"})
-RETURNING = frozenset({"content-type", "mcp-session-id", "cache-control", "x-accel-buffering", "allow", "retry-after"})
+RETURNING = frozenset(
+    {"content-type", "mcp-session-id", "cache-control", "x-accel-buffering", "allow", "retry-after"}
+)
 PARAM_HEADER = "mcp-param-"
 
 _SHARED = {
@@ -99,7 +101,9 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
     version = headers.get("mcp-protocol-version")
     if version is not None and version not in SUPPORTED:
         data = {"supported": list(SUPPORTED), "requested": version}
-        return Rejection(code=UNSUPPORTED_VERSION, message=f"Protocol version {version} is not supported.", data=data)
+        return Rejection(
+            code=UNSUPPORTED_VERSION, message=f"Protocol version {version} is not supported.", data=data
+        )
     if era(headers, frame) is Era.HANDSHAKE:
         return None
     if len(headers) != len(given):
@@ -162,8 +166,14 @@ def decoded(value: str) -> str | None:
 
 def crossing(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
     """Return the headers that go on to the server: the protocol's own, those about the body made anew from it."""
-    kept = {name: value for name, value in headers.items() if name in CROSSING or name.startswith(PARAM_HEADER)}
-    return kept if frame is None else kept | {name.lower(): value for name, value in routing_headers(frame).items()}
+    kept = {
+        name: value for name, value in headers.items() if name in CROSSING or name.startswith(PARAM_HEADER)
+    }
+    return (
+        kept
+        if frame is None
+        else kept | {name.lower(): value for name, value in routing_headers(frame).items()}
+    )
 
 
 def returning(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ from gateway.errors import GatewayError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Rung
 from gateway.limits import Exceeded, Scope, Windows
+from gateway.metrics import Metrics
 from gateway.policy import Action, Facts, Policy, Verdict
 from gateway.sessions import Sessions
 from gateway.upstreams import EVENTS, JSON, Reply, Upstream, frame_reply
@@ -65,6 +66,7 @@ class Proxy:
         catalogue: Catalogue,
         windows: Windows,
         forward: Forward,
+        metrics: Metrics,
         new_id: Callable[[], CallId],
     ) -> None:
         self.setting = setting
@@ -72,6 +74,7 @@ class Proxy:
         self._catalogue = catalogue
         self._windows = windows
         self._forward = forward
+        self._metrics = metrics
         self._new_id = new_id
         self._sessions = Sessions()
 
@@ -90,11 +93,15 @@ class Proxy:
                 return await self._call(incoming, upstream, frame)
             return await self._pass(incoming, upstream, frame)
         except frames.FrameError as error:
-            return self._refuse(incoming, frame, protocol.Rejection(code=error.code, message=error.message), error.id)
+            return self._refuse(
+                incoming, frame, protocol.Rejection(code=error.code, message=error.message), error.id
+            )
         except GatewayError as error:
             return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
         except StoreError as error:
-            return frame_reply(frames.error(frames.id_of(frame), GatewayError.code, f"{error} Nothing was executed."))
+            return frame_reply(
+                frames.error(frames.id_of(frame), GatewayError.code, f"{error} Nothing was executed.")
+            )
 
     def _upstream(self, incoming: Incoming) -> Upstream:
         upstream = self.setting.upstreams.get(incoming.server)
@@ -116,12 +123,16 @@ class Proxy:
         """Relay a frame untouched; only the tools that the policy hides are taken out of a list."""
         if not protocol.may_pass(frame, incoming.headers):
             return self._not_passed(incoming, frame)
-        reply = relay.checked(await upstream.send("POST", incoming.body, protocol.crossing(incoming.headers, frame)))
+        reply = relay.checked(
+            await upstream.send("POST", incoming.body, protocol.crossing(incoming.headers, frame))
+        )
         match frame:
             case frames.Request(method="initialize"):
                 self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
             case frames.Request(method="tools/list"):
-                return await relay.without_hidden(reply, lambda tool: self.setting.policy.hidden(incoming.server, tool))
+                return await relay.without_hidden(
+                    reply, lambda tool: self.setting.policy.hidden(incoming.server, tool)
+                )
         return self._watched(incoming, reply)
 
     def _watched(self, incoming: Incoming, reply: Reply) -> Reply:
@@ -151,12 +162,21 @@ class Proxy:
         verdict = self._judge(incoming, frame, tool)
         if verdict.action is Action.DENY:
             return self._deny(incoming, frame, verdict)
-        if verdict.action is Action.REQUIRE_APPROVAL and (same := await self._asked_before(incoming, frame)) is not None:
+        if (
+            verdict.action is Action.REQUIRE_APPROVAL
+            and (same := await self._asked_before(incoming, frame)) is not None
+        ):
             return await self._hold_open(incoming, upstream, frame, same)
-        if (exceeded := self._windows.take(verdict.limits, self._scope(incoming, frame), self._service.clock())) is not None:
+        if (
+            exceeded := self._windows.take(
+                verdict.limits, self._scope(incoming, frame), self._service.clock()
+            )
+        ) is not None:
             if verdict.action is Action.REQUIRE_APPROVAL or not exceeded.limit.ask:
                 return self._limit(incoming, frame, verdict, exceeded)
-            verdict = replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
+            verdict = replace(
+                verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)"
+            )
         if verdict.action is Action.ALLOW:
             return await self._allow(incoming, upstream, frame, verdict)
         return await self._hold(incoming, upstream, frame, tool, verdict)
@@ -177,15 +197,22 @@ class Proxy:
         return await self._service.same(digest.key(_frozen(incoming, frame)))
 
     def _deny(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict) -> Reply:
+        self._metrics.judged(incoming.server, "denied")
         self._post(incoming, "call.denied", tool=frame.name, rule=verdict.rule, why=verdict.reason)
         return _told(frame, replies.denied(verdict.reason))
 
-    def _limit(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict, exceeded: Exceeded) -> Reply:
+    def _limit(
+        self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict, exceeded: Exceeded
+    ) -> Reply:
+        self._metrics.judged(incoming.server, "limited")
         self._post(incoming, "call.limited", tool=frame.name, rule=verdict.rule)
         return _told(frame, replies.limited(exceeded.limit.text, frame.name, exceeded.retry_after))
 
-    async def _allow(self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, verdict: Verdict) -> Reply:
+    async def _allow(
+        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, verdict: Verdict
+    ) -> Reply:
         """Relay at once. The audit event is posted, and the disk is not waited for unless the config says so."""
+        self._metrics.judged(incoming.server, "allowed")
         event = self._event(incoming, "call.allowed", tool=frame.name, rule=verdict.rule)
         match self.setting.audit_allowed:
             case "post":
@@ -199,6 +226,7 @@ class Proxy:
         self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, tool: Tool, verdict: Verdict,
     ) -> Reply:  # fmt: skip
         """Store the call, with its audit event, before anybody is told of it."""
+        self._metrics.judged(incoming.server, "held")
         now = self._service.clock()
         call = _frozen(incoming, frame)
         held = HeldCall(
@@ -218,11 +246,15 @@ class Proxy:
         try:
             held = await self._service.hold(held)
         except TooMany:
-            self._post(incoming, "call.limited", tool=frame.name, rule=verdict.rule, why="too many calls wait")
+            self._post(
+                incoming, "call.limited", tool=frame.name, rule=verdict.rule, why="too many calls wait"
+            )
             return _told(frame, replies.too_many())
         return await self._hold_open(incoming, upstream, frame, held)
 
-    async def _hold_open(self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall) -> Reply:
+    async def _hold_open(
+        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall
+    ) -> Reply:
         """Answer with a stream that stays open while people decide; without one for a client that takes only JSON."""
         chunks = self._until_told(incoming, upstream, frame, held)
         accepted = incoming.headers.get("accept", "*/*")
@@ -260,7 +292,9 @@ class Proxy:
     ) -> AsyncIterator[bytes]:  # fmt: skip
         """Let the call run once, and show what the server says meanwhile."""
         headers = protocol.crossing(incoming.headers, frame)
-        shown = self._forward.start(held, frame, upstream, headers, lambda call: self._objection(incoming, frame, call))
+        shown = self._forward.start(
+            held, frame, upstream, headers, lambda call: self._objection(incoming, frame, call)
+        )
         while (event := await shown.get()) is not None:
             yield event
 
@@ -281,7 +315,9 @@ class Proxy:
     def _event(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
         agent = incoming.agent.name
         now = self._service.clock()
-        return AuditEvent(at=now, kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail)
+        return AuditEvent(
+            at=now, kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail
+        )
 
     @staticmethod
     def _scope(incoming: Incoming, frame: frames.ToolCall) -> Scope:
@@ -304,7 +340,9 @@ def _frozen(incoming: Incoming, frame: frames.ToolCall) -> ToolCall:
 
 def _in_words(tool: Tool) -> Classification:
     found = tool.classification
-    return Classification(category=found.category, risk=found.risk, severity=found.severity, evidence=found.evidence)
+    return Classification(
+        category=found.category, risk=found.risk, severity=found.severity, evidence=found.evidence
+    )
 
 
 def _told(frame: frames.ToolCall, result: Mapping[str, Any]) -> Reply:

@@ -57,7 +57,9 @@ async def without_hidden(reply: Reply, hidden: Callable[[str], bool]) -> Reply:
     return with_body(reply, _without(await whole(reply.chunks), hidden))
 
 
-async def _events_without(chunks: AsyncIterator[bytes], hidden: Callable[[str], bool]) -> AsyncIterator[bytes]:
+async def _events_without(
+    chunks: AsyncIterator[bytes], hidden: Callable[[str], bool]
+) -> AsyncIterator[bytes]:
     async for event in sse.events(chunks):
         filtered = _without(event.data, hidden) if event.data else event.data
         yield event.raw if filtered == event.data else event.carrying(filtered)

@@ -23,12 +23,16 @@ def denied(reason: str) -> Mapping[str, Any]:
 
 def limited(text: str, tool: str, retry_after: float) -> Mapping[str, Any]:
     """Return the result for a call over its limit; *text* is like `10 calls per 60 s`, *retry_after* in seconds."""
-    return refusal(f"Rate limit: {text} for {tool}. NOT EXECUTED. Try again in {max(1, round(retry_after))} s.")
+    return refusal(
+        f"Rate limit: {text} for {tool}. NOT EXECUTED. Try again in {max(1, round(retry_after))} s."
+    )
 
 
 def too_many() -> Mapping[str, Any]:
     """Return the result for an agent that has too many calls waiting already."""
-    return refusal("Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first.")
+    return refusal(
+        "Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first."
+    )
 
 
 def refusal(text: str) -> Mapping[str, Any]:

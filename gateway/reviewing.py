@@ -62,8 +62,12 @@ async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     if answer.status == 200:
         return dict(said)
     if answer.status == 401:
-        raise Refused("Set HOLDPOINT_TOKEN to your approver's token; make one with: holdpoint token approver NAME")
-    raise Refused(str(said.get("error") or said.get("message") or f"The gateway answered HTTP {answer.status}."))
+        raise Refused(
+            "Set HOLDPOINT_TOKEN to your approver's token; make one with: holdpoint token approver NAME"
+        )
+    raise Refused(
+        str(said.get("error") or said.get("message") or f"The gateway answered HTTP {answer.status}.")
+    )
 
 
 @asynccontextmanager

@@ -105,7 +105,11 @@ def _unreadable(request: web.Request) -> web.Response | None:
 
 
 def _is_json(types: list[str]) -> bool:
-    return len(types) == 1 and re.fullmatch(r"application/json(\s*;\s*charset=\"?utf-8\"?)?\s*", types[0].strip(), re.IGNORECASE) is not None
+    return (
+        len(types) == 1
+        and re.fullmatch(r"application/json(\s*;\s*charset=\"?utf-8\"?)?\s*", types[0].strip(), re.IGNORECASE)
+        is not None
+    )
 
 
 def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

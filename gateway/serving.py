@@ -15,8 +15,9 @@ from watchfiles import awatch
 import approvals.web
 from approvals.channels import Channel
 from approvals.notices import Notices
+from approvals.service import MAX_OPEN, OPEN
 from approvals.web.options import WebOptions
-from gateway import metrics, server
+from gateway import server
 from gateway.app import Gateway, assembled
 from gateway.channels import channels_of
 from gateway.config import address, load
@@ -61,10 +62,14 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
         channels, slack_actions = channels_of(config)
         inbox_url = config.inbox.url or f"http://{config.inbox.listen}"
         inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
-        agents_at = await stack.enter_async_context(listener(server.build(gateway.proxy, _door(gateway)), config.listen))
+        agents_at = await stack.enter_async_context(
+            listener(server.build(gateway.proxy, _door(gateway)), config.listen)
+        )
         inbox_at = await stack.enter_async_context(listener(inbox, config.inbox.listen))
         await stack.enter_async_context(loops(gateway, channels, config.inbox.url or f"http://{inbox_at}"))
-        yield Listening(agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN])
+        yield Listening(
+            agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN]
+        )
 
 
 @asynccontextmanager
@@ -94,6 +99,7 @@ async def sweep(gateway: Gateway) -> None:
     while True:
         try:
             await gateway.service.sweep()
+            gateway.metrics.opened(await gateway.store.select(OPEN, limit=MAX_OPEN))
         except Exception:
             log.exception("a sweep failed; the next one tries again")
         await asyncio.sleep(SWEEP)
@@ -101,7 +107,9 @@ async def sweep(gateway: Gateway) -> None:
 
 async def reload(path: Path, gateway: Gateway, stop: asyncio.Event) -> None:
     """Adopt each good change of the config file; report a bad one and keep what counts."""
-    async for _ in awatch(path.parent, stop_event=stop, watch_filter=lambda _, changed: Path(changed).name == path.name):
+    async for _ in awatch(
+        path.parent, stop_event=stop, watch_filter=lambda _, changed: Path(changed).name == path.name
+    ):
         await adopt(path, gateway)
 
 
@@ -134,7 +142,7 @@ def web_options(
         proxy_peers=tuple(header.from_) if header else (),
         token_login=config.inbox.login.token,
         slack_actions=slack_actions,
-        metrics=metrics.exposition(gateway),
+        metrics=gateway.metrics.exposition,
     )
 
 

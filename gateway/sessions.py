@@ -33,7 +33,9 @@ class Sessions:
         if session_id := reply.header("mcp-session-id"):
             info = initialize.get("clientInfo")
             name = info.get("name") if isinstance(info, dict) else None
-            self._sessions[server, session_id] = Session(agent=agent.name, client=name if isinstance(name, str) else "")
+            self._sessions[server, session_id] = Session(
+                agent=agent.name, client=name if isinstance(name, str) else ""
+            )
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
 

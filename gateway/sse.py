@@ -22,10 +22,13 @@ class Event:
     data: bytes
     raw: bytes
 
-
     def carrying(self, data: bytes) -> bytes:
         """Return the event with other data; its id, type and retry stay."""
-        lines = [line for line in self.raw.splitlines(keepends=True) if line.strip() and not line.startswith(b"data:")]
+        lines = [
+            line
+            for line in self.raw.splitlines(keepends=True)
+            if line.strip() and not line.startswith(b"data:")
+        ]
         return b"".join(lines) + b"data: " + data + b"\n\n"
 
 
@@ -63,7 +66,9 @@ def _blocks(buffer: bytes) -> list[bytes]:
 
 
 def _end_of_block(buffer: bytes, start: int) -> int | None:
-    ends = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := buffer.find(mark, start)) >= 0]
+    ends = [
+        at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := buffer.find(mark, start)) >= 0
+    ]
     return min(ends, default=None)
 
 

@@ -24,7 +24,9 @@ log = logging.getLogger("holdpoint.stdio")
 class StdioFront:
     """One client on a pair of streams."""
 
-    def __init__(self, reader: asyncio.StreamReader, write: Callable[[bytes], Awaitable[None]], exchange: Exchange) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, write: Callable[[bytes], Awaitable[None]], exchange: Exchange
+    ) -> None:
         self._reader = reader
         self._write = write
         self._exchange = exchange
@@ -40,7 +42,11 @@ class StdioFront:
                 if frame is None:
                     continue
                 await self._post(frame, line)
-                if listening is None and protocol.finishes_handshake(frame) and "Mcp-Session-Id" in self._headers:
+                if (
+                    listening is None
+                    and protocol.finishes_handshake(frame)
+                    and "Mcp-Session-Id" in self._headers
+                ):
                     listening = tasks.create_task(self._listen())
             if listening is not None:
                 listening.cancel()

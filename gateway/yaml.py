@@ -100,7 +100,11 @@ def read(text: str, environ: Mapping[str, str], read_file: Callable[[str], str])
         if isinstance(node, CommentedMap | CommentedSeq):
             items = dict(_children(node, path, lines))
             values = {key: plain(child, (*path, key)) for key, child in items.items()}
-            return list(values.values()) if isinstance(node, CommentedSeq) else {_key(k): v for k, v in values.items()}
+            return (
+                list(values.values())
+                if isinstance(node, CommentedSeq)
+                else {_key(k): v for k, v in values.items()}
+            )
         return fill(str(node), path) if isinstance(node, str) else _scalar(node)
 
     value = plain(tree, ())
@@ -125,7 +129,9 @@ def _parsed(text: str) -> Any:
         raise _single(None, f"This is not YAML: {str(error).splitlines()[0]}.") from error
 
 
-def _children(node: CommentedMap | CommentedSeq, path: Path, lines: dict[Path, int]) -> Iterator[tuple[Any, Any]]:
+def _children(
+    node: CommentedMap | CommentedSeq, path: Path, lines: dict[Path, int]
+) -> Iterator[tuple[Any, Any]]:
     keys = list(node) if isinstance(node, CommentedMap) else range(len(node))
     for key in keys:
         where = node.lc.data.get(key) if node.lc.data else None

@@ -8,6 +8,7 @@ from aiohttp import web
 from approvals import notices
 from approvals.errors import AlreadyDecided, NotAnApprover, OwnRequest, ReasonNeeded, StaleView
 from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
+from approvals.safetext import visible
 from approvals.service import ApprovalService
 from approvals.web import bodies, views
 from approvals.web.answers import STATUS, Refused, page, see
@@ -79,7 +80,7 @@ class Pages:
         card = self._card(call)
         word, tone = views.WORDS[call.state]
         if not exact and not card.redacted:
-            exact = notices.visible(call.call.arguments.decode())
+            exact = visible(call.call.arguments.decode())
         return page(
             "call.html",
             status=status,
@@ -151,7 +152,7 @@ class Pages:
         call = await self._service.get(_id(request))
         self._service.directory.may_review(visitor.approver, call)
         await self._service.store.append(self._revealed(visitor.approver, call))
-        return await self._show(visitor, call, exact=notices.visible(call.call.arguments.decode()))
+        return await self._show(visitor, call, exact=visible(call.call.arguments.decode()))
 
     def _revealed(self, approver: Approver, call: HeldCall) -> AuditEvent:
         return AuditEvent(

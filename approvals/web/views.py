@@ -93,7 +93,7 @@ def row(call: HeldCall, card: Card) -> Row:
         created=moment(call.created_at),
         expires=moment(call.expires_at),
         approvals=call.approvals,
-        decided_by=", ".join(deciders(call)),
+        decided_by=", ".join(deciders(call)) if call.decided_at else "",
     )
 
 

@@ -78,7 +78,9 @@ class Child:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def start(cls, name: str, command: Sequence[str], env: Mapping[str, str], cwd: str | None) -> "Child":
+    async def start(
+        cls, name: str, command: Sequence[str], env: Mapping[str, str], cwd: str | None
+    ) -> "Child":
         """Start *command* with a clean environment; raises `NotSentError` when it cannot be started."""
         try:
             process = await asyncio.create_subprocess_exec(
@@ -86,7 +88,9 @@ class Child:
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
         except OSError as error:
-            raise NotSentError(f"The server {name} could not be started: {command[0]}: {error.strerror}.") from error
+            raise NotSentError(
+                f"The server {name} could not be started: {command[0]}: {error.strerror}."
+            ) from error
         child = cls(name, process)
         child._keep(child._read_frames())
         child._keep(child._read_log())
@@ -139,7 +143,9 @@ class Child:
             while line := await self.process.stdout.readline():
                 self._take(line.strip())
         except ValueError:
-            log.error("%s: a line on stdout is longer than %d bytes; the server is stopped", self.name, MAX_LINE)  # noqa: TRY400
+            log.error(
+                "%s: a line on stdout is longer than %d bytes; the server is stopped", self.name, MAX_LINE
+            )  # noqa: TRY400
             self._signal(signal.SIGKILL)
         finally:
             self.ended.set()
@@ -177,7 +183,9 @@ class Child:
     def _whose(self, frame: Members) -> Exchange | None:
         """Find the exchange that a message of the server belongs to; put the client's own values back into it."""
         params = _members.decode(frame.get("params", Raw(b"{}")))
-        if (token := params.get(PROGRESS_TOKEN)) is not None and (found := self.exchanges.get(_number(token))):
+        if (token := params.get(PROGRESS_TOKEN)) is not None and (
+            found := self.exchanges.get(_number(token))
+        ):
             frame["params"] = Raw(_encode(params | {PROGRESS_TOKEN: found.token}))
             return found
         meta = _members.decode(params.get("_meta", Raw(b"{}")))
@@ -248,4 +256,3 @@ def _resubscribed(frame: Members, exchange: Exchange) -> Members:
     result = _members.decode(frame["result"])
     meta = _members.decode(result.get("_meta", Raw(b"{}")))
     return frame | {"result": Raw(_encode(result | {"_meta": meta | {SUBSCRIPTION: exchange.client_id}}))}
-

@@ -51,12 +51,19 @@ class HttpUpstream:
                 allow_redirects=False,
             )
         except aiohttp.ClientConnectorError as error:
-            raise NotSentError(f"The server could not be reached ({error.os_error.strerror or 'no answer'}).") from error
+            raise NotSentError(
+                f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
+            ) from error
         except aiohttp.ConnectionTimeoutError as error:
             raise NotSentError("The server could not be reached (connecting took too long).") from error
         except (aiohttp.ClientError, OSError) as error:
             raise CutError from error
-        return Reply(status=response.status, headers=response.headers, chunks=_read(response), close=partial(_close, response))
+        return Reply(
+            status=response.status,
+            headers=response.headers,
+            chunks=_read(response),
+            close=partial(_close, response),
+        )
 
     async def close(self) -> None:
         """Nothing of its own to close: the pool belongs to the application."""
