@@ -6,14 +6,17 @@ from typing import Any
 from aiohttp import web
 
 from approvals import notices
+from approvals.channels import Card
 from approvals.errors import AlreadyDecided, NotAnApprover, OwnRequest, ReasonNeeded, StaleView
 from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
+from approvals.redact import redact
 from approvals.safetext import visible
 from approvals.service import ApprovalService
 from approvals.web import bodies, views
 from approvals.web.answers import STATUS, Refused, page, see
 from approvals.web.login import Login, Visitor
 from approvals.web.options import WebOptions
+from approvals.web.unpacked import unpacked
 
 #: Calls on one page of the history, and the most that the front page shows.
 PER_PAGE = 50
@@ -92,6 +95,8 @@ class Pages:
             meaning=views.MEANING[call.state],
             arguments=views.pieces(card.arguments),
             exact=views.pieces(exact),
+            documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],
+            answer=views.pieces(visible(redact(call.outcome.body).text)) if call.outcome else (),
             size=len(call.call.arguments),
             created=views.moment(call.created_at),
             expires=views.moment(call.expires_at),
@@ -192,7 +197,7 @@ class Pages:
     def _row(self, call: HeldCall) -> views.Row:
         return views.row(call, self._card(call))
 
-    def _card(self, call: HeldCall) -> Any:
+    def _card(self, call: HeldCall) -> Card:
         return notices.card(call, self._options.url)
 
 

@@ -48,13 +48,14 @@ MEANING: Mapping[State, str] = {
 }
 
 _PIECES = re.compile(
-    r"""(?P<hidden>(?<!\\)\\u\{[0-9A-Fa-f]+\})"""
+    r"""(?P<hidden>\\u\{[0-9A-F]+\})"""
     r"""|(?P<key>"(?:[^"\\\n]|\\.)*"(?=:))"""
     r"""|(?P<string>"(?:[^"\\\n]|\\.)*")"""
     r"""|(?P<word>\b(?:true|false|null)\b)"""
     r"""|(?P<number>-?\d[\d.eE+-]*)"""
 )
-_HIDDEN = re.compile(r"(?<!\\)(\\u\{[0-9A-Fa-f]+\})")
+#: A hidden character that was written out; behind an odd number of backslashes it is text that only looks like one.
+_HIDDEN = re.compile(r"(?<!\\)((?:\\\\)*)(\\u\{[0-9A-F]+\})")
 
 Pieces = Sequence[tuple[str, str]]
 
@@ -117,26 +118,27 @@ def moment(at: float) -> Moment:
 def pieces(text: str) -> Pieces:
     """Cut JSON text into (kind, text), so that keys, values and hidden characters can be told apart."""
     if len(text) > MAX_COLOURED:
-        return tuple(_marked("", text))
-    return tuple(_cut(text))
+        return [piece for piece in _marked("", text) if piece[1]]
+    return [piece for piece in _cut(text) if piece[1]]
 
 
 def _cut(text: str) -> Iterator[tuple[str, str]]:
     end = 0
     for found in _PIECES.finditer(text):
-        if found.start() > end:
-            yield "", text[end : found.start()]
+        yield "", text[end : found.start()]
         yield from _marked(found.lastgroup or "", found.group())
         end = found.end()
-    if end < len(text):
-        yield "", text[end:]
+    yield "", text[end:]
 
 
 def _marked(kind: str, text: str) -> Iterator[tuple[str, str]]:
     """Take the hidden characters out of a piece, so that they stand out."""
-    for index, part in enumerate(_HIDDEN.split(text)):
-        if part:
-            yield ("hidden" if index % 2 else kind), part
+    end = 0
+    for found in _HIDDEN.finditer(text):
+        yield kind, text[end : found.start(2)]
+        yield "hidden", found[2]
+        end = found.end()
+    yield kind, text[end:]
 
 
 def ago(seconds: float) -> str:

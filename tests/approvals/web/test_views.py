@@ -17,6 +17,8 @@ def test_every_state_has_a_word_and_a_meaning():
          [("", "["), ("string", '"a\\"b"'), ("", ", "), ("word", "true"), ("", ", "), ("word", "null"), ("", ", "),
           ("number", "-1.5e+9"), ("", "]")]),
         ('"a\\u{202E}b"', [("string", '"a'), ("hidden", "\\u{202E}"), ("string", 'b"')]),
+        ('"\\\\u{202E}"', [("string", '"\\\\u{202E}"')]),
+        ('"\\\\\\u{202E}"', [("string", '"\\\\'), ("hidden", "\\u{202E}"), ("string", '"')]),
         ("\\u{200B}", [("hidden", "\\u{200B}")]),
         ("", []),
     ],
