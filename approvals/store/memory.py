@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from itertools import islice
+from heapq import heappop, heappush
+from itertools import count, islice
 
 from approvals import audit
 from approvals.errors import Conflict
@@ -12,7 +13,7 @@ from approvals.store.changes import Changes
 
 
 def is_open(call: HeldCall) -> bool:
-    """Say whether a call stands in the way of another of its key."""
+    """Say whether a call still asks for somebody; it stands in the way of another of its key."""
     return call.state not in SETTLED or call.state is State.IN_DOUBT
 
 
@@ -23,7 +24,8 @@ class MemoryStore:
         self._calls: dict[CallId, HeldCall] = {}
         self._events: list[AuditEvent] = []
         self._notices: dict[tuple[CallId, str], Notice] = {}
-        self._hits: list[tuple[str, float, float]] = []
+        self._hits: list[tuple[float, int, str, float]] = []
+        self._number = count()
         self._logins: dict[str, LoginSession] = {}
         self._changes = Changes()
         self._chain_key = chain_key
@@ -36,22 +38,21 @@ class MemoryStore:
         self._put(call, events)
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
-        if self._calls.get(old.id) != old:
+        stored = self._calls.get(old.id)
+        if stored is None or stored.version != old.version:
             raise Conflict
         self._put(new, events)
 
     def _put(self, call: HeldCall, events: Sequence[AuditEvent]) -> None:
-        self._calls[call.id] = call
         self.post(*events)
+        self._calls[call.id] = call
         self._changes.announce([call.id])
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         return self._calls.get(call_id)
 
     async def find(self, key: str) -> HeldCall | None:
-        return max(
-            (call for call in self._calls.values() if call.key == key), key=lambda call: call.id, default=None
-        )
+        return next((call for call in reversed(self._calls.values()) if call.key == key), None)
 
     async def select(
         self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
@@ -70,13 +71,14 @@ class MemoryStore:
         return list(islice(found, limit))
 
     async def due(self, now: float) -> Sequence[HeldCall]:
-        return [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
+        over = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
+        return sorted(over, key=lambda call: call.expires_at)
 
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
 
     def post(self, *events: AuditEvent) -> None:
-        for event in map(audit.plain, events):
+        for event in tuple(map(audit.plain, events)):  # all can be written, or none is
             prev = self._events[-1].hash if self._events else ""
             self._events.append(audit.link(event, len(self._events) + 1, prev, self._chain_key))
 
@@ -107,13 +109,18 @@ class MemoryStore:
         return next((n for n in self._notices.values() if n.channel == channel and n.ref == ref), None)
 
     def hit(self, key: str, at: float, until: float) -> None:
-        self._hits.append((key, at, until))
+        while self._hits and self._hits[0][0] <= at:
+            heappop(self._hits)
+        heappush(self._hits, (until, next(self._number), key, at))
 
     async def hits(self, now: float) -> Sequence[tuple[str, float]]:
-        self._hits = [hit for hit in self._hits if hit[2] > now]
-        return [(key, at) for key, at, _ in sorted(self._hits, key=lambda hit: hit[1])]
+        counted = sorted((at, number, key) for until, number, key, at in self._hits if until > now)
+        return [(key, at) for at, _, key in counted]
 
     async def login(self, session: LoginSession) -> None:
+        over = [one.id_sha256 for one in self._logins.values() if one.expires_at <= session.created_at]
+        for id_sha256 in over:
+            del self._logins[id_sha256]
         self._logins[session.id_sha256] = session
 
     async def logged_in(self, id_sha256: str) -> LoginSession | None:
@@ -133,6 +140,6 @@ class MemoryStore:
 
 
 def _is_stale(call: HeldCall, notice: Notice | None, now: float) -> bool:
-    if notice is None:
-        return call.state not in SETTLED or call.state is State.IN_DOUBT
-    return notice.shown_version < call.version and notice.retry_at <= now
+    if not is_open(call) and (notice is None or notice.ref is None):
+        return False
+    return notice is None or (notice.shown_version < call.version and notice.retry_at <= now)

@@ -38,15 +38,17 @@ _SWAP_CALL = """
 _DUE = """
     SELECT body, seal FROM calls WHERE state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
 """
-# Two halves, each found by an index: what this channel never posted, and what it posted and does not show any more.
+# Two halves, each found by an index: open calls, and settled ones that the channel did post.
 _STALE = """
-    SELECT body, seal, notice.* FROM calls
+    SELECT calls.n, body, seal, notice.* FROM calls
     LEFT JOIN (SELECT * FROM notices WHERE channel = :channel) AS notice ON notice.call = calls.id
     WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
-    AND (notice.call IS NULL OR notice.ref IS NULL AND notice.shown_version < notice.wanted AND notice.retry_at <= :now)
+    AND (notice.call IS NULL OR notice.shown_version < notice.wanted AND notice.retry_at <= :now)
     UNION ALL
-    SELECT body, seal, notices.* FROM notices JOIN calls ON calls.id = notices.call
+    SELECT calls.n, body, seal, notices.* FROM notices JOIN calls ON calls.id = notices.call
     WHERE channel = :channel AND shown_version < wanted AND retry_at <= :now AND ref IS NOT NULL
+    AND state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    ORDER BY 1
 """
 _SHOWN = """
     INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, failures, retry_at, wanted)
@@ -257,7 +259,7 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection) -> list[tuple[HeldCall, Notice | None]]:
             rows = db.execute(_STALE, {"channel": channel, "now": now}).fetchall()
-            return [(self._call(body, seal), _notice(row)) for body, seal, *row in rows]
+            return [(self._call(body, seal), _notice(row)) for _, body, seal, *row in rows]
 
         return await self._writer.read(work)
 

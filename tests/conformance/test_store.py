@@ -1,0 +1,481 @@
+"""What every store promises, whatever it is made of."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from stored import a_call, a_full_call, an_event
+
+from approvals import audit
+from approvals.errors import Conflict, StoreError
+from approvals.lifecycle import SETTLED, advance, touch
+from approvals.model import CallId, LoginSession, Notice, State
+
+OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
+OVER = [state for state in State if state not in OPEN]
+
+
+@pytest.fixture(autouse=True)
+async def in_time():
+    async with asyncio.timeout(20):
+        yield
+
+
+async def added(store, *calls):
+    for call in calls:
+        await store.add(call)
+    return calls
+
+
+async def trail(store):
+    return await store.events(limit=100_000)
+
+
+# Held calls
+
+
+async def test_a_call_comes_back_as_it_was_added_to_the_last_byte(store):
+    call = a_full_call()
+    await store.add(call)
+    assert await store.get(call.id) == call
+
+
+async def test_a_call_that_was_never_added_is_none(store):
+    assert await store.get(CallId("hp_no")) is None
+    assert await store.find("no") is None
+
+
+async def test_an_id_is_added_once(store):
+    (call,) = await added(store, a_call(state=State.DENIED))
+    with pytest.raises(Conflict):
+        await store.add(replace(call, key="another"))
+    assert await store.get(call.id) == call
+
+
+@pytest.mark.parametrize("state", OPEN)
+async def test_an_open_call_stands_in_the_way_of_another_of_its_key(store, state):
+    (call,) = await added(store, a_call(state=state))
+    other = a_call(key=call.key)
+    with pytest.raises(Conflict):
+        await store.add(other, an_event())
+    assert await store.get(other.id) is None
+    assert await trail(store) == []
+
+
+@pytest.mark.parametrize("state", OVER)
+async def test_a_call_that_is_over_stands_in_nobodys_way(store, state):
+    (call,) = await added(store, a_call(state=state))
+    (again,) = await added(store, a_call(key=call.key))
+    assert await store.get(again.id) == again
+
+
+async def test_the_newest_call_of_a_key_is_the_one_added_last(store):
+    await added(store, a_call(9, key="k", state=State.EXPIRED), a_call(key="other"))
+    (newest,) = await added(store, a_call(3, key="k"))
+    assert await store.find("k") == newest
+
+
+async def test_a_swap_replaces_the_call_and_adds_its_events(store):
+    (call,) = await added(store, a_call())
+    denied = advance(call, State.DENIED, 1010.0, note="no")
+    await store.swap(call, denied, an_event("hold.denied", call=call.id), an_event("told"))
+    assert await store.get(call.id) == denied
+    assert [event.kind for event in await trail(store)] == ["hold.denied", "told"]
+
+
+async def test_a_swap_of_an_older_version_changes_nothing(store):
+    (call,) = await added(store, a_call())
+    now = touch(call, attended=False)
+    await store.swap(call, now)
+    with pytest.raises(Conflict):
+        await store.swap(call, advance(call, State.APPROVED, 1.0), an_event())
+    assert await store.get(call.id) == now
+    assert await trail(store) == []
+
+
+async def test_a_swap_of_a_call_that_was_never_added_is_a_conflict(store):
+    call = a_call()
+    with pytest.raises(Conflict):
+        await store.swap(call, touch(call))
+    assert await store.get(call.id) is None
+
+
+async def test_of_many_swaps_at_once_exactly_one_wins(store):
+    calls = await added(store, *(a_call() for _ in range(20)))
+
+    async def decide(call, name):
+        try:
+            await store.swap(
+                call, advance(call, State.APPROVED, 1.0, note=name), an_event("won", actor=name, call=call.id)
+            )
+        except Conflict:
+            return None
+        return name
+
+    for call in calls:
+        said = await asyncio.gather(*(decide(call, f"person {number}") for number in range(25)))
+        (winner,) = [name for name in said if name]
+        assert (await store.get(call.id)).note == winner
+        assert [event.actor for event in await store.events(call=call.id)] == [winner]
+
+
+async def test_of_many_adds_of_one_key_at_once_exactly_one_wins(store):
+    calls = [a_call(key="one") for _ in range(50)]
+    done = await asyncio.gather(*(store.add(call, an_event()) for call in calls), return_exceptions=True)
+    assert sorted(map(repr, done)) == sorted([repr(None), *[repr(Conflict())] * 49])
+    assert len(await trail(store)) == 1
+
+
+async def test_a_key_is_free_again_when_its_call_is_over_and_taken_while_it_is_in_doubt(store):
+    (call,) = await added(store, a_call(key="k", state=State.FORWARDING))
+    doubt = advance(call, State.IN_DOUBT, 1.0)
+    await store.swap(call, doubt)
+    with pytest.raises(Conflict):
+        await store.add(a_call(key="k"))
+    await store.swap(doubt, advance(doubt, State.RESOLVED, 2.0))
+    await store.add(a_call(key="k"))
+
+
+async def test_a_change_whose_event_cannot_be_written_does_not_happen(store):
+    (call,) = await added(store, a_call())
+    good = an_event()
+    for bad in (an_event(detail={"of": object()}), an_event(actor="\ud800"), an_event(detail={"\ud800": 1})):
+        with pytest.raises(StoreError):
+            await store.swap(call, touch(call, attended=False), good, bad)
+        with pytest.raises(StoreError):
+            await store.add(a_call(), good, bad)
+        with pytest.raises(StoreError):
+            await store.append(good, bad)
+        with pytest.raises(StoreError):
+            store.post(good, bad)
+    assert await store.select() == [call]
+    assert await trail(store) == []
+
+
+# Finding calls
+
+
+async def test_calls_are_found_newest_first_and_narrowed_by_what_is_given(store):
+    first, second, third, fourth = await added(
+        store,
+        a_call(1, agent="ann", server="one", tool="read"),
+        a_call(2, agent="bob", server="one", tool="write", state=State.DENIED),
+        a_call(3, agent="ann", server="two", tool="write"),
+        a_call(4, agent="cy%", server="two", tool="write", state=State.APPROVED),
+    )
+    assert await store.select() == [fourth, third, second, first]
+    assert await store.select([State.PENDING]) == [third, first]
+    assert await store.select([State.PENDING, State.APPROVED]) == [fourth, third, first]
+    assert await store.select([State.DENIED]) == [second]
+    assert await store.select([State.PENDING, State.DENIED], agent="ann") == [third, first]
+    assert await store.select(tool="write", server="two") == [fourth, third]
+    assert await store.select(tool="WRITE") == []
+    assert await store.select([State.EXPIRED]) == []
+
+
+async def test_text_is_looked_for_in_tool_agent_and_id_as_it_is_spelt(store):
+    first, second = await added(
+        store, a_call(1, agent="100%", tool="read_all"), a_call(22, agent="bob", tool="readXall")
+    )
+    assert await store.select(text="read_") == [first]
+    assert await store.select(text="%") == [first]
+    assert await store.select(text="ob") == [second]
+    assert await store.select(text="022") == [second]
+    assert await store.select(text="github") == []
+
+
+async def test_pages_go_on_before_the_last_call_of_the_one_before(store):
+    calls = await added(store, *(a_call(number, state=State.DENIED) for number in range(5)))
+    first = await store.select(limit=2)
+    second = await store.select(limit=2, before=first[-1].id)
+    third = await store.select(limit=2, before=second[-1].id)
+    assert [*first, *second, *third] == list(reversed(calls))
+    assert await store.select(limit=2, before=third[-1].id) == []
+    assert await store.select(limit=0) == []
+
+
+async def test_calls_are_due_from_their_deadline_on_while_they_are_timed(store):
+    late, soon = await added(store, a_call(expires_at=200.0), a_call(expires_at=100.0, state=State.APPROVED))
+    await added(store, *(a_call(state=state, expires_at=1.0) for state in SETTLED | {State.FORWARDING}))
+    assert await store.due(99.999) == []
+    assert await store.due(100.0) == [soon]
+    assert await store.due(1e12) == [soon, late]
+
+
+async def test_a_call_is_found_by_what_it_has_become(store):
+    (call,) = await added(store, a_call(expires_at=100.0))
+    approved = advance(call, State.APPROVED, 50.0, expires_at=500.0)
+    await store.swap(call, approved)
+    assert await store.select([State.PENDING]) == []
+    assert await store.select([State.APPROVED]) == [approved]
+    assert await store.due(499.0) == []
+    assert await store.due(500.0) == [approved]
+
+
+# The audit trail
+
+
+async def test_an_empty_trail_has_no_checkpoint(store):
+    assert await store.checkpoint() is None
+    assert await trail(store) == []
+
+
+async def test_events_are_numbered_from_one_and_linked(store):
+    await store.append(an_event("a", detail={"n": 1, "of": ("x", None)}), an_event("b"))
+    await store.append(an_event("c", call="hp_1"))
+    events = await trail(store)
+    assert [(event.seq, event.kind) for event in events] == [(1, "a"), (2, "b"), (3, "c")]
+    assert [event.prev for event in events] == ["", events[0].hash, events[1].hash]
+    assert events[0].detail == {"n": 1, "of": ["x", None]}
+    assert replace(events[2], seq=0, prev="", hash="") == an_event("c", call="hp_1")
+    assert audit.verify(events) is None
+    assert await store.checkpoint() == events[-1]
+
+
+async def test_posted_events_stand_in_the_trail_before_what_was_asked_later(store):
+    store.post(an_event("first"))
+    store.post(an_event("second"), an_event("third"))
+    await store.append(an_event("fourth"))
+    store.post(an_event("fifth"))
+    assert [event.kind for event in await trail(store)] == ["first", "second", "third", "fourth", "fifth"]
+
+
+async def test_the_chain_is_whole_however_many_write_at_once(store):
+    calls = await added(store, *(a_call() for _ in range(30)))
+
+    async def change(call):
+        for number in range(5):
+            store.post(an_event("posted", detail={"n": number}))
+            with_event = store.swap(call, touch(call), an_event("won"))
+            late = store.swap(call, touch(call), an_event("lost"))
+            told = await asyncio.gather(
+                with_event, late, store.append(an_event("waited")), return_exceptions=True
+            )
+            assert [type(one) for one in told] == [type(None), Conflict, type(None)]
+            call = touch(call)
+
+    async with asyncio.TaskGroup() as tasks:
+        for call in calls:
+            tasks.create_task(change(call))
+    events = await trail(store)
+    assert audit.verify(events, checkpoint=await store.checkpoint()) is None
+    kinds = [event.kind for event in events]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"posted": 150, "won": 150, "waited": 150}
+
+
+async def test_a_trail_under_a_key_is_whole_only_under_that_key(open_store):
+    async with open_store(chain_key=b"k1") as store:
+        await store.append(an_event())
+        events = await trail(store)
+        assert audit.verify(events, b"k1") is None
+        assert audit.verify(events, b"k2").seq == audit.verify(events).seq == 1
+
+
+async def test_events_are_read_on_from_a_number_and_narrowed_by_what_is_given(store):
+    await store.append(
+        an_event("a", at=10.0, tool="read", agent="ann"),
+        an_event("b", at=30.0, tool="read", agent="bob", call="hp_1"),
+        an_event("c", at=20.0, tool="write", agent="ann", call="hp_1"),
+        an_event("d", at=40.0, tool="read", agent="ann", call="hp_2"),
+    )
+
+    async def kinds(**narrowed):
+        return "".join(event.kind for event in await store.events(**narrowed))
+
+    assert await kinds() == "abcd"
+    assert await kinds(after=2) == "cd"
+    assert await kinds(after=4) == ""
+    assert await kinds(limit=3) == "abc"
+    assert await kinds(after=1, limit=2) == "bc"
+    assert await kinds(since=30.0) == "bd"
+    assert await kinds(since=20.0) == "bcd"
+    assert await kinds(since=40.5) == ""
+    assert await kinds(tool="read", agent="ann") == "ad"
+    assert await kinds(call="hp_1") == "bc"
+    assert await kinds(call="hp_1", agent="ann", since=15.0) == "c"
+
+
+# What channels show
+
+
+async def stale(store, channel="slack", now=1000.0):
+    return [(call.id, notice and notice.shown_version) for call, notice in await store.stale(channel, now)]
+
+
+async def test_an_open_call_is_stale_on_every_channel_until_it_is_shown_there(store):
+    one, two = await added(store, a_call(), a_call(state=State.APPROVED))
+    await store.shown(Notice(call=one.id, channel="slack", ref="m1", shown_version=1))
+    assert await store.stale("slack", 0.0) == [(two, None)]
+    assert await store.stale("hook", 0.0) == [(one, None), (two, None)]
+
+
+async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(store):
+    (call,) = await added(store, a_call())
+    notice = Notice(call=call.id, channel="slack", ref="m1", shown_version=1)
+    await store.shown(notice)
+    denied = advance(call, State.DENIED, 5.0)
+    await store.swap(call, denied)
+    assert await store.stale("slack", 0.0) == [(denied, notice)]
+    assert await store.stale("hook", 0.0) == []
+    await store.shown(replace(notice, shown_version=2))
+    assert await stale(store) == []
+    await store.swap(denied, touch(denied, collected=True))
+    assert await stale(store) == [(call.id, 2)]
+
+
+async def test_a_call_that_is_in_doubt_is_shown_also_where_it_never_was(store):
+    (call,) = await added(store, a_call(state=State.IN_DOUBT))
+    assert await stale(store) == [(call.id, None)]
+
+
+async def test_a_call_whose_posting_failed_waits_for_its_retry_time(store):
+    (call,) = await added(store, a_call())
+    failed = Notice(call=call.id, channel="slack", failures=2, retry_at=100.0)
+    await store.shown(failed)
+    assert await store.stale("slack", 99.9) == []
+    assert await store.stale("slack", 100.0) == [(call, failed)]
+
+
+async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_when_it_is_over(store):
+    (call,) = await added(store, a_call())
+    await store.swap(call, advance(call, State.EXPIRED, 5.0))
+    await store.shown(
+        Notice(call=call.id, channel="slack", ref="m1", shown_version=1, failures=1, retry_at=100.0)
+    )
+    assert await stale(store, now=99.9) == []
+    assert await stale(store, now=100.0) == [(call.id, 1)]
+
+
+async def test_a_call_that_was_over_before_it_could_be_posted_is_left_out(store):
+    (call,) = await added(store, a_call())
+    await store.shown(Notice(call=call.id, channel="slack", failures=1, retry_at=0.0))
+    await store.swap(call, advance(call, State.CANCELLED, 5.0))
+    assert await stale(store) == []
+    assert await stale(store, "hook") == []
+
+
+async def test_a_notice_is_replaced_and_found_by_the_channels_own_reference(store):
+    (call,) = await added(store, a_call())
+    notice = Notice(call=call.id, channel="slack", ref="m1", shown_version=1, failures=3, retry_at=7.5)
+    await store.shown(Notice(call=call.id, channel="slack"))
+    await store.shown(notice)
+    assert await store.notice_at("slack", "m1") == notice
+    assert await store.notice_at("hook", "m1") is None
+    assert await store.notice_at("slack", "m2") is None
+
+
+async def test_stale_calls_come_oldest_first(store):
+    old, new, newest = await added(store, a_call(), a_call(), a_call())
+    await store.shown(Notice(call=old.id, channel="slack", ref="m1", shown_version=1))
+    await store.swap(old, advance(old, State.DENIED, 5.0))
+    assert [call_id for call_id, _ in await stale(store)] == [old.id, new.id, newest.id]
+
+
+# Rate limits and logins
+
+
+async def test_hits_come_back_oldest_first_as_long_as_they_count(store):
+    store.hit("b", 20.0, 80.0)
+    store.hit("a", 10.0, 70.0)
+    store.hit("a", 20.0, 75.0)
+    assert await store.hits(50.0) == [("a", 10.0), ("b", 20.0), ("a", 20.0)]
+    assert await store.hits(70.0) == [("b", 20.0), ("a", 20.0)]
+    assert await store.hits(80.0) == []
+
+
+async def test_a_hit_drops_those_that_count_no_more(store):
+    store.hit("a", 10.0, 70.0)
+    store.hit("a", 70.0, 170.0)
+    assert await store.hits(0.0) == [("a", 70.0)]
+
+
+async def test_a_login_is_kept_replaced_and_forgotten(store):
+    session = LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0)
+    await store.login(session)
+    assert await store.logged_in("s1") == session
+    longer = replace(session, expires_at=200.0)
+    await store.login(longer)
+    assert await store.logged_in("s1") == longer
+    await store.logout("s1")
+    await store.logout("never")
+    assert await store.logged_in("s1") is None
+
+
+async def test_a_login_drops_those_that_are_over(store):
+    await store.login(LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0))
+    await store.login(LoginSession(id_sha256="s2", approver="bob", created_at=100.0, expires_at=200.0))
+    assert await store.logged_in("s1") is None
+    assert (await store.logged_in("s2")).approver == "bob"
+
+
+# Changes
+
+
+async def heard(listener, number):
+    return [await anext(listener) for _ in range(number)]
+
+
+async def test_every_listener_hears_of_every_change(store):
+    one, two = store.changes(), store.changes()
+    (call,) = await added(store, a_call())
+    await store.swap(call, touch(call))
+    (other,) = await added(store, a_call())
+    assert await heard(one, 3) == await heard(two, 3) == [call.id, call.id, other.id]
+
+
+async def test_a_change_is_told_when_it_can_be_read(store):
+    listener = store.changes()
+
+    async def follow():
+        for least in (1, 2, 3):
+            assert (await store.get(await anext(listener))).version >= least
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follow())
+        (call,) = await added(store, a_call())
+        for _ in range(2):
+            await store.swap(call, call := touch(call))
+
+
+async def test_what_did_not_change_is_not_told(store):
+    listener = store.changes()
+    (call,) = await added(store, a_call())
+    with pytest.raises(Conflict):
+        await store.add(a_call(key=call.key))
+    with pytest.raises(Conflict):
+        await store.swap(touch(call), call)
+    await store.append(an_event())
+    (last,) = await added(store, a_call())
+    assert await heard(listener, 2) == [call.id, last.id]
+
+
+async def test_listening_ends_when_the_store_is_closed(open_store):
+    async with open_store() as store:
+        listener = store.changes()
+    assert [call_id async for call_id in listener] == []
+
+
+# Cancellation and readiness
+
+
+async def test_a_change_whose_caller_was_cancelled_is_whole_or_never_was(store):
+    calls = await added(store, *(a_call() for _ in range(40)))
+    listener = store.changes()
+    tasks = [
+        asyncio.ensure_future(store.swap(call, touch(call, attended=False), an_event(call=call.id)))
+        for call in calls
+    ]
+    for rounds, task in enumerate(tasks):
+        for _ in range(rounds % 4):
+            await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await store.check()
+    changed = [call.id for call in calls if (await store.get(call.id)).version == 2]
+    assert [event.call for event in await trail(store)] == changed
+    assert await heard(listener, len(changed)) == changed
+
+
+async def test_a_store_that_can_commit_is_ready(store):
+    await store.check()
+    await store.check()

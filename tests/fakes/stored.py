@@ -1,0 +1,69 @@
+"""Held calls and audit events as a store meets them, each with only what a test cares about spelt out."""
+
+from dataclasses import replace
+from itertools import count
+
+from approvals.model import (
+    Answer,
+    AuditEvent,
+    CallId,
+    Classification,
+    HeldCall,
+    Outcome,
+    Review,
+    State,
+    Terms,
+    ToolCall,
+)
+
+_numbers = count(1)
+
+
+def a_call(number=None, *, agent="bot", server="github", tool="delete_repo", arguments=b"{}", **fields):
+    """Return a pending call; ids sort as they are made."""
+    number = next(_numbers) if number is None else number
+    plain = HeldCall(
+        id=CallId(f"hp_{number:026d}"),
+        call=ToolCall(agent=agent, server=server, tool=tool, arguments=arguments),
+        terms=Terms(approvers=frozenset({"alice", "bob"})),
+        classification=Classification(),
+        rule="ask",
+        key=f"key {number}",
+        digest="what was shown",
+        created_at=1000.0,
+        expires_at=1900.0,
+    )
+    return replace(plain, **fields)
+
+
+def a_full_call(**fields):
+    """Return a call with every field set, and bytes that only exact storage keeps."""
+    return a_call(
+        arguments=b'{"a":1.0,"b":"\x00\xe2\x80\xa8","a\\u0000":[0.1000000000000000055511151231257827,-0]} ',
+        state=State.COMPLETED,
+        version=7,
+        classification=Classification(
+            category="Destructive", risk="High", severity="critical", evidence=("delete",)
+        ),
+        reason="It deletes.\nReally.",
+        policy_revision="p1",
+        definition="d1",
+        decided_at=1001.25,
+        settled_at=1002.5,
+        reviews=(
+            Review(approver="alice", answer=Answer.APPROVE, reason="\x00né\u202e", at=1001.25, via="slack"),
+        ),
+        outcome=Outcome(is_error=False, body=b'{"content":"\xc3\xa9"}'),
+        note="a note",
+        attended=False,
+        collected=True,
+        twin=CallId("hp_before"),
+        twin_at=12.5,
+        **fields,
+    )
+
+
+def an_event(kind="call.allowed", **fields):
+    """Return an audit event that no store has numbered yet."""
+    plain = AuditEvent(at=1000.0, kind=kind, actor="bot", agent="bot", server="github", tool="get_repo")
+    return replace(plain, **fields)
