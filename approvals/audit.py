@@ -1,7 +1,9 @@
 """The audit trail's hash chain: each event carries the hash of the one before it, so a change anywhere shows.
 
-The chain alone finds an edit, a removal, a reordering, an insertion. A cut tail or a trail written wholly anew shows
-against a checkpoint (the last event's hash) that was kept elsewhere, or under a key that the writer did not have.
+An event's hash is the SHA-256 (under a key: HMAC-SHA-256) of `<seq> <hash of the one before> ` and the JSON array of
+its values from `at` to `detail`, members sorted. The chain alone finds an edit, a removal, a reordering, an insertion.
+A cut tail or a trail written wholly anew shows against a checkpoint (the last event's hash) that was kept elsewhere,
+or under a key that the writer did not have.
 """
 
 import hashlib
@@ -9,7 +11,7 @@ import hmac
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,25 +39,35 @@ class Broken:
     why: str
 
 
-def plain(event: AuditEvent) -> AuditEvent:
-    """Return *event* as it will be read back; raises `StoreError` when it cannot be written as JSON."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event made ready to be linked and written: its row's values from `at` to `detail`, and those as JSON."""
+
+    values: tuple[Any, ...]
+    data: bytes
+
+    def linked(self, seq: int, prev: str, key: bytes = b"") -> tuple[Any, ...]:
+        """Return the row of this event as number *seq*, behind the event whose hash is *prev*."""
+        data = b"%d %s %s" % (seq, prev.encode(), self.data)
+        made = hmac.digest(key, data, "sha256") if key else hashlib.sha256(data).digest()
+        return (seq, *self.values, prev, made.hex())
+
+
+def entry(event: AuditEvent) -> Entry:
+    """Make *event* ready; raises `StoreError` when it cannot be written as JSON."""
     try:
-        detail = _detail(_encode(event.detail))
-        _encode(event)
+        detail = _encode(event.detail).decode()
+        values = (
+            float(event.at), event.kind, event.actor, event.call, event.agent, event.server, event.tool, detail,
+        )  # fmt: skip
+        return Entry(values, _encode(values))
     except (TypeError, ValueError) as error:
         raise StoreError(f"The audit event {event.kind!r} cannot be written: {error}.") from error
-    return replace(event, at=float(event.at), detail=detail)
 
 
 def link(event: AuditEvent, seq: int, prev: str, key: bytes = b"") -> AuditEvent:
     """Return *event* as number *seq* of the trail, behind the event whose hash is *prev*."""
-    linked = replace(event, seq=seq, prev=prev, hash="")
-    return replace(linked, hash=_hash(linked, key))
-
-
-def _hash(event: AuditEvent, key: bytes) -> str:
-    data = _encode(replace(event, hash="")) if event.hash else _encode(event)
-    return hmac.new(key, data, hashlib.sha256).hexdigest() if key else hashlib.sha256(data).hexdigest()
+    return from_row(entry(event).linked(seq, prev, key))
 
 
 def verify(
@@ -86,7 +98,8 @@ def _wrong(event: AuditEvent, seq: int, prev: str, key: bytes) -> str:
         return f"event {event.seq} stands in its place"
     if event.prev != prev:
         return "it does not follow the event before it"
-    return "" if hmac.compare_digest(event.hash, _hash(event, key)) else "its content was changed"
+    *_, made = entry(event).linked(seq, prev, key)
+    return "" if hmac.compare_digest(event.hash.encode(), made.encode()) else "its content was changed"
 
 
 def to_json_line(event: AuditEvent) -> bytes:
@@ -97,14 +110,6 @@ def to_json_line(event: AuditEvent) -> bytes:
 def from_json_line(line: bytes) -> AuditEvent:
     """Read one line of an export; raises `msgspec.MsgspecError` when it is none."""
     return _decode(line)
-
-
-def to_row(event: AuditEvent) -> tuple[Any, ...]:
-    """Return the event's values in the order of `COLUMNS`."""
-    return (
-        event.seq, event.at, event.kind, event.actor, event.call, event.agent, event.server, event.tool,
-        _encode(event.detail).decode(), event.prev, event.hash,
-    )  # fmt: skip
 
 
 def from_row(row: tuple[Any, ...]) -> AuditEvent:

@@ -78,9 +78,10 @@ class MemoryStore:
         self.post(*events)
 
     def post(self, *events: AuditEvent) -> None:
-        for event in tuple(map(audit.plain, events)):  # all can be written, or none is
+        for entry in tuple(map(audit.entry, events)):  # all can be written, or none is
             prev = self._events[-1].hash if self._events else ""
-            self._events.append(audit.link(event, len(self._events) + 1, prev, self._chain_key))
+            row = entry.linked(len(self._events) + 1, prev, self._chain_key)
+            self._events.append(audit.from_row(row))
 
     async def events(
         self, *, after: int = 0, limit: int = 1000, since: float = 0.0, tool: str = "", agent: str = "", call: str = "",

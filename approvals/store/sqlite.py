@@ -112,7 +112,7 @@ class SqliteStore:
             call.call.tool,
             call.created_at,
         )
-        trail = tuple(map(audit.plain, events))
+        trail = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
             try:
@@ -126,7 +126,7 @@ class SqliteStore:
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace a call and add its events."""
         row = (*self._changing(new), old.id, old.version)
-        trail = tuple(map(audit.plain, events))
+        trail = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
             if db.execute(_SWAP_CALL, row).rowcount != 1:
@@ -204,23 +204,22 @@ class SqliteStore:
 
     # The audit trail.
 
-    def _record(self, events: Sequence[AuditEvent], db: sqlite3.Connection) -> None:
-        if not events:
+    def _record(self, entries: Sequence[audit.Entry], db: sqlite3.Connection) -> None:
+        if not entries:
             return
         seq, prev = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0, "")
-        for event in events:
-            seq += 1
-            linked = audit.link(event, seq, prev, self._key)
-            prev = linked.hash
-            db.execute(_INSERT_EVENT, audit.to_row(linked))
+        for entry in entries:
+            row = entry.linked(seq + 1, prev, self._key)
+            db.execute(_INSERT_EVENT, row)
+            seq, *_, prev = row
 
     async def append(self, *events: AuditEvent) -> None:
         """Add events and wait for their commit."""
-        await self._writer.do(partial(self._record, tuple(map(audit.plain, events))))
+        await self._writer.do(partial(self._record, tuple(map(audit.entry, events))))
 
     def post(self, *events: AuditEvent) -> None:
         """Add events with the next commit; raises `StoreError` rather than lose one."""
-        self._writer.post(partial(self._record, tuple(map(audit.plain, events))))
+        self._writer.post(partial(self._record, tuple(map(audit.entry, events))))
 
     async def events(
         self,
