@@ -6,12 +6,13 @@ in a second run. The run belongs to the gateway, not to the client's connection:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from typing import Any
 
 import msgspec
 
 from approvals.errors import ApprovalError
-from approvals.model import HeldCall, Outcome
+from approvals.model import CallId, HeldCall, Outcome
 from approvals.service import ApprovalService
 from gateway import frames, sse
 from gateway.errors import CutError, GatewayError, NotSentError
@@ -26,7 +27,7 @@ class Forward:
 
     def __init__(self, service: ApprovalService) -> None:
         self._service = service
-        self._runs: set[asyncio.Task[None]] = set()
+        self._runs: set[asyncio.Task[Any]] = set()
 
     def start(
         self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str],
@@ -34,11 +35,18 @@ class Forward:
     ) -> asyncio.Queue[bytes | None]:  # fmt: skip
         """Run *held* for the request *frame*; returns the queue of events to show meanwhile, None at the end."""
         shown: asyncio.Queue[bytes | None] = asyncio.Queue()
-        run = self._run(held, frame, upstream, headers, objection, shown.put_nowait)
-        task = asyncio.get_running_loop().create_task(run)
+        self._keep(self._run(held, frame, upstream, headers, objection, shown.put_nowait))
+        return shown
+
+    async def collected(self, call_id: CallId) -> None:
+        """Record that the agent has its answer, even when its connection ends this very moment."""
+        await asyncio.shield(self._keep(self._service.collected(call_id)))
+
+    def _keep(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(job)
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
-        return shown
+        return task
 
     async def finish(self, seconds: float) -> None:
         """Give the runs under way *seconds* to end; those that do not are left in doubt by the next sweep."""

@@ -285,7 +285,7 @@ class Proxy:
             yield sse.event(replies.final(held, frame.id))
             # Only a client that took the last frame gets here; one that left collects it by asking again.
             if step.rung is Rung.TELL:
-                await self._service.collected(held.id)
+                await self._forward.collected(held.id)
 
     async def _run(
         self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,

@@ -33,10 +33,16 @@ class Aws:
     def inline_policy(self, user: str, policy: str) -> str | None:
         """Return the inline policy of a user, every byte as AWS has it, or None."""
         form = {"Action": "GetUserPolicy", "Version": "2010-05-08", "UserName": user, "PolicyName": policy}
-        request = Request(self.url, urlencode(form).encode(), {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/iam/aws4_request"})
+        request = Request(
+            self.url,
+            urlencode(form).encode(),
+            {"Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/iam/aws4_request"},
+        )
         try:
             with urlopen(request) as answer:
-                document = re.search(r"<PolicyDocument>(.*?)</PolicyDocument>", answer.read().decode(), re.DOTALL)
+                document = re.search(
+                    r"<PolicyDocument>(.*?)</PolicyDocument>", answer.read().decode(), re.DOTALL
+                )
         except HTTPError as error:
             with error:
                 assert error.code == 404

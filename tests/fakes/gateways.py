@@ -46,10 +46,16 @@ class Running:
 
     async def post(self, body: Any, headers: dict | None = None) -> aiohttp.ClientResponse:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        given = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **(headers or {})}
+        given = {
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            **(headers or {}),
+        }
         return await self.http.post(self.url, data=data, headers=given)
 
-    async def call(self, tool: str, arguments: dict | None = None, *, id: Any = 1, headers: dict | None = None) -> dict:
+    async def call(
+        self, tool: str, arguments: dict | None = None, *, id: Any = 1, headers: dict | None = None
+    ) -> dict:
         """Call a tool and return the frame that answers."""
         async with await self.post(call(tool, arguments, id=id), headers) as answer:
             return last_frame(await answer.read())
@@ -61,9 +67,13 @@ class Running:
                 await asyncio.sleep(0)
             return list(reversed(found))
 
-    async def review(self, held: HeldCall, answer: Answer = Answer.APPROVE, reason: str = "", who: str = "alice") -> HeldCall:
+    async def review(
+        self, held: HeldCall, answer: Answer = Answer.APPROVE, reason: str = "", who: str = "alice"
+    ) -> HeldCall:
         approver = self.gateway.service.directory.by_name(who)
-        return await self.gateway.service.review(held.id, approver, answer, via="cli", reason=reason, digest=held.digest)
+        return await self.gateway.service.review(
+            held.id, approver, answer, via="cli", reason=reason, digest=held.digest
+        )
 
     def ran(self) -> list[dict]:
         """Return the params of every tools/call that reached the server."""
@@ -74,7 +84,12 @@ class Running:
 
 
 def call(tool: str, arguments: dict | None = None, *, id: Any = 1, **params: Any) -> dict:
-    return {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments or {}, **params}}
+    return {
+        "jsonrpc": "2.0",
+        "id": id,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": arguments or {}, **params},
+    }
 
 
 def last_frame(body: bytes) -> dict:

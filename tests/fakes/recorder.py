@@ -71,7 +71,9 @@ class Recorder:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        self.received.append(Received(request.method, {k.lower(): v for k, v in request.headers.items()}, body))
+        self.received.append(
+            Received(request.method, {k.lower(): v for k, v in request.headers.items()}, body)
+        )
         self._came.set()
         if request.method != "POST":
             return web.Response(status=405)
@@ -85,16 +87,46 @@ class Recorder:
         if method == "server/discover" and not self.modern:
             return error(frame, -32601, "Method not found", status=404)
         if method == "server/discover":
-            return result(frame, {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"})
+            return result(
+                frame,
+                {
+                    "resultType": "complete",
+                    "supportedVersions": ["2026-07-28"],
+                    "capabilities": {"tools": {}},
+                    "ttlMs": 0,
+                    "cacheScope": "private",
+                },
+            )
         if method == "initialize":
             headers = {"Mcp-Session-Id": self.session} if self.session else {}
             info = {"name": "recorder", "version": "1"}
-            return result(frame, {"protocolVersion": frame["params"]["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}, headers)
+            return result(
+                frame,
+                {
+                    "protocolVersion": frame["params"]["protocolVersion"],
+                    "capabilities": {"tools": {}},
+                    "serverInfo": info,
+                },
+                headers,
+            )
         if method == "tools/list":
-            return result(frame, {"resultType": "complete", "tools": self.tools, "ttlMs": 0, "cacheScope": "public"})
+            return result(
+                frame, {"resultType": "complete", "tools": self.tools, "ttlMs": 0, "cacheScope": "public"}
+            )
         if method == "tools/call" and self.on_call is not None:
             return await self.on_call(request, frame)
-        return result(frame, {"resultType": "complete", "content": [{"type": "text", "text": f"ran {frame['params'].get('name') if isinstance(frame.get('params'), dict) else method}"}]})
+        return result(
+            frame,
+            {
+                "resultType": "complete",
+                "content": [
+                    {
+                        "type": "text",
+                        "text": f"ran {frame['params'].get('name') if isinstance(frame.get('params'), dict) else method}",
+                    }
+                ],
+            },
+        )
 
 
 def result(frame: dict, value: dict, headers: dict | None = None) -> web.Response:
@@ -102,4 +134,6 @@ def result(frame: dict, value: dict, headers: dict | None = None) -> web.Respons
 
 
 def error(frame: dict, code: int, message: str, status: int = 200) -> web.Response:
-    return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "error": {"code": code, "message": message}}, status=status)
+    return web.json_response(
+        {"jsonrpc": "2.0", "id": frame["id"], "error": {"code": code, "message": message}}, status=status
+    )

@@ -36,7 +36,13 @@ async def test_a_held_call_runs_once_when_it_is_approved(gateway):
     assert answer["id"] == 7
     assert text(answer) == "ran create_note"
     assert gateway.ran() == [{"name": "create_note", "arguments": {"text": "hi"}}]
-    assert await gateway.kinds() == ["hold.pending", "hold.approved", "hold.forwarding", "hold.completed", "hold.collected"]
+    assert await gateway.kinds() == [
+        "hold.pending",
+        "hold.approved",
+        "hold.forwarding",
+        "hold.completed",
+        "hold.collected",
+    ]
 
 
 async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_reason(gateway):
@@ -52,7 +58,11 @@ async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_rea
 
 async def test_the_argument_bytes_reach_the_server_as_they_came(gateway):
     odd = b'{ "a":1e6,"b" : 1.0, "c":-0, "d":12345678901234567890123456789, "e":"\\u0041\\u0000", "f":0.1000000000000000055 }'
-    body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"arguments":' + odd + b',"name":"create_note"}}'
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"arguments":'
+        + odd
+        + b',"name":"create_note"}}'
+    )
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.post(body))
         [held] = await gateway.held()
@@ -114,7 +124,9 @@ async def test_three_held_calls_with_one_id_each_get_their_own_answer(gateway):
             n = json.loads(held.call.arguments)["n"]
             await gateway.review(held, Answer.DENY, f"number {n}")
         answers = [await agent for agent in agents]
-    assert [text(answer) for answer in answers] == [f"Denied by alice: number {n}. NOT EXECUTED." for n in range(3)]
+    assert [text(answer) for answer in answers] == [
+        f"Denied by alice: number {n}. NOT EXECUTED." for n in range(3)
+    ]
 
 
 async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_later(gateway):
@@ -176,7 +188,9 @@ async def test_after_its_answer_was_taken_the_same_call_is_a_new_one_that_names_
 
 
 async def test_two_approvals_are_needed_when_the_rule_says_so():
-    async with running("default: deny\ntools: {create_note: {action: require_approval, approvals: 2}}") as gateway:
+    async with running(
+        "default: deny\ntools: {create_note: {action: require_approval, approvals: 2}}"
+    ) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
@@ -200,7 +214,9 @@ async def test_the_third_call_of_two_is_over_the_limit():
 
 
 async def test_a_limit_may_ask_a_person_instead():
-    rule = "default: allow\ntools: {get_note: {rate_limit: {max: 1, window: 60, on_exceed: require_approval}}}"
+    rule = (
+        "default: allow\ntools: {get_note: {rate_limit: {max: 1, window: 60, on_exceed: require_approval}}}"
+    )
     async with running(rule) as gateway:
         await gateway.call("get_note")
         async with asyncio.TaskGroup() as tasks:
@@ -226,7 +242,10 @@ async def test_arguments_that_break_the_schema_are_refused_with_path_and_bound()
     rule = "default: allow\ntools: {create_note: {arguments: {properties: {amount: {minimum: 0}}}}}"
     async with running(rule) as gateway:
         answer = await gateway.call("create_note", {"amount": -5})
-        assert text(answer) == "Denied by policy: arguments.amount: -5 is less than the minimum of 0. NOT EXECUTED."
+        assert (
+            text(answer)
+            == "Denied by policy: arguments.amount: -5 is less than the minimum of 0. NOT EXECUTED."
+        )
         assert gateway.ran() == []
 
 
@@ -257,7 +276,9 @@ async def test_a_frame_that_could_be_read_in_two_ways_is_refused_and_written_dow
     assert await gateway.kinds() == ["frame.refused"]
 
 
-@pytest.mark.parametrize("name", ["create_notе", "ｇet_note", "get_note ", "Get_Note", "get_note\n", "get_note\x00", "g" * 129, ""])
+@pytest.mark.parametrize(
+    "name", ["create_notе", "ｇet_note", "get_note ", "Get_Note", "get_note\n", "get_note\x00", "g" * 129, ""]
+)
 async def test_a_name_that_only_looks_like_an_allowed_tool_is_not_allowed(name):
     async with running("default: deny\ntools: {get_note: {action: allow}}") as gateway:
         assert text(await gateway.call(name)).startswith("Denied by policy:")
@@ -265,7 +286,9 @@ async def test_a_name_that_only_looks_like_an_allowed_tool_is_not_allowed(name):
 
 
 async def test_an_unknown_method_is_answered_and_an_unknown_notification_dropped(gateway):
-    async with await gateway.post({"jsonrpc": "2.0", "id": 1, "method": "TOOLS/CALL", "params": {}}) as answer:
+    async with await gateway.post(
+        {"jsonrpc": "2.0", "id": 1, "method": "TOOLS/CALL", "params": {}}
+    ) as answer:
         assert last_frame(await answer.read())["error"]["code"] == -32601
     async with await gateway.post({"jsonrpc": "2.0", "method": "x/y"}) as answer:
         assert answer.status == 202
@@ -278,7 +301,10 @@ async def test_hidden_tools_are_gone_from_the_list_and_denied_when_called():
             listed = last_frame(await answer.read())["result"]
         assert [tool["name"] for tool in listed["tools"]] == ["get_note", "create_note"]
         assert listed["cacheScope"] == "private"
-        assert text(await gateway.call("delete_note")) == "Denied by policy: There is no tool delete_note. NOT EXECUTED."
+        assert (
+            text(await gateway.call("delete_note"))
+            == "Denied by policy: There is no tool delete_note. NOT EXECUTED."
+        )
 
 
 async def test_an_unknown_server_is_not_found(gateway):
@@ -344,7 +370,11 @@ async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
         [held] = await gateway.held()
         await gateway.review(held)
         async with await agent as answer:
-            frames = [json.loads(line[5:]) for line in (await answer.read()).splitlines() if line.startswith(b"data:")]
+            frames = [
+                json.loads(line[5:])
+                for line in (await answer.read()).splitlines()
+                if line.startswith(b"data:")
+            ]
     assert frames[0]["method"] == "notifications/progress"
     assert frames[0]["params"]["progressToken"] == "t1"
     told = [frame["params"]["progress"] for frame in frames[:-1]]

@@ -1,0 +1,146 @@
+"""Holdpoint as its users run it: the command in a process of its own, with a config file."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+HOLDPOINT = str(Path(sys.executable).parent / "holdpoint")
+
+
+def token(name: str) -> str:
+    return f"{name}-secret-token"
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Process:
+    """One gateway process. It can be killed and started again on the same config."""
+
+    def __init__(self, config: Path, agents_port: int, inbox_port: int) -> None:
+        self.config = config
+        self.agents = f"http://127.0.0.1:{agents_port}"
+        self.inbox = f"http://127.0.0.1:{inbox_port}"
+        self.log = config.with_suffix(".log")
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                HOLDPOINT, "run", "-c", str(self.config), stderr=log, stdout=log
+            )
+        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+            while not await _answers(http, f"{self.inbox}/healthz"):
+                assert self._process.returncode is None, self.log.read_text()
+                await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+
+    async def stop(self) -> int:
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(20):
+            return await self._process.wait()
+
+    async def command(self, *args: str, who: str = "alice") -> tuple[int, str, str]:
+        """Run another holdpoint command against this gateway; returns exit code, stdout, stderr."""
+        env = {**os.environ, "HOLDPOINT_TOKEN": token(who), "HOLDPOINT_URL": self.inbox, "COLUMNS": "200"}
+        process = await asyncio.create_subprocess_exec(
+            HOLDPOINT, *args, "-c", str(self.config), env=env,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url) as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+@asynccontextmanager
+async def gateway_process(config: Path, agents_port: int, inbox_port: int):
+    process = Process(config, agents_port, inbox_port)
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+class Person:
+    """An approver at the API and at the pages of the inbox."""
+
+    def __init__(self, inbox: str, name: str = "alice") -> None:
+        self.inbox = inbox
+        self.name = name
+
+    async def __aenter__(self) -> "Person":
+        jar = aiohttp.CookieJar(unsafe=True)
+        self.api = aiohttp.ClientSession(headers={"Authorization": f"Bearer {token(self.name)}"})
+        self.pages = aiohttp.ClientSession(cookie_jar=jar, headers={"Origin": self.inbox})
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.api.close()
+        await self.pages.close()
+
+    async def waiting(self) -> dict:
+        """Wait until a call is pending and return it."""
+        async with asyncio.timeout(20), self.api.get(f"{self.inbox}/api/v1/events") as events:
+            assert events.status == 200
+            while not (found := await self.calls("pending")):
+                await events.content.readline()
+            return found[0]
+
+    async def calls(self, state: str = "") -> list[dict]:
+        async with self.api.get(
+            f"{self.inbox}/api/v1/calls", params={"state": state} if state else {}
+        ) as answer:
+            return (await answer.json())["calls"]
+
+    async def call(self, call_id: str) -> dict:
+        async with self.api.get(f"{self.inbox}/api/v1/calls/{call_id}") as answer:
+            return await answer.json()
+
+    async def post(self, call_id: str, verb: str, **body) -> tuple[int, dict]:
+        async with self.api.post(f"{self.inbox}/api/v1/calls/{call_id}/{verb}", json=body) as answer:
+            return answer.status, await answer.json()
+
+    async def log_in(self) -> None:
+        form = {"token": token(self.name), "next": "/"}
+        async with self.pages.post(f"{self.inbox}/login", data=form) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def page(self, path: str) -> str:
+        async with self.pages.get(self.inbox + path) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+    async def press(self, path: str, **form) -> str:
+        async with self.pages.post(self.inbox + path, data=form) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.text()
