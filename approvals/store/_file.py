@@ -112,14 +112,15 @@ class StoreFile:
         return os.pread(self._lock, 200, 0).decode("ascii", "replace").strip()
 
     def note(self, connection: sqlite3.Connection) -> None:
-        """Write down the last event that is committed. Not synced: after a power cut an older note says less, not wrong."""
-        row = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-        # Of one length, so that it is never half an old one.
-        head = b"%020d %s\n" % (row[0], row[1].encode()) if row else b""
-        if head != self._head:
-            with contextlib.suppress(OSError):  # the commit itself stands; the note stays an older one
+        """Write down the last event that is committed. Not synced: after a power cut it says less, never more."""
+        # The commit stands whatever happens here; then the note stays an older one.
+        with contextlib.suppress(OSError, sqlite3.Error):
+            row = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+            # Of one length, so that it is never half an old one.
+            head = b"%020d %s\n" % (row[0], row[1].encode()) if row else b""
+            if head != self._head:
                 os.pwrite(self._lock, head, 0)
-            self._head = head
+                self._head = head
 
     def _identity(self) -> tuple[tuple[int, int], ...]:
         return tuple((found.st_dev, found.st_ino) for found in (self.path.stat(), self.lock_path.stat()))

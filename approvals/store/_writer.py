@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from approvals.errors import ApprovalError, StoreError
 
@@ -49,30 +49,34 @@ class _Job:
     error: Exception | None = None
 
 
+class Guard(Protocol):
+    """What stands by the writer in its thread; `approvals.store._file.StoreFile` does."""
+
+    def still_ours(self) -> None:
+        """Raise before a transaction that must not begin."""
+
+    def note(self, connection: sqlite3.Connection) -> None:
+        """Take note of what was committed."""
+
+    def close(self) -> None:
+        """Let go; the connection is closed."""
+
+
 class Writer:
-    """Runs jobs in its thread, in the order they came. All methods belong to the event loop that made it.
+    """Runs jobs in its thread, in the order they came. All methods belong to the event loop that made it."""
 
-    *before* runs ahead of each transaction that writes and raises to refuse it; *after* runs behind its commit.
-    """
-
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        before: Callable[[], None] = lambda: None,
-        after: Callable[[sqlite3.Connection], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, guard: Guard) -> None:
         self._db = connection
-        self._before = before
-        self._after = after
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._posted: list[Work[None]] = []
         self._flush: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._unwritten = 0
-        #: Why no more work is taken; set by either side, never unset.
+        #: Why no more work is taken, once it is not.
         self._refusal: str | None = None
+        self._failed: str | None = None
         self._thread = threading.Thread(target=self._run, name="holdpoint-store", daemon=True)
         self._thread.start()
 
@@ -139,9 +143,10 @@ class Writer:
         closing = False
         while not closing:
             batch, closing = self._gather(kept)
-            kept = self._commit(batch) if batch else []
+            kept = self._commit(batch)
         with contextlib.suppress(sqlite3.Error):  # all that counts is committed
             self._db.close()
+        self._guard.close()
 
     def _gather(self, kept: list[_Job]) -> tuple[list[_Job], bool]:
         """Return what waits, behind what was kept, and whether the end has come."""
@@ -159,25 +164,25 @@ class Writer:
 
     def _commit(self, jobs: list[_Job]) -> list[_Job]:
         """Run *jobs* in one transaction, answer them, and return those that must be tried again."""
-        kept: list[_Job] = []
         try:
             self._transact(jobs)
         except Exception as error:  # noqa: BLE001  (whatever happens in here, those who wait must hear of it)
-            kept = self._undo(jobs, error)
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who could listen
-            self._loop.call_soon_threadsafe(self._answer, [job for job in jobs if job not in kept])
-        return kept
+            return self._undo(jobs, error)
+        self._tell(jobs)
+        return []
 
     def _transact(self, jobs: list[_Job]) -> None:
+        if self._failed is not None:
+            raise StoreError(self._failed)
         writes = any(job.writes for job in jobs)
         if writes:
-            self._before()
+            self._guard.still_ours()
         self._db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         for job in jobs:
             self._attempt(job)
         self._db.execute("COMMIT")
         if writes:
-            self._after(self._db)
+            self._guard.note(self._db)
 
     def _attempt(self, job: _Job) -> None:
         self._db.execute("SAVEPOINT job")
@@ -193,19 +198,31 @@ class Writer:
     def _undo(self, jobs: list[_Job], error: Exception) -> list[_Job]:
         with contextlib.suppress(sqlite3.Error):  # it may have undone itself
             self._db.rollback()
-        passing = _code(error) in _PASSING
-        said = f"The store could not write ({error}); nothing was changed."
-        if not passing:
-            said = f"The store failed ({error}) and takes no more work; mend the disk and start again."
-            self._refusal = said
-            self._before = self._refuse
-        logger.error("store: %s", said)
+        writes = [job for job in jobs if job.writes]
+        if self._failed is None and writes and _code(error) in _PASSING:
+            logger.warning("store: could not write (%s); what was posted is tried again", error)
+            self._fail(
+                [job for job in writes if job.future],
+                f"The store could not write ({error}); nothing was changed.",
+            )
+            self._commit([job for job in jobs if not job.writes])  # a full disk can still be read
+            return [job for job in writes if not job.future]
+        if self._failed is None:
+            self._failed = self._refusal = (
+                f"The store failed ({error}) and takes no more work; mend it and start again."
+            )
+            logger.critical("store: %s", self._failed)
+        self._fail(jobs, self._failed)
+        return []
+
+    def _fail(self, jobs: list[_Job], said: str) -> None:
         for job in jobs:
             job.error = StoreError(said)
-        return [job for job in jobs if job.future is None and passing]
+        self._tell(jobs)
 
-    def _refuse(self) -> None:
-        raise StoreError(self._refusal)
+    def _tell(self, jobs: list[_Job]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who could listen
+            self._loop.call_soon_threadsafe(self._answer, jobs)
 
     # In the event loop again.
 

@@ -1,0 +1,95 @@
+"""What the SQLite store says to its file; `schema` has the tables, and the indexes that each line counts on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from approvals.lifecycle import SETTLED
+from approvals.model import State
+
+INSERT_CALL = """
+    INSERT INTO calls (version, state, digest, expires_at, settled_at, body, seal, id, key, agent, server, tool, created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+SWAP_CALL = """
+    UPDATE calls SET version = ?, state = ?, digest = ?, expires_at = ?, settled_at = ?, body = ?, seal = ?
+    WHERE id = ? AND version = ?
+"""
+CALL = "SELECT body, seal FROM calls WHERE id = ?"
+NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
+OPEN_CALLS = "SELECT body, seal FROM calls WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')"
+DUE = """
+    SELECT body, seal FROM calls WHERE state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
+"""
+# Two halves, each found by an index: open calls, and settled ones that the channel did post.
+STALE = """
+    SELECT calls.n, body, seal, notice.* FROM calls
+    LEFT JOIN (SELECT * FROM notices WHERE channel = :channel) AS notice ON notice.call = calls.id
+    WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    AND (notice.call IS NULL OR notice.shown_version < notice.wanted AND notice.retry_at <= :now)
+    UNION ALL
+    SELECT calls.n, body, seal, notices.* FROM notices JOIN calls ON calls.id = notices.call
+    WHERE channel = :channel AND shown_version < wanted AND retry_at <= :now AND ref IS NOT NULL
+    AND state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    ORDER BY 1
+"""
+SHOWN = """
+    INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, failures, retry_at, wanted)
+    VALUES (?, ?, ?, ?, ?, ?, (SELECT version FROM calls WHERE id = ?))
+"""
+NOTICE_AT = "SELECT * FROM notices WHERE channel = ? AND ref = ?"
+LAST_LINK = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
+INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+LAST_EVENTS = "SELECT * FROM (SELECT * FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq"
+DROP_HITS = "DELETE FROM hits WHERE until <= ?"
+INSERT_HIT = "INSERT INTO hits (key, at, until) VALUES (?, ?, ?)"
+HITS = "SELECT key, at FROM hits WHERE until > ? ORDER BY at, rowid"
+DROP_LOGINS = "DELETE FROM logins WHERE expires_at <= ?"
+LOGIN = "INSERT OR REPLACE INTO logins (id_sha256, approver, created_at, expires_at) VALUES (?, ?, ?, ?)"
+LOGGED_IN = "SELECT id_sha256, approver, created_at, expires_at FROM logins WHERE id_sha256 = ?"
+LOGOUT = "DELETE FROM logins WHERE id_sha256 = ?"
+PROBE = "UPDATE probe SET writes = writes + 1"
+
+_OPEN = frozenset(State) - SETTLED
+
+Query = tuple[str, tuple[Any, ...]]
+
+
+def calls(
+    states: Sequence[State], *, limit: int, before: str | None, tool: str, agent: str, server: str, text: str
+) -> Query:
+    """Return the query for calls, newest first, narrowed by what is given."""
+    # Open calls are few and found by their state; among the many others the order of ids is the better way in.
+    state = "state" if _OPEN.issuperset(states) else "+state"
+    where, values = _where(
+        {
+            f"{state} IN ({', '.join('?' * len(states))})": states,
+            "id < ?": (before,) if before is not None else (),
+            "tool = ?": (tool,) if tool else (),
+            "agent = ?": (agent,) if agent else (),
+            "server = ?": (server,) if server else (),
+            "(instr(tool, ?) OR instr(agent, ?) OR instr(id, ?))": (text,) * 3 if text else (),
+        }
+    )
+    return f"SELECT body, seal FROM calls {where} ORDER BY id DESC LIMIT ?", (*values, limit)  # noqa: S608  (values are bound)
+
+
+def events(*, after: int, limit: int, since: float, tool: str, agent: str, call: str) -> Query:
+    """Return the query for audit events in order, narrowed by what is given."""
+    where, values = _where(
+        {
+            "seq > ?": (after,),
+            # The first bound is found by the index of times, and lets the walk begin there.
+            "seq >= (SELECT min(seq) FROM events WHERE at >= ?) AND at >= ?": (since, since) if since else (),
+            "tool = ?": (tool,) if tool else (),
+            "agent = ?": (agent,) if agent else (),
+            "call = ?": (call,) if call else (),
+        }
+    )
+    return f"SELECT * FROM events {where} ORDER BY seq LIMIT ?", (*values, limit)  # noqa: S608  (values are bound)
+
+
+def _where(conditions: Mapping[str, Sequence[Any]]) -> Query:
+    """Return the WHERE clause of the conditions that have values, and those values."""
+    given = {condition: values for condition, values in conditions.items() if values}
+    clause = f"WHERE {' AND '.join(given)}" if given else ""
+    return clause, tuple(value for values in given.values() for value in values)

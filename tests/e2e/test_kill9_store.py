@@ -1,0 +1,62 @@
+"""SIGKILL under sixteen writers, again and again on one file: whatever was acknowledged is there afterwards.
+
+HOLDPOINT_SOAK sets the number of rounds.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from approvals import audit
+from approvals.store.sqlite import SqliteStore
+
+ROUNDS = int(os.environ.get("HOLDPOINT_SOAK", "6"))
+FAKES = Path(__file__).parent.parent / "fakes"
+#: Acknowledgements that are read before the kill, at most; the process is ahead of its reader by then.
+MOST = 1500
+
+
+async def killed(path, round_, after):
+    """Start the writers, kill them after *after* acknowledgements, and return all that they gave: id -> version."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, FAKES / "store_writers.py", path, str(round_),
+        stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(FAKES.parent.parent)},
+    )  # fmt: skip
+    lines = [await process.stdout.readline() for _ in range(after)]
+    process.send_signal(signal.SIGKILL)
+    lines += (await process.stdout.read()).splitlines(keepends=True)
+    assert await process.wait() == -signal.SIGKILL
+    return dict(line.split() for line in lines if line.endswith(b"\n"))
+
+
+def sound(path):
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_what_was_acknowledged_outlives_kill_9(tmp_path):
+    path = tmp_path / "holdpoint.db"
+    chance = random.Random()
+    acked, known = {}, 0
+    async with asyncio.timeout(20 + 10 * ROUNDS):
+        for round_ in range(ROUNDS):
+            acked |= await killed(path, round_, chance.randrange(1, MOST))
+            store = await SqliteStore.open(path, chain_key=b"key")
+            calls = await store.select(limit=10_000_000)
+            events = await store.events(limit=100_000_000)
+            checkpoint = await store.checkpoint()
+            await store.close()
+            versions = {call.id.encode(): call.version for call in calls}
+            assert [name for name, version in acked.items() if versions.get(name, 0) < int(version)] == []
+            assert audit.verify(events, b"key", checkpoint) is None
+            # Each version came with its event, and no event without its version.
+            assert sum(event.call is not None for event in events) == sum(versions.values())
+            assert len(events) > known
+            known = len(events)
+            assert sound(path)
+    print(f"{ROUNDS} kills, {len(acked)} calls and {known} events acknowledged or found, none lost")

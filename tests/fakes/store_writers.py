@@ -1,0 +1,52 @@
+"""A process that is made to be killed: sixteen writers at one store, each saying on stdout what was acknowledged.
+
+`python store_writers.py FILE ROUND`: a line `id version` is written after the await that promised it.
+"""
+
+import asyncio
+import os
+import sys
+from itertools import count
+
+from stored import a_call, an_event
+
+from approvals.lifecycle import advance, touch
+from approvals.model import State
+from approvals.store.sqlite import SqliteStore
+
+WRITERS = 16
+
+
+def say(call):
+    os.write(1, f"{call.id} {call.version}\n".encode())
+
+
+async def write(store, round_, writer):
+    for number in count():
+        call = a_call(
+            (round_ * 1_000_000 + number) * WRITERS + writer,
+            key=f"{round_} {writer} {number}",
+            arguments=b"[0]" * 50,
+        )
+        await store.add(call, an_event("hold.pending", call=call.id))
+        say(call)
+        for step in (
+            lambda held: touch(held, attended=False),
+            lambda held: advance(held, State.APPROVED, 1.0),
+            lambda held: advance(held, State.FORWARDING, 2.0),
+            lambda held: advance(held, State.COMPLETED, 3.0),
+        ):
+            store.post(an_event("posted"))
+            old, call = call, step(call)
+            await store.swap(old, call, an_event("changed", call=call.id))
+            say(call)
+
+
+async def main(path, round_):
+    store = await SqliteStore.open(path, chain_key=b"key")
+    async with asyncio.TaskGroup() as tasks:
+        for writer in range(WRITERS):
+            tasks.create_task(write(store, round_, writer))
+
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
