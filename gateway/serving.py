@@ -59,14 +59,15 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
     """Open the listeners and keep the loops running for as long as the context is open."""
     config = gateway.config
     async with AsyncExitStack() as stack:
-        channels, slack_actions = channels_of(config)
         inbox_url = config.inbox.url or f"http://{config.inbox.listen}"
+        # A link that people cannot open is worse than none: without a public address cards carry no link.
+        channels, slack_actions = channels_of(config, config.inbox.url or "", gateway.clock)
         inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
         agents_at = await stack.enter_async_context(
             listener(server.build(gateway.proxy, _door(gateway)), config.listen)
         )
         inbox_at = await stack.enter_async_context(listener(inbox, config.inbox.listen))
-        await stack.enter_async_context(loops(gateway, channels, config.inbox.url or f"http://{inbox_at}"))
+        await stack.enter_async_context(loops(gateway, channels, config.inbox.url or ""))
         yield Listening(
             agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN]
         )

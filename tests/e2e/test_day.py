@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from aws import local_aws
 from mcp import Client, StdioServerParameters
+from slack import FakeSlack, buttons_of, text_of
 from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
 
 IAM = str(Path(sys.executable).parent / "awslabs.iam-mcp-server")
@@ -149,6 +150,46 @@ async def test_approved_from_a_terminal(running, aws, written):
         assert not (await agent).is_error
     assert aws.inline_policy("bob", "cli") == written
     assert [review["via"] for review in (await alice.call(held["id"]))["reviews"]] == ["cli"]
+
+
+def slack_in(slack: FakeSlack) -> str:
+    return (
+        f"slack: {{bot_token: xoxb-1, app_token: xapp-1, channel: C0APPROVALS, api_url: '{slack.api_url}'}}"
+    )
+
+
+async def test_approved_in_slack(aws, tmp_path, written):
+    async with FakeSlack() as slack, day(aws, tmp_path, more=slack_in(slack)) as (process, alice):
+        async with Client(f"{process.agents}/mcp/iam") as client, asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(client.call_tool("put_user_policy", put("slack")))
+            card = await slack.next_message()
+            held = (await alice.calls("pending"))[0]
+            shown = text_of(card.blocks)
+            facts = (
+                "put_user_policy",
+                "Write, risk Medium, severity high",
+                '"user_name": "bob"',
+                '"policy_name": "slack"',
+            )
+            for fact in (*facts, json.dumps(DOCUMENT), *held["evidence"][:3]):
+                assert fact in shown
+            assert aws.inline_policy("bob", "slack") is None
+            await slack.click("U01ALICE", card, "approve")
+            assert not (await agent).is_error
+            await slack.shows(card, "Done: put_user_policy on iam")
+    assert aws.inline_policy("bob", "slack") == written
+    assert buttons_of(card.blocks) == []
+
+
+async def test_nobody_answers_in_slack_and_the_card_says_so(aws, tmp_path):
+    async with FakeSlack() as slack, day(aws, tmp_path, more=slack_in(slack)) as (process, _):
+        async with Client(f"{process.agents}/mcp/iam") as client:
+            call = {"role_name": "r", "policy_name": "p", "policy_document": DOCUMENT}
+            result = await client.call_tool("put_role_policy", call)
+        assert text(result) == "Nobody answered within 1 s. NOT EXECUTED. You may ask again."
+        card = await slack.next_message()
+        await slack.shows(card, "Nobody answered in time; the call was denied.")
+        assert buttons_of(card.blocks) == []
 
 
 async def test_denied_with_a_reason_that_the_agent_reads(running, aws):

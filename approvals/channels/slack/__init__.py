@@ -1,0 +1,217 @@
+"""Slack: a card in a channel, buttons for approvers, and modals for reasons and long arguments.
+
+The channel shows what the reconciler tells it to and passes answers to the service; it never writes what became of a
+call by itself, so a message can only ever say what is committed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from slack_sdk.errors import SlackApiError
+from slack_sdk.http_retry.builtin_async_handlers import (
+    AsyncRateLimitErrorRetryHandler,
+    AsyncServerErrorRetryHandler,
+)
+from slack_sdk.socket_mode.aiohttp import SocketModeClient
+from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
+from slack_sdk.socket_mode.request import SocketModeRequest
+from slack_sdk.socket_mode.response import SocketModeResponse
+from slack_sdk.web.async_client import AsyncWebClient
+
+from approvals.channels import Card
+from approvals.channels.slack import blocks
+from approvals.channels.slack.inbound import Interaction, understood
+from approvals.errors import ApprovalError
+from approvals.model import Answer, Approver, CallId
+from approvals.notices import card as card_of
+from approvals.service import ApprovalService
+
+#: Errors after which no retry helps: a person has to mend the app or its token.
+FATAL = frozenset(
+    {
+        "invalid_auth",
+        "account_inactive",
+        "token_revoked",
+        "token_expired",
+        "missing_scope",
+        "not_authed",
+        "link_disabled",
+    }
+)
+#: Errors that say the blocks themselves are at fault.
+UNSHOWABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
+log = logging.getLogger("holdpoint.slack")
+
+#: What is answered to Slack for a submitted modal; None is the plain acknowledgement.
+Ack = Mapping[str, Any] | None
+
+
+class SlackChannel:
+    """One Slack channel of one workspace."""
+
+    name = "slack"
+
+    def __init__(
+        self,
+        *,
+        bot_token: str,
+        channel: str,
+        app_token: str | None = None,
+        api_url: str | None = None,
+        inbox_url: str = "",
+    ) -> None:
+        self._web = AsyncWebClient(token=bot_token, **({"base_url": api_url} if api_url else {}))
+        self._web.retry_handlers += [
+            AsyncRateLimitErrorRetryHandler(max_retry_count=2),
+            AsyncServerErrorRetryHandler(max_retry_count=2),
+        ]
+        self._channel = channel
+        self._app_token = app_token
+        self._inbox_url = inbox_url
+        self._socket: SocketModeClient | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._team = ""
+        self._service: ApprovalService
+
+    async def start(self, service: ApprovalService) -> None:
+        """Begin to listen; connecting goes on in the background, as often as it takes."""
+        self._service = service
+        if self._app_token:
+            self._keep(self._listen(self._app_token))
+
+    def _keep(self, job: Any) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self, app_token: str) -> None:
+        socket = SocketModeClient(app_token=app_token, web_client=self._web)
+        socket.socket_mode_request_listeners.append(self._on_request)
+        self._socket = socket
+        try:
+            await socket.connect()
+        except SlackApiError as error:
+            log.error("Slack refused the connection (%s); check slack.app_token", error.response.get("error"))  # noqa: TRY400
+
+    def healthy(self) -> str | None:
+        """Return what is wrong with the connection, or None."""
+        if not self._app_token or (self._socket is not None and self._socket.current_session is not None):
+            return None
+        return "Slack is not connected."
+
+    async def post(self, card: Card) -> str:
+        """Show a new card; the reference is the message's channel and time stamp."""
+        sent = await self._say(
+            "chat_postMessage", card, channel=self._channel, unfurl_links=False, unfurl_media=False
+        )
+        return f"{sent['channel']} {sent['ts']}"
+
+    async def update(self, ref: str, card: Card) -> None:
+        """Bring a message to what the card says."""
+        channel, _, ts = ref.partition(" ")
+        await self._say("chat_update", card, channel=channel, ts=ts)
+
+    async def _say(self, method: str, card: Card, **where: Any) -> Mapping[str, Any]:
+        """Send a card; one that Slack cannot show becomes a line that says where to look."""
+        send = getattr(self._web, method)
+        try:
+            sent: Mapping[str, Any] = await send(**where, **blocks.message(card))
+        except SlackApiError as error:
+            code = error.response.get("error")
+            if code in FATAL:
+                log.error("Slack refused a message (%s); check slack.bot_token and the app's scopes", code)  # noqa: TRY400
+            if code not in UNSHOWABLE:
+                raise
+            sent = await send(**where, **blocks.minimal(card))
+        return sent
+
+    async def close(self) -> None:
+        """Disconnect."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._socket is not None:
+            await self._socket.close()
+
+    async def _on_request(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
+        """Take one envelope. Buttons are acknowledged first, since Slack waits three seconds only."""
+        if request.type != "interactive":
+            await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
+            return
+        interaction = understood(request.payload)
+        submitted = interaction is not None and interaction.action.startswith("submit:")
+        if not submitted:
+            await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
+        ack = await self.interact(interaction)
+        if submitted:
+            payload = dict(ack) if ack else None
+            await client.send_socket_mode_response(
+                SocketModeResponse(envelope_id=request.envelope_id, payload=payload)
+            )
+
+    async def interact(self, interaction: Interaction | None) -> Ack:
+        """Do what a click or a submission asks; returns what a modal is answered."""
+        if interaction is None or interaction.action == "open":
+            return None
+        try:
+            match interaction.action:
+                case "deny":
+                    await self._web.views_open(
+                        trigger_id=interaction.trigger,
+                        view=blocks.deny_view(interaction.call, interaction.digest),
+                    )
+                case "review":
+                    await self._open_review(interaction)
+                case "approve" | "submit:approve":
+                    await self._review(interaction, Answer.APPROVE)
+                case "submit:deny":
+                    await self._review(interaction, Answer.DENY)
+        except (ApprovalError, SlackApiError) as error:
+            return await self._refuse(interaction, error)
+        except Exception:
+            log.exception("a click in Slack could not be handled")
+        return None
+
+    async def _open_review(self, interaction: Interaction) -> None:
+        call = await self._service.get(CallId(interaction.call))
+        view = blocks.review_view(card_of(call, self._inbox_url))
+        await self._web.views_open(trigger_id=interaction.trigger, view=view)
+
+    async def _review(self, interaction: Interaction, answer: Answer) -> None:
+        await self._service.review(
+            CallId(interaction.call), await self._person(interaction), answer,
+            via="slack", reason=interaction.reason, digest=interaction.digest,
+        )  # fmt: skip
+
+    async def _person(self, interaction: Interaction) -> Approver:
+        """Return the approver who clicked: by member id and team, never by name; anybody else is a stranger."""
+        approver = self._service.directory.by_slack(interaction.user)
+        if approver is None or not interaction.team or interaction.team != await self._own_team():
+            stranger = Approver(name=f"slack:{interaction.user}")
+            # Asked all the same, so that the refusal is in the audit trail.
+            return stranger
+        return approver
+
+    async def _own_team(self) -> str:
+        if not self._team:
+            self._team = str((await self._web.auth_test())["team_id"])
+        return self._team
+
+    async def _refuse(self, interaction: Interaction, error: Exception) -> Ack:
+        """Tell the person, and only them, why nothing happened."""
+        told = (
+            str(error)
+            if isinstance(error, ApprovalError)
+            else "Slack could not be asked; try again, or use the inbox."
+        )
+        if interaction.action.startswith("submit:"):
+            return {"response_action": "errors", "errors": {"reason": told}}
+        try:
+            await self._web.chat_postEphemeral(
+                channel=interaction.channel or self._channel, user=interaction.user, text=told
+            )
+        except SlackApiError as failed:
+            log.warning("nobody could be told that a click was refused: %s", failed.response.get("error"))
+        return None

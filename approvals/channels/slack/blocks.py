@@ -1,0 +1,266 @@
+"""A card as Slack's blocks: built with slack-sdk's models, what comes from agents and servers as literal text only.
+
+Untrusted text stands in `rich_text` and `plain_text`, where nothing is a mention, a link or the end of a fence. A card
+that cannot show all arguments has no Approve button: it has Review, which shows them all.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from slack_sdk.models.blocks import (
+    ActionsBlock,
+    Block,
+    ButtonElement,
+    ConfirmObject,
+    ContextBlock,
+    HeaderBlock,
+    InputBlock,
+    MarkdownTextObject,
+    PlainTextInputElement,
+    PlainTextObject,
+    RichTextBlock,
+    RichTextElementParts,
+    RichTextPreformattedElement,
+    RichTextSectionElement,
+    SectionBlock,
+)
+from slack_sdk.models.messages import DateLink
+from slack_sdk.models.views import View
+
+from approvals.channels import Card
+from approvals.model import Answer, State
+from approvals.safetext import one_line
+
+#: The most of the arguments that a message shows (characters, lines), that one block of a modal holds, and that a
+#: whole modal may hold. A message longer than about 13,200 characters is refused by Slack (msg_blocks_too_long).
+MESSAGE_ARGUMENTS = 2500
+MESSAGE_LINES = 20
+MODAL_BLOCK = 2900
+MODAL_ARGUMENTS = 20_000
+#: The longest reason a modal takes.
+MAX_REASON = 1000
+#: Sentences of evidence on a message.
+EVIDENCE = 3
+
+HEADLINES = {
+    State.PENDING: "Approve {tool} on {server}?",
+    State.APPROVED: "Approved: {tool} on {server}",
+    State.FORWARDING: "Running: {tool} on {server}",
+    State.COMPLETED: "Done: {tool} on {server}",
+    State.UPSTREAM_ERROR: "Failed: {tool} on {server}",
+    State.NOT_SENT: "Not sent: {tool} on {server}",
+    State.DENIED: "Denied: {tool} on {server}",
+    State.EXPIRED: "Expired: {tool} on {server}",
+    State.CANCELLED: "Cancelled: {tool} on {server}",
+    State.VOIDED: "Voided: {tool} on {server}",
+    State.IN_DOUBT: "In doubt: {tool} on {server}",
+    State.RESOLVED: "Resolved: {tool} on {server}",
+}
+ENDINGS = {
+    State.APPROVED: "✅ Approved. It runs when the agent collects it.",
+    State.FORWARDING: "⏳ Approved, and on its way to the server.",
+    State.DENIED: "❌ Denied.",
+    State.EXPIRED: "⌛ Nobody answered in time; the call was denied.",
+    State.CANCELLED: "The agent took it back; nothing ran.",
+    State.VOIDED: "The policy or the tool changed while it waited; nothing ran.",
+    State.IN_DOUBT: "⚠️ The server was cut off: it may have run, or not. It will not run again. Look, then say so in the inbox.",
+    State.RESOLVED: "A person found out what became of it.",
+}
+_RISKY = ("High", "Critical")
+
+
+def fits(card: Card) -> bool:
+    """Say whether a message can show all of the arguments."""
+    return len(card.arguments) <= MESSAGE_ARGUMENTS and card.arguments.count("\n") < MESSAGE_LINES
+
+
+def message(card: Card) -> dict[str, Any]:
+    """Return `text`, `blocks` and `metadata` for chat.postMessage and chat.update."""
+    blocks: list[Block] = [
+        HeaderBlock(text=_plain(one_line(headline(card), 150))),
+        _asks(card),
+        SectionBlock(fields=[_plain(field) for field in _fields(card)]),
+        _preformatted(_shown_arguments(card)),
+        *_notes(card),
+        *_reviews(card),
+        _fine_print(card),
+    ]
+    if card.state is State.PENDING:
+        blocks.append(_buttons(card))
+    return {
+        "text": _escaped(f"{headline(card)} ({card.severity} severity, from {card.agent})"),
+        "blocks": [block.to_dict() for block in blocks],
+        "metadata": {
+            "event_type": "holdpoint_call",
+            "event_payload": {"id": card.id, "version": card.version},
+        },
+    }
+
+
+def minimal(card: Card) -> dict[str, Any]:
+    """Return a message that Slack takes whatever the card holds: the tool, the id, and where to look."""
+    where = f" Open it in the inbox: {card.url}" if card.url else " Open it in the inbox."
+    line = f"{headline(card)} This call cannot be shown here.{where}"
+    return {"text": _escaped(line), "blocks": [SectionBlock(text=_plain(one_line(line, 2900))).to_dict()]}
+
+
+def headline(card: Card) -> str:
+    """Return the sentence above a card."""
+    return HEADLINES[card.state].format(tool=card.tool, server=card.server)
+
+
+def _asks(card: Card) -> Block:
+    owner = f" for {card.owner}" if card.owner else ""
+    return RichTextBlock(
+        elements=[
+            RichTextSectionElement(
+                elements=[
+                    _text(one_line(card.agent, 200), bold=True),
+                    _text(f"{one_line(owner, 200)} wants to run "),
+                    _text(one_line(f"{card.server} / {card.tool}", 300), code=True),
+                ],
+            ),
+        ],
+    )
+
+
+def _fields(card: Card) -> Iterator[str]:
+    yield one_line(f"{card.category}, risk {card.risk}, severity {card.severity}", 200)
+    why = "\n".join(one_line(sentence, 300) for sentence in card.evidence[:EVIDENCE])
+    yield f"Why it is that\n{why or 'no evidence'}"[:2000]
+    reason = f": {card.reason}" if card.reason else ""
+    yield one_line(f"Held by rule {card.rule}{reason}", 600)
+    if card.needed > 1:
+        yield f"Approvals {sum(answer == Answer.APPROVE for _, answer, _, _ in card.reviews)} of {card.needed}"
+
+
+def _shown_arguments(card: Card) -> str:
+    if fits(card):
+        return card.arguments
+    lines = card.arguments[:MESSAGE_ARGUMENTS].split("\n")[:MESSAGE_LINES]
+    shown = "\n".join(lines)
+    return f"{shown}\n… {len(card.arguments) - len(shown)} more characters: not all of it is shown here"
+
+
+def _notes(card: Card) -> Iterator[Block]:
+    notes = [
+        f"⚠️ {card.hidden_characters} hidden characters, written as \\u{{…}}"
+        if card.hidden_characters
+        else "",
+        f"{card.redacted} values hidden as secrets; the server gets them" if card.redacted else "",
+        "The agent is not waiting any more; it collects the answer when it asks again"
+        if card.state is State.PENDING and not card.attended
+        else "",
+        card.twin,
+    ]
+    if told := "\n".join(note for note in notes if note):
+        yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(told)])])
+
+
+def _reviews(card: Card) -> Iterator[Block]:
+    lines = [
+        f"{'✅' if answer == Answer.APPROVE else '❌'} {who} {'approved' if answer == Answer.APPROVE else 'denied'}"
+        f"{f' ({via})' if via != 'slack' else ''}{f': {one_line(reason, 400)}' if reason else ''}"
+        for who, answer, reason, via in card.reviews
+    ]
+    ending = [ENDINGS[card.state]] if card.state in ENDINGS else []
+    result = [one_line(card.result, 400)] if card.result else []
+    note = [one_line(card.note, 400)] if card.note and card.note != card.result else []
+    if told := "\n".join([*lines, *ending, *result, *note]):
+        yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(told)])])
+
+
+def _fine_print(card: Card) -> Block:
+    """Id and digest, and while it waits the time it has: Slack writes the time in the reader's own zone."""
+    parts = [f"`{card.id}`", f"sha256 `{card.digest[:12]}`"]
+    if card.state is State.PENDING:
+        expiry = DateLink(date=int(card.expires_at), date_format="{time} ({ago})", fallback="soon")
+        parts.insert(0, f"Expires {expiry}, then denied")
+    return ContextBlock(elements=[MarkdownTextObject(text="  ·  ".join(parts))])
+
+
+def _buttons(card: Card) -> Block:
+    value = f"{card.id} {card.digest}"
+    approve = ButtonElement(
+        text=_plain("Approve"), action_id="approve", style="primary", value=value,
+        confirm=_confirm(card) if card.risk in _RISKY else None,
+    )  # fmt: skip
+    review = ButtonElement(text=_plain("Review…"), action_id="review", value=value)
+    deny = ButtonElement(text=_plain("Deny…"), action_id="deny", style="danger", value=value)
+    buttons = [approve if fits(card) else review, deny]
+    if card.url:
+        buttons.append(ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url))
+    if not fits(card) and len(card.arguments) > MODAL_ARGUMENTS:
+        buttons.remove(review)
+    return ActionsBlock(block_id="decide", elements=buttons)
+
+
+def _confirm(card: Card) -> ConfirmObject:
+    return ConfirmObject(
+        title=_plain("Run this call?"),
+        text=_plain(f"{card.risk} risk, {card.severity} severity. It runs once, exactly as shown."),
+        confirm=_plain("Approve"),
+        deny=_plain("Back"),
+    )
+
+
+def deny_view(call_id: str, digest: str) -> dict[str, Any]:
+    """Return the modal that asks why a call is denied."""
+    note = "The agent reads the reason as the tool's error, so say what it should do instead."
+    reason = PlainTextInputElement(
+        action_id="reason", multiline=True, max_length=MAX_REASON, focus_on_load=True
+    )
+    blocks = [
+        SectionBlock(text=_plain(note)),
+        InputBlock(block_id="reason", label=_plain("Reason"), element=reason),
+    ]
+    return _view("deny", "Deny this call", "Deny", call_id, digest, blocks)
+
+
+def review_view(card: Card) -> dict[str, Any]:
+    """Return the modal that shows all arguments and lets them be approved."""
+    blocks: list[Block] = [
+        _asks(card),
+        SectionBlock(fields=[_plain(field) for field in _fields(card)]),
+        *_notes(card),
+        *(_preformatted(piece) for piece in _pieces(card.arguments)),
+        _fine_print(card),
+        # A modal needs an input to be told which block an error belongs to.
+        InputBlock(
+            block_id="reason", label=_plain("Reason"), optional=True,
+            element=PlainTextInputElement(action_id="reason", max_length=MAX_REASON),
+        ),
+    ]  # fmt: skip
+    return _view("approve", "Review this call", "Approve", card.id, card.digest, blocks)
+
+
+def _view(
+    callback: str, title: str, submit: str, call_id: str, digest: str, blocks: Sequence[Block]
+) -> dict[str, Any]:
+    view = View(
+        type="modal", callback_id=callback, title=_plain(title), submit=_plain(submit), close=_plain("Back"),
+        private_metadata=f"{call_id} {digest}", blocks=list(blocks),
+    )  # fmt: skip
+    return dict(view.to_dict())
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[start : start + MODAL_BLOCK] for start in range(0, len(text), MODAL_BLOCK))
+
+
+def _preformatted(text: str) -> Block:
+    return RichTextBlock(elements=[RichTextPreformattedElement(elements=[_text(text)])])
+
+
+def _text(text: str, *, bold: bool = False, code: bool = False) -> RichTextElementParts.Text:
+    style = RichTextElementParts.TextStyle(bold=bold or None, code=code or None) if bold or code else None
+    return RichTextElementParts.Text(text=text, style=style)
+
+
+def _plain(text: str) -> PlainTextObject:
+    return PlainTextObject(text=text, emoji=False)
+
+
+def _escaped(text: str) -> str:
+    """Escape the three characters that Slack's own markup is made of; `text` is what notifications read out."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

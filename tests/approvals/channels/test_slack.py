@@ -1,0 +1,366 @@
+"""Slack as people use it: cards, clicks and modals, through slack-sdk to a Slack of ours that keeps Slack's limits."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from holds import Clock, directory, held
+from slack import FakeSlack, buttons_of, text_of
+
+from approvals.channels.slack import SlackChannel
+from approvals.channels.slack.http import SlackEndpoint
+from approvals.model import Answer, Outcome, State
+from approvals.notices import Notices
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+
+URL = "https://approvals.example.com"
+
+
+class World:
+    """A service, a Slack, and the channel and reconciler between them."""
+
+    async def hold(self, **changes):
+        call = await self.service.hold(held(self.clock.now, **changes))
+        await self.notices.bring_up_to_date()
+        return call, self.slack.messages[-1]
+
+    async def settle(self, call, state: State):
+        """Wait until the call is in *state*, then let the channel show it."""
+        async with asyncio.timeout(5):
+            while (now := await self.service.get(call.id)).state is not state:
+                await self.service.changed(now, 1)
+        await self.notices.bring_up_to_date()
+        return now
+
+
+@asynccontextmanager
+async def world(*, socket: bool = True, url: str = URL):
+    async with FakeSlack() as slack:
+        it = World()
+        it.slack, it.clock = slack, Clock()
+        it.store = MemoryStore()
+        it.service = ApprovalService(it.store, directory(), clock=it.clock)
+        it.channel = SlackChannel(
+            bot_token="xoxb-test", channel="C0APPROVALS", app_token="xapp-test" if socket else None,
+            api_url=slack.api_url, inbox_url=url,
+        )  # fmt: skip
+        it.notices = Notices(it.service, [it.channel], url=url)
+        await it.channel.start(it.service)
+        if socket:
+            await slack.connected()
+        follow = asyncio.ensure_future(it.service.waiters.follow(it.store))
+        try:
+            yield it
+        finally:
+            follow.cancel()
+            await it.channel.close()
+            await it.store.close()
+
+
+@pytest.fixture
+async def w():
+    async with world() as it:
+        yield it
+
+
+async def test_the_card_says_who_wants_what_why_it_is_held_and_until_when(w):
+    call, message = await w.hold(reason="IAM changes need a second pair of eyes")
+    shown = text_of(message.blocks)
+    for fact in (
+        "Approve put_user_policy on iam?", "ci-bot", "maria", "Write, risk Medium, severity high",
+        "It touches who may do what.", "IAM changes need a second pair of eyes", '"user_name": "bob"', call.id, call.digest[:12],
+        f"<!date^{int(call.expires_at)}^",
+    ):  # fmt: skip
+        assert fact in shown
+    assert buttons_of(message.blocks) == ["approve", "deny", "open"]
+    assert "bob" not in message.text  # what notifications show holds no arguments
+    assert message.metadata["event_payload"]["id"] == call.id
+
+
+async def test_alice_approves_with_one_click_and_the_card_says_so(w):
+    call, message = await w.hold()
+    await w.slack.click("U01ALICE", message, "approve")
+    after = await w.settle(call, State.APPROVED)
+    assert [(review.approver, review.via) for review in after.reviews] == [("alice", "slack")]
+    shown = text_of(message.blocks)
+    assert "alice approved" in shown
+    assert buttons_of(message.blocks) == []
+
+
+async def test_bob_denies_with_a_reason_in_a_modal(w):
+    call, message = await w.hold()
+    await w.slack.click("U02BOB", message, "deny")
+    modal = await w.slack.next_modal()
+    assert (await w.service.get(call.id)).state is State.PENDING
+    assert await w.slack.submit(modal, reason="use staging") == {}
+    after = await w.settle(call, State.DENIED)
+    assert after.denial.reason == "use staging"
+    assert "bob denied: use staging" in text_of(message.blocks)
+
+
+async def test_a_denial_without_a_reason_is_told_in_the_modal(w):
+    call, message = await w.hold()
+    await w.slack.click("U02BOB", message, "deny")
+    answer = await w.slack.submit(await w.slack.next_modal(), reason="  ")
+    assert answer["response_action"] == "errors"
+    assert "the agent reads the reason" in answer["errors"]["reason"]
+    assert (await w.service.get(call.id)).state is State.PENDING
+
+
+@pytest.mark.parametrize(("user", "team"), [("U09EVE", None), ("U01ALICE", "T0OTHER")])
+async def test_a_stranger_or_another_team_decides_nothing(w, user, team):
+    call, message = await w.hold()
+    await w.slack.click(user, message, "approve", team=team)
+    told = await w.slack.next_ephemeral()
+    assert told["text"] == "You are not an approver for this call."
+    assert told["user"] == user
+    assert (await w.service.get(call.id)).state is State.PENDING
+    assert [event.kind for event in await w.store.events()] == ["hold.pending", "review.refused"]
+
+
+async def test_the_owner_of_the_agent_cannot_approve(w):
+    call, message = await w.hold(owner="alice")
+    await w.slack.click("U01ALICE", message, "approve")
+    assert "someone else must approve" in (await w.slack.next_ephemeral())["text"]
+    assert (await w.service.get(call.id)).state is State.PENDING
+
+
+async def test_two_are_needed_and_the_card_counts_them(w):
+    call, message = await w.hold(needed=2)
+    await w.slack.click("U01ALICE", message, "approve")
+    async with asyncio.timeout(5):
+        while (now := await w.service.get(call.id)).approvals < 1:
+            await w.service.changed(now, 1)
+    await w.notices.bring_up_to_date()
+    assert "Approvals 1 of 2" in text_of(message.blocks)
+    assert "approve" in buttons_of(message.blocks)
+    await w.slack.click("U02BOB", message, "approve")
+    await w.settle(call, State.APPROVED)
+
+
+async def test_a_click_on_a_card_of_other_arguments_is_refused(w):
+    _, message = await w.hold()
+    payload = w.slack.click_payload("U01ALICE", message, "approve")
+    call_id, _ = payload["actions"][0]["value"].split(" ")
+    payload["actions"][0]["value"] = f"{call_id} {'0' * 64}"
+    await w.slack.deliver(payload)
+    assert "not what is held now" in (await w.slack.next_ephemeral())["text"]
+
+
+async def test_a_click_that_comes_twice_counts_once(w):
+    call, message = await w.hold()
+    payload = w.slack.click_payload("U01ALICE", message, "approve")
+    for _ in range(2):
+        await w.slack.deliver(payload, envelope="E-same")
+    after = await w.settle(call, State.APPROVED)
+    assert len(after.reviews) == 1
+
+
+async def test_a_decision_made_elsewhere_changes_the_card(w):
+    call, message = await w.hold()
+    await w.service.review(
+        call.id, w.service.directory.by_name("alice"), Answer.DENY, via="inbox", reason="no"
+    )
+    await w.notices.bring_up_to_date()
+    assert "alice denied (inbox): no" in text_of(message.blocks)
+    assert buttons_of(message.blocks) == []
+
+
+async def test_an_expired_call_says_so_on_its_card(w):
+    call, message = await w.hold()
+    w.clock.now = call.expires_at
+    await w.service.sweep()
+    await w.notices.bring_up_to_date()
+    assert "Nobody answered in time; the call was denied." in text_of(message.blocks)
+    assert buttons_of(message.blocks) == []
+
+
+async def test_a_late_click_is_told_that_it_is_over(w):
+    call, message = await w.hold()
+    payload = w.slack.click_payload("U01ALICE", message, "approve")
+    await w.service.cancel(call.id, "changed its mind", actor="ci-bot")
+    await w.slack.deliver(payload)
+    assert "already cancelled" in (await w.slack.next_ephemeral())["text"]
+
+
+async def test_the_card_follows_the_run_to_its_end(w):
+    call, message = await w.hold()
+    await w.slack.click("U01ALICE", message, "approve")
+    await w.settle(call, State.APPROVED)
+    await w.service.claim(call.id, lambda _: None)
+    await w.service.finish(call.id, Outcome(is_error=False, body=b'{"content":[]}'))
+    await w.notices.bring_up_to_date()
+    assert "Done: put_user_policy on iam" in text_of(message.blocks)
+    assert "It ran once" in text_of(message.blocks)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"text": "x" * 3001},
+        {"text": "\n" * 30},
+        {f"k{n}": n for n in range(300)},
+        {"a": "\\n" * 1200 + "rm -rf /"},
+    ],
+)
+async def test_what_does_not_fit_cannot_be_approved_from_the_card_but_reviewed_whole(w, arguments):
+    body = json.dumps(arguments).encode()
+    call, message = await w.hold(arguments=body)
+    if "approve" in buttons_of(message.blocks):
+        assert "not all of it is shown" not in text_of(message.blocks)
+        return
+    assert buttons_of(message.blocks) == ["review", "deny", "open"]
+    assert "not all of it is shown here" in text_of(message.blocks)
+    await w.slack.click("U01ALICE", message, "review")
+    modal = await w.slack.next_modal()
+    pieces = [block["elements"][0] for block in modal.view["blocks"] if block["type"] == "rich_text"]
+    whole = "".join(
+        part["elements"][0]["text"] for part in pieces if part["type"] == "rich_text_preformatted"
+    )
+    assert json.loads(whole) == arguments
+    assert await w.slack.submit(modal) == {}
+    await w.settle(call, State.APPROVED)
+
+
+async def test_what_no_modal_can_hold_leads_to_the_inbox_only(w):
+    _, message = await w.hold(arguments=json.dumps({"text": "x" * 30_000}).encode())
+    assert buttons_of(message.blocks) == ["deny", "open"]
+
+
+HOSTILE = "<!channel> <@U1> <https://evil|Approve> ``` *x* &lt; \u202egnp\u200b {{7*7}}"
+
+
+async def test_hostile_text_is_literal_and_hidden_characters_are_seen(w):
+    _, message = await w.hold(
+        tool="put",
+        agent=HOSTILE,
+        owner=HOSTILE,
+        reason=HOSTILE,
+        arguments=json.dumps({HOSTILE: HOSTILE}, ensure_ascii=False).encode(),
+    )
+    dump = json.dumps(message.blocks, ensure_ascii=False)
+    assert "\u202e" not in dump
+    assert "\\u{202E}" in text_of(message.blocks)
+    assert "hidden characters" in text_of(message.blocks)
+    assert "<!channel>" not in message.text
+    for block in message.blocks:
+        if block["type"] == "context":
+            assert "channel" not in json.dumps(block)
+
+
+async def test_secrets_do_not_reach_slack(w):
+    secret = {"password": "hunter2", "note": "key AKIAABCDEFGHIJKLMNOP", "auth": {"token": "t0p"}}
+    _, message = await w.hold(arguments=json.dumps(secret).encode())
+    dump = json.dumps(message.blocks) + message.text
+    for value in ("hunter2", "AKIAABCDEFGHIJKLMNOP", "t0p"):
+        assert value not in dump
+    assert "3 values hidden as secrets" in dump
+
+
+@pytest.mark.parametrize("answers", [(500,), (429, 429, 429), ("channel_not_found",), ("token_revoked",)])
+async def test_when_slack_fails_the_call_waits_and_the_card_comes_later(w, answers):
+    w.slack.fail("chat.postMessage", *answers * 4)
+    call = await w.service.hold(held(w.clock.now))
+    await w.notices.bring_up_to_date()
+    assert (await w.service.get(call.id)).state is State.PENDING
+    w.slack._failures.clear()
+    w.clock.now += 10
+    await w.notices.bring_up_to_date()
+    assert len(w.slack.messages) == 1
+
+
+async def test_blocks_that_slack_refuses_become_a_line_with_a_link_and_no_button(w):
+    w.slack.fail("chat.postMessage", "invalid_blocks")
+    call, message = await w.hold()
+    assert f"{URL}/calls/{call.id}" in text_of(message.blocks)
+    assert buttons_of(message.blocks) == []
+
+
+async def test_nothing_is_posted_twice_by_the_next_round_or_after_a_restart(w):
+    await w.hold()
+    await w.notices.bring_up_to_date()
+    await Notices(w.service, [w.channel], url=URL).bring_up_to_date()
+    assert len(w.slack.messages) == 1
+    assert w.slack.messages[0].revisions == []
+
+
+async def test_the_socket_comes_back_after_slack_refreshes_it(w):
+    call, message = await w.hold()
+    first = w.slack._sockets[0]
+    await w.slack.disconnect()
+    await w.slack.until(lambda: w.slack._sockets and w.slack._sockets[-1] is not first, 20)
+    payload = w.slack.click_payload("U01ALICE", message, "approve")
+    await w.slack._sockets[-1].send_json({"type": "interactive", "envelope_id": "E9", "payload": payload})
+    await w.settle(call, State.APPROVED)
+
+
+async def test_without_an_inbox_address_there_is_no_link():
+    async with world(url="") as w:
+        _, message = await w.hold()
+        assert buttons_of(message.blocks) == ["approve", "deny"]
+
+
+# Over HTTP.
+
+
+@pytest.fixture
+async def signed():
+    async with world(socket=False) as it:
+        it.endpoint = SlackEndpoint(it.channel, "s3cret")
+        it.slack.clock = __import__("time").time
+        yield it
+
+
+async def test_a_signed_click_over_http_approves(signed):
+    call, message = await signed.hold()
+    headers, body = signed.slack.signed(signed.slack.click_payload("U01ALICE", message, "approve"), "s3cret")
+    assert await signed.endpoint.receive(body, headers) == (200, b"")
+    assert (await signed.service.get(call.id)).state is State.APPROVED
+    assert (await signed.endpoint.receive(body, headers))[0] == 200  # the same once more changes nothing
+    assert len((await signed.service.get(call.id)).reviews) == 1
+
+
+async def test_a_modal_over_http_is_answered_with_its_errors(signed):
+    _, message = await signed.hold()
+    headers, body = signed.slack.signed(signed.slack.click_payload("U02BOB", message, "deny"), "s3cret")
+    await signed.endpoint.receive(body, headers)
+    modal = await signed.slack.next_modal()
+    headers, body = signed.slack.signed(signed.slack.submit_payload(modal, reason=""), "s3cret")
+    status, answer = await signed.endpoint.receive(body, headers)
+    assert (status, json.loads(answer)["response_action"]) == (200, "errors")
+
+
+async def test_an_unsigned_or_oddly_signed_request_is_401_and_never_an_error(signed):
+    call, message = await signed.hold()
+    payload = signed.slack.click_payload("U01ALICE", message, "approve")
+    good, body = signed.slack.signed(payload, "s3cret")
+    stamp, signature = good["X-Slack-Request-Timestamp"], good["X-Slack-Signature"]
+    old, _ = signed.slack.signed(payload, "s3cret", at=signed.slack.clock() - 400)
+    rows = [
+        {}, {"X-Slack-Signature": signature}, {"X-Slack-Request-Timestamp": stamp},
+        {**good, "X-Slack-Signature": "v0=" + "0" * 64}, {**good, "X-Slack-Signature": "v1=" + signature[3:]},
+        {**good, "X-Slack-Signature": "v0=é"}, {**good, "X-Slack-Request-Timestamp": "abc"},
+        {**good, "X-Slack-Request-Timestamp": "-5"}, {**good, "X-Slack-Request-Timestamp": "١٢٣"}, old,
+    ]  # fmt: skip
+    for headers in rows:
+        assert (await signed.endpoint.receive(body, headers))[0] == 401
+    assert (await signed.endpoint.receive(body + b"x", good))[0] == 401
+    assert (await signed.endpoint.receive(b"\xff", good))[0] == 401
+    assert (await signed.service.get(call.id)).state is State.PENDING
+
+
+def test_an_empty_signing_secret_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        SlackEndpoint(None, "")
+
+
+async def test_a_twin_and_an_unattended_agent_are_noted(w):
+    call = held(w.clock.now)
+    await w.store.add(replace(call, attended=False, twin="hp_before", twin_at=w.clock.now - 120))
+    await w.notices.bring_up_to_date()
+    shown = text_of(w.slack.messages[0].blocks)
+    assert "The agent is not waiting any more" in shown
+    assert "The same call was asked 2 min before (hp_before)." in shown

@@ -1,0 +1,83 @@
+"""Webhooks, told to a real receiver and checked with the library of the Standard Webhooks specification."""
+
+import json
+
+import pytest
+from aiohttp import web
+from holds import Clock, directory, held
+from standardwebhooks import Webhook
+
+from approvals.channels.webhook import WebhookChannel
+from approvals.model import Answer
+from approvals.notices import Notices
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Receiver:
+    def __init__(self):
+        self.got = []
+        self.status = 204
+
+    async def take(self, request):
+        self.got.append((dict(request.headers), await request.read()))
+        return web.Response(status=self.status)
+
+
+@pytest.fixture
+async def world():
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_post("/hook", receiver.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    import time
+
+    clock = Clock()
+    clock.now = time.time()
+    service = ApprovalService(MemoryStore(), directory(), clock=clock)
+    channel = WebhookChannel(
+        name="webhook:1", url=f"http://127.0.0.1:{runner.addresses[0][1]}/hook", secret=SECRET, clock=clock
+    )
+    await channel.start(service)
+    yield receiver, service, Notices(service, [channel], url="https://a.example"), clock
+    await channel.close()
+    await runner.cleanup()
+
+
+async def test_each_change_is_told_signed_and_without_arguments(world):
+    receiver, service, notices, clock = world
+    call = await service.hold(held(clock.now, arguments=b'{"note": "between us"}'))
+    await notices.bring_up_to_date()
+    await service.review(call.id, service.directory.by_name("alice"), Answer.APPROVE, via="inbox")
+    await notices.bring_up_to_date()
+    told = [Webhook(SECRET).verify(body, headers) for headers, body in receiver.got]
+    assert [one["data"]["state"] for one in told] == ["pending", "approved"]
+    assert told[0]["data"]["url"] == f"https://a.example/calls/{call.id}"
+    assert "between us" not in json.dumps(told)
+
+
+async def test_a_receiver_that_fails_is_told_again_later(world):
+    receiver, service, notices, clock = world
+    receiver.status = 500
+    await service.hold(held(clock.now))
+    await notices.bring_up_to_date()
+    await notices.bring_up_to_date()
+    assert len(receiver.got) == 1  # not before its time
+    receiver.status = 200
+    clock.now += 5
+    await notices.bring_up_to_date()
+    await notices.bring_up_to_date()
+    assert len(receiver.got) == 2
+
+
+async def test_a_redirect_is_not_followed(world):
+    receiver, service, notices, clock = world
+    receiver.status = 307
+    call = await service.hold(held(clock.now))
+    await notices.bring_up_to_date()
+    [(stale, notice)] = await service.store.stale("webhook:1", clock.now + 100)
+    assert (stale.id, notice.failures) == (call.id, 1)
