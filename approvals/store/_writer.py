@@ -153,14 +153,14 @@ class Writer:
         batch = list(kept)
         try:
             job = self._jobs.get(timeout=RETRY) if kept else self._jobs.get()
-            while job is not None and len(batch) < BATCH:
+            while job is not None:
                 batch.append(job)
+                if len(batch) >= BATCH:
+                    return batch, False
                 job = self._jobs.get_nowait()
         except Empty:
             return batch, False
-        if job is None:
-            return batch, True
-        return [*batch, job], False
+        return batch, True
 
     def _commit(self, jobs: list[_Job]) -> list[_Job]:
         """Run *jobs* in one transaction, answer them, and return those that must be tried again."""

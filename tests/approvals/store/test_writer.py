@@ -1,0 +1,348 @@
+import asyncio
+import sqlite3
+import threading
+from contextlib import suppress
+
+import pytest
+
+from approvals.errors import Conflict, StoreError
+from approvals.store import _writer
+from approvals.store._writer import Writer
+
+
+class Watch:
+    """Stands by the writer, and does as a test says."""
+
+    def __init__(self):
+        self.broken = None
+        self.noted = 0
+        self.closed = threading.Event()
+
+    def still_ours(self):
+        if self.broken:
+            raise self.broken
+
+    def note(self, _):
+        self.noted += 1
+
+    def close(self):
+        self.closed.set()
+
+
+class Desk:
+    """A writer over a database in memory, and every statement that opened or closed a transaction."""
+
+    def __init__(self):
+        self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n < 1000), big BLOB)")
+        self.statements = []
+        self.db.set_trace_callback(self.statements.append)
+        self.watch = Watch()
+        self.writer = Writer(self.db, self.watch)
+
+    def insert(self, *numbers):
+        return lambda db: (
+            db.executemany("INSERT INTO t (n) VALUES (?)", [(number,) for number in numbers]) and None
+        )
+
+    async def do(self, *numbers):
+        await self.writer.do(self.insert(*numbers))
+
+    def post(self, *numbers):
+        self.writer.post(self.insert(*numbers))
+
+    async def rows(self):
+        return await self.writer.read(lambda db: [n for (n,) in db.execute("SELECT n FROM t ORDER BY n")])
+
+    def held_up(self):
+        """Keep the thread busy until the returned event is set, so that what is asked meanwhile shares a batch."""
+        begun, go = threading.Event(), threading.Event()
+
+        def wait(_):
+            begun.set()
+            go.wait(10)
+
+        self.writer.post(wait)
+        self.writer._pass_posted_on()
+        begun.wait(10)
+        return go
+
+    def count(self, statement):
+        return self.statements.count(statement)
+
+
+@pytest.fixture
+async def desk():
+    async with asyncio.timeout(20):
+        opened = Desk()
+        yield opened
+        with suppress(StoreError):
+            await opened.writer.close()
+
+
+async def together(desk, *waits):
+    """Let all of *waits* come while the thread is busy."""
+    go = desk.held_up()
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.sleep(0)
+    go.set()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_waits_shares_one_commit(desk):
+    await together(desk, *(desk.do(number) for number in range(100)))
+    assert desk.count("BEGIN IMMEDIATE") == desk.count("COMMIT") == 2
+    assert await desk.rows() == list(range(100))
+
+
+async def test_no_more_than_a_batch_shares_a_commit(desk):
+    await together(desk, *(desk.do(number) for number in range(_writer.BATCH + 1)))
+    assert desk.count("COMMIT") == 3
+
+
+async def test_a_job_that_fails_undoes_only_itself_and_says_why(desk):
+    def conflict(db):
+        db.execute("INSERT INTO t (n) VALUES (77)")
+        raise Conflict
+
+    def bug(db):
+        db.execute("INSERT INTO t (n) VALUES (78)")
+        raise KeyError("gone")
+
+    told = await together(
+        desk,
+        desk.do(1),
+        desk.writer.do(conflict),
+        desk.do(2, 1),
+        desk.do(3, 4000),
+        desk.writer.do(bug),
+        desk.do(5),
+    )
+    assert list(map(repr, told)) == [
+        "None",
+        "Conflict('Somebody else changed this call at the same moment; read it again.')",
+        "StoreError('The store refused this: UNIQUE constraint failed: t.n.')",
+        "StoreError('The store refused this: CHECK constraint failed: n < 1000.')",
+        "StoreError(\"The store refused this: 'gone'.\")",
+        "None",
+    ]
+    assert isinstance(told[4].__cause__, KeyError)
+    assert await desk.rows() == [1, 5]
+
+
+async def test_nobody_is_answered_before_the_commit(desk):
+    at_commit = []
+
+    def look(statement):
+        if statement == "COMMIT":
+            at_commit.append([task.done() for task in tasks])
+
+    tasks = []
+    desk.db.set_trace_callback(look)
+    go = desk.held_up()
+    tasks += [asyncio.ensure_future(desk.do(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert at_commit[-1] == [False] * 3
+
+
+async def test_reading_alone_takes_no_write_lock_and_is_not_noted(desk):
+    assert await desk.rows() == []
+    assert desk.count("BEGIN IMMEDIATE") == 0
+    assert desk.watch.noted == 0
+    await desk.do(1)
+    assert desk.watch.noted == 1
+
+
+async def test_when_the_commit_fails_nothing_is_acknowledged_and_no_more_is_taken(desk):
+    heard = []
+    desk.db.execute("CREATE TABLE child (n REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)")
+    desk.db.execute("PRAGMA foreign_keys=ON")
+
+    def orphan(db):
+        db.execute("INSERT INTO child VALUES (999)")
+
+    told = await together(
+        desk,
+        desk.writer.do(desk.insert(1), then=lambda: heard.append(1)),
+        desk.writer.do(orphan),
+        desk.rows(),
+    )
+    said = "The store failed (FOREIGN KEY constraint failed) and takes no more work; mend it and start again."
+    assert [str(one) for one in told] == [said] * 3
+    assert heard == []
+    for refused in (desk.do(2), desk.rows()):
+        with pytest.raises(StoreError) as refusal:
+            await refused
+        assert str(refusal.value) == said
+    with pytest.raises(StoreError):
+        desk.post(2)
+    assert desk.db.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+async def test_what_was_asked_before_the_store_failed_and_comes_after_is_refused_too(desk):
+    go = desk.held_up()
+    desk.watch.broken = OSError("the file is gone")
+    later = [asyncio.ensure_future(desk.do(number)) for number in range(_writer.BATCH + 10)]
+    await asyncio.sleep(0)
+    go.set()
+    told = {str(one) for one in await asyncio.gather(*later, return_exceptions=True)}
+    assert told == {"The store failed (the file is gone) and takes no more work; mend it and start again."}
+
+
+async def test_a_posted_job_that_is_refused_stops_the_store_rather_than_be_lost(desk):
+    await desk.do(1)
+    desk.post(2)
+    desk.post(1)
+    with pytest.raises(StoreError, match=r"The store failed \(UNIQUE constraint failed: t.n\)"):
+        await desk.do(3)
+    with pytest.raises(StoreError, match="2 entries"):
+        await desk.writer.close()
+
+
+def full(desk):
+    """Leave room for no more pages."""
+    (pages,) = desk.db.execute("PRAGMA page_count").fetchone()
+    desk.db.execute(f"PRAGMA max_page_count={pages}")
+
+
+def big(number):
+    return lambda db: db.execute("INSERT INTO t VALUES (?, zeroblob(20000))", (number,)) and None
+
+
+async def test_a_full_disk_fails_those_who_wait_and_keeps_what_was_posted_until_there_is_room(desk):
+    go = desk.held_up()
+    full(desk)
+    desk.writer.post(big(1))
+    asked = asyncio.gather(desk.writer.do(big(2)), desk.do(3), desk.rows(), return_exceptions=True)
+    await asyncio.sleep(0)
+    go.set()
+    told = await asked
+    assert [str(one) for one in told[:2]] == [
+        "The store could not write (database or disk is full); nothing was changed."
+    ] * 2
+    assert told[2] == []
+    with pytest.raises(StoreError, match="full"):
+        await desk.do(4)
+    assert await desk.rows() == []
+    desk.db.execute("PRAGMA max_page_count=1000000")
+    await desk.do(5)
+    assert await desk.rows() == [1, 5]
+
+
+async def test_kept_work_is_tried_again_without_anybody_asking(desk):
+    full(desk)
+    desk.writer.post(big(1))
+    with pytest.raises(StoreError):
+        await desk.writer.do(big(2))
+    written = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    desk.watch.note = lambda _: loop.call_soon_threadsafe(written.set)
+    desk.db.execute("PRAGMA max_page_count=1000000")
+    await written.wait()
+    assert await desk.rows() == [1]
+
+
+async def test_what_could_not_be_written_until_the_end_is_told(desk):
+    full(desk)
+    desk.writer.post(big(1))
+    desk.writer.post(big(2))
+    with pytest.raises(StoreError, match=r"^2 entries, audit events among them, could not be written"):
+        await desk.writer.close()
+    await desk.writer.close()
+
+
+async def test_posts_ride_with_the_next_commit_in_their_order(desk):
+    desk.post(1)
+    desk.post(2)
+    assert await desk.rows() == [1, 2]
+    assert desk.count("COMMIT") == 1
+
+
+async def test_posts_are_written_also_when_nothing_else_comes(desk):
+    written = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    desk.watch.note = lambda _: loop.call_soon_threadsafe(written.set)
+    desk.post(1)
+    await written.wait()
+    for number in range(2, 2 + _writer.BATCH):
+        desk.post(number)
+    assert desk.writer._posted == []
+    await desk.writer.close()
+    assert desk.writer._unwritten == 0
+
+
+async def test_more_posts_than_may_lie_unwritten_are_refused_not_dropped(desk):
+    go = desk.held_up()
+    nothing = desk.insert()
+    for _ in range(_writer.MAX_POSTED - 1):
+        desk.writer.post(nothing)
+    with pytest.raises(
+        StoreError, match=r"^The store cannot keep up: too much waits to be written\. Try again later\.$"
+    ):
+        desk.post(1)
+    go.set()
+    await desk.rows()
+    desk.post(1)
+    assert await desk.rows() == [1]
+
+
+async def test_more_callers_than_may_wait_are_refused(desk):
+    go = desk.held_up()
+    waiting = [asyncio.ensure_future(desk.rows()) for _ in range(_writer.MAX_WAITING)]
+    await asyncio.sleep(0)
+    with pytest.raises(StoreError, match="cannot keep up"):
+        await desk.do(1)
+    go.set()
+    await asyncio.gather(*waiting)
+    await desk.do(1)
+
+
+async def test_what_follows_a_commit_is_told_also_when_the_caller_left(desk):
+    heard = []
+    go = desk.held_up()
+    task = asyncio.ensure_future(desk.writer.do(desk.insert(1), then=lambda: heard.append("committed")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    go.set()
+    assert await desk.rows() == [1]
+    assert heard == ["committed"]
+
+
+async def test_a_closed_writer_wrote_all_it_was_given_and_takes_no_more(desk):
+    heard = []
+    go = desk.held_up()
+    desk.post(1)
+    last = asyncio.ensure_future(desk.writer.do(desk.insert(2), then=lambda: heard.append(2)))
+    await asyncio.sleep(0)
+    desk.post(3)
+    closing = asyncio.ensure_future(desk.writer.close())
+    await asyncio.sleep(0)
+    go.set()
+    await closing
+    await last
+    assert heard == [2]
+    assert desk.watch.noted == 2
+    assert desk.watch.closed.is_set()
+    for refused in (desk.do(4), desk.rows()):
+        with pytest.raises(StoreError, match=r"^The store is closed\.$"):
+            await refused
+    await desk.writer.close()
+
+
+def test_a_loop_that_went_away_is_no_harm():
+    async def leave():
+        desk = Desk()
+        go = desk.held_up()
+        task = asyncio.ensure_future(desk.do(1))
+        await asyncio.sleep(0)
+        return desk, go, task
+
+    desk, go, _ = asyncio.run(leave())
+    go.set()
+    desk.writer._jobs.put(None)
+    desk.writer._thread.join(10)
+    assert desk.watch.noted == 2
+    assert desk.watch.closed.is_set()
