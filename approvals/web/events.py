@@ -34,7 +34,6 @@ class Events:
         try:
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(self._watch(changed))
-                await asyncio.sleep(0)  # let it listen before the first event is sent
                 await self._tell(response, changed, allowed)
                 watcher.cancel()
         except* ConnectionError:

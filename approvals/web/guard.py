@@ -63,8 +63,7 @@ class Guard:
         if len(hosts) != 1 or not self._options.knows_host(hosts[0]):
             raise Refused(421)
         origins = request.headers.getall(hdrs.ORIGIN, [])
-        own = {self._options.origin, f"http://{hosts[0]}".lower()}
-        if any(origin.lower() not in own for origin in origins):
+        if not {origin.lower() for origin in origins} <= self._options.origins(hosts[0]):
             raise Refused(403, "Requests from another site are not allowed.")
         if request.method in READS or request.path.startswith(PROGRAMS):
             return

@@ -8,7 +8,6 @@ a code that works once, for ten minutes.
 import hashlib
 import hmac
 import secrets
-from collections import deque
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -17,6 +16,7 @@ from aiohttp import hdrs, web
 from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
 from approvals.web.answers import Refused, page, see
+from approvals.web.attempts import Attempts
 from approvals.web.bodies import form
 from approvals.web.options import Handler, WebOptions
 
@@ -25,11 +25,6 @@ ABSOLUTE = 24 * 3600.0
 IDLE = 8 * 3600.0
 #: Seconds a one-time code works.
 CODE_LIFE = 600.0
-#: So many failed attempts of one address in so many seconds, and no more are looked at.
-ATTEMPTS = 10
-ATTEMPTS_WINDOW = 300.0
-MAX_PEERS = 1024
-
 #: A page that brings itself up to date sends this header: an open tab alone is nobody at the desk.
 REFRESH = "Holdpoint-Refresh"
 STREAM = "/api/v1/events"
@@ -55,7 +50,7 @@ class Login:
         self._cookie = f"__Host-{_COOKIE}" if options.secure else _COOKIE
         self._seen: dict[str, float] = {}
         self._codes: dict[str, tuple[str, float]] = {}
-        self._attempts = _Attempts()
+        self._attempts = Attempts()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of signing in and out."""
@@ -77,8 +72,8 @@ class Login:
 
     async def visitor(self, request: web.Request) -> Visitor | None:
         """Return who asks, or None when nobody is signed in."""
-        if self._options.proxy_header and self._options.trusts(request.remote):
-            return self._proxied(request)
+        if named := self._named_by_proxy(request):
+            return self._proxied(request, named)
         secret = request.cookies.get(self._cookie, "")
         by_hand = request.path != STREAM and REFRESH not in request.headers
         session = await self._session(secret, by_hand=by_hand) if secret else None
@@ -118,8 +113,12 @@ class Login:
             self._set_cookie(response, fresh)
         return response
 
-    def _proxied(self, request: web.Request) -> Visitor | None:
-        names = request.headers.getall(self._options.proxy_header, [])
+    def _named_by_proxy(self, request: web.Request) -> list[str]:
+        if not self._options.proxy_header or not self._options.trusts(request.remote):
+            return []
+        return request.headers.getall(self._options.proxy_header, [])
+
+    def _proxied(self, request: web.Request, names: list[str]) -> Visitor | None:
         directory = self._service.directory
         approver = directory.by_email(names[0]) or directory.by_name(names[0]) if len(names) == 1 else None
         if approver is None:
@@ -154,12 +153,10 @@ class Login:
     async def _enter(self, request: web.Request) -> web.Response:
         fields = await form(request)
         onward = local_path(fields.get("next", ""))
-        now, peer = self._service.clock(), request.remote or ""
-        if self._attempts.too_many(peer, now):
-            raise Refused(429)
+        self._refuse_guessing(request)
         approver = self._service.directory.by_token(fields.get("token", "").strip())
         if approver is None or not self._options.token_login:
-            self._attempts.failed(peer, now)
+            self._failed(request)
             return self._form(onward, 401, "This is not a token of an approver.")
         return await self._admit(approver, onward, "token")
 
@@ -168,15 +165,24 @@ class Login:
 
     async def _enter_once(self, request: web.Request) -> web.Response:
         fields = await form(request)
-        now, peer = self._service.clock(), request.remote or ""
-        if self._attempts.too_many(peer, now):
-            raise Refused(429)
+        self._refuse_guessing(request)
         name, until = self._codes.pop(_hash(fields.get("code", "")), ("", 0.0))
         approver = self._service.directory.by_name(name)
-        if approver is None or now >= until:
-            self._attempts.failed(peer, now)
+        if approver is None or self._service.clock() >= until:
+            self._failed(request)
             return self._form("/", 401, "This link was already used or is too old.")
         return await self._admit(approver, "/", "code")
+
+    def _refuse_guessing(self, request: web.Request) -> None:
+        if self._attempts.too_many(request.remote or "", self._service.clock()):
+            raise Refused(429)
+
+    def _failed(self, request: web.Request) -> None:
+        now, peer = self._service.clock(), request.remote or ""
+        self._attempts.failed(peer, now)
+        self._service.store.post(
+            AuditEvent(at=now, kind="login.refused", actor="nobody", detail={"from": peer})
+        )
 
     async def _admit(self, approver: Approver, onward: str, how: str) -> web.Response:
         now = self._service.clock()
@@ -215,24 +221,6 @@ class Login:
             httponly=True,
             samesite="Lax",
         )
-
-
-class _Attempts:
-    """Failed attempts to sign in, by address."""
-
-    def __init__(self) -> None:
-        self._failed: dict[str, deque[float]] = {}
-
-    def too_many(self, peer: str, now: float) -> bool:
-        times = self._failed.get(peer, ())
-        return len([at for at in times if at > now - ATTEMPTS_WINDOW]) >= ATTEMPTS
-
-    def failed(self, peer: str, now: float) -> None:
-        times = self._failed.pop(peer, deque(maxlen=ATTEMPTS))
-        times.append(now)
-        self._failed[peer] = times
-        if len(self._failed) > MAX_PEERS:
-            del self._failed[next(iter(self._failed))]
 
 
 def local_path(onward: str) -> str:

@@ -63,6 +63,12 @@ class WebOptions:
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}".lower()
 
+    def origins(self, host: str) -> frozenset[str]:
+        """Return the origins that a page of ours may have when it was asked for as *host*."""
+        name = urlsplit(f"//{host}").hostname
+        plain = {f"http://{host}".lower()} if name in LOOPBACK or name in self.hosts else set()
+        return frozenset({self.origin} | plain)
+
     def knows_host(self, host: str) -> bool:
         """Say whether *host*, as a Host header gives it, is one of ours."""
         parts = urlsplit(self.url)

@@ -1,6 +1,5 @@
 """The inbox in a real Chromium: people list, read, approve and deny; with keys, on a phone, and without JavaScript."""
 
-import asyncio
 import json
 
 import pytest
@@ -27,7 +26,7 @@ async def browser():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def inbox():
-    async with asyncio.timeout(60), Inbox() as running:
+    async with Inbox() as running:
         yield running
 
 
@@ -88,6 +87,22 @@ async def test_a_new_call_appears_by_itself_and_keeps_the_focus_where_it_was(pag
     await page.locator(f"#open-{first.id}").wait_for(state="detached")
 
 
+async def test_ten_tabs_of_one_browser_are_all_live_over_one_stream(page, inbox):
+    await inbox.hold("first")
+    tabs = [page] + [await page.context.new_page() for _ in range(9)]
+    for tab in tabs:
+        await tab.goto("/")
+        await live(tab)
+    await inbox.hold("second")
+    for tab in tabs:
+        await tab.get_by_role("link", name="second").wait_for()
+    await page.close()
+    await live(tabs[1])
+    await inbox.hold("third")
+    for tab in tabs[1:]:
+        await tab.get_by_role("link", name="third").wait_for()
+
+
 async def test_an_answer_given_elsewhere_appears_and_typed_text_stays(page, inbox):
     call = await inbox.hold(needed=2)
     await page.goto(f"/calls/{call.id}")
@@ -119,14 +134,14 @@ async def test_a_page_that_answered_a_form_with_a_refusal_stays_live(page, inbox
 async def test_the_clock_runs_down(page, inbox):
     call = await inbox.hold(expires_at=inbox.now + 3600 * 5)
     await page.goto(f"/calls/{call.id}")
-    clock = page.locator("#decide time[data-until]")
+    clock = page.locator(".deadline time")
     assert (await clock.inner_text()).count(":") == 2
     await page.evaluate(
-        "document.querySelector('#decide time').dateTime = new Date(Date.now() + 30500).toISOString()"
+        "document.querySelector('.deadline time').dateTime = new Date(Date.now() + 30500).toISOString()"
     )
-    await page.locator("#decide .until.soon").wait_for()
-    await page.evaluate("document.querySelector('#decide time').dateTime = '2020-01-01T00:00:00Z'")
-    await page.locator("#decide .until", has_text="over").wait_for()
+    await page.locator(".deadline .until.soon").wait_for()
+    await page.evaluate("document.querySelector('.deadline time').dateTime = '2020-01-01T00:00:00Z'")
+    await page.locator(".deadline .until", has_text="over").wait_for()
 
 
 async def test_keys_move_and_focus_but_never_decide(page, inbox):

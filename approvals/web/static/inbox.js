@@ -47,7 +47,7 @@ async function refresh() {
     bring(new DOMParser().parseFromString(await answer.text(), "text/html"));
     tell(before, waiting());
   } catch {
-    say("Live updates lost, retrying…", "lost");
+    say(LOST, "lost");
   } finally {
     busy = false;
     if (again) { again = false; refresh(); }
@@ -64,22 +64,45 @@ function tell(before, now) {
   }
 }
 
-// ---- The stream says only that something changed.
+// ---- The stream says only that something changed. One tab of a browser holds it and tells the others: browsers allow
+// few connections to one host, and a tab per call would use them up.
+const LOST = "Live updates lost, retrying…";
+const tabs = new BroadcastChannel("holdpoint");
 let stream;
 let retry;
+
+const HEARD = {
+  inbox: () => { say("Live", "on"); refresh(); },
+  live: () => say("Live", "on"),
+  lost: () => say(LOST, "lost"),
+  who: () => stream?.readyState === EventSource.OPEN && tabs.postMessage("live"),
+};
+tabs.addEventListener("message", (event) => HEARD[event.data]());
+
+function everywhere(word) {
+  HEARD[word]();
+  tabs.postMessage(word);
+}
+
 function connect() {
   stream = new EventSource("/api/v1/events");
-  stream.addEventListener("open", () => say("Live", "on"));
-  stream.addEventListener("inbox", refresh);
+  stream.addEventListener("open", () => everywhere("live"));
+  stream.addEventListener("inbox", () => everywhere("inbox"));
   stream.addEventListener("error", () => {
-    say("Live updates lost, retrying…", "lost");
+    everywhere("lost");
     refresh();
     if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 5000);
   });
 }
 
+function follow() {
+  if (!navigator.locks) return connect();
+  tabs.postMessage("who");
+  navigator.locks.request("holdpoint", () => new Promise(connect));
+}
+
 function leave() {
-  stream.close();
+  stream?.close();
   clearTimeout(retry);
   say("Signed out. Reload the page to sign in.", "lost");
 }
@@ -145,4 +168,5 @@ prepareKeys();
 prepareNotifications();
 tick();
 setInterval(tick, 1000);
-connect();
+setInterval(refresh, 60000); // should a signal ever be lost
+follow();

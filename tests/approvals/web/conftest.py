@@ -1,5 +1,3 @@
-import asyncio
-
 import pytest
 
 from tests.fakes.inbox import Inbox
@@ -7,5 +5,5 @@ from tests.fakes.inbox import Inbox
 
 @pytest.fixture
 async def inbox():
-    async with asyncio.timeout(20), Inbox() as running:
+    async with Inbox() as running:
         yield running

@@ -11,13 +11,20 @@ from tests.fakes.inbox import Inbox, sha256
 
 async def part(stream):
     """Return the next part of a stream: the lines up to the empty one."""
-    return (await stream.content.readuntil(b"\n\n")).decode()
+    async with asyncio.timeout(5):
+        return (await stream.content.readuntil(b"\n\n")).decode()
+
+
+async def rest(stream):
+    """Return what still comes until the stream ends."""
+    async with asyncio.timeout(5):
+        return await stream.content.read()
 
 
 @pytest.fixture
 async def quick():
     """An inbox whose streams ping at once."""
-    async with asyncio.timeout(20), Inbox(ping=0.01) as running:
+    async with Inbox(ping=0.01) as running:
         yield running
 
 
@@ -56,7 +63,7 @@ async def test_a_stream_ends_with_the_session(quick):
     async with client.get("/api/v1/events") as stream:
         await part(stream)
         await quick.store.logout(sha256(secret))
-        assert b"event" not in await stream.content.read()
+        assert b"event" not in await rest(stream)
 
 
 async def test_a_stream_ends_when_the_approver_is_removed(quick):
@@ -64,7 +71,7 @@ async def test_a_stream_ends_when_the_approver_is_removed(quick):
     async with client.get("/api/v1/events") as stream:
         await part(stream)
         quick.service.directory = Directory([])
-        assert b"event" not in await stream.content.read()
+        assert b"event" not in await rest(stream)
 
 
 async def test_a_stream_does_not_keep_an_idle_session(quick):
@@ -72,7 +79,7 @@ async def test_a_stream_does_not_keep_an_idle_session(quick):
     async with client.get("/api/v1/events") as stream:
         await part(stream)
         quick.now += IDLE
-        assert b"event" not in await stream.content.read()
+        assert b"event" not in await rest(stream)
 
 
 async def test_another_site_cannot_listen(inbox):
@@ -82,7 +89,7 @@ async def test_another_site_cannot_listen(inbox):
 
 
 async def test_there_is_a_limit_to_open_streams_and_one_that_ends_makes_room():
-    async with asyncio.timeout(20), Inbox(ping=0.01, max_streams=1) as inbox:
+    async with asyncio.timeout(5), Inbox(ping=0.01, max_streams=1) as inbox:
         client = await inbox.program()
         async with client.get("/api/v1/events") as first:
             await part(first)
@@ -100,4 +107,4 @@ async def test_streams_end_when_the_inbox_closes(inbox):
     async with client.get("/api/v1/events") as stream:
         await part(stream)
         await inbox.app.shutdown()
-        assert await stream.content.read() == b""
+        assert await rest(stream) == b""

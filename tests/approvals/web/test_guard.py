@@ -103,6 +103,24 @@ async def test_a_foreign_origin_is_refused_on_every_route(inbox, path, origin):
     assert status == 403
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("approvals.example.com", "https://approvals.example.com", 200),
+        ("approvals.example.com", "http://approvals.example.com", 403),
+        ("localhost:8809", "http://localhost:8809", 200),
+        ("localhost:8809", "https://localhost:8809", 403),
+        ("localhost:8809", "http://127.0.0.1:8809", 403),
+        ("inbox.cluster.local", "http://inbox.cluster.local", 200),
+    ],
+)
+async def test_the_own_origin_is_the_one_of_the_address_that_was_asked(host, origin, status):
+    options = {"url": "https://approvals.example.com", "hosts": frozenset({"inbox.cluster.local"})}
+    async with Inbox(**options) as inbox:
+        headers = {"Host": host, "Origin": origin}
+        assert (await answer(await inbox.stranger(), "/login", headers=headers))[0] == status
+
+
 async def test_a_second_origin_does_not_hide_behind_a_good_one(inbox):
     client = await inbox.stranger()
     headers = [("Origin", inbox.here), ("Origin", "https://evil.example")]

@@ -1,0 +1,28 @@
+"""Counts failed attempts to sign in by address, so that nobody goes on guessing."""
+
+from collections import deque
+
+#: So many failed attempts of one address in so many seconds, and no more are looked at.
+ATTEMPTS = 10
+WINDOW = 300.0
+#: So many addresses are remembered; the one that failed longest ago is forgotten first.
+MAX_PEERS = 1024
+
+
+class Attempts:
+    """Failed attempts of the last minutes."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, deque[float]] = {}
+
+    def too_many(self, peer: str, now: float) -> bool:
+        """Say whether this address has failed too often of late."""
+        return len([at for at in self._failed.get(peer, ()) if at > now - WINDOW]) >= ATTEMPTS
+
+    def failed(self, peer: str, now: float) -> None:
+        """Remember a failed attempt."""
+        times = self._failed.pop(peer, deque(maxlen=ATTEMPTS))
+        times.append(now)
+        self._failed[peer] = times
+        if len(self._failed) > MAX_PEERS:
+            del self._failed[next(iter(self._failed))]
