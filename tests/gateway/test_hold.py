@@ -1,0 +1,49 @@
+"""The ladder, rung by rung."""
+
+from dataclasses import replace
+
+import pytest
+from holds import held
+
+from approvals.lifecycle import SETTLED
+from approvals.model import State
+from gateway import hold
+from gateway.hold import Rung, Step
+
+NOW = 1000.0
+
+
+def in_state(state):
+    return replace(held(NOW), state=state)
+
+
+@pytest.mark.parametrize("state", SETTLED)
+def test_what_is_settled_is_told(state):
+    assert hold.step(in_state(state), NOW, NOW + 50) == Step(Rung.TELL)
+    assert hold.step(in_state(state), NOW + 99, NOW + 50) == Step(Rung.TELL)
+
+
+def test_what_is_approved_runs_even_at_the_end_of_the_patience():
+    assert hold.step(in_state(State.APPROVED), NOW + 99, NOW + 50) == Step(Rung.RUN)
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.FORWARDING])
+def test_what_is_undecided_waits_a_beat_at_a_time_and_then_is_told_to_come_back(state):
+    call = in_state(state)
+    assert hold.step(call, NOW, NOW + 50) == Step(Rung.WAIT, 15.0)
+    assert hold.step(call, NOW + 45, NOW + 50) == Step(Rung.WAIT, 5.0)
+    assert hold.step(call, NOW + 50, NOW + 50) == Step(Rung.LATER)
+
+
+def test_patience_is_the_configs_or_fifty_seconds():
+    assert hold.patience(None) == 50.0
+    assert hold.patience(3.0) == 3.0
+
+
+def test_a_sign_of_life_is_a_comment_or_growing_progress():
+    call = held(NOW)
+    assert hold.sign_of_life(call, 0, None) == b": waiting for approval\n\n"
+    first, second = (hold.sign_of_life(call, beat, "t") for beat in (1, 2))
+    assert b'"progressToken":"t","progress":1e-06' in first.replace(b"1e-6", b"1e-06")
+    assert first != second
+    assert call.id.encode() in first

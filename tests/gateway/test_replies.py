@@ -1,0 +1,65 @@
+"""What an agent is told, word for word."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from holds import held
+
+from approvals.model import Answer, Outcome, Review, State
+from gateway import replies
+
+NOW = 1_800_000_000.0
+DENIAL = Review(approver="alice", answer=Answer.DENY, reason="use the staging account.", at=NOW, via="slack")
+YES = Review(approver="alice", answer=Answer.APPROVE, at=NOW, via="slack")
+
+TEXTS = [
+    ({"state": State.PENDING}, "WAITING for human approval {id}. NOT EXECUTED yet. Call the same tool with the same arguments again to collect the answer."),
+    ({"state": State.APPROVED}, "WAITING for human approval {id}. NOT EXECUTED yet. Call the same tool with the same arguments again to collect the answer."),
+    ({"state": State.FORWARDING}, "RUNNING: {id} was approved and is on its way. Call again the same way to collect the result."),
+    ({"state": State.DENIED, "reviews": (DENIAL,)}, "Denied by alice: use the staging account. NOT EXECUTED."),
+    ({"state": State.EXPIRED}, "Nobody answered within 15 min. NOT EXECUTED. You may ask again."),
+    ({"state": State.EXPIRED, "reviews": (YES,)}, "Approved, but not collected within 10 min. NOT EXECUTED. You may ask again."),
+    ({"state": State.CANCELLED, "note": "no longer needed"}, "Cancelled: no longer needed. NOT EXECUTED."),
+    ({"state": State.CANCELLED}, "Cancelled: the request was withdrawn. NOT EXECUTED."),
+    ({"state": State.VOIDED, "note": "the tool changed."}, "No longer valid: the tool changed. NOT EXECUTED. You may ask again."),
+    ({"state": State.NOT_SENT, "note": "The server could not be reached."}, "The server could not be reached. NOT EXECUTED. You may ask again."),
+    ({"state": State.IN_DOUBT}, "The server was cut off while it ran this call. It MAY have run; a person has been told. It will not be run again."),
+    ({"state": State.RESOLVED, "note": "alice: it ran"}, "The server was cut off while it ran this call. A person looked into it: alice: it ran"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "text"), TEXTS)
+def test_each_state_has_its_words(changes, text):
+    call = replace(held(NOW), **changes)
+    told = replies.told(call)
+    assert told["content"] == [{"type": "text", "text": text.replace("{id}", call.id)}]
+    assert told["isError"] is True
+    about = told["_meta"]["holdpoint/approval"]
+    assert (about["id"], about["state"]) == (call.id, changes["state"])
+    assert about["expiresAt"] == "2027-01-15T08:15:00Z"
+    assert ("retryAfterMs" in about) == (
+        changes["state"] in (State.PENDING, State.APPROVED, State.FORWARDING)
+    )
+
+
+def test_verdicts_have_their_words():
+    assert replies.denied("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
+    limited = replies.limited("10 calls per 60 s", "put_user_policy", 41.7)["content"][0]["text"]
+    assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
+    assert "Too many of your calls" in replies.too_many()["content"][0]["text"]
+
+
+def test_the_servers_own_answer_goes_out_as_it_came():
+    call = replace(held(NOW), state=State.COMPLETED, outcome=Outcome(is_error=False, body=b'{ "x":1.0 }'))
+    assert replies.final(call, "i") == b'{"jsonrpc":"2.0","id":"i","result":{ "x":1.0 }}'
+    pending = json.loads(replies.final(held(NOW), 3))
+    assert pending["id"] == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(1, "1 s"), (60, "60 s"), (90, "90 s"), (120, "2 min"), (900, "15 min"), (3600, "60 min"), (7200, "2 h"), (5400, "90 min"), (90000, "25 h"), (604800, "7 days"), (200, "3.3 min")],
+)  # fmt: skip
+def test_durations_are_said_as_people_say_them(seconds, words):
+    assert replies.span(seconds) == words
