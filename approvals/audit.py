@@ -1,13 +1,14 @@
 """The audit trail's hash chain: each event carries the hash of the one before it, so a change anywhere shows.
 
-An event's hash is the SHA-256 (under a key: HMAC-SHA-256) of `<seq> <hash of the one before> ` and the JSON array of
-its values from `at` to `detail`, members sorted. The chain alone finds an edit, a removal, a reordering, an insertion.
+An event's hash is the SHA-256 (under a key: HMAC-SHA-256) of its number, a space, the hash of the one before, a space,
+and the JSON array of its values from `at` to `detail`; `detail` stands in it as text: its JSON, members sorted. The chain alone finds an edit, a removal, a reordering, an insertion.
 A cut tail or a trail written wholly anew shows against a checkpoint (the last event's hash) that was kept elsewhere,
 or under a key that the writer did not have.
 """
 
 import hashlib
 import hmac
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -27,8 +28,6 @@ _SQLITE = b"SQLite format 3\x00"
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(AuditEvent).decode
 _detail = msgspec.json.Decoder(Mapping[str, Any]).decode
-#: What a JSON string may hold but a terminal, a pager or a line reader takes for more than text.
-_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +102,9 @@ def _wrong(event: AuditEvent, seq: int, prev: str, key: bytes) -> str:
 
 
 def to_json_line(event: AuditEvent) -> bytes:
-    """Return the event as one line of JSON, with every control character and line separator escaped."""
-    return _encode(event).decode().translate(_ESCAPED).encode()
+    """Return the event as one line of JSON, with everything escaped that is more than a visible letter."""
+    text = _encode(event).decode()
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text).encode()
 
 
 def from_json_line(line: bytes) -> AuditEvent:
@@ -130,13 +130,13 @@ def read(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
                 yield from (event for line in file if (event := from_json_line(line)).seq > after)
                 return
         yield from _read_table(path, after)
-    except (OSError, msgspec.MsgspecError, sqlite3.Error) as error:
+    except (OSError, TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error) as error:
         raise StoreError(f"{path} holds no audit trail that can be read: {error}.") from error
 
 
 def _read_table(path: Path, after: int) -> Iterator[AuditEvent]:
-    # Read-only: a second connection that never writes cannot hurt the one that does.
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        columns = ", ".join(COLUMNS)
-        rows = db.execute(f"SELECT {columns} FROM events WHERE seq > ? ORDER BY seq", (after,))  # noqa: S608  (ours)
-        yield from map(from_row, rows)
+    # Read-only: a second connection that never writes cannot hurt the one that does. Without a -wal nobody has the file
+    # open, and `immutable` keeps SQLite from making one that the gateway's user may then not own.
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
+        yield from map(from_row, db.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,)))

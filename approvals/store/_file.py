@@ -77,16 +77,19 @@ class StoreFile:
         os.close(folder)
 
     def _open(self) -> sqlite3.Connection:
+        if not self.path.is_file():
+            raise StoreError("it is not a file")
         if not self.path.stat().st_size:
             raise StoreError(
-                "the file is empty, so it was cut short; put a good copy back, or delete it to begin anew"
+                "it is empty, so it was cut short; put a good copy back, or delete it to begin anew"
             )
-        self.path.chmod(0o600)
         connection = _connection(self.path)
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
-                raise StoreError(f"it is damaged ({found}); put a good copy back")
+                raise StoreError(f"it is damaged ({found.splitlines()[-1]}); put a good copy back")
+            schema.recognise(connection)
+            self.path.chmod(0o600)
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
             schema.bring_up_to_date(connection)

@@ -127,20 +127,25 @@ def hits_and_logins(db: Database) -> None:
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    migrations.apply(_database(connection))
+    bring_up_to_date(connection)
 
 
-def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Apply what is missing; raises `StoreError` when the file is not ours or was written by a newer Holdpoint."""
+def recognise(connection: sqlite3.Connection) -> None:
+    """Raise `StoreError` when the file is not ours or was written by a newer Holdpoint."""
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     if mark != APPLICATION_ID:
         raise StoreError("it is a SQLite file of some other program")
-    database = _database(connection)
     with closing(sqlite3.connect(":memory:")) as empty:
         known = {migration.name for migration in migrations.pending(_database(empty))}
-    if any(migration.name not in known for migration in migrations.applied(database)):
-        raise StoreError("a newer Holdpoint wrote it; start that version, or give this one a file of its own")
-    migrations.apply(database)
+    if any(migration.name not in known for migration in migrations.applied(_database(connection))):
+        raise StoreError(
+            "a newer Holdpoint wrote it; start that version, or give this one a store of its own"
+        )
+
+
+def bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Apply the migrations that are missing, each with its own record in one transaction."""
+    migrations.apply(_database(connection))
 
 
 def _database(connection: sqlite3.Connection) -> Database:

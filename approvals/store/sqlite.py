@@ -4,7 +4,6 @@ One connection only, since SQLite before 3.51.3 can corrupt a WAL that two conne
 beside the columns it is searched by. Changes are told after the commit that holds them.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -38,7 +37,7 @@ class SqliteStore:
         """Open the file, made when there never was one; raises `StoreError` with the cause when it cannot be used."""
         file = StoreFile(Path(path))
         try:
-            connection = await asyncio.to_thread(file.connect)
+            connection = file.connect()
         except BaseException:
             file.close()
             raise

@@ -1,0 +1,282 @@
+import re
+import shutil
+import sqlite3
+import stat
+from contextlib import asynccontextmanager, closing
+
+import pytest
+from stored import a_call, an_event
+
+from approvals.errors import StoreError
+from approvals.store._file import StoreFile
+from approvals.store.sqlite import SqliteStore
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "holdpoint.db"
+
+
+@asynccontextmanager
+async def opened(path, **options):
+    store = await SqliteStore.open(path, **options)
+    yield store
+    await store.close()
+
+
+async def used(path, events=3):
+    """Make a store, use it, close it."""
+    async with opened(path) as store:
+        for number in range(events):
+            call = a_call()
+            await store.add(
+                call, an_event("hold.pending", call=call.id, detail={"number": number, "pad": "x" * 500})
+            )
+
+
+async def refusal(path, **options):
+    with pytest.raises(StoreError) as refused:
+        await SqliteStore.open(path, **options)
+    return str(refused.value)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def sql(path, *statements):
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+async def test_a_file_that_never_was_is_made_for_its_owner_alone(path):
+    async with opened(path) as store:
+        await store.append(an_event())
+        await store.check()
+        names = sorted(one.name for one in path.parent.iterdir())
+        assert names == ["holdpoint.db", "holdpoint.db-shm", "holdpoint.db-wal", "holdpoint.db.lock"]
+        assert {mode(one) for one in path.parent.iterdir()} == {0o600}
+    assert sorted(one.name for one in path.parent.iterdir()) == ["holdpoint.db", "holdpoint.db.lock"]
+
+
+async def test_a_file_that_others_could_read_is_theirs_no_more(path):
+    await used(path)
+    path.chmod(0o644)
+    async with opened(path):
+        assert mode(path) == 0o600
+
+
+async def test_a_path_may_be_text_and_hold_what_an_address_may_not(tmp_path):
+    odd = tmp_path / "a ?b#%41 'c.db"
+    async with opened(str(odd)) as store:
+        await store.append(an_event())
+    async with opened(odd) as store:
+        assert (await store.checkpoint()).seq == 1
+
+
+async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(path):
+    async with opened(path) as store:
+
+        def settings(db):
+            names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema")
+            return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+        assert await store._writer.read(settings) == ["wal", 2, 1, 5000, 0]
+
+
+async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
+    async with opened(path) as store:
+        said = f"Another gateway uses {path} already; stop it, or give this one a store of its own."
+        assert await refusal(path) == said
+        await store.append(an_event())
+    async with opened(path) as store:
+        assert (await store.checkpoint()).seq == 1
+
+
+async def test_a_refused_start_leaves_no_lock_behind(path):
+    path.write_bytes(b"")
+    await refusal(path)
+    path.unlink()
+    async with opened(path):
+        pass
+
+
+async def test_a_folder_that_is_missing_is_named(tmp_path):
+    said = f"There is no folder {tmp_path / 'no'} for the store; make it first."
+    assert await refusal(tmp_path / "no" / "holdpoint.db") == said
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_folder_that_is_none_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    said = f"The store's folder {tmp_path / 'file'} cannot be written to (Not a directory)."
+    assert await refusal(tmp_path / "file" / "holdpoint.db") == said
+
+
+def cause(path, said):
+    return f"The store {path} cannot be used: {said}"
+
+
+async def test_a_path_that_is_a_folder_is_refused(path):
+    path.mkdir(0o755)
+    assert await refusal(path) == cause(path, "it is not a file.")
+    assert mode(path) == 0o755
+
+
+async def test_an_empty_file_is_refused_and_left_alone(path):
+    path.write_bytes(b"")
+    said = "it is empty, so it was cut short; put a good copy back, or delete it to begin anew."
+    assert await refusal(path) == cause(path, said)
+    assert path.read_bytes() == b""
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
+    path.write_text("listen: 127.0.0.1:8080\n" * 100)
+    path.chmod(0o644)
+    assert await refusal(path) == cause(path, "file is not a database.")
+    assert path.read_text() == "listen: 127.0.0.1:8080\n" * 100
+    assert mode(path) == 0o644
+
+
+async def test_a_database_of_some_other_program_is_refused_and_left_alone(path):
+    sql(path, "CREATE TABLE calls (id)")
+    before = path.read_bytes()
+    assert await refusal(path) == cause(path, "it is a SQLite file of some other program.")
+    assert path.read_bytes() == before
+
+
+async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
+    await used(path)
+    later = (
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpoint', 'later', '')"
+    )
+    sql(path, later)
+    before = path.read_bytes()
+    said = "a newer Holdpoint wrote it; start that version, or give this one a store of its own."
+    assert await refusal(path) == cause(path, said)
+    assert path.read_bytes() == before
+
+
+async def test_a_file_that_was_cut_short_is_refused(path):
+    await used(path, events=50)
+    whole = path.read_bytes()
+    for share in (0.25, 0.5, 0.9, 0.99):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert re.fullmatch(
+            r"The store .* cannot be used: .*(malformed|damaged|not a database).*", await refusal(path)
+        )
+
+
+async def test_a_file_with_any_bad_page_is_refused(path):
+    await used(path, events=30)
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[16:18], "big")
+    async with opened(path) as store:
+
+        def free(db):
+            return db.execute("PRAGMA freelist_count").fetchone()[0]
+
+        assert await store._writer.read(free) == 0
+    for page in range(0, len(whole), size):
+        path.write_bytes(whole[:page] + b"\xa5" * size + whole[page + size :])
+        assert (await refusal(path)).startswith(f"The store {path} cannot be used: "), page // size
+
+
+async def test_a_file_that_was_removed_is_not_made_anew(path):
+    await used(path)
+    path.unlink()
+    said = f"it was removed; put it back, or delete {path}.lock to begin anew without it."
+    assert await refusal(path) == cause(path, said)
+    assert not path.exists()
+    path.with_name("holdpoint.db.lock").unlink()
+    async with opened(path) as store:
+        assert await store.checkpoint() is None
+
+
+def lacking(path, seq):
+    return cause(
+        path,
+        f"it lacks audit event {seq:020d} that was committed, so its -wal file is missing or an older copy was put"
+        f" back; put the right files back, or delete {path}.lock to go on with what is there.",
+    )
+
+
+async def test_an_older_copy_that_was_put_back_is_noticed(path):
+    await used(path, events=2)
+    old = path.read_bytes()
+    await used(path, events=1)
+    path.write_bytes(old)
+    assert await refusal(path) == lacking(path, 3)
+    path.with_name("holdpoint.db.lock").unlink()
+    async with opened(path) as store:
+        assert (await store.checkpoint()).seq == 2
+
+
+async def test_a_trail_that_was_written_anew_to_the_same_length_is_noticed(path):
+    await used(path, events=2)
+    other = path.with_name("other.db")
+    await used(other, events=2)
+    path.write_bytes(other.read_bytes())
+    assert await refusal(path) == lacking(path, 2)
+
+
+async def test_a_wal_that_was_lost_is_noticed(path, tmp_path):
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    async with opened(path) as store:
+        await store.append(an_event())
+        for name in ("holdpoint.db", "holdpoint.db-wal", "holdpoint.db.lock"):
+            shutil.copy(path.with_name(name), crashed / name)
+    (crashed / "holdpoint.db-wal").rename(crashed / "aside")
+    assert await refusal(crashed / "holdpoint.db") == lacking(crashed / "holdpoint.db", 1)
+    (crashed / "aside").rename(crashed / "holdpoint.db-wal")
+    async with opened(crashed / "holdpoint.db") as store:
+        assert (await store.checkpoint()).seq == 1
+
+
+async def test_a_start_that_was_killed_while_it_made_the_file_is_simply_begun_again(path):
+    path.with_name("holdpoint.db.new").write_bytes(b"half a file")
+    async with opened(path) as store:
+        await store.append(an_event())
+    assert not path.with_name("holdpoint.db.new").exists()
+
+
+async def test_a_migration_that_was_killed_goes_on_at_the_next_start(path):
+    await used(path)
+    sql(
+        path,
+        "DROP TABLE hits",
+        "DROP TABLE logins",
+        "DROP TABLE probe",
+        "DELETE FROM _sqlite_migrations WHERE name = 'hits_and_logins'",
+    )
+    async with opened(path) as store:
+        store.hit("a", 1.0, 5.0)
+        assert await store.hits(2.0) == [("a", 1.0)]
+        assert len(await store.select()) == 3
+
+
+@pytest.mark.parametrize("name", ["holdpoint.db", "holdpoint.db.lock"])
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_once_the_file_or_its_lock_is_not_ours_any_more(path, name, replaced):
+    gone = path.with_name(name)
+    async with opened(path) as store:
+        await store.append(an_event())
+        gone.rename(path.with_name("aside"))
+        if replaced:
+            shutil.copy(path.with_name("aside"), gone)
+        with pytest.raises(StoreError, match=r"was removed or replaced while the gateway ran"):
+            await store.append(an_event())
+        with pytest.raises(StoreError, match=r"takes no more work"):
+            await store.check()
+
+
+async def test_a_note_that_cannot_be_written_does_not_undo_a_commit(path):
+    await used(path)
+    file = StoreFile(path)
+    connection = file.connect()
+    connection.close()
+    file.note(connection)
+    file.close()
+    file.close()

@@ -1,0 +1,303 @@
+import asyncio
+import resource
+import sqlite3
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+
+import pytest
+from stored import a_call, a_full_call, an_event
+
+from approvals import audit
+from approvals.errors import Conflict, StoreError
+from approvals.lifecycle import advance, touch
+from approvals.model import CallId, LoginSession, Notice, State
+from approvals.store import _sql
+from approvals.store.memory import is_open
+from approvals.store.sqlite import SqliteStore
+
+FINAL = [state for state in State if not is_open(a_call(1, state=state))]
+
+
+@pytest.fixture(autouse=True)
+async def in_time():
+    async with asyncio.timeout(20):
+        yield
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "holdpoint.db"
+
+
+@asynccontextmanager
+async def opened(path, **options):
+    store = await SqliteStore.open(path, **options)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def store(path):
+    async with opened(path) as store:
+        yield store
+
+
+def sql(path, *statements):
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+async def direct(store, statement, *values):
+    """Say something to the file that no method of the store says."""
+    await store._writer.do(lambda db: db.execute(statement, values) and None)
+
+
+async def test_everything_is_there_again_after_a_restart(path):
+    call = a_full_call()
+    notice = Notice(call=call.id, channel="slack", ref="m", shown_version=7, failures=1, retry_at=2.5)
+    session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0)
+    async with opened(path, chain_key=b"k") as store:
+        await store.add(call, an_event("one", detail={"nul": "\x00", "of": [1.0, 1, None, True]}))
+        await store.shown(notice)
+        await store.login(session)
+        store.hit("limit", 1.0, 9.0)
+        store.post(an_event("two"))
+    async with opened(path, chain_key=b"k") as store:
+        assert await store.get(call.id) == call
+        assert await store.notice_at("slack", "m") == notice
+        assert await store.logged_in("s") == session
+        assert await store.hits(5.0) == [("limit", 1.0)]
+        await store.append(an_event("three"))
+        events = await store.events()
+        assert [event.kind for event in events] == ["one", "two", "three"]
+        assert events[0].detail == {"nul": "\x00", "of": [1.0, 1, None, True]}
+        assert audit.verify(events, b"k") is None
+
+
+async def test_the_file_knows_every_state(store):
+    for state in State:
+        await store.add(a_call(state=state))
+    assert len(await store.select()) == len(State)
+    with pytest.raises(StoreError, match="CHECK constraint failed"):
+        await direct(store, "UPDATE calls SET state = 'allowed' WHERE n = 1")
+
+
+@pytest.mark.parametrize("state", FINAL)
+async def test_a_call_that_came_to_its_end_keeps_its_state_whoever_writes(store, state):
+    call = a_call(state=state)
+    await store.add(call)
+    for after in set(State) - {state}:
+        with pytest.raises(StoreError, match="a call that came to its end does not change its state"):
+            await store.swap(call, replace(call, version=2, state=after), an_event())
+    assert await store.get(call.id) == call
+    assert await store.events() == []
+    fetched = touch(call, collected=True)
+    await store.swap(call, fetched)
+    assert await store.get(call.id) == fetched
+
+
+@pytest.mark.parametrize("statement", ["UPDATE events SET actor = 'nobody'", "DELETE FROM events"])
+async def test_the_trail_is_only_added_to_whoever_writes(store, statement):
+    await store.append(an_event())
+    with pytest.raises(StoreError, match="the audit trail is only added to"):
+        await direct(store, statement)
+
+
+async def test_what_the_trail_refuses_does_not_happen(store):
+    call = a_call()
+    await store.add(call)
+    await direct(store, "CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(StoreError, match="no room"):
+        await store.swap(call, advance(call, State.APPROVED, 1.0), an_event())
+    with pytest.raises(StoreError, match="no room"):
+        await store.append(an_event())
+    with pytest.raises((StoreError, Conflict)):
+        await store.add(a_call(), an_event())
+    assert await store.select() == [call]
+    store.post(an_event())
+    with pytest.raises(StoreError, match="takes no more work"):
+        await store.check()
+    with pytest.raises(StoreError, match="takes no more work"):
+        store.post(an_event())
+    with pytest.raises(StoreError, match="1 entries"):
+        await store.close()
+
+
+async def test_a_call_that_was_changed_in_the_file_is_not_read(path):
+    call = a_call(1, state=State.DENIED)
+    async with opened(path) as store:
+        await store.add(call)
+        await direct(store, "UPDATE calls SET body = CAST(replace(body, 'denied', 'approved') AS BLOB)")
+        for read in (lambda: store.get(call.id), lambda: store.find(call.key), store.select):
+            with pytest.raises(StoreError, match=r"A held call is not what was written to the store"):
+                await read()
+        assert await store.due(0.0) == []
+
+
+async def test_a_store_with_a_changed_open_call_does_not_start(path):
+    async with opened(path) as store:
+        await store.add(a_call(1))
+    sql(
+        path, "UPDATE calls SET body = CAST(replace(body, 'pending', 'approved') AS BLOB), state = 'approved'"
+    )
+    with pytest.raises(StoreError) as refused:
+        await SqliteStore.open(path)
+    assert str(refused.value) == (
+        f"The store {path} cannot be used: A held call is not what was written to the store, or was written under"
+        " another key."
+    )
+
+
+async def test_a_forger_without_the_key_cannot_write_an_approval(path):
+    call = a_call(1)
+    async with opened(path, chain_key=b"key") as store:
+        await store.add(call)
+    async with opened(path.with_name("forged.db")) as forged:
+        await forged.add(advance(call, State.APPROVED, 1.0, expires_at=1e12))
+    sql(
+        path,
+        f"ATTACH '{path.with_name('forged.db')}' AS f",
+        "UPDATE calls SET (state, body, seal) = (SELECT state, body, seal FROM f.calls)",
+    )
+    with pytest.raises(StoreError, match="A held call is not what was written"):
+        await SqliteStore.open(path, chain_key=b"key")
+
+
+async def test_a_store_whose_newest_events_were_changed_does_not_start(path):
+    async with opened(path) as store:
+        await store.append(*(an_event() for _ in range(5)))
+    sql(path, "DROP TRIGGER events_stay_as_they_are", "UPDATE events SET actor = 'nobody' WHERE seq = 3")
+    with pytest.raises(StoreError) as refused:
+        await SqliteStore.open(path)
+    assert str(refused.value) == (
+        f"The store {path} cannot be used: its audit event 3 is not what was written, or was written under another key"
+        " (its content was changed)."
+    )
+
+
+async def test_a_store_does_not_start_under_another_key(path):
+    async with opened(path, chain_key=b"one") as store:
+        await store.append(an_event())
+    for other in (b"two", b""):
+        with pytest.raises(
+            StoreError, match="its audit event 1 is not what was written, or was written under another key"
+        ):
+            await SqliteStore.open(path, chain_key=other)
+    async with opened(path, chain_key=b"one") as store:
+        assert (await store.checkpoint()).seq == 1
+
+
+async def test_a_start_that_is_cancelled_lets_go_of_the_file(path):
+    for steps in range(30):
+        start = asyncio.ensure_future(SqliteStore.open(path))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        start.cancel()
+        (told,) = await asyncio.gather(start, return_exceptions=True)
+        if isinstance(told, SqliteStore):
+            await told.close()
+    async with opened(path) as store:
+        await store.check()
+
+
+async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_after_it(path):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    acknowledged = 0
+    async with opened(path) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
+        try:
+            with pytest.raises(
+                StoreError, match=r"The store failed \(disk I/O error\) and takes no more work"
+            ):
+                while True:
+                    await store.append(an_event(detail={"pad": "x" * 1000}))
+                    acknowledged += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        for refused in (
+            store.append(an_event()),
+            store.add(a_call()),
+            store.get(CallId("hp_1")),
+            store.check(),
+        ):
+            with pytest.raises(StoreError, match="takes no more work"):
+                await refused
+        with pytest.raises(StoreError, match="takes no more work"):
+            store.post(an_event())
+    assert acknowledged > 20
+    async with opened(path) as store:
+        assert acknowledged <= (await store.checkpoint()).seq <= acknowledged + 1
+        assert audit.verify(await store.events()) is None
+
+
+async def test_a_file_that_another_program_keeps_locked_is_waited_for_then_refused_and_works_again(
+    store, path
+):
+    store._writer._db.execute("PRAGMA busy_timeout=1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError) as refused:
+            await store.append(an_event("refused"))
+        assert str(refused.value) == "The store could not write (database is locked); nothing was changed."
+        store.post(an_event("posted"))
+        assert await store.events() == []
+        other.execute("ROLLBACK")
+    await store.append(an_event("after"))
+    assert [event.kind for event in await store.events()] == ["posted", "after"]
+
+
+def plan(db, query):
+    sql, values = query
+    return " | ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+
+
+NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "text": ""}
+TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
+QUERIES = {
+    "call": (_sql.CALL, ("hp_1",)),
+    "key": (_sql.NEWEST_OF_KEY, ("k",)),
+    "due": (_sql.DUE, (1.0,)),
+    "open": (_sql.OPEN_CALLS, ()),
+    "stale": (_sql.STALE, {"channel": "slack", "now": 1.0}),
+    "notice": (_sql.NOTICE_AT, ("slack", "m")),
+    "waiting": _sql.calls([State.PENDING], **NARROW),
+    "an agent's": _sql.calls([State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}),
+    "call's events": _sql.events(**TRAIL | {"call": "hp_1"}),
+    "later events": _sql.events(**TRAIL | {"after": 5}),
+    "hits": (_sql.DROP_HITS, (1.0,)),
+    "login": (_sql.LOGGED_IN, ("s",)),
+}
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
+async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_table(store, query):
+    found = await store._writer.read(lambda db: plan(db, query))
+    assert "SEARCH" in found
+    assert "SCAN" not in found.replace("SCAN (subquery-2)", "")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [_sql.calls([], **NARROW), _sql.calls([State.DENIED], **NARROW), _sql.events(**TRAIL)],
+    ids=["all", "denied", "events"],
+)
+async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, query):
+    assert "TEMP B-TREE" not in await store._writer.read(lambda db: plan(db, query))
+
+
+async def test_a_notice_of_a_call_that_is_not_there_is_refused(store):
+    with pytest.raises(StoreError):
+        await store.shown(Notice(call=CallId("hp_no"), channel="slack"))
+
+
+async def test_a_call_that_is_no_text_is_refused(store):
+    with pytest.raises(StoreError, match=r"^The call hp_\d+ cannot be written"):
+        await store.add(a_call(reason="\ud800"))
+
+
+async def test_what_is_posted_is_in_the_file_when_the_store_is_closed(path):
+    async with opened(path) as store:
+        for _ in range(1000):
+            store.post(an_event())
+    assert len(list(audit.read(path))) == 1000

@@ -1,0 +1,229 @@
+import hashlib
+import hmac
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stored import an_event
+
+from approvals import audit
+from approvals.audit import Broken
+from approvals.errors import StoreError
+from approvals.store.sqlite import SqliteStore
+
+
+def chain(length=5, key=b"", **fields):
+    """Return a whole trail."""
+    events, prev = [], ""
+    for seq in range(1, length + 1):
+        events.append(audit.link(an_event(f"kind {seq}", **fields), seq, prev, key))
+        prev = events[-1].hash
+    return events
+
+
+def edited(seq, **fields):
+    return lambda events: [replace(one, **fields) if one.seq == seq else one for one in events]
+
+
+def relinked(events, key=b""):
+    """Hash everything anew, as a forger would who has the file."""
+    made = []
+    for seq, event in enumerate(events, 1):
+        made.append(audit.link(event, seq, made[-1].hash if made else "", key))
+    return made
+
+
+DAMAGE = {
+    "time": (edited(3, at=1000.5), Broken(seq=3, why="its content was changed")),
+    "kind": (edited(3, kind="call.denied"), Broken(seq=3, why="its content was changed")),
+    "actor": (edited(1, actor="nobody"), Broken(seq=1, why="its content was changed")),
+    "call": (edited(2, call="hp_1"), Broken(seq=2, why="its content was changed")),
+    "agent": (edited(2, agent="x"), Broken(seq=2, why="its content was changed")),
+    "server": (edited(2, server="x"), Broken(seq=2, why="its content was changed")),
+    "tool": (edited(5, tool="x"), Broken(seq=5, why="its content was changed")),
+    "detail": (edited(5, detail={"n": 1.0}), Broken(seq=5, why="its content was changed")),
+    "hash": (edited(4, hash="0" * 64), Broken(seq=4, why="its content was changed")),
+    "a hash that is none": (edited(4, hash="né"), Broken(seq=4, why="its content was changed")),
+    "link": (edited(4, prev="0" * 64), Broken(seq=4, why="it does not follow the event before it")),
+    "removed first": (lambda events: events[1:], Broken(seq=1, why="event 2 stands in its place")),
+    "removed": (lambda events: events[:2] + events[3:], Broken(seq=3, why="event 4 stands in its place")),
+    "reordered": (lambda events: [*events[:2], events[3], events[2], *events[4:]], Broken(seq=3, why="event 4 stands in its place")),
+    "twice": (lambda events: events[:3] + events[2:], Broken(seq=4, why="event 3 stands in its place")),
+    "inserted": (
+        lambda events: [*events[:2], audit.link(an_event(), 3, events[1].hash), *events[2:]],
+        Broken(seq=4, why="event 3 stands in its place"),
+    ),
+    "replaced and hashed": (
+        lambda events: [*events[:2], audit.link(an_event("other"), 3, events[1].hash), *events[3:]],
+        Broken(seq=4, why="it does not follow the event before it"),
+    ),
+    "swapped contents": (
+        lambda events: [replace(events[1], seq=1, prev=""), replace(events[0], seq=2, prev=events[0].prev), *events[2:]],
+        Broken(seq=1, why="its content was changed"),
+    ),
+}  # fmt: skip
+
+
+def test_a_trail_as_it_was_written_is_whole():
+    assert audit.verify([]) is None
+    assert audit.verify(chain()) is None
+    assert audit.verify(chain(key=b"k"), b"k") is None
+    assert audit.verify(chain(), checkpoint=chain()[-1]) is None
+    assert audit.verify(chain(9), checkpoint=chain()[-1]) is None
+
+
+@pytest.mark.parametrize(("damage", "broken"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_the_first_event_that_is_not_what_was_written_is_named(damage, broken):
+    assert audit.verify(damage(chain())) == broken
+
+
+@pytest.mark.parametrize(("damage", "_"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_under_a_key_that_the_forger_has_not_hashing_anew_does_not_help(damage, _):
+    assert audit.verify(relinked(damage(chain(key=b"k")), b"guess"), b"k") == Broken(
+        seq=1, why="its content was changed"
+    )
+
+
+@pytest.mark.parametrize("cut", range(5))
+def test_a_tail_that_was_cut_shows_against_a_checkpoint(cut):
+    trail = chain()
+    assert audit.verify(trail[:cut]) is None
+    said = "the trail ends before event 5 of the checkpoint"
+    assert audit.verify(trail[:cut], checkpoint=trail[-1]) == Broken(seq=cut + 1, why=said)
+
+
+def test_a_trail_written_wholly_anew_shows_against_a_checkpoint():
+    forged = relinked(edited(2, actor="nobody")(chain(7)))
+    assert audit.verify(forged) is None
+    said = "it is not the event of the checkpoint"
+    assert audit.verify(forged, checkpoint=chain()[-1]) == Broken(seq=5, why=said)
+
+
+def test_a_trail_can_be_looked_at_from_its_middle_on():
+    trail = chain()
+    assert audit.verify(trail[2:], start=trail[2]) is None
+    assert audit.verify(edited(4, actor="x")(trail)[2:], start=trail[2]).seq == 4
+
+
+def test_the_hash_is_what_the_first_lines_of_the_source_say():
+    event = audit.link(an_event(call="hp_1", detail={"b": 1, "a": "é"}), 12, "ab")
+    said = r'12 ab [1000.0,"call.allowed","bot","hp_1","bot","github","get_repo","{\"a\":\"é\",\"b\":1}"]'
+    assert event.hash == hashlib.sha256(said.encode()).hexdigest()
+    under_key = audit.link(event, 12, "ab", b"key")
+    assert under_key.hash == hmac.digest(b"key", said.encode(), "sha256").hex()
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+events = st.builds(
+    lambda at, text, call, detail: an_event(at=at, actor=text, tool=text, call=call, detail=detail),
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 2**40),
+    st.text(),
+    st.none() | st.text(),
+    st.dictionaries(st.text(), json, max_size=4),
+)
+
+
+@given(events)
+def test_an_event_is_the_same_after_its_row_and_after_its_line(event):
+    linked = audit.link(event, 1, "")
+    row = audit.entry(linked).linked(1, "")
+    assert audit.from_row(row) == linked
+    line = audit.to_json_line(linked)
+    assert audit.from_json_line(line) == linked
+    assert audit.verify([audit.from_json_line(line)]) is None
+
+
+@given(events)
+def test_an_event_is_one_line_of_visible_letters(event):
+    assert audit.to_json_line(event).decode().isprintable()
+
+
+def test_what_would_forge_a_line_is_escaped():
+    line = audit.to_json_line(
+        an_event(actor='a\nAPPROVED by root\r\x1b[2J\x7f\x85\u2028\u2029\u202e\U000e0041\x00"')
+    )
+    assert (
+        b'"actor":"a\\nAPPROVED by root\\r\\u001b[2J\\u007f\\u0085\\u2028\\u2029\\u202e\\udb40\\udc41\\u0000\\""'
+        in line
+    )
+
+
+@pytest.mark.parametrize("bad", [{"detail": {"a": object()}}, {"actor": "\ud800"}, {"at": "noon"}])
+def test_what_is_no_json_is_refused_at_once(bad):
+    with pytest.raises(StoreError, match=r"^The audit event 'call.allowed' cannot be written: .*\.$"):
+        audit.entry(an_event(**bad))
+
+
+# Reading files
+
+
+async def trail_of(path, length=5):
+    store = await SqliteStore.open(path)
+    await store.append(*(an_event(f"kind {number}") for number in range(1, length + 1)))
+    return store
+
+
+async def test_a_store_is_read_while_the_gateway_runs_and_when_it_does_not_and_nothing_is_left_behind(
+    tmp_path,
+):
+    path = tmp_path / "holdpoint.db"
+    store = await trail_of(path)
+    before = sorted(one.name for one in tmp_path.iterdir())
+    assert [event.kind for event in audit.read(path)] == [f"kind {seq}" for seq in range(1, 6)]
+    assert sorted(one.name for one in tmp_path.iterdir()) == before
+    await store.append(an_event("later"))
+    assert [event.kind for event in audit.read(path, after=5)] == ["later"]
+    await store.close()
+    before = sorted(one.name for one in tmp_path.iterdir())
+    assert audit.verify(audit.read(path)) is None
+    assert [event.seq for event in audit.read(path, after=4)] == [5, 6]
+    assert sorted(one.name for one in tmp_path.iterdir()) == before == ["holdpoint.db", "holdpoint.db.lock"]
+
+
+async def test_a_change_in_the_file_is_found_from_outside(tmp_path):
+    path = tmp_path / "holdpoint.db"
+    await (await trail_of(path)).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DROP TRIGGER events_stay")
+        db.execute("DELETE FROM events WHERE seq = 2")
+    assert audit.verify(audit.read(path)) == Broken(seq=2, why="event 3 stands in its place")
+
+
+def test_an_export_is_read_as_the_store_is(tmp_path):
+    path = tmp_path / "trail.jsonl"
+    path.write_bytes(b"".join(audit.to_json_line(event) + b"\n" for event in chain()))
+    assert list(audit.read(path)) == chain()
+    assert list(audit.read(path, after=3)) == chain()[3:]
+
+
+@pytest.mark.parametrize(
+    "content", [b"listen: 127.0.0.1\n", b'{"at":1}\n', b"SQLite format 3\x00 and no more", b"\xff\xfe\n"]
+)
+def test_a_file_that_holds_no_trail_is_refused(tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as refused:
+        list(audit.read(path))
+    assert str(refused.value).startswith(f"{path} holds no audit trail that can be read: ")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(StoreError, match="No such file"):
+        list(audit.read(tmp_path / "no"))
+
+
+def test_a_database_of_some_other_program_is_refused(tmp_path):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE events (seq INTEGER, note TEXT)")
+        db.execute("INSERT INTO events VALUES (1, 'x')")
+        db.commit()
+    with pytest.raises(StoreError, match="holds no audit trail"):
+        list(audit.read(path))
