@@ -141,10 +141,10 @@ def _children(
 
 
 def _scalar(node: Any) -> Any:
-    """Return a scalar without the formatting that the loader keeps with it."""
+    """Return a scalar without the formatting that the loader keeps with it; tags and dates are text."""
     if node is None or isinstance(node, bool):
         return node
-    return next((kind(node) for kind in (int, float) if isinstance(node, kind)), node)
+    return next((kind(node) for kind in (int, float) if isinstance(node, kind)), str(node))
 
 
 def _key(key: Any) -> str:

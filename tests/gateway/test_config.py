@@ -1,0 +1,207 @@
+"""The config: every problem at once, one sentence each, with path and line; and what a good one means."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway import config
+from gateway.config import ConfigProblems, load, parse
+
+BASE = """\
+servers:
+  iam: {command: [x]}
+policy:
+  default: require_approval
+"""
+SHA, OTHER = "a" * 64, "b" * 64
+
+
+def problems(text: str, environ=None, files=None) -> list[str]:
+    def read_file(name):
+        if files and name in files:
+            return files[name]
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with pytest.raises(ConfigProblems) as found:
+        parse(text, environ or {}, read_file)
+    return [str(problem) for problem in found.value.problems]
+
+
+def test_the_smallest_config_has_sensible_defaults():
+    good = parse(BASE, {}, str)
+    assert good.listen == "127.0.0.1:8808"
+    assert good.inbox.listen == "127.0.0.1:8809"
+    assert good.approvals.expire_after == "15m"
+    assert good.approvals.requester_may_approve is False
+    assert repr(good) == "<Config>"
+
+
+BROKEN = {
+    "a typo": (BASE.replace("require_approval", "requre_approval"), "policy.default: 'requre_approval' is not one of allow, deny, require_approval (did you mean require_approval?).  (line 4)"),
+    "an unknown key": (BASE + "polcy: {}\n", "polcy: there is no key 'polcy' here (did you mean policy?).  (line 5)"),
+    "a key inside a rule": (BASE + "  tools:\n    a: {acton: deny}\n", "policy.tools.a.acton: there is no key 'acton' here (did you mean action?).  (line 6)"),
+    "a rule in a list": (BASE + "  tools:\n    a:\n      - {action: allow}\n      - {action: alow}\n", "policy.tools.a[1].action: 'alow' is not one of allow, deny, require_approval (did you mean allow?).  (line 8)"),
+    "a duplicate key": (BASE + "  tools:\n    a: {action: allow}\n    a: {action: deny}\n", "The key a is given twice; keep one of them.  (line 7)"),
+    "an unset variable": (BASE + "store: 'sqlite:///${NOWHERE}'\n", "store: the environment variable NOWHERE is not set.  (line 5)"),
+    "an unreadable file": (BASE + "store: 'sqlite:///${file:/no/such}'\n", "store: the file /no/such cannot be read (No such file or directory).  (line 5)"),
+    "bad CEL": (BASE + "  tools:\n    a: {when: 'args.x >', action: deny}\n", "policy.tools.a.when: this is not CEL: 1:9: Syntax error"),
+    "an unknown CEL variable": (BASE + "  tools:\n    a: {when: 'foo > 1', action: deny}\n", "policy.tools.a.when: there is no variable foo; a condition may use agent, args, risk, server, tool.  (line 6)"),
+    "a bad schema": (BASE + "  tools:\n    a: {arguments: {type: strin}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
+    "a schema that is elsewhere": (BASE + "  tools:\n    a: {arguments: {$ref: 'http://169.254.169.254/'}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
+    "an unknown group": (BASE + "  tools:\n    a: {approvers: [platfrm]}\ngroups: {platform: []}\n", "policy.tools.a.approvers: there is no approver and no group 'platfrm' (did you mean platform?).  (line 6)"),
+    "a wrong type": (BASE + "listen: 5\n", "listen: this must be text.  (line 5)"),
+    "a wrong kind": (BASE + "  tools:\n    a: 3\n", "policy.tools.a: this must be a list or a mapping.  (line 6)"),
+    "a missing key": ("servers: {iam: {command: [x]}}\n", "the key 'policy' is missing.  (line 1)"),
+    "empty": ("", "The config is empty; it needs at least servers and policy.default.  (line 1)"),
+    "only a comment": ("# nothing\n", "The config is empty; it needs at least servers and policy.default.  (line 1)"),
+    "a list": ("- a\n", "The config must be a mapping of keys to values.  (line 1)"),
+    "not YAML": ("a: [b\n", "This is not YAML:"),
+    "a tab": ("a:\n\t- b\n", "This is not YAML:"),
+    "no servers": ("servers: {}\npolicy: {default: deny}\n", "servers: name at least one server.  (line 1)"),
+    "a command as a string": ("servers: {iam: {command: 'x; y'}}\npolicy: {default: deny}\n", "servers.iam.command: this must be a list.  (line 1)"),
+    "an empty command": ("servers: {iam: {command: []}}\npolicy: {default: deny}\n", "servers.iam.command: the list needs at least the program to start.  (line 1)"),
+    "command and url": ("servers: {iam: {command: [x], url: 'http://x'}}\npolicy: {default: deny}\n", "servers.iam: give either a command (a list) or a url.  (line 1)"),
+    "a url of another kind": ("servers: {iam: {url: 'ftp://x'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
+    "a server's odd name": ("servers: {'a/b': {command: [x]}}\npolicy: {default: deny}\n", "servers.a/b: a server's name is letters"),
+    "two agents of one name": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: A, token_sha256: {OTHER}}}]\n", "agents[1].name: another of the agents has this name already.  (line 5)"),
+    "two agents of one token": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: b, token_sha256: {SHA}}}]\n", "agents: two agents have the same token; each needs its own.  (line 5)"),
+    "an agent's token for an approver": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}]\napprovers: [{{name: b, token_sha256: {SHA}}}]\n", "approvers[0].token_sha256: an agent has the same token, and agents may never decide; make the approver another one.  (line 6)"),
+    "no hash": (BASE + "agents: [{name: a, token_sha256: secret}]\n", "agents[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token agent NAME  (line 5)"),
+    "the hash of nothing": (BASE + f"agents: [{{name: a, token_sha256: {config._EMPTY_SHA256}}}]\n", "agents[0].token_sha256: this must be the SHA-256"),
+    "two approvers of one Slack id": (BASE + "approvers: [{name: a, slack: U1}, {name: b, slack: U1}]\n", "approvers[1].slack: another of the approvers has this slack already.  (line 5)"),
+    "a stranger in a group": (BASE + "approvers: [{name: alice}]\ngroups: {g: [alise]}\n", "groups.g: there is no approver 'alise' (did you mean alice?).  (line 6)"),
+    "a group named like a person": (BASE + "approvers: [{name: g}]\ngroups: {g: []}\n", "groups.g: an approver has this name too; give the group another one.  (line 6)"),
+    "an agent's unknown server": (BASE + f"agents: [{{name: a, token_sha256: {SHA}, servers: [imm]}}]\n", "agents[0].servers: there is no server 'imm' (did you mean iam?).  (line 5)"),
+    "a duration": (BASE + "approvals: {expire_after: 1x}\n", "approvals.expire_after: '1x' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a rule's duration": (BASE + "  tools: {a: {expire_after: soon}}\n", "policy.tools.a.expire_after: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "no time at all": (BASE + "approvals: {hold_for: 0}\n", "approvals.hold_for: 0 is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "no approvals": (BASE + "  tools: {a: {approvals: 0}}\n", "policy.tools.a.approvals: at least one approval is needed; to need none, say action: allow.  (line 5)"),
+    "a negative limit": (BASE + "  tools: {a: {rate_limit: {max: -1, window: 60}}}\n", "policy.tools.a.rate_limit.max: this must not be negative.  (line 5)"),
+    "a row without action": (BASE + "  matrix: [{category: [Read]}]\n", "policy.matrix[0].action: a row of the matrix needs an action.  (line 5)"),
+    "an odd listener": (BASE + "listen: nowhere\n", "listen: 'nowhere' is not host:port or unix:/path.  (line 5)"),
+    "one listener for both": (BASE + "listen: 127.0.0.1:1\ninbox: {listen: 127.0.0.1:1}\n", "inbox.listen: the inbox needs a listener of its own: agents must not reach it.  (line 6)"),
+    "open to all without tokens": (BASE + "listen: 0.0.0.0:8808\n", "listen: without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.  (line 5)"),
+    "a named host without tokens": (BASE + "listen: example.com:8808\n", "listen: without agents and tokens"),
+    "another database": (BASE + "store: postgresql://x\n", "store: this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.  (line 5)"),
+    "Slack both ways": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, signing_secret: s}\n", "slack: give either app_token (Socket Mode) or signing_secret (the HTTP endpoint).  (line 6)"),
+    "Slack without people": (BASE + "slack: {bot_token: x, channel: C, app_token: a}\n", "slack: no approver has a slack id, so nobody could approve there; add slack: U... to an approver.  (line 5)"),
+    "an empty Slack token": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: '', channel: C, app_token: a}\n", "slack.bot_token: this must not be empty.  (line 6)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_config_is_told_in_one_sentence_with_its_line(text, told):
+    found = problems(text)
+    assert found[0].startswith(told)
+    assert len(found) == 1
+    assert "(line " in found[0]
+
+
+def test_all_problems_are_told_together():
+    found = problems(BASE + "polcy: {}\nlisten: 5\n  ")
+    assert len(found) == 2
+    assert len(problems(BASE + "a: '${X}'\nb: '${Y} ${Z}'\n")) == 3
+
+
+def test_a_huge_config_is_refused_before_it_is_read():
+    assert "longer than" in problems("a: " + "x" * (1 << 20))[0]
+
+
+def test_nesting_without_end_is_refused():
+    assert "nested too deep" in problems("a: " + "[" * 60 + "]" * 60)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  tools: &t {a: *t}\n",
+        "listen: !!python/name:os.system x\n",
+        "listen: !!python/object/apply:os.system [x]\n",
+    ],
+)
+def test_a_config_that_refers_to_itself_or_to_code_is_refused(text):
+    assert problems(BASE + text)
+
+
+def test_in_yaml_1_2_no_is_a_word_and_a_time_is_no_number():
+    good = parse(BASE + "  tools: {a: {reason: no}, b: {reason: 12:30}}\n", {}, str)
+    assert (good.policy.tools["a"].reason, good.policy.tools["b"].reason) == ("no", "12:30")
+
+
+def test_references_are_filled_in_and_never_shown():
+    text = (
+        BASE
+        + "agents: [{name: a, token_sha256: '${HASH}'}]\nwebhooks: [{url: 'https://x', secret: '${file:/run/s}'}]\n"
+    )
+    good = parse(text, {"HASH": SHA}, {"/run/s": "whsec\n"}.__getitem__)
+    assert good.agents[0].token_sha256 == SHA
+    assert good.webhooks[0].secret == "whsec"
+    assert "whsec" not in repr(good) + repr(good.webhooks[0])
+
+
+def test_a_good_unix_socket_needs_no_tokens():
+    assert parse(BASE + "listen: unix:/run/holdpoint.sock\n", {}, str).listen.startswith("unix:")
+    assert parse(BASE + "listen: '[::1]:8808'\n", {}, str)
+    assert parse(BASE + "listen: localhost:8808\n", {}, str)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "holdpoint.yaml"
+    path.write_text(BASE)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_file_is_loaded(file):
+    assert load(file, os.environ).policy.default == "require_approval"
+
+
+@pytest.mark.parametrize(("mode", "who"), [(0o602, "everybody"), (0o620, "its group"), (0o666, "everybody")])
+def test_a_file_that_others_can_write_is_refused(file, mode, who):
+    file.chmod(mode)
+    with pytest.raises(
+        ConfigProblems,
+        match=f"can be written by {who}, so an agent could change its own rules; run: chmod go-w",
+    ):
+        load(file, {})
+
+
+def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path, file):
+    with pytest.raises(ConfigProblems, match=r"cannot be read \(No such file or directory\)"):
+        load(tmp_path / "none.yaml", {})
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigProblems, match="is not UTF-8 text"):
+        load(file, {})
+
+
+def test_a_file_cut_at_any_byte_is_good_or_refused_but_never_an_error(file):
+    text = (BASE + "  tools: {a: {action: deny}}\n").encode()
+    for end in range(len(text)):
+        file.write_bytes(text[:end])
+        try:
+            load(file, {})
+        except ConfigProblems:
+            continue
+
+
+def test_a_referred_file_is_read_from_disk(file, tmp_path):
+    secret = tmp_path / "s"
+    secret.write_text("hush\n")
+    file.write_text(BASE + f"webhooks: [{{url: 'https://x', secret: '${{file:{secret}}}'}}]\n")
+    assert load(file, {}).webhooks[0].secret == "hush"
+
+
+def test_the_schema_is_json_and_names_every_section():
+    schema = json.loads(json.dumps(config.schema()))
+    assert set(schema["$defs"]["Config"]["properties"]) >= {
+        "servers",
+        "policy",
+        "approvals",
+        "inbox",
+        "slack",
+        "webhooks",
+        "audit",
+    }
