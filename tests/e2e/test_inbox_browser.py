@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from approvals.model import State
+from approvals.web import ToolView
 from tests.fakes.browser import FOUND, MISSING, barriers, chromium, window
 from tests.fakes.inbox import Inbox, sha256, token
 
@@ -294,6 +295,43 @@ async def test_no_page_has_a_barrier(browser, inbox, scheme, viewport):
         if viewport is DESK:
             await page.keyboard.press("?")
             assert await barriers(page) == []
+
+
+async def test_a_new_call_is_announced_while_the_tab_is_hidden_without_its_arguments(page, inbox):
+    await page.context.grant_permissions(["notifications"])
+    await page.add_init_script(
+        "window.told = []; window.Notification = class { static permission = 'granted';"
+        " constructor(title, options) { told.push(`${title}: ${options.body}`) } };"
+        "Object.defineProperty(document, 'hidden', { get: () => true });"
+    )
+    await page.goto("/")
+    await live(page)
+    await inbox.hold(arguments=b'{"secret":"hunter2"}')
+    await page.wait_for_function("told.length > 0")
+    assert await page.evaluate("told") == ["Holdpoint: 1 waiting for a person"]
+
+
+async def test_the_pages_of_tools_have_no_barrier(browser):
+    tool = ToolView(
+        server="iam",
+        tool="delete_user",
+        description="Deletes a user.",
+        category="Destructive",
+        risk="Critical",
+        severity="high",
+        evidence=("delete: removes for good",),
+        action="require_approval",
+        rule="matrix[2]",
+    )
+    async with Inbox(tools=lambda: [tool]) as inbox, window(browser, inbox.here) as page:
+        await sign_in(page)
+        await page.get_by_role("link", name="Tools").click()
+        await live(page)
+        assert await barriers(page) == []
+        await page.get_by_role("link", name="delete_user").click()
+        await page.get_by_text("delete: removes for good").wait_for()
+        await live(page)
+        assert await barriers(page) == []
 
 
 async def test_a_session_that_ends_is_told_without_losing_the_page(page, inbox):
