@@ -130,6 +130,18 @@ async def test_a_job_that_fails_undoes_only_itself_and_says_why(desk):
     assert await desk.rows() == [1, 5]
 
 
+@pytest.mark.parametrize("error", [sqlite3.OperationalError, sqlite3.InternalError, sqlite3.DatabaseError])
+async def test_a_job_that_shows_the_disk_or_the_file_to_be_bad_stops_the_store(desk, error):
+    def unlucky(db):
+        raise error("disk I/O error")
+
+    told = await together(desk, desk.do(1), desk.writer.do(unlucky))
+    said = "The store failed (disk I/O error) and takes no more work; mend it and start again."
+    assert [str(one) for one in told] == [said] * 2
+    with pytest.raises(StoreError, match="takes no more work"):
+        await desk.rows()
+
+
 async def test_nobody_is_answered_before_the_commit(desk):
     at_commit = []
 
