@@ -1,0 +1,356 @@
+"""Stdio servers behind the face of Streamable HTTP: sessions, ids, crashes, and nothing left behind."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway import protocol, sse
+from gateway.errors import (
+    BusyError,
+    CutError,
+    NotSentError,
+    TooLongError,
+    UnknownSessionError,
+    UseInitializeError,
+)
+from gateway.upstreams import stdio, whole
+from gateway.upstreams.stdio import Command, StdioUpstream
+
+CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+VERSION = {"MCP-Protocol-Version": "2026-07-28"}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def frame(method: str, params: dict | None = None, id=1) -> bytes:
+    ours = (
+        {"jsonrpc": "2.0", "method": method}
+        | ({} if id is None else {"id": id})
+        | ({} if params is None else {"params": params})
+    )
+    return json.dumps(ours).encode()
+
+
+def calling(tool: str, id=1, **params) -> bytes:
+    return frame("tools/call", {"name": tool, "arguments": {}, **params}, id)
+
+
+def modern(tool: str, id=1, **params) -> bytes:
+    return calling(tool, id, **{"_meta": META, **params})
+
+
+async def frames(reply) -> list[dict]:
+    try:
+        if reply.streams:
+            return [json.loads(event.data) async for event in sse.events(reply.chunks) if event.data]
+        return [json.loads(await whole(reply.chunks))]
+    finally:
+        reply.close()
+
+
+def text(answer: dict) -> str:
+    return answer["result"]["content"][0]["text"]
+
+
+class Server(StdioUpstream):
+    """An upstream with a session, for handshake revisions."""
+
+    async def opened(self) -> dict:
+        reply = await self.send(
+            "POST", frame("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}, 0), {}
+        )
+        assert (await frames(reply))[0]["id"] == 0
+        headers = {"Mcp-Session-Id": reply.header("mcp-session-id")}
+        assert (await self.send("POST", frame("notifications/initialized", id=None), headers)).status == 202
+        return headers
+
+
+@pytest.fixture
+async def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def server(clock):
+    upstream = Server(Command(name="child", argv=[sys.executable, CHILD], env={"COLOUR": "blue"}), clock)
+    yield upstream
+    await upstream.close()
+
+
+@pytest.fixture
+async def shared(clock):
+    upstream = Server(Command(name="child", argv=[sys.executable, CHILD, "--modern"]), clock)
+    yield upstream
+    await upstream.close()
+
+
+async def test_each_session_has_a_child_of_its_own(server):
+    first, second = await server.opened(), await server.opened()
+    assert first != second
+    pids = {session.child.process.pid for session in server._sessions.values()}
+    assert len(pids) == 2
+
+
+async def test_one_answer_is_json_and_the_clients_id_comes_back(server):
+    headers = await server.opened()
+    for request_id in ("x", 7, 0):
+        reply = await server.send("POST", calling("echo", request_id), headers)
+        assert reply.media_type == "application/json"
+        [answer] = await frames(reply)
+        assert answer["id"] == request_id
+
+
+async def test_requests_of_one_id_each_get_their_own_answer(server):
+    headers = await server.opened()
+    replies = await asyncio.gather(
+        *(server.send("POST", calling("echo", 1, _meta={"n": n}), headers) for n in range(5))
+    )
+    answers = [json.loads(text((await frames(reply))[0]))["_meta"]["n"] for reply in replies]
+    assert answers == [0, 1, 2, 3, 4]
+
+
+async def test_progress_comes_in_a_stream_with_the_clients_own_token(server):
+    headers = await server.opened()
+    reply = await server.send("POST", calling("progress", 1, _meta={"progressToken": "mine"}), headers)
+    first, second, answer = await frames(reply)
+    assert [first["params"]["progressToken"], second["params"]["progressToken"]] == ["mine", "mine"]
+    assert answer["id"] == 1
+
+
+async def test_a_servers_question_reaches_the_client_and_its_answer_the_server(server):
+    headers = await server.opened()
+    reply = await server.send("POST", calling("ask"), headers)
+    events = sse.events(reply.chunks)
+    question = json.loads((await anext(events)).data)
+    assert (question["method"], question["id"]) == ("roots/list", "s1")
+    said = json.dumps({"jsonrpc": "2.0", "id": "s1", "result": {"roots": []}}).encode()
+    assert (await server.send("POST", said, headers)).status == 202
+    assert "you said" in text(json.loads((await anext(events)).data))
+    reply.close()
+
+
+async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server):
+    headers = await server.opened()
+    await frames(await server.send("POST", calling("announce"), headers))
+    stream = await server.send("GET", b"", headers)
+    event = await anext(sse.events(stream.chunks))
+    assert json.loads(event.data)["method"] == "notifications/tools/list_changed"
+    assert (await server.send("GET", b"", headers)).status == 409
+    stream.close()
+    assert (await server.send("GET", b"", headers)).status == 200
+
+
+async def test_noise_on_stdout_is_dropped_and_stderr_is_logged(server, caplog):
+    caplog.set_level(logging.INFO, "holdpoint.servers")
+    headers = await server.opened()
+    [answer] = await frames(await server.send("POST", calling("noise"), headers))
+    assert text(answer) == "after the noise"
+    async with asyncio.timeout(5):
+        while "a line for the log" not in caplog.text:
+            await asyncio.sleep(0)
+    assert "no JSON-RPC frame" in caplog.text
+
+
+async def test_an_answer_that_nobody_waits_for_is_dropped(server):
+    headers = await server.opened()
+    assert text((await frames(await server.send("POST", calling("wrong_id"), headers)))[0]) == "the right one"
+
+
+async def test_a_child_that_ends_cuts_its_requests_and_its_session_is_gone(server):
+    headers = await server.opened()
+    with pytest.raises(CutError):
+        await server.send("POST", calling("crash"), headers)
+    with pytest.raises(UnknownSessionError):
+        await server.send("POST", calling("echo"), headers)
+    assert server._sessions == {}
+
+
+async def test_a_line_without_end_stops_the_server(server):
+    headers = await server.opened()
+    with pytest.raises(CutError):
+        await server.send("POST", calling("long_line"), headers)
+
+
+async def test_a_child_has_a_clean_environment(server, monkeypatch):
+    monkeypatch.setenv("SECRET_OF_OURS", "x")
+    headers = await server.opened()
+    names = text((await frames(await server.send("POST", calling("environment"), headers)))[0]).split(",")
+    assert set(names) - {"LC_CTYPE"} == {"PATH", "HOME", "COLOUR"} & set(names) | {"COLOUR", "PATH"} | (
+        {"HOME"} & set(os.environ)
+    )
+
+
+async def test_an_unknown_session_is_refused_and_a_deleted_one_too(server):
+    with pytest.raises(UnknownSessionError):
+        await server.send("POST", calling("echo"), {"Mcp-Session-Id": "guess"})
+    headers = await server.opened()
+    child = next(iter(server._sessions.values())).child
+    assert (await server.send("DELETE", b"", headers)).status == 200
+    assert child.process.returncode is not None
+    with pytest.raises(UnknownSessionError):
+        await server.send("POST", calling("echo"), headers)
+
+
+async def test_an_idle_session_is_ended(server, clock):
+    headers = await server.opened()
+    clock.now += stdio.IDLE + 1
+    await server.opened()
+    with pytest.raises(UnknownSessionError):
+        await server.send("POST", calling("echo"), headers)
+
+
+async def test_a_session_that_listens_or_waits_is_not_idle(server, clock):
+    headers = await server.opened()
+    stream = await server.send("GET", b"", headers)
+    clock.now += stdio.IDLE + 1
+    await frames(await server.send("POST", calling("echo"), headers))
+    stream.close()
+
+
+async def test_there_are_only_so_many_sessions(server):
+    for _ in range(stdio.MAX_SESSIONS):
+        server._sessions[str(len(server._sessions))] = next(
+            iter(server._sessions.values()), None
+        ) or await _session(server)
+    with pytest.raises(BusyError):
+        await server.opened()
+    for name in list(server._sessions)[1:]:
+        del server._sessions[name]
+
+
+async def _session(server):
+    await server.opened()
+    return server._sessions.pop(next(iter(server._sessions)))
+
+
+async def test_a_program_that_is_not_there_is_not_sent_to(clock):
+    upstream = Server(Command(name="gone", argv=["/no/such/program"]), clock)
+    with pytest.raises(NotSentError, match="could not be started"):
+        await upstream.opened()
+
+
+async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_own(server, caplog):
+    caplog.set_level(logging.INFO, "holdpoint.servers")
+    headers = await server.opened()
+    waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
+    child = next(iter(server._sessions.values())).child
+    while not child.exchanges:
+        await asyncio.sleep(0)
+    await server.send("POST", frame("notifications/cancelled", {"requestId": "nobody's"}, None), headers)
+    await server.send("POST", frame("notifications/cancelled", {"requestId": "mine"}, None), headers)
+    await frames(await waiting)
+    assert "told notifications/cancelled True" in caplog.text
+
+
+# The revision without sessions.
+
+
+async def test_one_child_serves_every_modern_client(shared):
+    replies = await asyncio.gather(
+        *(shared.send("POST", modern("echo", 1, _meta={**META, "n": n}), VERSION) for n in range(4))
+    )
+    assert [json.loads(text((await frames(reply))[0]))["_meta"]["n"] for reply in replies] == [0, 1, 2, 3]
+    assert shared._sessions == {}
+
+
+async def test_a_server_of_the_handshake_era_sends_modern_clients_to_initialize(server):
+    for _ in range(2):
+        with pytest.raises(UseInitializeError):
+            await server.send("POST", modern("echo"), VERSION)
+    assert await server.opened()
+
+
+async def test_the_shared_child_is_started_again_when_it_has_ended(shared):
+    await frames(await shared.send("POST", modern("echo"), VERSION))
+    with pytest.raises(CutError):
+        await shared.send("POST", modern("crash"), VERSION)
+    assert (await frames(await shared.send("POST", modern("echo", 3), VERSION)))[0]["id"] == 3
+
+
+async def test_an_error_has_the_http_status_of_its_code(shared):
+    reply = await shared.send("POST", frame("no/such", {"_meta": META}), VERSION)
+    assert reply.status == 404
+    assert (await frames(reply))[0]["error"]["code"] == -32601
+
+
+async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
+    caplog.set_level(logging.INFO, "holdpoint.servers")
+    leaving = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
+    while shared._shared is None or not shared._shared.exchanges:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    async with asyncio.timeout(5):
+        while "told notifications/cancelled True" not in caplog.text:
+            await asyncio.sleep(0)
+
+
+async def test_a_subscription_names_the_clients_own_id(shared):
+    reply = await shared.send("POST", frame("subscriptions/listen", {"_meta": META}, "sub"), VERSION)
+    first, last = await frames(reply)
+    assert first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == "sub"
+    assert last["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == "sub"
+    assert last["id"] == "sub"
+
+
+async def test_a_quiet_request_becomes_a_stream_that_shows_signs_of_life(server):
+    was, stdio.QUIET = stdio.QUIET, 0.05
+    try:
+        headers = await server.opened()
+        reply = await server.send("POST", calling("wait"), headers)
+        assert reply.streams
+        assert (await anext(reply.chunks)).startswith(b": waiting")
+        assert (await anext(reply.chunks)).startswith(b": waiting")
+        await server.send("POST", frame("notifications/cancelled", {"requestId": 1}, None), headers)
+        assert "too late" in str(await frames(reply))
+        listening = await server.send("GET", b"", headers)
+        assert (await anext(listening.chunks)).startswith(b": waiting")
+        listening.close()
+    finally:
+        stdio.QUIET = was
+
+
+async def test_nothing_is_left_after_many_sessions(server):
+    for _ in range(10):
+        await server.send("DELETE", b"", await server.opened())
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    states = (
+        [Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in children.read_text().split()]
+        if children.exists()
+        else []
+    )
+    assert "Z" not in states
+
+
+async def test_a_child_that_ignores_its_end_is_killed(clock):
+    stubborn = 'import signal,sys,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsys.stdin.readline()\nsys.stdout.write(\'{"jsonrpc":"2.0","id":1,"result":{}}\\n\')\nsys.stdout.flush()\ntime.sleep(60)'
+    from gateway.upstreams import child
+
+    was, child.PATIENCE = child.PATIENCE, 0.1
+    try:
+        upstream = Server(Command(name="stubborn", argv=[sys.executable, "-c", stubborn]), clock)
+        await upstream.send("POST", frame("initialize", {"protocolVersion": "2025-11-25"}), {})
+        process = next(iter(upstream._sessions.values())).child.process
+        await upstream.close()
+        assert process.returncode == -9
+    finally:
+        child.PATIENCE = was
+
+
+def test_the_gateways_question_is_what_children_are_probed_with():
+    assert json.loads(protocol.DISCOVER)["method"] == "server/discover"
+    assert issubclass(TooLongError, CutError)
