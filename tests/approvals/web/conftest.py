@@ -1,6 +1,5 @@
 import pytest
-
-from tests.fakes.inbox import Inbox
+from inbox import Inbox
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """W02, W03, W04, W09, W13, W14: the door before every route."""
 
 import pytest
-
-from tests.fakes.inbox import Inbox, token
+from inbox import Inbox, token
 
 PATHS = (
     "/",

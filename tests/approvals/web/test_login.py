@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from inbox import Inbox, sha256, token
 
 from approvals.identity import Directory
 from approvals.web.attempts import ATTEMPTS, WINDOW
@@ -12,7 +13,6 @@ from approvals.web.login import (
     IDLE,
     local_path,
 )
-from tests.fakes.inbox import Inbox, sha256, token
 
 
 async def answer(client, path, method="GET", **more):
