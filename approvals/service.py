@@ -228,12 +228,14 @@ class ApprovalService:
         return await self._change(call_id, settle, actor=approver.name, via=via, reason=said)
 
     async def collected(self, call_id: CallId) -> HeldCall:
-        """Record that the agent has been given the final answer."""
-        return await self._change(
-            call_id,
-            lambda call: None if call.collected else lifecycle.touch(call, collected=True),
-            kind="hold.collected",
-        )
+        """Record that the agent has been given the final answer. A doubt is none: what a person finds out follows."""
+
+        def taken(call: HeldCall) -> HeldCall | None:
+            if call.collected or call.state is State.IN_DOUBT:
+                return None
+            return lifecycle.touch(call, collected=True)
+
+        return await self._change(call_id, taken, kind="hold.collected")
 
     async def changed(self, call: HeldCall, seconds: float) -> HeldCall:
         """Wait until *call* is newer than the one given, at most *seconds*, and return it as it is then."""

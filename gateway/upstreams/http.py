@@ -6,6 +6,7 @@ beyond their limits, and a POST is never repeated: an exchange either was not se
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from io import BytesIO
 
 import aiohttp
 
@@ -18,6 +19,8 @@ CONNECT_SECONDS = 10.0
 #: call is not sent into a connection that is about to close.
 KEEP_ALIVE_SECONDS = 4.0
 MAX_CONNECTIONS = 1000
+#: Bodies longer than this (bytes) are written piece by piece.
+LARGE = 1 << 20
 
 
 def pool() -> aiohttp.ClientSession:
@@ -46,7 +49,7 @@ class HttpUpstream:
             response = await self._session.request(
                 verb,
                 self._url,
-                data=body or None,
+                data=_sent(body),
                 headers={**_negotiated(verb), **headers, **self._credentials},
                 allow_redirects=False,
             )
@@ -67,6 +70,11 @@ class HttpUpstream:
 
     async def close(self) -> None:
         """Nothing of its own to close: the pool belongs to the application."""
+
+
+def _sent(body: bytes) -> bytes | BytesIO | None:
+    """Return the body as the library likes it: a large one as a file, so that writing it does not hold up others."""
+    return BytesIO(body) if len(body) > LARGE else body or None
 
 
 def _negotiated(verb: str) -> Mapping[str, str]:

@@ -48,7 +48,7 @@ class Recorder:
         return [one for one in self.received if one.frame.get("method") == "tools/call"]
 
     async def __aenter__(self) -> "Recorder":
-        app = web.Application()
+        app = web.Application(client_max_size=16 << 20)
         app.router.add_route("*", "/mcp", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()

@@ -1,0 +1,238 @@
+"""Running an approved call once: whatever the server does, the truth about it is stored."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from gateways import running, text
+from recorder import Recorder, result
+
+from approvals.model import State
+from gateway import forward
+from gateway.errors import CutError
+from gateway.upstreams import Reply
+
+
+async def run(on_call, policy=None):
+    """Hold, approve and run one call at a server that behaves like this; return the answer and the row."""
+    async with running(recorder=Recorder(on_call=on_call)) as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            answer = await agent
+        return answer, await gateway.gateway.service.get(held.id), len(gateway.ran())
+
+
+async def good(_, frame):
+    return result(frame, {"content": [{"type": "text", "text": "good"}]})
+
+
+async def wrong_id(_, frame):
+    return result({"id": 999}, {"content": []})
+
+
+async def id_as_text(_, frame):
+    return result({"id": str(frame["id"])}, {"content": []})
+
+
+async def not_json(_, frame):
+    return web.Response(text="<html>", content_type="application/json")
+
+
+async def html(_, frame):
+    return web.Response(text="<html>bad gateway", content_type="text/html", status=502)
+
+
+async def nothing(_, frame):
+    return web.Response(status=202)
+
+
+async def twice_the_same_member(_, frame):
+    return web.Response(
+        body=b'{"jsonrpc":"2.0","id":1,"result":{},"result":{}}', content_type="application/json"
+    )
+
+
+async def reset(request, frame):
+    request.transport.abort()
+    return web.Response()
+
+
+async def half(request, frame):
+    response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(b'{"jsonrpc"')
+    request.transport.abort()
+    return response
+
+
+def stream(*events):
+    async def answer(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for event in events:
+            await response.write(event.replace("ID", json.dumps(frame["id"])).encode())
+        await response.write_eof()
+        return response
+
+    return answer
+
+
+FRAME = 'data: {"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"streamed"}]}}\n\n'
+FOREIGN = 'data: {"jsonrpc":"2.0","id":77,"error":{"code":-1,"message":"not yours"}}\n\n'
+LATER = 'data: {"jsonrpc":"2.0","id":ID,"error":{"code":-1,"message":"changed my mind"}}\n\n'
+
+
+@pytest.mark.parametrize(
+    "on_call",
+    [
+        wrong_id,
+        id_as_text,
+        not_json,
+        html,
+        nothing,
+        twice_the_same_member,
+        reset,
+        half,
+        stream(FOREIGN),
+        stream(": x\n\n"),
+    ],
+)
+async def test_without_a_matching_answer_the_call_is_in_doubt_and_never_sent_again(on_call):
+    answer, held, ran = await run(on_call)
+    assert (
+        text(answer)
+        == "The server was cut off while it ran this call. It MAY have run; a person has been told. It will not be run again."
+    )
+    assert (held.state, ran) == (State.IN_DOUBT, 1)
+
+
+async def test_asked_again_a_call_in_doubt_is_not_run_again():
+    async with running(recorder=Recorder(on_call=reset)) as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            await agent
+        gateway.recorder.on_call = good
+        assert "It MAY have run" in text(await gateway.call("create_note", id=2))
+        assert len(gateway.ran()) == 1
+        alice = gateway.gateway.service.directory.by_name("alice")
+        await gateway.gateway.service.resolve(held.id, alice, "it did run", via="cli")
+        assert "it did run" in text(await gateway.call("create_note", id=3))
+        assert len(gateway.ran()) == 1
+
+
+@pytest.mark.parametrize(
+    "on_call", [good, stream(FRAME), stream(FOREIGN, FRAME, LATER), stream("event: message\nid: 4\n" + FRAME)]
+)
+async def test_the_first_answer_with_the_right_id_is_the_outcome(on_call):
+    answer, held, _ = await run(on_call)
+    assert text(answer) in ("good", "streamed")
+    assert held.state is State.COMPLETED
+
+
+async def test_what_the_server_says_on_the_way_reaches_the_client():
+    progress = 'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"half way"}}\n\n'
+    async with running(recorder=Recorder(on_call=stream(progress, FRAME))) as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            from gateways import call
+
+            agent = tasks.create_task(gateway.post(call("create_note")))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            body = await (await agent).read()
+    assert b"half way" in body
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 307])
+async def test_a_plain_refusal_is_an_error_and_no_doubt(status):
+    async def refuse(_, frame):
+        return web.Response(status=status, text="no")
+
+    answer, held, _ = await run(refuse)
+    assert answer["error"]["message"] == f"The server refused the call with HTTP {status}."
+    assert held.state is State.UPSTREAM_ERROR
+
+
+async def test_a_server_that_cannot_be_reached_got_nothing():
+    async with running() as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.recorder._runner.cleanup()
+            await gateway.review(held)
+            answer = await agent
+        assert text(answer).startswith("The server could not be reached")
+        assert (await gateway.gateway.service.get(held.id)).state is State.NOT_SENT
+
+
+async def test_a_fault_of_the_gateways_own_leaves_doubt_and_not_silence():
+    class Broken:
+        async def send(self, *_):
+            raise RuntimeError("a bug")
+
+    async with running() as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            gateway.gateway.proxy.setting.upstreams["notes"].send = Broken().send
+            await gateway.review(held)
+            assert "It MAY have run" in text(await agent)
+
+
+async def test_runs_get_some_time_to_end_when_the_gateway_stops():
+    release, arrived = asyncio.Event(), asyncio.Event()
+
+    async def slow(_, frame):
+        arrived.set()
+        await release.wait()
+        return await good(_, frame)
+
+    async with running(recorder=Recorder(on_call=slow)) as gateway:
+        agent = asyncio.ensure_future(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await arrived.wait()
+        ending = asyncio.ensure_future(gateway.gateway.forward.finish(5))
+        await asyncio.sleep(0)
+        release.set()
+        await ending
+        assert (await gateway.gateway.service.get(held.id)).state is State.COMPLETED
+        await agent
+
+
+async def test_a_run_that_does_not_end_in_time_is_left_in_doubt():
+    arrived = asyncio.Event()
+
+    async def never(_, frame):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with running(recorder=Recorder(on_call=never)) as gateway:
+        agent = asyncio.ensure_future(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await arrived.wait()
+        await gateway.gateway.forward.finish(0.01)
+        assert "It MAY have run" in text(await agent)
+        assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
+
+
+async def test_an_answer_that_is_too_long_leaves_doubt():
+    async def endless():
+        while True:
+            yield b"x" * (1 << 20)
+
+    closed = []
+    reply = Reply(
+        status=200,
+        headers={"content-type": "application/json"},
+        chunks=endless(),
+        close=lambda: closed.append(1),
+    )
+    with pytest.raises(CutError):
+        await forward.outcome_of(reply, 1, lambda _: None)
+    assert closed == [1]

@@ -1,0 +1,186 @@
+"""The agents' listener: who may ask, from where, and with what."""
+
+import asyncio
+import io
+import json
+
+import aiohttp
+import pytest
+from gateways import call, running
+from process import sha256
+
+AGENTS = f"agents: [{{name: ci, owner: alice, token_sha256: {sha256('ci-token')}}}, {{name: other, token_sha256: {sha256('other-token')}, servers: []}}]"
+CI = {"Authorization": "Bearer ci-token"}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.com",
+        "evil.com:80",
+        "localhost.evil.com",
+        "127.0.0.1.evil",
+        "",
+        "0x7f.1",
+        "2130706433",
+        "user@127.0.0.1",
+        "[::1",
+        "10.0.0.1",
+    ],
+)
+async def test_a_host_that_is_not_ours_is_refused_on_every_route(gateway, host):
+    base = gateway.url.removesuffix("/mcp/notes")
+    for path in ("/mcp/notes", "/healthz", "/readyz", "/nowhere"):
+        async with gateway.http.get(base + path, headers={"Host": host}) as answer:
+            assert answer.status in (400, 421)
+    assert gateway.recorder.received == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "[::1]:8808", "LOCALHOST"])
+async def test_the_names_of_this_machine_are_ours(gateway, host):
+    async with await gateway.post(call("get_note"), {"Host": host}) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "http://evil.com", "http://localhost.evil", "https://127.0.0.1.evil", "http://0.0.0.0"]
+)
+async def test_a_page_from_elsewhere_is_refused(gateway, origin):
+    async with await gateway.post(call("get_note"), {"Origin": origin}) as answer:
+        assert answer.status == 403
+    assert gateway.recorder.received == []
+
+
+async def test_a_page_from_here_is_not(gateway):
+    async with await gateway.post(call("get_note"), {"Origin": "http://localhost:3000"}) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "text/plain",
+        "application/json; charset=utf-16",
+        "application/json;x=y",
+        "multipart/form-data",
+        "",
+        "application/jsonx",
+    ],
+)
+async def test_a_body_that_is_not_plain_json_is_refused(gateway, media):
+    async with await gateway.post(call("create_note"), {"Content-Type": media}) as answer:
+        assert answer.status == 415
+    assert gateway.recorder.received == []
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        'application/json;charset="UTF-8"',
+    ],
+)
+async def test_plain_json_is_taken_however_it_is_spelt(gateway, media):
+    async with await gateway.post(call("get_note"), {"Content-Type": media}) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity"])
+async def test_an_encoded_body_is_refused(gateway, encoding):
+    async with gateway.http.post(
+        gateway.url, data=json.dumps(call("create_note")).encode(),
+        headers={"Content-Type": "application/json", "Content-Encoding": encoding}, skip_auto_headers=["Content-Encoding"],
+    ) as answer:  # fmt: skip
+        assert answer.status in (400, 415)
+    assert gateway.recorder.received == []
+
+
+async def test_a_body_that_is_too_long_is_refused(gateway):
+    try:
+        async with gateway.http.post(
+            gateway.url, data=io.BytesIO(b" " * (5 << 20)), headers={"Content-Type": "application/json"}
+        ) as answer:
+            assert answer.status == 413
+    except aiohttp.ClientError:
+        pass  # the connection may be closed before the body was sent
+    assert gateway.recorder.received == []
+
+
+async def test_an_agent_is_known_by_its_token_only():
+    async with running(more=AGENTS) as gateway:
+        for headers in (
+            {}, {"Authorization": ""}, {"Authorization": "Bearer "}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic ci-token"},
+            {"Authorization": "Bearer ci-tokené"}, {"X-Agent": "ci"},
+        ):  # fmt: skip
+            async with await gateway.post(call("get_note"), headers) as answer:
+                assert answer.status == 401
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        assert gateway.recorder.received == []
+        async with await gateway.post(call("get_note"), CI) as answer:
+            assert answer.status == 200
+        assert "authorization" not in gateway.recorder.received[-1].headers
+
+
+async def test_an_agent_reaches_its_own_servers_only():
+    async with running(more=AGENTS) as gateway:
+        async with await gateway.post(call("get_note"), {"Authorization": "Bearer other-token"}) as answer:
+            assert answer.status == 404
+
+
+async def test_the_owner_and_the_agent_are_on_the_held_call():
+    async with running(more=AGENTS) as gateway:
+        agent = asyncio.ensure_future(gateway.post(call("create_note"), CI))
+        [held] = await gateway.held()
+        assert (held.call.agent, held.call.owner) == ("ci", "alice")
+        (await agent).close()
+
+
+async def test_health_and_readiness(gateway):
+    base = gateway.url.removesuffix("/mcp/notes")
+    async with gateway.http.get(f"{base}/healthz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    async with gateway.http.get(f"{base}/readyz") as answer:
+        assert answer.status == 200
+    gateway.gateway.store.check = None
+    async with gateway.http.get(f"{base}/readyz") as answer:
+        assert answer.status == 503
+
+
+async def test_other_verbs_are_not_served(gateway):
+    async with gateway.http.put(gateway.url) as answer:
+        assert answer.status == 405
+
+
+async def test_a_session_of_another_agent_is_not_found():
+    async with running(more=AGENTS.replace("servers: []", "servers: [notes]")) as gateway:
+        gateway.recorder.session = "s1"
+        opening = {
+            "jsonrpc": "2.0",
+            "id": 0,
+            "method": "initialize",
+            "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
+        }
+        async with await gateway.post(opening, CI) as answer:
+            assert answer.headers["Mcp-Session-Id"] == "s1"
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        async with await gateway.post(ping, {**CI, "Mcp-Session-Id": "s1"}) as answer:
+            assert answer.status == 200
+        for headers in (
+            {"Authorization": "Bearer other-token", "Mcp-Session-Id": "s1"},
+            {**CI, "Mcp-Session-Id": "s2"},
+        ):
+            async with await gateway.post(ping, headers) as answer:
+                assert answer.status == 404
+            async with gateway.http.delete(gateway.url, headers=headers) as answer:
+                assert answer.status == 404
+        assert len(gateway.recorder.received) == 2
+
+
+async def test_the_answers_headers_are_the_protocols_only(gateway):
+    async with await gateway.post(
+        call("get_note"), {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}
+    ) as answer:
+        assert "Set-Cookie" not in answer.headers
+    assert not {"cookie", "x-forwarded-for", "origin"} & set(gateway.recorder.received[-1].headers)

@@ -1,0 +1,145 @@
+"""HTTP servers: what is sent, what is not followed, and what is known when a connection fails."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from recorder import Recorder
+
+from gateway.errors import CutError, NotSentError, TooLongError
+from gateway import upstreams
+from gateway.upstreams import Reply, frame_reply, whole
+from gateway.upstreams.http import HttpUpstream, pool
+
+
+@pytest.fixture
+async def http():
+    async with pool() as session:
+        yield session
+
+
+async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http):
+    async with Recorder() as recorder:
+        upstream = HttpUpstream(recorder.url, {"Authorization": "Bearer ours"}, http)
+        reply = await upstream.send(
+            "POST", b'{"jsonrpc":"2.0","id":1,"method":"ping"}', {"mcp-session-id": "s"}
+        )
+        assert (reply.status, reply.media_type, reply.streams) == (200, "application/json", False)
+        await whole(reply.chunks)
+        reply.close()
+        await upstream.close()
+    [received] = recorder.received
+    assert received.headers["authorization"] == "Bearer ours"
+    assert received.headers["mcp-session-id"] == "s"
+    assert received.headers["accept"] == "application/json, text/event-stream"
+    assert set(received.headers) <= {
+        "host",
+        "authorization",
+        "mcp-session-id",
+        "accept",
+        "content-type",
+        "content-length",
+        "accept-encoding",
+    }
+
+
+async def test_a_large_body_arrives_whole(http):
+    async with Recorder() as recorder:
+        body = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"' + b"x" * (2 << 20) + b'"}}'
+        reply = await HttpUpstream(recorder.url, {}, http).send("POST", body, {})
+        reply.close()
+    assert recorder.received[0].body == body
+
+
+async def test_a_redirect_is_returned_and_not_followed(http):
+    async def redirect(request, frame):
+        return web.Response(status=307, headers={"Location": "/mcp"})
+
+    async with Recorder(on_call=redirect) as recorder:
+        reply = await HttpUpstream(recorder.url, {}, http).send("POST", b'{"id":1,"method":"tools/call"}', {})
+        assert reply.status == 307
+        reply.close()
+        assert len(recorder.received) == 1
+
+
+async def test_a_server_that_is_not_there_got_nothing(http):
+    async with Recorder() as recorder:
+        url = recorder.url
+    with pytest.raises(NotSentError, match="could not be reached"):
+        await HttpUpstream(url, {}, http).send("POST", b"{}", {})
+
+
+async def raw_server(answer):
+    """Serve raw bytes: what a broken server does is not what a library lets one write."""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        if writer.can_write_eof():
+            writer.write_eof()
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"nonsense\r\n\r\n"])
+async def test_a_connection_that_breaks_before_the_answer_leaves_doubt(http, answer):
+    server = await raw_server(answer)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    with pytest.raises(CutError):
+        await HttpUpstream(url, {}, http).send("POST", b"{}", {})
+    server.close()
+
+
+async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
+    server = await raw_server(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    )
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+    reply = await HttpUpstream(url, {}, http).send("POST", b"{}", {})
+    with pytest.raises(CutError):
+        await whole(reply.chunks)
+    reply.close()
+    server.close()
+
+
+async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
+    gone = asyncio.Event()
+
+    async def endless(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b": x\n\n")
+                await asyncio.sleep(0.001)
+        except ConnectionResetError:
+            gone.set()
+        return response
+
+    async with Recorder(on_call=endless) as recorder:
+        reply = await HttpUpstream(recorder.url, {}, http).send("POST", b'{"id":1,"method":"tools/call"}', {})
+        assert reply.streams
+        await anext(reply.chunks)
+        reply.close()
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+async def test_an_answer_has_a_greatest_length():
+    async def endless():
+        while True:
+            yield b"x" * (1 << 20)
+
+    with pytest.raises(TooLongError):
+        await whole(endless())
+
+
+async def test_replies_of_our_own():
+    reply = frame_reply(b"{}", status=400, headers={"X": "y"})
+    assert (reply.status, reply.header("x"), await whole(reply.chunks)) == (400, "y", b"{}")
+    reply.close()
+    empty = Reply(status=202)
+    assert (await whole(empty.chunks), empty.media_type) == (b"", "")
+    assert await whole(upstreams.with_body(reply, b"[]").chunks) == b"[]"
