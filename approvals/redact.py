@@ -32,6 +32,12 @@ _SHAPES = re.compile(
     r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"  # user and password of a URL
 )
 
+#: A secret that is assigned inside a text, such as a document packed into a string: `"password": "..."`, `token=...`.
+_ASSIGNED = re.compile(
+    r"""(?ix) ( ["']? [\w-]* (?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|token) ["']?
+    \s* [:=] \s* ) (?: "[^"]+" | '[^']+' | [^\s"',;&}\]]+ )"""
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Redacted:
@@ -83,8 +89,9 @@ class _Writer:
         return self.write(item, indent + "  ")
 
     def _without_shapes(self, text: str) -> str:
-        clean, found = _SHAPES.subn(REDACTED, text)
-        self.count += found
+        clean, shapes = _SHAPES.subn(REDACTED, text)
+        clean, assigned = _ASSIGNED.subn(rf"\1{REDACTED}", clean)
+        self.count += shapes + assigned
         return clean
 
     def _block(self, opening: str, lines: list[str], indent: str, closing: str) -> str:

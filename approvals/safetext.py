@@ -1,7 +1,7 @@
-"""Text from agents and servers, made safe to look at: what cannot be seen is written out (PURE).
+r"""Text from agents and servers, made safe to look at: what cannot be seen is written out (PURE).
 
 Control, format and ignorable characters, and spaces that are none, can hide or reorder what an approver reads. They are
-shown as `\\u{202E}`. This is the one place where that happens, for every field on every channel.
+shown as `\u{202E}`. This is the one place where that happens, for every field on every channel.
 """
 
 import json
@@ -40,7 +40,7 @@ def _pieces(text: str) -> list[tuple[str, bool]]:
 
 
 def visible(text: str) -> str:
-    """Return *text* with each hidden character written as `\\u{...}`; new lines, tabs and spaces stay."""
+    r"""Return *text* with each hidden character written as `\u{...}`; new lines, tabs and spaces stay."""
     if _ASCII.fullmatch(text):
         return text
     return "".join(f"\\u{{{ord(char):04X}}}" if hidden else char for char, hidden in _pieces(text))

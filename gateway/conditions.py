@@ -11,7 +11,7 @@ import jsonschema_rs
 VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
 
 
-class BadCondition(Exception):  # noqa: N818  (named after what is wrong)
+class BadCondition(Exception):
     """A condition of the config that cannot be used; the message says why in one line."""
 
 
@@ -39,7 +39,7 @@ class When:
     def __call__(self, facts: Mapping[str, Any]) -> bool | Unclear:
         """Say whether the condition holds, or why that cannot be said."""
         try:
-            value = self._program.execute(facts)
+            value = self._program.execute(dict(facts))
         except KeyError as error:
             return Unclear(f"there is no {error.args[0]}")
         except Exception as error:  # noqa: BLE001  (whatever the engine raises, the call must still be judged)

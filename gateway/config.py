@@ -109,7 +109,7 @@ def _known(error: jsonschema_rs.ValidationError) -> list[str]:
 
 def _alternatives(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[tuple[Path, str]]:
     path = list(error.instance_path)
-    branches = [list(branch) for branch in error.kind.context]
+    branches = [list(branch) for branch in getattr(error.kind, "context", [])]
     meant = [branch for branch in branches if not any(_wrong_type(inner, path) for inner in branch)]
     if meant:
         for inner in meant[0]:

@@ -7,6 +7,7 @@ in a second run. The run belongs to the gateway, not to the client's connection:
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -19,7 +20,19 @@ from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.upstreams import Reply, Upstream, whole
 
 log = logging.getLogger("holdpoint.forward")
-Emit = Callable[[bytes | None], None]
+#: Says why an approved call may not run after all, or None.
+Objection = Callable[[HeldCall], str | None]
+#: Takes the events to show meanwhile, and None at the end.
+Show = Callable[[bytes | None], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a call goes out: the request it answers, the server, and the headers that cross."""
+
+    frame: frames.ToolCall
+    upstream: Upstream
+    headers: Mapping[str, str]
 
 
 class Forward:
@@ -29,13 +42,10 @@ class Forward:
         self._service = service
         self._runs: set[asyncio.Task[Any]] = set()
 
-    def start(
-        self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str],
-        objection: Callable[[HeldCall], str | None],
-    ) -> asyncio.Queue[bytes | None]:  # fmt: skip
-        """Run *held* for the request *frame*; returns the queue of events to show meanwhile, None at the end."""
+    def start(self, held: HeldCall, way: Way, objection: Objection) -> asyncio.Queue[bytes | None]:
+        """Run *held* on its way; returns the queue of events to show meanwhile, None at the end."""
         shown: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._keep(self._run(held, frame, upstream, headers, objection, shown.put_nowait))
+        self._keep(self._run(held, way, objection, shown.put_nowait))
         return shown
 
     async def collected(self, call_id: CallId) -> None:
@@ -55,26 +65,21 @@ class Forward:
         for task in self._runs:
             task.cancel()
 
-    async def _run(
-        self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str],
-        objection: Callable[[HeldCall], str | None], show: Emit,
-    ) -> None:  # fmt: skip
+    async def _run(self, held: HeldCall, way: Way, objection: Objection, show: Show) -> None:
         try:
             claimed, won = await self._service.claim(held.id, objection)
             if won:
-                await self._send(claimed, frame, upstream, headers, show)
+                await self._send(claimed, way, show)
         except ApprovalError:
             log.exception("%s could not be claimed or finished", held.id)
         finally:
             show(None)
 
-    async def _send(
-        self, held: HeldCall, frame: frames.ToolCall, upstream: Upstream, headers: Mapping[str, str], show: Emit,
-    ) -> None:  # fmt: skip
-        body = frames.rebuild(frame, arguments=held.call.arguments)
+    async def _send(self, held: HeldCall, way: Way, show: Show) -> None:
+        body = frames.rebuild(way.frame, arguments=held.call.arguments)
         try:
-            reply = await upstream.send("POST", body, headers)
-            outcome = await outcome_of(reply, frame.id, show)
+            reply = await way.upstream.send("POST", body, way.headers)
+            outcome = await outcome_of(reply, way.frame.id, show)
         except NotSentError as error:
             await self._service.not_sent(held.id, str(error))
         except GatewayError as error:
@@ -88,7 +93,7 @@ class Forward:
             await self._service.finish(held.id, outcome)
 
 
-async def outcome_of(reply: Reply, request_id: frames.Id, show: Emit) -> Outcome:
+async def outcome_of(reply: Reply, request_id: frames.Id, show: Show) -> Outcome:
     """Read a server's reply up to the answer that carries *request_id*; other frames are shown on the way.
 
     Raises `CutError` when there is no such answer: whatever else came, it is not known whether the call ran.

@@ -62,7 +62,7 @@ def key(limit: Limit, scope: Scope) -> str:
             who = scope.agent
         case _:
             who = f"{scope.agent}\x1f{scope.session}"
-    return "\x1f".join((limit.name, scope.server, scope.tool, limit.per, who))
+    return f"{limit.name}\x1f{scope.server}\x1f{scope.tool}\x1f{limit.per}\x1f{who}"
 
 
 class Windows:

@@ -218,7 +218,7 @@ class Policy:
 
     def _strictest(self, rules: Iterable[Rule]) -> Terms:
         """Combine terms: the most approvals, the shortest life, only those approvers whom every rule names."""
-        named = [rule for rule in rules]
+        named = list(rules)
         return Terms(
             approvers=self._terms.approvers.intersection(
                 *(r.approvers for r in named if r.approvers is not None)
@@ -252,7 +252,7 @@ def _plain_reason(rule: Rule) -> str:
 # From the config.
 
 
-class BadPolicy(Exception):  # noqa: N818  (named after what is wrong)
+class BadPolicy(Exception):
     """Every problem of a policy: where it stands, and what to mend."""
 
     def __init__(self, problems: tuple[tuple[Path, str], ...]) -> None:

@@ -17,7 +17,7 @@ from gateway import frames, hold, protocol, relay, replies, sse
 from gateway.agents import Agent
 from gateway.catalogue import Catalogue, Tool
 from gateway.errors import GatewayError, UnknownServerError
-from gateway.forward import Forward
+from gateway.forward import Forward, Way
 from gateway.hold import Rung
 from gateway.limits import Exceeded, Scope, Windows
 from gateway.metrics import Metrics
@@ -291,10 +291,8 @@ class Proxy:
         self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,
     ) -> AsyncIterator[bytes]:  # fmt: skip
         """Let the call run once, and show what the server says meanwhile."""
-        headers = protocol.crossing(incoming.headers, frame)
-        shown = self._forward.start(
-            held, frame, upstream, headers, lambda call: self._objection(incoming, frame, call)
-        )
+        way = Way(frame=frame, upstream=upstream, headers=protocol.crossing(incoming.headers, frame))
+        shown = self._forward.start(held, way, lambda call: self._objection(incoming, frame, call))
         while (event := await shown.get()) is not None:
             yield event
 

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import msgspec
 from aiohttp import hdrs, web
 
 from gateway import frames

@@ -87,9 +87,7 @@ class StdioFront:
 
     async def _post(self, frame: frames.Frame, line: bytes) -> None:
         """Send a frame on. Requests are answered when their answer comes; the rest keeps its order."""
-        if not isinstance(frame, frames.Request | frames.ToolCall):
-            await self._answer(frame, line)
-        elif frame.method == "initialize":
+        if not isinstance(frame, frames.Request | frames.ToolCall) or frame.method == "initialize":
             await self._answer(frame, line)
         else:
             self._tasks.create_task(self._answer(frame, line))

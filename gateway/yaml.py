@@ -4,7 +4,7 @@ In YAML 1.2 `no` is a word and `12:30` is not 750; a key given twice is an error
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -78,39 +78,50 @@ def read(text: str, environ: Mapping[str, str], read_file: Callable[[str], str])
         raise _single(1, "The config is empty; it needs at least servers and policy.default.")
     if not isinstance(tree, CommentedMap):
         raise _single(1, "The config must be a mapping of keys to values.")
-    lines: dict[Path, int] = {(): 1}
-    problems: list[Problem] = []
+    reading = _Reading(environ, read_file)
+    value = reading.plain(tree, ())
+    if reading.problems:
+        raise ConfigProblems(tuple(reading.problems))
+    return Document(value, reading.lines)
 
-    def fill(value: str, path: Path) -> str:
-        def referred(match: re.Match[str]) -> str:
-            try:
-                return read_file(match[2]).rstrip("\n") if match[1] else environ[match[2]]
-            except KeyError:
-                why = f"the environment variable {match[2]} is not set"
-            except OSError as error:
-                why = f"the file {match[2]} cannot be read ({error.strerror})"
-            problems.append(Document(None, lines).problem(path, f"{why}."))
-            return ""
 
-        return _REFERENCE.sub(referred, value)
+class _Reading:
+    """One walk through a YAML tree: plain values out, lines and problems kept."""
 
-    def plain(node: Any, path: Path) -> Any:
+    def __init__(self, environ: Mapping[str, str], read_file: Callable[[str], str]) -> None:
+        self.lines: dict[Path, int] = {(): 1}
+        self.problems: list[Problem] = []
+        self._environ = environ
+        self._read_file = read_file
+
+    def plain(self, node: Any, path: Path) -> Any:
         if len(path) > MAX_DEPTH:
-            raise _single(lines.get(path[:-1]), "The config is nested too deep, or refers to itself.")
-        if isinstance(node, CommentedMap | CommentedSeq):
-            items = dict(_children(node, path, lines))
-            values = {key: plain(child, (*path, key)) for key, child in items.items()}
-            return (
-                list(values.values())
-                if isinstance(node, CommentedSeq)
-                else {_key(k): v for k, v in values.items()}
-            )
-        return fill(str(node), path) if isinstance(node, str) else _scalar(node)
+            raise _single(self.lines.get(path[:-1]), "The config is nested too deep, or refers to itself.")
+        match node:
+            case CommentedMap():
+                return {str(key): self.plain(node[key], self._at(node, key, path)) for key in node}
+            case CommentedSeq():
+                return [self.plain(node[number], self._at(node, number, path)) for number in range(len(node))]
+            case str():
+                return _REFERENCE.sub(lambda match: self._referred(match, path), str(node))
+            case _:
+                return _scalar(node)
 
-    value = plain(tree, ())
-    if problems:
-        raise ConfigProblems(tuple(problems))
-    return Document(value, lines)
+    def _at(self, node: CommentedMap | CommentedSeq, key: Any, path: Path) -> Path:
+        """Note on which line a child stands, and return its path."""
+        if node.lc.data and (where := node.lc.data.get(key)):
+            self.lines[*path, key] = where[0] + 1
+        return (*path, key)
+
+    def _referred(self, match: re.Match[str], path: Path) -> str:
+        try:
+            return self._read_file(match[2]).rstrip("\n") if match[1] else self._environ[match[2]]
+        except KeyError:
+            why = f"the environment variable {match[2]} is not set"
+        except OSError as error:
+            why = f"the file {match[2]} cannot be read ({error.strerror})"
+        self.problems.append(Document(None, self.lines).problem(path, f"{why}."))
+        return ""
 
 
 def _parsed(text: str) -> Any:
@@ -129,26 +140,11 @@ def _parsed(text: str) -> Any:
         raise _single(None, f"This is not YAML: {str(error).splitlines()[0]}.") from error
 
 
-def _children(
-    node: CommentedMap | CommentedSeq, path: Path, lines: dict[Path, int]
-) -> Iterator[tuple[Any, Any]]:
-    keys = list(node) if isinstance(node, CommentedMap) else range(len(node))
-    for key in keys:
-        where = node.lc.data.get(key) if node.lc.data else None
-        if where:
-            lines[*path, key] = where[0] + 1
-        yield key, node[key]
-
-
 def _scalar(node: Any) -> Any:
     """Return a scalar without the formatting that the loader keeps with it; tags and dates are text."""
     if node is None or isinstance(node, bool):
         return node
     return next((kind(node) for kind in (int, float) if isinstance(node, kind)), str(node))
-
-
-def _key(key: Any) -> str:
-    return str(key)
 
 
 def _single(line: int | None, message: str) -> ConfigProblems:

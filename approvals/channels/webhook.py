@@ -20,7 +20,7 @@ from approvals.service import ApprovalService
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
-class NotTaken(Exception):  # noqa: N818  (named after what happened)
+class NotTaken(Exception):
     """The receiver did not take the webhook."""
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from approvals import notices
+from approvals import cards
 from approvals.channels import Card
 from approvals.errors import AlreadyDecided, NotAnApprover, OwnRequest, ReasonNeeded, StaleView
 from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
@@ -198,7 +198,7 @@ class Pages:
         return views.row(call, self._card(call))
 
     def _card(self, call: HeldCall) -> Card:
-        return notices.card(call, self._options.url)
+        return cards.card(call, self._options.url)
 
 
 def _id(request: web.Request) -> CallId:

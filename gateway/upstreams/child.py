@@ -143,9 +143,9 @@ class Child:
             while line := await self.process.stdout.readline():
                 self._take(line.strip())
         except ValueError:
-            log.error(
+            log.warning(
                 "%s: a line on stdout is longer than %d bytes; the server is stopped", self.name, MAX_LINE
-            )  # noqa: TRY400
+            )
             self._signal(signal.SIGKILL)
         finally:
             self.ended.set()

@@ -70,7 +70,7 @@ def test_a_limit_is_said_as_people_say_it():
 @given(st.lists(st.floats(-30, 30), max_size=60), st.integers(1, 4), st.floats(1, 50))
 def test_no_window_ever_holds_more_than_the_limit(steps, most, window):
     limit = Limit(name="r", max=most, window=window)
-    windows, now, latest, taken = Windows(), 1000.0, 1000.0, []
+    windows, now, latest, taken = Windows(), 1000.0, 0.0, []
     for step in steps:
         now += step
         latest = max(latest, now)

@@ -20,12 +20,12 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
+from approvals.cards import card as card_of
 from approvals.channels import Card
 from approvals.channels.slack import blocks
 from approvals.channels.slack.inbound import Interaction, understood
 from approvals.errors import ApprovalError
 from approvals.model import Answer, Approver, CallId
-from approvals.notices import card as card_of
 from approvals.service import ApprovalService
 
 #: Errors after which no retry helps: a person has to mend the app or its token.
@@ -62,7 +62,7 @@ class SlackChannel:
         api_url: str | None = None,
         inbox_url: str = "",
     ) -> None:
-        self._web = AsyncWebClient(token=bot_token, **({"base_url": api_url} if api_url else {}))
+        self._web = AsyncWebClient(token=bot_token, base_url=api_url or AsyncWebClient.BASE_URL)
         self._web.retry_handlers += [
             AsyncRateLimitErrorRetryHandler(max_retry_count=2),
             AsyncServerErrorRetryHandler(max_retry_count=2),
@@ -91,7 +91,7 @@ class SlackChannel:
         socket.socket_mode_request_listeners.append(self._on_request)
         self._socket = socket
         try:
-            await socket.connect()
+            await socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
         except SlackApiError as error:
             log.error("Slack refused the connection (%s); check slack.app_token", error.response.get("error"))  # noqa: TRY400
 
@@ -133,7 +133,7 @@ class SlackChannel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._socket is not None:
-            await self._socket.close()
+            await self._socket.close()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
 
     async def _on_request(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
         """Take one envelope. Buttons are acknowledged first, since Slack waits three seconds only."""
@@ -189,9 +189,8 @@ class SlackChannel:
         """Return the approver who clicked: by member id and team, never by name; anybody else is a stranger."""
         approver = self._service.directory.by_slack(interaction.user)
         if approver is None or not interaction.team or interaction.team != await self._own_team():
-            stranger = Approver(name=f"slack:{interaction.user}")
-            # Asked all the same, so that the refusal is in the audit trail.
-            return stranger
+            # The service is asked all the same, so that the refusal is in the audit trail.
+            return Approver(name=f"slack:{interaction.user}")
         return approver
 
     async def _own_team(self) -> str:

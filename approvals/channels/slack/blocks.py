@@ -214,7 +214,7 @@ def deny_view(call_id: str, digest: str) -> dict[str, Any]:
         SectionBlock(text=_plain(note)),
         InputBlock(block_id="reason", label=_plain("Reason"), element=reason),
     ]
-    return _view("deny", "Deny this call", "Deny", call_id, digest, blocks)
+    return _view("deny", f"{call_id} {digest}", blocks)
 
 
 def review_view(card: Card) -> dict[str, Any]:
@@ -231,15 +231,18 @@ def review_view(card: Card) -> dict[str, Any]:
             element=PlainTextInputElement(action_id="reason", max_length=MAX_REASON),
         ),
     ]  # fmt: skip
-    return _view("approve", "Review this call", "Approve", card.id, card.digest, blocks)
+    return _view("approve", f"{card.id} {card.digest}", blocks)
 
 
-def _view(
-    callback: str, title: str, submit: str, call_id: str, digest: str, blocks: Sequence[Block]
-) -> dict[str, Any]:
+#: What a modal is called and what its button says, by what submitting it means.
+MODALS = {"deny": ("Deny this call", "Deny"), "approve": ("Review this call", "Approve")}
+
+
+def _view(callback: str, about: str, blocks: Sequence[Block]) -> dict[str, Any]:
+    title, submit = MODALS[callback]
     view = View(
         type="modal", callback_id=callback, title=_plain(title), submit=_plain(submit), close=_plain("Back"),
-        private_metadata=f"{call_id} {digest}", blocks=list(blocks),
+        private_metadata=about, blocks=list(blocks),
     )  # fmt: skip
     return dict(view.to_dict())
 

@@ -58,7 +58,7 @@ def _named(value: object) -> tuple[str, str]:
     return call, digest
 
 
-def _reason(view: Mapping[str, Any]) -> str:
+def _reason(view: Mapping[Any, Any]) -> str:
     values = (view.get("state") or {}).get("values") or {}
     given = (values.get("reason") or {}).get("reason") or {}
     return str(given.get("value") or "")

@@ -6,8 +6,8 @@ import pytest
 from aiohttp import web
 from recorder import Recorder
 
-from gateway.errors import CutError, NotSentError, TooLongError
 from gateway import upstreams
+from gateway.errors import CutError, NotSentError, TooLongError
 from gateway.upstreams import Reply, frame_reply, whole
 from gateway.upstreams.http import HttpUpstream, pool
 

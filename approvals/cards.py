@@ -1,0 +1,65 @@
+"""A held call as a card: everything a channel may show of it, made safe in this one place (PURE)."""
+
+from approvals import redact
+from approvals.channels import Card
+from approvals.model import HeldCall, State
+from approvals.safetext import hidden, name, one_line, visible
+
+
+def card(call: HeldCall, url: str) -> Card:
+    """Return what a channel may show of a call; *url* is that of the inbox, or ""."""
+    arguments = redact.redact(call.call.arguments)
+    asked = call.call
+    return Card(
+        id=call.id,
+        version=call.version,
+        state=call.state,
+        agent=name(asked.agent),
+        owner=name(asked.owner or ""),
+        server=name(asked.server),
+        tool=name(asked.tool),
+        category=call.classification.category,
+        risk=call.classification.risk,
+        severity=call.classification.severity,
+        evidence=tuple(map(visible, call.classification.evidence)),
+        rule=visible(call.rule),
+        reason=visible(call.reason),
+        arguments=visible(arguments.text),
+        hidden_characters=hidden(arguments.text),
+        redacted=arguments.count,
+        digest=call.digest,
+        created_at=call.created_at,
+        expires_at=call.expires_at,
+        needed=call.terms.needed,
+        reviews=tuple((name(one.approver), one.answer, visible(one.reason), one.via) for one in call.reviews),
+        attended=call.attended,
+        note=visible(call.note),
+        result=_result(call),
+        url=f"{url.rstrip('/')}/calls/{call.id}" if url else "",
+        twin=_twin(call),
+    )
+
+
+def _result(call: HeldCall) -> str:
+    """Say in one line how the run ended. What the server answered is the agent's, not the channel's."""
+    took = f" after {call.settled_at - call.decided_at:.1f} s" if call.settled_at and call.decided_at else ""
+    match call.state:
+        case State.COMPLETED:
+            return f"It ran once and the server answered{took}."
+        case State.UPSTREAM_ERROR:
+            return f"It was sent once and the server answered with an error{took}."
+        case State.NOT_SENT | State.IN_DOUBT:
+            return one_line(call.note, 200)
+        case _:
+            return ""
+
+
+def _twin(call: HeldCall) -> str:
+    if call.twin is None:
+        return ""
+    ago = (
+        f"{max(0, (call.created_at - call.twin_at) / 60):.0f} min before"
+        if call.twin_at is not None
+        else "before"
+    )
+    return f"The same call was asked {ago} ({call.twin})."
