@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from aws import local_aws
 from mcp import Client, StdioServerParameters
-from slack import FakeSlack, buttons_of, text_of
 from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+from slack import FakeSlack, buttons_of, text_of
 
 IAM = str(Path(sys.executable).parent / "awslabs.iam-mcp-server")
 #: White space and order as a person would write it. The server writes it anew in its own way, so what AWS must have,

@@ -1,0 +1,117 @@
+"""Arguments as people see them: numbers as spelt, secrets gone and counted, whatever the text."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from approvals.redact import REDACTED, redact
+
+
+@pytest.mark.parametrize(
+    "member",
+    ["password", "PassWord", "db_password", "api_key", "apiKey", "API-KEY", "secret", "client_secret", "token", "access_token",
+     "Authorization", "aws_secret_access_key", "private_key", "session_id", "cookie", "credentials", "pin"],
+)  # fmt: skip
+def test_a_member_that_is_named_like_a_secret_is_hidden(member):
+    for value in ("hunter2", 1234, ["a", "b"], {"x": "y"}):
+        shown = redact(json.dumps({"a": [{member: value}]}).encode())
+        assert json.loads(shown.text) == {"a": [{member: REDACTED}]}
+        assert shown.count == 1
+
+
+@pytest.mark.parametrize(
+    "member", ["next_token", "max_tokens", "pageToken", "tokens", "user_name", "spinner", "key", "pins"]
+)
+def test_a_member_that_only_sounds_like_one_is_shown(member):
+    assert redact(json.dumps({member: "value"}).encode()).count == 0
+
+
+def test_an_empty_secret_needs_no_hiding():
+    assert redact(b'{"password":"","token":null,"secret":true}').count == 0
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF_1", "ghp_" + "a" * 36, "glpat-" + "x" * 20,
+     "xoxb-1234567890-abcdef", "sk_live_" + "a" * 24, "Bearer abcdefghijklmnop1234", "AIza" + "b" * 35,
+     "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"],
+)  # fmt: skip
+def test_a_value_that_looks_like_a_secret_is_hidden_wherever_it_stands(secret):
+    shown = redact(json.dumps({"note": f"use {secret} please", "list": [secret]}).encode())
+    assert secret not in json.loads(shown.text)["note"]
+    assert json.loads(shown.text)["list"] == [REDACTED]
+    assert shown.count == 2
+
+
+def test_the_password_of_an_address_is_hidden_and_its_host_is_not():
+    shown = redact(b'{"url":"postgres://app:s3cret@db.internal/prod"}')
+    assert json.loads(shown.text)["url"] == f"postgres://{REDACTED}@db.internal/prod"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        '{"password": "hunter2", "x": 1}',
+        "password=hunter2&x=1",
+        "DB_PASSWORD: 'hunter2'",
+        "export API_KEY=hunter2",
+    ],
+)
+def test_a_secret_packed_into_a_string_is_hidden(packed):
+    shown = redact(json.dumps({"body": packed}).encode())
+    assert "hunter2" not in shown.text
+    assert shown.count == 1
+
+
+def test_numbers_keep_their_spelling():
+    text = redact(b'{"a":1e6,"b":1.0,"c":-0,"d":123456789012345678901234567890,"e":0.10}').text
+    assert (
+        text
+        == '{\n  "a": 1e6,\n  "b": 1.0,\n  "c": -0,\n  "d": 123456789012345678901234567890,\n  "e": 0.10\n}'
+    )
+
+
+def test_empty_containers_and_plain_values():
+    assert redact(b'{"a":{},"b":[],"c":null,"d":true,"e":"x\\ny"}').text == (
+        '{\n  "a": {},\n  "b": [],\n  "c": null,\n  "d": true,\n  "e": "x\\ny"\n}'
+    )
+    assert redact(b"{}").text == "{}"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "x",
+        "eyJ",
+        "eyJa.",
+        "password",
+        "password=",
+        "a-",
+        "bearer ",
+        "://",
+        "://a:",
+        "-----BEGIN PRIVATE KEY-----",
+        "AKIA",
+        "sk-",
+        "token:",
+    ],
+)
+def test_no_text_takes_for_ever(piece):
+    redact(json.dumps({"a": piece * (300_000 // len(piece))}).encode())
+
+
+values = st.recursive(
+    st.one_of(st.integers(), st.text(alphabet='abc xyz\n"\\'), st.booleans(), st.none()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "b", "note"]), inner, max_size=3)
+    ),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "note"]), values))
+def test_what_holds_no_secret_is_shown_whole(value):
+    shown = redact(json.dumps(value).encode())
+    assert json.loads(shown.text) == value
+    assert shown.count == 0

@@ -1,0 +1,51 @@
+"""Hidden characters are seen, wherever they come from."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from approvals import safetext
+from approvals.safetext import hidden, name, one_line, visible
+
+HIDDEN = [0x00, 0x1B, 0x0D, 0x7F, 0xA0, 0xAD, 0x034F, 0x061C, 0x115F, 0x180E, 0x200B, 0x200E, 0x2028, 0x202E, 0x2066, 0x2069, 0x2800,
+          0x3000, 0x3164, 0xFE0F, 0xFEFF, 0xFFA0, 0xE000, 0xE0041, 0xE0100, 0x1D173]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", HIDDEN)
+def test_a_character_without_a_look_of_its_own_is_written_out(code):
+    assert visible(f"a{chr(code)}b") == f"a\\u{{{code:04X}}}b"
+    assert hidden(f"a{chr(code)}b{chr(code)}") == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", "two\nlines\tand a tab", "Grüße, 日本語, здравствуйте", "✅ 👍", "é"]
+)
+def test_what_people_write_stays_as_it_is(text):
+    assert visible(text) == text
+    assert hidden(text) == 0
+
+
+def test_marks_stacked_high_are_written_out():
+    zalgo = "a" + "\u0301" * 10
+    assert hidden(zalgo) == 10 - safetext._STACK
+    assert visible(zalgo).startswith("a" + "\u0301" * safetext._STACK + "\\u{0301}")
+
+
+def test_names_show_their_letters_as_what_they_are():
+    assert name("put_user_policy") == "put_user_policy"
+    assert name("delete_us\u0435r") == "delete_us\\u0435r"
+    assert name("a\nb") == "a\\nb"
+
+
+def test_a_line_is_one_line_and_says_that_it_was_cut():
+    assert one_line("a\n  b\tc", 20) == "a b c"
+    assert one_line("x" * 30, 10) == "x" * 9 + "…"
+
+
+@given(st.text())
+def test_nothing_hidden_is_left(text):
+    shown = visible(text)
+    assert hidden(shown) == 0 or any(unicodedata.combining(char) for char in shown)
+    assert all(char in "\n\t " or unicodedata.category(char) not in safetext._UNSEEN for char in shown)
