@@ -52,6 +52,10 @@ class Forward:
         """Record that the agent has its answer, even when its connection ends this very moment."""
         await asyncio.shield(self._keep(self._service.collected(call_id)))
 
+    def cancel(self, held: HeldCall) -> None:
+        """Take back a call whose client left, unless it is on its way already."""
+        self._keep(self._service.cancel(held.id, "the agent hung up", actor=held.call.agent))
+
     def _keep(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(job)
         self._runs.add(task)

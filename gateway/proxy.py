@@ -5,6 +5,7 @@ a tool call crosses untouched. The review itself happens elsewhere: Slack, inbox
 which wakes whoever waits here.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -269,23 +270,28 @@ class Proxy:
         give_up_at = self._service.clock() + hold.patience(self.setting.hold_for)
         beats = 0
         with self._service.attending(held.id):
-            while True:
-                step = hold.step(held, self._service.clock(), give_up_at)
-                match step.rung:
-                    case Rung.WAIT:
+            try:
+                while (step := hold.step(held, self._service.clock(), give_up_at)).rung in (Rung.WAIT, Rung.RUN):
+                    if step.rung is Rung.WAIT:
                         yield hold.sign_of_life(held, beats, frame.progress_token)
                         beats += 1
                         held = await self._service.changed(held, step.seconds)
-                    case Rung.RUN:
+                    else:
                         async for event in self._run(incoming, upstream, frame, held):
                             yield event
                         held = await self._service.get(held.id)
-                    case Rung.TELL | Rung.LATER:
-                        break
-            yield sse.event(replies.final(held, frame.id))
-            # Only a client that took the last frame gets here; one that left collects it by asking again.
-            if step.rung is Rung.TELL:
-                await self._forward.collected(held.id)
+                yield sse.event(replies.final(held, frame.id))
+            except (asyncio.CancelledError, GeneratorExit):
+                self._left(held)
+                raise
+        # Only a client that took the last frame gets here; one that left collects it by asking again.
+        if step.rung is Rung.TELL:
+            await self._forward.collected(held.id)
+
+    def _left(self, held: HeldCall) -> None:
+        """A client that hangs up is tired, and the call stays; unless the config takes it for a no."""
+        if self.setting.cancel_on_disconnect:
+            self._forward.cancel(held)
 
     async def _run(
         self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,

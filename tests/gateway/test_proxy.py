@@ -144,6 +144,19 @@ async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_lat
     assert len(gateway.ran()) == 1
 
 
+async def test_hanging_up_is_a_no_when_the_config_says_so():
+    async with running(more="approvals: {on_disconnect: cancel}") as gateway:
+        agent = asyncio.ensure_future(gateway.call("create_note"))
+        [held] = await gateway.held()
+        agent.cancel()
+        await asyncio.wait([agent])
+        async with asyncio.timeout(5):
+            while (await gateway.gateway.service.get(held.id)).state is State.PENDING:
+                await asyncio.sleep(0)
+        assert (await gateway.gateway.service.get(held.id)).state is State.CANCELLED
+        assert gateway.ran() == []
+
+
 async def test_an_approval_that_nobody_collects_expires(gateway):
     agent = asyncio.ensure_future(gateway.call("create_note"))
     [held] = await gateway.held()

@@ -1,0 +1,28 @@
+"""The example config is whole and loads."""
+
+from pathlib import Path
+
+from gateway import config
+from gateway.policy import Action, Facts, compile_policy
+from gateway.risk import classify
+
+TEXT = (Path(__file__).parents[1] / "config.example.yaml").read_text(encoding="utf-8")
+ENVIRON = {
+    "GITHUB_TOKEN": "g", "CI_BOT_TOKEN_SHA256": "a" * 64, "ALICE_TOKEN_SHA256": "b" * 64, "SLACK_BOT_TOKEN": "xoxb-1",
+    "SLACK_APP_TOKEN": "xapp-1", "HOOK_SECRET": "whsec_x",
+}  # fmt: skip
+
+
+def test_it_loads_and_judges():
+    loaded = config.parse(TEXT, ENVIRON, str)
+    policy = compile_policy(loaded)
+    for tool, action in [("get_user", Action.ALLOW), ("put_user_policy", Action.DENY), ("delete_user", Action.DENY), ("start_job", Action.REQUIRE_APPROVAL)]:
+        facts = Facts(server="iam", tool=tool, agent="ci-bot", arguments={}, classification=classify({"name": tool}, ()))
+        assert policy.evaluate(facts).action is action  # put_user_policy lacks its required arguments
+
+
+def test_every_key_of_the_schema_stands_in_it():
+    definitions = config.schema()["$defs"].values()
+    keys = {key for definition in definitions for key in definition.get("properties", {})}
+    missing = [key for key in sorted(keys) if f"{key}:" not in TEXT]
+    assert missing == []
