@@ -169,6 +169,8 @@ class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
     listen: str = "127.0.0.1:8808"
+    #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
+    hosts: list[str] = []
     store: str = "sqlite:///holdpoint.db"
     servers: dict[str, ServerOptions]
     agents: list[AgentOptions] = []

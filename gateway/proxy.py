@@ -271,7 +271,10 @@ class Proxy:
         beats = 0
         with self._service.attending(held.id):
             try:
-                while (step := hold.step(held, self._service.clock(), give_up_at)).rung in (Rung.WAIT, Rung.RUN):
+                while (step := hold.step(held, self._service.clock(), give_up_at)).rung in (
+                    Rung.WAIT,
+                    Rung.RUN,
+                ):
                     if step.rung is Rung.WAIT:
                         yield hold.sign_of_life(held, beats, frame.progress_token)
                         beats += 1

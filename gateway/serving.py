@@ -130,7 +130,7 @@ async def adopt(path: Path, gateway: Gateway) -> None:
 
 
 #: What cannot change while the gateway runs.
-_FIXED = ("listen", "store", "inbox", "slack", "webhooks")
+_FIXED = ("listen", "hosts", "store", "inbox", "slack", "webhooks")
 
 
 def web_options(
@@ -143,6 +143,7 @@ def web_options(
         proxy_header=header.name if header else "",
         proxy_peers=tuple(header.from_) if header else (),
         token_login=config.inbox.login.token,
+        hosts=frozenset(name.lower() for name in config.hosts),
         slack_actions=slack_actions,
         metrics=gateway.metrics.exposition,
         tools=lambda: tool_views(gateway),
@@ -174,7 +175,13 @@ def tool_views(gateway: Gateway) -> list[ToolView]:
 
 
 def _door(gateway: Gateway) -> server.Door:
-    return server.Door(agents=lambda: gateway.agents, ready=gateway.ready)
+    return server.Door(agents=lambda: gateway.agents, hosts=hosts(gateway.config), ready=gateway.ready)
+
+
+def hosts(config: Config) -> frozenset[str]:
+    """Return the names, beside this machine's own, by which the agents' listener is addressed."""
+    place = address(config.listen)
+    return frozenset(name.lower() for name in [*config.hosts, *([place[0]] if place else [])])
 
 
 @asynccontextmanager

@@ -1,0 +1,68 @@
+"""The documentation says what is so: commands, files, configs, states."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from approvals.model import State
+from gateway import cli, config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+def commands(group, prefix=""):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} ")
+        else:
+            yield prefix + name
+
+
+@pytest.mark.parametrize("command", list(commands(typer.main.get_command(cli.app))))
+def test_every_command_is_documented(command):
+    assert re.search(rf"(holdpoint |`|, ){command}\b", ALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_test_that_the_guarantees_name_is_there():
+    for name in re.findall(
+        r"tests/[\w/]+\.py", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    ):
+        assert (ROOT / name).exists(), name
+
+
+POLICIES = re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "policy.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_in_the_documentation_loads(policy):
+    indented = "".join(f"  {line}\n" for line in policy.splitlines())
+    assert config.parse(f"servers: {{iam: {{command: [x]}}}}\npolicy:\n{indented}", {}, str)
+
+
+def test_the_readmes_config_loads():
+    [text] = re.findall(
+        r"```yaml\n(servers:.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert config.parse(text, {}, str).servers["files"].command
+
+
+def test_the_glossary_names_every_state():
+    glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert all(state in glossary for state in State)
+
+
+def test_the_readme_shows_the_two_commands():
+    assert "make demo" in ALL
+    assert "make test" in ALL
