@@ -7,6 +7,7 @@ is listening already), keeps the session id, and opens the server's own stream o
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -51,7 +52,8 @@ class StdioFront:
             if listening is not None:
                 listening.cancel()
         if "Mcp-Session-Id" in self._headers:
-            (await self._exchange("DELETE", b"", self._headers)).close()
+            with suppress(GatewayError):  # a session that is gone already needs no end
+                (await self._exchange("DELETE", b"", self._headers)).close()
 
     async def _read_line(self) -> bytes:
         """Return the next line that holds something, b"" at the end."""

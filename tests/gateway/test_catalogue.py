@@ -1,0 +1,198 @@
+"""What servers offer: asked once, in the revision they speak, classified with the operator's word on top."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from recorder import Recorder, error
+
+from gateway import asking, catalogue
+from gateway.catalogue import Catalogue, Override
+from gateway.errors import GatewayError
+from gateway.risk import Category, Risk
+from gateway.severity import Severity
+from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.stdio import Command, StdioUpstream
+
+CHILD = str(Path(__file__).parents[1] / "fakes" / "child.py")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+async def http():
+    async with pool() as session:
+        yield session
+
+
+@pytest.fixture
+async def recorder():
+    async with Recorder() as running:
+        yield running
+
+
+@pytest.fixture
+def known(recorder, http):
+    found = Catalogue(Clock())
+    found.serve({"notes": HttpUpstream(recorder.url, {}, http)}, {})
+    return found
+
+
+def lists(recorder):
+    return sum(one.frame.get("method") == "tools/list" for one in recorder.received)
+
+
+async def test_a_server_is_asked_when_a_tool_is_first_needed_and_then_not_again(known, recorder):
+    tool = await known.tool("notes", "create_note")
+    assert (tool.classification.category, tool.definition["description"]) == (
+        Category.WRITE,
+        "Create a note.",
+    )
+    assert len(tool.hash) == 64
+    await known.tool("notes", "get_note")
+    assert lists(recorder) == 1
+    assert [tool.name for tool in known.tools("notes")] == ["create_note", "delete_note", "get_note"]
+    assert known.known("notes", "get_note") is not None
+
+
+async def test_a_tool_that_is_not_listed_is_classified_by_its_name_and_has_no_hash(known, recorder):
+    tool = await known.tool("notes", "frobnicate")
+    assert (tool.hash, tool.classification.category) == ("", Category.OTHER)
+    await known.tool("notes", "frobnicate")
+    assert lists(recorder) == 1
+
+
+async def test_a_changed_list_is_asked_for_again(known, recorder):
+    before = await known.tool("notes", "create_note")
+    recorder.tools[1]["description"] = "Now it deletes."
+    known.forget("notes")
+    assert (await known.tool("notes", "create_note")).hash != before.hash
+    assert lists(recorder) == 2
+
+
+async def test_the_order_of_members_is_no_change(known, recorder):
+    before = await known.tool("notes", "create_note")
+    recorder.tools[1] = dict(reversed(recorder.tools[1].items()))
+    known.forget("notes")
+    assert (await known.tool("notes", "create_note")).hash == before.hash
+
+
+async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, recorder):
+    await recorder._runner.cleanup()
+    assert "could not be reached" in await known.ask("notes")
+    assert await known.ask("notes") is not None
+    known._clock.now += catalogue.RETRY
+    assert await known.ask("notes") is not None
+    assert (await known.tool("notes", "get_note")).hash == ""
+
+
+async def test_the_operators_word_beats_the_classifier(recorder, http):
+    found = Catalogue(Clock())
+    upstreams = {"notes": HttpUpstream(recorder.url, {}, http)}
+    found.serve(
+        upstreams,
+        {
+            "notes": {
+                "create_note": Override(category=Category.READ),
+                "get_note": Override(severity=Severity.CRITICAL),
+            }
+        },
+    )
+    tool = await found.tool("notes", "create_note")
+    assert (tool.classification.category, tool.classification.risk) == (Category.READ, Risk.LOW)
+    assert tool.classification.evidence[0] == "The operator's config says so."
+    assert (await found.tool("notes", "get_note")).classification.severity is Severity.CRITICAL
+    found.serve(upstreams, {"notes": {"create_note": Override(risk=Risk.HIGH)}})
+    again = found.known("notes", "create_note")
+    assert (again.classification.category, again.classification.risk) == (Category.WRITE, Risk.HIGH)
+    found.serve({}, {})
+    assert found.known("notes", "create_note") is None
+
+
+async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
+    recorder.modern, recorder.session = False, "s1"
+    assert len(await asking.tools(HttpUpstream(recorder.url, {}, http))) == 3
+    verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
+    assert verbs == [
+        ("POST", "server/discover"),
+        ("POST", "initialize"),
+        ("POST", "notifications/initialized"),
+        ("POST", "tools/list"),
+        ("DELETE", None),
+    ]
+    assert recorder.received[-1].headers["mcp-session-id"] == "s1"
+
+
+@pytest.mark.parametrize("argument", ["--modern", "--legacy"])
+async def test_a_stdio_server_is_asked_in_the_revision_it_speaks(argument):
+    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
+    assert "echo" in [tool["name"] for tool in await asking.tools(upstream)]
+    await upstream.close()
+
+
+async def pages(request):
+    import json
+
+    frame = json.loads(await request.read())
+    if frame["method"] != "tools/list":
+        return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": {}})
+    cursor = frame["params"].get("cursor")
+    page = {"tools": [{"name": f"t{cursor or 0}"}, "odd"]} | (
+        {} if cursor == "2" else {"nextCursor": str(int(cursor or 0) + 1)}
+    )
+    body = json.dumps({"jsonrpc": "2.0", "id": frame["id"], "result": page})
+    return web.Response(text=f": hi\n\ndata: {body}\n\n", content_type="text/event-stream")
+
+
+async def serve(handler):
+    app = web.Application()
+    app.router.add_post("/mcp", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+
+
+async def test_every_page_is_read_also_from_streams(http):
+    runner, url = await serve(pages)
+    assert [tool["name"] for tool in await asking.tools(HttpUpstream(url, {}, http))] == ["t0", "t1", "t2"]
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("answer", ["<html>", '{"jsonrpc":"2.0","id":"holdpoint","result":5}', "[]"])
+async def test_an_odd_answer_is_a_refusal(http, answer):
+    async def odd(request):
+        return web.Response(text=answer, content_type="application/json")
+
+    runner, url = await serve(odd)
+    with pytest.raises(GatewayError):
+        await asking.tools(HttpUpstream(url, {}, http))
+    await runner.cleanup()
+
+
+async def test_a_stream_without_the_answer_is_a_cut(http):
+    async def odd(request):
+        return web.Response(text=": nothing\n\n", content_type="text/event-stream")
+
+    runner, url = await serve(odd)
+    with pytest.raises(GatewayError):
+        await asking.tools(HttpUpstream(url, {}, http))
+    await runner.cleanup()
+
+
+async def test_a_refused_list_is_told(http):
+    async with Recorder() as recorder:
+        recorder._answer = lambda request, frame: _refuse(frame)
+        known = Catalogue(Clock())
+        known.serve({"notes": HttpUpstream(recorder.url, {}, http)}, {})
+        assert await known.ask("notes")
+
+
+async def _refuse(frame):
+    return error(frame, -32601, "no")

@@ -1,0 +1,201 @@
+"""The stdin/stdout front: lines in, lines out, and an exchange behind it that is a real upstream."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import NotSentError
+from gateway.stdio import MAX_LINE, StdioFront
+from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.stdio import Command, StdioUpstream
+
+CHILD = str(Path(__file__).parents[1] / "fakes" / "child.py")
+
+
+class Terminal:
+    """A client on a pair of streams."""
+
+    def __init__(self, exchange):
+        self.reader = asyncio.StreamReader(limit=MAX_LINE)
+        self.lines = asyncio.Queue()
+        self.front = StdioFront(self.reader, self._take, exchange)
+
+    async def _take(self, frame):
+        await self.lines.put(json.loads(frame))
+
+    def type(self, *frames):
+        for frame in frames:
+            self.reader.feed_data((frame if isinstance(frame, bytes) else json.dumps(frame).encode()) + b"\n")
+
+    async def read(self):
+        async with asyncio.timeout(10):
+            return await self.lines.get()
+
+
+@pytest.fixture
+async def upstream():
+    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD]), lambda: 0.0)
+    yield upstream
+    await upstream.close()
+
+
+@pytest.fixture
+async def terminal(upstream):
+    terminal = Terminal(upstream.send)
+    running = asyncio.ensure_future(terminal.front.run())
+    yield terminal
+    terminal.reader.feed_eof()
+    async with asyncio.timeout(10):
+        await running
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
+}
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+def calling(tool, id=1, **params):
+    return {
+        "jsonrpc": "2.0",
+        "id": id,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": {}, **params},
+    }
+
+
+async def test_a_session_is_opened_used_and_ended(terminal, upstream):
+    terminal.type(INITIALIZE, INITIALIZED, calling("echo", "a"))
+    assert (await terminal.read())["id"] == 0
+    assert (await terminal.read())["id"] == "a"
+    assert len(upstream._sessions) == 1
+
+
+async def test_the_session_ends_with_the_input(upstream):
+    terminal = Terminal(upstream.send)
+    terminal.type(INITIALIZE, INITIALIZED)
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    assert upstream._sessions == {}
+
+
+async def test_what_the_server_says_of_its_own_accord_is_shown(terminal):
+    terminal.type(INITIALIZE, INITIALIZED, calling("announce"))
+    await terminal.read()
+    told = [await terminal.read(), await terminal.read()]
+    assert {frame.get("method") for frame in told} == {None, "notifications/tools/list_changed"}
+
+
+async def test_a_stream_is_shown_frame_by_frame(terminal):
+    terminal.type(INITIALIZE, INITIALIZED, calling("progress", _meta={"progressToken": 5}))
+    await terminal.read()
+    frames = [await terminal.read() for _ in range(3)]
+    assert [frame.get("method") for frame in frames] == ["notifications/progress"] * 2 + [None]
+
+
+async def test_a_question_of_the_servers_is_answered_on_stdin(terminal):
+    terminal.type(INITIALIZE, INITIALIZED, calling("ask"))
+    await terminal.read()
+    assert (await terminal.read())["method"] == "roots/list"
+    terminal.type({"jsonrpc": "2.0", "id": "s1", "result": {"roots": []}})
+    assert "you said" in str(await terminal.read())
+
+
+async def test_requests_do_not_wait_for_each_other():
+    second = asyncio.Event()
+
+    async def exchange(verb, body, headers):
+        number = json.loads(body)["id"]
+        if number == 1:
+            await second.wait()
+        second.set()
+        return frame_reply(json.dumps({"jsonrpc": "2.0", "id": number, "result": {}}).encode())
+
+    terminal = Terminal(exchange)
+    terminal.type(calling("a", 1), calling("b", 2))
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [2, 1]
+
+
+async def test_a_session_that_is_gone_at_the_end_is_no_fault(upstream):
+    terminal = Terminal(upstream.send)
+    terminal.type(INITIALIZE, INITIALIZED, calling("crash"))
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [0, 1]
+
+
+async def test_a_line_that_is_no_frame_is_answered_with_an_error(terminal):
+    terminal.type(
+        b"nonsense", b"", b"   ", b'{"jsonrpc":"2.0","id":null,"method":"ping"}', b'{"a":1} {"b":2}'
+    )
+    assert [(await terminal.read())["error"]["code"] for _ in range(3)] == [-32700, -32600, -32700]
+
+
+async def test_a_line_that_is_too_long_is_refused_and_the_next_one_served(terminal):
+    terminal.type(b"x" * (2 * MAX_LINE), INITIALIZE)
+    assert "longer" in (await terminal.read())["error"]["message"]
+    assert (await terminal.read())["id"] == 0
+
+
+async def test_a_line_without_an_end_is_no_frame(upstream):
+    terminal = Terminal(upstream.send)
+    terminal.reader.feed_data(json.dumps(INITIALIZE).encode())
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    assert terminal.lines.empty()
+    longer = Terminal(upstream.send)
+    longer.reader.feed_data(b"x" * (2 * MAX_LINE))
+    longer.reader.feed_eof()
+    await longer.front.run()
+
+
+async def test_a_fault_answers_requests_and_nobody_else():
+    async def broken(verb, body, headers):
+        raise NotSentError
+
+    terminal = Terminal(broken)
+    terminal.type(calling("echo", 7), INITIALIZED)
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    told = terminal.lines.get_nowait()
+    assert (told["id"], told["error"]["code"]) == (7, -32603)
+    assert terminal.lines.empty()
+
+
+async def test_a_server_without_a_stream_of_its_own_is_fine():
+    async def exchange(verb, body, headers):
+        if verb == "GET":
+            refusals.append(1)
+            if len(refusals) == 1:
+                return Reply(status=405)
+            raise NotSentError
+        return Reply(status=202, headers={"Mcp-Session-Id": "s"})
+
+    for _ in range(2):
+        refusals = [1] if _ else []
+        terminal = Terminal(exchange)
+        terminal.type(INITIALIZE, INITIALIZED)
+        terminal.reader.feed_eof()
+        await terminal.front.run()
+
+
+async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
+    seen = []
+
+    async def exchange(verb, body, headers):
+        seen.append(dict(headers))
+        return Reply(status=202)
+
+    terminal = Terminal(exchange)
+    terminal.type(calling("echo", _meta={"io.modelcontextprotocol/protocolVersion": "2026-07-28"}))
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    assert seen == [{"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}]
