@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
+from gateway.errors import UserError
 from gateway.options import Config, Duration, seconds
 from gateway.policy import BadPolicy, compile_policy
 from gateway.yaml import ConfigProblems, Document, Path, Problem, did_you_mean, read
@@ -49,6 +50,13 @@ def load(path: File, environ: Mapping[str, str]) -> Config:
             line=1,
         )
     return parse(text, environ, lambda name: File(name).read_text(encoding="utf-8"))
+
+
+def known_server(config: Config, name: str) -> str:
+    """Return *name* when the config has a server of that name; raises `UserError` with those that it has."""
+    if name not in config.servers:
+        raise UserError(f"The config has no server {name!r}; it has {', '.join(config.servers)}.")
+    return name
 
 
 def _one(message: str, line: int | None = None) -> ConfigProblems:

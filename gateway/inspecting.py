@@ -8,6 +8,7 @@ import msgspec
 from gateway import frames
 from gateway.app import Gateway, assembled
 from gateway.catalogue import Tool
+from gateway.config import known_server
 from gateway.errors import UserError
 from gateway.options import Config
 from gateway.policy import Facts, Verdict
@@ -40,7 +41,7 @@ class BadArguments(UserError):
 async def tools(config: Config, server: str) -> list[Row]:
     """Ask one server, or all, for their tools and judge a call of each without arguments."""
     async with assembled(_aside(config)) as gateway:
-        names = [server] if server else list(config.servers)
+        names = [known_server(config, server)] if server else list(config.servers)
         return [row for name in names for row in await _rows(gateway, name)]
 
 
@@ -62,7 +63,7 @@ async def explain(config: Config, server: str, name: str, arguments: str) -> Exp
     if not isinstance(given, dict):
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
     async with assembled(_aside(config)) as gateway:
-        tool = await gateway.catalogue.tool(server, name)
+        tool = await gateway.catalogue.tool(known_server(config, server), name)
         return Explanation(
             server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given)
         )

@@ -11,7 +11,7 @@ import aiohttp
 
 from gateway.agents import Agent
 from gateway.app import Gateway, assembled
-from gateway.config import address, load
+from gateway.config import address, known_server, load
 from gateway.errors import UserError
 from gateway.options import Config
 from gateway.proxy import Incoming
@@ -24,8 +24,7 @@ from gateway.upstreams.http import HttpUpstream, pool
 async def run(server: str, path: Path) -> None:
     """Serve one client on stdin and stdout."""
     config = load(path, os.environ)
-    if server not in config.servers:
-        raise UserError(f"{path} has no server {server!r}; it has {', '.join(config.servers)}.")
+    known_server(config, server)
     async with AsyncExitStack() as stack:
         exchange = await stack.enter_async_context(_exchange(server, config))
         await StdioFront(await _stdin(), _to_stdout, exchange).run()

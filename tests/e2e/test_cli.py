@@ -1,0 +1,380 @@
+"""The command line as its users see it: output, exit codes, one sentence for what they can mend."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+
+SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.sample]}}"
+BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matrix: [{{category: [Read], action: allow}}]\n"
+
+
+def holdpoint(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+    given = {**os.environ, "COLUMNS": "160", **env}
+    return subprocess.run([HOLDPOINT, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "holdpoint.yaml").write_text(BASE)
+    (tmp_path / "holdpoint.yaml").chmod(0o600)
+    return tmp_path
+
+
+BROKEN = {
+    "typo": (
+        BASE.replace("require_approval", "requre_approval"),
+        r"policy\.default: .*did you mean require_approval\?.*\(line 4\)",
+    ),
+    "duplicate key": (BASE + "listen: a\nlisten: b\n", r"The key listen is given twice.*\(line 7\)"),
+    "unset variable": (
+        BASE + "store: ${NOT_SET_ANYWHERE}\n",
+        r"store: the environment variable NOT_SET_ANYWHERE is not set\.  \(line 6\)",
+    ),
+    "bad CEL": (
+        BASE + "  tools: {a: {when: 'args.x >', action: deny}}\n",
+        r"policy\.tools\.a\.when: this is not CEL.*\(line 6\)",
+    ),
+    "bad schema": (
+        BASE + "  tools: {a: {arguments: {type: strin}}}\n",
+        r"policy\.tools\.a\.arguments: this is not a usable JSON Schema.*\(line 6\)",
+    ),
+    "unknown group": (
+        BASE + "  tools: {a: {approvers: [ops]}}\n",
+        r"there is no approver and no group 'ops'\.  \(line 6\)",
+    ),
+    "world-writable": (BASE, r"can be written by everybody.*chmod go-w.*\(line 1\)"),
+    "wrong type": (BASE + "listen: [1]\n", r"listen: this must be text\.  \(line 6\)"),
+    "empty": ("", r"The config is empty.*\(line 1\)"),
+    "not YAML": ("a: [b\n", r"This is not YAML.*\(line [12]\)"),
+}
+
+
+@pytest.mark.parametrize(("name", "row"), BROKEN.items())
+def test_a_broken_config_is_one_sentence_with_its_line_and_exit_1(folder, name, row):
+    text, told = row
+    file = folder / "holdpoint.yaml"
+    file.write_text(text)
+    file.chmod(0o666 if name == "world-writable" else 0o600)
+    for command in (["check"], ["run"], ["pending"]):
+        done = holdpoint(*command, cwd=folder)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        [line] = done.stderr.splitlines()
+        assert re.search(told, line)
+
+
+def test_a_good_config_is_said_to_be(folder):
+    done = holdpoint("check", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "holdpoint.yaml is good. Servers: shop.\n", "")
+
+
+def test_without_a_config_there_is_one_sentence(tmp_path):
+    done = holdpoint("check", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "holdpoint.yaml cannot be read (No such file or directory).\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "args", [["nonsense"], ["check", "--nonsense"], ["deny", "hp_1"], ["log", "--since", "soon"]]
+)
+def test_wrong_usage_is_exit_2(folder, args):
+    assert holdpoint(*args, cwd=folder).returncode == 2
+
+
+def test_help_names_every_command(folder):
+    done = holdpoint("--help", cwd=folder)
+    for command in (
+        "run",
+        "stdio",
+        "demo",
+        "check",
+        "tools",
+        "explain",
+        "pending",
+        "show",
+        "approve",
+        "deny",
+        "watch",
+        "log",
+        "audit",
+        "token",
+    ):
+        assert command in done.stdout
+
+
+def test_tools_are_listed_with_their_classification_and_action(folder):
+    done = holdpoint("tools", "--json", cwd=folder)
+    tools = {tool["tool"]: tool for tool in json.loads(done.stdout)}
+    assert (tools["list_orders"]["category"], tools["list_orders"]["action"]) == ("Read", "allow")
+    assert (tools["refund_order"]["category"], tools["refund_order"]["action"]) == (
+        "Financial",
+        "require_approval",
+    )
+    table = holdpoint("tools", "shop", cwd=folder).stdout
+    assert "list_orders" in table
+    assert "\x1b[" not in table  # no colours into a pipe
+
+
+def test_a_server_that_cannot_be_asked_is_told_and_exit_1(folder):
+    (folder / "holdpoint.yaml").write_text(BASE.replace(sys.executable, "/no/such/python"))
+    done = holdpoint("tools", cwd=folder)
+    assert done.returncode == 1
+    assert "could not be started" in done.stdout.replace("\n", " ")
+    assert "could not be started" in holdpoint("tools", "--json", cwd=folder).stdout
+
+
+def test_an_unknown_server_is_one_sentence(folder):
+    for args in (["tools", "shpo"], ["explain", "shpo", "x"], ["stdio", "shpo"]):
+        done = holdpoint(*args, cwd=folder)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert "shop" in done.stderr
+
+
+def test_a_verdict_is_explained(folder):
+    done = holdpoint("explain", "shop", "delete_customer", "--args", '{"name": "x"}', cwd=folder)
+    assert "shop/delete_customer: require_approval (default)" in done.stdout
+    assert "Category Destructive, risk Critical" in done.stdout
+    facts = json.loads(holdpoint("explain", "shop", "nonesuch", "--json", cwd=folder).stdout)
+    assert (facts["listed"], facts["verdict"]["rule"]) == (False, "default")
+    assert "does not list this tool" in holdpoint("explain", "shop", "nonesuch", cwd=folder).stdout
+    for odd in ("[1]", "{", '{"a":1,"a":2}'):
+        done = holdpoint("explain", "shop", "x", "--args", odd, cwd=folder)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["agent", "approver"])
+def test_a_token_is_shown_once_with_its_line_for_the_config(folder, kind):
+    done = holdpoint("token", kind, "alice", cwd=folder)
+    secret = done.stdout.strip()
+    assert hashlib.sha256(secret.encode()).hexdigest() in done.stderr
+    assert "name: alice" in done.stderr
+
+
+def test_commands_without_a_gateway_or_a_trail_say_what_to_do(folder):
+    done = holdpoint("pending", cwd=folder, HOLDPOINT_URL="http://127.0.0.1:9")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "No gateway answers at http://127.0.0.1:9; start one with: holdpoint run\n",
+    )
+    assert "it is made when the gateway first runs" in holdpoint("log", cwd=folder).stderr
+    (folder / "holdpoint.yaml").write_text(BASE + "store: 'memory:'\n")
+    assert "leaves no audit trail" in holdpoint("audit", "verify", cwd=folder).stderr
+
+
+@pytest.fixture
+async def running(tmp_path):
+    agents, inbox = free_ports(2)
+    file = tmp_path / "holdpoint.yaml"
+    file.write_text(
+        BASE
+        + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///{tmp_path}/h.db\n"
+        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}, {{name: bob, token_sha256: {sha256(token('bob'))}}}]\n"
+    )
+    file.chmod(0o600)
+    async with gateway_process(file, agents, inbox) as process, Person(process.inbox) as alice:
+        yield process, alice
+
+
+async def ask(process, tool="update_order", **arguments):
+    from mcp import Client
+
+    async with Client(f"{process.agents}/mcp/shop") as client:
+        return (
+            (await client.call_tool(tool, arguments or {"number": "1002", "status": "shipped"}))
+            .content[0]
+            .text
+        )
+
+
+async def test_a_call_is_reviewed_from_a_terminal(running):
+    process, alice = running
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(ask(process))
+        held = await alice.waiting()
+        _, out, _ = await process.command("pending")
+        assert held["id"] in out
+        assert "update_order" in out
+        assert json.loads((await process.command("pending", "--json"))[1])[0]["id"] == held["id"]
+        _, out, _ = await process.command("show", held["id"])
+        assert '"status":"shipped"' in out.replace(" ", "")
+        code, _, err = await process.command("approve", held["id"], who="eve")
+        assert (code, "HOLDPOINT_TOKEN" in err) == (1, True)
+        code, out, _ = await process.command("deny", held["id"], "--reason", "not today", who="bob")
+        assert (code, "denied" in out) == (0, True)
+        assert await agent == "Denied by bob: not today. NOT EXECUTED."
+    code, _, err = await process.command("approve", held["id"])
+    assert (code, "already denied" in err) == (1, True)
+    code, _, err = await process.command("show", "hp_nothing")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert (await process.command("pending"))[1] == "Nothing is waiting.\n"
+    _, out, _ = await process.command("show", held["id"], "--json")
+    assert json.loads(out)["reviews"][0]["reason"] == "not today"
+
+
+async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
+    process, _ = running
+    assert "1002" in await ask(process, "list_orders", status="paid")
+    _, out, _ = await process.command("log")
+    assert "call.allowed" in out
+    _, out, _ = await process.command(
+        "log", "--json", "--tool", "list_orders", "--agent", "local", "--since", "1h"
+    )
+    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["call.allowed"]
+    assert (await process.command("log", "--tool", "other"))[1] == ""
+    code, out, _ = await process.command("audit", "verify")
+    assert (code, "the chain is whole" in out) == (0, True)
+    _, exported, _ = await process.command("audit", "export")
+    file = tmp_path / "trail.jsonl"
+    file.write_text(exported.replace("list_orders", "list_0rders"))
+    code, _, err = await process.command("audit", "verify", str(file))
+    assert code == 1
+    assert re.search(r"event \d+ is not what was written: ", err)
+
+
+async def test_watching_shows_calls_as_they_come(running):
+    process, alice = running
+    env = {**os.environ, "HOLDPOINT_TOKEN": token("alice"), "HOLDPOINT_URL": process.inbox, "COLUMNS": "200"}
+    watching = await asyncio.create_subprocess_exec(
+        HOLDPOINT, "watch", "-c", str(process.config), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        assert await watching.stdout.readline() == b"Nothing is waiting.\n"
+        agent = asyncio.ensure_future(ask(process))
+        held = await alice.waiting()
+        while held["id"].encode() not in await watching.stdout.readline():
+            pass
+        await alice.post(held["id"], "deny", digest=held["digest"], reason="no")
+        await agent
+        watching.send_signal(signal.SIGINT)
+        await watching.communicate()
+    assert watching.returncode == 130
+
+
+async def test_following_the_log_shows_events_as_they_come(running):
+    process, _ = running
+    following = await asyncio.create_subprocess_exec(
+        HOLDPOINT, "log", "--follow", "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    await ask(process, "list_orders", status="paid")
+    async with asyncio.timeout(20):
+        assert b"call.allowed" in await following.stdout.readline()
+    following.kill()
+    await following.communicate()
+
+
+async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(running):
+    process, alice = running
+    good = process.config.read_text()
+    process.config.write_text(good.replace("default: require_approval", "default: nonsense"))
+    async with asyncio.timeout(10):
+        while "cannot be used" not in process.log.read_text():
+            await asyncio.sleep(0.02)
+    agent = asyncio.ensure_future(ask(process))
+    held = await alice.waiting()
+    await alice.post(held["id"], "deny", digest=held["digest"], reason="still held")
+    assert "still held" in await agent
+    process.config.write_text(good.replace("default: require_approval", "default: deny"))
+    async with asyncio.timeout(10):
+        while "counts from now on" not in process.log.read_text():
+            await asyncio.sleep(0.02)
+    assert "Denied by policy" in await ask(process, number="1003", status="lost")
+
+
+async def test_a_second_gateway_on_the_same_store_is_refused(running, tmp_path):
+    process, _ = running
+    agents, inbox = free_ports(2)
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        BASE
+        + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///{tmp_path}/h.db\n"
+    )
+    other.chmod(0o600)
+    done = await asyncio.to_thread(holdpoint, "run", "-c", str(other), cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+async def test_a_port_that_is_taken_is_one_sentence(running, tmp_path):
+    process, _ = running
+    taken = process.agents.rpartition(":")[2]
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        BASE + f"listen: 127.0.0.1:{taken}\ninbox: {{listen: '127.0.0.1:1'}}\nstore: 'memory:'\n"
+    )
+    other.chmod(0o600)
+    done = await asyncio.to_thread(holdpoint, "run", "-c", str(other), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_waits(running):
+    process, alice = running
+    agent = asyncio.ensure_future(ask(process))
+    held = await alice.waiting()
+    assert await process.stop() == 0
+    await asyncio.wait([agent])
+    assert "Traceback" not in process.log.read_text()
+    await process.start()
+    assert [call["id"] for call in await alice.calls("pending")] == [held["id"]]
+
+
+async def test_the_metrics_count_verdicts_and_what_waits(running):
+    process, alice = running
+    await ask(process, "list_orders", status="paid")
+    async with alice.api.get(f"{process.inbox}/metrics") as answer:
+        text = await answer.text()
+    assert 'holdpoint_tool_calls_total{server="shop",verdict="allowed"} 1.0' in text
+
+
+async def test_the_tools_are_on_a_page_of_the_inbox(running):
+    process, alice = running
+    await ask(process, "list_orders", status="paid")
+    await alice.log_in()
+    assert "refund_order" in await alice.page("/tools")
+
+
+async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
+    agents, _ = free_ports(2)
+    process = await asyncio.create_subprocess_exec(
+        HOLDPOINT, "demo", "--port", str(agents), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    seen = ""
+    async with asyncio.timeout(30):
+        while "agent: refund_order {" not in seen:
+            line = (await process.stdout.readline()).decode()
+            assert line, (await process.stderr.read()).decode()
+            seen += line
+        secret = re.search(r"HOLDPOINT_TOKEN=(\S+)", seen)[1]
+        link = re.search(r"http://\S+/login/once/\S+", seen)[0]
+        inbox = re.search(r"HOLDPOINT_URL=(\S+)", seen)[1]
+        env = {"HOLDPOINT_TOKEN": secret, "HOLDPOINT_URL": inbox}
+        while not (
+            waiting := json.loads(
+                (await asyncio.to_thread(holdpoint, "pending", "--json", cwd=Path.cwd(), **env)).stdout
+            )
+        ):
+            pass
+        done = await asyncio.to_thread(holdpoint, "approve", waiting[0]["id"], cwd=Path.cwd(), **env)
+        assert done.returncode == 0, done.stderr
+        while "agent: refund_order -> refunded 980.00" not in seen:
+            seen += (await process.stdout.readline()).decode()
+        import aiohttp
+
+        async with aiohttp.ClientSession() as http, http.get(link) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
