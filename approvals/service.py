@@ -4,9 +4,10 @@ On `Conflict` the call is read again and the law asked anew, so the first decisi
 what became of it. Channels, inbox, API, CLI and the gateway all use this one service.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -239,11 +240,13 @@ class ApprovalService:
 
     async def changed(self, call: HeldCall, seconds: float) -> HeldCall:
         """Wait until *call* is newer than the one given, at most *seconds*, and return it as it is then."""
-        with self.waiters.listen(call.id) as signal:
+        with self.waiters.listen(call.id) as woken:
             now = await self.get(call.id)
             if now.version > call.version:
                 return now
-            await signal.wait(seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await woken.wait()
         return await self.get(call.id)
 
     @contextmanager

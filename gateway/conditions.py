@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cel
 import jsonschema_rs
 
 #: What a `when` may speak of.
@@ -26,6 +25,8 @@ class When:
     """A compiled CEL expression."""
 
     def __init__(self, source: str) -> None:
+        import cel  # only configs with conditions pay for what it loads
+
         self.source = source
         try:
             self._program = cel.compile(source)

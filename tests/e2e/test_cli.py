@@ -293,7 +293,6 @@ async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(ru
 
 
 async def test_a_second_gateway_on_the_same_store_is_refused(running, tmp_path):
-    process, _ = running
     agents, inbox = free_ports(2)
     other = tmp_path / "other.yaml"
     other.write_text(

@@ -188,7 +188,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 
 async def test_a_refused_list_is_told(http):
     async with Recorder() as recorder:
-        recorder._answer = lambda request, frame: _refuse(frame)
+        recorder._answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock())
         known.serve({"notes": HttpUpstream(recorder.url, {}, http)}, {})
         assert await known.ask("notes")

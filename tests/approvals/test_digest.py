@@ -1,0 +1,82 @@
+"""What makes two calls the same, and what binds a review to what was seen."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from holds import held
+
+from approvals.digest import digest, key
+
+CALL = held(0.0).call
+
+
+def of(arguments: str):
+    return key(replace(CALL, arguments=arguments.encode()))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('{"a":1,"b":[2,{"c":3,"d":4}]}', '{ "b" : [2, {"d":4,"c":3}],\n"a":1}'),
+        ('{"a":"\\u0041"}', '{"a":"A"}'),
+        ("{}", "{ }"),
+    ],
+)
+def test_order_white_space_and_escapes_do_not_count(one, other):
+    assert of(one) == of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [('{"a":1}', '{"a":1.0}'), ('{"a":1}', '{"a":1e0}'), ('{"a":9007199254740993}', '{"a":9007199254740992}'), ('{"a":0}', '{"a":-0}'),
+     ('{"a":1}', '{"a":"1"}'), ('{"a":1}', '{"a":"n1"}'), ('{"a":"s"}', '{"a":"ss"}'), ('{"a":true}', '{"a":1}'), ('{"a":true}', '{"a":"true"}'),
+     ('{"a":null}', "{}"), ('{"a":[1,2]}', '{"a":[2,1]}'), ('{"a":[]}', '{"a":{}}'), ('{"a":["number","1"]}', '{"a":1}')],
+)  # fmt: skip
+def test_the_spelling_of_a_number_and_every_value_count(one, other):
+    assert of(one) != of(other)
+
+
+@pytest.mark.parametrize(
+    "change", [{"agent": "x"}, {"server": "x"}, {"tool": "x"}, {"arguments": b'{"user_name": "eve"}'}]
+)
+def test_agent_server_tool_and_arguments_count(change):
+    assert key(replace(CALL, **change)) != key(CALL)
+    assert digest(replace(CALL, **change)) != digest(CALL)
+
+
+def test_neither_owner_nor_session_makes_another_call():
+    assert key(replace(CALL, owner="x", session="y")) == key(CALL)
+
+
+def test_the_digest_is_of_the_exact_bytes_and_the_definition():
+    assert digest(replace(CALL, arguments=b'{"user_name":"bob"}')) != digest(CALL)
+    assert digest(CALL, "definition") != digest(CALL)
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def normal(value):
+    """Sort members and tell types apart, written in another way than the source's."""
+    if isinstance(value, dict):
+        return ("object", tuple(sorted((name, normal(member)) for name, member in value.items())))
+    if isinstance(value, list):
+        return ("array", tuple(map(normal, value)))
+    return (type(value).__name__, repr(value))
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), values, max_size=3),
+    st.dictionaries(st.text(max_size=3), values, max_size=3),
+)
+def test_two_keys_are_equal_exactly_when_the_values_are(one, other):
+    assert (of(json.dumps(one)) == of(json.dumps(other))) == (normal(one) == normal(other))

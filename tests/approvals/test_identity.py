@@ -1,0 +1,68 @@
+"""Who is who, and who may review."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from holds import held
+
+from approvals.errors import NotAnApprover, OwnRequest
+from approvals.identity import Directory
+from approvals.model import Approver
+
+
+def hashed(token):
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+ALICE = Approver(name="alice", email="Alice@Example.com", slack="U01", token_sha256=hashed("a"))
+BOB = Approver(name="bob")
+PEOPLE = Directory([ALICE, BOB])
+
+
+def test_people_are_found_by_each_of_their_identities():
+    assert PEOPLE.names == {"alice", "bob"}
+    assert (
+        PEOPLE.by_name("alice")
+        is PEOPLE.by_slack("U01")
+        is PEOPLE.by_email("alice@EXAMPLE.com")
+        is PEOPLE.by_token("a")
+        is ALICE
+    )
+
+
+@pytest.mark.parametrize("unknown", ["", "x", "é", "\ud800", "None"])
+def test_the_unknown_and_the_empty_are_nobody(unknown):
+    for found in (PEOPLE.by_name, PEOPLE.by_slack, PEOPLE.by_email, PEOPLE.by_token):
+        assert found(unknown) is None
+
+
+def test_an_identity_of_two_people_is_nobodys():
+    twice = Directory([ALICE, replace(BOB, slack="U01", email="alice@example.com", token_sha256=hashed("a"))])
+    assert twice.by_slack("U01") is twice.by_email("alice@example.com") is twice.by_token("a") is None
+
+
+def test_a_listed_approver_may_review():
+    PEOPLE.may_review(ALICE, held(0.0))
+
+
+@pytest.mark.parametrize("who", [Approver(name="eve"), Approver(name="alice"), replace(ALICE, slack="U99")])
+def test_somebody_who_is_not_in_the_config_as_they_are_may_not(who):
+    with pytest.raises(NotAnApprover):
+        PEOPLE.may_review(who, held(0.0))
+
+
+def test_an_approver_of_other_calls_may_not():
+    call = held(0.0)
+    for approvers in (frozenset({"bob"}), frozenset()):
+        with pytest.raises(NotAnApprover):
+            PEOPLE.may_review(ALICE, replace(call, terms=replace(call.terms, approvers=approvers)))
+
+
+@pytest.mark.parametrize("owner", ["alice", "ALICE", "alice@example.com"])
+def test_the_owner_of_the_agent_may_not_unless_the_terms_say_so(owner):
+    call = held(0.0, owner=owner)
+    with pytest.raises(OwnRequest):
+        PEOPLE.may_review(ALICE, call)
+    PEOPLE.may_review(ALICE, replace(call, terms=replace(call.terms, requester_may_approve=True)))
+    PEOPLE.may_review(BOB, call)

@@ -1,0 +1,124 @@
+"""The law of states, walked completely."""
+
+from dataclasses import replace
+
+import pytest
+from holds import held
+
+from approvals import lifecycle
+from approvals.errors import AlreadyDecided, IllegalTransition
+from approvals.lifecycle import SETTLED, TIMED, TRANSITIONS
+from approvals.model import Answer, Outcome, Review, State
+
+NOW = 1000.0
+#: Written out once more by hand: what the table must allow.
+ALLOWED = {
+    ("pending", "approved"), ("pending", "denied"), ("pending", "expired"), ("pending", "cancelled"), ("pending", "voided"),
+    ("approved", "forwarding"), ("approved", "expired"), ("approved", "cancelled"), ("approved", "voided"),
+    ("forwarding", "completed"), ("forwarding", "upstream_error"), ("forwarding", "not_sent"), ("forwarding", "in_doubt"),
+    ("in_doubt", "resolved"),
+}  # fmt: skip
+
+
+def in_state(state, **changes):
+    return replace(held(NOW), state=state, **changes)
+
+
+def said(answer=Answer.APPROVE, who="alice", at=NOW + 1, reason="", via="inbox"):
+    return Review(approver=who, answer=answer, at=at, reason=reason, via=via)
+
+
+@pytest.mark.parametrize("before", State)
+@pytest.mark.parametrize("after", State)
+def test_every_step_is_allowed_or_refused_as_the_law_says(before, after):
+    call = in_state(before)
+    if (before, after) not in ALLOWED:
+        with pytest.raises(IllegalTransition, match=f"a call that is {before} cannot become {after}"):
+            lifecycle.advance(call, after, NOW)
+        return
+    moved = lifecycle.advance(call, after, NOW + 5)
+    assert (moved.state, moved.version) == (after, call.version + 1)
+    assert moved.settled_at == (NOW + 5 if after in SETTLED else None)
+    assert moved.decided_at == (NOW + 5 if before is State.PENDING else None)
+
+
+def test_what_is_settled_has_no_way_out_but_a_doubt():
+    assert {State.IN_DOUBT, *(state for state in State if not TRANSITIONS[state])} == SETTLED
+    assert {State.PENDING, State.APPROVED} == TIMED
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
+@pytest.mark.parametrize("answer", Answer)
+def test_a_review_of_what_is_not_pending_is_too_late(state, answer):
+    with pytest.raises(AlreadyDecided, match=f"already {state}"):
+        lifecycle.review(in_state(state), said(answer))
+
+
+@pytest.mark.parametrize(
+    ("at", "in_time"), [(NOW + 899.999, True), (NOW + 900, False), (NOW + 900.001, False)]
+)
+def test_a_review_is_in_time_before_the_deadline_only(at, in_time):
+    if in_time:
+        assert lifecycle.review(held(NOW), said(at=at)).state is State.APPROVED
+    else:
+        with pytest.raises(AlreadyDecided, match="expired"):
+            lifecycle.review(held(NOW), said(at=at))
+
+
+def test_an_approval_starts_a_life_of_its_own():
+    approved = lifecycle.review(held(NOW), said(at=NOW + 100))
+    assert (approved.state, approved.expires_at, approved.decided_at) == (
+        State.APPROVED,
+        NOW + 700,
+        NOW + 100,
+    )
+    assert approved.reviews == (said(at=NOW + 100),)
+
+
+def test_one_person_counts_once_through_whatever_channel():
+    call = held(NOW, needed=2)
+    first = lifecycle.review(call, said(via="slack"))
+    assert (first.state, first.approvals, first.version) == (State.PENDING, 1, 2)
+    assert lifecycle.review(first, said(via="inbox")) is first
+    assert lifecycle.review(first, said(who="bob")).state is State.APPROVED
+
+
+def test_one_no_ends_it_whatever_was_said_before():
+    first = lifecycle.review(held(NOW, needed=3), said())
+    denied = lifecycle.review(first, said(Answer.DENY, who="alice", reason="on second thought"))
+    assert denied.state is State.DENIED
+    assert denied.denial.reason == "on second thought"
+    assert denied.expires_at == first.expires_at
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize(("at", "over"), [(NOW + 899.999, False), (NOW + 900, True), (NOW + 5000, True)])
+def test_only_what_waits_expires_and_not_before_its_time(state, at, over):
+    expired = lifecycle.expire(in_state(state), at)
+    assert (expired is not None) == (over and state in TIMED)
+    if expired:
+        assert (expired.state, expired.settled_at) == (State.EXPIRED, at)
+
+
+@pytest.mark.parametrize(("is_error", "state"), [(False, State.COMPLETED), (True, State.UPSTREAM_ERROR)])
+def test_an_outcome_ends_a_run(is_error, state):
+    outcome = Outcome(is_error=is_error, body=b"{}")
+    done = lifecycle.finish(in_state(State.FORWARDING), outcome, NOW)
+    assert (done.state, done.outcome) == (state, outcome)
+
+
+@pytest.mark.parametrize("state", State)
+def test_which_call_the_same_call_asked_again_is(state):
+    settled = {"settled_at": NOW} if state in SETTLED else {}
+    call = in_state(state, **settled)
+    assert lifecycle.collectable(call, NOW + 1) is True
+    assert lifecycle.collectable(replace(call, collected=True), NOW + 1) is (
+        state not in SETTLED or state is State.IN_DOUBT
+    )
+    late = lifecycle.collectable(call, NOW + 900)
+    assert late is (state in (State.FORWARDING, State.IN_DOUBT))
+
+
+def test_touching_changes_facts_and_the_version_only():
+    touched = lifecycle.touch(held(NOW), attended=False)
+    assert (touched.state, touched.version, touched.attended) == (State.PENDING, 2, False)

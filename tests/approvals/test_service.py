@@ -1,0 +1,367 @@
+"""Everything that can happen to a held call, over both stores, also all at once."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from holds import Clock, directory, held
+
+from approvals import service as services
+from approvals.errors import (
+    AlreadyDecided,
+    NotAnApprover,
+    OwnRequest,
+    ReasonNeeded,
+    StaleView,
+    TooMany,
+    UnknownCall,
+)
+from approvals.identity import Directory
+from approvals.model import Answer, Approver, Outcome, State
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+from approvals.store.sqlite import SqliteStore
+
+DONE = Outcome(is_error=False, body=b'{"content":[]}')
+
+
+def fine(_):
+    return None
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def service(request, tmp_path):
+    store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "h.db")
+    made = ApprovalService(store, directory(), clock=Clock())
+    follow = asyncio.ensure_future(made.waiters.follow(store))
+    yield made
+    follow.cancel()
+    await store.close()
+
+
+async def hold(service, **changes):
+    return await service.hold(held(service.clock.now, **changes))
+
+
+async def review(service, call, answer=Answer.APPROVE, who="alice", **more):
+    return await service.review(call.id, service.directory.by_name(who), answer, via="inbox", **more)
+
+
+async def approved(service, **changes):
+    call = await hold(service, **changes)
+    return await review(service, call)
+
+
+async def kinds(service):
+    return [event.kind for event in await service.store.events()]
+
+
+async def test_a_hold_is_stored_with_its_event(service):
+    call = await hold(service)
+    assert await service.get(call.id) == call
+    assert await kinds(service) == ["hold.pending"]
+
+
+async def test_the_same_call_joins_the_one_that_is_open(service):
+    first = await hold(service)
+    assert (await hold(service)).id == first.id
+    assert (await service.same(first.key)).id == first.id
+    assert await kinds(service) == ["hold.pending"]
+
+
+async def test_many_of_the_same_call_at_once_are_one(service):
+    calls = await asyncio.gather(*(hold(service) for _ in range(20)))
+    assert len({call.id for call in calls}) == 1
+    assert len(await service.store.select()) == 1
+
+
+async def test_an_overdue_twin_makes_room_before_any_sweep(service):
+    first = await hold(service)
+    service.clock.now = first.expires_at
+    assert await service.same(first.key) is None
+    second = await hold(service)
+    assert (second.id != first.id, second.twin) == (True, first.id)
+    assert (await service.get(first.id)).state is State.EXPIRED
+
+
+async def test_an_agent_may_have_only_so_many_open_calls(service):
+    was = services.MAX_OPEN_PER_AGENT, services.MAX_OPEN
+    services.MAX_OPEN_PER_AGENT, services.MAX_OPEN = 2, 3
+    try:
+        for n in range(2):
+            await hold(service, tool=f"t{n}")
+        with pytest.raises(TooMany):
+            await hold(service, tool="t2")
+        await hold(service, agent="other")
+        with pytest.raises(TooMany, match="Too many calls already"):
+            await hold(service, agent="third")
+    finally:
+        services.MAX_OPEN_PER_AGENT, services.MAX_OPEN = was
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "error"),
+    [
+        ({}, {"who": "eve"}, NotAnApprover),
+        ({"owner": "alice"}, {}, OwnRequest),
+        ({}, {"digest": "0" * 64}, StaleView),
+        ({}, {"answer": Answer.DENY}, ReasonNeeded),
+        ({}, {"answer": Answer.DENY, "reason": " \n"}, ReasonNeeded),
+    ],
+)
+async def test_a_review_that_may_not_be_is_refused_and_written_down(service, changes, given, error):
+    call, given = await hold(service, **changes), dict(given)
+    who = given.pop("who", "alice")
+    approver = service.directory.by_name(who) or Approver(name=who)
+    with pytest.raises(error):
+        await service.review(call.id, approver, given.pop("answer", Answer.APPROVE), via="api", **given)
+    assert (await service.get(call.id)).state is State.PENDING
+    refused = (await service.store.events())[-1]
+    assert (refused.kind, refused.actor, refused.detail["why"]) == ("review.refused", who, error.__name__)
+
+
+async def test_an_unknown_call_is_not_found(service):
+    with pytest.raises(UnknownCall):
+        await service.review("hp_none", service.directory.by_name("alice"), Answer.APPROVE, via="api")
+    with pytest.raises(UnknownCall):
+        await service.get("hp_none")
+
+
+async def test_a_role_that_was_lost_is_lost_at_once(service):
+    call = await hold(service)
+    alice = service.directory.by_name("alice")
+    service.directory = Directory([])
+    with pytest.raises(NotAnApprover):
+        await service.review(call.id, alice, Answer.APPROVE, via="api")
+
+
+async def test_a_long_reason_is_cut_between_characters(service):
+    call = await hold(service)
+    denied = await review(service, call, Answer.DENY, reason="é" * 4000)
+    assert len(denied.denial.reason.encode()) <= services.MAX_REASON
+    assert set(denied.denial.reason) == {"é"}
+
+
+async def test_of_many_answers_at_once_one_decides_and_the_rest_are_told(service):
+    people = [Approver(name=f"p{n}") for n in range(40)]
+    service.directory = Directory(people)
+    call = held(service.clock.now)
+    call = await service.hold(replace(call, terms=replace(call.terms, approvers=service.directory.names)))
+
+    async def answer(n):
+        verdict = Answer.APPROVE if n % 2 else Answer.DENY
+        return await service.review(call.id, people[n], verdict, via="api", reason="r")
+
+    results = await asyncio.gather(*(answer(n) for n in range(40)), return_exceptions=True)
+    assert sum(not isinstance(result, Exception) for result in results) == 1
+    assert sum(isinstance(result, AlreadyDecided) for result in results) == 39
+    decided = [kind for kind in await kinds(service) if kind in ("hold.approved", "hold.denied")]
+    assert len(decided) == 1
+
+
+async def test_the_same_answer_again_changes_nothing_also_after_the_end(service):
+    call = await approved(service)
+    assert await review(service, call) == call
+    claimed, _ = await service.claim(call.id, fine)
+    await service.finish(claimed.id, DONE)
+    after = await review(service, call)
+    assert (after.state, len(after.reviews)) == (State.COMPLETED, 1)
+
+
+async def test_exactly_one_of_many_claims_wins(service):
+    call = await approved(service)
+    claims = await asyncio.gather(*(service.claim(call.id, fine) for _ in range(50)))
+    assert sum(won for _, won in claims) == 1
+    await service.sweep()  # the losers must not have let go of the winner's claim
+    assert (await service.get(call.id)).state is State.FORWARDING
+    await service.finish(call.id, DONE)
+    assert (await kinds(service)).count("hold.forwarding") == 1
+
+
+@pytest.mark.parametrize("state", ["pending", "denied", "completed"])
+async def test_what_is_not_approved_cannot_be_claimed(service, state):
+    call = await hold(service)
+    if state == "denied":
+        await review(service, call, Answer.DENY, reason="no")
+    if state == "completed":
+        await review(service, call)
+        await service.claim(call.id, fine)
+        await service.finish(call.id, DONE)
+    found, won = await service.claim(call.id, fine)
+    assert (found.state, won) == (state, False)
+
+
+@pytest.mark.parametrize(
+    ("late", "state"), [(-0.001, State.FORWARDING), (0, State.EXPIRED), (0.001, State.EXPIRED)]
+)
+async def test_an_approval_can_be_claimed_before_its_deadline_only(service, late, state):
+    call = await approved(service)
+    service.clock.now = call.expires_at + late
+    assert (await service.claim(call.id, fine))[0].state is state
+
+
+async def test_an_objection_voids_an_approval(service):
+    call = await approved(service)
+    found, won = await service.claim(call.id, lambda _: "the tool changed")
+    assert (found.state, found.note, won) == (State.VOIDED, "the tool changed", False)
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
+     (lambda s, c: s.not_sent(c, "refused"), State.NOT_SENT), (lambda s, c: s.in_doubt(c, "cut"), State.IN_DOUBT)],
+)  # fmt: skip
+async def test_a_run_ends_as_it_went_and_is_let_go(service, end, state):
+    call = await approved(service)
+    await service.claim(call.id, fine)
+    assert (await end(service, call.id)).state is state
+    assert not service._running
+
+
+async def test_a_call_that_a_crash_left_on_its_way_is_in_doubt_exactly_once(service):
+    call = await approved(service)
+    await service.claim(call.id, fine)
+    after = ApprovalService(
+        service.store, directory(), clock=service.clock
+    )  # the process that comes after the crash
+    await after.sweep()
+    await after.sweep()
+    assert (await after.get(call.id)).state is State.IN_DOUBT
+    assert (await kinds(after)).count("hold.in_doubt") == 1
+    assert (await after.claim(call.id, fine))[1] is False
+
+
+async def test_a_doubt_is_resolved_by_an_approver_with_a_reason(service):
+    call = await approved(service)
+    await service.claim(call.id, fine)
+    alice = service.directory.by_name("alice")
+    with pytest.raises(AlreadyDecided, match="not in doubt"):
+        await service.resolve(call.id, alice, "it ran", via="inbox")
+    await service.in_doubt(call.id, "cut")
+    with pytest.raises(ReasonNeeded):
+        await service.resolve(call.id, alice, " ", via="inbox")
+    with pytest.raises(NotAnApprover):
+        await service.resolve(call.id, Approver(name="eve"), "it ran", via="inbox")
+    assert not (await service.collected(call.id)).collected
+    assert (await service.resolve(call.id, alice, "it ran", via="inbox")).note == "alice: it ran"
+
+
+async def test_cancelling_ends_what_was_not_sent_and_leaves_the_rest(service):
+    call = await hold(service)
+    assert (await service.cancel(call.id, "tired", actor="ci-bot")).state is State.CANCELLED
+    assert (await service.cancel(call.id, "tired", actor="ci-bot")).version == 2
+    running = await approved(service, tool="other")
+    await service.claim(running.id, fine)
+    assert (await service.cancel(running.id, "tired", actor="ci-bot")).state is State.FORWARDING
+
+
+async def test_voiding_ends_what_was_not_sent_and_leaves_the_rest(service):
+    call = await approved(service)
+    assert (await service.void(call.id, "changed")).state is State.VOIDED
+    assert (await service.void(call.id, "changed")).version == 3
+
+
+async def test_approve_cancel_and_expire_at_once_end_in_one_way(service):
+    for n in range(20):
+        call = await hold(service, tool=f"t{n}")
+        service.clock.now = call.expires_at - 0.0001
+        jobs = [
+            review(service, call),
+            service.cancel(call.id, "x", actor="a"),
+            service.claim(call.id, fine),
+            service.sweep(),
+        ]
+        await asyncio.gather(*jobs[n % 4 :], *jobs[: n % 4], return_exceptions=True)
+        events = [event.kind for event in await service.store.events(call=call.id)]
+        state = (await service.get(call.id)).state
+        ends = {"hold.cancelled", "hold.expired", "hold.forwarding"} & set(events)
+        assert len(ends) <= 1
+        assert ("hold.forwarding" in events) == (state is State.FORWARDING)
+
+
+async def test_the_sweep_expires_what_is_due_and_nothing_else(service):
+    waiting, other = await hold(service), await hold(service, tool="other")
+    await review(service, other)
+    service.clock.now += 600
+    await service.sweep()
+    assert (await service.get(waiting.id)).state is State.PENDING
+    assert (await service.get(other.id)).state is State.EXPIRED
+    service.clock.now += 300
+    await service.sweep()
+    assert (await service.get(waiting.id)).state is State.EXPIRED
+
+
+async def test_the_sweep_notes_who_is_waited_for(service):
+    call = await hold(service)
+    with service.attending(call.id):
+        with service.attending(call.id):
+            await service.sweep()
+        await service.sweep()
+        assert (await service.get(call.id)).attended is True
+    await service.sweep()
+    assert (await service.get(call.id)).attended is False
+    with service.attending(call.id):
+        await service.sweep()
+        assert (await service.get(call.id)).attended is True
+    assert [kind for kind in await kinds(service) if "attended" in kind] == [
+        "hold.unattended",
+        "hold.attended",
+    ]
+
+
+async def test_an_answer_is_collected_once(service):
+    call = await hold(service)
+    await review(service, call, Answer.DENY, reason="no")
+    assert (await service.collected(call.id)).collected
+    await service.collected(call.id)
+    assert (await kinds(service)).count("hold.collected") == 1
+    assert await service.same(call.key) is None
+    assert (await hold(service)).twin == call.id
+
+
+async def test_a_change_is_seen_at_once_and_waited_for_otherwise(service):
+    call = await hold(service)
+    after = await review(service, call)
+    assert await service.changed(call, 5) == after
+    waiting = asyncio.ensure_future(service.changed(after, 5))
+    await asyncio.sleep(0)
+    await service.cancel(call.id, "x", actor="a")
+    async with asyncio.timeout(3):
+        assert (await waiting).state is State.CANCELLED
+    assert (await service.changed(await service.get(call.id), 0.001)).state is State.CANCELLED
+
+
+async def test_no_wake_up_is_lost_between_reading_and_waiting(service):
+    for n in range(30):
+        call = await hold(service, tool=f"t{n}")
+        async with asyncio.timeout(3):
+            changed, _ = await asyncio.gather(service.changed(call, 10), review(service, call))
+        assert changed.state is State.APPROVED
+
+
+async def test_the_events_of_a_call_fold_to_its_row(service):
+    call = await approved(service, needed=1)
+    await service.claim(call.id, fine)
+    await service.finish(call.id, DONE)
+    await service.collected(call.id)
+    last = (await service.store.events(call=call.id))[-1]
+    row = await service.get(call.id)
+    assert (last.detail["state"], last.detail["version"]) == (row.state, row.version)
+    versions = [event.detail["version"] for event in await service.store.events(call=call.id)]
+    assert versions == list(range(1, row.version + 1))
+
+
+async def test_a_caller_that_is_cancelled_leaves_a_whole_state_behind(service):
+    for ticks in range(12):
+        call = await approved(service, tool=f"t{ticks}")
+        claiming = asyncio.ensure_future(service.claim(call.id, fine))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        if not claiming.cancelled():
+            continue
+        await service.store.get(call.id)  # whatever was on its way to the store has been done by now
+        await service.sweep()
+        assert (await service.get(call.id)).state in (State.APPROVED, State.IN_DOUBT)
+        assert not service._running
