@@ -323,6 +323,13 @@ async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(sto
     assert await stale(store) == [(call.id, 2)]
 
 
+async def test_an_open_call_that_changed_since_it_was_shown_is_stale_once(store):
+    (call,) = await added(store, a_call())
+    await store.shown(Notice(call=call.id, channel="slack", ref="m1", shown_version=1))
+    await store.swap(call, touch(call, attended=False))
+    assert await stale(store) == [(call.id, 1)]
+
+
 async def test_a_call_that_is_in_doubt_is_shown_also_where_it_never_was(store):
     (call,) = await added(store, a_call(state=State.IN_DOUBT))
     assert await stale(store) == [(call.id, None)]

@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import sqlite3
@@ -88,7 +89,9 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
 async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
     async with opened(path) as store:
         said = f"Another gateway uses {path} already; stop it, or give this one a store of its own."
+        files = os.listdir("/dev/fd")
         assert await refusal(path) == said
+        assert os.listdir("/dev/fd") == files
         await store.append(an_event())
     async with opened(path) as store:
         assert (await store.checkpoint()).seq == 1

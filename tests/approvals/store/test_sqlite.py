@@ -279,8 +279,8 @@ async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_tabl
 
 @pytest.mark.parametrize(
     "query",
-    [_sql.calls([], **NARROW), _sql.calls([State.DENIED], **NARROW), _sql.events(**TRAIL)],
-    ids=["all", "denied", "events"],
+    [_sql.calls([], **NARROW), _sql.calls([State.DENIED, State.EXPIRED], **NARROW), _sql.events(**TRAIL)],
+    ids=["all", "denied or expired", "events"],
 )
 async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, query):
     assert "TEMP B-TREE" not in await store._writer.read(lambda db: plan(db, query))

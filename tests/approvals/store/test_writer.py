@@ -20,7 +20,8 @@ class Watch:
 
     def still_ours(self):
         if self.broken:
-            raise self.broken
+            broken, self.broken = self.broken, None
+            raise broken
 
     def note(self, _):
         self.noted += 1
@@ -201,6 +202,7 @@ async def test_what_was_asked_before_the_store_failed_and_comes_after_is_refused
     go.set()
     told = {str(one) for one in await asyncio.gather(*later, return_exceptions=True)}
     assert told == {"The store failed (the file is gone) and takes no more work; mend it and start again."}
+    assert desk.db.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
 async def test_a_posted_job_that_is_refused_stops_the_store_rather_than_be_lost(desk):
