@@ -1,16 +1,16 @@
-import os
 import re
 import shutil
 import sqlite3
 import stat
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
-from stored import a_call, an_event
 
 from approvals.errors import StoreError
 from approvals.store._file import StoreFile
 from approvals.store.sqlite import SqliteStore
+from stored import a_call, an_event
 
 
 @pytest.fixture
@@ -39,6 +39,10 @@ async def refusal(path, **options):
     with pytest.raises(StoreError) as refused:
         await SqliteStore.open(path, **options)
     return str(refused.value)
+
+
+def open_files():
+    return {one.name for one in Path("/dev/fd").iterdir()}
 
 
 def mode(path):
@@ -89,9 +93,9 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
 async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
     async with opened(path) as store:
         said = f"Another gateway uses {path} already; stop it, or give this one a store of its own."
-        files = os.listdir("/dev/fd")
+        files = open_files()
         assert await refusal(path) == said
-        assert os.listdir("/dev/fd") == files
+        assert open_files() == files
         await store.append(an_event())
     async with opened(path) as store:
         assert (await store.checkpoint()).seq == 1
