@@ -16,8 +16,15 @@ ENVIRON = {
 def test_it_loads_and_judges():
     loaded = config.parse(TEXT, ENVIRON, str)
     policy = compile_policy(loaded)
-    for tool, action in [("get_user", Action.ALLOW), ("put_user_policy", Action.DENY), ("delete_user", Action.DENY), ("start_job", Action.REQUIRE_APPROVAL)]:
-        facts = Facts(server="iam", tool=tool, agent="ci-bot", arguments={}, classification=classify({"name": tool}, ()))
+    for tool, action in [
+        ("get_user", Action.ALLOW),
+        ("put_user_policy", Action.DENY),
+        ("delete_user", Action.DENY),
+        ("start_job", Action.REQUIRE_APPROVAL),
+    ]:
+        facts = Facts(
+            server="iam", tool=tool, agent="ci-bot", arguments={}, classification=classify({"name": tool}, ())
+        )
         assert policy.evaluate(facts).action is action  # put_user_policy lacks its required arguments
 
 

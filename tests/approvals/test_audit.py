@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import an_event
 
 from approvals import audit
 from approvals.audit import Broken
 from approvals.errors import StoreError
 from approvals.store.sqlite import SqliteStore
+from stored import an_event
 
 
 def chain(length=5, key=b"", **fields):

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from holds import held
 
 from approvals.digest import digest, key
+from holds import held
 
 CALL = held(0.0).call
 

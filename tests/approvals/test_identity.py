@@ -4,11 +4,11 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from holds import held
 
 from approvals.errors import NotAnApprover, OwnRequest
 from approvals.identity import Directory
 from approvals.model import Approver
+from holds import held
 
 
 def hashed(token):

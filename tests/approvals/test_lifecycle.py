@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from holds import held
 
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.lifecycle import SETTLED, TIMED, TRANSITIONS
 from approvals.model import Answer, Outcome, Review, State
+from holds import held
 
 NOW = 1000.0
 #: Written out once more by hand: what the table must allow.

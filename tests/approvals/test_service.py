@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from holds import Clock, directory, held
 
 from approvals import service as services
 from approvals.errors import (
@@ -21,6 +20,7 @@ from approvals.model import Answer, Approver, Outcome, State
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite import SqliteStore
+from holds import Clock, directory, held
 
 DONE = Outcome(is_error=False, body=b'{"content":[]}')
 

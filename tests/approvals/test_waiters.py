@@ -2,10 +2,9 @@
 
 import asyncio
 
-from holds import held
-
 from approvals.store.memory import MemoryStore
 from approvals.waiters import Waiters
+from holds import held
 
 
 async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():

@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from stored import a_call, a_full_call, an_event
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import SETTLED, advance, touch
 from approvals.model import CallId, LoginSession, Notice, State
+from stored import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
 OVER = [state for state in State if state not in OPEN]

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
 
 SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.sample]}}"

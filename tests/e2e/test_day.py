@@ -14,8 +14,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aws import local_aws
 from mcp import Client, StdioServerParameters
+
+from aws import local_aws
 from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
 from slack import FakeSlack, buttons_of, text_of
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import pytest_asyncio
-from browser import FOUND, MISSING, barriers, chromium, window
-from inbox import Inbox, sha256, token
 
 from approvals.model import State
 from approvals.web import ToolView
+from browser import FOUND, MISSING, barriers, chromium, window
+from inbox import Inbox, sha256, token
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

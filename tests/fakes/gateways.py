@@ -8,13 +8,13 @@ from textwrap import indent
 from typing import Any
 
 import aiohttp
-from recorder import Recorder
 
 from approvals.model import Answer, HeldCall
 from gateway import server
 from gateway.app import Gateway, assembled
 from gateway.config import parse
 from gateway.serving import listener
+from recorder import Recorder
 
 POLICY = """\
 default: require_approval

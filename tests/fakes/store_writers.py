@@ -8,11 +8,10 @@ import os
 import sys
 from itertools import count
 
-from stored import a_call, an_event
-
 from approvals.lifecycle import advance, touch
 from approvals.model import State
 from approvals.store.sqlite import SqliteStore
+from stored import a_call, an_event
 
 WRITERS = 16
 

@@ -1,6 +1,7 @@
 """A gateway in front of a recording server, for every test that asks for one."""
 
 import pytest
+
 from gateways import running
 
 

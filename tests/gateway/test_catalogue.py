@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from recorder import Recorder, error
 
 from gateway import asking, catalogue
 from gateway.catalogue import Catalogue, Override
@@ -14,6 +13,7 @@ from gateway.risk import Category, Risk
 from gateway.severity import Severity
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
+from recorder import Recorder, error
 
 CHILD = str(Path(__file__).parents[1] / "fakes" / "child.py")
 

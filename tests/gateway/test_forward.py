@@ -5,13 +5,13 @@ import json
 
 import pytest
 from aiohttp import web
-from gateways import running, text
-from recorder import Recorder, result
 
 from approvals.model import State
 from gateway import forward
 from gateway.errors import CutError
 from gateway.upstreams import Reply
+from gateways import running, text
+from recorder import Recorder, result
 
 
 async def run(on_call, policy=None):

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from holds import held
 
 from approvals.lifecycle import SETTLED
 from approvals.model import State
 from gateway import hold
 from gateway.hold import Rung, Step
+from holds import held
 
 NOW = 1000.0
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import pytest
-from gateways import call, last_frame, running, text
-from recorder import Recorder, error, result
 
 from approvals.model import Answer, State
+from gateways import call, last_frame, running, text
+from recorder import Recorder, error, result
 
 
 async def test_an_allowed_call_reaches_the_server_at_once(gateway):

@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from holds import held
 
 from approvals.model import Answer, Outcome, Review, State
 from gateway import replies
+from holds import held
 
 NOW = 1_800_000_000.0
 DENIAL = Review(approver="alice", answer=Answer.DENY, reason="use the staging account.", at=NOW, via="slack")

@@ -6,6 +6,7 @@ import json
 
 import aiohttp
 import pytest
+
 from gateways import call, running
 from process import sha256
 

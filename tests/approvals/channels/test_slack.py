@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from holds import Clock, directory, held
-from slack import FakeSlack, buttons_of, text_of
 
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.http import SlackEndpoint
@@ -15,6 +13,8 @@ from approvals.model import Answer, Outcome, State
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
+from holds import Clock, directory, held
+from slack import FakeSlack, buttons_of, text_of
 
 URL = "https://approvals.example.com"
 

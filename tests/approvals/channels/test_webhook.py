@@ -4,7 +4,6 @@ import json
 
 import pytest
 from aiohttp import web
-from holds import Clock, directory, held
 from standardwebhooks import Webhook
 
 from approvals.channels.webhook import WebhookChannel
@@ -12,6 +11,7 @@ from approvals.model import Answer
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
+from holds import Clock, directory, held
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

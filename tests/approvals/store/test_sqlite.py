@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 import pytest
-from stored import a_call, a_full_call, an_event
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
@@ -14,6 +13,7 @@ from approvals.model import CallId, LoginSession, Notice, State
 from approvals.store import _sql
 from approvals.store.memory import is_open
 from approvals.store.sqlite import SqliteStore
+from stored import a_call, a_full_call, an_event
 
 FINAL = [state for state in State if not is_open(a_call(1, state=state))]
 

@@ -5,9 +5,9 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from inbox import Inbox, token
 
 from approvals.model import State
+from inbox import Inbox, token
 
 JSON = {"Content-Type": "application/json"}
 

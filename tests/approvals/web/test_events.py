@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from inbox import Inbox, sha256
 
 from approvals.identity import Directory
 from approvals.web.login import IDLE
+from inbox import Inbox, sha256
 
 
 async def part(stream):

@@ -1,6 +1,7 @@
 """W02, W03, W04, W09, W13, W14: the door before every route."""
 
 import pytest
+
 from inbox import Inbox, token
 
 PATHS = (

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from inbox import Inbox, sha256, token
 
 from approvals.identity import Directory
 from approvals.web.attempts import ATTEMPTS, WINDOW
@@ -13,6 +12,7 @@ from approvals.web.login import (
     IDLE,
     local_path,
 )
+from inbox import Inbox, sha256, token
 
 
 async def answer(client, path, method="GET", **more):

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 from urllib.parse import quote
 
 import pytest
-from inbox import Inbox
 
 from approvals.model import Answer, State
+from inbox import Inbox
 
 
 async def answer(client, path, method="GET", **more):

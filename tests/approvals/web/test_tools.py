@@ -1,7 +1,7 @@
 import pytest
-from inbox import Inbox
 
 from approvals.web import ToolView
+from inbox import Inbox
 
 TOOLS = (
     ToolView(server="iam", tool="get_user", category="Read", risk="Low", severity="low", action="allow"),

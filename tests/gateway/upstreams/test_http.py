@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from recorder import Recorder
 
 from gateway import upstreams
 from gateway.errors import CutError, NotSentError, TooLongError
 from gateway.upstreams import Reply, frame_reply, whole
 from gateway.upstreams.http import HttpUpstream, pool
+from recorder import Recorder
 
 
 @pytest.fixture
