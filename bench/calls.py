@@ -1,0 +1,218 @@
+"""What the gateway costs: allowed calls against direct ones and against a bare aiohttp relay, in one run; and holds.
+
+`python bench/calls.py [--seconds N]`. Server, relay and gateway are processes of their own on this machine, the load comes from
+this one. Compare the ratios, not the figures: everything shares the same cores.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+TOKEN = "bench-token"
+HERE = str(Path(__file__).resolve())
+HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+
+def call(tool: str, number: int) -> bytes:
+    arguments = {"number": number, "text": "x" * 200}
+    return json.dumps(
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+    ).encode()
+
+
+# The two other processes.
+
+
+async def answer(request: web.Request) -> web.Response:
+    """Be an MCP server that answers at once, with the time at which the call arrived."""
+    frame = json.loads(await request.read())
+    if "id" not in frame:
+        return web.Response(status=202)
+    result = {"content": [{"type": "text", "text": str(time.monotonic())}]}
+    if frame["method"] == "tools/list":
+        result = {
+            "tools": [
+                {"name": name, "inputSchema": {"type": "object"}} for name in ("get_thing", "create_thing")
+            ]
+        }
+    if frame["method"] == "server/discover":
+        result = {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}}
+    return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": result})
+
+
+def relay(target: str):
+    async def pass_on(request: web.Request) -> web.StreamResponse:
+        async with request.app["http"].post(target, data=await request.read(), headers=HEADERS) as reply:
+            response = web.StreamResponse(
+                status=reply.status, headers={"Content-Type": reply.headers["Content-Type"]}
+            )
+            await response.prepare(request)
+            async for chunk in reply.content.iter_any():
+                await response.write(chunk)
+            return response
+
+    return pass_on
+
+
+async def serve(port: int, target: str | None) -> None:
+    app = web.Application(client_max_size=4 << 20)
+    app.router.add_post("/mcp", relay(target) if target else answer)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1000)) as http:
+        app["http"] = http
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        await asyncio.Event().wait()
+
+
+# The measuring.
+
+
+async def load(url: str, connections: int, seconds: float) -> tuple[float, float, float]:
+    """Return calls per second, and the p50 and p99 of one call in milliseconds."""
+    took: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def caller(http: aiohttp.ClientSession) -> None:
+        while (start := time.perf_counter()) < end:
+            async with http.post(url, data=call("get_thing", 1), headers=HEADERS) as reply:
+                body = await reply.read()
+                assert reply.status == 200, body
+                assert b'"result"' in body, body
+            took.append(time.perf_counter() - start)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as http:
+        await asyncio.gather(*(caller(http) for _ in range(connections)))
+    cuts = statistics.quantiles(took, n=100)
+    return len(took) / seconds, cuts[49] * 1000, cuts[98] * 1000
+
+
+async def holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]]:
+    """Hold *count* calls, then approve them one by one; return holds per second and milliseconds from approve to arrival."""
+    api = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+        start = time.perf_counter()
+        agents_calls = [
+            asyncio.ensure_future(http.post(agents, data=call("create_thing", n), headers=HEADERS))
+            for n in range(count)
+        ]
+        replies = await asyncio.gather(*agents_calls)
+        for reply in replies:
+            await reply.content.readany()  # the first sign of life comes after the commit
+        rate = count / (time.perf_counter() - start)
+        async with http.get(f"{inbox}/api/v1/calls?state=pending&limit=200", headers=api) as listing:
+            pending = {call["arguments"]["number"]: call for call in (await listing.json())["calls"]}
+        delays = []
+        for number, reply in enumerate(replies):
+            held = pending[number]
+            approved = time.monotonic()
+            async with http.post(
+                f"{inbox}/api/v1/calls/{held['id']}/approve", json={"digest": held["digest"]}, headers=api
+            ) as done:
+                assert done.status == 200
+            frame = json.loads((await reply.read()).splitlines()[-2].removeprefix(b"data: "))
+            delays.append((float(frame["result"]["content"][0]["text"]) - approved) * 1000)
+        return rate, delays
+
+
+def start(stack: ExitStack, *command: str) -> None:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+
+
+async def listening(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
+
+
+def config(folder: Path, server: int, agents: int, inbox: int) -> Path:
+    file = folder / "holdpoint.yaml"
+    file.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/bench.db\nservers: {{bench: {{url: 'http://127.0.0.1:{server}/mcp'}}}}\n"
+        f"approvers: [{{name: bench, token_sha256: {hashlib.sha256(TOKEN.encode()).hexdigest()}}}]\n"
+        "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
+        f"inbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+    )
+    file.chmod(0o600)
+    return file
+
+
+async def measure(seconds: float, ports: list[int]) -> None:
+    server, bare, agents, inbox = ports
+    for port in ports:
+        await listening(port)
+    ways = {
+        "direct": f"http://127.0.0.1:{server}/mcp",
+        "aiohttp relay": f"http://127.0.0.1:{bare}/mcp",
+        "holdpoint": f"http://127.0.0.1:{agents}/mcp/bench",
+    }
+    print(
+        f"{'':14} {'connections':>11} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'added p50':>10} {'added p99':>10}"
+    )
+    for connections in (1, 32):
+        rows = {name: await load(url, connections, seconds) for name, url in ways.items()}
+        base = rows["direct"]
+        for name, (rate, p50, p99) in rows.items():
+            print(
+                f"{name:14} {connections:>11} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f} {p50 - base[1]:>10.2f} {p99 - base[2]:>10.2f}"
+            )
+        print(
+            f"{'':14} holdpoint/relay {rows['holdpoint'][0] / rows['aiohttp relay'][0]:.2f}, holdpoint/direct {rows['holdpoint'][0] / base[0]:.2f}"
+        )
+    rate, delays = await holds(ways["holdpoint"], f"http://127.0.0.1:{inbox}", 90)
+    print(f"holds          {rate:.0f}/s (90 at once)")
+    print(f"approve to forwarded  p50 {statistics.median(delays):.2f} ms, max {max(delays):.2f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--target", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.serve:
+        asyncio.run(serve(given.serve, given.target))
+        return
+    import socket
+
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        file = config(Path(folder), ports[0], ports[2], ports[3])
+        start(stack, sys.executable, HERE, "--serve", str(ports[0]))
+        start(
+            stack,
+            sys.executable,
+            HERE,
+            "--serve",
+            str(ports[1]),
+            "--target",
+            f"http://127.0.0.1:{ports[0]}/mcp",
+        )
+        start(stack, str(Path(sys.executable).parent / "holdpoint"), "run", "-c", str(file))
+        asyncio.run(measure(given.seconds, ports))
+
+
+if __name__ == "__main__":
+    main()
