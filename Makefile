@@ -10,7 +10,7 @@ demo: .venv/run
 
 test: .venv/test browser
 	$(BIN)/coverage erase
-	COVERAGE_PROCESS_START=pyproject.toml $(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest
 	$(MAKE) --no-print-directory check
 
 # What is looked at without running anything.
@@ -56,6 +56,7 @@ browser:
 .venv/test: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(PIP) --editable ".[test,fast]"
+	$(BIN)/python tests/fakes/emulate.py
 	@touch $@ .venv/run
 
 clean:
