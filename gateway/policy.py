@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from approvals.digest import sha256
-from approvals.model import Terms
+from approvals.model import Answer, HeldCall, Terms
 from gateway.conditions import BadCondition, Schema, Unclear, When
 from gateway.frames import TOOL_NAME
 from gateway.limits import Limit, Per
@@ -238,6 +238,19 @@ class Policy:
     def _denied(self, rule: str, reason: str) -> Verdict:
         trace = (Match(rule=rule, action=Action.DENY),)
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
+
+
+def stricter(verdict: Verdict, held: HeldCall) -> str | None:
+    """Say how the policy now asks for more than what *held* was approved under, or None.
+
+    Approvals that were given count only while those who gave them may still approve.
+    """
+    if verdict.action is Action.DENY:
+        return "the policy now denies this call"
+    approved_by = {review.approver for review in held.reviews if review.answer is Answer.APPROVE}
+    if len(approved_by & verdict.terms.approvers) < verdict.terms.needed:
+        return "the policy now asks for other or more approvals"
+    return None
 
 
 def _first_violation(rules: Iterable[Rule], arguments: Mapping[str, Any]) -> tuple[Rule, str] | None:

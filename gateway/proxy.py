@@ -20,9 +20,9 @@ from gateway.catalogue import Catalogue, Tool
 from gateway.errors import GatewayError, UnknownServerError
 from gateway.forward import Forward, Way
 from gateway.hold import Rung
-from gateway.limits import Exceeded, Scope, Windows
+from gateway.limits import Exceeded, Scope, Windows, key
 from gateway.metrics import Metrics
-from gateway.policy import Action, Facts, Policy, Verdict
+from gateway.policy import Action, Facts, Policy, Verdict, stricter
 from gateway.sessions import Sessions
 from gateway.upstreams import EVENTS, JSON, Reply, Upstream, frame_reply
 
@@ -81,28 +81,30 @@ class Proxy:
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
-        frame: frames.Frame | None = None
         try:
             upstream = self._upstream(incoming)
             self._sessions.check(incoming.agent, incoming.server, incoming.headers)
             if incoming.verb != "POST":
                 return await self._stream_or_end(incoming, upstream)
+            return await self._frame(incoming, upstream)
+        except (GatewayError, StoreError) as error:
+            return _fault(None, error)
+
+    async def _frame(self, incoming: Incoming, upstream: Upstream) -> Reply:
+        """Take one frame: refuse it, judge it, or pass it on."""
+        try:
             frame = frames.decode(incoming.body)
-            if (wrong := protocol.check_headers(incoming.pairs, frame)) is not None:
-                return self._refuse(incoming, frame, wrong)
+        except frames.FrameError as error:
+            wrong = protocol.Rejection(code=error.code, message=error.message)
+            return self._refuse(incoming, error.id, wrong)
+        try:
+            if (mismatch := protocol.check_headers(incoming.pairs, frame)) is not None:
+                return self._refuse(incoming, frames.id_of(frame), mismatch)
             if isinstance(frame, frames.ToolCall):
                 return await self._call(incoming, upstream, frame)
             return await self._pass(incoming, upstream, frame)
-        except frames.FrameError as error:
-            return self._refuse(
-                incoming, frame, protocol.Rejection(code=error.code, message=error.message), error.id
-            )
-        except GatewayError as error:
-            return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
-        except StoreError as error:
-            return frame_reply(
-                frames.error(frames.id_of(frame), GatewayError.code, f"{error} Nothing was executed.")
-            )
+        except (GatewayError, StoreError) as error:
+            return _fault(frame, error)
 
     def _upstream(self, incoming: Incoming) -> Upstream:
         upstream = self.setting.upstreams.get(incoming.server)
@@ -146,14 +148,13 @@ class Proxy:
             return Reply(status=202)
         modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
         unknown = protocol.Rejection(code=-32601, message="Method not found", status=404 if modern else 200)
-        return self._refuse(incoming, frame, unknown)
+        return self._refuse(incoming, frame.id, unknown)
 
-    def _refuse(
-        self, incoming: Incoming, frame: frames.Frame | None, wrong: protocol.Rejection, request_id: frames.Id | None = None,
-    ) -> Reply:  # fmt: skip
+    def _refuse(self, incoming: Incoming, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
         self._post(incoming, "frame.refused", code=wrong.code, why=wrong.message)
-        body = frames.error(request_id or frames.id_of(frame), wrong.code, wrong.message, wrong.data)
-        return frame_reply(body, status=wrong.status)
+        return frame_reply(
+            frames.error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status
+        )
 
     # Tool calls.
 
@@ -168,11 +169,7 @@ class Proxy:
             and (same := await self._asked_before(incoming, frame)) is not None
         ):
             return await self._hold_open(incoming, upstream, frame, same)
-        if (
-            exceeded := self._windows.take(
-                verdict.limits, self._scope(incoming, frame), self._service.clock()
-            )
-        ) is not None:
+        if (exceeded := self._take(incoming, frame, verdict)) is not None:
             if verdict.action is Action.REQUIRE_APPROVAL or not exceeded.limit.ask:
                 return self._limit(incoming, frame, verdict, exceeded)
             verdict = replace(
@@ -192,6 +189,15 @@ class Proxy:
             classification=tool.classification,
         )
         return self.setting.policy.evaluate(facts)
+
+    def _take(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict) -> Exceeded | None:
+        """Count one use of every limit, here and in the store, or of none and return the one that is exceeded."""
+        scope, now = self._scope(incoming, frame), self._service.clock()
+        if (exceeded := self._windows.take(verdict.limits, scope, now)) is not None:
+            return exceeded
+        for limit in verdict.limits:
+            self._service.store.hit(key(limit, scope), now, now + limit.window)
+        return None
 
     async def _asked_before(self, incoming: Incoming, frame: frames.ToolCall) -> HeldCall | None:
         """Find the held call that this one, asked again, joins or collects. It costs no second use of a limit."""
@@ -308,11 +314,11 @@ class Proxy:
     def _objection(self, incoming: Incoming, frame: frames.ToolCall, held: HeldCall) -> str | None:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
         tool = self._catalogue.known(held.call.server, held.call.tool)
-        if tool is not None and held.definition and tool.hash != held.definition:
+        if tool is None:
+            return None
+        if held.definition and tool.hash != held.definition:
             return "the definition of this tool changed while the call waited"
-        if tool is not None and self._judge(incoming, frame, tool).action is Action.DENY:
-            return "the policy now denies this call"
-        return None
+        return stricter(self._judge(incoming, frame, tool), held)
 
     # Words for the audit trail.
 
@@ -349,6 +355,14 @@ def _in_words(tool: Tool) -> Classification:
     found = tool.classification
     return Classification(
         category=found.category, risk=found.risk, severity=found.severity, evidence=found.evidence
+    )
+
+
+def _fault(frame: frames.Frame | None, error: GatewayError | StoreError) -> Reply:
+    if isinstance(error, GatewayError):
+        return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
+    return frame_reply(
+        frames.error(frames.id_of(frame), GatewayError.code, f"{error} The call was not executed.")
     )
 
 

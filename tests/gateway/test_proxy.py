@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
+from approvals.errors import StoreError
 from approvals.model import Answer, State
+from gateway.limits import Windows
 from gateways import call, last_frame, running, text
 from recorder import Recorder, error, result
 
@@ -350,6 +353,50 @@ async def test_a_policy_that_turned_to_deny_stops_an_approved_call(gateway):
             )
         await gateway.review(held)
         assert "the policy now denies this call" in text(await agent)
+    assert gateway.ran() == []
+
+
+@pytest.mark.parametrize("stricter", ["approvals: 2", "approvers: [bob]"])
+async def test_a_policy_that_now_asks_for_more_stops_an_approved_call(gateway, stricter):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        rule = f"default: deny\ntools: {{create_note: {{action: require_approval, {stricter}}}}}"
+        async with running(rule) as other:
+            setting = gateway.gateway.proxy.setting
+            gateway.gateway.proxy.setting = replace(setting, policy=other.gateway.proxy.setting.policy)
+        await gateway.review(held)
+        assert "the policy now asks for other or more approvals" in text(await agent)
+    assert gateway.ran() == []
+
+
+async def test_uses_of_a_limit_outlive_a_restart():
+    async with running("default: allow\ntools: {get_note: {rate_limit: {max: 2, window: 60}}}") as gateway:
+        await gateway.call("get_note")
+        await gateway.call("get_note")
+        kept = await gateway.gateway.store.hits(gateway.clock.now)
+        assert len(kept) == 2
+        gateway.gateway.proxy._windows = Windows(kept)
+        assert text(await gateway.call("get_note")).startswith("Rate limit: 2 calls per 60 s")
+        assert await gateway.gateway.store.hits(gateway.clock.now + 61) == []
+
+
+async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
+    class Broken(type(gateway.gateway.store)):
+        def post(self, *events):
+            raise StoreError("The disk is full.")
+
+        async def add(self, call, *events):
+            raise StoreError("The disk is full.")
+
+    gateway.gateway.store.__class__ = Broken
+    for tool in ("get_note", "create_note", "delete_note"):
+        answer = await gateway.call(tool, id=5)
+        assert answer == {
+            "jsonrpc": "2.0",
+            "id": 5,
+            "error": {"code": -32603, "message": "The disk is full. The call was not executed."},
+        }
     assert gateway.ran() == []
 
 

@@ -1,9 +1,6 @@
 """The Slack channel against a Web API that we did not write."""
 
 import pytest
-from emulate import emulated_slack
-from holds import Clock, directory, held
-from process import free_ports
 from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.channels.slack import SlackChannel
@@ -11,6 +8,9 @@ from approvals.model import Answer
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
+from emulate import emulated_slack
+from holds import Clock, directory, held
+from process import free_ports
 
 
 @pytest.fixture(scope="module")
