@@ -3,12 +3,13 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 
+from approvals.errors import StoreError
 from gateway.agents import Agent
 from gateway.app import Gateway, assembled
 from gateway.config import address, known_server, load
@@ -20,29 +21,52 @@ from gateway.stdio import MAX_LINE, Exchange, StdioFront
 from gateway.upstreams import Reply
 from gateway.upstreams.http import HttpUpstream, pool
 
+#: How often, and how many seconds apart, to look again when another command is just starting the gateway.
+TRIES = 20
+PAUSE = 0.5
+
 
 async def run(server: str, path: Path) -> None:
     """Serve one client on stdin and stdout."""
     config = load(path, os.environ)
     known_server(config, server)
     async with AsyncExitStack() as stack:
-        exchange = await stack.enter_async_context(_exchange(server, config))
-        await StdioFront(await _stdin(), _to_stdout, exchange).run()
+        exchange = await _exchange(server, config, stack)
+        await StdioFront(await _stdin(), _to_stdout(), exchange).run()
 
 
-@asynccontextmanager
-async def _exchange(server: str, config: Config) -> AsyncIterator[Exchange]:
-    async with pool() as http:
-        token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "")
+async def _exchange(server: str, config: Config, stack: AsyncExitStack) -> Exchange:
+    """Join the gateway that listens, or become it; of several commands that start at once, one does."""
+    http = await stack.enter_async_context(pool())
+    token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "")
+    for left in reversed(range(TRIES)):
         if await _listening(config, http):
             credentials = {"Authorization": f"Bearer {token}"} if token else {}
-            yield HttpUpstream(f"{_base(config)}/mcp/{server}", credentials, http).send
-            return
-        async with assembled(config) as gateway, serving(gateway):
-            agent = gateway.agents.authenticate([f"Bearer {token}"])
-            if agent is None:
-                raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.")
-            yield _inside(gateway, agent, server)
+            return HttpUpstream(f"{_base(config)}/mcp/{server}", credentials, http).send
+        try:
+            gateway = await _started(config, stack)
+        except (StoreError, OSError):
+            if not left:
+                raise
+            await asyncio.sleep(PAUSE)
+        else:
+            return _inside(gateway, _agent(gateway, token), server)
+    raise AssertionError("the last try returns or raises")
+
+
+async def _started(config: Config, stack: AsyncExitStack) -> Gateway:
+    async with AsyncExitStack() as trial:
+        gateway = await trial.enter_async_context(assembled(config))
+        await trial.enter_async_context(serving(gateway))
+        stack.push_async_exit(trial.pop_all())
+        return gateway
+
+
+def _agent(gateway: Gateway, token: str) -> Agent:
+    agent = gateway.agents.authenticate([f"Bearer {token}"])
+    if agent is None:
+        raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.")
+    return agent
 
 
 def _inside(gateway: Gateway, agent: Agent, server: str) -> Exchange:
@@ -78,7 +102,18 @@ async def _stdin() -> asyncio.StreamReader:
     return reader
 
 
-async def _to_stdout(frame: bytes) -> None:
-    """Write one line. A client that does not read holds up its own answers only."""
-    sys.stdout.buffer.write(frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
+def _to_stdout() -> Callable[[bytes], Awaitable[None]]:
+    """Return what writes one frame as one line. A client that does not read holds up its own answers only."""
+    turn = asyncio.Lock()
+
+    async def write(frame: bytes) -> None:
+        line = frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
+        async with turn:
+            await asyncio.to_thread(_write_out, line)
+
+    return write
+
+
+def _write_out(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()

@@ -288,6 +288,25 @@ async def test_the_same_over_stdio_with_the_gateway_inside(running, aws, written
     await over_stdio(process, alice, aws, written, "inside")
 
 
+async def test_two_commands_started_at_once_share_one_gateway(running):
+    process, _ = running
+    await process.stop()
+    env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    command = StdioServerParameters(
+        command=HOLDPOINT, args=["stdio", "iam", "-c", str(process.config)], env=env
+    )
+
+    async def read():
+        async with Client(command) as client:
+            first = text(await client.call_tool("list_users", LIST_USERS))
+            await both.wait()
+            return first
+
+    async with asyncio.timeout(60):
+        both = asyncio.Barrier(2)
+        assert all('"bob"' in answer for answer in await asyncio.gather(read(), read()))
+
+
 @asynccontextmanager
 async def iam_over_http(aws):
     script = Path(__file__).parents[1] / "fakes" / "iam_over_http.py"
