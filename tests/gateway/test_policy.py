@@ -81,6 +81,16 @@ def test_the_strictest_of_all_matching_rules_wins_with_the_strictest_terms():
     assert {match.rule for match in verdict.trace} == {"tools.put_*", "tools.put_user_policy", "tools.*"}
 
 
+@pytest.mark.parametrize("order", permutations(["allow", "require_approval", "deny"]))
+def test_whichever_rule_stands_first_the_strictest_decides(order):
+    rules = ", ".join(f"{{action: {action}}}" for action in order)
+    assert judge(f"{{default: allow, tools: {{t: [{rules}]}}}}", "t").action is Action.DENY
+    patterns = ", ".join(
+        f'"{pattern}": {{action: {action}}}' for pattern, action in zip(("t", "t*", "*"), order, strict=True)
+    )
+    assert judge(f"{{default: allow, tools: {{{patterns}}}}}", "t").action is Action.DENY
+
+
 def test_approvers_that_no_rule_shares_are_nobody():
     rules = "{default: deny, tools: {'a*': {action: require_approval, approvers: [alice]}, ab: {action: require_approval, approvers: [bob]}}}"
     assert judge(rules, "ab").terms.approvers == frozenset()
