@@ -81,7 +81,7 @@ def test_the_strictest_of_all_matching_rules_wins_with_the_strictest_terms():
     assert {match.rule for match in verdict.trace} == {"tools.put_*", "tools.put_user_policy", "tools.*"}
 
 
-@pytest.mark.parametrize("order", permutations(["allow", "require_approval", "deny"]))
+@pytest.mark.parametrize("order", list(permutations(["allow", "require_approval", "deny"])))
 def test_whichever_rule_stands_first_the_strictest_decides(order):
     rules = ", ".join(f"{{action: {action}}}" for action in order)
     assert judge(f"{{default: allow, tools: {{t: [{rules}]}}}}", "t").action is Action.DENY
