@@ -123,10 +123,13 @@ async def test_a_page_that_answered_a_form_with_a_refusal_stays_live(page, inbox
     await page.goto(f"/calls/{call.id}")
     await page.locator("#deny-reason").fill(" ")
     await page.get_by_role("button", name="Deny").click()
-    await page.get_by_role("alert").wait_for()
+    refusal = page.get_by_role("alert")
+    await refusal.wait_for()
     await live(page)
     await inbox.deny(call)
     await page.get_by_role("heading", name="Denied").wait_for()
+    # What is new on the page does not take away why the form was refused.
+    assert await refusal.is_visible()
     # The browser itself notes the 400 on its console.
     assert all("400" in said for said in page.complaints)
     page.complaints.clear()
@@ -300,15 +303,17 @@ async def test_no_page_has_a_barrier(browser, inbox, scheme, viewport):
 async def test_a_new_call_is_announced_while_the_tab_is_hidden_without_its_arguments(page, inbox):
     await page.context.grant_permissions(["notifications"])
     await page.add_init_script(
-        "window.told = []; window.Notification = class { static permission = 'granted';"
-        " constructor(title, options) { told.push(`${title}: ${options.body}`) } };"
+        "window.Notification = class { static permission = 'granted';"
+        " constructor(title, options) { document.body.append(Object.assign(document.createElement('output'),"
+        " { textContent: `${title}: ${options.body}` })) } };"
         "Object.defineProperty(document, 'hidden', { get: () => true });"
     )
     await page.goto("/")
     await live(page)
     await inbox.hold(arguments=b'{"secret":"hunter2"}')
-    await page.wait_for_function("told.length > 0")
-    assert await page.evaluate("told") == ["Holdpoint: 1 waiting for a person"]
+    told = page.locator("output")
+    await told.wait_for()
+    assert await told.all_inner_texts() == ["Holdpoint: 1 waiting for a person"]
 
 
 async def test_the_pages_of_tools_have_no_barrier(browser):
