@@ -42,9 +42,11 @@ def _tagged(value: Any) -> Any:
             return value
 
 
-def key(call: ToolCall) -> str:
-    """Return what a call asked again shares with the first."""
-    return sha256("\x00".join([call.agent, call.server, call.tool, canonical(call.arguments)]).encode())
+def key(call: ToolCall, more: bytes = b"{}") -> str:
+    """Return what a call asked again shares with the first; *more* is a JSON object that has to be the same, too."""
+    parts = (call.agent, call.server, call.tool, canonical(call.arguments))
+    also = () if more == b"{}" else (canonical(more),)
+    return sha256("\x00".join([*parts, *also]).encode())
 
 
 def digest(call: ToolCall, definition: str = "") -> str:

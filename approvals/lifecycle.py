@@ -72,6 +72,17 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     return advance(reviewed, State.APPROVED, given.at, expires_at=given.at + call.terms.approved_for)
 
 
+def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
+    """Return a new call as approved by those who approved *parent*, which it continues."""
+    return replace(
+        call,
+        state=State.APPROVED,
+        reviews=parent.reviews,
+        decided_at=now,
+        expires_at=now + parent.terms.approved_for,
+    )
+
+
 def expire(call: HeldCall, now: float) -> HeldCall | None:
     """Return the expired call when its time is over and it still can expire, else None."""
     if call.state not in TIMED or now < call.expires_at:

@@ -49,6 +49,8 @@ class ToolCall:
     tool: str
     #: The exact bytes of the JSON object as received.
     arguments: bytes
+    #: What else goes along when the call runs without its client: opaque here, and never shown.
+    along: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +133,11 @@ class HeldCall:
     attended: bool = True
     #: Whether the agent has been given the final answer.
     collected: bool = False
+    #: Whether the agent holds a task handle: then the call runs as soon as it is approved.
+    task: bool = False
+    #: The call that this one continues under the same approval, and the key of the one that continues this.
+    continues: CallId | None = None
+    continued: str = ""
     #: The last finished call with the same key, when there is one.
     twin: CallId | None = None
     twin_at: float | None = None

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from approvals import lifecycle
+from approvals.digest import sha256
 from approvals.errors import (
     AlreadyDecided,
     ApprovalError,
@@ -84,11 +85,34 @@ class ApprovalService:
                 await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
-                await self.store.add(held, _event(held, call.call.agent, call.created_at, "hold.pending"))
+                await self.store.add(
+                    held, _event(held, call.call.agent, call.created_at, f"hold.{held.state}")
+                )
             except Conflict:
                 continue
             return held
         return twin
+
+    async def follow(self, parent: CallId, call: HeldCall) -> HeldCall:
+        """Continue an approved call that its server answered with a question, without asking people again.
+
+        The same answers given again are the same call. Raises `AlreadyDecided` when other answers were given before:
+        one approval is one run.
+        """
+        child = replace(call, key=sha256(f"{parent}{call.key}".encode()), continues=parent)
+
+        def mark(old: HeldCall) -> HeldCall | None:
+            if old.continued not in {"", child.key}:
+                raise AlreadyDecided("This call was already continued with other answers.")
+            return None if old.continued else lifecycle.touch(old, continued=child.key)
+
+        was = await self._change(parent, mark, kind="hold.continued")
+        child = lifecycle.approved_before(child, was, self.clock())
+        while (known := await self.store.find(child.key)) is None:
+            with suppress(Conflict):
+                event = _event(child, GATEWAY, child.created_at, "hold.approved", continues=parent)
+                await self.store.add(child, event)
+        return known
 
     async def _refuse_a_flood(self, agent: str) -> None:
         if len(await self.store.select(OPEN, agent=agent, limit=MAX_OPEN_PER_AGENT)) >= MAX_OPEN_PER_AGENT:
@@ -204,6 +228,12 @@ class ApprovalService:
             return lifecycle.advance(call, State.CANCELLED, self.clock(), note=why)
 
         return await self._change(call_id, stop, actor=actor)
+
+    async def as_task(self, call_id: CallId) -> HeldCall:
+        """Record that the agent holds a task handle: the call runs as soon as it is approved."""
+        return await self._change(
+            call_id, lambda call: None if call.task else lifecycle.touch(call, task=True), kind="hold.task"
+        )
 
     async def void(self, call_id: CallId, why: str) -> HeldCall:
         """End a call whose policy or tool definition changed while it waited."""

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import aiohttp
@@ -18,12 +19,15 @@ from approvals.store.memory import MemoryStore
 from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override
 from gateway.forward import Forward
+from gateway.hold import Tasks
+from gateway.holding import Holds
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.policy import compile_policy
 from gateway.proxy import Proxy, Setting
 from gateway.risk import Category, Risk
+from gateway.rounds import Seals
 from gateway.severity import Severity
 from gateway.upstreams import Upstream
 from gateway.upstreams.http import HttpUpstream, pool
@@ -45,9 +49,16 @@ class Gateway:
     """Everything of a running gateway but its listeners and channels. Made by `assembled`."""
 
     def __init__(
-        self, config: Config, store: Store, http: aiohttp.ClientSession, windows: Windows, clock: Clock
+        self,
+        config: Config,
+        store: Store,
+        http: aiohttp.ClientSession,
+        windows: Windows,
+        secret: bytes,
+        clock: Clock,
     ) -> None:
         self.config = config
+        self._secret = secret
         self.store = store
         self.clock = clock
         self.service = ApprovalService(store, directory(config), clock=clock)
@@ -60,9 +71,13 @@ class Gateway:
         self.proxy = Proxy(
             setting=self._setting(config),
             service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, metrics=self.metrics,
-            new_id=new_id,
+            new_id=new_id, seals=self.seals,
         )  # fmt: skip
         self._serve(config)
+
+    def seals(self) -> Seals:
+        """Return what seals the states that clients carry."""
+        return _seals(tuple(self.config.approvals.state_keys), self._secret)
 
     async def adopt(self, config: Config) -> None:
         """Make *config* the one that counts from now on. Servers that stay the same keep their connections."""
@@ -70,7 +85,7 @@ class Gateway:
         retired = [name for name in self._upstreams if config.servers.get(name) != was.servers[name]]
         leaving = [self._upstreams.pop(name) for name in retired]
         self._serve(config)
-        self.proxy.setting = self._setting(config)
+        self.proxy.adopt(self._setting(config))
         self.agents = Agents(config)
         self.service.directory = directory(config)
         for upstream in leaving:
@@ -85,13 +100,11 @@ class Gateway:
         )
 
     def _setting(self, config: Config) -> Setting:
-        hold_for = config.approvals.hold_for
         return Setting(
             policy=compile_policy(config),
             upstreams=self._upstreams,
-            hold_for=None if hold_for == "auto" else seconds(hold_for),
+            holds=holds(config),
             audit_allowed=config.audit.allowed,
-            cancel_on_disconnect=config.approvals.on_disconnect == "cancel",
         )
 
     async def ready(self) -> str | None:
@@ -108,6 +121,7 @@ class Gateway:
 
     async def close(self) -> None:
         """Let running calls end, then end the servers."""
+        await self.proxy.tasks.close()
         await self.forward.finish(GRACE)
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
@@ -119,9 +133,28 @@ async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[G
         store = await open_store(config.store)
         stack.push_async_callback(store.close)
         http = await stack.enter_async_context(pool())
-        gateway = Gateway(config, store, http, Windows(await store.hits(clock())), clock)
+        gateway = Gateway(
+            config, store, http, Windows(await store.hits(clock())), await store.secret("rounds"), clock
+        )
         stack.push_async_callback(gateway.close)
         yield gateway
+
+
+@lru_cache(maxsize=1)
+def _seals(keys: tuple[str, ...], secret: bytes) -> Seals:
+    return Seals([key.encode() for key in keys] or [secret])
+
+
+def holds(config: Config) -> Holds:
+    """Return what a config says about holding."""
+    asked = config.approvals
+    return Holds(
+        hold_for=None if asked.hold_for == "auto" else seconds(asked.hold_for),
+        clients={name: seconds(duration) for name, duration in asked.clients.items()},
+        tasks=Tasks(asked.tasks),
+        cancel_on_disconnect=asked.on_disconnect == "cancel",
+        link=(config.inbox.url or "") if asked.notify_requester else "",
+    )
 
 
 async def open_store(where: str) -> Store:

@@ -1,12 +1,13 @@
 """The gateway as a client of its own: asks a server for its tools, in whichever revision the server speaks."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from gateway import protocol, sse
-from gateway.errors import CutError, GatewayError, UseInitializeError
+from gateway.errors import CutError, GatewayError, NotSentError, UseInitializeError
 from gateway.upstreams import Reply, Upstream, whole
 
 CLIENT = {"name": "holdpoint", "version": "0.1.0"}
@@ -38,6 +39,31 @@ async def _open(upstream: Upstream) -> tuple[Mapping[str, str], Mapping[str, Any
     return headers, {}
 
 
+async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Open a session as a client opened its own; returns *headers* with the new session's id.
+
+    Raises `NotSentError` when the server does not let us: the call that needs it was not sent.
+    """
+    kept = {name: value for name, value in headers.items() if name not in {"mcp-session-id", "last-event-id"}}
+    try:
+        reply = await upstream.send("POST", _request("initialize", msgspec.Raw(opening)), {})
+        session = reply.header("mcp-session-id")
+        await _result(reply)
+        again = {**kept, **({"mcp-session-id": session} if session else {})}
+        started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        (await upstream.send("POST", started, again)).close()
+    except GatewayError as error:
+        raise NotSentError("The server has ended the session and would not open another.") from error
+    return again
+
+
+async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:
+    """End a session of ours; a server that knows it no more, or keeps none, is left alone."""
+    if "mcp-session-id" in headers:
+        with suppress(GatewayError):
+            (await upstream.send("DELETE", b"", headers)).close()
+
+
 async def _speaks_modern(upstream: Upstream) -> bool:
     try:
         await _result(
@@ -67,7 +93,7 @@ class _Refused(GatewayError):
     """The server refused to answer the gateway's question."""
 
 
-def _request(method: str, params: Mapping[str, Any]) -> bytes:
+def _request(method: str, params: Mapping[str, Any] | msgspec.Raw) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "id": protocol.OUR_ID, "method": method, "params": params})
 
 

@@ -30,6 +30,8 @@ class Tool:
     #: SHA-256 of the definition; "" for a tool that the server does not list.
     hash: str
     classification: Classification
+    #: Whether its schema asks for headers that are made from arguments (2026-07-28, `x-mcp-header`).
+    mirrors: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +116,12 @@ class Catalogue:
         name = str(definition["name"])
         found = classify(definition, siblings)
         override = self._overrides.get(server, {}).get(name)
+        written = msgspec.json.encode(definition, order="deterministic")
         return Tool(
             name=name,
             definition=definition,
-            hash=sha256(msgspec.json.encode(definition, order="deterministic")),
+            hash=sha256(written),
+            mirrors=b'"x-mcp-header"' in written,
             classification=found if override is None else _overridden(found, override),
         )
 

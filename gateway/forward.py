@@ -7,16 +7,17 @@ in a second run. The run belongs to the gateway, not to the client's connection:
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from approvals.errors import ApprovalError
-from approvals.model import CallId, HeldCall, Outcome
+from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import ApprovalService
-from gateway import frames, sse
-from gateway.errors import CutError, GatewayError, NotSentError
+from gateway import asking, frames, sse
+from gateway.errors import CutError, GatewayError, NotSentError, UnknownSessionError
 from gateway.upstreams import Reply, Upstream, whole
 
 log = logging.getLogger("holdpoint.forward")
@@ -26,6 +27,13 @@ Objection = Callable[[HeldCall], str | None]
 Show = Callable[[bytes | None], None]
 
 
+#: Shown when the server ended its stream before it answered, as one does that wants to be asked again (SEP-1699).
+HANG_UP = b""
+#: How often in a row a stream is taken up again without a single event coming, and the longest wait before, in seconds.
+TRIES = 3
+LONGEST_WAIT = 30.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """How a call goes out: the request it answers, the server, and the headers that cross."""
@@ -33,6 +41,25 @@ class Way:
     frame: frames.ToolCall
     upstream: Upstream
     headers: Mapping[str, str]
+    #: The params of the initialize that opened the session, as JSON; b"" where there is no session.
+    opening: bytes = b""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where in a server's stream we are, and after how many seconds it wants to be asked for the rest."""
+
+    id: str | None = None
+    wait: float = 1.0
+    moved: bool = False
+
+    def reach(self, event: sse.Event) -> None:
+        """Note an event."""
+        self.moved = True
+        self.id = event.field(b"id") or self.id
+        retry = event.field(b"retry") or ""
+        if retry.isdigit():
+            self.wait = min(int(retry) / 1000, LONGEST_WAIT)
 
 
 class Forward:
@@ -82,8 +109,8 @@ class Forward:
     async def _send(self, held: HeldCall, way: Way, show: Show) -> None:
         body = frames.rebuild(way.frame, arguments=held.call.arguments)
         try:
-            reply = await way.upstream.send("POST", body, way.headers)
-            outcome = await outcome_of(reply, way.frame.id, show)
+            async with self._in_a_session(held, way, body) as (reply, headers):
+                outcome = await _outcome(reply, replace(way, headers=headers), show)
         except NotSentError as error:
             await self._service.not_sent(held.id, str(error))
         except GatewayError as error:
@@ -96,14 +123,77 @@ class Forward:
         else:
             await self._service.finish(held.id, outcome)
 
+    @asynccontextmanager
+    async def _in_a_session(
+        self, held: HeldCall, way: Way, body: bytes
+    ) -> AsyncIterator[tuple[Reply, Mapping[str, str]]]:
+        """Send the call; when the server has forgotten the session meanwhile, in one that is opened like it.
 
-async def outcome_of(reply: Reply, request_id: frames.Id, show: Show) -> Outcome:
+        A server that says 404 to a session id has not looked at the call (MCP, transports, "Session Management").
+        """
+        reply = await _sent(way, body)
+        if reply is not None:
+            yield reply, way.headers
+            return
+        headers = await asking.reopened(way.upstream, way.opening, way.headers)
+        self._service.store.post(
+            AuditEvent(
+                at=self._service.clock(), kind="session.reopened", actor="holdpoint", call=held.id,
+                agent=held.call.agent, server=held.call.server, tool=held.call.tool,
+            )
+        )  # fmt: skip
+        try:
+            yield await way.upstream.send("POST", body, headers), headers
+        finally:
+            await asking.ended(way.upstream, headers)
+
+
+async def _sent(way: Way, body: bytes) -> Reply | None:
+    """Send the call; None when the server does not know its session any more, and it can be opened again."""
+    try:
+        reply = await way.upstream.send("POST", body, way.headers)
+    except UnknownSessionError as error:
+        if not way.opening:
+            raise NotSentError(str(error)) from error
+        return None
+    if reply.status == 404 and way.opening:
+        reply.close()
+        return None
+    return reply
+
+
+async def _outcome(reply: Reply, way: Way, show: Show) -> Outcome:
+    """Read the reply up to the answer; a stream that ends before it is taken up again where the server lets us."""
+    place = Place()
+    tries = 0
+    while True:
+        try:
+            return await outcome_of(reply, way.frame.id, show, place)
+        except CutError:
+            tries = 0 if place.moved else tries + 1
+            if place.id is None or tries > TRIES:
+                raise
+        show(HANG_UP)
+        await asyncio.sleep(place.wait)
+        place.moved = False
+        reply = await _rest(way, place.id)
+
+
+async def _rest(way: Way, event_id: str) -> Reply:
+    """Ask for what follows an event; a server that cannot be reached just now is asked again."""
+    try:
+        return await way.upstream.send("GET", b"", {**way.headers, "last-event-id": event_id})
+    except GatewayError:
+        return Reply(status=503)
+
+
+async def outcome_of(reply: Reply, request_id: frames.Id, show: Show, place: Place | None = None) -> Outcome:
     """Read a server's reply up to the answer that carries *request_id*; other frames are shown on the way.
 
     Raises `CutError` when there is no such answer: whatever else came, it is not known whether the call ran.
     """
     try:
-        async for data, raw in _frames_of(reply):
+        async for data, raw in _frames_of(reply, place or Place()):
             if (outcome := frames.outcome(data, request_id)) is not None:
                 return outcome
             if frames.is_message(data):
@@ -112,7 +202,7 @@ async def outcome_of(reply: Reply, request_id: frames.Id, show: Show) -> Outcome
         raise CutError("The server's answer could not be read.") from error
     finally:
         reply.close()
-    if 300 <= reply.status < 500:
+    if 300 <= reply.status < 500 and not (place and place.id):
         return _refused(reply.status)
     raise CutError("The server ended its answer without a result.")
 
@@ -123,12 +213,13 @@ def _refused(status: int) -> Outcome:
     return Outcome(is_error=True, body=msgspec.json.encode(error))
 
 
-async def _frames_of(reply: Reply) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _frames_of(reply: Reply, place: Place) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
         body = await whole(reply.chunks)
         if body.strip() and reply.media_type == "application/json":
             yield body, sse.event(body)
         return
     async for event in sse.events(reply.chunks):
+        place.reach(event)
         if event.data:
             yield event.data, event.raw

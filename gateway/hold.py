@@ -1,30 +1,92 @@
-"""How a held call is shown to the client that waits for it: the ladder, as a table and pure functions.
+"""How a held call is shown to the client that waits for it: the ladder, as tables and pure functions.
 
-The first rung is an open stream with a sign of life every beat, for as long as this client can bear; the last is
-the WAITING result, after which the same call asked again collects the decision.
+The manner is chosen once: a task for a client that asked for one, else a wait on the open connection, with a sign of
+life every beat, for as long as this client can bear. When that is over, a client of the revision of 2026-07-28 is asked to
+come again with a sealed state (a round, which its SDK does without the model noticing); every other client, and that one
+after its last round, gets the WAITING result, after which the same call asked again collects the decision.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any
 
 from approvals import lifecycle
 from approvals.model import HeldCall, State
-from gateway import frames, sse
+from gateway import frames, protocol, sse
 
 #: Seconds between signs of life. The shortest byte-silence limit measured among clients is 300 s; proxies in
 #: between often allow 60 s, some 30 s.
 BEAT = 15.0
-#: Seconds a connection is held open for a client whose patience is unknown: below the 60 s after which the most
+#: Seconds for which an answer may still be one JSON frame with its own HTTP status; then it becomes a stream.
+#: A client that asks for progress gets its stream at once.
+QUIET = 10.0
+#: The last round; the common SDKs give up after ten.
+LAST_ROUND = 9
+#: Milliseconds after which a client whose stream was cut comes back for the rest.
+RETRY = 5000
+
+MINUTE, HOUR = 60.0, 3600.0
+#: Seconds a connection is held open for a client that nothing is known of: below the 60 s after which the most
 #: common SDK gives a call up.
 PATIENCE = 50.0
+#: How long known clients bear an open call that shows signs of life, by the name they give themselves. It is believed
+#: for patience only. What each does with its own timer was measured or is documented: see docs/protocol.md.
+CLIENTS: Mapping[str, float] = {
+    "claude-code*": 24 * HOUR,
+    "visual studio code*": 24 * HOUR,
+    "mcp": 4 * HOUR,  # the Python SDK, and what is built on it, when they are not told another name
+    "fastmcp*": 4 * HOUR,
+    "mcp-remote*": 4 * HOUR,
+    "codex*": 280.0,
+    "cursor*": 280.0,
+    "claude-ai*": PATIENCE,
+}
+
+
+def patience(client: str, hold_for: float | None, known: Mapping[str, float]) -> float:
+    """Return for how many seconds a connection is held open.
+
+    *hold_for* is the config's word for all clients (None is `auto`), *known* its own table, which goes before ours.
+    """
+    for pattern, seconds in [*known.items(), *([] if hold_for else CLIENTS.items())]:
+        if fnmatchcase(client.lower(), pattern.lower()):
+            return seconds
+    return hold_for or PATIENCE
+
+
+class Tasks(Enum):
+    """Which tasks the config lets us offer."""
+
+    OFF = "off"
+    EXTENSION = "extension"
+    ALL = "all"
+
+
+class Manner(Enum):
+    """How the client is answered while people decide."""
+
+    WAIT = "on the open connection, and in rounds where the revision has them"
+    TASK = "with a task of the extension of 2026-07-28"
+    TASK_2025 = "with a task of the revision of 2025-11-25"
+
+
+def manner(call: frames.ToolCall, era: protocol.Era, tasks: Tasks) -> Manner:
+    """Return how the client that sent *call* is answered, should it be held."""
+    if era is protocol.Era.MODERN:
+        offered = tasks is not Tasks.OFF and protocol.declares_tasks(call.params)
+        return Manner.TASK if offered else Manner.WAIT
+    return Manner.TASK_2025 if tasks is Tasks.ALL and "task" in call.params else Manner.WAIT
 
 
 class Rung(Enum):
     """What to do next for a client that waits."""
 
-    WAIT = "keep the stream open"
+    WAIT = "keep the connection open"
     RUN = "forward it, now"
     TELL = "give the final answer"
+    ROUND = "ask it to come again, with a sealed state"
     LATER = "tell it to ask again"
 
 
@@ -36,20 +98,15 @@ class Step:
     seconds: float = 0.0
 
 
-def step(call: HeldCall, now: float, give_up_at: float) -> Step:
+def step(call: HeldCall, now: float, give_up_at: float, *, rounds_left: int = 0) -> Step:
     """Return what to do for one waiting client, given the call as it is."""
     if call.state in lifecycle.SETTLED:
         return Step(Rung.TELL)
     if call.state is State.APPROVED:
         return Step(Rung.RUN)
     if now >= give_up_at:
-        return Step(Rung.LATER)
+        return Step(Rung.ROUND if rounds_left > 0 else Rung.LATER)
     return Step(Rung.WAIT, min(BEAT, give_up_at - now))
-
-
-def patience(hold_for: float | None) -> float:
-    """Return for how many seconds a connection is held open; None is `auto`."""
-    return PATIENCE if hold_for is None else hold_for
 
 
 def sign_of_life(call: HeldCall, beats: int, token: frames.Id | None) -> bytes:
@@ -61,3 +118,12 @@ def sign_of_life(call: HeldCall, beats: int, token: frames.Id | None) -> bytes:
         return sse.comment("waiting for approval")
     params = {"progressToken": token, "progress": beats * 1e-6, "message": f"Waiting for approval {call.id}"}
     return sse.event(frames.notification("notifications/progress", params))
+
+
+def link(call: HeldCall, url: str) -> Mapping[str, Any]:
+    """Return the request that shows the requester where people decide; that it was opened approves nothing."""
+    message = f"Approval {call.id} is needed. It is decided here by those who may."
+    return {
+        "method": "elicitation/create",
+        "params": {"mode": "url", "message": message, "url": f"{url.rstrip('/')}/calls/{call.id}"},
+    }

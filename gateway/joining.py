@@ -14,8 +14,8 @@ from gateway.agents import Agent
 from gateway.app import Gateway, assembled
 from gateway.config import address, known_server, load
 from gateway.errors import UserError
+from gateway.incoming import Incoming
 from gateway.options import Config
-from gateway.proxy import Incoming
 from gateway.serving import serving
 from gateway.stdio import MAX_LINE, Exchange, StdioFront
 from gateway.upstreams import Reply

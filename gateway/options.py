@@ -116,6 +116,12 @@ class ApprovalOptions(Options, kw_only=True, frozen=True):
     expire_after: Duration = "15m"
     approved_for: Duration = "10m"
     hold_for: Duration = "auto"
+    #: How long clients of these names are kept waiting on an open connection.
+    clients: dict[str, Duration] = {}
+    tasks: Literal["extension", "all", "off"] = "extension"
+    notify_requester: bool = False
+    #: Secrets that seal what clients carry between rounds; the first seals. Left out, one is kept in the store.
+    state_keys: list[str] = []
     on_disconnect: Literal["keep", "cancel"] = "keep"
     requester_may_approve: bool = False
 

@@ -168,6 +168,15 @@ class Policy:
         """Say whether agents must not know of this tool."""
         return any(_names(pattern, server, tool) for pattern in self._hide)
 
+    def may_hold(self, server: str, tool: str, found: Classification) -> bool:
+        """Say whether some call of this tool may be held, whatever its arguments."""
+        named = [rule for one in self._named if one.names(server, tool) for rule in one.rules]
+        rules = named if any(rule.action for rule in named) else [*named, self._general(found)]
+        return any(
+            rule.action is Action.REQUIRE_APPROVAL or (rule.limit is not None and rule.limit.ask)
+            for rule in rules
+        )
+
     def evaluate(self, facts: Facts) -> Verdict:
         """Judge one call."""
         if not TOOL_NAME.fullmatch(facts.tool):
@@ -247,6 +256,8 @@ def stricter(verdict: Verdict, held: HeldCall) -> str | None:
     """
     if verdict.action is Action.DENY:
         return "the policy now denies this call"
+    if verdict.action is Action.ALLOW:
+        return None
     approved_by = {review.approver for review in held.reviews if review.answer is Answer.APPROVE}
     if len(approved_by & verdict.terms.approvers) < verdict.terms.needed:
         return "the policy now asks for other or more approvals"

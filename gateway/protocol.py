@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from approvals.model import Outcome
 from gateway.frames import Frame, Notification, Request, Response, ToolCall
 
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -20,8 +21,11 @@ _PREFIX = "io.modelcontextprotocol/"
 META_VERSION = f"{_PREFIX}protocolVersion"
 META_CAPABILITIES = f"{_PREFIX}clientCapabilities"
 META_CLIENT = f"{_PREFIX}clientInfo"
+META_SUBSCRIPTION = f"{_PREFIX}subscriptionId"
+#: The extension that the client declares, and the server offers, for tasks.
+TASKS = f"{_PREFIX}tasks"
 
-HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
+HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
 #: The HTTP status that carries an error code in the revision of 2026-07-28; 200 for every other.
 STATUS: Mapping[int, int] = {
     -32700: 400, -32600: 400, -32602: 400, -32020: 400, -32021: 400, -32022: 400, -32601: 404,
@@ -34,6 +38,8 @@ RETURNING = frozenset(
     {"content-type", "mcp-session-id", "cache-control", "x-accel-buffering", "allow", "retry-after"}
 )
 PARAM_HEADER = "mcp-param-"
+#: Says that a front of our own speaks for a client on stdio: it makes no headers from arguments and resumes no stream.
+FRONT = "holdpoint-front"
 
 _SHARED = {
     "tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read", "prompts/list",
@@ -82,9 +88,12 @@ class Rejection:
 
 
 def era(headers: Mapping[str, str], frame: Frame | None) -> Era:
-    """Return the era a request belongs to: modern when its body or its version header says so."""
-    version = headers.get("mcp-protocol-version")
-    return Era.MODERN if _version(frame) is not None or version in MODERN else Era.HANDSHAKE
+    """Return the era a request belongs to: modern when its body or its version header says so.
+
+    A revision that is not known has no handshake that we know of, so it is judged by the stricter rules.
+    """
+    version = headers.get("mcp-protocol-version", HANDSHAKE[1])
+    return Era.MODERN if _version(frame) is not None or version not in HANDSHAKE else Era.HANDSHAKE
 
 
 def _version(frame: Frame | None) -> str | None:
@@ -99,7 +108,8 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
     given = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
     headers = dict(given)
     version = headers.get("mcp-protocol-version")
-    if version is not None and version not in SUPPORTED:
+    # What a server says to a revision that it does not know passes; a tool call of one cannot be judged.
+    if version is not None and version not in SUPPORTED and isinstance(frame, ToolCall):
         data = {"supported": list(SUPPORTED), "requested": version}
         return Rejection(
             code=UNSUPPORTED_VERSION, message=f"Protocol version {version} is not supported.", data=data
@@ -139,6 +149,52 @@ def routing_headers(frame: Frame) -> Mapping[str, str]:
     if _version(frame) is None:
         return {}
     return {name: encoded(value) for name, value in _values(frame).items()}
+
+
+def check_params(
+    schema: Mapping[str, Any], arguments: Mapping[str, Any], pairs: Iterable[tuple[str, str]]
+) -> Rejection | None:
+    """Return why the headers made from arguments do not fit the arguments of a modern call, or None."""
+    from mcp.shared.inbound import validate_mcp_param_headers
+
+    wrong = validate_mcp_param_headers(schema, arguments, dict(pairs))
+    return None if wrong is None else Rejection(code=HEADER_MISMATCH, message=wrong.message)
+
+
+def param_headers(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the headers that a modern call makes from its arguments, where the tool's schema asks for some."""
+    from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
+
+    return {
+        name.lower(): value for name, value in mcp_param_headers(x_mcp_header_map(schema), arguments).items()
+    }
+
+
+def declares_tasks(params: Mapping[str, Any]) -> bool:
+    """Say whether the client of a modern request declares the tasks extension."""
+    extensions = capabilities(params).get("extensions")
+    return isinstance(extensions, dict) and TASKS in extensions
+
+
+def takes_links(capabilities: Mapping[str, Any]) -> bool:
+    """Say whether a client that declares *capabilities* shows a link when it is asked to (URL elicitation)."""
+    elicitation = capabilities.get("elicitation")
+    return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)
+
+
+def capabilities(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the client of a modern request declares."""
+    meta = params.get("_meta")
+    declared = meta.get(META_CAPABILITIES) if isinstance(meta, dict) else None
+    return declared if isinstance(declared, dict) else {}
+
+
+def client_name(params: Mapping[str, Any]) -> str:
+    """Return the name that the client of a modern request gives itself, or ""."""
+    meta = params.get("_meta")
+    info = meta.get(META_CLIENT) if isinstance(meta, dict) else None
+    name = info.get("name") if isinstance(info, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 _PLAIN = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
@@ -190,6 +246,14 @@ def may_pass(frame: Frame, headers: Mapping[str, str]) -> bool:
             return frame.method in NOTIFICATIONS
         case _:
             return frame.method in METHODS[era(headers, frame)]
+
+
+def status(which: Era, outcome: Outcome) -> int:
+    """Return the HTTP status of an answer of the server's, where it is the first that is sent."""
+    if which is Era.HANDSHAKE or not outcome.is_error:
+        return 200
+    code = msgspec.json.decode(outcome.body).get("code")
+    return STATUS.get(code, 200)
 
 
 def finishes_handshake(frame: Frame) -> bool:

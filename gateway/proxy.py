@@ -5,42 +5,28 @@ a tool call crosses untouched. The review itself happens elsewhere: Slack, inbox
 which wakes whoever waits here.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from approvals import digest
-from approvals.errors import StoreError, TooMany
-from approvals.model import AuditEvent, CallId, Classification, HeldCall, ToolCall
+from approvals.errors import AlreadyDecided, StoreError, TooMany, UnknownCall
+from approvals.model import AuditEvent, CallId, Classification, HeldCall, State, ToolCall
 from approvals.service import ApprovalService
-from gateway import frames, hold, protocol, relay, replies, sse
-from gateway.agents import Agent
+from gateway import envelope, frames, hold, holding, protocol, relay, replies, rounds
 from gateway.catalogue import Catalogue, Tool
 from gateway.errors import GatewayError, UnknownServerError
-from gateway.forward import Forward, Way
-from gateway.hold import Rung
+from gateway.forward import Forward
+from gateway.hold import Manner
+from gateway.holding import Holding, Holds
+from gateway.incoming import Asked, Incoming
 from gateway.limits import Exceeded, Scope, Windows, key
 from gateway.metrics import Metrics
 from gateway.policy import Action, Facts, Policy, Verdict, stricter
-from gateway.sessions import Sessions
-from gateway.upstreams import EVENTS, JSON, Reply, Upstream, frame_reply
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
-    """One exchange as a front received it. `pairs` are the headers in order, names in lower case."""
-
-    agent: Agent
-    server: str
-    verb: str
-    body: bytes
-    pairs: tuple[tuple[str, str], ...]
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers by name."""
-        return dict(self.pairs)
+from gateway.rounds import ForgedError, Seals
+from gateway.sessions import Session, Sessions
+from gateway.tasks import Tasks
+from gateway.upstreams import Reply, Upstream, frame_reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +35,9 @@ class Setting:
 
     policy: Policy
     upstreams: Mapping[str, Upstream]
-    #: Seconds a connection is kept open for a held call; None is auto.
-    hold_for: float | None = None
+    holds: Holds
     #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
     audit_allowed: str = "post"
-    cancel_on_disconnect: bool = False
 
 
 class Proxy:
@@ -69,28 +53,37 @@ class Proxy:
         forward: Forward,
         metrics: Metrics,
         new_id: Callable[[], CallId],
+        seals: Callable[[], Seals],
     ) -> None:
-        self.setting = setting
         self._service = service
         self._catalogue = catalogue
         self._windows = windows
-        self._forward = forward
         self._metrics = metrics
         self._new_id = new_id
         self._sessions = Sessions()
+        self._holding = Holding(
+            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._objection
+        )
+        self.tasks = Tasks(service, self._holding, lambda server: self.setting.upstreams.get(server))  # noqa: PLW0108  (the setting is replaced)
+        self.adopt(setting)
+
+    def adopt(self, setting: Setting) -> None:
+        """Judge by *setting* from now on."""
+        self.setting = setting
+        self._holding.holds = setting.holds
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
         try:
             upstream = self._upstream(incoming)
-            self._sessions.check(incoming.agent, incoming.server, incoming.headers)
+            session = self._sessions.check(incoming.agent, incoming.server, incoming.headers)
             if incoming.verb != "POST":
-                return await self._stream_or_end(incoming, upstream)
-            return await self._frame(incoming, upstream)
+                return await self._stream_or_end(incoming, upstream, session)
+            return await self._frame(incoming, upstream, session)
         except (GatewayError, StoreError) as error:
             return _fault(None, error)
 
-    async def _frame(self, incoming: Incoming, upstream: Upstream) -> Reply:
+    async def _frame(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply:
         """Take one frame: refuse it, judge it, or pass it on."""
         try:
             frame = frames.decode(incoming.body)
@@ -101,7 +94,9 @@ class Proxy:
             if (mismatch := protocol.check_headers(incoming.pairs, frame)) is not None:
                 return self._refuse(incoming, frames.id_of(frame), mismatch)
             if isinstance(frame, frames.ToolCall):
-                return await self._call(incoming, upstream, frame)
+                return await self._call(
+                    Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
+                )
             return await self._pass(incoming, upstream, frame)
         except (GatewayError, StoreError) as error:
             return _fault(frame, error)
@@ -114,8 +109,10 @@ class Proxy:
 
     # What is no tool call.
 
-    async def _stream_or_end(self, incoming: Incoming, upstream: Upstream) -> Reply:
-        """Open the server's own stream (GET), or end a session (DELETE)."""
+    async def _stream_or_end(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply:
+        """Open the server's own stream or take up one that was cut (GET), or end a session (DELETE)."""
+        if incoming.verb == "GET" and (reply := await self._holding.resume(incoming, upstream, session)):
+            return reply
         headers = protocol.crossing(incoming.headers, None)
         reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
         if incoming.verb == "DELETE":
@@ -123,20 +120,40 @@ class Proxy:
         return self._watched(incoming, reply)
 
     async def _pass(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
-        """Relay a frame untouched; only the tools that the policy hides are taken out of a list."""
+        """Relay a frame; answers about what the gateway itself hides or offers are edited, the rest is untouched."""
         if not protocol.may_pass(frame, incoming.headers):
             return self._not_passed(incoming, frame)
-        reply = relay.checked(
-            await upstream.send("POST", incoming.body, protocol.crossing(incoming.headers, frame))
-        )
+        if isinstance(frame, frames.Request) and self.tasks.owns(frame):
+            return await self.tasks.answer(incoming, frame)
+
+        async def send(body: bytes) -> Reply:
+            return relay.checked(
+                await upstream.send("POST", body, protocol.crossing(incoming.headers, frame))
+            )
+
+        if isinstance(frame, frames.Request) and (ours := await self.tasks.listen(incoming, frame, send)):
+            return self._watched(incoming, ours)
+        reply = await send(incoming.body)
         match frame:
             case frames.Request(method="initialize"):
                 self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
-            case frames.Request(method="tools/list"):
-                return await relay.without_hidden(
-                    reply, lambda tool: self.setting.policy.hidden(incoming.server, tool)
-                )
+        if edits := self._edits(incoming, frame):
+            return await relay.edited(reply, *edits)
         return self._watched(incoming, reply)
+
+    def _edits(self, incoming: Incoming, frame: frames.Frame) -> list[relay.Edit]:
+        """Return what is to be edited in the answer to this frame."""
+        policy, server, tasks = self.setting.policy, incoming.server, self.setting.holds.tasks
+        match frame:
+            case frames.Request(method="tools/list"):
+                gated = relay.offering_tasks(lambda tool: self._may_be_held(incoming, tool))
+                hiding = relay.hiding(lambda tool: policy.hidden(server, tool))
+                return [hiding, *([gated] if tasks is hold.Tasks.ALL else [])]
+            case frames.Request(method="server/discover") if tasks is not hold.Tasks.OFF:
+                return [relay.with_extension]
+            case frames.Request(method="initialize") if tasks is hold.Tasks.ALL:
+                return [relay.with_tasks]
+        return []
 
     def _watched(self, incoming: Incoming, reply: Reply) -> Reply:
         return relay.watched(reply, lambda: self._catalogue.forget(incoming.server))
@@ -158,84 +175,108 @@ class Proxy:
 
     # Tool calls.
 
-    async def _call(self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall) -> Reply:
+    async def _call(self, asked: Asked) -> Reply:
         """Judge a tool call and do what the verdict says."""
-        tool = await self._catalogue.tool(incoming.server, frame.name)
-        verdict = self._judge(incoming, frame, tool)
+        tool = await self._catalogue.tool(asked.incoming.server, asked.frame.name)
+        if (wrong := _mirrored(asked, tool)) is not None:
+            return self._refuse(asked.incoming, asked.frame.id, wrong)
+        asked = replace(asked, params=_params(asked, tool))
+        if (reply := await self._came_again(asked)) is not None:
+            return reply
+        asked = holding.anew(asked) if _ours(asked) else asked
+        verdict = self._judge(asked, tool)
         if verdict.action is Action.DENY:
-            return self._deny(incoming, frame, verdict)
+            return self._deny(asked, verdict)
         if (
             verdict.action is Action.REQUIRE_APPROVAL
-            and (same := await self._asked_before(incoming, frame)) is not None
+            and (same := await self._asked_before(asked)) is not None
         ):
-            return await self._hold_open(incoming, upstream, frame, same)
-        if (exceeded := self._take(incoming, frame, verdict)) is not None:
+            return await self._show(asked, same)
+        if (exceeded := self._take(asked, verdict)) is not None:
             if verdict.action is Action.REQUIRE_APPROVAL or not exceeded.limit.ask:
-                return self._limit(incoming, frame, verdict, exceeded)
+                return self._limit(asked, verdict, exceeded)
             verdict = replace(
                 verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)"
             )
-        if verdict.action is Action.ALLOW:
-            return await self._allow(incoming, upstream, frame, verdict)
-        return await self._hold(incoming, upstream, frame, tool, verdict)
+        if verdict.action is Action.ALLOW and self._manner(asked) is not Manner.TASK_2025:
+            return await self._allow(asked, verdict)
+        return await self._hold(asked, tool, verdict)
 
-    def _judge(self, incoming: Incoming, frame: frames.ToolCall, tool: Tool) -> Verdict:
+    async def _came_again(self, asked: Asked) -> Reply | None:
+        """Go on with a call that comes again with our sealed state; None when it is a call of its own."""
+        try:
+            ticket = self._holding.ticket(asked)
+            held = None if ticket is None else await self._holding.earlier(asked, ticket)
+        except (ForgedError, UnknownCall):
+            wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message="Invalid or expired requestState")
+            return self._refuse(asked.incoming, asked.frame.id, wrong)
+        if ticket is None or held is None:
+            return None
+        try:
+            return await self._holding.again(asked, held, ticket)
+        except AlreadyDecided as error:
+            wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message=str(error))
+            return self._refuse(asked.incoming, asked.frame.id, wrong)
+
+    def _judge(self, asked: Asked, tool: Tool) -> Verdict:
+        agent = asked.incoming.agent
         facts = Facts(
-            server=incoming.server,
-            tool=frame.name,
-            agent=incoming.agent.name,
-            owner=incoming.agent.owner,
-            arguments=frame.params.get("arguments", {}),
+            server=asked.incoming.server,
+            tool=asked.frame.name,
+            agent=agent.name,
+            owner=agent.owner,
+            arguments=asked.frame.params.get("arguments", {}),
             classification=tool.classification,
         )
         return self.setting.policy.evaluate(facts)
 
-    def _take(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict) -> Exceeded | None:
+    def _may_be_held(self, incoming: Incoming, name: str) -> bool:
+        """Say whether a call of this tool may be held, as far as can be said without its arguments."""
+        tool = self._catalogue.known(incoming.server, name)
+        return tool is None or self.setting.policy.may_hold(incoming.server, name, tool.classification)
+
+    def _take(self, asked: Asked, verdict: Verdict) -> Exceeded | None:
         """Count one use of every limit, here and in the store, or of none and return the one that is exceeded."""
-        scope, now = self._scope(incoming, frame), self._service.clock()
+        scope, now = _scope(asked), self._service.clock()
         if (exceeded := self._windows.take(verdict.limits, scope, now)) is not None:
             return exceeded
         for limit in verdict.limits:
             self._service.store.hit(key(limit, scope), now, now + limit.window)
         return None
 
-    async def _asked_before(self, incoming: Incoming, frame: frames.ToolCall) -> HeldCall | None:
+    async def _asked_before(self, asked: Asked) -> HeldCall | None:
         """Find the held call that this one, asked again, joins or collects. It costs no second use of a limit."""
-        return await self._service.same(digest.key(_frozen(incoming, frame)))
+        return await self._service.same(_key(asked))
 
-    def _deny(self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict) -> Reply:
-        self._metrics.judged(incoming.server, "denied")
-        self._post(incoming, "call.denied", tool=frame.name, rule=verdict.rule, why=verdict.reason)
-        return _told(frame, replies.denied(verdict.reason))
+    def _deny(self, asked: Asked, verdict: Verdict) -> Reply:
+        self._judged(asked, "denied", verdict, why=verdict.reason)
+        return _told(asked.frame, replies.denied(verdict.reason))
 
-    def _limit(
-        self, incoming: Incoming, frame: frames.ToolCall, verdict: Verdict, exceeded: Exceeded
-    ) -> Reply:
-        self._metrics.judged(incoming.server, "limited")
-        self._post(incoming, "call.limited", tool=frame.name, rule=verdict.rule)
-        return _told(frame, replies.limited(exceeded.limit.text, frame.name, exceeded.retry_after))
+    def _limit(self, asked: Asked, verdict: Verdict, exceeded: Exceeded) -> Reply:
+        self._judged(asked, "limited", verdict)
+        return _told(
+            asked.frame, replies.limited(exceeded.limit.text, asked.frame.name, exceeded.retry_after)
+        )
 
-    async def _allow(
-        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, verdict: Verdict
-    ) -> Reply:
+    async def _allow(self, asked: Asked, verdict: Verdict) -> Reply:
         """Relay at once. The audit event is posted, and the disk is not waited for unless the config says so."""
-        self._metrics.judged(incoming.server, "allowed")
-        event = self._event(incoming, "call.allowed", tool=frame.name, rule=verdict.rule)
+        self._metrics.judged(asked.incoming.server, "allowed")
+        event = self._event(asked.incoming, "call.allowed", tool=asked.frame.name, rule=verdict.rule)
         match self.setting.audit_allowed:
             case "post":
                 self._service.store.post(event)
             case "wait":
                 await self._service.store.append(event)
-        reply = await upstream.send("POST", frames.rebuild(frame), protocol.crossing(incoming.headers, frame))
-        return self._watched(incoming, relay.checked(reply))
+        reply = await asked.upstream.send("POST", frames.rebuild(asked.frame), asked.headers)
+        return self._watched(asked.incoming, relay.checked(reply))
 
-    async def _hold(
-        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, tool: Tool, verdict: Verdict,
-    ) -> Reply:  # fmt: skip
+    async def _hold(self, asked: Asked, tool: Tool, verdict: Verdict) -> Reply:
         """Store the call, with its audit event, before anybody is told of it."""
-        self._metrics.judged(incoming.server, "held")
+        self._metrics.judged(asked.incoming.server, "held")
         now = self._service.clock()
-        call = _frozen(incoming, frame)
+        call = _frozen(asked)
+        # A call that needs nobody, but is asked for as a task, is held for its agent alone.
+        allowed = verdict.action is Action.ALLOW
         held = HeldCall(
             id=self._new_id(),
             call=call,
@@ -245,82 +286,45 @@ class Proxy:
             reason=verdict.reason,
             policy_revision=self.setting.policy.revision,
             definition=tool.hash,
-            key=digest.key(call),
+            key=_key(asked),
             digest=digest.digest(call, tool.hash),
             created_at=now,
-            expires_at=now + verdict.terms.expire_after,
+            state=State.APPROVED if allowed else State.PENDING,
+            decided_at=now if allowed else None,
+            expires_at=now + (verdict.terms.approved_for if allowed else verdict.terms.expire_after),
+            task=self._manner(asked) is not Manner.WAIT,
         )
         try:
             held = await self._service.hold(held)
         except TooMany:
-            self._post(
-                incoming, "call.limited", tool=frame.name, rule=verdict.rule, why="too many calls wait"
-            )
-            return _told(frame, replies.too_many())
-        return await self._hold_open(incoming, upstream, frame, held)
+            self._judged(asked, "limited", verdict, why="too many calls wait")
+            return _told(asked.frame, replies.too_many())
+        return await self._show(asked, held)
 
-    async def _hold_open(
-        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall
-    ) -> Reply:
-        """Answer with a stream that stays open while people decide; without one for a client that takes only JSON."""
-        chunks = self._until_told(incoming, upstream, frame, held)
-        accepted = incoming.headers.get("accept", "*/*")
-        if EVENTS in accepted or "*/*" in accepted:
-            return Reply(status=200, headers=sse.HEADERS, chunks=chunks)
-        return Reply(status=200, headers={"Content-Type": JSON}, chunks=relay.last_frame(chunks))
+    async def _show(self, asked: Asked, held: HeldCall) -> Reply:
+        """Show a held call to the client in the manner that it can bear."""
+        manner = self._manner(asked)
+        if manner is Manner.WAIT:
+            return await self._holding.open(asked, held)
+        return await self.tasks.begin(asked, held, manner)
 
-    async def _until_told(
-        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,
-    ) -> AsyncIterator[bytes]:  # fmt: skip
-        """Wait, run and tell, as the ladder says; ends with the frame that answers the request."""
-        give_up_at = self._service.clock() + hold.patience(self.setting.hold_for)
-        beats = 0
-        with self._service.attending(held.id):
-            try:
-                while (step := hold.step(held, self._service.clock(), give_up_at)).rung in (
-                    Rung.WAIT,
-                    Rung.RUN,
-                ):
-                    if step.rung is Rung.WAIT:
-                        yield hold.sign_of_life(held, beats, frame.progress_token)
-                        beats += 1
-                        held = await self._service.changed(held, step.seconds)
-                    else:
-                        async for event in self._run(incoming, upstream, frame, held):
-                            yield event
-                        held = await self._service.get(held.id)
-                yield sse.event(replies.final(held, frame.id))
-            except (asyncio.CancelledError, GeneratorExit):
-                self._left(held)
-                raise
-        # Only a client that took the last frame gets here; one that left collects it by asking again.
-        if step.rung is Rung.TELL:
-            await self._forward.collected(held.id)
+    def _manner(self, asked: Asked) -> Manner:
+        return hold.manner(asked.frame, asked.era, self.setting.holds.tasks)
 
-    def _left(self, held: HeldCall) -> None:
-        """A client that hangs up is tired, and the call stays; unless the config takes it for a no."""
-        if self.setting.cancel_on_disconnect:
-            self._forward.cancel(held)
-
-    async def _run(
-        self, incoming: Incoming, upstream: Upstream, frame: frames.ToolCall, held: HeldCall,
-    ) -> AsyncIterator[bytes]:  # fmt: skip
-        """Let the call run once, and show what the server says meanwhile."""
-        way = Way(frame=frame, upstream=upstream, headers=protocol.crossing(incoming.headers, frame))
-        shown = self._forward.start(held, way, lambda call: self._objection(incoming, frame, call))
-        while (event := await shown.get()) is not None:
-            yield event
-
-    def _objection(self, incoming: Incoming, frame: frames.ToolCall, held: HeldCall) -> str | None:
+    def _objection(self, asked: Asked, held: HeldCall) -> str | None:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
         tool = self._catalogue.known(held.call.server, held.call.tool)
         if tool is None:
             return None
         if held.definition and tool.hash != held.definition:
             return "the definition of this tool changed while the call waited"
-        return stricter(self._judge(incoming, frame, tool), held)
+        return stricter(self._judge(asked, tool), held)
 
     # Words for the audit trail.
+
+    def _judged(self, asked: Asked, verdict: str, by: Verdict, **detail: Any) -> None:
+        self._metrics.judged(asked.incoming.server, verdict)
+        self._post(asked.incoming, f"call.{verdict}", tool=asked.frame.name, rule=by.rule, **detail)
 
     def _post(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> None:
         self._service.store.post(self._event(incoming, kind, tool=tool, **detail))
@@ -332,23 +336,51 @@ class Proxy:
             at=now, kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail
         )
 
-    @staticmethod
-    def _scope(incoming: Incoming, frame: frames.ToolCall) -> Scope:
-        agent = incoming.agent.name
-        session = incoming.headers.get("mcp-session-id", agent)
-        return Scope(agent=agent, session=session, server=incoming.server, tool=frame.name)
+
+def _mirrored(asked: Asked, tool: Tool) -> protocol.Rejection | None:
+    """Return why headers do not fit the arguments that they mirror; a front of ours makes none."""
+    headers = asked.incoming.headers
+    if not tool.mirrors or asked.era is protocol.Era.HANDSHAKE or protocol.FRONT in headers:
+        return None
+    arguments = asked.frame.params.get("arguments", {})
+    return protocol.check_params(tool.definition.get("inputSchema", {}), arguments, asked.incoming.pairs)
 
 
-def _frozen(incoming: Incoming, frame: frames.ToolCall) -> ToolCall:
-    agent = incoming.agent
+def _params(asked: Asked, tool: Tool) -> Mapping[str, str]:
+    """Return the headers that mirror arguments, made from the arguments."""
+    if not tool.mirrors or asked.era is protocol.Era.HANDSHAKE:
+        return {}
+    return protocol.param_headers(
+        tool.definition.get("inputSchema", {}), asked.frame.params.get("arguments", {})
+    )
+
+
+def _ours(asked: Asked) -> bool:
+    """Whether the call brings a sealed state of ours: one that is for other arguments does not count."""
+    return rounds.state_of(asked.frame) is not None
+
+
+def _key(asked: Asked) -> str:
+    return digest.key(_frozen(asked), envelope.more(asked.frame))
+
+
+def _frozen(asked: Asked) -> ToolCall:
+    agent = asked.incoming.agent
     return ToolCall(
         agent=agent.name,
         owner=agent.owner,
-        session=incoming.headers.get("mcp-session-id", agent.name),
-        server=incoming.server,
-        tool=frame.name,
-        arguments=frame.arguments,
+        session=asked.incoming.headers.get("mcp-session-id", agent.name),
+        server=asked.incoming.server,
+        tool=asked.frame.name,
+        arguments=asked.frame.arguments,
+        along=holding.along(asked),
     )
+
+
+def _scope(asked: Asked) -> Scope:
+    agent = asked.incoming.agent.name
+    session = asked.incoming.headers.get("mcp-session-id", agent)
+    return Scope(agent=agent, session=session, server=asked.incoming.server, tool=asked.frame.name)
 
 
 def _in_words(tool: Tool) -> Classification:

@@ -1,6 +1,6 @@
 """What is done to a server's answer on its way back: credentials' refusals kept here, hidden tools taken out."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,48 +50,92 @@ async def _watch(chunks: AsyncIterator[bytes], on_list_changed: Callable[[], Non
         yield chunk
 
 
-async def without_hidden(reply: Reply, hidden: Callable[[str], bool]) -> Reply:
-    """Return the answer to tools/list without the tools that are *hidden*; the rest of it as it came."""
+#: Makes, of the members of a result, those that are to be others; None leaves it as it came.
+Edit = Callable[[Members], Mapping[str, Any] | None]
+
+
+async def edited(reply: Reply, *edits: Edit) -> Reply:
+    """Return the answer to a request with its result edited; the rest of it as it came."""
     if reply.streams:
-        return replace(reply, chunks=_events_without(reply.chunks, hidden))
-    return with_body(reply, _without(await whole(reply.chunks), hidden))
+        return replace(reply, chunks=_edited_events(reply.chunks, edits))
+    return with_body(reply, _edited(await whole(reply.chunks), edits))
 
 
-async def _events_without(
-    chunks: AsyncIterator[bytes], hidden: Callable[[str], bool]
-) -> AsyncIterator[bytes]:
+async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:
     async for event in sse.events(chunks):
-        filtered = _without(event.data, hidden) if event.data else event.data
-        yield event.raw if filtered == event.data else event.carrying(filtered)
+        data = _edited(event.data, edits) if event.data else event.data
+        yield event.raw if data == event.data else event.carrying(data)
 
 
-async def last_frame(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Return the last frame of a stream alone, for a client that takes JSON only."""
-    data = b""
-    async for event in sse.events(chunks):
-        data = event.data or data
-    yield data
-
-
-def _without(frame: bytes, hidden: Callable[[str], bool]) -> bytes:
-    """Take hidden tools out of one frame. A frame that cannot be read is not passed on."""
-    if not frame.strip():
+def _edited(frame: bytes, edits: Sequence[Edit]) -> bytes:
+    """Edit the result in one frame. A frame that cannot be read is not passed on."""
+    members = frames.members(frame) if frame.strip() else {}
+    if not bytes(members.get("result", b"")).startswith(b"{"):
         return frame
-    members = frames.members(frame)
-    result = frames.members(members["result"]) if "result" in members else {}
-    tools = msgspec.json.decode(result["tools"], type=list[msgspec.Raw]) if "tools" in result else []
-    kept = [tool for tool in tools if not hidden(_name(tool))]
-    if len(kept) == len(tools):
+    result = frames.members(members["result"])
+    changes = [change for edit in edits if (change := edit(result)) is not None]
+    if not changes:
         return frame
-    shown: Mapping[str, Any] = {**result, "tools": kept, **_private(result)}
-    return msgspec.json.encode({**members, "result": shown})
+    for change in changes:
+        result = {
+            **result,
+            **{name: msgspec.Raw(msgspec.json.encode(value)) for name, value in change.items()},
+        }
+    return msgspec.json.encode({**members, "result": result})
+
+
+def hiding(hidden: Callable[[str], bool]) -> Edit:
+    """Take the tools that are *hidden* out of a list. It must then not be cached for others (2026-07-28, caching)."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        tools = _tools(result)
+        kept = [tool for tool in tools if not hidden(_name(tool))]
+        private = {"cacheScope": "private"} if "cacheScope" in result else {}
+        return None if len(kept) == len(tools) else {"tools": kept, **private}
+
+    return edit
+
+
+def offering_tasks(gated: Callable[[str], bool]) -> Edit:
+    """Say of the tools that a person may be asked for that they can be called as tasks (2025-11-25)."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        return {"tools": [_as_task(tool) if gated(_name(tool)) else tool for tool in _tools(result)]}
+
+    return edit
+
+
+def _as_task(tool: msgspec.Raw) -> Any:
+    definition = frames.members(tool)
+    execution = frames.members(definition.get("execution", msgspec.Raw(b"{}")))
+    return (
+        tool
+        if "taskSupport" in execution
+        else {**definition, "execution": {**execution, "taskSupport": "optional"}}
+    )
+
+
+def _tools(result: Members) -> list[msgspec.Raw]:
+    return msgspec.json.decode(result["tools"], type=list[msgspec.Raw]) if "tools" in result else []
+
+
+def with_extension(result: Members) -> Mapping[str, Any] | None:
+    """Offer the tasks extension in the answer to server/discover (2026-07-28)."""
+    offered = frames.members(result.get("capabilities", msgspec.Raw(b"{}")))
+    extensions = frames.members(offered.get("extensions", msgspec.Raw(b"{}")))
+    if protocol.TASKS in extensions:
+        return None
+    return {"capabilities": {**offered, "extensions": {**extensions, protocol.TASKS: {}}}}
+
+
+def with_tasks(result: Members) -> Mapping[str, Any] | None:
+    """Offer tasks in the answer to initialize, unless the server has its own (2025-11-25)."""
+    offered = frames.members(result.get("capabilities", msgspec.Raw(b"{}")))
+    if "tasks" in offered or msgspec.json.decode(result["protocolVersion"]) != protocol.HANDSHAKE[-1]:
+        return None
+    return {"capabilities": {**offered, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}}
 
 
 def _name(tool: msgspec.Raw) -> str:
     named = msgspec.json.decode(tool)
     return str(named.get("name", "")) if isinstance(named, dict) else ""
-
-
-def _private(result: Members) -> Mapping[str, str]:
-    """A list that was filtered for one agent must not be cached for others (2026-07-28, caching)."""
-    return {"cacheScope": "private"} if "cacheScope" in result else {}

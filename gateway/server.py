@@ -9,7 +9,8 @@ from aiohttp import hdrs, web
 
 from gateway import frames
 from gateway.agents import Agents
-from gateway.proxy import Incoming, Proxy
+from gateway.incoming import Incoming
+from gateway.proxy import Proxy
 from gateway.upstreams import JSON, Reply
 
 #: The largest request body, in bytes.

@@ -84,6 +84,8 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
             tasks.create_task(sweep(gateway)),
             tasks.create_task(notices.run()),
             tasks.create_task(gateway.learn()),
+            # The SDK's codec takes half a second to load, which no client should wait for.
+            tasks.create_task(asyncio.to_thread(gateway.seals)),
         ]
         for channel in channels:
             await channel.start(gateway.service)
@@ -101,6 +103,7 @@ async def sweep(gateway: Gateway) -> None:
     while True:
         try:
             await gateway.service.sweep()
+            await gateway.proxy.tasks.attend_all()
             gateway.metrics.opened(await gateway.store.select(OPEN, limit=MAX_OPEN))
         except Exception:
             log.exception("a sweep failed; the next one tries again")

@@ -2,8 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from gateway import protocol
 from gateway.agents import Agent
@@ -20,6 +22,9 @@ class Session:
     agent: str
     #: The client's name for itself; believed for patience only.
     client: str = ""
+    #: The params of the initialize that opened it, as JSON, and the capabilities in it.
+    opening: bytes = b""
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Sessions:
@@ -33,8 +38,12 @@ class Sessions:
         if session_id := reply.header("mcp-session-id"):
             info = initialize.get("clientInfo")
             name = info.get("name") if isinstance(info, dict) else None
+            declared = initialize.get("capabilities")
             self._sessions[server, session_id] = Session(
-                agent=agent.name, client=name if isinstance(name, str) else ""
+                agent=agent.name,
+                client=name if isinstance(name, str) else "",
+                opening=msgspec.json.encode(initialize),
+                capabilities=declared if isinstance(declared, dict) else {},
             )
             if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)

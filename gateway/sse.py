@@ -22,6 +22,11 @@ class Event:
     data: bytes
     raw: bytes
 
+    def field(self, name: bytes) -> str | None:
+        """Return the last field of this name, such as `id` or `retry`, or None."""
+        lines = [line for line in self.raw.splitlines() if line.startswith(name + b":")]
+        return lines[-1].partition(b":")[2].strip().decode("utf-8", "replace") if lines else None
+
     def carrying(self, data: bytes) -> bytes:
         """Return the event with other data; its id, type and retry stay."""
         lines = [
@@ -35,6 +40,11 @@ class Event:
 def event(data: bytes) -> bytes:
     """Return the event that carries one JSON-RPC frame."""
     return b"event: message\ndata: " + data + b"\n\n"
+
+
+def priming(event_id: str, retry: int) -> bytes:
+    """Return the event that gives a client the id to resume by, and after how many milliseconds (MCP 2025-11-25)."""
+    return f"id: {event_id}\nretry: {retry}\ndata: \n\n".encode()
 
 
 def comment(text: str) -> bytes:

@@ -31,7 +31,7 @@ class StdioFront:
         self._reader = reader
         self._write = write
         self._exchange = exchange
-        self._headers: dict[str, str] = {}
+        self._headers: dict[str, str] = {protocol.FRONT: "stdio"}
 
     async def run(self) -> None:
         """Serve until stdin ends."""

@@ -87,6 +87,9 @@ class Store(Protocol):
     async def logout(self, id_sha256: str) -> None:
         """Forget the login session, if there is one."""
 
+    async def secret(self, name: str) -> bytes:
+        """Return 32 random bytes that are made when this name is first asked for, and stay."""
+
     async def checkpoint(self) -> AuditEvent | None:
         """Return the last event of the audit trail, or None when it is empty."""
 

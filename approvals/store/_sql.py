@@ -47,6 +47,8 @@ DROP_LOGINS = "DELETE FROM logins WHERE expires_at <= ?"
 LOGIN = "INSERT OR REPLACE INTO logins (id_sha256, approver, created_at, expires_at) VALUES (?, ?, ?, ?)"
 LOGGED_IN = "SELECT id_sha256, approver, created_at, expires_at FROM logins WHERE id_sha256 = ?"
 LOGOUT = "DELETE FROM logins WHERE id_sha256 = ?"
+MAKE_BYTES = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"
+BYTES = "SELECT bytes FROM secrets WHERE name = ?"
 PROBE = "UPDATE probe SET writes = writes + 1"
 
 _OPEN = frozenset(State) - SETTLED

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from heapq import heappop, heappush
 from itertools import count, islice
+from secrets import token_bytes
 
 from approvals import audit
 from approvals.errors import Conflict
@@ -24,6 +25,7 @@ class MemoryStore:
         self._calls: dict[CallId, HeldCall] = {}
         self._events: list[AuditEvent] = []
         self._notices: dict[tuple[CallId, str], Notice] = {}
+        self._secrets: dict[str, bytes] = {}
         self._hits: list[tuple[float, int, str, float]] = []
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
@@ -95,6 +97,10 @@ class MemoryStore:
             and call in ("", event.call)
         )
         return list(islice(found, limit))
+
+    async def secret(self, name: str) -> bytes:
+        """Return the bytes of this name."""
+        return self._secrets.setdefault(name, token_bytes(32))
 
     async def checkpoint(self) -> AuditEvent | None:
         return self._events[-1] if self._events else None

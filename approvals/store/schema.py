@@ -124,6 +124,12 @@ def hits_and_logins(db: Database) -> None:
     db.table("probe").insert({"id": 1, "writes": 0})
 
 
+@migrations()
+def secrets_of_our_own(db: Database) -> None:
+    """Random bytes that outlive a restart, such as the key of the states that clients carry."""
+    db.table("secrets").create({"name": str, "bytes": bytes}, pk="name", not_null={"bytes"})
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 from approvals import audit
@@ -240,6 +241,16 @@ class SqliteStore:
     async def logout(self, id_sha256: str) -> None:
         """Forget a login."""
         await self._write(_sql.LOGOUT, id_sha256)
+
+    async def secret(self, name: str) -> bytes:
+        """Return the bytes of this name."""
+
+        def work(db: sqlite3.Connection) -> bytes:
+            db.execute(_sql.MAKE_BYTES, (name, token_bytes(32)))
+            found: bytes = db.execute(_sql.BYTES, (name,)).fetchone()[0]
+            return found
+
+        return await self._writer.do(work)
 
     # The file.
 

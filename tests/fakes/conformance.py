@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,20 @@ SUITES = {
     "0.2.0-alpha.12 --requirements 2026-07-28": ("conformance-0.2", "--requirements", "2026-07-28"),
     "0.2.0-alpha.12 --suite all": ("conformance-0.2", "--suite", "all"),
 }
-#: How calls go: past the gateway, through one that allows all, through one that holds all for a robot.
-WAYS = ("direct", "allowed", "held")
-POLICIES = {"allowed": "default: allow", "held": "default: allow\n  tools: {'*': {action: require_approval}}"}
+HOLDS = "policy: {default: allow, tools: {'*': {action: require_approval}}}"
+#: How calls go: past the gateway, through one that allows all, through one that holds all for a robot; and through one that
+#: answers with tasks those who ask for them, which the server cannot: there only scenarios about tasks may differ.
+WAYS = {
+    "direct": "",
+    "allowed": "policy: {default: allow}\napprovals: {tasks: off}",
+    "held": f"{HOLDS}\napprovals: {{tasks: off}}",
+    "held, with tasks": HOLDS,
+}
 #: Seconds after which the robot approves.
 THINKING = 0.2
+
+#: On these no verdict may differ.
+EQUAL = ("allowed", "held")
 
 #: scenario -> check -> how often it had which status.
 Verdicts = dict[str, dict[str, Counter]]
@@ -48,6 +57,13 @@ class Outcome:
             (status for checks in self.verdicts.values() for status in checks.values()), start=Counter()
         )
 
+    @property
+    def failed(self) -> list[str]:
+        """The scenarios in which a check failed."""
+        return [
+            name for name, checks in self.verdicts.items() if any(one["FAILURE"] for one in checks.values())
+        ]
+
     def without(self, other: "Outcome") -> list[str]:
         """Return, in words, where the other one's verdicts are not these."""
         said = []
@@ -63,6 +79,10 @@ class Outcome:
 
 def _words(statuses: Counter | None) -> str:
     return "absent" if statuses is None else ", ".join(f"{n} {status}" for status, n in statuses.items())
+
+
+#: (suite, way) -> outcome.
+Measured = dict[tuple[str, str], Outcome]
 
 
 async def run(suite: str, url: str) -> Outcome:
@@ -108,11 +128,11 @@ async def everything() -> AsyncIterator[str]:
 async def through_the_gateway(way: str, server: str, folder: Path) -> AsyncIterator[str]:
     """Run a gateway before the server, with a robot that approves what is held; yields the URL for agents."""
     agents, inbox = free_ports(2)
-    config = folder / f"{way}.yaml"
+    config = folder / "holdpoint.yaml"
     config.write_text(
-        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/{way}.db\nservers: {{everything: {{url: '{server}'}}}}\n"
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/store.db\nservers: {{everything: {{url: '{server}'}}}}\n"
         f"approvers: [{{name: robot, token_sha256: {sha256(token('robot'))}}}]\n"
-        f"inbox: {{listen: '127.0.0.1:{inbox}'}}\npolicy:\n  {POLICIES[way]}\n"
+        f"inbox: {{listen: '127.0.0.1:{inbox}'}}\n{WAYS[way]}\n"
     )
     config.chmod(0o600)
     async with gateway_process(config, agents, inbox) as gateway, Person(gateway.inbox, "robot") as person:
@@ -142,28 +162,49 @@ async def approve_all(person: Person) -> None:
             await events.content.readline()
 
 
-async def measure(suites: list[str]) -> dict[str, dict[str, Outcome]]:
-    """Run each suite on each way; returns suite -> way -> outcome."""
+async def measure(suites: Iterable[str] = SUITES, ways: Iterable[str] = WAYS) -> Measured:
+    """Run each suite on each way, one after the other: the suites have short time limits of their own."""
     install()
-
-    async def one_way(way: str, folder: Path) -> dict[str, Outcome]:
-        async with AsyncExitStack() as stack:
-            url = await stack.enter_async_context(everything())
-            if way != "direct":
-                url = await stack.enter_async_context(through_the_gateway(way, url, folder))
-            return {suite: await run(suite, url) for suite in suites}
-
-    with tempfile.TemporaryDirectory() as folder:
-        ways = await asyncio.gather(*(one_way(way, Path(folder)) for way in WAYS))
-    return {suite: {way: ways[n][suite] for n, way in enumerate(WAYS)} for suite in suites}
+    measured: Measured = {}
+    for way in ways:
+        async with everything_by(way) as url:
+            for suite in suites:
+                measured[suite, way] = await run(suite, url)
+    return measured
 
 
-def table(measured: dict[str, dict[str, Outcome]]) -> str:
+@asynccontextmanager
+async def everything_by(way: str) -> AsyncIterator[str]:
+    """Yield the URL of the server on this way."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(everything())
+        if way != "direct":
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            url = await stack.enter_async_context(through_the_gateway(way, url, Path(folder)))
+        yield url
+
+
+async def differences(measured: Measured) -> list[str]:
+    """Return each verdict that is another one through the gateway, twice: some hang on limits of half a second."""
+    different = []
+    for suite, way in measured:
+        if way != "direct" and _differences(measured, suite, way):
+            again = await measure([suite], [way])
+            different += _differences({**measured, **again}, suite, way)
+    return different
+
+
+def _differences(measured: Measured, suite: str, way: str) -> list[str]:
+    found = measured[suite, "direct"].without(measured[suite, way])
+    return [f"{suite}, {way}: {line}" for line in found if way in EQUAL or not line.startswith("tasks-")]
+
+
+def table(measured: Measured) -> str:
     """Return the counts as a table in Markdown: checks passed / failed."""
     lines = [f"| suite | {' | '.join(WAYS)} |", f"| --- |{' --- |' * len(WAYS)}"]
-    for suite, ways in measured.items():
-        counts = [ways[way].counts for way in WAYS]
-        lines.append(f"| {suite} | {' | '.join(_pair(c) for c in counts)} |")
+    for suite in SUITES:
+        cells = [_pair(measured[suite, way].counts) for way in WAYS]
+        lines.append(f"| {suite} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -171,18 +212,12 @@ def _pair(counts: Counter) -> str:
     return f"{counts['SUCCESS']} / {counts['FAILURE']}"
 
 
-def differences(measured: dict[str, dict[str, Outcome]]) -> list[str]:
-    """Return each verdict that is another one through the gateway."""
-    return [
-        f"{suite}, {way}: {line}"
-        for suite, ways in measured.items()
-        for way in WAYS[1:]
-        for line in ways["direct"].without(ways[way])
-    ]
+async def main() -> int:
+    measured = await measure()
+    print(table(measured))
+    print("\n".join(different := await differences(measured)))
+    return 1 if different else 0
 
 
 if __name__ == "__main__":
-    measured = asyncio.run(measure(list(SUITES)))
-    print(table(measured))
-    print("\n".join(different := differences(measured)))
-    sys.exit(1 if different else 0)
+    sys.exit(asyncio.run(main()))

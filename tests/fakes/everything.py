@@ -157,6 +157,7 @@ ENUMS = of({
 
 async def hang_up_first(ctx, params):
     """Close the stream of this very call; its client comes back with GET for what follows."""
+    await asyncio.sleep(PAUSE)
     if ctx.close_sse_stream is not None:
         await ctx.close_sse_stream()
     await asyncio.sleep(2 * PAUSE)
@@ -233,8 +234,14 @@ async def ask_twice(ctx, params):
 
 async def ask_what_is_allowed(ctx, params):
     able = ctx.session.client_capabilities.model_dump(by_alias=True, exclude_none=True)
-    requests = {"form": form("What is your name?", "name"), "sample": question("Say hello.", 50), "roots": ROOTS}
-    return asked({key: one for key, one in requests.items() if NEEDS[one["method"]] in able} or None, "allowed")
+    requests = {
+        "form": form("What is your name?", "name"),
+        "sample": question("Say hello.", 50),
+        "roots": ROOTS,
+    }
+    return asked(
+        {key: one for key, one in requests.items() if NEEDS[one["method"]] in able} or None, "allowed"
+    )
 
 
 name_form = form("What is your name?", "name")
@@ -252,7 +259,7 @@ DOING = {
     "test_elicitation_sep1330_enums": elicit("Choose.", ENUMS, "Elicitation completed"),
     "test_reconnection": hang_up_first,
     "test_missing_capability": need_sampling,
-    "test_streaming_elicitation": ask(lambda given: "Thank you.", user_name=name_form),
+    "test_streaming_elicitation": ask(lambda _: "Thank you.", user_name=name_form),
     "test_trigger_tool_change": publish(ToolsListChanged()),
     "test_trigger_prompt_change": publish(PromptsListChanged()),
     "test_input_required_result_elicitation": ask(
@@ -266,15 +273,15 @@ DOING = {
         lambda given: " ".join(root["uri"] for root in given["client_roots"]["roots"]), client_roots=ROOTS
     ),
     "test_input_required_result_request_state": ask(
-        lambda given: "state-ok", "asked", confirm=form("Please confirm", "ok", "boolean")
+        lambda _: "state-ok", "asked", confirm=form("Please confirm", "ok", "boolean")
     ),
     "test_input_required_result_multiple_inputs": ask(
-        lambda given: "All three came.", "asked",
+        lambda _: "All three came.", "asked",
         user_name=name_form, greeting=question("Generate a greeting", 50), client_roots=ROOTS,
     ),
     "test_input_required_result_multi_round": ask_twice,
     "test_input_required_result_tampered_state": ask(
-        lambda given: "state-ok", "asked", confirm=form("Please confirm", "ok", "boolean")
+        lambda _: "state-ok", "asked", confirm=form("Please confirm", "ok", "boolean")
     ),
     "test_input_required_result_capabilities": ask_what_is_allowed,
 }  # fmt: skip
@@ -346,7 +353,11 @@ async def list_resources(ctx, params):
 
 
 async def list_templates(ctx, params):
-    template = {"uriTemplate": "test://template/{id}/data", "name": "template", "mimeType": "application/json"}
+    template = {
+        "uriTemplate": "test://template/{id}/data",
+        "name": "template",
+        "mimeType": "application/json",
+    }
     return ListResourceTemplatesResult.model_validate({"resourceTemplates": [template]})
 
 
@@ -413,9 +424,9 @@ async def get_prompt(ctx, params):
 
 async def complete(ctx, params):
     words = [word for word in ("paris", "park", "party") if word.startswith(params.argument.value)]
-    return CompleteResult.model_validate({
-        "completion": {"values": words, "total": len(words), "hasMore": False}
-    })
+    return CompleteResult.model_validate(
+        {"completion": {"values": words, "total": len(words), "hasMore": False}}
+    )
 
 
 class Kept(EventStore):

@@ -35,9 +35,26 @@ def test_what_is_undecided_waits_a_beat_at_a_time_and_then_is_told_to_come_back(
     assert hold.step(call, NOW + 50, NOW + 50) == Step(Rung.LATER)
 
 
-def test_patience_is_the_configs_or_fifty_seconds():
-    assert hold.patience(None) == 50.0
-    assert hold.patience(3.0) == 3.0
+@pytest.mark.parametrize(
+    ("client", "hold_for", "known", "seconds"),
+    [
+        ("", None, {}, 50.0),
+        ("some-agent", None, {}, 50.0),
+        ("claude-code", None, {}, 86400.0),
+        ("Visual Studio Code - Insiders", None, {}, 86400.0),
+        ("mcp", None, {}, 14400.0),
+        ("mcpx", None, {}, 50.0),
+        ("Cursor-vscode", None, {}, 280.0),
+        ("claude-ai", None, {}, 50.0),
+        ("claude-code", 3.0, {}, 3.0),
+        ("claude-code", None, {"claude-*": 60.0}, 60.0),
+        ("My-Agent", 3.0, {"my-agent": 7.0}, 7.0),
+    ],
+)
+def test_patience_is_the_configs_word_for_this_client_or_for_all_or_what_is_known_of_it(
+    client, hold_for, known, seconds
+):
+    assert hold.patience(client, hold_for, known) == seconds
 
 
 def test_a_sign_of_life_is_a_comment_or_growing_progress():

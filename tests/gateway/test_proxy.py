@@ -348,9 +348,8 @@ async def test_a_policy_that_turned_to_deny_stops_an_approved_call(gateway):
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
         async with running("default: deny") as other:
-            gateway.gateway.proxy.setting = type(gateway.gateway.proxy.setting)(
-                policy=other.gateway.proxy.setting.policy, upstreams=gateway.gateway.proxy.setting.upstreams
-            )
+            policy = other.gateway.proxy.setting.policy
+            gateway.gateway.proxy.adopt(replace(gateway.gateway.proxy.setting, policy=policy))
         await gateway.review(held)
         assert "the policy now denies this call" in text(await agent)
     assert gateway.ran() == []

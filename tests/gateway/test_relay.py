@@ -24,14 +24,14 @@ def hides_b(name):
 
 
 async def test_only_hidden_tools_are_taken_out_of_a_list():
-    reply = await relay.without_hidden(frame_reply(json.dumps(LIST).encode()), hides_b)
+    reply = await relay.edited(frame_reply(json.dumps(LIST).encode()), relay.hiding(hides_b))
     left = json.loads(await whole(reply.chunks))
     assert left["result"] == {"tools": [{"name": "a", "x": 1.0}], "nextCursor": "c", "cacheScope": "private"}
 
 
 async def test_a_list_with_nothing_hidden_crosses_byte_for_byte():
     body = json.dumps(LIST, indent=3).encode()
-    assert await whole((await relay.without_hidden(frame_reply(body), lambda _: False)).chunks) == body
+    assert await whole((await relay.edited(frame_reply(body), relay.hiding(lambda _: False))).chunks) == body
 
 
 async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouched():
@@ -41,7 +41,7 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
         b'data: {"method":"x"}\n\n',
     ]
     reply = Reply(status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(*stream))
-    out = await whole((await relay.without_hidden(reply, hides_b)).chunks)
+    out = await whole((await relay.edited(reply, relay.hiding(hides_b))).chunks)
     assert out.startswith(b": hi\n\nid: 1\n")
     assert b'"b"' not in out
     assert out.endswith(stream[2])
@@ -52,7 +52,7 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
     [b"", b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}', b'{"result":{"tools":[5,"x",null]}}'],
 )
 async def test_odd_lists_do_not_break_it(body):
-    assert await whole((await relay.without_hidden(frame_reply(body), hides_b)).chunks) == body
+    assert await whole((await relay.edited(frame_reply(body), relay.hiding(hides_b))).chunks) == body
 
 
 async def test_a_refusal_of_the_gateways_credentials_stays_here():
@@ -75,7 +75,3 @@ async def test_a_changed_list_is_noticed_wherever_the_chunks_are_cut():
         )
         assert await whole(relay.watched(reply, lambda: seen.append(1)).chunks) == event
     assert len(seen) == len(event)
-
-
-async def test_the_last_frame_of_a_stream_alone():
-    assert await whole(relay.last_frame(chunks(b": x\n\ndata: 1\n\n", b"data: 2\n\n: y\n\n"))) == b"2"

@@ -198,4 +198,7 @@ async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
     terminal.type(calling("echo", _meta={"io.modelcontextprotocol/protocolVersion": "2026-07-28"}))
     terminal.reader.feed_eof()
     await terminal.front.run()
-    assert seen == [{"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}]
+    assert seen == [
+        {"holdpoint-front": "stdio"}
+        | {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}
+    ]

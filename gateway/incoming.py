@@ -1,0 +1,76 @@
+"""What a front hands to the proxy: one exchange, and the tool call that it asks for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import frames, protocol
+from gateway.agents import Agent
+from gateway.sessions import Session
+from gateway.upstreams import EVENTS, Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One exchange as a front received it. `pairs` are the headers in order, names in lower case."""
+
+    agent: Agent
+    server: str
+    verb: str
+    body: bytes
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers by name."""
+        return dict(self.pairs)
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the client can read a stream of events."""
+        accepted = self.headers.get("accept", "*/*")
+        return EVENTS in accepted or "*/*" in accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One tool call as an agent asks for it now: by which exchange, of which server, in which session and round."""
+
+    incoming: Incoming
+    upstream: Upstream
+    frame: frames.ToolCall
+    #: What the agent said when it opened its session; None where the revision has none.
+    session: Session | None = None
+    #: How often this call has come again with a sealed state.
+    round: int = 0
+    #: Headers that are made from the arguments, see `protocol.param_headers`.
+    params: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def era(self) -> protocol.Era:
+        """The era of the request."""
+        return protocol.era(self.incoming.headers, self.frame)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers with which it goes to the server."""
+        crossing = {**protocol.crossing(self.incoming.headers, self.frame), **self.params}
+        return {name: value for name, value in crossing.items() if name != "last-event-id"}
+
+    @property
+    def capabilities(self) -> Mapping[str, Any]:
+        """What the client declares: with this request, or when it opened its session."""
+        return self.session.capabilities if self.session else protocol.capabilities(self.frame.params)
+
+    @property
+    def client(self) -> str:
+        """The client's name for itself, or ""; believed for patience only."""
+        named = protocol.client_name(self.frame.params)
+        return named or (self.session.client if self.session else "")
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a client of this revision comes back for the rest of a stream that it was given an id for."""
+        headers = self.incoming.headers
+        revision = headers.get("mcp-protocol-version")
+        return revision == protocol.HANDSHAKE[-1] and protocol.FRONT not in headers
