@@ -9,7 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from approvals.model import Answer, HeldCall
+from approvals.model import Answer as Said
+from approvals.model import HeldCall
 from gateway import server
 from gateway.app import Gateway, assembled
 from gateway.config import parse
@@ -32,6 +33,38 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+MODERN = "2026-07-28"
+META = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+}
+TASKS = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+
+
+@dataclass
+class Answer:
+    """One answer of the gateway, read to its end."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+    @property
+    def frames(self) -> list[dict]:
+        """The frames in it, the answer last."""
+        if self.media_type == "application/json":
+            return [json.loads(self.body)]
+        return [json.loads(line[5:]) for line in self.body.splitlines() if line.startswith(b"data:") and line[5:].strip()]
+
+    @property
+    def result(self) -> dict:
+        return self.frames[-1]["result"]
+
+    @property
+    def error(self) -> dict:
+        return self.frames[-1]["error"]
 
 
 @dataclass
@@ -60,6 +93,15 @@ class Running:
         async with await self.post(call(tool, arguments, id=id), headers) as answer:
             return last_frame(await answer.read())
 
+    async def ask(self, method: str, params: dict, *, id: Any = 1, declares: dict | None = None) -> Answer:
+        """Send a request of the revision of 2026-07-28 and read the whole answer."""
+        meta = {**META, "io.modelcontextprotocol/clientCapabilities": declares or {}, **params.get("_meta", {})}
+        named = params.get("name") or params.get("taskId")
+        headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method} | ({"Mcp-Name": named} if named else {})
+        body = {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": meta}}
+        async with await self.post(body, headers) as answer:
+            return Answer(answer.status, answer.content_type, await answer.read())
+
     async def held(self, count: int = 1) -> list[HeldCall]:
         """Wait until this many calls are pending and return them, oldest first."""
         async with asyncio.timeout(5):
@@ -67,8 +109,18 @@ class Running:
                 await asyncio.sleep(0)
             return list(reversed(found))
 
+    async def later(self, seconds: float) -> None:
+        """Let this much time pass once somebody waits for a call."""
+        listening = self.gateway.service.waiters._listening
+        async with asyncio.timeout(5):
+            while not listening:
+                await asyncio.sleep(0)
+        self.clock.now += seconds
+        for call_id in list(listening):
+            self.gateway.service.waiters.wake(call_id)
+
     async def review(
-        self, held: HeldCall, answer: Answer = Answer.APPROVE, reason: str = "", who: str = "alice"
+        self, held: HeldCall, answer: Said = Said.APPROVE, reason: str = "", who: str = "alice"
     ) -> HeldCall:
         approver = self.gateway.service.directory.by_name(who)
         return await self.gateway.service.review(

@@ -39,6 +39,9 @@ class Recorder:
     received: list[Received] = field(default_factory=list)
     tools: list[dict] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
     on_call: Behaviour | None = None
+    on_get: Behaviour | None = None
+    #: Does something when a session is opened; answers itself when it returns an answer.
+    on_initialize: Behaviour | None = None
     modern: bool = True
     session: str | None = None
     url: str = ""
@@ -75,6 +78,8 @@ class Recorder:
             Received(request.method, {k.lower(): v for k, v in request.headers.items()}, body)
         )
         self._came.set()
+        if request.method == "GET" and self.on_get is not None:
+            return await self.on_get(request, {})
         if request.method != "POST":
             return web.Response(status=405)
         frame = json.loads(body)
@@ -98,6 +103,8 @@ class Recorder:
                 },
             )
         if method == "initialize":
+            if self.on_initialize is not None and (answer := await self.on_initialize(request, frame)) is not None:
+                return answer
             headers = {"Mcp-Session-Id": self.session} if self.session else {}
             info = {"name": "recorder", "version": "1"}
             return result(

@@ -1,0 +1,402 @@
+"""What a client that waits for a held call gets on the wire: rounds, streams that it can take up, answers of its server."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+
+from approvals.model import Answer, State
+from gateways import META, MODERN, call, last_frame, running, text
+from recorder import Recorder, error, result
+
+SHORT = "approvals: {hold_for: 1s, expire_after: 1h, approved_for: 1h}"
+CALL = {"name": "create_note", "arguments": {"a": 1}}
+
+
+async def one_round(gateway, params, **more):
+    """Ask, and let the client's patience be over."""
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.ask("tools/call", params, **more))
+        await gateway.later(1.5)
+        return await agent
+
+
+async def test_a_decision_that_comes_soon_is_one_json_frame_with_the_servers_own_status():
+    async def missing(_, frame):
+        return error(frame, -32021, "This tool needs sampling.", status=400)
+
+    async with running(recorder=Recorder(on_call=missing)) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.ask("tools/call", CALL))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        answer = await agent
+        assert (answer.status, answer.media_type, answer.error["code"]) == (400, "application/json", -32021)
+
+
+async def test_a_client_of_2026_comes_again_with_a_sealed_state_until_the_call_is_decided():
+    async with running(more=SHORT) as gateway:
+        first = (await one_round(gateway, CALL)).result
+        assert (first["resultType"], first["requestState"].startswith("holdpoint.")) == ("input_required", True)
+        assert "inputRequests" not in first
+        again = {**CALL, "requestState": first["requestState"]}
+        second = (await one_round(gateway, again, id=2)).result
+        assert second["requestState"] != first["requestState"]
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(
+                gateway.ask("tools/call", {**CALL, "requestState": second["requestState"]}, id=3)
+            )
+            [held] = await gateway.held()
+            await gateway.review(held)
+            assert (await agent).result["content"][0]["text"] == "ran create_note"
+        assert [params.keys() for params in gateway.ran()] == [{"name", "arguments", "_meta"}]
+
+
+async def test_after_the_last_round_it_is_told_to_ask_again():
+    async with running(more=SHORT) as gateway:
+        params, answers = dict(CALL), []
+        for number in range(10):
+            answers.append((await one_round(gateway, params, id=number)).result)
+            params = {**CALL, "requestState": answers[-1].get("requestState")}
+        assert [answer["resultType"] for answer in answers] == ["input_required"] * 9 + ["complete"]
+        assert answers[-1]["content"][0]["text"].startswith("WAITING for human approval")
+        [held] = await gateway.held()
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.ask("tools/call", CALL))
+            await gateway.review(held)
+            assert (await agent).result["content"][0]["text"] == "ran create_note"
+        assert len(gateway.ran()) == 1
+
+
+@pytest.mark.parametrize("spoil", [lambda s: s + "x", lambda s: s[:-2] + "AA", lambda _: "holdpoint.v1.x"])
+async def test_a_state_that_was_changed_is_refused(spoil):
+    async with running(more=SHORT) as gateway:
+        state = (await one_round(gateway, CALL)).result["requestState"]
+        answer = await gateway.ask("tools/call", {**CALL, "requestState": spoil(state)})
+        assert (answer.status, answer.error["code"], answer.error["message"]) == (
+            400, -32602, "Invalid or expired requestState",
+        )  # fmt: skip
+
+
+AGENTS = """
+agents:
+  - {name: one, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}
+  - {name: two, token_sha256: 3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3}
+"""
+
+
+async def test_a_state_or_a_stream_of_another_agent_is_unknown():
+    async with running(more=f"{SHORT}\n{AGENTS}") as gateway:
+        gateway.http.headers["Authorization"] = "Bearer one"
+        state = (await one_round(gateway, CALL)).result["requestState"]
+        [held] = await gateway.held()
+        gateway.http.headers["Authorization"] = "Bearer two"
+        assert (await gateway.ask("tools/call", {**CALL, "requestState": state})).error["code"] == -32602
+        seen = {"Accept": "text/event-stream", "Last-Event-ID": f"{held.id}.MQ=="}
+        async with gateway.http.get(gateway.url, headers=seen) as answer:
+            assert answer.status == 404
+
+
+async def test_with_other_arguments_it_is_another_call():
+    async with running(more=SHORT) as gateway:
+        state = (await one_round(gateway, CALL)).result["requestState"]
+        other = {"name": "create_note", "arguments": {"a": 2}, "requestState": state}
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.ask("tools/call", other))
+            old, new = await gateway.held(2)
+            await gateway.review(new)
+            await agent
+        assert [params["arguments"] for params in gateway.ran()] == [{"a": 2}]
+        assert "requestState" not in gateway.ran()[0]
+        assert (await gateway.gateway.service.get(old.id)).state is State.PENDING
+
+
+async def test_a_requester_is_shown_where_people_decide_only_when_the_config_says_so():
+    shows = (
+        "approvals: {hold_for: 1s, notify_requester: true}\ninbox: {url: 'https://approvals.example.com/'}"
+    )
+    links = {"elicitation": {"form": {}, "url": {}}}
+    async with running(more=shows) as gateway:
+        asked = (await one_round(gateway, CALL, declares=links)).result["inputRequests"]["holdpoint"]
+        [held] = await gateway.held()
+        assert asked["params"]["url"] == f"https://approvals.example.com/calls/{held.id}"
+        assert (asked["method"], asked["params"]["mode"]) == ("elicitation/create", "url")
+        answer = (await one_round(gateway, {**CALL, "arguments": {}}, declares={"elicitation": {}})).result
+        assert "inputRequests" not in answer
+
+
+async def test_that_the_requester_opened_the_link_approves_nothing_and_goes_nowhere():
+    shows = (
+        "approvals: {hold_for: 1s, notify_requester: true}\ninbox: {url: 'https://approvals.example.com/'}"
+    )
+    links = {"elicitation": {"url": {}}}
+    async with running(more=shows) as gateway:
+        state = (await one_round(gateway, CALL, declares=links)).result["requestState"]
+        opened = {**CALL, "requestState": state, "inputResponses": {"holdpoint": {"action": "accept"}}}
+        await one_round(gateway, opened, declares=links)
+        assert gateway.ran() == []
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.ask("tools/call", opened, declares=links))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            await agent
+        assert [set(params) for params in gateway.ran()] == [{"name", "arguments", "_meta"}]
+
+
+# A server that asks for input itself.
+
+
+def asks_for_a_name(state="theirs"):
+    async def answer(_, frame):
+        given = frame["params"].get("inputResponses")
+        if given:
+            return result(
+                frame, {"resultType": "complete", "content": [{"type": "text", "text": json.dumps(given)}]}
+            )
+        request = {
+            "method": "elicitation/create",
+            "params": {"message": "Who?", "requestedSchema": {"type": "object"}},
+        }
+        wanted = {"resultType": "input_required", "inputRequests": {"who": request}}
+        return result(frame, wanted | ({"requestState": state} if state else {}))
+
+    return answer
+
+
+async def ask_and_approve(gateway, params=CALL, **more):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.ask("tools/call", params, **more))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        return (await agent).result
+
+
+@pytest.mark.parametrize("state", ["theirs", None])
+async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(state):
+    async with running(recorder=Recorder(on_call=asks_for_a_name(state))) as gateway:
+        asked = await ask_and_approve(gateway)
+        assert asked["inputRequests"]["who"]["params"]["message"] == "Who?"
+        assert asked["requestState"].startswith("holdpoint.")
+        answers = {"who": {"action": "accept", "content": {"name": "Ana"}}}
+        follow_up = {**CALL, "inputResponses": answers, "requestState": asked["requestState"]}
+        done = await gateway.ask("tools/call", follow_up, id=2)
+        assert json.loads(done.result["content"][0]["text"]) == answers
+        assert [params.get("requestState") for params in gateway.ran()] == [None, state]
+        # The same answers sent again are the same run; other answers would be a second run under one approval.
+        again = await gateway.ask("tools/call", follow_up, id=3)
+        assert again.result == done.result
+        other = {**follow_up, "inputResponses": {"who": {"action": "decline"}}}
+        refused = await gateway.ask("tools/call", other, id=4)
+        assert "already continued with other answers" in refused.error["message"]
+        assert len(gateway.ran()) == 2
+        assert await gateway.gateway.store.select(["pending"]) == []
+
+
+async def test_the_state_of_a_server_whose_call_was_allowed_is_its_own():
+    async with running("default: allow", recorder=Recorder(on_call=asks_for_a_name())) as gateway:
+        asked = (await gateway.ask("tools/call", CALL)).result
+        assert asked["requestState"] == "theirs"
+
+
+async def test_a_servers_own_state_makes_another_call():
+    async with running(more=SHORT) as gateway:
+        async with asyncio.TaskGroup() as tasks:
+            first = tasks.create_task(gateway.ask("tools/call", CALL))
+            second = tasks.create_task(gateway.ask("tools/call", {**CALL, "requestState": "theirs"}))
+            for held in await gateway.held(2):
+                await gateway.review(held, Answer.DENY, "no")
+            await first
+            await second
+
+
+# Streams that a client of 2025-11-25 takes up again.
+
+
+async def opened(gateway, revision="2025-11-25"):
+    gateway.recorder.session = "s1"
+    params = {
+        "protocolVersion": revision,
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+    async with await gateway.post(body) as answer:
+        await answer.read()
+    return {"Mcp-Session-Id": "s1", "MCP-Protocol-Version": revision}
+
+
+async def first_event(answer):
+    return await answer.content.readuntil(b"\n\n")
+
+
+async def test_a_client_whose_stream_was_cut_comes_back_for_the_rest():
+    async with running() as gateway:
+        session = await opened(gateway)
+        answer = await gateway.post(
+            call("create_note", id="x1", _meta={"progressToken": 1}), headers=session
+        )
+        priming = await first_event(answer)
+        [held] = await gateway.held()
+        event_id = priming.split(b"\n")[0].removeprefix(b"id: ").decode()
+        assert b"retry: 5000\ndata: " in priming
+        answer.close()
+        async with asyncio.TaskGroup() as tasks:
+            seen = {**session, "Last-Event-ID": event_id, "Accept": "text/event-stream"}
+            again = await gateway.http.get(gateway.url, headers=seen)
+            assert again.status == 200
+            tasks.create_task(gateway.review(held))
+            frame = last_frame(await again.read())
+        assert (frame["id"], text(frame)) == ("x1", "ran create_note")
+        assert len(gateway.ran()) == 1
+
+
+async def test_a_client_of_an_older_revision_gets_no_empty_event():
+    async with running() as gateway:
+        session = await opened(gateway, "2025-06-18")
+        answer = await gateway.post(call("create_note", _meta={"progressToken": 1}), headers=session)
+        assert (await first_event(answer)).startswith(b"event: message\n")
+        answer.close()
+
+
+@pytest.mark.parametrize("event_id", ["theirs", "hp_x.!!", "hp_x.e30="])
+async def test_an_event_that_is_not_ours_is_the_servers(event_id):
+    async with running() as gateway:
+        session = await opened(gateway)
+        seen = {**session, "Last-Event-ID": event_id, "Accept": "text/event-stream"}
+        async with gateway.http.get(gateway.url, headers=seen) as answer:
+            assert answer.status == 405
+        assert gateway.recorder.received[-1].headers["last-event-id"] == event_id
+
+
+def polls(times=1):
+    """A server that hangs up before it answers and gives the rest to whoever asks for it."""
+    left = [times]
+
+    async def stream(request, *lines):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for line in lines:
+            await response.write(line.encode())
+        await response.write_eof()
+        return response
+
+    async def on_call(request, frame):
+        return await stream(request, "id: e1\nretry: 1\ndata: \n\n")
+
+    async def on_get(request, frame):
+        if left[0] > 1:
+            left[0] -= 1
+            return await stream(request, f"id: e{left[0]}\ndata: \n\n")
+        answer = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "at last"}]}}
+        return await stream(request, f"id: z\ndata: {json.dumps(answer)}\n\n")
+
+    return Recorder(on_call=on_call, on_get=on_get)
+
+
+@pytest.mark.parametrize("times", [1, 6])
+async def test_a_server_that_hangs_up_before_it_answers_is_asked_for_the_rest(times):
+    async with running(recorder=polls(times)) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        assert text(await agent) == "at last"
+        assert len(gateway.ran()) == 1
+        asked = [one.headers["last-event-id"] for one in gateway.recorder.received if one.verb == "GET"]
+        assert asked[0] == "e1"
+        assert len(asked) == times
+
+
+async def test_a_client_that_can_come_back_is_hung_up_on_when_its_server_hangs_up():
+    async with running(recorder=polls()) as gateway:
+        session = await opened(gateway)
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.post(call("create_note"), headers=session))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            body = await (await agent).read()
+        assert b"data: \n\n" in body
+        assert b"result" not in body
+        seen = {
+            **session,
+            "Last-Event-ID": body.split(b"\n")[0].removeprefix(b"id: ").decode(),
+            "Accept": "text/event-stream",
+        }
+        async with gateway.http.get(gateway.url, headers=seen) as again:
+            assert text(last_frame(await again.read())) == "at last"
+
+
+async def test_a_server_that_never_gives_the_rest_leaves_the_call_in_doubt():
+    recorder = polls()
+    recorder.on_get = None
+    async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        assert "It MAY have run" in text(await agent)
+        assert len(gateway.ran()) == 1
+
+
+# Sessions that a server has ended meanwhile.
+
+
+def forgetful(sessions):
+    """A server that knows only the newest session."""
+    recorder = Recorder(modern=False)
+
+    async def on_initialize(_, frame):
+        sessions.append(f"s{len(sessions) + 1}")
+        recorder.session = sessions[-1]
+
+    async def on_call(request, frame):
+        if request.headers.get("Mcp-Session-Id") != sessions[-1]:
+            return web.json_response(
+                {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "x"}}, status=404
+            )
+        return result(frame, {"content": [{"type": "text", "text": f"in {sessions[-1]}"}]})
+
+    recorder.on_initialize, recorder.on_call = on_initialize, on_call
+    return recorder
+
+
+async def test_a_late_approval_opens_the_session_again_as_the_client_had_opened_it():
+    sessions = []
+    async with running(recorder=forgetful(sessions)) as gateway:
+        session = await opened(gateway, "2025-06-18")
+        session["Mcp-Session-Id"] = sessions[-1]
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note", headers=session))
+            [held] = await gateway.held()
+            sessions.append("another")  # the server was restarted, say
+            await gateway.review(held)
+            answer = text(await agent)
+        assert answer == f"in {sessions[-1]}"
+        initialized = [one.frame for one in gateway.recorder.received if one.frame.get("method") == "initialize"]
+        assert initialized[-1]["params"]["clientInfo"]["name"] == "test"
+        ended = [one for one in gateway.recorder.received if one.verb == "DELETE"]
+        assert ended[-1].headers["mcp-session-id"] == sessions[-1]
+        assert "session.reopened" in await gateway.kinds()
+
+
+async def test_a_server_that_opens_no_other_session_was_sent_nothing():
+    recorder = forgetful([])
+    async with running(recorder=recorder) as gateway:
+        session = await opened(gateway, "2025-06-18")
+        session["Mcp-Session-Id"] = recorder.session
+        refuse = recorder.on_initialize
+
+        async def refusing(request, frame):
+            await refuse(request, frame)
+            return error(frame, -32603, "no more")
+
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note", headers=session))
+            [held] = await gateway.held()
+            recorder.on_initialize = refusing
+            recorder.on_call = lambda *_: asyncio.sleep(0, web.Response(status=404))
+            await gateway.review(held)
+            assert "would not open another. NOT EXECUTED" in text(await agent)
+        assert (await gateway.gateway.service.get(held.id)).state is State.NOT_SENT
+
+
+def test_the_meta_of_these_tests_is_of_the_modern_revision():
+    assert META["io.modelcontextprotocol/protocolVersion"] == MODERN
