@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,28 +16,48 @@ CLIENT = {"name": "holdpoint", "version": "0.1.0"}
 MAX_PAGES = 100
 
 
-async def tools(upstream: Upstream) -> list[dict[str, Any]]:
-    """Return every tool definition of a server as it gave them; raises `GatewayError` when it cannot be asked."""
-    headers, meta = await _open(upstream)
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server offers: its tools' definitions as it gave them, and whether it has tasks of its own."""
+
+    tools: list[dict[str, Any]]
+    tasks: bool
+
+
+async def offer(upstream: Upstream) -> Offer:
+    """Return what a server offers; raises `GatewayError` when it cannot be asked."""
+    headers, meta, capabilities = await _open(upstream)
     try:
-        return await _pages(upstream, headers, meta)
+        return Offer(await _pages(upstream, headers, meta), protocol.has_tasks(capabilities))
     finally:
         if "Mcp-Session-Id" in headers:
             (await upstream.send("DELETE", b"", headers)).close()
 
 
-async def _open(upstream: Upstream) -> tuple[Mapping[str, str], Mapping[str, Any]]:
-    """Find the server's revision: discover first, then the handshake. Returns the headers and `_meta` to go on with."""
-    if await _speaks_modern(upstream):
-        return protocol.modern_headers("tools/list"), protocol.modern_meta(CLIENT)
+async def _open(
+    upstream: Upstream,
+) -> tuple[Mapping[str, str], Mapping[str, Any], Mapping[str, Any]]:
+    """Find the server's revision: discover first, then the handshake.
+
+    Returns the headers and `_meta` to go on with, and the server's capabilities.
+    """
+    if (discovered := await _discovered(upstream)) is not None:
+        meta = protocol.modern_meta(CLIENT)
+        return protocol.modern_headers("tools/list"), meta, _capabilities(discovered)
     params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": CLIENT}
     reply = await upstream.send("POST", _request("initialize", params), {})
     session = reply.header("mcp-session-id")
-    revision = (await _result(reply)).get("protocolVersion", protocol.HANDSHAKE[-1])
+    opened = await _result(reply)
+    revision = opened.get("protocolVersion", protocol.HANDSHAKE[-1])
     headers = {"MCP-Protocol-Version": str(revision)} | ({"Mcp-Session-Id": session} if session else {})
     started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
     (await upstream.send("POST", started, headers)).close()
-    return headers, {}
+    return headers, {}, _capabilities(opened)
+
+
+def _capabilities(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = result.get("capabilities")
+    return found if isinstance(found, dict) else {}
 
 
 async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -64,14 +85,14 @@ async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:
             (await upstream.send("DELETE", b"", headers)).close()
 
 
-async def _speaks_modern(upstream: Upstream) -> bool:
+async def _discovered(upstream: Upstream) -> Mapping[str, Any] | None:
+    """Return what a server says of itself in the modern revision; None when it speaks handshakes only."""
     try:
-        await _result(
+        return await _result(
             await upstream.send("POST", protocol.DISCOVER, protocol.modern_headers("server/discover"))
         )
     except (UseInitializeError, _Refused):
-        return False
-    return True
+        return None
 
 
 async def _pages(

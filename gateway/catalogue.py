@@ -51,6 +51,7 @@ class Catalogue:
         self._upstreams: Mapping[str, Upstream] = {}
         self._overrides: Mapping[str, Mapping[str, Override]] = {}
         self._tools: dict[str, dict[str, Tool]] = {}
+        self._with_tasks: set[str] = set()
         self._asked_at: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
 
@@ -74,6 +75,11 @@ class Catalogue:
             known = self._tools.get(server, {}).get(name)
         return known or self._unlisted(server, name)
 
+    async def learn(self, server: str) -> None:
+        """Ask the server for its tools unless they are known."""
+        if server not in self._tools:
+            await self.ask(server)
+
     def known(self, server: str, name: str) -> Tool | None:
         """Return the tool when it is known already."""
         return self._tools.get(server, {}).get(name)
@@ -81,6 +87,10 @@ class Catalogue:
     def tools(self, server: str) -> Sequence[Tool]:
         """Return what is known of a server's tools, by name."""
         return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)
+
+    def has_tasks(self, server: str) -> bool:
+        """Say whether a server has tasks of its own; its calls are then not ours to make tasks of."""
+        return server in self._with_tasks
 
     def forget(self, server: str) -> None:
         """Ask again before the next call: the server said that its list changed."""
@@ -95,7 +105,9 @@ class Catalogue:
             self._asked_at[server] = self._clock()
             try:
                 async with asyncio.timeout(PATIENCE):
-                    self._tools[server] = self._learnt(server, await asking.tools(self._upstreams[server]))
+                    offer = await asking.offer(self._upstreams[server])
+                self._tools[server] = self._learnt(server, offer.tools)
+                self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())
             except (GatewayError, TimeoutError) as error:
                 log.warning("%s could not be asked for its tools: %s", server, error or "no answer")
                 return str(error) or "It did not answer in time."

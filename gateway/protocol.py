@@ -176,6 +176,12 @@ def declares_tasks(params: Mapping[str, Any]) -> bool:
     return isinstance(extensions, dict) and TASKS in extensions
 
 
+def has_tasks(capabilities: Mapping[str, Any]) -> bool:
+    """Say whether a server that declares *capabilities* has tasks of its own, of either dialect."""
+    extensions = capabilities.get("extensions")
+    return "tasks" in capabilities or (isinstance(extensions, dict) and TASKS in extensions)
+
+
 def takes_links(capabilities: Mapping[str, Any]) -> bool:
     """Say whether a client that declares *capabilities* shows a link when it is asked to (URL elicitation)."""
     elicitation = capabilities.get("elicitation")

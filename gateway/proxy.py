@@ -137,18 +137,22 @@ class Proxy:
         match frame:
             case frames.Request(method="initialize"):
                 self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
-        if edits := self._edits(incoming, frame):
+        if edits := await self._edits(incoming, frame):
             return await relay.edited(reply, *edits)
         return self._watched(incoming, reply)
 
-    def _edits(self, incoming: Incoming, frame: frames.Frame) -> list[relay.Edit]:
+    async def _edits(self, incoming: Incoming, frame: frames.Frame) -> list[relay.Edit]:
         """Return what is to be edited in the answer to this frame."""
         policy, server, tasks = self.setting.policy, incoming.server, self.setting.holds.tasks
         match frame:
             case frames.Request(method="tools/list"):
-                gated = relay.offering_tasks(lambda tool: self._may_be_held(incoming, tool))
                 hiding = relay.hiding(lambda tool: policy.hidden(server, tool))
-                return [hiding, *([gated] if tasks is hold.Tasks.ALL else [])]
+                if tasks is not hold.Tasks.ALL:
+                    return [hiding]
+                await self._catalogue.learn(server)
+                if self._catalogue.has_tasks(server):
+                    return [hiding]
+                return [hiding, relay.offering_tasks(lambda tool: self._may_be_held(incoming, tool))]
             case frames.Request(method="server/discover") if tasks is not hold.Tasks.OFF:
                 return [relay.with_extension]
             case frames.Request(method="initialize") if tasks is hold.Tasks.ALL:
@@ -309,6 +313,8 @@ class Proxy:
         return await self.tasks.begin(asked, held, manner)
 
     def _manner(self, asked: Asked) -> Manner:
+        if self._catalogue.has_tasks(asked.incoming.server):
+            return Manner.WAIT
         return hold.manner(asked.frame, asked.era, self.setting.holds.tasks)
 
     def _objection(self, asked: Asked, held: HeldCall) -> str | None:

@@ -56,7 +56,11 @@ class Answer:
         """The frames in it, the answer last."""
         if self.media_type == "application/json":
             return [json.loads(self.body)]
-        return [json.loads(line[5:]) for line in self.body.splitlines() if line.startswith(b"data:") and line[5:].strip()]
+        return [
+            json.loads(line[5:])
+            for line in self.body.splitlines()
+            if line.startswith(b"data:") and line[5:].strip()
+        ]
 
     @property
     def result(self) -> dict:
@@ -95,9 +99,15 @@ class Running:
 
     async def ask(self, method: str, params: dict, *, id: Any = 1, declares: dict | None = None) -> Answer:
         """Send a request of the revision of 2026-07-28 and read the whole answer."""
-        meta = {**META, "io.modelcontextprotocol/clientCapabilities": declares or {}, **params.get("_meta", {})}
+        meta = {
+            **META,
+            "io.modelcontextprotocol/clientCapabilities": declares or {},
+            **params.get("_meta", {}),
+        }
         named = params.get("name") or params.get("taskId")
-        headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method} | ({"Mcp-Name": named} if named else {})
+        headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method} | (
+            {"Mcp-Name": named} if isinstance(named, str) else {}
+        )
         body = {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": meta}}
         async with await self.post(body, headers) as answer:
             return Answer(answer.status, answer.content_type, await answer.read())

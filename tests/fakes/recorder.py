@@ -40,6 +40,8 @@ class Recorder:
     tools: list[dict] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
     on_call: Behaviour | None = None
     on_get: Behaviour | None = None
+    on_listen: Behaviour | None = None
+    capabilities: dict = field(default_factory=lambda: {"tools": {}})
     #: Does something when a session is opened; answers itself when it returns an answer.
     on_initialize: Behaviour | None = None
     modern: bool = True
@@ -97,13 +99,16 @@ class Recorder:
                 {
                     "resultType": "complete",
                     "supportedVersions": ["2026-07-28"],
-                    "capabilities": {"tools": {}},
+                    "capabilities": self.capabilities,
                     "ttlMs": 0,
                     "cacheScope": "private",
                 },
             )
         if method == "initialize":
-            if self.on_initialize is not None and (answer := await self.on_initialize(request, frame)) is not None:
+            if (
+                self.on_initialize is not None
+                and (answer := await self.on_initialize(request, frame)) is not None
+            ):
                 return answer
             headers = {"Mcp-Session-Id": self.session} if self.session else {}
             info = {"name": "recorder", "version": "1"}
@@ -111,7 +116,7 @@ class Recorder:
                 frame,
                 {
                     "protocolVersion": frame["params"]["protocolVersion"],
-                    "capabilities": {"tools": {}},
+                    "capabilities": self.capabilities,
                     "serverInfo": info,
                 },
                 headers,
@@ -120,6 +125,8 @@ class Recorder:
             return result(
                 frame, {"resultType": "complete", "tools": self.tools, "ttlMs": 0, "cacheScope": "public"}
             )
+        if method == "subscriptions/listen" and self.on_listen is not None:
+            return await self.on_listen(request, frame)
         if method == "tools/call" and self.on_call is not None:
             return await self.on_call(request, frame)
         return result(

@@ -117,7 +117,7 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
 
 async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
     recorder.modern, recorder.session = False, "s1"
-    assert len(await asking.tools(HttpUpstream(recorder.url, {}, http))) == 3
+    assert len((await asking.offer(HttpUpstream(recorder.url, {}, http))).tools) == 3
     verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
     assert verbs == [
         ("POST", "server/discover"),
@@ -132,7 +132,7 @@ async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is
 @pytest.mark.parametrize("argument", ["--modern", "--legacy"])
 async def test_a_stdio_server_is_asked_in_the_revision_it_speaks(argument):
     upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
-    assert "echo" in [tool["name"] for tool in await asking.tools(upstream)]
+    assert "echo" in [tool["name"] for tool in (await asking.offer(upstream)).tools]
     await upstream.close()
 
 
@@ -161,7 +161,11 @@ async def serve(handler):
 
 async def test_every_page_is_read_also_from_streams(http):
     runner, url = await serve(pages)
-    assert [tool["name"] for tool in await asking.tools(HttpUpstream(url, {}, http))] == ["t0", "t1", "t2"]
+    assert [tool["name"] for tool in (await asking.offer(HttpUpstream(url, {}, http))).tools] == [
+        "t0",
+        "t1",
+        "t2",
+    ]
     await runner.cleanup()
 
 
@@ -172,7 +176,7 @@ async def test_an_odd_answer_is_a_refusal(http, answer):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await asking.tools(HttpUpstream(url, {}, http))
+        await asking.offer(HttpUpstream(url, {}, http))
     await runner.cleanup()
 
 
@@ -182,7 +186,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await asking.tools(HttpUpstream(url, {}, http))
+        await asking.offer(HttpUpstream(url, {}, http))
     await runner.cleanup()
 
 

@@ -37,7 +37,10 @@ async def test_a_decision_that_comes_soon_is_one_json_frame_with_the_servers_own
 async def test_a_client_of_2026_comes_again_with_a_sealed_state_until_the_call_is_decided():
     async with running(more=SHORT) as gateway:
         first = (await one_round(gateway, CALL)).result
-        assert (first["resultType"], first["requestState"].startswith("holdpoint.")) == ("input_required", True)
+        assert (first["resultType"], first["requestState"].startswith("holdpoint.")) == (
+            "input_required",
+            True,
+        )
         assert "inputRequests" not in first
         again = {**CALL, "requestState": first["requestState"]}
         second = (await one_round(gateway, again, id=2)).result
@@ -232,9 +235,7 @@ async def first_event(answer):
 async def test_a_client_whose_stream_was_cut_comes_back_for_the_rest():
     async with running() as gateway:
         session = await opened(gateway)
-        answer = await gateway.post(
-            call("create_note", id="x1", _meta={"progressToken": 1}), headers=session
-        )
+        answer = await gateway.post(call("create_note", id="x1", _meta={"progressToken": 1}), headers=session)
         priming = await first_event(answer)
         [held] = await gateway.held()
         event_id = priming.split(b"\n")[0].removeprefix(b"id: ").decode()
@@ -370,7 +371,9 @@ async def test_a_late_approval_opens_the_session_again_as_the_client_had_opened_
             await gateway.review(held)
             answer = text(await agent)
         assert answer == f"in {sessions[-1]}"
-        initialized = [one.frame for one in gateway.recorder.received if one.frame.get("method") == "initialize"]
+        initialized = [
+            one.frame for one in gateway.recorder.received if one.frame.get("method") == "initialize"
+        ]
         assert initialized[-1]["params"]["clientInfo"]["name"] == "test"
         ended = [one for one in gateway.recorder.received if one.verb == "DELETE"]
         assert ended[-1].headers["mcp-session-id"] == sessions[-1]
