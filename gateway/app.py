@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +21,7 @@ from gateway.catalogue import Catalogue, Override
 from gateway.forward import Forward
 from gateway.hold import Tasks
 from gateway.holding import Holds
+from gateway.jwks import Jwks
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
@@ -64,7 +65,9 @@ class Gateway:
         self.service = ApprovalService(store, directory(config), clock=clock)
         self.catalogue = Catalogue(clock)
         self.forward = Forward(self.service)
-        self.agents = Agents(config)
+        # One for each address, so that a changed config does not ask for keys that are there.
+        self._jwks = cache(lambda url: Jwks(url, http, clock))
+        self.agents = Agents(config, self._jwks, clock)
         self.metrics = Metrics()
         self._http = http
         self._upstreams: dict[str, Upstream] = {}
@@ -86,7 +89,7 @@ class Gateway:
         leaving = [self._upstreams.pop(name) for name in retired]
         self._serve(config)
         self.proxy.adopt(self._setting(config))
-        self.agents = Agents(config)
+        self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
         for upstream in leaving:
             await upstream.close()

@@ -4,13 +4,14 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path as File
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 
+from gateway import issuers
+from gateway.addresses import is_loopback
 from gateway.errors import UserError
 from gateway.options import Config, Duration, seconds
 from gateway.policy import BadPolicy, compile_policy
@@ -161,6 +162,7 @@ Said = tuple[Path, str]
 def _meaning_problems(config: Config) -> Iterator[Said]:
     yield from _server_problems(config)
     yield from _people_problems(config)
+    yield from issuers.problems(config)
     yield from _place_problems(config)
     yield from _slack_problems(config)
     durations = list(_duration_problems(config))
@@ -219,16 +221,14 @@ def _repeated(section: str, field: str, values: Sequence[str | None]) -> Iterato
 
 
 def _token_problems(config: Config) -> Iterator[Said]:
+    agents_hashes = [agent.token_sha256 for agent in config.agents if agent.token_sha256 is not None]
     hashes = [("agents", n, agent.token_sha256) for n, agent in enumerate(config.agents)]
-    hashes += [
-        ("approvers", n, one.token_sha256)
-        for n, one in enumerate(config.approvers)
-        if one.token_sha256 is not None
-    ]
-    agents_hashes: set[str | None] = {agent.token_sha256 for agent in config.agents}
+    hashes += [("approvers", n, one.token_sha256) for n, one in enumerate(config.approvers)]
     for section, number, value in hashes:
         path: Path = (section, number, "token_sha256")
-        if not value or not _SHA256.fullmatch(value) or value == _EMPTY_SHA256:
+        if value is None:
+            continue
+        if not _SHA256.fullmatch(value) or value == _EMPTY_SHA256:
             yield (
                 path,
                 f"this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token {section[:-1]} NAME",
@@ -238,7 +238,7 @@ def _token_problems(config: Config) -> Iterator[Said]:
                 path,
                 "an agent has the same token, and agents may never decide; make the approver another one.",
             )
-    if len(agents_hashes) != len(config.agents):
+    if len(set(agents_hashes)) != len(agents_hashes):
         yield ("agents",), "two agents have the same token; each needs its own."
 
 
@@ -277,7 +277,7 @@ def _place_problems(config: Config) -> Iterator[Said]:
     if config.listen == config.inbox.listen and not config.listen.endswith(":0"):
         yield ("inbox", "listen"), "the inbox needs a listener of its own: agents must not reach it."
     here = places.get(("listen",))
-    if not config.agents and here is not None and not _is_loopback(here[0]):
+    if not config.agents and not config.jwt and here is not None and not is_loopback(here[0]):
         yield (
             ("listen",),
             "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.",
@@ -287,13 +287,6 @@ def _place_problems(config: Config) -> Iterator[Said]:
             ("store",),
             "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _slack_problems(config: Config) -> Iterator[Said]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 
 from approvals.errors import StoreError
-from gateway.agents import Agent
+from gateway.agents import Agent, Refused
 from gateway.app import Gateway, assembled
 from gateway.config import address, known_server, load
 from gateway.errors import UserError
@@ -50,7 +50,7 @@ async def _exchange(server: str, config: Config, stack: AsyncExitStack) -> Excha
                 raise
             await asyncio.sleep(PAUSE)
         else:
-            return _inside(gateway, _agent(gateway, token), server)
+            return _inside(gateway, await _agent(gateway, token, server), server)
     raise AssertionError("the last try returns or raises")
 
 
@@ -62,11 +62,11 @@ async def _started(config: Config, stack: AsyncExitStack) -> Gateway:
         return gateway
 
 
-def _agent(gateway: Gateway, token: str) -> Agent:
-    agent = gateway.agents.authenticate([f"Bearer {token}"])
-    if agent is None:
-        raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.")
-    return agent
+async def _agent(gateway: Gateway, token: str, server: str) -> Agent:
+    try:
+        return await gateway.agents.authenticate([f"Bearer {token}"], server)
+    except Refused as error:
+        raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.") from error
 
 
 def _inside(gateway: Gateway, agent: Agent, server: str) -> Exchange:

@@ -23,6 +23,10 @@ def seconds(duration: Duration) -> float:
 CategoryName = Literal["Read", "Write", "Execute", "Destructive", "Financial", "Other"]
 RiskName = Literal["Low", "Medium", "High", "Critical"]
 SeverityName = Literal["low", "medium", "high", "critical"]
+#: How a JWT may be signed: by a key pair only, never with a shared secret.
+AlgorithmName = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
 ActionName = Literal["allow", "deny", "require_approval"]
 
 
@@ -52,12 +56,31 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     tools: dict[str, ToolOptions] = {}
 
 
+class IssuerOptions(Options, kw_only=True, frozen=True):
+    """Who issues the JWTs that agents may come with, and what must be in them."""
+
+    issuer: str
+    #: Where its public keys are.
+    jwks: str
+    #: What a token must be for, instead of the server it is used at or the whole gateway.
+    audience: list[str] | None = None
+    algorithms: list[AlgorithmName] = field(default_factory=lambda: ["RS256", "ES256", "EdDSA"])
+    agent_claim: str = "sub"
+    owner_claim: str | None = None
+    scopes: list[str] = []
+    #: Whether a subject that no agent has is an agent of that name.
+    any_subject: bool = False
+
+
 class AgentOptions(Options, kw_only=True, frozen=True):
-    """One agent, known by its token."""
+    """One agent, known by its own token or as the subject of a JWT."""
 
     name: str
     owner: str | None = None
-    token_sha256: str
+    token_sha256: str | None = None
+    subject: str | None = None
+    #: Whose subject, when there are several issuers.
+    issuer: str | None = None
     servers: list[str] | None = None
 
 
@@ -179,6 +202,9 @@ class Config(Options, kw_only=True, frozen=True):
     hosts: list[str] = []
     store: str = "sqlite:///holdpoint.db"
     servers: dict[str, ServerOptions]
+    #: The address by which agents reach the listener from elsewhere.
+    url: str | None = None
+    jwt: list[IssuerOptions] = []
     agents: list[AgentOptions] = []
     approvers: list[ApproverOptions] = []
     groups: dict[str, list[str]] = {}

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from gateway import frames
-from gateway.agents import Agents
+from gateway import authorization, frames
+from gateway.agents import Agents, Refused
 from gateway.incoming import Incoming
 from gateway.proxy import Proxy
 from gateway.upstreams import JSON, Reply
@@ -35,6 +35,7 @@ def build(proxy: Proxy, door: Door) -> web.Application:
     app.router.add_route("POST", "/mcp/{server}", front.exchange)
     app.router.add_route("GET", "/mcp/{server}", front.exchange)
     app.router.add_route("DELETE", "/mcp/{server}", front.exchange)
+    app.router.add_get(authorization.WELL_KNOWN + "/mcp/{server}", front.metadata)
     app.router.add_get("/healthz", front.healthz)
     app.router.add_get("/readyz", front.readyz)
     return app
@@ -66,19 +67,27 @@ class _Front:
 
     async def exchange(self, request: web.Request) -> web.StreamResponse:
         """Serve one exchange of Streamable HTTP."""
-        agent = self._door.agents().authenticate(request.headers.getall(hdrs.AUTHORIZATION, []))
-        if agent is None:
-            return _refuse(401, "Give an agent's token.", {"WWW-Authenticate": "Bearer"})
+        server = request.match_info["server"]
+        try:
+            given = request.headers.getall(hdrs.AUTHORIZATION, [])
+            agent = await self._door.agents().authenticate(given, server)
+        except Refused as refused:
+            return _refuse(refused.status, str(refused), _challenge(refused))
         if (wrong := _unreadable(request)) is not None:
             return wrong
         incoming = Incoming(
             agent=agent,
-            server=request.match_info["server"],
+            server=server,
             verb=request.method,
             body=await request.read(),
             pairs=tuple((name.lower(), value) for name, value in request.headers.items()),
         )
         return await _write(request, await self._proxy.handle(incoming))
+
+    async def metadata(self, request: web.Request) -> web.Response:
+        """Say who issues tokens for a server (RFC 9728)."""
+        found = authorization.metadata(self._door.agents().config, request.match_info["server"])
+        return _refuse(404, "There is nothing here.") if found is None else web.json_response(found)
 
     async def healthz(self, _: web.Request) -> web.Response:
         """Say that the process lives."""
@@ -110,6 +119,10 @@ def _is_json(types: list[str]) -> bool:
         and re.fullmatch(r"application/json(\s*;\s*charset=\"?utf-8\"?)?\s*", types[0].strip(), re.IGNORECASE)
         is not None
     )
+
+
+def _challenge(refused: Refused) -> Mapping[str, str]:
+    return {} if refused.challenge is None else {hdrs.WWW_AUTHENTICATE: refused.challenge}
 
 
 def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

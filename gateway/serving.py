@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from watchfiles import awatch
@@ -133,7 +134,7 @@ async def adopt(path: Path, gateway: Gateway) -> None:
 
 
 #: What cannot change while the gateway runs.
-_FIXED = ("listen", "hosts", "store", "inbox", "slack", "webhooks")
+_FIXED = ("listen", "url", "hosts", "store", "inbox", "slack", "webhooks")
 
 
 def web_options(
@@ -184,7 +185,9 @@ def _door(gateway: Gateway) -> server.Door:
 def hosts(config: Config) -> frozenset[str]:
     """Return the names, beside this machine's own, by which the agents' listener is addressed."""
     place = address(config.listen)
-    return frozenset(name.lower() for name in [*config.hosts, *([place[0]] if place else [])])
+    public = urlsplit(config.url or "").hostname
+    names = [*config.hosts, place and place[0], public]
+    return frozenset(name.lower() for name in names if name)
 
 
 @asynccontextmanager

@@ -51,6 +51,17 @@ def test_every_policy_in_the_documentation_loads(policy):
     assert config.parse(f"servers: {{iam: {{command: [x]}}}}\npolicy:\n{indented}", {}, str)
 
 
+AGENTS = re.findall(
+    r"```yaml\n(.*?)```", (ROOT / "docs" / "agents.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("agents", AGENTS)
+def test_all_agents_of_the_documentation_load(agents):
+    servers = "servers: {github: {command: [x]}}\npolicy: {default: deny}\n"
+    assert config.parse(servers + agents, {"CI_BOT_TOKEN_SHA256": "a" * 64}, str).agents
+
+
 def test_the_readmes_config_loads():
     [text] = re.findall(
         r"```yaml\n(servers:.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL

@@ -15,6 +15,8 @@ servers:
 policy:
   default: require_approval
 """
+JWT = BASE + "url: https://mcp\njwt: [{issuer: https://id, jwks: https://id/keys}]\n"
+ANY = JWT.replace("}]", ", any_subject: true}]")
 SHA, OTHER = "a" * 64, "b" * 64
 
 
@@ -85,6 +87,34 @@ BROKEN = {
     "open to all without tokens": (BASE + "listen: 0.0.0.0:8808\n", "listen: without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.  (line 5)"),
     "a named host without tokens": (BASE + "listen: example.com:8808\n", "listen: without agents and tokens"),
     "another database": (BASE + "store: postgresql://x\n", "store: this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.  (line 5)"),
+    "an agent without credential": (BASE + "agents: [{name: a}]\n", "agents[0]: give either token_sha256 (of a token of its own) or subject (of a JWT).  (line 5)"),
+    "an agent with two": (JWT + f"agents: [{{name: a, token_sha256: {SHA}, subject: s}}, {{name: b, subject: b}}]\n", "agents[0]: give either token_sha256 (of a token of its own) or subject (of a JWT).  (line 7)"),
+    "an empty subject": (JWT + "agents: [{name: a, subject: ''}, {name: b, subject: b}]\n", "agents[0]: give either token_sha256 (of a token of its own) or subject (of a JWT).  (line 7)"),
+    "an issuer without subject": (JWT + f"agents: [{{name: a, token_sha256: {SHA}, issuer: 'https://id'}}, {{name: b, subject: b}}]\n", "agents[0]: issuer belongs to a subject, and this agent has none.  (line 7)"),
+    "a subject without issuers": (BASE + "agents: [{name: a, subject: s}]\n", "agents[0]: no issuer vouches for the subject; add jwt, or give token_sha256 instead.  (line 5)"),
+    "a subject of one of several": (JWT.replace("}]", "}, {issuer: 'https://b', jwks: 'https://b', any_subject: true}]") + "agents: [{name: a, subject: s}, {name: b, subject: b, issuer: 'https://id'}]\n", "agents[0]: there are several issuers; say whose subject this is: issuer: https://...  (line 7)"),
+    "a subject of a stranger": (JWT + "agents: [{name: a, subject: s, issuer: 'https://x'}, {name: b, subject: b}]\n", "agents[0]: there is no issuer 'https://x' in jwt.  (line 7)"),
+    "a subject twice": (JWT + "agents: [{name: a, subject: s}, {name: b, subject: s, issuer: 'https://id'}]\n", "agents[1]: another of the agents has this subject already.  (line 7)"),
+    "an issuer of nobody": (JWT, "jwt[0]: no agent has a subject of this issuer, so nobody could use its tokens; add one, or any_subject: true.  (line 6)"),
+    "two issuers of anybody": (JWT.replace("}]", ", any_subject: true}, {issuer: 'https://b', jwks: 'https://b', any_subject: true}]"), "jwt: only one issuer may have any_subject: with two, their agents could share a name.  (line 6)"),
+    "an issuer twice": (JWT.replace("}]", ", any_subject: true}, {issuer: 'https://id', jwks: 'https://b'}]") + "agents: [{name: a, subject: s, issuer: 'https://id'}]\n", "jwt[1].issuer: this issuer is given twice; keep one of them.  (line 6)"),
+    "an issuer in the clear": (ANY.replace("https://id,", "http://id.example.com,"), "jwt[0].issuer: this must be an https:// address (http:// only on this machine), without a user or a fragment.  (line 6)"),
+    "keys in the clear": (ANY.replace("https://id/keys", "http://10.0.0.1/keys"), "jwt[0].jwks: this must be an https:// address"),
+    "keys of a file": (ANY.replace("https://id/keys", "file:///etc/passwd"), "jwt[0].jwks: this must be an https:// address"),
+    "keys with a password": (ANY.replace("https://id/keys", "https://u:p@id/keys"), "jwt[0].jwks: this must be an https:// address"),
+    "keys nowhere": (ANY.replace("https://id/keys", "https:///keys"), "jwt[0].jwks: this must be an https:// address"),
+    "keys at an odd port": (ANY.replace("https://id/keys", "https://id:x/keys"), "jwt[0].jwks: this must be an https:// address"),
+    "a shared secret": (ANY.replace("}]", ", algorithms: [HS256]}]"), "jwt[0].algorithms[0]: 'HS256' is not one of ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512 (did you mean RS256?).  (line 6)"),
+    "no signature": (ANY.replace("}]", ", algorithms: [none]}]"), "jwt[0].algorithms[0]: 'none' is not one of ES256"),
+    "no algorithms": (ANY.replace("}]", ", algorithms: []}]"), "jwt[0].algorithms: name at least one, or leave the key out.  (line 6)"),
+    "no audience": (ANY.replace("}]", ", audience: []}]"), "jwt[0].audience: name at least one, or leave the key out.  (line 6)"),
+    "a scope of two words": (ANY.replace("}]", ", scopes: ['a b']}]"), "jwt[0].scopes: 'a b' is not a scope; it has no spaces, quotes or backslashes.  (line 6)"),
+    "JWTs without a url": (ANY.replace("url: https://mcp\n", ""), "jwt: this needs the address that agents use; add url: https://... at the top level.  (line 5)"),
+    "a url in the clear": (ANY.replace("https://mcp", "http://mcp"), "url: this must be https:// and a host alone, such as https://mcp.example.com (http:// only on this machine).  (line 5)"),
+    "a url with a path": (ANY.replace("https://mcp", "https://mcp/x"), "url: this must be https:// and a host alone"),
+    "a url with a query": (ANY.replace("https://mcp", "https://mcp?x=y"), "url: this must be https:// and a host alone"),
+    "keys with a fragment": (ANY.replace("https://id/keys", "https://id/keys#x"), "jwt[0].jwks: this must be an https:// address"),
+    "a url that is none": (ANY.replace("https://mcp", "'https://[x'"), "url: this must be https:// and a host alone"),
     "Slack both ways": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, signing_secret: s}\n", "slack: give either app_token (Socket Mode) or signing_secret (the HTTP endpoint).  (line 6)"),
     "Slack without people": (BASE + "slack: {bot_token: x, channel: C, app_token: a}\n", "slack: no approver has a slack id, so nobody could approve there; add slack: U... to an approver.  (line 5)"),
     "an empty Slack token": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: '', channel: C, app_token: a}\n", "slack.bot_token: this must not be empty.  (line 6)"),
@@ -145,6 +175,13 @@ def test_a_good_unix_socket_needs_no_tokens():
     assert parse(BASE + "listen: unix:/run/holdpoint.sock\n", {}, str).listen.startswith("unix:")
     assert parse(BASE + "listen: '[::1]:8808'\n", {}, str)
     assert parse(BASE + "listen: localhost:8808\n", {}, str)
+
+
+def test_a_listener_with_issuers_needs_no_other_tokens():
+    good = parse(ANY + "listen: 0.0.0.0:8808\n", {}, str)
+    assert good.jwt[0].algorithms == ["RS256", "ES256", "EdDSA"]
+    for here in ("http://localhost:1", "http://127.0.0.1:1/", "'http://[::1]:1'", "https://MCP.example.com/"):
+        assert parse(ANY.replace("https://mcp", here), {}, str)
 
 
 @pytest.fixture

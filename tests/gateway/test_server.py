@@ -6,7 +6,10 @@ import json
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
+from gateway.options import Config, PolicyOptions
+from gateway.serving import hosts
 from gateways import call, running
 from process import sha256
 
@@ -41,6 +44,17 @@ async def test_a_host_that_is_not_ours_is_refused_on_every_route(gateway, host):
 async def test_the_names_of_this_machine_are_ours(gateway, host):
     async with await gateway.post(call("get_note"), {"Host": host}) as answer:
         assert answer.status == 200
+
+
+def test_the_names_of_the_config_are_ours_too():
+    config = Config(servers={}, policy=PolicyOptions(default="deny"), hosts=["Inside"], listen="10.0.0.1:1")
+    assert hosts(config) == {"inside", "10.0.0.1"}
+    assert hosts(replace(config, url="https://MCP.example.com:8443/")) == {
+        "inside",
+        "10.0.0.1",
+        "mcp.example.com",
+    }
+    assert hosts(replace(config, listen="unix:/x", hosts=[])) == set()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""Addresses: which lead to this machine, and which are safe to trust what comes from them (PURE)."""
+
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether *host* is this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_safe(url: str) -> bool:
+    """Say whether *url* is https, or http on this machine, without a user and a fragment."""
+    parts = split(url)
+    if parts is None or not parts.hostname or parts.username is not None or parts.fragment:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+
+
+def split(url: str) -> SplitResult | None:
+    """Return the parts of *url*, or None when it has none that can be read."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
