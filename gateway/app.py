@@ -31,6 +31,7 @@ from gateway.risk import Category, Risk
 from gateway.rounds import Seals
 from gateway.severity import Severity
 from gateway.upstreams import Upstream
+from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
 
@@ -185,7 +186,7 @@ def directory(config: Config) -> Directory:
 def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
     """Return the connection to one server."""
     if options.url is not None:
-        return HttpUpstream(options.url, options.headers, http)
+        return HttpUpstream(options.url, Fixed(options.headers), http)
     return StdioUpstream(
         Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
     )

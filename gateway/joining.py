@@ -19,6 +19,7 @@ from gateway.options import Config
 from gateway.serving import serving
 from gateway.stdio import MAX_LINE, Exchange, StdioFront
 from gateway.upstreams import Reply
+from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 
 #: How often, and how many seconds apart, to look again when another command is just starting the gateway.
@@ -42,7 +43,7 @@ async def _exchange(server: str, config: Config, stack: AsyncExitStack) -> Excha
     for left in reversed(range(TRIES)):
         if await _listening(config, http):
             credentials = {"Authorization": f"Bearer {token}"} if token else {}
-            return HttpUpstream(f"{_base(config)}/mcp/{server}", credentials, http).send
+            return HttpUpstream(f"{_base(config)}/mcp/{server}", Fixed(credentials), http).send
         try:
             gateway = await _started(config, stack)
         except (StoreError, OSError):

@@ -9,9 +9,11 @@ from functools import partial
 from io import BytesIO
 
 import aiohttp
+from yarl import URL
 
 from gateway.errors import CutError, NotSentError
 from gateway.upstreams import EVENTS, JSON, Reply
+from gateway.upstreams.credentials import Credentials
 
 #: Seconds to connect; there is no limit on an answer, which may wait for a person on the other side.
 CONNECT_SECONDS = 10.0
@@ -38,38 +40,54 @@ def pool() -> aiohttp.ClientSession:
 class HttpUpstream:
     """One server behind one URL."""
 
-    def __init__(self, url: str, credentials: Mapping[str, str], session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, credentials: Credentials, session: aiohttp.ClientSession) -> None:
         self._url = url
         self._credentials = credentials
         self._session = session
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
-        try:
-            response = await self._session.request(
-                verb,
-                self._url,
-                data=_sent(body),
-                headers={**_negotiated(verb), **headers, **self._credentials},
-                allow_redirects=False,
-            )
-        except aiohttp.ClientConnectorError as error:
-            raise NotSentError(
-                f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
-            ) from error
-        except aiohttp.ConnectionTimeoutError as error:
-            raise NotSentError("The server could not be reached (connecting took too long).") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise CutError from error
+        response = await request(
+            self._session, verb, self._url,
+            headers={**_negotiated(verb), **headers}, credentials=self._credentials, body=body,
+        )  # fmt: skip
         return Reply(
             status=response.status,
             headers=response.headers,
-            chunks=_read(response),
+            chunks=read(response),
             close=partial(_close, response),
         )
 
     async def close(self) -> None:
         """Nothing of its own to close: the pool belongs to the application."""
+
+
+async def request(
+    session: aiohttp.ClientSession,
+    verb: str,
+    url: str | URL,
+    *,
+    headers: Mapping[str, str],
+    credentials: Credentials,
+    body: bytes = b"",
+) -> aiohttp.ClientResponse:
+    """Send one request with the gateway's credentials; raises `NotSentError` or `CutError`, as `Upstream.send` does."""
+    own = await credentials.headers()
+    try:
+        response = await session.request(
+            verb, url, data=_sent(body), headers={**headers, **own}, allow_redirects=False
+        )
+    except aiohttp.ClientConnectorError as error:
+        raise NotSentError(
+            f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
+        ) from error
+    except aiohttp.ConnectionTimeoutError as error:
+        raise NotSentError("The server could not be reached (connecting took too long).") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise CutError from error
+    if response.status == 401:
+        credentials.refused(own)
+    return response
 
 
 def _sent(body: bytes) -> bytes | BytesIO | None:
@@ -83,7 +101,8 @@ def _negotiated(verb: str) -> Mapping[str, str]:
     return {"Accept": EVENTS}
 
 
-async def _read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Return the body piece by piece; `CutError` when it ends before its time."""
     try:
         async for chunk in response.content.iter_any():
             yield chunk

@@ -11,6 +11,7 @@ from gateway.catalogue import Catalogue, Override
 from gateway.errors import GatewayError
 from gateway.risk import Category, Risk
 from gateway.severity import Severity
+from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
 from recorder import Recorder, error
@@ -40,7 +41,7 @@ async def recorder():
 @pytest.fixture
 def known(recorder, http):
     found = Catalogue(Clock())
-    found.serve({"notes": HttpUpstream(recorder.url, {}, http)}, {})
+    found.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
     return found
 
 
@@ -94,7 +95,7 @@ async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, reco
 
 async def test_the_operators_word_beats_the_classifier(recorder, http):
     found = Catalogue(Clock())
-    upstreams = {"notes": HttpUpstream(recorder.url, {}, http)}
+    upstreams = {"notes": HttpUpstream(recorder.url, Fixed(), http)}
     found.serve(
         upstreams,
         {
@@ -117,7 +118,7 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
 
 async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
     recorder.modern, recorder.session = False, "s1"
-    assert len((await asking.offer(HttpUpstream(recorder.url, {}, http))).tools) == 3
+    assert len((await asking.offer(HttpUpstream(recorder.url, Fixed(), http))).tools) == 3
     verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
     assert verbs == [
         ("POST", "server/discover"),
@@ -161,7 +162,7 @@ async def serve(handler):
 
 async def test_every_page_is_read_also_from_streams(http):
     runner, url = await serve(pages)
-    assert [tool["name"] for tool in (await asking.offer(HttpUpstream(url, {}, http))).tools] == [
+    assert [tool["name"] for tool in (await asking.offer(HttpUpstream(url, Fixed(), http))).tools] == [
         "t0",
         "t1",
         "t2",
@@ -176,7 +177,7 @@ async def test_an_odd_answer_is_a_refusal(http, answer):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await asking.offer(HttpUpstream(url, {}, http))
+        await asking.offer(HttpUpstream(url, Fixed(), http))
     await runner.cleanup()
 
 
@@ -186,7 +187,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await asking.offer(HttpUpstream(url, {}, http))
+        await asking.offer(HttpUpstream(url, Fixed(), http))
     await runner.cleanup()
 
 
@@ -194,7 +195,7 @@ async def test_a_refused_list_is_told(http):
     async with Recorder() as recorder:
         recorder._answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock())
-        known.serve({"notes": HttpUpstream(recorder.url, {}, http)}, {})
+        known.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
         assert await known.ask("notes")
 
 

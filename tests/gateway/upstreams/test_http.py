@@ -8,6 +8,7 @@ from aiohttp import web
 from gateway import upstreams
 from gateway.errors import CutError, NotSentError, TooLongError
 from gateway.upstreams import Reply, frame_reply, whole
+from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from recorder import Recorder
 
@@ -20,7 +21,7 @@ async def http():
 
 async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http):
     async with Recorder() as recorder:
-        upstream = HttpUpstream(recorder.url, {"Authorization": "Bearer ours"}, http)
+        upstream = HttpUpstream(recorder.url, Fixed({"Authorization": "Bearer ours"}), http)
         reply = await upstream.send(
             "POST", b'{"jsonrpc":"2.0","id":1,"method":"ping"}', {"mcp-session-id": "s"}
         )
@@ -46,7 +47,7 @@ async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http
 async def test_a_large_body_arrives_whole(http):
     async with Recorder() as recorder:
         body = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"' + b"x" * (2 << 20) + b'"}}'
-        reply = await HttpUpstream(recorder.url, {}, http).send("POST", body, {})
+        reply = await HttpUpstream(recorder.url, Fixed(), http).send("POST", body, {})
         reply.close()
     assert recorder.received[0].body == body
 
@@ -56,7 +57,9 @@ async def test_a_redirect_is_returned_and_not_followed(http):
         return web.Response(status=307, headers={"Location": "/mcp"})
 
     async with Recorder(on_call=redirect) as recorder:
-        reply = await HttpUpstream(recorder.url, {}, http).send("POST", b'{"id":1,"method":"tools/call"}', {})
+        reply = await HttpUpstream(recorder.url, Fixed(), http).send(
+            "POST", b'{"id":1,"method":"tools/call"}', {}
+        )
         assert reply.status == 307
         reply.close()
         assert len(recorder.received) == 1
@@ -66,7 +69,7 @@ async def test_a_server_that_is_not_there_got_nothing(http):
     async with Recorder() as recorder:
         url = recorder.url
     with pytest.raises(NotSentError, match="could not be reached"):
-        await HttpUpstream(url, {}, http).send("POST", b"{}", {})
+        await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
 
 
 async def raw_server(answer):
@@ -88,7 +91,7 @@ async def test_a_connection_that_breaks_before_the_answer_leaves_doubt(http, ans
     server = await raw_server(answer)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     with pytest.raises(CutError):
-        await HttpUpstream(url, {}, http).send("POST", b"{}", {})
+        await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
     server.close()
 
 
@@ -97,7 +100,7 @@ async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     )
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
-    reply = await HttpUpstream(url, {}, http).send("POST", b"{}", {})
+    reply = await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
     with pytest.raises(CutError):
         await whole(reply.chunks)
     reply.close()
@@ -119,7 +122,9 @@ async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
         return response
 
     async with Recorder(on_call=endless) as recorder:
-        reply = await HttpUpstream(recorder.url, {}, http).send("POST", b'{"id":1,"method":"tools/call"}', {})
+        reply = await HttpUpstream(recorder.url, Fixed(), http).send(
+            "POST", b'{"id":1,"method":"tools/call"}', {}
+        )
         assert reply.streams
         await anext(reply.chunks)
         reply.close()

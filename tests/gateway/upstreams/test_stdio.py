@@ -18,7 +18,7 @@ from gateway.errors import (
     UnknownSessionError,
     UseInitializeError,
 )
-from gateway.upstreams import stdio, whole
+from gateway.upstreams import sessions, whole
 from gateway.upstreams.stdio import Command, StdioUpstream
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -101,7 +101,7 @@ async def shared(clock):
 async def test_each_session_has_a_child_of_its_own(server):
     first, second = await server.opened(), await server.opened()
     assert first != second
-    pids = {session.child.process.pid for session in server._sessions.values()}
+    pids = {session.connection.process.pid for session in server._sessions.values()}
     assert len(pids) == 2
 
 
@@ -198,7 +198,7 @@ async def test_an_unknown_session_is_refused_and_a_deleted_one_too(server):
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), {"Mcp-Session-Id": "guess"})
     headers = await server.opened()
-    child = next(iter(server._sessions.values())).child
+    child = next(iter(server._sessions.values())).connection
     assert (await server.send("DELETE", b"", headers)).status == 200
     assert child.process.returncode is not None
     with pytest.raises(UnknownSessionError):
@@ -207,7 +207,7 @@ async def test_an_unknown_session_is_refused_and_a_deleted_one_too(server):
 
 async def test_an_idle_session_is_ended(server, clock):
     headers = await server.opened()
-    clock.now += stdio.IDLE + 1
+    clock.now += sessions.IDLE + 1
     await server.opened()
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), headers)
@@ -216,13 +216,13 @@ async def test_an_idle_session_is_ended(server, clock):
 async def test_a_session_that_listens_or_waits_is_not_idle(server, clock):
     headers = await server.opened()
     stream = await server.send("GET", b"", headers)
-    clock.now += stdio.IDLE + 1
+    clock.now += sessions.IDLE + 1
     await frames(await server.send("POST", calling("echo"), headers))
     stream.close()
 
 
 async def test_there_are_only_so_many_sessions(server):
-    for _ in range(stdio.MAX_SESSIONS):
+    for _ in range(sessions.MAX_SESSIONS):
         server._sessions[str(len(server._sessions))] = next(
             iter(server._sessions.values()), None
         ) or await _session(server)
@@ -247,7 +247,7 @@ async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_o
     caplog.set_level(logging.INFO, "holdpoint.servers")
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
-    child = next(iter(server._sessions.values())).child
+    child = next(iter(server._sessions.values())).connection
     while not child.exchanges:
         await asyncio.sleep(0)
     await server.send("POST", frame("notifications/cancelled", {"requestId": "nobody's"}, None), headers)
@@ -308,7 +308,7 @@ async def test_a_subscription_names_the_clients_own_id(shared):
 
 
 async def test_a_quiet_request_becomes_a_stream_that_shows_signs_of_life(server):
-    was, stdio.QUIET = stdio.QUIET, 0.05
+    was, sessions.QUIET = sessions.QUIET, 0.05
     try:
         headers = await server.opened()
         reply = await server.send("POST", calling("wait"), headers)
@@ -321,7 +321,7 @@ async def test_a_quiet_request_becomes_a_stream_that_shows_signs_of_life(server)
         assert (await anext(listening.chunks)).startswith(b": waiting")
         listening.close()
     finally:
-        stdio.QUIET = was
+        sessions.QUIET = was
 
 
 async def test_nothing_is_left_after_many_sessions(server):
@@ -344,7 +344,7 @@ async def test_a_child_that_ignores_its_end_is_killed(clock):
     try:
         upstream = Server(Command(name="stubborn", argv=[sys.executable, "-c", stubborn]), clock)
         await upstream.send("POST", frame("initialize", {"protocolVersion": "2025-11-25"}), {})
-        process = next(iter(upstream._sessions.values())).child.process
+        process = next(iter(upstream._sessions.values())).connection.process
         await upstream.close()
         assert process.returncode == -9
     finally:

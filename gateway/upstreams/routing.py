@@ -1,0 +1,200 @@
+"""One connection to a server that answers out of order: frames in are routed to who waits for them.
+
+Requests get an id and a progress token of our own on the way out and their client's own on the way back, so clients
+that use one id for everything, or share one connection, never receive each other's answers.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Coroutine
+from itertools import count
+
+import msgspec
+
+from gateway.errors import CutError, GatewayError
+
+#: Server messages kept while no stream is open to send them on.
+MAX_UNSENT = 256
+
+PROGRESS_TOKEN = "progressToken"  # noqa: S105  (a member's name, not a secret)
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
+
+Raw = msgspec.Raw
+Members = dict[str, Raw]
+_members = msgspec.json.Decoder(Members)
+_encode = msgspec.json.encode
+log = logging.getLogger("holdpoint.servers")
+
+
+class Exchange:
+    """One request that a server is answering: the frames that belong to it, in order, the response last."""
+
+    def __init__(self, number: int, frame: Members) -> None:
+        self.number = number
+        self.client_id = frame["id"]
+        self.token = _meta(frame).get(PROGRESS_TOKEN)
+        self._frames: asyncio.Queue[bytes | GatewayError] = asyncio.Queue()
+
+    def add(self, frame: bytes | GatewayError) -> None:
+        """Take the next frame, or the reason why none will come."""
+        self._frames.put_nowait(frame)
+
+    async def next(self, seconds: float | None = None) -> bytes | None:
+        """Return the next frame, or None when none comes within *seconds*; raises what ended the exchange."""
+        try:
+            async with asyncio.timeout(seconds):
+                frame = await self._frames.get()
+        except TimeoutError:
+            return None
+        if isinstance(frame, GatewayError):
+            raise frame
+        return frame
+
+    async def answer(self) -> bytes:
+        """Return the response, passing over what comes before it."""
+        while True:
+            frame = await self.next()
+            if frame is not None and is_response(frame):
+                return frame
+
+
+class Connection(ABC):
+    """What is under way between us and one server. A subclass carries the frames, and calls `_take` and `_end`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.exchanges: dict[int, Exchange] = {}
+        self.unsent: deque[bytes] = deque(maxlen=MAX_UNSENT)
+        self.unsent_came = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._numbers = count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    def _request(self, frame: bytes, exchange: Exchange) -> None:
+        """Begin to send a request; what goes wrong later is added to its exchange."""
+
+    @abstractmethod
+    async def _notify(self, frame: bytes) -> None:
+        """Send a frame that has no answer."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End the connection and let go of all it holds."""
+
+    def _keep(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def ask(self, body: bytes) -> Exchange:
+        """Send a request and return its exchange."""
+        frame = _members.decode(body)
+        exchange = Exchange(next(self._numbers), frame)
+        self._request(_renumbered(frame, exchange), exchange)
+        self.exchanges[exchange.number] = exchange
+        return exchange
+
+    async def tell(self, body: bytes) -> None:
+        """Send a notification, or the client's answer to a request of the server's."""
+        frame = _members.decode(body)
+        if _value(frame.get("method")) == "notifications/cancelled":
+            await self._tell_cancelled(frame)
+        else:
+            await self._notify(body)
+
+    async def _tell_cancelled(self, frame: Members) -> None:
+        params = _members.decode(frame.get("params", Raw(b"{}")))
+        wanted = _value(params.get("requestId"))
+        named = [exchange for exchange in self.exchanges.values() if _value(exchange.client_id) == wanted]
+        if named:
+            await self._notify(_encode(frame | {"params": params | {"requestId": named[-1].number}}))
+
+    def leave(self, exchange: Exchange) -> None:
+        """Let go of an exchange: nobody waits for its answer any more."""
+        self.exchanges.pop(exchange.number, None)
+
+    def _end(self) -> None:
+        """Tell everybody who waits that nothing more will come."""
+        self.ended.set()
+        self.unsent_came.set()
+        for exchange in self.exchanges.values():
+            exchange.add(CutError("The server ended before it answered."))
+
+    def _take(self, data: bytes) -> None:
+        try:
+            frame = _members.decode(data)
+        except msgspec.MsgspecError:
+            log.warning("%s: what it sent is no JSON-RPC frame and was dropped", self.name)
+            return
+        if _answers(frame):
+            self._answer(frame)
+        elif (exchange := self._whose(frame)) is not None:
+            exchange.add(_encode(frame))
+        else:
+            self.unsent.append(_encode(frame))
+            self.unsent_came.set()
+
+    def _answer(self, frame: Members) -> None:
+        exchange = self.exchanges.pop(_number(frame["id"]), None)
+        if exchange is None:
+            log.info("%s: an answer that nobody waits for was dropped", self.name)
+            return
+        exchange.add(_encode(_resubscribed(frame | {"id": exchange.client_id}, exchange)))
+
+    def _whose(self, frame: Members) -> Exchange | None:
+        """Find the exchange that a message of the server belongs to; put the client's own values back into it."""
+        params = _members.decode(frame.get("params", Raw(b"{}")))
+        if (token := params.get(PROGRESS_TOKEN)) is not None and (
+            found := self.exchanges.get(_number(token))
+        ):
+            frame["params"] = Raw(_encode(params | {PROGRESS_TOKEN: found.token}))
+            return found
+        meta = _members.decode(params.get("_meta", Raw(b"{}")))
+        if (mark := meta.get(SUBSCRIPTION)) is not None and (found := self.exchanges.get(_number(mark))):
+            frame["params"] = Raw(_encode(params | {"_meta": meta | {SUBSCRIPTION: found.client_id}}))
+            return found
+        return next(iter(self.exchanges.values())) if len(self.exchanges) == 1 else None
+
+
+def is_response(frame: bytes) -> bool:
+    """Say whether a frame of a server answers a request."""
+    return _answers(_members.decode(frame))
+
+
+def _answers(frame: Members) -> bool:
+    return "method" not in frame and "id" in frame
+
+
+def _value(raw: Raw | None) -> object:
+    return None if raw is None else msgspec.json.decode(raw)
+
+
+def _number(raw: Raw) -> int:
+    value = _value(raw)
+    return value if isinstance(value, int) else -1
+
+
+def _meta(frame: Members) -> Members:
+    params = _members.decode(frame.get("params", Raw(b"{}")))
+    return _members.decode(params.get("_meta", Raw(b"{}")))
+
+
+def _renumbered(frame: Members, exchange: Exchange) -> bytes:
+    """Return the frame with our id, and our progress token where the client gave one; the rest as it came."""
+    ours: dict[str, object] = {**frame, "id": exchange.number}
+    if exchange.token is not None:
+        params = _members.decode(frame["params"])
+        ours["params"] = params | {"_meta": _meta(frame) | {PROGRESS_TOKEN: exchange.number}}
+    return _encode(ours)
+
+
+def _resubscribed(frame: Members, exchange: Exchange) -> Members:
+    """Put the client's own id back where the last frame of a subscription names it."""
+    if SUBSCRIPTION.encode() not in bytes(frame.get("result", Raw(b""))):
+        return frame
+    result = _members.decode(frame["result"])
+    meta = _members.decode(result.get("_meta", Raw(b"{}")))
+    return frame | {"result": Raw(_encode(result | {"_meta": meta | {SUBSCRIPTION: exchange.client_id}}))}

@@ -1,0 +1,167 @@
+"""Servers of the handshake revisions with one connection per session, behind the face of Streamable HTTP.
+
+Capabilities, log level and subscriptions belong to a connection, so each session has one of its own. A connection that
+ends is not missed until the next request, which is told that its session is gone.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gateway import frames, protocol, sse
+from gateway.errors import BusyError, UnknownSessionError, UseInitializeError
+from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.routing import Connection, Exchange, is_response
+
+#: Seconds a request may stay without a frame before its answer becomes a stream, and between comments on it.
+QUIET = 10.0
+#: Seconds after which an idle session's connection is ended.
+IDLE = 1800.0
+MAX_SESSIONS = 64
+SESSION = "mcp-session-id"
+
+
+@dataclass(slots=True)
+class _Session:
+    connection: Connection
+    used_at: float
+    streaming: bool = False
+
+
+class SessionUpstream:
+    """One server, as many connections as its sessions need."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], clock: Callable[[], float]) -> None:
+        self._connect = connect
+        self._clock = clock
+        self._sessions: dict[str, _Session] = {}
+
+    async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Do one exchange; see `Upstream.send`."""
+        given = {name.lower(): value for name, value in headers.items()}
+        await self._reap()
+        if verb == "DELETE":
+            return await self._delete(given)
+        if verb == "GET":
+            return self._listen(self._session(given))
+        frame = frames.decode(body)
+        if protocol.era(given, frame) is protocol.Era.MODERN:
+            return await self._modern(frame, body)
+        if isinstance(frame, frames.Request) and frame.method == "initialize":
+            return await self._open(frame, body)
+        connection = self._session(given).connection
+        return await exchanged(connection, frame, body, leave=connection.leave)
+
+    async def _modern(self, frame: frames.Frame, body: bytes) -> Reply:  # noqa: ARG002  (a subclass uses them)
+        """Answer in the revision without sessions, for servers that speak it."""
+        raise UseInitializeError
+
+    async def _open(self, frame: frames.Frame, body: bytes) -> Reply:
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise BusyError
+        session_id = secrets.token_hex(16)
+        connection = await self._connect()
+        self._sessions[session_id] = _Session(connection, self._clock())
+        try:
+            reply = await exchanged(connection, frame, body, leave=connection.leave)
+        except BaseException:
+            self._sessions.pop(session_id, None)
+            await connection.stop()
+            raise
+        return replace(reply, headers={**reply.headers, "Mcp-Session-Id": session_id})
+
+    def _session(self, headers: Mapping[str, str]) -> _Session:
+        session = self._sessions.get(headers.get(SESSION, ""))
+        if session is None or session.connection.ended.is_set():
+            raise UnknownSessionError
+        session.used_at = self._clock()
+        return session
+
+    async def _delete(self, headers: Mapping[str, str]) -> Reply:
+        self._session(headers)
+        await self._sessions.pop(headers[SESSION]).connection.stop()
+        return Reply(status=200)
+
+    def _listen(self, session: _Session) -> Reply:
+        """Open the stream for messages that belong to no request; one per session, as in the SDKs."""
+        if session.streaming:
+            return Reply(status=409)
+        session.streaming = True
+        return Reply(
+            status=200, headers=sse.HEADERS, chunks=_unsent(session.connection), close=partial(setattr, session, "streaming", False),
+        )  # fmt: skip
+
+    async def _reap(self) -> None:
+        now = self._clock()
+        idle = [
+            session_id
+            for session_id, session in self._sessions.items()
+            if session.connection.ended.is_set()
+            or (now - session.used_at > IDLE and not session.connection.exchanges and not session.streaming)
+        ]
+        for session in [self._sessions.pop(session_id) for session_id in idle]:
+            await session.connection.stop()
+
+    async def close(self) -> None:
+        """End every connection."""
+        sessions = list(self._sessions.values())
+        self._sessions.clear()
+        await asyncio.gather(*(session.connection.stop() for session in sessions))
+
+
+def _always_200(_: bytes) -> int:
+    return 200
+
+
+async def exchanged(
+    connection: Connection,
+    frame: frames.Frame,
+    body: bytes,
+    *,
+    leave: Callable[[Exchange], None],
+    status: Callable[[bytes], int] = _always_200,
+) -> Reply:
+    """Send a frame; a request's reply is one frame, or a stream when more than one comes or none for a while.
+
+    *leave* is called with the exchange in the end; *status* says the HTTP status of an answer that is one frame.
+    """
+    if not isinstance(frame, frames.Request | frames.ToolCall):
+        await connection.tell(body)
+        return Reply(status=202)
+    exchange = connection.ask(body)
+    try:
+        first = await exchange.next(QUIET)
+    except BaseException:
+        leave(exchange)
+        raise
+    if first is not None and is_response(first):
+        return frame_reply(first, status=status(first))
+    return Reply(
+        status=200, headers=sse.HEADERS, chunks=_stream(first, exchange), close=partial(leave, exchange)
+    )
+
+
+async def _stream(first: bytes | None, exchange: Exchange) -> AsyncIterator[bytes]:
+    frame = first
+    while True:
+        yield sse.comment("waiting") if frame is None else sse.event(frame)
+        if frame is not None and is_response(frame):
+            return
+        frame = await exchange.next(QUIET)
+
+
+async def _unsent(connection: Connection) -> AsyncIterator[bytes]:
+    while not connection.ended.is_set():
+        while connection.unsent:
+            yield sse.event(connection.unsent.popleft())
+        connection.unsent_came.clear()
+        if connection.unsent or connection.ended.is_set():
+            continue
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET):
+                await connection.unsent_came.wait()
+                continue
+        yield sse.comment("waiting")
