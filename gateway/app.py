@@ -33,6 +33,7 @@ from gateway.severity import Severity
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.sse import Source, SseUpstream
 from gateway.upstreams.stdio import Command, StdioUpstream
 
 #: Seconds that running calls get to end when the gateway stops.
@@ -185,11 +186,14 @@ def directory(config: Config) -> Directory:
 
 def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
     """Return the connection to one server."""
-    if options.url is not None:
-        return HttpUpstream(options.url, Fixed(options.headers), http)
-    return StdioUpstream(
-        Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
-    )
+    if options.url is None:
+        return StdioUpstream(
+            Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
+        )
+    own = Fixed(options.headers)
+    if options.transport == "sse":
+        return SseUpstream(Source(name=name, url=options.url, credentials=own, http=http), clock)
+    return HttpUpstream(options.url, own, http)
 
 
 def overrides(server: ServerOptions) -> Mapping[str, Override]:

@@ -189,6 +189,8 @@ def _server_problems(config: Config) -> Iterator[Said]:
             yield (*path, "command"), "the list needs at least the program to start."
         if server.url is not None and not re.match(r"https?://[^/\s]+", server.url):
             yield (*path, "url"), "this must be an http:// or https:// address."
+        if server.url is None and server.transport != "http":
+            yield (*path, "transport"), "this belongs to a url; leave it out."
 
 
 def _people_problems(config: Config) -> Iterator[Said]:

@@ -30,7 +30,7 @@ class TooLongError(CutError):
     """The server's answer is longer than the gateway takes."""
 
 
-class UnknownSessionError(GatewayError):
+class UnknownSessionError(NotSentError):
     """Session not found."""
 
     code = -32001
@@ -44,14 +44,14 @@ class UnknownServerError(GatewayError):
     status = 404
 
 
-class UseInitializeError(GatewayError):
+class UseInitializeError(NotSentError):
     """Bad Request: this server speaks the handshake revisions only; use initialize."""
 
     code = -32000
     status = 400
 
 
-class BusyError(GatewayError):
+class BusyError(NotSentError):
     """This server has too many sessions open; try again later."""
 
     code = -32000

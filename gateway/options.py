@@ -52,6 +52,7 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     env: dict[str, str] = {}
     cwd: str | None = None
     url: str | None = None
+    transport: Literal["http", "sse"] = "http"
     headers: dict[str, str] = {}
     tools: dict[str, ToolOptions] = {}
 

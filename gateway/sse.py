@@ -27,6 +27,11 @@ class Event:
         lines = [line for line in self.raw.splitlines() if line.startswith(name + b":")]
         return lines[-1].partition(b":")[2].strip().decode("utf-8", "replace") if lines else None
 
+    @property
+    def kind(self) -> str:
+        """Its type: `message` where it names none."""
+        return self.field(b"event") or "message"
+
     def carrying(self, data: bytes) -> bytes:
         """Return the event with other data; its id, type and retry stay."""
         lines = [

@@ -124,11 +124,13 @@ class Connection(ABC):
             exchange.add(CutError("The server ended before it answered."))
 
     def _take(self, data: bytes) -> None:
+        """Hand one frame of the server to whom it belongs."""
         try:
-            frame = _members.decode(data)
+            self._route(_members.decode(data))
         except msgspec.MsgspecError:
             log.warning("%s: what it sent is no JSON-RPC frame and was dropped", self.name)
-            return
+
+    def _route(self, frame: Members) -> None:
         if _answers(frame):
             self._answer(frame)
         elif (exchange := self._whose(frame)) is not None:

@@ -165,13 +165,20 @@ def text(frame: dict) -> str:
 
 
 @asynccontextmanager
-async def running(policy: str = POLICY, more: str = "", recorder: Recorder | None = None):
-    """Run a gateway with this policy."""
+async def running(
+    policy: str = POLICY,
+    more: str = "",
+    recorder: Recorder | None = None,
+    server_options: str = "",
+    environ: dict | None = None,
+):
+    """Run a gateway with this policy, in front of a recorder or of the server that the options name."""
     async with AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(recorder or Recorder())
+        options = server_options or f"url: '{recorder.url}'"
         config = parse(
-            f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
-            f"{more}\npolicy:\n{indent(policy, '  ')}", {}, str,
+            f"servers: {{notes: {{{options}}}}}\nstore: 'memory:'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
+            f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
         )  # fmt: skip
         clock = Clock()
         gateway = await stack.enter_async_context(assembled(config, clock))

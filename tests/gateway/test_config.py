@@ -66,6 +66,8 @@ BROKEN = {
     "an empty command": ("servers: {iam: {command: []}}\npolicy: {default: deny}\n", "servers.iam.command: the list needs at least the program to start.  (line 1)"),
     "command and url": ("servers: {iam: {command: [x], url: 'http://x'}}\npolicy: {default: deny}\n", "servers.iam: give either a command (a list) or a url.  (line 1)"),
     "a url of another kind": ("servers: {iam: {url: 'ftp://x'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
+    "a transport for a command": ("servers: {iam: {command: [x], transport: sse}}\npolicy: {default: deny}\n", "servers.iam.transport: this belongs to a url; leave it out.  (line 1)"),
+    "a transport that is none": ("servers: {iam: {url: 'http://x', transport: ssee}}\npolicy: {default: deny}\n", "servers.iam.transport: 'ssee' is not one of http, sse (did you mean sse?).  (line 1)"),
     "a server's odd name": ("servers: {'a/b': {command: [x]}}\npolicy: {default: deny}\n", "servers.a/b: a server's name is letters"),
     "two agents of one name": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: A, token_sha256: {OTHER}}}]\n", "agents[1].name: another of the agents has this name already.  (line 5)"),
     "two agents of one token": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: b, token_sha256: {SHA}}}]\n", "agents: two agents have the same token; each needs its own.  (line 5)"),

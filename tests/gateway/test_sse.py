@@ -26,6 +26,11 @@ async def test_events_are_split_and_their_data_joined():
     assert b"".join(event.raw for event in events) == STREAM[: -len(b"data: rest")]
 
 
+async def test_an_event_that_names_no_type_is_a_message():
+    kinds = [event.kind for event in await read(b"event: endpoint\ndata: /a\n\n", b"data: x\n\nevent:\n\n")]
+    assert kinds == ["endpoint", "message", "message"]
+
+
 @given(st.integers(0, len(STREAM)), st.integers(0, len(STREAM)))
 def test_where_a_stream_is_cut_into_chunks_does_not_matter(first, second):
     import asyncio
