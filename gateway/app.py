@@ -31,8 +31,9 @@ from gateway.risk import Category, Risk
 from gateway.rounds import Seals
 from gateway.severity import Severity
 from gateway.upstreams import Upstream
-from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.credentials import Credentials, Fixed
 from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.oauth import Client, ClientCredentials
 from gateway.upstreams.sse import Source, SseUpstream
 from gateway.upstreams.stdio import Command, StdioUpstream
 
@@ -190,10 +191,24 @@ def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clo
         return StdioUpstream(
             Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
         )
-    own = Fixed(options.headers)
+    own = credentials(options, http, clock)
     if options.transport == "sse":
         return SseUpstream(Source(name=name, url=options.url, credentials=own, http=http), clock)
     return HttpUpstream(options.url, own, http)
+
+
+def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
+    """Return what a server wants to see: the headers of the config, and a token where it says how to get one."""
+    if options.oauth is None:
+        return Fixed(options.headers)
+    client = Client(
+        token_url=options.oauth.token_url,
+        id=options.oauth.client_id,
+        secret=options.oauth.client_secret,
+        scope=options.oauth.scope,
+        resource=options.oauth.resource or options.url or "",
+    )
+    return ClientCredentials(client, http, clock, beside=options.headers)
 
 
 def overrides(server: ServerOptions) -> Mapping[str, Override]:

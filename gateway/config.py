@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path as File
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema_rs
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from gateway import issuers
 from gateway.addresses import is_loopback
 from gateway.errors import UserError
-from gateway.options import Config, Duration, seconds
+from gateway.options import Config, Duration, OAuthOptions, ServerOptions, seconds
 from gateway.policy import BadPolicy, compile_policy
 from gateway.yaml import ConfigProblems, Document, Path, Problem, did_you_mean, read
 
@@ -191,6 +192,33 @@ def _server_problems(config: Config) -> Iterator[Said]:
             yield (*path, "url"), "this must be an http:// or https:// address."
         if server.url is None and server.transport != "http":
             yield (*path, "transport"), "this belongs to a url; leave it out."
+        if server.oauth is not None:
+            yield from _oauth_problems((*path, "oauth"), server, server.oauth)
+
+
+def _oauth_problems(path: Path, server: ServerOptions, oauth: OAuthOptions) -> Iterator[Said]:
+    if server.url is None:
+        yield path, "this belongs to a url; a command gets its credentials by env."
+    if "authorization" in map(str.lower, server.headers):
+        yield path, "headers has an Authorization already; keep one of them."
+    if not _is_safe(oauth.token_url):
+        yield (
+            (*path, "token_url"),
+            "this must be an https:// address (http:// on this machine only): the secret goes there.",
+        )
+    for field in ("client_id", "client_secret"):
+        if not getattr(oauth, field):
+            yield (*path, field), "this must not be empty."
+
+
+def _is_safe(url: str) -> bool:
+    """Say whether a secret may be sent there: over TLS, or to this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
 
 
 def _people_problems(config: Config) -> Iterator[Said]:

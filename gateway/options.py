@@ -45,6 +45,17 @@ class ToolOptions(Options, kw_only=True, frozen=True):
     severity: SeverityName | None = None
 
 
+class OAuthOptions(Options, kw_only=True, frozen=True):
+    """Where the gateway gets its token for a server, as a client of its own (OAuth client credentials)."""
+
+    token_url: str
+    client_id: str
+    client_secret: str
+    scope: str | None = None
+    #: Which server the token is for (RFC 8707); its URL when left out.
+    resource: str | None = None
+
+
 class ServerOptions(Options, kw_only=True, frozen=True):
     """One MCP server: a command to start, or a URL to reach."""
 
@@ -54,6 +65,7 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     url: str | None = None
     transport: Literal["http", "sse"] = "http"
     headers: dict[str, str] = {}
+    oauth: OAuthOptions | None = None
     tools: dict[str, ToolOptions] = {}
 
 

@@ -69,6 +69,14 @@ def test_the_readmes_config_loads():
     assert config.parse(text, {}, str).servers["files"].command
 
 
+def test_the_config_of_the_servers_page_loads():
+    [text] = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "servers.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    loaded = config.parse(text, {"GITHUB_TOKEN": "g", "BILLING_CLIENT_SECRET": "s"}, str)
+    assert [server.transport for server in loaded.servers.values()] == ["http", "http", "sse", "http"]
+
+
 def test_the_glossary_names_every_state():
     glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     assert all(state in glossary for state in State)

@@ -31,6 +31,18 @@ def problems(text: str, environ=None, files=None) -> list[str]:
     return [str(problem) for problem in found.value.problems]
 
 
+def oauth(server: str, options: str) -> str:
+    return f"servers:\n  iam:\n    {server}\n    oauth: {{{options}}}\npolicy: {{default: deny}}\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://id.example/token", "http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t"]
+)
+def test_a_token_is_fetched_over_tls_or_on_this_machine(url):
+    good = parse(oauth("url: 'http://x'", f"token_url: '{url}', client_id: a, client_secret: b"), {}, str)
+    assert good.servers["iam"].oauth.token_url == url
+
+
 def test_the_smallest_config_has_sensible_defaults():
     good = parse(BASE, {}, str)
     assert good.listen == "127.0.0.1:8808"
@@ -68,6 +80,11 @@ BROKEN = {
     "a url of another kind": ("servers: {iam: {url: 'ftp://x'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
     "a transport for a command": ("servers: {iam: {command: [x], transport: sse}}\npolicy: {default: deny}\n", "servers.iam.transport: this belongs to a url; leave it out.  (line 1)"),
     "a transport that is none": ("servers: {iam: {url: 'http://x', transport: ssee}}\npolicy: {default: deny}\n", "servers.iam.transport: 'ssee' is not one of http, sse (did you mean sse?).  (line 1)"),
+    "a token over plain http": (oauth("url: 'http://x'", "token_url: 'http://id.example/token', client_id: a, client_secret: b"), "servers.iam.oauth.token_url: this must be an https:// address (http:// on this machine only): the secret goes there.  (line 4)"),
+    "a token address that is none": (oauth("url: 'http://x'", "token_url: 'https://[', client_id: a, client_secret: b"), "servers.iam.oauth.token_url: this must be an https:// address"),
+    "a token for a command": (oauth("command: [x]", "token_url: 'https://id.example/', client_id: a, client_secret: b"), "servers.iam.oauth: this belongs to a url; a command gets its credentials by env.  (line 4)"),
+    "an empty client secret": (oauth("url: 'http://x'", "token_url: 'https://id.example/', client_id: a, client_secret: ''"), "servers.iam.oauth.client_secret: this must not be empty.  (line 4)"),
+    "two authorizations": (oauth("url: 'http://x'\n    headers: {authorization: x}", "token_url: 'https://id.example/', client_id: a, client_secret: b"), "servers.iam.oauth: headers has an Authorization already; keep one of them.  (line 5)"),
     "a server's odd name": ("servers: {'a/b': {command: [x]}}\npolicy: {default: deny}\n", "servers.a/b: a server's name is letters"),
     "two agents of one name": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: A, token_sha256: {OTHER}}}]\n", "agents[1].name: another of the agents has this name already.  (line 5)"),
     "two agents of one token": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: b, token_sha256: {SHA}}}]\n", "agents: two agents have the same token; each needs its own.  (line 5)"),

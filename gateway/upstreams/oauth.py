@@ -1,0 +1,148 @@
+"""A token of the gateway's own for a server: OAuth 2.1 client credentials, fetched when a message is about to leave.
+
+One fetch at a time, whoever waits; the token is kept until shortly before its end. A token that the server refuses is
+forgotten, so that the next message goes with a new one; nothing is sent again by itself.
+"""
+
+import asyncio
+import base64
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote_plus, urldefrag
+
+import aiohttp
+import msgspec
+
+from gateway.errors import CutError, NotSentError
+from gateway.upstreams import JSON, whole
+from gateway.upstreams.http import read
+
+#: Seconds the token endpoint has to answer.
+PATIENCE = 20.0
+#: Seconds a token lives when the endpoint does not say (RFC 6749, section 5.1, only recommends it).
+LIFE = 300.0
+#: Seconds before its end that a token is no longer used; half its life when it is a short one.
+MARGIN = 30.0
+#: Why a token may be refused (RFC 6749, section 5.2; RFC 8707, section 2). No other word of the endpoint is repeated.
+REASONS = frozenset(
+    {
+        "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+        "invalid_scope", "invalid_target",
+    }
+)  # fmt: skip
+_TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 6750, section 2.1
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]+)?")
+_USER_IN_URL = re.compile(r"(?<=//)[^/?]*@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who the gateway is at a token endpoint, and what it asks for."""
+
+    token_url: str
+    id: str
+    secret: str = field(repr=False)
+    #: What the token is for (RFC 8707).
+    resource: str
+    scope: str | None = None
+
+    @property
+    def authorization(self) -> str:
+        """The Basic authentication of RFC 6749, section 2.3.1: both parts form-encoded first."""
+        pair = f"{quote_plus(self.id)}:{quote_plus(self.secret)}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    @property
+    def form(self) -> Mapping[str, str]:
+        """What is posted."""
+        resource = _USER_IN_URL.sub("", urldefrag(self.resource).url)
+        asked = {"grant_type": "client_credentials", "resource": resource}
+        return asked | ({"scope": self.scope} if self.scope else {})
+
+
+class ClientCredentials:
+    """The token of one server, with the headers that stay the same *beside* it."""
+
+    def __init__(
+        self,
+        client: Client,
+        http: aiohttp.ClientSession,
+        clock: Callable[[], float],
+        beside: Mapping[str, str] | None = None,
+    ) -> None:
+        self._client = client
+        self._http = http
+        self._clock = clock
+        self._beside = beside or {}
+        self._token: str | None = None
+        self._usable_until = 0.0
+        self._fetching = asyncio.Lock()
+
+    async def headers(self) -> Mapping[str, str]:
+        """Return the headers, with a token that is good now; raises `NotSentError`."""
+        async with self._fetching:
+            if self._token is None or self._clock() >= self._usable_until:
+                await self._fetch()
+            return self._with(self._token)
+
+    def refused(self, headers: Mapping[str, str]) -> None:
+        """Forget the token that these headers carry, unless it was replaced already."""
+        if headers == self._with(self._token):
+            self._token = None
+
+    def _with(self, token: str | None) -> Mapping[str, str]:
+        return {**self._beside, "Authorization": f"Bearer {token}"}
+
+    async def _fetch(self) -> None:
+        asked_at = self._clock()
+        answer = await self._asked()
+        token, life = answer.get("access_token"), _seconds(answer.get("expires_in"))
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise _failed("its answer has no usable access_token")
+        if str(answer.get("token_type")).lower() != "bearer":
+            raise _failed("its token is not a Bearer token")
+        self._token = token
+        self._usable_until = asked_at + max(life - MARGIN, life / 2)
+
+    async def _asked(self) -> Mapping[str, Any]:
+        """Ask the token endpoint, and return the members of its answer."""
+        try:
+            async with (
+                asyncio.timeout(PATIENCE),
+                self._http.post(
+                    self._client.token_url,
+                    data=self._client.form,
+                    headers={"Authorization": self._client.authorization, "Accept": JSON},
+                    allow_redirects=False,
+                ) as response,
+            ):
+                members = _members(await whole(read(response)))
+        except TimeoutError as error:
+            raise _failed("it did not answer in time") from error
+        except (aiohttp.ClientError, CutError, OSError) as error:
+            raise _failed("it could not be reached") from error
+        if response.status != 200:
+            reason = str(members.get("error"))
+            raise _failed(f"HTTP {response.status}" + (f", {reason}" if reason in REASONS else ""))
+        return members
+
+
+def _failed(why: str) -> NotSentError:
+    return NotSentError(
+        f"The token endpoint gave no token for this server ({why}); nothing was sent to the server."
+    )
+
+
+def _members(body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _seconds(expires_in: object) -> float:
+    """Return a token's life; some endpoints write the number as text."""
+    return float(str(expires_in)) if _NUMBER.fullmatch(str(expires_in)) else LIFE
