@@ -21,6 +21,8 @@ from gateway.yaml import ConfigProblems, Document, Path, Problem, did_you_mean, 
 __all__ = ["Config", "ConfigProblems", "Problem", "address", "load", "parse", "schema"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Characters that a key for sealing needs at least.
+MIN_KEY = 32
 _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -166,6 +168,7 @@ def _meaning_problems(config: Config) -> Iterator[Said]:
     yield from issuers.problems(config)
     yield from _place_problems(config)
     yield from _slack_problems(config)
+    yield from _hold_problems(config)
     durations = list(_duration_problems(config))
     yield from durations or _policy_problems(config)
 
@@ -218,7 +221,7 @@ def _is_safe(url: str) -> bool:
         host = parts.hostname or ""
     except ValueError:
         return False
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def _people_problems(config: Config) -> Iterator[Said]:
@@ -278,6 +281,7 @@ def _duration_problems(config: Config) -> Iterator[Said]:
         (("approvals", "expire_after"), approvals.expire_after),
         (("approvals", "approved_for"), approvals.approved_for),
     ]
+    given += [(("approvals", "clients", name), duration) for name, duration in approvals.clients.items()]
     if approvals.hold_for != "auto":
         given.append((("approvals", "hold_for"), approvals.hold_for))
     for path, value in given:
@@ -285,6 +289,17 @@ def _duration_problems(config: Config) -> Iterator[Said]:
             seconds(value)
         except ValueError as error:
             yield path, str(error)
+
+
+def _hold_problems(config: Config) -> Iterator[Said]:
+    if config.approvals.notify_requester and not config.inbox.url:
+        yield ("approvals", "notify_requester"), "say where people decide: give inbox.url, too."
+    for number, secret in enumerate(config.approvals.state_keys):
+        if len(secret) < MIN_KEY:
+            yield (
+                ("approvals", "state_keys", number),
+                f"a key needs at least {MIN_KEY} characters; make one with: openssl rand -hex 32",
+            )
 
 
 def address(listen: str) -> tuple[str, int] | None:

@@ -10,7 +10,7 @@ from approvals.model import HeldCall, State
 from gateway import frames, replies, rounds
 
 #: Milliseconds between two looks, and what a task is kept beyond the time that it may wait and run.
-POLL_MS = 2000
+POLL_MS = 5000
 KEPT_MS = 3_600_000
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 RELATED = "io.modelcontextprotocol/related-task"

@@ -54,13 +54,19 @@ class Server:
         match frame.get("method"):
             case "tools/call":
                 self.runs += 1
-                return self._answer(frame, {"resultType": "complete", "content": [{"type": "text", "text": DONE}]})
+                return self._answer(
+                    frame, {"resultType": "complete", "content": [{"type": "text", "text": DONE}]}
+                )
             case "tools/list":
                 return self._answer(frame, {"tools": [TOOL]})
             case "server/discover":
                 return self._answer(frame, {"capabilities": {}})
             case "initialize":
-                opened = {"protocolVersion": OLD, "capabilities": {}, "serverInfo": {"name": "s", "version": "1"}}
+                opened = {
+                    "protocolVersion": OLD,
+                    "capabilities": {},
+                    "serverInfo": {"name": "s", "version": "1"},
+                }
                 return frame_reply(self._frame(frame, opened), headers={"Mcp-Session-Id": "s1"})
         return Reply(status=202)
 
@@ -196,12 +202,12 @@ class Client:
     async def once(self):
         """Call the tool, coming again by itself for as many rounds as an SDK does."""
         state = {}
-        for _ in range(11):
+        for rounds in range(11):
+            assert rounds < 10, "the SDK gives up after ten rounds"
             result = (await self.request("tools/call", {**CALL, **state}))["result"]
             if result.get("resultType") != "input_required":
                 return result
             self.rounds += 1
-            assert self.rounds % 10, "the SDK gives up after ten rounds"
             state = {"requestState": result["requestState"]}
         raise AssertionError
 
@@ -260,13 +266,13 @@ class Cut(Client):
             except TimeoutError:
                 pass
             await reply.chunks.aclose()
+            if not reply.streams:
+                return json.loads(seen)
             if b'"result"' in seen:
                 return json.loads(seen.splitlines()[-2].removeprefix(b"data: "))
             event = seen.split(b"\n")[0].removeprefix(b"id: ").decode()
             await asyncio.sleep(5)
-            reply = await self.world.send(
-                None, {**self.headers(method, None), "last-event-id": event}, "GET"
-            )
+            reply = await self.world.send(None, {**self.headers(method, None), "last-event-id": event}, "GET")
 
 
 TASKS = {"extensions": {protocol.TASKS: {}}}
@@ -286,7 +292,7 @@ CLIENTS = {
     "a client with tasks (2026-07-28)": (Polling, {"revision": MODERN, "declares": TASKS}, "1 1 1 1"),
     "a client of JSON only": (Client, {"accept": "application/json"}, "1 again again again"),
     "a client with a timer of 20 s": (Client, {"limit": 20.0}, "1 again again again"),
-    "a connection that is cut every 10 min": (Cut, {"name": "claude-code"}, "1 1 1 again"),
+    "a connection that is cut every 10 min": (Cut, {"name": "claude-code"}, "1 1 1 1"),
 }  # fmt: skip
 TIMES = {"5 s": 5 * SECOND, "5 min": 5 * MINUTE, "5 h": 5 * HOUR, "25 h": 25 * HOUR}
 
@@ -317,7 +323,7 @@ def test_the_decision_arrives_however_long_it_takes_and_the_call_runs_once(name,
         assert said == DONE
         assert world.server.runs == 1
         assert how(client) == expected.split()[list(TIMES).index(takes)]
-        if client.limit >= 50:
+        if client.limit >= 50 and kind is Client:
             assert client.gave_up == 0
         assert len(await world.store.select()) == 1
 

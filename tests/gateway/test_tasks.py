@@ -41,7 +41,7 @@ async def test_a_client_that_declares_tasks_gets_a_handle_at_once_and_the_call_r
         assert task == {
             "resultType": "task", "taskId": held.id, "status": "working",
             "statusMessage": "Waiting for a person to approve.", "createdAt": "2027-01-15T08:00:00Z",
-            "lastUpdatedAt": "2027-01-15T08:00:00Z", "ttlMs": 5_100_000, "pollIntervalMs": 2000,
+            "lastUpdatedAt": "2027-01-15T08:00:00Z", "ttlMs": 5_100_000, "pollIntervalMs": 5000,
         }  # fmt: skip
         assert (await look(gateway, task))["status"] == "working"
         await gateway.review(held)
@@ -322,7 +322,7 @@ async def test_a_call_asked_for_as_a_task_of_2025_runs_when_it_is_approved_and_i
         [held] = await gateway.held()
         assert (created["task"]["taskId"], created["task"]["status"]) == (held.id, "working")
         assert held.id in created["_meta"]["io.modelcontextprotocol/model-immediate-response"]
-        assert (await old(gateway, "tasks/get", taskId=held.id))["result"]["pollInterval"] == 2000
+        assert (await old(gateway, "tasks/get", taskId=held.id))["result"]["pollInterval"] == 5000
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(old(gateway, "tasks/result", taskId=held.id))
             await gateway.review(held)
