@@ -8,6 +8,7 @@ import typer.main
 
 from approvals.model import State
 from gateway import cli, config
+from patient import CLIENTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,3 +86,18 @@ def test_the_glossary_names_every_state():
 def test_the_readme_shows_the_two_commands():
     assert "make demo" in ALL
     assert "make test" in ALL
+
+
+TABLE = re.compile(r"^\| ([^|]+) \| ((?:(?:answered|rounds|asks again) \| ?)+)$", re.MULTILINE)
+WORDS = {"1": "answered", "rounds": "rounds", "again": "asks again"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/protocol.md"])
+def test_what_the_documentation_says_of_clients_is_what_the_tests_show(page):
+    shown = {name: [WORDS[word] for word in words.split()] for name, (_, _, words) in CLIENTS.items()}
+    told = {
+        name: cells.strip(" |").split(" | ")
+        for name, cells in TABLE.findall((ROOT / page).read_text(encoding="utf-8"))
+    }
+    assert len(told) >= 10
+    assert {name: shown[name][: len(cells)] for name, cells in told.items()} == told

@@ -1,0 +1,291 @@
+"""Clients with the limits that were measured of real ones, and a world for them in which a day takes a second."""
+
+import asyncio
+import itertools
+import json
+from dataclasses import dataclass, field
+
+from approvals.identity import Directory
+from approvals.model import Answer, Approver, CallId
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+from gateway import protocol
+from gateway.agents import LOCAL
+from gateway.catalogue import Catalogue
+from gateway.config import parse
+from gateway.forward import Forward
+from gateway.hold import Tasks
+from gateway.holding import Holds
+from gateway.incoming import Incoming
+from gateway.limits import Windows
+from gateway.metrics import Metrics
+from gateway.policy import compile_policy
+from gateway.proxy import Proxy, Setting
+from gateway.rounds import Seals
+from gateway.upstreams import Reply, frame_reply, whole
+
+SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
+CONFIG = """
+servers: {notes: {url: "http://127.0.0.1:1/"}}
+approvers: [{name: alice}]
+approvals: {expire_after: 30h, approved_for: 10m}
+policy: {default: require_approval}
+"""
+TOOL = {"name": "create_note", "inputSchema": {"type": "object"}}
+CALL = {"name": "create_note", "arguments": {"a": 1}}
+DONE = "the note is made"
+MODERN, OLD = "2026-07-28", "2025-11-25"
+
+
+class Server:
+    """An MCP server that counts its runs."""
+
+    def __init__(self):
+        self.runs = 0
+
+    async def send(self, verb, body, headers):
+        frame = json.loads(body) if body else {}
+        match frame.get("method"):
+            case "tools/call":
+                self.runs += 1
+                return self._answer(
+                    frame, {"resultType": "complete", "content": [{"type": "text", "text": DONE}]}
+                )
+            case "tools/list":
+                return self._answer(frame, {"tools": [TOOL]})
+            case "server/discover":
+                return self._answer(frame, {"capabilities": {}})
+            case "initialize":
+                opened = {
+                    "protocolVersion": OLD,
+                    "capabilities": {},
+                    "serverInfo": {"name": "s", "version": "1"},
+                }
+                return frame_reply(self._frame(frame, opened), headers={"Mcp-Session-Id": "s1"})
+        return Reply(status=202)
+
+    def _answer(self, frame, result):
+        return frame_reply(self._frame(frame, result))
+
+    @staticmethod
+    def _frame(frame, result):
+        return json.dumps({"jsonrpc": "2.0", "id": frame["id"], "result": result}).encode()
+
+    async def close(self):
+        pass
+
+
+class World:
+    """A gateway before that server, at the time of the loop."""
+
+    def __init__(self):
+        self.server = Server()
+        clock = asyncio.get_running_loop().time
+        config = parse(CONFIG, {}, str)
+        self.store = MemoryStore()
+        self.service = ApprovalService(self.store, Directory([Approver(name="alice")]), clock=clock)
+        catalogue = Catalogue(clock)
+        catalogue.serve({"notes": self.server}, {"notes": {}})
+        seals, numbers = Seals([b"k" * 32]), itertools.count()
+        self.proxy = Proxy(
+            setting=Setting(
+                policy=compile_policy(config),
+                upstreams={"notes": self.server},
+                holds=Holds(clients={}, tasks=Tasks.ALL),
+            ),
+            service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service),
+            metrics=Metrics(), new_id=lambda: CallId(f"hp_{next(numbers):026}"), seals=lambda: seals,
+        )  # fmt: skip
+
+    async def send(self, frame, headers=None, verb="POST"):
+        given = {"accept": "application/json, text/event-stream", **(headers or {})}
+        body = b"" if frame is None else json.dumps(frame).encode()
+        incoming = Incoming(agent=LOCAL, server="notes", verb=verb, body=body, pairs=tuple(given.items()))
+        return await self.proxy.handle(incoming)
+
+    async def decide(self, after):
+        """Be the person who takes her time."""
+        await asyncio.sleep(after)
+        [held] = await self.store.select(["pending"])
+        alice = self.service.directory.by_name("alice")
+        await self.service.review(held.id, alice, Answer.APPROVE, via="cli")
+
+    async def run(self):
+        while True:
+            await self.service.sweep()
+            await self.proxy.tasks.attend_all()
+            await asyncio.sleep(30)
+
+
+class GaveUp(Exception):
+    """The client's own timer fired."""
+
+
+@dataclass
+class Client:
+    """A client as it was measured: what it says, and what it bears."""
+
+    world: World
+    name: str = "someone"
+    revision: str = OLD
+    #: Seconds for one request in all, and without a single byte.
+    limit: float = 60.0
+    silence: float = 300.0
+    progress: bool = False
+    declares: dict = field(default_factory=dict)
+    accept: str = "application/json, text/event-stream"
+    #: How often a model asks again when it reads that it should, or that its client gave up.
+    asked: int = 0
+    rounds: int = 0
+    gave_up: int = 0
+
+    def headers(self, method, named):
+        if self.revision == MODERN:
+            return {
+                "mcp-protocol-version": MODERN,
+                "mcp-method": method,
+                "mcp-name": named,
+                "accept": self.accept,
+            }
+        return {"mcp-protocol-version": self.revision, "mcp-session-id": "s1", "accept": self.accept}
+
+    async def open(self):
+        if self.revision != MODERN:
+            info = {"name": self.name, "version": "1"}
+            params = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": info}
+            opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+            await whole((await self.world.send(opening)).chunks)
+
+    async def request(self, method, params, verb="POST", **more):
+        """Send one request and return the frame that answers, within the limits."""
+        meta = {"progressToken": 1} if self.progress else {}
+        if self.revision == MODERN:
+            meta |= {
+                protocol.META_VERSION: MODERN,
+                protocol.META_CAPABILITIES: self.declares,
+                protocol.META_CLIENT: {"name": self.name, "version": "1"},
+            }
+        params = {**params, **({"_meta": meta} if meta else {})}
+        frame = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params} if verb == "POST" else None
+        named = params.get("name") or params.get("taskId")
+        try:
+            async with asyncio.timeout(self.limit):
+                async with asyncio.timeout(self.silence):
+                    reply = await self.world.send(frame, {**self.headers(method, named), **more}, verb)
+                return await self.read(reply)
+        except TimeoutError:
+            self.gave_up += 1
+            raise GaveUp from None
+
+    async def read(self, reply):
+        body = b""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self.silence):
+                        body += await anext(reply.chunks)
+                except StopAsyncIteration:
+                    break
+        finally:
+            await reply.chunks.aclose()
+        if not reply.streams:
+            return json.loads(body)
+        data = [line[5:] for line in body.splitlines() if line.startswith(b"data:") and line[5:].strip()]
+        return json.loads(data[-1])
+
+    async def once(self):
+        """Call the tool, coming again by itself for as many rounds as an SDK does."""
+        state = {}
+        for rounds in range(11):
+            assert rounds < 10, "the SDK gives up after ten rounds"
+            result = (await self.request("tools/call", {**CALL, **state}))["result"]
+            if result.get("resultType") != "input_required":
+                return result
+            self.rounds += 1
+            state = {"requestState": result["requestState"]}
+        raise AssertionError
+
+    async def work(self):
+        """Do what a model does: ask until there is an answer."""
+        await self.open()
+        while True:
+            self.asked += 1
+            try:
+                result = await self.once()
+            except GaveUp:
+                await asyncio.sleep(1)
+                continue
+            said = result["content"][0]["text"]
+            if not said.startswith("WAITING"):
+                return said
+            await asyncio.sleep(result["_meta"]["holdpoint/approval"]["retryAfterMs"] / 1000)
+
+
+class Polling(Client):
+    """A client that is given a task, and polls."""
+
+    async def once(self):
+        task = (await self.request("tools/call", CALL))["result"]
+        while task["status"] == "working":
+            await asyncio.sleep(task["pollIntervalMs"] / 1000)
+            task = (await self.request("tasks/get", {"taskId": task["taskId"]}))["result"]
+        return task["result"]
+
+
+class Blocking(Client):
+    """A client of 2025-11-25 that asks for a task, and waits for its result as long as it can, again and again."""
+
+    async def once(self):
+        task = (await self.request("tools/call", {**CALL, "task": {}}))["result"]["task"]
+        while True:
+            try:
+                return (await self.request("tasks/result", {"taskId": task["taskId"]}))["result"]
+            except GaveUp:
+                continue
+
+
+class Cut(Client):
+    """A client whose connection is cut every ten minutes, and which comes back for the rest."""
+
+    async def request(self, method, params, verb="POST", **more):
+        reply = await self.world.send(
+            {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, self.headers(method, None)
+        )
+        while True:
+            seen = b""
+            try:
+                async with asyncio.timeout(600):
+                    async for chunk in reply.chunks:
+                        seen += chunk
+            except TimeoutError:
+                pass
+            await reply.chunks.aclose()
+            if not reply.streams:
+                return json.loads(seen)
+            if b'"result"' in seen:
+                return json.loads(seen.splitlines()[-2].removeprefix(b"data: "))
+            event = seen.split(b"\n")[0].removeprefix(b"id: ").decode()
+            await asyncio.sleep(5)
+            reply = await self.world.send(None, {**self.headers(method, None), "last-event-id": event}, "GET")
+
+
+TASKS = {"extensions": {protocol.TASKS: {}}}
+#: Name, the client, and how it is kept waiting when a person takes 5 s, 5 min, 5 h, 25 h: "1" is one call that is answered,
+#: "rounds" come by themselves, "again" is what the model has to ask again.
+CLIENTS = {
+    "TypeScript SDK 1.x": (Client, {"limit": 60.0}, "1 again again again"),
+    "TypeScript SDK 2.x": (Client, {"limit": 60.0, "revision": MODERN}, "1 rounds again again"),
+    "Python SDK, handshake": (Client, {"name": "mcp", "limit": 1e9}, "1 1 again again"),
+    "Python SDK, 2026-07-28": (Client, {"name": "mcp", "limit": 1e9, "revision": MODERN}, "1 1 rounds rounds"),
+    "Claude Code": (Client, {"name": "claude-code", "limit": 1e5, "progress": True}, "1 1 1 again"),
+    "VS Code": (Client, {"name": "Visual Studio Code", "limit": 1e9, "progress": True}, "1 1 1 again"),
+    "VS Code, with tasks": (Blocking, {"name": "Visual Studio Code", "limit": 1e9}, "1 1 1 1"),
+    "Cursor": (Client, {"name": "cursor-vscode", "limit": 300.0}, "1 again again again"),
+    "Codex": (Client, {"name": "codex-mcp-client", "limit": 300.0}, "1 again again again"),
+    "Claude Desktop": (Client, {"name": "claude-ai", "limit": 60.0}, "1 again again again"),
+    "a client with tasks (2026-07-28)": (Polling, {"revision": MODERN, "declares": TASKS}, "1 1 1 1"),
+    "a client of JSON only": (Client, {"accept": "application/json"}, "1 again again again"),
+    "a client with a timer of 20 s": (Client, {"limit": 20.0}, "1 again again again"),
+    "a connection that is cut every 10 min": (Cut, {"name": "claude-code"}, "1 1 1 1"),
+}  # fmt: skip
+TIMES = {"5 s": 5 * SECOND, "5 min": 5 * MINUTE, "5 h": 5 * HOUR, "25 h": 25 * HOUR}
