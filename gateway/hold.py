@@ -12,6 +12,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
+
 from approvals import lifecycle
 from approvals.model import HeldCall, State
 from gateway import frames, protocol, sse
@@ -22,6 +24,8 @@ BEAT = 15.0
 #: Seconds for which an answer may still be one JSON frame with its own HTTP status; then it becomes a stream.
 #: A client that asks for progress gets its stream at once.
 QUIET = 10.0
+#: What the ids of requests of ours to clients begin with.
+QUESTION = "holdpoint-"
 #: The last round; the common SDKs give up after ten.
 LAST_ROUND = 9
 #: Milliseconds after which a client whose stream was cut comes back for the rest.
@@ -123,7 +127,23 @@ def sign_of_life(call: HeldCall, beats: int, token: frames.Id | None) -> bytes:
 def link(call: HeldCall, url: str) -> Mapping[str, Any]:
     """Return the request that shows the requester where people decide; that it was opened approves nothing."""
     message = f"Approval {call.id} is needed. It is decided here by those who may."
-    return {
-        "method": "elicitation/create",
-        "params": {"mode": "url", "message": message, "url": f"{url.rstrip('/')}/calls/{call.id}"},
-    }
+    params = {"mode": "url", "message": message, "url": f"{url.rstrip('/')}/calls/{call.id}"}
+    return {"method": "elicitation/create", "params": params}
+
+
+def link_2025(call: HeldCall, url: str) -> bytes:
+    """Return the same as an event: a request on the open stream (2025-11-25)."""
+    request = link(call, url)
+    params = {**request["params"], "elicitationId": call.id}
+    asked = {"jsonrpc": "2.0", "id": QUESTION + call.id, "method": request["method"], "params": params}
+    return sse.event(msgspec.json.encode(asked))
+
+
+def link_is_over(call: HeldCall) -> bytes:
+    """Return the event that says that the link need not be shown any more (2025-11-25)."""
+    return sse.event(frames.notification("notifications/elicitation/complete", {"elicitationId": call.id}))
+
+
+def answers_link(frame: frames.Frame) -> bool:
+    """Say whether this is a client's answer to such a request: it says nothing of the call, and goes nowhere."""
+    return isinstance(frame, frames.Response) and str(frame.id).startswith(QUESTION)

@@ -156,8 +156,11 @@ class Holding:
         token = asked.frame.progress_token
         silence = (hold.QUIET if token is None else 0.0) if quiet is None else quiet
         beats = 0
+        shows = self._shows_link(asked)
         with self._service.attending(held.id):
             try:
+                if shows and asked.resumes:
+                    yield hold.link_2025(held, self.holds.link)
                 while (
                     step := hold.step(held, self._service.clock(), give_up_at, rounds_left=rounds_left)
                 ).rung in (Rung.WAIT, Rung.RUN):
@@ -172,6 +175,8 @@ class Holding:
                         yield hold.sign_of_life(held, beats, token)
                         beats += 1
                         held = await self._service.changed(held, step.seconds)
+                if shows and asked.resumes and step.rung is Rung.TELL:
+                    yield hold.link_is_over(held)
                 yield self._told(step.rung, asked, held)
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
@@ -212,9 +217,13 @@ class Holding:
     def _round(self, asked: Asked, held: HeldCall) -> Mapping[str, Any]:
         """Ask the client to come again at once, and show a requester that may see it where people decide."""
         state = self._seals().seal(Ticket(call=held.id, round=asked.round + 1))
-        shows = self.holds.link and protocol.takes_links(asked.capabilities)
-        link = {"inputRequests": {rounds.QUESTION: hold.link(held, self.holds.link)}} if shows else {}
+        asks = {"inputRequests": {rounds.QUESTION: hold.link(held, self.holds.link)}}
+        link = asks if self._shows_link(asked) else {}
         return {"resultType": "input_required", "requestState": state, **link}
+
+    def _shows_link(self, asked: Asked) -> bool:
+        """Say whether the requester is to be shown where people decide, and its client can."""
+        return bool(self.holds.link) and protocol.takes_links(asked.capabilities)
 
     def _sealed(self, held: HeldCall, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Put our state around the server's, so that its answers come under the same approval."""

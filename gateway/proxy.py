@@ -123,6 +123,8 @@ class Proxy:
         """Relay a frame; answers about what the gateway itself hides or offers are edited, the rest is untouched."""
         if not protocol.may_pass(frame, incoming.headers):
             return self._not_passed(incoming, frame)
+        if hold.answers_link(frame):
+            return Reply(status=202)
         if isinstance(frame, frames.Request) and self.tasks.owns(frame):
             return await self.tasks.answer(incoming, frame)
 

@@ -146,6 +146,27 @@ async def test_that_the_requester_opened_the_link_approves_nothing_and_goes_nowh
         assert [set(params) for params in gateway.ran()] == [{"name", "arguments", "_meta"}]
 
 
+async def test_a_requester_of_2025_is_shown_the_link_on_its_stream():
+    shows = "approvals: {notify_requester: true}\ninbox: {url: 'https://approvals.example.com/'}"
+    async with running(more=shows) as gateway:
+        session = await opened(gateway, capabilities={"elicitation": {"url": {}}})
+        answer = await gateway.post(call("create_note"), headers=session)
+        await first_event(answer)
+        asked = json.loads((await first_event(answer)).split(b"data: ")[1])
+        [held] = await gateway.held()
+        assert asked["params"]["url"] == f"https://approvals.example.com/calls/{held.id}"
+        assert (asked["params"]["mode"], asked["params"]["elicitationId"]) == ("url", held.id)
+        seen = len(gateway.recorder.received)
+        opening = {"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept"}}
+        async with await gateway.post(opening, session) as taken:
+            assert taken.status == 202
+        assert (len(gateway.recorder.received), gateway.ran()) == (seen, [])
+        await gateway.review(held)
+        rest = await answer.read()
+        assert b"notifications/elicitation/complete" in rest
+        assert text(last_frame(rest)) == "ran create_note"
+
+
 # A server that asks for input itself.
 
 
@@ -215,11 +236,11 @@ async def test_a_servers_own_state_makes_another_call():
 # Streams that a client of 2025-11-25 takes up again.
 
 
-async def opened(gateway, revision="2025-11-25"):
+async def opened(gateway, revision="2025-11-25", capabilities=None):
     gateway.recorder.session = "s1"
     params = {
         "protocolVersion": revision,
-        "capabilities": {},
+        "capabilities": capabilities or {},
         "clientInfo": {"name": "test", "version": "1"},
     }
     body = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
