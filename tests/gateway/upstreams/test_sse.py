@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 
 from gateway import errors, sse
-from gateway.asking import tools
+from gateway.asking import offer
 from gateway.errors import CutError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.relay import CredentialsRefusedError, RedirectedError, checked
 from gateway.upstreams import sessions, whole
@@ -335,7 +335,7 @@ def test_what_is_refused_on_this_side_was_not_sent(error):
 async def test_the_catalogue_learns_the_tools_of_a_real_server(http):
     async with sdk_server() as url:
         upstream = Server(Source(name="n", url=url, credentials=Fixed(), http=http), lambda: 0.0)
-        assert sorted(tool["name"] for tool in await tools(upstream)) == ["create_note", "get_note"]
+        assert sorted(tool["name"] for tool in (await offer(upstream)).tools) == ["create_note", "get_note"]
         assert upstream._sessions == {}
         await upstream.close()
 
