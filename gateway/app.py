@@ -26,9 +26,10 @@ from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.policy import compile_policy
-from gateway.proxy import Proxy, Setting
+from gateway.proxy import Proxy
 from gateway.risk import Category, Risk
 from gateway.rounds import Seals
+from gateway.setting import Setting
 from gateway.severity import Severity
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, Fixed

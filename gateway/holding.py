@@ -128,7 +128,7 @@ class Holding:
 
     async def follow(self, asked: Asked, held: HeldCall, *, task: bool = False) -> HeldCall:
         """Return the call that continues *held*, which was approved, with the answers that *asked* brings."""
-        call = replace(held.call, along=along(asked))
+        call = replace(held.call, along=asked.call.along)
         child = HeldCall(
             id=self._new_id(),
             call=call,
@@ -196,7 +196,7 @@ class Holding:
             frame=asked.frame,
             upstream=asked.upstream,
             headers=asked.headers,
-            opening=asked.session.opening if asked.session else b"",
+            opening=asked.opening,
         )
         shown = self._forward.start(held, way, lambda call: self._objection(asked, call))
         while (event := await shown.get()) is not None:
@@ -236,11 +236,6 @@ def anew(asked: Asked) -> Asked:
     return replace(
         asked, frame=envelope.with_rest(asked.frame, {"requestState": None, "inputResponses": None})
     )
-
-
-def along(asked: Asked) -> bytes:
-    """Return what is kept with the call for when its client is not there."""
-    return envelope.packed(asked.frame, asked.headers, asked.session.opening if asked.session else b"")
 
 
 def stored(call: ToolCall, upstream: Upstream, incoming: Incoming, request_id: frames.Id) -> Asked:

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway import frames, protocol
+from approvals import digest
+from approvals.model import ToolCall
+from gateway import envelope, frames, protocol
 from gateway.agents import Agent
+from gateway.limits import Scope
 from gateway.sessions import Session
 from gateway.upstreams import EVENTS, Upstream
 
@@ -56,6 +59,47 @@ class Asked:
         """The headers with which it goes to the server."""
         crossing = {**protocol.crossing(self.incoming.headers, self.frame), **self.params}
         return {name: value for name, value in crossing.items() if name != "last-event-id"}
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments, read."""
+        found: Mapping[str, Any] = self.frame.params.get("arguments", {})
+        return found
+
+    @property
+    def call(self) -> ToolCall:
+        """The call as it is judged, shown and stored."""
+        agent = self.incoming.agent
+        return ToolCall(
+            agent=agent.name,
+            owner=agent.owner,
+            session=self._session_id,
+            server=self.incoming.server,
+            tool=self.frame.name,
+            arguments=self.frame.arguments,
+            along=envelope.packed(self.frame, self.headers, self.opening),
+        )
+
+    @property
+    def key(self) -> str:
+        """What the same call asked again shares with this one."""
+        return digest.key(self.call, envelope.more(self.frame))
+
+    @property
+    def scope(self) -> Scope:
+        """Whose uses of a limit this call counts to."""
+        agent = self.incoming.agent.name
+        return Scope(agent=agent, session=self._session_id, server=self.incoming.server, tool=self.frame.name)
+
+    @property
+    def _session_id(self) -> str:
+        """The session, or the agent where the revision has none."""
+        return self.incoming.headers.get("mcp-session-id", self.incoming.agent.name)
+
+    @property
+    def opening(self) -> bytes:
+        """The params of the initialize that opened its session, as JSON; b"" where there is none."""
+        return self.session.opening if self.session else b""
 
     @property
     def capabilities(self) -> Mapping[str, Any]:

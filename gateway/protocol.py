@@ -151,25 +151,6 @@ def routing_headers(frame: Frame) -> Mapping[str, str]:
     return {name: encoded(value) for name, value in _values(frame).items()}
 
 
-def check_params(
-    schema: Mapping[str, Any], arguments: Mapping[str, Any], pairs: Iterable[tuple[str, str]]
-) -> Rejection | None:
-    """Return why the headers made from arguments do not fit the arguments of a modern call, or None."""
-    from mcp.shared.inbound import validate_mcp_param_headers
-
-    wrong = validate_mcp_param_headers(schema, arguments, dict(pairs))
-    return None if wrong is None else Rejection(code=HEADER_MISMATCH, message=wrong.message)
-
-
-def param_headers(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the headers that a modern call makes from its arguments, where the tool's schema asks for some."""
-    from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
-
-    return {
-        name.lower(): value for name, value in mcp_param_headers(x_mcp_header_map(schema), arguments).items()
-    }
-
-
 def declares_tasks(params: Mapping[str, Any]) -> bool:
     """Say whether the client of a modern request declares the tasks extension."""
     extensions = capabilities(params).get("extensions")

@@ -6,38 +6,30 @@ which wakes whoever waits here.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from approvals import digest
 from approvals.errors import AlreadyDecided, StoreError, TooMany, UnknownCall
-from approvals.model import AuditEvent, CallId, Classification, HeldCall, State, ToolCall
+from approvals.model import CallId, Classification, HeldCall, State
 from approvals.service import ApprovalService
-from gateway import envelope, frames, hold, holding, protocol, relay, replies, rounds
+from gateway import frames, hold, holding, mirrors, protocol, relay, replies, rounds
 from gateway.catalogue import Catalogue, Tool
 from gateway.errors import GatewayError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Manner
-from gateway.holding import Holding, Holds
+from gateway.holding import Holding
 from gateway.incoming import Asked, Incoming
-from gateway.limits import Exceeded, Scope, Windows, key
+from gateway.limits import Exceeded, Windows, key
 from gateway.metrics import Metrics
-from gateway.policy import Action, Facts, Policy, Verdict, stricter
+from gateway.passing import Passing
+from gateway.policy import Action, Facts, Verdict, stricter
+from gateway.record import Record
 from gateway.rounds import ForgedError, Seals
 from gateway.sessions import Session, Sessions
+from gateway.setting import Setting
 from gateway.tasks import Tasks
 from gateway.upstreams import Reply, Upstream, frame_reply
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What the config says about judging and forwarding; replaced whole when the config changes."""
-
-    policy: Policy
-    upstreams: Mapping[str, Upstream]
-    holds: Holds
-    #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
-    audit_allowed: str = "post"
 
 
 class Proxy:
@@ -65,6 +57,11 @@ class Proxy:
             service=service, forward=forward, seals=seals, new_id=new_id, objection=self._objection
         )
         self.tasks = Tasks(service, self._holding, lambda server: self.setting.upstreams.get(server))  # noqa: PLW0108  (the setting is replaced)
+        self._record = Record(service)
+        self._passing = Passing(
+            setting=lambda: self.setting, sessions=self._sessions, catalogue=catalogue,
+            holding=self._holding, tasks=self.tasks, record=self._record,
+        )  # fmt: skip
         self.adopt(setting)
 
     def adopt(self, setting: Setting) -> None:
@@ -78,7 +75,7 @@ class Proxy:
             upstream = self._upstream(incoming)
             session = self._sessions.check(incoming.agent, incoming.server, incoming.headers)
             if incoming.verb != "POST":
-                return await self._stream_or_end(incoming, upstream, session)
+                return await self._passing.stream_or_end(incoming, upstream, session)
             return await self._frame(incoming, upstream, session)
         except (GatewayError, StoreError) as error:
             return _fault(None, error)
@@ -89,15 +86,15 @@ class Proxy:
             frame = frames.decode(incoming.body)
         except frames.FrameError as error:
             wrong = protocol.Rejection(code=error.code, message=error.message)
-            return self._refuse(incoming, error.id, wrong)
+            return self._record.refuse(incoming, error.id, wrong)
         try:
             if (mismatch := protocol.check_headers(incoming.pairs, frame)) is not None:
-                return self._refuse(incoming, frames.id_of(frame), mismatch)
+                return self._record.refuse(incoming, frames.id_of(frame), mismatch)
             if isinstance(frame, frames.ToolCall):
                 return await self._call(
                     Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
                 )
-            return await self._pass(incoming, upstream, frame)
+            return await self._passing.frame(incoming, upstream, frame)
         except (GatewayError, StoreError) as error:
             return _fault(frame, error)
 
@@ -107,89 +104,17 @@ class Proxy:
             raise UnknownServerError
         return upstream
 
-    # What is no tool call.
-
-    async def _stream_or_end(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply:
-        """Open the server's own stream or take up one that was cut (GET), or end a session (DELETE)."""
-        if incoming.verb == "GET" and (reply := await self._holding.resume(incoming, upstream, session)):
-            return reply
-        headers = protocol.crossing(incoming.headers, None)
-        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
-        if incoming.verb == "DELETE":
-            self._sessions.closed(incoming.server, incoming.headers)
-        return self._watched(incoming, reply)
-
-    async def _pass(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
-        """Relay a frame; answers about what the gateway itself hides or offers are edited, the rest is untouched."""
-        if not protocol.may_pass(frame, incoming.headers):
-            return self._not_passed(incoming, frame)
-        if hold.answers_link(frame):
-            return Reply(status=202)
-        if isinstance(frame, frames.Request) and self.tasks.owns(frame):
-            return await self.tasks.answer(incoming, frame)
-
-        async def send(body: bytes) -> Reply:
-            return relay.checked(
-                await upstream.send("POST", body, protocol.crossing(incoming.headers, frame))
-            )
-
-        if isinstance(frame, frames.Request) and (ours := await self.tasks.listen(incoming, frame, send)):
-            return self._watched(incoming, ours)
-        reply = await send(incoming.body)
-        match frame:
-            case frames.Request(method="initialize"):
-                self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
-        if edits := await self._edits(incoming, frame):
-            return await relay.edited(reply, *edits)
-        return self._watched(incoming, reply)
-
-    async def _edits(self, incoming: Incoming, frame: frames.Frame) -> list[relay.Edit]:
-        """Return what is to be edited in the answer to this frame."""
-        policy, server, tasks = self.setting.policy, incoming.server, self.setting.holds.tasks
-        match frame:
-            case frames.Request(method="tools/list"):
-                hiding = relay.hiding(lambda tool: policy.hidden(server, tool))
-                if tasks is not hold.Tasks.ALL:
-                    return [hiding]
-                await self._catalogue.learn(server)
-                if self._catalogue.has_tasks(server):
-                    return [hiding]
-                return [hiding, relay.offering_tasks(lambda tool: self._may_be_held(incoming, tool))]
-            case frames.Request(method="server/discover") if tasks is not hold.Tasks.OFF:
-                return [relay.with_extension]
-            case frames.Request(method="initialize") if tasks is hold.Tasks.ALL:
-                return [relay.with_tasks]
-        return []
-
-    def _watched(self, incoming: Incoming, reply: Reply) -> Reply:
-        return relay.watched(reply, lambda: self._catalogue.forget(incoming.server))
-
-    def _not_passed(self, incoming: Incoming, frame: frames.Frame) -> Reply:
-        """Default deny: an unknown method is answered, an unknown notification or answer is dropped."""
-        if not isinstance(frame, frames.Request):
-            self._post(incoming, "frame.dropped", method=getattr(frame, "method", "an answer"))
-            return Reply(status=202)
-        modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
-        unknown = protocol.Rejection(code=-32601, message="Method not found", status=404 if modern else 200)
-        return self._refuse(incoming, frame.id, unknown)
-
-    def _refuse(self, incoming: Incoming, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
-        self._post(incoming, "frame.refused", code=wrong.code, why=wrong.message)
-        return frame_reply(
-            frames.error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status
-        )
-
     # Tool calls.
 
     async def _call(self, asked: Asked) -> Reply:
         """Judge a tool call and do what the verdict says."""
         tool = await self._catalogue.tool(asked.incoming.server, asked.frame.name)
-        if (wrong := _mirrored(asked, tool)) is not None:
-            return self._refuse(asked.incoming, asked.frame.id, wrong)
-        asked = replace(asked, params=_params(asked, tool))
+        if (wrong := mirrors.mismatch(asked, tool)) is not None:
+            return self._record.refuse(asked.incoming, asked.frame.id, wrong)
+        asked = replace(asked, params=mirrors.made(asked, tool))
         if (reply := await self._came_again(asked)) is not None:
             return reply
-        asked = holding.anew(asked) if _ours(asked) else asked
+        asked = holding.anew(asked) if rounds.state_of(asked.frame) else asked
         verdict = self._judge(asked, tool)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
@@ -215,14 +140,14 @@ class Proxy:
             held = None if ticket is None else await self._holding.earlier(asked, ticket)
         except (ForgedError, UnknownCall):
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message="Invalid or expired requestState")
-            return self._refuse(asked.incoming, asked.frame.id, wrong)
+            return self._record.refuse(asked.incoming, asked.frame.id, wrong)
         if ticket is None or held is None:
             return None
         try:
             return await self._holding.again(asked, held, ticket)
         except AlreadyDecided as error:
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message=str(error))
-            return self._refuse(asked.incoming, asked.frame.id, wrong)
+            return self._record.refuse(asked.incoming, asked.frame.id, wrong)
 
     def _judge(self, asked: Asked, tool: Tool) -> Verdict:
         agent = asked.incoming.agent
@@ -231,19 +156,14 @@ class Proxy:
             tool=asked.frame.name,
             agent=agent.name,
             owner=agent.owner,
-            arguments=asked.frame.params.get("arguments", {}),
+            arguments=asked.arguments,
             classification=tool.classification,
         )
         return self.setting.policy.evaluate(facts)
 
-    def _may_be_held(self, incoming: Incoming, name: str) -> bool:
-        """Say whether a call of this tool may be held, as far as can be said without its arguments."""
-        tool = self._catalogue.known(incoming.server, name)
-        return tool is None or self.setting.policy.may_hold(incoming.server, name, tool.classification)
-
     def _take(self, asked: Asked, verdict: Verdict) -> Exceeded | None:
         """Count one use of every limit, here and in the store, or of none and return the one that is exceeded."""
-        scope, now = _scope(asked), self._service.clock()
+        scope, now = asked.scope, self._service.clock()
         if (exceeded := self._windows.take(verdict.limits, scope, now)) is not None:
             return exceeded
         for limit in verdict.limits:
@@ -252,7 +172,7 @@ class Proxy:
 
     async def _asked_before(self, asked: Asked) -> HeldCall | None:
         """Find the held call that this one, asked again, joins or collects. It costs no second use of a limit."""
-        return await self._service.same(_key(asked))
+        return await self._service.same(asked.key)
 
     def _deny(self, asked: Asked, verdict: Verdict) -> Reply:
         self._judged(asked, "denied", verdict, why=verdict.reason)
@@ -267,20 +187,20 @@ class Proxy:
     async def _allow(self, asked: Asked, verdict: Verdict) -> Reply:
         """Relay at once. The audit event is posted, and the disk is not waited for unless the config says so."""
         self._metrics.judged(asked.incoming.server, "allowed")
-        event = self._event(asked.incoming, "call.allowed", tool=asked.frame.name, rule=verdict.rule)
+        event = self._record.event(asked.incoming, "call.allowed", tool=asked.frame.name, rule=verdict.rule)
         match self.setting.audit_allowed:
             case "post":
                 self._service.store.post(event)
             case "wait":
                 await self._service.store.append(event)
         reply = await asked.upstream.send("POST", frames.rebuild(asked.frame), asked.headers)
-        return self._watched(asked.incoming, relay.checked(reply))
+        return self._passing.watched(asked.incoming, relay.checked(reply))
 
     async def _hold(self, asked: Asked, tool: Tool, verdict: Verdict) -> Reply:
         """Store the call, with its audit event, before anybody is told of it."""
         self._metrics.judged(asked.incoming.server, "held")
         now = self._service.clock()
-        call = _frozen(asked)
+        call = asked.call
         # A call that needs nobody, but is asked for as a task, is held for its agent alone.
         allowed = verdict.action is Action.ALLOW
         held = HeldCall(
@@ -292,7 +212,7 @@ class Proxy:
             reason=verdict.reason,
             policy_revision=self.setting.policy.revision,
             definition=tool.hash,
-            key=_key(asked),
+            key=asked.key,
             digest=digest.digest(call, tool.hash),
             created_at=now,
             state=State.APPROVED if allowed else State.PENDING,
@@ -328,67 +248,9 @@ class Proxy:
             return "the definition of this tool changed while the call waited"
         return stricter(self._judge(asked, tool), held)
 
-    # Words for the audit trail.
-
     def _judged(self, asked: Asked, verdict: str, by: Verdict, **detail: Any) -> None:
         self._metrics.judged(asked.incoming.server, verdict)
-        self._post(asked.incoming, f"call.{verdict}", tool=asked.frame.name, rule=by.rule, **detail)
-
-    def _post(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> None:
-        self._service.store.post(self._event(incoming, kind, tool=tool, **detail))
-
-    def _event(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
-        agent = incoming.agent.name
-        now = self._service.clock()
-        return AuditEvent(
-            at=now, kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail
-        )
-
-
-def _mirrored(asked: Asked, tool: Tool) -> protocol.Rejection | None:
-    """Return why headers do not fit the arguments that they mirror; a front of ours makes none."""
-    headers = asked.incoming.headers
-    if not tool.mirrors or asked.era is protocol.Era.HANDSHAKE or protocol.FRONT in headers:
-        return None
-    arguments = asked.frame.params.get("arguments", {})
-    return protocol.check_params(tool.definition.get("inputSchema", {}), arguments, asked.incoming.pairs)
-
-
-def _params(asked: Asked, tool: Tool) -> Mapping[str, str]:
-    """Return the headers that mirror arguments, made from the arguments."""
-    if not tool.mirrors or asked.era is protocol.Era.HANDSHAKE:
-        return {}
-    return protocol.param_headers(
-        tool.definition.get("inputSchema", {}), asked.frame.params.get("arguments", {})
-    )
-
-
-def _ours(asked: Asked) -> bool:
-    """Whether the call brings a sealed state of ours: one that is for other arguments does not count."""
-    return rounds.state_of(asked.frame) is not None
-
-
-def _key(asked: Asked) -> str:
-    return digest.key(_frozen(asked), envelope.more(asked.frame))
-
-
-def _frozen(asked: Asked) -> ToolCall:
-    agent = asked.incoming.agent
-    return ToolCall(
-        agent=agent.name,
-        owner=agent.owner,
-        session=asked.incoming.headers.get("mcp-session-id", agent.name),
-        server=asked.incoming.server,
-        tool=asked.frame.name,
-        arguments=asked.frame.arguments,
-        along=holding.along(asked),
-    )
-
-
-def _scope(asked: Asked) -> Scope:
-    agent = asked.incoming.agent.name
-    session = asked.incoming.headers.get("mcp-session-id", agent)
-    return Scope(agent=agent, session=session, server=asked.incoming.server, tool=asked.frame.name)
+        self._record.post(asked.incoming, f"call.{verdict}", tool=asked.frame.name, rule=by.rule, **detail)
 
 
 def _in_words(tool: Tool) -> Classification:

@@ -20,8 +20,9 @@ from gateway.incoming import Incoming
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.policy import compile_policy
-from gateway.proxy import Proxy, Setting
+from gateway.proxy import Proxy
 from gateway.rounds import Seals
+from gateway.setting import Setting
 from gateway.upstreams import Reply, frame_reply, whole
 
 SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0

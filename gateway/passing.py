@@ -1,0 +1,105 @@
+"""What is no tool call crosses untouched, but for what the gateway itself hides, offers or answers."""
+
+from collections.abc import Callable
+
+from gateway import frames, hold, protocol, relay
+from gateway.catalogue import Catalogue
+from gateway.holding import Holding
+from gateway.incoming import Incoming
+from gateway.record import Record
+from gateway.sessions import Session, Sessions
+from gateway.setting import Setting
+from gateway.tasks import Tasks
+from gateway.upstreams import Reply, Upstream
+
+
+class Passing:
+    """Relays frames and streams."""
+
+    def __init__(
+        self, *, setting: Callable[[], Setting], sessions: Sessions, catalogue: Catalogue, holding: Holding, tasks: Tasks, record: Record,
+    ) -> None:  # fmt: skip
+        self._setting = setting
+        self._sessions = sessions
+        self._catalogue = catalogue
+        self._holding = holding
+        self._tasks = tasks
+        self._record = record
+
+    async def stream_or_end(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply:
+        """Open the server's own stream or take up one that was cut (GET), or end a session (DELETE)."""
+        if incoming.verb == "GET" and (reply := await self._holding.resume(incoming, upstream, session)):
+            return reply
+        headers = protocol.crossing(incoming.headers, None)
+        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
+        if incoming.verb == "DELETE":
+            self._sessions.closed(incoming.server, incoming.headers)
+        return self.watched(incoming, reply)
+
+    async def frame(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
+        """Relay a frame that is no tool call."""
+        if not protocol.may_pass(frame, incoming.headers):
+            return self._not_passed(incoming, frame)
+        if hold.answers_link(frame):
+            return Reply(status=202)
+        if not isinstance(frame, frames.Request):
+            return await self._sent(incoming, upstream, frame, incoming.body)
+        if self._tasks.owns(frame):
+            return await self._tasks.answer(incoming, frame)
+        return await self._request(incoming, upstream, frame)
+
+    async def _request(self, incoming: Incoming, upstream: Upstream, frame: frames.Request) -> Reply:
+        async def send(body: bytes) -> Reply:
+            return await self._sent(incoming, upstream, frame, body)
+
+        if (subscribed := await self._tasks.listen(incoming, frame, send)) is not None:
+            return self.watched(incoming, subscribed)
+        reply = await send(incoming.body)
+        if frame.method == "initialize":
+            self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
+        edits = await self._edits(incoming, frame)
+        return await relay.edited(reply, *edits) if edits else self.watched(incoming, reply)
+
+    @staticmethod
+    async def _sent(incoming: Incoming, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
+        headers = protocol.crossing(incoming.headers, frame)
+        return relay.checked(await upstream.send("POST", body, headers))
+
+    async def _edits(self, incoming: Incoming, frame: frames.Request) -> list[relay.Edit]:
+        """Return what is to be edited in the answer to this request."""
+        setting, server = self._setting(), incoming.server
+        tasks = setting.holds.tasks
+        match frame.method:
+            case "tools/list":
+                hiding = relay.hiding(lambda tool: setting.policy.hidden(server, tool))
+                return [hiding, *(await self._offered(server) if tasks is hold.Tasks.ALL else [])]
+            case "server/discover" if tasks is not hold.Tasks.OFF:
+                return [relay.with_extension]
+            case "initialize" if tasks is hold.Tasks.ALL:
+                return [relay.with_tasks]
+        return []
+
+    async def _offered(self, server: str) -> list[relay.Edit]:
+        """Say in a list which tools can be called as tasks, unless the server has tasks of its own."""
+        await self._catalogue.learn(server)
+        if self._catalogue.has_tasks(server):
+            return []
+        return [relay.offering_tasks(lambda tool: self._may_be_held(server, tool))]
+
+    def _may_be_held(self, server: str, name: str) -> bool:
+        """Say whether a call of this tool may be held, as far as can be said without its arguments."""
+        tool = self._catalogue.known(server, name)
+        return tool is None or self._setting().policy.may_hold(server, name, tool.classification)
+
+    def watched(self, incoming: Incoming, reply: Reply) -> Reply:
+        """Return the reply, and notice in it that the server's tools have changed."""
+        return relay.watched(reply, lambda: self._catalogue.forget(incoming.server))
+
+    def _not_passed(self, incoming: Incoming, frame: frames.Frame) -> Reply:
+        """Default deny: an unknown method is answered, an unknown notification or answer is dropped."""
+        if not isinstance(frame, frames.Request):
+            self._record.post(incoming, "frame.dropped", method=getattr(frame, "method", "an answer"))
+            return Reply(status=202)
+        modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
+        unknown = protocol.Rejection(code=-32601, message="Method not found", status=404 if modern else 200)
+        return self._record.refuse(incoming, frame.id, unknown)

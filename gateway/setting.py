@@ -1,0 +1,19 @@
+"""What the config says about judging and forwarding (PURE)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.holding import Holds
+from gateway.policy import Policy
+from gateway.upstreams import Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the config says about judging and forwarding; replaced whole when the config changes."""
+
+    policy: Policy
+    upstreams: Mapping[str, Upstream]
+    holds: Holds
+    #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
+    audit_allowed: str = "post"
