@@ -72,6 +72,11 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     return advance(reviewed, State.APPROVED, given.at, expires_at=given.at + call.terms.approved_for)
 
 
+def continuable(call: HeldCall, now: float) -> bool:
+    """Say whether a call may still be continued under its approval: it ran, and not too long ago."""
+    return call.state is State.COMPLETED and now < (call.settled_at or 0.0) + call.terms.approved_for
+
+
 def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
     """Return a new call as approved by those who approved *parent*, which it continues."""
     return replace(

@@ -102,6 +102,8 @@ class ApprovalService:
         child = replace(call, key=sha256(f"{parent}{call.key}".encode()), continues=parent)
 
         def mark(old: HeldCall) -> HeldCall | None:
+            if not lifecycle.continuable(old, self.clock()):
+                raise AlreadyDecided("The time to go on with this call is over.")
             if old.continued not in {"", child.key}:
                 raise AlreadyDecided("This call was already continued with other answers.")
             return None if old.continued else lifecycle.touch(old, continued=child.key)

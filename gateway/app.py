@@ -13,7 +13,7 @@ from ulid import ULID
 
 from approvals.identity import Directory
 from approvals.model import Approver, CallId
-from approvals.service import ApprovalService
+from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
 from gateway.agents import Agents
@@ -26,7 +26,7 @@ from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.policy import compile_policy
-from gateway.proxy import Proxy
+from gateway.proxy import REMOVED, Proxy
 from gateway.risk import Category, Risk
 from gateway.rounds import Seals
 from gateway.setting import Setting
@@ -95,6 +95,9 @@ class Gateway:
         self.proxy.adopt(self._setting(config))
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
+        for call in await self.store.select(OPEN, limit=MAX_OPEN):
+            if not self.proxy.setting.knows(call.call.agent):
+                await self.service.void(call.id, REMOVED)
         for upstream in leaving:
             await upstream.close()
 
@@ -111,6 +114,7 @@ class Gateway:
             policy=compile_policy(config),
             upstreams=self._upstreams,
             holds=holds(config),
+            knows=known_agents(config),
             audit_allowed=config.audit.allowed,
         )
 
@@ -145,6 +149,13 @@ async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[G
         )
         stack.push_async_callback(gateway.close)
         yield gateway
+
+
+def known_agents(config: Config) -> Callable[[str], bool]:
+    """Return what says whether there is an agent of this name."""
+    named = {agent.name for agent in config.agents}
+    anybody = any(issuer.any_subject for issuer in config.jwt) or not (config.agents or config.jwt)
+    return lambda name: anybody or name in named
 
 
 @lru_cache(maxsize=1)

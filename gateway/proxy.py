@@ -31,6 +31,9 @@ from gateway.setting import Setting
 from gateway.tasks import Tasks
 from gateway.upstreams import Reply, Upstream, frame_reply
 
+#: Why a call of an agent that is not in the config any more does not run.
+REMOVED = "the agent that asked was removed"
+
 
 class Proxy:
     """Judges every frame of every agent."""
@@ -241,6 +244,8 @@ class Proxy:
 
     def _objection(self, asked: Asked, held: HeldCall) -> str | None:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
+        if not self.setting.knows(held.call.agent):
+            return REMOVED
         tool = self._catalogue.known(held.call.server, held.call.tool)
         if tool is None:
             return None

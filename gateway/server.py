@@ -51,7 +51,7 @@ class _Front:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:  # fmt: skip
         """Refuse what a browser on another page, or a rebound DNS name, would send."""
-        if not self._known_host(request.headers.getall(hdrs.HOST, [])):
+        if not self._known_host(request.headers.getall(hdrs.HOST, [])) or not _of_its_host(request):
             return _refuse(421, "This host name is not served here.")
         if not self._own_origin(request):
             return _refuse(403, "Requests from this origin are not allowed.")
@@ -97,6 +97,12 @@ class _Front:
         """Say whether calls can be judged and held now."""
         problem = await self._door.ready()
         return web.json_response({"status": problem or "ok"}, status=503 if problem else 200)
+
+
+def _of_its_host(request: web.Request) -> bool:
+    """Say whether a target in absolute form (RFC 9112, 3.2.2) names the host that the Host header names."""
+    target = request.raw_path
+    return target.startswith("/") or urlsplit(target).netloc == request.headers[hdrs.HOST]
 
 
 def _host_name(authority: str) -> str:

@@ -1,6 +1,6 @@
 """What the config says about judging and forwarding (PURE)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.holding import Holds
@@ -15,5 +15,7 @@ class Setting:
     policy: Policy
     upstreams: Mapping[str, Upstream]
     holds: Holds
+    #: Whether there is still an agent of this name; what one that was removed had asked for does not run.
+    knows: Callable[[str], bool]
     #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
     audit_allowed: str = "post"

@@ -216,6 +216,20 @@ async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(
         assert await gateway.gateway.store.select(["pending"]) == []
 
 
+async def test_an_approval_covers_what_its_server_asks_only_for_so_long():
+    async with running(
+        more="approvals: {approved_for: 10m}", recorder=Recorder(on_call=asks_for_a_name())
+    ) as gateway:
+        asked = await ask_and_approve(gateway)
+        gateway.clock.now += 601
+        answers = {"who": {"action": "accept", "content": {}}}
+        late = await gateway.ask(
+            "tools/call", {**CALL, "inputResponses": answers, "requestState": asked["requestState"]}
+        )
+        assert "time to go on with this call is over" in late.error["message"]
+        assert len(gateway.ran()) == 1
+
+
 async def test_the_state_of_a_server_whose_call_was_allowed_is_its_own():
     async with running("default: allow", recorder=Recorder(on_call=asks_for_a_name())) as gateway:
         asked = (await gateway.ask("tools/call", CALL)).result

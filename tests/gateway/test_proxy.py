@@ -4,6 +4,7 @@ import asyncio
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from approvals.errors import StoreError
@@ -352,6 +353,35 @@ async def test_a_policy_that_turned_to_deny_stops_an_approved_call(gateway):
             gateway.gateway.proxy.adopt(replace(gateway.gateway.proxy.setting, policy=policy))
         await gateway.review(held)
         assert "the policy now denies this call" in text(await agent)
+    assert gateway.ran() == []
+
+
+AGENTS = """
+agents:
+  - {name: one, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}
+  - {name: two, token_sha256: 3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3}
+"""
+
+
+async def test_a_call_of_an_agent_that_was_removed_meanwhile_is_void():
+    async with running(more=AGENTS) as gateway, asyncio.TaskGroup() as tasks:
+        gateway.http.headers["Authorization"] = "Bearer one"
+        agent = tasks.create_task(gateway.call("create_note"))
+        await gateway.held()
+        without = [one for one in gateway.gateway.config.agents if one.name == "two"]
+        await gateway.gateway.adopt(msgspec.structs.replace(gateway.gateway.config, agents=without))
+        assert "the agent that asked was removed" in text(await agent)
+    assert gateway.ran() == []
+
+
+async def test_an_approval_of_before_the_removal_does_not_run_either(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        proxy = gateway.gateway.proxy
+        proxy.adopt(replace(proxy.setting, knows=lambda name: name != "local"))
+        await gateway.review(held)
+        assert "the agent that asked was removed" in text(await agent)
     assert gateway.ran() == []
 
 
