@@ -1,6 +1,7 @@
 """Stdio servers behind the face of Streamable HTTP: sessions, ids, crashes, and nothing left behind."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -324,16 +325,36 @@ async def test_a_quiet_request_becomes_a_stream_that_shows_signs_of_life(server)
         sessions.QUIET = was
 
 
-async def test_nothing_is_left_after_many_sessions(server):
-    for _ in range(10):
-        await server.send("DELETE", b"", await server.opened())
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    states = (
-        [Path(f"/proc/{pid}/stat").read_text().split()[2] for pid in children.read_text().split()]
-        if children.exists()
-        else []
-    )
-    assert "Z" not in states
+#: A server of three lines: it answers the first request, which has our id 1, and reads on until its stdin ends.
+TINY = """read line; echo '{"jsonrpc":"2.0","id":1,"result":{}}'; cat >/dev/null"""
+
+
+async def test_nothing_is_left_after_two_hundred_sessions(clock):
+    upstream = StdioUpstream(Command(name="tiny", argv=["/bin/sh", "-c", TINY]), clock)
+    for _ in range(200):
+        reply = await upstream.send("POST", frame("initialize", {}), {})
+        await upstream.send("DELETE", b"", {"Mcp-Session-Id": reply.header("mcp-session-id")})
+    await upstream.close()
+    assert "Z" not in ours_of(os.getpid())
+    assert not any("cat >/dev/null" in command for command in running_commands())
+
+
+def ours_of(parent: int) -> list[str]:
+    """Return the states of this process's children, Z for one that nobody waited for."""
+    states = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, ppid = stat.read_text().rpartition(")")[2].split()[:2]
+            states += [state] * (int(ppid) == parent)
+    return states
+
+
+def running_commands() -> list[str]:
+    commands = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            commands.append(line.read_text().replace("\0", " "))
+    return commands
 
 
 async def test_a_child_that_ignores_its_end_is_killed(clock):
