@@ -36,6 +36,7 @@ def card(call: HeldCall, url: str) -> Card:
         note=visible(call.note),
         result=_result(call),
         url=f"{url.rstrip('/')}/calls/{call.id}" if url else "",
+        changes=visible(call.changes),
         twin=_twin(call),
     )
 

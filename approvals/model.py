@@ -115,6 +115,8 @@ class HeldCall:
     #: Hash of the policy, and of the tool's definition, that the hold was made under.
     policy_revision: str = ""
     definition: str = ""
+    #: How the tool's definition differs from the one that was accepted, as lines; "" when it does not.
+    changes: str = ""
     #: What makes two calls the same: see `digest.key`.
     key: str
     #: SHA-256 of what a person is shown; a review must name it.
@@ -175,6 +177,17 @@ class Notice:
     #: How often in a row posting failed, and when to try again.
     failures: int = 0
     retry_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The definition of a tool that was accepted: the first that was seen, or the one that a person looked at."""
+
+    server: str
+    tool: str
+    hash: str
+    #: The definition as JSON.
+    definition: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

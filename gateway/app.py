@@ -11,13 +11,14 @@ from pathlib import Path
 import aiohttp
 from ulid import ULID
 
+from approvals.digest import sha256
 from approvals.identity import Directory
-from approvals.model import Approver, CallId
+from approvals.model import Approver, AuditEvent, CallId
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
 from gateway.agents import Agents
-from gateway.catalogue import Catalogue, Override
+from gateway.catalogue import Catalogue, Override, Tool
 from gateway.forward import Forward
 from gateway.hold import Tasks
 from gateway.holding import Holds
@@ -25,6 +26,7 @@ from gateway.jwks import Jwks
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
+from gateway.pins import OnChange, Pins
 from gateway.policy import compile_policy
 from gateway.proxy import REMOVED, Proxy
 from gateway.risk import Category, Risk
@@ -59,6 +61,7 @@ class Gateway:
         store: Store,
         http: aiohttp.ClientSession,
         windows: Windows,
+        pins: Pins,
         secret: bytes,
         clock: Clock,
     ) -> None:
@@ -67,7 +70,7 @@ class Gateway:
         self.store = store
         self.clock = clock
         self.service = ApprovalService(store, directory(config), clock=clock)
-        self.catalogue = Catalogue(clock)
+        self.catalogue = Catalogue(clock, pins, self._tool_changed)
         self.forward = Forward(self.service)
         # One for each address, so that a changed config does not ask for keys that are there.
         self._jwks = cache(lambda url: Jwks(url, http, clock))
@@ -115,8 +118,35 @@ class Gateway:
             upstreams=self._upstreams,
             holds=holds(config),
             knows=known_agents(config),
+            pin=OnChange(config.pin),
+            annotate=config.annotate,
             audit_allowed=config.audit.allowed,
         )
+
+    def _tool_changed(self, server: str, tool: Tool) -> None:
+        """Tell of a tool that is not the accepted one, or has a flaw, and void what waits for it."""
+        why = f"quarantined: {tool.flaw}" if tool.flaw else "its definition is not the accepted one"
+        log.warning("%s/%s: %s", server, tool.name, why)
+        self.store.post(
+            AuditEvent(
+                at=self.clock(), kind="tool.changed", actor="holdpoint", server=server, tool=tool.name,
+                detail={"why": why, "was": sha256(tool.was) if tool.was else "", "now": tool.hash},
+            )
+        )  # fmt: skip
+        if tool.was and self.config.pin == "warn":
+            self.catalogue.accept(server, tool)
+        self.forward.void(server, tool.name, tool.hash)
+
+    def accept(self, server: str, tool: str, who: str) -> list[str]:
+        """Accept the definitions that the tools of a server have now (all of them when *tool* is ""); returns which."""
+        changed = [one for one in self.catalogue.tools(server) if one.was and tool in ("", one.name)]
+        for one in changed:
+            self.catalogue.accept(server, one)
+            event = AuditEvent(
+                at=self.clock(), kind="tool.accepted", actor=who, server=server, tool=one.name, detail={"now": one.hash},
+            )  # fmt: skip
+            self.store.post(event)
+        return [one.name for one in changed]
 
     async def ready(self) -> str | None:
         """Return why calls cannot be judged and held now, or None."""
@@ -145,7 +175,13 @@ async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[G
         stack.push_async_callback(store.close)
         http = await stack.enter_async_context(pool())
         gateway = Gateway(
-            config, store, http, Windows(await store.hits(clock())), await store.secret("rounds"), clock
+            config,
+            store,
+            http,
+            Windows(await store.hits(clock())),
+            Pins(store, await store.pins()),
+            await store.secret("rounds"),
+            clock,
         )
         stack.push_async_callback(gateway.close)
         yield gateway

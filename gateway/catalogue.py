@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from approvals.digest import sha256
-from gateway import asking
+from gateway import asking, quarantine
 from gateway.errors import GatewayError
+from gateway.pins import Pins, written
 from gateway.risk import RISKS, Category, Classification, Risk, classify
 from gateway.severity import Severity
 from gateway.upstreams import Upstream
@@ -30,6 +29,11 @@ class Tool:
     #: SHA-256 of the definition; "" for a tool that the server does not list.
     hash: str
     classification: Classification
+    #: The definition in the form that is hashed, and the accepted one when this is not it; b"" for a tool that is not listed.
+    written: bytes = b""
+    was: bytes = b""
+    #: What is wrong with the definition, so that no call of this tool is passed on; "" when nothing is.
+    flaw: str = ""
     #: Whether its schema asks for headers that are made from arguments (2026-07-28, `x-mcp-header`).
     mirrors: bool = False
 
@@ -43,14 +47,21 @@ class Override:
     severity: Severity | None = None
 
 
+#: Is told of a tool whose definition is not the accepted one, or has a flaw.
+Changed = Callable[[str, Tool], None]
+
+
 class Catalogue:
     """The tools of every server."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], pins: Pins, changed: Changed) -> None:
         self._clock = clock
+        self._pins = pins
+        self._changed = changed
         self._upstreams: Mapping[str, Upstream] = {}
         self._overrides: Mapping[str, Mapping[str, Override]] = {}
         self._tools: dict[str, dict[str, Tool]] = {}
+        self._told: dict[tuple[str, str], str] = {}
         self._with_tasks: set[str] = set()
         self._asked_at: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
@@ -63,9 +74,9 @@ class Catalogue:
         known = {
             server: [tool.definition for tool in tools.values()] for server, tools in self._tools.items()
         }
-        self._tools = {
-            server: self._learnt(server, tools) for server, tools in known.items() if server in upstreams
-        }
+        self._tools = {}
+        for server in known.keys() & upstreams.keys():
+            self._take(server, known[server])
 
     async def tool(self, server: str, name: str) -> Tool:
         """Return the tool, asking the server for its list when it is not known yet."""
@@ -106,7 +117,7 @@ class Catalogue:
             try:
                 async with asyncio.timeout(PATIENCE):
                     offer = await asking.offer(self._upstreams[server])
-                self._tools[server] = self._learnt(server, offer.tools)
+                self._take(server, offer.tools)
                 self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())
             except (GatewayError, TimeoutError) as error:
                 log.warning("%s could not be asked for its tools: %s", server, error or "no answer")
@@ -118,22 +129,65 @@ class Catalogue:
 
     def _learnt(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, Tool]:
         named = {name: tool for tool in definitions if isinstance(name := tool.get("name"), str)}
-        return {name: self._classified(server, tool, tuple(named)) for name, tool in named.items()}
+        twice = quarantine.repeated(definitions)
+        learnt = {}
+        for name, definition in named.items():
+            tool = self._classified(server, definition, tuple(named))
+            learnt[name] = (
+                replace(tool, flaw="its server lists two tools of this name") if name in twice else tool
+            )
+        return learnt
+
+    def _take(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
+        """Take what a server says of its tools, hold it against what was accepted, and tell of each change once."""
+        found = {name: self._pinned(server, tool) for name, tool in self._learnt(server, definitions).items()}
+        self._tools[server] = found
+        for name, tool in list(found.items()):
+            if (tool.was or tool.flaw) and self._told.get((server, name)) != tool.hash:
+                self._told[server, name] = tool.hash
+                self._changed(server, tool)
+
+    def _pinned(self, server: str, tool: Tool) -> Tool:
+        """Compare a tool with the accepted definition; the first that is seen is accepted."""
+        pin = self._pins.known(server, tool.name)
+        if pin is None or pin.hash == tool.hash:
+            if pin is None and not tool.flaw:
+                self._pins.accept(server, tool.name, tool.written)
+            return tool
+        return replace(tool, was=pin.definition)
+
+    def accept(self, server: str, tool: Tool) -> None:
+        """Take the definition that a tool has now for the accepted one."""
+        self._pins.accept(server, tool.name, tool.written)
+        self._tools[server][tool.name] = replace(tool, was=b"")
+
+    def heard(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
+        """Ask again before the next call when a list that passed says other than what we know."""
+        known = self._tools.get(server, {})
+        for definition in definitions:
+            tool = known.get(str(definition.get("name")))
+            # A tool that only this agent is shown is not asked for again and again.
+            differs = self._may_ask(server) if tool is None else tool.written != written(definition)
+            if differs:
+                self.forget(server)
+                return
 
     def _unlisted(self, server: str, name: str) -> Tool:
         siblings = tuple(self._tools.get(server, {}))
-        return replace(self._classified(server, {"name": name}, siblings), hash="")
+        return replace(self._classified(server, {"name": name}, siblings), hash="", written=b"", flaw="")
 
     def _classified(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
         name = str(definition["name"])
         found = classify(definition, siblings)
         override = self._overrides.get(server, {}).get(name)
-        written = msgspec.json.encode(definition, order="deterministic")
+        form = written(definition)
         return Tool(
             name=name,
             definition=definition,
-            hash=sha256(written),
-            mirrors=b'"x-mcp-header"' in written,
+            hash=sha256(form),
+            written=form,
+            flaw=quarantine.flaw(definition, form),
+            mirrors=b'"x-mcp-header"' in form,
             classification=found if override is None else _overridden(found, override),
         )
 

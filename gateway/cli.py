@@ -80,13 +80,26 @@ def check(config: ConfigFile = DEFAULT) -> None:
     typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
 
 
+def _accepting(server: str) -> "Callable[[Api], Awaitable[list[str]]]":
+    return lambda api: api.accept(server, "")
+
+
 @app.command()
 def tools(
-    server: Annotated[str, typer.Argument()] = "", config: ConfigFile = DEFAULT, as_json: Json = False
+    server: Annotated[str, typer.Argument()] = "",
+    config: ConfigFile = DEFAULT,
+    as_json: Json = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Accept changed definitions, as an approver.")
+    ] = False,
 ) -> None:
     """Ask the servers for their tools: category, risk class, severity, action, and why."""
     from gateway import inspecting, printing
 
+    if accept:
+        for name in [server] if server else _load(config).servers:
+            printing.accepted(name, _ask(config, _accepting(name)))
+        return
     rows = _go(inspecting.tools(_load(config), server))
     printing.tools(rows, as_json=as_json)
     if any(row.problem for row in rows):

@@ -15,7 +15,7 @@ import msgspec
 
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome
-from approvals.service import ApprovalService
+from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from gateway import asking, frames, sse
 from gateway.errors import CutError, GatewayError, NotSentError, UnknownSessionError
 from gateway.upstreams import Reply, Upstream, whole
@@ -82,6 +82,15 @@ class Forward:
     def cancel(self, held: HeldCall) -> None:
         """Take back a call whose client left, unless it is on its way already."""
         self._keep(self._service.cancel(held.id, "the agent hung up", actor=held.call.agent))
+
+    def void(self, server: str, tool: str, definition: str) -> None:
+        """Void what waits for a tool under another definition than the one it has now."""
+        self._keep(self._void(server, tool, definition))
+
+    async def _void(self, server: str, tool: str, definition: str) -> None:
+        for held in await self._service.store.select(OPEN, server=server, tool=tool, limit=MAX_OPEN):
+            if held.definition and held.definition != definition:
+                await self._service.void(held.id, "the definition of this tool changed while the call waited")
 
     def _keep(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(job)

@@ -227,3 +227,7 @@ class Config(Options, kw_only=True, frozen=True):
     slack: SlackOptions | None = None
     webhooks: list[WebhookOptions] = []
     audit: AuditOptions = AuditOptions()
+    #: What becomes of a tool whose definition is not the accepted one any more.
+    pin: Literal["warn", "reask", "quarantine"] = "reask"
+    #: Whether the description of a tool says that a person has to approve its calls.
+    annotate: bool = False

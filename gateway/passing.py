@@ -71,20 +71,31 @@ class Passing:
         tasks = setting.holds.tasks
         match frame.method:
             case "tools/list":
-                hiding = relay.hiding(lambda tool: setting.policy.hidden(server, tool))
-                return [hiding, *(await self._offered(server) if tasks is hold.Tasks.ALL else [])]
+                return await self._listed(server, setting)
             case "server/discover" if tasks is not hold.Tasks.OFF:
                 return [relay.with_extension]
             case "initialize" if tasks is hold.Tasks.ALL:
                 return [relay.with_tasks]
         return []
 
-    async def _offered(self, server: str) -> list[relay.Edit]:
-        """Say in a list which tools can be called as tasks, unless the server has tasks of its own."""
-        await self._catalogue.learn(server)
-        if self._catalogue.has_tasks(server):
-            return []
-        return [relay.offering_tasks(lambda tool: self._may_be_held(server, tool))]
+    async def _listed(self, server: str, setting: Setting) -> list[relay.Edit]:
+        """Return how a list of tools is shown: without what is hidden or in quarantine, and with what we offer."""
+        tasks, catalogue = setting.holds.tasks is hold.Tasks.ALL, self._catalogue
+        await catalogue.learn(server)
+
+        def hidden(name: str) -> bool:
+            known = catalogue.known(server, name)
+            return setting.policy.hidden(server, name) or (known is not None and bool(known.flaw))
+
+        def gated(name: str) -> bool:
+            return self._may_be_held(server, name)
+
+        return [
+            relay.hearing(lambda tools: catalogue.heard(server, tools)),
+            relay.hiding(hidden),
+            *([relay.annotating(gated)] if setting.annotate else []),
+            *([relay.offering_tasks(gated)] if tasks and not catalogue.has_tasks(server) else []),
+        ]
 
     def _may_be_held(self, server: str, name: str) -> bool:
         """Say whether a call of this tool may be held, as far as can be said without its arguments."""

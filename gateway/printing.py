@@ -97,6 +97,11 @@ def explanation(found: Explanation, *, as_json: bool) -> None:
     console().print(Text("\n".join(map(safetext.visible, lines))))
 
 
+def accepted(server: str, names: Sequence[str]) -> None:
+    """Say which tools' definitions were accepted."""
+    sys.stdout.write(f"{server}: {', '.join(names) if names else 'nothing had changed'}.\n")
+
+
 def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Show held calls in a table."""
     if as_json:

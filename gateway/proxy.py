@@ -23,6 +23,7 @@ from gateway.incoming import Asked, Incoming
 from gateway.limits import Exceeded, Windows, key
 from gateway.metrics import Metrics
 from gateway.passing import Passing
+from gateway.pins import OnChange, difference
 from gateway.policy import Action, Facts, Verdict, stricter
 from gateway.record import Record
 from gateway.rounds import ForgedError, Seals
@@ -33,6 +34,24 @@ from gateway.upstreams import Reply, Upstream, frame_reply
 
 #: Why a call of an agent that is not in the config any more does not run.
 REMOVED = "the agent that asked was removed"
+
+
+def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
+    """Return the verdict on a tool that has a flaw, or whose definition is not the accepted one: never a laxer one."""
+    if tool.flaw:
+        reason = f"This tool is in quarantine: {tool.flaw}"
+        return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
+    if not tool.was or on_change is OnChange.WARN or verdict.action is Action.DENY:
+        return verdict
+    if on_change is OnChange.QUARANTINE:
+        reason = (
+            "The definition of this tool changed, and nobody has accepted it yet (holdpoint tools --accept)"
+        )
+        return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
+    if verdict.action is Action.ALLOW:
+        reason = "The definition of this tool changed since it was accepted"
+        return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"pin ({verdict.rule})", reason=reason)
+    return verdict
 
 
 class Proxy:
@@ -118,7 +137,7 @@ class Proxy:
         if (reply := await self._came_again(asked)) is not None:
             return reply
         asked = holding.anew(asked) if rounds.state_of(asked.frame) else asked
-        verdict = self._judge(asked, tool)
+        verdict = pinned(self._judge(asked, tool), tool, self.setting.pin)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
         if (
@@ -215,6 +234,7 @@ class Proxy:
             reason=verdict.reason,
             policy_revision=self.setting.policy.revision,
             definition=tool.hash,
+            changes=difference(tool.was, tool.written) if tool.was else "",
             key=asked.key,
             digest=digest.digest(call, tool.hash),
             created_at=now,
@@ -251,7 +271,12 @@ class Proxy:
             return None
         if held.definition and tool.hash != held.definition:
             return "the definition of this tool changed while the call waited"
-        return stricter(self._judge(asked, tool), held)
+        if (
+            why := stricter(pinned(self._judge(asked, tool), tool, self.setting.pin), held)
+        ) is None and held.changes:
+            # People were shown what changed, and approved: it is the definition that counts from now on.
+            self._catalogue.accept(held.call.server, tool)
+        return why
 
     def _judged(self, asked: Asked, verdict: str, by: Verdict, **detail: Any) -> None:
         self._metrics.judged(asked.incoming.server, verdict)

@@ -11,6 +11,7 @@ from gateway.errors import GatewayError
 from gateway.upstreams import Reply, whole, with_body
 
 LIST_CHANGED = b"list_changed"
+APPROVAL_NEEDED = "A person has to approve calls of this tool before they run; that can take a while."
 Members = dict[str, msgspec.Raw]
 
 
@@ -94,6 +95,35 @@ def hiding(hidden: Callable[[str], bool]) -> Edit:
         return None if len(kept) == len(tools) else {"tools": kept, **private}
 
     return edit
+
+
+def hearing(heard: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
+    """Pass on what a list says of tools to who wants to know; the list stays as it is."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        decoded = [msgspec.json.decode(tool) for tool in _tools(result)]
+        heard([tool for tool in decoded if isinstance(tool, dict)])
+        return None
+
+    return edit
+
+
+def annotating(gated: Callable[[str], bool]) -> Edit:
+    """Say in the description of each tool that a person may be asked for. The list is then for this agent only."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        tools = _tools(result)
+        private = {"cacheScope": "private"} if "cacheScope" in result else {}
+        shown = [_annotated(tool) if gated(_name(tool)) else tool for tool in tools]
+        return {"tools": shown, **private} if shown != tools else None
+
+    return edit
+
+
+def _annotated(tool: msgspec.Raw) -> Any:
+    definition = msgspec.json.decode(tool)
+    said = f"{definition.get('description') or ''}\n\n{APPROVAL_NEEDED}".strip()
+    return {**frames.members(tool), "description": said}
 
 
 def offering_tasks(gated: Callable[[str], bool]) -> Edit:

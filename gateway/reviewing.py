@@ -38,6 +38,11 @@ class Api:
         body = {"digest": seen["digest"]} | ({"reason": reason} if reason else {})
         return await self._ask("POST", f"/api/v1/calls/{call_id}/{answer}", body)
 
+    async def accept(self, server: str, tool: str) -> list[str]:
+        """Accept the definitions that the tools of a server have now; returns which were changed."""
+        answer = await self._ask("POST", "/api/v1/tools/accept", {"server": server, "tool": tool})
+        return list(answer["tools"])
+
     async def watch(self, show: Callable[[list[dict[str, Any]]], None]) -> None:
         """Show the waiting calls now and after every change, until interrupted."""
         async with self._session.get(f"{self._url}/api/v1/events") as stream:

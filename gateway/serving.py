@@ -151,6 +151,7 @@ def web_options(
         slack_actions=slack_actions,
         metrics=gateway.metrics.exposition,
         tools=lambda: tool_views(gateway),
+        accept=gateway.accept,
     )
 
 

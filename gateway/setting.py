@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.holding import Holds
+from gateway.pins import OnChange
 from gateway.policy import Policy
 from gateway.upstreams import Upstream
 
@@ -17,5 +18,9 @@ class Setting:
     holds: Holds
     #: Whether there is still an agent of this name; what one that was removed had asked for does not run.
     knows: Callable[[str], bool]
+    #: What becomes of a tool whose definition is not the accepted one.
+    pin: OnChange = OnChange.REASK
+    #: Whether agents read in a tool's description that a person has to approve its calls.
+    annotate: bool = False
     #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
     audit_allowed: str = "post"

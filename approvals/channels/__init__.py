@@ -43,6 +43,8 @@ class Card:
     #: The call's page in the inbox, or "" when no inbox URL is known.
     url: str
     #: "the same call ran 2 min ago (hp_...)", or "".
+    #: How the tool's definition differs from the accepted one, as lines; "" when it does not.
+    changes: str = ""
     twin: str
 
 

@@ -8,7 +8,7 @@ one commit, and returns only after that commit is durable.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, State
+from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
 
 
 class Store(Protocol):
@@ -89,6 +89,12 @@ class Store(Protocol):
 
     async def secret(self, name: str) -> bytes:
         """Return 32 random bytes that are made when this name is first asked for, and stay."""
+
+    def pin(self, pin: Pin) -> None:
+        """Keep the pin of (server, tool) in place of any other, without waiting."""
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return every pin."""
 
     async def checkpoint(self) -> AuditEvent | None:
         """Return the last event of the audit trail, or None when it is empty."""

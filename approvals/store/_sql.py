@@ -49,6 +49,8 @@ LOGGED_IN = "SELECT id_sha256, approver, created_at, expires_at FROM logins WHER
 LOGOUT = "DELETE FROM logins WHERE id_sha256 = ?"
 MAKE_BYTES = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"
 BYTES = "SELECT bytes FROM secrets WHERE name = ?"
+PIN = "INSERT OR REPLACE INTO pins (server, tool, hash, definition) VALUES (?, ?, ?, ?)"
+PINS = "SELECT server, tool, hash, definition FROM pins ORDER BY server, tool"
 PROBE = "UPDATE probe SET writes = writes + 1"
 
 _OPEN = frozenset(State) - SETTLED

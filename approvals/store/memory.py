@@ -9,7 +9,7 @@ from secrets import token_bytes
 from approvals import audit
 from approvals.errors import Conflict
 from approvals.lifecycle import SETTLED, TIMED
-from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, State
+from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
 from approvals.store.changes import Changes
 
 
@@ -25,6 +25,7 @@ class MemoryStore:
         self._calls: dict[CallId, HeldCall] = {}
         self._events: list[AuditEvent] = []
         self._notices: dict[tuple[CallId, str], Notice] = {}
+        self._pins: dict[tuple[str, str], Pin] = {}
         self._secrets: dict[str, bytes] = {}
         self._hits: list[tuple[float, int, str, float]] = []
         self._number = count()
@@ -101,6 +102,14 @@ class MemoryStore:
     async def secret(self, name: str) -> bytes:
         """Return the bytes of this name."""
         return self._secrets.setdefault(name, token_bytes(32))
+
+    def pin(self, pin: Pin) -> None:
+        """Keep a pin."""
+        self._pins[pin.server, pin.tool] = pin
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return the pins."""
+        return list(self._pins.values())
 
     async def checkpoint(self) -> AuditEvent | None:
         return self._events[-1] if self._events else None

@@ -130,6 +130,16 @@ def secrets_of_our_own(db: Database) -> None:
     db.table("secrets").create({"name": str, "bytes": bytes}, pk="name", not_null={"bytes"})
 
 
+@migrations()
+def pins_of_tools(db: Database) -> None:
+    """The definitions of tools that were accepted."""
+    db.table("pins").create(
+        {"server": str, "tool": str, "hash": str, "definition": bytes},
+        pk=("server", "tool"),
+        not_null={"hash", "definition"},
+    )
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

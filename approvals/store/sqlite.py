@@ -13,7 +13,7 @@ from typing import Any
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
-from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, State
+from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
 from approvals.store import _sql
 from approvals.store._file import StoreFile
 from approvals.store._sealed import Seal
@@ -251,6 +251,20 @@ class SqliteStore:
             return found
 
         return await self._writer.do(work)
+
+    def pin(self, pin: Pin) -> None:
+        """Keep a pin."""
+        row = (pin.server, pin.tool, pin.hash, pin.definition)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(_sql.PIN, row)
+
+        self._writer.post(work)
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return the pins."""
+        rows = await self._writer.read(lambda db: db.execute(_sql.PINS).fetchall())
+        return [Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3]) for row in rows]
 
     # The file.
 

@@ -13,7 +13,16 @@ from approvals.web.answers import Refused, encoded
 from approvals.web.events import Events
 from approvals.web.login import Login
 from approvals.web.options import WebOptions
-from approvals.web.shapes import AuditPage, CallPage, ResolveBody, ReviewBody, shown_call, shown_event
+from approvals.web.shapes import (
+    AcceptBody,
+    Accepted,
+    AuditPage,
+    CallPage,
+    ResolveBody,
+    ReviewBody,
+    shown_call,
+    shown_event,
+)
 
 MAX_CALLS = 200
 MAX_EVENTS = 1000
@@ -36,6 +45,7 @@ class Api:
             web.post("/api/v1/calls/{id}/approve", self._approve),
             web.post("/api/v1/calls/{id}/deny", self._deny),
             web.post("/api/v1/calls/{id}/resolve", self._resolve),
+            web.post("/api/v1/tools/accept", self._accept),
             web.get("/api/v1/audit", self._audit),
             web.get("/api/v1/events", self._follow, allow_head=False),
             web.get("/api/v1/openapi.json", self._openapi),
@@ -83,6 +93,13 @@ class Api:
             _id(request),
             lambda call_id: self._service.resolve(call_id, approver, reason, via=_via(request)),
         )
+
+    async def _accept(self, request: web.Request) -> web.Response:
+        approver = self._login.program(request)
+        body = await bodies.json(request, AcceptBody)
+        if self._options.accept is None:
+            raise Refused(404)
+        return encoded(Accepted(tuple(self._options.accept(body.server, body.tool, approver.name))))
 
     async def _decided(
         self, call_id: CallId, decide: Callable[[CallId], Awaitable[HeldCall]]

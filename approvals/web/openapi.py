@@ -6,10 +6,19 @@ from typing import Any
 import msgspec
 
 from approvals.model import State
-from approvals.web.shapes import AuditPage, Call, CallPage, Problem, ResolveBody, ReviewBody
+from approvals.web.shapes import (
+    AcceptBody,
+    Accepted,
+    AuditPage,
+    Call,
+    CallPage,
+    Problem,
+    ResolveBody,
+    ReviewBody,
+)
 
 _REF = "#/components/schemas/{name}"
-_SHAPES = (CallPage, Call, AuditPage, Problem, ReviewBody, ResolveBody)
+_SHAPES = (CallPage, Call, AuditPage, Problem, ReviewBody, ResolveBody, AcceptBody, Accepted)
 _REFUSALS = {
     "400": "The request cannot be understood, or a reason is missing.",
     "401": "No approver's token was given.",
@@ -70,6 +79,14 @@ def _paths() -> dict[str, Any]:
         "/api/v1/calls/{id}/resolve": {
             "post": _operation(
                 "Say what became of a call in doubt.", "Call", _WRITE, call, body="ResolveBody"
+            )
+        },
+        "/api/v1/tools/accept": {
+            "post": _operation(
+                "Accept the definitions that the tools of a server have now.",
+                "Accepted",
+                ("400", "401", "404", "413", "415"),
+                body="AcceptBody",
             )
         },
         "/api/v1/audit": {

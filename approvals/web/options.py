@@ -51,6 +51,8 @@ class WebOptions:
     #: Returns the body and the content type of the metrics.
     metrics: Callable[[], tuple[bytes, str]] | None = None
     tools: Callable[[], Sequence[ToolView]] | None = None
+    #: Accepts the present definitions of a server's tools, or of one; takes who says so, returns which.
+    accept: Callable[[str, str, str], Sequence[str]] | None = None
 
     @property
     def secure(self) -> bool:

@@ -7,6 +7,7 @@ import msgspec
 
 from approvals import model
 from approvals.model import State
+from approvals.safetext import visible
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -16,6 +17,19 @@ class ReviewBody(msgspec.Struct, forbid_unknown_fields=True):
 
     digest: str
     reason: str = ""
+
+
+class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Whose definitions are accepted as they are now: those of all tools of a server, or of one."""
+
+    server: str
+    tool: str = ""
+
+
+class Accepted(msgspec.Struct):
+    """The tools whose definitions were not the accepted ones before."""
+
+    tools: tuple[str, ...]
 
 
 class ResolveBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -69,6 +83,7 @@ class Call(msgspec.Struct):
     outcome: Outcome | None
     attended: bool
     collected: bool
+    changes: str
     twin: str | None
     note: str
     url: str
@@ -150,6 +165,7 @@ def shown_call(held: model.HeldCall, url: str) -> Call:
         outcome=_outcome(held.outcome),
         attended=held.attended,
         collected=held.collected,
+        changes=visible(held.changes),
         twin=held.twin,
         note=held.note,
         url=url,

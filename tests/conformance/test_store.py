@@ -8,7 +8,7 @@ import pytest
 from approvals import audit
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import SETTLED, advance, touch
-from approvals.model import CallId, LoginSession, Notice, State
+from approvals.model import CallId, LoginSession, Notice, Pin, State
 from stored import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
@@ -486,3 +486,20 @@ async def test_a_change_whose_caller_was_cancelled_is_whole_or_never_was(store):
 async def test_a_store_that_can_commit_is_ready(store):
     await store.check()
     await store.check()
+
+
+async def test_a_secret_is_made_once_and_stays(store):
+    first = await store.secret("rounds")
+    assert (len(first), await store.secret("rounds")) == (32, first)
+    assert await store.secret("other") != first
+
+
+async def test_the_pin_of_a_tool_takes_the_place_of_the_one_before(store):
+    pins = [
+        Pin(server=server, tool=tool, hash=hashed, definition=b"{}")
+        for server, tool, hashed in [("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1"), ("a", "x", "2")]
+    ]
+    for pin in pins:
+        store.pin(pin)
+    await store.append()
+    assert sorted(await store.pins(), key=lambda pin: (pin.server, pin.tool)) == [pins[3], pins[1], pins[2]]

@@ -19,6 +19,7 @@ from gateway.holding import Holds
 from gateway.incoming import Incoming
 from gateway.limits import Windows
 from gateway.metrics import Metrics
+from gateway.pins import Pins
 from gateway.policy import compile_policy
 from gateway.proxy import Proxy
 from gateway.rounds import Seals
@@ -85,7 +86,7 @@ class World:
         config = parse(CONFIG, {}, str)
         self.store = MemoryStore()
         self.service = ApprovalService(self.store, Directory([Approver(name="alice")]), clock=clock)
-        catalogue = Catalogue(clock)
+        catalogue = Catalogue(clock, Pins(self.store, ()), lambda *_: None)
         catalogue.serve({"notes": self.server}, {"notes": {}})
         seals, numbers = Seals([b"k" * 32]), itertools.count()
         self.proxy = Proxy(

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from approvals.store.memory import MemoryStore
 from gateway import asking, catalogue
 from gateway.catalogue import Catalogue, Override
 from gateway.errors import GatewayError
+from gateway.pins import Pins
 from gateway.risk import Category, Risk
 from gateway.severity import Severity
 from gateway.upstreams.credentials import Fixed
@@ -40,7 +42,7 @@ async def recorder():
 
 @pytest.fixture
 def known(recorder, http):
-    found = Catalogue(Clock())
+    found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
     found.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
     return found
 
@@ -94,7 +96,7 @@ async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, reco
 
 
 async def test_the_operators_word_beats_the_classifier(recorder, http):
-    found = Catalogue(Clock())
+    found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
     upstreams = {"notes": HttpUpstream(recorder.url, Fixed(), http)}
     found.serve(
         upstreams,
@@ -194,7 +196,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 async def test_a_refused_list_is_told(http):
     async with Recorder() as recorder:
         recorder._answer = lambda _, frame: _refuse(frame)
-        known = Catalogue(Clock())
+        known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
         known.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
         assert await known.ask("notes")
 

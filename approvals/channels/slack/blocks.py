@@ -151,6 +151,9 @@ def _notes(card: Card) -> Iterator[Block]:
         "The agent is not waiting any more; it collects the answer when it asks again"
         if card.state is State.PENDING and not card.attended
         else "",
+        "⚠️ The tool's definition is not the one that was accepted. The inbox shows what changed"
+        if card.changes
+        else "",
         card.twin,
     ]
     if told := "\n".join(note for note in notes if note):
@@ -187,11 +190,11 @@ def _buttons(card: Card) -> Block:
     )  # fmt: skip
     review = ButtonElement(text=_plain("Review…"), action_id="review", value=value)
     deny = ButtonElement(text=_plain("Deny…"), action_id="deny", style="danger", value=value)
-    buttons = [approve if fits(card) else review, deny]
+    buttons = [approve if fits(card) and not card.changes else review, deny]
     if card.url:
         buttons.append(ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url))
-    if not fits(card) and len(card.arguments) > MODAL_ARGUMENTS:
-        buttons.remove(review)
+    if card.changes or len(card.arguments) > MODAL_ARGUMENTS:
+        buttons = [button for button in buttons if button is not review]
     return ActionsBlock(block_id="decide", elements=buttons)
 
 

@@ -53,6 +53,7 @@ async def test_a_call_is_shown_whole(inbox):
         "outcome": None,
         "attended": True,
         "collected": False,
+        "changes": "",
         "twin": None,
         "note": "",
         "url": f"{inbox.here}/calls/{call.id}",

@@ -1,0 +1,64 @@
+"""Which definition of each tool was accepted: the first that was seen, until a person accepts another.
+
+A server may change what a tool does after it was trusted. Names are worth nothing then, so trust is bound to the hash of the definition.
+"""
+
+from collections.abc import Iterable, Mapping
+from difflib import unified_diff
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from approvals.digest import sha256
+from approvals.model import Pin
+from approvals.safetext import visible
+from approvals.store import Store
+
+#: The longest difference that is kept with a held call, in characters.
+MAX_DIFFERENCE = 20_000
+
+
+class OnChange(Enum):
+    """What becomes of a tool whose definition changed."""
+
+    WARN = "warn"
+    REASK = "reask"
+    QUARANTINE = "quarantine"
+
+
+def written(definition: Mapping[str, Any]) -> bytes:
+    """Return a definition in the one form that is hashed and kept."""
+    return msgspec.json.encode(definition, order="deterministic")
+
+
+class Pins:
+    """The accepted definitions of all tools."""
+
+    def __init__(self, store: Store, kept: Iterable[Pin]) -> None:
+        self._store = store
+        self._pins = {(pin.server, pin.tool): pin for pin in kept}
+
+    def known(self, server: str, tool: str) -> Pin | None:
+        """Return the pin of a tool, or None for one that was never seen."""
+        return self._pins.get((server, tool))
+
+    def accept(self, server: str, tool: str, definition: bytes) -> None:
+        """Take this definition for the accepted one from now on."""
+        pin = Pin(server=server, tool=tool, hash=sha256(definition), definition=definition)
+        self._pins[server, tool] = pin
+        self._store.pin(pin)
+
+
+def difference(was: bytes, now: bytes) -> str:
+    """Return, line by line, how a definition differs from the accepted one; hidden characters are made visible."""
+    before, after = (_lines(one) for one in (was, now))
+    lines = list(unified_diff(before, after, "accepted", "now", lineterm="", n=2))
+    told = "\n".join(visible(line) for line in lines)
+    if len(told) <= MAX_DIFFERENCE:
+        return told
+    return f"{told[:MAX_DIFFERENCE]}\n... {len(told) - MAX_DIFFERENCE} more characters"
+
+
+def _lines(definition: bytes) -> list[str]:
+    return msgspec.json.format(definition, indent=2).decode().splitlines()
