@@ -1,12 +1,19 @@
-"""Sliding windows: at most so many uses in any span of so many seconds (PURE)."""
+"""Sliding windows: at most so many uses, or so much of an argument, in any span of so many seconds (PURE)."""
 
+import re
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
+from math import inf
+from typing import Any
 
 #: The most keys that are remembered; beyond it the ones unused the longest are forgotten.
 MAX_KEYS = 100_000
+#: What names an argument that is added up.
+AMOUNT = re.compile(r"args(\.[^.\s]+)+")
 
 
 class Per(StrEnum):
@@ -19,20 +26,53 @@ class Per(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """At most `max` uses in any `window` seconds."""
+    """At most `max` in any `window` seconds: of calls, or of an argument that is added up."""
 
-    #: Names the rule; uses are counted for each of its tools apart.
+    #: Names the rule.
     name: str
-    max: int
+    max: float
     window: float
     per: Per = Per.SESSION
     #: Whether a call over the limit is held for a person; else it is denied.
     ask: bool = False
+    #: Whether the rule's tools are counted together; else each of them apart.
+    shared: bool = False
+    #: The argument that is added up, such as `args.amount`; None counts calls.
+    of: str | None = None
+    #: What this use adds.
+    amount: float = 1
 
     @property
     def text(self) -> str:
         """The limit as people say it."""
-        return f"{self.max} call{'' if self.max == 1 else 's'} per {self.window:g} s"
+        most = f"{Decimal(str(self.max)).normalize():f}"
+        if self.of is not None:
+            return f"{self.of} adds up to {most} at most per {self.window:g} s"
+        return f"{most} call{'' if self.max == 1 else 's'} per {self.window:g} s"
+
+
+def sized(limit: Limit, arguments: Mapping[str, Any]) -> Limit:
+    """Return *limit* with what a call with these arguments adds to it."""
+    return limit if limit.of is None else replace(limit, amount=_at(arguments, limit.of))
+
+
+def bad_amount(limit: Limit, arguments: Mapping[str, Any]) -> str | None:
+    """Say why what *limit* adds up cannot be added, or None when it can."""
+    if limit.of is None:
+        return None
+    found = _at(arguments, limit.of)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return f"{limit.of} must be a number, because it is added up"
+    if not 0 <= found < inf:
+        return f"{limit.of} must not be negative, because it is added up"
+    return None
+
+
+def _at(arguments: Mapping[str, Any], path: str) -> Any:
+    found: Any = arguments
+    for part in path.split(".")[1:]:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +87,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exceeded:
-    """The limit that stands in the way, and the seconds until it does no longer."""
+    """The limit that stands in the way, and the seconds until it does no longer (inf: it always will)."""
 
     limit: Limit
     retry_after: float
@@ -62,17 +102,49 @@ def key(limit: Limit, scope: Scope) -> str:
             who = scope.agent
         case _:
             who = f"{scope.agent}\x1f{scope.session}"
-    return f"{limit.name}\x1f{scope.server}\x1f{scope.tool}\x1f{limit.per}\x1f{who}"
+    where = "" if limit.shared else f"{scope.server}\x1f{scope.tool}"
+    return f"{limit.name}\x1f{where}\x1f{limit.per}\x1f{who}"
+
+
+class _Uses:
+    """The uses of one limit by one scope, oldest first, and their sum: exact, so that 0.1 + 0.2 is 0.3."""
+
+    def __init__(self) -> None:
+        self.kept: deque[tuple[float, Fraction]] = deque()
+        self.total = Fraction(0)
+
+    def add(self, at: float, amount: float) -> None:
+        self.kept.append((at, _exact(amount)))
+        self.total += self.kept[-1][1]
+
+    def drop(self, until: float) -> None:
+        while self.kept and self.kept[0][0] <= until:
+            self.total -= self.kept.popleft()[1]
+
+    def fits_at(self, limit: Limit) -> float:
+        """Return from when on a use of *limit* fits: -inf for now, inf for never."""
+        over = self.total + _exact(limit.amount) - _exact(limit.max)
+        if over <= 0:
+            return -inf
+        for at, amount in self.kept:
+            over -= amount
+            if over <= 0:
+                return at + limit.window
+        return inf
+
+
+def _exact(amount: float) -> Fraction:
+    return Fraction(amount if isinstance(amount, int) else repr(amount))
 
 
 class Windows:
     """The uses of every limit that still count. Time never goes back: an earlier clock counts as the latest seen."""
 
-    def __init__(self, hits: Iterable[tuple[str, float]] = ()) -> None:
-        self._uses: dict[str, deque[float]] = {}
+    def __init__(self, hits: Iterable[tuple[str, float, float]] = ()) -> None:
+        self._uses: dict[str, _Uses] = {}
         self._now = 0.0
-        for name, at in hits:
-            self._uses.setdefault(name, deque()).append(at)
+        for name, at, amount in hits:
+            self._uses.setdefault(name, _Uses()).add(at, amount)
             self._now = max(self._now, at)
 
     def take(self, limits: Sequence[Limit], scope: Scope, now: float) -> Exceeded | None:
@@ -81,7 +153,8 @@ class Windows:
         if (exceeded := self.peek(limits, scope, now)) is not None:
             return exceeded
         for limit in limits:
-            self._count(key(limit, scope))
+            if limit.amount:
+                self._count(key(limit, scope), limit.amount)
         return None
 
     def peek(self, limits: Sequence[Limit], scope: Scope, now: float) -> Exceeded | None:
@@ -91,17 +164,14 @@ class Windows:
         return max(over, key=lambda exceeded: (not exceeded.limit.ask, exceeded.retry_after), default=None)
 
     def _over(self, limit: Limit, scope: Scope) -> Exceeded | None:
-        uses = self._uses.get(key(limit, scope), deque())
-        while uses and uses[0] <= self._now - limit.window:
-            uses.popleft()
-        if len(uses) < limit.max:
-            return None
-        oldest = uses[-limit.max] + limit.window if limit.max else self._now + limit.window
-        return Exceeded(limit=limit, retry_after=oldest - self._now)
+        uses = self._uses.get(key(limit, scope), _Uses())
+        uses.drop(self._now - limit.window)
+        fits_at = uses.fits_at(limit)
+        return None if fits_at == -inf else Exceeded(limit=limit, retry_after=fits_at - self._now)
 
-    def _count(self, name: str) -> None:
-        uses = self._uses.pop(name, deque())
-        uses.append(self._now)
+    def _count(self, name: str, amount: float) -> None:
+        uses = self._uses.pop(name, _Uses())
+        uses.add(self._now, amount)
         self._uses[name] = uses  # the last in the dict is the one used last
         if len(self._uses) > MAX_KEYS:
             del self._uses[next(iter(self._uses))]

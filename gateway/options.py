@@ -106,13 +106,27 @@ class ApproverOptions(Options, kw_only=True, frozen=True):
     token_sha256: str | None = None
 
 
-class RateLimitOptions(Options, kw_only=True, frozen=True):
+class LimitOptions(Options, kw_only=True, frozen=True):
+    """What every limit says: its window, whose uses count together, and what becomes of a call over it."""
+
+    window: Duration
+    per: Literal["session", "agent", "everyone"] = "session"
+    #: Whether the tools that the rule is for share one limit; else each has its own.
+    shared: bool = False
+    on_exceed: Literal["deny", "require_approval"] = "deny"
+
+
+class RateLimitOptions(LimitOptions, kw_only=True, frozen=True):
     """At most `max` calls per `window`."""
 
     max: int
-    window: Duration
-    per: Literal["session", "agent", "everyone"] = "session"
-    on_exceed: Literal["deny", "require_approval"] = "deny"
+
+
+class SpendOptions(LimitOptions, kw_only=True, frozen=True):
+    """The argument at `of` (`args.amount`) adds up to at most `max` per `window`."""
+
+    of: str
+    max: float
 
 
 class RuleOptions(Options, kw_only=True, frozen=True):
@@ -121,6 +135,7 @@ class RuleOptions(Options, kw_only=True, frozen=True):
     action: ActionName | None = None
     when: str | None = None
     rate_limit: RateLimitOptions | None = None
+    spend: SpendOptions | None = None
     arguments: dict[str, Any] | None = None
     approvals: int | None = None
     approvers: list[str] | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from math import inf
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,8 +18,16 @@ from approvals.digest import sha256
 from approvals.model import Answer, HeldCall, Terms
 from gateway.conditions import BadCondition, Schema, Unclear, When
 from gateway.frames import TOOL_NAME
-from gateway.limits import Limit, Per
-from gateway.options import Config, Duration, RowOptions, RuleOptions, seconds
+from gateway.limits import AMOUNT, Limit, Per, bad_amount, sized
+from gateway.options import (
+    Config,
+    Duration,
+    RateLimitOptions,
+    RowOptions,
+    RuleOptions,
+    SpendOptions,
+    seconds,
+)
 from gateway.risk import Classification
 from gateway.yaml import Path, did_you_mean, spelt
 
@@ -99,7 +108,7 @@ class Rule:
     action: Action | None = None
     when: When | None = None
     schema: Schema | None = None
-    limit: Limit | None = None
+    limits: tuple[Limit, ...] = ()
     reason: str = ""
     approvals: int | None = None
     approvers: frozenset[str] | None = None
@@ -116,6 +125,11 @@ class Rule:
             note = f"its condition could not be evaluated ({answer.why}) and counts as {str(counts).lower()}"
             return Match(rule=self.name, action=self.action, note=note) if counts else None
         return Match(rule=self.name, action=self.action, note=f"when {self.when.source}") if answer else None
+
+    def violation(self, arguments: Mapping[str, Any]) -> str | None:
+        """Say what is wrong with the arguments: against the schema, or as an amount that is to be added up."""
+        wrong = None if self.schema is None else self.schema(arguments)
+        return wrong or next(filter(None, (bad_amount(one, arguments) for one in self.limits)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,10 +186,8 @@ class Policy:
         """Say whether some call of this tool may be held, whatever its arguments."""
         named = [rule for one in self._named if one.names(server, tool) for rule in one.rules]
         rules = named if any(rule.action for rule in named) else [*named, self._general(found)]
-        return any(
-            rule.action is Action.REQUIRE_APPROVAL or (rule.limit is not None and rule.limit.ask)
-            for rule in rules
-        )
+        held = Action.REQUIRE_APPROVAL
+        return any(rule.action is held or any(one.ask for one in rule.limits) for rule in rules)
 
     def evaluate(self, facts: Facts) -> Verdict:
         """Judge one call."""
@@ -221,7 +233,7 @@ class Policy:
             rule=deciding.name,
             reason=deciding.reason or _plain_reason(deciding),
             terms=self._strictest(rules),
-            limits=tuple(rule.limit for rule in rules if rule.limit is not None),
+            limits=tuple(sized(limit, facts.arguments) for rule in rules for limit in rule.limits),
             trace=trace,
         )
 
@@ -265,8 +277,7 @@ def stricter(verdict: Verdict, held: HeldCall) -> str | None:
 
 
 def _first_violation(rules: Iterable[Rule], arguments: Mapping[str, Any]) -> tuple[Rule, str] | None:
-    found = ((rule, rule.schema(arguments)) for rule in rules if rule.schema is not None)
-    return next(((rule, why) for rule, why in found if why is not None), None)
+    return next(((rule, why) for rule in rules if (why := rule.violation(arguments)) is not None), None)
 
 
 def _plain_reason(rule: Rule) -> str:
@@ -347,7 +358,7 @@ class _Compiler:
             action=None if options.action is None else Action(options.action),
             when=self._compiled((*path, "when"), When, options.when),
             schema=self._compiled((*path, "arguments"), Schema, options.arguments),
-            limit=self._limit((*path, "rate_limit"), name, options),
+            limits=tuple(self._limits(path, name, options)),
             reason=options.reason,
             approvals=options.approvals,
             approvers=self._approvers((*path, "approvers"), options.approvers),
@@ -355,19 +366,29 @@ class _Compiler:
             approved_for=self._seconds((*path, "approved_for"), options.approved_for),
         )
 
-    def _limit(self, path: Path, name: str, options: RuleOptions) -> Limit | None:
-        asked = options.rate_limit
-        if asked is None:
-            return None
-        if asked.max < 0:
-            self._problem((*path, "max"), "this must not be negative.")
-        window = self._seconds((*path, "window"), asked.window) or 1.0
+    def _limits(self, path: Path, name: str, options: RuleOptions) -> Iterator[Limit]:
+        if options.rate_limit is not None:
+            yield self._limit((*path, "rate_limit"), name, options.rate_limit)
+        if (spend := options.spend) is not None:
+            if not AMOUNT.fullmatch(spend.of):
+                self._problem((*path, "spend", "of"), "name the argument to add up, such as args.amount.")
+            yield self._limit((*path, "spend"), f"{name}.spend", spend, of=spend.of)
+
+    def _limit(
+        self, path: Path, name: str, asked: RateLimitOptions | SpendOptions, of: str | None = None
+    ) -> Limit:
+        if not 0 <= asked.max < inf:
+            self._problem(
+                (*path, "max"), "this must not be negative." if asked.max < 0 else "this must be finite."
+            )
         return Limit(
             name=name,
             max=asked.max,
-            window=window,
+            window=self._seconds((*path, "window"), asked.window) or 1.0,
             per=Per(asked.per),
             ask=asked.on_exceed == "require_approval",
+            shared=asked.shared,
+            of=of,
         )
 
     def _approvers(self, path: Path, names: list[str] | None) -> frozenset[str] | None:

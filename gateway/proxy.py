@@ -189,7 +189,8 @@ class Proxy:
         if (exceeded := self._windows.take(verdict.limits, scope, now)) is not None:
             return exceeded
         for limit in verdict.limits:
-            self._service.store.hit(key(limit, scope), now, now + limit.window)
+            if limit.amount:
+                self._service.store.hit(key(limit, scope), now, now + limit.window, float(limit.amount))
         return None
 
     async def _asked_before(self, asked: Asked) -> HeldCall | None:

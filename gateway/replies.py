@@ -6,6 +6,7 @@ The first sentence says what happened, the next whether the call ran. Every refu
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from approvals.model import HeldCall, State
@@ -23,9 +24,8 @@ def denied(reason: str) -> Mapping[str, Any]:
 
 def limited(text: str, tool: str, retry_after: float) -> Mapping[str, Any]:
     """Return the result for a call over its limit; *text* is like `10 calls per 60 s`, *retry_after* in seconds."""
-    return refusal(
-        f"Rate limit: {text} for {tool}. NOT EXECUTED. Try again in {max(1, round(retry_after))} s."
-    )
+    later = f"Try again in {max(1, round(retry_after))} s." if isfinite(retry_after) else "It never fits."
+    return refusal(f"Rate limit: {text} for {tool}. NOT EXECUTED. {later}")
 
 
 def too_many() -> Mapping[str, Any]:

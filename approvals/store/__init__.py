@@ -72,11 +72,11 @@ class Store(Protocol):
     async def notice_at(self, channel: str, ref: str) -> Notice | None:
         """Return the notice a channel posted under its own reference, or None."""
 
-    def hit(self, key: str, at: float, until: float) -> None:
-        """Record one use of a rate limit, without waiting; it may be forgotten after *until*."""
+    def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
+        """Record one use of a limit that *amount* counts of, without waiting; it may be forgotten after *until*."""
 
-    async def hits(self, now: float) -> Sequence[tuple[str, float]]:
-        """Return the (key, at) of every hit that is still to be counted, oldest first."""
+    async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
+        """Return the (key, at, amount) of every hit that is still to be counted, oldest first."""
 
     async def login(self, session: LoginSession) -> None:
         """Keep a login session."""

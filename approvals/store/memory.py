@@ -27,7 +27,7 @@ class MemoryStore:
         self._notices: dict[tuple[CallId, str], Notice] = {}
         self._pins: dict[tuple[str, str], Pin] = {}
         self._secrets: dict[str, bytes] = {}
-        self._hits: list[tuple[float, int, str, float]] = []
+        self._hits: list[tuple[float, int, str, float, float]] = []
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
         self._changes = Changes()
@@ -124,14 +124,16 @@ class MemoryStore:
     async def notice_at(self, channel: str, ref: str) -> Notice | None:
         return next((n for n in self._notices.values() if n.channel == channel and n.ref == ref), None)
 
-    def hit(self, key: str, at: float, until: float) -> None:
+    def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
         while self._hits and self._hits[0][0] <= at:
             heappop(self._hits)
-        heappush(self._hits, (until, next(self._number), key, at))
+        heappush(self._hits, (until, next(self._number), key, at, amount))
 
-    async def hits(self, now: float) -> Sequence[tuple[str, float]]:
-        counted = sorted((at, number, key) for until, number, key, at in self._hits if until > now)
-        return [(key, at) for at, _, key in counted]
+    async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
+        counted = sorted(
+            (at, number, key, amount) for until, number, key, at, amount in self._hits if until > now
+        )
+        return [(key, at, amount) for at, _, key, amount in counted]
 
     async def login(self, session: LoginSession) -> None:
         over = [one.id_sha256 for one in self._logins.values() if one.expires_at <= session.created_at]

@@ -140,6 +140,12 @@ def pins_of_tools(db: Database) -> None:
     )
 
 
+@migrations()
+def amounts(db: Database) -> None:
+    """What each use adds to its limit; one that was recorded before counts as one."""
+    db.execute("ALTER TABLE hits ADD COLUMN amount REAL NOT NULL DEFAULT 1")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

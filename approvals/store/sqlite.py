@@ -208,16 +208,16 @@ class SqliteStore:
 
     # Rate limits and logins.
 
-    def hit(self, key: str, at: float, until: float) -> None:
+    def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
         """Record a use, and drop those that count no more."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(_sql.DROP_HITS, (at,))
-            db.execute(_sql.INSERT_HIT, (key, at, until))
+            db.execute(_sql.INSERT_HIT, (key, at, until, amount))
 
         self._writer.post(work)
 
-    async def hits(self, now: float) -> Sequence[tuple[str, float]]:
+    async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the uses that still count."""
         return await self._writer.read(lambda db: db.execute(_sql.HITS, (now,)).fetchall())
 

@@ -383,17 +383,17 @@ async def test_stale_calls_come_oldest_first(store):
 
 async def test_hits_come_back_oldest_first_as_long_as_they_count(store):
     store.hit("b", 20.0, 80.0)
-    store.hit("a", 10.0, 70.0)
+    store.hit("a", 10.0, 70.0, 2.5)
     store.hit("a", 20.0, 75.0)
-    assert await store.hits(50.0) == [("a", 10.0), ("b", 20.0), ("a", 20.0)]
-    assert await store.hits(70.0) == [("b", 20.0), ("a", 20.0)]
+    assert await store.hits(50.0) == [("a", 10.0, 2.5), ("b", 20.0, 1), ("a", 20.0, 1)]
+    assert await store.hits(70.0) == [("b", 20.0, 1), ("a", 20.0, 1)]
     assert await store.hits(80.0) == []
 
 
 async def test_a_hit_drops_those_that_count_no_more(store):
     store.hit("a", 10.0, 70.0)
     store.hit("a", 70.0, 170.0)
-    assert await store.hits(0.0) == [("a", 70.0)]
+    assert await store.hits(0.0) == [("a", 70.0, 1)]
 
 
 async def test_a_login_is_kept_replaced_and_forgotten(store):

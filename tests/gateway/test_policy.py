@@ -294,3 +294,50 @@ def test_adding_a_restricting_rule_never_makes_a_verdict_laxer(named, added, arg
 def test_every_category_can_be_asked_for():
     for category in Category:
         assert compiled(f"{{default: deny, matrix: [{{category: [{category}], action: allow}}]}}")
+
+
+SPEND = "{default: allow, tools: {pay: {spend: {of: args.amount, max: 100, window: 1d, on_exceed: require_approval, shared: true}}}}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({}, "args.amount must be a number, because it is added up"),
+        ({"amount": "7"}, "args.amount must be a number, because it is added up"),
+        ({"amount": -7}, "args.amount must not be negative, because it is added up"),
+    ],
+)
+def test_an_amount_that_cannot_be_added_up_is_denied_in_a_plain_sentence(arguments, why):
+    verdict = judge(SPEND, "pay", arguments)
+    assert (verdict.action, verdict.rule, verdict.reason) == (Action.DENY, "tools.pay", why)
+
+
+def test_a_spend_limit_knows_what_this_call_adds():
+    verdict = judge(SPEND, "pay", {"amount": 30})
+    [limit] = verdict.limits
+    assert (verdict.action, limit.name, limit.amount, limit.ask, limit.shared) == (
+        Action.ALLOW, "tools.pay.spend", 30, True, True,
+    )  # fmt: skip
+
+
+def test_a_tool_whose_limits_ask_may_be_held():
+    found = classify({"name": "pay"}, ())
+    assert compiled(SPEND).may_hold("iam", "pay", found)
+    assert not compiled(SPEND.replace("on_exceed: require_approval, ", "")).may_hold("iam", "pay", found)
+
+
+@pytest.mark.parametrize(
+    ("spend", "path"),
+    [
+        ("{of: amount, max: 1, window: 1d}", "policy.tools.pay.spend.of"),
+        ("{of: args., max: 1, window: 1d}", "policy.tools.pay.spend.of"),
+        ("{of: args.a, max: -1, window: 1d}", "policy.tools.pay.spend.max"),
+        ("{of: args.a, max: .nan, window: 1d}", "policy.tools.pay.spend.max"),
+        ("{of: args.a, max: .inf, window: 1d}", "policy.tools.pay.spend.max"),
+        ("{of: args.a, max: 1, window: 1w}", "policy.tools.pay.spend.window"),
+    ],
+)
+def test_a_spend_limit_that_cannot_be_kept_is_a_problem(spend, path):
+    with pytest.raises(config.ConfigProblems) as caught:
+        compiled(f"{{default: deny, tools: {{pay: {{spend: {spend}}}}}}}")
+    assert [problem.path for problem in caught.value.problems] == [path]

@@ -410,6 +410,23 @@ async def test_uses_of_a_limit_outlive_a_restart():
         assert await gateway.gateway.store.hits(gateway.clock.now + 61) == []
 
 
+async def test_amounts_add_up_across_a_restart_and_what_never_fits_is_said_so():
+    rule = "spend: {of: args.text, max: 10, window: 60}"
+    async with running(f"default: allow\ntools: {{create_note: {{{rule}}}}}") as gateway:
+        store = gateway.gateway.store
+        assert "args.text must be a number" in text(await gateway.call("create_note", {"text": "6"}))
+        await gateway.call("create_note", {"text": 6})
+        await gateway.call("create_note", {"text": 0})
+        kept = await store.hits(gateway.clock.now)
+        assert [amount for _, _, amount in kept] == [6]
+        gateway.gateway.proxy._windows = Windows(kept)
+        said = "Rate limit: args.text adds up to 10 at most per 60 s for create_note. NOT EXECUTED."
+        assert text(await gateway.call("create_note", {"text": 5})) == f"{said} Try again in 60 s."
+        assert text(await gateway.call("create_note", {"text": 11})) == f"{said} It never fits."
+        await gateway.call("create_note", {"text": 4})
+        assert len(await store.hits(gateway.clock.now)) == 2
+
+
 async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
     class Broken(type(gateway.gateway.store)):
         def post(self, *events):

@@ -256,12 +256,24 @@ async def test_a_migration_that_was_killed_goes_on_at_the_next_start(path):
         "DROP TABLE hits",
         "DROP TABLE logins",
         "DROP TABLE probe",
-        "DELETE FROM _sqlite_migrations WHERE name = 'hits_and_logins'",
+        "DELETE FROM _sqlite_migrations WHERE name IN ('hits_and_logins', 'amounts')",
     )
     async with opened(path) as store:
         store.hit("a", 1.0, 5.0)
-        assert await store.hits(2.0) == [("a", 1.0)]
+        assert await store.hits(2.0) == [("a", 1.0, 1)]
         assert len(await store.select()) == 3
+
+
+async def test_uses_that_an_older_version_recorded_count_as_one_each(path):
+    await used(path)
+    sql(
+        path,
+        "ALTER TABLE hits DROP COLUMN amount",
+        "DELETE FROM _sqlite_migrations WHERE name = 'amounts'",
+        "INSERT INTO hits (key, at, until) VALUES ('old', 1.0, 9.0)",
+    )
+    async with opened(path) as store:
+        assert await store.hits(2.0) == [("old", 1.0, 1)]
 
 
 @pytest.mark.parametrize("name", ["holdpoint.db", "holdpoint.db.lock"])

@@ -67,7 +67,7 @@ async def test_everything_is_there_again_after_a_restart(path):
         assert await store.get(call.id) == call
         assert await store.notice_at("slack", "m") == notice
         assert await store.logged_in("s") == session
-        assert await store.hits(5.0) == [("limit", 1.0)]
+        assert await store.hits(5.0) == [("limit", 1.0, 1)]
         await store.append(an_event("three"))
         events = await store.events()
         assert [event.kind for event in events] == ["one", "two", "three"]
