@@ -1,5 +1,6 @@
 """Conditions on a call: CEL for `when`, JSON Schema 2020-12 for `arguments`, both compiled once (PURE)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,10 @@ import jsonschema_rs
 
 #: What a `when` may speak of.
 VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
+#: CEL's own names of types, which its parser lists among the variables: `type(args.x) == map`.
+TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
+#: Names that a macro gives to the items of a list: `args.to.all(one, one.endsWith("@example.org"))`.
+_BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
 
 
 class BadCondition(Exception):
@@ -32,7 +37,9 @@ class When:
             self._program = cel.compile(source)
         except ValueError as error:
             raise BadCondition(f"this is not CEL: {_cel_error(error)}") from error
-        if unknown := sorted(set(self._program.variables()) - VARIABLES):
+        if unknown := sorted(
+            set(self._program.variables()) - VARIABLES - TYPES - set(_BOUND.findall(source))
+        ):
             raise BadCondition(
                 f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}"
             )

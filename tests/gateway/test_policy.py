@@ -122,6 +122,20 @@ def test_a_condition_that_cannot_be_evaluated_restricts_but_never_allows(argumen
     assert "counts as true" in deny.trace[0].note
 
 
+@pytest.mark.parametrize(
+    ("when", "to", "action"),
+    [
+        ("args.to.exists(one, !one.endsWith('@example.org'))", ["a@example.org", "b@other.org"], Action.DENY),
+        ("args.to.exists(one, !one.endsWith('@example.org'))", ["a@example.org"], Action.ALLOW),
+        ("type(args.to) == map || type(args.to) == string", {"a": 1}, Action.DENY),
+        ("type(args.to) == map || type(args.to) == string", ["a"], Action.ALLOW),
+    ],
+)
+def test_a_condition_may_look_at_types_and_at_every_item_of_a_list(when, to, action):
+    rules = f'{{default: allow, tools: {{send: {{when: "{when}", action: deny}}}}}}'
+    assert judge(rules, "send", {"to": to}).action is action
+
+
 def test_a_condition_that_is_no_truth_value_counts_as_unclear():
     assert (
         judge(
