@@ -2,13 +2,15 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from math import inf
 from typing import Any
+
+from gateway.options import RateLimitOptions, SpendOptions
 
 #: The most keys that are remembered; beyond it the ones unused the longest are forgotten.
 MAX_KEYS = 100_000
@@ -39,6 +41,8 @@ class Limit:
     shared: bool = False
     #: The argument that is added up, such as `args.amount`; None counts calls.
     of: str | None = None
+    #: What its author wants a call over it to be told.
+    reason: str = ""
     #: What this use adds.
     amount: float = 1
 
@@ -49,6 +53,29 @@ class Limit:
         if self.of is not None:
             return f"{self.of} adds up to {most} at most per {self.window:g} s"
         return f"{most} call{'' if self.max == 1 else 's'} per {self.window:g} s"
+
+
+def limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
+    """Return the limit that a rule asks for; *window* is in seconds."""
+    spend = asked if isinstance(asked, SpendOptions) else None
+    return Limit(
+        name=rule if spend is None else f"{rule}.spend",
+        max=asked.max,
+        window=window,
+        per=Per(asked.per),
+        ask=asked.on_exceed == "require_approval",
+        shared=asked.shared,
+        of=None if spend is None else spend.of,
+        reason=reason,
+    )
+
+
+def problems(limit: Limit) -> Iterator[tuple[str, str]]:
+    """Yield what cannot be kept: the option, and what to mend."""
+    if not 0 <= limit.max < inf:
+        yield "max", "this must not be negative." if limit.max < 0 else "this must be finite."
+    if limit.of is not None and not AMOUNT.fullmatch(limit.of):
+        yield "of", "name the argument to add up, such as args.amount."
 
 
 def sized(limit: Limit, arguments: Mapping[str, Any]) -> Limit:

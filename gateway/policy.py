@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from math import inf
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,16 +17,8 @@ from approvals.digest import sha256
 from approvals.model import Answer, HeldCall, Terms
 from gateway.conditions import BadCondition, Schema, Unclear, When
 from gateway.frames import TOOL_NAME
-from gateway.limits import AMOUNT, Limit, Per, bad_amount, sized
-from gateway.options import (
-    Config,
-    Duration,
-    RateLimitOptions,
-    RowOptions,
-    RuleOptions,
-    SpendOptions,
-    seconds,
-)
+from gateway.limits import Limit, bad_amount, limit, problems, sized
+from gateway.options import Config, Duration, RowOptions, RuleOptions, seconds
 from gateway.risk import Classification
 from gateway.yaml import Path, did_you_mean, spelt
 
@@ -233,7 +224,7 @@ class Policy:
             rule=deciding.name,
             reason=deciding.reason or _plain_reason(deciding),
             terms=self._strictest(rules),
-            limits=tuple(sized(limit, facts.arguments) for rule in rules for limit in rule.limits),
+            limits=tuple(sized(one, facts.arguments) for rule in rules for one in rule.limits),
             trace=trace,
         )
 
@@ -367,29 +358,14 @@ class _Compiler:
         )
 
     def _limits(self, path: Path, name: str, options: RuleOptions) -> Iterator[Limit]:
-        if options.rate_limit is not None:
-            yield self._limit((*path, "rate_limit"), name, options.rate_limit)
-        if (spend := options.spend) is not None:
-            if not AMOUNT.fullmatch(spend.of):
-                self._problem((*path, "spend", "of"), "name the argument to add up, such as args.amount.")
-            yield self._limit((*path, "spend"), f"{name}.spend", spend, of=spend.of)
-
-    def _limit(
-        self, path: Path, name: str, asked: RateLimitOptions | SpendOptions, of: str | None = None
-    ) -> Limit:
-        if not 0 <= asked.max < inf:
-            self._problem(
-                (*path, "max"), "this must not be negative." if asked.max < 0 else "this must be finite."
-            )
-        return Limit(
-            name=name,
-            max=asked.max,
-            window=self._seconds((*path, "window"), asked.window) or 1.0,
-            per=Per(asked.per),
-            ask=asked.on_exceed == "require_approval",
-            shared=asked.shared,
-            of=of,
-        )
+        for key, asked in (("rate_limit", options.rate_limit), ("spend", options.spend)):
+            if asked is None:
+                continue
+            window = self._seconds((*path, key, "window"), asked.window) or 1.0
+            made = limit(name, asked, window, options.reason)
+            for field, why in problems(made):
+                self._problem((*path, key, field), why)
+            yield made
 
     def _approvers(self, path: Path, names: list[str] | None) -> frozenset[str] | None:
         if names is None:

@@ -203,9 +203,7 @@ class Proxy:
 
     def _limit(self, asked: Asked, verdict: Verdict, exceeded: Exceeded) -> Reply:
         self._judged(asked, "limited", verdict)
-        return _told(
-            asked.frame, replies.limited(exceeded.limit.text, asked.frame.name, exceeded.retry_after)
-        )
+        return _told(asked.frame, replies.limited(exceeded, asked.frame.name))
 
     async def _allow(self, asked: Asked, verdict: Verdict) -> Reply:
         """Relay at once. The audit event is posted, and the disk is not waited for unless the config says so."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from approvals.model import HeldCall, State
 from gateway import frames
+from gateway.limits import Exceeded
 
 META = "holdpoint/approval"
 #: Milliseconds after which asking again makes sense, told with a waiting result.
@@ -22,10 +23,12 @@ def denied(reason: str) -> Mapping[str, Any]:
     return refusal(f"Denied by policy: {reason.rstrip('.')}. NOT EXECUTED.")
 
 
-def limited(text: str, tool: str, retry_after: float) -> Mapping[str, Any]:
-    """Return the result for a call over its limit; *text* is like `10 calls per 60 s`, *retry_after* in seconds."""
-    later = f"Try again in {max(1, round(retry_after))} s." if isfinite(retry_after) else "It never fits."
-    return refusal(f"Rate limit: {text} for {tool}. NOT EXECUTED. {later}")
+def limited(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
+    """Return the result for a call over its limit, with what the rule's author has to say about it."""
+    limit, wait = exceeded.limit, exceeded.retry_after
+    later = f"Try again in {max(1, round(wait))} s." if isfinite(wait) else "It never fits."
+    why = f" {limit.reason.rstrip('.')}." if limit.reason else ""
+    return refusal(f"Rate limit: {limit.text} for {tool}.{why} NOT EXECUTED. {later}")
 
 
 def too_many() -> Mapping[str, Any]:

@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 from approvals.model import Answer, Outcome, Review, State
 from gateway import replies
+from gateway.limits import Exceeded, Limit
 from holds import held
 
 NOW = 1_800_000_000.0
+TEN = Limit(name="r", max=10, window=60)
 DENIAL = Review(approver="alice", answer=Answer.DENY, reason="use the staging account.", at=NOW, via="slack")
 YES = Review(approver="alice", answer=Answer.APPROVE, at=NOW, via="slack")
 
@@ -45,7 +48,7 @@ def test_each_state_has_its_words(changes, text):
 
 def test_verdicts_have_their_words():
     assert replies.denied("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
-    limited = replies.limited("10 calls per 60 s", "put_user_policy", 41.7)["content"][0]["text"]
+    limited = replies.limited(Exceeded(limit=TEN, retry_after=41.7), "put_user_policy")["content"][0]["text"]
     assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
     assert "Too many of your calls" in replies.too_many()["content"][0]["text"]
 
@@ -63,3 +66,11 @@ def test_the_servers_own_answer_goes_out_as_it_came():
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(seconds, words):
     assert replies.span(seconds) == words
+
+
+def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
+    limit = replace(TEN, of="args.amount", reason="Ask finance.")
+    told = replies.limited(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
+    assert told == (
+        "Rate limit: args.amount adds up to 10 at most per 60 s for pay. Ask finance. NOT EXECUTED. It never fits."
+    )
