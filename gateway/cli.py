@@ -80,6 +80,23 @@ def check(config: ConfigFile = DEFAULT) -> None:
     typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
 
 
+@app.command("import")
+def import_policy(file: Path) -> None:
+    """Turn a policy of PolicyLayer or Intercept into ours, on stdout; exit 3 when something had no equal."""
+    from gateway.policylayer import translate
+
+    try:
+        made = translate(file.read_text(encoding="utf-8"), file.name)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text.") from error
+    typer.echo(made.yaml, nl=False)
+    if made.notes:
+        typer.echo(f"In {file.name} this had no equal:", err=True)
+        for note in made.notes:
+            typer.echo(f"  {note}", err=True)
+        raise typer.Exit(3)
+
+
 def _accepting(server: str) -> "Callable[[Api], Awaitable[list[str]]]":
     return lambda api: api.accept(server, "")
 

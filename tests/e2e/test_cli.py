@@ -378,3 +378,45 @@ async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert (process.returncode, err.decode()) == (0, "")
+
+
+THEIRS = """
+version: "1"
+default: deny
+tools:
+  get_note: {rules: [{name: calm, rate_limit: 60/minute}]}
+  create_note: {rules: [{name: short, conditions: [{path: args.text, op: regex, value: "^.{0,80}$"}]}]}
+"""
+
+
+def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equal(folder):
+    (folder / "theirs.yaml").write_text(THEIRS)
+    done = holdpoint("import", "theirs.yaml", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder / "holdpoint.yaml").write_text(f"servers:\n  shop: {SHOP}\n{done.stdout}")
+    assert holdpoint("check", cwd=folder).returncode == 0
+    (folder / "theirs.yaml").write_text(THEIRS.replace("regex", "sounds_like"))
+    done = holdpoint("import", "theirs.yaml", cwd=folder)
+    assert done.returncode == 3
+    assert done.stderr == (
+        "In theirs.yaml this had no equal:\n"
+        "  tools.create_note.rules[0].conditions[0]: the operator 'sounds_like' is not known; a person is asked\n"
+    )
+    assert "# NO EQUAL: tools.create_note.rules[0].conditions[0]: the operator" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"servers: {}", "theirs.yaml is no policy of PolicyLayer or Intercept"),
+        (b"\xff", "theirs.yaml is not UTF-8 text."),
+        (None, "No such file or directory: 'theirs.yaml'"),
+    ],
+)
+def test_what_is_no_policy_cannot_be_imported(folder, content, told):
+    if content is not None:
+        (folder / "theirs.yaml").write_bytes(content)
+    done = holdpoint("import", "theirs.yaml", cwd=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    [line] = done.stderr.splitlines()
+    assert told in line

@@ -1,0 +1,259 @@
+"""A condition of a PolicyLayer policy (a path, an operator, a value) as CEL that never says more than it (PURE).
+
+The expression is true only for arguments of which the condition is certainly true. Where the two differ, because
+`5` equals `"5"` there but not in CEL, or a missing argument fails there but is an error here, it says less.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any
+
+#: Up to here whole numbers are exact as floats, which is what PolicyLayer compares.
+EXACT = 2**53 - 1
+
+_NUMBER = "number"
+_KINDS = {"string": "type({x}) == string", _NUMBER: "type({x}) in [int, double]", "bool": "type({x}) == bool"}
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RESERVED = frozenset(
+    [
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "false",
+        "for",
+        "function",
+        "if",
+        "import",
+        "in",
+        "let",
+        "loop",
+        "namespace",
+        "null",
+        "package",
+        "return",
+        "true",
+        "var",
+        "void",
+        "while",
+    ]
+)
+
+
+class NoEqual(Exception):
+    """Something of the imported policy that cannot be said in ours, and why in a few words."""
+
+
+def holds(path: str, op: str, value: Any) -> str:
+    """Return CEL that is true only where the condition holds; raises `NoEqual`."""
+    if op not in _OPERATORS:
+        raise NoEqual(f"the operator {op!r} is not known")
+    return _OPERATORS[op](_parts(path), value)
+
+
+def fails(path: str, op: str, value: Any) -> str:
+    """Return CEL that is true only where the condition fails; raises `NoEqual`."""
+    if op == "exists" and isinstance(value, bool):
+        return holds(path, op, not value)
+    if op not in _OPPOSITES:
+        raise NoEqual(f"the operator {op!r} is not known")
+    return holds(path, _OPPOSITES[op], value)
+
+
+def present(path: str) -> str:
+    """Return CEL that says whether an argument is there and not null, and is never an error; raises `NoEqual`."""
+    return _present(_parts(path))
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    root, *parts = path.split(".")
+    if root != "args" or not parts:
+        raise NoEqual(f"{path} is not an argument")
+    return tuple(parts)
+
+
+def _field(parent: str, name: str) -> str:
+    plain = _IDENTIFIER.fullmatch(name) and name not in _RESERVED
+    return f"{parent}.{name}" if plain else f"{parent}[{_literal(name)}]"
+
+
+def _at(parts: tuple[str, ...]) -> str:
+    found = "args"
+    for part in parts:
+        found = _field(found, part)
+    return found
+
+
+def _present(parts: tuple[str, ...]) -> str:
+    terms: list[str] = []
+    for size, part in enumerate(parts):
+        parent = _at(parts[:size])
+        child = _field(parent, part)
+        terms += [f"type({parent}) == map"] if size else []
+        terms.append(f"has({child})" if child.endswith(f".{part}") else f"{_literal(part)} in {parent}")
+    return " && ".join([*terms, f"{_at(parts)} != null"])
+
+
+# Values.
+
+
+def _literal(value: Any) -> str:
+    match value:
+        case None | bool() | str():
+            # `${` would be filled in when the config is read.
+            return json.dumps(value, ensure_ascii=False).replace("${", "\\u0024{")
+        case int() | float() if _is_exact(value):
+            return repr(value)
+        case list():
+            return f"[{', '.join(map(_literal, value))}]"
+        case _:
+            raise NoEqual(f"it compares with {_shown(value)}")
+
+
+def _is_exact(value: float) -> bool:
+    return isfinite(value) and abs(value) <= EXACT
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case str():
+            return "string"
+        case int() | float() if _is_exact(value):
+            return _NUMBER
+        case _:
+            raise NoEqual(f"it compares with {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return "a mapping or list" if isinstance(value, Mapping | list) else str(value)
+
+
+# Operators. Each makes CEL of the parts of a path and a value.
+
+
+def _equal(parts: tuple[str, ...], value: Any) -> str:
+    return f"{_at(parts)} == {_literal(value)}"
+
+
+def _not_equal(parts: tuple[str, ...], value: Any) -> str:
+    """A value of another kind may look the same in print, which counts as equal there."""
+    x = _at(parts)
+    return f"{_KINDS[_kind(value)].format(x=x)} && {x} != {_literal(value)}"
+
+
+def _in(parts: tuple[str, ...], value: Any) -> str:
+    return f"{_at(parts)} in {_literal(_list(value))}"
+
+
+def _not_in(parts: tuple[str, ...], value: Any) -> str:
+    x = _at(parts)
+    kinds = {_kind(item) for item in _list(value)}
+    if len(kinds) != 1:
+        raise NoEqual("its list is empty or mixes text and numbers")
+    return f"{_KINDS[kinds.pop()].format(x=x)} && !({x} in {_literal(value)})"
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise NoEqual("its value is not a list")
+    return value
+
+
+def _compared(sign: str) -> Callable[[tuple[str, ...], Any], str]:
+    def compared(parts: tuple[str, ...], value: Any) -> str:
+        if _kind(value) != _NUMBER:
+            raise NoEqual("its value is not a number")
+        return f"{_at(parts)} {sign} {_literal(value)}"
+
+    return compared
+
+
+def _contains(parts: tuple[str, ...], value: Any) -> str:
+    x, text = _at(parts), _literal(value)
+    if _kind(value) == "string":
+        return f"(type({x}) == list ? {text} in {x} : {x}.contains({text}))"
+    return f"type({x}) == list && {text} in {x}"
+
+
+def _contains_not(parts: tuple[str, ...], value: Any) -> str:
+    x, text = _at(parts), _literal(value)
+    others = f"{x}.all(e, {_KINDS[_kind(value)].format(x='e')} && e != {text})"
+    if _kind(value) == "string":
+        return f"(type({x}) == list ? {others} : !{x}.contains({text}))"
+    return f"type({x}) == list && {others}"
+
+
+def _matches(parts: tuple[str, ...], value: Any) -> str:
+    return f"{_at(parts)}.matches({_literal(_regex(value))})"
+
+
+def _matches_not(parts: tuple[str, ...], value: Any) -> str:
+    return f"!{_matches(parts, value)}"
+
+
+def _exists(parts: tuple[str, ...], value: Any) -> str:
+    if not isinstance(value, bool):
+        raise NoEqual("its value is not true or false")
+    return _present(parts) if value else f"!({_present(parts)})"
+
+
+_OPERATORS: Mapping[str, Callable[[tuple[str, ...], Any], str]] = {
+    "eq": _equal,
+    "neq": _not_equal,
+    "in": _in,
+    "not_in": _not_in,
+    "lt": _compared("<"),
+    "lte": _compared("<="),
+    "gt": _compared(">"),
+    "gte": _compared(">="),
+    "contains": _contains,
+    "not_contains": _contains_not,
+    "regex": _matches,
+    "not_regex": _matches_not,
+    "exists": _exists,
+}
+_PAIRS = (
+    ("eq", "neq"), ("in", "not_in"), ("lt", "gte"), ("gt", "lte"), ("contains", "not_contains"), ("regex", "not_regex"),
+)  # fmt: skip
+_OPPOSITES = {one: other for a, b in _PAIRS for one, other in ((a, b), (b, a))}
+
+
+# Regular expressions: Go's and CEL's engine agree, but for \d, \w, \s and \b (ASCII there), and for corners left out.
+
+_OUTSIDE = {
+    r"\d": "[0-9]", r"\D": "[^0-9]", r"\w": "[0-9A-Za-z_]", r"\W": "[^0-9A-Za-z_]",
+    r"\s": r"[\t\n\f\r ]", r"\S": r"[^\t\n\f\r ]", r"\b": r"(?-u:\b)", r"\<": "<", r"\>": ">", "{": r"\{", "}": r"\}",
+}  # fmt: skip
+_INSIDE = {r"\d": "0-9", r"\w": "0-9A-Za-z_", r"\s": r"\t\n\f\r ", r"\<": "<", r"\>": ">"}
+_ESCAPE = r"\\[dwstnrfv!-/:-@\[-`{-~]"
+_TOKEN = re.compile(
+    rf"(?P<set>\[\^?(?:{_ESCAPE}|[^\[\]\\&~-]|-(?!-))+\])"
+    r"|\((?:\?(?:[ims]+:|[ims]+\)|:|P?<\w+>))?|\{\d+(?:,\d*)?\}"
+    rf"|{_ESCAPE}|\\[DWSbAz]|[^\\\[]",
+    re.DOTALL,
+)
+_SET_ESCAPE = re.compile(_ESCAPE)
+
+
+def _regex(pattern: Any) -> str:
+    if not isinstance(pattern, str):
+        raise NoEqual("its pattern is not text")
+    made, at = [], 0
+    while at < len(pattern):
+        if (token := _TOKEN.match(pattern, at)) is None:
+            raise NoEqual(
+                f"the pattern {pattern} has {pattern[at : at + 2]}, which may mean something else here"
+            )
+        inside = token["set"] is not None
+        made.append(_SET_ESCAPE.sub(_ascii, token[0]) if inside else _OUTSIDE.get(token[0], token[0]))
+        at = token.end()
+    return "".join(made)
+
+
+def _ascii(escape: re.Match[str]) -> str:
+    return _INSIDE.get(escape[0], escape[0])
