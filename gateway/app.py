@@ -19,6 +19,7 @@ from approvals.store import Store
 from approvals.store.memory import MemoryStore
 from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override, Tool
+from gateway.compiling import compile_policy
 from gateway.forward import Forward
 from gateway.hold import Tasks
 from gateway.holding import Holds
@@ -27,7 +28,6 @@ from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.pins import OnChange, Pins
-from gateway.policy import compile_policy
 from gateway.proxy import REMOVED, Proxy
 from gateway.risk import Category, Risk
 from gateway.rounds import Seals

@@ -13,9 +13,9 @@ import msgspec
 
 from gateway import issuers
 from gateway.addresses import is_loopback
+from gateway.compiling import BadPolicy, compile_policy
 from gateway.errors import UserError
 from gateway.options import Config, Duration, OAuthOptions, ServerOptions, seconds
-from gateway.policy import BadPolicy, compile_policy
 from gateway.yaml import ConfigProblems, Document, Path, Problem, did_you_mean, read
 
 __all__ = ["Config", "ConfigProblems", "Problem", "address", "load", "parse", "schema"]

@@ -5,22 +5,17 @@ matters; if there are none, the first row of the matrix that fits the tool's cla
 condition that cannot be evaluated counts as true where it restricts and as false where it would allow.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-
-from approvals.digest import sha256
 from approvals.model import Answer, HeldCall, Terms
-from gateway.conditions import BadCondition, Schema, Unclear, When
+from gateway.conditions import Schema, Unclear, When
 from gateway.frames import TOOL_NAME
-from gateway.limits import Limit, bad_amount, limit, problems, sized
-from gateway.options import Config, Duration, RowOptions, RuleOptions, seconds
+from gateway.limits import Limit, bad_amount, sized
 from gateway.risk import Classification
-from gateway.yaml import Path, did_you_mean, spelt
 
 #: How many (server, tool) pairs are remembered with the rules that name them.
 MAX_CANDIDATES = 10_000
@@ -33,9 +28,6 @@ class Action(StrEnum):
     REQUIRE_APPROVAL = "require_approval"
     DENY = "deny"
 
-
-Source = TypeVar("Source")
-Compiled = TypeVar("Compiled")
 
 #: From the laxest to the strictest.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
@@ -176,7 +168,9 @@ class Policy:
     def may_hold(self, server: str, tool: str, found: Classification) -> bool:
         """Say whether some call of this tool may be held, whatever its arguments."""
         named = [rule for one in self._named if one.names(server, tool) for rule in one.rules]
-        rules = named if any(rule.action for rule in named) else [*named, self._general(found)]
+        # A rule with a condition may not be heard, and then the matrix is.
+        always = any(rule.action and rule.when is None for rule in named)
+        rules = named if always else [*named, self._general(found)]
         held = Action.REQUIRE_APPROVAL
         return any(rule.action is held or any(one.ask for one in rule.limits) for rule in rules)
 
@@ -236,20 +230,24 @@ class Policy:
                 *(r.approvers for r in named if r.approvers is not None)
             ),
             needed=max((r.approvals for r in named if r.approvals is not None), default=self._terms.needed),
-            expire_after=min(
-                (r.expire_after for r in named if r.expire_after is not None),
-                default=self._terms.expire_after,
-            ),
-            approved_for=min(
-                (r.approved_for for r in named if r.approved_for is not None),
-                default=self._terms.approved_for,
-            ),
+            expire_after=_shortest([(r, r.expire_after) for r in named], self._terms.expire_after),
+            approved_for=_shortest([(r, r.approved_for) for r in named], self._terms.approved_for),
             requester_may_approve=self._terms.requester_may_approve,
         )
 
     def _denied(self, rule: str, reason: str) -> Verdict:
         trace = (Match(rule=rule, action=Action.DENY),)
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
+
+
+def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> float:
+    """Return the shortest time; a rule that asks for approval and names none stands for the default."""
+    times = [
+        default if time is None else time
+        for rule, time in given
+        if time is not None or rule.action is Action.REQUIRE_APPROVAL
+    ]
+    return min(times, default=default)
 
 
 def stricter(verdict: Verdict, held: HeldCall) -> str | None:
@@ -273,128 +271,3 @@ def _first_violation(rules: Iterable[Rule], arguments: Mapping[str, Any]) -> tup
 
 def _plain_reason(rule: Rule) -> str:
     return f"the rule {rule.name} does not allow this call" if rule.action is Action.DENY else ""
-
-
-# From the config.
-
-
-class BadPolicy(Exception):
-    """Every problem of a policy: where it stands, and what to mend."""
-
-    def __init__(self, problems: tuple[tuple[Path, str], ...]) -> None:
-        super().__init__("; ".join(message for _, message in problems))
-        self.problems = problems
-
-
-def compile_policy(config: Config) -> Policy:
-    """Compile the policy of a config; raises `BadPolicy` with every condition and name that is wrong."""
-    compiler = _Compiler(config)
-    policy = config.policy
-    named = tuple(
-        Named(pattern=pattern, rules=tuple(compiler.rules(("policy", "tools", pattern), rules)))
-        for pattern, rules in policy.tools.items()
-    )
-    matrix = tuple(compiler.row(number, row) for number, row in enumerate(policy.matrix))
-    if compiler.problems:
-        raise BadPolicy(tuple(compiler.problems))
-    judged_by = {"policy": policy, "groups": config.groups, "approvers": sorted(compiler.approvers)}
-    return Policy(
-        revision=sha256(msgspec.json.encode(judged_by, order="deterministic"))[:16],
-        default=Action(policy.default),
-        matrix=matrix,
-        named=named,
-        hide=tuple(policy.hide),
-        terms=compiler.terms,
-    )
-
-
-class _Compiler:
-    def __init__(self, config: Config) -> None:
-        self.problems: list[tuple[Path, str]] = []
-        self.approvers = frozenset(approver.name for approver in config.approvers)
-        self._groups = config.groups
-        self.terms = Terms(
-            approvers=self.approvers,
-            expire_after=seconds(config.approvals.expire_after),
-            approved_for=seconds(config.approvals.approved_for),
-            requester_may_approve=config.approvals.requester_may_approve,
-        )
-
-    def rules(self, path: Path, options: RuleOptions | list[RuleOptions]) -> Iterator[Rule]:
-        if isinstance(options, RuleOptions):
-            yield self.rule(path, options)
-            return
-        for number, option in enumerate(options):
-            yield self.rule((*path, number), option)
-
-    def row(self, number: int, options: RowOptions) -> Row:
-        path: Path = ("policy", "matrix", number)
-        if options.action is None:
-            self._problem((*path, "action"), "a row of the matrix needs an action.")
-        return Row(
-            rule=self.rule(path, options),
-            category=_set(options.category),
-            risk=_set(options.risk),
-            severity=_set(options.severity),
-        )
-
-    def rule(self, path: Path, options: RuleOptions) -> Rule:
-        name = spelt(path).removeprefix("policy.")
-        if options.approvals is not None and options.approvals < 1:
-            self._problem(
-                (*path, "approvals"), "at least one approval is needed; to need none, say action: allow."
-            )
-        return Rule(
-            name=name,
-            action=None if options.action is None else Action(options.action),
-            when=self._compiled((*path, "when"), When, options.when),
-            schema=self._compiled((*path, "arguments"), Schema, options.arguments),
-            limits=tuple(self._limits(path, name, options)),
-            reason=options.reason,
-            approvals=options.approvals,
-            approvers=self._approvers((*path, "approvers"), options.approvers),
-            expire_after=self._seconds((*path, "expire_after"), options.expire_after),
-            approved_for=self._seconds((*path, "approved_for"), options.approved_for),
-        )
-
-    def _limits(self, path: Path, name: str, options: RuleOptions) -> Iterator[Limit]:
-        for key, asked in (("rate_limit", options.rate_limit), ("spend", options.spend)):
-            if asked is None:
-                continue
-            window = self._seconds((*path, key, "window"), asked.window) or 1.0
-            made = limit(name, asked, window, options.reason)
-            for field, why in problems(made):
-                self._problem((*path, key, field), why)
-            yield made
-
-    def _approvers(self, path: Path, names: list[str] | None) -> frozenset[str] | None:
-        if names is None:
-            return None
-        for name in names:
-            if name not in self.approvers and name not in self._groups:
-                close = did_you_mean(name, [*self.approvers, *self._groups])
-                self._problem(path, f"there is no approver and no group {name!r}{close}.")
-        return frozenset(member for name in names for member in self._groups.get(name, [name]))
-
-    def _seconds(self, path: Path, duration: Duration | None) -> float | None:
-        try:
-            return None if duration is None else seconds(duration)
-        except ValueError as error:
-            self._problem(path, str(error))
-            return None
-
-    def _compiled(
-        self, path: Path, kind: Callable[[Source], Compiled], source: Source | None
-    ) -> Compiled | None:
-        try:
-            return None if source is None else kind(source)
-        except BadCondition as error:
-            self._problem(path, f"{error}.")
-            return None
-
-    def _problem(self, path: Path, message: str) -> None:
-        self.problems.append((path, message))
-
-
-def _set(names: Iterable[str] | None) -> frozenset[str] | None:
-    return None if names is None else frozenset(names)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from gateway import config
-from gateway.policy import Action, Facts, compile_policy
+from gateway.compiling import compile_policy
+from gateway.policy import Action, Facts
 from gateway.risk import classify
 
 TEXT = (Path(__file__).parents[1] / "config.example.yaml").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from approvals.store.memory import MemoryStore
 from gateway import protocol
 from gateway.agents import LOCAL
 from gateway.catalogue import Catalogue
+from gateway.compiling import compile_policy
 from gateway.config import parse
 from gateway.forward import Forward
 from gateway.hold import Tasks
@@ -20,7 +21,6 @@ from gateway.incoming import Incoming
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.pins import Pins
-from gateway.policy import compile_policy
 from gateway.proxy import Proxy
 from gateway.rounds import Seals
 from gateway.setting import Setting

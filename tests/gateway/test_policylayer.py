@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway import config
+from gateway.compiling import compile_policy
 from gateway.conditions import When
 from gateway.errors import UserError
 from gateway.imported_conditions import NoEqual, fails, holds
 from gateway.limits import Scope, Windows
-from gateway.policy import Action, Facts, compile_policy
+from gateway.policy import Action, Facts
 from gateway.policylayer import translate
 from gateway.risk import classify
 
