@@ -102,10 +102,14 @@ class Step:
     seconds: float = 0.0
 
 
-def step(call: HeldCall, now: float, give_up_at: float, *, rounds_left: int = 0) -> Step:
-    """Return what to do for one waiting client, given the call as it is."""
+def step(
+    call: HeldCall, now: float, give_up_at: float, *, rounds_left: int = 0, cancelled: bool = False
+) -> Step:
+    """Return what to do for one waiting client, given the call as it is. One that cancelled has nothing run for it."""
     if call.state in lifecycle.SETTLED:
         return Step(Rung.TELL)
+    if cancelled:
+        return Step(Rung.LATER)
     if call.state is State.APPROVED:
         return Step(Rung.RUN)
     if now >= give_up_at:

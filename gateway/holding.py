@@ -25,6 +25,7 @@ from gateway.incoming import Asked, Incoming
 from gateway.rounds import Seals, Ticket
 from gateway.sessions import Session
 from gateway.upstreams import JSON, Reply, Upstream
+from gateway.waits import Named, Waits
 
 #: Says why an approved call may not run after all, or None.
 Objection = Callable[[Asked, HeldCall], str | None]
@@ -74,6 +75,7 @@ class Holding:
         self._seals = seals
         self._new_id = new_id
         self._objection = objection
+        self._waits = Waits()
 
     async def open(self, asked: Asked, held: HeldCall) -> Reply:
         """Answer the client when the call is decided, and keep it from giving up until then."""
@@ -157,12 +159,21 @@ class Holding:
         silence = (hold.QUIET if token is None else 0.0) if quiet is None else quiet
         beats = 0
         shows = self._shows_link(asked)
-        with self._service.attending(held.id):
+        with (
+            self._service.attending(held.id),
+            self._waits.waiting(_named(asked.incoming, asked.frame.id), held.id) as wait,
+        ):
             try:
                 if shows and asked.resumes:
                     yield hold.link_2025(held, self.holds.link)
                 while (
-                    step := hold.step(held, self._service.clock(), give_up_at, rounds_left=rounds_left)
+                    step := hold.step(
+                        held,
+                        self._service.clock(),
+                        give_up_at,
+                        rounds_left=rounds_left,
+                        cancelled=wait.cancelled,
+                    )
                 ).rung in (Rung.WAIT, Rung.RUN):
                     if step.rung is Rung.RUN:
                         async for event in self.run(asked, held):
@@ -181,12 +192,19 @@ class Holding:
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
-        # Only a client that took the answer gets here; one that left collects it by asking again.
-        if step.rung is Rung.TELL:
+        # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
+        if wait.cancelled:
+            self._left(held)
+        elif step.rung is Rung.TELL:
             await self._forward.collected(held.id)
 
+    def cancelled(self, incoming: Incoming, request_id: frames.Id) -> None:
+        """Let the client that takes this request back wait no longer."""
+        for call_id in self._waits.cancel(_named(incoming, request_id)):
+            self._service.waiters.wake(call_id)
+
     def _left(self, held: HeldCall) -> None:
-        """A client that hangs up is tired, and the call stays; unless the config takes it for a no."""
+        """A client that hangs up or cancels is tired, and the call stays; unless the config takes it for a no."""
         if self.holds.cancel_on_disconnect:
             self._forward.cancel(held)
 
@@ -229,6 +247,11 @@ class Holding:
         """Put our state around the server's, so that its answers come under the same approval."""
         ticket = Ticket(call=held.id, asked=True, state=question.get("requestState"))
         return {**question, "requestState": self._seals().seal(ticket)}
+
+
+def _named(incoming: Incoming, request_id: frames.Id) -> Named:
+    session = incoming.headers.get("mcp-session-id", "")
+    return Named(agent=incoming.agent.name, server=incoming.server, session=session, id=request_id)
 
 
 def anew(asked: Asked) -> Asked:

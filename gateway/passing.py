@@ -42,6 +42,8 @@ class Passing:
             return self._not_passed(incoming, frame)
         if hold.answers_link(frame):
             return Reply(status=202)
+        if (request_id := protocol.cancelled(frame)) is not None:
+            self._holding.cancelled(incoming, request_id)
         if not isinstance(frame, frames.Request):
             return await self._sent(incoming, upstream, frame, incoming.body)
         if self._tasks.owns(frame):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from approvals.model import Outcome
-from gateway.frames import Frame, Notification, Request, Response, ToolCall
+from gateway.frames import Frame, Id, Notification, Request, Response, ToolCall
 
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN = ("2026-07-28",)
@@ -241,6 +241,15 @@ def status(which: Era, outcome: Outcome) -> int:
         return 200
     code = msgspec.json.decode(outcome.body).get("code")
     return STATUS.get(code, 200)
+
+
+def cancelled(frame: Frame) -> Id | None:
+    """Return the id of the request that this notification takes back, or None when it does not."""
+    if not isinstance(frame, Notification) or frame.method != "notifications/cancelled":
+        return None
+    request_id = frame.params.get("requestId")
+    # true is no id, though Python takes it for 1.
+    return request_id if type(request_id) in {str, int} else None
 
 
 def finishes_handshake(frame: Frame) -> bool:

@@ -27,6 +27,11 @@ def test_what_is_approved_runs_even_at_the_end_of_the_patience():
     assert hold.step(in_state(State.APPROVED), NOW + 99, NOW + 50) == Step(Rung.RUN)
 
 
+@pytest.mark.parametrize("state", [State.PENDING, State.APPROVED, State.FORWARDING])
+def test_for_a_client_that_cancelled_nothing_waits_or_runs(state):
+    assert hold.step(in_state(state), NOW, NOW + 50, cancelled=True) == Step(Rung.LATER)
+
+
 @pytest.mark.parametrize("state", [State.PENDING, State.FORWARDING])
 def test_what_is_undecided_waits_a_beat_at_a_time_and_then_is_told_to_come_back(state):
     call = in_state(state)

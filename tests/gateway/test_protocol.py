@@ -144,6 +144,23 @@ def test_the_end_of_the_handshake_is_known():
     assert not protocol.finishes_handshake(LEGACY)
 
 
+@pytest.mark.parametrize(
+    ("said", "taken_back"),
+    [
+        ('"method":"notifications/cancelled","params":{"requestId":7,"reason":"tired"}', 7),
+        ('"method":"notifications/cancelled","params":{"requestId":"7"}', "7"),
+        ('"method":"notifications/cancelled","params":{"requestId":true}', None),
+        ('"method":"notifications/cancelled","params":{"requestId":[7]}', None),
+        ('"method":"notifications/cancelled"', None),
+        ('"method":"notifications/progress","params":{"requestId":7}', None),
+        ('"id":1,"method":"tools/list","params":{"requestId":7}', None),
+    ],
+)
+def test_a_client_takes_back_the_request_that_it_names(said, taken_back):
+    frame = frames.decode(f'{{"jsonrpc":"2.0",{said}}}'.encode())
+    assert protocol.cancelled(frame) == taken_back
+
+
 def test_the_gateways_own_question_is_a_valid_frame_of_the_modern_revision():
     frame = frames.decode(protocol.DISCOVER)
     assert (

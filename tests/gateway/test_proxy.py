@@ -148,6 +148,72 @@ async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_lat
     assert len(gateway.ran()) == 1
 
 
+def cancel(request_id):
+    """What SDK clients send when their own timer ends; most of them keep the connection."""
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
+
+
+async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gateway):
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note", {"n": 1}, id=7))
+        [held] = await gateway.held()
+        async with await gateway.post(cancel(7)) as answer:
+            assert answer.status == 202
+        assert text(await agent).startswith("WAITING for human approval")
+    await gateway.review(held)
+    assert gateway.ran() == []
+    async with asyncio.timeout(5):
+        assert text(await gateway.call("create_note", {"n": 1}, id=8)) == "ran create_note"
+    assert len(gateway.ran()) == 1
+
+
+async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collected():
+    release = asyncio.Event()
+
+    async def slow(_, frame):
+        await release.wait()
+        return result(frame, {"content": [{"type": "text", "text": "done"}]})
+
+    async with (
+        running(recorder=Recorder(on_call=slow)) as gateway,
+        asyncio.timeout(5),
+        asyncio.TaskGroup() as tasks,
+    ):
+        agent = tasks.create_task(gateway.call("create_note", id=7))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await gateway.recorder.called()
+        await (await gateway.post(cancel(7))).read()
+        release.set()
+        await agent
+        assert text(await gateway.call("create_note", id=8)) == "done"
+        assert len(gateway.ran()) == 1
+
+
+async def test_the_id_of_another_request_ends_no_wait(gateway):
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note", id=7))
+        [held] = await gateway.held()
+        for other in (8, "7", True, None):
+            await (await gateway.post(cancel(other))).read()
+        await gateway.review(held)
+        assert text(await agent) == "ran create_note"
+
+
+async def test_cancelling_is_a_no_when_the_config_says_so():
+    async with running(more="approvals: {on_disconnect: cancel}") as gateway:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note", id=7))
+            [held] = await gateway.held()
+            await (await gateway.post(cancel(7))).read()
+            await agent
+        async with asyncio.timeout(5):
+            while (await gateway.gateway.service.get(held.id)).state is State.PENDING:
+                await asyncio.sleep(0)
+        assert (await gateway.gateway.service.get(held.id)).state is State.CANCELLED
+        assert gateway.ran() == []
+
+
 async def test_hanging_up_is_a_no_when_the_config_says_so():
     async with running(more="approvals: {on_disconnect: cancel}") as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note"))
