@@ -60,7 +60,7 @@ browser:
 .venv/test: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(PIP) --editable ".[test,fast]"
-	$(BIN)/python tests/fakes/npm.py
+	$(BIN)/python tests/fakes/peers.py
 	@touch $@ .venv/run
 
 clean:

@@ -19,6 +19,15 @@ PACKAGES = {
     # The protocol's own conformance suite: the newest release, and the one that knows the revision of 2026-07-28.
     "conformance-0.1": "conformance-0.1@npm:@modelcontextprotocol/conformance@0.1.16",
     "conformance-0.2": "conformance-0.2@npm:@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    # Clients.
+    "@modelcontextprotocol/sdk": "@modelcontextprotocol/sdk@1.32.2",
+    "@modelcontextprotocol/client": "@modelcontextprotocol/client@2.4.0",
+    "@modelcontextprotocol/inspector": "@modelcontextprotocol/inspector@2.12.0",
+    "mcp-remote": "mcp-remote@0.15.1",
+    # Servers.
+    "@modelcontextprotocol/server-everything": "@modelcontextprotocol/server-everything@2026.8.31",
+    "@modelcontextprotocol/server-filesystem": "@modelcontextprotocol/server-filesystem@2026.8.31",
+    "@modelcontextprotocol/server-memory": "@modelcontextprotocol/server-memory@2026.8.31",
 }
 
 

@@ -108,11 +108,13 @@ class Person:
         await self.api.close()
         await self.pages.close()
 
-    async def waiting(self) -> dict:
-        """Wait until a call is pending and return it."""
+    async def waiting(self, about: str = "") -> dict:
+        """Wait until a call with this in its arguments is pending and return it."""
         async with asyncio.timeout(20), self.api.get(f"{self.inbox}/api/v1/events") as events:
             assert events.status == 200
-            while not (found := await self.calls("pending")):
+            while not (
+                found := [one for one in await self.calls("pending") if about in one["arguments_text"]]
+            ):
                 await events.content.readline()
             return found[0]
 

@@ -1,0 +1,45 @@
+"""The clients on Node that people have, each through a running gateway: what its user gets when a call is held."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+
+from cases import table
+from npm import NODE
+from scene import Client, a_scene
+
+CLIENTS = {
+    "sdk-1": Client(NODE, "v1.mjs", ""),
+    "sdk-2-auto": Client(NODE, "v2.mjs", "auto"),
+    "inspector-legacy": Client(NODE, "inspector.mjs", "legacy"),
+    "inspector-modern": Client(NODE, "inspector.mjs", "modern"),
+}
+WAYS = [
+    *((client, transport) for client in CLIENTS for transport in ("http", "stdio")),
+    # A bridge for clients that only launch commands, in both eras.
+    ("sdk-1", "mcp-remote"),
+    ("sdk-2-auto", "mcp-remote"),
+]
+#: The one client that knows tasks, in the modern era.
+TASKS = (("inspector-modern", "http"), ("inspector-modern", "stdio"))
+#: Its command has a timer of 60 s, which no config makes short.
+UNTIMED = (*TASKS, ("inspector-legacy", "http"), ("inspector-legacy", "stdio"))
+#: In the modern era the bridge neither passes the cancelling on nor hangs up.
+SILENT = (("sdk-2-auto", "mcp-remote"),)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def scene(tmp_path_factory):
+    async with a_scene(tmp_path_factory.mktemp("scene")) as ready:
+        yield ready
+
+
+@pytest.mark.parametrize(
+    ("client", "transport", "case"), table(WAYS, tasks=TASKS, untimed=UNTIMED, silent=SILENT)
+)
+async def test_a_client_on_node_lives_with(scene, client, transport, case):
+    async with asyncio.timeout(30):
+        await case(scene, CLIENTS[client], transport)

@@ -1,0 +1,38 @@
+"""The Python clients that people have, each through a running gateway: what its user gets when a call is held."""
+
+import asyncio
+import sys
+
+import pytest
+import pytest_asyncio
+
+from cases import table
+from peers import program
+from scene import Client, a_scene
+
+CLIENTS = {
+    "sdk-2-auto": Client(sys.executable, "sdk2.py", "auto"),
+    "sdk-2-legacy": Client(sys.executable, "sdk2.py", "legacy"),
+    "sdk-2-2026": Client(sys.executable, "sdk2.py", "2026-07-28"),
+    "sdk-2-session": Client(sys.executable, "sdk2.py", "session"),
+    "sdk-1": Client(program("mcp1"), "sdk1.py", "session"),
+    "langchain": Client(program("mcp1"), "sdk1.py", "langchain"),
+    "fastmcp": Client(program("fastmcp"), "fast.py", "auto"),
+}
+WAYS = [(client, transport) for client in CLIENTS for transport in ("http", "stdio")]
+#: Built on the SDK 1.x, which says nothing to the server when its timer ends a call.
+SILENT = tuple(way for way in WAYS if way[0] in {"sdk-1", "langchain"})
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def scene(tmp_path_factory):
+    async with a_scene(tmp_path_factory.mktemp("scene")) as ready:
+        yield ready
+
+
+@pytest.mark.parametrize(("client", "transport", "case"), table(WAYS, silent=SILENT))
+async def test_a_python_client_lives_with(scene, client, transport, case):
+    async with asyncio.timeout(30):
+        await case(scene, CLIENTS[client], transport)

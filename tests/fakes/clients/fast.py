@@ -1,0 +1,21 @@
+"""FastMCP's client, in the mode that is its style."""
+
+import asyncio
+
+from fastmcp import Client
+from fastmcp.client.transports import StdioTransport
+from lines import serve
+
+
+async def connect(stack, style, at):
+    server = at["url"] if "url" in at else StdioTransport(at["command"][0], at["command"][1:], env=at["env"])
+    client = await stack.enter_async_context(Client(server, mode=style))
+
+    async def call(tool, arguments, seconds):
+        result = await client.call_tool(tool, arguments, timeout=seconds, raise_on_error=False)
+        return result.content[0].text, result.is_error
+
+    return call
+
+
+asyncio.run(serve(connect))

@@ -1,0 +1,45 @@
+"""Everything that end-to-end tests talk to and that is not Holdpoint's: npm packages, and Python packages that cannot share .venv.
+
+`python peers.py` installs what is missing. The lists in clients/ name every package with its version, so nothing is resolved.
+"""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import npm
+
+ROOT = Path(__file__).parents[2]
+LISTS = Path(__file__).with_name("clients")
+#: The SDK 1.x, the LangChain adapters and the servers that are built on it; FastMCP's client.
+ENVIRONMENTS = ("mcp1", "fastmcp")
+
+
+def program(environment: str, name: str = "python") -> str:
+    """Return a program of an environment."""
+    return str(ROOT / f".venv-{environment}" / "bin" / name)
+
+
+def install() -> None:
+    """Install what is missing."""
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(npm.install), *(pool.submit(fill, name) for name in ENVIRONMENTS)]:
+            done.result()
+
+
+def fill(environment: str) -> None:
+    """Make an environment hold what its list says. The copy of the list inside says that it does."""
+    wanted = LISTS / f"{environment}.txt"
+    folder = ROOT / f".venv-{environment}"
+    filled = folder / "filled.txt"
+    if filled.exists() and filled.read_text() == wanted.read_text():
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", program(environment), "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--requirement", str(wanted)], check=True)
+    filled.write_text(wanted.read_text())
+
+
+if __name__ == "__main__":
+    install()
