@@ -17,7 +17,7 @@ def in_state(state):
     return replace(held(NOW), state=state)
 
 
-@pytest.mark.parametrize("state", SETTLED)
+@pytest.mark.parametrize("state", sorted(SETTLED))
 def test_what_is_settled_is_told(state):
     assert hold.step(in_state(state), NOW, NOW + 50) == Step(Rung.TELL)
     assert hold.step(in_state(state), NOW + 99, NOW + 50) == Step(Rung.TELL)
