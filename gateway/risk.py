@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 
-from gateway import naming, severity
+from gateway import naming, parameters, severity
 from gateway.lexicon import RANK, VERBS, Category, Verb, words
+from gateway.parameters import Raise
 from gateway.reading import Reading, read
 from gateway.severity import Severity
 
@@ -61,51 +61,12 @@ class Classification:
     evidence: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Raise:
-    """A reason to think worse of a tool than its name does: the least category and severity, and why."""
-
-    category: Category
-    why: str
-    severity: Severity = Severity.LOW
-
-
-# Parameters that carry a program: whoever fills them decides what happens.
-PROGRAMS = words("""
-    sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
-    bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
-    """)
-MAYBE_PROGRAMS = words(
-    "code command expression statement function query pipeline input args arguments commands program"
-)
-LANGUAGES = words(
-    "sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake"
-)
-MODES = words(
-    "action actions operation operations op method mode command verb subcommand tasktype actiontype operationtype"
-)
-SINKS = words("""
-    outputdir outputdirectory outputfolder outputpath outputfile outfile outdir savepath savedir saveto savefile savetofile
-    downloadpath downloaddir downloaddirectory destinationpath destpath localpath localfilepath targetdir exportpath
-    writeto writetofile savelocation outputfilepath destinationdirectory savetodisk
-    """)
-SWITCHES = words("""
-    confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
-    markread autoapprove executenow validateonly skipconfirmation confirmdelete
-    """)
-APPROVALS = words(
-    "confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved"
-)
 # Words a description may begin with whatever the tool does.
 VAGUE = words("""
     perform execute run manage generate issue make set use load render track index test answer trigger start construct
     produce compose log submit call interact query design process plan register build post play request capture open
     apply store ask display format note
     """)
-EXAMINES = words(
-    "explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
-    " convert inspect classify format detect describe"
-)
 GONE = re.compile(
     r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)"
 )
@@ -114,10 +75,8 @@ TO_FILE = re.compile(
     r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
 )
 HEAD = 2_000
-PARAMS = 1_000
 NAMED = 4
 _FIRST = re.compile(r"\W*([A-Za-z]+)")
-_LETTERS = re.compile(r"[^a-z0-9]")
 
 
 def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification:
@@ -126,9 +85,9 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
     kin = naming.family(siblings)
     said = read(name, kin)
     parts = naming.split(name)
-    params = _params(tool.get("inputSchema"))
+    params = parameters.declared(tool.get("inputSchema"))
     raised = (
-        *_by_params(said, parts, params),
+        *parameters.raises(said, parts, params),
         *_by_description(said, description),
         *_by_annotations(said, tool.get("annotations")),
     )
@@ -173,75 +132,6 @@ def _parameters(params: Mapping[str, object]) -> str:
 
 def _description(text: str) -> str:
     return "" if text.strip() else "The description is empty, so the confidence is lower."
-
-
-# Parameters
-
-
-def _params(schema: object) -> dict[str, object]:
-    """The declared parameters, by name; at most PARAMS of them."""
-    properties = schema.get("properties") if isinstance(schema, Mapping) else None
-    if not isinstance(properties, Mapping):
-        return {}
-    return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
-
-
-def _by_params(said: Reading, parts: tuple[str, ...], params: Mapping[str, object]) -> Iterator[Raise]:
-    """What the parameters say: a program, a mode, a file to write, a switch that only a changing tool has."""
-    examines = said.word in EXAMINES
-    unread = said.category is Category.OTHER
-    speaks = any(part in LANGUAGES for part in parts)
-    for name, spec in params.items():
-        plain = _LETTERS.sub("", name.lower())
-        if (plain in PROGRAMS and not examines) or (
-            plain in MAYBE_PROGRAMS and (unread or (speaks and said.word == "query"))
-        ):
-            yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
-        if plain in MODES and (worst := _worst_mode(spec)):
-            yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
-        if plain in SINKS:
-            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
-        if plain in SWITCHES and not examines:
-            yield Raise(
-                category=Category.WRITE,
-                why=f'Its parameter "{plain}" belongs to a tool that changes something.',
-            )
-        if plain in APPROVALS:
-            yield Raise(
-                category=Category.READ,
-                why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
-            )
-
-
-def _worst_mode(spec: object) -> Verb | None:
-    """The worst verb among the values a parameter may take."""
-    found = [verb for value in islice(_values(spec), PARAMS) for verb in _acting(value)]
-    return max(found, key=lambda verb: RANK[verb.category], default=None)
-
-
-def _acting(value: object) -> Iterator[Verb]:
-    for word in naming.split(_text(value))[:2]:
-        verb = VERBS.get(word)
-        if verb and verb.category is not Category.READ:
-            yield verb
-
-
-def _values(spec: object) -> Iterator[object]:
-    """The listed values of a parameter's schema, its own and one level down."""
-    if not isinstance(spec, Mapping):
-        return
-    inner = [spec.get("items"), *_list(spec.get("anyOf")), *_list(spec.get("oneOf"))]
-    for part in (spec, *inner):
-        if isinstance(part, Mapping):
-            yield from _list(part.get("enum"))
-            yield part.get("const")
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-# Description and annotations
 
 
 def _by_description(said: Reading, description: str) -> Iterator[Raise]:
