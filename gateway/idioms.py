@@ -20,16 +20,19 @@ reset | password passwords credential credentials view zoom camera filter filter
 rebuild | droplet instance server linode vm machine | Destructive | wipes its disk
 resolve | issue issues incident incidents alert alerts thread threads comment comments conversation discussion ticket case dispute conflict conflicts finding todo blocker error review | Write | closes it
 recall | message email mail | Write | takes it back
+initialize initialise init establish | connection connections | Execute | connects
+snapshot | droplet server vm instance volume disk database db cluster container bucket datastore | Write | takes a copy
+log | food meal meals water sleep mood exercise workout weight nutrition drug expense | Write | records it
 check | box checkbox radio in out off | Execute | acts on a form
 show | notification toast message dialog alert popup banner notify | Write | shows it to people
 take capture grab | screenshot screenshots | Read | looks at the screen
 snapshot | browser page dom accessibility | Read | looks at the page
-evaluate | script js javascript browser puppeteer page expression code cell | Execute | runs a script
+evaluate interpret | script js javascript browser puppeteer page expression code cell python | Execute | runs a script
 type | keys text into | Execute | types
-convert | lead leads | Write | changes a record
+convert | lead leads item items issue ticket task record account case opportunity quote order contact | Write | changes a record
 convert | crypto balance funds | Financial | trades
 convert | file files document pdf docx image images video audio folder | Write | writes a file
-ask | human user agent person team expert people | Write | speaks to somebody
+ask question ping | human user agent person team channel member everyone expert people | Write | speaks to somebody
 verify | email otp user domain phone identity sender | Write | settles who somebody is
 list | sale nft | Financial | offers it for sale
 translate | object mesh layer shape node vertices | Write | moves it

@@ -76,7 +76,7 @@ CREATE = words("""
     compose author submit onboard scaffold bootstrap init initialize initialise materialize ingest sadd
     lpush rpush zadd xadd incr decr incrby mkdir hire admit prescribe chmod chown touch enqueue populate
     duplicate memorize remember encrypt establish vectorize instantiate embed annotate inject make
-    construct produce compile containerize synthesize paste augment enrich
+    construct produce compile containerize synthesize paste augment enrich ensure
 """)
 CHANGE = words("""
     update edit modify change alter patch rename move replace adjust configure reconfigure customize
@@ -104,7 +104,7 @@ MAKE_OR_CHANGE = words("""
     post message display issue track answer place receive consume comment note tag label star like flag
     rate group map link index import export backup record schedule plan design model copy clone fork
     mirror snapshot log email mail sms text document react whisper dm draw paint color colour mask
-    filter sort mix queue push pull commit request release branch pack unpack compress zip unzip
+    filter sort mix queue push pull commit request release branch pack unpack compress zip unzip gzip gunzip
     download package stamp sign book reserve rsvp vote upvote downvote pair mount unmount load reload
     cache seed propose give tts render craft mine select alias delegate contact chat prompt feedback
     freeze unfreeze thaw hold take grab capture setup report prepare stt dock undock sync resync refresh
@@ -266,11 +266,11 @@ MANNERS = words("""
 """)
 
 # Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
-READS_BEHIND_A_NOUN = words("search list find view check count estimate preview")
+READS_BEHIND_A_NOUN = words("search list find view check count estimate preview is has are")
 # A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
 ENDS_AS_VERB = words("""
     update set move share start stop run upload attach trigger scale restore merge vote submit clear
-    reset drop clean flush
+    reset drop clean flush deploy
 """)
 PREPOSITIONS = words("""
     by for of from in with without on at per as about between since until under over via using

@@ -24,6 +24,7 @@ _SHARED = 0.6
 class Family:
     """What the names of one server's tools say together."""
 
+    names: frozenset[str] = frozenset()
     prefix: tuple[str, ...] = ()
     trailing: bool = False
     namespaces: frozenset[str] = frozenset()
@@ -76,7 +77,12 @@ def _family(given: tuple[object, ...]) -> Family:
     trailing = len(rest) > 3 and late >= len(rest) / 2
     users = _users(siblings, prefix)
     return Family(
-        prefix=prefix, trailing=trailing, namespaces=frozenset(spaces), nouns=frozenset(nouns), users=users
+        names=frozenset(siblings),
+        prefix=prefix,
+        trailing=trailing,
+        namespaces=frozenset(spaces),
+        nouns=frozenset(nouns),
+        users=users,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -31,6 +31,7 @@ PROGRAMS = words("""
 MAYBE_PROGRAMS = words(
     "code command expression statement function query pipeline input args arguments commands program"
 )
+RUNS = words("evaluate interpret")
 LANGUAGES = words(
     "sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake"
 )
@@ -55,6 +56,10 @@ EXAMINES = words(
 )
 PARAMS = 1_000
 _LETTERS = re.compile(r"[^a-z0-9]")
+_NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
+_QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
+# A tool that compares takes the old and the new, and changes neither.
+COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
 
 
 def declared(schema: object) -> dict[str, object]:
@@ -65,18 +70,23 @@ def declared(schema: object) -> dict[str, object]:
     return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
 
 
-def raises(said: Reading, parts: tuple[str, ...], params: Mapping[str, object]) -> Iterator[Raise]:
-    """What the parameters say: a program, a mode, a file to write, a switch that only a changing tool has."""
+def raises(
+    said: Reading, parts: tuple[str, ...], params: Mapping[str, object], quoted: Sequence[str]
+) -> Iterator[Raise]:
+    """What the parameters say: a program, a mode, a file to write, a switch that only a changing tool has.
+
+    `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
+    """
     examines = said.word in EXAMINES
     unread = said.category is Category.OTHER
     speaks = any(part in LANGUAGES for part in parts)
     for name, spec in params.items():
         plain = _LETTERS.sub("", name.lower())
         if (plain in PROGRAMS and not examines) or (
-            plain in MAYBE_PROGRAMS and (unread or (speaks and said.word == "query"))
+            plain in MAYBE_PROGRAMS and (unread or said.word in RUNS or (speaks and said.word == "query"))
         ):
             yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
-        if plain in MODES and (worst := _worst_mode(spec)):
+        if plain in MODES and (worst := _worst_mode(spec, said, () if examines else quoted)):
             yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
         if plain in SINKS:
             yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
@@ -85,6 +95,8 @@ def raises(said: Reading, parts: tuple[str, ...], params: Mapping[str, object]) 
                 category=Category.WRITE,
                 why=f'Its parameter "{plain}" belongs to a tool that changes something.',
             )
+        if _NEW.match(name) and said.word not in COMPARES:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.')
         if plain in APPROVALS:
             yield Raise(
                 category=Category.READ,
@@ -92,10 +104,29 @@ def raises(said: Reading, parts: tuple[str, ...], params: Mapping[str, object]) 
             )
 
 
-def _worst_mode(spec: object) -> Verb | None:
-    """The worst verb among the values a parameter may take."""
-    found = [verb for value in islice(_values(spec), PARAMS) for verb in _acting(value)]
+def quotes(text: str) -> tuple[str, ...]:
+    """What a text has in quotes, as the values of a mode often are: `"delete"`."""
+    return tuple(_QUOTED.findall(text))
+
+
+def _worst_mode(spec: object, said: Reading, quoted: Sequence[str]) -> Verb | None:
+    """The worst verb among the values a parameter may take; where none are listed, among those that are quoted."""
+    listed = [value for value in islice(_values(spec), PARAMS) if value is not None]
+    found = [verb for value in listed for verb in _acting(value)]
+    if not listed:
+        text = spec.get("description") if isinstance(spec, Mapping) else None
+        own = quotes(text[:PARAMS]) if isinstance(text, str) else ()
+        found = [verb for value in (*quoted, *own) for verb in islice(_acting(value), 1) if _sure(verb, said)]
     return max(found, key=lambda verb: RANK[verb.category], default=None)
+
+
+def _sure(verb: Verb, said: Reading) -> bool:
+    """Whether a quoted word counts: prose proves less than a schema, so no loose verb, and of a tool that is known
+    to change something only what removes.
+    """
+    if verb.category is Category.DESTRUCTIVE:
+        return True
+    return verb.firm and said.category in (Category.READ, Category.OTHER)
 
 
 def _acting(value: object) -> Iterator[Verb]:

@@ -53,6 +53,9 @@ def read(name: str, kin: Family) -> Reading:
     words = core(name, kin)
     if not words or not name.isascii() or len(name) > NAME_LIMIT:
         return _unknown("The name has words that cannot be read." if name else "The tool has no name.")
+    if len(words) == 1 and words[0] in REPORTS and kin.prefix and kin.prefix[-1] in NOUNS:
+        # `git_log` among `git_add` and `git_show`: what every sibling begins with is what the log is of.
+        return _idiom(_readout(words[0], 0.7), split(name))
     found = tuple(_verb_at(words, at, kin) for at in range(len(words)))
     reading = _leading(words, found, found[0]) if found[0] else _nounfirst(words, found, kin)
     return _idiom(_stricter(_joined(words, found), reading), split(name))

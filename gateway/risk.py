@@ -69,6 +69,7 @@ VAGUE = words("""
     """)
 GONE = re.compile(
     r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)"
+    r"|overwrit[^.]{0,60} without (?:warning|asking|confirm)"
 )
 TO_FILE = re.compile(
     r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
@@ -86,8 +87,9 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
     said = read(name, kin)
     parts = naming.split(name)
     params = parameters.declared(tool.get("inputSchema"))
+    quoted = [word for word in parameters.quotes(description) if word not in kin.names and word not in params]
     raised = (
-        *parameters.raises(said, parts, params),
+        *parameters.raises(said, parts, params, quoted),
         *_by_description(said, description),
         *_by_annotations(said, tool.get("annotations")),
     )
@@ -156,6 +158,8 @@ def _adds(verb: Verb, said: Reading) -> bool:
     """Whether the description's first verb says more than the name: any action says more than no verb at all."""
     if verb.category is Category.READ:
         return False
+    if said.category is Category.READ and verb.word == "manage":
+        return said.word not in VERBS  # of a mere noun it says that all is done to it; of `list_x` nothing
     return said.category is Category.OTHER or (
         said.category is Category.READ and verb.firm and verb.word not in VAGUE
     )

@@ -61,7 +61,7 @@ SUBJECTS = (
     Subject(
         what="secrets",
         words=words(
-            "secret secrets credential credentials password passwords apikey vault keyvault passphrase keypair"
+            "env environ dotenv secret secrets credential credentials password passwords apikey vault keyvault passphrase keypair"
         ),
         reading=Severity.HIGH,
         changing=Severity.HIGH,
@@ -90,7 +90,7 @@ SUBJECTS = (
             "production prod database databases db table tables cluster clusters bucket buckets volume volumes disk"
             " storage backup backups collection dataset datastore namespace server servers instance instances vm"
             " node nodes droplet index stack infrastructure resource resources container schema topic queue domain"
-            " dns zone network vpc tenant organization org project repository repo workspace"
+            " broker brokers queues dns zone network vpc tenant organization org project repository repo workspace"
         ),
         reading=Severity.LOW,
         changing=Severity.MEDIUM,

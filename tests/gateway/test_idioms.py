@@ -19,6 +19,12 @@ from gateway.risk import classify
         ("rebuild_index", "rebuild_droplet", Category.DESTRUCTIVE),
         ("check_status", "check_checkbox", Category.EXECUTE),
         ("fetch_page", "git_fetch", Category.WRITE),
+        ("page_snapshot", "droplet_snapshot", Category.WRITE),
+        ("pod_log", "meal_log", Category.WRITE),
+        ("initialize_project", "initialize_connection", Category.EXECUTE),
+        ("ping_host", "ping_team", Category.WRITE),
+        ("interpret_dream", "interpret_python", Category.EXECUTE),
+        ("convert_currency", "convert_work_item_type", Category.WRITE),
     ],
 )
 def test_an_object_changes_what_a_verb_means(plain, idiomatic, expected):

@@ -16,10 +16,10 @@ LOOKALIKES = {
     "retrieve": "get_or_create_user fetch_and_store read_write_file getAndDeleteMessage describe_or_update resolve_issue"
     " resolve_incident resolve_review_thread recall_message get_and_lock show_notification display_toast fetch_origin"
     " obtain_or_renew_certificate inspect_and_repair discover_and_register lookup_then_delete find_and_replace"
-    " find_replace_text retrieve_and_generate download_report browse_and_download get_file_to_disk",
+    " find_replace_text retrieve_and_generate download_report browse_and_download get_file_to_disk ensure_exists food_log",
     "examine": "validate_and_deploy verify_and_approve estimate_then_buy analyze_and_fix lint_fix npm_audit_fix"
     " evaluate_script browser_evaluate calculate_and_pay detect_and_block parse_and_import classify_and_move"
-    " summarize_and_send translate_object count_and_reset wait_then_restart preview_and_publish verify_email verify_otp"
+    " summarize_and_send translate_object count_and_reset wait_then_restart preview_and_publish preview_deploy verify_email verify_otp"
     " evaluate_expression forecast_update count_reset head_commit_set tail_start stat_set estimate_update",
     "look up": "list_create list_item_delete list_add_item search_and_replace search_index_delete search_replace"
     " view_update view_create query_execute query_insert check_in check_out check_checkbox scan_and_fix"
@@ -27,7 +27,8 @@ LOOKALIKES = {
     " convert_lead extract_archive copy_list archive_list clear_list report_problem report_user track_event"
     " monitor_website watch_repository poll_create ask_and_apply ask_human tell_user measure_reset benchmark_run"
     " benchmark_start profile_application display_image scan_and_quarantine locate_and_zarf convert_file extract_to_x"
-    " list_for_sale poll_vote list_clear view_reset trace_clear",
+    " list_for_sale poll_vote list_clear view_reset trace_clear broker_is_delete user_has_create"
+    " tags_are_removed_delete gzip_file",
     "readout": "clear_history export_history flush_logs email_summary process_logs post_status delete_info reset_stats"
     " update_details set_status send_quote upload_metrics import_logs rotate_logs drop_statistics",
     "state": "power_state window_size player_volume light_settings group_users tag_resources message_users file_report"

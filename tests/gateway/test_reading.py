@@ -23,6 +23,11 @@ TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "
         ("test_list", (), Category.EXECUTE),
         ("zarf_status", ("get_zarf", "update_zarf"), Category.READ),
         ("zarf_status", (), Category.OTHER),
+        ("git_log", ("git_log", "git_add", "git_show"), Category.READ),
+        ("meal_log", ("meal_log", "meal_get", "meal_add"), Category.WRITE),
+        ("food_log", ("food_log", "food_get", "food_add"), Category.WRITE),
+        ("zarf_log", ("zarf_log", "zarf_get", "zarf_add"), Category.WRITE),
+        ("zarf_is_in_alarm", (), Category.READ),
         ("render_list_services", ("render_list_services", "render_get_a", "render_create_c"), Category.READ),
     ],
 )

@@ -180,6 +180,14 @@ def test_parameters_only_raise(name, some, more):
             '"confirmed" is set by the agent and approves nothing',
         ),
         (tool("validate_config", params=["dry_run"]), Category.READ, "dry_run"),
+        (
+            tool("convert_colour", params=["new_shade"]),
+            Category.WRITE,
+            '"newshade" is what something becomes',
+        ),
+        (tool("get_news", params=["newest", "news", "new_"]), Category.READ, "changes nothing"),
+        (tool("diff_texts", params=["old_text", "newText"]), Category.READ, "changes nothing"),
+        (tool("evaluate", params=["code"]), Category.EXECUTE, '"code" carries a program'),
         (tool("frobnicate", params=["command"]), Category.EXECUTE, '"command" carries a program'),
         (tool("record", description="Deletes a thing"), Category.WRITE, "creates or changes"),
         (
@@ -195,6 +203,13 @@ def test_parameters_only_raise(name, some, more):
             tool("get_page", description="Get a page and save it to a local file."),
             Category.WRITE,
             "writes a file",
+        ),
+        (tool("board_versions", description="Manages versions"), Category.WRITE, 'begins with "manage"'),
+        (tool("list_versions", description="Manages versions"), Category.READ, "changes nothing"),
+        (
+            tool("write_file", description="Will overwrite what is there without warning."),
+            Category.WRITE,
+            "no way back",
         ),
         (tool("get_page", description="Gone. This cannot be undone."), Category.WRITE, "no way back"),
         (
@@ -239,6 +254,31 @@ def test_a_tool_with_a_mode_is_as_bad_as_its_worst_operation(schema):
 
 def test_a_mode_that_only_reads_raises_nothing():
     assert category("get_items", params={"operation": {"enum": ["get", "list"]}, "mode": 5}) is Category.READ
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "spec", "expected"),
+    [
+        ("get_items", "Use 'list' or `delete`.", {}, Category.DESTRUCTIVE),
+        ("get_items", 'With action="drop" it goes.', {"type": "string"}, Category.DESTRUCTIVE),
+        ("get_items", "", {"description": "One of 'list', 'start-job'"}, Category.EXECUTE),
+        ("get_items", "", {"description": "One of 'type', 'order', 'list'"}, Category.READ),
+        ("get_items", "Then `delete`.", {"enum": ["get", "list"]}, Category.READ),
+        ("get_items", "See `delete_items`.", {}, Category.READ),
+        ("get_items", "Needs 'start_time'.", {}, Category.READ),
+        ("get_items", "", {"description": 7}, Category.READ),
+        ("explain", "Explains 'delete'.", {}, Category.READ),
+        ("update_items", "Also 'start' or 'stop'.", {}, Category.WRITE),
+        ("update_items", "Also 'drop'.", {}, Category.DESTRUCTIVE),
+    ],
+)
+def test_modes_that_no_schema_lists_are_looked_for_in_quotes(name, description, spec, expected):
+    definition = tool(name, description=description, params={"action": spec, "start_time": {}})
+    assert classify(definition, ("get_items", "delete_items")).category is expected
+
+
+def test_words_in_quotes_are_no_modes_without_a_mode():
+    assert category("get_items", description="Use 'delete'.", params=["id"]) is Category.READ
 
 
 HOSTILE = [

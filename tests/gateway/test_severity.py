@@ -14,6 +14,8 @@ from gateway.severity import BASE, MANY_IDS, SUBJECTS, Severity, assess, rank
     [
         ("Read", "list_users", (), "low", "it changes nothing"),
         ("Read", "get_secret", (), "high", 'it touches secrets ("secret")'),
+        ("Read", "get_env", (), "high", 'it touches secrets ("env")'),
+        ("Destructive", "delete_broker", (), "critical", 'systems that carry it ("broker")'),
         ("Read", "get_access_token", (), "medium", 'keys, tokens and certificates ("token")'),
         ("Read", "get_patient", (), "medium", "private data"),
         ("Read", "list_all_users", ("ids",), "low", "it changes nothing"),
