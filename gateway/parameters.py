@@ -47,6 +47,7 @@ SWITCHES = words("""
     confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
     markread autoapprove executenow validateonly skipconfirmation confirmdelete
     """)
+ADDRESSES = words("url urls")
 APPROVALS = words(
     "confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved"
 )
@@ -97,6 +98,9 @@ def raises(
             )
         if _NEW.match(name) and said.word not in COMPARES:
             yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.')
+        if plain in ADDRESSES:
+            why = f'Its parameter "{plain}" lets the agent choose the address that it reaches.'
+            yield Raise(category=Category.READ, severity=Severity.MEDIUM, why=why)
         if plain in APPROVALS:
             yield Raise(
                 category=Category.READ,

@@ -281,6 +281,12 @@ def test_words_in_quotes_are_no_modes_without_a_mode():
     assert category("get_items", description="Use 'delete'.", params=["id"]) is Category.READ
 
 
+def test_a_reader_that_reaches_any_address_is_of_medium_severity():
+    found = classify(tool("fetch", params=["url"]), ())
+    assert (found.category, found.severity) == (Category.READ, Severity.MEDIUM)
+    assert 'Its parameter "url" lets the agent choose the address that it reaches.' in found.evidence
+
+
 HOSTILE = [
     {},
     {"name": None, "description": 5, "inputSchema": [], "annotations": "x"},
