@@ -1,4 +1,4 @@
-"""Measures the classifier on labelled tools: `python bench/classify.py PATH [--errors] [--servers]`.
+"""Measures the classifier on labelled tools: `python bench/classify.py PATH [--errors] [--groups] [--halves]`.
 
 PATH is a JSONL; a row has `server`, `tool`, `category` and may have `description`, `params` (names), `annotations`,
 `label_source`, `group`, `gold`. A false allow is a changing tool called Read; an over-ask is a Read tool called
@@ -7,6 +7,7 @@ labels that come from annotations would otherwise be read back.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -95,6 +96,29 @@ def by_source(results):
     return found
 
 
+def second_half(row):
+    """Whether a row's group of servers is in the second half: by a hash of its name, so that each run agrees."""
+    return hashlib.sha256((row.get("group") or row["server"]).encode()).digest()[-1] % 2 == 0
+
+
+def halves(results):
+    """Prints the figures of each half of the groups, so that what was learnt from one is tested on the other."""
+    print("\nhalf of the groups")
+    for half, wanted in (("first", False), ("second", True)):
+        part = [(row, got) for row, got in results if second_half(row) is wanted]
+        for source, judged in sorted(by_source(part).items()):
+            changing = [got.category for _, label, got in judged if label not in ("Read", "Other")]
+            reading = [got.category for _, label, got in judged if label == "Read"]
+            allowed, read = changing.count(Category.READ), reading.count(Category.READ)
+            five = [label == got.category for _, label, got in judged if label in FIVE]
+            multiway = any(label not in ("Read", "not_read") for _, label, _ in judged)
+            print(
+                f"  {half} {source}: {len(judged)} tools, false allow {rate(allowed, len(changing))},"
+                f" over-ask {rate(len(reading) - read, len(reading))}"
+                + (f", five-way {rate(sum(five), len(five))}" if multiway else "")
+            )
+
+
 def groups(results):
     """Prints false allow and over-ask for each group of servers."""
     print("\ngroup: tools, false allow, over-ask, called Other")
@@ -132,6 +156,7 @@ def main():
     options.add_argument("path", type=Path)
     options.add_argument("--errors", action="store_true", help="list every other wrong label too")
     options.add_argument("--groups", action="store_true", help="figures of each group of servers")
+    options.add_argument("--halves", action="store_true", help="figures of each half of the groups")
     chosen = options.parse_args()
     rows = [json.loads(line) for line in chosen.path.read_text("utf-8").splitlines() if line.strip()]
     for annotated in (True, False):
@@ -140,6 +165,8 @@ def main():
             report(source, judged, errors=chosen.errors and not annotated)
     if chosen.groups:
         groups(classified(rows, annotated=False))
+    if chosen.halves:
+        halves(classified(rows, annotated=False))
     speed(rows)
 
 
