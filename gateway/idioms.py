@@ -24,6 +24,8 @@ initialize initialise init establish | connection connections | Execute | connec
 snapshot | droplet server vm instance volume disk database db cluster container bucket datastore | Write | takes a copy
 log | food meal meals water sleep mood exercise workout weight nutrition drug expense | Write | records it
 check | box checkbox radio in out off | Execute | acts on a form
+check | todo checklist | Write | ticks it off
+rate | movie song album artist recipe book anime manga episode driver ride | Write | gives it a mark
 show | notification toast message dialog alert popup banner notify | Write | shows it to people
 take capture grab | screenshot screenshots | Read | looks at the screen
 snapshot | browser page dom accessibility | Read | looks at the page
@@ -36,7 +38,7 @@ ask question ping | human user agent person team channel member everyone expert 
 verify | email otp user domain phone identity sender | Write | settles who somebody is
 list | sale nft | Financial | offers it for sale
 translate | object mesh layer shape node vertices | Write | moves it
-extract | archive zip tar | Write | writes files
+extract | archive zip tar audio frame frames clip clips stems | Write | writes files
 read | write | Write | writes as well
 apply plan init upgrade | terraform tofu pulumi helm run | Execute | drives a deployment
 track | package parcel shipment delivery flight status order shipping | Read | looks it up

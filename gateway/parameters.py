@@ -41,11 +41,13 @@ MODES = words(
 SINKS = words("""
     outputdir outputdirectory outputfolder outputpath outputfile outfile outdir savepath savedir saveto savefile savetofile
     downloadpath downloaddir downloaddirectory destinationpath destpath localpath localfilepath targetdir exportpath
+    saveas savefilename savetopath outputfilename outputlocation dumpto dumpfile exportfile exportto destinationfile
     writeto writetofile savelocation outputfilepath destinationdirectory savetodisk
     """)
 SWITCHES = words("""
     confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
     markread autoapprove executenow validateonly skipconfirmation confirmdelete
+    deleteafterread deleteafterreading autoack acknowledge autodelete markseen markasseen persist sendemail notify save
     """)
 ADDRESSES = words("url urls")
 APPROVALS = words(

@@ -173,6 +173,8 @@ def test_parameters_only_raise(name, some, more):
         (tool("explain_plan", params=["sql"]), Category.READ, "1 parameter: sql"),
         (tool("search_docs", params=["query"]), Category.READ, "1 parameter: query"),
         (tool("extract_slides", params=["output_dir"]), Category.WRITE, '"outputdir" names a file'),
+        (tool("get_report", params=["save_as"]), Category.WRITE, '"saveas" names a file'),
+        (tool("get_messages", params=["markAsSeen"]), Category.WRITE, '"markasseen" belongs to a tool'),
         (tool("scan_repo", params=["auto_fix"]), Category.WRITE, '"autofix" belongs to a tool that changes'),
         (
             tool("get_thing", params=["confirmed"]),
@@ -204,7 +206,7 @@ def test_parameters_only_raise(name, some, more):
             Category.WRITE,
             "writes a file",
         ),
-        (tool("board_versions", description="Manages versions"), Category.WRITE, 'begins with "manage"'),
+        (tool("workflow_versions", description="Manages versions"), Category.WRITE, 'begins with "manage"'),
         (tool("list_versions", description="Manages versions"), Category.READ, "changes nothing"),
         (
             tool("write_file", description="Will overwrite what is there without warning."),
