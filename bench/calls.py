@@ -24,11 +24,13 @@ HERE = str(Path(__file__).resolve())
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
-def call(tool: str, number: int) -> bytes:
-    arguments = {"number": number, "text": "x" * 200}
-    return json.dumps(
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
-    ).encode()
+def call(tool: str, number: int, **meta: int) -> bytes:
+    params = {
+        "name": tool,
+        "arguments": {"number": number, "text": "x" * 200},
+        **({"_meta": meta} if meta else {}),
+    }
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
 
 
 # The two other processes.
@@ -104,12 +106,14 @@ async def holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         start = time.perf_counter()
         agents_calls = [
-            asyncio.ensure_future(http.post(agents, data=call("create_thing", n), headers=HEADERS))
+            asyncio.ensure_future(
+                http.post(agents, data=call("create_thing", n, progressToken=n), headers=HEADERS)
+            )
             for n in range(count)
         ]
         replies = await asyncio.gather(*agents_calls)
         for reply in replies:
-            await reply.content.readany()  # the first sign of life comes after the commit
+            await reply.content.readany()  # whoever asks for progress is told at once, after the commit
         rate = count / (time.perf_counter() - start)
         async with http.get(f"{inbox}/api/v1/calls?state=pending&limit=200", headers=api) as listing:
             pending = {call["arguments"]["number"]: call for call in (await listing.json())["calls"]}

@@ -269,11 +269,22 @@ def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
 def _go(job: Coroutine[Any, Any, Answer]) -> Answer:
     """Run a job in an event loop; of several faults that end it, the first is told."""
     try:
-        return asyncio.run(job)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(job)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BaseExceptionGroup as group:
         raise _first(group) from group
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the faster event loop where it is installed (the extra `fast`)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 def _first(error: BaseException) -> BaseException:
