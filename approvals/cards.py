@@ -4,6 +4,7 @@ from approvals import redact
 from approvals.channels import Card
 from approvals.model import HeldCall, State
 from approvals.safetext import hidden, name, one_line, visible
+from approvals.stakes import stakes
 
 
 def card(call: HeldCall, url: str) -> Card:
@@ -21,6 +22,7 @@ def card(call: HeldCall, url: str) -> Card:
         category=call.classification.category,
         risk=call.classification.risk,
         severity=call.classification.severity,
+        stakes=stakes(call.classification.category, call.classification.severity),
         evidence=tuple(map(visible, call.classification.evidence)),
         rule=visible(call.rule),
         reason=visible(call.reason),

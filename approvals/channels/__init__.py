@@ -23,6 +23,8 @@ class Card:
     category: str
     risk: str
     severity: str
+    #: What could go wrong and how far it reaches, in one sentence.
+    stakes: str
     evidence: tuple[str, ...]
     rule: str
     reason: str

@@ -71,6 +71,7 @@ async def test_the_card_says_who_wants_what_why_it_is_held_and_until_when(w):
     shown = text_of(message.blocks)
     for fact in (
         "Approve put_user_policy on iam?", "ci-bot", "maria", "Write, risk Medium, severity high",
+        "It changes something, and a wrong change stays until somebody changes it back; one wrong call can do great harm.",
         "It touches who may do what.", "IAM changes need a second pair of eyes", '"user_name": "bob"', call.id, call.digest[:12],
         f"<!date^{int(call.expires_at)}^",
     ):  # fmt: skip
