@@ -12,6 +12,8 @@ from gateway.config import known_server
 from gateway.errors import UserError
 from gateway.options import Config
 from gateway.policy import Facts, Verdict
+from gateway.proxy import pinned
+from gateway.telling import Told, tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,12 @@ class Explanation:
     tool: Tool
     listed: bool
     verdict: Verdict
+
+    @property
+    def told(self) -> Told:
+        """All that is said of the tool."""
+        tool = self.tool
+        return tell(self.server, tool.definition, tool.classification, self.verdict, listed=self.listed)
 
 
 class BadArguments(UserError):
@@ -78,4 +86,5 @@ def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any
     facts = Facts(
         server=server, tool=tool.name, agent="local", arguments=arguments, classification=tool.classification
     )
-    return gateway.proxy.setting.policy.evaluate(facts)
+    setting = gateway.proxy.setting
+    return pinned(setting.policy.evaluate(facts), tool, setting.pin)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from approvals import safetext
 from approvals.model import AuditEvent
+from gateway import telling
 from gateway.inspecting import Explanation, Row
 from gateway.replies import rfc3339
 
@@ -75,22 +76,23 @@ def explanation(found: Explanation, *, as_json: bool) -> None:
                 "listed": found.listed,
                 "verdict": asdict(verdict),
                 "classification": asdict(classified),
+                "told": asdict(found.told),
             }
         )
         return
     lines = [
         f"{found.server}/{found.tool.name}: {verdict.action} ({verdict.rule})",
-        *([f"  {verdict.reason}"] if verdict.reason else []),
+        *(f"  {line}" for line in found.told.applies),
         "",
         "Rules that matched:",
         *(
             f"  {match.rule}: {match.action or 'adds limits only'}{f', {match.note}' if match.note else ''}"
             for match in verdict.trace
         ),
-        *(f"  limit: {limit.text} per {limit.per}" for limit in verdict.limits),
         "",
-        f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}, confidence {classified.confidence:.2f}:",
-        *(f"  {sentence}" for sentence in classified.evidence),
+        f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}.",
+        "",
+        *telling.lines(found.told),
     ]
     if not found.listed:
         lines.append("The server does not list this tool; it was classified by its name alone.")

@@ -147,8 +147,17 @@ def test_a_verdict_is_explained(folder):
     done = holdpoint("explain", "shop", "delete_customer", "--args", '{"name": "x"}', cwd=folder)
     assert "shop/delete_customer: require_approval (default)" in done.stdout
     assert "Category Destructive, risk Critical" in done.stdout
+    for sentence in (
+        'Its server says: "Delete a customer and all orders for good."',
+        "It removes or cancels what may not come back; one wrong call can do great harm",
+        "1 parameter, 1 required:",
+        "How do I block delete_customer completely?",
+        'hide: ["shop/delete_customer"]',
+    ):
+        assert sentence in done.stdout
     facts = json.loads(holdpoint("explain", "shop", "nonesuch", "--json", cwd=folder).stdout)
     assert (facts["listed"], facts["verdict"]["rule"]) == (False, "default")
+    assert len(facts["told"]["answers"]) == 6
     assert "does not list this tool" in holdpoint("explain", "shop", "nonesuch", cwd=folder).stdout
     for odd in ("[1]", "{", '{"a":1,"a":2}'):
         done = holdpoint("explain", "shop", "x", "--args", odd, cwd=folder)
