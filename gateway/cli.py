@@ -104,6 +104,7 @@ def _accepting(server: str) -> "Callable[[Api], Awaitable[list[str]]]":
 @app.command()
 def tools(
     server: Annotated[str, typer.Argument()] = "",
+    policy: Annotated[bool, typer.Option("--policy", help="Print a policy to start from, as YAML.")] = False,
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
     accept: Annotated[
@@ -118,7 +119,10 @@ def tools(
             printing.accepted(name, _ask(config, _accepting(name)))
         return
     rows = _go(inspecting.tools(_load(config), server))
-    printing.tools(rows, as_json=as_json)
+    if policy:
+        printing.policy(rows)
+    else:
+        printing.tools(rows, as_json=as_json)
     if any(row.problem for row in rows):
         raise typer.Exit(1)
 

@@ -16,6 +16,7 @@ from approvals.model import AuditEvent
 from gateway import telling
 from gateway.inspecting import Explanation, Row
 from gateway.replies import rfc3339
+from gateway.scaffold import scaffold
 
 _COLOURS = {
     "deny": "red",
@@ -55,6 +56,12 @@ def tools(rows: Sequence[Row], *, as_json: bool) -> None:
             )
         )
     console().print(table)
+
+
+def policy(rows: Sequence[Row]) -> None:
+    """Print a policy to start from."""
+    tools = [(row.server, row.tool) for row in rows if row.tool is not None]
+    sys.stdout.write(scaffold(tools, {row.server: row.problem for row in rows if row.problem}))
 
 
 def _tool_facts(row: Row) -> Mapping[str, Any]:

@@ -127,6 +127,22 @@ def test_tools_are_listed_with_their_classification_and_action(folder):
     assert "\x1b[" not in table  # no colours into a pipe
 
 
+def test_a_policy_for_what_the_servers_offer_is_printed_and_loads_in_the_place_of_the_old_one(folder):
+    file = folder / "holdpoint.yaml"
+    printed = holdpoint("tools", "--policy", cwd=folder).stdout
+    file.write_text(BASE.partition("policy:")[0] + printed)
+    assert holdpoint("check", cwd=folder).returncode == 0
+    tools = {tool["tool"]: tool for tool in json.loads(holdpoint("tools", "--json", cwd=folder).stdout)}
+    assert {name: tool["action"] for name, tool in tools.items()} == {
+        "list_orders": "allow",
+        "update_order": "require_approval",
+        "run_report": "require_approval",
+        "refund_order": "require_approval",
+        "delete_customer": "deny",
+    }
+    assert all(tool["rule"] == f"tools.shop/{name}" for name, tool in tools.items())
+
+
 def test_a_server_that_cannot_be_asked_is_told_and_exit_1(folder):
     (folder / "holdpoint.yaml").write_text(BASE.replace(sys.executable, "/no/such/python"))
     done = holdpoint("tools", cwd=folder)
