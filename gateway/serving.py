@@ -17,13 +17,13 @@ import approvals.web
 from approvals.channels import Channel
 from approvals.notices import Notices
 from approvals.service import MAX_OPEN, OPEN
-from approvals.web.options import ToolView, WebOptions
+from approvals.web.options import WebOptions
 from gateway import server
 from gateway.app import Gateway, assembled
 from gateway.channels import channels_of
 from gateway.config import address, load
 from gateway.options import Config
-from gateway.policy import Facts
+from gateway.showing import tool_views
 from gateway.yaml import ConfigProblems
 
 #: Seconds between two sweeps.
@@ -153,30 +153,6 @@ def web_options(
         tools=lambda: tool_views(gateway),
         accept=gateway.accept,
     )
-
-
-def tool_views(gateway: Gateway) -> list[ToolView]:
-    """Return every tool that is known, with what the policy asks of a call of it without arguments."""
-    views = []
-    for name in gateway.config.servers:
-        for tool in gateway.catalogue.tools(name):
-            found = tool.classification
-            facts = Facts(server=name, tool=tool.name, agent="", arguments={}, classification=found)
-            verdict = gateway.proxy.setting.policy.evaluate(facts)
-            views.append(
-                ToolView(
-                    server=name,
-                    tool=tool.name,
-                    description=str(tool.definition.get("description") or ""),
-                    category=found.category,
-                    risk=found.risk,
-                    severity=found.severity,
-                    evidence=found.evidence,
-                    action=verdict.action,
-                    rule=verdict.rule,
-                ),
-            )
-    return views
 
 
 def _door(gateway: Gateway) -> server.Door:

@@ -12,11 +12,11 @@ from approvals.web.bodies import MAX_BODY
 from approvals.web.events import Events
 from approvals.web.guard import Guard
 from approvals.web.login import Login
-from approvals.web.options import Handler, ToolView, WebOptions
+from approvals.web.options import Handler, ToolFacts, ToolView, WebOptions
 from approvals.web.pages import Pages
 from approvals.web.tools import Tools
 
-__all__ = ["LOGIN", "Login", "ToolView", "WebOptions", "build"]
+__all__ = ["LOGIN", "Login", "ToolFacts", "ToolView", "WebOptions", "build"]
 
 #: Where the application keeps what signs people in: `app[LOGIN].one_time_code(approver)`.
 LOGIN = web.AppKey("login", Login)
@@ -32,7 +32,7 @@ def build(service: ApprovalService, options: WebOptions) -> web.Application:
     app[LOGIN] = login
     app.router.add_routes(login.routes())
     app.router.add_routes(pages.routes())
-    app.router.add_routes(Tools(pages, login, options).routes())
+    app.router.add_routes(Tools(service, pages, login, options).routes())
     app.router.add_routes(Api(service, login, events, options).routes())
     app.router.add_get("/healthz", _alive)
     app.router.add_static("/static", Path(str(files("approvals.web") / "static")))

@@ -14,6 +14,24 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFacts:
+    """What a tool's own page says beyond the list, in sentences."""
+
+    does: str = ""
+    #: Why it needs a policy.
+    why: tuple[str, ...] = ()
+    advice: str = ""
+    confidence: str = ""
+    #: How many parameters there are, in words, and (name, type, required, line) of each that is shown.
+    counted: str = ""
+    parameters: tuple[tuple[str, str, bool, str], ...] = ()
+    #: What happens to a call without arguments now, by which rule, and on which terms.
+    applies: tuple[str, ...] = ()
+    #: (question, answer, config to paste or "").
+    answers: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolView:
     """One tool as the inbox's list of tools shows it."""
 
@@ -27,6 +45,8 @@ class ToolView:
     #: What the policy asks for it: allow, deny, require_approval.
     action: str
     rule: str = ""
+    #: Returns the rest, which is made only for the tool that is looked at.
+    facts: Callable[[], ToolFacts] = ToolFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,20 @@
-"""The pages that show what each tool was taken for, why, and what the policy asks of it."""
+"""The pages that show what each tool was taken for, why, what the policy asks of it, and what became of its calls."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from aiohttp import web
 
+from approvals.cards import card
 from approvals.safetext import visible
+from approvals.service import ApprovalService
+from approvals.web import views
 from approvals.web.answers import Refused, page
 from approvals.web.login import Login
-from approvals.web.options import ToolView, WebOptions
+from approvals.web.options import ToolFacts, ToolView, WebOptions
 from approvals.web.pages import Pages
 
 #: Action -> (words, tone), in the order in which the tools of a server are listed.
@@ -18,54 +23,99 @@ ACTIONS: Mapping[str, tuple[str, str]] = {
     "deny": ("Denied", "bad"),
     "allow": ("Allowed", "good"),
 }
+CATEGORIES = ("Read", "Write", "Execute", "Destructive", "Financial", "Other")
+RISKS = ("Low", "Medium", "High", "Critical")
+#: By what the list is narrowed; each is a field of a tool.
+FILTERS = ("server", "category", "risk", "action")
+#: Held calls on a tool's page.
+RECENT = 10
+
+Shown = TypeVar("Shown", ToolView, ToolFacts)
 
 
 class Tools:
     """The routes below /tools; there are none where nobody says which tools there are."""
 
-    def __init__(self, pages: Pages, login: Login, options: WebOptions) -> None:
+    def __init__(self, service: ApprovalService, pages: Pages, login: Login, options: WebOptions) -> None:
+        self._service = service
         self._pages = pages
         self._login = login
-        self._known = options.tools
+        self._options = options
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, by path."""
-        if self._known is None:
+        if self._options.tools is None:
             return []
         return [web.get("/tools", self._list), web.get("/tools/{server}/{tool}", self._show)]
 
     def _tools(self) -> Sequence[ToolView]:
         order = list(ACTIONS)
-        known = self._known() if self._known else ()
+        known = self._options.tools() if self._options.tools else ()
         return sorted(known, key=lambda tool: (tool.server, order.index(tool.action), tool.tool))
 
     async def _list(self, request: web.Request) -> web.Response:
         visitor = await self._login.required(request)
+        asked = {name: request.query.get(name, "") for name in FILTERS}
+        tools = self._tools()
         servers: dict[str, list[tuple[str, ToolView]]] = {}
-        for tool in self._tools():
+        for tool in narrowed(tools, asked):
             servers.setdefault(visible(tool.server), []).append((_path(tool), _safe(tool)))
-        frame = await self._pages.frame(visitor, "/tools")
-        return page("tools.html", **frame, servers=servers, actions=ACTIONS)
+        return page(
+            "tools.html",
+            **await self._pages.frame(visitor, request.path_qs),
+            servers=servers,
+            known=len(tools),
+            asked=asked,
+            names=sorted({tool.server for tool in tools}),
+            categories=[
+                (category, count, str(request.rel_url.update_query(category=category)))
+                for category, count in _counts(narrowed(tools, asked | {"category": ""}))
+            ],
+            every=str(request.rel_url.without_query_params("category")),
+            risks=RISKS,
+            actions=ACTIONS,
+        )
 
     async def _show(self, request: web.Request) -> web.Response:
         visitor = await self._login.required(request)
         wanted = (request.match_info["server"], request.match_info["tool"])
-        for tool in self._tools():
-            if (tool.server, tool.tool) == wanted:
-                frame = await self._pages.frame(visitor, request.path)
-                return page("tool.html", **frame, tool=_safe(tool), actions=ACTIONS)
-        raise Refused(404, "There is no such tool.")
+        tool = next((tool for tool in self._tools() if (tool.server, tool.tool) == wanted), None)
+        if tool is None:
+            raise Refused(404, "There is no such tool.")
+        found = await self._service.store.select(limit=RECENT, tool=tool.tool, server=tool.server)
+        return page(
+            "tool.html",
+            **await self._pages.frame(visitor, _path(tool)),
+            tool=_safe(tool),
+            facts=_safe(tool.facts()),
+            recent=[views.row(call, card(call, self._options.url)) for call in found],
+            history=f"/history?tool={quote(tool.tool, safe='')}",
+            actions=ACTIONS,
+        )
 
 
-def _safe(tool: ToolView) -> ToolView:
-    """Return the tool with the hidden characters of a stranger's text made visible."""
-    return replace(
-        tool,
-        tool=visible(tool.tool),
-        server=visible(tool.server),
-        description=visible(tool.description),
-        evidence=tuple(visible(line) for line in tool.evidence),
-    )
+def narrowed(tools: Sequence[ToolView], asked: Mapping[str, str]) -> Sequence[ToolView]:
+    """Return the tools that have what is asked for; "" asks for nothing."""
+    return [
+        tool for tool in tools if all(getattr(tool, name) == value for name, value in asked.items() if value)
+    ]
+
+
+def _counts(tools: Sequence[ToolView]) -> Sequence[tuple[str, int]]:
+    """Count the tools of each category."""
+    counted = Counter(tool.category for tool in tools)
+    return [(category, counted[category]) for category in CATEGORIES]
+
+
+def _safe(shown: Shown) -> Shown:
+    """Return what is shown with the hidden characters of a stranger's text made visible."""
+    return replace(shown, **{field.name: _visible(getattr(shown, field.name)) for field in fields(shown)})
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_visible, value))
+    return visible(value) if isinstance(value, str) else value
 
 
 def _path(tool: ToolView) -> str:

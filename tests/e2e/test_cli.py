@@ -369,6 +369,9 @@ async def test_the_tools_are_on_a_page_of_the_inbox(running):
     await ask(process, "list_orders", status="paid")
     await alice.log_in()
     assert "refund_order" in await alice.page("/tools")
+    shown = await alice.page("/tools/shop/refund_order")
+    assert "It moves money or commits to an obligation; one wrong call can do great harm" in shown
+    assert "How do I block refund_order completely?" in shown
 
 
 async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from approvals.model import State
-from approvals.web import ToolView
+from approvals.web import ToolFacts, ToolView
 from browser import FOUND, MISSING, barriers, chromium, window
 from inbox import Inbox, sha256, token
 
@@ -316,27 +316,56 @@ async def test_a_new_call_is_announced_while_the_tab_is_hidden_without_its_argum
     assert await told.all_inner_texts() == ["Holdpoint: 1 waiting for a person"]
 
 
-async def test_the_pages_of_tools_have_no_barrier(browser):
-    tool = ToolView(
-        server="iam",
-        tool="delete_user",
-        description="Deletes a user.",
-        category="Destructive",
-        risk="Critical",
-        severity="high",
-        evidence=("delete: removes for good",),
-        action="require_approval",
-        rule="matrix[2]",
-    )
-    async with Inbox(tools=lambda: [tool]) as inbox, window(browser, inbox.here) as page:
+FACTS = ToolFacts(
+    does='Its server says: "Deletes a user."',
+    why=("It removes or cancels what may not come back.",),
+    counted="1 parameter, 1 required",
+    parameters=(("user_name", "string", True, "Whose account goes."),),
+    applies=("A call waits for a person.",),
+    answers=tuple((f"Question {number}?", "By a rule:", "policy:\n  hide: [x]") for number in range(6)),
+)
+
+
+def tools():
+    """Return a tool of each category, one of them not understood."""
+    for name, category in (("delete_user", "Destructive"), ("list_users", "Read"), ("zarf", "Other")):
+        yield ToolView(
+            server="iam", tool=name, description="Deletes a user.", category=category, risk="Critical", severity="high",
+            evidence=("delete: removes for good",), action="require_approval", rule="matrix[2]", facts=lambda: FACTS,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+async def test_the_pages_of_tools_have_no_barrier(browser, scheme, viewport):
+    options = {"color_scheme": scheme, "viewport": viewport}
+    async with Inbox(tools=lambda: list(tools())) as inbox, window(browser, inbox.here, **options) as page:
+        await inbox.deny(await inbox.hold("delete_user"))
+        await sign_in(page)
+        for path in (
+            "/tools",
+            "/tools?category=Other&server=iam",
+            "/tools?risk=Low",
+            "/tools/iam/delete_user",
+        ):
+            await page.goto(path)
+            await live(page)
+            assert await barriers(page) == [], path
+            assert await page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+async def test_tools_are_found_and_opened_without_javascript(browser):
+    options = {"java_script_enabled": False, "viewport": DESK}
+    async with Inbox(tools=lambda: list(tools())) as inbox, window(browser, inbox.here, **options) as page:
         await sign_in(page)
         await page.get_by_role("link", name="Tools").click()
-        await live(page)
-        assert await barriers(page) == []
+        await page.get_by_label("Policy").select_option("Asks a person")
+        await page.get_by_role("button", name="Filter").click()
+        await page.get_by_role("link", name="Destructive 1").click()
+        assert await page.locator("tbody tr").count() == 1
         await page.get_by_role("link", name="delete_user").click()
+        await page.get_by_role("heading", name="Why it needs a policy").wait_for()
         await page.get_by_text("delete: removes for good").wait_for()
-        await live(page)
-        assert await barriers(page) == []
 
 
 async def test_a_session_that_ends_is_told_without_losing_the_page(page, inbox):

@@ -1,8 +1,24 @@
-import pytest
+import re
 
-from approvals.web import ToolView
+import pytest
+from yarl import URL
+
+from approvals.web import ToolFacts, ToolView
 from inbox import Inbox
 
+FACTS = ToolFacts(
+    does='Its server says: "Deletes."',
+    why=("It removes what may not come back.", "Hidden \u202e here."),
+    advice="Deny it.",
+    confidence="Confidence is 0.90.",
+    counted="1 parameter, 1 required",
+    parameters=(("user_name", "string", True, "Who <i>goes</i>."),),
+    applies=("A call waits for a person, by matrix[2].",),
+    answers=(
+        ("How do I block it?", "Hide it.", 'hide: ["iam/<x>"]'),
+        ("What does it do?", "It deletes.", ""),
+    ),
+)
 TOOLS = (
     ToolView(server="iam", tool="get_user", category="Read", risk="Low", severity="low", action="allow"),
     ToolView(
@@ -15,6 +31,7 @@ TOOLS = (
         evidence=("delete: removes for good",),
         action="require_approval",
         rule="matrix[2]",
+        facts=lambda: FACTS,
     ),
     ToolView(server="a/b", tool="x?y", category="Other", risk="Medium", severity="medium", action="deny"),
 )
@@ -47,11 +64,90 @@ async def test_a_tools_page_says_why_it_was_taken_for_what_it_is(client):
     assert "\u202e" not in body
 
 
+async def test_a_tools_page_says_all_that_is_said_of_it_and_nothing_hidden(client):
+    _, body = await answer(client, "/tools/iam/delete_user")
+    for sentence in (
+        *FACTS.why[:1],
+        FACTS.advice,
+        FACTS.confidence,
+        FACTS.counted,
+        *FACTS.applies,
+        "Who &lt;i&gt;goes",
+    ):
+        assert sentence in body
+    assert "Hidden \\u{202E} here." in body
+    assert "hide: [&#34;iam/&lt;x&gt;&#34;]</pre>" in body
+    assert body.count("Config: ") == 1  # an answer without config has no empty box
+
+
+async def test_a_tools_page_links_what_became_of_its_latest_held_calls():
+    async with Inbox(tools=lambda: TOOLS) as inbox:
+        client = await inbox.person()
+        denied = await inbox.deny(await inbox.hold("delete_user"))
+        latest = [await inbox.hold("delete_user", arguments=b'{"n":%d}' % number) for number in range(10)]
+        other = await inbox.hold("delete_user", server="other")
+        _, body = await answer(client, "/tools/iam/delete_user")
+        recent = body.partition('id="recent"')[2].partition("</section>")[0]
+        assert re.findall(r'href="/calls/(\w+)"', recent) == [call.id for call in reversed(latest)]
+        assert other.id not in recent
+        await inbox.approve(latest[0])
+        _, body = await answer(client, "/tools/iam/delete_user")
+        assert "Approved" in body.partition('id="recent"')[2].partition("</section>")[0]
+        assert denied.id in (await answer(client, "/history?tool=delete_user"))[1]
+        _, none = await answer(client, "/tools/iam/get_user")
+        assert "No call of it was ever held." in none
+
+
+def listed(body):
+    return re.findall(r'<span class="tool">([^<]+)</span></a></td>', body)
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("server=iam", ["delete_user", "get_user"]),
+        ("category=Other", ["x?y"]),
+        ("risk=Low", ["get_user"]),
+        ("action=require_approval", ["delete_user"]),
+        ("server=iam&category=Read&risk=Low&action=allow", ["get_user"]),
+        ("server=&category=", ["x?y", "delete_user", "get_user"]),
+        ("server=iam&category=Other", []),
+        ("action=%3Cscript%3E", []),
+    ],
+)
+async def test_the_list_is_narrowed_by_server_category_risk_and_action(client, query, names):
+    status, body = await answer(client, f"/tools?{query}")
+    assert (status, listed(body)) == (200, names)
+    assert ("No tool fits." in body) is (not names)
+    assert "<script>" not in body
+
+
+async def test_the_categories_are_counted_within_what_else_is_asked(client):
+    _, body = await answer(client, "/tools?server=iam&category=Read")
+    kinds = re.search(r'<nav class="kinds".*?</nav>', body, re.DOTALL)[0]
+    assert re.findall(r"<b>(\d+)</b>", kinds) == ["2", "1", "0", "0", "1", "0", "0"]
+    assert 'href="/tools?server=iam"' in kinds
+    assert 'href="/tools?server=iam&amp;category=Destructive"' in kinds
+    assert '<input type="hidden" name="category" value="Read">' in body  # the form keeps what the links chose
+    assert '<option value="iam" selected>' in body
+
+
+async def test_what_could_not_be_classified_is_marked(client):
+    for path in ("/tools?category=Other", "/tools/a%2Fb/x%3Fy"):
+        async with client.get(URL(path, encoded=True)) as got:
+            assert (
+                '<span class="badge warn" title="could not be classified">?</span> Other' in await got.text()
+            )
+
+
+async def test_the_page_of_a_tool_with_a_strange_name_keeps_itself_up_to_date(client):
+    async with client.get(URL("/tools/a%2Fb/x%3Fy", encoded=True)) as got:
+        assert 'data-self="/tools/a%2Fb/x%3Fy"' in await got.text()
+
+
 async def test_a_tool_with_a_strange_name_has_a_page(client):
     _, body = await answer(client, "/tools")
     assert 'href="/tools/a%2Fb/x%3Fy"' in body
-    from yarl import URL
-
     async with client.get(URL("/tools/a%2Fb/x%3Fy", encoded=True)) as got:
         assert "x?y" in await got.text()
 
