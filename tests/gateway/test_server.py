@@ -193,6 +193,52 @@ async def test_a_session_of_another_agent_is_not_found():
         assert len(gateway.recorder.received) == 2
 
 
+OPENING = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "other", "version": "1"},
+    },
+}
+
+
+async def test_a_client_cannot_choose_its_session_and_a_name_gives_it_nothing():
+    async with running(more=AGENTS) as gateway:
+        async with await gateway.post(OPENING, {**CI, "Mcp-Session-Id": "mine"}) as answer:
+            assert answer.status == 404
+        assert gateway.recorder.received == []
+        gateway.recorder.session = "s1"
+        async with await gateway.post(OPENING, {**CI, "X-Agent": "other"}) as answer:
+            assert answer.status == 200
+        agent = asyncio.ensure_future(gateway.post(call("create_note"), {**CI, "Mcp-Session-Id": "s1"}))
+        [held] = await gateway.held()
+        assert held.call.agent == "ci"
+        (await agent).close()
+
+
+async def test_a_session_opened_again_with_other_params_is_another_one():
+    async with running() as gateway:
+        for session in ("s1", "s2"):
+            gateway.recorder.session = session
+            async with await gateway.post(OPENING) as answer:
+                assert answer.headers["Mcp-Session-Id"] == session
+        for session in ("s1", "s2"):
+            ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+            async with await gateway.post(ping, {"Mcp-Session-Id": session}) as answer:
+                assert answer.status == 200
+
+
+async def test_an_approvers_token_or_cookie_is_nothing_to_the_agents_listener():
+    async with running(more=AGENTS) as gateway:
+        for headers in ({"Authorization": "Bearer alice-secret-token"}, {"Cookie": "holdpoint=abc"}):
+            async with await gateway.post(call("get_note"), headers) as answer:
+                assert answer.status == 401
+        assert gateway.recorder.received == []
+
+
 async def test_the_answers_headers_are_the_protocols_only(gateway):
     async with await gateway.post(
         call("get_note"), {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}
