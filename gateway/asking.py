@@ -18,17 +18,19 @@ MAX_PAGES = 100
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a server offers: its tools' definitions as it gave them, and whether it has tasks of its own."""
+    """What a server says of itself: its name, its tools' definitions as it gave them, whether it has tasks of its own."""
 
+    name: str
     tools: list[dict[str, Any]]
     tasks: bool
 
 
 async def offer(upstream: Upstream) -> Offer:
     """Return what a server offers; raises `GatewayError` when it cannot be asked."""
-    headers, meta, capabilities = await _open(upstream)
+    headers, meta, opened = await _open(upstream)
     try:
-        return Offer(await _pages(upstream, headers, meta), protocol.has_tasks(capabilities))
+        tools = await _pages(upstream, headers, meta)
+        return Offer(protocol.server_name(opened), tools, protocol.has_tasks(_capabilities(opened)))
     finally:
         if "Mcp-Session-Id" in headers:
             (await upstream.send("DELETE", b"", headers)).close()
@@ -39,11 +41,11 @@ async def _open(
 ) -> tuple[Mapping[str, str], Mapping[str, Any], Mapping[str, Any]]:
     """Find the server's revision: discover first, then the handshake.
 
-    Returns the headers and `_meta` to go on with, and the server's capabilities.
+    Returns the headers and `_meta` to go on with, and what the server said of itself.
     """
     if (discovered := await _discovered(upstream)) is not None:
         meta = protocol.modern_meta(CLIENT)
-        return protocol.modern_headers("tools/list"), meta, _capabilities(discovered)
+        return protocol.modern_headers("tools/list"), meta, discovered
     params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": CLIENT}
     reply = await upstream.send("POST", _request("initialize", params), {})
     session = reply.header("mcp-session-id")
@@ -52,7 +54,7 @@ async def _open(
     headers = {"MCP-Protocol-Version": str(revision)} | ({"Mcp-Session-Id": session} if session else {})
     started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
     (await upstream.send("POST", started, headers)).close()
-    return headers, {}, _capabilities(opened)
+    return headers, {}, opened
 
 
 def _capabilities(result: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,8 @@ from gateway.upstreams import Upstream
 #: Seconds a server has to name its tools, and after which one that could not is asked again.
 PATIENCE = 20.0
 RETRY = 30.0
+#: Under what name a server itself is pinned; no tool can have it.
+ITSELF = ""
 log = logging.getLogger("holdpoint.catalogue")
 
 
@@ -95,6 +97,10 @@ class Catalogue:
         """Return the tool when it is known already."""
         return self._tools.get(server, {}).get(name)
 
+    def present(self, server: str, name: str) -> Tool:
+        """Return the tool as far as it is known now, without asking."""
+        return self.known(server, name) or self._unlisted(server, name)
+
     def tools(self, server: str) -> Sequence[Tool]:
         """Return what is known of a server's tools, by name."""
         return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)
@@ -117,6 +123,7 @@ class Catalogue:
             try:
                 async with asyncio.timeout(PATIENCE):
                     offer = await asking.offer(self._upstreams[server])
+                self._recognise(server, offer.name)
                 self._take(server, offer.tools)
                 self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())
             except (GatewayError, TimeoutError) as error:
@@ -137,6 +144,17 @@ class Catalogue:
                 replace(tool, flaw="its server lists two tools of this name") if name in twice else tool
             )
         return learnt
+
+    def _recognise(self, server: str, name: str) -> None:
+        """Warn when another server answers at this address than before."""
+        form = written({"name": name})
+        pin = self._pins.known(server, ITSELF)
+        if pin is not None and pin.definition != form:
+            log.warning(
+                "%s: the server calls itself %r now; look whether it is the one you mean", server, name
+            )
+        if pin is None or pin.definition != form:
+            self._pins.accept(server, ITSELF, form)
 
     def _take(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
         """Take what a server says of its tools, hold it against what was accepted, and tell of each change once."""

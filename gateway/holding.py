@@ -7,7 +7,7 @@ possible, else a stream of events, which a client that lost it can take up again
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +68,7 @@ class Holding:
         seals: Callable[[], Seals],
         new_id: Callable[[], CallId],
         objection: Objection,
+        learn: Callable[[str], Awaitable[None]],
     ) -> None:
         self.holds = Holds(clients={})
         self._service = service
@@ -75,6 +76,7 @@ class Holding:
         self._seals = seals
         self._new_id = new_id
         self._objection = objection
+        self._learn = learn
         self._waits = Waits()
 
     async def open(self, asked: Asked, held: HeldCall) -> Reply:
@@ -210,6 +212,7 @@ class Holding:
 
     async def run(self, asked: Asked, held: HeldCall) -> AsyncIterator[bytes]:
         """Let the call run once, and show what the server says meanwhile."""
+        await self._learn(held.call.server)
         way = Way(
             frame=asked.frame,
             upstream=asked.upstream,

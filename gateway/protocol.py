@@ -21,6 +21,7 @@ _PREFIX = "io.modelcontextprotocol/"
 META_VERSION = f"{_PREFIX}protocolVersion"
 META_CAPABILITIES = f"{_PREFIX}clientCapabilities"
 META_CLIENT = f"{_PREFIX}clientInfo"
+META_SERVER = f"{_PREFIX}serverInfo"
 META_SUBSCRIPTION = f"{_PREFIX}subscriptionId"
 #: The extension that the client declares, and the server offers, for tasks.
 TASKS = f"{_PREFIX}tasks"
@@ -155,6 +156,14 @@ def declares_tasks(params: Mapping[str, Any]) -> bool:
     """Say whether the client of a modern request declares the tasks extension."""
     extensions = capabilities(params).get("extensions")
     return isinstance(extensions, dict) and TASKS in extensions
+
+
+def server_name(result: Mapping[str, Any]) -> str:
+    """Return the name a server gives itself in its answer to initialize or server/discover, or ""."""
+    meta = result.get("_meta")
+    info = result.get("serverInfo") or (meta.get(META_SERVER) if isinstance(meta, dict) else None)
+    name = info.get("name") if isinstance(info, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def has_tasks(capabilities: Mapping[str, Any]) -> bool:

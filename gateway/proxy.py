@@ -76,8 +76,8 @@ class Proxy:
         self._new_id = new_id
         self._sessions = Sessions()
         self._holding = Holding(
-            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._objection
-        )
+            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._objection, learn=catalogue.learn,
+        )  # fmt: skip
         self.tasks = Tasks(service, self._holding, lambda server: self.setting.upstreams.get(server))  # noqa: PLW0108  (the setting is replaced)
         self._record = Record(service)
         self._passing = Passing(
@@ -265,9 +265,9 @@ class Proxy:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
         if not self.setting.knows(held.call.agent):
             return REMOVED
-        tool = self._catalogue.known(held.call.server, held.call.tool)
-        if tool is None:
-            return None
+        tool = self._catalogue.present(held.call.server, held.call.tool)
+        if held.definition and not tool.hash:
+            return "the server does not say any more that it has this tool"
         if held.definition and tool.hash != held.definition:
             return "the definition of this tool changed while the call waited"
         if (

@@ -46,6 +46,7 @@ class Recorder:
     on_initialize: Behaviour | None = None
     modern: bool = True
     session: str | None = None
+    name: str = "recorder"
     url: str = ""
 
     @property
@@ -111,7 +112,7 @@ class Recorder:
             ):
                 return answer
             headers = {"Mcp-Session-Id": self.session} if self.session else {}
-            info = {"name": "recorder", "version": "1"}
+            info = {"name": self.name, "version": "1"}
             return result(
                 frame,
                 {

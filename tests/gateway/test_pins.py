@@ -1,6 +1,7 @@
 """Trust is bound to the definition: what a changed one does to calls, lists and people."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -23,7 +24,7 @@ async def test_the_first_definition_is_accepted_and_kept():
     async with running(READS) as gateway:
         await gateway.call("get_note")
         pins = {pin.tool: pin for pin in await gateway.gateway.store.pins()}
-        assert set(pins) == {"get_note", "create_note", "delete_note"}
+        assert set(pins) - {""} == {"get_note", "create_note", "delete_note"}
         assert b"Get a note." in pins["get_note"].definition
         assert "tool.changed" not in await gateway.kinds()
 
@@ -72,6 +73,56 @@ async def test_what_waited_for_a_tool_is_void_as_soon_as_the_change_is_known():
         await gateway.gateway.catalogue.ask("notes")
         assert "the definition of this tool changed while the call waited" in text(await agent)
         assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
+
+
+async def test_a_change_that_is_heard_of_just_before_the_approval_is_looked_at_before_the_call_goes_out():
+    async with running(READS) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await changes(gateway, tool=1)
+        await gateway.review(held)
+        assert "the definition of this tool changed while the call waited" in text(await agent)
+        assert gateway.ran() == []
+
+
+async def test_an_approved_call_of_a_tool_that_is_gone_does_not_run():
+    async with running(READS) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        del gateway.recorder.tools[1]
+        gateway.gateway.catalogue.forget("notes")
+        await gateway.review(held)
+        assert "the server does not say any more that it has this tool" in text(await agent)
+        assert gateway.ran() == []
+
+
+async def test_a_thousand_changes_of_the_list_ask_once():
+    from aiohttp import web
+
+    async def restless(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        note = b'data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n\n'
+        await response.write(note * 1000)
+        answer = {"jsonrpc": "2.0", "id": frame["id"], "result": {"content": [{"type": "text", "text": "x"}]}}
+        await response.write(f"data: {json.dumps(answer)}\n\n".encode())
+        return response
+
+    async with running("default: allow", recorder=Recorder(on_call=restless)) as gateway:
+        for _ in range(3):
+            await gateway.call("get_note")
+        asked = [one for one in gateway.recorder.received if one.frame.get("method") == "tools/list"]
+        assert len(asked) == 3
+
+
+async def test_another_server_at_the_same_address_is_warned_of(caplog):
+    async with running(READS, recorder=Recorder(modern=False)) as gateway:
+        await gateway.call("get_note")
+        gateway.recorder.name = "another"
+        gateway.gateway.catalogue.forget("notes")
+        await gateway.call("get_note")
+        await gateway.gateway.catalogue.ask("notes")
+    assert caplog.text.count("calls itself 'another' now") == 1
 
 
 async def test_a_changed_tool_in_quarantine_is_denied_until_somebody_accepts_it():
