@@ -5,10 +5,10 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.authorization import challenge
-from gateway.jwks import Jwks
+from gateway.jwt.authorization import challenge
+from gateway.jwt.jwks import Jwks
+from gateway.jwt.tokens import BadToken, Tokens, Vouched
 from gateway.options import AgentOptions, Config
-from gateway.tokens import BadToken, Tokens, Vouched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

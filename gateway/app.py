@@ -20,19 +20,19 @@ from approvals.store.memory import MemoryStore
 from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override, Tool
 from gateway.compiling import compile_policy
+from gateway.evidence.severity import Severity
 from gateway.forward import Forward
 from gateway.hold import Tasks
-from gateway.holding import Holds
-from gateway.jwks import Jwks
+from gateway.jwt.jwks import Jwks
+from gateway.ladder.holding import Holds
+from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.pins import OnChange, Pins
 from gateway.proxy import REMOVED, Proxy
 from gateway.risk import Category, Risk
-from gateway.rounds import Seals
 from gateway.setting import Setting
-from gateway.severity import Severity
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, Fixed
 from gateway.upstreams.http import HttpUpstream, pool

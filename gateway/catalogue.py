@@ -9,9 +9,9 @@ from typing import Any
 from approvals.digest import sha256
 from gateway import asking, quarantine
 from gateway.errors import GatewayError
+from gateway.evidence.severity import Severity
 from gateway.pins import Pins, written
 from gateway.risk import RISKS, Category, Classification, Risk, classify
-from gateway.severity import Severity
 from gateway.upstreams import Upstream
 
 #: Seconds a server has to name its tools, and after which one that could not is asked again.

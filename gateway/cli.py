@@ -21,8 +21,8 @@ from gateway.errors import GatewayError, UserError
 from gateway.options import seconds
 
 if TYPE_CHECKING:
+    from gateway.commands.reviewing import Api
     from gateway.options import Config
-    from gateway.reviewing import Api
 
 Answer = TypeVar("Answer")
 app = typer.Typer(
@@ -56,7 +56,7 @@ def run(config: ConfigFile = DEFAULT) -> None:
 @app.command()
 def stdio(server: str, config: ConfigFile = DEFAULT) -> None:
     """Speak MCP on stdin and stdout, for clients that only launch commands."""
-    from gateway import joining
+    from gateway.commands import joining
 
     _log_to_stderr(logging.WARNING)
     _go(joining.run(server, config))
@@ -67,7 +67,7 @@ def demo(
     port: Annotated[int, typer.Option(help="The agents' port; the inbox gets the next one.")] = 8808,
 ) -> None:
     """Run everything inside, with no config: a sample server, and an agent's call that is waiting already."""
-    from gateway import demonstration
+    from gateway.commands import demonstration
 
     _log_to_stderr(logging.WARNING)
     _go(demonstration.run(port))
@@ -112,7 +112,7 @@ def tools(
     ] = False,
 ) -> None:
     """Ask the servers for their tools: category, risk class, severity, action, and why."""
-    from gateway import inspecting, printing
+    from gateway.commands import inspecting, printing
 
     if accept:
         for name in [server] if server else _load(config).servers:
@@ -136,7 +136,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what the policy does with a call: the verdict, each rule that matched, the evidence."""
-    from gateway import inspecting, printing
+    from gateway.commands import inspecting, printing
 
     printing.explanation(_go(inspecting.explain(_load(config), server, tool, args)), as_json=as_json)
 
@@ -144,7 +144,7 @@ def explain(
 @app.command()
 def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
     """List the calls that wait for a person."""
-    from gateway import printing
+    from gateway.commands import printing
 
     printing.calls(_ask(config, lambda api: api.calls("pending")), as_json=as_json)
 
@@ -152,7 +152,7 @@ def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
 @app.command()
 def show(call: str, config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
     """Show one call, all of it."""
-    from gateway import printing
+    from gateway.commands import printing
 
     printing.call(_ask(config, lambda api: api.call(call)), as_json=as_json)
 
@@ -162,7 +162,7 @@ def approve(
     call: str, reason: Annotated[str, typer.Option()] = "", config: ConfigFile = DEFAULT, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Approve a call, as the approver whose token is in HOLDPOINT_TOKEN."""
-    from gateway import printing
+    from gateway.commands import printing
 
     printing.decided(_ask(config, lambda api: api.decide(call, "approve", reason)), as_json=as_json)
 
@@ -175,7 +175,7 @@ def deny(
     as_json: Json = False,
 ) -> None:
     """Deny a call and tell the agent why."""
-    from gateway import printing
+    from gateway.commands import printing
 
     printing.decided(_ask(config, lambda api: api.decide(call, "deny", reason)), as_json=as_json)
 
@@ -183,7 +183,7 @@ def deny(
 @app.command()
 def watch(config: ConfigFile = DEFAULT) -> None:
     """Show the waiting calls, again after each change, until interrupted."""
-    from gateway import printing
+    from gateway.commands import printing
 
     _ask(config, lambda api: api.watch(printing.waiting))
 
@@ -198,7 +198,7 @@ def log(
     as_json: Json = False,
 ) -> None:
     """Read the audit trail."""
-    from gateway import printing, trail
+    from gateway.commands import printing, trail
 
     try:
         start = time.time() - seconds(since) if since else 0.0
@@ -212,7 +212,7 @@ def log(
 def audit_verify(file: Annotated[Path | None, typer.Argument()] = None, config: ConfigFile = DEFAULT) -> None:
     """Check the hash chain; exit 1 and the first bad sequence number when it is broken."""
     from approvals.audit import read, verify
-    from gateway import trail
+    from gateway.commands import trail
 
     path = file or trail.file_of(_load(config).store)
     events = list(read(path))
@@ -225,7 +225,7 @@ def audit_verify(file: Annotated[Path | None, typer.Argument()] = None, config: 
 def audit_export(config: ConfigFile = DEFAULT) -> None:
     """Write the audit trail to stdout, one JSON object per line."""
     from approvals.audit import read, to_json_line
-    from gateway import trail
+    from gateway.commands import trail
 
     for event in read(trail.file_of(_load(config).store)):
         sys.stdout.buffer.write(to_json_line(event) + b"\n")
@@ -259,7 +259,7 @@ def _load(path: Path) -> "Config":
 
 def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
     """Ask the running gateway that the config describes, or the one at HOLDPOINT_URL."""
-    from gateway.reviewing import api
+    from gateway.commands.reviewing import api
 
     url = os.environ.get("HOLDPOINT_URL") or f"http://{_load(path).inbox.listen}"
 

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import jsonschema_rs
 import msgspec
 
-from gateway import issuers
 from gateway.addresses import is_loopback
 from gateway.compiling import BadPolicy, compile_policy
 from gateway.errors import UserError
+from gateway.jwt import issuers
 from gateway.options import Config, Duration, OAuthOptions, ServerOptions, seconds
 from gateway.yaml import ConfigProblems, Document, Path, Problem, did_you_mean, read
 

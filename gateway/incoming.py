@@ -6,8 +6,9 @@ from typing import Any
 
 from approvals import digest
 from approvals.model import ToolCall
-from gateway import envelope, frames, protocol
+from gateway import frames, protocol
 from gateway.agents import Agent
+from gateway.ladder import envelope
 from gateway.limits import Scope
 from gateway.sessions import Session
 from gateway.upstreams import EVENTS, Upstream

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from gateway import frames, hold, protocol, relay
 from gateway.catalogue import Catalogue
-from gateway.holding import Holding
 from gateway.incoming import Incoming
+from gateway.ladder.holding import Holding
+from gateway.ladder.tasks import Tasks
 from gateway.record import Record
 from gateway.sessions import Session, Sessions
 from gateway.setting import Setting
-from gateway.tasks import Tasks
 from gateway.upstreams import Reply, Upstream
 
 

@@ -13,23 +13,24 @@ from approvals import digest
 from approvals.errors import AlreadyDecided, StoreError, TooMany, UnknownCall
 from approvals.model import CallId, Classification, HeldCall, State
 from approvals.service import ApprovalService
-from gateway import frames, hold, holding, mirrors, protocol, relay, replies, rounds
+from gateway import frames, hold, mirrors, protocol, relay, replies
 from gateway.catalogue import Catalogue, Tool
 from gateway.errors import GatewayError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Manner
-from gateway.holding import Holding
 from gateway.incoming import Asked, Incoming
+from gateway.ladder import holding, rounds
+from gateway.ladder.holding import Holding
+from gateway.ladder.rounds import ForgedError, Seals
+from gateway.ladder.tasks import Tasks
 from gateway.limits import Exceeded, Windows, key
 from gateway.metrics import Metrics
 from gateway.passing import Passing
 from gateway.pins import OnChange, difference
 from gateway.policy import Action, Facts, Verdict, stricter
 from gateway.record import Record
-from gateway.rounds import ForgedError, Seals
 from gateway.sessions import Session, Sessions
 from gateway.setting import Setting
-from gateway.tasks import Tasks
 from gateway.upstreams import Reply, Upstream, frame_reply
 
 #: Why a call of an agent that is not in the config any more does not run.

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gateway import naming, parameters, severity
+from gateway.evidence import naming, parameters, severity
+from gateway.evidence.parameters import Raise
+from gateway.evidence.reading import Reading, read
+from gateway.evidence.severity import Severity
 from gateway.lexicon import RANK, VERBS, Category, Verb, words
-from gateway.parameters import Raise
-from gateway.reading import Reading, read
-from gateway.severity import Severity
 
 __all__ = ["Category", "Classification", "Risk", "Severity", "classify"]
 

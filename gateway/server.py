@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from gateway import authorization, frames
+from gateway import frames
 from gateway.agents import Agents, Refused
 from gateway.incoming import Incoming
+from gateway.jwt import authorization
 from gateway.proxy import Proxy
 from gateway.upstreams import JSON, Reply
 

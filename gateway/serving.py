@@ -22,8 +22,8 @@ from gateway import server
 from gateway.app import Gateway, assembled
 from gateway.channels import channels_of
 from gateway.config import address, load
+from gateway.explaining.showing import tool_views
 from gateway.options import Config
-from gateway.showing import tool_views
 from gateway.yaml import ConfigProblems
 
 #: Seconds between two sweeps.

@@ -14,7 +14,7 @@ import pytest
 
 from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
 
-SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.sample]}}"
+SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}"
 BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matrix: [{{category: [Read], action: allow}}]\n"
 
 

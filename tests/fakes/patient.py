@@ -16,13 +16,13 @@ from gateway.compiling import compile_policy
 from gateway.config import parse
 from gateway.forward import Forward
 from gateway.hold import Tasks
-from gateway.holding import Holds
 from gateway.incoming import Incoming
+from gateway.ladder.holding import Holds
+from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.pins import Pins
 from gateway.proxy import Proxy
-from gateway.rounds import Seals
 from gateway.setting import Setting
 from gateway.upstreams import Reply, frame_reply, whole
 

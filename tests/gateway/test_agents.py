@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 from msgspec.structs import replace
 
+from gateway.jwt.tokens import BadToken, Tokens
 from gateway.options import Config, IssuerOptions, PolicyOptions
-from gateway.tokens import BadToken, Tokens
 from gateways import Clock, call, running
 from issuer import Issuer, unsigned
 from process import sha256

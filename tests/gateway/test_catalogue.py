@@ -10,9 +10,9 @@ from approvals.store.memory import MemoryStore
 from gateway import asking, catalogue
 from gateway.catalogue import Catalogue, Override
 from gateway.errors import GatewayError
+from gateway.evidence.severity import Severity
 from gateway.pins import Pins
 from gateway.risk import Category, Risk
-from gateway.severity import Severity
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream

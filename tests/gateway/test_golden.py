@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 
 import peers
 from gateway import asking
+from gateway.evidence.severity import rank
 from gateway.lexicon import RANK
 from gateway.risk import RISKS, Category, Risk, Severity, classify
-from gateway.severity import rank
 from gateway.upstreams.stdio import Command, StdioUpstream
 from npm import MODULES, NODE
 

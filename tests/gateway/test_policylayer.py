@@ -12,10 +12,10 @@ from gateway import config
 from gateway.compiling import compile_policy
 from gateway.conditions import When
 from gateway.errors import UserError
-from gateway.imported_conditions import NoEqual, fails, holds
 from gateway.limits import Scope, Windows
 from gateway.policy import Action, Facts
 from gateway.policylayer import translate
+from gateway.policylayer.conditions import NoEqual, fails, holds
 from gateway.risk import classify
 
 ALLOWED, HELD, DENIED = "allowed", "held", "denied"

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.evidence.severity import rank
 from gateway.lexicon import RANK
 from gateway.risk import RISKS, Category, Classification, Risk, Severity, classify
-from gateway.severity import rank
 
 IAM_TOOLS = (
     "list_users",

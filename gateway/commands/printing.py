@@ -1,0 +1,203 @@
+"""How the command line shows things: tables on a terminal, JSON for scripts, nothing that could steer a terminal."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from approvals import safetext
+from approvals.model import AuditEvent
+from gateway.commands.inspecting import Explanation, Row
+from gateway.explaining import telling
+from gateway.explaining.scaffold import scaffold
+from gateway.replies import rfc3339
+
+_COLOURS = {
+    "deny": "red",
+    "require_approval": "yellow",
+    "allow": "green",
+    "critical": "red",
+    "high": "red",
+    "medium": "yellow",
+}
+
+
+def console() -> Console:
+    """Return the terminal on stdout; colours only there, and not with NO_COLOR."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def dump(value: Any) -> None:
+    """Print JSON."""
+    sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
+
+
+def tools(rows: Sequence[Row], *, as_json: bool) -> None:
+    """Show tools: category, risk class, severity, action, and the first reason."""
+    if as_json:
+        dump([_tool_facts(row) for row in rows])
+        return
+    table = _table("server", "tool", "category", "risk", "severity", "action", "why")
+    for row in rows:
+        if row.tool is None or row.verdict is None:
+            table.add_row(row.server, *_cells("?", "", "", "", "", row.problem))
+            continue
+        found = row.tool.classification
+        why = found.evidence[0] if found.evidence else ""
+        table.add_row(
+            *_cells(
+                row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
+            )
+        )
+    console().print(table)
+
+
+def policy(rows: Sequence[Row]) -> None:
+    """Print a policy to start from."""
+    tools = [(row.server, row.tool) for row in rows if row.tool is not None]
+    sys.stdout.write(scaffold(tools, {row.server: row.problem for row in rows if row.problem}))
+
+
+def _tool_facts(row: Row) -> Mapping[str, Any]:
+    if row.tool is None or row.verdict is None:
+        return {"server": row.server, "problem": row.problem}
+    found = row.tool.classification
+    judged = {"action": row.verdict.action, "rule": row.verdict.rule, "reason": row.verdict.reason}
+    return {"server": row.server, "tool": row.tool.name, **asdict(found), **judged}
+
+
+def explanation(found: Explanation, *, as_json: bool) -> None:
+    """Show the verdict for a call, each rule that matched, and the evidence."""
+    verdict, classified = found.verdict, found.tool.classification
+    if as_json:
+        dump(
+            {
+                "server": found.server,
+                "tool": found.tool.name,
+                "listed": found.listed,
+                "verdict": asdict(verdict),
+                "classification": asdict(classified),
+                "told": asdict(found.told),
+            }
+        )
+        return
+    lines = [
+        f"{found.server}/{found.tool.name}: {verdict.action} ({verdict.rule})",
+        *(f"  {line}" for line in found.told.applies),
+        "",
+        "Rules that matched:",
+        *(
+            f"  {match.rule}: {match.action or 'adds limits only'}{f', {match.note}' if match.note else ''}"
+            for match in verdict.trace
+        ),
+        "",
+        f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}.",
+        "",
+        *telling.lines(found.told),
+    ]
+    if not found.listed:
+        lines.append("The server does not list this tool; it was classified by its name alone.")
+    console().print(Text("\n".join(map(safetext.visible, lines))))
+
+
+def accepted(server: str, names: Sequence[str]) -> None:
+    """Say which tools' definitions were accepted."""
+    sys.stdout.write(f"{server}: {', '.join(names) if names else 'nothing had changed'}.\n")
+
+
+def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Show held calls in a table."""
+    if as_json:
+        dump(found)
+        return
+    if not found:
+        console().print("Nothing is waiting.")
+        return
+    table = _table("id", "server/tool", "agent", "category", "severity", "expires", "arguments")
+    for one in found:
+        where = f"{one['server']}/{one['tool']}"
+        short = safetext.one_line(one["arguments_text"], 60)
+        table.add_row(
+            *_cells(
+                one["id"], where, one["agent"], one["category"], one["severity"], one["expires_at"], short
+            )
+        )
+    console().print(table)
+
+
+def call(one: Mapping[str, Any], *, as_json: bool) -> None:
+    """Show one held call, all of it."""
+    if as_json:
+        dump(one)
+        return
+    facts = (
+        "id",
+        "state",
+        "server",
+        "tool",
+        "agent",
+        "owner",
+        "category",
+        "risk",
+        "severity",
+        "rule",
+        "reason",
+        "expires_at",
+        "digest",
+    )
+    lines = [f"{name:>10}  {one[name] if one[name] is not None else ''}" for name in facts]
+    lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
+    lines += [
+        f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
+        for review in one["reviews"]
+    ]
+    console().print(Text("\n".join(map(safetext.visible, lines))))
+
+
+def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
+    """Say what became of a call after a review."""
+    if as_json:
+        dump(one)
+        return
+    given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
+    more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
+    console().print(
+        Text(safetext.visible(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}"))
+    )
+
+
+def waiting(found: Sequence[Mapping[str, Any]]) -> None:
+    """Show what waits now, below what waited before."""
+    calls(found, as_json=False)
+
+
+def event(one: AuditEvent, *, as_json: bool) -> None:
+    """Show one line of the audit trail."""
+    if as_json:
+        sys.stdout.write(json.dumps(msgspec.to_builtins(one)) + "\n")
+        return
+    detail = " ".join(
+        f"{name}={value}"
+        for name, value in one.detail.items()
+        if name in ("rule", "why", "reason", "note", "via")
+    )
+    what = f"{one.server}/{one.tool}" if one.tool else one.server
+    line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
+    console().print(Text(safetext.visible(line.rstrip())))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _cells(*values: object) -> Iterable[Text]:
+    return (Text(safetext.visible(str(value)), style=_COLOURS.get(str(value), "")) for value in values)

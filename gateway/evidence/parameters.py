@@ -1,0 +1,157 @@
+"""PURE. What a tool's parameters say of it: a program to run, a mode to choose, a file to write, a switch that acts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from gateway.evidence import naming
+from gateway.evidence.reading import Reading
+from gateway.evidence.severity import Severity
+from gateway.lexicon import RANK, VERBS, Category, Verb, words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raise:
+    """A reason to think worse of a tool than its name does: the least category and severity, and why."""
+
+    category: Category
+    why: str
+    severity: Severity = Severity.LOW
+
+
+# Parameters that carry a program: whoever fills them decides what happens.
+PROGRAMS = words("""
+    sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
+    bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
+    """)
+MAYBE_PROGRAMS = words(
+    "code command expression statement function query pipeline input args arguments commands program"
+)
+RUNS = words("evaluate interpret")
+LANGUAGES = words(
+    "sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake"
+)
+MODES = words(
+    "action actions operation operations op method mode command verb subcommand tasktype actiontype operationtype"
+)
+SINKS = words("""
+    outputdir outputdirectory outputfolder outputpath outputfile outfile outdir savepath savedir saveto savefile savetofile
+    downloadpath downloaddir downloaddirectory destinationpath destpath localpath localfilepath targetdir exportpath
+    saveas savefilename savetopath outputfilename outputlocation dumpto dumpfile exportfile exportto destinationfile
+    writeto writetofile savelocation outputfilepath destinationdirectory savetodisk
+    """)
+SWITCHES = words("""
+    confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
+    markread autoapprove executenow validateonly skipconfirmation confirmdelete
+    deleteafterread deleteafterreading autoack acknowledge autodelete markseen markasseen persist sendemail notify save
+    """)
+ADDRESSES = words("url urls")
+APPROVALS = words(
+    "confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved"
+)
+EXAMINES = words(
+    "explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
+    " convert inspect classify format detect describe"
+)
+PARAMS = 1_000
+_LETTERS = re.compile(r"[^a-z0-9]")
+_NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
+_QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
+# A tool that compares takes the old and the new, and changes neither.
+COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
+
+
+def declared(schema: object) -> dict[str, object]:
+    """The declared parameters, by name; at most PARAMS of them."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    if not isinstance(properties, Mapping):
+        return {}
+    return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
+
+
+def raises(
+    said: Reading, parts: tuple[str, ...], params: Mapping[str, object], quoted: Sequence[str]
+) -> Iterator[Raise]:
+    """What the parameters say: a program, a mode, a file to write, a switch that only a changing tool has.
+
+    `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
+    """
+    examines = said.word in EXAMINES
+    unread = said.category is Category.OTHER
+    speaks = any(part in LANGUAGES for part in parts)
+    for name, spec in params.items():
+        plain = _LETTERS.sub("", name.lower())
+        if (plain in PROGRAMS and not examines) or (
+            plain in MAYBE_PROGRAMS and (unread or said.word in RUNS or (speaks and said.word == "query"))
+        ):
+            yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
+        if plain in MODES and (worst := _worst_mode(spec, said, () if examines else quoted)):
+            yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
+        if plain in SINKS:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
+        if plain in SWITCHES and not examines:
+            yield Raise(
+                category=Category.WRITE,
+                why=f'Its parameter "{plain}" belongs to a tool that changes something.',
+            )
+        if _NEW.match(name) and said.word not in COMPARES:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.')
+        if plain in ADDRESSES:
+            why = f'Its parameter "{plain}" lets the agent choose the address that it reaches.'
+            yield Raise(category=Category.READ, severity=Severity.MEDIUM, why=why)
+        if plain in APPROVALS:
+            yield Raise(
+                category=Category.READ,
+                why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
+            )
+
+
+def quotes(text: str) -> tuple[str, ...]:
+    """What a text has in quotes, as the values of a mode often are: `"delete"`."""
+    return tuple(_QUOTED.findall(text))
+
+
+def _worst_mode(spec: object, said: Reading, quoted: Sequence[str]) -> Verb | None:
+    """The worst verb among the values a parameter may take; where none are listed, among those that are quoted."""
+    listed = [value for value in islice(_values(spec), PARAMS) if value is not None]
+    found = [verb for value in listed for verb in _acting(value)]
+    if not listed:
+        text = spec.get("description") if isinstance(spec, Mapping) else None
+        own = quotes(text[:PARAMS]) if isinstance(text, str) else ()
+        found = [verb for value in (*quoted, *own) for verb in islice(_acting(value), 1) if _sure(verb, said)]
+    return max(found, key=lambda verb: RANK[verb.category], default=None)
+
+
+def _sure(verb: Verb, said: Reading) -> bool:
+    """Whether a quoted word counts: prose proves less than a schema, so no loose verb, and of a tool that is known
+    to change something only what removes.
+    """
+    if verb.category is Category.DESTRUCTIVE:
+        return True
+    return verb.firm and said.category in (Category.READ, Category.OTHER)
+
+
+def _acting(value: object) -> Iterator[Verb]:
+    for word in naming.split(value if isinstance(value, str) else "")[:2]:
+        verb = VERBS.get(word)
+        if verb and verb.category is not Category.READ:
+            yield verb
+
+
+def _values(spec: object) -> Iterator[object]:
+    """The listed values of a parameter's schema, its own and one level down."""
+    if not isinstance(spec, Mapping):
+        return
+    inner = [spec.get("items"), *_list(spec.get("anyOf")), *_list(spec.get("oneOf"))]
+    for part in (spec, *inner):
+        if isinstance(part, Mapping):
+            yield from _list(part.get("enum"))
+            yield part.get("const")
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,54 @@
+"""What the inbox's pages of tools are told: each tool as plain words, judged by the policy as it is now."""
+
+from functools import partial
+
+from approvals.web.options import ToolFacts, ToolView
+from gateway.app import Gateway
+from gateway.catalogue import Tool
+from gateway.explaining.telling import tell
+from gateway.policy import Facts, Verdict
+from gateway.proxy import pinned
+
+
+def tool_views(gateway: Gateway) -> list[ToolView]:
+    """Return every tool that is known, with what the policy asks of a call of it without arguments."""
+    setting = gateway.proxy.setting
+    return [
+        _view(server, tool, pinned(setting.policy.evaluate(_bare(server, tool)), tool, setting.pin))
+        for server in gateway.config.servers
+        for tool in gateway.catalogue.tools(server)
+    ]
+
+
+def _bare(server: str, tool: Tool) -> Facts:
+    return Facts(server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification)
+
+
+def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
+    found = tool.classification
+    return ToolView(
+        server=server,
+        tool=tool.name,
+        description=str(tool.definition.get("description") or ""),
+        category=found.category,
+        risk=found.risk,
+        severity=found.severity,
+        evidence=found.evidence,
+        action=verdict.action,
+        rule=verdict.rule,
+        facts=partial(_facts, server, tool, verdict),
+    )
+
+
+def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolFacts:
+    told = tell(server, tool.definition, tool.classification, verdict)
+    return ToolFacts(
+        does=told.does,
+        why=told.why,
+        advice=told.advice,
+        confidence=told.confidence,
+        counted=told.parameters.counted,
+        parameters=tuple((one.name, one.type, one.required, one.line) for one in told.parameters.shown),
+        applies=told.applies,
+        answers=tuple((answer.question, answer.text, answer.yaml) for answer in told.answers),
+    )

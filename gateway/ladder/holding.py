@@ -1,0 +1,318 @@
+"""Carries a held call to the client that asked for it: waits with it, lets it run once, and tells what became of it.
+
+What comes next is the ladder's decision (`hold`); how it looks on the wire is decided here: one JSON frame as long as that is
+possible, else a stream of events, which a client that lost it can take up again.
+"""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from approvals import digest
+from approvals.model import CallId, HeldCall, ToolCall
+from approvals.service import ApprovalService
+from gateway import frames, hold, protocol, replies, sse
+from gateway.errors import UnknownSessionError
+from gateway.forward import HANG_UP, Forward, Way
+from gateway.hold import Rung
+from gateway.incoming import Asked, Incoming
+from gateway.ladder import envelope, rounds
+from gateway.ladder.rounds import Seals, Ticket
+from gateway.ladder.waits import Named, Waits
+from gateway.sessions import Session
+from gateway.upstreams import JSON, Reply, Upstream
+
+#: Says why an approved call may not run after all, or None.
+Objection = Callable[[Asked, HeldCall], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holds:
+    """What the config says about holding; replaced whole when the config changes."""
+
+    #: Seconds a connection is kept open, for all clients; None is auto.
+    hold_for: float | None = None
+    #: Seconds by the name of the client.
+    clients: Mapping[str, float]
+    tasks: hold.Tasks = hold.Tasks.EXTENSION
+    cancel_on_disconnect: bool = False
+    #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The frame that answers the request, and the HTTP status that goes with it if it is the first that is sent."""
+
+    frame: bytes
+    status: int = 200
+
+
+#: What a client that waits is given: events as they come, and the answer at the end.
+Items = AsyncGenerator["bytes | Told", None]
+
+
+class Holding:
+    """Every client that waits for a held call."""
+
+    def __init__(
+        self,
+        *,
+        service: ApprovalService,
+        forward: Forward,
+        seals: Callable[[], Seals],
+        new_id: Callable[[], CallId],
+        objection: Objection,
+        learn: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.holds = Holds(clients={})
+        self._service = service
+        self._forward = forward
+        self._seals = seals
+        self._new_id = new_id
+        self._objection = objection
+        self._learn = learn
+        self._waits = Waits()
+
+    async def open(self, asked: Asked, held: HeldCall) -> Reply:
+        """Answer the client when the call is decided, and keep it from giving up until then."""
+        items = self._until_told(asked, held)
+        first = await anext(items)
+        if isinstance(first, Told):
+            return Reply(status=first.status, headers={"Content-Type": JSON}, chunks=_answer(first, items))
+        if not asked.incoming.takes_events:
+            return Reply(status=200, headers={"Content-Type": JSON}, chunks=_answer(first, items))
+        handle = handle_of(held.id, asked.frame.id) if asked.resumes else None
+        return Reply(status=200, headers=sse.HEADERS, chunks=_stream(first, items, handle))
+
+    async def resume(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply | None:
+        """Take up a stream of ours that was cut; None when the event that the client saw last is not ours."""
+        seen = _handle(incoming.headers.get("last-event-id", ""))
+        if seen is None:
+            return None
+        held = await self._service.get(seen[0])
+        if (held.call.agent, held.call.server) != (incoming.agent.name, incoming.server):
+            raise UnknownSessionError
+        frame = envelope.frame_of(held.call, seen[1])
+        asked = Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
+        items = self._until_told(asked, held, quiet=0.0)
+        return Reply(
+            status=200, headers=sse.HEADERS, chunks=_stream(None, items, handle_of(held.id, seen[1]))
+        )
+
+    # Rounds.
+
+    def ticket(self, asked: Asked) -> Ticket | None:
+        """Return what the sealed state of this request says, if it brings one; raises `ForgedError`."""
+        state = rounds.state_of(asked.frame)
+        return None if state is None else self._seals().open(state)
+
+    async def earlier(self, asked: Asked, ticket: Ticket) -> HeldCall | None:
+        """Return the held call that a ticket names, when this is the same call; with other arguments it is a new one."""
+        held = await self._service.get(CallId(ticket.call))
+        if held.call.agent != asked.incoming.agent.name or held.call.server != asked.incoming.server:
+            raise rounds.ForgedError
+        same = held.call.tool == asked.frame.name and digest.canonical(
+            held.call.arguments
+        ) == digest.canonical(asked.frame.arguments)
+        return held if same else None
+
+    async def again(self, asked: Asked, held: HeldCall, ticket: Ticket) -> Reply:
+        """Go on with a call whose client came again: it waits on, or it brings what its server asked for."""
+        if not ticket.asked:
+            return await self.open(replace(anew(asked), round=ticket.round), held)
+        state = None if ticket.state is None else msgspec.json.encode(ticket.state)
+        asked = replace(asked, frame=envelope.with_rest(asked.frame, {"requestState": state}))
+        return await self.open(asked, await self.follow(asked, held))
+
+    async def follow(self, asked: Asked, held: HeldCall, *, task: bool = False) -> HeldCall:
+        """Return the call that continues *held*, which was approved, with the answers that *asked* brings."""
+        call = replace(held.call, along=asked.call.along)
+        child = HeldCall(
+            id=self._new_id(),
+            call=call,
+            terms=held.terms,
+            classification=held.classification,
+            rule=held.rule,
+            reason=held.reason,
+            policy_revision=held.policy_revision,
+            definition=held.definition,
+            key=digest.key(call, envelope.more(asked.frame)),
+            digest=held.digest,
+            created_at=self._service.clock(),
+            expires_at=0.0,
+            task=task,
+        )
+        return await self._service.follow(held.id, child)
+
+    # Waiting.
+
+    async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> Items:
+        """Wait, run and tell, as the ladder says; ends with the answer."""
+        now = self._service.clock()
+        give_up_at = now + hold.patience(asked.client, self.holds.hold_for, self.holds.clients)
+        rounds_left = hold.LAST_ROUND - asked.round if asked.era is protocol.Era.MODERN else 0
+        token = asked.frame.progress_token
+        silence = (hold.QUIET if token is None else 0.0) if quiet is None else quiet
+        beats = 0
+        shows = self._shows_link(asked)
+        with (
+            self._service.attending(held.id),
+            self._waits.waiting(_named(asked.incoming, asked.frame.id), held.id) as wait,
+        ):
+            try:
+                if shows and asked.resumes:
+                    yield hold.link_2025(held, self.holds.link)
+                while (
+                    step := hold.step(
+                        held,
+                        self._service.clock(),
+                        give_up_at,
+                        rounds_left=rounds_left,
+                        cancelled=wait.cancelled,
+                    )
+                ).rung in (Rung.WAIT, Rung.RUN):
+                    if step.rung is Rung.RUN:
+                        async for event in self.run(asked, held):
+                            yield event
+                        held = await self._service.get(held.id)
+                    elif silence:
+                        held = await self._service.changed(held, min(silence, step.seconds))
+                        silence = 0.0
+                    else:
+                        yield hold.sign_of_life(held, beats, token)
+                        beats += 1
+                        held = await self._service.changed(held, step.seconds)
+                if shows and asked.resumes and step.rung is Rung.TELL:
+                    yield hold.link_is_over(held)
+                yield self._told(step.rung, asked, held)
+            except (asyncio.CancelledError, GeneratorExit):
+                self._left(held)
+                raise
+        # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
+        if wait.cancelled:
+            self._left(held)
+        elif step.rung is Rung.TELL:
+            await self._forward.collected(held.id)
+
+    def cancelled(self, incoming: Incoming, request_id: frames.Id) -> None:
+        """Let the client that takes this request back wait no longer."""
+        for call_id in self._waits.cancel(_named(incoming, request_id)):
+            self._service.waiters.wake(call_id)
+
+    def _left(self, held: HeldCall) -> None:
+        """A client that hangs up or cancels is tired, and the call stays; unless the config takes it for a no."""
+        if self.holds.cancel_on_disconnect:
+            self._forward.cancel(held)
+
+    async def run(self, asked: Asked, held: HeldCall) -> AsyncIterator[bytes]:
+        """Let the call run once, and show what the server says meanwhile."""
+        await self._learn(held.call.server)
+        way = Way(
+            frame=asked.frame,
+            upstream=asked.upstream,
+            headers=asked.headers,
+            opening=asked.opening,
+        )
+        shown = self._forward.start(held, way, lambda call: self._objection(asked, call))
+        while (event := await shown.get()) is not None:
+            yield event
+
+    # Telling.
+
+    def _told(self, rung: Rung, asked: Asked, held: HeldCall) -> Told:
+        if rung is Rung.ROUND:
+            return Told(frames.result(asked.frame.id, self._round(asked, held)))
+        if held.outcome is None or rung is Rung.LATER:
+            return Told(frames.result(asked.frame.id, replies.told(held)))
+        outcome = held.outcome
+        if (question := rounds.question(outcome.body)) is not None and asked.era is protocol.Era.MODERN:
+            return Told(frames.result(asked.frame.id, self._sealed(held, question)))
+        return Told(frames.answer(asked.frame.id, outcome), status=protocol.status(asked.era, outcome))
+
+    def _round(self, asked: Asked, held: HeldCall) -> Mapping[str, Any]:
+        """Ask the client to come again at once, and show a requester that may see it where people decide."""
+        state = self._seals().seal(Ticket(call=held.id, round=asked.round + 1))
+        asks = {"inputRequests": {rounds.QUESTION: hold.link(held, self.holds.link)}}
+        link = asks if self._shows_link(asked) else {}
+        return {"resultType": "input_required", "requestState": state, **link}
+
+    def _shows_link(self, asked: Asked) -> bool:
+        """Say whether the requester is to be shown where people decide, and its client can."""
+        return bool(self.holds.link) and protocol.takes_links(asked.capabilities)
+
+    def _sealed(self, held: HeldCall, question: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Put our state around the server's, so that its answers come under the same approval."""
+        ticket = Ticket(call=held.id, asked=True, state=question.get("requestState"))
+        return {**question, "requestState": self._seals().seal(ticket)}
+
+
+def _named(incoming: Incoming, request_id: frames.Id) -> Named:
+    session = incoming.headers.get("mcp-session-id", "")
+    return Named(agent=incoming.agent.name, server=incoming.server, session=session, id=request_id)
+
+
+def anew(asked: Asked) -> Asked:
+    """Return the call without what it brings from an earlier round of ours."""
+    return replace(
+        asked, frame=envelope.with_rest(asked.frame, {"requestState": None, "inputResponses": None})
+    )
+
+
+def stored(call: ToolCall, upstream: Upstream, incoming: Incoming, request_id: frames.Id) -> Asked:
+    """Return a call as it was asked, from what was kept with it."""
+    kept = envelope.unpacked(call)
+    opening = b"" if bytes(kept.opening) == b"null" else bytes(kept.opening)
+    return Asked(
+        incoming=replace(incoming, pairs=tuple(kept.headers.items())),
+        upstream=upstream,
+        frame=envelope.frame_of(call, request_id),
+        session=Session(agent=call.agent, opening=opening) if opening else None,
+    )
+
+
+async def _stream(first: "bytes | Told | None", items: Items, handle: str | None) -> AsyncIterator[bytes]:
+    """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
+    if handle is not None:
+        yield sse.priming(handle, hold.RETRY)
+    async for item in _all(first, items):
+        if item != HANG_UP:
+            yield sse.event(item.frame) if isinstance(item, Told) else item
+        elif handle is not None:
+            return
+
+
+async def _answer(first: "bytes | Told", items: Items) -> AsyncIterator[bytes]:
+    """Write the answer alone, as one JSON frame."""
+    async for item in _all(first, items):
+        if isinstance(item, Told):
+            yield item.frame
+
+
+async def _all(first: "bytes | Told | None", items: Items) -> AsyncIterator["bytes | Told"]:
+    async with aclosing(items):
+        if first is not None:
+            yield first
+        async for item in items:
+            yield item
+
+
+def handle_of(call: CallId, request_id: frames.Id) -> str:
+    """Return the event id by which a client takes up a stream: the call, and the request that it answers."""
+    return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
+
+
+def _handle(event_id: str) -> tuple[CallId, frames.Id] | None:
+    call, _, coded = event_id.partition(".")
+    if not call.startswith("hp_"):
+        return None
+    try:
+        return CallId(call), msgspec.json.decode(base64.urlsafe_b64decode(coded), type=str | int)
+    except (binascii.Error, msgspec.MsgspecError):
+        return None

@@ -1,0 +1,240 @@
+"""Held calls as tasks: a handle that the agent polls while people decide, in both dialects that MCP has had.
+
+A task's id is that of its held call. The call runs as soon as it is approved, whether or not anybody polls, and its
+result is kept. Ids that are not ours belong to the server, and pass.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from approvals import lifecycle
+from approvals.errors import AlreadyDecided, UnknownCall
+from approvals.model import CallId, HeldCall
+from approvals.service import OPEN, ApprovalService
+from gateway import frames, hold, protocol, sse
+from gateway.agents import Agent
+from gateway.errors import GatewayError
+from gateway.hold import Manner, Rung
+from gateway.incoming import Asked, Incoming
+from gateway.ladder import dialects, envelope, listening, rounds
+from gateway.ladder.holding import Holding, stored
+from gateway.upstreams import Reply, Upstream, frame_reply
+
+OURS = "hp_"
+METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel", "tasks/result"})
+FOREVER = float("inf")
+UNKNOWN = protocol.Rejection(code=frames.INVALID_PARAMS, message="There is no such task.")
+OVER = protocol.Rejection(code=frames.INVALID_PARAMS, message="This task is over already.", status=200)
+NEEDED = protocol.Rejection(
+    code=protocol.MISSING_CAPABILITY,
+    message="This request needs the tasks extension.",
+    data={"requiredCapabilities": {"extensions": {protocol.TASKS: {}}}},
+)
+
+
+class Tasks:
+    """The tasks that agents hold."""
+
+    def __init__(
+        self, service: ApprovalService, holding: Holding, upstream: Callable[[str], Upstream | None]
+    ) -> None:
+        self._service = service
+        self._holding = holding
+        self._upstream = upstream
+        self._attended: dict[CallId, asyncio.Task[None]] = {}
+        #: Answers to some of a server's questions, kept until the rest of them has come.
+        self._partial: dict[CallId, dict[str, Any]] = {}
+        #: What servers said of their own accord while a task ran.
+        self._heard: dict[CallId, asyncio.Queue[bytes]] = {}
+
+    async def begin(self, asked: Asked, held: HeldCall, manner: Manner) -> Reply:
+        """Answer a call with the handle of a task; the call is durable already."""
+        if not held.task:
+            held = await self._service.as_task(held.id)
+        self.attend(held)
+        dialect = dialects.EXTENSION if manner is Manner.TASK else dialects.CORE_2025
+        return frame_reply(frames.result(asked.frame.id, dialect.created(held)))
+
+    # Running what was approved.
+
+    def attend(self, held: HeldCall) -> None:
+        """See to it that a task's call runs as soon as it is approved."""
+        if held.id not in self._attended:
+            task = asyncio.get_running_loop().create_task(self._until_settled(held))
+            self._attended[held.id] = task
+            task.add_done_callback(lambda _: self._let_go(held.id))
+
+    def _let_go(self, call_id: CallId) -> None:
+        self._attended.pop(call_id, None)
+        self._heard.pop(call_id, None)
+
+    async def attend_all(self) -> None:
+        """Attend every open task: those of before a restart, too."""
+        for held in await self._service.store.select(OPEN):
+            if held.task:
+                self.attend(held)
+
+    async def close(self) -> None:
+        """Attend no task any more; they stay as they are."""
+        attending = list(self._attended.values())
+        for task in attending:
+            task.cancel()
+        await asyncio.gather(*attending, return_exceptions=True)
+
+    async def _until_settled(self, held: HeldCall) -> None:
+        upstream = self._upstream(held.call.server)
+        heard = self._heard.setdefault(held.id, asyncio.Queue())
+        with self._service.attending(held.id):
+            while (step := hold.step(held, self._service.clock(), FOREVER)).rung is not Rung.TELL:
+                if step.rung is Rung.RUN and upstream is not None:
+                    async for event in self._holding.run(_as_asked(held, upstream), held):
+                        heard.put_nowait(event)
+                    held = await self._service.get(held.id)
+                else:
+                    held = await self._service.changed(held, step.seconds or hold.BEAT)
+
+    # Serving the methods.
+
+    def owns(self, frame: frames.Frame) -> bool:
+        """Say whether a request is about a task of ours."""
+        return (
+            isinstance(frame, frames.Request)
+            and frame.method in METHODS
+            and str(frame.params.get("taskId", "")).startswith(OURS)
+        )
+
+    async def answer(self, incoming: Incoming, frame: frames.Request) -> Reply:
+        """Answer a request about a task of ours."""
+        modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
+        if modern and not protocol.declares_tasks(frame.params):
+            return _error(frame, NEEDED)
+        task_id = str(frame.params["taskId"])
+        held = await self._newest(incoming.agent, incoming.server, task_id)
+        if held is None:
+            return _error(frame, UNKNOWN)
+        match frame.method, modern:
+            case "tasks/get", True:
+                shown = dialects.EXTENSION.shown(task_id, held, self._partial.get(held.id, {}))
+                return _result(frame, await self._collected(held, shown))
+            case "tasks/update", True:
+                await self._update(incoming, frame, held)
+                return _result(frame, {"resultType": "complete"})
+            case "tasks/cancel", True:
+                await self._cancel(held)
+                return _result(frame, {"resultType": "complete"})
+            case "tasks/get", False:
+                return _result(frame, dialects.CORE_2025.task(task_id, held))
+            case "tasks/cancel", False if held.state in lifecycle.SETTLED:
+                return _error(frame, OVER)
+            case "tasks/cancel", False:
+                return _result(frame, dialects.CORE_2025.task(task_id, await self._cancel(held)))
+        return Reply(status=200, headers=sse.HEADERS, chunks=self._when_settled(task_id, held, frame.id))
+
+    async def _collected(self, held: HeldCall, shown: Mapping[str, Any]) -> Mapping[str, Any]:
+        if shown["status"] in dialects.TERMINAL:
+            await self._service.collected(held.id)
+        return shown
+
+    async def _newest(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
+        """Return the call that a task has come to; a foreign task is unknown."""
+        with suppress(UnknownCall):
+            held = await self._service.get(CallId(task_id))
+            if (held.call.agent, held.call.server) == (agent.name, server) and held.task:
+                return await listening.newest(self._service, held)
+        return None
+
+    async def _cancel(self, held: HeldCall) -> HeldCall:
+        return await self._service.cancel(held.id, "the agent cancelled the task", actor=held.call.agent)
+
+    async def _update(self, incoming: Incoming, frame: frames.Request, held: HeldCall) -> None:
+        """Take answers to what the server asked; when all are there, the call goes on under the same approval."""
+        question = rounds.question(held.outcome.body) if held.outcome else None
+        given = frame.params.get("inputResponses")
+        if question is None or not isinstance(given, dict):
+            return
+        wanted = question.get("inputRequests") or {}
+        answers = self._partial.setdefault(held.id, {})
+        answers.update({name: value for name, value in given.items() if name in wanted})
+        if answers.keys() != wanted.keys():
+            return
+        asked = _as_asked(held, self._upstream(held.call.server), incoming.agent)
+        rest = {
+            "inputResponses": msgspec.json.encode(answers),
+            "requestState": _encoded(question.get("requestState")),
+        }
+        asked = replace(asked, frame=envelope.with_rest(asked.frame, rest))
+        with suppress(AlreadyDecided):
+            self.attend(await self._holding.follow(asked, held, task=True))
+        self._partial.pop(held.id, None)
+
+    async def _when_settled(
+        self, task_id: str, held: HeldCall, request_id: frames.Id
+    ) -> AsyncIterator[bytes]:
+        """Wait for the result and give it, with what the server said meanwhile (2025-11-25, `tasks/result`)."""
+        while hold.step(held, self._service.clock(), FOREVER).rung is not Rung.TELL:
+            yield sse.comment("waiting for approval")
+            async for event in self._heard_until(held):
+                yield event
+            held = await self._service.get(held.id)
+        yield sse.event(dialects.CORE_2025.result(task_id, held, request_id))
+        await self._service.collected(held.id)
+
+    async def _heard_until(self, held: HeldCall) -> AsyncIterator[bytes]:
+        """Yield what the server says until the call changes or a beat is over."""
+        heard = self._heard.setdefault(held.id, asyncio.Queue())
+        changed = asyncio.ensure_future(self._service.changed(held, hold.BEAT))
+        try:
+            while not changed.done():
+                saying = asyncio.ensure_future(heard.get())
+                await asyncio.wait({changed, saying}, return_when=asyncio.FIRST_COMPLETED)
+                if saying.done():
+                    yield saying.result()
+                else:
+                    saying.cancel()
+        finally:
+            changed.cancel()
+
+    async def listen(
+        self, incoming: Incoming, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]
+    ) -> Reply | None:
+        """Serve a subscription that names tasks of ours; None when it names none."""
+        named = [one for one in listening.wanted(frame).get("taskIds", []) if str(one).startswith(OURS)]
+        found = {one: await self._newest(incoming.agent, incoming.server, one) for one in named}
+        if not named:
+            return None
+        ours = {one: held for one, held in found.items() if held is not None}
+        theirs = listening.without(frame, named)
+        if theirs is None:
+            return listening.alone(self._service, frame, ours)
+        reply = await pass_on(theirs)
+        if not reply.streams:
+            return reply
+        return replace(
+            reply,
+            chunks=listening.merged(reply.chunks, listening.changes(self._service, frame.id, ours)),
+        )
+
+
+def _as_asked(held: HeldCall, upstream: Upstream | None, agent: Agent | None = None) -> Asked:
+    if upstream is None:
+        raise GatewayError(f"The server {held.call.server} is not in the config any more.")
+    agent = agent or Agent(name=held.call.agent, owner=held.call.owner)
+    incoming = Incoming(agent=agent, server=held.call.server, verb="POST", body=b"", pairs=())
+    return stored(held.call, upstream, incoming, held.id)
+
+
+def _encoded(value: Any) -> bytes | None:
+    return None if value is None else msgspec.json.encode(value)
+
+
+def _result(frame: frames.Request, value: Mapping[str, Any]) -> Reply:
+    return frame_reply(frames.result(frame.id, value))
+
+
+def _error(frame: frames.Request, wrong: protocol.Rejection) -> Reply:
+    return frame_reply(frames.error(frame.id, wrong.code, wrong.message, wrong.data), status=wrong.status)

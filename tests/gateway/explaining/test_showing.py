@@ -1,0 +1,45 @@
+"""What the inbox is told of the tools: judged by the policy as it is now, said as everywhere else."""
+
+from gateway.explaining.showing import tool_views
+from gateway.explaining.telling import tell
+from gateway.policy import Action, Facts
+
+
+async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
+    await gateway.call("get_note")
+    inside = gateway.gateway
+    views = {view.tool: view for view in tool_views(inside)}
+    [server] = inside.config.servers
+    assert set(views) == {tool.name for tool in inside.catalogue.tools(server)}
+    for tool in inside.catalogue.tools(server):
+        facts = Facts(
+            server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification
+        )
+        verdict = inside.proxy.setting.policy.evaluate(facts)
+        told, view = tell(server, tool.definition, tool.classification, verdict), views[tool.name]
+        shown = view.facts()
+        assert (view.category, view.action, view.rule) == (
+            tool.classification.category, verdict.action, verdict.rule,
+        )  # fmt: skip
+        assert (shown.does, shown.why, shown.advice) == (told.does, told.why, told.advice)
+        assert (shown.confidence, shown.applies) == (told.confidence, told.applies)
+        assert shown.counted == told.parameters.counted
+        assert [question for question, _, _ in shown.answers] == [one.question for one in told.answers]
+        assert [yaml for _, _, yaml in shown.answers] == [one.yaml for one in told.answers]
+        assert [name for name, *_ in shown.parameters] == [one.name for one in told.parameters.shown]
+    assert views["delete_note"].action is Action.DENY
+    assert views["get_note"].action is Action.ALLOW
+    assert views["delete_note"].facts().applies[1] == "Its reason: notes are kept."
+
+
+async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(gateway):
+    await gateway.call("get_note")
+    gateway.recorder.tools[0]["description"] = "Get a note, and more."
+    gateway.recorder.tools[1]["inputSchema"] = {"type": "wish"}
+    [server] = gateway.gateway.config.servers
+    gateway.gateway.catalogue.forget(server)
+    await gateway.gateway.catalogue.ask(server)
+    views = {view.tool: view for view in tool_views(gateway.gateway)}
+    assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
+    assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].facts().applies[0]
+    assert (views["create_note"].action, views["create_note"].rule) == (Action.DENY, "quarantine")
