@@ -1,12 +1,15 @@
 """The agents' listener: Streamable HTTP on aiohttp. It checks who asks and hands each exchange to the proxy."""
 
+import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
+from approvals.attempts import WINDOW, Attempts
 from gateway import frames
 from gateway.agents import Agents, Refused
 from gateway.incoming import Incoming
@@ -16,6 +19,10 @@ from gateway.upstreams import JSON, Reply
 
 #: The largest request body, in bytes.
 MAX_BODY = 4 << 20
+#: So many wrong tokens from one address in five minutes, and the next one is told to wait. Good tokens always count:
+#: the agents of one machine share its address, and none of them can be locked out by another's guesses.
+GUESSES = 30
+log = logging.getLogger("holdpoint.server")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -27,6 +34,7 @@ class Door:
     #: Host names (without port) under which the listener may be addressed, beside the loopback's.
     hosts: frozenset[str] = frozenset()
     ready: Callable[[], Awaitable[str | None]]
+    clock: Callable[[], float] = time.time
 
 
 def build(proxy: Proxy, door: Door) -> web.Application:
@@ -46,6 +54,7 @@ class _Front:
     def __init__(self, proxy: Proxy, door: Door) -> None:
         self._proxy = proxy
         self._door = door
+        self._guesses = Attempts(GUESSES)
 
     @web.middleware
     async def guard(
@@ -73,7 +82,7 @@ class _Front:
             given = request.headers.getall(hdrs.AUTHORIZATION, [])
             agent = await self._door.agents().authenticate(given, server)
         except Refused as refused:
-            return _refuse(refused.status, str(refused), _challenge(refused))
+            return self._guessed(request, refused)
         if (wrong := _unreadable(request)) is not None:
             return wrong
         incoming = Incoming(
@@ -84,6 +93,18 @@ class _Front:
             pairs=tuple((name.lower(), value) for name, value in request.headers.items()),
         )
         return await _write(request, await self._proxy.handle(incoming))
+
+    def _guessed(self, request: web.Request, refused: Refused) -> web.Response:
+        """Refuse who is no agent; an address that goes on giving wrong tokens is told to wait."""
+        peer, now = request.remote or "a local socket", self._door.clock()
+        if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
+            if self._guesses.too_many(peer, now):
+                wait = {"Retry-After": str(int(WINDOW))}
+                return _refuse(429, "Too many wrong tokens came from this address. Wait a few minutes.", wait)
+            self._guesses.failed(peer, now)
+            if self._guesses.too_many(peer, now):
+                log.warning("%s gave %d wrong agent tokens within %.0f s", peer, GUESSES, WINDOW)
+        return _refuse(refused.status, str(refused), _challenge(refused))
 
     async def metadata(self, request: web.Request) -> web.Response:
         """Say who issues tokens for a server (RFC 9728)."""

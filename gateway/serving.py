@@ -156,7 +156,9 @@ def web_options(
 
 
 def _door(gateway: Gateway) -> server.Door:
-    return server.Door(agents=lambda: gateway.agents, hosts=hosts(gateway.config), ready=gateway.ready)
+    return server.Door(
+        agents=lambda: gateway.agents, hosts=hosts(gateway.config), ready=gateway.ready, clock=gateway.clock
+    )
 
 
 def hosts(config: Config) -> frozenset[str]:

@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
+from approvals.attempts import Attempts
 from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
 from approvals.web.answers import Refused, page, see
-from approvals.web.attempts import Attempts
 from approvals.web.bodies import form
 from approvals.web.options import Handler, WebOptions
 

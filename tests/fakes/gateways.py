@@ -185,7 +185,7 @@ async def running(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)
-        door = server.Door(agents=lambda: gateway.agents, ready=gateway.ready)
+        door = server.Door(agents=lambda: gateway.agents, ready=gateway.ready, clock=gateway.clock)
         at = await stack.enter_async_context(listener(server.build(gateway.proxy, door), "127.0.0.1:0"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

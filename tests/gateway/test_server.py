@@ -8,7 +8,9 @@ import aiohttp
 import pytest
 from msgspec.structs import replace
 
+from approvals.attempts import WINDOW
 from gateway.options import Config, PolicyOptions
+from gateway.server import GUESSES
 from gateway.serving import hosts
 from gateways import call, running
 from process import sha256
@@ -136,6 +138,24 @@ async def test_an_agent_is_known_by_its_token_only():
         async with await gateway.post(call("get_note"), CI) as answer:
             assert answer.status == 200
         assert "authorization" not in gateway.recorder.received[-1].headers
+
+
+async def test_who_goes_on_guessing_tokens_is_told_to_wait_and_a_good_token_counts_all_the_while(caplog):
+    async def given(gateway, token):
+        async with await gateway.post(call("get_note"), {"Authorization": f"Bearer {token}"}) as answer:
+            return answer.status, answer.headers.get("Retry-After")
+
+    async with running(more=AGENTS) as gateway:
+        guesses = [await given(gateway, f"guess-{number}") for number in range(1000)]
+        assert guesses == [(401, None)] * GUESSES + [(429, "300")] * (1000 - GUESSES)
+        assert [record.message for record in caplog.records] == [
+            "127.0.0.1 gave 30 wrong agent tokens within 300 s"
+        ]
+        assert (await given(gateway, "ci-token"))[0] == 200
+        assert (await gateway.post(call("get_note"))).status == 401, "no token is no guess"
+        gateway.clock.now += WINDOW
+        assert (await given(gateway, "guess"))[0] == 401
+    assert len(gateway.recorder.calls) == 1
 
 
 async def test_an_agent_reaches_its_own_servers_only():

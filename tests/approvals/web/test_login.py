@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from approvals.attempts import ATTEMPTS, WINDOW
 from approvals.identity import Directory
-from approvals.web.attempts import ATTEMPTS, WINDOW
 from approvals.web.login import (
     ABSOLUTE,
     CODE_LIFE,

@@ -1,4 +1,4 @@
-from approvals.web.attempts import ATTEMPTS, MAX_PEERS, WINDOW, Attempts
+from approvals.attempts import ATTEMPTS, MAX_PEERS, WINDOW, Attempts
 
 
 def failed(times, at=0.0, peer="10.0.0.1"):

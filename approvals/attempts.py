@@ -1,4 +1,4 @@
-"""Counts failed attempts to sign in by address, so that nobody goes on guessing."""
+"""Counts failed attempts to prove who one is, by address, so that nobody goes on guessing."""
 
 from collections import deque
 
@@ -10,18 +10,19 @@ MAX_PEERS = 1024
 
 
 class Attempts:
-    """Failed attempts of the last minutes."""
+    """Failed attempts of the last minutes; *most* of one address are too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = ATTEMPTS) -> None:
+        self._most = most
         self._failed: dict[str, deque[float]] = {}
 
     def too_many(self, peer: str, now: float) -> bool:
         """Say whether this address has failed too often of late."""
-        return len([at for at in self._failed.get(peer, ()) if at > now - WINDOW]) >= ATTEMPTS
+        return len([at for at in self._failed.get(peer, ()) if at > now - WINDOW]) >= self._most
 
     def failed(self, peer: str, now: float) -> None:
         """Remember a failed attempt."""
-        times = self._failed.pop(peer, deque(maxlen=ATTEMPTS))
+        times = self._failed.pop(peer, deque(maxlen=self._most))
         times.append(now)
         self._failed[peer] = times
         if len(self._failed) > MAX_PEERS:
