@@ -36,6 +36,7 @@ from gateway.setting import Setting
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, Fixed
 from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.limited import KINDS, Limited
 from gateway.upstreams.oauth import Client, ClientCredentials
 from gateway.upstreams.sse import Source, SseUpstream
 from gateway.upstreams.stdio import Command, StdioUpstream
@@ -234,7 +235,12 @@ def directory(config: Config) -> Directory:
 
 
 def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
-    """Return the connection to one server."""
+    """Return the connection to one server, over which it may ask what the config lets it ask."""
+    reached = _reached(name, options, http, clock)
+    return reached if KINDS.keys() <= {*options.may_ask} else Limited(name, reached, options.may_ask)
+
+
+def _reached(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
     if options.url is None:
         return StdioUpstream(
             Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock

@@ -67,6 +67,10 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     headers: dict[str, str] = {}
     oauth: OAuthOptions | None = None
     tools: dict[str, ToolOptions] = {}
+    #: What the server may ask of clients while it works.
+    may_ask: list[Literal["sampling", "elicitation", "roots"]] = field(
+        default_factory=lambda: ["sampling", "elicitation", "roots"]
+    )
 
 
 class IssuerOptions(Options, kw_only=True, frozen=True):
