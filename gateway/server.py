@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from approvals.attempts import WINDOW, Attempts
 from gateway import frames
 from gateway.agents import Agents, Refused
+from gateway.errors import CutError
 from gateway.incoming import Incoming
 from gateway.jwt import authorization
 from gateway.proxy import Proxy
@@ -169,8 +170,17 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
         await response.write_eof()
     except ConnectionResetError:
         pass  # nobody is there to be told
+    except CutError as error:
+        log.info("an answer was cut off: %s", error)
+        _cut(request)
     finally:
         reply.close()
         if (aclose := getattr(reply.chunks, "aclose", None)) is not None:
             await aclose()
     return response
+
+
+def _cut(request: web.Request) -> None:
+    """End the connection as the server ended its own, so that the client sees no whole answer where there is none."""
+    if request.transport is not None:
+        request.transport.close()

@@ -6,6 +6,7 @@ import json
 
 import aiohttp
 import pytest
+from aiohttp import web
 from msgspec.structs import replace
 
 from approvals.attempts import WINDOW
@@ -14,6 +15,7 @@ from gateway.server import GUESSES
 from gateway.serving import hosts
 from gateways import call, running
 from process import sha256
+from recorder import Recorder
 
 AGENTS = f"agents: [{{name: ci, owner: alice, token_sha256: {sha256('ci-token')}}}, {{name: other, token_sha256: {sha256('other-token')}, servers: []}}]"
 CI = {"Authorization": "Bearer ci-token"}
@@ -265,3 +267,20 @@ async def test_the_answers_headers_are_the_protocols_only(gateway):
     ) as answer:
         assert "Set-Cookie" not in answer.headers
     assert not {"cookie", "x-forwarded-for", "origin"} & set(gateway.recorder.received[-1].headers)
+
+
+@pytest.mark.parametrize("media", ["text/event-stream", "application/json"])
+async def test_an_answer_that_the_server_cuts_off_is_cut_off_for_the_client_too(media, caplog):
+    async def cut(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": media})
+        await response.prepare(request)
+        await response.write(b"data: first\n\n")
+        request.transport.abort()
+        return response
+
+    async with running(recorder=Recorder(on_call=cut)) as gateway:
+        answer = await gateway.post(call("get_note"))
+        assert await answer.content.readany() == b"data: first\n\n"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+    assert [(record.name, record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == []
