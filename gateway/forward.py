@@ -29,9 +29,6 @@ Show = Callable[[bytes | None], None]
 
 #: Shown when the server ended its stream before it answered, as one does that wants to be asked again (SEP-1699).
 HANG_UP = b""
-#: How often in a row a stream is taken up again without a single event coming, and the longest wait before, in seconds.
-TRIES = 3
-LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,23 +40,6 @@ class Way:
     headers: Mapping[str, str]
     #: The params of the initialize that opened the session, as JSON; b"" where there is no session.
     opening: bytes = b""
-
-
-@dataclass(slots=True)
-class Place:
-    """Where in a server's stream we are, and after how many seconds it wants to be asked for the rest."""
-
-    id: str | None = None
-    wait: float = 1.0
-    moved: bool = False
-
-    def reach(self, event: sse.Event) -> None:
-        """Note an event."""
-        self.moved = True
-        self.id = event.field(b"id") or self.id
-        retry = event.field(b"retry") or ""
-        if retry.isdigit():
-            self.wait = min(int(retry) / 1000, LONGEST_WAIT)
 
 
 class Forward:
@@ -173,19 +153,16 @@ async def _sent(way: Way, body: bytes) -> Reply | None:
 
 async def _outcome(reply: Reply, way: Way, show: Show) -> Outcome:
     """Read the reply up to the answer; a stream that ends before it is taken up again where the server lets us."""
-    place = Place()
-    tries = 0
+    place = sse.Place()
     while True:
         try:
             return await outcome_of(reply, way.frame.id, show, place)
         except CutError:
-            tries = 0 if place.moved else tries + 1
-            if place.id is None or tries > TRIES:
+            if (wait := place.again()) is None:
                 raise
         show(HANG_UP)
-        await asyncio.sleep(place.wait)
-        place.moved = False
-        reply = await _rest(way, place.id)
+        await asyncio.sleep(wait)
+        reply = await _rest(way, place.id or "")
 
 
 async def _rest(way: Way, event_id: str) -> Reply:
@@ -196,13 +173,15 @@ async def _rest(way: Way, event_id: str) -> Reply:
         return Reply(status=503)
 
 
-async def outcome_of(reply: Reply, request_id: frames.Id, show: Show, place: Place | None = None) -> Outcome:
+async def outcome_of(
+    reply: Reply, request_id: frames.Id, show: Show, place: sse.Place | None = None
+) -> Outcome:
     """Read a server's reply up to the answer that carries *request_id*; other frames are shown on the way.
 
     Raises `CutError` when there is no such answer: whatever else came, it is not known whether the call ran.
     """
     try:
-        async for data, raw in _frames_of(reply, place or Place()):
+        async for data, raw in _frames_of(reply, place or sse.Place()):
             if (outcome := frames.outcome(data, request_id)) is not None:
                 return outcome
             if frames.is_message(data):
@@ -222,7 +201,7 @@ def _refused(status: int) -> Outcome:
     return Outcome(is_error=True, body=msgspec.json.encode(error))
 
 
-async def _frames_of(reply: Reply, place: Place) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _frames_of(reply: Reply, place: sse.Place) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
         body = await whole(reply.chunks)
         if body.strip() and reply.media_type == "application/json":

@@ -13,6 +13,9 @@ HEADERS = {
 }
 #: The longest event that is read, in bytes.
 MAX_EVENT = 16 << 20
+#: How often in a row a stream is taken up again without a single event coming, and the longest wait before, in seconds.
+TRIES = 3
+LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,31 @@ class Event:
             if line.strip() and not line.startswith(b"data:")
         ]
         return b"".join(lines) + b"data: " + data + b"\n\n"
+
+
+@dataclass(slots=True)
+class Place:
+    """Where in a server's stream a reader is, and whether it can ask for the rest of it (MCP 2025-11-25, resumability)."""
+
+    id: str | None = None
+    #: Seconds after which the server wants to be asked.
+    wait: float = 1.0
+    _moved: bool = False
+    _tries: int = 0
+
+    def reach(self, event: Event) -> None:
+        """Note an event."""
+        self._moved = True
+        self.id = event.field(b"id") or self.id
+        retry = event.field(b"retry") or ""
+        if retry.isdigit():
+            self.wait = min(int(retry) / 1000, LONGEST_WAIT)
+
+    def again(self) -> float | None:
+        """Return after how many seconds to ask for the rest of a stream that ended, or None when that is no use."""
+        self._tries = 0 if self._moved else self._tries + 1
+        self._moved = False
+        return None if self.id is None or self._tries > TRIES else self.wait
 
 
 def event(data: bytes) -> bytes:

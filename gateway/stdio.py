@@ -1,59 +1,41 @@
-"""The stdin/stdout front, for clients that only launch commands: each line is one frame, and nothing else is written.
-
-It behaves like a Streamable HTTP client: it POSTs every frame to an exchange (the proxy inside, or a gateway that
-is listening already), keeps the session id, and opens the server's own stream once the handshake is done.
-"""
+"""The stdin/stdout front, for clients that only launch commands: each line is one frame, and nothing else is written."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 
-import msgspec
-
-from gateway import frames, protocol, sse
+from gateway import frames, protocol
+from gateway.conversation import Conversation, Exchange
 from gateway.errors import GatewayError
-from gateway.upstreams import Reply, whole
 
-#: Does one exchange: verb, body, headers.
-Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
 #: The longest line, in bytes.
 MAX_LINE = 4 << 20
 log = logging.getLogger("holdpoint.stdio")
 
 
 class StdioFront:
-    """One client on a pair of streams."""
+    """One client on a pair of streams, and the exchange behind it: the proxy inside, or a gateway that listens already."""
 
     def __init__(
         self, reader: asyncio.StreamReader, write: Callable[[bytes], Awaitable[None]], exchange: Exchange
     ) -> None:
         self._reader = reader
         self._write = write
-        self._exchange = exchange
-        self._headers: dict[str, str] = {protocol.FRONT: "stdio"}
+        self._talk = Conversation(exchange, {protocol.FRONT: "stdio"})
+        #: The session whose own messages are listened to.
+        self._heard: str | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve until stdin ends."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            listening: asyncio.Task[None] | None = None
             while line := await self._read_line():
                 frame = await self._decoded(line)
-                if frame is None:
-                    continue
-                await self._post(frame, line)
-                if (
-                    listening is None
-                    and protocol.finishes_handshake(frame)
-                    and "Mcp-Session-Id" in self._headers
-                ):
-                    listening = tasks.create_task(self._listen())
-            if listening is not None:
-                listening.cancel()
-        if "Mcp-Session-Id" in self._headers:
-            with suppress(GatewayError):  # a session that is gone already needs no end
-                (await self._exchange("DELETE", b"", self._headers)).close()
+                if frame is not None:
+                    await self._post(frame, line)
+            self._stop_listening()
+        await self._talk.end()
 
     async def _read_line(self) -> bytes:
         """Return the next line that holds something, b"" at the end."""
@@ -95,49 +77,28 @@ class StdioFront:
             self._tasks.create_task(self._answer(frame, line))
 
     async def _answer(self, frame: frames.Frame, line: bytes) -> None:
-        headers = {**self._headers, **protocol.routing_headers(frame)}
         try:
-            reply = await self._exchange("POST", line, headers)
-            self._remember(frame, reply)
-            await self._show(reply)
+            async for data in self._talk.say(frame, line):
+                await self._write(data)
         except GatewayError as error:
             if (request_id := frames.id_of(frame)) is not None:
                 await self._write(frames.error(request_id, error.code, str(error)))
+        self._listen()
 
-    def _remember(self, frame: frames.Frame, reply: Reply) -> None:
-        if getattr(frame, "method", "") == "initialize" and (session := reply.header("mcp-session-id")):
-            self._headers["Mcp-Session-Id"] = session
+    def _listen(self) -> None:
+        """Show what the server says of its own accord, in each session from when its handshake is done."""
+        if self._talk.session != self._heard:
+            self._stop_listening()
+            self._heard = self._talk.session
+            self._listening = self._tasks.create_task(self._hear())
 
-    async def _show(self, reply: Reply) -> None:
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+
+    async def _hear(self) -> None:
         try:
-            if reply.streams:
-                async for event in sse.events(reply.chunks):
-                    if event.data:
-                        await self._write_frame(event.data)
-            elif body := (await whole(reply.chunks)).strip():
-                await self._write_frame(body)
-        finally:
-            reply.close()
-
-    async def _write_frame(self, frame: bytes) -> None:
-        if "MCP-Protocol-Version" not in self._headers and (revision := _agreed(frame)):
-            self._headers["MCP-Protocol-Version"] = revision
-        await self._write(frame)
-
-    async def _listen(self) -> None:
-        """Show what the server says of its own accord, for as long as it keeps a stream open for that."""
-        try:
-            reply = await self._exchange("GET", b"", self._headers)
-            if reply.streams and reply.status == 200:
-                await self._show(reply)
-            else:
-                reply.close()
+            async for data in self._talk.hear():
+                await self._write(data)
         except GatewayError as error:
             log.info("the server's own messages cannot be heard: %s", error)
-
-
-def _agreed(frame: bytes) -> str | None:
-    """Return the revision that an answer to initialize agrees on."""
-    result = msgspec.json.decode(frame).get("result")
-    revision = result.get("protocolVersion") if isinstance(result, dict) else None
-    return revision if isinstance(revision, str) else None

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -13,11 +12,12 @@ from approvals.errors import StoreError
 from gateway.agents import Agent, Refused
 from gateway.app import Gateway, assembled
 from gateway.config import address, known_server, load
-from gateway.errors import UserError
+from gateway.conversation import Exchange
+from gateway.errors import NotSentError, UserError
 from gateway.incoming import Incoming
 from gateway.options import Config
 from gateway.serving import serving
-from gateway.stdio import MAX_LINE, Exchange, StdioFront
+from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
@@ -31,36 +31,82 @@ async def run(server: str, path: Path) -> None:
     """Serve one client on stdin and stdout."""
     config = load(path, os.environ)
     known_server(config, server)
-    async with AsyncExitStack() as stack:
-        exchange = await _exchange(server, config, stack)
-        await StdioFront(await _stdin(), _to_stdout(), exchange).run()
+    async with pool() as http, asyncio.TaskGroup() as tasks:
+        way = Way(config, server, http, tasks)
+        await way.find(None)
+        await StdioFront(await _stdin(), _to_stdout(), way.exchange).run()
+        way.leave()
 
 
-async def _exchange(server: str, config: Config, stack: AsyncExitStack) -> Exchange:
-    """Join the gateway that listens, or become it; of several commands that start at once, one does."""
-    http = await stack.enter_async_context(pool())
-    token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "")
-    for left in reversed(range(TRIES)):
-        if await _listening(config, http):
-            credentials = {"Authorization": f"Bearer {token}"} if token else {}
-            return HttpUpstream(f"{_base(config)}/mcp/{server}", Fixed(credentials), http).send
+class Way:
+    """The way to a gateway of this config: to the one that listens, or to one in this process.
+
+    Of several commands that start at once, or whose gateway went away with the command it ran in, one becomes the next.
+    """
+
+    def __init__(
+        self, config: Config, server: str, http: aiohttp.ClientSession, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._config = config
+        self._server = server
+        self._http = http
+        self._tasks = tasks
+        self._token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "")
+        self._found: Exchange | None = None
+        self._finding = asyncio.Lock()
+        self._left = asyncio.Event()
+
+    async def exchange(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Do one exchange; when the gateway is gone and nothing was sent, with the next one."""
+        found = self._found or await self.find(None)
         try:
-            gateway = await _started(config, stack)
-        except (StoreError, OSError):
-            if not left:
+            return await found(verb, body, headers)
+        except NotSentError:
+            return await (await self.find(found))(verb, body, headers)
+
+    async def find(self, lost: Exchange | None) -> Exchange:
+        """Find a gateway in place of the one that is *lost*, unless another exchange has found one meanwhile."""
+        async with self._finding:
+            if self._found is None or self._found is lost:
+                self._found = await self._joined_or_started()
+            return self._found
+
+    def leave(self) -> None:
+        """End the gateway of this process, if it has one."""
+        self._left.set()
+
+    async def _joined_or_started(self) -> Exchange:
+        for left in reversed(range(TRIES)):
+            if await _listening(self._config, self._http):
+                credentials = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+                return HttpUpstream(
+                    f"{_base(self._config)}/mcp/{self._server}", Fixed(credentials), self._http
+                ).send
+            try:
+                gateway = await self._started()
+            except (StoreError, OSError):
+                if not left:
+                    raise
+                await asyncio.sleep(PAUSE)
+            else:
+                return _inside(gateway, await _agent(gateway, self._token, self._server), self._server)
+        raise AssertionError("the last try returns or raises")
+
+    async def _started(self) -> Gateway:
+        started: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(self._run(started))
+        return await started
+
+    async def _run(self, started: asyncio.Future[Gateway]) -> None:
+        """Run a gateway until the client leaves; what keeps it from starting is told to who waits for it."""
+        try:
+            async with assembled(self._config) as gateway, serving(gateway):
+                started.set_result(gateway)
+                await self._left.wait()
+        except Exception as error:
+            if started.done():
                 raise
-            await asyncio.sleep(PAUSE)
-        else:
-            return _inside(gateway, await _agent(gateway, token, server), server)
-    raise AssertionError("the last try returns or raises")
-
-
-async def _started(config: Config, stack: AsyncExitStack) -> Gateway:
-    async with AsyncExitStack() as trial:
-        gateway = await trial.enter_async_context(assembled(config))
-        await trial.enter_async_context(serving(gateway))
-        stack.push_async_exit(trial.pop_all())
-        return gateway
+            started.set_exception(error)
 
 
 async def _agent(gateway: Gateway, token: str, server: str) -> Agent:

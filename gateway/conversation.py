@@ -1,0 +1,157 @@
+"""One client's exchanges, done as a client of Streamable HTTP does them, for a client that speaks something else.
+
+The session id is kept. A session that is gone, as after a restart of the gateway, is opened again in the way that the client opened it.
+A stream that ends before its answer is taken up again where the server lets us. Every request gets an answer under its id.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+
+import msgspec
+
+from gateway import frames, protocol, sse
+from gateway.errors import CutError, GatewayError
+from gateway.upstreams import Reply, whole
+
+#: Does one exchange: verb, body, headers.
+Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
+SESSION = "Mcp-Session-Id"
+VERSION = "MCP-Protocol-Version"
+log = logging.getLogger("holdpoint.conversation")
+
+
+class Conversation:
+    """What one client and its server say to each other."""
+
+    def __init__(self, exchange: Exchange, headers: Mapping[str, str]) -> None:
+        self._exchange = exchange
+        self._headers = dict(headers)
+        #: The lines with which the client opened its session.
+        self._handshake: list[bytes] = []
+        self._reopening = asyncio.Lock()
+
+    @property
+    def session(self) -> str | None:
+        """The session id, once the handshake is done; None where there is no session."""
+        return self._headers.get(SESSION) if len(self._handshake) > 1 else None
+
+    async def say(self, frame: frames.Frame, line: bytes) -> AsyncGenerator[bytes, None]:
+        """Send a frame of the client's; yields the frames of the answer."""
+        reply = await self._sent(frame, line)
+        self._remember(frame, line, reply)
+        async with aclosing(self._answer(reply, frames.id_of(frame))) as answer:
+            async for data in answer:
+                self._agree(data)
+                yield data
+
+    async def hear(self) -> AsyncGenerator[bytes, None]:
+        """Yield what the server says of its own accord in this session."""
+        reply = await self._exchange("GET", b"", self._headers)
+        if not reply.streams or reply.status != 200:
+            reply.close()
+            return
+        async with aclosing(_frames(reply, sse.Place())) as heard:
+            async for data in heard:
+                yield data
+
+    async def end(self) -> None:
+        """End the session."""
+        if SESSION in self._headers:
+            with suppress(GatewayError):  # a session that is gone already needs no end
+                (await self._exchange("DELETE", b"", self._headers)).close()
+
+    async def _sent(self, frame: frames.Frame, line: bytes) -> Reply:
+        """Send a frame. A 404 says that the session is gone and the frame was not looked at: it goes out in a new one."""
+        session = self.session
+        reply = await self._exchange("POST", line, {**self._headers, **protocol.routing_headers(frame)})
+        if reply.status != 404 or session is None:
+            return reply
+        reply.close()
+        await self._reopen(session)
+        return await self._exchange("POST", line, {**self._headers, **protocol.routing_headers(frame)})
+
+    async def _reopen(self, gone: str) -> None:
+        """Open the session again, unless another frame has done so meanwhile."""
+        async with self._reopening:
+            if self._headers[SESSION] != gone:
+                return
+            log.info("the session is gone; it is opened again")
+            headers = {name: value for name, value in self._headers.items() if name != SESSION}
+            for line in self._handshake:
+                reply = await self._exchange("POST", line, headers)
+                try:
+                    headers |= {SESSION: session} if (session := reply.header("mcp-session-id")) else {}
+                    await whole(reply.chunks)
+                finally:
+                    reply.close()
+            self._headers |= headers
+
+    def _remember(self, frame: frames.Frame, line: bytes, reply: Reply) -> None:
+        if getattr(frame, "method", "") == "initialize" and (session := reply.header("mcp-session-id")):
+            self._headers[SESSION] = session
+            self._handshake = [line]
+        elif protocol.finishes_handshake(frame) and SESSION in self._headers:
+            self._handshake = [*self._handshake[:1], line]
+
+    def _agree(self, data: bytes) -> None:
+        """Note the revision that an answer to initialize agrees on."""
+        if VERSION in self._headers:
+            return
+        result = msgspec.json.decode(data).get("result")
+        revision = result.get("protocolVersion") if isinstance(result, dict) else None
+        if isinstance(revision, str):
+            self._headers[VERSION] = revision
+
+    async def _answer(self, reply: Reply, wanted: frames.Id | None) -> AsyncGenerator[bytes, None]:
+        """Yield the frames of an answer up to its end, which for a request is the answer under its id."""
+        place = sse.Place()
+        while True:
+            async with aclosing(_frames(reply, place)) as answer:
+                async for data in answer:
+                    shown, ends = (data, False) if wanted is None else _addressed(data, wanted)
+                    yield shown
+                    wanted = None if ends else wanted
+            if wanted is None:
+                return
+            if (wait := place.again()) is None:
+                raise CutError(f"The server's answer, of HTTP status {reply.status}, ended without a result.")
+            await asyncio.sleep(wait)
+            reply = await self._exchange("GET", b"", {**self._headers, "last-event-id": place.id or ""})
+
+
+def _addressed(data: bytes, wanted: frames.Id) -> tuple[bytes, bool]:
+    """Return a frame and whether it answers the request *wanted*; an error for nobody is for who asked."""
+    members = frames.members(data)
+    request_id = msgspec.json.decode(members.get("id", b"null"))
+    if request_id is None and "error" in members:
+        return msgspec.json.encode({**members, "id": wanted}), True
+    return data, request_id == wanted and not members.keys().isdisjoint({"result", "error"})
+
+
+async def _frames(reply: Reply, place: sse.Place) -> AsyncGenerator[bytes, None]:
+    """Yield the frames of a reply; what is no frame is not passed on. A stream that is cut only ends."""
+    try:
+        if not reply.streams:
+            body = (await whole(reply.chunks)).strip()
+            if _is_frame(body):
+                yield body
+            return
+        async for event in sse.events(reply.chunks):
+            place.reach(event)
+            if _is_frame(event.data):
+                yield event.data
+    except CutError:
+        if place.id is None:
+            raise
+    finally:
+        reply.close()
+
+
+def _is_frame(data: bytes) -> bool:
+    try:
+        frames.members(data)
+    except msgspec.MsgspecError:
+        return False
+    return True

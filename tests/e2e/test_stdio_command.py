@@ -1,0 +1,110 @@
+"""`holdpoint stdio` over a day: the gateway that it joined goes away, and another takes its place."""
+
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+
+from process import HOLDPOINT, Person, Process, free_ports, gateway_process, sha256, token
+
+SHIP = {"number": "1002", "status": "shipped"}
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    """A gateway that does not run yet: its config, and where it will be."""
+    agents, inbox = free_ports(2)
+    config = tmp_path / "holdpoint.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"servers: {{shop: {{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}}}\n"
+        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
+        "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
+    )
+    config.chmod(0o600)
+    return Process(config, agents, inbox)
+
+
+def client(gateway, mode):
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    command = StdioServerParameters(
+        command=HOLDPOINT, args=["stdio", "shop", "-c", str(gateway.config)], env=env
+    )
+    return Client(command, mode=mode)
+
+
+async def orders(client):
+    return (await client.call_tool("list_orders", {})).content[0].text
+
+
+async def shipped(client, alice):
+    """Ship an order, with alice's approval; returns what the agent reads."""
+    agent = asyncio.ensure_future(client.call_tool("update_order", SHIP))
+    held = await alice.waiting("1002")
+    await alice.post(held["id"], "approve", digest=held["digest"])
+    return (await agent).content[0].text
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_when_the_command_that_ran_the_gateway_ends_another_runs_it_and_its_client_notices_nothing(
+    gateway, mode
+):
+    running, ending = asyncio.Event(), asyncio.Event()
+
+    async def first():
+        async with client(gateway, mode) as agent:
+            assert "Ada" in await orders(agent)
+            running.set()
+            await ending.wait()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        ended = tasks.create_task(first())
+        await running.wait()
+        async with client(gateway, mode) as second, client(gateway, mode) as third:
+            assert "Ada" in await orders(second)
+            assert "Ada" in await orders(third)
+            ending.set()
+            await ended
+            assert all("Ada" in answer for answer in await asyncio.gather(orders(second), orders(third)))
+            async with Person(gateway.inbox) as alice:
+                assert "1002 is now shipped" in await shipped(second, alice)
+                assert "1002 is now shipped" in await shipped(third, alice)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_call_that_waited_when_the_gateway_was_killed_is_collected_by_the_same_client_afterwards(
+    gateway, mode
+):
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        agent = await stack.enter_async_context(client(gateway, mode))
+        alice = await stack.enter_async_context(Person(gateway.inbox))
+        asked = asyncio.ensure_future(agent.call_tool("update_order", SHIP))
+        held = await alice.waiting("1002")
+        await gateway.kill()
+        with pytest.raises(MCPError, match="broke"):
+            await asked
+        await gateway.start()
+        await alice.post(held["id"], "approve", digest=held["digest"])
+        assert "1002 is now shipped" in (await agent.call_tool("update_order", SHIP)).content[0].text
+        assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
+
+
+async def test_a_gateway_that_comes_back_is_joined_and_none_is_started_beside_it(gateway, tmp_path):
+    async with asyncio.timeout(60), gateway_process(gateway.config, *ports(gateway)) as process:
+        async with client(gateway, "legacy") as agent:
+            assert "Ada" in await orders(agent)
+            await process.stop()
+            await process.start()
+            assert "Ada" in await orders(agent)
+            async with Person(gateway.inbox) as alice:
+                assert "1002 is now shipped" in await shipped(agent, alice)
+    assert process._process.returncode == 0
+
+
+def ports(gateway):
+    return (int(url.rpartition(":")[2]) for url in (gateway.agents, gateway.inbox))

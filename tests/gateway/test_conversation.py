@@ -1,0 +1,179 @@
+"""Exchanges as a client of Streamable HTTP does them: sessions that go, streams that end early, answers that are none."""
+
+import asyncio
+import json
+
+import pytest
+
+from gateway import frames, sse
+from gateway.conversation import Conversation
+from gateway.errors import CutError, NotSentError
+from gateway.upstreams import Reply, frame_reply
+
+INITIALIZE = {
+    "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
+}  # fmt: skip
+INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+def line(frame):
+    return json.dumps(frame).encode()
+
+
+def request(request_id=1, method="tools/list"):
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": {}}
+
+
+def result(request_id, **value):
+    return {"jsonrpc": "2.0", "id": request_id, "result": value}
+
+
+def stream(*events):
+    async def chunks():
+        for one in events:
+            if isinstance(one, Exception):
+                raise one
+            yield one if isinstance(one, bytes) else sse.event(line(one))
+
+    return Reply(status=200, headers=sse.HEADERS, chunks=chunks())
+
+
+class Server:
+    """A server of sessions, which it can forget; it writes down what it is asked."""
+
+    def __init__(self):
+        self.known = set()
+        self.seen = []
+        self.down = False
+
+    async def __call__(self, verb, body, headers):
+        session = headers.get("Mcp-Session-Id")
+        frame = json.loads(body) if body else {}
+        self.seen.append((verb, frame.get("method"), session))
+        if self.down:
+            raise NotSentError
+        if frame.get("method") == "initialize":
+            made = f"s{sum(method == 'initialize' for _, method, _ in self.seen)}"
+            self.known.add(made)
+            answer = line(result(0, protocolVersion="2025-11-25"))
+            return frame_reply(answer, headers={"Mcp-Session-Id": made})
+        if session not in self.known:
+            return frame_reply(frames.error(None, -32001, "Session not found."), status=404)
+        return frame_reply(line(result(frame["id"], session=session))) if "id" in frame else Reply(status=202)
+
+
+async def say(conversation, frame):
+    return [json.loads(data) async for data in conversation.say(frames.decode(line(frame)), line(frame))]
+
+
+async def opened(exchange):
+    conversation = Conversation(exchange, {})
+    await say(conversation, INITIALIZE)
+    assert conversation.session is None
+    await say(conversation, INITIALIZED)
+    return conversation
+
+
+async def test_a_session_that_is_gone_is_opened_again_once_for_all_who_find_it_gone():
+    server = Server()
+    conversation = await opened(server)
+    server.known.clear()
+    answers = await asyncio.gather(*(say(conversation, request(number)) for number in range(1, 4)))
+    assert answers == [[result(number, session="s2")] for number in range(1, 4)]
+    assert conversation.session == "s2"
+    assert [entry for entry in server.seen if entry[1] in {"initialize", "notifications/initialized"}] == [
+        ("POST", "initialize", None),
+        ("POST", "notifications/initialized", "s1"),
+        ("POST", "initialize", None),
+        ("POST", "notifications/initialized", "s2"),
+    ]
+
+
+async def test_while_it_cannot_be_opened_again_the_client_is_told_and_later_it_can():
+    server = Server()
+    conversation = await opened(server)
+    server.known.clear()
+    server.down = True
+    with pytest.raises(NotSentError):
+        await say(conversation, request())
+    server.down = False
+    assert await say(conversation, request()) == [result(1, session="s2")]
+
+
+async def test_a_404_outside_of_a_session_is_the_answer():
+    server = Server()
+    [answer] = await say(Conversation(server, {}), request())
+    assert (answer["id"], answer["error"]["message"]) == (1, "Session not found.")
+    assert len(server.seen) == 1
+
+
+async def test_the_session_is_ended_and_one_that_is_gone_needs_no_end():
+    server = Server()
+    conversation = await opened(server)
+    await conversation.end()
+    assert server.seen[-1] == ("DELETE", None, "s1")
+    server.down = True
+    await conversation.end()
+
+
+def answering(*replies):
+    """An exchange that gives these replies one after the other and writes down the headers it saw."""
+    left = list(replies)
+    seen = []
+
+    async def exchange(verb, body, headers):
+        seen.append((verb, headers.get("last-event-id")))
+        return left.pop(0)
+
+    exchange.seen = seen
+    return exchange
+
+
+PRIMING = b"id: e1\nretry: 0\ndata: \n\n"
+
+
+async def test_a_stream_that_ends_before_its_answer_is_taken_up_again():
+    note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}
+    exchange = answering(
+        stream(PRIMING, note), stream(b"id: e2\ndata: \n\n", CutError()), stream(result(1, ok=True))
+    )
+    assert await say(Conversation(exchange, {}), request()) == [note, result(1, ok=True)]
+    assert exchange.seen == [("POST", None), ("GET", "e1"), ("GET", "e2")]
+
+
+async def test_a_stream_that_cannot_be_taken_up_again_is_a_cut():
+    for replies in (
+        [stream()],
+        [stream(result(2))],
+        [stream(result("1"))],
+        [stream(PRIMING), *(stream() for _ in range(4))],
+    ):
+        with pytest.raises(CutError, match="without a result"):
+            await say(Conversation(answering(*replies), {}), request())
+    with pytest.raises(CutError, match="broke"):
+        await say(Conversation(answering(stream(CutError())), {}), request())
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]"])
+async def test_an_answer_that_is_no_frame_is_told_as_an_error_and_not_passed_on(body):
+    with pytest.raises(CutError, match="HTTP status 502"):
+        await say(Conversation(answering(frame_reply(body, status=502)), {}), request())
+    assert await say(Conversation(answering(frame_reply(body, status=502)), {}), INITIALIZED) == []
+
+
+async def test_events_that_are_no_frames_are_left_out():
+    exchange = answering(stream(b"data: noise\n\n", result(1)))
+    assert await say(Conversation(exchange, {}), request()) == [result(1)]
+
+
+async def test_an_error_for_nobody_goes_to_who_asked():
+    exchange = answering(frame_reply(frames.error(None, -32000, "no"), status=401))
+    assert await say(Conversation(exchange, {}), request("x")) == [
+        {"jsonrpc": "2.0", "id": "x", "error": {"code": -32000, "message": "no"}}
+    ]
+
+
+async def test_a_request_of_the_servers_with_the_same_id_is_no_answer():
+    question = request(1, "roots/list")
+    exchange = answering(stream(question, result(1)))
+    assert await say(Conversation(exchange, {}), request()) == [question, result(1)]
