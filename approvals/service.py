@@ -117,9 +117,9 @@ class ApprovalService:
         return known
 
     async def _refuse_a_flood(self, agent: str) -> None:
-        if len(await self.store.select(OPEN, agent=agent, limit=MAX_OPEN_PER_AGENT)) >= MAX_OPEN_PER_AGENT:
+        if await self.store.count(OPEN, agent=agent) >= MAX_OPEN_PER_AGENT:
             raise TooMany
-        if len(await self.store.select(OPEN, limit=MAX_OPEN)) >= MAX_OPEN:
+        if await self.store.count(OPEN) >= MAX_OPEN:
             raise TooMany("Too many calls already wait for a person.")
 
     async def review(

@@ -104,8 +104,9 @@ async def sweep(gateway: Gateway) -> None:
     while True:
         try:
             await gateway.service.sweep()
-            await gateway.proxy.tasks.attend_all()
-            gateway.metrics.opened(await gateway.store.select(OPEN, limit=MAX_OPEN))
+            open_calls = await gateway.store.select(OPEN, limit=MAX_OPEN)
+            gateway.proxy.tasks.attend_all(open_calls)
+            gateway.metrics.opened(open_calls)
         except Exception:
             log.exception("a sweep failed; the next one tries again")
         await asyncio.sleep(SWEEP)

@@ -36,6 +36,9 @@ class Store(Protocol):
     ) -> Sequence[HeldCall]:
         """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id."""
 
+    async def count(self, states: Sequence[State], *, agent: str = "") -> int:
+        """Return how many calls are in one of these states, of one agent or of all."""
+
     async def due(self, now: float) -> Sequence[HeldCall]:
         """Return calls that are pending or approved and whose `expires_at` is at or before *now*."""
 

@@ -77,6 +77,14 @@ def calls(
     return f"SELECT body, seal FROM calls {where} ORDER BY id DESC LIMIT ?", (*values, limit)  # noqa: S608  (values are bound)
 
 
+def count(states: Sequence[State], *, agent: str) -> Query:
+    """Return the query for the number of calls in these states."""
+    where, values = _where(
+        {f"state IN ({', '.join('?' * len(states))})": states, "agent = ?": (agent,) if agent else ()}
+    )
+    return f"SELECT count(*) FROM calls {where}", values  # noqa: S608  (values are bound)
+
+
 def events(*, after: int, limit: int, since: float, tool: str, agent: str, call: str) -> Query:
     """Return the query for audit events in order, narrowed by what is given."""
     where, values = _where(

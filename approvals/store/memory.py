@@ -73,6 +73,9 @@ class MemoryStore:
         )
         return list(islice(found, limit))
 
+    async def count(self, states: Sequence[State], *, agent: str = "") -> int:
+        return sum(call.state in states and agent in ("", call.call.agent) for call in self._calls.values())
+
     async def due(self, now: float) -> Sequence[HeldCall]:
         over = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
         return sorted(over, key=lambda call: call.expires_at)

@@ -124,6 +124,11 @@ class SqliteStore:
         )
         return await self._found(sql, *values)
 
+    async def count(self, states: Sequence[State], *, agent: str = "") -> int:
+        """Return how many calls are in these states."""
+        sql, values = _sql.count(states, agent=agent)
+        return await self._writer.read(lambda db: int(db.execute(sql, values).fetchone()[0]))
+
     async def due(self, now: float) -> Sequence[HeldCall]:
         """Return calls whose time is over."""
         return await self._found(_sql.DUE, now)

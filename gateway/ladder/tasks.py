@@ -5,7 +5,7 @@ result is kept. Ids that are not ours belong to the server, and pass.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided, UnknownCall
 from approvals.model import CallId, HeldCall
-from approvals.service import OPEN, ApprovalService
+from approvals.service import ApprovalService
 from gateway import frames, hold, protocol, sse
 from gateway.agents import Agent
 from gateway.errors import GatewayError
@@ -73,9 +73,9 @@ class Tasks:
         self._attended.pop(call_id, None)
         self._heard.pop(call_id, None)
 
-    async def attend_all(self) -> None:
-        """Attend every open task: those of before a restart, too."""
-        for held in await self._service.store.select(OPEN):
+    def attend_all(self, open_calls: Iterable[HeldCall]) -> None:
+        """Attend every task among the open calls: those of before a restart, too."""
+        for held in open_calls:
             if held.task:
                 self.attend(held)
 

@@ -173,6 +173,17 @@ async def test_calls_are_found_newest_first_and_narrowed_by_what_is_given(store)
     assert await store.select([State.EXPIRED]) == []
 
 
+async def test_calls_are_counted_by_state_and_agent(store):
+    assert await store.count([State.PENDING]) == 0
+    for number, (state, agent) in enumerate(
+        [(State.PENDING, "ann"), (State.DENIED, "ann"), (State.APPROVED, "bob"), (State.PENDING, "bob")]
+    ):
+        await store.add(a_call(key=f"k{number}", state=state, agent=agent))
+    assert await store.count([State.PENDING]) == 2
+    assert await store.count([State.PENDING, State.APPROVED], agent="bob") == 2
+    assert await store.count([State.DENIED], agent="bob") == 0
+
+
 async def test_text_is_looked_for_in_tool_agent_and_id_as_it_is_spelt(store):
     first, second = await added(
         store, a_call(1, agent="100%", tool="read_all"), a_call(22, agent="bob", tool="readXall")

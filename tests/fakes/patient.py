@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from approvals.identity import Directory
 from approvals.model import Answer, Approver, CallId
-from approvals.service import ApprovalService
+from approvals.service import OPEN, ApprovalService
 from approvals.store.memory import MemoryStore
 from gateway import protocol
 from gateway.agents import LOCAL
@@ -116,7 +116,7 @@ class World:
     async def run(self):
         while True:
             await self.service.sweep()
-            await self.proxy.tasks.attend_all()
+            self.proxy.tasks.attend_all(await self.store.select(OPEN))
             await asyncio.sleep(30)
 
 

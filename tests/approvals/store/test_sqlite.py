@@ -263,6 +263,8 @@ QUERIES = {
     "notice": (_sql.NOTICE_AT, ("slack", "m")),
     "waiting": _sql.calls([State.PENDING], **NARROW),
     "an agent's": _sql.calls([State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}),
+    "how many": _sql.count([State.PENDING, State.APPROVED], agent=""),
+    "how many of an agent": _sql.count([State.PENDING, State.APPROVED], agent="bot"),
     "call's events": _sql.events(**TRAIL | {"call": "hp_1"}),
     "later events": _sql.events(**TRAIL | {"after": 5}),
     "hits": (_sql.DROP_HITS, (1.0,)),

@@ -154,7 +154,7 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
         [held] = await gateway.held()
         await gateway.review(held)
         assert gateway.ran() == []
-        await gateway.gateway.proxy.tasks.attend_all()
+        gateway.gateway.proxy.tasks.attend_all(await gateway.gateway.store.select(["approved"]))
         await settled(gateway, held.id)
         assert (await look(gateway, task))["result"]["content"][0]["text"] == "ran create_note"
         meta = gateway.ran()[0]["_meta"]
