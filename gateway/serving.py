@@ -114,9 +114,11 @@ async def sweep(gateway: Gateway) -> None:
 
 async def reload(path: Path, gateway: Gateway, stop: asyncio.Event) -> None:
     """Adopt each good change of the config file; report a bad one and keep what counts."""
+    # Where Kubernetes mounts a config, the file is a link through `..data`, and that is what is replaced.
+    names = {path.name, "..data"}
     async for _ in awatch(
-        path.parent, stop_event=stop, watch_filter=lambda _, changed: Path(changed).name == path.name
-    ):
+        path.parent, stop_event=stop, recursive=False, watch_filter=lambda _, changed: Path(changed).name in names,
+    ):  # fmt: skip
         await adopt(path, gateway)
 
 

@@ -318,6 +318,32 @@ async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(ru
     assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 
+async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_version(tmp_path):
+    agents, inbox = free_ports(2)
+    mount = tmp_path / "etc"
+
+    def version(name, default):
+        """Do as the kubelet does: a folder for each version, and a link to the newest that is replaced in one step."""
+        (mount / name).mkdir(parents=True)
+        file = mount / name / "holdpoint.yaml"
+        file.write_text(
+            BASE.replace("require_approval", default)
+            + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: 'memory:'\n"
+        )
+        file.chmod(0o644)
+        (mount / "..data_tmp").symlink_to(name)
+        (mount / "..data_tmp").rename(mount / "..data")
+
+    version("..1", "require_approval")
+    (mount / "holdpoint.yaml").symlink_to("..data/holdpoint.yaml")
+    async with gateway_process(mount / "holdpoint.yaml", agents, inbox) as process:
+        version("..2", "deny")
+        async with asyncio.timeout(10):
+            while "counts from now on" not in process.log.read_text():
+                await asyncio.sleep(0.02)
+        assert "Denied by policy" in await ask(process, number="1003", status="lost")
+
+
 async def test_a_second_gateway_on_the_same_store_is_refused(running, tmp_path):
     agents, inbox = free_ports(2)
     other = tmp_path / "other.yaml"
