@@ -9,6 +9,7 @@ or under a key that the writer did not have.
 import hashlib
 import hmac
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -36,6 +37,28 @@ class Broken:
 
     seq: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The last event of a trail as it was once. Kept elsewhere, it shows a tail that was cut and a trail written anew."""
+
+    seq: int
+    hash: str
+
+    def __str__(self) -> str:
+        """Return it as `parse` reads it."""
+        return f"{self.seq}:{self.hash}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Checkpoint":
+        """Read a checkpoint as it was printed; raises `ValueError` that says what one looks like."""
+        seq, _, digest = text.strip().partition(":")
+        if not (seq.isdecimal() and seq.isascii() and re.fullmatch("[0-9a-f]{64}", digest)):
+            raise ValueError(
+                f"{text!r} is no checkpoint; give what an earlier verify printed, a number, a colon and a hash."
+            )
+        return cls(int(seq), digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +95,7 @@ def link(event: AuditEvent, seq: int, prev: str, key: bytes = b"") -> AuditEvent
 def verify(
     events: Iterable[AuditEvent],
     key: bytes = b"",
-    checkpoint: AuditEvent | None = None,
+    checkpoint: Checkpoint | None = None,
     *,
     start: AuditEvent | None = None,
 ) -> Broken | None:

@@ -172,7 +172,7 @@ class Gateway:
 async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[Gateway]:
     """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common."""
     async with AsyncExitStack() as stack:
-        store = await open_store(config.store)
+        store = await open_store(config)
         stack.push_async_callback(store.close)
         http = await stack.enter_async_context(pool())
         gateway = Gateway(
@@ -212,13 +212,14 @@ def holds(config: Config) -> Holds:
     )
 
 
-async def open_store(where: str) -> Store:
+async def open_store(config: Config) -> Store:
     """Open the store that the config names; raises `StoreError`."""
-    if where == "memory:":
-        return MemoryStore()
+    key = (config.store_key or "").encode()
+    if config.store == "memory:":
+        return MemoryStore(chain_key=key)
     from approvals.store.sqlite import SqliteStore
 
-    return await SqliteStore.open(database(where))
+    return await SqliteStore.open(database(config.store), chain_key=key)
 
 
 def database(where: str) -> Path:

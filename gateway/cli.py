@@ -209,16 +209,28 @@ def log(
 
 
 @audit.command("verify")
-def audit_verify(file: Annotated[Path | None, typer.Argument()] = None, config: ConfigFile = DEFAULT) -> None:
+def audit_verify(
+    file: Annotated[Path | None, typer.Argument()] = None,
+    checkpoint: Annotated[
+        str, typer.Option(help="What an earlier verify printed, to find a tail that was cut since.")
+    ] = "",
+    config: ConfigFile = DEFAULT,
+) -> None:
     """Check the hash chain; exit 1 and the first bad sequence number when it is broken."""
-    from approvals.audit import read, verify
+    from approvals.audit import Checkpoint
     from gateway.commands import trail
 
-    path = file or trail.file_of(_load(config).store)
-    events = list(read(path))
-    if (broken := verify(events)) is not None:
-        raise UserError(f"{path}: event {broken.seq} is not what was written: {broken.why}.")
-    typer.echo(f"{path}: {len(events)} events, the chain is whole.")
+    try:
+        known = Checkpoint.parse(checkpoint) if checkpoint else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
+    loaded = None if file is not None and not config.exists() else _load(config)
+    path = file or trail.file_of(loaded.store if loaded else "")
+    key = (loaded.store_key if loaded else None) or ""
+    count, head = trail.verified(path, key.encode(), known)
+    typer.echo(f"{path}: {count} events, the chain is whole.")
+    if head is not None:
+        typer.echo(f"checkpoint {head}")
 
 
 @audit.command("export")

@@ -169,6 +169,7 @@ def _meaning_problems(config: Config) -> Iterator[Said]:
     yield from _place_problems(config)
     yield from _slack_problems(config)
     yield from _hold_problems(config)
+    yield from _key_problems(config)
     durations = list(_duration_problems(config))
     yield from durations or _policy_problems(config)
 
@@ -294,12 +295,18 @@ def _duration_problems(config: Config) -> Iterator[Said]:
 def _hold_problems(config: Config) -> Iterator[Said]:
     if config.approvals.notify_requester and not config.inbox.url:
         yield ("approvals", "notify_requester"), "say where people decide: give inbox.url, too."
-    for number, secret in enumerate(config.approvals.state_keys):
+
+
+def _key_problems(config: Config) -> Iterator[Said]:
+    given: list[tuple[Path, str]] = [
+        (("approvals", "state_keys", number), secret)
+        for number, secret in enumerate(config.approvals.state_keys)
+    ]
+    if config.store_key is not None:
+        given.append((("store_key",), config.store_key))
+    for path, secret in given:
         if len(secret) < MIN_KEY:
-            yield (
-                ("approvals", "state_keys", number),
-                f"a key needs at least {MIN_KEY} characters; make one with: openssl rand -hex 32",
-            )
+            yield path, f"a key needs at least {MIN_KEY} characters; make one with: openssl rand -hex 32"
 
 
 def address(listen: str) -> tuple[str, int] | None:

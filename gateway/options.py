@@ -233,6 +233,8 @@ class Config(Options, kw_only=True, frozen=True):
     #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
     hosts: list[str] = []
     store: str = "sqlite:///holdpoint.db"
+    #: What the audit trail and the held calls are sealed with; it has to lie elsewhere than the store.
+    store_key: str | None = None
     servers: dict[str, ServerOptions]
     #: The address by which agents reach the listener from elsewhere.
     url: str | None = None

@@ -137,7 +137,7 @@ async def adopt(path: Path, gateway: Gateway) -> None:
 
 
 #: What cannot change while the gateway runs.
-_FIXED = ("listen", "url", "hosts", "store", "inbox", "slack", "webhooks")
+_FIXED = ("listen", "url", "hosts", "store", "store_key", "inbox", "slack", "webhooks")
 
 
 def web_options(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from approvals import audit
+from approvals.audit import Checkpoint
 from approvals.model import AuditEvent
 from gateway.app import database
 from gateway.errors import UserError
@@ -17,6 +18,10 @@ class NoTrail(UserError):
     """There is no audit trail to read; the message says why."""
 
 
+class BrokenTrail(UserError):
+    """The audit trail is not what was written; the message says where."""
+
+
 def file_of(store: str) -> Path:
     """Return the file that holds the trail of this store; raises `NoTrail`."""
     if store == "memory:":
@@ -24,6 +29,21 @@ def file_of(store: str) -> Path:
     if not (path := database(store)).exists():
         raise NoTrail(f"There is no {path} yet; it is made when the gateway first runs.")
     return path
+
+
+def verified(path: Path, key: bytes, checkpoint: Checkpoint | None) -> tuple[int, Checkpoint | None]:
+    """Check a trail; returns how many events it has and the checkpoint of now. Raises `BrokenTrail`."""
+    count, head = 0, None
+
+    def counted() -> Iterator[AuditEvent]:
+        nonlocal count, head
+        for event in audit.read(path):
+            count, head = count + 1, Checkpoint(event.seq, event.hash)
+            yield event
+
+    if (broken := audit.verify(counted(), key, checkpoint)) is not None:
+        raise BrokenTrail(f"{path}: event {broken.seq} is not what was written: {broken.why}.")
+    return count, head
 
 
 def events(store: str, *, tool: str, agent: str, since: float, follow: bool) -> Iterator[AuditEvent]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals import audit
-from approvals.audit import Broken
+from approvals.audit import Broken, Checkpoint
 from approvals.errors import StoreError
 from approvals.store.sqlite import SqliteStore
 from stored import an_event
@@ -67,12 +67,33 @@ DAMAGE = {
 }  # fmt: skip
 
 
+def at(event):
+    return Checkpoint(event.seq, event.hash)
+
+
+def test_a_checkpoint_is_read_as_it_is_printed():
+    head = at(chain()[-1])
+    assert Checkpoint.parse(f" {head}\n") == head
+    for text in (
+        "",
+        "5",
+        "5:",
+        "5:abc",
+        f"x:{head.hash}",
+        f"-1:{head.hash}",
+        f"٥:{head.hash}",
+        f"5:{head.hash.upper()}",
+    ):
+        with pytest.raises(ValueError, match="is no checkpoint"):
+            Checkpoint.parse(text)
+
+
 def test_a_trail_as_it_was_written_is_whole():
     assert audit.verify([]) is None
     assert audit.verify(chain()) is None
     assert audit.verify(chain(key=b"k"), b"k") is None
-    assert audit.verify(chain(), checkpoint=chain()[-1]) is None
-    assert audit.verify(chain(9), checkpoint=chain()[-1]) is None
+    assert audit.verify(chain(), checkpoint=at(chain()[-1])) is None
+    assert audit.verify(chain(9), checkpoint=at(chain()[-1])) is None
 
 
 @pytest.mark.parametrize(("damage", "broken"), DAMAGE.values(), ids=DAMAGE.keys())
@@ -92,14 +113,14 @@ def test_a_tail_that_was_cut_shows_against_a_checkpoint(cut):
     trail = chain()
     assert audit.verify(trail[:cut]) is None
     said = "the trail ends before event 5 of the checkpoint"
-    assert audit.verify(trail[:cut], checkpoint=trail[-1]) == Broken(seq=cut + 1, why=said)
+    assert audit.verify(trail[:cut], checkpoint=at(trail[-1])) == Broken(seq=cut + 1, why=said)
 
 
 def test_a_trail_written_wholly_anew_shows_against_a_checkpoint():
     forged = relinked(edited(2, actor="nobody")(chain(7)))
     assert audit.verify(forged) is None
     said = "it is not the event of the checkpoint"
-    assert audit.verify(forged, checkpoint=chain()[-1]) == Broken(seq=5, why=said)
+    assert audit.verify(forged, checkpoint=at(chain()[-1])) == Broken(seq=5, why=said)
 
 
 def test_a_trail_can_be_looked_at_from_its_middle_on():

@@ -261,12 +261,56 @@ async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
     assert (await process.command("log", "--tool", "other"))[1] == ""
     code, out, _ = await process.command("audit", "verify")
     assert (code, "the chain is whole" in out) == (0, True)
+    checkpoint = out.split("checkpoint ")[1].strip()
+    await ask(process, "list_orders", status="paid")
+    assert (await process.command("audit", "verify", "--checkpoint", checkpoint))[0] == 0
     _, exported, _ = await process.command("audit", "export")
     file = tmp_path / "trail.jsonl"
     file.write_text(exported.replace("list_orders", "list_0rders"))
     code, _, err = await process.command("audit", "verify", str(file))
     assert code == 1
     assert re.search(r"event \d+ is not what was written: ", err)
+
+
+def cut(exported):
+    """Take the last event away."""
+    return "".join(exported.splitlines(keepends=True)[:-1])
+
+
+async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_config(running, tmp_path):
+    process, _ = running
+    await ask(process, "list_orders", status="paid")
+    _, out, _ = await process.command("audit", "verify")
+    checkpoint = out.split("checkpoint ")[1].strip()
+    _, exported, _ = await process.command("audit", "export")
+    file = tmp_path / "elsewhere.jsonl"
+    file.write_text(cut(exported))
+    done = holdpoint("audit", "verify", str(file), cwd=tmp_path)
+    assert (done.returncode, "the chain is whole" in done.stdout) == (0, True)
+    done = holdpoint("audit", "verify", str(file), "--checkpoint", checkpoint, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(r"event \d+ is not what was written: the trail ends before event \d+", done.stderr)
+    done = holdpoint("audit", "verify", str(file), "--checkpoint", "5", cwd=tmp_path)
+    assert (done.returncode, "is no checkpoint" in done.stderr) == (2, True)
+
+
+async def test_under_a_store_key_the_trail_and_the_held_calls_are_whole_for_who_has_the_key_only(tmp_path):
+    agents, inbox = free_ports(2)
+    config = tmp_path / "keyed.yaml"
+    text = (
+        BASE + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"store: sqlite:///{tmp_path}/h.db\nstore_key: {'k' * 32}\n"
+    )
+    config.write_text(text)
+    config.chmod(0o600)
+    async with gateway_process(config, agents, inbox) as process:
+        await ask(process, "list_orders", status="paid")
+    assert (await process.command("audit", "verify"))[0] == 0
+    config.write_text(text.replace("k" * 32, "j" * 32))
+    code, _, err = await process.command("audit", "verify")
+    assert (code, "event 1 is not what was written" in err) == (1, True)
+    done = await asyncio.to_thread(holdpoint, "run", "-c", str(config), cwd=tmp_path)
+    assert (done.returncode, "was written under another key" in done.stderr) == (1, True)
 
 
 async def test_watching_shows_calls_as_they_come(running):

@@ -100,6 +100,7 @@ BROKEN = {
     "no time at all": (BASE + "approvals: {hold_for: 0}\n", "approvals.hold_for: 0 is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
     "a client's duration": (BASE + "approvals: {clients: {x: ever}}\n", "approvals.clients.x: 'ever' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
     "a link to nowhere": (BASE + "approvals: {notify_requester: true}\n", "approvals.notify_requester: say where people decide: give inbox.url, too.  (line 5)"),
+    "a short store key": (BASE + "store_key: short\n", "store_key: a key needs at least 32 characters; make one with: openssl rand -hex 32"),
     "a short key": (BASE + "approvals: {state_keys: [short]}\n", "approvals.state_keys[0]: a key needs at least 32 characters; make one with: openssl rand -hex 32"),
     "no approvals": (BASE + "  tools: {a: {approvals: 0}}\n", "policy.tools.a.approvals: at least one approval is needed; to need none, say action: allow.  (line 5)"),
     "a negative limit": (BASE + "  tools: {a: {rate_limit: {max: -1, window: 60}}}\n", "policy.tools.a.rate_limit.max: this must not be negative.  (line 5)"),
