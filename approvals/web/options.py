@@ -18,6 +18,8 @@ class ToolFacts:
     """What a tool's own page says beyond the list, in sentences."""
 
     does: str = ""
+    #: How its definition differs from the accepted one; "" when it does not.
+    changes: str = ""
     #: Why it needs a policy.
     why: tuple[str, ...] = ()
     advice: str = ""
@@ -45,6 +47,9 @@ class ToolView:
     #: What the policy asks for it: allow, deny, require_approval.
     action: str
     rule: str = ""
+    #: The hash of its definition as it is now, and whether that is not the accepted one.
+    definition: str = ""
+    changed: bool = False
     #: Returns the rest, which is made only for the tool that is looked at.
     facts: Callable[[], ToolFacts] = ToolFacts
 

@@ -12,7 +12,7 @@ from approvals.cards import card
 from approvals.safetext import visible
 from approvals.service import ApprovalService
 from approvals.web import views
-from approvals.web.answers import Refused, page
+from approvals.web.answers import Refused, page, see
 from approvals.web.login import Login
 from approvals.web.options import ToolFacts, ToolView, WebOptions
 from approvals.web.pages import Pages
@@ -46,7 +46,11 @@ class Tools:
         """The routes, by path."""
         if self._options.tools is None:
             return []
-        return [web.get("/tools", self._list), web.get("/tools/{server}/{tool}", self._show)]
+        return [
+            web.get("/tools", self._list),
+            web.get("/tools/{server}/{tool}", self._show),
+            web.post("/tools/{server}/{tool}/accept", self._accept),
+        ]
 
     def _tools(self) -> Sequence[ToolView]:
         order = list(ACTIONS)
@@ -76,12 +80,25 @@ class Tools:
             actions=ACTIONS,
         )
 
-    async def _show(self, request: web.Request) -> web.Response:
-        visitor = await self._login.required(request)
+    def _wanted(self, request: web.Request) -> ToolView:
         wanted = (request.match_info["server"], request.match_info["tool"])
         tool = next((tool for tool in self._tools() if (tool.server, tool.tool) == wanted), None)
         if tool is None:
             raise Refused(404, "There is no such tool.")
+        return tool
+
+    async def _accept(self, request: web.Request) -> web.Response:
+        """Accept the definition that was shown; another one that came meanwhile is shown first."""
+        visitor, fields = await self._login.posted(request)
+        tool = self._wanted(request)
+        if self._options.accept is None or fields.get("definition", "") != tool.definition:
+            raise Refused(409, "The definition changed again meanwhile. Open the page again.")
+        self._options.accept(tool.server, tool.tool, visitor.approver.name)
+        return see(_path(tool))
+
+    async def _show(self, request: web.Request) -> web.Response:
+        visitor = await self._login.required(request)
+        tool = self._wanted(request)
         found = await self._service.store.select(limit=RECENT, tool=tool.tool, server=tool.server)
         return page(
             "tool.html",

@@ -6,6 +6,7 @@ from approvals.web.options import ToolFacts, ToolView
 from gateway.app import Gateway
 from gateway.catalogue import Tool
 from gateway.explaining.telling import tell
+from gateway.pins import difference
 from gateway.policy import Facts, Verdict
 from gateway.proxy import pinned
 
@@ -36,6 +37,8 @@ def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
         evidence=found.evidence,
         action=verdict.action,
         rule=verdict.rule,
+        definition=tool.hash,
+        changed=bool(tool.was),
         facts=partial(_facts, server, tool, verdict),
     )
 
@@ -44,6 +47,7 @@ def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolFacts:
     told = tell(server, tool.definition, tool.classification, verdict)
     return ToolFacts(
         does=told.does,
+        changes=difference(tool.was, tool.written) if tool.was else "",
         why=told.why,
         advice=told.advice,
         confidence=told.confidence,

@@ -163,3 +163,41 @@ async def test_no_tools_yet_is_said():
 
 async def test_there_is_no_page_of_tools_where_nobody_knows_them(inbox):
     assert (await answer(await inbox.person(), "/tools"))[0] == 404
+
+
+CHANGED = ToolView(
+    server="a/b", tool="x?y", category="Other", risk="Medium", severity="medium", action="deny", definition="now", changed=True,
+    facts=lambda: ToolFacts(changes="-was <b>\n+is \u202e"),
+)  # fmt: skip
+
+
+async def accepting(body, client, **fields):
+    token = re.search(r'name="form_token" value="([^"]+)"', body)[1]
+    path = "/tools/a%2Fb/x%3Fy/accept"
+    form = {"form_token": token} | fields
+    async with client.post(URL.build(path=path, encoded=True), data=form, allow_redirects=False) as got:
+        return got.status, got.headers.get("Location"), await got.text()
+
+
+async def test_a_changed_definition_is_shown_and_accepted_by_who_saw_it():
+    said = []
+    async with Inbox(
+        tools=lambda: [*TOOLS[:2], CHANGED], accept=lambda *who: said.append(who) or ["x?y"]
+    ) as inbox:
+        client = await inbox.person("bob")
+        _, body = await answer(client, "/tools")
+        assert body.count(">Changed<") == 1
+        _, body = await answer(client, URL.build(path="/tools/a%2Fb/x%3Fy", encoded=True))
+        assert "-was &lt;b&gt;\n+is " in body
+        assert "\u202e" not in body
+        assert (await accepting(body, client, definition="before"))[:2] == (409, None)
+        assert (await accepting(body, client, definition="now", form_token="x"))[:2] == (403, None)
+        assert said == []
+        status, onward, _ = await accepting(body, client, definition="now")
+        assert (status, onward) == (303, "/tools/a%2Fb/x%3Fy")
+        assert said == [("a/b", "x?y", "bob")]
+
+
+async def test_a_tool_that_is_as_it_was_accepted_offers_nothing_to_accept(client):
+    _, body = await answer(client, "/tools/iam/delete_user")
+    assert "/accept" not in body

@@ -42,4 +42,12 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     views = {view.tool: view for view in tool_views(gateway.gateway)}
     assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
     assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].facts().applies[0]
+    assert views["get_note"].changed
+    assert '+  "description": "Get a note, and more.",' in views["get_note"].facts().changes
+    assert not views["delete_note"].changed
+    assert views["delete_note"].facts().changes == ""
+    gateway.gateway.accept(server, "get_note", "alice")
+    [accepted] = [view for view in tool_views(gateway.gateway) if view.tool == "get_note"]
+    assert (accepted.action, accepted.changed) == (Action.ALLOW, False)
+    assert accepted.definition == views["get_note"].definition
     assert (views["create_note"].action, views["create_note"].rule) == (Action.DENY, "quarantine")
