@@ -10,6 +10,7 @@ from approvals.stakes import stakes
 def card(call: HeldCall, url: str) -> Card:
     """Return what a channel may show of a call; *url* is that of the inbox, or ""."""
     arguments = redact.redact(call.call.arguments)
+    beside = redact.redact(call.call.beside, flat=True) if call.call.beside else redact.Redacted("", 0)
     asked = call.call
     return Card(
         id=call.id,
@@ -27,8 +28,9 @@ def card(call: HeldCall, url: str) -> Card:
         rule=visible(call.rule),
         reason=visible(call.reason),
         arguments=visible(arguments.text),
-        hidden_characters=hidden(arguments.text),
-        redacted=arguments.count,
+        beside=visible(beside.text),
+        hidden_characters=hidden(arguments.text) + hidden(beside.text),
+        redacted=arguments.count + beside.count,
         digest=call.digest,
         created_at=call.created_at,
         expires_at=call.expires_at,

@@ -52,4 +52,6 @@ def key(call: ToolCall, more: bytes = b"{}") -> str:
 def digest(call: ToolCall, definition: str = "") -> str:
     """Return the digest of what an approver is shown: the call's exact bytes and the tool's definition."""
     parts = (call.agent, call.server, call.tool, definition)
-    return sha256(json.dumps(parts).encode() + b"\x00" + call.arguments)
+    return sha256(
+        b"\x00".join([json.dumps(parts).encode(), call.arguments, *([call.beside] if call.beside else [])])
+    )

@@ -49,6 +49,8 @@ class ToolCall:
     tool: str
     #: The exact bytes of the JSON object as received.
     arguments: bytes
+    #: What reaches the server beside them, as a JSON object; b"" for nothing. Shown and approved with the arguments.
+    beside: bytes = b""
     #: What else goes along when the call runs without its client: opaque here, and never shown.
     along: bytes = b""
 

@@ -54,16 +54,17 @@ class _Number(str):
     __slots__ = ()
 
 
-def redact(arguments: bytes) -> Redacted:
-    """Return a JSON object as indented text without its secrets."""
+def redact(arguments: bytes, *, flat: bool = False) -> Redacted:
+    """Return a JSON object as text without its secrets: indented, or *flat* on one line."""
     value = json.loads(arguments, parse_int=_Number, parse_float=_Number)
-    writer = _Writer()
+    writer = _Writer(flat=flat)
     return Redacted(writer.write(value, ""), writer.count)
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, *, flat: bool) -> None:
         self.count = 0
+        self._flat = flat
 
     def write(self, value: Any, indent: str) -> str:
         match value:
@@ -96,6 +97,8 @@ class _Writer:
         return clean
 
     def _block(self, opening: str, lines: list[str], indent: str, closing: str) -> str:
+        if self._flat:
+            return f"{opening}{', '.join(lines)}{closing}"
         inside = f",\n{indent}  ".join(lines)
         return f"{opening}\n{indent}  {inside}\n{indent}{closing}"
 

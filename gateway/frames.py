@@ -228,6 +228,8 @@ def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> To
         raise FrameError(INVALID_PARAMS, "A tools/call needs the name of a tool.")
     if not isinstance(params.get("arguments", {}), dict):
         raise FrameError(INVALID_PARAMS, "The arguments of a tools/call must be an object.")
+    if not isinstance(params.get("_meta", {}), dict):
+        raise FrameError(INVALID_PARAMS, "The _meta of a tools/call must be an object.")
     rest = {name: bytes(raw) for name, raw in members(bytes(members(data)["params"])).items()}
     rest.pop("name")
     arguments = rest.pop("arguments", b"{}")

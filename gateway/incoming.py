@@ -78,6 +78,7 @@ class Asked:
             server=self.incoming.server,
             tool=self.frame.name,
             arguments=self.frame.arguments,
+            beside=envelope.beside(self.frame),
             along=envelope.packed(self.frame, self.headers, self.opening),
         )
 

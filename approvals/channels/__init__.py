@@ -30,6 +30,8 @@ class Card:
     reason: str
     #: The arguments as indented JSON, whole; a channel that cannot show all of it must not offer Approve.
     arguments: str
+    #: What reaches the server beside them, as one line of JSON, or "".
+    beside: str = ""
     hidden_characters: int
     redacted: int
     digest: str
@@ -44,10 +46,15 @@ class Card:
     result: str
     #: The call's page in the inbox, or "" when no inbox URL is known.
     url: str
-    #: "the same call ran 2 min ago (hp_...)", or "".
     #: How the tool's definition differs from the accepted one, as lines; "" when it does not.
     changes: str = ""
+    #: "the same call ran 2 min ago (hp_...)", or "".
     twin: str
+
+    @property
+    def everything(self) -> str:
+        """All that would reach the server."""
+        return f"{self.arguments}\n\nsent along: {self.beside}" if self.beside else self.arguments
 
 
 class Channel(Protocol):

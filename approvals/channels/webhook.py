@@ -63,8 +63,8 @@ class WebhookChannel:
 
 
 def _facts(card: Card) -> dict[str, object]:
-    """Return what is told: everything but the arguments."""
-    return {name: value for name, value in asdict(card).items() if name != "arguments"}
+    """Return what is told: everything but what would reach the server."""
+    return {name: value for name, value in asdict(card).items() if name not in {"arguments", "beside"}}
 
 
 def key(secret: str) -> bytes:

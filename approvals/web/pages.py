@@ -83,7 +83,7 @@ class Pages:
         card = self._card(call)
         word, tone = views.WORDS[call.state]
         if not exact and not card.redacted:
-            exact = visible(call.call.arguments.decode())
+            exact = _exact(call)
         return page(
             "call.html",
             status=status,
@@ -157,7 +157,7 @@ class Pages:
         call = await self._service.get(_id(request))
         self._service.directory.may_review(visitor.approver, call)
         await self._service.store.append(self._revealed(visitor.approver, call))
-        return await self._show(visitor, call, exact=visible(call.call.arguments.decode()))
+        return await self._show(visitor, call, exact=_exact(call))
 
     def _revealed(self, approver: Approver, call: HeldCall) -> AuditEvent:
         return AuditEvent(
@@ -199,6 +199,13 @@ class Pages:
 
     def _card(self, call: HeldCall) -> Card:
         return cards.card(call, self._options.url)
+
+
+def _exact(call: HeldCall) -> str:
+    """Return all that would reach the server, as it would be sent."""
+    asked = call.call
+    beside = f"\n\nsent along:\n{asked.beside.decode()}" if asked.beside else ""
+    return visible(f"{asked.arguments.decode()}{beside}")
 
 
 def _id(request: web.Request) -> CallId:

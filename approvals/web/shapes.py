@@ -56,7 +56,10 @@ class Outcome(msgspec.Struct):
 
 
 class Call(msgspec.Struct):
-    """A held call. `arguments_text` is the exact text that would run; `arguments` is the same as JSON."""
+    """A held call. `arguments_text` is the exact text that would run; `arguments` is the same as JSON.
+
+    `beside` is what reaches the server beside the arguments, or null.
+    """
 
     id: str
     state: State
@@ -67,6 +70,7 @@ class Call(msgspec.Struct):
     owner: str | None
     arguments: msgspec.Raw
     arguments_text: str
+    beside: msgspec.Raw
     digest: str
     category: str
     risk: str
@@ -144,6 +148,7 @@ def shown_call(held: model.HeldCall, url: str) -> Call:
         owner=call.owner,
         arguments=msgspec.Raw(call.arguments),
         arguments_text=call.arguments.decode(),
+        beside=msgspec.Raw(call.beside or b"null"),
         digest=held.digest,
         category=kind.category,
         risk=kind.risk,

@@ -153,6 +153,7 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     )
     lines = [f"{name:>10}  {one[name] if one[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
+    lines += [f"sent along: {msgspec.json.encode(one['beside']).decode()}"] if one["beside"] else []
     lines += [
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
         for review in one["reviews"]

@@ -7,8 +7,10 @@ import msgspec
 from approvals.model import ToolCall
 from gateway import frames
 
-#: Members of params that belong to one exchange, not to the call.
+#: Members of params, and of `_meta`, that belong to one exchange and not to the call.
 _OF_THE_EXCHANGE = frozenset({"_meta", "task"})
+_META_OF_THE_EXCHANGE = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
+_PROTOCOL = "io.modelcontextprotocol/"
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +53,46 @@ def more(frame: frames.ToolCall) -> bytes:
     return msgspec.json.encode(
         {name: msgspec.Raw(raw) for name, raw in frame.rest.items() if name not in _OF_THE_EXCHANGE}
     )
+
+
+def beside(frame: frames.ToolCall) -> bytes:
+    """Return what of a call reaches the server beside its arguments, as a JSON object; b"" for nothing.
+
+    What an agent says in `_meta` is part of it: a server may act on it, so people have to see it.
+    """
+    own = _own(frames.members(frame.rest.get("_meta", b"{}")))
+    members = {**frames.members(more(frame)), **({"_meta": own} if own else {})}
+    return msgspec.json.encode(members) if members else b""
+
+
+def with_own_meta(frame: frames.ToolCall, call: ToolCall) -> frames.ToolCall:
+    """Return the frame with what *call* says in `_meta`, beside what belongs to the frame's own exchange."""
+    now = frames.members(frame.rest.get("_meta", b"{}"))
+    own = _own(now)
+    said = _own(frames.members(_beside(call).get("_meta", msgspec.Raw(b"{}"))))
+    if own == said:
+        return frame
+    meta = {**{name: raw for name, raw in now.items() if name not in own}, **said}
+    return with_rest(frame, {"_meta": msgspec.json.encode(meta) if meta else None})
+
+
+def as_approved(frame: frames.ToolCall, call: ToolCall) -> frames.ToolCall:
+    """Return the frame with everything that was shown of *call*: whoever asks again cannot send along something else."""
+    asked = {name: None for name in frame.rest if name not in _OF_THE_EXCHANGE}
+    shown = {name: bytes(raw) for name, raw in _beside(call).items() if name != "_meta"}
+    return with_rest(with_own_meta(frame, call), {**asked, **shown})
+
+
+def _beside(call: ToolCall) -> dict[str, msgspec.Raw]:
+    return frames.members(call.beside or b"{}")
+
+
+def _own(meta: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    return {
+        name: raw
+        for name, raw in meta.items()
+        if name not in _META_OF_THE_EXCHANGE and not name.startswith(_PROTOCOL)
+    }
 
 
 def with_rest(frame: frames.ToolCall, changes: Mapping[str, bytes | None]) -> frames.ToolCall:

@@ -133,7 +133,8 @@ class Holding:
 
     async def follow(self, asked: Asked, held: HeldCall, *, task: bool = False) -> HeldCall:
         """Return the call that continues *held*, which was approved, with the answers that *asked* brings."""
-        call = replace(held.call, along=asked.call.along)
+        asked = replace(asked, frame=envelope.with_own_meta(asked.frame, held.call))
+        call = replace(held.call, beside=asked.call.beside, along=asked.call.along)
         child = HeldCall(
             id=self._new_id(),
             call=call,
@@ -215,7 +216,7 @@ class Holding:
         """Let the call run once, and show what the server says meanwhile."""
         await self._learn(held.call.server)
         way = Way(
-            frame=asked.frame,
+            frame=envelope.as_approved(asked.frame, held.call),
             upstream=asked.upstream,
             headers=asked.headers,
             opening=asked.opening,

@@ -115,3 +115,16 @@ def test_what_holds_no_secret_is_shown_whole(value):
     shown = redact(json.dumps(value).encode())
     assert json.loads(shown.text) == value
     assert shown.count == 0
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_on_one_line_it_says_the_same(value):
+    arguments = json.dumps({"a": value}).encode()
+    flat, indented = redact(arguments, flat=True), redact(arguments)
+    assert "\n" not in flat.text
+    assert (json.loads(flat.text), flat.count) == (json.loads(indented.text), indented.count)

@@ -213,21 +213,18 @@ async def running(tmp_path):
         yield process, alice
 
 
-async def ask(process, tool="update_order", **arguments):
+async def ask(process, tool="update_order", meta=None, **arguments):
     from mcp import Client
 
+    given = arguments or {"number": "1002", "status": "shipped"}
     async with Client(f"{process.agents}/mcp/shop") as client:
-        return (
-            (await client.call_tool(tool, arguments or {"number": "1002", "status": "shipped"}))
-            .content[0]
-            .text
-        )
+        return (await client.call_tool(tool, given, meta=meta)).content[0].text
 
 
 async def test_a_call_is_reviewed_from_a_terminal(running):
     process, alice = running
     async with asyncio.TaskGroup() as tasks:
-        agent = tasks.create_task(ask(process))
+        agent = tasks.create_task(ask(process, meta={"acme/ticket": "OPS-1"}))
         held = await alice.waiting()
         _, out, _ = await process.command("pending")
         assert held["id"] in out
@@ -235,6 +232,7 @@ async def test_a_call_is_reviewed_from_a_terminal(running):
         assert json.loads((await process.command("pending", "--json"))[1])[0]["id"] == held["id"]
         _, out, _ = await process.command("show", held["id"])
         assert '"status":"shipped"' in out.replace(" ", "")
+        assert 'sent along: {"_meta":{"acme/ticket":"OPS-1"}}' in out
         code, _, err = await process.command("approve", held["id"], who="eve")
         assert (code, "HOLDPOINT_TOKEN" in err) == (1, True)
         code, out, _ = await process.command("deny", held["id"], "--reason", "not today", who="bob")

@@ -30,9 +30,11 @@ def directory() -> Directory:
 
 def held(
     now: float, *, tool: str = "put_user_policy", agent: str = "ci-bot", owner: str | None = "maria",
-    arguments: bytes = b'{"user_name": "bob"}', needed: int = 1, reason: str = "",
+    arguments: bytes = b'{"user_name": "bob"}', needed: int = 1, reason: str = "", beside: bytes = b"",
 ) -> HeldCall:  # fmt: skip
-    call = ToolCall(agent=agent, owner=owner, session="s1", server="iam", tool=tool, arguments=arguments)
+    call = ToolCall(
+        agent=agent, owner=owner, session="s1", server="iam", tool=tool, arguments=arguments, beside=beside
+    )
     return HeldCall(
         id=CallId(f"hp_{next(_numbers):026d}"),
         call=call,

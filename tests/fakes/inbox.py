@@ -96,7 +96,10 @@ class Inbox:
         self._made += 1
         inner = {name: changes.pop(name) for name in ("agent", "owner", "server") if name in changes}
         call = ToolCall(
-            **({"agent": "ci-bot", "owner": "maria", "server": "iam"} | inner), tool=tool, arguments=arguments
+            beside=changes.pop("beside", b""),
+            **({"agent": "ci-bot", "owner": "maria", "server": "iam"} | inner),
+            tool=tool,
+            arguments=arguments,
         )
         terms = Terms(approvers=changes.pop("approvers", frozenset(PEOPLE)), needed=changes.pop("needed", 1))
         held = HeldCall(

@@ -38,6 +38,7 @@ REFUSED = {
     "a call whose name is a number": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}}',
     "arguments null": CALL % "null",
     "arguments a list": CALL % "[]",
+    "meta a list": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","_meta":[]}}',
     "params a list": '{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}',
     "method a number": '{"jsonrpc":"2.0","id":1,"method":1}',
     "a batch": '[{"jsonrpc":"2.0","id":1,"method":"ping"}]',

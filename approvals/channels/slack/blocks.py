@@ -71,7 +71,7 @@ _RISKY = ("High", "Critical")
 
 def fits(card: Card) -> bool:
     """Say whether a message can show all of the arguments."""
-    return len(card.arguments) <= MESSAGE_ARGUMENTS and card.arguments.count("\n") < MESSAGE_LINES
+    return len(card.everything) <= MESSAGE_ARGUMENTS and card.everything.count("\n") < MESSAGE_LINES
 
 
 def message(card: Card) -> dict[str, Any]:
@@ -137,10 +137,10 @@ def _fields(card: Card) -> Iterator[str]:
 
 def _shown_arguments(card: Card) -> str:
     if fits(card):
-        return card.arguments
-    lines = card.arguments[:MESSAGE_ARGUMENTS].split("\n")[:MESSAGE_LINES]
+        return card.everything
+    lines = card.everything[:MESSAGE_ARGUMENTS].split("\n")[:MESSAGE_LINES]
     shown = "\n".join(lines)
-    return f"{shown}\n… {len(card.arguments) - len(shown)} more characters: not all of it is shown here"
+    return f"{shown}\n… {len(card.everything) - len(shown)} more characters: not all of it is shown here"
 
 
 def _notes(card: Card) -> Iterator[Block]:
@@ -194,7 +194,7 @@ def _buttons(card: Card) -> Block:
     buttons = [approve if fits(card) and not card.changes else review, deny]
     if card.url:
         buttons.append(ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url))
-    if card.changes or len(card.arguments) > MODAL_ARGUMENTS:
+    if card.changes or len(card.everything) > MODAL_ARGUMENTS:
         buttons = [button for button in buttons if button is not review]
     return ActionsBlock(block_id="decide", elements=buttons)
 
@@ -227,7 +227,7 @@ def review_view(card: Card) -> dict[str, Any]:
         _asks(card),
         SectionBlock(fields=[_plain(field) for field in _fields(card)]),
         *_notes(card),
-        *(_preformatted(piece) for piece in _pieces(card.arguments)),
+        *(_preformatted(piece) for piece in _pieces(card.everything)),
         _fine_print(card),
         # A modal needs an input to be told which block an error belongs to.
         InputBlock(

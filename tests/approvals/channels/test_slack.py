@@ -226,6 +226,19 @@ async def test_what_does_not_fit_cannot_be_approved_from_the_card_but_reviewed_w
     await w.settle(call, State.APPROVED)
 
 
+async def test_what_is_sent_along_beside_the_arguments_is_on_the_card_or_the_card_cannot_approve(w):
+    short = {"_meta": {"acme/target": "prod", "password": "hunter2"}}
+    _, message = await w.hold(beside=json.dumps(short).encode())
+    assert 'sent along: {"_meta": {"acme/target": "prod", "password": "' in text_of(message.blocks)
+    assert "hunter2" not in json.dumps(message.blocks)
+    assert "1 values hidden as secrets" in text_of(message.blocks)
+    assert "approve" in buttons_of(message.blocks)
+    _, message = await w.hold(tool="other", beside=json.dumps({"_meta": {"x": "y" * 3000}}).encode())
+    assert buttons_of(message.blocks) == ["review", "deny", "open"]
+    _, message = await w.hold(tool="third", beside=json.dumps({"_meta": {"x": "y" * 30_000}}).encode())
+    assert buttons_of(message.blocks) == ["deny", "open"]
+
+
 async def test_what_no_modal_can_hold_leads_to_the_inbox_only(w):
     _, message = await w.hold(arguments=json.dumps({"text": "x" * 30_000}).encode())
     assert buttons_of(message.blocks) == ["deny", "open"]

@@ -50,7 +50,9 @@ async def world():
 
 async def test_each_change_is_told_signed_and_without_arguments(world):
     receiver, service, notices, clock = world
-    call = await service.hold(held(clock.now, arguments=b'{"note": "between us"}'))
+    call = await service.hold(
+        held(clock.now, arguments=b'{"note": "between us"}', beside=b'{"_meta": {"a": "between us"}}')
+    )
     await notices.bring_up_to_date()
     await service.review(call.id, service.directory.by_name("alice"), Answer.APPROVE, via="inbox")
     await notices.bring_up_to_date()

@@ -37,6 +37,7 @@ async def test_a_call_is_shown_whole(inbox):
         "agent": "ci-bot",
         "owner": "maria",
         "arguments_text": raw.decode(),
+        "beside": None,
         "digest": call.digest,
         "category": "Write",
         "risk": "High",

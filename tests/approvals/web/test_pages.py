@@ -342,6 +342,25 @@ async def test_a_hidden_character_is_seen_and_flagged(inbox, character):
         assert "<mark" in body
 
 
+async def test_what_is_sent_along_beside_the_arguments_is_shown_with_them(inbox):
+    beside = {"_meta": {"acme/<b>": "x\u200by", "password": "hunter2hunter2"}}
+    call = await inbox.hold(beside=json.dumps(beside, ensure_ascii=False).encode())
+    client = await inbox.person()
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert "Sent along" in body
+    assert "acme/&lt;b&gt;" in body
+    assert "hunter2" not in body
+    assert "\u200b" not in body
+    assert "<b>1 hidden character</b>" in body
+    assert "1 value hidden" in body
+    data = await form(client, call, "reveal")
+    _, body, _ = await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
+    assert "hunter2hunter2" in body
+    plain = await inbox.hold("other")
+    _, body, _ = await answer(client, f"/calls/{plain.id}")
+    assert "Sent along" not in body
+
+
 async def test_every_argument_is_shown_however_many_and_however_long(inbox):
     many = {f"key_{number}": "x" * 40 for number in range(300)} | {
         "long": "y" * 200_000 + "the end",
