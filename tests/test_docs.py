@@ -41,6 +41,13 @@ def test_every_test_that_the_guarantees_name_is_there():
         assert (ROOT / name).exists(), name
 
 
+def test_every_attack_that_the_guarantees_name_is_a_test_of_that_name():
+    found = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8"))
+    assert len(set(named)) > 40
+    assert [name for name in named if f"def {name}(" not in found] == []
+
+
 POLICIES = re.findall(
     r"```yaml\n(.*?)```", (ROOT / "docs" / "policy.md").read_text(encoding="utf-8"), re.DOTALL
 )

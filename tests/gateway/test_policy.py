@@ -69,6 +69,16 @@ def test_patterns_name_tools_exactly(pattern, server, tool, names):
     assert (verdict.action is Action.DENY) is names
 
 
+@pytest.mark.parametrize(
+    ("server", "tool"), [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")]
+)
+def test_a_rule_for_one_servers_tool_says_nothing_of_anothers_however_their_names_run_together(server, tool):
+    places = [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")]
+    rules = f'{{default: allow, tools: {{"{server}/{tool}": {{action: deny}}}}}}'
+    denied = [place for place in places if judge(rules, place[1], server=place[0]).action is Action.DENY]
+    assert denied == [(server, tool)]
+
+
 def test_the_strictest_of_all_matching_rules_wins_with_the_strictest_terms():
     rules = """{default: allow, tools: {
         "put_*": {action: require_approval, approvals: 2, approvers: [platform], expire_after: 1h},

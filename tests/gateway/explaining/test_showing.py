@@ -1,5 +1,8 @@
 """What the inbox is told of the tools: judged by the policy as it is now, said as everywhere else."""
 
+from dataclasses import replace
+
+from approvals.web import ToolFacts
 from gateway.explaining.showing import tool_views
 from gateway.explaining.telling import tell
 from gateway.policy import Action, Facts
@@ -30,6 +33,16 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
     assert views["delete_note"].action is Action.DENY
     assert views["get_note"].action is Action.ALLOW
     assert views["delete_note"].facts().applies[1] == "Its reason: notes are kept."
+
+
+async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
+    for tool in gateway.recorder.tools:
+        tool["icons"] = [{"src": "javascript:alert(1)"}, {"src": "http://tracker.example/i.png"}]
+    await gateway.call("get_note")
+    for view in tool_views(gateway.gateway):
+        told = f"{replace(view, facts=ToolFacts)} {view.facts()}"
+        assert "javascript" not in told
+        assert "tracker" not in told
 
 
 async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(gateway):
