@@ -29,7 +29,7 @@ def gateway(tmp_path):
 
 
 def client(gateway, mode):
-    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    env = {name: os.environ[name] for name in os.environ if name in {"PATH", "HOME"} or "COVERAGE" in name}
     command = StdioServerParameters(
         command=HOLDPOINT, args=["stdio", "shop", "-c", str(gateway.config)], env=env
     )

@@ -177,3 +177,11 @@ async def test_a_request_of_the_servers_with_the_same_id_is_no_answer():
     question = request(1, "roots/list")
     exchange = answering(stream(question, result(1)))
     assert await say(Conversation(exchange, {}), request()) == [question, result(1)]
+
+
+async def test_a_server_with_nothing_to_say_of_its_own_accord_is_not_listened_to():
+    note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+    exchange = answering(Reply(status=405), frame_reply(b"{}"), stream(note))
+    conversation = Conversation(exchange, {})
+    heard = [[json.loads(data) async for data in conversation.hear()] for _ in range(3)]
+    assert heard == [[], [], [note]]
