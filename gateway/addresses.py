@@ -1,4 +1,4 @@
-"""Addresses: which lead to this machine, and which are safe to trust what comes from them (PURE)."""
+"""Addresses: what they say, which lead to this machine, and which are safe to trust what comes from them (PURE)."""
 
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -28,3 +28,13 @@ def split(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts
+
+
+def address(listen: str) -> tuple[str, int] | None:
+    """Return host and port of `host:port`, or None for a Unix socket; raises `ValueError`."""
+    if listen.startswith("unix:"):
+        return None
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(listen)
+    return host.strip("[]"), int(port)

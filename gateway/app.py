@@ -23,6 +23,7 @@ from gateway.compiling import compile_policy
 from gateway.evidence.severity import Severity
 from gateway.forward import Forward
 from gateway.hold import Tasks
+from gateway.judging import REMOVED
 from gateway.jwt.jwks import Jwks
 from gateway.ladder.holding import Holds
 from gateway.ladder.rounds import Seals
@@ -30,7 +31,7 @@ from gateway.limits import Windows
 from gateway.metrics import Metrics
 from gateway.options import Config, ServerOptions, seconds
 from gateway.pins import OnChange, Pins
-from gateway.proxy import REMOVED, Proxy
+from gateway.proxy import Proxy
 from gateway.risk import Category, Risk
 from gateway.setting import Setting
 from gateway.upstreams import Upstream

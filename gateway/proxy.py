@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Manner
 from gateway.incoming import Asked, Incoming
+from gateway.judging import Judge
 from gateway.ladder import holding, rounds
 from gateway.ladder.holding import Holding
 from gateway.ladder.rounds import ForgedError, Seals
@@ -26,33 +27,12 @@ from gateway.ladder.tasks import Tasks
 from gateway.limits import Exceeded, Windows, key
 from gateway.metrics import Metrics
 from gateway.passing import Passing
-from gateway.pins import OnChange, difference
-from gateway.policy import Action, Facts, Verdict, stricter
+from gateway.pins import difference
+from gateway.policy import Action, Verdict
 from gateway.record import Record
 from gateway.sessions import Session, Sessions
 from gateway.setting import Setting
 from gateway.upstreams import Reply, Upstream, frame_reply
-
-#: Why a call of an agent that is not in the config any more does not run.
-REMOVED = "the agent that asked was removed"
-
-
-def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
-    """Return the verdict on a tool that has a flaw, or whose definition is not the accepted one: never a laxer one."""
-    if tool.flaw:
-        reason = f"This tool is in quarantine: {tool.flaw}"
-        return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
-    if not tool.was or on_change is OnChange.WARN or verdict.action is Action.DENY:
-        return verdict
-    if on_change is OnChange.QUARANTINE:
-        reason = (
-            "The definition of this tool changed, and nobody has accepted it yet (holdpoint tools --accept)"
-        )
-        return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
-    if verdict.action is Action.ALLOW:
-        reason = "The definition of this tool changed since it was accepted"
-        return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"pin ({verdict.rule})", reason=reason)
-    return verdict
 
 
 class Proxy:
@@ -76,8 +56,9 @@ class Proxy:
         self._metrics = metrics
         self._new_id = new_id
         self._sessions = Sessions()
+        self._judge = Judge(lambda: self.setting, catalogue)
         self._holding = Holding(
-            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._objection, learn=catalogue.learn,
+            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.learn,
         )  # fmt: skip
         self.tasks = Tasks(service, self._holding, lambda server: self.setting.upstreams.get(server))  # noqa: PLW0108  (the setting is replaced)
         self._record = Record(service)
@@ -138,7 +119,7 @@ class Proxy:
         if (reply := await self._came_again(asked)) is not None:
             return reply
         asked = holding.anew(asked) if rounds.state_of(asked.frame) else asked
-        verdict = pinned(self._judge(asked, tool), tool, self.setting.pin)
+        verdict = self._judge.verdict(asked, tool)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
         if (
@@ -171,18 +152,6 @@ class Proxy:
         except AlreadyDecided as error:
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message=str(error))
             return self._record.refuse(asked.incoming, asked.frame.id, wrong)
-
-    def _judge(self, asked: Asked, tool: Tool) -> Verdict:
-        agent = asked.incoming.agent
-        facts = Facts(
-            server=asked.incoming.server,
-            tool=asked.frame.name,
-            agent=agent.name,
-            owner=agent.owner,
-            arguments=asked.arguments,
-            classification=tool.classification,
-        )
-        return self.setting.policy.evaluate(facts)
 
     def _take(self, asked: Asked, verdict: Verdict) -> Exceeded | None:
         """Count one use of every limit, here and in the store, or of none and return the one that is exceeded."""
@@ -261,22 +230,6 @@ class Proxy:
         if self._catalogue.has_tasks(asked.incoming.server):
             return Manner.WAIT
         return hold.manner(asked.frame, asked.era, self.setting.holds.tasks)
-
-    def _objection(self, asked: Asked, held: HeldCall) -> str | None:
-        """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
-        if not self.setting.knows(held.call.agent):
-            return REMOVED
-        tool = self._catalogue.present(held.call.server, held.call.tool)
-        if held.definition and not tool.hash:
-            return "the server does not say any more that it has this tool"
-        if held.definition and tool.hash != held.definition:
-            return "the definition of this tool changed while the call waited"
-        if (
-            why := stricter(pinned(self._judge(asked, tool), tool, self.setting.pin), held)
-        ) is None and held.changes:
-            # People were shown what changed, and approved: it is the definition that counts from now on.
-            self._catalogue.accept(held.call.server, tool)
-        return why
 
     def _judged(self, asked: Asked, verdict: str, by: Verdict, **detail: Any) -> None:
         self._metrics.judged(asked.incoming.server, verdict)

@@ -19,9 +19,10 @@ from approvals.notices import Notices
 from approvals.service import MAX_OPEN, OPEN
 from approvals.web.options import WebOptions
 from gateway import server
+from gateway.addresses import address
 from gateway.app import Gateway, assembled
 from gateway.channels import channels_of
-from gateway.config import address, load
+from gateway.config import load
 from gateway.explaining.showing import tool_views
 from gateway.options import Config
 from gateway.yaml import ConfigProblems

@@ -11,9 +11,9 @@ from gateway.catalogue import Tool
 from gateway.config import known_server
 from gateway.errors import UserError
 from gateway.explaining.telling import Told, tell
+from gateway.judging import pinned
 from gateway.options import Config
 from gateway.policy import Facts, Verdict
-from gateway.proxy import pinned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 import aiohttp
 
 from approvals.errors import StoreError
+from gateway.addresses import address
 from gateway.agents import Agent, Refused
 from gateway.app import Gateway, assembled
-from gateway.config import address, known_server, load
+from gateway.config import known_server, load
 from gateway.conversation import Exchange
 from gateway.errors import NotSentError, UserError
 from gateway.incoming import Incoming

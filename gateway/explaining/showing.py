@@ -6,9 +6,9 @@ from approvals.web.options import ToolFacts, ToolView
 from gateway.app import Gateway
 from gateway.catalogue import Tool
 from gateway.explaining.telling import tell
+from gateway.judging import pinned
 from gateway.pins import difference
 from gateway.policy import Facts, Verdict
-from gateway.proxy import pinned
 
 
 def tool_views(gateway: Gateway) -> list[ToolView]:

@@ -1,14 +1,10 @@
 """Carries a held call to the client that asked for it: waits with it, lets it run once, and tells what became of it.
 
-What comes next is the ladder's decision (`hold`); how it looks on the wire is decided here: one JSON frame as long as that is
-possible, else a stream of events, which a client that lost it can take up again.
+What comes next is the ladder's decision (`hold`), how it looks on the wire is that of `writing`.
 """
 
 import asyncio
-import base64
-import binascii
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +15,10 @@ from approvals.model import CallId, HeldCall, ToolCall
 from approvals.service import ApprovalService
 from gateway import frames, hold, protocol, replies, sse
 from gateway.errors import UnknownSessionError
-from gateway.forward import HANG_UP, Forward, Way
+from gateway.forward import Forward, Way
 from gateway.hold import Rung
 from gateway.incoming import Asked, Incoming
-from gateway.ladder import envelope, rounds
+from gateway.ladder import envelope, rounds, writing
 from gateway.ladder.rounds import Seals, Ticket
 from gateway.ladder.waits import Named, Waits
 from gateway.sessions import Session
@@ -44,18 +40,6 @@ class Holds:
     cancel_on_disconnect: bool = False
     #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.
     link: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """The frame that answers the request, and the HTTP status that goes with it if it is the first that is sent."""
-
-    frame: bytes
-    status: int = 200
-
-
-#: What a client that waits is given: events as they come, and the answer at the end.
-Items = AsyncGenerator["bytes | Told", None]
 
 
 class Holding:
@@ -84,16 +68,18 @@ class Holding:
         """Answer the client when the call is decided, and keep it from giving up until then."""
         items = self._until_told(asked, held)
         first = await anext(items)
-        if isinstance(first, Told):
-            return Reply(status=first.status, headers={"Content-Type": JSON}, chunks=_answer(first, items))
+        if isinstance(first, writing.Told):
+            return Reply(
+                status=first.status, headers={"Content-Type": JSON}, chunks=writing.answer(first, items)
+            )
         if not asked.incoming.takes_events:
-            return Reply(status=200, headers={"Content-Type": JSON}, chunks=_answer(first, items))
-        handle = handle_of(held.id, asked.frame.id) if asked.resumes else None
-        return Reply(status=200, headers=sse.HEADERS, chunks=_stream(first, items, handle))
+            return Reply(status=200, headers={"Content-Type": JSON}, chunks=writing.answer(first, items))
+        handle = writing.handle_of(held.id, asked.frame.id) if asked.resumes else None
+        return Reply(status=200, headers=sse.HEADERS, chunks=writing.stream(first, items, handle))
 
     async def resume(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply | None:
         """Take up a stream of ours that was cut; None when the event that the client saw last is not ours."""
-        seen = _handle(incoming.headers.get("last-event-id", ""))
+        seen = writing.call_of(incoming.headers.get("last-event-id", ""))
         if seen is None:
             return None
         held = await self._service.get(seen[0])
@@ -103,7 +89,9 @@ class Holding:
         asked = Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
         items = self._until_told(asked, held, quiet=0.0)
         return Reply(
-            status=200, headers=sse.HEADERS, chunks=_stream(None, items, handle_of(held.id, seen[1]))
+            status=200,
+            headers=sse.HEADERS,
+            chunks=writing.stream(None, items, writing.handle_of(held.id, seen[1])),
         )
 
     # Rounds.
@@ -154,7 +142,7 @@ class Holding:
 
     # Waiting.
 
-    async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> Items:
+    async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> writing.Items:
         """Wait, run and tell, as the ladder says; ends with the answer."""
         now = self._service.clock()
         give_up_at = now + hold.patience(asked.client, self.holds.hold_for, self.holds.clients)
@@ -227,15 +215,17 @@ class Holding:
 
     # Telling.
 
-    def _told(self, rung: Rung, asked: Asked, held: HeldCall) -> Told:
+    def _told(self, rung: Rung, asked: Asked, held: HeldCall) -> writing.Told:
         if rung is Rung.ROUND:
-            return Told(frames.result(asked.frame.id, self._round(asked, held)))
+            return writing.Told(frames.result(asked.frame.id, self._round(asked, held)))
         if held.outcome is None or rung is Rung.LATER:
-            return Told(frames.result(asked.frame.id, replies.told(held)))
+            return writing.Told(frames.result(asked.frame.id, replies.told(held)))
         outcome = held.outcome
         if (question := rounds.question(outcome.body)) is not None and asked.era is protocol.Era.MODERN:
-            return Told(frames.result(asked.frame.id, self._sealed(held, question)))
-        return Told(frames.answer(asked.frame.id, outcome), status=protocol.status(asked.era, outcome))
+            return writing.Told(frames.result(asked.frame.id, self._sealed(held, question)))
+        return writing.Told(
+            frames.answer(asked.frame.id, outcome), status=protocol.status(asked.era, outcome)
+        )
 
     def _round(self, asked: Asked, held: HeldCall) -> Mapping[str, Any]:
         """Ask the client to come again at once, and show a requester that may see it where people decide."""
@@ -276,44 +266,3 @@ def stored(call: ToolCall, upstream: Upstream, incoming: Incoming, request_id: f
         frame=envelope.frame_of(call, request_id),
         session=Session(agent=call.agent, opening=opening) if opening else None,
     )
-
-
-async def _stream(first: "bytes | Told | None", items: Items, handle: str | None) -> AsyncIterator[bytes]:
-    """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
-    if handle is not None:
-        yield sse.priming(handle, hold.RETRY)
-    async for item in _all(first, items):
-        if item != HANG_UP:
-            yield sse.event(item.frame) if isinstance(item, Told) else item
-        elif handle is not None:
-            return
-
-
-async def _answer(first: "bytes | Told", items: Items) -> AsyncIterator[bytes]:
-    """Write the answer alone, as one JSON frame."""
-    async for item in _all(first, items):
-        if isinstance(item, Told):
-            yield item.frame
-
-
-async def _all(first: "bytes | Told | None", items: Items) -> AsyncIterator["bytes | Told"]:
-    async with aclosing(items):
-        if first is not None:
-            yield first
-        async for item in items:
-            yield item
-
-
-def handle_of(call: CallId, request_id: frames.Id) -> str:
-    """Return the event id by which a client takes up a stream: the call, and the request that it answers."""
-    return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
-
-
-def _handle(event_id: str) -> tuple[CallId, frames.Id] | None:
-    call, _, coded = event_id.partition(".")
-    if not call.startswith("hp_"):
-        return None
-    try:
-        return CallId(call), msgspec.json.decode(base64.urlsafe_b64decode(coded), type=str | int)
-    except (binascii.Error, msgspec.MsgspecError):
-        return None

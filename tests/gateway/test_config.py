@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import config
+from gateway.checking import meaning
 from gateway.config import ConfigProblems, load, parse
 
 BASE = """\
@@ -90,7 +91,7 @@ BROKEN = {
     "two agents of one token": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: b, token_sha256: {SHA}}}]\n", "agents: two agents have the same token; each needs its own.  (line 5)"),
     "an agent's token for an approver": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}]\napprovers: [{{name: b, token_sha256: {SHA}}}]\n", "approvers[0].token_sha256: an agent has the same token, and agents may never decide; make the approver another one.  (line 6)"),
     "no hash": (BASE + "agents: [{name: a, token_sha256: secret}]\n", "agents[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token agent NAME  (line 5)"),
-    "the hash of nothing": (BASE + f"agents: [{{name: a, token_sha256: {config._EMPTY_SHA256}}}]\n", "agents[0].token_sha256: this must be the SHA-256"),
+    "the hash of nothing": (BASE + f"agents: [{{name: a, token_sha256: {meaning._EMPTY_SHA256}}}]\n", "agents[0].token_sha256: this must be the SHA-256"),
     "two approvers of one Slack id": (BASE + "approvers: [{name: a, slack: U1}, {name: b, slack: U1}]\n", "approvers[1].slack: another of the approvers has this slack already.  (line 5)"),
     "a stranger in a group": (BASE + "approvers: [{name: alice}]\ngroups: {g: [alise]}\n", "groups.g: there is no approver 'alise' (did you mean alice?).  (line 6)"),
     "a group named like a person": (BASE + "approvers: [{name: g}]\ngroups: {g: []}\n", "groups.g: an approver has this name too; give the group another one.  (line 6)"),

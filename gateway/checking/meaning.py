@@ -1,0 +1,193 @@
+"""What is wrong with the meaning of a config whose shape is right: each problem as its path and one sentence (PURE)."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from gateway.addresses import address, is_loopback, is_safe
+from gateway.compiling import BadPolicy, compile_policy
+from gateway.jwt import issuers
+from gateway.options import Config, Duration, OAuthOptions, ServerOptions, seconds
+from gateway.yaml import Path, did_you_mean
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: Characters that a key for sealing needs at least.
+MIN_KEY = 32
+_EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+Said = tuple[Path, str]
+
+
+def meaning_problems(config: Config) -> Iterator[Said]:
+    """Yield everything that is wrong with what a config means."""
+    yield from _server_problems(config)
+    yield from _people_problems(config)
+    yield from issuers.problems(config)
+    yield from _place_problems(config)
+    yield from _slack_problems(config)
+    yield from _hold_problems(config)
+    yield from _key_problems(config)
+    durations = list(_duration_problems(config))
+    yield from durations or _policy_problems(config)
+
+
+def _policy_problems(config: Config) -> Iterator[Said]:
+    try:
+        compile_policy(config)
+    except BadPolicy as error:
+        yield from error.problems
+
+
+def _server_problems(config: Config) -> Iterator[Said]:
+    if not config.servers:
+        yield ("servers",), "name at least one server."
+    for name, server in config.servers.items():
+        path: Path = ("servers", name)
+        if not SERVER_NAME.fullmatch(name):
+            yield path, "a server's name is letters, digits, _, . and -, at most 64 of them."
+        if (server.command is None) == (server.url is None):
+            yield path, "give either a command (a list) or a url."
+        if server.command is not None and (not server.command or not server.command[0]):
+            yield (*path, "command"), "the list needs at least the program to start."
+        if server.url is not None and not re.match(r"https?://[^/\s]+", server.url):
+            yield (*path, "url"), "this must be an http:// or https:// address."
+        if server.url is None and server.transport != "http":
+            yield (*path, "transport"), "this belongs to a url; leave it out."
+        if server.oauth is not None:
+            yield from _oauth_problems((*path, "oauth"), server, server.oauth)
+
+
+def _oauth_problems(path: Path, server: ServerOptions, oauth: OAuthOptions) -> Iterator[Said]:
+    if server.url is None:
+        yield path, "this belongs to a url; a command gets its credentials by env."
+    if "authorization" in map(str.lower, server.headers):
+        yield path, "headers has an Authorization already; keep one of them."
+    if not is_safe(oauth.token_url):
+        yield (
+            (*path, "token_url"),
+            "this must be an https:// address (http:// on this machine only): the secret goes there.",
+        )
+    for field in ("client_id", "client_secret"):
+        if not getattr(oauth, field):
+            yield (*path, field), "this must not be empty."
+
+
+def _people_problems(config: Config) -> Iterator[Said]:
+    yield from _repeated("agents", "name", [agent.name for agent in config.agents])
+    for field in ("name", "slack", "email", "token_sha256"):
+        yield from _repeated("approvers", field, [getattr(approver, field) for approver in config.approvers])
+    yield from _token_problems(config)
+    for number, agent in enumerate(config.agents):
+        for server in agent.servers or []:
+            if server not in config.servers:
+                yield (
+                    ("agents", number, "servers"),
+                    f"there is no server {server!r}{did_you_mean(server, list(config.servers))}.",
+                )
+    names = [approver.name for approver in config.approvers]
+    for group, members in config.groups.items():
+        if group in names:
+            yield ("groups", group), "an approver has this name too; give the group another one."
+        for member in members:
+            if member not in names:
+                yield ("groups", group), f"there is no approver {member!r}{did_you_mean(member, names)}."
+
+
+def _repeated(section: str, field: str, values: Sequence[str | None]) -> Iterator[Said]:
+    seen: set[str] = set()
+    for number, value in enumerate(values):
+        if value is not None and value.casefold() in seen:
+            yield (section, number, field), f"another of the {section} has this {field} already."
+        seen.add((value or "").casefold())
+
+
+def _token_problems(config: Config) -> Iterator[Said]:
+    agents_hashes = [agent.token_sha256 for agent in config.agents if agent.token_sha256 is not None]
+    hashes = [("agents", n, agent.token_sha256) for n, agent in enumerate(config.agents)]
+    hashes += [("approvers", n, one.token_sha256) for n, one in enumerate(config.approvers)]
+    for section, number, value in hashes:
+        path: Path = (section, number, "token_sha256")
+        if value is None:
+            continue
+        if not _SHA256.fullmatch(value) or value == _EMPTY_SHA256:
+            yield (
+                path,
+                f"this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token {section[:-1]} NAME",
+            )
+        elif section == "approvers" and value in agents_hashes:
+            yield (
+                path,
+                "an agent has the same token, and agents may never decide; make the approver another one.",
+            )
+    if len(set(agents_hashes)) != len(agents_hashes):
+        yield ("agents",), "two agents have the same token; each needs its own."
+
+
+def _duration_problems(config: Config) -> Iterator[Said]:
+    approvals = config.approvals
+    given: list[tuple[Path, Duration]] = [
+        (("approvals", "expire_after"), approvals.expire_after),
+        (("approvals", "approved_for"), approvals.approved_for),
+    ]
+    given += [(("approvals", "clients", name), duration) for name, duration in approvals.clients.items()]
+    if approvals.hold_for != "auto":
+        given.append((("approvals", "hold_for"), approvals.hold_for))
+    for path, value in given:
+        try:
+            seconds(value)
+        except ValueError as error:
+            yield path, str(error)
+
+
+def _hold_problems(config: Config) -> Iterator[Said]:
+    if config.approvals.notify_requester and not config.inbox.url:
+        yield ("approvals", "notify_requester"), "say where people decide: give inbox.url, too."
+
+
+def _key_problems(config: Config) -> Iterator[Said]:
+    given: list[tuple[Path, str]] = [
+        (("approvals", "state_keys", number), secret)
+        for number, secret in enumerate(config.approvals.state_keys)
+    ]
+    if config.store_key is not None:
+        given.append((("store_key",), config.store_key))
+    for path, secret in given:
+        if len(secret) < MIN_KEY:
+            yield path, f"a key needs at least {MIN_KEY} characters; make one with: openssl rand -hex 32"
+
+
+def _place_problems(config: Config) -> Iterator[Said]:
+    places: dict[Path, tuple[str, int] | None] = {}
+    for path, listen in ((("listen",), config.listen), (("inbox", "listen"), config.inbox.listen)):
+        try:
+            places[path] = address(listen)
+        except ValueError:
+            yield path, f"{listen!r} is not host:port or unix:/path."
+    if config.listen == config.inbox.listen and not config.listen.endswith(":0"):
+        yield ("inbox", "listen"), "the inbox needs a listener of its own: agents must not reach it."
+    here = places.get(("listen",))
+    if not config.agents and not config.jwt and here is not None and not is_loopback(here[0]):
+        yield (
+            ("listen",),
+            "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.",
+        )
+    if not re.match(r"sqlite:///.|memory:$", config.store):
+        yield (
+            ("store",),
+            "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.",
+        )
+
+
+def _slack_problems(config: Config) -> Iterator[Said]:
+    slack = config.slack
+    if slack is None:
+        return
+    for field in ("bot_token", "channel"):
+        if not getattr(slack, field):
+            yield ("slack", field), "this must not be empty."
+    if bool(slack.app_token) == bool(slack.signing_secret):
+        yield ("slack",), "give either app_token (Socket Mode) or signing_secret (the HTTP endpoint)."
+    if not any(approver.slack for approver in config.approvers):
+        yield (
+            ("slack",),
+            "no approver has a slack id, so nobody could approve there; add slack: U... to an approver.",
+        )

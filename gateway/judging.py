@@ -1,0 +1,67 @@
+"""How a call is judged: by the policy, and by whether its tool is the one that was accepted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from approvals.model import HeldCall
+from gateway.catalogue import Catalogue, Tool
+from gateway.incoming import Asked
+from gateway.pins import OnChange
+from gateway.policy import Action, Facts, Verdict, stricter
+from gateway.setting import Setting
+
+#: Why a call of an agent that is not in the config any more does not run.
+REMOVED = "the agent that asked was removed"
+
+
+def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
+    """Return the verdict on a tool that has a flaw, or whose definition is not the accepted one: never a laxer one."""
+    if tool.flaw:
+        reason = f"This tool is in quarantine: {tool.flaw}"
+        return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
+    if not tool.was or on_change is OnChange.WARN or verdict.action is Action.DENY:
+        return verdict
+    if on_change is OnChange.QUARANTINE:
+        reason = (
+            "The definition of this tool changed, and nobody has accepted it yet (holdpoint tools --accept)"
+        )
+        return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
+    if verdict.action is Action.ALLOW:
+        reason = "The definition of this tool changed since it was accepted"
+        return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"pin ({verdict.rule})", reason=reason)
+    return verdict
+
+
+class Judge:
+    """Judges each call by the setting of the moment: when it is asked for, and again when it is about to run."""
+
+    def __init__(self, setting: Callable[[], Setting], catalogue: Catalogue) -> None:
+        self._setting = setting
+        self._catalogue = catalogue
+
+    def verdict(self, asked: Asked, tool: Tool) -> Verdict:
+        """Say what becomes of a call of *tool*."""
+        agent, setting = asked.incoming.agent, self._setting()
+        facts = Facts(
+            server=asked.incoming.server,
+            tool=asked.frame.name,
+            agent=agent.name,
+            owner=agent.owner,
+            arguments=asked.arguments,
+            classification=tool.classification,
+        )
+        return pinned(setting.policy.evaluate(facts), tool, setting.pin)
+
+    def objection(self, asked: Asked, held: HeldCall) -> str | None:
+        """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
+        if not self._setting().knows(held.call.agent):
+            return REMOVED
+        tool = self._catalogue.present(held.call.server, held.call.tool)
+        if held.definition and not tool.hash:
+            return "the server does not say any more that it has this tool"
+        if held.definition and tool.hash != held.definition:
+            return "the definition of this tool changed while the call waited"
+        if (why := stricter(self.verdict(asked, tool), held)) is None and held.changes:
+            # People were shown what changed, and approved: it is the definition that counts from now on.
+            self._catalogue.accept(held.call.server, tool)
+        return why
