@@ -193,6 +193,17 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSession:
+    """A session that an agent opened with a server: whose it is, and how it was opened (opaque here)."""
+
+    server: str
+    id: str
+    agent: str
+    opening: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One line of the audit trail. `seq`, `prev` and `hash` are given by the store when it commits."""
 

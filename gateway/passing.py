@@ -30,11 +30,10 @@ class Passing:
         """Open the server's own stream or take up one that was cut (GET), or end a session (DELETE)."""
         if incoming.verb == "GET" and (reply := await self._holding.resume(incoming, upstream, session)):
             return reply
-        headers = protocol.crossing(incoming.headers, None)
-        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
         if incoming.verb == "DELETE":
             self._sessions.closed(incoming.server, incoming.headers)
-        return self.watched(incoming, reply)
+        headers = protocol.crossing(incoming.headers, None)
+        return self.watched(incoming, relay.checked(await upstream.send(incoming.verb, b"", headers)))
 
     async def frame(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
         """Relay a frame that is no tool call."""
@@ -58,7 +57,7 @@ class Passing:
             return self.watched(incoming, subscribed)
         reply = await send(incoming.body)
         if frame.method == "initialize":
-            self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
+            await self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
         edits = await self._edits(incoming, frame)
         return await relay.edited(reply, *edits) if edits else self.watched(incoming, reply)
 

@@ -7,6 +7,7 @@ which wakes whoever waits here.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from approvals import digest
@@ -24,6 +25,7 @@ from gateway.ladder import holding, rounds
 from gateway.ladder.holding import Holding
 from gateway.ladder.rounds import ForgedError, Seals
 from gateway.ladder.tasks import Tasks
+from gateway.lasting import Lasting
 from gateway.limits import Exceeded, Windows, key
 from gateway.metrics import Metrics
 from gateway.passing import Passing
@@ -55,7 +57,7 @@ class Proxy:
         self._windows = windows
         self._metrics = metrics
         self._new_id = new_id
-        self._sessions = Sessions()
+        self._sessions = Sessions(service.store, service.clock)
         self._judge = Judge(lambda: self.setting, catalogue)
         self._holding = Holding(
             service=service, forward=forward, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.learn,
@@ -77,7 +79,11 @@ class Proxy:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
         try:
             upstream = self._upstream(incoming)
-            session = self._sessions.check(incoming.agent, incoming.server, incoming.headers)
+            session = await self._sessions.find(incoming.agent, incoming.server, incoming.headers)
+            if session is not None:
+                upstream = Lasting(
+                    inner=upstream, session=session, reopened=partial(self._record.post, incoming, "session.reopened"),
+                )  # fmt: skip
             if incoming.verb != "POST":
                 return await self._passing.stream_or_end(incoming, upstream, session)
             return await self._frame(incoming, upstream, session)

@@ -1,64 +1,96 @@
 """Whose MCP session is whose. A session id is a handle, not a credential: used by another agent it is unknown."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from approvals.model import AgentSession
+from approvals.store import Store
 from gateway import protocol
 from gateway.agents import Agent
 from gateway.errors import UnknownSessionError
 from gateway.upstreams import Reply
 
+#: Sessions that are kept in memory; the others are in the store.
 MAX_SESSIONS = 10_000
+SESSION = "mcp-session-id"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Session:
     """What an agent said when it opened the session."""
 
     agent: str
-    #: The client's name for itself; believed for patience only.
-    client: str = ""
-    #: The params of the initialize that opened it, as JSON, and the capabilities in it.
+    #: The params of the initialize that opened it, as JSON.
     opening: bytes = b""
-    capabilities: Mapping[str, Any] = field(default_factory=dict)
+    #: The id under which the server knows it now, where that is not the client's.
+    now: str = ""
+    #: Whoever opens it again has the turn.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: The client's name for itself; believed for patience only.
+    client: str = field(init=False)
+    #: What the client declared that it can do.
+    capabilities: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what the opening says of the client."""
+        said = msgspec.json.decode(self.opening or b"{}")
+        info, declared = said.get("clientInfo"), said.get("capabilities")
+        name = info.get("name") if isinstance(info, dict) else None
+        self.client = name if isinstance(name, str) else ""
+        self.capabilities = declared if isinstance(declared, dict) else {}
 
 
 class Sessions:
-    """The open sessions of all agents, the least recently used forgotten first."""
+    """The open sessions of all agents. They are kept in the store as well: a restart of the gateway ends none."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
 
-    def opened(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
-        """Remember the session that *reply* to an initialize request opens, if it does."""
-        if session_id := reply.header("mcp-session-id"):
-            info = initialize.get("clientInfo")
-            name = info.get("name") if isinstance(info, dict) else None
-            declared = initialize.get("capabilities")
-            self._sessions[server, session_id] = Session(
-                agent=agent.name,
-                client=name if isinstance(name, str) else "",
-                opening=msgspec.json.encode(initialize),
-                capabilities=declared if isinstance(declared, dict) else {},
+    async def opened(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
+        """Remember the session that *reply* to an initialize request opens, if it does, before its client hears of it."""
+        if session_id := reply.header(SESSION):
+            opening = msgspec.json.encode(initialize)
+            await self._store.remember(
+                AgentSession(
+                    server=server, id=session_id, agent=agent.name, opening=opening, at=self._clock()
+                )
             )
-            if len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
+            self._keep(server, session_id, Session(agent=agent.name, opening=opening))
 
-    def check(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
+    async def find(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
         """Return the session that the headers name; raises `UnknownSessionError` unless *agent* opened it here."""
-        session_id = headers.get("mcp-session-id")
+        session_id = headers.get(SESSION)
         if session_id is None or headers.get("mcp-protocol-version") in protocol.MODERN:
             return None
-        session = self._sessions.get((server, session_id))
+        session = self._sessions.get((server, session_id)) or await self._recalled(server, session_id)
         if session is None or session.agent != agent.name:
             raise UnknownSessionError
         self._sessions.move_to_end((server, session_id))
         return session
 
+    async def _recalled(self, server: str, session_id: str) -> Session | None:
+        kept = await self._store.recall(server, session_id)
+        if kept is None:
+            return None
+        # Of two requests that come at once, the second finds the session of the first.
+        known = self._sessions.get((server, session_id))
+        return known or self._keep(server, session_id, Session(agent=kept.agent, opening=kept.opening))
+
+    def _keep(self, server: str, session_id: str, session: Session) -> Session:
+        self._sessions[server, session_id] = session
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
     def closed(self, server: str, headers: Mapping[str, str]) -> None:
         """Forget the session that the headers name."""
-        self._sessions.pop((server, headers.get("mcp-session-id", "")), None)
+        session_id = headers.get(SESSION, "")
+        self._sessions.pop((server, session_id), None)
+        self._store.forget(server, session_id)

@@ -8,7 +8,10 @@ one commit, and returns only after that commit is durable.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+
+#: Seconds for which an agent's session is kept.
+SESSION_LIFE = 30 * 86400.0
 
 
 class Store(Protocol):
@@ -98,6 +101,15 @@ class Store(Protocol):
 
     async def pins(self) -> Sequence[Pin]:
         """Return every pin."""
+
+    async def remember(self, session: AgentSession) -> None:
+        """Keep an agent's session; those that were opened SESSION_LIFE before it may be forgotten."""
+
+    async def recall(self, server: str, session_id: str) -> AgentSession | None:
+        """Return the session of this id, or None."""
+
+    def forget(self, server: str, session_id: str) -> None:
+        """Forget a session that has ended, without waiting."""
 
     async def checkpoint(self) -> AuditEvent | None:
         """Return the last event of the audit trail, or None when it is empty."""

@@ -51,6 +51,10 @@ MAKE_BYTES = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"
 BYTES = "SELECT bytes FROM secrets WHERE name = ?"
 PIN = "INSERT OR REPLACE INTO pins (server, tool, hash, definition) VALUES (?, ?, ?, ?)"
 PINS = "SELECT server, tool, hash, definition FROM pins ORDER BY server, tool"
+DROP_SESSIONS = "DELETE FROM sessions WHERE at <= ?"
+REMEMBER = "INSERT OR REPLACE INTO sessions (server, id, agent, opening, at) VALUES (?, ?, ?, ?, ?)"
+RECALL = "SELECT server, id, agent, opening, at FROM sessions WHERE server = ? AND id = ?"
+FORGET = "DELETE FROM sessions WHERE server = ? AND id = ?"
 PROBE = "UPDATE probe SET writes = writes + 1"
 
 _OPEN = frozenset(State) - SETTLED

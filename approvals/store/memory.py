@@ -9,7 +9,8 @@ from secrets import token_bytes
 from approvals import audit
 from approvals.errors import Conflict
 from approvals.lifecycle import SETTLED, TIMED
-from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.store import SESSION_LIFE
 from approvals.store.changes import Changes
 
 
@@ -26,6 +27,7 @@ class MemoryStore:
         self._events: list[AuditEvent] = []
         self._notices: dict[tuple[CallId, str], Notice] = {}
         self._pins: dict[tuple[str, str], Pin] = {}
+        self._sessions: dict[tuple[str, str], AgentSession] = {}
         self._secrets: dict[str, bytes] = {}
         self._hits: list[tuple[float, int, str, float, float]] = []
         self._number = count()
@@ -113,6 +115,18 @@ class MemoryStore:
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""
         return list(self._pins.values())
+
+    async def remember(self, session: AgentSession) -> None:
+        over = [key for key, one in self._sessions.items() if one.at <= session.at - SESSION_LIFE]
+        for key in over:
+            del self._sessions[key]
+        self._sessions[session.server, session.id] = session
+
+    async def recall(self, server: str, session_id: str) -> AgentSession | None:
+        return self._sessions.get((server, session_id))
+
+    def forget(self, server: str, session_id: str) -> None:
+        self._sessions.pop((server, session_id), None)
 
     async def checkpoint(self) -> AuditEvent | None:
         return self._events[-1] if self._events else None

@@ -146,6 +146,17 @@ def amounts(db: Database) -> None:
     db.execute("ALTER TABLE hits ADD COLUMN amount REAL NOT NULL DEFAULT 1")
 
 
+@migrations()
+def sessions_of_agents(db: Database) -> None:
+    """Whose session is whose, and how it was opened: so that a restart ends none."""
+    db.table("sessions").create(
+        {"server": str, "id": str, "agent": str, "opening": bytes, "at": float},
+        pk=("server", "id"),
+        not_null={"agent", "opening", "at"},
+    )
+    db.table("sessions").create_index(["at"])
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -13,8 +13,8 @@ from typing import Any
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
-from approvals.model import AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import _sql
+from approvals.model import AgentSession, AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.store import SESSION_LIFE, _sql
 from approvals.store._file import StoreFile
 from approvals.store._sealed import Seal
 from approvals.store._writer import Writer
@@ -270,6 +270,33 @@ class SqliteStore:
         """Return the pins."""
         rows = await self._writer.read(lambda db: db.execute(_sql.PINS).fetchall())
         return [Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3]) for row in rows]
+
+    # Agents' sessions.
+
+    async def remember(self, session: AgentSession) -> None:
+        """Keep a session, and drop those that are old."""
+        row = (session.server, session.id, session.agent, session.opening, session.at)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(_sql.DROP_SESSIONS, (session.at - SESSION_LIFE,))
+            db.execute(_sql.REMEMBER, row)
+
+        await self._writer.do(work)
+
+    async def recall(self, server: str, session_id: str) -> AgentSession | None:
+        """Return a session."""
+        row = await self._row(_sql.RECALL, server, session_id)
+        if row is None:
+            return None
+        return AgentSession(server=row[0], id=row[1], agent=row[2], opening=row[3], at=row[4])
+
+    def forget(self, server: str, session_id: str) -> None:
+        """Forget a session."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(_sql.FORGET, (server, session_id))
+
+        self._writer.post(work)
 
     # The file.
 

@@ -8,7 +8,8 @@ import pytest
 from approvals import audit
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import SETTLED, advance, touch
-from approvals.model import CallId, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, CallId, LoginSession, Notice, Pin, State
+from approvals.store import SESSION_LIFE
 from stored import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
@@ -514,3 +515,17 @@ async def test_the_pin_of_a_tool_takes_the_place_of_the_one_before(store):
         store.pin(pin)
     await store.append()
     assert sorted(await store.pins(), key=lambda pin: (pin.server, pin.tool)) == [pins[3], pins[1], pins[2]]
+
+
+async def test_an_agents_session_is_remembered_until_it_ends_or_is_very_old(store):
+    first = AgentSession(server="iam", id="s1", agent="ci", opening=b"{}", at=1.0)
+    for session in (first, replace(first, server="github", agent="other"), replace(first, id="s2", at=2.0)):
+        await store.remember(session)
+    assert await store.recall("iam", "s1") == first
+    assert (await store.recall("github", "s1")).agent == "other"
+    assert await store.recall("iam", "s3") is None
+    store.forget("github", "s1")
+    assert await store.recall("github", "s1") is None
+    await store.remember(replace(first, id="s4", at=1.0 + SESSION_LIFE))
+    assert await store.recall("iam", "s1") is None
+    assert (await store.recall("iam", "s2")).at == 2.0

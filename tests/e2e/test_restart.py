@@ -1,0 +1,117 @@
+"""The gateway is killed and started again: its clients go on in the connections that they have."""
+
+import asyncio
+import sys
+
+import aiohttp
+import pytest
+from mcp import Client, MCPError
+
+from process import Person, Process, free_ports, sha256, token
+from recorder import Recorder
+
+SHIP = {"number": "1002", "status": "shipped"}
+
+
+def gateway(tmp_path, server):
+    agents, inbox = free_ports(2)
+    config = tmp_path / "holdpoint.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"servers: {{shop: {server}}}\napprovers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
+        "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
+    )
+    config.chmod(0o600)
+    return Process(config, agents, inbox)
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    process = gateway(tmp_path, f"{{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}")
+    await process.start()
+    yield process
+    await process.stop()
+
+
+async def told(*_):
+    """Be told of progress: a client that asks for it has its stream at once."""
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_an_idle_client_does_not_notice_that_the_gateway_was_killed_and_started_again(shop, mode):
+    async with asyncio.timeout(60), Client(f"{shop.agents}/mcp/shop", mode=mode) as agent:
+        assert "Ada" in (await agent.call_tool("list_orders", {})).content[0].text
+        await shop.kill()
+        await shop.start()
+        assert "Ada" in (await agent.call_tool("list_orders", {})).content[0].text
+
+
+async def test_the_same_client_collects_the_call_that_waited_when_the_gateway_was_killed(shop):
+    async with asyncio.timeout(60), Client(f"{shop.agents}/mcp/shop") as agent, Person(shop.inbox) as alice:
+        asked = asyncio.ensure_future(agent.call_tool("update_order", SHIP, progress_callback=told))
+        held = await alice.waiting("1002")
+        await shop.kill()
+        with pytest.raises(MCPError):
+            await asked
+        await shop.start()
+        await alice.post(held["id"], "approve", digest=held["digest"])
+        assert "1002 is now shipped" in (await agent.call_tool("update_order", SHIP)).content[0].text
+        assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
+
+
+class Plain:
+    """A client of the handshake revisions that minds nothing."""
+
+    def __init__(self, url, http):
+        self._url = url
+        self._http = http
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+
+    async def post(self, method, params, **more):
+        frame = {"jsonrpc": "2.0", "method": method, "params": params, **more}
+        async with self._http.post(self._url, json=frame, headers=self._headers) as answer:
+            if method == "initialize":
+                self._headers["Mcp-Session-Id"] = answer.headers["Mcp-Session-Id"]
+            return (await answer.read()).decode()
+
+    async def open(self):
+        client = {"name": "plain", "version": "1"}
+        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+        await self.post("initialize", params, id=0)
+        await self.post("notifications/initialized", {})
+
+    async def call(self, tool, arguments):
+        return await self.post("tools/call", {"name": tool, "arguments": arguments}, id=1)
+
+
+async def test_so_does_a_client_with_a_session_in_that_very_session(shop):
+    async with asyncio.timeout(60), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
+        client = Plain(f"{shop.agents}/mcp/shop", http)
+        await client.open()
+        asked = asyncio.ensure_future(client.call("update_order", SHIP))
+        held = await alice.waiting("1002")
+        await shop.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await asked
+        await shop.start()
+        await alice.post(held["id"], "approve", digest=held["digest"])
+        assert "1002 is now shipped" in await client.call("update_order", SHIP)
+        assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
+
+
+async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_opened_anew(tmp_path):
+    async with asyncio.timeout(60), Recorder(session="theirs", modern=False) as recorder:
+        process = gateway(tmp_path, f"{{url: '{recorder.url}'}}")
+        await process.start()
+        try:
+            async with aiohttp.ClientSession() as http:
+                client = Plain(f"{process.agents}/mcp/shop", http)
+                await client.open()
+                await process.kill()
+                await process.start()
+                assert "ran get_note" in await client.call("get_note", {})
+        finally:
+            await process.stop()
+    openings = [one.frame["id"] for one in recorder.received if one.frame.get("method") == "initialize"]
+    assert [request_id for request_id in openings if request_id != "holdpoint"] == [0]
+    assert recorder.calls[0].headers["mcp-session-id"] == "theirs"
