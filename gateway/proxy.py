@@ -78,12 +78,7 @@ class Proxy:
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
         try:
-            upstream = self._upstream(incoming)
-            session = await self._sessions.find(incoming.agent, incoming.server, incoming.headers)
-            if session is not None:
-                upstream = Lasting(
-                    inner=upstream, session=session, reopened=partial(self._record.post, incoming, "session.reopened"),
-                )  # fmt: skip
+            upstream, session = await self._reached(incoming)
             if incoming.verb != "POST":
                 return await self._passing.stream_or_end(incoming, upstream, session)
             return await self._frame(incoming, upstream, session)
@@ -108,11 +103,16 @@ class Proxy:
         except (GatewayError, StoreError) as error:
             return _fault(frame, error)
 
-    def _upstream(self, incoming: Incoming) -> Upstream:
+    async def _reached(self, incoming: Incoming) -> tuple[Upstream, Session | None]:
+        """Return the server that an exchange is for, as its session sees it, and that session."""
         upstream = self.setting.upstreams.get(incoming.server)
         if upstream is None or not incoming.agent.may_use(incoming.server):
             raise UnknownServerError
-        return upstream
+        session = await self._sessions.find(incoming.agent, incoming.server, incoming.headers)
+        if session is None:
+            return upstream, None
+        note = partial(self._record.post, incoming, "session.reopened")
+        return Lasting(inner=upstream, session=session, reopened=note), session
 
     # Tool calls.
 
