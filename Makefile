@@ -10,7 +10,7 @@ demo: .venv/run
 
 test: .venv/test browser
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory check
 
 # What is looked at without running anything.

@@ -167,7 +167,8 @@ def _exact(amount: float) -> Fraction:
 class Windows:
     """The uses of every limit that still count. Time never goes back: an earlier clock counts as the latest seen."""
 
-    def __init__(self, hits: Iterable[tuple[str, float, float]] = ()) -> None:
+    def __init__(self, hits: Iterable[tuple[str, float, float]] = (), *, most: int = MAX_KEYS) -> None:
+        self._most = most
         self._uses: dict[str, _Uses] = {}
         self._now = 0.0
         for name, at, amount in hits:
@@ -200,5 +201,5 @@ class Windows:
         uses = self._uses.pop(name, _Uses())
         uses.add(self._now, amount)
         self._uses[name] = uses  # the last in the dict is the one used last
-        if len(self._uses) > MAX_KEYS:
+        if len(self._uses) > self._most:
             del self._uses[next(iter(self._uses))]

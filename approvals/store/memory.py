@@ -117,9 +117,10 @@ class MemoryStore:
         return list(self._pins.values())
 
     async def remember(self, session: AgentSession) -> None:
-        over = [key for key, one in self._sessions.items() if one.at <= session.at - SESSION_LIFE]
-        for key in over:
-            del self._sessions[key]
+        # The one that was opened first is the first in the dict.
+        while self._sessions and next(iter(self._sessions.values())).at <= session.at - SESSION_LIFE:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions.pop((session.server, session.id), None)
         self._sessions[session.server, session.id] = session
 
     async def recall(self, server: str, session_id: str) -> AgentSession | None:

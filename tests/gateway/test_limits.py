@@ -175,9 +175,7 @@ def test_no_window_ever_holds_more_than_the_limit(steps, most, window):
 
 
 def test_only_so_many_keys_are_remembered():
-    from gateway import limits
-
-    windows = Windows()
-    for n in range(limits.MAX_KEYS + 10):
+    windows = Windows(most=100)
+    for n in range(110):
         windows.take([TWO], Scope(agent=str(n), session="", server="", tool=""), 0)
-    assert len(windows._uses) == limits.MAX_KEYS
+    assert len(windows._uses) == 100

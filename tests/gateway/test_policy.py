@@ -240,8 +240,9 @@ def test_the_revision_changes_with_the_policy_and_with_the_people():
 
 def test_only_so_many_tools_are_remembered():
     made = compiled("{default: deny}")
+    found = classify({"name": "t"}, ())
     for n in range(policy.MAX_CANDIDATES + 5):
-        judge(made, f"t{n}")
+        made.evaluate(Facts(server="iam", tool=f"t{n}", agent="a", arguments={}, classification=found))
     assert len(made._candidates) == policy.MAX_CANDIDATES
 
 
