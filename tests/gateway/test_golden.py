@@ -27,10 +27,11 @@ TOOLS = [(server, tool) for server, golden in GOLDEN.items() for tool in golden[
 EACH = pytest.mark.parametrize(("server", "entry"), TOOLS, ids=[f"{s}/{t['name']}" for s, t in TOOLS])
 RISK_ORDER = list(Risk)
 
-IAM = "awslabs.iam-mcp-server"
+#: Those that live in the environment of the tests.
+HERE = ("awslabs.iam-mcp-server", "awslabs.amazon-mq-mcp-server", "mcp-server-fetch")
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
-    "GIT_PYTHON_REFRESH": "quiet",
+    "GIT_PYTHON_REFRESH": "quiet", "AWS_CONFIG_FILE": str(Path(__file__).parents[1] / "fakes" / "aws.ini"),
 }  # fmt: skip
 
 
@@ -42,13 +43,14 @@ def on_node(server):
     return [NODE, str(package(server) / "dist" / "index.js")]
 
 
+MORE = {"awslabs.amazon-mq-mcp-server": ["--allow-resource-creation"]}
 #: The versions that the environment mcp1 holds.
 LISTED = dict(
     line.split("==") for line in (peers.LISTS / "mcp1.txt").read_text().splitlines() if "==" in line
 )
 #: The servers that the project's own environments have: how each is started.
 REAL = {
-    IAM: [str(Path(sys.executable).parent / IAM)],
+    **{server: [str(Path(sys.executable).parent / server), *MORE.get(server, [])] for server in HERE},
     "mcp-server-git": [peers.program("mcp1", "mcp-server-git")],
     "mcp-server-time": [peers.program("mcp1", "mcp-server-time"), "--local-timezone", "UTC"],
     "server-everything": on_node("server-everything"),
@@ -81,7 +83,7 @@ def laxer(one, other):
 
 def installed(server):
     """The version of a server; what is missing of it is installed first."""
-    if server == IAM:
+    if server in HERE:
         return version(server)
     peers.install()
     if server in LISTED:
