@@ -204,17 +204,12 @@ class Policy:
         if (wrong := _first_violation(rules, facts.arguments)) is not None:
             rule, why = wrong
             return Verdict(action=Action.DENY, rule=rule.name, reason=why, terms=self._terms, trace=trace)
-        deciding = max(
-            rules,
-            key=lambda rule: (
-                STRICTNESS.get(rule.action, -1) if rule.action else -1,
-                bool(rule.reason),
-                rule.name,
-            ),
+        action, deciding = max(
+            ((rule.action, rule) for rule in rules if rule.action is not None),
+            key=lambda one: (STRICTNESS[one[0]], bool(one[1].reason), one[1].name),
         )
-        assert deciding.action is not None  # noqa: S101  (the matrix and the default always say one)
         return Verdict(
-            action=deciding.action,
+            action=action,
             rule=deciding.name,
             reason=deciding.reason or _plain_reason(deciding),
             terms=self._strictest(rules),

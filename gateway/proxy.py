@@ -62,7 +62,7 @@ class Proxy:
         self._holding = Holding(
             service=service, forward=forward, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.learn,
         )  # fmt: skip
-        self.tasks = Tasks(service, self._holding, lambda server: self.setting.upstreams.get(server))  # noqa: PLW0108  (the setting is replaced)
+        self.tasks = Tasks(service, self._holding, self._upstream)
         self._record = Record(service)
         self._passing = Passing(
             setting=lambda: self.setting, sessions=self._sessions, catalogue=catalogue,
@@ -103,9 +103,12 @@ class Proxy:
         except (GatewayError, StoreError) as error:
             return _fault(frame, error)
 
+    def _upstream(self, server: str) -> Upstream | None:
+        return self.setting.upstreams.get(server)
+
     async def _reached(self, incoming: Incoming) -> tuple[Upstream, Session | None]:
         """Return the server that an exchange is for, as its session sees it, and that session."""
-        upstream = self.setting.upstreams.get(incoming.server)
+        upstream = self._upstream(incoming.server)
         if upstream is None or not incoming.agent.may_use(incoming.server):
             raise UnknownServerError
         session = await self._sessions.find(incoming.agent, incoming.server, incoming.headers)

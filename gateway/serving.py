@@ -128,7 +128,7 @@ async def adopt(path: Path, gateway: Gateway) -> None:
     try:
         config = load(path, os.environ)
     except ConfigProblems as problems:
-        log.error("the config was changed but cannot be used; the one before stays:\n%s", problems)  # noqa: TRY400
+        log.error("the config was changed but cannot be used; the one before stays:\n%s", problems)  # noqa: TRY400  (the sentence says all; a trace would bury it)
         return
     fixed = [name for name in _FIXED if getattr(config, name) != getattr(gateway.config, name)]
     await gateway.adopt(config)

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.app import Gateway, assembled
+from approvals.model import Approver
+from gateway.app import assembled
 from gateway.config import parse
 from gateway.options import Config
 from gateway.serving import Listening, serving
@@ -56,15 +57,13 @@ async def run(port: int) -> None:
     loaded = config(port, hashlib.sha256(secret.encode()).hexdigest())
     async with assembled(loaded) as gateway, serving(gateway) as listening, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(act(f"{listening.agents}shop"))
-        _welcome(gateway, listening, secret)
+        _welcome(listening, secret)
         await stop.wait()
         agent.cancel()
 
 
-def _welcome(gateway: Gateway, listening: Listening, secret: str) -> None:
-    approver = gateway.service.directory.by_name(APPROVER)
-    assert approver is not None  # noqa: S101  (the config above names it)
-    code = listening.login.one_time_code(approver)
+def _welcome(listening: Listening, secret: str) -> None:
+    code = listening.login.one_time_code(Approver(name=APPROVER))
     lines = [
         "",
         "Holdpoint is running, with a sample shop behind it.",

@@ -44,11 +44,12 @@ class Child(Connection):
                 f"The server {name} could not be started: {command[0]}: {error.strerror}."
             ) from error
         child = cls(name, process)
-        child._keep(child._read_frames())
-        child._keep(child._read_log())
+        for stream, read in ((process.stdout, child._read_frames), (process.stderr, child._read_log)):
+            if stream is not None:
+                child._keep(read(stream))
         return child
 
-    def _request(self, frame: bytes, exchange: Exchange) -> None:  # noqa: ARG002  (it is written at once)
+    def _request(self, frame: bytes, _exchange: Exchange, /) -> None:
         self._write(frame)
 
     async def _notify(self, frame: bytes) -> None:
@@ -71,10 +72,9 @@ class Child(Connection):
             raise NotSentError(f"The server {self.name} does not read what it is sent.")
         self.process.stdin.write(frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 
-    async def _read_frames(self) -> None:
-        assert self.process.stdout is not None  # noqa: S101  (it was opened as a pipe)
+    async def _read_frames(self, stdout: asyncio.StreamReader) -> None:
         try:
-            while line := await self.process.stdout.readline():
+            while line := await stdout.readline():
                 self._take(line.strip())
         except ValueError:
             log.warning(
@@ -84,9 +84,8 @@ class Child(Connection):
         finally:
             self._end()
 
-    async def _read_log(self) -> None:
-        assert self.process.stderr is not None  # noqa: S101  (it was opened as a pipe)
-        while chunk := await self.process.stderr.read(1 << 16):
+    async def _read_log(self, stderr: asyncio.StreamReader) -> None:
+        while chunk := await stderr.read(1 << 16):
             for line in chunk.decode("utf-8", "replace").splitlines():
                 log.info("%s: %s", self.name, line)
 

@@ -18,7 +18,7 @@ from gateway.errors import CutError, GatewayError
 #: Server messages kept while no stream is open to send them on.
 MAX_UNSENT = 256
 
-PROGRESS_TOKEN = "progressToken"  # noqa: S105  (a member's name, not a secret)
+PROGRESS = "progressToken"
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 Raw = msgspec.Raw
@@ -34,7 +34,7 @@ class Exchange:
     def __init__(self, number: int, frame: Members) -> None:
         self.number = number
         self.client_id = frame["id"]
-        self.token = _meta(frame).get(PROGRESS_TOKEN)
+        self.token = _meta(frame).get(PROGRESS)
         self._frames: asyncio.Queue[bytes | GatewayError] = asyncio.Queue()
 
     def add(self, frame: bytes | GatewayError) -> None:
@@ -73,7 +73,7 @@ class Connection(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
-    def _request(self, frame: bytes, exchange: Exchange) -> None:
+    def _request(self, frame: bytes, exchange: Exchange, /) -> None:
         """Begin to send a request; what goes wrong later is added to its exchange."""
 
     @abstractmethod
@@ -149,10 +149,8 @@ class Connection(ABC):
     def _whose(self, frame: Members) -> Exchange | None:
         """Find the exchange that a message of the server belongs to; put the client's own values back into it."""
         params = _members.decode(frame.get("params", Raw(b"{}")))
-        if (token := params.get(PROGRESS_TOKEN)) is not None and (
-            found := self.exchanges.get(_number(token))
-        ):
-            frame["params"] = Raw(_encode(params | {PROGRESS_TOKEN: found.token}))
+        if (token := params.get(PROGRESS)) is not None and (found := self.exchanges.get(_number(token))):
+            frame["params"] = Raw(_encode(params | {PROGRESS: found.token}))
             return found
         meta = _members.decode(params.get("_meta", Raw(b"{}")))
         if (mark := meta.get(SUBSCRIPTION)) is not None and (found := self.exchanges.get(_number(mark))):
@@ -189,7 +187,7 @@ def _renumbered(frame: Members, exchange: Exchange) -> bytes:
     ours: dict[str, object] = {**frame, "id": exchange.number}
     if exchange.token is not None:
         params = _members.decode(frame["params"])
-        ours["params"] = params | {"_meta": _meta(frame) | {PROGRESS_TOKEN: exchange.number}}
+        ours["params"] = params | {"_meta": _meta(frame) | {PROGRESS: exchange.number}}
     return _encode(ours)
 
 

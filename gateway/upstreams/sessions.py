@@ -55,7 +55,7 @@ class SessionUpstream:
         connection = self._session(given).connection
         return await exchanged(connection, frame, body, leave=connection.leave)
 
-    async def _modern(self, frame: frames.Frame, body: bytes) -> Reply:  # noqa: ARG002  (a subclass uses them)
+    async def _modern(self, _frame: frames.Frame, _body: bytes, /) -> Reply:
         """Answer in the revision without sessions, for servers that speak it."""
         raise UseInitializeError
 

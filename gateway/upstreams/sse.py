@@ -98,7 +98,7 @@ class Stream(Connection):
         self._address = address
         self._keep(self._read(events))
 
-    def _request(self, frame: bytes, exchange: Exchange) -> None:
+    def _request(self, frame: bytes, exchange: Exchange, /) -> None:
         """Post beside the reading: some servers answer the POST only after they have answered on the stream."""
         self._keep(self._posted(frame, exchange))
 

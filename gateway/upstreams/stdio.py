@@ -41,7 +41,7 @@ class StdioUpstream(SessionUpstream):
         self._speaks_modern: bool | None = None
         self._starting = asyncio.Lock()
 
-    async def _modern(self, frame: frames.Frame, body: bytes) -> Reply:
+    async def _modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
         child = await self._serving()
         return await exchanged(child, frame, body, leave=child.cancel, status=_status)
 

@@ -346,17 +346,13 @@ async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(ru
     process, alice = running
     good = process.config.read_text()
     process.config.write_text(good.replace("default: require_approval", "default: nonsense"))
-    async with asyncio.timeout(10):
-        while "cannot be used" not in process.log.read_text():
-            await asyncio.sleep(0.02)
+    await process.logged("cannot be used")
     agent = asyncio.ensure_future(ask(process))
     held = await alice.waiting()
     await alice.post(held["id"], "deny", digest=held["digest"], reason="still held")
     assert "still held" in await agent
     process.config.write_text(good.replace("default: require_approval", "default: deny"))
-    async with asyncio.timeout(10):
-        while "counts from now on" not in process.log.read_text():
-            await asyncio.sleep(0.02)
+    await process.logged("counts from now on")
     assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 
@@ -380,9 +376,7 @@ async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_ve
     (mount / "holdpoint.yaml").symlink_to("..data/holdpoint.yaml")
     async with gateway_process(mount / "holdpoint.yaml", agents, inbox) as process:
         version("..2", "deny")
-        async with asyncio.timeout(10):
-            while "counts from now on" not in process.log.read_text():
-                await asyncio.sleep(0.02)
+        await process.logged("counts from now on")
         assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+from watchfiles import awatch
 
 HOLDPOINT = str(Path(sys.executable).parent / "holdpoint")
 
@@ -61,6 +62,14 @@ class Process:
             self._process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(20):
             return await self._process.wait()
+
+    async def logged(self, words: str) -> None:
+        """Wait until the log has these words."""
+        async with asyncio.timeout(10):
+            # The timeout of the watch is for words that came between the last look and its start.
+            async for _ in awatch(self.log, debounce=50, rust_timeout=100, yield_on_timeout=True):
+                if words in self.log.read_text():
+                    return
 
     async def command(self, *args: str, who: str = "alice") -> tuple[int, str, str]:
         """Run another holdpoint command against this gateway; returns exit code, stdout, stderr."""

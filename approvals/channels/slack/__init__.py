@@ -93,7 +93,7 @@ class SlackChannel:
         try:
             await socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
         except SlackApiError as error:
-            log.error("Slack refused the connection (%s); check slack.app_token", error.response.get("error"))  # noqa: TRY400
+            log.error("Slack refused the connection (%s); check slack.app_token", error.response.get("error"))  # noqa: TRY400  (the sentence says all; a trace would bury it)
 
     def healthy(self) -> str | None:
         """Return what is wrong with the connection, or None."""
@@ -121,7 +121,7 @@ class SlackChannel:
         except SlackApiError as error:
             code = error.response.get("error")
             if code in FATAL:
-                log.error("Slack refused a message (%s); check slack.bot_token and the app's scopes", code)  # noqa: TRY400
+                log.error("Slack refused a message (%s); check slack.bot_token and the app's scopes", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
             if code not in UNSHOWABLE:
                 raise
             sent = await send(**where, **blocks.minimal(card))

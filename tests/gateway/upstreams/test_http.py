@@ -116,7 +116,7 @@ async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
         try:
             while True:
                 await response.write(b": x\n\n")
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
         except ConnectionResetError:
             gone.set()
         return response
