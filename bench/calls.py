@@ -1,6 +1,6 @@
-"""What the gateway costs: allowed calls against direct ones and against a bare aiohttp relay, in one run; and holds.
+"""What the gateway costs: allowed calls against direct ones, a bare aiohttp relay and a peer, in one run; and holds.
 
-`python bench/calls.py [--seconds N]`. Server, relay and gateway are processes of their own on this machine, the load comes from
+`python bench/calls.py [--seconds N]`. Server, relay, peer and gateway are processes of their own on this machine, the load comes from
 this one. Compare the ratios, not the figures: everything shares the same cores.
 """
 
@@ -8,11 +8,13 @@ import argparse
 import asyncio
 import hashlib
 import json
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,6 +23,10 @@ from aiohttp import web
 
 TOKEN = "bench-token"
 HERE = str(Path(__file__).resolve())
+ROOT = Path(HERE).parents[1]
+PEER = [str(ROOT / ".venv-fastmcp" / "bin" / "python"), str(ROOT / "bench" / "peer.py")]
+#: The ways from the load to the one server, and their paths.
+WAYS = {"direct": "", "aiohttp relay": "", "FastMCP proxy": "", "holdpoint": "/bench"}
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
@@ -33,7 +39,16 @@ def call(tool: str, number: int, **meta: int) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
 
 
-# The two other processes.
+#: What the server says of itself, to whoever asks in either way.
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("get_thing", "create_thing")]
+ITSELF = {"capabilities": {"tools": {}}, "serverInfo": {"name": "bench", "version": "1"}}
+ANSWERS = {
+    "initialize": {"protocolVersion": "2025-11-25", **ITSELF},
+    "server/discover": {"resultType": "complete", "supportedVersions": ["2026-07-28"], **ITSELF},
+    "tools/list": {"resultType": "complete", "tools": TOOLS, "ttlMs": 60000, "cacheScope": "public"},
+}
+
+# The server and the relay, each a process of its own.
 
 
 async def answer(request: web.Request) -> web.Response:
@@ -41,15 +56,8 @@ async def answer(request: web.Request) -> web.Response:
     frame = json.loads(await request.read())
     if "id" not in frame:
         return web.Response(status=202)
-    result = {"content": [{"type": "text", "text": str(time.monotonic())}]}
-    if frame["method"] == "tools/list":
-        result = {
-            "tools": [
-                {"name": name, "inputSchema": {"type": "object"}} for name in ("get_thing", "create_thing")
-            ]
-        }
-    if frame["method"] == "server/discover":
-        result = {"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}}
+    called = {"content": [{"type": "text", "text": str(time.monotonic())}]}
+    result = ANSWERS.get(frame["method"], {"resultType": "complete", **called})
     return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": result})
 
 
@@ -92,6 +100,7 @@ async def load(url: str, connections: int, seconds: float) -> tuple[float, float
                 body = await reply.read()
                 assert reply.status == 200, body
                 assert b'"result"' in body, body
+                assert b'"isError"' not in body.replace(b'"isError":false', b""), body
             took.append(time.perf_counter() - start)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as http:
@@ -160,15 +169,10 @@ def config(folder: Path, server: int, agents: int, inbox: int) -> Path:
     return file
 
 
-async def measure(seconds: float, ports: list[int]) -> None:
-    server, bare, agents, inbox = ports
-    for port in ports:
+async def measure(seconds: float, ports: Mapping[str, int]) -> None:
+    for port in ports.values():
         await listening(port)
-    ways = {
-        "direct": f"http://127.0.0.1:{server}/mcp",
-        "aiohttp relay": f"http://127.0.0.1:{bare}/mcp",
-        "holdpoint": f"http://127.0.0.1:{agents}/mcp/bench",
-    }
+    ways = {name: f"http://127.0.0.1:{ports[name]}/mcp{path}" for name, path in WAYS.items()}
     print(
         f"{'':14} {'connections':>11} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'added p50':>10} {'added p99':>10}"
     )
@@ -179,12 +183,20 @@ async def measure(seconds: float, ports: list[int]) -> None:
             print(
                 f"{name:14} {connections:>11} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f} {p50 - base[1]:>10.2f} {p99 - base[2]:>10.2f}"
             )
-        print(
-            f"{'':14} holdpoint/relay {rows['holdpoint'][0] / rows['aiohttp relay'][0]:.2f}, holdpoint/direct {rows['holdpoint'][0] / base[0]:.2f}"
-        )
-    rate, delays = await holds(ways["holdpoint"], f"http://127.0.0.1:{inbox}", 90)
+        ours = rows["holdpoint"][0]
+        ratios = (f"holdpoint/{name} {ours / rows[name][0]:.2f}" for name in WAYS if name != "holdpoint")
+        print(f"{'':14} {', '.join(ratios)}")
+    rate, delays = await holds(ways["holdpoint"], f"http://127.0.0.1:{ports['inbox']}", 90)
     print(f"holds          {rate:.0f}/s (90 at once)")
     print(f"approve to forwarded  p50 {statistics.median(delays):.2f} ms, max {max(delays):.2f} ms")
+
+
+def free_ports(names: Iterable[str]) -> Mapping[str, int]:
+    sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
+    ports = {name: one.getsockname()[1] for name, one in sockets.items()}
+    for one in sockets.values():
+        one.close()
+    return ports
 
 
 def main() -> None:
@@ -196,24 +208,13 @@ def main() -> None:
     if given.serve:
         asyncio.run(serve(given.serve, given.target))
         return
-    import socket
-
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    ports = free_ports([*WAYS, "inbox"])
+    target = f"http://127.0.0.1:{ports['direct']}/mcp"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        file = config(Path(folder), ports[0], ports[2], ports[3])
-        start(stack, sys.executable, HERE, "--serve", str(ports[0]))
-        start(
-            stack,
-            sys.executable,
-            HERE,
-            "--serve",
-            str(ports[1]),
-            "--target",
-            f"http://127.0.0.1:{ports[0]}/mcp",
-        )
+        file = config(Path(folder), ports["direct"], ports["holdpoint"], ports["inbox"])
+        start(stack, sys.executable, HERE, "--serve", str(ports["direct"]))
+        start(stack, sys.executable, HERE, "--serve", str(ports["aiohttp relay"]), "--target", target)
+        start(stack, *PEER, target, str(ports["FastMCP proxy"]))
         start(stack, str(Path(sys.executable).parent / "holdpoint"), "run", "-c", str(file))
         asyncio.run(measure(given.seconds, ports))
 
