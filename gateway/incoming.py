@@ -10,7 +10,7 @@ from gateway import frames, protocol
 from gateway.agents import Agent
 from gateway.ladder import envelope
 from gateway.limits import Scope
-from gateway.sessions import Session
+from gateway.sessions import SESSION, Session
 from gateway.upstreams import EVENTS, Upstream
 
 
@@ -95,8 +95,8 @@ class Asked:
 
     @property
     def _session_id(self) -> str:
-        """The session, or the agent where the revision has none."""
-        return self.incoming.headers.get("mcp-session-id", self.incoming.agent.name)
+        """The session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
+        return self.incoming.headers[SESSION] if self.session else self.incoming.agent.name
 
     @property
     def opening(self) -> bytes:

@@ -131,17 +131,12 @@ class Proxy:
         verdict = self._judge.verdict(asked, tool)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
-        if (
-            verdict.action is Action.REQUIRE_APPROVAL
-            and (same := await self._asked_before(asked)) is not None
-        ):
+        if _may_be_held(verdict) and (same := await self._asked_before(asked)) is not None:
             return await self._show(asked, same)
         if (exceeded := self._take(asked, verdict)) is not None:
-            if verdict.action is Action.REQUIRE_APPROVAL or not exceeded.limit.ask:
+            if not exceeded.limit.ask:
                 return self._limit(asked, verdict, exceeded)
-            verdict = replace(
-                verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)"
-            )
+            verdict = _over(verdict)
         if verdict.action is Action.ALLOW and self._manner(asked) is not Manner.TASK_2025:
             return await self._allow(asked, verdict)
         return await self._hold(asked, tool, verdict)
@@ -212,7 +207,7 @@ class Proxy:
             reason=verdict.reason,
             policy_revision=self.setting.policy.revision,
             definition=tool.hash,
-            changes=difference(tool.was, tool.written) if tool.was else "",
+            changes=difference(tool.was, tool.written) if tool.was and tool.written else "",
             key=asked.key,
             digest=digest.digest(call, tool.hash),
             created_at=now,
@@ -243,6 +238,17 @@ class Proxy:
     def _judged(self, asked: Asked, verdict: str, by: Verdict, **detail: Any) -> None:
         self._metrics.judged(asked.incoming.server, verdict)
         self._record.post(asked.incoming, f"call.{verdict}", tool=asked.frame.name, rule=by.rule, **detail)
+
+
+def _may_be_held(verdict: Verdict) -> bool:
+    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.ask for limit in verdict.limits)
+
+
+def _over(verdict: Verdict) -> Verdict:
+    """Return the verdict on a call over a limit that asks a person."""
+    if verdict.action is Action.REQUIRE_APPROVAL:
+        return verdict
+    return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
 
 
 def _in_words(tool: Tool) -> Classification:

@@ -97,7 +97,15 @@ class Running:
         async with await self.post(call(tool, arguments, id=id), headers) as answer:
             return last_frame(await answer.read())
 
-    async def ask(self, method: str, params: dict, *, id: Any = 1, declares: dict | None = None) -> Answer:
+    async def ask(
+        self,
+        method: str,
+        params: dict,
+        *,
+        id: Any = 1,
+        declares: dict | None = None,
+        headers: dict | None = None,
+    ) -> Answer:
         """Send a request of the revision of 2026-07-28 and read the whole answer."""
         meta = {
             **META,
@@ -105,7 +113,7 @@ class Running:
             **params.get("_meta", {}),
         }
         named = params.get("name") or params.get("taskId")
-        headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method} | (
+        headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method, **(headers or {})} | (
             {"Mcp-Name": named} if isinstance(named, str) else {}
         )
         body = {"jsonrpc": "2.0", "id": id, "method": method, "params": {**params, "_meta": meta}}

@@ -309,6 +309,44 @@ async def test_a_limit_may_ask_a_person_instead():
             assert text(await agent) == "ran get_note"
 
 
+async def test_a_session_that_is_only_claimed_has_no_limit_of_its_own():
+    rule = "default: allow\ntools: {get_note: {rate_limit: {max: 1, window: 60}}}"
+    async with running(rule) as gateway:
+        for number, expected in enumerate(["ran get_note", "Rate limit: 1 call per 60 s"]):
+            params = {"name": "get_note", "arguments": {}}
+            headers = {"Mcp-Session-Id": f"made-up-{number}"}
+            answer = await gateway.ask("tools/call", params, headers=headers)
+            assert answer.result["content"][0]["text"].startswith(expected)
+
+
+ASKING = "tools: {get_note: {rate_limit: {max: 1, window: 6, on_exceed: require_approval}}}"
+
+
+async def test_a_call_that_was_held_over_a_limit_is_no_other_call_when_the_window_has_passed():
+    async with running(f"default: allow\n{ASKING}", more="approvals: {hold_for: 1s}") as gateway:
+        await gateway.call("get_note", {"n": 1})
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("get_note", {"n": 2}))
+            [held] = await gateway.held()
+            await gateway.later(2)
+            assert "WAITING" in text(await agent)
+        gateway.clock.now += 60
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("get_note", {"n": 2}))
+            await gateway.review(held, Answer.DENY, "never do this")
+            assert "never do this" in text(await agent)
+        assert len(gateway.ran()) == 1
+
+
+async def test_a_limit_that_asks_a_person_refuses_no_call_that_a_person_is_asked_for_anyway():
+    async with running(f"default: require_approval\n{ASKING}") as gateway, asyncio.TaskGroup() as tasks:
+        agents = [tasks.create_task(gateway.call("get_note", {"n": n})) for n in range(2)]
+        for held in await gateway.held(2):
+            assert "limit" not in held.rule
+            await gateway.review(held)
+        assert [text(await agent) for agent in agents] == ["ran get_note"] * 2
+
+
 async def test_collecting_a_held_call_costs_no_second_use_of_its_limit():
     rule = "default: require_approval\ntools: {create_note: {rate_limit: {max: 1, window: 60}}}"
     async with running(rule) as gateway:
@@ -403,7 +441,7 @@ async def test_a_changed_definition_voids_the_approval(gateway):
         [held] = await gateway.held()
         gateway.recorder.tools[1]["description"] = "Now sends the note to everybody."
         gateway.clock.now += 31
-        gateway.gateway.catalogue.forget("notes")
+        gateway.gateway.catalogue.outdate("notes")
         await gateway.gateway.catalogue.ask("notes")
         await gateway.review(held)
         assert "the definition of this tool changed" in text(await agent)
