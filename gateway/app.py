@@ -73,7 +73,7 @@ class Gateway:
         self.clock = clock
         self.service = ApprovalService(store, directory(config), clock=clock)
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
-        self.forward = Forward(self.service)
+        self.forward = Forward(self.service, self.catalogue.outdate)
         # One for each address, so that a changed config does not ask for keys that are there.
         self._jwks = cache(lambda url: Jwks(url, http, clock))
         self.agents = Agents(config, self._jwks, clock)
@@ -157,10 +157,6 @@ class Gateway:
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
             return f"store: {error}"
         return None
-
-    async def learn(self) -> None:
-        """Ask every server for its tools."""
-        await asyncio.gather(*(self.catalogue.ask(name) for name in self._upstreams))
 
     async def close(self) -> None:
         """Let running calls end, then end the servers."""

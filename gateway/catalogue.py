@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from approvals.digest import sha256
 from gateway import asking, quarantine
 from gateway.errors import GatewayError
 from gateway.evidence.severity import Severity
 from gateway.pins import Pins, written
-from gateway.risk import RISKS, Category, Classification, Risk, classify
+from gateway.risk import RISKS, Category, Classification, Risk, classify, of_name_alone
 from gateway.upstreams import Upstream
 
 #: Seconds a server has to name its tools, and after which one that could not is asked again.
@@ -65,7 +68,13 @@ class Catalogue:
         self._tools: dict[str, dict[str, Tool]] = {}
         self._told: dict[tuple[str, str], str] = {}
         self._with_tasks: set[str] = set()
+        #: Servers whose list is not known, or may be another by now.
+        self._stale: set[str] = set()
+        #: How often each server has said that its list changed.
+        self._changes: Counter[str] = Counter()
         self._asked_at: dict[str, float] = {}
+        #: What came of asking each server last: why it could not say, or None.
+        self._problems: dict[str, str | None] = {}
         self._asking: dict[str, asyncio.Lock] = {}
 
     def serve(
@@ -77,59 +86,76 @@ class Catalogue:
             server: [tool.definition for tool in tools.values()] for server, tools in self._tools.items()
         }
         self._tools = {}
+        self._stale = (self._stale | (upstreams.keys() - known.keys())) & upstreams.keys()
         for server in known.keys() & upstreams.keys():
             self._take(server, known[server])
 
     async def tool(self, server: str, name: str) -> Tool:
-        """Return the tool, asking the server for its list when it is not known yet."""
-        known = self._tools.get(server, {}).get(name)
-        if known is None and self._may_ask(server):
+        """Return the tool, asking the server for its list when it is not known, or may be another by now."""
+        if self.known(server, name) is None or server in self._stale:
             await self.ask(server)
-            known = self._tools.get(server, {}).get(name)
-        return known or self._unlisted(server, name)
+        return self.present(server, name)
 
     async def learn(self, server: str) -> None:
-        """Ask the server for its tools unless they are known."""
-        if server not in self._tools:
+        """Ask the server for its tools unless what it listed last still stands."""
+        if server in self._stale:
             await self.ask(server)
 
+    async def freshen(self) -> None:
+        """Ask each server whose tools are not known, or may be others by now."""
+        await asyncio.gather(*(self.ask(server) for server in list(self._stale)))
+
     def known(self, server: str, name: str) -> Tool | None:
-        """Return the tool when it is known already."""
+        """Return the tool as its server listed it last; it may be another by now."""
         return self._tools.get(server, {}).get(name)
 
     def present(self, server: str, name: str) -> Tool:
         """Return the tool as far as it is known now, without asking."""
-        return self.known(server, name) or self._unlisted(server, name)
+        known = self.known(server, name)
+        if known is not None and server not in self._stale:
+            return known
+        return self._unsure(server, known or self._remembered(server, name))
 
     def tools(self, server: str) -> Sequence[Tool]:
-        """Return what is known of a server's tools, by name."""
+        """Return what a server listed last, by name."""
         return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)
 
     def has_tasks(self, server: str) -> bool:
         """Say whether a server has tasks of its own; its calls are then not ours to make tasks of."""
         return server in self._with_tasks
 
-    def forget(self, server: str) -> None:
-        """Ask again before the next call: the server said that its list changed."""
+    def outdate(self, server: str) -> None:
+        """Ask again soon, and before the next call: the server said that its list changed."""
+        self._changes[server] += 1
         self._asked_at.pop(server, None)
-        self._tools.pop(server, None)
+        self._stale.add(server)
 
     async def ask(self, server: str) -> str | None:
-        """Ask a server for its tools; returns why it could not say, or None."""
+        """Ask a server for its tools; returns why it could not say, or None.
+
+        Whoever comes while it is being asked gets the same answer, and so do those who come a moment later.
+        """
         async with self._asking.setdefault(server, asyncio.Lock()):
-            if server in self._tools and not self._may_ask(server):
-                return None
-            self._asked_at[server] = self._clock()
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    offer = await asking.offer(self._upstreams[server])
-                self._recognise(server, offer.name)
-                self._take(server, offer.tools)
-                self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())
-            except (GatewayError, TimeoutError) as error:
-                log.warning("%s could not be asked for its tools: %s", server, error or "no answer")
-                return str(error) or "It did not answer in time."
-            return None
+            if self._may_ask(server):
+                self._asked_at[server] = self._clock()
+                self._problems[server] = await self._asked(server)
+            return self._problems[server]
+
+    async def _asked(self, server: str) -> str | None:
+        changes = self._changes[server]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                offer = await asking.offer(self._upstreams[server])
+        except (GatewayError, TimeoutError) as error:
+            why = str(error) or "It did not answer in time."
+            log.warning("%s could not be asked for its tools: %s", server, why)
+            return why
+        self._recognise(server, offer.name)
+        self._take(server, offer.tools)
+        self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())
+        if self._changes[server] == changes:  # else they changed again while it answered
+            self._stale.discard(server)
+        return None
 
     def _may_ask(self, server: str) -> bool:
         return self._clock() >= self._asked_at.get(server, -RETRY) + RETRY
@@ -139,7 +165,7 @@ class Catalogue:
         twice = quarantine.repeated(definitions)
         learnt = {}
         for name, definition in named.items():
-            tool = self._classified(server, definition, tuple(named))
+            tool = self._defined(server, definition, tuple(named))
             learnt[name] = (
                 replace(tool, flaw="its server lists two tools of this name") if name in twice else tool
             )
@@ -187,17 +213,30 @@ class Catalogue:
             # A tool that only this agent is shown is not asked for again and again.
             differs = self._may_ask(server) if tool is None else tool.written != written(definition)
             if differs:
-                self.forget(server)
+                self.outdate(server)
                 return
 
-    def _unlisted(self, server: str, name: str) -> Tool:
-        siblings = tuple(self._tools.get(server, {}))
-        return replace(self._classified(server, {"name": name}, siblings), hash="", written=b"", flaw="")
+    def _unsure(self, server: str, tool: Tool) -> Tool:
+        """Return a tool as one of which nobody can say that it is the accepted one."""
+        pin = self._pins.known(server, tool.name)
+        return replace(tool, hash="", written=b"", was=pin.definition if pin else b"")
 
-    def _classified(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
+    def _remembered(self, server: str, name: str) -> Tool:
+        """Make a tool that is not listed of the definition that was accepted, or else of its name."""
+        if (pin := self._pins.known(server, name)) is not None:
+            return self._defined(
+                server, msgspec.json.decode(pin.definition), tuple(self._tools.get(server, {}))
+            )
+        found = of_name_alone(name, self._tools.get(server, {}))
+        return Tool(
+            name=name,
+            definition={"name": name},
+            hash="",
+            classification=self._told_by_operator(server, name, found),
+        )
+
+    def _defined(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
         name = str(definition["name"])
-        found = classify(definition, siblings)
-        override = self._overrides.get(server, {}).get(name)
         form = written(definition)
         return Tool(
             name=name,
@@ -206,8 +245,13 @@ class Catalogue:
             written=form,
             flaw=quarantine.flaw(definition, form),
             mirrors=b'"x-mcp-header"' in form,
-            classification=found if override is None else _overridden(found, override),
+            classification=self._told_by_operator(server, name, classify(definition, siblings)),
         )
+
+    def _told_by_operator(self, server: str, name: str, found: Classification) -> Classification:
+        """Return what the config says of a tool where it does, and what was found elsewhere."""
+        override = self._overrides.get(server, {}).get(name)
+        return found if override is None else _overridden(found, override)
 
 
 def _overridden(found: Classification, override: Override) -> Classification:

@@ -18,6 +18,7 @@ from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from gateway import asking, frames, sse
 from gateway.errors import CutError, GatewayError, NotSentError, UnknownSessionError
+from gateway.protocol import LIST_CHANGED
 from gateway.upstreams import Reply, Upstream, whole
 
 log = logging.getLogger("holdpoint.forward")
@@ -45,8 +46,10 @@ class Way:
 class Forward:
     """The runs under way. Use as an async context: leaving it waits for them."""
 
-    def __init__(self, service: ApprovalService) -> None:
+    def __init__(self, service: ApprovalService, list_changed: Callable[[str], None]) -> None:
+        """*list_changed* is told of each server that says, while it runs a call, that its tools have changed."""
         self._service = service
+        self._list_changed = list_changed
         self._runs: set[asyncio.Task[Any]] = set()
 
     def start(self, held: HeldCall, way: Way, objection: Objection) -> asyncio.Queue[bytes | None]:
@@ -99,7 +102,7 @@ class Forward:
         body = frames.rebuild(way.frame, arguments=held.call.arguments)
         try:
             async with self._in_a_session(held, way, body) as (reply, headers):
-                outcome = await _outcome(reply, replace(way, headers=headers), show)
+                outcome = await _outcome(reply, replace(way, headers=headers), self._heard(held, show))
         except NotSentError as error:
             await self._service.not_sent(held.id, str(error))
         except GatewayError as error:
@@ -111,6 +114,14 @@ class Forward:
             raise
         else:
             await self._service.finish(held.id, outcome)
+
+    def _heard(self, held: HeldCall, show: Show) -> Show:
+        def heard(event: bytes | None) -> None:
+            if LIST_CHANGED in (event or b""):
+                self._list_changed(held.call.server)
+            show(event)
+
+        return heard
 
     @asynccontextmanager
     async def _in_a_session(

@@ -12,6 +12,8 @@ from gateway.setting import Setting
 
 #: Why a call of an agent that is not in the config any more does not run.
 REMOVED = "the agent that asked was removed"
+CHANGED = "the definition of this tool changed while the call waited"
+GONE = "the server does not say any more that it has this tool"
 
 
 def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
@@ -21,15 +23,19 @@ def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
         return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
     if not tool.was or on_change is OnChange.WARN or verdict.action is Action.DENY:
         return verdict
+    reason = _unlike(tool)
     if on_change is OnChange.QUARANTINE:
-        reason = (
-            "The definition of this tool changed, and nobody has accepted it yet (holdpoint tools --accept)"
-        )
         return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
     if verdict.action is Action.ALLOW:
-        reason = "The definition of this tool changed since it was accepted"
         return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"pin ({verdict.rule})", reason=reason)
     return verdict
+
+
+def _unlike(tool: Tool) -> str:
+    """Say how a tool is not the one that was accepted."""
+    if not tool.hash:
+        return "The server does not say just now whether this tool is still the one that was accepted"
+    return "The definition of this tool changed, and nobody has accepted it yet (holdpoint tools --accept)"
 
 
 class Judge:
@@ -57,10 +63,8 @@ class Judge:
         if not self._setting().knows(held.call.agent):
             return REMOVED
         tool = self._catalogue.present(held.call.server, held.call.tool)
-        if held.definition and not tool.hash:
-            return "the server does not say any more that it has this tool"
-        if held.definition and tool.hash != held.definition:
-            return "the definition of this tool changed while the call waited"
+        if tool.hash != held.definition:
+            return CHANGED if tool.hash else GONE
         if (why := stricter(self.verdict(asked, tool), held)) is None and held.changes:
             # People were shown what changed, and approved: it is the definition that counts from now on.
             self._catalogue.accept(held.call.server, tool)

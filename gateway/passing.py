@@ -105,7 +105,7 @@ class Passing:
 
     def watched(self, incoming: Incoming, reply: Reply) -> Reply:
         """Return the reply, and notice in it that the server's tools have changed."""
-        return relay.watched(reply, lambda: self._catalogue.forget(incoming.server))
+        return relay.watched(reply, lambda: self._catalogue.outdate(incoming.server))
 
     def _not_passed(self, incoming: Incoming, frame: frames.Frame) -> Reply:
         """Default deny: an unknown method is answered, an unknown notification or answer is dropped."""

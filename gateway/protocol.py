@@ -74,6 +74,8 @@ NAMED_BY = {
     "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
 }  # fmt: skip
 
+#: What a notification says whose sender has other tools, prompts or resources than before.
+LIST_CHANGED = b"list_changed"
 #: The id of the gateway's own requests, and its question whether a server speaks the modern revision.
 OUR_ID = "holdpoint"
 

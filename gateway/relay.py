@@ -10,7 +10,6 @@ from gateway import frames, protocol, sse
 from gateway.errors import GatewayError
 from gateway.upstreams import Reply, whole, with_body
 
-LIST_CHANGED = b"list_changed"
 APPROVAL_NEEDED = "A person has to approve calls of this tool before they run; that can take a while."
 Members = dict[str, msgspec.Raw]
 
@@ -45,7 +44,7 @@ def watched(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
 async def _watch(chunks: AsyncIterator[bytes], on_list_changed: Callable[[], None]) -> AsyncIterator[bytes]:
     tail = b""
     async for chunk in chunks:
-        if LIST_CHANGED in (tail := tail[-len(LIST_CHANGED) :] + chunk):
+        if protocol.LIST_CHANGED in (tail := tail[-len(protocol.LIST_CHANGED) :] + chunk):
             on_list_changed()
             tail = b""
         yield chunk

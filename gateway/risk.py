@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -18,7 +18,7 @@ from gateway.evidence.reading import Reading, read
 from gateway.evidence.severity import Severity
 from gateway.lexicon import RANK, VERBS, Category, Verb, words
 
-__all__ = ["Category", "Classification", "Risk", "Severity", "classify"]
+__all__ = ["Category", "Classification", "Risk", "Severity", "classify", "of_name_alone"]
 
 
 class Risk(StrEnum):
@@ -106,6 +106,23 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
         evidence=tuple(
             filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))
         ),
+    )
+
+
+def of_name_alone(name: str, siblings: Iterable[str]) -> Classification:
+    """Classify a tool of which nothing but its name is known: that may make it worse than Other, and not better."""
+    found = classify({"name": name}, siblings)
+    if found.category is not Category.READ:
+        return found
+    level, harm = severity.assess(Category.OTHER, naming.split(name), ())
+    why = "The server does not list this tool, and a name alone is not enough to take it for a Read."
+    return replace(
+        found,
+        category=Category.OTHER,
+        risk=RISKS[Category.OTHER],
+        severity=max(found.severity, level, key=severity.rank),
+        confidence=0.0,
+        evidence=tuple(filter(None, (why, MEANINGS[Category.OTHER], harm))),
     )
 
 

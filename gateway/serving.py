@@ -85,7 +85,7 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
             tasks.create_task(gateway.service.waiters.follow(gateway.store)),
             tasks.create_task(sweep(gateway)),
             tasks.create_task(notices.run()),
-            tasks.create_task(gateway.learn()),
+            tasks.create_task(freshen(gateway)),
             # The SDK's codec takes half a second to load, which no client should wait for.
             tasks.create_task(asyncio.to_thread(gateway.seals)),
         ]
@@ -110,6 +110,13 @@ async def sweep(gateway: Gateway) -> None:
             gateway.metrics.opened(open_calls)
         except Exception:
             log.exception("a sweep failed; the next one tries again")
+        await asyncio.sleep(SWEEP)
+
+
+async def freshen(gateway: Gateway) -> None:
+    """Ask each server for its tools: at the start, and whenever it said that they changed."""
+    while True:
+        await gateway.catalogue.freshen()
         await asyncio.sleep(SWEEP)
 
 

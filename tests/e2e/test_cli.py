@@ -442,7 +442,7 @@ async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
         HOLDPOINT, "demo", "--port", str(agents), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     seen = ""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while "agent: refund_order {" not in seen:
             line = (await process.stdout.readline()).decode()
             assert line, (await process.stderr.read()).decode()

@@ -96,7 +96,7 @@ class World:
                 holds=Holds(clients={}, tasks=Tasks.ALL),
                 knows=lambda _: True,
             ),
-            service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service),
+            service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service, catalogue.outdate),
             metrics=Metrics(), new_id=lambda: CallId(f"hp_{next(numbers):026}"), seals=lambda: seals,
         )  # fmt: skip
 

@@ -44,6 +44,8 @@ class Recorder:
     capabilities: dict = field(default_factory=lambda: {"tools": {}})
     #: Does something when a session is opened; answers itself when it returns an answer.
     on_initialize: Behaviour | None = None
+    #: Does something when the tools are asked for; answers itself when it returns an answer.
+    on_list: Behaviour | None = None
     modern: bool = True
     session: str | None = None
     name: str = "recorder"
@@ -123,6 +125,8 @@ class Recorder:
                 headers,
             )
         if method == "tools/list":
+            if self.on_list is not None and (answer := await self.on_list(request, frame)) is not None:
+                return answer
             return result(
                 frame, {"resultType": "complete", "tools": self.tools, "ttlMs": 0, "cacheScope": "public"}
             )

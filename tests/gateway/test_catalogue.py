@@ -74,7 +74,7 @@ async def test_a_tool_that_is_not_listed_is_classified_by_its_name_and_has_no_ha
 async def test_a_changed_list_is_asked_for_again(known, recorder):
     before = await known.tool("notes", "create_note")
     recorder.tools[1]["description"] = "Now it deletes."
-    known.forget("notes")
+    known.outdate("notes")
     assert (await known.tool("notes", "create_note")).hash != before.hash
     assert lists(recorder) == 2
 
@@ -82,7 +82,7 @@ async def test_a_changed_list_is_asked_for_again(known, recorder):
 async def test_the_order_of_members_is_no_change(known, recorder):
     before = await known.tool("notes", "create_note")
     recorder.tools[1] = dict(reversed(recorder.tools[1].items()))
-    known.forget("notes")
+    known.outdate("notes")
     assert (await known.tool("notes", "create_note")).hash == before.hash
 
 

@@ -50,7 +50,7 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     gateway.recorder.tools[0]["description"] = "Get a note, and more."
     gateway.recorder.tools[1]["inputSchema"] = {"type": "wish"}
     [server] = gateway.gateway.config.servers
-    gateway.gateway.catalogue.forget(server)
+    gateway.gateway.catalogue.outdate(server)
     await gateway.gateway.catalogue.ask(server)
     views = {view.tool: view for view in tool_views(gateway.gateway)}
     assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
