@@ -9,6 +9,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import aiohttp
+import msgspec
 from ulid import ULID
 
 from approvals.digest import sha256
@@ -44,6 +45,8 @@ from gateway.upstreams.stdio import Command, StdioUpstream
 
 #: Seconds that running calls get to end when the gateway stops.
 GRACE = 20.0
+#: Why a call does not run whose server is not the one that it was asked of and approved for.
+REPLACED = "the config now says something else about its server"
 log = logging.getLogger("holdpoint")
 
 Clock = Callable[[], float]
@@ -94,15 +97,19 @@ class Gateway:
     async def adopt(self, config: Config) -> None:
         """Make *config* the one that counts from now on. Servers that stay the same keep their connections."""
         was, self.config = self.config, config
-        retired = [name for name in self._upstreams if config.servers.get(name) != was.servers[name]]
+        retired = [name for name in self._upstreams if _reaching(config, name) != _reaching(was, name)]
         leaving = [self._upstreams.pop(name) for name in retired]
+        for name in retired:
+            self.catalogue.drop(name)
         self._serve(config)
         self.proxy.adopt(self._setting(config))
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
-        for call in await self.store.select(OPEN, limit=MAX_OPEN):
-            if not self.proxy.setting.knows(call.call.agent):
-                await self.service.void(call.id, REMOVED)
+        for held in await self.store.select(OPEN, limit=MAX_OPEN):
+            if not self.proxy.setting.knows(held.call.agent):
+                await self.service.void(held.id, REMOVED)
+            elif held.call.server in retired:
+                await self.service.void(held.id, REPLACED)
         for upstream in leaving:
             await upstream.close()
 
@@ -261,6 +268,12 @@ def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Cloc
         resource=options.oauth.resource or options.url or "",
     )
     return ClientCredentials(client, http, clock, beside=options.headers)
+
+
+def _reaching(config: Config, name: str) -> ServerOptions | None:
+    """Return what a config says of how a server is reached; None when it is not there."""
+    options = config.servers.get(name)
+    return None if options is None else msgspec.structs.replace(options, tools={})
 
 
 def overrides(server: ServerOptions) -> Mapping[str, Override]:

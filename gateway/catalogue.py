@@ -20,6 +20,8 @@ from gateway.upstreams import Upstream
 #: Seconds a server has to name its tools, and after which one that could not is asked again.
 PATIENCE = 20.0
 RETRY = 30.0
+#: What is said of a server that the config changed while it was asked.
+REPLACED = "The config now says something else about it."
 #: Under what name a server itself is pinned; no tool can have it.
 ITSELF = ""
 log = logging.getLogger("holdpoint.catalogue")
@@ -90,6 +92,12 @@ class Catalogue:
         for server in known.keys() & upstreams.keys():
             self._take(server, known[server])
 
+    def drop(self, server: str) -> None:
+        """Know nothing of a server any more: another one has its name now, or none. What was accepted of it stays."""
+        self._tools.pop(server, None)
+        self._asked_at.pop(server, None)
+        self._with_tasks.discard(server)
+
     async def tool(self, server: str, name: str) -> Tool:
         """Return the tool, asking the server for its list when it is not known, or may be another by now."""
         if self.known(server, name) is None or server in self._stale:
@@ -142,14 +150,18 @@ class Catalogue:
             return self._problems[server]
 
     async def _asked(self, server: str) -> str | None:
-        changes = self._changes[server]
+        upstream, changes = self._upstreams.get(server), self._changes[server]
+        if upstream is None:
+            return REPLACED
         try:
             async with asyncio.timeout(PATIENCE):
-                offer = await asking.offer(self._upstreams[server])
+                offer = await asking.offer(upstream)
         except (GatewayError, TimeoutError) as error:
             why = str(error) or "It did not answer in time."
             log.warning("%s could not be asked for its tools: %s", server, why)
             return why
+        if self._upstreams.get(server) is not upstream:
+            return REPLACED
         self._recognise(server, offer.name)
         self._take(server, offer.tools)
         self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())

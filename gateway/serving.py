@@ -15,6 +15,7 @@ from watchfiles import awatch
 
 import approvals.web
 from approvals.channels import Channel
+from approvals.errors import StoreError
 from approvals.notices import Notices
 from approvals.service import MAX_OPEN, OPEN
 from approvals.web.options import WebOptions
@@ -138,7 +139,10 @@ async def adopt(path: Path, gateway: Gateway) -> None:
         log.error("the config was changed but cannot be used; the one before stays:\n%s", problems)  # noqa: TRY400  (the sentence says all; a trace would bury it)
         return
     fixed = [name for name in _FIXED if getattr(config, name) != getattr(gateway.config, name)]
-    await gateway.adopt(config)
+    try:
+        await gateway.adopt(config)
+    except StoreError as error:
+        log.error("what waits could not be held against the changed config: %s", error)  # noqa: TRY400  (the sentence says all)
     log.info("the changed config counts from now on")
     if fixed:
         log.warning("a change of %s takes effect at the next start", ", ".join(fixed))

@@ -1,0 +1,87 @@
+"""A config that changes while calls wait: what stays as it is, and what is void."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from msgspec.structs import replace
+
+from approvals.model import State
+from gateway.evidence.severity import Severity
+from gateway.options import ToolOptions
+from gateways import TASKS, running, text
+from recorder import Recorder
+
+READS = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
+
+
+async def adopt(gateway, **options):
+    """Let the config say something else of the server."""
+    config = gateway.gateway.config
+    servers = {"notes": replace(config.servers["notes"], **options)}
+    await gateway.gateway.adopt(replace(config, servers=servers))
+
+
+@asynccontextmanager
+async def waiting(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        yield agent, held
+
+
+async def test_what_waits_for_a_server_that_is_another_now_is_void():
+    async with running(READS) as gateway, Recorder() as other, waiting(gateway) as (agent, held):
+        await adopt(gateway, url=other.url)
+        assert "the config now says something else about its server" in text(await agent)
+        assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
+        assert gateway.ran() == other.calls == []
+
+
+async def test_a_server_that_is_another_now_is_asked_for_its_own_tools():
+    tools = [{"name": "get_note", "description": "Delete a note.", "inputSchema": {"type": "object"}}]
+    async with running(READS, more="pin: quarantine") as gateway, Recorder(tools=tools) as other:
+        assert text(await gateway.call("get_note")) == "ran get_note"
+        await adopt(gateway, url=other.url)
+        assert "definition of this tool changed" in text(await gateway.call("get_note"))
+        assert other.calls == []
+
+
+async def test_an_answer_of_a_server_that_was_replaced_meanwhile_says_nothing_of_the_new_one():
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(request, frame):
+        asked.set()
+        await answer.wait()
+
+    async with running(READS, recorder=Recorder(on_list=slow)) as gateway, Recorder(tools=[]) as other:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gateway.gateway.catalogue.freshen())
+            await asked.wait()
+            await adopt(gateway, url=other.url)
+            answer.set()
+        assert gateway.gateway.catalogue.tools("notes") == []
+        await gateway.gateway.catalogue.freshen()
+        assert [one.frame["method"] for one in other.received][-1] == "tools/list"
+
+
+async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_changes():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        await adopt(gateway, tools={"get_note": ToolOptions(severity="critical")})
+        assert gateway.gateway.proxy.setting.upstreams["notes"] is upstream
+        tool = gateway.gateway.catalogue.known("notes", "get_note")
+        assert tool.classification.severity is Severity.CRITICAL
+        await gateway.review(held)
+        assert text(await agent) == "ran create_note"
+
+
+async def test_the_task_of_a_server_that_was_removed_is_void():
+    async with running(READS) as gateway:
+        params = {"name": "create_note", "arguments": {}}
+        begun = await gateway.ask("tools/call", params, declares=TASKS)
+        await gateway.gateway.adopt(replace(gateway.gateway.config, servers={}))
+        held = await gateway.gateway.service.get(begun.result["taskId"])
+        assert (held.state, held.note) == (
+            State.VOIDED,
+            "the config now says something else about its server",
+        )
