@@ -12,13 +12,13 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from approvals import beside
 from approvals.errors import StoreError
 from approvals.model import AuditEvent
 
@@ -158,8 +158,5 @@ def read(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
 
 
 def _read_table(path: Path, after: int) -> Iterator[AuditEvent]:
-    # Read-only: a second connection that never writes cannot hurt the one that does. Without a -wal nobody has the file
-    # open, and `immutable` keeps SQLite from making one that the gateway's user may then not own.
-    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
+    with beside.opened(path) as db:
         yield from map(from_row, db.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,)))

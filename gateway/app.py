@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from ulid import ULID
 
 from approvals.digest import sha256
 from approvals.identity import Directory
-from approvals.model import Approver, AuditEvent, CallId
+from approvals.model import Approver, AuditEvent, CallId, Pin
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
@@ -45,6 +45,8 @@ from gateway.upstreams.stdio import Command, StdioUpstream
 
 #: Seconds that running calls get to end when the gateway stops.
 GRACE = 20.0
+#: The store that keeps nothing.
+MEMORY = "memory:"
 #: Why a call does not run whose server is not the one that it was asked of and approved for.
 REPLACED = "the config now says something else about its server"
 log = logging.getLogger("holdpoint")
@@ -173,8 +175,13 @@ class Gateway:
 
 
 @asynccontextmanager
-async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[Gateway]:
-    """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common."""
+async def assembled(
+    config: Config, clock: Clock = time.time, *, accepted: Iterable[Pin] = ()
+) -> AsyncIterator[Gateway]:
+    """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
+
+    *accepted* are definitions of tools that count beside those in the store.
+    """
     async with AsyncExitStack() as stack:
         store = await open_store(config)
         stack.push_async_callback(store.close)
@@ -184,7 +191,7 @@ async def assembled(config: Config, clock: Clock = time.time) -> AsyncIterator[G
             store,
             http,
             Windows(await store.hits(clock())),
-            Pins(store, await store.pins()),
+            Pins(store, [*await store.pins(), *accepted]),
             await store.secret("rounds"),
             clock,
         )
@@ -219,7 +226,7 @@ def holds(config: Config) -> Holds:
 async def open_store(config: Config) -> Store:
     """Open the store that the config names; raises `StoreError`."""
     key = (config.store_key or "").encode()
-    if config.store == "memory:":
+    if config.store == MEMORY:
         return MemoryStore(chain_key=key)
     from approvals.store.sqlite import SqliteStore
 

@@ -1,12 +1,14 @@
 """What the servers offer and what the policy makes of it, for `holdpoint tools` and `holdpoint explain`."""
 
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from approvals import beside
 from gateway import frames
-from gateway.app import Gateway, assembled
+from gateway.app import MEMORY, Gateway, assembled, database
 from gateway.catalogue import Tool
 from gateway.config import known_server
 from gateway.errors import UserError
@@ -48,7 +50,7 @@ class BadArguments(UserError):
 
 async def tools(config: Config, server: str) -> list[Row]:
     """Ask one server, or all, for their tools and judge a call of each without arguments."""
-    async with assembled(_aside(config)) as gateway:
+    async with _looking(config) as gateway:
         names = [known_server(config, server)] if server else list(config.servers)
         return [row for name in names for row in await _rows(gateway, name)]
 
@@ -70,16 +72,20 @@ async def explain(config: Config, server: str, name: str, arguments: str) -> Exp
         raise BadArguments(f"--args: {error.message}") from error
     if not isinstance(given, dict):
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
-    async with assembled(_aside(config)) as gateway:
+    async with _looking(config) as gateway:
         tool = await gateway.catalogue.tool(known_server(config, server), name)
         return Explanation(
             server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given)
         )
 
 
-def _aside(config: Config) -> Config:
-    """Return the config with a store of its own: looking must not touch the one that a running gateway uses."""
-    return msgspec.structs.replace(config, store="memory:")
+def _looking(config: Config) -> AbstractAsyncContextManager[Gateway]:
+    """Return a gateway with a store of its own, since looking must not touch the one of a running gateway.
+
+    What was accepted there counts here as well.
+    """
+    accepted = [] if config.store == MEMORY else beside.pins(database(config.store))
+    return assembled(msgspec.structs.replace(config, store=MEMORY), accepted=accepted)
 
 
 def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:

@@ -7,7 +7,7 @@ from pathlib import Path
 from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.model import AuditEvent
-from gateway.app import database
+from gateway.app import MEMORY, database
 from gateway.errors import UserError
 
 #: Seconds between looks for new events when following.
@@ -24,7 +24,7 @@ class BrokenTrail(UserError):
 
 def file_of(store: str) -> Path:
     """Return the file that holds the trail of this store; raises `NoTrail`."""
-    if store == "memory:":
+    if store == MEMORY:
         raise NoTrail("A store in memory leaves no audit trail behind; use store: sqlite:///holdpoint.db")
     if not (path := database(store)).exists():
         raise NoTrail(f"There is no {path} yet; it is made when the gateway first runs.")
