@@ -18,6 +18,10 @@ class GatewayError(Exception):
         super().__init__(message or (type(self).__doc__ or "").strip())
 
 
+class BrokenError(GatewayError):
+    """The gateway failed on this request, and its log says why. It is not known whether it was carried out."""
+
+
 class NotSentError(GatewayError):
     """The server could not be reached; nothing was sent to it."""
 

@@ -5,7 +5,8 @@ a tool call crosses untouched. The review itself happens elsewhere: Slack, inbox
 which wakes whoever waits here.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from approvals.model import CallId, Classification, HeldCall, State
 from approvals.service import ApprovalService
 from gateway import frames, hold, mirrors, protocol, relay, replies
 from gateway.catalogue import Catalogue, Tool
-from gateway.errors import GatewayError, UnknownServerError
+from gateway.errors import BrokenError, GatewayError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Manner
 from gateway.incoming import Asked, Incoming
@@ -35,6 +36,8 @@ from gateway.record import Record
 from gateway.sessions import Session, Sessions
 from gateway.setting import Setting
 from gateway.upstreams import Reply, Upstream, frame_reply
+
+log = logging.getLogger("holdpoint.proxy")
 
 
 class Proxy:
@@ -77,13 +80,14 @@ class Proxy:
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
-        try:
-            upstream, session = await self._reached(incoming)
-            if incoming.verb != "POST":
-                return await self._passing.stream_or_end(incoming, upstream, session)
-            return await self._frame(incoming, upstream, session)
-        except (GatewayError, StoreError) as error:
-            return _fault(None, error)
+        return await _answered(None, self._exchange(incoming))
+
+    async def _exchange(self, incoming: Incoming) -> Reply:
+        """Do one exchange with the server that it is for."""
+        upstream, session = await self._reached(incoming)
+        if incoming.verb != "POST":
+            return await self._passing.stream_or_end(incoming, upstream, session)
+        return await self._frame(incoming, upstream, session)
 
     async def _frame(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply:
         """Take one frame: refuse it, judge it, or pass it on."""
@@ -92,16 +96,17 @@ class Proxy:
         except frames.FrameError as error:
             wrong = protocol.Rejection(code=error.code, message=error.message)
             return self._record.refuse(incoming, error.id, wrong)
-        try:
-            if (mismatch := protocol.check_headers(incoming.pairs, frame)) is not None:
-                return self._record.refuse(incoming, frames.id_of(frame), mismatch)
-            if isinstance(frame, frames.ToolCall):
-                return await self._call(
-                    Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
-                )
-            return await self._passing.frame(incoming, upstream, frame)
-        except (GatewayError, StoreError) as error:
-            return _fault(frame, error)
+        return await _answered(frame, self._decoded(incoming, upstream, session, frame))
+
+    async def _decoded(
+        self, incoming: Incoming, upstream: Upstream, session: Session | None, frame: frames.Frame
+    ) -> Reply:
+        """Judge a tool call, and pass on what is none."""
+        if (mismatch := protocol.check_headers(incoming.pairs, frame)) is not None:
+            return self._record.refuse(incoming, frames.id_of(frame), mismatch)
+        if isinstance(frame, frames.ToolCall):
+            return await self._call(Asked(incoming=incoming, upstream=upstream, frame=frame, session=session))
+        return await self._passing.frame(incoming, upstream, frame)
 
     def _upstream(self, server: str) -> Upstream | None:
         return self.setting.upstreams.get(server)
@@ -258,12 +263,21 @@ def _in_words(tool: Tool) -> Classification:
     )
 
 
-def _fault(frame: frames.Frame | None, error: GatewayError | StoreError) -> Reply:
-    if isinstance(error, GatewayError):
-        return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
-    return frame_reply(
-        frames.error(frames.id_of(frame), GatewayError.code, f"{error} The call was not executed.")
-    )
+async def _answered(frame: frames.Frame | None, answer: Awaitable[Reply]) -> Reply:
+    """Return the answer to a frame; a fault becomes one under its id."""
+    try:
+        return await answer
+    except GatewayError as error:
+        return _fault(frame, error)
+    except StoreError as error:
+        return _fault(frame, GatewayError(f"{error} The call was not executed."))
+    except Exception:
+        log.exception("an exchange failed")
+        return _fault(frame, BrokenError())
+
+
+def _fault(frame: frames.Frame | None, error: GatewayError) -> Reply:
+    return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
 
 
 def _told(frame: frames.ToolCall, result: Mapping[str, Any]) -> Reply:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from approvals.errors import ApprovalError
 from gateway import frames, protocol
 from gateway.conversation import Conversation, Exchange
 from gateway.errors import GatewayError
@@ -81,9 +82,14 @@ class StdioFront:
             async for data in self._talk.say(frame, line):
                 await self._write(data)
         except GatewayError as error:
-            if (request_id := frames.id_of(frame)) is not None:
-                await self._write(frames.error(request_id, error.code, str(error)))
+            await self._refuse(frame, error)
+        except ApprovalError as error:
+            await self._refuse(frame, GatewayError(str(error)))
         self._listen()
+
+    async def _refuse(self, frame: frames.Frame, error: GatewayError) -> None:
+        if (request_id := frames.id_of(frame)) is not None:
+            await self._write(frames.error(request_id, error.code, str(error)))
 
     def _listen(self) -> None:
         """Show what the server says of its own accord, in each session from when its handshake is done."""
@@ -100,5 +106,5 @@ class StdioFront:
         try:
             async for data in self._talk.hear():
                 await self._write(data)
-        except GatewayError as error:
+        except (GatewayError, ApprovalError) as error:
             log.info("the server's own messages cannot be heard: %s", error)

@@ -82,8 +82,8 @@ class Holding:
         seen = writing.call_of(incoming.headers.get("last-event-id", ""))
         if seen is None:
             return None
-        held = await self._service.get(seen[0])
-        if (held.call.agent, held.call.server) != (incoming.agent.name, incoming.server):
+        held = await self._service.store.get(seen[0])
+        if held is None or (held.call.agent, held.call.server) != (incoming.agent.name, incoming.server):
             raise UnknownSessionError
         frame = envelope.frame_of(held.call, seen[1])
         asked = Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)

@@ -23,10 +23,16 @@ def wanted(frame: frames.Frame) -> Mapping[str, Any]:
     return given if isinstance(given, dict) else {}
 
 
+def tasks_of(frame: frames.Frame) -> Sequence[Any]:
+    """Return the tasks that a subscription names."""
+    named = wanted(frame).get("taskIds")
+    return named if isinstance(named, list) else []
+
+
 def without(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
     """Return the subscription as the server gets it; None when nothing is wanted of the server."""
     given = wanted(frame)
-    theirs = [one for one in given.get("taskIds", []) if one not in ours]
+    theirs = [one for one in tasks_of(frame) if one not in ours]
     rest = {name: value for name, value in given.items() if name != "taskIds" and value}
     if theirs:
         rest["taskIds"] = theirs

@@ -203,7 +203,7 @@ class Tasks:
         self, incoming: Incoming, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]
     ) -> Reply | None:
         """Serve a subscription that names tasks of ours; None when it names none."""
-        named = [one for one in listening.wanted(frame).get("taskIds", []) if str(one).startswith(OURS)]
+        named = [one for one in listening.tasks_of(frame) if str(one).startswith(OURS)]
         found = {one: await self._newest(incoming.agent, incoming.server, one) for one in named}
         if not named:
             return None

@@ -1,7 +1,6 @@
 """How what comes while a client waits is written: as one JSON frame, or as a stream of events that it can take up again."""
 
 import base64
-import binascii
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -63,5 +62,5 @@ def call_of(event_id: str) -> tuple[CallId, frames.Id] | None:
         return None
     try:
         return CallId(call), msgspec.json.decode(base64.urlsafe_b64decode(coded), type=str | int)
-    except (binascii.Error, msgspec.MsgspecError):
+    except (ValueError, msgspec.MsgspecError):
         return None

@@ -589,3 +589,18 @@ async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
     assert frames[0]["params"]["progressToken"] == "t1"
     told = [frame["params"]["progress"] for frame in frames[:-1]]
     assert told == sorted(set(told))
+
+
+async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises_nothing(gateway, caplog):
+    class Broken(type(gateway.gateway.store)):
+        async def add(self, call, *events):
+            raise RuntimeError("a bug")
+
+    gateway.gateway.store.__class__ = Broken
+    said = "The gateway failed on this request, and its log says why. It is not known whether it was carried out."
+    assert await gateway.call("create_note", id=5) == {
+        "jsonrpc": "2.0",
+        "id": 5,
+        "error": {"code": -32603, "message": said},
+    }
+    assert "a bug" in caplog.text

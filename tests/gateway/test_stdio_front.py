@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from approvals.errors import StoreError
+from gateway import sse
 from gateway.errors import NotSentError
 from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply, frame_reply
@@ -168,6 +170,24 @@ async def test_a_fault_answers_requests_and_nobody_else():
     told = terminal.lines.get_nowait()
     assert (told["id"], told["error"]["code"]) == (7, -32603)
     assert terminal.lines.empty()
+
+
+async def test_a_store_that_fails_in_the_middle_of_an_answer_ends_that_answer_and_not_the_front():
+    async def chunks():
+        yield sse.comment("waiting for approval")
+        raise StoreError("The disk is full.")
+
+    async def exchange(verb, body, headers):
+        return Reply(status=200, headers=sse.HEADERS, chunks=chunks())
+
+    terminal = Terminal(exchange)
+    terminal.type(calling("echo", 7), calling("echo", 8))
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    told = [terminal.lines.get_nowait() for _ in range(2)]
+    assert [(one["id"], one["error"]["message"]) for one in told] == [
+        (7, "The disk is full."), (8, "The disk is full."),
+    ]  # fmt: skip
 
 
 async def test_a_server_without_a_stream_of_its_own_is_fine():

@@ -294,7 +294,7 @@ async def test_a_client_of_an_older_revision_gets_no_empty_event():
         answer.close()
 
 
-@pytest.mark.parametrize("event_id", ["theirs", "hp_x.!!", "hp_x.e30="])
+@pytest.mark.parametrize("event_id", ["theirs", "hp_x.!!", "hp_x.e30=", "hp_x.é"])
 async def test_an_event_that_is_not_ours_is_the_servers(event_id):
     async with running() as gateway:
         session = await opened(gateway)
@@ -302,6 +302,13 @@ async def test_an_event_that_is_not_ours_is_the_servers(event_id):
         async with gateway.http.get(gateway.url, headers=seen) as answer:
             assert answer.status == 405
         assert gateway.recorder.received[-1].headers["last-event-id"] == event_id
+
+
+async def test_a_stream_of_a_call_that_is_unknown_is_not_found():
+    async with running() as gateway:
+        seen = {"Last-Event-ID": "hp_01x.MQ==", "Accept": "text/event-stream"}
+        async with gateway.http.get(gateway.url, headers=seen) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (404, -32001)
 
 
 def polls(times=1):

@@ -283,6 +283,13 @@ async def test_a_server_that_refuses_the_subscription_is_heard():
             assert answer.status == 404
 
 
+@pytest.mark.parametrize("task_ids", [None, 5, {}, [5, None, ["hp_x"]]])
+async def test_a_subscription_to_odd_tasks_is_the_servers(task_ids):
+    async with running() as gateway, await subscribe(gateway, task_ids) as answer:
+        assert answer.status == 200
+        assert gateway.recorder.received[-1].frame["params"]["notifications"] == {"taskIds": task_ids}
+
+
 # The dialect of 2025-11-25.
 
 OLD = {"MCP-Protocol-Version": "2025-11-25"}
