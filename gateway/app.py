@@ -23,10 +23,9 @@ from gateway.catalogue import Catalogue, Override, Tool
 from gateway.compiling import compile_policy
 from gateway.evidence.severity import Severity
 from gateway.forward import Forward
-from gateway.hold import Tasks
+from gateway.hold import Holds, Tasks
 from gateway.judging import REMOVED
 from gateway.jwt.jwks import Jwks
-from gateway.ladder.holding import Holds
 from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics

@@ -68,6 +68,20 @@ class Tasks(Enum):
     ALL = "all"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holds:
+    """What the config says about holding; replaced whole when the config changes."""
+
+    #: Seconds a connection is kept open, for all clients; None is auto.
+    hold_for: float | None = None
+    #: Seconds by the name of the client.
+    clients: Mapping[str, float]
+    tasks: Tasks = Tasks.EXTENSION
+    cancel_on_disconnect: bool = False
+    #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.
+    link: str = ""
+
+
 class Manner(Enum):
     """How the client is answered while people decide."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.ladder.holding import Holds
+from gateway.hold import Holds
 from gateway.pins import OnChange
 from gateway.policy import Policy
 from gateway.upstreams import Upstream

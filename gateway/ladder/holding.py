@@ -4,7 +4,8 @@ What comes next is the ladder's decision (`hold`), how it looks on the wire is t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,30 +17,43 @@ from approvals.service import ApprovalService
 from gateway import frames, hold, protocol, replies, sse
 from gateway.errors import UnknownSessionError
 from gateway.forward import Forward, Way
-from gateway.hold import Rung
+from gateway.hold import Holds, Rung
 from gateway.incoming import Asked, Incoming
 from gateway.ladder import envelope, rounds, writing
 from gateway.ladder.rounds import Seals, Ticket
-from gateway.ladder.waits import Named, Waits
+from gateway.ladder.waits import Named, Wait, Waits
 from gateway.sessions import Session
 from gateway.upstreams import JSON, Reply, Upstream
 
-#: Says why an approved call may not run after all, or None.
-Objection = Callable[[Asked, HeldCall], str | None]
 
+@dataclass(slots=True, kw_only=True)
+class _Waiting:
+    """A client that waits: the call as it knows it, and for how long it bears an open connection, and silence."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holds:
-    """What the config says about holding; replaced whole when the config changes."""
+    asked: Asked
+    held: HeldCall
+    wait: Wait
+    give_up_at: float
+    #: Seconds for which it may yet be sent nothing.
+    silence: float
+    #: How it is answered in the end.
+    rung: Rung = Rung.LATER
+    _beats: int = 0
 
-    #: Seconds a connection is kept open, for all clients; None is auto.
-    hold_for: float | None = None
-    #: Seconds by the name of the client.
-    clients: Mapping[str, float]
-    tasks: hold.Tasks = hold.Tasks.EXTENSION
-    cancel_on_disconnect: bool = False
-    #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.
-    link: str = ""
+    def step(self, now: float) -> hold.Step:
+        """Return what to do for it next."""
+        rounds_left = hold.LAST_ROUND - self.asked.round if self.asked.era is protocol.Era.MODERN else 0
+        return hold.step(
+            self.held, now, self.give_up_at, rounds_left=rounds_left, cancelled=self.wait.cancelled
+        )
+
+    def beat(self, seconds: float) -> tuple[bytes | None, float]:
+        """Return the next sign of life, None while it may be silent, and for how many seconds to wait after it."""
+        if self.silence:
+            seconds, self.silence = min(self.silence, seconds), 0.0
+            return None, seconds
+        self._beats += 1
+        return hold.sign_of_life(self.held, self._beats - 1, self.asked.frame.progress_token), seconds
 
 
 class Holding:
@@ -52,7 +66,7 @@ class Holding:
         forward: Forward,
         seals: Callable[[], Seals],
         new_id: Callable[[], CallId],
-        objection: Objection,
+        objection: Callable[[Asked, HeldCall], str | None],
         learn: Callable[[str], Awaitable[None]],
     ) -> None:
         self.holds = Holds(clients={})
@@ -144,51 +158,52 @@ class Holding:
 
     async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> writing.Items:
         """Wait, run and tell, as the ladder says; ends with the answer."""
-        now = self._service.clock()
-        give_up_at = now + hold.patience(asked.client, self.holds.hold_for, self.holds.clients)
-        rounds_left = hold.LAST_ROUND - asked.round if asked.era is protocol.Era.MODERN else 0
-        token = asked.frame.progress_token
-        silence = (hold.QUIET if token is None else 0.0) if quiet is None else quiet
-        beats = 0
-        shows = self._shows_link(asked)
-        with (
-            self._service.attending(held.id),
-            self._waits.waiting(_named(asked.incoming, asked.frame.id), held.id) as wait,
-        ):
+        named = _named(asked.incoming, asked.frame.id)
+        with self._service.attending(held.id), self._waits.waiting(named, held.id) as wait:
+            client = self._waiting(asked, held, wait, quiet)
             try:
-                if shows and asked.resumes:
-                    yield hold.link_2025(held, self.holds.link)
-                while (
-                    step := hold.step(
-                        held,
-                        self._service.clock(),
-                        give_up_at,
-                        rounds_left=rounds_left,
-                        cancelled=wait.cancelled,
-                    )
-                ).rung in (Rung.WAIT, Rung.RUN):
-                    if step.rung is Rung.RUN:
-                        async for event in self.run(asked, held):
-                            yield event
-                        held = await self._service.get(held.id)
-                    elif silence:
-                        held = await self._service.changed(held, min(silence, step.seconds))
-                        silence = 0.0
-                    else:
-                        yield hold.sign_of_life(held, beats, token)
-                        beats += 1
-                        held = await self._service.changed(held, step.seconds)
-                if shows and asked.resumes and step.rung is Rung.TELL:
-                    yield hold.link_is_over(held)
-                yield self._told(step.rung, asked, held)
+                async with aclosing(self._meanwhile(client)) as events:
+                    async for event in events:
+                        yield event
+                yield self._told(client.rung, asked, client.held)
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
         # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
         if wait.cancelled:
             self._left(held)
-        elif step.rung is Rung.TELL:
+        elif client.rung is Rung.TELL:
             await self._forward.collected(held.id)
+
+    def _waiting(self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None) -> "_Waiting":
+        patience = hold.patience(asked.client, self.holds.hold_for, self.holds.clients)
+        by_itself = hold.QUIET if asked.frame.progress_token is None else 0.0
+        return _Waiting(
+            asked=asked,
+            held=held,
+            wait=wait,
+            give_up_at=self._service.clock() + patience,
+            silence=by_itself if quiet is None else quiet,
+        )
+
+    async def _meanwhile(self, client: "_Waiting") -> AsyncGenerator[bytes, None]:
+        """Yield what there is to show until the client is to be told: a link, signs of life, what the server says."""
+        asked, shows = client.asked, client.asked.resumes and self._shows_link(client.asked)
+        if shows:
+            yield hold.link_2025(client.held, self.holds.link)
+        while (step := client.step(self._service.clock())).rung in (Rung.WAIT, Rung.RUN):
+            if step.rung is Rung.RUN:
+                async for event in self.run(asked, client.held):
+                    yield event
+                client.held = await self._service.get(client.held.id)
+                continue
+            sign, seconds = client.beat(step.seconds)
+            if sign is not None:
+                yield sign
+            client.held = await self._service.changed(client.held, seconds)
+        client.rung = step.rung
+        if shows and step.rung is Rung.TELL:
+            yield hold.link_is_over(client.held)
 
     def cancelled(self, incoming: Incoming, request_id: frames.Id) -> None:
         """Let the client that takes this request back wait no longer."""

@@ -15,9 +15,8 @@ from gateway.catalogue import Catalogue
 from gateway.compiling import compile_policy
 from gateway.config import parse
 from gateway.forward import Forward
-from gateway.hold import Tasks
+from gateway.hold import Holds, Tasks
 from gateway.incoming import Incoming
-from gateway.ladder.holding import Holds
 from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics
