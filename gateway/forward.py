@@ -93,8 +93,8 @@ class Forward:
             claimed, won = await self._service.claim(held.id, objection)
             if won:
                 await self._send(claimed, way, show)
-        except ApprovalError:
-            log.exception("%s could not be claimed or finished", held.id)
+        except ApprovalError as error:
+            log.warning("%s could not be claimed or finished: %s", held.id, error)
         finally:
             show(None)
 

@@ -270,7 +270,7 @@ async def _answered(frame: frames.Frame | None, answer: Awaitable[Reply]) -> Rep
     except GatewayError as error:
         return _fault(frame, error)
     except StoreError as error:
-        return _fault(frame, GatewayError(f"{error} The call was not executed."))
+        return _fault(frame, GatewayError(f"{error} Nothing was executed for this request."))
     except Exception:
         log.exception("an exchange failed")
         return _fault(frame, BrokenError())

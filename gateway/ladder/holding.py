@@ -5,17 +5,18 @@ What comes next is the ladder's decision (`hold`), how it looks on the wire is t
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from approvals import digest
+from approvals.errors import StoreError
 from approvals.model import CallId, HeldCall, ToolCall
 from approvals.service import ApprovalService
 from gateway import frames, hold, protocol, replies, sse
-from gateway.errors import UnknownSessionError
+from gateway.errors import GatewayError, UnknownSessionError
 from gateway.forward import Forward, Way
 from gateway.hold import Holds, Rung
 from gateway.incoming import Asked, Incoming
@@ -24,6 +25,9 @@ from gateway.ladder.rounds import Seals, Ticket
 from gateway.ladder.waits import Named, Wait, Waits
 from gateway.sessions import Session
 from gateway.upstreams import JSON, Reply, Upstream
+
+#: What a client is told when the store fails while it waits: its call may have run by then.
+ASK_AGAIN = "It is not known whether this call ran; ask again with the same arguments: it runs once at most."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,11 +173,18 @@ class Holding:
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
+            except StoreError as error:
+                yield writing.Told(frames.error(asked.frame.id, GatewayError.code, f"{error} {ASK_AGAIN}"))
         # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
         if wait.cancelled:
             self._left(held)
         elif client.rung is Rung.TELL:
-            await self._forward.collected(held.id)
+            await self.collected(held.id)
+
+    async def collected(self, call_id: CallId) -> None:
+        """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""
+        with suppress(StoreError):
+            await self._forward.collected(call_id)
 
     def _waiting(self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None) -> "_Waiting":
         patience = hold.patience(asked.client, self.holds.hold_for, self.holds.clients)
@@ -195,9 +206,11 @@ class Holding:
             if step.rung is Rung.RUN:
                 async for event in self.run(asked, client.held):
                     yield event
-                client.held = await self._service.get(client.held.id)
-                continue
-            sign, seconds = client.beat(step.seconds)
+                if (now := await self._service.get(client.held.id)).version > client.held.version:
+                    client.held = now
+                    continue
+                # It could not be claimed, as when the disk is full: that is tried again, a beat later.
+            sign, seconds = client.beat(step.seconds or hold.BEAT)
             if sign is not None:
                 yield sign
             client.held = await self._service.changed(client.held, seconds)

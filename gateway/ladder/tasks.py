@@ -94,9 +94,7 @@ class Tasks:
                 if step.rung is Rung.RUN and upstream is not None:
                     async for event in self._holding.run(_as_asked(held, upstream), held):
                         heard.put_nowait(event)
-                    held = await self._service.get(held.id)
-                else:
-                    held = await self._service.changed(held, step.seconds or hold.BEAT)
+                held = await self._service.changed(held, step.seconds or hold.BEAT)
 
     # Serving the methods.
 
@@ -137,7 +135,7 @@ class Tasks:
 
     async def _collected(self, held: HeldCall, shown: Mapping[str, Any]) -> Mapping[str, Any]:
         if shown["status"] in dialects.TERMINAL:
-            await self._service.collected(held.id)
+            await self._holding.collected(held.id)
         return shown
 
     async def _newest(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
@@ -182,7 +180,7 @@ class Tasks:
                 yield event
             held = await self._service.get(held.id)
         yield sse.event(dialects.CORE_2025.result(task_id, held, request_id))
-        await self._service.collected(held.id)
+        await self._holding.collected(held.id)
 
     async def _heard_until(self, held: HeldCall) -> AsyncIterator[bytes]:
         """Yield what the server says until the call changes or a beat is over."""

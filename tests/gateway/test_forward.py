@@ -6,12 +6,15 @@ import json
 import pytest
 from aiohttp import web
 
+from approvals.errors import StoreError
 from approvals.model import State
 from gateway import forward
 from gateway.errors import CutError
 from gateway.upstreams import Reply
-from gateways import running, text
+from gateways import TASKS, running, text
 from recorder import Recorder, result
+
+WRITE = {"name": "create_note", "arguments": {}}
 
 
 async def run(on_call, policy=None):
@@ -181,6 +184,38 @@ async def test_a_fault_of_the_gateways_own_leaves_doubt_and_not_silence():
             gateway.gateway.proxy.setting.upstreams["notes"].send = Broken().send
             await gateway.review(held)
             assert "It MAY have run" in text(await agent)
+
+
+@pytest.mark.parametrize("declares", [{}, TASKS])
+async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at_again(declares, caplog):
+    async with running() as gateway, asyncio.TaskGroup() as tasks:
+        service, tried = gateway.gateway.service, []
+
+        class Full(type(service.store)):
+            async def swap(self, old, new, *events):
+                if new.state is State.FORWARDING and len(tried) < 5:
+                    tried.append(new)
+                    raise StoreError("The disk is full.")
+                await super().swap(old, new, *events)
+
+        service.store.__class__ = Full
+        agent = tasks.create_task(gateway.ask("tools/call", WRITE, declares=declares))
+        [held] = await gateway.held()
+        held = await gateway.review(held)
+        async with asyncio.timeout(5):
+            while not tried:
+                await asyncio.sleep(0)
+        for _ in range(200):  # the turns that a loop without a pause would use for all its tries
+            await asyncio.sleep(0)
+        assert len(tried) == 1
+        assert caplog.messages == [f"{held.id} could not be claimed or finished: The disk is full."]
+        tried *= 5  # there is room again
+        service.waiters.wake(held.id)
+        async with asyncio.timeout(5):
+            while held.settled_at is None:
+                held = await service.changed(held, 5)
+        assert (held.state, len(gateway.ran())) == (State.COMPLETED, 1)
+        await agent
 
 
 async def test_runs_get_some_time_to_end_when_the_gateway_stops():

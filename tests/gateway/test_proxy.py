@@ -9,8 +9,9 @@ import pytest
 
 from approvals.errors import StoreError
 from approvals.model import Answer, State
+from gateway.ladder.holding import ASK_AGAIN
 from gateway.limits import Windows
-from gateways import call, last_frame, running, text
+from gateways import TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
 
 
@@ -545,7 +546,7 @@ async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
         assert answer == {
             "jsonrpc": "2.0",
             "id": 5,
-            "error": {"code": -32603, "message": "The disk is full. The call was not executed."},
+            "error": {"code": -32603, "message": "The disk is full. Nothing was executed for this request."},
         }
     assert gateway.ran() == []
 
@@ -604,3 +605,44 @@ async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises
         "error": {"code": -32603, "message": said},
     }
     assert "a bug" in caplog.text
+
+
+async def test_when_the_store_fails_once_a_call_is_on_its_way_nobody_says_that_it_did_not_run(gateway):
+    class Broken(type(gateway.gateway.store)):
+        async def get(self, call_id):
+            if gateway.ran():
+                raise StoreError("The disk cannot be read.")
+            return await super().get(call_id)
+
+    gateway.gateway.store.__class__ = Broken
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note", id=5))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        answer = await agent
+    assert answer["error"]["message"] == f"The disk cannot be read. {ASK_AGAIN}"
+    assert len(gateway.ran()) == 1
+
+
+@pytest.mark.parametrize("declares", [{}, TASKS])
+async def test_an_answer_that_cannot_be_marked_as_taken_is_given_all_the_same(gateway, declares):
+    class Full(type(gateway.gateway.store)):
+        async def swap(self, old, new, *events):
+            if new.collected:
+                raise StoreError("The disk is full.")
+            await super().swap(old, new, *events)
+
+    gateway.gateway.store.__class__ = Full
+    params = {"name": "create_note", "arguments": {}}
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.ask("tools/call", params, declares=declares))
+        [held] = await gateway.held()
+        held = await gateway.review(held)
+        async with asyncio.timeout(5):
+            while held.settled_at is None:
+                held = await gateway.gateway.service.changed(held, 5)
+        answer = (await agent).result
+    if declares:
+        answer = (await gateway.ask("tasks/get", {"taskId": held.id}, declares=TASKS)).result["result"]
+    assert answer["content"][0]["text"] == "ran create_note"
+    assert len(gateway.ran()) == 1
