@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from approvals.errors import ApprovalError
 from gateway import frames, protocol
@@ -11,6 +12,9 @@ from gateway.errors import GatewayError
 
 #: The longest line, in bytes.
 MAX_LINE = 4 << 20
+#: Seconds for which answers are awaited once stdin has ended: enough for a server that answers by itself, as to somebody who
+#: pipes lines in and reads on. Whoever is gone collects a held call by asking again; it must not run for nobody.
+GRACE = 10.0
 log = logging.getLogger("holdpoint.stdio")
 
 
@@ -18,25 +22,38 @@ class StdioFront:
     """One client on a pair of streams, and the exchange behind it: the proxy inside, or a gateway that listens already."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, write: Callable[[bytes], Awaitable[None]], exchange: Exchange
+        self,
+        reader: asyncio.StreamReader,
+        write: Callable[[bytes], Awaitable[None]],
+        exchange: Exchange,
+        grace: float = GRACE,
     ) -> None:
         self._reader = reader
         self._write = write
+        self._grace = grace
+        self._answering: set[asyncio.Task[None]] = set()
         self._talk = Conversation(exchange, {protocol.FRONT: "stdio"})
         #: The session whose own messages are listened to.
         self._heard: str | None = None
         self._listening: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Serve until stdin ends."""
+        """Serve until stdin ends, and a little longer those who are answered soon."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             while line := await self._read_line():
                 frame = await self._decoded(line)
                 if frame is not None:
                     await self._post(frame, line)
+            await self._last_answers()
             self._stop_listening()
         await self._talk.end()
+
+    async def _last_answers(self) -> None:
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=self._grace)
+        for task in self._answering:
+            task.cancel()
 
     async def _read_line(self) -> bytes:
         """Return the next line that holds something, b"" at the end."""
@@ -75,12 +92,15 @@ class StdioFront:
         if not isinstance(frame, frames.Request | frames.ToolCall) or frame.method == "initialize":
             await self._answer(frame, line)
         else:
-            self._tasks.create_task(self._answer(frame, line))
+            task = self._tasks.create_task(self._answer(frame, line))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
     async def _answer(self, frame: frames.Frame, line: bytes) -> None:
         try:
-            async for data in self._talk.say(frame, line):
-                await self._write(data)
+            async with aclosing(self._talk.say(frame, line)) as answer:
+                async for data in answer:
+                    await self._write(data)
         except GatewayError as error:
             await self._refuse(frame, error)
         except ApprovalError as error:

@@ -9,10 +9,15 @@ import pytest
 
 from approvals.errors import StoreError
 from gateway import sse
+from gateway.agents import LOCAL
+from gateway.commands.joining import _inside
 from gateway.errors import NotSentError
 from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.http import HttpUpstream
 from gateway.upstreams.stdio import Command, StdioUpstream
+from gateways import running
 
 CHILD = str(Path(__file__).parents[1] / "fakes" / "child.py")
 
@@ -20,10 +25,10 @@ CHILD = str(Path(__file__).parents[1] / "fakes" / "child.py")
 class Terminal:
     """A client on a pair of streams."""
 
-    def __init__(self, exchange):
+    def __init__(self, exchange, **more):
         self.reader = asyncio.StreamReader(limit=MAX_LINE)
         self.lines = asyncio.Queue()
-        self.front = StdioFront(self.reader, self._take, exchange)
+        self.front = StdioFront(self.reader, self._take, exchange, **more)
 
     async def _take(self, frame):
         await self.lines.put(json.loads(frame))
@@ -124,6 +129,35 @@ async def test_requests_do_not_wait_for_each_other():
     terminal.reader.feed_eof()
     await terminal.front.run()
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [2, 1]
+
+
+def inside(gateway):
+    return _inside(gateway.gateway, LOCAL, "notes")
+
+
+def joined(gateway):
+    return HttpUpstream(gateway.url, Fixed({}), gateway.http).send
+
+
+@pytest.mark.parametrize("way", [inside, joined])
+async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody(way):
+    async with running() as gateway:
+        terminal = Terminal(way(gateway), grace=0)
+        terminal.type(calling("create_note"))
+        front = asyncio.ensure_future(terminal.front.run())
+        [held] = await gateway.held()
+        terminal.reader.feed_eof()
+        async with asyncio.timeout(5):
+            await front
+            while gateway.gateway.service._attending:
+                await asyncio.sleep(0)
+        await gateway.review(held)
+        assert (gateway.ran(), terminal.lines.empty()) == ([], True)
+        again = Terminal(way(gateway))
+        again.type(calling("create_note"))
+        again.reader.feed_eof()
+        await again.front.run()
+        assert (again.lines.get_nowait()["id"], len(gateway.ran())) == (1, 1)
 
 
 async def test_a_session_that_is_gone_at_the_end_is_no_fault(upstream):
