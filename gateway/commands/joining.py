@@ -96,7 +96,7 @@ class Way:
     async def _started(self) -> Gateway:
         started: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
         self._tasks.create_task(self._run(started))
-        return await started
+        return await asyncio.shield(started)  # whoever waits for it may leave; it starts all the same
 
     async def _run(self, started: asyncio.Future[Gateway]) -> None:
         """Run a gateway until the client leaves; what keeps it from starting is told to who waits for it."""

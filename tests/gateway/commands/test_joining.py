@@ -1,9 +1,13 @@
 """The stdio command: whose agent it is."""
 
+import asyncio
+
 import pytest
 
-from gateway.commands.joining import _agent
+from gateway.commands.joining import Way, _agent
+from gateway.config import parse
 from gateway.errors import UserError
+from gateway.upstreams.http import pool
 from gateways import running
 from process import sha256
 
@@ -18,3 +22,19 @@ async def test_the_stdio_command_is_the_agent_of_its_token():
 async def test_without_agents_it_needs_no_token():
     async with running() as gateway:
         assert (await _agent(gateway.gateway, "", "notes")).name == "local"
+
+
+async def test_a_client_that_leaves_while_its_gateway_starts_is_no_fault():
+    config = parse(
+        "{listen: 127.0.0.1:0, inbox: {listen: 127.0.0.1:0}, store: 'memory:', servers: {notes: {url: 'http://127.0.0.1:1/'}}, policy: {default: deny}}",
+        {}, str,
+    )  # fmt: skip
+    async with pool() as http, asyncio.TaskGroup() as tasks:
+        way = Way(config, "notes", http, tasks)
+        leaving = tasks.create_task(way.exchange("POST", b"{}", {}))
+        async with asyncio.timeout(5):
+            while len(tasks._tasks) < 2:
+                await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        way.leave()
