@@ -260,6 +260,10 @@ def folded(name: str) -> str:
 _FOLDED = frozenset(folded(name) for name in ROUTING)
 
 
+#: What reading a JSON text of a server's raises when it cannot be read.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
 def members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """Return the members of a JSON object, each as its exact bytes."""
     return _raw_members.decode(data)

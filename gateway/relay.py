@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway import frames, protocol, sse
-from gateway.errors import GatewayError
+from gateway.errors import CutError, GatewayError
 from gateway.upstreams import Reply, whole, with_body
 
 APPROVAL_NEEDED = "A person has to approve calls of this tool before they run; that can take a while."
@@ -55,7 +55,12 @@ Edit = Callable[[Members], Mapping[str, Any] | None]
 
 
 async def edited(reply: Reply, *edits: Edit) -> Reply:
-    """Return the answer to a request with its result edited; the rest of it as it came."""
+    """Return the answer to a request with its result edited; the rest of it as it came.
+
+    A refusal crosses whatever it says: by a 404 a client knows that its session is gone.
+    """
+    if reply.status >= 400:
+        return reply
     if reply.streams:
         return replace(reply, chunks=_edited_events(reply.chunks, edits))
     return with_body(reply, _edited(await whole(reply.chunks), edits))
@@ -68,20 +73,24 @@ async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) ->
 
 
 def _edited(frame: bytes, edits: Sequence[Edit]) -> bytes:
-    """Edit the result in one frame. A frame that cannot be read is not passed on."""
-    members = frames.members(frame) if frame.strip() else {}
-    if not bytes(members.get("result", b"")).startswith(b"{"):
-        return frame
-    result = frames.members(members["result"])
-    changes = [change for edit in edits if (change := edit(result)) is not None]
-    if not changes:
-        return frame
-    for change in changes:
-        result = {
-            **result,
-            **{name: msgspec.Raw(msgspec.json.encode(value)) for name, value in change.items()},
-        }
-    return msgspec.json.encode({**members, "result": result})
+    """Edit the result in one frame, each edit what the one before left. A frame that cannot be read is not passed on."""
+    try:
+        members = frames.members(frame) if frame.strip() else {}
+        came = result = _object(members.get("result"))
+        for edit in edits if came else ():
+            result = {**result, **_encoded(edit(result) or {})}
+    except frames.UNREADABLE as error:
+        raise CutError("The server's answer could not be read.") from error
+    return frame if result == came else msgspec.json.encode({**members, "result": result})
+
+
+def _encoded(members: Mapping[str, Any]) -> Members:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()}
+
+
+def _object(raw: msgspec.Raw | None) -> Members:
+    """Return the members of a value; none when it is no object."""
+    return frames.members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
 
 
 def hiding(hidden: Callable[[str], bool]) -> Edit:
@@ -113,7 +122,7 @@ def annotating(gated: Callable[[str], bool]) -> Edit:
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
         private = {"cacheScope": "private"} if "cacheScope" in result else {}
-        shown = [_annotated(tool) if gated(_name(tool)) else tool for tool in tools]
+        shown = [_annotated(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
         return {"tools": shown, **private} if shown != tools else None
 
     return edit
@@ -129,14 +138,16 @@ def offering_tasks(gated: Callable[[str], bool]) -> Edit:
     """Say of the tools that a person may be asked for that they can be called as tasks (2025-11-25)."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
-        return {"tools": [_as_task(tool) if gated(_name(tool)) else tool for tool in _tools(result)]}
+        tools = _tools(result)
+        offered = [_as_task(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
+        return {"tools": offered} if offered != tools else None
 
     return edit
 
 
 def _as_task(tool: msgspec.Raw) -> Any:
     definition = frames.members(tool)
-    execution = frames.members(definition.get("execution", msgspec.Raw(b"{}")))
+    execution = _object(definition.get("execution"))
     return (
         tool
         if "taskSupport" in execution
@@ -145,13 +156,14 @@ def _as_task(tool: msgspec.Raw) -> Any:
 
 
 def _tools(result: Members) -> list[msgspec.Raw]:
-    return msgspec.json.decode(result["tools"], type=list[msgspec.Raw]) if "tools" in result else []
+    tools = result.get("tools", msgspec.Raw())
+    return msgspec.json.decode(tools, type=list[msgspec.Raw]) if bytes(tools).startswith(b"[") else []
 
 
 def with_extension(result: Members) -> Mapping[str, Any] | None:
     """Offer the tasks extension in the answer to server/discover (2026-07-28)."""
-    offered = frames.members(result.get("capabilities", msgspec.Raw(b"{}")))
-    extensions = frames.members(offered.get("extensions", msgspec.Raw(b"{}")))
+    offered = _object(result.get("capabilities"))
+    extensions = _object(offered.get("extensions"))
     if protocol.TASKS in extensions:
         return None
     return {"capabilities": {**offered, "extensions": {**extensions, protocol.TASKS: {}}}}
@@ -159,8 +171,9 @@ def with_extension(result: Members) -> Mapping[str, Any] | None:
 
 def with_tasks(result: Members) -> Mapping[str, Any] | None:
     """Offer tasks in the answer to initialize, unless the server has its own (2025-11-25)."""
-    offered = frames.members(result.get("capabilities", msgspec.Raw(b"{}")))
-    if "tasks" in offered or msgspec.json.decode(result["protocolVersion"]) != protocol.HANDSHAKE[-1]:
+    offered = _object(result.get("capabilities"))
+    revision = msgspec.json.decode(result.get("protocolVersion", b"null"))
+    if "tasks" in offered or revision != protocol.HANDSHAKE[-1]:
         return None
     return {"capabilities": {**offered, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}}
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from gateway import relay
+from gateway import protocol, relay, sse
+from gateway.errors import CutError
 from gateway.upstreams import Reply, frame_reply, whole
 
 LIST = {
@@ -49,10 +50,78 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}', b'{"result":{"tools":[5,"x",null]}}'],
+    [
+        b"",
+        b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}',
+        b'{"result":{"tools":[5,"x",null]}}',
+        b'{"result":{"tools":null}}',
+        b'{"result":{"tools":{"a":1}}}',
+        b'{"result":5}',
+    ],
 )
 async def test_odd_lists_do_not_break_it(body):
-    assert await whole((await relay.edited(frame_reply(body), relay.hiding(hides_b))).chunks) == body
+    edits = (
+        relay.hiding(hides_b),
+        relay.hearing(lambda _: None),
+        relay.annotating(lambda _: True),
+        relay.offering_tasks(lambda _: True),
+    )
+    assert await whole((await relay.edited(frame_reply(body), *edits)).chunks) == body
+
+
+@pytest.mark.parametrize(
+    ("edit", "result", "edited"),
+    [
+        (relay.with_tasks, {"capabilities": None}, {"capabilities": None}),
+        (
+            relay.with_extension,
+            {"capabilities": None},
+            {"capabilities": {"extensions": {protocol.TASKS: {}}}},
+        ),
+        (
+            relay.offering_tasks(lambda _: True),
+            {"tools": [{"name": "a", "execution": None}]},
+            {"tools": [{"name": "a", "execution": {"taskSupport": "optional"}}]},
+        ),
+    ],
+)
+async def test_odd_members_are_as_good_as_none(edit, result, edited):
+    reply = await relay.edited(frame_reply(json.dumps({"result": result}).encode()), edit)
+    assert json.loads(await whole(reply.chunks))["result"] == edited
+
+
+async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
+    edits = (relay.hiding(hides_b), relay.annotating(lambda _: True), relay.offering_tasks(lambda _: True))
+    reply = await relay.edited(frame_reply(json.dumps(LIST).encode()), *edits)
+    assert json.loads(await whole(reply.chunks))["result"]["tools"] == [
+        {
+            "name": "a",
+            "x": 1.0,
+            "description": relay.APPROVAL_NEEDED,
+            "execution": {"taskSupport": "optional"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, b"Session not found"), (502, b"<html>Bad gateway</html>")]
+)
+async def test_a_refusal_crosses_as_it_came(status, body):
+    refusal = Reply(status=status, headers={"content-type": "text/html"}, chunks=chunks(body))
+    reply = await relay.edited(refusal, relay.hiding(hides_b))
+    assert (reply.status, await whole(reply.chunks)) == (status, body)
+
+
+UNREADABLE = [b"<html>", b"[1]", b'{"result":{"tools":[{"name":"\xff"}]}}', b'{"result":' + b"[" * 100_000]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
+    with pytest.raises(CutError, match="could not be read"):
+        await relay.edited(frame_reply(body), relay.hiding(hides_b))
+    stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.event(body)))
+    with pytest.raises(CutError, match="could not be read"):
+        await whole((await relay.edited(stream, relay.hiding(hides_b))).chunks)
 
 
 async def test_a_refusal_of_the_gateways_credentials_stays_here():
