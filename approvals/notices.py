@@ -1,7 +1,8 @@
 """Brings every channel to the newest version of every held call: what is shown is compared with what is, again and again.
 
 There is no queue of messages to lose: a call whose version a channel does not show is posted or updated in the next
-round, after a restart as after a failure. A channel that fails holds up nobody but itself.
+round, after a restart as after a failure. Each channel goes its own rounds: one that fails or is slow holds up nobody
+but itself.
 """
 
 import asyncio
@@ -25,26 +26,30 @@ class Notices:
 
     def __init__(self, service: ApprovalService, channels: Sequence[Channel], *, url: str) -> None:
         self._service = service
-        self._channels = channels
+        self._channels = [(channel, asyncio.Event()) for channel in channels]
         self._url = url
-        self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """Go round after every change, and every few seconds, for ever."""
+        """Go round with each channel after every change, and every few seconds, for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
-            while True:
-                self._changed.clear()
-                await self.bring_up_to_date()
-                await _within(ROUND, self._changed)
+            for channel, changed in self._channels:
+                tasks.create_task(self._go_round(channel, changed))
 
     async def _listen(self) -> None:
         async for _ in self._service.store.changes():
-            self._changed.set()
+            for _, changed in self._channels:
+                changed.set()
+
+    async def _go_round(self, channel: Channel, changed: asyncio.Event) -> None:
+        while True:
+            changed.clear()
+            await self._bring(channel)
+            await _within(ROUND, changed)
 
     async def bring_up_to_date(self) -> None:
-        """Go round once: show each channel what it does not show yet."""
-        await asyncio.gather(*(self._bring(channel) for channel in self._channels))
+        """Go round once with every channel: show it what it does not show yet."""
+        await asyncio.gather(*(self._bring(channel) for channel, _ in self._channels))
 
     async def _bring(self, channel: Channel) -> None:
         try:

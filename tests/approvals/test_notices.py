@@ -1,0 +1,51 @@
+"""The reconciler of the channels: what is shown follows what is, and no channel waits for another."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from approvals.notices import Notices
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+from holds import Clock, directory, held
+
+
+class Shown:
+    """A channel that shows everything at once."""
+
+    def __init__(self, name):
+        self.name = name
+        self.posted = asyncio.Queue()
+
+    async def post(self, card):
+        self.posted.put_nowait(card.id)
+        return card.id
+
+
+class Stuck(Shown):
+    """A channel that never comes to an end with its first card."""
+
+    async def post(self, card):
+        await super().post(card)
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def going_round(*channels):
+    clock = Clock()
+    service = ApprovalService(MemoryStore(), directory(), clock=clock)
+    running = asyncio.ensure_future(Notices(service, channels, url="").run())
+    try:
+        async with asyncio.timeout(5):
+            yield service, clock
+    finally:
+        running.cancel()
+        await service.store.close()
+
+
+async def test_a_channel_that_is_slow_does_not_keep_another_from_hearing_of_the_next_call():
+    stuck, quick = Stuck("stuck"), Shown("quick")
+    async with going_round(stuck, quick) as (service, clock):
+        first = await service.hold(held(clock.now))
+        assert (await stuck.posted.get(), await quick.posted.get()) == (first.id, first.id)
+        second = await service.hold(held(clock.now, tool="other"))
+        assert await quick.posted.get() == second.id
