@@ -7,48 +7,54 @@ shown as `\u{202E}`. This is the one place where that happens, for every field o
 import json
 import re
 import unicodedata
+from collections.abc import Callable, Iterable, Mapping
 
 #: Categories of characters that have no look of their own (Unicode 15, general category).
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _PLAIN = frozenset("\n\t ")
 #: Default_Ignorable_Code_Point and look-alikes of a space that their category does not give away.
-_IGNORABLE = (
+_RANGES = (
     (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164), (0xFE00, 0xFE0F),
     (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
 )  # fmt: skip
+_IGNORABLE = frozenset(chr(code) for first, last in _RANGES for code in range(first, last + 1))
 #: More combining marks than this in a row are written out: they can cover what stands above and below.
 _STACK = 4
+#: So many times what a line shows is read of a text, since a line has no use for most of its white space.
+_READ = 8
 
 _ASCII = re.compile(r"[\t\n\x20-\x7e]*")
 
 
-def _is_hidden(char: str) -> bool:
-    if char in _PLAIN:
-        return False
-    code = ord(char)
-    return unicodedata.category(char) in _UNSEEN or any(first <= code <= last for first, last in _IGNORABLE)
-
-
-def _pieces(text: str) -> list[tuple[str, bool]]:
-    """Return each character, and whether it has to be written out."""
-    pieces, stacked = [], 0
-    for char in text:
-        stacked = stacked + 1 if unicodedata.combining(char) else 0
-        pieces.append((char, _is_hidden(char) or stacked > _STACK))
-    return pieces
-
-
 def visible(text: str) -> str:
     r"""Return *text* with each hidden character written as `\u{...}`; new lines, tabs and spaces stay."""
-    if _ASCII.fullmatch(text):
-        return text
-    return "".join(f"\\u{{{ord(char):04X}}}" if hidden else char for char, hidden in _pieces(text))
+    return _with_hidden(text, lambda char: f"\\u{{{ord(char):04X}}}")
 
 
 def hidden(text: str) -> int:
     """Count the hidden characters in *text*."""
-    return 0 if _ASCII.fullmatch(text) else sum(hidden for _, hidden in _pieces(text))
+    return len(text) - len(_with_hidden(text, lambda _: ""))
+
+
+def _with_hidden(text: str, written: Callable[[str], str]) -> str:
+    """Return *text* with each hidden character as *written*. Only its distinct characters are looked at one by one."""
+    if _ASCII.fullmatch(text):
+        return text
+    seen = set(text)
+    if marks := "".join(filter(unicodedata.combining, seen)):
+        stacked = re.compile(rf"[{marks}]{{{_STACK}}}([{marks}]+)")
+        table = _table(marks, written)
+        text = stacked.sub(lambda stack: stack[0][:_STACK] + stack[1].translate(table), text)
+    return text.translate(_table(filter(_is_hidden, seen), written))
+
+
+def _table(chars: Iterable[str], written: Callable[[str], str]) -> Mapping[int, str]:
+    return {ord(char): written(char) for char in chars}
+
+
+def _is_hidden(char: str) -> bool:
+    return char not in _PLAIN and (unicodedata.category(char) in _UNSEEN or char in _IGNORABLE)
 
 
 def name(text: str) -> str:
@@ -57,6 +63,9 @@ def name(text: str) -> str:
 
 
 def one_line(text: str, limit: int) -> str:
-    """Return *text* on one line of at most *limit* characters, hidden characters written out."""
-    line = " ".join(visible(text).split())
-    return line if len(line) <= limit else line[: limit - 1] + "\u2026"
+    """Return *text* on one line of at most *limit* characters, hidden characters written out.
+
+    Only its beginning is read, so that a long text costs no more than a short one.
+    """
+    line = " ".join(visible(text[: limit * _READ]).split())
+    return line if len(line) <= limit and len(text) <= limit * _READ else line[: limit - 1] + "\u2026"

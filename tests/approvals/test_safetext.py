@@ -33,6 +33,28 @@ def test_marks_stacked_high_are_written_out():
     assert visible(zalgo).startswith("a" + "\u0301" * safetext._STACK + "\\u{0301}")
 
 
+def one_by_one(text):
+    """Return each character of a text and whether it is hidden, found out by looking at one after the other."""
+    stacked = 0
+    for char in text:
+        stacked = stacked + 1 if unicodedata.combining(char) else 0
+        yield char, safetext._is_hidden(char) or stacked > safetext._STACK
+
+
+MARKS = "\u0301\u0323\u20d0"
+MIXED = st.text(
+    st.one_of(st.sampled_from(f"a\n {MARKS}{''.join(map(chr, HIDDEN))}"), st.characters()), max_size=40
+)
+
+
+@given(MIXED | st.text(MARKS + "a", max_size=40))
+def test_a_text_shows_as_its_characters_do_one_by_one(text):
+    assert visible(text) == "".join(
+        f"\\u{{{ord(char):04X}}}" if is_hidden else char for char, is_hidden in one_by_one(text)
+    )
+    assert hidden(text) == sum(is_hidden for _, is_hidden in one_by_one(text))
+
+
 def test_names_show_their_letters_as_what_they_are():
     assert name("put_user_policy") == "put_user_policy"
     assert name("delete_us\u0435r") == "delete_us\\u0435r"
@@ -42,6 +64,7 @@ def test_names_show_their_letters_as_what_they_are():
 def test_a_line_is_one_line_and_says_that_it_was_cut():
     assert one_line("a\n  b\tc", 20) == "a b c"
     assert one_line("x" * 30, 10) == "x" * 9 + "…"
+    assert one_line("a b" + " " * 100, 10) == "a b…"
 
 
 @given(st.text())
