@@ -7,11 +7,14 @@ from approvals.safetext import hidden, name, one_line, visible
 from approvals.stakes import stakes
 
 
-def card(call: HeldCall, url: str) -> Card:
-    """Return what a channel may show of a call; *url* is that of the inbox, or ""."""
-    arguments = redact.redact(call.call.arguments)
-    beside = redact.redact(call.call.beside, flat=True) if call.call.beside else redact.Redacted("", 0)
+def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
+    """Return what a channel may show of a call; *url* is that of the inbox, or "".
+
+    No more than the first *most* bytes of the arguments are read, and of what goes along: a list of large calls is
+    soon made.
+    """
     asked = call.call
+    arguments, beside = _read(asked.arguments, most), _read(asked.beside, most, flat=True)
     return Card(
         id=call.id,
         version=call.version,
@@ -31,6 +34,8 @@ def card(call: HeldCall, url: str) -> Card:
         beside=visible(beside.text),
         hidden_characters=hidden(arguments.text) + hidden(beside.text),
         redacted=arguments.count + beside.count,
+        size=len(asked.arguments) + len(asked.beside),
+        whole=most is None or max(len(asked.arguments), len(asked.beside)) <= most,
         digest=call.digest,
         created_at=call.created_at,
         expires_at=call.expires_at,
@@ -43,6 +48,12 @@ def card(call: HeldCall, url: str) -> Card:
         changes=visible(call.changes),
         twin=_twin(call),
     )
+
+
+def _read(sent: bytes, most: int | None, *, flat: bool = False) -> redact.Redacted:
+    if not sent:
+        return redact.Redacted("", 0)
+    return redact.redact(sent if most is None else redact.beginning(sent, most), flat=flat)
 
 
 def _result(call: HeldCall) -> str:

@@ -18,6 +18,8 @@ from approvals.service import ApprovalService
 #: Seconds between rounds when no change is signalled, and the longest wait after failures.
 ROUND = 5.0
 MAX_WAIT = 300.0
+#: So many bytes of the arguments are read for a notice.
+READ = 65_536
 log = logging.getLogger("holdpoint.notices")
 
 
@@ -61,7 +63,7 @@ class Notices:
     async def _show(self, channel: Channel, call: HeldCall, shown: Notice | None) -> None:
         notice = shown or Notice(call=call.id, channel=channel.name)
         try:
-            ref = await self._post(channel, card(call, self._url), notice.ref)
+            ref = await self._post(channel, card(call, self._url, most=READ), notice.ref)
         except Exception as error:  # noqa: BLE001  (whatever a channel does wrong, the call must go on)
             await self._service.store.shown(self._failed(channel, notice, error))
             return

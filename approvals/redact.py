@@ -20,24 +20,38 @@ _NAMES = re.compile(
 _HARMLESS = re.compile(
     r"(pagetoken|nexttoken|continuationtoken|maxtokens|progresstoken|accesskeyid|tokencount)$"
 )
-# Each starts where no other match of it could run through, so that no text takes more than linear time.
+# Each starts where no other match of it could run through, so that no text takes more than linear time; and with one
+# character of a few, which is found much faster than one word of many. One that a text breaks off in is one, too.
 _SHAPES = re.compile(
-    r"AKIA[0-9A-Z]{16}"  # an AWS access key id
-    r"|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"  # a JWT
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.|\n)*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
-    r"|xox[abposr]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{8,}"
-    r"|sk_(?:live|test)_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}"
-    r"|AIza[0-9A-Za-z_-]{35}"
-    r"|(?i:bearer|basic)\s+[A-Za-z0-9._~+/-]{16,}=*"
-    r"|(?<=://)[^\s/:@]+:[^\s/@]+(?=@)"  # user and password of a URL
+    r"[-ABbegsx](?:"
+    r"(?<=A)KIA[0-9A-Z]{16}"  # an AWS access key id
+    r"|(?<=A)Iza[0-9A-Za-z_-]{35}"
+    r"|(?<=e)(?<![A-Za-z0-9_-]e)yJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*|\Z)"  # a JWT
+    r"|(?<=-)----BEGIN [A-Z ]*PRIVATE KEY-----(?:.|\n)*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|(?<=g)(?:h[pousr]_[A-Za-z0-9]{20,}|ithub_pat_[A-Za-z0-9_]{20,}|lpat-[A-Za-z0-9_-]{16,})"
+    r"|(?<=x)(?:ox[abposr]-[A-Za-z0-9-]{8,}|app-[A-Za-z0-9-]{8,})"
+    r"|(?<=s)k(?:_(?:live|test)_[A-Za-z0-9]{16,}|-[A-Za-z0-9_-]{20,})"
+    r"|(?<=[Bb])(?i:earer|asic)\s+[A-Za-z0-9._~+/-]{16,}=*"
+    r")"
 )
-
+#: User and password of a URL.
+_URL = re.compile(r"(://)[^\s/:@]+:[^\s/@]+(?=@)")
 #: A secret that is assigned inside a text, such as a document packed into a string: `"password": "..."`, `token=...`.
 _ASSIGNED = re.compile(
-    r"""(?ix) ( (?<![\w-]) [\w-]{0,40}? (?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|token) ["']?
-    \s* [:=] \s* ) (?: "[^"]+" | '[^']+' | [^\s"',;&}\]]+ )"""
+    r"""(?x) ( [AaPpSsTt] (?i:
+        (?<=a) (?: pi | ccess ) [_-]?key | (?<=p) (?: assword | asswd | assphrase | rivate[_-]?key )
+        | (?<=s) ecret | (?<=t) oken
+    ) ["']? \s* [:=] \s* ) (?: "[^"]+ (?:"|\Z) | '[^']+ (?:'|\Z) | [^\s"',;&}\]]+ )"""
 )
+
+#: One piece of a JSON text: a bracket, a member's name, a value that has come to its end, a text that breaks off.
+_PIECE = re.compile(
+    r"""(?xs) (?P<open> [\[{] ) | (?P<close> [\]}] ) | (?P<name> "(?:[^"\\]|\\.)*+" \s* : )
+    | (?P<value> (?: "(?:[^"\\]|\\.)*+" | [^\s\[\]{},:"]++ ) (?= \s*[,\]}] ) )
+    | (?P<text> " (?:[^"\\]|\\[^u]|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|(?:\\u[0-9a-fA-F]{4}){2})*+ )
+    | (?P<half> [^\s\[\]{},:"]++ )"""
+)
+_CLOSERS = {"[": "]", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,29 @@ def redact(arguments: bytes, *, flat: bool = False) -> Redacted:
     value = json.loads(arguments, parse_int=_Number, parse_float=_Number)
     writer = _Writer(flat=flat)
     return Redacted(writer.write(value, ""), writer.count)
+
+
+def beginning(arguments: bytes, most: int) -> bytes:
+    """Return at most the first *most* bytes of a JSON object or list, closed where they break off.
+
+    A text is cut; a number, a name or a literal is left out, since half of one says something else.
+    """
+    if len(arguments) <= most:
+        return arguments
+    text = arguments[:most].decode("utf-8", "ignore")
+    closers, end, last = "", 0, ""
+    for piece in _PIECE.finditer(text):
+        match piece.lastgroup:
+            case "open":
+                closers, end = _CLOSERS[piece[0]] + closers, piece.end()
+            case "close":
+                closers, end = closers[1:], piece.end()
+            case "value":
+                end = piece.end()
+            case "text" if last == "name" or closers.startswith("]"):
+                return f'{text[: piece.end()]}"{closers}'.encode()
+        last = piece.lastgroup or ""
+    return f"{text[:end]}{closers}".encode()
 
 
 class _Writer:
@@ -91,9 +128,10 @@ class _Writer:
         return self.write(item, indent + "  ")
 
     def _without_shapes(self, text: str) -> str:
-        clean, shapes = _SHAPES.subn(REDACTED, text)
+        clean, addresses = _URL.subn(rf"\1{REDACTED}", text)
+        clean, shapes = _SHAPES.subn(REDACTED, clean)
         clean, assigned = _ASSIGNED.subn(rf"\1{REDACTED}", clean)
-        self.count += shapes + assigned
+        self.count += addresses + shapes + assigned
         return clean
 
     def _block(self, opening: str, lines: list[str], indent: str, closing: str) -> str:

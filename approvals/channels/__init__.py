@@ -28,12 +28,16 @@ class Card:
     evidence: tuple[str, ...]
     rule: str
     reason: str
-    #: The arguments as indented JSON, whole; a channel that cannot show all of it must not offer Approve.
+    #: The arguments as indented JSON; a channel that cannot show all of it must not offer Approve.
     arguments: str
     #: What reaches the server beside them, as one line of JSON, or "".
     beside: str = ""
+    #: Of what stands above.
     hidden_characters: int
     redacted: int
+    #: How many bytes would reach the server, and whether they all stand above: large ones are only begun.
+    size: int
+    whole: bool
     digest: str
     created_at: float
     expires_at: float

@@ -6,11 +6,10 @@ from typing import Any
 from aiohttp import web
 
 from approvals import cards
-from approvals.channels import Card
 from approvals.errors import AlreadyDecided, NotAnApprover, OwnRequest, ReasonNeeded, StaleView
 from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
 from approvals.redact import redact
-from approvals.safetext import visible
+from approvals.safetext import name, visible
 from approvals.service import ApprovalService
 from approvals.web import bodies, views
 from approvals.web.answers import STATUS, Refused, page, see
@@ -21,6 +20,8 @@ from approvals.web.unpacked import unpacked
 #: Calls on one page of the history, and the most that the front page shows.
 PER_PAGE = 50
 MAX_WAITING = 200
+#: So many bytes of the arguments are read for a row of a list.
+ROW = 16_384
 #: What needs a person: an answer, or a look at what became of it.
 OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
 
@@ -58,7 +59,7 @@ class Pages:
         return {
             "visitor": visitor,
             "path": path,
-            "rows": [self._row(call) for call in soonest],
+            "rows": [self.row(call) for call in soonest],
             "tools_shown": self._options.tools is not None,
         }
 
@@ -67,10 +68,8 @@ class Pages:
         for call in await self._service.store.select(settled, limit=1):
             when = views.ago(self._service.clock() - (call.decided_at or call.created_at))
             who = ", ".join(views.deciders(call)) or "holdpoint"
-            card = self._card(call)
-            return (
-                f"Last: {card.tool} on {card.server}, {views.WORDS[call.state][0].lower()} ({who}, {when})."
-            )
+            tool, server = name(call.call.tool), name(call.call.server)
+            return f"Last: {tool} on {server}, {views.WORDS[call.state][0].lower()} ({who}, {when})."
         return ""
 
     async def _call(self, request: web.Request) -> web.Response:
@@ -80,7 +79,7 @@ class Pages:
     async def _show(
         self, visitor: Visitor, call: HeldCall, *, status: int = 200, error: str = "", exact: str = ""
     ) -> web.Response:
-        card = self._card(call)
+        card = cards.card(call, self._options.url)
         word, tone = views.WORDS[call.state]
         if not exact and not card.redacted:
             exact = _exact(call)
@@ -190,15 +189,13 @@ class Pages:
             **await self.frame(visitor, request.path_qs),
             asked=asked,
             states=[(state, views.WORDS[state][0]) for state in State],
-            found=[self._row(call) for call in shown],
+            found=[self.row(call) for call in shown],
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
         )
 
-    def _row(self, call: HeldCall) -> views.Row:
-        return views.row(call, self._card(call))
-
-    def _card(self, call: HeldCall) -> Card:
-        return cards.card(call, self._options.url)
+    def row(self, call: HeldCall) -> views.Row:
+        """Return what a list shows of a call."""
+        return views.row(call, cards.card(call, self._options.url, most=ROW))
 
 
 def _exact(call: HeldCall) -> str:

@@ -8,10 +8,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from approvals.cards import card
 from approvals.safetext import visible
 from approvals.service import ApprovalService
-from approvals.web import views
 from approvals.web.answers import Refused, page, see
 from approvals.web.login import Login
 from approvals.web.options import ToolFacts, ToolView, WebOptions
@@ -105,7 +103,7 @@ class Tools:
             **await self._pages.frame(visitor, _path(tool)),
             tool=_safe(tool),
             facts=_safe(tool.facts()),
-            recent=[views.row(call, card(call, self._options.url)) for call in found],
+            recent=list(map(self._pages.row, found)),
             history=f"/history?tool={quote(tool.tool, safe='')}",
             actions=ACTIONS,
         )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals.redact import REDACTED, redact
+from approvals.redact import REDACTED, beginning, redact
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,57 @@ def test_on_one_line_it_says_the_same(value):
     flat, indented = redact(arguments, flat=True), redact(arguments)
     assert "\n" not in flat.text
     assert (json.loads(flat.text), flat.count) == (json.loads(indented.text), indented.count)
+
+
+@given(
+    st.dictionaries(st.text(), st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )),
+    st.booleans(), st.sampled_from([None, 1]), st.integers(min_value=1, max_value=200),
+)  # fmt: skip
+def test_the_beginning_of_a_text_shows_as_the_text_begins(value, ensure_ascii, indent, most):
+    whole = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode("utf-8", "surrogatepass")
+    begun = beginning(whole, most)
+    assert json.loads(begun) == value if len(whole) <= most else len(begun) <= 2 * most + 1
+    without_closers = redact(begun).text.rstrip(' \n"]}')
+    assert redact(whole).text.startswith(without_closers)
+
+
+@pytest.mark.parametrize(
+    ("broken", "closed"),
+    [
+        ("{", "{}"),
+        ('{"a": [{"n', '{"a": [{}]}'),
+        ('{"a": [{"né": 1', '{"a": [{}]}'),
+        ('{"a": [{"né": 12}', '{"a": [{"né": 12}]}'),
+        ('{"a": [{"né": 12}, "', '{"a": [{"né": 12}, ""]}'),
+        ('{"a": [{"né": 12}, "x\\u00', '{"a": [{"né": 12}, "x"]}'),
+        ('{"a": [{"né": 12}, "x\\u00e9y', '{"a": [{"né": 12}, "x\\u00e9y"]}'),
+        ('{"a": [{"né": 12}, "x\\u00e9y"], "co', '{"a": [{"né": 12}, "x\\u00e9y"]}'),
+        ('{"a": [{"né": 12}, "x\\u00e9y"], "count": "z', '{"a": [{"né": 12}, "x\\u00e9y"], "count": "z"}'),
+    ],
+)
+def test_what_breaks_off_is_closed_and_half_a_number_or_name_left_out(broken, closed):
+    whole = '{"a": [{"né": 12}, "x\\u00e9y"], "count": "z1234"}'
+    assert whole.startswith(broken)
+    assert beginning(whole.encode(), len(broken.encode())).decode() == closed
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "eyJhbGciOiJIUzI1NiJ9.eyJ" + "a" * 99,
+        'password = "' + "a b" * 33,
+        "-----BEGIN PRIVATE KEY-----\n" + "MIIE" * 25,
+    ],
+)
+def test_a_secret_in_which_a_text_breaks_off_is_hidden(secret):
+    shown = redact(beginning(json.dumps({"a": secret + "c" * 99}).encode(), 90))
+    assert (REDACTED in shown.text, shown.count) == (True, 1)
+    assert not any(part in shown.text for part in ("aaa", "a b", "MIIE"))
+
+
+@pytest.mark.parametrize("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
+def test_no_beginning_takes_for_ever(piece):
+    beginning(b'{"a":' + piece.encode() * 200_000, 100_000)

@@ -71,7 +71,11 @@ _RISKY = ("High", "Critical")
 
 def fits(card: Card) -> bool:
     """Say whether a message can show all of the arguments."""
-    return len(card.everything) <= MESSAGE_ARGUMENTS and card.everything.count("\n") < MESSAGE_LINES
+    return (
+        card.whole
+        and len(card.everything) <= MESSAGE_ARGUMENTS
+        and card.everything.count("\n") < MESSAGE_LINES
+    )
 
 
 def message(card: Card) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def _shown_arguments(card: Card) -> str:
         return card.everything
     lines = card.everything[:MESSAGE_ARGUMENTS].split("\n")[:MESSAGE_LINES]
     shown = "\n".join(lines)
-    return f"{shown}\n… {len(card.everything) - len(shown)} more characters: not all of it is shown here"
+    return f"{shown}\n… {card.size} bytes in all: not all of it is shown here"
 
 
 def _notes(card: Card) -> Iterator[Block]:
@@ -194,7 +198,7 @@ def _buttons(card: Card) -> Block:
     buttons = [approve if fits(card) and not card.changes else review, deny]
     if card.url:
         buttons.append(ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url))
-    if card.changes or len(card.everything) > MODAL_ARGUMENTS:
+    if card.changes or not card.whole or len(card.everything) > MODAL_ARGUMENTS:
         buttons = [button for button in buttons if button is not review]
     return ActionsBlock(block_id="decide", elements=buttons)
 

@@ -244,6 +244,13 @@ async def test_what_no_modal_can_hold_leads_to_the_inbox_only(w):
     assert buttons_of(message.blocks) == ["deny", "open"]
 
 
+async def test_of_a_call_that_is_too_large_to_be_read_for_a_message_the_beginning_is_shown(w):
+    call, message = await w.hold(arguments=json.dumps({"path": "/etc/x", "text": "\u200b" * 50_000}).encode())
+    assert buttons_of(message.blocks) == ["deny", "open"]
+    assert '"path": "/etc/x"' in text_of(message.blocks)
+    assert f"{len(call.call.arguments)} bytes in all: not all of it is shown here" in text_of(message.blocks)
+
+
 HOSTILE = "<!channel> <@U1> <https://evil|Approve> ``` *x* &lt; \u202egnp\u200b {{7*7}}"
 
 

@@ -1,0 +1,31 @@
+"""Cards of large calls: what a list or a message shows of one costs no more than what it shows."""
+
+import json
+
+from approvals.cards import card
+from holds import held
+
+LARGE = json.dumps(
+    {"path": "/etc/passwd", "token": "t0p", "text": "é" * 100_000}, ensure_ascii=False
+).encode()
+
+
+def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
+    call = held(0.0, arguments=LARGE, beside=b'{"_meta": {"a": 1}}')
+    whole, begun = card(call, ""), card(call, "", most=1000)
+    assert begun.arguments.removesuffix('"\n}') in whole.arguments
+    assert 500 < len(begun.arguments) < 1100
+    assert begun.beside == whole.beside
+    assert (begun.whole, begun.size) == (False, len(LARGE) + 19)
+    assert (whole.whole, whole.size) == (True, len(LARGE) + 19)
+    assert "t0p" not in begun.arguments
+
+
+def test_a_call_that_fits_is_the_same_card_either_way():
+    call = held(0.0, beside=b'{"_meta": {"a": 1}}')
+    assert card(call, "", most=1000) == card(call, "")
+
+
+def test_what_goes_along_is_begun_only_too():
+    begun = card(held(0.0, beside=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
+    assert (len(begun.beside) < 1100, begun.whole) == (True, False)
