@@ -6,7 +6,7 @@ what became of it. Channels, inbox, API, CLI and the gateway all use this one se
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -292,12 +292,15 @@ class ApprovalService:
             if not self._attending[call_id]:
                 del self._attending[call_id]
 
-    async def sweep(self) -> None:
-        """Bring every open call to what it should be by now: expired, in doubt, attended or not."""
+    async def sweep(self) -> Sequence[HeldCall]:
+        """Bring every open call to what it should be by now (expired, in doubt, attended or not); returns the open ones."""
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
-        for call in await self.store.select(OPEN, limit=MAX_OPEN):
-            await self._change(call.id, self._as_it_is)
+        found = await self.store.select(OPEN, limit=MAX_OPEN)
+        swept = [
+            await self._change(call.id, self._as_it_is) if self._as_it_is(call) else call for call in found
+        ]
+        return [call for call in swept if call.state in OPEN]
 
     def _as_it_is(self, call: HeldCall) -> HeldCall | None:
         if call.state is State.FORWARDING and call.id not in self._running:

@@ -17,7 +17,6 @@ import approvals.web
 from approvals.channels import Channel
 from approvals.errors import StoreError
 from approvals.notices import Notices
-from approvals.service import MAX_OPEN, OPEN
 from approvals.web.options import WebOptions
 from gateway import server
 from gateway.addresses import address
@@ -105,8 +104,7 @@ async def sweep(gateway: Gateway) -> None:
     """Bring every open call to what it should be by now, again and again."""
     while True:
         try:
-            await gateway.service.sweep()
-            open_calls = await gateway.store.select(OPEN, limit=MAX_OPEN)
+            open_calls = await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(open_calls)
             gateway.metrics.opened(open_calls)
         except Exception:

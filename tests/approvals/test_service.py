@@ -1,6 +1,7 @@
 """Everything that can happen to a held call, over both stores, also all at once."""
 
 import asyncio
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -289,6 +290,31 @@ async def test_the_sweep_expires_what_is_due_and_nothing_else(service):
     service.clock.now += 300
     await service.sweep()
     assert (await service.get(waiting.id)).state is State.EXPIRED
+
+
+async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_now(service):
+    left = await hold(service, tool="left")
+    running = await approved(service, tool="running")
+    await service.claim(running.id, fine)
+    attended = [await hold(service, tool=f"t{n}") for n in range(3)]
+    read, get = [], service.store.get
+
+    async def counted(call_id):
+        read.append(call_id)
+        return await get(call_id)
+
+    service.store.get = counted
+    after = ApprovalService(service.store, directory(), clock=service.clock)
+    with ExitStack() as waits:
+        for call in attended:
+            waits.enter_context(after.attending(call.id))
+        swept = await after.sweep()
+    assert {call.id: (call.version, call.attended) for call in swept} == {
+        left.id: (2, False),
+        **{call.id: (1, True) for call in attended},
+    }
+    assert set(read) == {left.id, running.id}
+    assert (await get(running.id)).state is State.IN_DOUBT
 
 
 async def test_the_sweep_notes_who_is_waited_for(service):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from approvals.identity import Directory
 from approvals.model import Answer, Approver, CallId
-from approvals.service import OPEN, ApprovalService
+from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from gateway import protocol
 from gateway.agents import LOCAL
@@ -114,8 +114,7 @@ class World:
 
     async def run(self):
         while True:
-            await self.service.sweep()
-            self.proxy.tasks.attend_all(await self.store.select(OPEN))
+            self.proxy.tasks.attend_all(await self.service.sweep())
             await asyncio.sleep(30)
 
 
