@@ -59,6 +59,7 @@ class ApprovalService:
         self.clock = clock
         self._attending: Counter[CallId] = Counter()
         self._running: Counter[CallId] = Counter()
+        self._holding = asyncio.Lock()
 
     async def get(self, call_id: CallId) -> HeldCall:
         """Return the call, or raise `UnknownCall`."""
@@ -77,7 +78,12 @@ class ApprovalService:
 
         Raises `TooMany` when the agent, or the gateway, has too many calls open.
         """
-        await self._refuse_a_flood(call.call.agent)
+        # One at a time, so that calls that come at once are not all counted before the first of them is stored.
+        async with self._holding:
+            await self._refuse_a_flood(call.call.agent)
+            return await self._stored(call)
+
+    async def _stored(self, call: HeldCall) -> HeldCall:
         while (twin := await self.store.find(call.key)) is None or not lifecycle.collectable(
             twin, self.clock()
         ):
