@@ -1,7 +1,8 @@
 """A card as Slack's blocks: built with slack-sdk's models, what comes from agents and servers as literal text only.
 
 Untrusted text stands in `rich_text` and `plain_text`, where nothing is a mention, a link or the end of a fence. A card
-that cannot show all arguments has no Approve button: it has Review, which shows them all.
+that cannot show all arguments has no Approve button: it has Review, which shows them all. Where secrets are left out, not
+even that shows them all, and only the inbox can approve.
 """
 
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,11 @@ def fits(card: Card) -> bool:
     )
 
 
+def is_shown_whole(card: Card) -> bool:
+    """Say whether Slack can show all that would be approved, on the message or in a modal."""
+    return card.whole and not card.redacted and not card.changes and len(card.everything) <= MODAL_ARGUMENTS
+
+
 def message(card: Card) -> dict[str, Any]:
     """Return `text`, `blocks` and `metadata` for chat.postMessage and chat.update."""
     blocks: list[Block] = [
@@ -149,10 +155,12 @@ def _shown_arguments(card: Card) -> str:
 
 def _notes(card: Card) -> Iterator[Block]:
     notes = [
-        f"⚠️ {card.hidden_characters} hidden characters, written as \\u{{…}}"
+        f"⚠️ {_count(card.hidden_characters, 'hidden character')}, written as \\u{{…}}"
         if card.hidden_characters
         else "",
-        f"{card.redacted} values hidden as secrets; the server gets them" if card.redacted else "",
+        f"{_count(card.redacted, 'possible secret')} hidden; the server gets everything. Only the inbox shows everything, and can approve"
+        if card.redacted
+        else "",
         "The agent is not waiting any more; it collects the answer when it asks again"
         if card.state is State.PENDING and not card.attended
         else "",
@@ -195,11 +203,11 @@ def _buttons(card: Card) -> Block:
     )  # fmt: skip
     review = ButtonElement(text=_plain("Review…"), action_id="review", value=value)
     deny = ButtonElement(text=_plain("Deny…"), action_id="deny", style="danger", value=value)
-    buttons = [approve if fits(card) and not card.changes else review, deny]
+    buttons = [deny]
+    if is_shown_whole(card):
+        buttons.insert(0, approve if fits(card) else review)
     if card.url:
         buttons.append(ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url))
-    if card.changes or not card.whole or len(card.everything) > MODAL_ARGUMENTS:
-        buttons = [button for button in buttons if button is not review]
     return ActionsBlock(block_id="decide", elements=buttons)
 
 
@@ -253,6 +261,10 @@ def _view(callback: str, about: str, blocks: Sequence[Block]) -> dict[str, Any]:
         private_metadata=about, blocks=list(blocks),
     )  # fmt: skip
     return dict(view.to_dict())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _pieces(text: str) -> Iterator[str]:
