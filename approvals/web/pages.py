@@ -25,6 +25,9 @@ ROW = 16_384
 #: What needs a person: an answer, or a look at what became of it.
 OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
 
+#: The event that says who looked at a call's secrets.
+REVEALED = "arguments.revealed"
+
 _ANSWERS = (AlreadyDecided, StaleView, NotAnApprover, OwnRequest, ReasonNeeded)
 
 
@@ -77,12 +80,11 @@ class Pages:
         return await self._show(visitor, await self._service.get(_id(request)))
 
     async def _show(
-        self, visitor: Visitor, call: HeldCall, *, status: int = 200, error: str = "", exact: str = ""
+        self, visitor: Visitor, call: HeldCall, *, status: int = 200, error: str = ""
     ) -> web.Response:
         card = cards.card(call, self._options.url)
         word, tone = views.WORDS[call.state]
-        if not exact and not card.redacted:
-            exact = _exact(call)
+        exact = "" if card.redacted and not await self._has_looked(visitor.approver, call) else _exact(call)
         return page(
             "call.html",
             status=status,
@@ -151,17 +153,21 @@ class Pages:
         return see(f"/calls/{call.id}")
 
     async def _reveal(self, request: web.Request) -> web.Response:
-        """Show the exact text with its secrets, to someone who may review the call, and only after that is on record."""
+        """Put on record that someone who may review the call looks at its secrets; from then on its page shows them."""
         visitor, _ = await self._login.posted(request)
         call = await self._service.get(_id(request))
         self._service.directory.may_review(visitor.approver, call)
         await self._service.store.append(self._revealed(visitor.approver, call))
-        return await self._show(visitor, call, exact=_exact(call))
+        return see(f"/calls/{call.id}#exact")
+
+    async def _has_looked(self, approver: Approver, call: HeldCall) -> bool:
+        events = await self._service.store.events(call=call.id)
+        return any((event.kind, event.actor) == (REVEALED, approver.name) for event in events)
 
     def _revealed(self, approver: Approver, call: HeldCall) -> AuditEvent:
         return AuditEvent(
             at=self._service.clock(),
-            kind="arguments.revealed",
+            kind=REVEALED,
             actor=approver.name,
             call=call.id,
             agent=call.call.agent,

@@ -239,6 +239,25 @@ async def test_everything_works_without_javascript(browser, inbox):
     assert (await inbox.service.get(two.id)).state is State.DENIED
 
 
+@pytest.mark.parametrize("scripted", [True, False], ids=["scripts", "none"])
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+async def test_secrets_are_looked_at_before_they_are_approved(browser, inbox, scripted, viewport):
+    call = await inbox.hold(arguments=b'{"password":"hunter2hunter2"}')
+    async with window(browser, inbox.here, java_script_enabled=scripted, viewport=viewport) as page:
+        await sign_in(page)
+        await page.goto(f"/calls/{call.id}")
+        assert await page.get_by_role("button", name="Approve once").count() == 0
+        await page.locator(".thumb .go" if viewport is PHONE else "#decide > .go").click()
+        await page.get_by_role("region", name="Exact text").get_by_text("hunter2hunter2").wait_for()
+        if scripted:
+            await live(page)
+            await inbox.hold("another")
+            await page.locator("#nav-waiting", has_text="2").wait_for()
+        await page.get_by_role("button", name="Approve once").click()
+        await page.get_by_role("heading", name="Approved").wait_for()
+    assert (await inbox.service.get(call.id)).state is State.APPROVED
+
+
 async def test_a_link_works_once_from_the_command_line(browser, inbox):
     async with window(browser, inbox.here) as page:
         await page.goto(f"/login/once/{inbox.code()}")

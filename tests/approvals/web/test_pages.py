@@ -354,7 +354,8 @@ async def test_what_is_sent_along_beside_the_arguments_is_shown_with_them(inbox)
     assert "<b>1 hidden character</b>" in body
     assert "1 value hidden" in body
     data = await form(client, call, "reveal")
-    _, body, _ = await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
+    await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
+    _, body, _ = await answer(client, f"/calls/{call.id}")
     assert "hunter2hunter2" in body
     plain = await inbox.hold("other")
     _, body, _ = await answer(client, f"/calls/{plain.id}")
@@ -388,12 +389,27 @@ async def test_secrets_are_counted_and_shown_only_on_record(inbox):
     assert (await answer(client, f"/calls/{call.id}/reveal", "POST", data=data | {"form_token": "x"}))[
         0
     ] == 403
-    status, body, _ = await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
-    assert status == 200
-    assert "hunter2hunter2" in body
+    status, _, headers = await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
+    assert (status, headers["Location"]) == (303, f"/calls/{call.id}#exact")
+    assert "hunter2hunter2" in (await answer(client, f"/calls/{call.id}"))[1]
+    assert "hunter2hunter2" not in (await answer(await inbox.person("bob"), f"/calls/{call.id}"))[1]
     event = (await inbox.store.events(call=call.id))[-1]
     assert (event.kind, event.actor, event.tool) == ("arguments.revealed", "alice", "put_user_policy")
     assert "hunter2" not in repr(event)
+
+
+async def test_what_holds_secrets_is_approved_by_those_who_looked_at_them_only(inbox):
+    call = await inbox.hold(arguments=b'{"password":"hunter2hunter2"}', needed=2)
+    client = await inbox.person()
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert "It can be approved once you have seen what is hidden." in body
+    assert "/approve" not in body
+    assert f'action="/calls/{call.id}/deny"' in body
+    data = await form(client, call, "reveal")
+    await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
+    assert "/approve" not in (await answer(await inbox.person("bob"), f"/calls/{call.id}"))[1]
+    assert (await decide(client, call))[0] == 303
+    assert "Someone else must, too." in (await answer(client, f"/calls/{call.id}"))[1]
 
 
 async def test_the_history_narrows_and_pages(inbox):
