@@ -70,11 +70,18 @@ def test_all_agents_of_the_documentation_load(agents):
     assert config.parse(servers + agents, {"CI_BOT_TOKEN_SHA256": "a" * 64}, str).agents
 
 
-def test_the_readmes_config_loads():
-    [text] = re.findall(
-        r"```yaml\n(servers:.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+README = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+HASH = "PUT-THE-HASH-HERE"
+
+
+def test_the_readmes_config_loads_once_it_has_a_hash_of_ones_own():
+    assert config.parse(README[0].replace(HASH, "a" * 64), {}, str).servers["files"].command
+    with pytest.raises(config.ConfigProblems) as refused:
+        config.parse(README[0], {}, str)
+    assert str(refused.value) == (
+        "approvers[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; "
+        "make one with: holdpoint token approver NAME  (line 4)"
     )
-    assert config.parse(text, {}, str).servers["files"].command
 
 
 def test_the_config_of_the_servers_page_loads():
