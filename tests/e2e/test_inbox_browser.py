@@ -290,6 +290,18 @@ async def test_a_thumb_reaches_both_buttons_on_a_phone(browser, inbox):
     assert (await inbox.service.get(call.id)).state is State.APPROVED
 
 
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+async def test_a_name_without_end_pushes_nothing_off_the_history(browser, inbox, viewport):
+    await inbox.hold("t" * 125, agent="a" * 125)
+    await inbox.hold("short")
+    async with window(browser, inbox.here, viewport=viewport) as page:
+        await sign_in(page)
+        await page.goto("/history")
+        for state in await page.locator("tbody .tone-wait").all():
+            box = await state.bounding_box()
+            assert box["x"] + box["width"] <= viewport["width"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 async def test_no_page_has_a_barrier(browser, inbox, scheme, viewport):
