@@ -290,6 +290,18 @@ async def test_a_thumb_reaches_both_buttons_on_a_phone(browser, inbox):
     assert (await inbox.service.get(call.id)).state is State.APPROVED
 
 
+async def test_a_phone_shows_who_is_signed_in_beside_the_way_out(browser):
+    async with Inbox(tools=lambda: list(tools())) as inbox, window(browser, inbox.here, viewport=PHONE) as page:
+        await inbox.hold()
+        await sign_in(page)
+        await live(page)
+        name, out = page.get_by_title("Signed in"), page.get_by_role("button", name="Sign out")
+        brand = await page.locator(".bar .brand").bounding_box()
+        for shown in (name, out):
+            box = await shown.bounding_box()
+            assert abs(box["y"] + box["height"] / 2 - brand["y"] - brand["height"] / 2) < 2
+
+
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
 async def test_a_name_without_end_pushes_nothing_off_the_history(browser, inbox, viewport):
     await inbox.hold("t" * 125, agent="a" * 125)
