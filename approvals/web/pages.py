@@ -194,6 +194,7 @@ class Pages:
             "history.html",
             **await self.frame(visitor, request.path_qs),
             asked=asked,
+            narrowed=any(asked.values()),
             states=[(state, views.WORDS[state][0]) for state in State],
             found=[self.row(call) for call in shown],
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",

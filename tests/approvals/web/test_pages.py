@@ -412,6 +412,12 @@ async def test_what_holds_secrets_is_approved_by_those_who_looked_at_them_only(i
     assert "Someone else must, too." in (await answer(client, f"/calls/{call.id}"))[1]
 
 
+async def test_a_history_without_calls_says_so(inbox):
+    client = await inbox.person()
+    assert "No call has been held yet." in (await answer(client, "/history"))[1]
+    assert "No call fits." in (await answer(client, "/history?state=denied"))[1]
+
+
 async def test_the_history_narrows_and_pages(inbox):
     for number in range(55):
         await inbox.hold(f"tool_{number}", agent="even" if number % 2 == 0 else "odd")
