@@ -5,7 +5,7 @@ matters; if there are none, the first row of the matrix that fits the tool's cla
 condition that cannot be evaluated counts as true where it restricts and as false where it would allow.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -170,7 +170,7 @@ class Policy:
         named = [rule for one in self._named if one.names(server, tool) for rule in one.rules]
         # A rule with a condition may not be heard, and then the matrix is.
         always = any(rule.action and rule.when is None for rule in named)
-        rules = named if always else [*named, self._general(found)]
+        rules = named if always else [*named, *self._possible(found)]
         held = Action.REQUIRE_APPROVAL
         return any(rule.action is held or any(one.ask for one in rule.limits) for rule in rules)
 
@@ -182,8 +182,7 @@ class Policy:
             return self._denied("hide", f"There is no tool {facts.tool}")
         heard = [(rule, match) for rule in self._rules_for(facts) if (match := rule.heard(facts)) is not None]
         if not any(rule.action for rule, _ in heard):
-            general = self._general(facts.classification)
-            heard.append((general, Match(rule=general.name, action=general.action)))
+            heard.append(self._general(facts))
         return self._verdict(facts, heard)
 
     def _rules_for(self, facts: Facts) -> tuple[Rule, ...]:
@@ -195,8 +194,20 @@ class Policy:
                 self._candidates[key] = found
         return found
 
-    def _general(self, found: Classification) -> Rule:
-        return next((row.rule for row in self._matrix if row.fits(found)), self._default)
+    def _general(self, facts: Facts) -> tuple[Rule, Match]:
+        """Return the first row that fits the tool and speaks of the call, else the default."""
+        rows = (row.rule for row in self._matrix if row.fits(facts.classification))
+        heard = ((rule, match) for rule in rows if (match := rule.heard(facts)) is not None)
+        return next(heard, (self._default, Match(rule=self._default.name, action=self._default.action)))
+
+    def _possible(self, found: Classification) -> Iterator[Rule]:
+        """Yield what may speak of a call of such a tool: rows with a condition, and then the first without one."""
+        for row in self._matrix:
+            if row.fits(found):
+                yield row.rule
+                if row.rule.when is None:
+                    return
+        yield self._default
 
     def _verdict(self, facts: Facts, heard: Sequence[tuple[Rule, Match]]) -> Verdict:
         rules = [rule for rule, _ in heard]

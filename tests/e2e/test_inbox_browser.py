@@ -291,7 +291,10 @@ async def test_a_thumb_reaches_both_buttons_on_a_phone(browser, inbox):
 
 
 async def test_a_phone_shows_who_is_signed_in_beside_the_way_out(browser):
-    async with Inbox(tools=lambda: list(tools())) as inbox, window(browser, inbox.here, viewport=PHONE) as page:
+    async with (
+        Inbox(tools=lambda: list(tools())) as inbox,
+        window(browser, inbox.here, viewport=PHONE) as page,
+    ):
         await inbox.hold()
         await sign_in(page)
         await live(page)

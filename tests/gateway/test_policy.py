@@ -45,6 +45,40 @@ def test_the_first_row_that_fits_the_classification_decides():
     assert judge(rules, "frobnicate").rule == "default"
 
 
+SMALL = """{default: deny, matrix: [
+    {category: [Read], when: "args.count < 10", action: allow},
+    {category: [Read], when: "args.count < 100", action: require_approval}]}"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "action", "rule"),
+    [
+        ({"count": 9}, Action.ALLOW, "matrix[0]"),
+        ({"count": 10}, Action.REQUIRE_APPROVAL, "matrix[1]"),
+        ({"count": 100}, Action.DENY, "default"),
+        ({}, Action.REQUIRE_APPROVAL, "matrix[1]"),
+        ({"count": "many"}, Action.REQUIRE_APPROVAL, "matrix[1]"),
+    ],
+)
+def test_a_row_whose_condition_does_not_hold_is_not_for_the_call(arguments, action, rule):
+    verdict = judge(SMALL, "get_user", arguments)
+    assert (verdict.action, verdict.rule) == (action, rule)
+
+
+@pytest.mark.parametrize(
+    ("rows", "may_be_held"),
+    [
+        ('{when: "args.a > 1", action: require_approval}, {action: allow}', True),
+        ('{when: "args.a > 1", action: allow}', True),
+        ("{action: allow}, {action: require_approval}", False),
+        ('{when: "args.a > 1", action: deny}, {action: allow}', False),
+    ],
+)
+def test_a_tool_may_be_held_if_any_row_may_hold_a_call_of_it(rows, may_be_held):
+    made = compiled(f"{{default: require_approval, matrix: [{rows}]}}")
+    assert made.may_hold("iam", "get_user", classify({"name": "get_user"}, ())) is may_be_held
+
+
 def test_a_named_rule_replaces_the_matrix():
     rules = "{default: deny, matrix: [{action: allow}], tools: {get_user: {action: require_approval, reason: eyes}}}"
     verdict = judge(rules, "get_user")
