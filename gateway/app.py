@@ -107,7 +107,7 @@ class Gateway:
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
         for held in await self.store.select(OPEN, limit=MAX_OPEN):
-            if not self.proxy.setting.knows(held.call.agent):
+            if not self.proxy.setting.may_use(held.call.agent, held.call.server):
                 await self.service.void(held.id, REMOVED)
             elif held.call.server in retired:
                 await self.service.void(held.id, REPLACED)
@@ -127,7 +127,7 @@ class Gateway:
             policy=compile_policy(config),
             upstreams=self._upstreams,
             holds=holds(config),
-            knows=known_agents(config),
+            may_use=admitted(config),
             pin=OnChange(config.pin),
             annotate=config.annotate,
             audit_allowed=config.audit.allowed,
@@ -198,11 +198,18 @@ async def assembled(
         yield gateway
 
 
-def known_agents(config: Config) -> Callable[[str], bool]:
-    """Return what says whether there is an agent of this name."""
-    named = {agent.name for agent in config.agents}
+def admitted(config: Config) -> Callable[[str, str], bool]:
+    """Return what says whether an agent of this name may use a server."""
+    named = {agent.name: agent.servers for agent in config.agents}
     anybody = any(issuer.any_subject for issuer in config.jwt) or not (config.agents or config.jwt)
-    return lambda name: anybody or name in named
+
+    def may_use(agent: str, server: str) -> bool:
+        if agent not in named:
+            return anybody
+        servers = named[agent]
+        return servers is None or server in servers
+
+    return may_use
 
 
 @lru_cache(maxsize=1)

@@ -26,8 +26,11 @@ class Incoming:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers by name."""
-        return dict(self.pairs)
+        """The headers by name. The revision of 2026-07-28 has no sessions, so what claims to be the id of one is left out."""
+        found = dict(self.pairs)
+        if found.get("mcp-protocol-version") in protocol.MODERN:
+            found.pop(SESSION, None)
+        return found
 
     @property
     def takes_events(self) -> bool:

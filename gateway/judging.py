@@ -10,8 +10,8 @@ from gateway.pins import OnChange
 from gateway.policy import Action, Facts, Verdict, stricter
 from gateway.setting import Setting
 
-#: Why a call of an agent that is not in the config any more does not run.
-REMOVED = "the agent that asked was removed"
+#: Why a call of an agent does not run that the config does not name any more, or for other servers only.
+REMOVED = "the agent that asked may not use this server any more"
 CHANGED = "the definition of this tool changed while the call waited"
 GONE = "the server does not say any more that it has this tool"
 
@@ -60,7 +60,7 @@ class Judge:
 
     def objection(self, asked: Asked, held: HeldCall) -> str | None:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
-        if not self._setting().knows(held.call.agent):
+        if not self._setting().may_use(held.call.agent, held.call.server):
             return REMOVED
         tool = self._catalogue.present(held.call.server, held.call.tool)
         if tool.hash != held.definition:

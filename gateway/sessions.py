@@ -10,7 +10,6 @@ import msgspec
 
 from approvals.model import AgentSession
 from approvals.store import Store
-from gateway import protocol
 from gateway.agents import Agent
 from gateway.errors import UnknownSessionError
 from gateway.upstreams import Reply
@@ -67,7 +66,7 @@ class Sessions:
     async def find(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
         """Return the session that the headers name; raises `UnknownSessionError` unless *agent* opened it here."""
         session_id = headers.get(SESSION)
-        if session_id is None or headers.get("mcp-protocol-version") in protocol.MODERN:
+        if session_id is None:
             return None
         session = self._sessions.get((server, session_id)) or await self._recalled(server, session_id)
         if session is None or session.agent != agent.name:

@@ -16,8 +16,8 @@ class Setting:
     policy: Policy
     upstreams: Mapping[str, Upstream]
     holds: Holds
-    #: Whether there is still an agent of this name; what one that was removed had asked for does not run.
-    knows: Callable[[str], bool]
+    #: Whether an agent of this name may still use this server; else what it had asked for does not run.
+    may_use: Callable[[str, str], bool]
     #: What becomes of a tool whose definition is not the accepted one.
     pin: OnChange = OnChange.REASK
     #: Whether agents read in a tool's description that a person has to approve its calls.

@@ -93,7 +93,7 @@ class World:
                 policy=compile_policy(config),
                 upstreams={"notes": self.server},
                 holds=Holds(clients={}, tasks=Tasks.ALL),
-                knows=lambda _: True,
+                may_use=lambda *_: True,
             ),
             service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service, catalogue.outdate),
             metrics=Metrics(), new_id=lambda: CallId(f"hp_{next(numbers):026}"), seals=lambda: seals,

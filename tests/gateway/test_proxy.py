@@ -11,7 +11,7 @@ from approvals.errors import StoreError
 from approvals.model import Answer, State
 from gateway.ladder.holding import ASK_AGAIN
 from gateway.limits import Windows
-from gateways import TASKS, call, last_frame, running, text
+from gateways import MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
 
 
@@ -320,6 +320,29 @@ async def test_a_session_that_is_only_claimed_has_no_limit_of_its_own():
             assert answer.result["content"][0]["text"].startswith(expected)
 
 
+@pytest.mark.parametrize("verb", ["GET", "DELETE", "POST"])
+async def test_in_the_revision_without_sessions_a_session_of_another_is_not_reached(verb):
+    async with running("default: allow", recorder=Recorder(session="s1", modern=False)) as gateway:
+        opening = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "a", "version": "1"},
+        }
+        body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening}
+        (await gateway.post(body)).close()
+        headers = {"Mcp-Session-Id": "s1", "MCP-Protocol-Version": MODERN, "Accept": "text/event-stream"}
+        if verb == "POST":
+            await gateway.ask("tools/list", {}, headers=headers)
+        else:
+            (await gateway.http.request(verb, gateway.url, headers=headers)).close()
+        reached = [
+            one for one in gateway.recorder.received if one.verb == verb and MODERN in one.headers.values()
+        ]
+        assert reached
+        assert not any("mcp-session-id" in one.headers for one in reached)
+        assert await gateway.gateway.store.recall("notes", "s1") is not None
+
+
 ASKING = "tools: {get_note: {rate_limit: {max: 1, window: 6, on_exceed: require_approval}}}"
 
 
@@ -468,14 +491,16 @@ agents:
 """
 
 
-async def test_a_call_of_an_agent_that_was_removed_meanwhile_is_void():
+@pytest.mark.parametrize("servers", [None, []])
+async def test_a_call_of_an_agent_that_may_not_use_the_server_any_more_is_void(servers):
     async with running(more=AGENTS) as gateway, asyncio.TaskGroup() as tasks:
         gateway.http.headers["Authorization"] = "Bearer one"
         agent = tasks.create_task(gateway.call("create_note"))
         await gateway.held()
-        without = [one for one in gateway.gateway.config.agents if one.name == "two"]
-        await gateway.gateway.adopt(msgspec.structs.replace(gateway.gateway.config, agents=without))
-        assert "the agent that asked was removed" in text(await agent)
+        one, two = gateway.gateway.config.agents
+        left = [two] if servers is None else [msgspec.structs.replace(one, servers=servers), two]
+        await gateway.gateway.adopt(msgspec.structs.replace(gateway.gateway.config, agents=left))
+        assert "the agent that asked may not use this server any more" in text(await agent)
     assert gateway.ran() == []
 
 
@@ -484,9 +509,9 @@ async def test_an_approval_of_before_the_removal_does_not_run_either(gateway):
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
         proxy = gateway.gateway.proxy
-        proxy.adopt(replace(proxy.setting, knows=lambda name: name != "local"))
+        proxy.adopt(replace(proxy.setting, may_use=lambda agent, _server: agent != "local"))
         await gateway.review(held)
-        assert "the agent that asked was removed" in text(await agent)
+        assert "the agent that asked may not use this server any more" in text(await agent)
     assert gateway.ran() == []
 
 
