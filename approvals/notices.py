@@ -72,10 +72,7 @@ class Notices:
         )
 
     async def _post(self, channel: Channel, shown: Card, ref: str | None) -> str:
-        if ref is None:
-            return await channel.post(shown)
-        await channel.update(ref, shown)
-        return ref
+        return await channel.post(shown) if ref is None else await channel.update(ref, shown)
 
     def _failed(self, channel: Channel, notice: Notice, error: Exception) -> Notice:
         if notice.failures == 0:

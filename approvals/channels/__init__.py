@@ -72,8 +72,8 @@ class Channel(Protocol):
     async def post(self, card: Card) -> str:
         """Show a new card and return the channel's reference to it."""
 
-    async def update(self, ref: str, card: Card) -> None:
-        """Bring the message *ref* to what *card* says."""
+    async def update(self, ref: str, card: Card) -> str:
+        """Bring the message *ref* to what *card* says; returns its reference, another one when it was posted anew."""
 
     async def close(self) -> None:
         """Stop listening and let go of connections."""

@@ -43,9 +43,10 @@ class WebhookChannel:
         await self._send(card)
         return card.id
 
-    async def update(self, _ref: str, card: Card) -> None:
+    async def update(self, ref: str, card: Card) -> str:
         """Tell of a change."""
         await self._send(card)
+        return ref
 
     async def _send(self, card: Card) -> None:
         if self._http is None:

@@ -25,7 +25,7 @@ from approvals.channels import Card
 from approvals.channels.slack import blocks
 from approvals.channels.slack.inbound import Interaction, understood
 from approvals.errors import ApprovalError
-from approvals.model import Answer, Approver, CallId
+from approvals.model import Answer, Approver, CallId, State
 from approvals.service import ApprovalService
 
 #: Errors after which no retry helps: a person has to mend the app or its token.
@@ -108,10 +108,16 @@ class SlackChannel:
         )
         return f"{sent['channel']} {sent['ts']}"
 
-    async def update(self, ref: str, card: Card) -> None:
-        """Bring a message to what the card says."""
+    async def update(self, ref: str, card: Card) -> str:
+        """Bring a message to what the card says. One that somebody deleted is posted anew while people are asked."""
         channel, _, ts = ref.partition(" ")
-        await self._say("chat_update", card, channel=channel, ts=ts)
+        try:
+            await self._say("chat_update", card, channel=channel, ts=ts)
+        except SlackApiError as error:
+            if error.response.get("error") != "message_not_found":
+                raise
+            return await self.post(card) if card.state is State.PENDING else ref
+        return ref
 
     async def _say(self, method: str, card: Card, **where: Any) -> Mapping[str, Any]:
         """Send a card; one that Slack cannot show becomes a line that says where to look."""

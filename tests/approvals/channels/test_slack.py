@@ -313,6 +313,26 @@ async def test_when_slack_fails_the_call_waits_and_the_card_comes_later(w, answe
     assert len(w.slack.messages) == 1
 
 
+async def test_a_card_that_somebody_deleted_is_posted_anew_while_people_are_asked(w):
+    call, _ = await w.hold()
+    w.slack.messages.clear()
+    await w.service.sweep()  # nobody waits for it any more: the card has to say so
+    await w.notices.bring_up_to_date()
+    [anew] = w.slack.messages
+    await w.slack.click("U01ALICE", anew, "approve")
+    await w.settle(call, State.APPROVED)
+    assert "alice approved" in text_of(anew.blocks)
+
+
+async def test_a_deleted_card_of_a_decided_call_is_left_alone(w):
+    call, _ = await w.hold()
+    w.slack.messages.clear()
+    await w.service.cancel(call.id, "changed its mind", actor="ci-bot")
+    await w.notices.bring_up_to_date()
+    assert w.slack.messages == []
+    assert await w.store.stale("slack", w.clock.now + 1000) == []
+
+
 async def test_blocks_that_slack_refuses_become_a_line_with_a_link_and_no_button(w):
     w.slack.fail("chat.postMessage", "invalid_blocks")
     call, message = await w.hold()
