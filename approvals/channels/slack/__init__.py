@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_async_handlers import (
     AsyncRateLimitErrorRetryHandler,
@@ -176,8 +177,9 @@ class SlackChannel:
                     await self._review(interaction, Answer.DENY)
         except (ApprovalError, SlackApiError) as error:
             return await self._refuse(interaction, error)
-        except Exception:
+        except Exception as error:
             log.exception("a click in Slack could not be handled")
+            return await self._refuse(interaction, error)
         return None
 
     async def _open_review(self, interaction: Interaction) -> None:
@@ -209,7 +211,7 @@ class SlackChannel:
         told = (
             str(error)
             if isinstance(error, ApprovalError)
-            else "Slack could not be asked; try again, or use the inbox."
+            else "This could not be done now; try again, or use the inbox."
         )
         if interaction.action.startswith("submit:"):
             return {"response_action": "errors", "errors": {"reason": told}}
@@ -217,6 +219,6 @@ class SlackChannel:
             await self._web.chat_postEphemeral(
                 channel=interaction.channel or self._channel, user=interaction.user, text=told
             )
-        except SlackApiError as failed:
-            log.warning("nobody could be told that a click was refused: %s", failed.response.get("error"))
+        except (SlackApiError, aiohttp.ClientError, OSError):
+            log.warning("nobody could be told that a click was refused", exc_info=True)
         return None

@@ -111,6 +111,19 @@ async def test_a_denial_without_a_reason_is_told_in_the_modal(w):
     assert (await w.service.get(call.id)).state is State.PENDING
 
 
+async def test_a_modal_that_could_not_be_handled_stays_open_and_says_so(w):
+    call, message = await w.hold()
+    await w.slack.click("U02BOB", message, "deny")
+
+    async def full(*_):
+        raise OSError("no space left")
+
+    w.store.swap = full
+    answer = await w.slack.submit(await w.slack.next_modal(), reason="use staging")
+    assert answer["errors"] == {"reason": "This could not be done now; try again, or use the inbox."}
+    assert (await w.service.get(call.id)).state is State.PENDING
+
+
 @pytest.mark.parametrize(("user", "team"), [("U09EVE", None), ("U01ALICE", "T0OTHER")])
 async def test_a_stranger_or_another_team_decides_nothing(w, user, team):
     call, message = await w.hold()
