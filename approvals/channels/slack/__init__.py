@@ -33,6 +33,7 @@ from approvals.service import ApprovalService
 FATAL = frozenset(
     {
         "invalid_auth",
+        "not_allowed_token_type",
         "account_inactive",
         "token_revoked",
         "token_expired",
@@ -47,6 +48,19 @@ log = logging.getLogger("holdpoint.slack")
 
 #: What is answered to Slack for a submitted modal; None is the plain acknowledgement.
 Ack = Mapping[str, Any] | None
+
+
+class _Socket(SocketModeClient):
+    """A connection that the SDK opens again as often as it takes, unless Slack says that it never will be."""
+
+    async def issue_new_wss_url(self) -> str:
+        try:
+            return await super().issue_new_wss_url()
+        except SlackApiError as error:
+            if (code := error.response.get("error")) in FATAL:
+                self.closed = True  # the SDK tries again until it is
+                log.error("Slack refused the connection (%s); check slack.app_token", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
+            raise
 
 
 class SlackChannel:
@@ -88,19 +102,9 @@ class SlackChannel:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self, app_token: str) -> None:
-        socket = SocketModeClient(app_token=app_token, web_client=self._web)
-        socket.socket_mode_request_listeners.append(self._on_request)
-        self._socket = socket
-        try:
-            await socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
-        except SlackApiError as error:
-            log.error("Slack refused the connection (%s); check slack.app_token", error.response.get("error"))  # noqa: TRY400  (the sentence says all; a trace would bury it)
-
-    def healthy(self) -> str | None:
-        """Return what is wrong with the connection, or None."""
-        if not self._app_token or (self._socket is not None and self._socket.current_session is not None):
-            return None
-        return "Slack is not connected."
+        self._socket = _Socket(app_token=app_token, web_client=self._web)
+        self._socket.socket_mode_request_listeners.append(self._on_request)
+        await self._socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
 
     async def post(self, card: Card) -> str:
         """Show a new card; the reference is the message's channel and time stamp."""

@@ -371,6 +371,21 @@ async def test_the_socket_comes_back_after_slack_refreshes_it(w):
     await w.settle(call, State.APPROVED)
 
 
+async def test_an_app_token_that_slack_does_not_know_is_told_once_and_not_tried_again(caplog):
+    async with FakeSlack() as slack:
+        slack.fail("apps.connections.open", "invalid_auth", "invalid_auth")
+        channel = SlackChannel(
+            bot_token="xoxb-test", channel="C0APPROVALS", app_token="xapp-wrong", api_url=slack.api_url
+        )
+        await channel.start(ApprovalService(MemoryStore(), directory(), clock=Clock()))
+        async with asyncio.timeout(5):
+            await asyncio.gather(*channel._tasks)
+        await channel.close()
+    said = [record.getMessage() for record in caplog.records if record.name == "holdpoint.slack"]
+    assert said == ["Slack refused the connection (invalid_auth); check slack.app_token"]
+    assert slack.calls == ["apps.connections.open"]
+
+
 async def test_without_an_inbox_address_there_is_no_link():
     async with world(url="") as w:
         _, message = await w.hold()
