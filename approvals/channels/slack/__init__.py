@@ -188,6 +188,7 @@ class SlackChannel:
 
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
+        self._service.directory.may_review(await self._person(interaction), call)
         view = blocks.review_view(card_of(call, self._inbox_url))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 

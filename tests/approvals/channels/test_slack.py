@@ -135,6 +135,17 @@ async def test_a_stranger_or_another_team_decides_nothing(w, user, team):
     assert [event.kind for event in await w.store.events()] == ["hold.pending", "review.refused"]
 
 
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [("U09EVE", "You are not an approver for this call."), ("U01ALICE", "someone else must approve")],
+)
+async def test_who_may_not_review_a_call_is_not_shown_all_of_its_arguments(w, user, told):
+    _, message = await w.hold(owner="alice", arguments=json.dumps({"text": "x" * 3001}).encode())
+    await w.slack.click(user, message, "review")
+    assert told in (await w.slack.next_ephemeral())["text"]
+    assert w.slack.modals == []
+
+
 async def test_the_owner_of_the_agent_cannot_approve(w):
     call, message = await w.hold(owner="alice")
     await w.slack.click("U01ALICE", message, "approve")
