@@ -67,7 +67,7 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     reviewed = replace(call, reviews=(*call.reviews, given))
     if given.answer is Answer.DENY:
         return advance(reviewed, State.DENIED, given.at)
-    if reviewed.approvals < call.terms.needed:
+    if not reviewed.enough:
         return touch(reviewed)
     return advance(reviewed, State.APPROVED, given.at, expires_at=given.at + call.terms.approved_for)
 

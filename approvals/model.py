@@ -152,6 +152,11 @@ class HeldCall:
         return len({review.approver for review in self.reviews if review.answer is Answer.APPROVE})
 
     @property
+    def enough(self) -> bool:
+        """Whether as many people have approved as must."""
+        return self.approvals >= self.terms.needed
+
+    @property
     def denial(self) -> Review | None:
         """The review that denied it, if one did."""
         return next((review for review in self.reviews if review.answer is Answer.DENY), None)

@@ -62,7 +62,7 @@ def _text(call: HeldCall) -> str:
             return f"RUNNING: {call.id} was approved and is on its way. Call again the same way to collect the result."
         case State.DENIED if call.denial is not None:
             return f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
-        case State.EXPIRED if call.approvals >= call.terms.needed:
+        case State.EXPIRED if call.enough:
             return f"Approved, but not collected within {span(call.terms.approved_for)}. NOT EXECUTED. You may ask again."
         case State.EXPIRED:
             return f"Nobody answered within {span(call.terms.expire_after)}. NOT EXECUTED. You may ask again."

@@ -93,7 +93,7 @@ class Pages:
             card=card,
             word=word,
             tone=tone,
-            meaning=views.MEANING[call.state],
+            meaning=views.meaning(call),
             arguments=views.pieces(card.arguments),
             exact=views.pieces(exact),
             documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],

@@ -47,6 +47,8 @@ MEANING: Mapping[State, str] = {
     State.RESOLVED: "A person found out what became of it.",
 }
 
+UNCOLLECTED = "It did not run: it was approved, but the agent did not come back for it in time."
+
 _PIECES = re.compile(
     r"""(?P<hidden>\\u\{[0-9A-F]+\})"""
     r"""|(?P<key>"(?:[^"\\\n]|\\.)*"(?=:))"""
@@ -96,6 +98,11 @@ def row(call: HeldCall, card: Card) -> Row:
         approvals=call.approvals,
         decided_by=", ".join(deciders(call)) if call.decided_at else "",
     )
+
+
+def meaning(call: HeldCall) -> str:
+    """Return what the state of a call means for the person who looks."""
+    return UNCOLLECTED if call.state is State.EXPIRED and call.enough else MEANING[call.state]
 
 
 def deciders(call: HeldCall) -> Sequence[str]:

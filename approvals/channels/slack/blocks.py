@@ -67,6 +67,7 @@ ENDINGS = {
     State.IN_DOUBT: "⚠️ The server was cut off: it may have run, or not. It will not run again. Look, then say so in the inbox.",
     State.RESOLVED: "A person found out what became of it.",
 }
+UNCOLLECTED = "⌛ Approved, but the agent did not come back for it in time; nothing ran."
 _RISKY = ("High", "Critical")
 
 
@@ -142,7 +143,7 @@ def _fields(card: Card) -> Iterator[str]:
     reason = f": {card.reason}" if card.reason else ""
     yield one_line(f"Held by rule {card.rule}{reason}", 600)
     if card.needed > 1:
-        yield f"Approvals {sum(answer == Answer.APPROVE for _, answer, _, _ in card.reviews)} of {card.needed}"
+        yield f"Approvals {_approvals(card)} of {card.needed}"
 
 
 def _shown_arguments(card: Card) -> str:
@@ -179,11 +180,21 @@ def _reviews(card: Card) -> Iterator[Block]:
         f"{f' ({via})' if via != 'slack' else ''}{f': {one_line(reason, 400)}' if reason else ''}"
         for who, answer, reason, via in card.reviews
     ]
-    ending = [ENDINGS[card.state]] if card.state in ENDINGS else []
     result = [one_line(card.result, 400)] if card.result else []
     note = [one_line(card.note, 400)] if card.note and card.note != card.result else []
-    if told := "\n".join([*lines, *ending, *result, *note]):
+    if told := "\n".join([*lines, *_ending(card), *result, *note]):
         yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(told)])])
+
+
+def _ending(card: Card) -> Iterator[str]:
+    if card.state is State.EXPIRED and _approvals(card) >= card.needed:
+        yield UNCOLLECTED
+    elif card.state in ENDINGS:
+        yield ENDINGS[card.state]
+
+
+def _approvals(card: Card) -> int:
+    return sum(answer == Answer.APPROVE for _, answer, _, _ in card.reviews)
 
 
 def _fine_print(card: Card) -> Block:

@@ -203,6 +203,16 @@ async def test_an_expired_call_says_so_on_its_card(w):
     assert buttons_of(message.blocks) == []
 
 
+async def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unanswered(w):
+    call, message = await w.hold()
+    await w.slack.click("U01ALICE", message, "approve")
+    w.clock.now = (await w.settle(call, State.APPROVED)).expires_at
+    await w.service.sweep()
+    await w.notices.bring_up_to_date()
+    assert "Approved, but the agent did not come back for it in time; nothing ran." in text_of(message.blocks)
+    assert "Nobody answered" not in text_of(message.blocks)
+
+
 async def test_a_late_click_is_told_that_it_is_over(w):
     call, message = await w.hold()
     payload = w.slack.click_payload("U01ALICE", message, "approve")

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
-from approvals.model import State
+from approvals.model import Answer, Review, State
 from approvals.web import views
+from holds import held
 
 
 def test_every_state_has_a_word_and_a_meaning():
@@ -51,4 +54,16 @@ def test_a_time_is_given_for_people_and_for_scripts():
         "2026-11-01T02:26:40.250Z",
         "1 Nov 2026, 02:26:40 UTC",
         "02:26 UTC",
+    )
+
+
+def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unanswered():
+    expired = replace(held(0.0), state=State.EXPIRED)
+    approved = replace(
+        expired, reviews=(Review(approver="alice", answer=Answer.APPROVE, at=1.0, via="inbox"),)
+    )
+    assert views.meaning(expired) == "It did not run: the time was over."
+    assert (
+        views.meaning(approved)
+        == "It did not run: it was approved, but the agent did not come back for it in time."
     )
