@@ -51,6 +51,8 @@ class Login:
         self._seen: dict[str, float] = {}
         self._codes: dict[str, tuple[str, float]] = {}
         self._attempts = Attempts()
+        # Counted apart: a program with an old token keeps nobody who comes from the same address from signing in.
+        self._guesses = Attempts()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of signing in and out."""
@@ -97,11 +99,14 @@ class Login:
         return visitor, fields
 
     def program(self, request: web.Request) -> Approver:
-        """Return the approver whose token a program gives, or refuse."""
+        """Return the approver whose token a program gives, or refuse; a good one counts however many were wrong."""
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
         kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         approver = self._service.directory.by_token(token.strip()) if kind.lower() == "bearer" else None
         if approver is None:
+            if given:
+                self._refuse_guessing(request, self._guesses)
+                self._failed(request, self._guesses)
             raise Refused(401)
         return approver
 
@@ -153,10 +158,10 @@ class Login:
     async def _enter(self, request: web.Request) -> web.Response:
         fields = await form(request)
         onward = local_path(fields.get("next", ""))
-        self._refuse_guessing(request)
+        self._refuse_guessing(request, self._attempts)
         approver = self._service.directory.by_token(fields.get("token", "").strip())
         if approver is None or not self._options.token_login:
-            self._failed(request)
+            self._failed(request, self._attempts)
             return self._form(onward, 401, "This is not a token of an approver.")
         return await self._admit(approver, onward, "token")
 
@@ -165,21 +170,21 @@ class Login:
 
     async def _enter_once(self, request: web.Request) -> web.Response:
         fields = await form(request)
-        self._refuse_guessing(request)
+        self._refuse_guessing(request, self._attempts)
         name, until = self._codes.pop(_hash(fields.get("code", "")), ("", 0.0))
         approver = self._service.directory.by_name(name)
         if approver is None or self._service.clock() >= until:
-            self._failed(request)
+            self._failed(request, self._attempts)
             return self._form("/", 401, "This link was already used or is too old.")
         return await self._admit(approver, "/", "code")
 
-    def _refuse_guessing(self, request: web.Request) -> None:
-        if self._attempts.too_many(request.remote or "", self._service.clock()):
+    def _refuse_guessing(self, request: web.Request, attempts: Attempts) -> None:
+        if attempts.too_many(request.remote or "", self._service.clock()):
             raise Refused(429)
 
-    def _failed(self, request: web.Request) -> None:
+    def _failed(self, request: web.Request, attempts: Attempts) -> None:
         now, peer = self._service.clock(), request.remote or ""
-        self._attempts.failed(peer, now)
+        attempts.failed(peer, now)
         self._service.store.post(
             AuditEvent(at=now, kind="login.refused", actor="nobody", detail={"from": peer})
         )

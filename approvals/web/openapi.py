@@ -27,8 +27,9 @@ _REFUSALS = {
     "409": "The call was already decided or has expired, or the digest is not that of what is held.",
     "413": "The body is too large.",
     "415": "The body is not application/json in UTF-8.",
+    "429": "Too many wrong tokens came from this address.",
 }
-_READ = ("400", "401")
+_READ = ("400", "401", "429")
 _WRITE = tuple(_REFUSALS)
 
 
@@ -67,7 +68,7 @@ def _paths() -> dict[str, Any]:
                 _parameter("before", "Only calls older than the one with this id."),
             )
         },
-        "/api/v1/calls/{id}": {"get": _operation("Show a call.", "Call", ("401", "404"), call)},
+        "/api/v1/calls/{id}": {"get": _operation("Show a call.", "Call", ("401", "404", "429"), call)},
         "/api/v1/calls/{id}/approve": {
             "post": _operation("Approve a call.", "Call", _WRITE, call, body="ReviewBody")
         },
@@ -85,7 +86,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation(
                 "Accept the definitions that the tools of a server have now.",
                 "Accepted",
-                ("400", "401", "404", "413", "415"),
+                ("400", "401", "404", "413", "415", "429"),
                 body="AcceptBody",
             )
         },
@@ -107,7 +108,7 @@ def _paths() -> dict[str, Any]:
                 "summary": "Follow changes: server-sent events named `inbox`, without content.",
                 "responses": {
                     "200": {"description": "The stream.", "content": {"text/event-stream": {}}},
-                    **_refused(("401", "503")),
+                    **_refused(("401", "429", "503")),
                 },
             }
         },
@@ -116,7 +117,7 @@ def _paths() -> dict[str, Any]:
                 "summary": "This document.",
                 "responses": {
                     "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {}}},
-                    **_refused(("401",)),
+                    **_refused(("401", "429")),
                 },
             }
         },

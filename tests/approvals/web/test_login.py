@@ -197,6 +197,22 @@ async def test_guessing_is_stopped_and_told_nothing(inbox):
     assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 303
 
 
+async def test_guessing_a_programs_token_is_stopped_and_a_good_token_counts_all_the_while(inbox):
+    client = await inbox.stranger()
+
+    async def status(given):
+        return (await answer(client, "/api/v1/calls", headers={"Authorization": f"Bearer {given}"}))[0]
+
+    assert [await status(f"guess-{n}") for n in range(ATTEMPTS + 2)] == [401] * ATTEMPTS + [429] * 2
+    assert await status(token("alice")) == 200
+    assert (await answer(client, "/api/v1/calls"))[0] == 401, "no token is no guess"
+    assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 303
+    refused = [event for event in await inbox.store.events() if event.kind == "login.refused"]
+    assert len(refused) == ATTEMPTS
+    inbox.now += WINDOW
+    assert await status("guess") == 401
+
+
 async def test_signing_in_by_token_can_be_off():
     async with Inbox(token_login=False) as inbox:
         client = await inbox.stranger()
