@@ -3,6 +3,9 @@
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+#: What listens on every address of this machine is reached at one of them: no request is addressed to all.
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
 
 def is_loopback(host: str) -> bool:
     """Say whether *host* is this machine."""
@@ -38,3 +41,12 @@ def address(listen: str) -> tuple[str, int] | None:
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(listen)
     return host.strip("[]"), int(port)
+
+
+def within(listen: str) -> str:
+    """Return where this very machine reaches what listens there: a URL, or the Unix socket as it is."""
+    place = address(listen)
+    if place is None:
+        return listen
+    host = _ANY.get(place[0], place[0])
+    return f"http://[{host}]:{place[1]}" if ":" in host else f"http://{host}:{place[1]}"

@@ -271,9 +271,10 @@ def _load(path: Path) -> "Config":
 
 def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
     """Ask the running gateway that the config describes, or the one at HOLDPOINT_URL."""
+    from gateway.addresses import within
     from gateway.commands.reviewing import api
 
-    url = os.environ.get("HOLDPOINT_URL") or f"http://{_load(path).inbox.listen}"
+    url = os.environ.get("HOLDPOINT_URL") or within(_load(path).inbox.listen)
 
     async def asked() -> Answer:
         async with api(url, os.environ.get("HOLDPOINT_TOKEN", "")) as connection:

@@ -1,7 +1,7 @@
 """The API's client, for reviewing from a terminal: as the approver whose token is in HOLDPOINT_TOKEN."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
@@ -9,6 +9,9 @@ import aiohttp
 from gateway import sse
 from gateway.errors import UserError
 
+#: What an address that is a Unix socket begins with, and the name by which requests over one call the gateway.
+UNIX = "unix:"
+LOCAL = "http://localhost"
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
 
 
@@ -21,7 +24,8 @@ class Api:
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
-        self._url = url.rstrip("/")
+        self._url = url
+        self._base = LOCAL if url.startswith(UNIX) else url.rstrip("/")
 
     async def calls(self, state: str) -> list[dict[str, Any]]:
         """Return the calls in *state*, newest first."""
@@ -45,18 +49,24 @@ class Api:
 
     async def watch(self, show: Callable[[list[dict[str, Any]]], None]) -> None:
         """Show the waiting calls now and after every change, until interrupted."""
-        async with self._session.get(f"{self._url}/api/v1/events") as stream:
-            await _checked(stream)
-            show(await self.calls("pending"))
-            async for event in sse.events(stream.content.iter_any()):
-                if event.data:
-                    show(await self.calls("pending"))
+        with self._reached():
+            async with self._session.get(f"{self._base}/api/v1/events") as stream:
+                await _checked(stream)
+                show(await self.calls("pending"))
+                async for event in sse.events(stream.content.iter_any()):
+                    if event.data:
+                        show(await self.calls("pending"))
 
     async def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        try:
-            async with self._session.request(verb, self._url + path, json=body) as answer:
+        with self._reached():
+            async with self._session.request(verb, self._base + path, json=body) as answer:
                 return await _checked(answer)
-        except aiohttp.ClientConnectionError as error:
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except aiohttp.ClientError as error:
             raise Refused(f"No gateway answers at {self._url}; start one with: holdpoint run") from error
 
 
@@ -77,7 +87,8 @@ async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
 
 @asynccontextmanager
 async def api(url: str, token: str) -> AsyncIterator[Api]:
-    """Connect to the gateway whose inbox is at *url*."""
+    """Connect to the gateway whose inbox is at *url*: `http(s)://...`, or `unix:/path`."""
+    connector = aiohttp.UnixConnector(url.removeprefix(UNIX)) if url.startswith(UNIX) else None
     headers = {"User-Agent": "holdpoint/cli"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT, connector=connector) as session:
         yield Api(session, url)
