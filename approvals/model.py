@@ -213,7 +213,7 @@ class AuditEvent:
     """One line of the audit trail. `seq`, `prev` and `hash` are given by the store when it commits."""
 
     at: float
-    #: A dotted word: call.allowed, call.denied, hold.created, review.approved, call.forwarding ...
+    #: A dotted word: call.allowed, call.denied, hold.pending, hold.review, hold.approved, hold.forwarding ...
     kind: str
     #: Who did it: an agent, an approver, or `holdpoint`.
     actor: str

@@ -46,7 +46,7 @@ class Card:
     reviews: tuple[tuple[str, str, str, str], ...]
     attended: bool
     note: str
-    #: One line about what the server answered, or "".
+    #: One line about how the run ended, or "". What the server answered is the agent's, and on no card.
     result: str
     #: The call's page in the inbox, or "" when no inbox URL is known.
     url: str
