@@ -75,9 +75,6 @@ class Store(Protocol):
     async def shown(self, notice: Notice) -> None:
         """Insert or replace the notice of (call, channel)."""
 
-    async def notice_at(self, channel: str, ref: str) -> Notice | None:
-        """Return the notice a channel posted under its own reference, or None."""
-
     def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
         """Record one use of a limit that *amount* counts of, without waiting; it may be forgotten after *until*."""
 
@@ -110,9 +107,6 @@ class Store(Protocol):
 
     def forget(self, server: str, session_id: str) -> None:
         """Forget a session that has ended, without waiting."""
-
-    async def checkpoint(self) -> AuditEvent | None:
-        """Return the last event of the audit trail, or None when it is empty."""
 
     def changes(self) -> AsyncIterator[CallId]:
         """Yield the id of each held call after the commit that changed it; every listener gets every id."""

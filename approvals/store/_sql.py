@@ -36,7 +36,6 @@ SHOWN = """
     INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, failures, retry_at, wanted)
     VALUES (?, ?, ?, ?, ?, ?, (SELECT version FROM calls WHERE id = ?))
 """
-NOTICE_AT = "SELECT * FROM notices WHERE channel = ? AND ref = ?"
 LAST_LINK = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
 INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 LAST_EVENTS = "SELECT * FROM (SELECT * FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq"

@@ -129,18 +129,12 @@ class MemoryStore:
     def forget(self, server: str, session_id: str) -> None:
         self._sessions.pop((server, session_id), None)
 
-    async def checkpoint(self) -> AuditEvent | None:
-        return self._events[-1] if self._events else None
-
     async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
         pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
         return [(call, notice) for call, notice in pairs if _is_stale(call, notice, now)]
 
     async def shown(self, notice: Notice) -> None:
         self._notices[notice.call, notice.channel] = notice
-
-    async def notice_at(self, channel: str, ref: str) -> Notice | None:
-        return next((n for n in self._notices.values() if n.channel == channel and n.ref == ref), None)
 
     def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
         while self._hits and self._hits[0][0] <= at:

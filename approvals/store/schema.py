@@ -94,7 +94,6 @@ _NOTICES = (
         PRIMARY KEY (call, channel)
     ) WITHOUT ROWID
     """,
-    "CREATE INDEX notices_by_ref ON notices (channel, ref)",
     "CREATE INDEX notices_behind ON notices (channel, retry_at) WHERE shown_version < wanted",
     """
     CREATE TRIGGER notices_fall_behind AFTER UPDATE OF version ON calls

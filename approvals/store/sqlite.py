@@ -174,11 +174,6 @@ class SqliteStore:
         sql, values = _sql.events(after=after, limit=limit, since=since, tool=tool, agent=agent, call=call)
         return await self._writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
 
-    async def checkpoint(self) -> AuditEvent | None:
-        """Return the last event."""
-        row = await self._row(_sql.LAST_EVENTS, 1)
-        return audit.from_row(row) if row else None
-
     # What channels show.
 
     async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
@@ -205,11 +200,6 @@ class SqliteStore:
             notice.retry_at,
             notice.call,
         )
-
-    async def notice_at(self, channel: str, ref: str) -> Notice | None:
-        """Return the notice under the channel's reference."""
-        row = await self._row(_sql.NOTICE_AT, channel, ref)
-        return _notice(row) if row else None
 
     # Rate limits and logins.
 
