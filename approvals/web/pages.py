@@ -1,12 +1,19 @@
 """The pages people review on. GET shows; only a POST from a form of the same session decides, and answers 303."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
 from approvals import cards
-from approvals.errors import AlreadyDecided, NotAnApprover, OwnRequest, ReasonNeeded, StaleView
+from approvals.errors import (
+    AlreadyDecided,
+    ApprovalError,
+    NotAnApprover,
+    OwnRequest,
+    ReasonNeeded,
+    StaleView,
+)
 from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
 from approvals.redact import redact
 from approvals.safetext import name, visible
@@ -27,6 +34,12 @@ OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
 
 #: The event that says who looked at a call's secrets.
 REVEALED = "arguments.revealed"
+
+#: What a list says of a call that the person who looks may not answer.
+MARKS: Mapping[type[ApprovalError], str] = {
+    NotAnApprover: "not yours to answer",
+    OwnRequest: "your own agent's",
+}
 
 _ANSWERS = (AlreadyDecided, StaleView, NotAnApprover, OwnRequest, ReasonNeeded)
 
@@ -62,7 +75,7 @@ class Pages:
         return {
             "visitor": visitor,
             "path": path,
-            "rows": [self.row(call) for call in soonest],
+            "rows": [self.row(call, self._mark(visitor.approver, call)) for call in soonest],
             "tools_shown": self._options.tools is not None,
         }
 
@@ -103,18 +116,24 @@ class Pages:
             expires=views.moment(call.expires_at),
             decided=views.moment(call.decided_at) if call.decided_at else None,
             settled=views.moment(call.settled_at) if call.settled_at else None,
-            barred=self._barred(visitor.approver, call),
-            answered=any(given.approver == visitor.approver.name for given in call.reviews),
+            barred=str(self._bar(visitor.approver, call) or ""),
+            answered=_has_answered(visitor.approver, call),
             error=error,
         )
 
-    def _barred(self, approver: Approver, call: HeldCall) -> str:
-        """Say why this person may not review the call, or nothing when they may."""
+    def _bar(self, approver: Approver, call: HeldCall) -> NotAnApprover | OwnRequest | None:
+        """Return why this person may not review the call, or None when they may."""
         try:
             self._service.directory.may_review(approver, call)
         except (NotAnApprover, OwnRequest) as error:
-            return str(error)
-        return ""
+            return error
+        return None
+
+    def _mark(self, approver: Approver, call: HeldCall) -> str:
+        """Say in a few words why an open call does not wait for this person, or nothing when it does."""
+        if bar := self._bar(approver, call):
+            return MARKS[type(bar)]
+        return "you approved it" if call.state is State.PENDING and _has_answered(approver, call) else ""
 
     async def _approve(self, request: web.Request) -> web.Response:
         return await self._review(request, Answer.APPROVE)
@@ -200,9 +219,13 @@ class Pages:
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
         )
 
-    def row(self, call: HeldCall) -> views.Row:
-        """Return what a list shows of a call."""
-        return views.row(call, cards.card(call, self._options.url, most=ROW))
+    def row(self, call: HeldCall, mark: str = "") -> views.Row:
+        """Return what a list shows of a call, and *mark* on it."""
+        return views.row(call, cards.card(call, self._options.url, most=ROW), mark)
+
+
+def _has_answered(approver: Approver, call: HeldCall) -> bool:
+    return any(given.approver == approver.name for given in call.reviews)
 
 
 def _exact(call: HeldCall) -> str:

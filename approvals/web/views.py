@@ -83,9 +83,11 @@ class Row:
     expires: Moment
     approvals: int
     decided_by: str
+    #: Why it does not wait for the person who looks, in a few words, or "".
+    mark: str
 
 
-def row(call: HeldCall, card: Card) -> Row:
+def row(call: HeldCall, card: Card, mark: str = "") -> Row:
     """Return what a list shows of a call."""
     word, tone = WORDS[call.state]
     return Row(
@@ -97,6 +99,7 @@ def row(call: HeldCall, card: Card) -> Row:
         expires=moment(call.expires_at),
         approvals=call.approvals,
         decided_by=", ".join(deciders(call)) if call.decided_at else "",
+        mark=mark,
     )
 
 

@@ -64,6 +64,28 @@ async def test_a_row_tells_quorum_and_an_agent_that_left(inbox):
     assert "1 of 2 agent left" in text((await answer(await inbox.person(), "/"))[1])
 
 
+async def test_the_list_marks_what_somebody_else_must_answer(inbox):
+    await inbox.hold("mine_to_answer")
+    await inbox.hold("of_my_agent", owner="alice")
+    await inbox.hold("of_others", approvers=frozenset({"bob"}))
+    await inbox.approve(await inbox.hold("of_two", needed=2), "alice")
+    await inbox.doubt(await inbox.hold("in_doubt_of_others", approvers=frozenset({"bob"})))
+    doubtful = await inbox.hold("in_doubt", needed=2)
+    await inbox.approve(doubtful, "alice")
+    await inbox.doubt(doubtful)
+    _, body, _ = await answer(await inbox.person(), "/")
+    rows = [text(row) for row in re.findall(r"<li .*?</li>", body, re.DOTALL)]
+    marks = ("your own agent's", "not yours to answer", "you approved it")
+    assert {row.split()[0]: [mark for mark in marks if mark in row] for row in rows} == {
+        "mine_to_answer": [],
+        "of_my_agent": ["your own agent's"],
+        "of_others": ["not yours to answer"],
+        "of_two": ["you approved it"],
+        "in_doubt_of_others": ["not yours to answer"],
+        "in_doubt": [],
+    }
+
+
 async def test_a_calls_page_shows_everything_about_it(inbox):
     call = await inbox.hold(arguments=b'{"user_name":"ana","n":1.0}', needed=2)
     await inbox.approve(call, reason="fine with me")
