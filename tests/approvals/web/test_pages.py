@@ -94,7 +94,7 @@ async def test_a_calls_page_shows_everything_about_it(inbox):
     for fact in (
         "ci-bot for maria asks to run",
         "put_user_policy on iam",
-        "critical Write risk class High",
+        "Critical severity Write risk class High",
         "one wrong call can do great harm that may not be mended.",
         f"27 bytes {call.digest[:8]}",
         '"user_name" : "ana" , "n" : 1.0',
