@@ -107,6 +107,7 @@ class Pages:
             word=word,
             tone=tone,
             meaning=views.meaning(call),
+            sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.pieces(card.arguments),
             exact=views.pieces(exact),
             documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],

@@ -48,6 +48,16 @@ MEANING: Mapping[State, str] = {
 }
 
 UNCOLLECTED = "It did not run: it was approved, but the agent did not come back for it in time."
+#: What became of the exact text of a call; where it is in no row, it was not sent.
+SENT: Mapping[State, str] = {
+    State.PENDING: "would be sent",
+    State.APPROVED: "would be sent",
+    State.FORWARDING: "was sent",
+    State.COMPLETED: "was sent",
+    State.UPSTREAM_ERROR: "was sent",
+    State.IN_DOUBT: "may have been sent",
+    State.RESOLVED: "may have been sent",
+}
 
 _PIECES = re.compile(
     r"""(?P<hidden>\\u\{[0-9A-F]+\})"""

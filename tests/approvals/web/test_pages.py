@@ -278,6 +278,17 @@ async def test_an_approved_call_says_that_it_has_not_run(inbox):
     assert "It has not run yet." in body
 
 
+async def test_the_exact_text_says_whether_it_was_sent(inbox):
+    client = await inbox.person()
+    for call, said in (
+        (await inbox.hold("one"), "would be sent"),
+        (await inbox.run(await inbox.hold("two")), "was sent"),
+        (await inbox.deny(await inbox.hold("three")), "would have been sent"),
+        (await inbox.doubt(await inbox.hold("four")), "may have been sent"),
+    ):
+        assert f"Exact text as it {said}<" in (await answer(client, f"/calls/{call.id}"))[1]
+
+
 async def test_an_agent_that_left_is_told(inbox):
     call = await inbox.hold(attended=False)
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
