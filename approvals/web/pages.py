@@ -109,6 +109,8 @@ class Pages:
             meaning=views.meaning(call),
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.pieces(card.arguments),
+            beside=views.pieces(card.beside),
+            changes=views.marked(card.changes),
             exact=views.pieces(exact),
             documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],
             answer=views.pieces(visible(redact(call.outcome.body).text)) if call.outcome else (),

@@ -138,8 +138,13 @@ def moment(at: float) -> Moment:
 def pieces(text: str) -> Pieces:
     """Cut JSON text into (kind, text), so that keys, values and hidden characters can be told apart."""
     if len(text) > MAX_COLOURED:
-        return [piece for piece in _marked("", text) if piece[1]]
+        return marked(text)
     return [piece for piece in _cut(text) if piece[1]]
+
+
+def marked(text: str) -> Pieces:
+    """Cut text that is no JSON into (kind, text), so that hidden characters can be told apart."""
+    return [piece for piece in _marked("", text) if piece[1]]
 
 
 def _cut(text: str) -> Iterator[tuple[str, str]]:
