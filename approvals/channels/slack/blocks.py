@@ -121,13 +121,13 @@ def headline(card: Card) -> str:
 
 
 def _asks(card: Card) -> Block:
-    owner = f" for {card.owner}" if card.owner else ""
+    owner = f"for {card.owner}" if card.owner else "(no owner named)"
     return RichTextBlock(
         elements=[
             RichTextSectionElement(
                 elements=[
                     _text(one_line(card.agent, 200), bold=True),
-                    _text(f"{one_line(owner, 200)} wants to run "),
+                    _text(f" {one_line(owner, 200)} wants to run "),
                     _text(one_line(f"{card.server} / {card.tool}", 300), code=True),
                 ],
             ),

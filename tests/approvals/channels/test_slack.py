@@ -81,6 +81,11 @@ async def test_the_card_says_who_wants_what_why_it_is_held_and_until_when(w):
     assert message.metadata["event_payload"]["id"] == call.id
 
 
+async def test_a_card_says_that_nobody_is_named_behind_an_agent(w):
+    _, message = await w.hold(owner=None)
+    assert " (no owner named) wants to run " in text_of(message.blocks)
+
+
 async def test_alice_approves_with_one_click_and_the_card_says_so(w):
     call, message = await w.hold()
     await w.slack.click("U01ALICE", message, "approve")
