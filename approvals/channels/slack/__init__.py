@@ -169,10 +169,7 @@ class SlackChannel:
         try:
             match interaction.action:
                 case "deny":
-                    await self._web.views_open(
-                        trigger_id=interaction.trigger,
-                        view=blocks.deny_view(interaction.call, interaction.digest),
-                    )
+                    await self._open_denial(interaction)
                 case "review":
                     await self._open_review(interaction)
                 case "approve" | "submit:approve":
@@ -185,6 +182,13 @@ class SlackChannel:
             log.exception("a click in Slack could not be handled")
             return await self._refuse(interaction, error)
         return None
+
+    async def _open_denial(self, interaction: Interaction) -> None:
+        call = await self._service.get(CallId(interaction.call))
+        view = blocks.deny_view(
+            card_of(call, self._inbox_url, most=blocks.MESSAGE_ARGUMENTS), interaction.digest
+        )
+        await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))

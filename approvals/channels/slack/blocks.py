@@ -231,17 +231,18 @@ def _confirm(card: Card) -> ConfirmObject:
     )
 
 
-def deny_view(call_id: str, digest: str) -> dict[str, Any]:
-    """Return the modal that asks why a call is denied."""
+def deny_view(card: Card, digest: str) -> dict[str, Any]:
+    """Return the modal that asks why a call is denied; *digest* is that of what was looked at."""
     note = "The agent reads the reason as the tool's error, so say what it should do instead."
     reason = PlainTextInputElement(
         action_id="reason", multiline=True, max_length=MAX_REASON, focus_on_load=True
     )
     blocks = [
+        _asks(card),
         SectionBlock(text=_plain(note)),
         InputBlock(block_id="reason", label=_plain("Reason"), element=reason),
     ]
-    return _view("deny", f"{call_id} {digest}", blocks)
+    return _view("deny", f"{card.id} {digest}", blocks)
 
 
 def review_view(card: Card) -> dict[str, Any]:

@@ -100,6 +100,7 @@ async def test_bob_denies_with_a_reason_in_a_modal(w):
     call, message = await w.hold()
     await w.slack.click("U02BOB", message, "deny")
     modal = await w.slack.next_modal()
+    assert "ci-bot\n for maria wants to run \niam / put_user_policy" in text_of(modal.view["blocks"])
     assert (await w.service.get(call.id)).state is State.PENDING
     assert await w.slack.submit(modal, reason="use staging") == {}
     after = await w.settle(call, State.DENIED)
