@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from weakref import WeakValueDictionary
 
 from approvals.errors import ApprovalError
 from gateway import frames, protocol
@@ -36,6 +37,8 @@ class StdioFront:
         #: The session whose own messages are listened to.
         self._heard: str | None = None
         self._listening: asyncio.Task[None] | None = None
+        #: The requests of the revision without sessions that are being answered.
+        self._modern: WeakValueDictionary[frames.Id, asyncio.Task[None]] = WeakValueDictionary()
 
     async def run(self) -> None:
         """Serve until stdin ends, and a little longer those who are answered soon."""
@@ -89,12 +92,25 @@ class StdioFront:
 
     async def _post(self, frame: frames.Frame, line: bytes) -> None:
         """Send a frame on. Requests are answered when their answer comes; the rest keeps its order."""
+        if self._taken_back(frame):
+            return
         if not isinstance(frame, frames.Request | frames.ToolCall) or frame.method == "initialize":
             await self._answer(frame, line)
-        else:
-            task = self._tasks.create_task(self._answer(frame, line))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            return
+        answering = self._tasks.create_task(self._answer(frame, line))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
+        if protocol.era({}, frame) is protocol.Era.MODERN:
+            self._modern[frame.id] = answering
+
+    def _taken_back(self, frame: frames.Frame) -> bool:
+        """End the reply to a request that its client takes back, which over HTTP is how to cancel it (2026-07-28, "Cancellation").
+
+        In the handshake revisions a stream that ends means nothing, and the notification itself goes on.
+        """
+        request_id = protocol.cancelled(frame)
+        answering = None if request_id is None else self._modern.get(request_id)
+        return answering is not None and answering.cancel()
 
     async def _answer(self, frame: frames.Frame, line: bytes) -> None:
         try:

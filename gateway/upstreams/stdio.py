@@ -42,6 +42,9 @@ class StdioUpstream(SessionUpstream):
         self._starting = asyncio.Lock()
 
     async def _modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
+        # An id names a request of any client here. Who takes one back closes its stream, which only its own client can.
+        if isinstance(frame, frames.Notification):
+            return Reply(status=202)
         child = await self._serving()
         return await exchanged(child, frame, body, leave=child.cancel, status=_status)
 

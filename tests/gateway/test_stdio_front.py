@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -256,3 +257,55 @@ async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
         {"holdpoint-front": "stdio"}
         | {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}
     ]
+
+
+MODERN = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+
+
+def taking_back(request_id):
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
+
+
+async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_under_its_id(caplog):
+    caplog.set_level(logging.INFO, "holdpoint.servers")
+    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, "--modern"]), lambda: 0.0)
+    terminal = Terminal(upstream.send)
+    running = asyncio.ensure_future(terminal.front.run())
+    terminal.type(calling("wait", "mine", **MODERN))
+    async with asyncio.timeout(5):
+        while upstream._shared is None or not upstream._shared.exchanges:
+            await asyncio.sleep(0)
+        terminal.type(taking_back("mine"))
+        while "told notifications/cancelled True" not in caplog.text:
+            await asyncio.sleep(0)
+    terminal.type(calling("echo", "next", **MODERN))
+    assert (await terminal.read())["id"] == "next"
+    terminal.reader.feed_eof()
+    await running
+    await upstream.close()
+
+
+async def test_what_two_modern_clients_ask_under_one_id_each_takes_back_for_itself():
+    asked, released = [], asyncio.Event()
+
+    async def exchange(verb, body, headers):
+        asked.append(json.loads(body)["method"])
+        await released.wait()
+        return frame_reply(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+
+    tired, patient = Terminal(exchange), Terminal(exchange)
+    running = [asyncio.ensure_future(terminal.front.run()) for terminal in (tired, patient)]
+    for terminal in (tired, patient):
+        terminal.type(calling("echo", 1, **MODERN))
+    async with asyncio.timeout(5):
+        while len(asked) < 2:
+            await asyncio.sleep(0)
+        tired.type(taking_back(1))
+        tired.reader.feed_eof()
+        await running[0]
+        released.set()
+        assert (await patient.read())["id"] == 1
+        patient.reader.feed_eof()
+        await running[1]
+    assert tired.lines.empty()
+    assert asked == ["tools/call", "tools/call"]

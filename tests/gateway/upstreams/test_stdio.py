@@ -300,6 +300,26 @@ async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
             await asyncio.sleep(0)
 
 
+async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_id(shared, caplog):
+    caplog.set_level(logging.INFO, "holdpoint.servers")
+    waiting = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
+    while shared._shared is None or not shared._shared.exchanges:
+        await asyncio.sleep(0)
+    for request_id in (1, True):
+        taking_back = frame("notifications/cancelled", {"requestId": request_id, "_meta": META}, None)
+        assert (await shared.send("POST", taking_back, VERSION)).status == 202
+    # What the server reads next is what it says that it was told.
+    asking = frame("prompts/get", {"name": "x", "requestId": None, "_meta": META}, 2)
+    next_one = asyncio.ensure_future(shared.send("POST", asking, VERSION))
+    assert text((await frames(await waiting))[0]) == "too late"
+    next_one.cancel()
+    await asyncio.wait([next_one])
+    async with asyncio.timeout(5):
+        while "told" not in caplog.text:
+            await asyncio.sleep(0)
+    assert "told prompts/get False" in caplog.text
+
+
 async def test_a_subscription_names_the_clients_own_id(shared):
     reply = await shared.send("POST", frame("subscriptions/listen", {"_meta": META}, "sub"), VERSION)
     first, last = await frames(reply)
