@@ -105,7 +105,8 @@ async def _pages(
     for _ in range(MAX_PAGES):
         params = {**cursor, **({"_meta": meta} if meta else {})}
         page = await _result(await upstream.send("POST", _request("tools/list", params), headers))
-        found += [tool for tool in page.get("tools", []) if isinstance(tool, dict)]
+        listed = page.get("tools")  # null where a server written in Go has none
+        found += [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
         if not (following := page.get("nextCursor")):
             break
         cursor = {"cursor": following}
@@ -128,7 +129,7 @@ async def _result(reply: Reply) -> dict[str, Any]:
                 if isinstance(result := frame.get("result"), dict):
                     return result
                 break
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise _Refused from error
     finally:
         reply.close()

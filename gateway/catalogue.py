@@ -146,20 +146,27 @@ class Catalogue:
         async with self._asking.setdefault(server, asyncio.Lock()):
             if self._may_ask(server):
                 self._asked_at[server] = self._clock()
-                self._problems[server] = await self._asked(server)
+                self._problems[server] = await self._problem(server)
             return self._problems[server]
+
+    async def _problem(self, server: str) -> str | None:
+        """Ask, and return why a server could not say; whatever it says, nothing ends but the question."""
+        try:
+            return await self._asked(server)
+        except (GatewayError, TimeoutError) as error:
+            why = str(error) or "It did not answer in time."
+            log.warning("%s could not be asked for its tools: %s", server, why)
+            return why
+        except Exception:
+            log.exception("%s could not be asked for its tools", server)
+            return "What it says of its tools could not be understood."
 
     async def _asked(self, server: str) -> str | None:
         upstream, changes = self._upstreams.get(server), self._changes[server]
         if upstream is None:
             return REPLACED
-        try:
-            async with asyncio.timeout(PATIENCE):
-                offer = await asking.offer(upstream)
-        except (GatewayError, TimeoutError) as error:
-            why = str(error) or "It did not answer in time."
-            log.warning("%s could not be asked for its tools: %s", server, why)
-            return why
+        async with asyncio.timeout(PATIENCE):
+            offer = await asking.offer(upstream)
         if self._upstreams.get(server) is not upstream:
             return REPLACED
         self._recognise(server, offer.name)

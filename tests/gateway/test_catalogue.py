@@ -16,7 +16,7 @@ from gateway.risk import Category, Risk
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
-from recorder import Recorder, error
+from recorder import Recorder, error, result
 
 CHILD = str(Path(__file__).parents[1] / "fakes" / "child.py")
 
@@ -203,3 +203,43 @@ async def test_a_refused_list_is_told(http):
 
 async def _refuse(frame):
     return error(frame, -32601, "no")
+
+
+def answering(said):
+    """Return a behaviour that answers every question with these bytes as the result."""
+
+    async def answer(request):
+        head = b'{"jsonrpc":"2.0","id":"holdpoint","result":'
+        return web.Response(body=head + said + b"}", content_type="application/json")
+
+    return answer
+
+
+@pytest.mark.parametrize("tools", [b"null", b"{}", b"5", b'"x"'])
+async def test_a_server_whose_list_is_none_has_no_tools(http, tools):
+    runner, url = await serve(answering(b'{"tools":' + tools + b"}"))
+    assert (await asking.offer(HttpUpstream(url, Fixed(), http))).tools == []
+    await runner.cleanup()
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+async def could_not_be_asked(url, http):
+    known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
+    known.serve({"notes": HttpUpstream(url, Fixed(), http)}, {})
+    return await known.ask("notes") is not None and (await known.tool("notes", "get_note")).hash == ""
+
+
+async def test_a_server_that_answers_too_deep_to_be_read_could_not_be_asked(http):
+    runner, url = await serve(answering(b'{"tools":' + DEEP + b"}"))
+    assert await could_not_be_asked(url, http)
+    await runner.cleanup()
+
+
+async def test_whatever_a_server_says_of_itself_ends_nothing_but_the_question(http):
+    async def revision_that_no_header_can_carry(_, frame):
+        return result(frame, {"protocolVersion": "2025\r\nX: y", "capabilities": {}})
+
+    async with Recorder(modern=False, on_initialize=revision_that_no_header_can_carry) as recorder:
+        assert await could_not_be_asked(recorder.url, http)

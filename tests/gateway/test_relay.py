@@ -124,6 +124,12 @@ async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
         await whole((await relay.edited(stream, relay.hiding(hides_b))).chunks)
 
 
+async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came():
+    body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}'
+    edits = relay.hearing(lambda _: None), relay.hiding(hides_b), relay.annotating(hides_b)
+    assert await whole((await relay.edited(frame_reply(body), *edits)).chunks) == body
+
+
 async def test_a_refusal_of_the_gateways_credentials_stays_here():
     with pytest.raises(relay.CredentialsRefusedError):
         relay.checked(Reply(status=401, headers={"WWW-Authenticate": "Bearer resource_metadata=..."}))
