@@ -1,5 +1,6 @@
 """The gateway as a client of its own: asks a server for its tools, in whichever revision the server speaks."""
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from gateway.upstreams import Reply, Upstream, whole
 CLIENT = {"name": "holdpoint", "version": "0.1.0"}
 #: The most pages of tools that are asked for.
 MAX_PAGES = 100
+#: Seconds a server has to end a session of ours, which nobody should wait for.
+ENDING = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,7 @@ async def offer(upstream: Upstream) -> Offer:
         tools = await _pages(upstream, headers, meta)
         return Offer(protocol.server_name(opened), tools, protocol.has_tasks(_capabilities(opened)))
     finally:
-        if "Mcp-Session-Id" in headers:
-            (await upstream.send("DELETE", b"", headers)).close()
+        await ended(upstream, headers)
 
 
 async def _open(
@@ -51,7 +53,7 @@ async def _open(
     session = reply.header("mcp-session-id")
     opened = await _result(reply)
     revision = opened.get("protocolVersion", protocol.HANDSHAKE[-1])
-    headers = {"MCP-Protocol-Version": str(revision)} | ({"Mcp-Session-Id": session} if session else {})
+    headers = {"MCP-Protocol-Version": str(revision)} | ({"mcp-session-id": session} if session else {})
     started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
     (await upstream.send("POST", started, headers)).close()
     return headers, {}, opened
@@ -81,10 +83,11 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
 
 
 async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:
-    """End a session of ours; a server that knows it no more, or keeps none, is left alone."""
+    """End a session of ours; a server that knows it no more, keeps none, or takes its time is left alone."""
     if "mcp-session-id" in headers:
-        with suppress(GatewayError):
-            (await upstream.send("DELETE", b"", headers)).close()
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(ENDING):
+                (await upstream.send("DELETE", b"", headers)).close()
 
 
 async def _discovered(upstream: Upstream) -> Mapping[str, Any] | None:

@@ -40,6 +40,7 @@ class Recorder:
     tools: list[dict] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
     on_call: Behaviour | None = None
     on_get: Behaviour | None = None
+    on_delete: Behaviour | None = None
     on_listen: Behaviour | None = None
     capabilities: dict = field(default_factory=lambda: {"tools": {}})
     #: Does something when a session is opened; answers itself when it returns an answer.
@@ -85,6 +86,8 @@ class Recorder:
         self._came.set()
         if request.method == "GET" and self.on_get is not None:
             return await self.on_get(request, {})
+        if request.method == "DELETE" and self.on_delete is not None:
+            return await self.on_delete(request, {})
         if request.method != "POST":
             return web.Response(status=405)
         frame = json.loads(body)

@@ -1,5 +1,6 @@
 """What servers offer: asked once, in the revision they speak, classified with the operator's word on top."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -130,6 +131,27 @@ async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is
         ("DELETE", None),
     ]
     assert recorder.received[-1].headers["mcp-session-id"] == "s1"
+
+
+async def never(_, frame):
+    await asyncio.Event().wait()
+
+
+async def reset(request, frame):
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("on_delete", [never, reset])
+async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_session(
+    known, recorder, monkeypatch, on_delete
+):
+    monkeypatch.setattr(asking, "ENDING", 0.05)
+    recorder.modern, recorder.session, recorder.on_delete = False, "s1", on_delete
+    async with asyncio.timeout(5):
+        assert await known.ask("notes") is None
+    assert len(known.tools("notes")) == 3
+    assert recorder.received[-1].verb == "DELETE"
 
 
 @pytest.mark.parametrize("argument", ["--modern", "--legacy"])
