@@ -157,6 +157,11 @@ class Catalogue:
             why = str(error) or "It did not answer in time."
             log.warning("%s could not be asked for its tools: %s", server, why)
             return why
+        except asyncio.CancelledError:
+            self._asked_at.pop(
+                server, None
+            )  # who asked has left: the next one asks anew, and does not take this for an answer
+            raise
         except Exception:
             log.exception("%s could not be asked for its tools", server)
             return "What it says of its tools could not be understood."

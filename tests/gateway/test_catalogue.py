@@ -96,6 +96,23 @@ async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, reco
     assert (await known.tool("notes", "get_note")).hash == ""
 
 
+async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
+    asked = asyncio.Event()
+
+    async def silent(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    answer, recorder._answer = recorder._answer, silent
+    leaving = asyncio.ensure_future(known.ask("notes"))
+    await asked.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    recorder._answer = answer
+    assert await known.ask("notes") is None
+    assert (await known.tool("notes", "get_note")).hash
+
+
 async def test_the_operators_word_beats_the_classifier(recorder, http):
     found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
     upstreams = {"notes": HttpUpstream(recorder.url, Fixed(), http)}
