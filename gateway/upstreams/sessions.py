@@ -38,6 +38,8 @@ class SessionUpstream:
         self._connect = connect
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
+        #: How many connections are being made, each for one more session.
+        self._connecting = 0
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
@@ -60,10 +62,7 @@ class SessionUpstream:
         raise UseInitializeError
 
     async def _open(self, frame: frames.Frame, body: bytes) -> Reply:
-        if len(self._sessions) >= MAX_SESSIONS:
-            raise BusyError
-        session_id = secrets.token_hex(16)
-        connection = await self._connect()
+        session_id, connection = secrets.token_hex(16), await self._connected()
         self._sessions[session_id] = _Session(connection, self._clock())
         try:
             reply = await exchanged(connection, frame, body, leave=connection.leave)
@@ -72,6 +71,16 @@ class SessionUpstream:
             await connection.stop()
             raise
         return replace(reply, headers={**reply.headers, "Mcp-Session-Id": session_id})
+
+    async def _connected(self) -> Connection:
+        """Make one more connection, unless there are enough; those that are just being made count."""
+        if len(self._sessions) + self._connecting >= MAX_SESSIONS:
+            raise BusyError
+        self._connecting += 1
+        try:
+            return await self._connect()
+        finally:
+            self._connecting -= 1
 
     def _session(self, headers: Mapping[str, str]) -> _Session:
         session = self._sessions.get(headers.get(SESSION, ""))

@@ -238,6 +238,23 @@ async def _session(server):
     return server._sessions.pop(next(iter(server._sessions)))
 
 
+async def test_sessions_that_are_opened_at_once_are_no_more_than_may_be_open(clock, monkeypatch):
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
+    started = []
+
+    class Counted(Command):
+        async def start(self):
+            started.append(await Command.start(self))
+            return started[-1]
+
+    upstream = StdioUpstream(Counted(name="tiny", argv=["/bin/sh", "-c", TINY]), clock)
+    opening = [upstream.send("POST", frame("initialize", {}), {}) for _ in range(10)]
+    outcomes = await asyncio.gather(*opening, return_exceptions=True)
+    assert sum(isinstance(outcome, BusyError) for outcome in outcomes) == 7
+    assert len(started) == 3
+    await upstream.close()
+
+
 async def test_a_program_that_is_not_there_is_not_sent_to(clock):
     upstream = Server(Command(name="gone", argv=["/no/such/program"]), clock)
     with pytest.raises(NotSentError, match="could not be started"):
