@@ -40,11 +40,12 @@ class SessionUpstream:
         self._sessions: dict[str, _Session] = {}
         #: How many connections are being made, each for one more session.
         self._connecting = 0
+        self._stopping: set[asyncio.Task[None]] = set()
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
         given = {name.lower(): value for name, value in headers.items()}
-        await self._reap()
+        self._reap()
         if verb == "DELETE":
             return await self._delete(given)
         if verb == "GET":
@@ -68,13 +69,13 @@ class SessionUpstream:
             reply = await exchanged(connection, frame, body, leave=connection.leave)
         except BaseException:
             self._sessions.pop(session_id, None)
-            await connection.stop()
+            self._stop(connection)
             raise
         return replace(reply, headers={**reply.headers, "Mcp-Session-Id": session_id})
 
     async def _connected(self) -> Connection:
-        """Make one more connection, unless there are enough; those that are just being made count."""
-        if len(self._sessions) + self._connecting >= MAX_SESSIONS:
+        """Make one more connection, unless there are enough; those that are just being made or stopped count."""
+        if len(self._sessions) + self._connecting + len(self._stopping) >= MAX_SESSIONS:
             raise BusyError
         self._connecting += 1
         try:
@@ -91,7 +92,7 @@ class SessionUpstream:
 
     async def _delete(self, headers: Mapping[str, str]) -> Reply:
         self._session(headers)
-        await self._sessions.pop(headers[SESSION]).connection.stop()
+        await asyncio.shield(self._stop(self._sessions.pop(headers[SESSION]).connection))
         return Reply(status=200)
 
     def _listen(self, session: _Session) -> Reply:
@@ -103,7 +104,7 @@ class SessionUpstream:
             status=200, headers=sse.HEADERS, chunks=_unsent(session.connection), close=partial(setattr, session, "streaming", False),
         )  # fmt: skip
 
-    async def _reap(self) -> None:
+    def _reap(self) -> None:
         now = self._clock()
         idle = [
             session_id
@@ -111,14 +112,22 @@ class SessionUpstream:
             if session.connection.ended.is_set()
             or (now - session.used_at > IDLE and not session.connection.exchanges and not session.streaming)
         ]
-        for session in [self._sessions.pop(session_id) for session_id in idle]:
-            await session.connection.stop()
+        for session_id in idle:
+            self._stop(self._sessions.pop(session_id).connection)
+
+    def _stop(self, connection: Connection) -> asyncio.Task[None]:
+        """End a connection, whatever becomes of the request during which it is ended: nobody else knows of it any more."""
+        task = asyncio.get_running_loop().create_task(connection.stop())
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+        return task
 
     async def close(self) -> None:
         """End every connection."""
-        sessions = list(self._sessions.values())
+        for session in self._sessions.values():
+            self._stop(session.connection)
         self._sessions.clear()
-        await asyncio.gather(*(session.connection.stop() for session in sessions))
+        await asyncio.gather(*self._stopping)
 
 
 def _always_200(_: bytes) -> int:

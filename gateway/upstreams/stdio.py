@@ -52,7 +52,7 @@ class StdioUpstream(SessionUpstream):
         """Return the shared child, started and probed when there is none; a server may speak handshakes only."""
         async with self._starting:
             if self._shared is not None and self._shared.ended.is_set():
-                await self._shared.stop()
+                self._stop(self._shared)
                 self._shared = None
             if self._speaks_modern is False:
                 raise UseInitializeError
@@ -65,18 +65,20 @@ class StdioUpstream(SessionUpstream):
         try:
             answer = await child.ask(protocol.DISCOVER).answer()
         except BaseException:
-            await child.stop()
+            self._stop(child)
             raise
         self._speaks_modern = "result" in msgspec.json.decode(answer)
         if not self._speaks_modern:
-            await child.stop()
+            self._stop(child)
             raise UseInitializeError
         return child
 
     async def close(self) -> None:
         """End every child."""
-        shared, self._shared = self._shared, None
-        await asyncio.gather(super().close(), *(child.stop() for child in filter(None, [shared])))
+        if self._shared is not None:
+            self._stop(self._shared)
+            self._shared = None
+        await super().close()
 
 
 def _status(answer: bytes) -> int:

@@ -19,7 +19,7 @@ from gateway.errors import (
     UnknownSessionError,
     UseInitializeError,
 )
-from gateway.upstreams import sessions, whole
+from gateway.upstreams import child, sessions, whole
 from gateway.upstreams.stdio import Command, StdioUpstream
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -199,9 +199,9 @@ async def test_an_unknown_session_is_refused_and_a_deleted_one_too(server):
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), {"Mcp-Session-Id": "guess"})
     headers = await server.opened()
-    child = next(iter(server._sessions.values())).connection
+    behind = next(iter(server._sessions.values())).connection
     assert (await server.send("DELETE", b"", headers)).status == 200
-    assert child.process.returncode is not None
+    assert behind.process.returncode is not None
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), headers)
 
@@ -265,8 +265,8 @@ async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_o
     caplog.set_level(logging.INFO, "holdpoint.servers")
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
-    child = next(iter(server._sessions.values())).connection
-    while not child.exchanges:
+    behind = next(iter(server._sessions.values())).connection
+    while not behind.exchanges:
         await asyncio.sleep(0)
     await server.send("POST", frame("notifications/cancelled", {"requestId": "nobody's"}, None), headers)
     await server.send("POST", frame("notifications/cancelled", {"requestId": "mine"}, None), headers)
@@ -394,10 +394,29 @@ def running_commands() -> list[str]:
     return commands
 
 
+#: The same, but that neither the end of its stdin nor SIGTERM ends it.
+STUBBORN = """trap '' TERM; read line; echo '{"jsonrpc":"2.0","id":1,"result":{}}'; exec sleep 20"""
+
+
+@pytest.mark.parametrize("verb", ["POST", "DELETE"])
+async def test_a_client_that_leaves_while_children_are_stopped_leaves_none_behind(clock, verb, monkeypatch):
+    monkeypatch.setattr(child, "PATIENCE", 0.05)
+    upstream = Server(Command(name="stubborn", argv=["/bin/sh", "-c", STUBBORN]), clock)
+    replies = [await upstream.send("POST", frame("initialize", {}), {}) for _ in range(3)]
+    processes = [session.connection.process for session in upstream._sessions.values()]
+    clock.now += (sessions.IDLE + 1) * (verb == "POST")
+    headers = {"Mcp-Session-Id": replies[0].header("mcp-session-id")}
+    leaving = asyncio.ensure_future(upstream.send(verb, frame("ping"), headers))
+    while len(upstream._sessions) == 3:
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await upstream.close()
+    assert [process.returncode is None for process in processes] == [False] * 3
+
+
 async def test_a_child_that_ignores_its_end_is_killed(clock):
     stubborn = 'import signal,sys,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsys.stdin.readline()\nsys.stdout.write(\'{"jsonrpc":"2.0","id":1,"result":{}}\\n\')\nsys.stdout.flush()\ntime.sleep(60)'
-    from gateway.upstreams import child
-
     was, child.PATIENCE = child.PATIENCE, 0.1
     try:
         upstream = Server(Command(name="stubborn", argv=[sys.executable, "-c", stubborn]), clock)
