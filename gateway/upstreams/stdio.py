@@ -1,20 +1,26 @@
 """An MCP server that speaks stdio, behind the face of Streamable HTTP.
 
 Handshake revisions get one child per session. The revision of 2026-07-28 has no connection state, so one shared child
-serves every client; when it has ended, the next request starts another.
+serves every client; when it has ended, the next request starts another. Which of them a server speaks it is asked in a frame
+that some servers of the handshake revisions end at, or never answer; what is only guessed from that is asked again later.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 import msgspec
 
 from gateway import frames, protocol
-from gateway.errors import UseInitializeError
+from gateway.errors import CutError, UseInitializeError
 from gateway.upstreams import Reply
 from gateway.upstreams.child import Child
 from gateway.upstreams.sessions import SessionUpstream, exchanged
+
+#: Seconds a server has to say which revision it speaks, and after which one that did not say is asked again.
+SILENCE = 5.0
+ASK_AGAIN = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +44,8 @@ class StdioUpstream(SessionUpstream):
         super().__init__(command.start, clock)
         self._command = command
         self._shared: Child | None = None
-        self._speaks_modern: bool | None = None
+        #: Until when the server counts as one that speaks handshakes only.
+        self._handshakes_until = -inf
         self._starting = asyncio.Lock()
 
     async def _modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
@@ -54,7 +61,7 @@ class StdioUpstream(SessionUpstream):
             if self._shared is not None and self._shared.ended.is_set():
                 self._stop(self._shared)
                 self._shared = None
-            if self._speaks_modern is False:
+            if self._clock() < self._handshakes_until:
                 raise UseInitializeError
             if self._shared is None:
                 self._shared = await self._probed()
@@ -63,12 +70,12 @@ class StdioUpstream(SessionUpstream):
     async def _probed(self) -> Child:
         child = await self._command.start()
         try:
-            answer = await child.ask(protocol.DISCOVER).answer()
+            handshakes = await _handshakes_for(child)
         except BaseException:
             self._stop(child)
             raise
-        self._speaks_modern = "result" in msgspec.json.decode(answer)
-        if not self._speaks_modern:
+        if handshakes:
+            self._handshakes_until = self._clock() + handshakes
             self._stop(child)
             raise UseInitializeError
         return child
@@ -79,6 +86,16 @@ class StdioUpstream(SessionUpstream):
             self._stop(self._shared)
             self._shared = None
         await super().close()
+
+
+async def _handshakes_for(child: Child) -> float:
+    """Ask a server which revision it speaks; returns for how many seconds it counts as one of handshakes only."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            answer = await child.ask(protocol.DISCOVER).answer()
+    except (CutError, TimeoutError):
+        return ASK_AGAIN
+    return 0.0 if "result" in msgspec.json.decode(answer) else inf
 
 
 def _status(answer: bytes) -> int:

@@ -5,6 +5,8 @@ import os
 import sys
 
 MODERN = "--modern" in sys.argv
+#: What becomes of a server of the handshake era that is sent something else first: it ends, as those in Rust may, or says nothing.
+FIRST = next((argument for argument in sys.argv if argument in {"--strict", "--silent"}), None)
 
 
 def send(**frame) -> None:
@@ -79,6 +81,11 @@ TOOLS = {
 for line in sys.stdin:
     request = json.loads(line)
     method, params = request.get("method"), request.get("params", {})
+    if FIRST and method != "initialize":
+        if FIRST == "--strict":
+            sys.exit(1)
+        continue
+    FIRST = None
     if method == "initialize":
         send(
             id=request["id"],

@@ -14,6 +14,7 @@ from gateway.errors import GatewayError
 from gateway.evidence.severity import Severity
 from gateway.pins import Pins
 from gateway.risk import Category, Risk
+from gateway.upstreams import stdio
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
@@ -169,6 +170,15 @@ async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_sessi
         assert await known.ask("notes") is None
     assert len(known.tools("notes")) == 3
     assert recorder.received[-1].verb == "DELETE"
+
+
+@pytest.mark.parametrize("argument", ["--strict", "--silent"])
+async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew(monkeypatch, argument):
+    monkeypatch.setattr(stdio, "SILENCE", 0.05 if argument == "--silent" else 5.0)
+    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
+    async with asyncio.timeout(5):
+        assert "echo" in [tool["name"] for tool in (await asking.offer(upstream)).tools]
+    await upstream.close()
 
 
 @pytest.mark.parametrize("argument", ["--modern", "--legacy"])

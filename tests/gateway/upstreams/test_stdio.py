@@ -19,7 +19,7 @@ from gateway.errors import (
     UnknownSessionError,
     UseInitializeError,
 )
-from gateway.upstreams import child, sessions, whole
+from gateway.upstreams import child, sessions, stdio, whole
 from gateway.upstreams.stdio import Command, StdioUpstream
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -290,6 +290,20 @@ async def test_a_server_of_the_handshake_era_sends_modern_clients_to_initialize(
         with pytest.raises(UseInitializeError):
             await server.send("POST", modern("echo"), VERSION)
     assert await server.opened()
+
+
+async def test_what_a_server_speaks_is_asked_again_where_it_was_only_guessed(clock, tmp_path):
+    ready = tmp_path / "ready"
+    late = f"[ -e {ready} ] && exec {sys.executable} {CHILD} --modern; exit 1"
+    upstream = Server(Command(name="late", argv=["/bin/sh", "-c", late]), clock)
+    for seconds in (0.0, stdio.ASK_AGAIN - 1):
+        clock.now = seconds
+        with pytest.raises(UseInitializeError):
+            await upstream.send("POST", modern("echo"), VERSION)
+        ready.touch()
+    clock.now = stdio.ASK_AGAIN
+    assert (await frames(await upstream.send("POST", modern("echo"), VERSION)))[0]["id"] == 1
+    await upstream.close()
 
 
 async def test_the_shared_child_is_started_again_when_it_has_ended(shared):
