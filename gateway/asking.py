@@ -13,6 +13,7 @@ from gateway.errors import CutError, GatewayError, NotSentError, UseInitializeEr
 from gateway.upstreams import Reply, Upstream, whole
 
 CLIENT = {"name": "holdpoint", "version": "0.1.0"}
+INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
 #: The most pages of tools that are asked for.
 MAX_PAGES = 100
 #: Seconds a server has to end a session of ours, which nobody should wait for.
@@ -49,14 +50,29 @@ async def _open(
         meta = protocol.modern_meta(CLIENT)
         return protocol.modern_headers("tools/list"), meta, discovered
     params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": CLIENT}
+    headers, opened = await _handshake(upstream, params, {})
+    return headers, {}, opened
+
+
+async def _handshake(
+    upstream: Upstream, params: Mapping[str, Any] | msgspec.Raw, headers: Mapping[str, str]
+) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """Do a handshake; returns *headers* with what names the session in them, and what the server said of itself.
+
+    A session that could only be half opened is ended.
+    """
     reply = await upstream.send("POST", _request("initialize", params), {})
     session = reply.header("mcp-session-id")
-    opened = await _result(reply)
-    revision = opened.get("protocolVersion", protocol.HANDSHAKE[-1])
-    headers = {"MCP-Protocol-Version": str(revision)} | ({"mcp-session-id": session} if session else {})
-    started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
-    (await upstream.send("POST", started, headers)).close()
-    return headers, {}, opened
+    named = {"mcp-session-id": session} if session else {}
+    try:
+        opened = await _result(reply)
+        agreed = {"mcp-protocol-version": str(opened.get("protocolVersion", protocol.HANDSHAKE[-1]))}
+        ours = {**agreed, **headers, **named}
+        (await upstream.send("POST", INITIALIZED, ours)).close()
+    except BaseException:
+        await ended(upstream, named)
+        raise
+    return ours, opened
 
 
 def _capabilities(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -71,15 +87,9 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
     """
     kept = {name: value for name, value in headers.items() if name not in {"mcp-session-id", "last-event-id"}}
     try:
-        reply = await upstream.send("POST", _request("initialize", msgspec.Raw(opening)), {})
-        session = reply.header("mcp-session-id")
-        await _result(reply)
-        again = {**kept, **({"mcp-session-id": session} if session else {})}
-        started = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        (await upstream.send("POST", started, again)).close()
+        return (await _handshake(upstream, msgspec.Raw(opening), kept))[0]
     except GatewayError as error:
         raise NotSentError("The server has ended the session and would not open another.") from error
-    return again
 
 
 async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:

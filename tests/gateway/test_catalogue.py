@@ -172,6 +172,23 @@ async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_sessi
     assert recorder.received[-1].verb == "DELETE"
 
 
+async def half_open(_, frame):
+    """Open a session and refuse to say more: what a server does that fails in the middle of it."""
+    body = {"jsonrpc": "2.0", "id": frame["id"], "error": {"code": -32603, "message": "no"}}
+    return web.json_response(body, headers={"Mcp-Session-Id": "s1"})
+
+
+@pytest.mark.parametrize(
+    "opening", [asking.offer, lambda upstream: asking.reopened(upstream, b"{}", {"mcp-session-id": "s0"})]
+)
+async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http, opening):
+    recorder.modern, recorder.on_initialize = False, half_open
+    with pytest.raises(GatewayError):
+        await opening(HttpUpstream(recorder.url, Fixed(), http))
+    assert recorder.received[-1].verb == "DELETE"
+    assert recorder.received[-1].headers["mcp-session-id"] == "s1"
+
+
 @pytest.mark.parametrize("argument", ["--strict", "--silent"])
 async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew(monkeypatch, argument):
     monkeypatch.setattr(stdio, "SILENCE", 0.05 if argument == "--silent" else 5.0)
