@@ -4,6 +4,7 @@ Redirects are not followed (a 307 would send the call and the credentials elsewh
 beyond their limits, and a POST is never repeated: an exchange either was not sent, or may have been.
 """
 
+import socket
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from io import BytesIO
@@ -15,8 +16,12 @@ from gateway.errors import CutError, NotSentError
 from gateway.upstreams import EVENTS, JSON, Reply
 from gateway.upstreams.credentials import Credentials
 
-#: Seconds to connect; there is no limit on an answer, which may wait for a person on the other side.
+#: Seconds to get a connection, be it a new one or one that another exchange lets go of; there is no limit on an answer,
+#: which may wait for a person on the other side.
 CONNECT_SECONDS = 10.0
+#: When a silent connection is looked at, how often again, and how often in vain until it is given up: a server that went away
+#: without a word would be waited for without end. In seconds, by the names that a platform may have for them.
+LOOKS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 #: Seconds an idle connection is kept. Shorter than the 5 s after which common servers close theirs, so that a
 #: call is not sent into a connection that is about to close.
 KEEP_ALIVE_SECONDS = 4.0
@@ -28,13 +33,25 @@ LARGE = 1 << 20
 def pool() -> aiohttp.ClientSession:
     """Return the one client session that all HTTP upstreams share; close it at the end."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        connector=aiohttp.TCPConnector(
+            limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, socket_factory=_looked_at
+        ),
+        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent",),
         max_line_size=16 << 10,
         read_bufsize=1 << 18,
     )
+
+
+def _looked_at(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket that finds out when nobody is on the other side any more."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in LOOKS.items():
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
 
 
 class HttpUpstream:
@@ -82,7 +99,8 @@ async def request(
             f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
         ) from error
     except aiohttp.ConnectionTimeoutError as error:
-        raise NotSentError("The server could not be reached (connecting took too long).") from error
+        why = f"The server could not be reached (no connection within {CONNECT_SECONDS:.0f} s)."
+        raise NotSentError(why) from error
     except (aiohttp.ClientError, OSError) as error:
         raise CutError from error
     if response.status == 401:

@@ -1,6 +1,7 @@
 """HTTP servers: what is sent, what is not followed, and what is known when a connection fails."""
 
 import asyncio
+import socket
 
 import pytest
 from aiohttp import web
@@ -9,7 +10,7 @@ from gateway import upstreams
 from gateway.errors import CutError, NotSentError, TooLongError
 from gateway.upstreams import Reply, frame_reply, whole
 from gateway.upstreams.credentials import Fixed
-from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.http import LOOKS, HttpUpstream, pool
 from recorder import Recorder
 
 
@@ -70,6 +71,36 @@ async def test_a_server_that_is_not_there_got_nothing(http):
         url = recorder.url
     with pytest.raises(NotSentError, match="could not be reached"):
         await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
+
+
+async def silent(request, frame):
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await asyncio.Event().wait()
+
+
+async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit(monkeypatch):
+    monkeypatch.setattr(upstreams.http, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(upstreams.http, "CONNECT_SECONDS", 0.5)
+    async with Recorder(on_get=silent) as recorder, pool() as http, asyncio.timeout(5):
+        upstream = HttpUpstream(recorder.url, Fixed(), http)
+        stream = await upstream.send("GET", b"", {})
+        with pytest.raises(NotSentError, match="could not be reached"):
+            await upstream.send("POST", b"{}", {})
+        stream.close()
+        assert [one.verb for one in recorder.received] == ["GET"]
+
+
+async def test_a_connection_finds_out_that_the_other_side_is_gone(http):
+    async with Recorder(on_get=silent) as recorder:
+        response = await http.get(recorder.url)
+        socket_ = response.connection.transport.get_extra_info("socket")
+        assert socket_.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        looks = {name: value for name, value in LOOKS.items() if hasattr(socket, name)}
+        assert {
+            name: socket_.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in looks
+        } == looks
+        response.close()
 
 
 async def raw_server(answer):
