@@ -12,7 +12,6 @@ from gateway import protocol, sse
 from gateway.errors import CutError, GatewayError, NotSentError, UseInitializeError
 from gateway.upstreams import Reply, Upstream, whole
 
-CLIENT = {"name": "holdpoint", "version": "0.1.0"}
 INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
 #: The most pages of tools that are asked for.
 MAX_PAGES = 100
@@ -47,9 +46,8 @@ async def _open(
     Returns the headers and `_meta` to go on with, and what the server said of itself.
     """
     if (discovered := await _discovered(upstream)) is not None:
-        meta = protocol.modern_meta(CLIENT)
-        return protocol.modern_headers("tools/list"), meta, discovered
-    params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": CLIENT}
+        return protocol.modern_headers("tools/list"), protocol.OUR_META, discovered
+    params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": protocol.CLIENT}
     headers, opened = await _handshake(upstream, params, {})
     return headers, {}, opened
 
@@ -62,8 +60,8 @@ async def _handshake(
     A session that could only be half opened is ended.
     """
     reply = await upstream.send("POST", _request("initialize", params), {})
-    session = reply.header("mcp-session-id")
-    named = {"mcp-session-id": session} if session else {}
+    session = reply.header(protocol.SESSION)
+    named = {protocol.SESSION: session} if session else {}
     try:
         opened = await _result(reply)
         agreed = {"mcp-protocol-version": str(opened.get("protocolVersion", protocol.HANDSHAKE[-1]))}
@@ -85,7 +83,7 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
 
     Raises `NotSentError` when the server does not let us: the call that needs it was not sent.
     """
-    kept = {name: value for name, value in headers.items() if name not in {"mcp-session-id", "last-event-id"}}
+    kept = {name: value for name, value in headers.items() if name not in {protocol.SESSION, "last-event-id"}}
     try:
         return (await _handshake(upstream, msgspec.Raw(opening), kept))[0]
     except GatewayError as error:
@@ -94,7 +92,7 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
 
 async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:
     """End a session of ours; a server that knows it no more, keeps none, or takes its time is left alone."""
-    if "mcp-session-id" in headers:
+    if protocol.SESSION in headers:
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(ENDING):
                 (await upstream.send("DELETE", b"", headers)).close()

@@ -17,7 +17,6 @@ from gateway.upstreams import Reply, whole
 
 #: Does one exchange: verb, body, headers.
 Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
-SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
 log = logging.getLogger("holdpoint.conversation")
 
@@ -35,7 +34,7 @@ class Conversation:
     @property
     def session(self) -> str | None:
         """The session id, once the handshake is done; None where there is no session."""
-        return self._headers.get(SESSION) if len(self._handshake) > 1 else None
+        return self._headers.get(protocol.SESSION) if len(self._handshake) > 1 else None
 
     async def say(self, frame: frames.Frame, line: bytes) -> AsyncGenerator[bytes, None]:
         """Send a frame of the client's; yields the frames of the answer."""
@@ -58,7 +57,7 @@ class Conversation:
 
     async def end(self) -> None:
         """End the session."""
-        if SESSION in self._headers:
+        if protocol.SESSION in self._headers:
             with suppress(GatewayError):  # a session that is gone already needs no end
                 (await self._exchange("DELETE", b"", self._headers)).close()
 
@@ -75,24 +74,26 @@ class Conversation:
     async def _reopen(self, gone: str) -> None:
         """Open the session again, unless another frame has done so meanwhile."""
         async with self._reopening:
-            if self._headers[SESSION] != gone:
+            if self._headers[protocol.SESSION] != gone:
                 return
             log.info("the session is gone; it is opened again")
-            headers = {name: value for name, value in self._headers.items() if name != SESSION}
+            headers = {name: value for name, value in self._headers.items() if name != protocol.SESSION}
             for line in self._handshake:
                 reply = await self._exchange("POST", line, headers)
                 try:
-                    headers |= {SESSION: session} if (session := reply.header("mcp-session-id")) else {}
+                    headers |= (
+                        {protocol.SESSION: session} if (session := reply.header(protocol.SESSION)) else {}
+                    )
                     await whole(reply.chunks)
                 finally:
                     reply.close()
             self._headers |= headers
 
     def _remember(self, frame: frames.Frame, line: bytes, reply: Reply) -> None:
-        if getattr(frame, "method", "") == "initialize" and (session := reply.header("mcp-session-id")):
-            self._headers[SESSION] = session
+        if getattr(frame, "method", "") == "initialize" and (session := reply.header(protocol.SESSION)):
+            self._headers[protocol.SESSION] = session
             self._handshake = [line]
-        elif protocol.finishes_handshake(frame) and SESSION in self._headers:
+        elif protocol.finishes_handshake(frame) and protocol.SESSION in self._headers:
             self._handshake = [*self._handshake[:1], line]
 
     def _agree(self, data: bytes) -> None:

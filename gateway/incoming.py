@@ -10,7 +10,7 @@ from gateway import frames, protocol
 from gateway.agents import Agent
 from gateway.ladder import envelope
 from gateway.limits import Scope
-from gateway.sessions import SESSION, Session
+from gateway.sessions import Session
 from gateway.upstreams import EVENTS, Upstream
 
 
@@ -29,7 +29,7 @@ class Incoming:
         """The headers by name. The revision of 2026-07-28 has no sessions, so what claims to be the id of one is left out."""
         found = dict(self.pairs)
         if found.get("mcp-protocol-version") in protocol.MODERN:
-            found.pop(SESSION, None)
+            found.pop(protocol.SESSION, None)
         return found
 
     @property
@@ -99,7 +99,7 @@ class Asked:
     @property
     def _session_id(self) -> str:
         """The session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
-        return self.incoming.headers[SESSION] if self.session else self.incoming.agent.name
+        return self.incoming.headers[protocol.SESSION] if self.session else self.incoming.agent.name
 
     @property
     def opening(self) -> bytes:

@@ -7,9 +7,9 @@ opens another in the way that the client opened its own, and goes on there under
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway import asking
+from gateway import asking, protocol
 from gateway.errors import NotSentError, UnknownSessionError
-from gateway.sessions import SESSION, Session
+from gateway.sessions import Session
 from gateway.upstreams import Reply, Upstream
 
 
@@ -40,12 +40,12 @@ class Lasting:
         await self.inner.close()
 
     def _present(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        return {**headers, SESSION: self.session.now} if self.session.now else headers
+        return {**headers, protocol.SESSION: self.session.now} if self.session.now else headers
 
     async def _reopen(self, headers: Mapping[str, str]) -> None:
         try:
             again = await asking.reopened(self.inner, self.session.opening, headers)
         except NotSentError as error:
             raise UnknownSessionError from error
-        self.session.now = again.get(SESSION, "")
+        self.session.now = again.get(protocol.SESSION, "")
         self.reopened()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from importlib import metadata
 from typing import Any
 
 import msgspec
@@ -32,12 +33,12 @@ STATUS: Mapping[int, int] = {
     -32700: 400, -32600: 400, -32602: 400, -32020: 400, -32021: 400, -32022: 400, -32601: 404,
 }  # fmt: skip
 
+#: The header that names a session of the handshake revisions.
+SESSION = "mcp-session-id"
 #: Request headers that go on to a server, and response headers that come back. Credentials, cookies, hosts and
 #: origins do neither; what is about the body is made anew.
-CROSSING = frozenset({"mcp-session-id", "mcp-protocol-version", "last-event-id", "mcp-method", "mcp-name"})
-RETURNING = frozenset(
-    {"content-type", "mcp-session-id", "cache-control", "x-accel-buffering", "allow", "retry-after"}
-)
+CROSSING = frozenset({SESSION, "mcp-protocol-version", "last-event-id", "mcp-method", "mcp-name"})
+RETURNING = frozenset({"content-type", SESSION, "cache-control", "x-accel-buffering", "allow", "retry-after"})
 PARAM_HEADER = "mcp-param-"
 #: Says that a front of our own speaks for a client on stdio: it makes no headers from arguments and resumes no stream.
 FRONT = "holdpoint-front"
@@ -268,17 +269,14 @@ def finishes_handshake(frame: Frame) -> bool:
     return isinstance(frame, Notification) and frame.method == "notifications/initialized"
 
 
-def modern_meta(client: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the `_meta` of a request of the gateway's own."""
-    return {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: client}
-
-
 def modern_headers(method: str) -> Mapping[str, str]:
     """Return the headers of a request of the gateway's own."""
     return {"MCP-Protocol-Version": MODERN[0], "Mcp-Method": method}
 
 
-CLIENT = {"name": "holdpoint", "version": "0.1.0"}
+#: What the gateway says of itself as a client, and the `_meta` of its own requests in the modern revision.
+CLIENT = {"name": "holdpoint", "version": metadata.version("holdpoint")}
+OUR_META: Mapping[str, Any] = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
 DISCOVER = msgspec.json.encode(
-    {"jsonrpc": "2.0", "id": OUR_ID, "method": "server/discover", "params": {"_meta": modern_meta(CLIENT)}},
+    {"jsonrpc": "2.0", "id": OUR_ID, "method": "server/discover", "params": {"_meta": OUR_META}},
 )

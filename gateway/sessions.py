@@ -10,13 +10,13 @@ import msgspec
 
 from approvals.model import AgentSession
 from approvals.store import Store
+from gateway import protocol
 from gateway.agents import Agent
 from gateway.errors import UnknownSessionError
 from gateway.upstreams import Reply
 
 #: Sessions that are kept in memory; the others are in the store.
 MAX_SESSIONS = 10_000
-SESSION = "mcp-session-id"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Sessions:
 
     async def opened(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
         """Remember the session that *reply* to an initialize request opens, if it does, before its client hears of it."""
-        if session_id := reply.header(SESSION):
+        if session_id := reply.header(protocol.SESSION):
             opening = msgspec.json.encode(initialize)
             await self._store.remember(
                 AgentSession(
@@ -65,7 +65,7 @@ class Sessions:
 
     async def find(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
         """Return the session that the headers name; raises `UnknownSessionError` unless *agent* opened it here."""
-        session_id = headers.get(SESSION)
+        session_id = headers.get(protocol.SESSION)
         if session_id is None:
             return None
         session = self._sessions.get((server, session_id)) or await self._recalled(server, session_id)
@@ -90,6 +90,6 @@ class Sessions:
 
     def closed(self, server: str, headers: Mapping[str, str]) -> None:
         """Forget the session that the headers name."""
-        session_id = headers.get(SESSION, "")
+        session_id = headers.get(protocol.SESSION, "")
         self._sessions.pop((server, session_id), None)
         self._store.forget(server, session_id)

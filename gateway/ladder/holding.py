@@ -273,7 +273,7 @@ class Holding:
 
 
 def _named(incoming: Incoming, request_id: frames.Id) -> Named:
-    session = incoming.headers.get("mcp-session-id", "")
+    session = incoming.headers.get(protocol.SESSION, "")
     return Named(agent=incoming.agent.name, server=incoming.server, session=session, id=request_id)
 
 

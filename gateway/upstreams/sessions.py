@@ -21,7 +21,6 @@ QUIET = 10.0
 #: Seconds after which an idle session's connection is ended.
 IDLE = 1800.0
 MAX_SESSIONS = 64
-SESSION = "mcp-session-id"
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class SessionUpstream:
             self._sessions.pop(session_id, None)
             self._stop(connection)
             raise
-        return replace(reply, headers={**reply.headers, "Mcp-Session-Id": session_id})
+        return replace(reply, headers={**reply.headers, protocol.SESSION: session_id})
 
     async def _connected(self) -> Connection:
         """Make one more connection, unless there are enough; those that are just being made or stopped count."""
@@ -84,7 +83,7 @@ class SessionUpstream:
             self._connecting -= 1
 
     def _session(self, headers: Mapping[str, str]) -> _Session:
-        session = self._sessions.get(headers.get(SESSION, ""))
+        session = self._sessions.get(headers.get(protocol.SESSION, ""))
         if session is None or session.connection.ended.is_set():
             raise UnknownSessionError
         session.used_at = self._clock()
@@ -92,7 +91,7 @@ class SessionUpstream:
 
     async def _delete(self, headers: Mapping[str, str]) -> Reply:
         self._session(headers)
-        await asyncio.shield(self._stop(self._sessions.pop(headers[SESSION]).connection))
+        await asyncio.shield(self._stop(self._sessions.pop(headers[protocol.SESSION]).connection))
         return Reply(status=200)
 
     def _listen(self, session: _Session) -> Reply:

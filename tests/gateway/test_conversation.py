@@ -47,7 +47,7 @@ class Server:
         self.down = False
 
     async def __call__(self, verb, body, headers):
-        session = headers.get("Mcp-Session-Id")
+        session = headers.get("mcp-session-id")
         frame = json.loads(body) if body else {}
         self.seen.append((verb, frame.get("method"), session))
         if self.down:
