@@ -89,7 +89,7 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
     params = parameters.declared(tool.get("inputSchema"))
     quoted = [word for word in parameters.quotes(description) if word not in kin.names and word not in params]
     raised = (
-        *parameters.raises(said, parts, params, quoted),
+        *parameters.raises(said, parts, tool.get("inputSchema"), quoted),
         *_by_description(said, description),
         *_by_annotations(said, tool.get("annotations")),
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from urllib.parse import unquote
 
 from gateway.evidence import naming
 from gateway.evidence.reading import Reading
@@ -61,6 +63,8 @@ PARAMS = 1_000
 _LETTERS = re.compile(r"[^a-z0-9]")
 _NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
 _QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
+_INDEX = re.compile(r"[0-9]{1,6}\Z")
+_COMBINES = ("anyOf", "oneOf", "allOf")
 # A tool that compares takes the old and the new, and changes neither.
 COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
 
@@ -73,23 +77,21 @@ def declared(schema: object) -> dict[str, object]:
     return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
 
 
-def raises(
-    said: Reading, parts: tuple[str, ...], params: Mapping[str, object], quoted: Sequence[str]
-) -> Iterator[Raise]:
-    """What the parameters say: a program, a mode, a file to write, a switch that only a changing tool has.
+def raises(said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequence[str]) -> Iterator[Raise]:
+    """What the parameters of a schema say: a program, a mode, a file to write, a switch that only a changing tool has.
 
     `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
     """
     examines = said.word in EXAMINES
     unread = said.category is Category.OTHER
     speaks = any(part in LANGUAGES for part in parts)
-    for name, spec in params.items():
+    for name, spec in declared(schema).items():
         plain = _LETTERS.sub("", name.lower())
         if (plain in PROGRAMS and not examines) or (
             plain in MAYBE_PROGRAMS and (unread or said.word in RUNS or (speaks and said.word == "query"))
         ):
             yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
-        if plain in MODES and (worst := _worst_mode(spec, said, () if examines else quoted)):
+        if plain in MODES and (worst := _worst_mode(spec, schema, said, () if examines else quoted)):
             yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
         if plain in SINKS:
             yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
@@ -115,9 +117,9 @@ def quotes(text: str) -> tuple[str, ...]:
     return tuple(_QUOTED.findall(text))
 
 
-def _worst_mode(spec: object, said: Reading, quoted: Sequence[str]) -> Verb | None:
+def _worst_mode(spec: object, schema: object, said: Reading, quoted: Sequence[str]) -> Verb | None:
     """The worst verb among the values a parameter may take; where none are listed, among those that are quoted."""
-    listed = [value for value in islice(_values(spec), PARAMS) if value is not None]
+    listed = [value for value in islice(_values(spec, schema), PARAMS) if value is not None]
     found = [verb for value in listed for verb in _acting(value)]
     if not listed:
         text = spec.get("description") if isinstance(spec, Mapping) else None
@@ -142,15 +144,39 @@ def _acting(value: object) -> Iterator[Verb]:
             yield verb
 
 
-def _values(spec: object) -> Iterator[object]:
-    """The listed values of a parameter's schema, its own and one level down."""
-    if not isinstance(spec, Mapping):
-        return
-    inner = [spec.get("items"), *_list(spec.get("anyOf")), *_list(spec.get("oneOf"))]
-    for part in (spec, *inner):
-        if isinstance(part, Mapping):
-            yield from _list(part.get("enum"))
-            yield part.get("const")
+def _values(spec: object, schema: object) -> Iterator[object]:
+    """The values that a parameter's schema lists, itself or by the schemas that it is made of."""
+    for part in _made_of(spec, schema):
+        yield from _list(part.get("enum"))
+        yield part.get("const")
+
+
+def _made_of(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
+    """A schema and those that it is made of, its references into `schema` followed; each once, at most PARAMS."""
+    waiting, seen = deque([spec]), set[int]()
+    while waiting and len(seen) < PARAMS:
+        part = waiting.popleft()
+        if not isinstance(part, Mapping) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        waiting += [part.get("items"), _referred(part.get("$ref"), schema)]
+        waiting += [inner for key in _COMBINES for inner in _list(part.get(key))]
+
+
+def _referred(reference: object, schema: object) -> object:
+    """What a local reference (`#/$defs/Mode`) points at in `schema`; None for any other, which is never fetched."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found = schema
+    for step in unquote(reference).split("/")[1:]:
+        if isinstance(found, Mapping):
+            found = found.get(step.replace("~1", "/").replace("~0", "~"))
+        elif isinstance(found, list) and _INDEX.match(step):
+            found = found[int(step)] if int(step) < len(found) else None
+        else:
+            return None
+    return found
 
 
 def _list(value: object) -> list[Any]:

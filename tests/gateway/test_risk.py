@@ -1,8 +1,11 @@
 """The classifier: two tools it must get right, a wide table, and what no description or annotation may do."""
 
+from enum import StrEnum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp.server.mcpserver import MCPServer
 
 from gateway.evidence.severity import rank
 from gateway.lexicon import RANK
@@ -18,6 +21,11 @@ IAM_TOOLS = (
 )
 IAM_PARAMS = ("user_name", "policy_name", "policy_document", "confirmed")
 POLICY_TOOLS = ("policy_generation_start", "policy_generation_get", "policy_generation_list", "policy_create")
+
+
+class Operation(StrEnum):
+    LIST = "list"
+    DELETE = "delete"
 
 
 def tool(name, *, params=(), description="", **rest):
@@ -252,6 +260,60 @@ def test_what_the_definition_adds_is_said(definition, expected, reason):
 )
 def test_a_tool_with_a_mode_is_as_bad_as_its_worst_operation(schema):
     assert category("get_items", params={"action": schema}) is Category.DESTRUCTIVE
+
+
+MODE = {"enum": ["list", "delete"], "title": "Mode", "type": "string"}
+#: What the schema of a tool has besides its parameters, and how its mode refers to that.
+REFERRED = {
+    "an Enum of Python": ({"$defs": {"Mode": MODE}}, {"$ref": "#/$defs/Mode"}),
+    "one that may be left out": ({"$defs": {"Mode": MODE}}, {"anyOf": [{"$ref": "#/$defs/Mode"}, {"type": "null"}]}),
+    "one with a default": ({"$defs": {"Mode": MODE}}, {"allOf": [{"$ref": "#/$defs/Mode"}], "default": "list"}),
+    "a list of them": ({"$defs": {"Mode": MODE}}, {"type": "array", "items": {"$ref": "#/$defs/Mode"}}),
+    "a name of a name": ({"$defs": {"A": {"$ref": "#/$defs/B"}, "B": MODE}}, {"$ref": "#/$defs/A"}),
+    "an odd name": ({"$defs": {"a/b~c d": MODE}}, {"$ref": "#/$defs/a~1b~0c%20d"}),
+    "a place in a list": ({"anyOf": [{}, MODE]}, {"$ref": "#/anyOf/1"}),
+    "one that goes in circles": ({"$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}, MODE]}}}, {"$ref": "#/$defs/A"}),
+}  # fmt: skip
+UNKNOWN_REFERENCES = [
+    5,
+    "#",
+    "#Mode",
+    "#/$defs/None",
+    "#/anyOf/x",
+    "#/anyOf/7",
+    "#/$defs/Mode/title/x",
+    "https://mode.example/#/$defs/Mode",
+]
+
+
+@pytest.mark.parametrize(("besides", "mode"), REFERRED.values(), ids=REFERRED.keys())
+def test_a_mode_that_stands_elsewhere_in_the_schema_is_found(besides, mode):
+    definition = {"name": "get_records", "inputSchema": {"properties": {"operation": mode}, **besides}}
+    assert classify(definition, ()).category is Category.DESTRUCTIVE
+
+
+async def test_an_enum_as_the_sdk_tells_of_it_is_a_mode():
+    server = MCPServer("records")
+
+    @server.tool()
+    def get_records(operation: Operation) -> str:
+        return operation
+
+    [definition] = await server.list_tools()
+    assert classify(definition.model_dump(by_alias=True), ()).category is Category.DESTRUCTIVE
+
+
+@pytest.mark.parametrize("reference", UNKNOWN_REFERENCES)
+def test_a_reference_to_nowhere_or_to_another_place_is_not_followed(reference):
+    besides = {"$defs": {"Mode": MODE}, "anyOf": [{}]}
+    definition = {"name": "get_it", "inputSchema": {"properties": {"mode": {"$ref": reference}}, **besides}}
+    assert classify(definition, ()).category is Category.READ
+
+
+def test_a_schema_made_of_itself_many_times_over_is_looked_at_once():
+    inner = {"anyOf": [{"$ref": "#/$defs/A"}] * 50_000}
+    definition = {"name": "get_it", "inputSchema": {"properties": {"mode": inner}, "$defs": {"A": inner}}}
+    assert classify(definition, ()).category is Category.READ
 
 
 def test_a_mode_that_only_reads_raises_nothing():
