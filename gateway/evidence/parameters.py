@@ -30,9 +30,10 @@ PROGRAMS = words("""
     sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
     bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
     """)
-MAYBE_PROGRAMS = words(
-    "code command expression statement function query pipeline input args arguments commands program"
-)
+# Those too, but what a changing tool stores may be called the same: the code of a locale.
+STORED_PROGRAMS = words("code command commands expression program")
+# A phrase or a filter is called the same: they need a name that speaks of a program.
+MAYBE_PROGRAMS = words("statement function query pipeline input args arguments")
 RUNS = words("evaluate interpret")
 LANGUAGES = words(
     "sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake"
@@ -83,13 +84,9 @@ def raises(said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequen
     `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
     """
     examines = said.word in EXAMINES
-    unread = said.category is Category.OTHER
-    speaks = any(part in LANGUAGES for part in parts)
     for name, spec in declared(schema).items():
         plain = _LETTERS.sub("", name.lower())
-        if (plain in PROGRAMS and not examines) or (
-            plain in MAYBE_PROGRAMS and (unread or said.word in RUNS or (speaks and said.word == "query"))
-        ):
+        if _is_program(plain, said, parts):
             yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
         if plain in MODES and (worst := _worst_mode(spec, schema, said, () if examines else quoted)):
             yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
@@ -110,6 +107,16 @@ def raises(said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequen
                 category=Category.READ,
                 why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
             )
+
+
+def _is_program(plain: str, said: Reading, parts: tuple[str, ...]) -> bool:
+    """Whether the parameter of a tool carries a program that it runs."""
+    if plain in PROGRAMS:
+        return said.word not in EXAMINES
+    if plain in STORED_PROGRAMS:
+        return said.word not in EXAMINES and said.category in (Category.READ, Category.OTHER)
+    speaks = said.word == "query" and any(part in LANGUAGES for part in parts)
+    return plain in MAYBE_PROGRAMS and (speaks or said.word in RUNS or said.category is Category.OTHER)
 
 
 def quotes(text: str) -> tuple[str, ...]:

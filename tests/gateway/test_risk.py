@@ -178,6 +178,11 @@ def test_parameters_only_raise(name, some, more):
     [
         (tool("fetch_rows", params=["sql"]), Category.EXECUTE, '"sql" carries a program'),
         (tool("sql_query", params=["query"]), Category.EXECUTE, '"query" carries a program'),
+        (tool("get_output", params=["command"]), Category.EXECUTE, '"command" carries a program'),
+        (tool("list_rows", params=["expression"]), Category.EXECUTE, '"expression" carries a program'),
+        (tool("search_logs", params=["Code"]), Category.EXECUTE, '"code" carries a program'),
+        (tool("create_locale", params=["code"]), Category.WRITE, "creates something"),
+        (tool("validate_rule", params=["expression"]), Category.READ, "1 parameter: expression"),
         (tool("explain_plan", params=["sql"]), Category.READ, "1 parameter: sql"),
         (tool("search_docs", params=["query"]), Category.READ, "1 parameter: query"),
         (tool("extract_slides", params=["output_dir"]), Category.WRITE, '"outputdir" names a file'),
