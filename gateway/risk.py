@@ -196,7 +196,7 @@ def _by_annotations(said: Reading, annotations: object) -> Iterator[Raise]:
         yield Raise(
             category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something."
         )
-    if annotations.get("destructiveHint") is True and annotations.get("readOnlyHint") is not True:
+    if annotations.get("destructiveHint") is True:
         yield Raise(
             category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something."
         )

@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 
@@ -140,9 +140,10 @@ DESCRIPTIONS = st.one_of(
     ),
     st.lists(st.sampled_from(PROSE.split()), max_size=6).map(" ".join),
 )
-HINTS = st.dictionaries(
-    st.sampled_from(["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint", "title"]),
-    st.one_of(st.booleans(), st.none(), st.text(max_size=5)),
+SAID = st.sampled_from([True, False, None, "false", 1])
+HINTS = st.fixed_dictionaries(
+    {"readOnlyHint": SAID, "destructiveHint": SAID},
+    optional=dict.fromkeys(["idempotentHint", "openWorldHint", "title"], SAID),
 )
 PARAMS = st.lists(
     st.sampled_from(["id", "query", "sql", "command", "action", "confirm", "output_dir", "fix", "emails"]),
@@ -154,14 +155,24 @@ def order(found: Classification):
     return RANK[found.category], list(Risk).index(found.risk), rank(found.severity)
 
 
+def never_lower(definition, more):
+    """Whether a definition with more in it is at least as bad in every respect."""
+    less, worse = order(classify(definition, ())), order(classify({**definition, **more}, ()))
+    return all(one <= other for one, other in zip(less, worse, strict=True))
+
+
 @given(NAMES, DESCRIPTIONS, HINTS, PARAMS)
+@example("get_it", "", {"readOnlyHint": True, "destructiveHint": True}, [])
 def test_descriptions_and_annotations_only_raise(name, description, hints, params):
-    bare = order(classify(tool(name, params=params), ()))
-    described = order(classify(tool(name, params=params, description=description), ()))
-    annotated = order(classify(tool(name, params=params, annotations=hints), ()))
-    both = order(classify(tool(name, params=params, description=description, annotations=hints), ()))
-    for less, more in ((bare, described), (bare, annotated), (described, both), (annotated, both)):
-        assert all(one <= other for one, other in zip(less, more, strict=True))
+    bare = {**tool(name, params=params), "annotations": {}}
+    described, annotated = {"description": description}, {"annotations": hints}
+    assert never_lower(bare, described)
+    assert never_lower(bare, annotated)
+    assert never_lower(bare | annotated, described)
+    for hint in hints:
+        fewer = {"annotations": {key: value for key, value in hints.items() if key != hint}}
+        assert never_lower(bare | fewer, annotated)
+        assert never_lower(bare | described | fewer, annotated)
 
 
 @given(NAMES, PARAMS, PARAMS)
@@ -241,8 +252,8 @@ def test_parameters_only_raise(name, some, more):
         ),
         (
             tool("get_it", annotations={"readOnlyHint": True, "destructiveHint": True}),
-            Category.READ,
-            "changes nothing",
+            Category.WRITE,
+            "destructiveHint says",
         ),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else "",
