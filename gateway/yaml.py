@@ -4,6 +4,7 @@ In YAML 1.2 `no` is a word and `12:30` is not 750; a key given twice is an error
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -99,19 +100,33 @@ class _Reading:
             raise _single(self.lines.get(path[:-1]), "The config is nested too deep, or refers to itself.")
         match node:
             case CommentedMap():
-                return {str(key): self.plain(node[key], self._at(node, key, path)) for key in node}
+                return dict(self._entry(node, key, path) for key in node)
             case CommentedSeq():
-                return [self.plain(node[number], self._at(node, number, path)) for number in range(len(node))]
+                return [self._child(node, number, (*path, number)) for number in range(len(node))]
             case str():
-                return _REFERENCE.sub(lambda match: self._referred(match, path), str(node))
+                text = self._text(node, path)
+                return self._text(_REFERENCE.sub(lambda match: self._referred(match, path), text), path)
+            case int() if abs(node) > sys.float_info.max:
+                return self._problem(path, "this number is too large.")
             case _:
                 return _scalar(node)
 
-    def _at(self, node: CommentedMap | CommentedSeq, key: Any, path: Path) -> Path:
-        """Note on which line a child stands, and return its path."""
+    def _entry(self, node: CommentedMap, key: Any, path: Path) -> tuple[str, Any]:
+        name = self._text(key, path)
+        return name, self._child(node, key, (*path, name))
+
+    def _child(self, node: CommentedMap | CommentedSeq, key: Any, path: Path) -> Any:
+        """Return the plain value of a child, and note on which line it stands."""
         if node.lc.data and (where := node.lc.data.get(key)):
-            self.lines[*path, key] = where[0] + 1
-        return (*path, key)
+            self.lines[path] = where[0] + 1
+        return self.plain(node[key], path)
+
+    def _text(self, node: Any, path: Path) -> str:
+        """Return a key or text; characters that JSON writes as two halves are joined, half a one is a problem."""
+        try:
+            return str(node).encode("utf-16", "surrogatepass").decode("utf-16")
+        except ValueError:  # also of a number with more digits than Python writes
+            return self._problem(path, "this is not text that can be written as UTF-8.")
 
     def _referred(self, match: re.Match[str], path: Path) -> str:
         try:
@@ -120,7 +135,13 @@ class _Reading:
             why = f"the environment variable {match[2]} is not set"
         except OSError as error:
             why = f"the file {match[2]} cannot be read ({error.strerror})"
-        self.problems.append(Document(None, self.lines).problem(path, f"{why}."))
+        except ValueError:
+            why = f"the file {match[2]} is not UTF-8 text"
+        return self._problem(path, f"{why}.")
+
+    def _problem(self, path: Path, message: str) -> str:
+        """Note a problem, and return what the value counts as meanwhile."""
+        self.problems.append(Document(None, self.lines).problem(path, message))
         return ""
 
 

@@ -61,6 +61,11 @@ BROKEN = {
     "a duplicate key": (BASE + "  tools:\n    a: {action: allow}\n    a: {action: deny}\n", "The key a is given twice; keep one of them.  (line 7)"),
     "an unset variable": (BASE + "store: 'sqlite:///${NOWHERE}'\n", "store: the environment variable NOWHERE is not set.  (line 5)"),
     "an unreadable file": (BASE + "store: 'sqlite:///${file:/no/such}'\n", "store: the file /no/such cannot be read (No such file or directory).  (line 5)"),
+    "half a character": (BASE + 'store: "sqlite:///\\ud800"\n', "store: this is not text that can be written as UTF-8.  (line 5)"),
+    "half a character for a key": (BASE + 'hosts: []\ngroups: {"\\udfff": []}\n', "groups: this is not text that can be written as UTF-8.  (line 6)"),
+    "a number without end": (BASE + f"  tools: {{a: {{approvals: 0x{'f' * 5000}}}}}\n", "policy.tools.a.approvals: this number is too large.  (line 5)"),
+    "a number without end for a key": (BASE + f"groups:\n  ? 0x{'f' * 5000}\n  : []\n", "groups: this is not text that can be written as UTF-8.  (line 5)"),
+    "a problem below a number": (BASE + "groups:\n  5:\n    - '${X}'\n", "groups.5[0]: the environment variable X is not set.  (line 7)"),
     "bad CEL": (BASE + "  tools:\n    a: {when: 'args.x >', action: deny}\n", "policy.tools.a.when: this is not CEL: 1:9: Syntax error"),
     "an unknown CEL variable": (BASE + "  tools:\n    a: {when: 'foo > 1', action: deny}\n", "policy.tools.a.when: there is no variable foo; a condition may use agent, args, risk, server, tool.  (line 6)"),
     "a bad schema": (BASE + "  tools:\n    a: {arguments: {type: strin}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
@@ -253,6 +258,26 @@ def test_a_referred_file_is_read_from_disk(file, tmp_path):
     secret.write_text("hush\n")
     file.write_text(BASE + f"webhooks: [{{url: 'https://x', secret: '${{file:{secret}}}'}}]\n")
     assert load(file, {}).webhooks[0].secret == "hush"
+
+
+def test_a_referred_file_that_is_no_text_is_one_sentence(file, tmp_path):
+    (tmp_path / "s").write_bytes(b"\xff\xfe\x00")
+    file.write_text(BASE + f"store_key: '${{file:{tmp_path / 's'}}}'\n")
+    with pytest.raises(ConfigProblems) as found:
+        load(file, {})
+    assert str(found.value) == f"store_key: the file {tmp_path / 's'} is not UTF-8 text.  (line 5)"
+
+
+def test_a_variable_that_is_no_text_is_one_sentence():
+    told = "store_key: this is not text that can be written as UTF-8.  (line 5)"
+    assert problems(BASE + "store_key: '${KEY}'\n", {"KEY": b"\xff".decode(errors="surrogateescape")}) == [
+        told
+    ]
+
+
+def test_a_character_that_json_writes_as_two_halves_is_one():
+    good = parse(BASE + '  tools: {a: {reason: "\\ud83d\\ude00"}}\n', {}, str)
+    assert good.policy.tools["a"].reason == "\N{GRINNING FACE}"
 
 
 def test_the_schema_is_json_and_names_every_section():
