@@ -59,18 +59,20 @@ class Child(Connection):
         """Leave an exchange, and tell a server that has not answered it that nobody waits any more."""
         waiting = exchange.number in self.exchanges
         self.leave(exchange)
-        if waiting and not self.ended.is_set():
+        if waiting:
             params = {"requestId": exchange.number}
-            self._write(
-                msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
-            )
+            frame = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+            with suppress(NotSentError):
+                self._write(msgspec.json.encode(frame))
 
     def _write(self, frame: bytes) -> None:
-        if self.ended.is_set() or self.process.stdin is None:
+        stdin = self.process.stdin
+        # A pipe whose reader is gone drops what is written, or raises, before its end is heard of on stdout.
+        if self.ended.is_set() or stdin is None or stdin.is_closing():
             raise NotSentError(f"The server {self.name} has ended.")
-        if self.process.stdin.transport.get_write_buffer_size() > MAX_UNREAD:
+        if stdin.transport.get_write_buffer_size() > MAX_UNREAD:
             raise NotSentError(f"The server {self.name} does not read what it is sent.")
-        self.process.stdin.write(frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
+        stdin.write(frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 
     async def _read_frames(self, stdout: asyncio.StreamReader) -> None:
         try:

@@ -151,6 +151,16 @@ def test_a_server_that_cannot_be_asked_is_told_and_exit_1(folder):
     assert "could not be started" in holdpoint("tools", "--json", cwd=folder).stdout
 
 
+def test_a_server_that_ends_at_once_is_one_sentence(folder):
+    (folder / "holdpoint.yaml").write_text(
+        BASE.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n")
+    )
+    done = holdpoint("tools", cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "list_orders" in done.stdout
+    assert re.search(r"brief +\? +The server (brief has )?ended", done.stdout)
+
+
 def test_an_unknown_server_is_one_sentence(folder):
     for args in (["tools", "shpo"], ["explain", "shpo", "x"], ["stdio", "shpo"]):
         done = holdpoint(*args, cwd=folder)
@@ -211,6 +221,19 @@ async def running(tmp_path):
     file.chmod(0o600)
     async with gateway_process(file, agents, inbox) as process, Person(process.inbox) as alice:
         yield process, alice
+
+
+async def test_a_server_that_ends_at_once_takes_nothing_else_with_it(running):
+    process, alice = running
+    config = process.config.read_text()
+    process.config.write_text(config.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n"))
+    await process.stop()
+    await process.start()
+    await process.logged("brief could not be asked for its tools")
+    assert "1002" in await ask(process, "list_orders", status="paid")
+    assert await alice.calls("pending") == []
+    assert await process.stop() == 0
+    assert "Traceback" not in process.log.read_text()
 
 
 async def ask(process, tool="update_order", meta=None, **arguments):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gateway import protocol, sse
 from gateway.errors import (
@@ -20,6 +21,7 @@ from gateway.errors import (
     UseInitializeError,
 )
 from gateway.upstreams import child, sessions, stdio, whole
+from gateway.upstreams.child import Child
 from gateway.upstreams.stdio import Command, StdioUpstream
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -440,6 +442,26 @@ async def test_a_child_that_ignores_its_end_is_killed(clock):
         assert process.returncode == -9
     finally:
         child.PATIENCE = was
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_nothing_is_sent_into_a_closed_pipe(loop):
+    async def ask():
+        child = await Child.start("brief", ["cat"], {}, None)
+        before = child.ask(frame("tools/list"))
+        stopping = asyncio.ensure_future(child.stop())
+        await asyncio.sleep(0)
+        try:
+            assert not child.ended.is_set()
+            with pytest.raises(NotSentError, match="The server brief has ended"):
+                child.ask(frame("tools/list"))
+            child.cancel(before)
+            assert child.exchanges == {}
+        finally:
+            await stopping
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(ask())
 
 
 def test_the_gateways_question_is_what_children_are_probed_with():
