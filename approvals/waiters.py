@@ -32,6 +32,11 @@ class Waiters:
         for woken in self._listening.get(call_id, ()):
             woken.set()
 
+    def wake_all(self) -> None:
+        """Wake everyone, to look at something else than the store."""
+        for call_id in self._listening:
+            self.wake(call_id)
+
     async def follow(self, store: Store) -> None:
         """Wake for each change of the store, for ever."""
         async for call_id in store.changes():

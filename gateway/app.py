@@ -84,6 +84,8 @@ class Gateway:
         self.metrics = Metrics()
         self._http = http
         self._upstreams: dict[str, Upstream] = {}
+        #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
+        self._ends_at: float | None = None
         self.proxy = Proxy(
             setting=self._setting(config),
             service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, metrics=self.metrics,
@@ -166,10 +168,17 @@ class Gateway:
             return f"store: {error}"
         return None
 
+    async def stop(self) -> float:
+        """Begin nothing more, and tell who waits for people to ask again; returns the seconds that running calls have."""
+        now = asyncio.get_running_loop().time()
+        if self._ends_at is None:
+            self._ends_at = now + GRACE
+            await self.proxy.close()
+        return max(0.0, self._ends_at - now)
+
     async def close(self) -> None:
         """Let running calls end, then end the servers."""
-        await self.proxy.tasks.close()
-        await self.forward.finish(GRACE)
+        await self.forward.finish(await self.stop())
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 

@@ -107,6 +107,11 @@ def _version(frame: Frame | None) -> str | None:
     return version if isinstance(version, str) else None
 
 
+def listens(verb: str, headers: Mapping[str, str]) -> bool:
+    """Say whether an exchange is there to listen for as long as its client likes, and asks for nothing that ends."""
+    return verb == "GET" or headers.get("mcp-method") == "subscriptions/listen"
+
+
 def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection | None:
     """Return why the headers do not fit the body, or None. *pairs* are the headers in order, names in lower case."""
     given = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]

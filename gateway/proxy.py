@@ -78,6 +78,11 @@ class Proxy:
         self.setting = setting
         self._holding.holds = setting.holds
 
+    async def close(self) -> None:
+        """Run and wait for nothing more; what is on its way goes on."""
+        self._holding.close()
+        await self.tasks.close()
+
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
         return await _answered(None, self._exchange(incoming))

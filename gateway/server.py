@@ -1,16 +1,19 @@
 """The agents' listener: Streamable HTTP on aiohttp. It checks who asks and hands each exchange to the proxy."""
 
+import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
 from approvals.attempts import WINDOW, Attempts
-from gateway import frames
+from gateway import frames, protocol
 from gateway.agents import Agents, Refused
 from gateway.errors import CutError
 from gateway.incoming import Incoming
@@ -27,6 +30,10 @@ log = logging.getLogger("holdpoint.server")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+async def _at_once() -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
     """What the listener checks before anything is read."""
@@ -35,6 +42,8 @@ class Door:
     #: Host names (without port) under which the listener may be addressed, beside the loopback's.
     hosts: frozenset[str] = frozenset()
     ready: Callable[[], Awaitable[str | None]]
+    #: Is told that the listener takes no more calls; returns how many seconds those under way have.
+    stop: Callable[[], Awaitable[float]] = _at_once
     clock: Callable[[], float] = time.time
 
 
@@ -48,6 +57,7 @@ def build(proxy: Proxy, door: Door) -> web.Application:
     app.router.add_get(authorization.WELL_KNOWN + "/mcp/{server}", front.metadata)
     app.router.add_get("/healthz", front.healthz)
     app.router.add_get("/readyz", front.readyz)
+    app.on_shutdown.append(front.finish)
     return app
 
 
@@ -56,6 +66,7 @@ class _Front:
         self._proxy = proxy
         self._door = door
         self._guesses = Attempts(GUESSES)
+        self._running: set[asyncio.Task[Any]] = set()
 
     @web.middleware
     async def guard(
@@ -93,7 +104,25 @@ class _Front:
             body=await request.read(),
             pairs=tuple((name.lower(), value) for name, value in request.headers.items()),
         )
-        return await _write(request, await self._proxy.handle(incoming))
+        with self._run(incoming):
+            return await _write(request, await self._proxy.handle(incoming))
+
+    @contextmanager
+    def _run(self, incoming: Incoming) -> Iterator[None]:
+        """Note an exchange that is waited for when the listener stops; a stream that only listens has no end to wait for."""
+        task = asyncio.current_task()
+        if task is not None and not protocol.listens(incoming.verb, incoming.headers):
+            self._running.add(task)
+        try:
+            yield
+        finally:
+            self._running.discard(task)
+
+    async def finish(self, _: web.Application) -> None:
+        """Give the exchanges under way their time to end."""
+        seconds = await self._door.stop()
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
 
     def _guessed(self, request: web.Request, refused: Refused) -> web.Response:
         """Refuse who is no agent; an address that goes on giving wrong tokens is told to wait."""

@@ -20,7 +20,7 @@ from approvals.notices import Notices
 from approvals.web.options import WebOptions
 from gateway import server
 from gateway.addresses import address
-from gateway.app import Gateway, assembled
+from gateway.app import GRACE, Gateway, assembled
 from gateway.channels import channels_of
 from gateway.config import load
 from gateway.explaining.showing import tool_views
@@ -29,6 +29,10 @@ from gateway.yaml import ConfigProblems
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
+#: Seconds that a connection gets in the end when nobody waits for what it does.
+LINGER = 1.0
+#: What tells the gateway to stop.
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("holdpoint")
 
 
@@ -36,7 +40,7 @@ async def run(path: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     config = load(path, os.environ)
     async with assembled(config) as gateway, serving(gateway) as listening:
@@ -45,6 +49,9 @@ async def run(path: Path) -> None:
             watch = tasks.create_task(reload(path, gateway, stop))
             await stop.wait()
             watch.cancel()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)  # a second one ends the process at once
+        log.info("stopping; running calls get %.0f s", GRACE)
     log.info("stopped")
 
 
@@ -71,6 +78,8 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
         )
         inbox_at = await stack.enter_async_context(listener(inbox, config.inbox.listen))
         await stack.enter_async_context(loops(gateway, channels, config.inbox.url or ""))
+        # Comes first in the end: without the loops nobody would be woken any more.
+        stack.push_async_callback(gateway.stop)
         yield Listening(
             agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN]
         )
@@ -170,7 +179,11 @@ def web_options(
 
 def _door(gateway: Gateway) -> server.Door:
     return server.Door(
-        agents=lambda: gateway.agents, hosts=hosts(gateway.config), ready=gateway.ready, clock=gateway.clock
+        agents=lambda: gateway.agents,
+        hosts=hosts(gateway.config),
+        ready=gateway.ready,
+        stop=gateway.stop,
+        clock=gateway.clock,
     )
 
 
@@ -185,7 +198,7 @@ def hosts(config: Config) -> frozenset[str]:
 @asynccontextmanager
 async def listener(app: web.Application, listen: str) -> AsyncIterator[str]:
     """Serve *app* on `host:port` or `unix:/path`; yields the address it got."""
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=LINGER)
     await runner.setup()
     try:
         place = address(listen)

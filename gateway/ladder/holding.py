@@ -44,11 +44,11 @@ class _Waiting:
     rung: Rung = Rung.LATER
     _beats: int = 0
 
-    def step(self, now: float) -> hold.Step:
-        """Return what to do for it next."""
+    def step(self, now: float, *, over: bool) -> hold.Step:
+        """Return what to do for it next; when all waiting is *over*, it is told to ask again."""
         rounds_left = hold.LAST_ROUND - self.asked.round if self.asked.era is protocol.Era.MODERN else 0
         return hold.step(
-            self.held, now, self.give_up_at, rounds_left=rounds_left, cancelled=self.wait.cancelled
+            self.held, now, self.give_up_at, rounds_left=rounds_left, cancelled=self.wait.cancelled or over
         )
 
     def beat(self, seconds: float) -> tuple[bytes | None, float]:
@@ -202,7 +202,10 @@ class Holding:
         asked, shows = client.asked, client.asked.resumes and self._shows_link(client.asked)
         if shows:
             yield hold.link_2025(client.held, self.holds.link)
-        while (step := client.step(self._service.clock())).rung in (Rung.WAIT, Rung.RUN):
+        while (step := client.step(self._service.clock(), over=self._waits.over)).rung in (
+            Rung.WAIT,
+            Rung.RUN,
+        ):
             if step.rung is Rung.RUN:
                 async for event in self.run(asked, client.held):
                     yield event
@@ -222,6 +225,11 @@ class Holding:
         """Let the client that takes this request back wait no longer."""
         for call_id in self._waits.cancel(_named(incoming, request_id)):
             self._service.waiters.wake(call_id)
+
+    def close(self) -> None:
+        """Let nobody wait any longer: each client is told to ask again, and what it asked for stays."""
+        self._waits.over = True
+        self._service.waiters.wake_all()
 
     def _left(self, held: HeldCall) -> None:
         """A client that hangs up or cancels is tired, and the call stays; unless the config takes it for a no."""

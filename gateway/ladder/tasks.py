@@ -46,6 +46,7 @@ class Tasks:
         self._service = service
         self._holding = holding
         self._upstream = upstream
+        self._closed = False
         self._attended: dict[CallId, asyncio.Task[None]] = {}
         #: Answers to some of a server's questions, kept until the rest of them has come.
         self._partial: dict[CallId, dict[str, Any]] = {}
@@ -64,7 +65,7 @@ class Tasks:
 
     def attend(self, held: HeldCall) -> None:
         """See to it that a task's call runs as soon as it is approved."""
-        if held.id not in self._attended:
+        if held.id not in self._attended and not self._closed:
             task = asyncio.get_running_loop().create_task(self._until_settled(held))
             self._attended[held.id] = task
             task.add_done_callback(lambda _: self._let_go(held.id))
@@ -80,7 +81,9 @@ class Tasks:
                 self.attend(held)
 
     async def close(self) -> None:
-        """Attend no task any more; they stay as they are."""
+        """Attend no task any more, and let nobody wait for a result; the tasks stay as they are."""
+        self._closed = True
+        self._service.waiters.wake_all()
         attending = list(self._attended.values())
         for task in attending:
             task.cancel()
@@ -175,6 +178,8 @@ class Tasks:
     ) -> AsyncIterator[bytes]:
         """Wait for the result and give it, with what the server said meanwhile (2025-11-25, `tasks/result`)."""
         while hold.step(held, self._service.clock(), FOREVER).rung is not Rung.TELL:
+            if self._closed:
+                return
             yield sse.comment("waiting for approval")
             async for event in self._heard_until(held):
                 yield event

@@ -36,6 +36,8 @@ class Waits:
 
     def __init__(self) -> None:
         self._waits: defaultdict[Named, list[Wait]] = defaultdict(list)
+        #: Whether nobody waits any more, because the gateway stops.
+        self.over = False
 
     @contextmanager
     def waiting(self, named: Named, call_id: CallId) -> Iterator[Wait]:

@@ -27,3 +27,11 @@ async def test_each_change_of_the_store_wakes():
             await woken.wait()
     await store.close()
     await following
+
+
+async def test_all_can_be_woken_at_once():
+    waiters = Waiters()
+    with waiters.listen("a") as one, waiters.listen("b") as other:
+        waiters.wake_all()
+        assert one.is_set()
+        assert other.is_set()

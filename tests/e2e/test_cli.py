@@ -435,10 +435,29 @@ async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_wa
     agent = asyncio.ensure_future(ask(process))
     held = await alice.waiting()
     assert await process.stop() == 0
-    await asyncio.wait([agent])
+    assert (await agent).startswith(f"WAITING for human approval {held['id']}. NOT EXECUTED yet.")
     assert "Traceback" not in process.log.read_text()
     await process.start()
     assert [call["id"] for call in await alice.calls("pending")] == [held["id"]]
+
+
+async def test_a_gateway_that_is_told_twice_to_stop_ends_at_once(tmp_path):
+    agents, inbox = free_ports(2)
+    file = tmp_path / "holdpoint.yaml"
+    child = Path(__file__).parents[1] / "fakes" / "child.py"
+    file.write_text(
+        f"servers: {{shop: {{command: [{sys.executable}, {child}]}}}}\npolicy: {{default: allow}}\nstore: 'memory:'\n"
+        f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+    )
+    file.chmod(0o600)
+    async with gateway_process(file, agents, inbox) as process:
+        agent = asyncio.ensure_future(ask(process, "wait"))
+        await process.logged("waits for a line")
+        process.tell(signal.SIGTERM)
+        await process.logged("stopping; running calls get 20 s")
+        process.tell(signal.SIGTERM)
+        assert await process.ended() == -signal.SIGTERM
+        await asyncio.wait([agent])
 
 
 async def test_the_metrics_count_verdicts_and_what_waits(running):

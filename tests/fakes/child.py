@@ -56,6 +56,8 @@ def environment(request, params):
 
 
 def wait(request, params):
+    sys.stderr.write("waits for a line\n")
+    sys.stderr.flush()
     line = json.loads(sys.stdin.readline())
     sys.stderr.write(f"told {line['method']} {line['params']['requestId'] == request['id']}\n")
     sys.stderr.flush()

@@ -59,7 +59,13 @@ class Process:
 
     async def stop(self) -> int:
         if self._process.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
+            self.tell(signal.SIGTERM)
+        return await self.ended()
+
+    def tell(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
         async with asyncio.timeout(20):
             return await self._process.wait()
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from approvals.model import Answer, State
+from gateway.ladder.tasks import Tasks
 from gateways import META, TASKS, call, last_frame, running
 from recorder import Recorder, error, result
 
@@ -150,11 +151,15 @@ async def test_tasks_are_offered_where_they_are_on():
 async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_next_start():
     async with running() as gateway:
         task = await begin(gateway)
-        await gateway.gateway.proxy.tasks.close()
+        proxy = gateway.gateway.proxy
+        await proxy.tasks.close()
         [held] = await gateway.held()
         await gateway.review(held)
+        approved = await gateway.gateway.store.select(["approved"])
+        proxy.tasks.attend_all(approved)
+        assert proxy.tasks._attended == {}
         assert gateway.ran() == []
-        gateway.gateway.proxy.tasks.attend_all(await gateway.gateway.store.select(["approved"]))
+        Tasks(gateway.gateway.service, proxy._holding, proxy._upstream).attend_all(approved)
         await settled(gateway, held.id)
         assert (await look(gateway, task))["result"]["content"][0]["text"] == "ran create_note"
         meta = gateway.ran()[0]["_meta"]
