@@ -9,6 +9,8 @@ from msgspec import Struct, field
 
 Duration = int | float | str
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+#: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
+LONGEST = 3650 * 86400
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
 
@@ -17,7 +19,10 @@ def seconds(duration: Duration) -> float:
     match = _DURATION.fullmatch(str(duration))
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{duration!r} is not a duration; write seconds, or 60s, 15m, 1h, 1d.")
-    return float(match[1]) * _UNITS[match[2]]
+    found = float(match[1]) * _UNITS[match[2]]
+    if found > LONGEST:
+        raise ValueError(f"{duration!r} is too long; write at most {LONGEST // 86400}d.")
+    return found
 
 
 CategoryName = Literal["Read", "Write", "Execute", "Destructive", "Financial", "Other"]
