@@ -23,6 +23,13 @@ def is_safe(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
+def is_http(url: str) -> bool:
+    """Say whether *url* is an http or https address with a host."""
+    parts = split(url)
+    whole = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+    return whole and not any(map(str.isspace, url))
+
+
 def split(url: str) -> SplitResult | None:
     """Return the parts of *url*, or None when it has none that can be read."""
     try:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from gateway.addresses import address, is_loopback, is_safe
+from gateway.addresses import address, is_http, is_loopback, is_safe
 from gateway.compiling import BadPolicy, compile_policy
 from gateway.jwt import issuers
 from gateway.options import Config, Duration, OAuthOptions, ServerOptions, seconds
@@ -14,6 +14,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 MIN_KEY = 32
 _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_HTTP = "this must be an http:// or https:// address."
 Said = tuple[Path, str]
 
 
@@ -24,6 +25,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
     yield from issuers.problems(config)
     yield from _place_problems(config)
     yield from _slack_problems(config)
+    yield from _webhook_problems(config)
     yield from _hold_problems(config)
     yield from _key_problems(config)
     durations = list(_duration_problems(config))
@@ -48,8 +50,8 @@ def _server_problems(config: Config) -> Iterator[Said]:
             yield path, "give either a command (a list) or a url."
         if server.command is not None and (not server.command or not server.command[0]):
             yield (*path, "command"), "the list needs at least the program to start."
-        if server.url is not None and not re.match(r"https?://[^/\s]+", server.url):
-            yield (*path, "url"), "this must be an http:// or https:// address."
+        if server.url is not None and not is_http(server.url):
+            yield (*path, "url"), _HTTP
         if server.url is None and server.transport != "http":
             yield (*path, "transport"), "this belongs to a url; leave it out."
         if server.oauth is not None:
@@ -170,6 +172,8 @@ def _place_problems(config: Config) -> Iterator[Said]:
             ("listen",),
             "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.",
         )
+    if config.inbox.url is not None and not is_http(config.inbox.url):
+        yield ("inbox", "url"), _HTTP
     if not re.match(r"sqlite:///.|memory:$", config.store):
         yield (
             ("store",),
@@ -184,6 +188,8 @@ def _slack_problems(config: Config) -> Iterator[Said]:
     for field in ("bot_token", "channel"):
         if not getattr(slack, field):
             yield ("slack", field), "this must not be empty."
+    if slack.api_url is not None and not is_http(slack.api_url):
+        yield ("slack", "api_url"), _HTTP
     if bool(slack.app_token) == bool(slack.signing_secret):
         yield ("slack",), "give either app_token (Socket Mode) or signing_secret (the HTTP endpoint)."
     if not any(approver.slack for approver in config.approvers):
@@ -191,3 +197,11 @@ def _slack_problems(config: Config) -> Iterator[Said]:
             ("slack",),
             "no approver has a slack id, so nobody could approve there; add slack: U... to an approver.",
         )
+
+
+def _webhook_problems(config: Config) -> Iterator[Said]:
+    for number, hook in enumerate(config.webhooks):
+        if not is_http(hook.url):
+            yield ("webhooks", number, "url"), _HTTP
+        if not hook.secret:
+            yield ("webhooks", number, "secret"), "this must not be empty: receivers know us by it."
