@@ -28,7 +28,7 @@ def limited(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
     limit, wait = exceeded.limit, exceeded.retry_after
     later = f"Try again in {max(1, round(wait))} s." if isfinite(wait) else "It never fits."
     why = f" {limit.reason.rstrip('.')}." if limit.reason else ""
-    return refusal(f"Rate limit: {limit.text} for {tool}.{why} NOT EXECUTED. {later}")
+    return refusal(f"Rate limit: {limit.text} for {tool}. NOT EXECUTED. {later}{why}")
 
 
 def too_many() -> Mapping[str, Any]:
