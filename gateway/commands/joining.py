@@ -32,11 +32,16 @@ async def run(server: str, path: Path) -> None:
     """Serve one client on stdin and stdout."""
     config = load(path, os.environ)
     known_server(config, server)
-    async with pool() as http, asyncio.TaskGroup() as tasks:
+    async with to_gateway(config) as http, asyncio.TaskGroup() as tasks:
         way = Way(config, server, http, tasks)
         await way.find(None)
         await StdioFront(await _stdin(), _to_stdout(), way.exchange).run()
         way.leave()
+
+
+def to_gateway(config: Config) -> aiohttp.ClientSession:
+    """Return what reaches the gateway of this config, should one listen."""
+    return pool(config.listen.removeprefix("unix:") if address(config.listen) is None else "")
 
 
 class Way:
@@ -129,8 +134,6 @@ def _inside(gateway: Gateway, agent: Agent, server: str) -> Exchange:
 
 async def _listening(config: Config, http: aiohttp.ClientSession) -> bool:
     """Say whether a gateway of this config listens already."""
-    if address(config.listen) is None:
-        return False
     try:
         async with http.get(f"{_base(config)}/healthz") as answer:
             return answer.status == 200
@@ -139,7 +142,8 @@ async def _listening(config: Config, http: aiohttp.ClientSession) -> bool:
 
 
 def _base(config: Config) -> str:
-    return f"http://{config.listen}"
+    """Return how the gateway is addressed; behind a Unix socket any name of this machine will do."""
+    return "http://localhost" if address(config.listen) is None else f"http://{config.listen}"
 
 
 async def _stdin() -> asyncio.StreamReader:

@@ -30,12 +30,15 @@ MAX_CONNECTIONS = 1000
 LARGE = 1 << 20
 
 
-def pool() -> aiohttp.ClientSession:
-    """Return the one client session that all HTTP upstreams share; close it at the end."""
+def pool(socket: str = "") -> aiohttp.ClientSession:
+    """Return the one client session that all HTTP upstreams share, over a Unix socket where one is given; close it at the end."""
+    connect = (
+        partial(aiohttp.UnixConnector, socket)
+        if socket
+        else partial(aiohttp.TCPConnector, socket_factory=_looked_at)
+    )
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, socket_factory=_looked_at
-        ),
+        connector=connect(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent",),
