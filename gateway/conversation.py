@@ -111,6 +111,8 @@ class Conversation:
         while True:
             async with aclosing(_frames(reply, place)) as answer:
                 async for data in answer:
+                    if wanted is None and _is_error_for_nobody(frames.members(data)):
+                        continue  # a notification gets no answer (JSON-RPC 2.0, 4.1)
                     shown, ends = (data, False) if wanted is None else _addressed(data, wanted)
                     yield shown
                     wanted = None if ends else wanted
@@ -125,10 +127,14 @@ class Conversation:
 def _addressed(data: bytes, wanted: frames.Id) -> tuple[bytes, bool]:
     """Return a frame and whether it answers the request *wanted*; an error for nobody is for who asked."""
     members = frames.members(data)
-    request_id = msgspec.json.decode(members.get("id", b"null"))
-    if request_id is None and "error" in members:
+    if _is_error_for_nobody(members):
         return msgspec.json.encode({**members, "id": wanted}), True
+    request_id = msgspec.json.decode(members.get("id", b"null"))
     return data, request_id == wanted and not members.keys().isdisjoint({"result", "error"})
+
+
+def _is_error_for_nobody(members: Mapping[str, msgspec.Raw]) -> bool:
+    return "error" in members and msgspec.json.decode(members.get("id", b"null")) is None
 
 
 async def _frames(reply: Reply, place: sse.Place) -> AsyncGenerator[bytes, None]:

@@ -173,6 +173,11 @@ async def test_an_error_for_nobody_goes_to_who_asked():
     ]
 
 
+async def test_a_notification_gets_no_answer_even_when_it_is_refused():
+    refused = frame_reply(frames.error(None, -32000, "This token is not known."), status=401)
+    assert await say(Conversation(answering(refused), {}), INITIALIZED) == []
+
+
 async def test_a_request_of_the_servers_with_the_same_id_is_no_answer():
     question = request(1, "roots/list")
     exchange = answering(stream(question, result(1)))
