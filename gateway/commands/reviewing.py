@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 
 from gateway import sse
+from gateway.addresses import is_http
 from gateway.errors import UserError
 
 #: What an address that is a Unix socket begins with, and the name by which requests over one call the gateway.
@@ -87,8 +88,16 @@ async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
 
 @asynccontextmanager
 async def api(url: str, token: str) -> AsyncIterator[Api]:
-    """Connect to the gateway whose inbox is at *url*: `http(s)://...`, or `unix:/path`."""
+    """Connect to the gateway whose inbox is at *url*: `http(s)://...`, or `unix:/path`.
+
+    A token that was read from a file may end in a newline.
+    """
+    if not (url.startswith(UNIX) or is_http(url)):
+        raise Refused(
+            f"{url} is no address of an inbox; in HOLDPOINT_URL write one such as http://127.0.0.1:8809"
+        )
     connector = aiohttp.UnixConnector(url.removeprefix(UNIX)) if url.startswith(UNIX) else None
-    headers = {"User-Agent": "holdpoint/cli"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    secret = token.strip()
+    headers = {"User-Agent": "holdpoint/cli"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
     async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT, connector=connector) as session:
         yield Api(session, url)

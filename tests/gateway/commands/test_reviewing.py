@@ -81,3 +81,39 @@ async def test_a_socket_that_is_not_there_is_one_sentence(tmp_path):
     async with api(f"unix:{tmp_path}/inbox", "") as anybody:
         with pytest.raises(Refused, match=f"^No gateway answers at unix:{tmp_path}/inbox; start one with"):
             await anybody.calls("pending")
+
+
+@asynccontextmanager
+async def inbox(answer):
+    """An inbox that answers so when it is asked for calls; yields its address and what it was asked."""
+    asked = []
+
+    async def calls(request):
+        asked.append(request)
+        return web.json_response(answer(request))
+
+    app = web.Application()
+    app.router.add_get("/api/v1/calls", calls)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("url", ["foo", "127.0.0.1:8809", "http://", "http://[::1", "ftp://127.0.0.1"])
+async def test_an_address_that_is_none_is_one_sentence(url):
+    with pytest.raises(Refused, match="is no address of an inbox; in HOLDPOINT_URL write one such as http:"):
+        async with api(url, "token") as client:
+            await client.calls("pending")
+
+
+async def test_a_token_from_a_file_may_end_in_a_newline():
+    async with inbox(lambda _: {"calls": [], "next": None}) as (url, asked):
+        async with api(url, "token\n") as client:
+            assert await client.calls("pending") == []
+        async with api(url, "\n") as client:
+            assert await client.calls("pending") == []
+    assert [request.headers.get("Authorization") for request in asked] == ["Bearer token", None]

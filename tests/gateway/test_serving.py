@@ -1,0 +1,158 @@
+"""How a gateway stops: what runs may end, who waits for people is told to ask again, and nothing else holds it up."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from approvals.model import Answer
+from gateway import app, serving
+from gateway.app import assembled
+from gateway.config import parse
+from gateways import MODERN, Clock, call, last_frame, text
+from recorder import Recorder, result
+
+CONFIG = """
+listen: 127.0.0.1:0
+inbox: {{listen: "127.0.0.1:0"}}
+store: "memory:"
+approvers: [{{name: alice}}]
+approvals: {{tasks: all, on_disconnect: cancel}}
+servers: {{notes: {{url: "{url}"}}}}
+policy: {{default: require_approval, matrix: [{{category: [Read], action: allow}}]}}
+"""
+
+
+class Serving:
+    """A gateway with its listeners and loops, that is stopped while clients are connected."""
+
+    async def __aenter__(self) -> "Serving":
+        self.recorder = Recorder(on_call=self.answer, on_get=self.stream, on_listen=self.stream)
+        self.answers = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._running = AsyncExitStack()
+        await self._stack.enter_async_context(self.recorder)
+        config = parse(CONFIG.format(url=self.recorder.url), {}, str)
+        self.gateway = await self._running.enter_async_context(assembled(config, Clock()))
+        listening = await self._running.enter_async_context(serving.serving(self.gateway))
+        self._stack.push_async_callback(self._running.aclose)
+        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.url = f"{listening.agents}notes"
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self.answers.set()
+        await self._stack.aclose()
+
+    async def answer(self, request, frame):
+        await self.answers.wait()
+        return result(frame, {"content": [{"type": "text", "text": "done"}]})
+
+    async def stream(self, request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": open\n\n")
+        await asyncio.Event().wait()
+
+    def ask(self, frame: dict, **headers: str) -> asyncio.Task[dict]:
+        async def asked():
+            given = {"Accept": "application/json, text/event-stream", **headers}
+            async with self.http.post(self.url, json=frame, headers=given) as answer:
+                return last_frame(await answer.read())
+
+        return asyncio.ensure_future(asked())
+
+    async def held(self):
+        async with asyncio.timeout(5):
+            while not (found := await self.gateway.store.select(["pending"])):
+                await asyncio.sleep(0)
+        return found[0]
+
+    def stop(self) -> asyncio.Task[None]:
+        return asyncio.ensure_future(self._running.aclose())
+
+
+@pytest.fixture
+async def ours(monkeypatch):
+    monkeypatch.setattr(serving, "LINGER", 0.05)
+    async with Serving() as serving_now:
+        yield serving_now
+
+
+async def test_a_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
+    agent = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    stopping = ours.stop()
+    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * serving.LINGER)
+    assert not cut
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await agent) == "done"
+        await stopping
+
+
+async def test_an_approved_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
+    agent = ours.ask(call("create_note"))
+    held = await ours.held()
+    alice = ours.gateway.service.directory.by_name("alice")
+    await ours.gateway.service.review(held.id, alice, Answer.APPROVE, via="cli")
+    await ours.recorder.called()
+    stopping = ours.stop()
+    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * serving.LINGER)
+    assert not cut
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await agent) == "done"
+        await stopping
+
+
+async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monkeypatch):
+    monkeypatch.setattr(app, "GRACE", 0.05)
+    agent = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    async with asyncio.timeout(5):
+        await ours.stop()
+    with pytest.raises(aiohttp.ClientError):
+        await agent
+
+
+async def test_who_waits_for_people_when_the_gateway_stops_is_told_to_ask_again_and_the_call_is_kept(ours):
+    agent = ours.ask(call("create_note"))
+    held = await ours.held()
+    async with asyncio.timeout(5):
+        await ours.stop()
+        assert text(await agent).startswith(f"WAITING for human approval {held.id}. NOT EXECUTED yet.")
+    assert (await ours.gateway.store.get(held.id)).state == "pending"
+    assert ours.recorder.calls == []
+
+
+async def test_streams_without_an_end_do_not_hold_up_the_stop(ours):
+    headers = {"Accept": "text/event-stream"}
+    async with ours.http.get(ours.url, headers=headers) as own:
+        await own.content.readline()
+        listen = {
+            "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+            "params": {"notifications": {"toolsListChanged": True}, "_meta": {"io.modelcontextprotocol/protocolVersion": MODERN}},
+        }  # fmt: skip
+        modern = {**headers, "MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
+        async with ours.http.post(ours.url, json=listen, headers=modern) as subscribed:
+            await subscribed.content.readline()
+            async with asyncio.timeout(5):
+                await ours.stop()
+
+
+async def test_who_waits_for_the_result_of_a_task_does_not_hold_up_the_stop(ours):
+    old = {"MCP-Protocol-Version": "2025-11-25"}
+    created = await ours.ask(call("create_note", task={}), **old)
+    wanted = {
+        "jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": created["result"]["task"]["taskId"]},
+    }  # fmt: skip
+    headers = {**old, "Accept": "text/event-stream"}
+    async with ours.http.post(ours.url, json=wanted, headers=headers) as waiting:
+        await waiting.content.readline()
+        async with asyncio.timeout(5):
+            await ours.stop()
+            assert b"result" not in await waiting.read()
+    assert (await ours.held()).task
