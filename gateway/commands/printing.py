@@ -182,6 +182,7 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
     """Show one line of the audit trail."""
     if as_json:
         sys.stdout.write(json.dumps(msgspec.to_builtins(one)) + "\n")
+        sys.stdout.flush()  # who follows reads from a pipe, and wants each event as it comes
         return
     detail = " ".join(
         f"{name}={value}"

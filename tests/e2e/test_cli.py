@@ -353,10 +353,11 @@ async def test_watching_shows_calls_as_they_come(running):
     assert watching.returncode == 130
 
 
-async def test_following_the_log_shows_events_as_they_come(running):
+@pytest.mark.parametrize("form", [[], ["--json"]])
+async def test_following_the_log_shows_events_as_they_come(running, form):
     process, _ = running
     following = await asyncio.create_subprocess_exec(
-        HOLDPOINT, "log", "--follow", "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
+        HOLDPOINT, "log", "--follow", *form, "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     await ask(process, "list_orders", status="paid")
     async with asyncio.timeout(20):
