@@ -358,6 +358,7 @@ async def test_following_the_log_shows_events_as_they_come(running, form):
     process, _ = running
     following = await asyncio.create_subprocess_exec(
         HOLDPOINT, "log", "--follow", *form, "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
     )  # fmt: skip
     await ask(process, "list_orders", status="paid")
     async with asyncio.timeout(20):
