@@ -2,8 +2,10 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ from approvals.model import AuditEvent
 from gateway.commands.inspecting import Explanation, Row
 from gateway.explaining import telling
 from gateway.explaining.scaffold import scaffold
-from gateway.replies import rfc3339
+from gateway.replies import rfc3339, span
 
 _COLOURS = {
     "deny": "red",
@@ -120,12 +122,19 @@ def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         console().print("Nothing is waiting.")
         return
     table = _table("id", "server/tool", "agent", "category", "severity", "expires", "arguments")
+    table.columns[0].no_wrap = True  # an id is there to be copied; the longest of the others is folded first
     for one in found:
         where = f"{one['server']}/{one['tool']}"
         short = safetext.one_line(one["arguments_text"], 60)
         table.add_row(
             *_cells(
-                one["id"], where, one["agent"], one["category"], one["severity"], one["expires_at"], short
+                one["id"],
+                where,
+                one["agent"],
+                one["category"],
+                one["severity"],
+                _left(one["expires_at"]),
+                short,
             )
         )
     console().print(table)
@@ -192,6 +201,12 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
     what = f"{one.server}/{one.tool}" if one.tool else one.server
     line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
     console().print(Text(safetext.visible(line.rstrip())))
+
+
+def _left(expires_at: str) -> str:
+    """Return how long it is until a time, as people say it; the last minutes in seconds."""
+    seconds = max(0, round(datetime.fromisoformat(expires_at).timestamp() - time.time()))
+    return span(seconds if seconds < 2 * 60 else seconds // 60 * 60)
 
 
 def _table(*columns: str) -> Table:

@@ -29,9 +29,15 @@ class Api:
         self._base = LOCAL if url.startswith(UNIX) else url.rstrip("/")
 
     async def calls(self, state: str) -> list[dict[str, Any]]:
-        """Return the calls in *state*, newest first."""
-        answer = await self._ask("GET", f"/api/v1/calls?state={state}")
-        return list(answer["calls"])
+        """Return all calls in *state*, newest first."""
+        found: list[dict[str, Any]] = []
+        before = ""
+        while True:
+            page = await self._ask("GET", f"/api/v1/calls?state={state}&limit=200{before}")
+            found += page["calls"]
+            if page["next"] is None:
+                return found
+            before = f"&before={page['next']}"
 
     async def call(self, call_id: str) -> dict[str, Any]:
         """Return one call."""

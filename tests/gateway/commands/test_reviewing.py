@@ -117,3 +117,14 @@ async def test_a_token_from_a_file_may_end_in_a_newline():
         async with api(url, "\n") as client:
             assert await client.calls("pending") == []
     assert [request.headers.get("Authorization") for request in asked] == ["Bearer token", None]
+
+
+async def test_calls_are_asked_for_page_by_page():
+    pages = {None: ([{"id": "hp_3"}, {"id": "hp_2"}], "hp_2"), "hp_2": ([{"id": "hp_1"}], None)}
+
+    def answer(request):
+        calls, following = pages[request.query.get("before")]
+        return {"calls": calls, "next": following}
+
+    async with inbox(answer) as (url, _), reviewing.api(url, "token") as api:
+        assert [call["id"] for call in await api.calls("pending")] == ["hp_3", "hp_2", "hp_1"]
