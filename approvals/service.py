@@ -165,6 +165,8 @@ class ApprovalService:
             raise
         except ApprovalError as refused:
             self.store.post(_refusal(call_id, given, refused))
+            # Who comes too late, but before a sweep, finds the call as what it is.
+            await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
             raise
 
     async def claim(

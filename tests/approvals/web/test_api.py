@@ -142,6 +142,14 @@ async def test_a_late_answer_is_told_what_became_of_the_call(inbox):
     assert shown == {"error": "This call was already denied.", "state": "denied"}
 
 
+async def test_an_answer_that_comes_before_the_sweep_but_too_late_is_told_that_the_call_expired(inbox):
+    call = await inbox.hold()
+    inbox.now = call.expires_at
+    program = await inbox.program()
+    status, shown = await ask(program, f"/calls/{call.id}/approve", "POST", json={"digest": call.digest})
+    assert (status, shown) == (409, {"error": "This call has expired.", "state": "expired"})
+
+
 async def test_an_answer_to_something_else_than_what_is_held_is_refused(inbox):
     call = await inbox.hold()
     status, shown = await ask(
