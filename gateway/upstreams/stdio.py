@@ -13,7 +13,7 @@ from math import inf
 import msgspec
 
 from gateway import frames, protocol
-from gateway.errors import CutError, UseInitializeError
+from gateway.errors import GatewayError, UseInitializeError
 from gateway.upstreams import Reply
 from gateway.upstreams.child import Child
 from gateway.upstreams.sessions import SessionUpstream, exchanged
@@ -93,7 +93,7 @@ async def _handshakes_for(child: Child) -> float:
     try:
         async with asyncio.timeout(SILENCE):
             answer = await child.ask(protocol.DISCOVER).answer()
-    except (CutError, TimeoutError):
+    except (GatewayError, TimeoutError):
         return ASK_AGAIN
     return 0.0 if "result" in msgspec.json.decode(answer) else inf
 

@@ -308,6 +308,19 @@ async def test_what_a_server_speaks_is_asked_again_where_it_was_only_guessed(clo
     await upstream.close()
 
 
+async def test_a_server_that_ended_before_the_first_question_is_one_that_ended_at_it(clock):
+    class Gone(Command):
+        async def start(self):
+            behind = await Command.start(self)
+            await behind.ended.wait()
+            return behind
+
+    upstream = Server(Gone(name="gone", argv=["/bin/true"]), clock)
+    with pytest.raises(UseInitializeError):
+        await upstream.send("POST", modern("echo"), VERSION)
+    await upstream.close()
+
+
 async def test_the_shared_child_is_started_again_when_it_has_ended(shared):
     await frames(await shared.send("POST", modern("echo"), VERSION))
     with pytest.raises(CutError):
