@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gateway import protocol, sse
+from gateway import frames, protocol, sse
 from gateway.errors import CutError, GatewayError, NotSentError, UseInitializeError
 from gateway.upstreams import Reply, Upstream, whole
 
@@ -140,7 +140,7 @@ async def _result(reply: Reply) -> dict[str, Any]:
                 if isinstance(result := frame.get("result"), dict):
                     return result
                 break
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except frames.UNREADABLE as error:
         raise _Refused from error
     finally:
         reply.close()

@@ -158,9 +158,8 @@ class Catalogue:
             log.warning("%s could not be asked for its tools: %s", server, why)
             return why
         except asyncio.CancelledError:
-            self._asked_at.pop(
-                server, None
-            )  # who asked has left: the next one asks anew, and does not take this for an answer
+            # Who asked has left: whoever comes next asks anew, and does not take this for an answer.
+            self._asked_at.pop(server, None)
             raise
         except Exception:
             log.exception("%s could not be asked for its tools", server)
