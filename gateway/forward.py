@@ -19,6 +19,7 @@ from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from gateway import asking, frames, sse
 from gateway.errors import CutError, GatewayError, NotSentError, UnknownSessionError
 from gateway.protocol import LIST_CHANGED
+from gateway.shown import Shown
 from gateway.upstreams import Reply, Upstream, whole
 
 log = logging.getLogger("holdpoint.forward")
@@ -52,10 +53,10 @@ class Forward:
         self._list_changed = list_changed
         self._runs: set[asyncio.Task[Any]] = set()
 
-    def start(self, held: HeldCall, way: Way, objection: Objection) -> asyncio.Queue[bytes | None]:
-        """Run *held* on its way; returns the queue of events to show meanwhile, None at the end."""
-        shown: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._keep(self._run(held, way, objection, shown.put_nowait))
+    def start(self, held: HeldCall, way: Way, objection: Objection) -> Shown:
+        """Run *held* on its way; returns the events to show meanwhile, None at the end."""
+        shown = Shown()
+        self._keep(self._run(held, way, objection, shown.put))
         return shown
 
     async def collected(self, call_id: CallId) -> None:

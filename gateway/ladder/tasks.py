@@ -5,6 +5,7 @@ result is kept. Ids that are not ours belong to the server, and pass.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -23,8 +24,10 @@ from gateway.hold import Manner, Rung
 from gateway.incoming import Asked, Incoming
 from gateway.ladder import dialects, envelope, listening, rounds
 from gateway.ladder.holding import Holding, stored
+from gateway.shown import Shown
 from gateway.upstreams import Reply, Upstream, frame_reply
 
+log = logging.getLogger("holdpoint.tasks")
 OURS = "hp_"
 METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel", "tasks/result"})
 FOREVER = float("inf")
@@ -48,10 +51,10 @@ class Tasks:
         self._upstream = upstream
         self._closed = False
         self._attended: dict[CallId, asyncio.Task[None]] = {}
-        #: Answers to some of a server's questions, kept until the rest of them has come.
-        self._partial: dict[CallId, dict[str, Any]] = {}
-        #: What servers said of their own accord while a task ran.
-        self._heard: dict[CallId, asyncio.Queue[bytes]] = {}
+        #: What the server says of its own accord while a task that is attended runs.
+        self._heard: dict[CallId, Shown] = {}
+        #: Answers to some of a server's questions, kept until the rest of them has come or it is too late for it.
+        self._partial: dict[CallId, tuple[HeldCall, dict[str, Any]]] = {}
 
     async def begin(self, asked: Asked, held: HeldCall, manner: Manner) -> Reply:
         """Answer a call with the handle of a task; the call is durable already."""
@@ -66,7 +69,8 @@ class Tasks:
     def attend(self, held: HeldCall) -> None:
         """See to it that a task's call runs as soon as it is approved."""
         if held.id not in self._attended and not self._closed:
-            task = asyncio.get_running_loop().create_task(self._until_settled(held))
+            heard = self._heard[held.id] = Shown()
+            task = asyncio.get_running_loop().create_task(self._until_settled(held, heard))
             self._attended[held.id] = task
             task.add_done_callback(lambda _: self._let_go(held.id))
 
@@ -75,10 +79,16 @@ class Tasks:
         self._heard.pop(call_id, None)
 
     def attend_all(self, open_calls: Iterable[HeldCall]) -> None:
-        """Attend every task among the open calls: those of before a restart, too."""
+        """Attend every task among the open calls: those of before a restart, and those whose attendance failed."""
         for held in open_calls:
             if held.task:
                 self.attend(held)
+        now = self._service.clock()
+        self._partial = {
+            one: (held, answers)
+            for one, (held, answers) in self._partial.items()
+            if lifecycle.continuable(held, now)
+        }
 
     async def close(self) -> None:
         """Attend no task any more, and let nobody wait for a result; the tasks stay as they are."""
@@ -89,15 +99,21 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*attending, return_exceptions=True)
 
-    async def _until_settled(self, held: HeldCall) -> None:
-        upstream = self._upstream(held.call.server)
-        heard = self._heard.setdefault(held.id, asyncio.Queue())
-        with self._service.attending(held.id):
-            while (step := hold.step(held, self._service.clock(), FOREVER)).rung is not Rung.TELL:
-                if step.rung is Rung.RUN and upstream is not None:
-                    async for event in self._holding.run(_as_asked(held, upstream), held):
-                        heard.put_nowait(event)
-                held = await self._service.changed(held, step.seconds or hold.BEAT)
+    async def _until_settled(self, held: HeldCall, heard: Shown) -> None:
+        try:
+            with self._service.attending(held.id):
+                while (step := hold.step(held, self._service.clock(), FOREVER)).rung is not Rung.TELL:
+                    if step.rung is Rung.RUN:
+                        await self._run(held, heard)
+                    held = await self._service.changed(held, step.seconds or hold.BEAT)
+        except Exception:
+            log.exception("the task %s is not attended any more; the next sweep attends it again", held.id)
+
+    async def _run(self, held: HeldCall, heard: Shown) -> None:
+        """Let the call run at its server as it is now; while there is none, it waits."""
+        if (upstream := self._upstream(held.call.server)) is not None:
+            async for event in self._holding.run(_as_asked(held, upstream), held):
+                heard.put(event)
 
     # Serving the methods.
 
@@ -120,7 +136,7 @@ class Tasks:
             return _error(frame, UNKNOWN)
         match frame.method, modern:
             case "tasks/get", True:
-                shown = dialects.EXTENSION.shown(task_id, held, self._partial.get(held.id, {}))
+                shown = dialects.EXTENSION.shown(task_id, held, self._answers(held))
                 return _result(frame, await self._collected(held, shown))
             case "tasks/update", True:
                 await self._update(incoming, frame, held)
@@ -159,8 +175,8 @@ class Tasks:
         if question is None or not isinstance(given, dict):
             return
         wanted = question.get("inputRequests") or {}
-        answers = self._partial.setdefault(held.id, {})
-        answers.update({name: value for name, value in given.items() if name in wanted})
+        answers = {**self._answers(held), **{name: one for name, one in given.items() if name in wanted}}
+        self._partial[held.id] = held, answers
         if answers.keys() != wanted.keys():
             return
         asked = _as_asked(held, self._upstream(held.call.server), incoming.agent)
@@ -172,6 +188,10 @@ class Tasks:
         with suppress(AlreadyDecided):
             self.attend(await self._holding.follow(asked, held, task=True))
         self._partial.pop(held.id, None)
+
+    def _answers(self, held: HeldCall) -> Mapping[str, Any]:
+        """Return the answers that were given to what the server asked, as far as they have come."""
+        return self._partial.get(held.id, (held, {}))[1]
 
     async def _when_settled(
         self, task_id: str, held: HeldCall, request_id: frames.Id
@@ -189,18 +209,18 @@ class Tasks:
 
     async def _heard_until(self, held: HeldCall) -> AsyncIterator[bytes]:
         """Yield what the server says until the call changes or a beat is over."""
-        heard = self._heard.setdefault(held.id, asyncio.Queue())
+        heard = self._heard.get(held.id, Shown())
         changed = asyncio.ensure_future(self._service.changed(held, hold.BEAT))
+        waiting: set[asyncio.Future[Any]] = {changed}
         try:
             while not changed.done():
-                saying = asyncio.ensure_future(heard.get())
-                await asyncio.wait({changed, saying}, return_when=asyncio.FIRST_COMPLETED)
-                if saying.done():
-                    yield saying.result()
-                else:
-                    saying.cancel()
+                waiting = {changed, saying := asyncio.ensure_future(heard.get())}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if saying.done() and (event := saying.result()):
+                    yield event
         finally:
-            changed.cancel()
+            for one in waiting:
+                one.cancel()
 
     async def listen(
         self, incoming: Incoming, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]

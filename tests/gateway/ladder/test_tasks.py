@@ -2,11 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
+from aiohttp import web
 
+from approvals.errors import StoreError
 from approvals.model import Answer, State
+from gateway import sse
 from gateway.ladder.tasks import Tasks
+from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.http import HttpUpstream
 from gateways import META, TASKS, call, last_frame, running
 from recorder import Recorder, error, result
 
@@ -171,6 +177,60 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
         )
 
 
+async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
+    async with Recorder() as moved, running() as gateway:
+        proxy = gateway.gateway.proxy
+        await begin(gateway)
+        [held] = await gateway.held()
+        upstream = HttpUpstream(moved.url, Fixed({}), gateway.http)
+        proxy.adopt(replace(proxy.setting, upstreams={"notes": upstream}))
+        await gateway.review(held)
+        await settled(gateway, held.id)
+        assert (gateway.ran(), len(moved.calls)) == ([], 1)
+
+
+async def test_a_task_whose_server_is_taken_out_of_the_config_runs_when_it_is_put_in_again():
+    async with running() as gateway:
+        proxy, setting = gateway.gateway.proxy, gateway.gateway.proxy.setting
+        await begin(gateway)
+        [held] = await gateway.held()
+        await proxy.tasks.close()
+        proxy.adopt(replace(setting, upstreams={}))
+        proxy.tasks.attend_all([held])
+        while not gateway.gateway.service.waiters._listening:
+            await asyncio.sleep(0)
+        await gateway.review(held)
+        proxy.adopt(setting)
+        gateway.gateway.service.waiters.wake(held.id)
+        assert (await settled(gateway, held.id)).state is State.COMPLETED
+        assert len(gateway.ran()) == 1
+
+
+async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_sweep(caplog):
+    async with running() as gateway:
+        service, tasks = gateway.gateway.service, gateway.gateway.proxy.tasks
+        await begin(gateway)
+        [held] = await gateway.held()
+
+        class Broken(type(service.store)):
+            async def get(self, call_id):
+                raise StoreError("The disk cannot be read.")
+
+        works = type(service.store)
+        service.store.__class__ = Broken
+        service.waiters.wake(held.id)
+        async with asyncio.timeout(5):
+            while tasks._attended:
+                await asyncio.sleep(0)
+        assert caplog.messages == [
+            f"the task {held.id} is not attended any more; the next sweep attends it again"
+        ]
+        service.store.__class__ = works
+        await gateway.review(held)
+        tasks.attend_all(await service.store.select(["approved"]))
+        assert (await settled(gateway, held.id)).state is State.COMPLETED
+
+
 # A server that asks for input.
 
 
@@ -205,7 +265,11 @@ async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
         assert await update(who=ana, other=work) == {"resultType": "complete"}
         asking = await look(gateway, task)
         assert (asking["status"], set(asking["inputRequests"])) == ("input_required", {"why"})
+        tasks = gateway.gateway.proxy.tasks
+        tasks.attend_all([])
+        assert list(tasks._partial) == [held.id]
         await update(why=work)
+        assert tasks._partial == {}
         newest = (await gateway.gateway.service.get(held.id)).continued
         await settled(gateway, (await gateway.gateway.store.find(newest)).id)
         done = await look(gateway, task)
@@ -214,6 +278,21 @@ async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
         assert gateway.ran()[1]["requestState"] == "theirs"
         assert await update(who=work) == {"resultType": "complete"}
         assert len(gateway.ran()) == 2
+
+
+async def test_answers_that_came_too_late_to_be_completed_are_not_kept():
+    async with running(recorder=Recorder(on_call=asks_twice)) as gateway:
+        task = await begin(gateway)
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await settled(gateway, held.id)
+        params = {"taskId": task["taskId"], "inputResponses": {"who": {"action": "decline"}}}
+        await gateway.ask("tasks/update", params, declares=TASKS)
+        tasks = gateway.gateway.proxy.tasks
+        assert list(tasks._partial) == [held.id]
+        gateway.clock.now += held.terms.approved_for + 1
+        tasks.attend_all([])
+        assert tasks._partial == {}
 
 
 # Subscriptions.
@@ -256,8 +335,6 @@ async def test_who_listens_for_a_task_is_told_of_each_change_and_of_nothing_fore
 
 
 async def test_what_else_a_client_listens_for_comes_from_the_server_in_the_same_stream():
-    from aiohttp import web
-
     go_on = asyncio.Event()
 
     async def listening(request, frame):
@@ -354,6 +431,43 @@ async def test_a_call_that_needs_nobody_is_a_task_too_when_it_is_asked_for_as_on
         assert done["content"][0]["text"] == "ran get_note"
         held = await gateway.gateway.service.get(created["taskId"])
         assert (held.reviews, held.rule) == ((), "matrix[0]")
+
+
+async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
+    go_on = asyncio.Event()
+
+    async def telling(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for word in ("first", "second"):
+            note = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": word}}
+            await response.write(sse.event(json.dumps(note).encode()))
+            await go_on.wait()
+        answer = {"jsonrpc": "2.0", "id": frame["id"], "result": {"content": []}}
+        await response.write(sse.event(json.dumps(answer).encode()))
+        return response
+
+    async def until(listening):
+        async with asyncio.timeout(5):
+            while bool(gateway.gateway.service.waiters._listening) is not listening:
+                await asyncio.sleep(0)
+
+    async with running(more=ALL, recorder=Recorder(on_call=telling)) as gateway:
+        async with await gateway.post(call("create_note", task={}), OLD) as answer:
+            task_id = last_frame(await answer.read())["result"]["task"]["taskId"]
+        asking = {"jsonrpc": "2.0", "id": 1, "method": "tasks/result", "params": {"taskId": task_id}}
+        [held] = await gateway.held()
+        await gateway.review(held)
+        async with await gateway.post(asking, OLD) as leaves:
+            assert (await heard(leaves, 1))[0]["params"]["data"] == "first"
+        await until(listening=False)
+        async with await gateway.post(asking, OLD) as stays:
+            await until(listening=True)
+            go_on.set()
+            said = await stays.read()
+        assert b"second" in said
+        assert "result" in last_frame(said)
+        assert gateway.gateway.proxy.tasks._heard == {}
 
 
 async def test_an_old_task_can_be_cancelled_and_says_so():
