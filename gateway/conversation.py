@@ -21,6 +21,16 @@ VERSION = "MCP-Protocol-Version"
 log = logging.getLogger("holdpoint.conversation")
 
 
+class _Agreed(msgspec.Struct):
+    revision: str = msgspec.field(name="protocolVersion")
+
+
+class _Opened(msgspec.Struct):
+    """What counts of the answer to initialize."""
+
+    result: _Agreed
+
+
 class Conversation:
     """What one client and its server say to each other."""
 
@@ -42,7 +52,8 @@ class Conversation:
         self._remember(frame, line, reply)
         async with aclosing(self._answer(reply, frames.id_of(frame))) as answer:
             async for data in answer:
-                self._agree(data)
+                if getattr(frame, "method", "") == "initialize":
+                    self._agree(data)
                 yield data
 
     async def hear(self) -> AsyncGenerator[bytes, None]:
@@ -97,13 +108,9 @@ class Conversation:
             self._handshake = [*self._handshake[:1], line]
 
     def _agree(self, data: bytes) -> None:
-        """Note the revision that an answer to initialize agrees on."""
-        if VERSION in self._headers:
-            return
-        result = msgspec.json.decode(data).get("result")
-        revision = result.get("protocolVersion") if isinstance(result, dict) else None
-        if isinstance(revision, str):
-            self._headers[VERSION] = revision
+        """Note the revision that the answer to initialize agrees on."""
+        with suppress(*frames.UNREADABLE):
+            self._headers[VERSION] = msgspec.json.decode(data, type=_Opened).result.revision
 
     async def _answer(self, reply: Reply, wanted: frames.Id | None) -> AsyncGenerator[bytes, None]:
         """Yield the frames of an answer up to its end, which for a request is the answer under its id."""
@@ -159,6 +166,6 @@ async def _frames(reply: Reply, place: sse.Place) -> AsyncGenerator[bytes, None]
 def _is_frame(data: bytes) -> bool:
     try:
         frames.members(data)
-    except msgspec.MsgspecError:
+    except frames.UNREADABLE:
         return False
     return True

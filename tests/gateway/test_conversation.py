@@ -100,6 +100,28 @@ async def test_while_it_cannot_be_opened_again_the_client_is_told_and_later_it_c
     assert await say(conversation, request()) == [result(1, session="s2")]
 
 
+async def test_the_revision_is_the_one_that_the_last_initialize_agreed_on():
+    seen = []
+
+    async def exchange(verb, body, headers):
+        seen.append(headers.get("MCP-Protocol-Version"))
+        frame = json.loads(body)
+        revision = frame["params"].get("protocolVersion", "of a tool's result")
+        return frame_reply(line(result(frame["id"], protocolVersion=revision)))
+
+    conversation = Conversation(exchange, {})
+    older = {**INITIALIZE, "params": {"protocolVersion": "2025-06-18"}}
+    for frame in (request(), INITIALIZE, request(), older, request()):
+        await say(conversation, frame)
+    assert seen == [None, None, "2025-11-25", "2025-11-25", "2025-06-18"]
+
+
+@pytest.mark.parametrize("answer", [{"protocolVersion": 5}, {}])
+async def test_an_answer_that_agrees_on_no_revision_is_passed_on(answer):
+    conversation = Conversation(answering(frame_reply(line(result(0, **answer)))), {})
+    assert await say(conversation, INITIALIZE) == [result(0, **answer)]
+
+
 async def test_a_404_outside_of_a_session_is_the_answer():
     server = Server()
     [answer] = await say(Conversation(server, {}), request())
@@ -154,7 +176,7 @@ async def test_a_stream_that_cannot_be_taken_up_again_is_a_cut():
         await say(Conversation(answering(stream(CutError())), {}), request())
 
 
-@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]"])
+@pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]", b'{"a":' + b"[" * 100_000])
 async def test_an_answer_that_is_no_frame_is_told_as_an_error_and_not_passed_on(body):
     with pytest.raises(CutError, match="HTTP status 502"):
         await say(Conversation(answering(frame_reply(body, status=502)), {}), request())
