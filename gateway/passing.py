@@ -1,6 +1,7 @@
 """What is no tool call crosses untouched, but for what the gateway itself hides, offers or answers."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from gateway import frames, hold, protocol, relay
 from gateway.catalogue import Catalogue
@@ -56,10 +57,14 @@ class Passing:
         if (subscribed := await self._tasks.listen(incoming, frame, send)) is not None:
             return self.watched(incoming, subscribed)
         reply = await send(incoming.body)
-        if frame.method == "initialize":
-            await self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
-        edits = await self._edits(incoming, frame)
-        return await relay.edited(reply, *edits) if edits else self.watched(incoming, reply)
+        with ExitStack() as unless_given:
+            unless_given.callback(reply.close)
+            if frame.method == "initialize":
+                await self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
+            edits = await self._edits(incoming, frame)
+            given = await relay.edited(reply, *edits) if edits else self.watched(incoming, reply)
+            unless_given.pop_all()
+        return given
 
     @staticmethod
     async def _sent(incoming: Incoming, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:

@@ -11,6 +11,7 @@ from approvals.errors import StoreError
 from approvals.model import Answer, State
 from gateway.ladder.holding import ASK_AGAIN
 from gateway.limits import Windows
+from gateway.upstreams import Reply, frame_reply
 from gateways import MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
 
@@ -671,3 +672,31 @@ async def test_an_answer_that_cannot_be_marked_as_taken_is_given_all_the_same(ga
         answer = (await gateway.ask("tasks/get", {"taskId": held.id}, declares=TASKS)).result["result"]
     assert answer["content"][0]["text"] == "ran create_note"
     assert len(gateway.ran()) == 1
+
+
+OPENING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+
+
+@pytest.mark.parametrize(("method", "params"), [("initialize", OPENING), ("tools/list", {})])
+async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, method, params):
+    class Broken(type(gateway.gateway.store)):
+        async def remember(self, session):
+            raise StoreError("The disk is full.")
+
+    closed = []
+
+    async def answers(verb, body, headers):
+        return Reply(
+            status=200,
+            headers={"Content-Type": "application/json", "Mcp-Session-Id": "s1"},
+            chunks=frame_reply(b"<html>").chunks,
+            close=lambda: closed.append(method),
+        )
+
+    await gateway.call("get_note")  # the tools are known
+    gateway.gateway.store.__class__ = Broken
+    gateway.gateway.proxy.setting.upstreams["notes"].send = answers
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    async with await gateway.post(body) as answer:
+        assert (await answer.json())["error"]["code"] == -32603
+    assert closed == [method]

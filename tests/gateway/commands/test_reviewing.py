@@ -126,5 +126,5 @@ async def test_calls_are_asked_for_page_by_page():
         calls, following = pages[request.query.get("before")]
         return {"calls": calls, "next": following}
 
-    async with inbox(answer) as (url, _), reviewing.api(url, "token") as api:
-        assert [call["id"] for call in await api.calls("pending")] == ["hp_3", "hp_2", "hp_1"]
+    async with inbox(answer) as (url, _), api(url, "token") as client:
+        assert [call["id"] for call in await client.calls("pending")] == ["hp_3", "hp_2", "hp_1"]
