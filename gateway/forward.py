@@ -194,9 +194,10 @@ async def outcome_of(
     """
     try:
         async for data, raw in _frames_of(reply, place or sse.Place()):
-            if (outcome := frames.outcome(data, request_id)) is not None:
+            frame = frames.from_server(data)
+            if (outcome := frames.outcome(frame, data, request_id)) is not None:
                 return outcome
-            if frames.is_message(data):
+            if frames.is_message(frame):
                 show(raw)
     except frames.FrameError as error:
         raise CutError("The server's answer could not be read.") from error

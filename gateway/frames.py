@@ -303,17 +303,22 @@ def answer(request_id: Id, outcome: Outcome) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, member: msgspec.Raw(outcome.body)})
 
 
-def outcome(data: bytes, request_id: Id) -> Outcome | None:
-    """Return what a server's frame says when it is the answer to *request_id*; an id of another type is another id.
-
-    Raises `FrameError` when the frame cannot be read in one way only.
-    """
+def from_server(data: bytes) -> Mapping[str, Any]:
+    """Return a server's frame, {} when it is no object; raises `FrameError` when it cannot be read in one way only."""
     value = parse_json(data, max_bytes=MAX_SERVER_BYTES)
-    if not isinstance(value, dict) or "method" in value or not _same_id(value.get("id"), request_id):
+    return value if isinstance(value, dict) else {}
+
+
+def outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outcome | None:
+    """Return what a server's frame, read from *data*, says when it is the answer to *request_id*.
+
+    An id of another type is another id.
+    """
+    if is_message(frame) or not _same_id(frame.get("id"), request_id):
         return None
-    if ("result" in value) == ("error" in value):
+    if ("result" in frame) == ("error" in frame):
         return None
-    member = "error" if "error" in value else "result"
+    member = "error" if "error" in frame else "result"
     return Outcome(is_error=member == "error", body=bytes(members(data)[member]))
 
 
@@ -321,7 +326,6 @@ def _same_id(given: Any, wanted: Id) -> bool:
     return type(given) is type(wanted) and bool(given == wanted)
 
 
-def is_message(data: bytes) -> bool:
+def is_message(frame: Mapping[str, Any]) -> bool:
     """Say whether a server's frame is a request or notification of its own."""
-    value = parse_json(data, max_bytes=MAX_SERVER_BYTES)
-    return isinstance(value, dict) and "method" in value
+    return "method" in frame

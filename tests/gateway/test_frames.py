@@ -239,18 +239,22 @@ def test_no_text_inside_a_frame_raises_anything_else(text):
     ],
 )
 def test_only_the_answer_with_the_very_same_id_counts(frame, outcome):
-    assert frames.outcome(frame.encode(), 1) == outcome
+    data = frame.encode()
+    assert frames.outcome(frames.from_server(data), data, 1) == outcome
 
 
 def test_an_answer_that_can_be_read_in_two_ways_is_none():
     with pytest.raises(FrameError):
-        frames.outcome(b'{"jsonrpc":"2.0","id":1,"id":2,"result":{}}', 1)
+        frames.from_server(b'{"jsonrpc":"2.0","id":1,"id":2,"result":{}}')
 
 
 def test_messages_of_the_server_are_known():
-    assert frames.is_message(b'{"jsonrpc":"2.0","method":"notifications/progress"}')
-    assert not frames.is_message(b'{"jsonrpc":"2.0","id":1,"result":{}}')
-    assert not frames.is_message(b"[]")
+    for data, message in (
+        (b'{"jsonrpc":"2.0","method":"notifications/progress"}', True),
+        (b'{"jsonrpc":"2.0","id":1,"result":{}}', False),
+        (b"[]", False),
+    ):
+        assert frames.is_message(frames.from_server(data)) is message
 
 
 def test_the_frames_of_ours():
