@@ -28,7 +28,8 @@ _LIMIT = _TOLD | _RATE | _STATE | {"scope"}
 _CONDITION = _TOLD | {"path", "op", "value"}
 #: What our patterns may be made of; a tool of any other name is denied anyway.
 _PATTERN = re.compile(r"[A-Za-z0-9_.*?/-]+")
-_ACTIONS = frozenset({"allow", "deny", "require_approval"})
+#: A tuple, as are all words that a value of the file is looked for in: it may be a list, which no set could be asked for.
+_ACTIONS = ("allow", "deny", "require_approval")
 _HELD = {"reason": "This rule was imported only in part, so a person decides"}
 
 Given = Mapping[str, Any]
@@ -124,6 +125,8 @@ class _Translation:
         if not isinstance(tools, Mapping):
             yield "*", [self._held("tools", "this is not a mapping")]
             return
+        # Where the file itself says to ask, a tool that it only limits is asked about, too.
+        allows = self._given.get("default") != "require_approval"
         for name, tool in tools.items():
             path = f"tools.{name}"
             if not _PATTERN.fullmatch(name):
@@ -132,7 +135,7 @@ class _Translation:
             if name != "*" and not TOOL_NAME.fullmatch(name):
                 self._said(path, "this is not the name of a tool; its restrictions count as a pattern's")
             lines = list(self._tool(name, path, tool))
-            if TOOL_NAME.fullmatch(name) and not any(map(_decides, lines)):
+            if allows and TOOL_NAME.fullmatch(name) and not any(map(_decides, lines)):
                 lines.insert(0, Line(rule={"action": "allow"}))
             yield name, lines
 
@@ -276,11 +279,12 @@ class _Translation:
             if not isinstance(state, Mapping):
                 raise NoEqual("its rule counts nothing")
             _only(state, _STATE)
+            counter, op, value = _parts(condition)
             scope = "_global" if name == "*" else name
-            if condition["path"] != f"state.{scope}.{state.get('counter')}":
-                raise NoEqual(f"it looks at the counter {condition['path']} of another rule")
-            self._count_once(condition["path"])
-            if (most := bound(condition.get("op"), condition.get("value"))) < 0:
+            if counter != f"state.{scope}.{state.get('counter')}":
+                raise NoEqual(f"it looks at the counter {counter} of another rule")
+            self._count_once(counter)
+            if (most := bound(op, value)) < 0:
                 return self._line({"action": "deny"}, condition)
             return self._line(limit(name, most, state.get("window"), state), condition)
         except NoEqual as why:

@@ -7,7 +7,6 @@ The expression is true only for arguments of which the condition is certainly tr
 import json
 import re
 from collections.abc import Callable, Mapping
-from math import isfinite
 from typing import Any
 
 #: Up to here whole numbers are exact as floats, which is what PolicyLayer compares.
@@ -114,7 +113,7 @@ def _literal(value: Any) -> str:
 
 
 def _is_exact(value: float) -> bool:
-    return isfinite(value) and abs(value) <= EXACT
+    return abs(value) <= EXACT
 
 
 def _kind(value: Any) -> str:

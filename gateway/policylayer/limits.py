@@ -5,16 +5,15 @@ Counters of calendar minutes, hours and days become sliding windows of that leng
 
 import re
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 from gateway.frames import TOOL_NAME
 from gateway.limits import AMOUNT
 from gateway.options import seconds
-from gateway.policylayer.conditions import NoEqual
+from gateway.policylayer.conditions import EXACT, NoEqual
 
 _WINDOWS = {"second": "1s", "minute": "1m", "hour": "1h", "day": "1d"}
-_RATE = re.compile(rf"(\d+) ?/ ?({'|'.join(_WINDOWS)})s?")
+_RATE = re.compile(rf"(\d{{1,15}}) ?/ ?({'|'.join(_WINDOWS)})s?")
 
 
 def shorthand(given: Any) -> tuple[int, str]:
@@ -24,9 +23,9 @@ def shorthand(given: Any) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def bound(op: Any, value: Any) -> int:
+def bound(op: str, value: Any) -> int:
     """Return the most that a condition on a counter leaves, below zero for nothing; raises `NoEqual`."""
-    if op not in {"lt", "lte"} or not _is_number(value):
+    if op not in ("lt", "lte") or not _is_number(value):
         raise NoEqual(f"a counter can be bounded by lt and lte here, not by {op} {value!r}")
     most = int(value)
     return most - 1 if op == "lt" else most
@@ -53,15 +52,15 @@ def limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) -> dict[st
 
 def duration(given: Any) -> str:
     """Return a duration as Go writes it (`1h30m`) as ours; raises `NoEqual`."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", str(given))
-    total = sum(seconds("".join(part)) for part in parts if float(part[0]))
+    parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(given))
+    total = round(sum(seconds("".join(part)) for part in parts if float(part[0])), 6)
     if "".join(map("".join, parts)) != str(given) or not total:
         raise NoEqual(f"{given!r} is not a duration such as 30m")
     return f"{total:f}".rstrip("0").rstrip(".") + "s"
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= EXACT
 
 
 def _window(window: Any) -> Any:
@@ -74,6 +73,6 @@ def _window(window: Any) -> Any:
 
 def _per(told: Mapping[str, Any]) -> str:
     """Return whose uses count together: a grant is an agent; for any other scope everyone, the strictest."""
-    if (per := told.get("per")) in {"session", "agent", "everyone"}:
+    if (per := told.get("per")) in ("session", "agent", "everyone"):
         return str(per)
     return "agent" if told.get("scope") == "grant" else "everyone"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import config
+from gateway import config, policylayer
 from gateway.compiling import compile_policy
 from gateway.conditions import When
 from gateway.errors import UserError
@@ -21,13 +21,17 @@ from gateway.risk import classify
 ALLOWED, HELD, DENIED = "allowed", "held", "denied"
 
 
+def loaded(made):
+    """A config with an imported policy."""
+    return config.parse(f"servers: {{iam: {{command: [x]}}}}\n{made.yaml}", {}, str)
+
+
 class Gate:
     """Our verdicts on a sequence of calls, limits counted."""
 
     def __init__(self, text: str):
         self.made = translate(text, "their.yaml")
-        loaded = config.parse(f"servers: {{iam: {{command: [x]}}}}\n{self.made.yaml}", {}, str)
-        self.policy, self.windows = compile_policy(loaded), Windows()
+        self.policy, self.windows = compile_policy(loaded(self.made)), Windows()
 
     def call(self, tool, arguments=None, now=0.0, agent="a"):
         facts = Facts(
@@ -241,7 +245,11 @@ NO_EQUAL = {
     RULE % "{name: n, action: audit}": (HELD, "'audit'"),
     RULE % "{name: n, action: allow, conditions: [{path: args.x, op: eq, value: 1}]}": (HELD, "'allow'"),
     RULE % "{name: n, state: {counter: c, window: day}}": (HELD, "None"),
+    RULE % "{name: n, action: [deny]}": (HELD, "['deny']"),
     RULE % "{name: n, rate_limit: 5/fortnight}": (HELD, "10/minute"),
+    RULE % f"{{name: n, rate_limit: {'9' * 5000}/hour}}": (HELD, "10/minute"),
+    RULE % "{name: n, rate_limit: {max: 1.0e+300, window: 60}}": (HELD, "not a limit"),
+    RULE % "{name: n, rate_limit: {max: 5, window: 60, per: [agent]}}": (ALLOWED, None),
     RULE % "{name: n, rate_limit: {max: 5, window: fortnight}}": (HELD, "not a window"),
     RULE % "{name: n, rate_limit: {max: x, window: 60}}": (HELD, "not a limit"),
     RULE % "{name: n, rate_limit: {max: 5, window: 60, burst: 2}}": (HELD, "burst"),
@@ -251,6 +259,8 @@ NO_EQUAL = {
     RULE % "{name: n, rate_limit: {max: 5, window: 60, per: session}}, {name: m}": (ALLOWED, None),
     RULE % "{name: n, action: require_approval, approval_timeout: soon}": (HELD, "'soon' is not a duration"),
     RULE % "{name: n, action: require_approval, approval_timeout: 0s}": (HELD, "'0s' is not a duration"),
+    RULE % "{name: n, action: require_approval, approval_timeout: 0.0000001s}": (HELD, "is not a duration"),
+    RULE % f"{{name: n, action: require_approval, approval_timeout: {'9' * 400}h}}": (HELD, "is not a duration"),
     RULE % "{name: n, action: require_approval, state: {counter: c}}": (HELD, "counts nothing"),
     RULE % "{name: n, action: require_approval, conditions: [{path: args.x, op: odd, value: 1}]}": (HELD, "counts as true"),
     RULE % "{name: n, action: deny, conditions: [{path: args.x, op: eq, value: 1}]}": (DENIED, "not looked at"),
@@ -261,6 +271,9 @@ NO_EQUAL = {
     'version: "1"\ntools: {t: 5}': (HELD, "tools.t: this is not a mapping"),
     'version: "1"\ntools: [t]': (HELD, "tools: this is not a mapping"),
     "default: block\ntools: {}": (DENIED, "'block' is not known"),
+    "default: [deny]\ntools: {}": (DENIED, "['deny'] is not known"),
+    "default: require_approval\ntools: {t: {rate_limit: {max: 10, window: 60}}}": (HELD, None),
+    "default: require_approval\ntools: {t: {rules: [{conditions: [{path: args.x, op: eq, value: 1}]}]}}": (HELD, None),
     "tools: {t: {}}": (ALLOWED, "default: there is none"),
     'version: "1"\ntools: {t: {}}\napprovals: {notify: {}}': (ALLOWED, "set times under approvals"),
     'version: "1"\ntools: {"sp ace": {}}': (ALLOWED, "no tool can have this name"),
@@ -293,6 +306,8 @@ STATES = {
     "lte, value: 5}], state: {counter: n, window: hour, increment: -3}": (HELD, ("each call adds -3",)),
     "lte, value: 5}], state: {counter: n, window: hour, increment_from: price}": (HELD, ("can be added up",)),
     "lte, value: 5}], state: {counter: n, window: hour, reset: x}": (HELD, ("the key reset",)),
+    "lte, value: 5, only_if: {agent: x}}], state: {counter: n, window: hour}": (HELD, ("the key only_if",)),
+    "[lte], value: 5}], state: {counter: n, window: hour}": (HELD, ("not by ['lte'] 5",)),
 }
 
 
@@ -398,6 +413,60 @@ def test_operators_let_through_only_what_is_certain(op, value, good, bad):
     gate = Gate(CONDITION % ("args.x", op, json.dumps(value)))
     assert [gate.call("t", {"x": x}) for x in good] == [ALLOWED] * len(good)
     assert [gate.call("t", {"x": x}) for x in bad] == [DENIED] * len(bad)
+
+
+# Any file at all.
+
+ODD = [2**64, 1e300, -0.5, "9" * 400 + "h", "(", "***", "${X}", "\0", "lte", "args.x", "state.t.n", "10/hour"]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(ODD) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)  # fmt: skip
+
+
+def some_of(known, **likely):
+    """Mappings of some of these keys: each with something likely, or with anything at all."""
+    return st.fixed_dictionaries(
+        {}, optional={key: likely.get(key, st.nothing()) | ANYTHING for key in sorted(known)}
+    )
+
+
+def up_to_two(items):
+    return st.lists(items, max_size=2)
+
+
+ANY_CONDITION = some_of(
+    policylayer._CONDITION, path=st.sampled_from(["args.x", "state.t.n"]), op=st.sampled_from(["lte", "in", "regex", "exists"])
+)  # fmt: skip
+ANY_STATE = some_of(policylayer._STATE, counter=st.just("n"), window=st.just("hour"))
+ANY_RULE = {
+    "action": st.sampled_from(["evaluate", "allow", "deny", "require_approval"]),
+    "conditions": up_to_two(ANY_CONDITION),
+    "state": ANY_STATE,
+    "rate_limit": some_of(policylayer._RATE, window=st.just("hour")),
+}
+ANY_TOOL = some_of(
+    policylayer._TOOL,
+    **ANY_RULE,
+    rules=up_to_two(some_of(policylayer._RULE, **ANY_RULE)),
+    require=up_to_two(ANY_CONDITION),
+    deny_if=up_to_two(ANY_CONDITION),
+    limits=up_to_two(some_of(policylayer._LIMIT, window=st.just("hour"))),
+)
+ANY_POLICY = some_of(
+    policylayer._TOP, tools=st.dictionaries(st.sampled_from(["t", "*"]), ANY_TOOL, max_size=2), all_tools=ANY_TOOL
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(ANY_POLICY)
+def test_whatever_a_file_says_it_becomes_a_good_policy_or_is_refused_in_a_sentence(policy):
+    try:
+        made = translate(json.dumps(policy), "their.yaml")
+    except UserError:
+        return
+    compile_policy(loaded(made))
 
 
 # Never laxer: against a small evaluator of what Intercept does.
