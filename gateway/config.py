@@ -10,9 +10,13 @@ from gateway.checking.meaning import meaning_problems
 from gateway.checking.shape import schema, shape_problems
 from gateway.errors import UserError
 from gateway.options import Config
-from gateway.yaml import ConfigProblems, Problem, read
+from gateway.yaml import ConfigProblems, Path, Problem, read, spelt
 
 __all__ = ["Config", "ConfigProblems", "Problem", "load", "parse", "schema"]
+
+
+#: What stands in for a rule of a wrong shape, so that what the others mean is checked as well.
+_ANY_RULE = {"action": "deny"}
 
 
 def load(path: File, environ: Mapping[str, str]) -> Config:
@@ -47,9 +51,20 @@ def _one(message: str, line: int | None = None) -> ConfigProblems:
 def parse(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Config:
     """Turn YAML into a config; raises `ConfigProblems` with all that is wrong."""
     document = read(text, environ, read_file)
-    if problems := tuple(shape_problems(document)):
-        raise ConfigProblems(problems)
+    unread = {problem.path for problem in document.problems}
+    shape = [said for said in shape_problems(document.value) if spelt(said[0]) not in unread]
+    problems = [*document.problems, *(document.problem(*said) for said in shape)]
+    if unread or not all(_in_a_rule(path) for path, _ in shape):
+        raise ConfigProblems(tuple(problems))
+    for path, _ in shape:
+        document.value["policy"][path[1]][path[2]] = _ANY_RULE
     config = msgspec.convert(document.value, Config)
-    if problems := tuple(document.problem(path, message) for path, message in meaning_problems(config)):
-        raise ConfigProblems(problems)
+    problems += [document.problem(*said) for said in meaning_problems(config)]
+    if problems:
+        raise ConfigProblems(tuple(problems))
     return config
+
+
+def _in_a_rule(path: Path) -> bool:
+    """Whether a path is that of a rule, or leads into one: no other part of a config depends on it."""
+    return len(path) > 2 and path[:2] in (("policy", "tools"), ("policy", "matrix"))

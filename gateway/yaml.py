@@ -48,10 +48,11 @@ class ConfigProblems(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a YAML text holds: plain values, and the line of each by its path."""
+    """What a YAML text holds: plain values, the line of each by its path, and what could not be filled in or read."""
 
     value: Any
     lines: Mapping[Path, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
 
     def problem(self, path: Path, message: str) -> Problem:
         """Return a problem of the value at *path*; its line is that of the nearest value around it."""
@@ -71,7 +72,7 @@ def did_you_mean(given: object, known: Sequence[str]) -> str:
 
 
 def read(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Document:
-    """Read a YAML mapping; raises `ConfigProblems`."""
+    """Read a YAML mapping; raises `ConfigProblems` when it is none. A value that has a problem is ""."""
     if len(text) > MAX_LENGTH:
         raise _single(None, f"The config is longer than {MAX_LENGTH} characters.")
     tree = _parsed(text)
@@ -81,9 +82,7 @@ def read(text: str, environ: Mapping[str, str], read_file: Callable[[str], str])
         raise _single(1, "The config must be a mapping of keys to values.")
     reading = _Reading(environ, read_file)
     value = reading.plain(tree, ())
-    if reading.problems:
-        raise ConfigProblems(tuple(reading.problems))
-    return Document(value, reading.lines)
+    return Document(value, reading.lines, tuple(reading.problems))
 
 
 class _Reading:

@@ -8,7 +8,7 @@ import jsonschema_rs
 import msgspec
 
 from gateway.options import Config
-from gateway.yaml import Document, Path, Problem, did_you_mean
+from gateway.yaml import Path, did_you_mean
 
 
 def schema() -> dict[str, Any]:
@@ -22,14 +22,13 @@ def _validator() -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema(), offline=True)
 
 
-def shape_problems(document: Document) -> Iterator[Problem]:
-    """Yield everything in a document that its schema does not allow."""
-    for error in _validator().iter_errors(document.value):
-        for path, message in _said(error, document):
-            yield document.problem(path, message)
+def shape_problems(value: Any) -> Iterator[tuple[Path, str]]:
+    """Yield everything in a config that its schema does not allow."""
+    for error in _validator().iter_errors(value):
+        yield from _said(error)
 
 
-def _said(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[tuple[Path, str]]:
+def _said(error: jsonschema_rs.ValidationError) -> Iterator[tuple[Path, str]]:
     """Say one error of the schema in words of ours, and those inside the alternative that was meant."""
     path = tuple(error.instance_path)
     kind = error.kind
@@ -47,7 +46,7 @@ def _said(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[
                 f"{error.instance!r} is not one of {', '.join(options)}{did_you_mean(error.instance, options)}.",
             )
         case jsonschema_rs.ValidationErrorKind.AnyOf():
-            yield from _alternatives(error, document)
+            yield from _alternatives(error)
         case jsonschema_rs.ValidationErrorKind.Type():
             yield path, f"this must be {_kinds(kind.types)}."
         case _:
@@ -61,13 +60,13 @@ def _known(error: jsonschema_rs.ValidationError) -> list[str]:
     return list(node.get("properties", {}))
 
 
-def _alternatives(error: jsonschema_rs.ValidationError, document: Document) -> Iterator[tuple[Path, str]]:
+def _alternatives(error: jsonschema_rs.ValidationError) -> Iterator[tuple[Path, str]]:
     path = list(error.instance_path)
     branches = [list(branch) for branch in getattr(error.kind, "context", [])]
     meant = [branch for branch in branches if not any(_wrong_type(inner, path) for inner in branch)]
     if meant:
         for inner in meant[0]:
-            yield from _said(inner, document)
+            yield from _said(inner)
         return
     types = [
         kind

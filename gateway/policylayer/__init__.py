@@ -15,7 +15,7 @@ from gateway.frames import TOOL_NAME
 from gateway.policylayer.conditions import NoEqual, fails, holds, present
 from gateway.policylayer.document import Line, one_line, plain, reason, titles, to_yaml
 from gateway.policylayer.limits import bound, duration, limit, shorthand
-from gateway.yaml import read
+from gateway.yaml import ConfigProblems, read
 
 _TITLES = frozenset({"name", "description"})
 _TOLD = _TITLES | {"on_deny", "reason", "message"}
@@ -54,7 +54,10 @@ def translate(text: str, origin: str) -> Imported:
     """Turn a policy into ours; *origin* is named in its first comment. Raises `UserError` when it is none."""
     if not text.strip():
         raise UserError(f"{origin} is empty.")
-    given = read(text, _AsWritten(), lambda name: f"${{file:{name}}}").value
+    document = read(text, _AsWritten(), lambda name: f"${{file:{name}}}")
+    if document.problems:
+        raise ConfigProblems(document.problems)
+    given = document.value
     if not given.keys() & {"tools", "default", "hide", "all_tools"}:
         given = {"tools": given}
         if not all(isinstance(tool, dict) and tool.keys() & _TOOL for tool in given["tools"].values()):

@@ -170,7 +170,29 @@ def test_a_broken_config_is_told_in_one_sentence_with_its_line(text, told):
 def test_all_problems_are_told_together():
     found = problems(BASE + "polcy: {}\nlisten: 5\n  ")
     assert len(found) == 2
-    assert len(problems(BASE + "a: '${X}'\nb: '${Y} ${Z}'\n")) == 3
+    assert len(problems(BASE + "store: '${X}'\nurl: '${Y} ${Z}'\n")) == 3
+
+
+def test_what_is_unset_hides_no_wrong_shape_and_has_none_itself():
+    assert problems(BASE.replace("require_approval", "'${X}'") + "listen: 5\n") == [
+        "policy.default: the environment variable X is not set.  (line 4)",
+        "listen: this must be text.  (line 5)",
+    ]
+
+
+def test_a_rule_of_a_wrong_shape_does_not_hide_what_others_mean():
+    found = problems(
+        BASE + "  tools:\n    u: {approvals: 0}\n    x: [{action: maybe}]\n    y: 5\n"
+        "  matrix: [{category: [Reed]}, {risk: [Low]}]\nlisten: nowhere\n"
+    )
+    assert sorted(problem.split(":")[0] for problem in found) == [
+        "listen",
+        "policy.matrix[0].category[0]",
+        "policy.matrix[1].action",
+        "policy.tools.u.approvals",
+        "policy.tools.x[0].action",
+        "policy.tools.y",
+    ]
 
 
 def test_a_huge_config_is_refused_before_it_is_read():
