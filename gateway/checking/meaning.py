@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
 
 from gateway.addresses import address, is_http, is_loopback, is_safe
 from gateway.compiling import BadPolicy, compile_policy
@@ -24,6 +25,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
     yield from _people_problems(config)
     yield from issuers.problems(config)
     yield from _place_problems(config)
+    yield from _login_problems(config)
     yield from _slack_problems(config)
     yield from _webhook_problems(config)
     yield from _hold_problems(config)
@@ -179,6 +181,16 @@ def _place_problems(config: Config) -> Iterator[Said]:
             ("store",),
             "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.",
         )
+
+
+def _login_problems(config: Config) -> Iterator[Said]:
+    header = config.inbox.login.proxy_header
+    for number, peer in enumerate(header.from_ if header else ()):
+        try:
+            ip_network(peer, strict=False)
+        except ValueError:
+            path: Path = ("inbox", "login", "proxy_header", "from", number)
+            yield path, f"{peer!r} is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8."
 
 
 def _slack_problems(config: Config) -> Iterator[Said]:

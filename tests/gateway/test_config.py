@@ -152,6 +152,7 @@ BROKEN = {
     "a url with a query": (ANY.replace("https://mcp", "https://mcp?x=y"), "url: this must be https:// and a host alone"),
     "keys with a fragment": (ANY.replace("https://id/keys", "https://id/keys#x"), "jwt[0].jwks: this must be an https:// address"),
     "a url that is none": (ANY.replace("https://mcp", "'https://[x'"), "url: this must be https:// and a host alone"),
+    "a proxy by its name": (BASE + "inbox:\n  login:\n    proxy_header: {name: X, from: [10.0.0.0/8, '::1', nginx]}\n", "inbox.login.proxy_header.from[2]: 'nginx' is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8.  (line 7)"),
     "Slack both ways": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, signing_secret: s}\n", "slack: give either app_token (Socket Mode) or signing_secret (the HTTP endpoint).  (line 6)"),
     "Slack nowhere": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, api_url: slack.com}\n", "slack.api_url: this must be an http:// or https:// address.  (line 6)"),
     "Slack without people": (BASE + "slack: {bot_token: x, channel: C, app_token: a}\n", "slack: no approver has a slack id, so nobody could approve there; add slack: U... to an approver.  (line 5)"),
