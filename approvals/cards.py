@@ -39,6 +39,7 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         digest=call.digest,
         created_at=call.created_at,
         expires_at=call.expires_at,
+        decided_at=call.decided_at,
         needed=call.terms.needed,
         reviews=tuple((name(one.approver), one.answer, visible(one.reason), one.via) for one in call.reviews),
         attended=call.attended,

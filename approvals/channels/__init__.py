@@ -41,6 +41,8 @@ class Card:
     digest: str
     created_at: float
     expires_at: float
+    #: When it was decided, or None while it waits.
+    decided_at: float | None
     needed: int
     #: (approver, answer, reason, via) in order.
     reviews: tuple[tuple[str, str, str, str], ...]

@@ -6,6 +6,7 @@ even that shows them all, and only the inbox can approve.
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from slack_sdk.models.blocks import (
@@ -198,12 +199,22 @@ def _approvals(card: Card) -> int:
 
 
 def _fine_print(card: Card) -> Block:
-    """Id and digest, and while it waits the time it has: Slack writes the time in the reader's own zone."""
+    """Id and digest, and the time it has or when that was over: Slack writes times in the reader's own zone."""
     parts = [f"`{card.id}`", f"sha256 `{card.digest[:12]}`"]
     if card.state is State.PENDING:
-        expiry = DateLink(date=int(card.expires_at), date_format="{time} ({ago})", fallback="soon")
-        parts.insert(0, f"Expires {expiry}, then denied")
+        parts.insert(0, f"Expires {_when(card.expires_at, '{time} ({ago})')}, then denied")
+    elif card.decided_at is not None:
+        word = "Decided" if card.reviews else "Ended"
+        parts.insert(0, f"{word} {_when(card.decided_at, '{date_short_pretty} {time}')}")
     return ContextBlock(elements=[MarkdownTextObject(text="  ·  ".join(parts))])
+
+
+def _when(at: float, date_format: str) -> DateLink:
+    return DateLink(
+        date=int(at),
+        date_format=date_format,
+        fallback=f"{datetime.fromtimestamp(at, UTC):%-d %b %Y, %H:%M UTC}",
+    )
 
 
 def _buttons(card: Card) -> Block:

@@ -96,6 +96,22 @@ async def test_alice_approves_with_one_click_and_the_card_says_so(w):
     assert buttons_of(message.blocks) == []
 
 
+async def test_a_card_says_when_it_was_decided_or_over(w):
+    call, message = await w.hold()
+    w.clock.now += 60
+    await w.slack.click("U01ALICE", message, "approve")
+    await w.settle(call, State.APPROVED)
+    assert (
+        f"Decided <!date^{int(w.clock.now)}^{{date_short_pretty}} {{time}}|15 Jan 2027, 08:01 UTC>"
+        in text_of(message.blocks)
+    )
+    call, message = await w.hold(tool="other")
+    w.clock.now = call.expires_at
+    await w.service.sweep()
+    await w.notices.bring_up_to_date()
+    assert f"Ended <!date^{int(w.clock.now)}^" in text_of(message.blocks)
+
+
 async def test_bob_denies_with_a_reason_in_a_modal(w):
     call, message = await w.hold()
     await w.slack.click("U02BOB", message, "deny")
