@@ -236,10 +236,14 @@ def _buttons(card: Card) -> Block:
 def _confirm(card: Card) -> ConfirmObject:
     return ConfirmObject(
         title=_plain("Run this call?"),
-        text=_plain(f"{card.risk} risk, {card.severity} severity. It runs once, exactly as shown."),
+        text=_plain(_warning(card)),
         confirm=_plain("Approve"),
         deny=_plain("Back"),
     )
+
+
+def _warning(card: Card) -> str:
+    return f"{card.risk} risk, {card.severity} severity. It runs once, exactly as shown."
 
 
 def deny_view(card: Card, digest: str) -> dict[str, Any]:
@@ -264,6 +268,8 @@ def review_view(card: Card) -> dict[str, Any]:
         *_notes(card),
         *(_preformatted(piece) for piece in _pieces(card.everything)),
         _fine_print(card),
+        # A modal cannot ask back, so it says above its button what a message's button asks.
+        *([SectionBlock(text=_plain(_warning(card)))] if card.risk in _RISKY else []),
         # A modal needs an input to be told which block an error belongs to.
         InputBlock(
             block_id="reason", label=_plain("Reason"), optional=True,

@@ -282,6 +282,19 @@ async def test_what_does_not_fit_cannot_be_approved_from_the_card_but_reviewed_w
     await w.settle(call, State.APPROVED)
 
 
+@pytest.mark.parametrize(("risk", "said"), [("Medium", False), ("High", True), ("Critical", True)])
+async def test_what_is_risky_says_so_where_it_is_approved(w, risk, said):
+    sentence = f"{risk} risk, high severity. It runs once, exactly as shown."
+    for arguments in ({"a": 1}, {"text": "x" * 3001}):
+        call = held(w.clock.now, tool=f"t{len(str(arguments))}", arguments=json.dumps(arguments).encode())
+        await w.service.hold(replace(call, classification=replace(call.classification, risk=risk)))
+        await w.notices.bring_up_to_date()
+    small, large = w.slack.messages
+    assert (sentence in text_of(small.blocks)) is said
+    await w.slack.click("U01ALICE", large, "review")
+    assert (sentence in text_of((await w.slack.next_modal()).view["blocks"])) is said
+
+
 async def test_what_is_sent_along_beside_the_arguments_is_on_the_card_or_the_card_cannot_approve(w):
     _, message = await w.hold(beside=b'{"_meta":{"acme/target":"prod"}}')
     assert 'sent along: {"_meta": {"acme/target": "prod"}}' in text_of(message.blocks)
