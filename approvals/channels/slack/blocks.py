@@ -111,9 +111,11 @@ def message(card: Card) -> dict[str, Any]:
 
 def minimal(card: Card) -> dict[str, Any]:
     """Return a message that Slack takes whatever the card holds: the tool, the id, and where to look."""
-    where = f" Open it in the inbox: {card.url}" if card.url else " Open it in the inbox."
-    line = f"{headline(card)} This call cannot be shown here.{where}"
-    return {"text": _escaped(line), "blocks": [SectionBlock(text=_plain(one_line(line, 2900))).to_dict()]}
+    line = f"{one_line(headline(card), 2000)} This call cannot be shown here. Open it in the inbox: {card.url or card.id}"
+    blocks: list[Block] = [SectionBlock(text=_plain(line)), _fine_print(card)]
+    if card.url:
+        blocks.append(ActionsBlock(block_id="decide", elements=[_link(card)]))
+    return {"text": _escaped(line), "blocks": [block.to_dict() for block in blocks]}
 
 
 def headline(card: Card) -> str:
@@ -229,8 +231,12 @@ def _buttons(card: Card) -> Block:
     if is_shown_whole(card):
         buttons.insert(0, approve if fits(card) else review)
     if card.url:
-        buttons.append(ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url))
+        buttons.append(_link(card))
     return ActionsBlock(block_id="decide", elements=buttons)
+
+
+def _link(card: Card) -> ButtonElement:
+    return ButtonElement(text=_plain("Open in inbox"), action_id="open", url=card.url)
 
 
 def _confirm(card: Card) -> ConfirmObject:

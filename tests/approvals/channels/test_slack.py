@@ -402,11 +402,16 @@ async def test_a_deleted_card_of_a_decided_call_is_left_alone(w):
     assert await w.store.stale("slack", w.clock.now + 1000) == []
 
 
-async def test_blocks_that_slack_refuses_become_a_line_with_a_link_and_no_button(w):
-    w.slack.fail("chat.postMessage", "invalid_blocks")
-    call, message = await w.hold()
-    assert f"{URL}/calls/{call.id}" in text_of(message.blocks)
-    assert buttons_of(message.blocks) == []
+@pytest.mark.parametrize(("url", "buttons"), [(URL, ["open"]), ("", [])])
+async def test_blocks_that_slack_refuses_become_a_line_that_leads_to_the_inbox_and_cannot_decide(
+    url, buttons
+):
+    async with world(url=url) as w:
+        w.slack.fail("chat.postMessage", "invalid_blocks")
+        call, message = await w.hold()
+        assert f"Open it in the inbox: {url and f'{url}/calls/'}{call.id}\n" in text_of(message.blocks)
+        assert f"`{call.id}`" in text_of(message.blocks)
+        assert buttons_of(message.blocks) == buttons
 
 
 async def test_nothing_is_posted_twice_by_the_next_round_or_after_a_restart(w):
