@@ -84,6 +84,24 @@ def test_the_readmes_config_loads_once_it_has_a_hash_of_ones_own():
     )
 
 
+SLACK = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1"}
+
+
+def test_what_the_readme_says_of_slack_loads_when_it_is_appended():
+    named = README[0].replace(HASH, "a" * 64).replace("name: alice,", "name: alice, slack: U01ALICE,")
+    loaded = config.parse(named + README[1], SLACK, str)
+    assert loaded.slack.channel == "C0123456789"
+    assert loaded.inbox.url == "https://approvals.example.com"
+
+
+def test_the_config_of_the_slack_page_loads():
+    [text] = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "slack.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    rest = "servers: {iam: {command: [x]}}\npolicy: {default: deny}\n"
+    assert config.parse(rest + text, SLACK, str).inbox.url == "https://approvals.example.com"
+
+
 def test_the_config_of_the_servers_page_loads():
     [text] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "servers.md").read_text(encoding="utf-8"), re.DOTALL
