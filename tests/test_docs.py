@@ -7,7 +7,7 @@ import pytest
 import typer.main
 
 from approvals.model import State
-from gateway import cli, config
+from gateway import cli, config, yaml
 from patient import CLIENTS
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +108,23 @@ def test_the_config_of_the_servers_page_loads():
     )
     loaded = config.parse(text, {"GITHUB_TOKEN": "g", "BILLING_CLIENT_SECRET": "s"}, str)
     assert [server.transport for server in loaded.servers.values()] == ["http", "http", "sse", "http"]
+
+
+def test_the_config_for_the_compose_file_loads_and_fits_what_it_publishes():
+    [text] = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "sidecar.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    compose = yaml.read((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"), {}, str).value
+    gateway, agent = compose["services"]["holdpoint"], compose["services"]["agent"]
+    loaded = config.parse(
+        text, dict.fromkeys(gateway["environment"], "a" * 64) | {"ALICE_TOKEN_SHA256": "b" * 64}, str
+    )
+    host, _, inside = gateway["ports"][0].rpartition(":")
+    assert loaded.inbox.listen == f"0.0.0.0:{inside}"
+    assert loaded.inbox.url == f"http://{host}"
+    assert "MCP_URL=http://holdpoint:8808/mcp/files" in agent["environment"]
+    assert (loaded.hosts, loaded.listen, set(loaded.servers)) == (["holdpoint"], "0.0.0.0:8808", {"files"})
+    assert "HOLDPOINT_AGENT_TOKEN" in agent["environment"]
 
 
 def test_the_glossary_names_every_state():
