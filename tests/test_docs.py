@@ -1,5 +1,6 @@
 """The documentation says what is so: commands, files, configs, states."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 import typer.main
 
 from approvals.model import State
+from approvals.web import openapi
+from approvals.web.shapes import Call
 from gateway import cli, config, yaml
 from patient import CLIENTS
 
@@ -125,6 +128,14 @@ def test_the_config_for_the_compose_file_loads_and_fits_what_it_publishes():
     assert "MCP_URL=http://holdpoint:8808/mcp/files" in agent["environment"]
     assert (loaded.hosts, loaded.listen, set(loaded.servers)) == (["holdpoint"], "0.0.0.0:8808", {"files"})
     assert "HOLDPOINT_AGENT_TOKEN" in agent["environment"]
+
+
+def test_the_api_page_shows_every_route_and_every_member_of_a_call():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    routes = [(verb.upper(), path) for path, verbs in openapi.document("")["paths"].items() for verb in verbs]
+    assert [route for route in routes if not re.search(rf"`{route[0]} {re.escape(route[1])}[?`]", page)] == []
+    [call] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert set(json.loads(call)) == set(Call.__struct_fields__)
 
 
 def test_the_glossary_names_every_state():
