@@ -138,6 +138,8 @@ def _confidence(said: Reading, category: Category, *, supported: bool, described
 
 
 def _siblings(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"Sibling tool {names[0]} is named in the same way."
     return f"Sibling tools {', '.join(names)} are named in the same way." if names else ""
 
 

@@ -56,6 +56,13 @@ def test_putting_a_user_policy_is_an_ordinary_write_of_high_severity(definition,
     assert (found.category, found.risk, found.severity) == (Category.WRITE, Risk.MEDIUM, Severity.HIGH)
 
 
+def test_siblings_are_named_be_it_one_or_more():
+    one = classify({"name": "update_user"}, ["update_order"]).evidence
+    assert "Sibling tool update_order is named in the same way." in one
+    two = classify({"name": "update_user"}, ["update_order", "update_note"]).evidence
+    assert "Sibling tools update_order, update_note are named in the same way." in two
+
+
 @pytest.mark.parametrize("siblings", [(), POLICY_TOOLS, IAM_TOOLS])
 def test_starting_a_policy_generation_executes(siblings):
     found = classify({"name": "policy_generation_start"}, siblings)
