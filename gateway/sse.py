@@ -11,6 +11,8 @@ HEADERS = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
+#: A stream may begin with one, which is no part of its first event.
+BOM = b"\xef\xbb\xbf"
 #: The longest event that is read, in bytes.
 MAX_EVENT = 16 << 20
 #: How often in a row a stream is taken up again without a single event coming, and the longest wait before, in seconds.
@@ -87,12 +89,13 @@ def comment(text: str) -> bytes:
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """Split a stream into its events; comments and empty events come through with empty data."""
-    buffer = b""
+    buffer, mark = b"", BOM
     async for chunk in chunks:
         buffer += chunk
         *whole, buffer = _blocks(buffer)
         for block in whole:
-            yield Event(_data(block), block)
+            raw, mark = block.removeprefix(mark), b""
+            yield Event(_data(raw), raw)
         if len(buffer) > MAX_EVENT:
             raise TooLongError
     # What follows the last empty line is no event: the standard discards it.

@@ -12,12 +12,15 @@ from typing import Any
 
 from gateway import frames, sse
 from gateway.errors import CutError, GatewayError
-from gateway.upstreams import Reply, Upstream, whole, with_body
+from gateway.upstreams import JSON, Reply, Upstream, whole, with_body
 
 #: What a server may ask, and the request by which it does.
 KINDS = {"sampling": "sampling/createMessage", "elicitation": "elicitation/create", "roots": "roots/list"}
 #: What ends with the request that was refused, and what asks nothing of anybody.
 ALWAYS = frozenset({"ping", "tasks/get", "tasks/result", "tasks/list", "tasks/cancel"})
+#: What lets a word be in a frame that does not show it: an escape, or another encoding than UTF-8.
+_DISGUISES = (b"\\u", b"\0")
+UNREAD = "The server's answer could not be read."
 REFUSED = "The gateway does not let this server ask for that."
 log = logging.getLogger("holdpoint.upstreams")
 
@@ -40,7 +43,11 @@ class Limited:
         reply = await self.inner.send(verb, body, headers)
         if reply.streams:
             return replace(reply, chunks=self._let_through(reply.chunks, headers))
-        return with_body(reply, self._answer(await whole(reply.chunks)))
+        answer = await whole(reply.chunks)
+        if reply.status == 202 or reply.media_type != JSON:
+            # It holds no frame; the words of a refusal may be read all the same.
+            return with_body(reply, answer if reply.status >= 400 else b"")
+        return with_body(reply, self._alone(answer) if answer.strip() else answer)
 
     async def close(self) -> None:
         """Close what stands behind."""
@@ -50,46 +57,60 @@ class Limited:
         self, chunks: AsyncIterator[bytes], headers: Mapping[str, str]
     ) -> AsyncIterator[bytes]:
         async for event in sse.events(chunks):
-            asks = _member(event.data, "method")
-            if asks is None or asks in self._methods or "id" not in _read(event.data):
+            if not event.data.strip():
+                yield event.raw
+            elif (asks := self._refused(event.data)) is not None:
+                await self._refuse(event.data, asks, headers)
+            else:
                 answer = self._answer(event.data)
                 yield event.raw if answer == event.data else event.carrying(answer)
-            else:
-                await self._refuse(event.data, asks, headers)
 
-    async def _refuse(self, frame: bytes, method: Any, headers: Mapping[str, str]) -> None:
+    def _alone(self, body: bytes) -> bytes:
+        """Return what is to cross of a body that is one frame: an answer, where no request has its place."""
+        if (asks := self._refused(body)) is not None:
+            log.warning("%s asked for %s in the place of an answer, which it may not", self.name, asks)
+            raise CutError("The server asked for something in the place of its answer.")
+        return self._answer(body)
+
+    def _refused(self, frame: bytes) -> str | None:
+        """Return the method of a request that the server may not make; None for every other frame."""
+        said = _members(frame, b"method")
+        method = str(said.get("method"))
+        return method if {"method", "id"} <= said.keys() and method not in self._methods else None
+
+    async def _refuse(self, frame: bytes, method: str, headers: Mapping[str, str]) -> None:
         """Answer the server in the client's place."""
         log.warning("%s asked for %s, which it may not", self.name, method)
         own = {name: value for name, value in headers.items() if name != "last-event-id"}
         try:
-            body = frames.error(_read(frame)["id"], -32601, REFUSED)
+            body = frames.error(_members(frame)["id"], -32601, REFUSED)
             (await self.inner.send("POST", body, own)).close()
         except GatewayError as error:
             log.warning("%s could not be told that it may not: %s", self.name, error)
 
     def _answer(self, body: bytes) -> bytes:
         """Return an answer as it came, or an error in its place when it asks for what it may not (2026-07-28)."""
-        result = _member(body, "result", b"inputRequests")
+        result = _members(body, b"inputRequests").get("result")
         asked = result.get("inputRequests") if isinstance(result, dict) else None
         questions = asked.values() if isinstance(asked, dict) else ()
         methods = [one.get("method") if isinstance(one, dict) else None for one in questions]
         if all(method in self._methods for method in methods):
             return body
         log.warning("%s asked for %s, which it may not", self.name, ", ".join(map(str, methods)))
-        return frames.error(_read(body).get("id"), -32603, REFUSED)
+        return frames.error(_members(body).get("id"), -32603, REFUSED)
 
 
-def _member(frame: bytes, name: str, word: bytes | None = None) -> Any:
-    """Return a member of a frame, read only when *word* (its name) can be in it; None when there is none."""
-    if b"\\u" not in frame and (word or name.encode()) not in frame:
-        return None
-    return _read(frame).get(name)
+def _members(frame: bytes, word: bytes = b"") -> Mapping[str, Any]:
+    """Return the members of a frame, read only when *word* can be in it: {} when it cannot.
 
-
-def _read(frame: bytes) -> Mapping[str, Any]:
-    """Return the members of a frame; raises `CutError` when it can be read in two ways, and so by a client in another."""
+    Raises `CutError` when it is not one object, or can be read in two ways and so by a client in another.
+    """
+    if frame.lstrip(b" \t\r\n").startswith(b"{") and not any(one in frame for one in (word, *_DISGUISES)):
+        return {}
     try:
         value = frames.parse_json(frame, max_bytes=frames.MAX_SERVER_BYTES)
     except frames.FrameError as error:
-        raise CutError("The server's answer could not be read.") from error
-    return value if isinstance(value, dict) else {}
+        raise CutError(UNREAD) from error
+    if not isinstance(value, dict):
+        raise CutError(UNREAD)
+    return value

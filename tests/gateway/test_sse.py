@@ -40,6 +40,16 @@ def test_where_a_stream_is_cut_into_chunks_does_not_matter(first, second):
     assert [event.data for event in cut] == [b'{"a":1}', b"", b"one\ntwo"]
 
 
+@pytest.mark.parametrize("cut", [0, 1, 3, 5])
+async def test_a_byte_order_mark_before_the_first_event_is_no_part_of_it(cut):
+    stream = b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n"
+    first, second = await read(stream[:cut], stream[cut:])
+    assert (first.data, first.raw) == (b"a", b"data: a\n\n")
+    assert (
+        second.data == b""
+    )  # in the middle of a stream it is a letter, which makes another field of the line
+
+
 async def test_an_event_has_a_longest_length():
     with pytest.raises(TooLongError):
         await read(b"data: " + b"x" * sse.MAX_EVENT + b"y")

@@ -116,6 +116,77 @@ async def test_a_frame_that_can_be_read_in_two_ways_ends_the_stream(frame):
             await through(recorder, [])
 
 
+@pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b""])
+async def test_a_mark_before_the_stream_hides_no_request(lead):
+    async def serve(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(lead + b"data: " + json.dumps(asking(*ASKS["sampling"])).encode() + b"\n\n")
+        await response.write(sse.event(json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE}).encode()))
+        return response
+
+    async with Recorder(on_call=serve) as recorder:
+        assert [one.get("result") for one in await through(recorder, [])] == [DONE]
+    assert recorder.received[1].frame["error"]["message"] == REFUSED
+
+
+REQUEST = json.dumps(asking(*ASKS["sampling"]))
+NOT_ONE_ANSWER = [
+    REQUEST.encode(),
+    f" \n{REQUEST}".encode(),
+    f"[{REQUEST}]".encode(),
+    b"\xef\xbb\xbf" + REQUEST.encode(),
+    REQUEST.encode("utf-16-le"),
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"sampling/createMessage","params":{}}',
+    REQUEST.replace('"sampling/createMessage"', '["sampling/createMessage"]').encode(),
+]
+
+
+@pytest.mark.parametrize("body", NOT_ONE_ANSWER)
+async def test_a_body_that_is_not_one_answer_does_not_cross(body):
+    async def serve(request, frame):
+        return web.Response(body=body, content_type="application/json")
+
+    async with Recorder(on_call=serve) as recorder, pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        with pytest.raises(CutError):
+            await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
+
+
+@pytest.mark.parametrize("frame", [f"[{REQUEST}]".encode(), REQUEST.encode("utf-16-le"), b"null"])
+async def test_an_event_that_is_not_one_object_ends_the_stream(frame):
+    async with Recorder(on_call=streaming(frame)) as recorder:
+        with pytest.raises(CutError):
+            await through(recorder, [])
+
+
+ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE})
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "crosses"),
+    [
+        (200, "application/json", ANSWER, ANSWER),
+        (200, "application/json", json.dumps(asking("ping", {})), json.dumps(asking("ping", {}))),
+        (200, "text/plain", REQUEST, ""),
+        (202, "text/plain", "Accepted", ""),
+        (202, "application/json", "null", ""),
+        (404, "text/plain", "Session not found", "Session not found"),
+        (404, "application/json", ANSWER, ANSWER),
+        (404, "application/json", "", ""),
+    ],
+)
+async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, body, crosses):
+    async def serve(request, frame):
+        return web.Response(status=status, text=body, content_type=kind)
+
+    async with Recorder(on_call=serve) as recorder, pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
+        assert (reply.status, await whole(reply.chunks)) == (status, crosses.encode())
+        reply.close()
+
+
 async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
     async with Recorder(on_call=streaming(asking(*ASKS["roots"]))) as recorder, pool() as http:
         upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
