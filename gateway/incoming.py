@@ -50,7 +50,7 @@ class Asked:
     session: Session | None = None
     #: How often this call has come again with a sealed state.
     round: int = 0
-    #: Headers that are made from the arguments, see `protocol.param_headers`.
+    #: Headers that are made from the arguments, see `mirrors.made`.
     params: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -36,8 +36,8 @@ STATUS: Mapping[int, int] = {
 #: The header that names a session of the handshake revisions.
 SESSION = "mcp-session-id"
 #: Request headers that go on to a server, and response headers that come back. Credentials, cookies, hosts and
-#: origins do neither; what is about the body is made anew.
-CROSSING = frozenset({SESSION, "mcp-protocol-version", "last-event-id", "mcp-method", "mcp-name"})
+#: origins do neither; what is about the body is never taken from a client, but made from the body.
+CROSSING = frozenset({SESSION, "mcp-protocol-version", "last-event-id"})
 RETURNING = frozenset({"content-type", SESSION, "cache-control", "x-accel-buffering", "allow", "retry-after"})
 PARAM_HEADER = "mcp-param-"
 #: Says that a front of our own speaks for a client on stdio: it makes no headers from arguments and resumes no stream.
@@ -225,15 +225,11 @@ def decoded(value: str) -> str | None:
 
 
 def crossing(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
-    """Return the headers that go on to the server: the protocol's own, those about the body made anew from it."""
-    kept = {
-        name: value for name, value in headers.items() if name in CROSSING or name.startswith(PARAM_HEADER)
-    }
-    return (
-        kept
-        if frame is None
-        else kept | {name.lower(): value for name, value in routing_headers(frame).items()}
-    )
+    """Return the headers that go on to the server: of the client's the protocol's own, those about the body made anew from it."""
+    kept = {name: value for name, value in headers.items() if name in CROSSING}
+    if frame is None or era(headers, frame) is Era.HANDSHAKE:
+        return kept
+    return kept | {name.lower(): encoded(value) for name, value in _values(frame).items()}
 
 
 def returning(headers: Mapping[str, str]) -> Mapping[str, str]:

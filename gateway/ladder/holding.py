@@ -301,4 +301,7 @@ def stored(call: ToolCall, upstream: Upstream, incoming: Incoming, request_id: f
         upstream=upstream,
         frame=envelope.frame_of(call, request_id),
         session=Session(agent=call.agent, opening=opening) if opening else None,
+        params={
+            name: value for name, value in kept.headers.items() if name.startswith(protocol.PARAM_HEADER)
+        },
     )

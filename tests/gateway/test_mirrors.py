@@ -58,11 +58,20 @@ async def test_an_approved_call_carries_the_headers_that_its_arguments_make():
         assert (await agent)[0] == 200
         [sent] = gateway.recorder.calls
         mirrored = {name: value for name, value in sent.headers.items() if name.startswith("mcp-param-")}
-        assert mirrored == {
-            "mcp-param-region": "=?base64?w7w=?=",
-            "mcp-param-count": "2",
-            "mcp-param-other": "x",
-        }
+        assert mirrored == {"mcp-param-region": "=?base64?w7w=?=", "mcp-param-count": "2"}
+
+
+async def test_a_task_that_runs_without_its_client_carries_them_too():
+    declared = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+    async with running(recorder=server()) as gateway:
+        params = {"name": "create_note", "arguments": {"region": "eu"}}
+        headers = {"Mcp-Param-Region": "eu", "Mcp-Param-Other": "x"}
+        await gateway.ask("tools/call", params, declares=declared, headers=headers)
+        [held] = await gateway.held()
+        await gateway.review(held)
+        [sent] = await gateway.recorder.called()
+        mirrored = {name: value for name, value in sent.headers.items() if name.startswith("mcp-param-")}
+        assert mirrored == {"mcp-param-region": "eu"}
 
 
 async def test_a_client_on_stdio_makes_none_and_they_are_made_for_it():
@@ -74,8 +83,24 @@ async def test_a_client_on_stdio_makes_none_and_they_are_made_for_it():
         assert "holdpoint-front" not in sent.headers
 
 
-async def test_in_the_handshake_revisions_no_header_mirrors_an_argument():
-    async with running("default: allow", recorder=server()) as gateway:
-        await gateway.call("create_note", {"region": "eu"})
-        [sent] = gateway.recorder.calls
-        assert not [name for name in sent.headers if name.startswith("mcp-param-")]
+LIES = {"Mcp-Name": "delete_note", "Mcp-Method": "tools/list", "Mcp-Param-Region": "us"}
+
+
+@pytest.mark.parametrize("policy", ["default: allow", "default: require_approval"])
+async def test_in_the_handshake_revisions_no_header_says_what_a_body_does(policy):
+    async with running(policy, recorder=server()) as gateway, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gateway.call("create_note", {"region": "eu"}, headers=LIES))
+        if policy == "default: require_approval":
+            [held] = await gateway.held()
+            await gateway.review(held)
+        [sent] = await gateway.recorder.called()
+        assert not [name for name in sent.headers if name.startswith("mcp-")]
+
+
+async def test_what_is_no_tool_call_takes_no_such_header_along_either():
+    async with running(recorder=server()) as gateway:
+        body = {"jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": {"name": "p"}}
+        async with await gateway.post(body, LIES) as answer:
+            await answer.read()
+        [sent] = [one for one in gateway.recorder.received if one.frame.get("method") == "prompts/get"]
+        assert not [name for name in sent.headers if name.startswith("mcp-")]

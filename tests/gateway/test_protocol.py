@@ -88,12 +88,18 @@ def test_headers_for_the_server_are_made_from_the_body():
         "last-event-id": "3",
     }
     assert protocol.crossing(given, MODERN) == {
-        "mcp-name": "t", "mcp-method": "tools/call", "mcp-protocol-version": "2026-07-28", "mcp-param-region": "eu", "last-event-id": "3",
+        "mcp-name": "t", "mcp-method": "tools/call", "mcp-protocol-version": "2026-07-28", "last-event-id": "3",
     }  # fmt: skip
-    assert protocol.crossing(given, None) == {
-        "mcp-name": "lie",
-        "mcp-param-region": "eu",
-        "last-event-id": "3",
+    assert protocol.crossing(given, LEGACY) == {"last-event-id": "3"}
+    assert protocol.crossing(given, None) == {"last-event-id": "3"}
+
+
+def test_headers_are_made_for_a_revision_that_only_its_header_names():
+    request = frames.Request(id=1, method="prompts/get", params={"name": "p"}, raw=b"")
+    assert protocol.crossing({"mcp-protocol-version": "2031-01-01", "mcp-name": "lie"}, request) == {
+        "mcp-protocol-version": "2031-01-01",
+        "mcp-method": "prompts/get",
+        "mcp-name": "p",
     }
 
 
