@@ -1,7 +1,7 @@
-"""A held call as the bytes of its row, under a seal: what was changed in the file, by hand or by a bad disk, is not read.
+"""Rows under a seal: a held call, a login, a session that was changed in the file, by hand or by a bad disk, is not read.
 
 Without a key the seal finds damage. With a key that lies elsewhere it also finds a forger, who could otherwise write
-an approval into the file.
+an approval, or a login to approve by, into the file.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder(HeldCall).decode
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Seals calls, and opens what it sealed."""
+    """Seals rows, and opens what it sealed."""
 
     key: bytes
 
@@ -39,6 +39,17 @@ class Seal:
                 "A held call is not what was written to the store, or was written under another key."
             )
         return _decode(body)
+
+    def sealed(self, table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a row of *table* with its seal behind it."""
+        return (*row, self._of(_encode((table, *row))))
+
+    def opened(self, table: str, row: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        """Return the row without its seal; None when there is none, or it is not the one that was sealed."""
+        if row is None:
+            return None
+        *values, seal = row
+        return tuple(values) if hmac.compare_digest(seal, self._of(_encode((table, *values)))) else None
 
     def _of(self, body: bytes) -> bytes:
         return hmac.digest(self.key, body, "sha256") if self.key else hashlib.sha256(body).digest()

@@ -156,6 +156,13 @@ def sessions_of_agents(db: Database) -> None:
     db.table("sessions").create_index(["at"])
 
 
+@migrations()
+def seals(db: Database) -> None:
+    """Logins and agents' sessions are sealed like held calls; those without a seal are opened anew."""
+    for table in ("logins", "sessions"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN seal BLOB NOT NULL DEFAULT x''")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -60,7 +60,23 @@ class SqliteStore:
                 f"its audit event {broken.seq} is not what was written, or was written under another key"
                 f" ({broken.why})."
             )
-        self._calls(_sql.OPEN_CALLS, (), db)
+        for call in self._calls(_sql.OPEN_CALLS, (), db):
+            self._not_an_older(call, db)
+
+    def _not_an_older(self, call: HeldCall, db: sqlite3.Connection) -> None:
+        """Raise `StoreError` unless the trail says of *call* last that it is this very version.
+
+        Only a key makes that count: a row of before bears its seal, and could be put back to run the call again.
+        """
+        if self._key and (call.version, call.state) != self._said_last(call.id, db):
+            raise StoreError(f"The held call {call.id} is not what the audit trail says of it last.")
+
+    def _said_last(self, call_id: CallId, db: sqlite3.Connection) -> tuple[Any, Any] | None:
+        """Return the version and state of a call after its last event; None when there is none as it was written."""
+        row = db.execute(_sql.LAST_OF_CALL, (call_id,)).fetchone()
+        if row is None or audit.verify([last := audit.from_row(row)], self._key, start=last):
+            return None
+        return last.detail.get("version"), last.detail.get("state")
 
     # Held calls.
 
@@ -95,6 +111,7 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> None:
             if db.execute(_sql.SWAP_CALL, row).rowcount != 1:
                 raise Conflict
+            self._not_an_older(old, db)
             self._record(entries, db)
 
         await self._writer.do(work, then=partial(self._changes.announce, (old.id,)))
@@ -218,7 +235,9 @@ class SqliteStore:
 
     async def login(self, session: LoginSession) -> None:
         """Keep a login, and drop those that are over."""
-        row = (session.id_sha256, session.approver, session.created_at, session.expires_at)
+        row = self._seal.sealed(
+            "logins", (session.id_sha256, session.approver, session.created_at, session.expires_at)
+        )
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(_sql.DROP_LOGINS, (session.created_at,))
@@ -228,7 +247,7 @@ class SqliteStore:
 
     async def logged_in(self, id_sha256: str) -> LoginSession | None:
         """Return a login."""
-        row = await self._row(_sql.LOGGED_IN, id_sha256)
+        row = self._seal.opened("logins", await self._row(_sql.LOGGED_IN, id_sha256))
         if row is None:
             return None
         return LoginSession(id_sha256=row[0], approver=row[1], created_at=row[2], expires_at=row[3])
@@ -265,7 +284,9 @@ class SqliteStore:
 
     async def remember(self, session: AgentSession) -> None:
         """Keep a session, and drop those that are old."""
-        row = (session.server, session.id, session.agent, session.opening, session.at)
+        row = self._seal.sealed(
+            "sessions", (session.server, session.id, session.agent, session.opening, session.at)
+        )
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(_sql.DROP_SESSIONS, (session.at - SESSION_LIFE,))
@@ -275,7 +296,7 @@ class SqliteStore:
 
     async def recall(self, server: str, session_id: str) -> AgentSession | None:
         """Return a session."""
-        row = await self._row(_sql.RECALL, server, session_id)
+        row = self._seal.opened("sessions", await self._row(_sql.RECALL, server, session_id))
         if row is None:
             return None
         return AgentSession(server=row[0], id=row[1], agent=row[2], opening=row[3], at=row[4])

@@ -20,6 +20,10 @@ def say(call):
     os.write(1, f"{call.id} {call.version}\n".encode())
 
 
+def said(call):
+    return an_event("hold.step", call=call.id, detail={"version": call.version, "state": call.state})
+
+
 async def write(store, round_, writer):
     for number in count():
         call = a_call(
@@ -27,7 +31,7 @@ async def write(store, round_, writer):
             key=f"{round_} {writer} {number}",
             arguments=b"[0]" * 50,
         )
-        await store.add(call, an_event("hold.pending", call=call.id))
+        await store.add(call, said(call))
         say(call)
         for step in (
             lambda held: touch(held, attended=False),
@@ -37,7 +41,7 @@ async def write(store, round_, writer):
         ):
             store.post(an_event("posted"))
             old, call = call, step(call)
-            await store.swap(old, call, an_event("changed", call=call.id))
+            await store.swap(old, call, said(call))
             say(call)
 
 

@@ -9,7 +9,7 @@ import pytest
 from approvals import audit
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import advance, touch
-from approvals.model import CallId, LoginSession, Notice, State
+from approvals.model import AgentSession, CallId, LoginSession, Notice, State
 from approvals.store import _sql
 from approvals.store.memory import is_open
 from approvals.store.sqlite import SqliteStore
@@ -164,6 +164,111 @@ async def test_a_forger_without_the_key_cannot_write_an_approval(path):
         await SqliteStore.open(path, chain_key=b"key")
 
 
+def step(call):
+    """The event of a step of a call, as the service makes it."""
+    return an_event(f"hold.{call.state}", call=call.id, detail={"version": call.version, "state": call.state})
+
+
+PUT_BACK = "The held call hp_00000000000000000000000001 is not what the audit trail says of it last."
+
+
+async def approved_and_run(store):
+    """A call that was approved and has run since; returns it as it was approved."""
+    call = a_call(1)
+    approved = advance(call, State.APPROVED, 1.0, expires_at=1e12)
+    await store.add(call, step(call))
+    await store.swap(call, approved, step(approved))
+    await direct(store, "CREATE TABLE copied AS SELECT * FROM calls")
+    running = advance(approved, State.FORWARDING, 2.0)
+    await store.swap(approved, running, step(running))
+    done = advance(running, State.COMPLETED, 3.0)
+    await store.swap(running, done, step(done))
+    return approved
+
+
+AGAIN = ("DROP TRIGGER calls_stay_settled", "INSERT OR REPLACE INTO calls SELECT * FROM copied")
+
+
+async def test_a_copy_of_an_approval_that_was_put_back_does_not_run_again(path):
+    async with opened(path, chain_key=b"key") as store:
+        approved = await approved_and_run(store)
+        for statement in AGAIN:
+            await direct(store, statement)
+        assert await store.get(approved.id) == approved
+        claimed = advance(approved, State.FORWARDING, 4.0)
+        with pytest.raises(StoreError) as refused:
+            await store.swap(approved, claimed, step(claimed))
+        assert str(refused.value) == PUT_BACK
+        assert await store.get(approved.id) == approved
+    with pytest.raises(StoreError) as refused:
+        await SqliteStore.open(path, chain_key=b"key")
+    assert str(refused.value) == f"The store {path} cannot be used: {PUT_BACK}"
+
+
+@pytest.mark.parametrize(
+    "forging",
+    [
+        "DELETE FROM events WHERE seq > 2",
+        "DELETE FROM events WHERE call IS NOT NULL",
+        "UPDATE events SET kind = 'told' WHERE seq > 2",
+        "UPDATE events SET call = NULL WHERE seq > 2",
+        """UPDATE events SET detail = '{"state":"approved","version":2}' WHERE seq > 2""",
+    ],
+)
+async def test_a_copy_that_was_put_back_with_a_change_of_the_trail_does_not_run_either(path, forging):
+    async with opened(path, chain_key=b"key") as store:
+        await approved_and_run(store)
+        await store.append(an_event("later"))
+    sql(path, "DROP TRIGGER events_stay", "DROP TRIGGER events_stay_as_they_are", *AGAIN, forging)
+    with pytest.raises(StoreError):
+        await SqliteStore.open(path, chain_key=b"key")
+
+
+SESSION = AgentSession(server="notes", id="s", agent="bot", opening=b"{}", at=1.0)
+LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0)
+
+
+@pytest.mark.parametrize(
+    "forging",
+    [
+        "UPDATE logins SET approver = 'bob'",
+        "UPDATE logins SET expires_at = 1e12",
+        "UPDATE logins SET id_sha256 = 's'",
+        "INSERT OR REPLACE INTO logins VALUES ('s', 'bob', 1.0, 1e12, x'')",
+        "INSERT OR REPLACE INTO logins SELECT 's', 'bob', 1.0, 9.0, seal FROM logins",
+    ],
+)
+async def test_a_login_that_was_made_up_in_the_file_is_nobodys(path, forging):
+    async with opened(path, chain_key=b"key") as store:
+        await store.login(replace(LOGIN, id_sha256="other"))
+        await direct(store, forging)
+        assert await store.logged_in("s") is None
+
+
+async def test_a_login_of_a_store_without_the_key_is_nobodys_under_the_key(path):
+    async with opened(path.with_name("forged.db")) as forged:
+        await forged.login(LOGIN)
+    async with opened(path, chain_key=b"key"):
+        pass
+    sql(
+        path,
+        f"ATTACH '{path.with_name('forged.db')}' AS f",
+        "INSERT INTO logins SELECT * FROM f.logins",
+    )
+    async with opened(path, chain_key=b"key") as store:
+        assert await store.logged_in("s") is None
+
+
+@pytest.mark.parametrize("forging", ["agent = 'other'", "id = 's2'", "opening = x'7b'", "server = 'iam'"])
+async def test_a_session_that_was_changed_in_the_file_is_nobodys(path, forging):
+    async with opened(path, chain_key=b"key") as store:
+        await store.remember(SESSION)
+        assert await store.recall("notes", "s") == SESSION
+        await direct(store, f"UPDATE sessions SET {forging}")
+        found = [await store.recall(server, id) for server in ("notes", "iam") for id in ("s", "s2")]
+        assert found == [None] * 4
+
+
 async def test_a_store_whose_newest_events_were_changed_does_not_start(path):
     async with opened(path) as store:
         await store.append(*(an_event() for _ in range(5)))
@@ -267,6 +372,7 @@ QUERIES = {
     "call's events": _sql.events(**TRAIL | {"call": "hp_1"}),
     "later events": _sql.events(**TRAIL | {"after": 5}),
     "hits": (_sql.DROP_HITS, (1.0,)),
+    "a call's last event": (_sql.LAST_OF_CALL, ("hp_1",)),
     "login": (_sql.LOGGED_IN, ("s",)),
 }
 
