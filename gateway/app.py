@@ -84,6 +84,8 @@ class Gateway:
         self.metrics = Metrics()
         self._http = http
         self._upstreams: dict[str, Upstream] = {}
+        #: Whether every server was asked for its tools once, whatever came of it.
+        self._learnt = False
         #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
         self._ends_at: float | None = None
         self.proxy = Proxy(
@@ -166,7 +168,12 @@ class Gateway:
             await self.store.check()
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
             return f"store: {error}"
-        return None
+        return None if self._learnt else "servers: not all of them have been asked for their tools yet"
+
+    async def freshen(self) -> None:
+        """Ask each server whose tools are not known, or may be others by now; one that cannot say keeps nobody from the others."""
+        await self.catalogue.freshen()
+        self._learnt = True
 
     async def stop(self) -> float:
         """Begin nothing more, and tell who waits for people to ask again; returns the seconds that running calls have."""

@@ -124,7 +124,7 @@ async def sweep(gateway: Gateway) -> None:
 async def freshen(gateway: Gateway) -> None:
     """Ask each server for its tools: at the start, and whenever it said that they changed."""
     while True:
-        await gateway.catalogue.freshen()
+        await gateway.freshen()
         await asyncio.sleep(SWEEP)
 
 

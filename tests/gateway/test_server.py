@@ -179,10 +179,21 @@ async def test_health_and_readiness(gateway):
     async with gateway.http.get(f"{base}/healthz") as answer:
         assert (answer.status, await answer.json()) == (200, {"status": "ok"})
     async with gateway.http.get(f"{base}/readyz") as answer:
-        assert answer.status == 200
+        said = {"status": "servers: not all of them have been asked for their tools yet"}
+        assert (answer.status, await answer.json()) == (503, said)
+    await gateway.gateway.freshen()
+    async with gateway.http.get(f"{base}/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
     gateway.gateway.store.check = None
     async with gateway.http.get(f"{base}/readyz") as answer:
         assert answer.status == 503
+
+
+async def test_a_server_that_cannot_be_asked_keeps_nobody_from_the_others():
+    async with running(server_options="command: ['true']") as gateway:
+        await gateway.gateway.freshen()
+        async with gateway.http.get(f"{gateway.url.removesuffix('/mcp/notes')}/readyz") as answer:
+            assert answer.status == 200
 
 
 async def test_other_verbs_are_not_served(gateway):
