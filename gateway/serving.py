@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +169,7 @@ def web_options(
         proxy_header=header.name if header else "",
         proxy_peers=tuple(header.from_) if header else (),
         token_login=config.inbox.login.token,
-        hosts=frozenset(name.lower() for name in config.hosts),
+        hosts=_named([*config.hosts, _host(config.inbox.listen)]),
         slack_actions=slack_actions,
         metrics=gateway.metrics.exposition,
         tools=lambda: tool_views(gateway),
@@ -189,9 +189,15 @@ def _door(gateway: Gateway) -> server.Door:
 
 def hosts(config: Config) -> frozenset[str]:
     """Return the names, beside this machine's own, by which the agents' listener is addressed."""
-    place = address(config.listen)
-    public = urlsplit(config.url or "").hostname
-    names = [*config.hosts, place and place[0], public]
+    return _named([*config.hosts, _host(config.listen), urlsplit(config.url or "").hostname])
+
+
+def _host(listen: str) -> str | None:
+    place = address(listen)
+    return place and place[0]
+
+
+def _named(names: Iterable[str | None]) -> frozenset[str]:
     return frozenset(name.lower() for name in names if name)
 
 

@@ -25,6 +25,19 @@ policy: {{default: require_approval, matrix: [{{category: [Read], action: allow}
 """
 
 
+async def test_the_inbox_is_known_by_the_host_that_it_listens_on_too():
+    text = CONFIG.format(url="http://127.0.0.1:9").replace(
+        'inbox: {listen: "127.0.0.1:0"}',
+        'inbox: {listen: "127.0.0.2:0", url: "https://approvals.example.com"}',
+    )
+    async with assembled(parse(text, {}, str), Clock()) as gateway, serving.serving(gateway) as listening:
+        async with aiohttp.ClientSession() as http, http.get(f"{listening.inbox}login") as answer:
+            assert answer.status == 200
+        async with aiohttp.ClientSession() as http:
+            async with http.get(f"{listening.inbox}login", headers={"Host": "10.0.0.1"}) as answer:
+                assert answer.status == 421
+
+
 class Serving:
     """A gateway with its listeners and loops, that is stopped while clients are connected."""
 
