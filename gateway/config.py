@@ -12,6 +12,8 @@ from gateway.errors import UserError
 from gateway.options import Config
 from gateway.yaml import ConfigProblems, Path, Problem, read, spelt
 
+#: What a store's place begins with when it is a file.
+SQLITE = "sqlite:///"
 __all__ = ["Config", "ConfigProblems", "Problem", "load", "parse", "schema"]
 
 
@@ -34,7 +36,14 @@ def load(path: File, environ: Mapping[str, str]) -> Config:
             f"{path} can be written by {who}, so an agent could change its own rules; run: chmod go-w {path}",
             line=1,
         )
-    return parse(text, environ, lambda name: File(name).read_text(encoding="utf-8"))
+    config = parse(text, environ, lambda name: File(name).read_text(encoding="utf-8"))
+    return msgspec.structs.replace(config, store=_placed(config.store, path.absolute().parent))
+
+
+def _placed(store: str, folder: File) -> str:
+    """Return where a store is, seen from the config's folder: every command finds the same one, wherever it is started."""
+    file = store.removeprefix(SQLITE)
+    return store if file == store else f"{SQLITE}{folder / file}"
 
 
 def known_server(config: Config, name: str) -> str:

@@ -237,6 +237,7 @@ class Config(Options, kw_only=True, frozen=True):
     listen: str = "127.0.0.1:8808"
     #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
     hosts: list[str] = []
+    #: A path that is relative is meant from the folder of the config.
     store: str = "sqlite:///holdpoint.db"
     #: What the audit trail and the held calls are sealed with; it has to lie elsewhere than the store.
     store_key: str | None = None

@@ -204,7 +204,8 @@ def test_commands_without_a_gateway_or_a_trail_say_what_to_do(folder):
         1,
         "No gateway answers at http://127.0.0.1:9; start one with: holdpoint run\n",
     )
-    assert "it is made when the gateway first runs" in holdpoint("log", cwd=folder).stderr
+    done = holdpoint("log", "-c", str(folder / "holdpoint.yaml"), cwd=Path.cwd())
+    assert done.stderr == f"There is no {folder}/holdpoint.db yet; it is made when the gateway first runs.\n"
     (folder / "holdpoint.yaml").write_text(BASE + "store: 'memory:'\n")
     assert "leaves no audit trail" in holdpoint("audit", "verify", cwd=folder).stderr
 

@@ -257,6 +257,22 @@ def test_a_file_is_loaded(file):
     assert load(file, os.environ).policy.default == "require_approval"
 
 
+@pytest.mark.parametrize(
+    ("store", "placed"),
+    [
+        ("sqlite:///holdpoint.db", "sqlite:///{folder}/holdpoint.db"),
+        ("sqlite:///data/h.db", "sqlite:///{folder}/data/h.db"),
+        ("sqlite:////var/lib/h.db", "sqlite:////var/lib/h.db"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_a_store_is_where_the_config_is_wherever_a_command_is_started(file, monkeypatch, store, placed):
+    file.write_text(BASE + f"store: '{store}'\n")
+    monkeypatch.chdir(file.parent)
+    assert load(file, {}).store == placed.format(folder=file.parent)
+    assert load(Path(file.name), {}).store == placed.format(folder=file.parent)
+
+
 @pytest.mark.parametrize(("mode", "who"), [(0o602, "everybody"), (0o620, "its group"), (0o666, "everybody")])
 def test_a_file_that_others_can_write_is_refused(file, mode, who):
     file.chmod(mode)
