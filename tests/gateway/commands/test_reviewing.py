@@ -63,7 +63,7 @@ async def breaking():
         return answer
 
     async def calls(_):
-        return web.json_response({"calls": []})
+        return web.json_response({"calls": [], "next": None})
 
     app = web.Application()
     app.add_routes([web.get("/api/v1/events", events), web.get("/api/v1/calls", calls)])
