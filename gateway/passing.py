@@ -34,7 +34,10 @@ class Passing:
         if incoming.verb == "DELETE":
             self._sessions.closed(incoming.server, incoming.headers)
         headers = protocol.crossing(incoming.headers, None)
-        return self.watched(incoming, relay.checked(await upstream.send(incoming.verb, b"", headers)))
+        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
+        # The rest of a stream that was cut may hold a list of tools as well.
+        edits = await self._listed(incoming.server, self._setting()) if "last-event-id" in headers else []
+        return self.watched(incoming, await relay.edited(reply, *edits))
 
     async def frame(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
         """Relay a frame that is no tool call."""
@@ -62,7 +65,7 @@ class Passing:
             if frame.method == "initialize":
                 await self._sessions.opened(incoming.agent, incoming.server, reply, frame.params)
             edits = await self._edits(incoming, frame)
-            given = await relay.edited(reply, *edits) if edits else self.watched(incoming, reply)
+            given = self.watched(incoming, await relay.edited(reply, *edits))
             unless_given.pop_all()
         return given
 

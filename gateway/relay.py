@@ -59,7 +59,7 @@ async def edited(reply: Reply, *edits: Edit) -> Reply:
 
     A refusal crosses whatever it says: by a 404 a client knows that its session is gone.
     """
-    if reply.status >= 400:
+    if not edits or reply.status >= 400:
         return reply
     if reply.streams:
         return replace(reply, chunks=_edited_events(reply.chunks, edits))

@@ -310,6 +310,39 @@ async def test_a_tool_in_quarantine_is_out_of_the_list_and_denied_with_its_flaw(
         assert gateway.ran() == []
 
 
+def stream(*frames):
+    body = "".join(f"data: {json.dumps({'jsonrpc': '2.0', **frame})}\n\n" for frame in frames)
+    return web.Response(text=body, content_type="text/event-stream")
+
+
+async def test_what_is_hidden_is_not_in_the_rest_of_a_list_whose_stream_was_cut():
+    async def rest(request, frame):
+        return stream({"id": 1, "result": {"tools": TOOLS}})
+
+    hides = "default: allow\nhide: [delete_note]"
+    async with running(hides, recorder=Recorder(on_get=rest)) as gateway:
+        seen = {"Last-Event-ID": "theirs", "Accept": "text/event-stream"}
+        async with gateway.http.get(gateway.url, headers=seen) as answer:
+            listed = last_frame(await answer.read())["result"]["tools"]
+    assert [tool["name"] for tool in listed] == ["get_note", "create_note"]
+
+
+async def test_a_change_that_is_told_in_the_stream_of_a_list_is_heard():
+    async def restless(request, frame):
+        gateway.recorder.on_list = None
+        gateway.recorder.tools[0]["description"] = SLY
+        return stream(
+            {"method": "notifications/tools/list_changed"}, {"id": frame["id"], "result": {"tools": TOOLS}}
+        )
+
+    async with running(READS, more="pin: quarantine") as gateway:
+        await gateway.call("get_note")
+        gateway.recorder.on_list = restless
+        async with await gateway.post({"jsonrpc": "2.0", "id": 7, "method": "tools/list"}) as answer:
+            await answer.read()
+        assert "definition of this tool changed" in text(await gateway.call("get_note"))
+
+
 @pytest.mark.parametrize("annotate", [True, False])
 async def test_a_list_may_say_which_tools_need_a_person(annotate):
     async with running(READS, more=f"annotate: {str(annotate).lower()}") as gateway:
