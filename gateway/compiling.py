@@ -83,6 +83,8 @@ class _Compiler:
             self._problem(
                 (*path, "approvals"), "at least one approval is needed; to need none, say action: allow."
             )
+        approvers = self._approvers((*path, "approvers"), options.approvers)
+        self._enough(path, options.approvals or 1, approvers)
         return Rule(
             name=name,
             action=None if options.action is None else Action(options.action),
@@ -91,7 +93,7 @@ class _Compiler:
             limits=tuple(self._limits(path, name, options)),
             reason=options.reason,
             approvals=options.approvals,
-            approvers=self._approvers((*path, "approvers"), options.approvers),
+            approvers=approvers,
             expire_after=self._seconds((*path, "expire_after"), options.expire_after),
             approved_for=self._seconds((*path, "approved_for"), options.approved_for),
         )
@@ -114,6 +116,15 @@ class _Compiler:
                 close = did_you_mean(name, [*self.approvers, *self._groups])
                 self._problem(path, f"there is no approver and no group {name!r}{close}.")
         return frozenset(member for name in names for member in self._groups.get(name, [name]))
+
+    def _enough(self, path: Path, needed: int, named: frozenset[str] | None) -> None:
+        """Note a rule whose calls could only expire; where a config has no approvers at all, that is plain anyway."""
+        may = self.approvers if named is None else named
+        if named is not None and not may:
+            self._problem((*path, "approvers"), "nobody is named here, so its calls could only expire.")
+        elif may and needed > len(may):
+            few = f"{needed} must approve and {len(may)} may, so its calls could only expire"
+            self._problem((*path, "approvals"), f"{few}; name more approvers, or ask for fewer.")
 
     def _seconds(self, path: Path, duration: Duration | None) -> float | None:
         try:

@@ -23,6 +23,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
     """Yield everything that is wrong with what a config means."""
     yield from _server_problems(config)
     yield from _people_problems(config)
+    yield from _owner_problems(config)
     yield from issuers.problems(config)
     yield from _place_problems(config)
     yield from _login_problems(config)
@@ -94,6 +95,19 @@ def _people_problems(config: Config) -> Iterator[Said]:
         for member in members:
             if member not in names:
                 yield ("groups", group), f"there is no approver {member!r}{did_you_mean(member, names)}."
+
+
+def _owner_problems(config: Config) -> Iterator[Said]:
+    """Yield each agent whose calls nobody could approve: those of one's own agent nobody may."""
+    if config.approvals.requester_may_approve or len(config.approvers) != 1:
+        return
+    [only] = config.approvers
+    mine = {name.casefold() for name in (only.name, only.email) if name}
+    for number, agent in enumerate(config.agents):
+        if agent.owner is not None and agent.owner.casefold() in mine:
+            why = "the owner is the only approver, and nobody approves the calls of their own agent"
+            remedy = "add another approver, or set approvals.requester_may_approve: true"
+            yield ("agents", number, "owner"), f"{why}; {remedy}."
 
 
 def _repeated(section: str, field: str, values: Sequence[str | None]) -> Iterator[Said]:

@@ -153,6 +153,10 @@ BROKEN = {
     "keys with a fragment": (ANY.replace("https://id/keys", "https://id/keys#x"), "jwt[0].jwks: this must be an https:// address"),
     "a url that is none": (ANY.replace("https://mcp", "'https://[x'"), "url: this must be https:// and a host alone"),
     "a proxy by its name": (BASE + "inbox:\n  login:\n    proxy_header: {name: X, from: [10.0.0.0/8, '::1', nginx]}\n", "inbox.login.proxy_header.from[2]: 'nginx' is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8.  (line 7)"),
+    "more approvals than people": (BASE + "  tools: {a: {approvals: 3}}\napprovers: [{name: a}, {name: b}]\n", "policy.tools.a.approvals: 3 must approve and 2 may, so its calls could only expire; name more approvers, or ask for fewer.  (line 5)"),
+    "more approvals than a group has": (BASE + "  matrix: [{action: require_approval, approvals: 2, approvers: [g]}]\napprovers: [{name: a}, {name: b}]\ngroups: {g: [b]}\n", "policy.matrix[0].approvals: 2 must approve and 1 may, so its calls could only expire; name more approvers, or ask for fewer.  (line 5)"),
+    "a group of nobody": (BASE + "  tools: {a: {approvers: [g]}}\ngroups: {g: []}\n", "policy.tools.a.approvers: nobody is named here, so its calls could only expire.  (line 5)"),
+    "an owner who alone approves": (BASE + f"approvers: [{{name: a, email: a@b.c}}]\nagents: [{{name: x, owner: A@b.c, token_sha256: {SHA}}}]\n", "agents[0].owner: the owner is the only approver, and nobody approves the calls of their own agent; add another approver, or set approvals.requester_may_approve: true.  (line 6)"),
     "Slack both ways": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, signing_secret: s}\n", "slack: give either app_token (Socket Mode) or signing_secret (the HTTP endpoint).  (line 6)"),
     "Slack nowhere": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, api_url: slack.com}\n", "slack.api_url: this must be an http:// or https:// address.  (line 6)"),
     "Slack without people": (BASE + "slack: {bot_token: x, channel: C, app_token: a}\n", "slack: no approver has a slack id, so nobody could approve there; add slack: U... to an approver.  (line 5)"),
@@ -326,6 +330,12 @@ def test_a_variable_that_is_no_text_is_one_sentence():
 def test_a_character_that_json_writes_as_two_halves_is_one():
     good = parse(BASE + '  tools: {a: {reason: "\\ud83d\\ude00"}}\n', {}, str)
     assert good.policy.tools["a"].reason == "\N{GRINNING FACE}"
+
+
+def test_an_owner_may_approve_alone_where_the_config_says_so_and_beside_others_anyway():
+    text = BASE + f"agents: [{{name: x, owner: a, token_sha256: {SHA}}}]\napprovers: [{{name: a}}%s]\n%s"
+    assert parse(text % ("", "approvals: {requester_may_approve: true}\n"), {}, str)
+    assert parse(text % (", {name: b}", ""), {}, str)
 
 
 def test_the_schema_is_json_and_names_every_section():

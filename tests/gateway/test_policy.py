@@ -288,18 +288,26 @@ def test_limits_carry_their_scope_and_what_happens_over_them():
 
 # Proofs.
 
+
+def is_possible(rule):
+    """Whether as many people may approve as must."""
+    groups = {"platform": {"alice", "bob"}}
+    named = rule.get("approvers", ["platform", "carol"])
+    return rule.get("approvals", 1) <= len(set().union(*(groups.get(name, {name}) for name in named)))
+
+
 rules = st.fixed_dictionaries(
     {},
     optional={
         "action": st.sampled_from(["allow", "deny", "require_approval"]),
         "when": st.sampled_from(["args.n > 1", "args.n < 3", "tool == 't'", "args.missing", "true"]),
         "approvals": st.integers(1, 3),
-        "approvers": st.lists(st.sampled_from(["alice", "bob", "carol", "platform"]), max_size=3),
+        "approvers": st.lists(st.sampled_from(["alice", "bob", "carol", "platform"]), min_size=1, max_size=3),
         "expire_after": st.sampled_from([60, 600, 6000]),
         "rate_limit": st.fixed_dictionaries({"max": st.integers(0, 3), "window": st.just(60)}),
         "arguments": st.sampled_from([{"required": ["n"]}, {"properties": {"n": {"maximum": 2}}}]),
     },
-)
+).filter(is_possible)
 patterns = st.sampled_from(["t", "*", "t*", "iam/t", "other/t", "u"])
 arguments = st.fixed_dictionaries({}, optional={"n": st.one_of(st.integers(0, 4), st.just("x"))})
 
