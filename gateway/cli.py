@@ -89,6 +89,10 @@ def import_policy(file: Path) -> None:
         made = translate(file.read_text(encoding="utf-8"), file.name)
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text.") from error
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be read ({error.strerror}); give the file of a PolicyLayer or Intercept policy."
+        ) from error
     typer.echo(made.yaml, nl=False)
     if made.notes:
         typer.echo(f"In {file.name} this had no equal:", err=True)

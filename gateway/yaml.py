@@ -71,15 +71,20 @@ def did_you_mean(given: object, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def read(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Document:
-    """Read a YAML mapping; raises `ConfigProblems` when it is none. A value that has a problem is ""."""
+def read(
+    text: str, environ: Mapping[str, str], read_file: Callable[[str], str], *, what: str = "The config"
+) -> Document:
+    """Read a YAML mapping; raises `ConfigProblems`, whose sentences call it *what*, when it is none.
+
+    A value that has a problem is "".
+    """
     if len(text) > MAX_LENGTH:
-        raise _single(None, f"The config is longer than {MAX_LENGTH} characters.")
+        raise _single(None, f"{what} is longer than {MAX_LENGTH} characters.")
     tree = _parsed(text)
     if tree is None:
         raise _single(1, "The config is empty; it needs at least servers and policy.default.")
     if not isinstance(tree, CommentedMap):
-        raise _single(1, "The config must be a mapping of keys to values.")
+        raise _single(1, f"{what} must be a mapping of keys to values.")
     reading = _Reading(environ, read_file)
     value = reading.plain(tree, ())
     return Document(value, reading.lines, tuple(reading.problems))

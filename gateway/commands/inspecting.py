@@ -69,7 +69,7 @@ async def explain(config: Config, server: str, name: str, arguments: str) -> Exp
     try:
         given = frames.parse_json(arguments.encode("utf-8", "surrogateescape"))
     except frames.FrameError as error:
-        raise BadArguments(f"--args: {error.message}") from error
+        raise BadArguments(f"--args{error.message.removeprefix('The message')}") from error
     if not isinstance(given, dict):
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
     async with _looking(config) as gateway:

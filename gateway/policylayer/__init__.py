@@ -54,7 +54,7 @@ def translate(text: str, origin: str) -> Imported:
     """Turn a policy into ours; *origin* is named in its first comment. Raises `UserError` when it is none."""
     if not text.strip():
         raise UserError(f"{origin} is empty.")
-    document = read(text, _AsWritten(), lambda name: f"${{file:{name}}}")
+    document = read(text, _AsWritten(), lambda name: f"${{file:{name}}}", what=origin)
     if document.problems:
         raise ConfigProblems(document.problems)
     given = document.value

@@ -185,9 +185,14 @@ def test_a_verdict_is_explained(folder):
     assert (facts["listed"], facts["verdict"]["rule"]) == (False, "default")
     assert len(facts["told"]["answers"]) == 6
     assert "does not list this tool" in holdpoint("explain", "shop", "nonesuch", cwd=folder).stdout
-    for odd in ("[1]", "{", '{"a":1,"a":2}'):
+    for odd, told in (
+        ("[1]", "--args must be a JSON object, such as "),
+        ("{bad", "--args is not JSON: "),
+        ('{"a":1,"a":2}', "--args repeats a member of an object."),
+    ):
         done = holdpoint("explain", "shop", "x", "--args", odd, cwd=folder)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert done.stderr.startswith(told)
 
 
 @pytest.mark.parametrize("kind", ["agent", "approver"])
@@ -545,7 +550,11 @@ def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equ
     [
         (b"servers: {}", "theirs.yaml is no policy of PolicyLayer or Intercept"),
         (b"\xff", "theirs.yaml is not UTF-8 text."),
-        (None, "No such file or directory: 'theirs.yaml'"),
+        (b"- hello", "theirs.yaml must be a mapping of keys to values."),
+        (
+            None,
+            "theirs.yaml cannot be read (No such file or directory); give the file of a PolicyLayer or Intercept policy.",
+        ),
     ],
 )
 def test_what_is_no_policy_cannot_be_imported(folder, content, told):
