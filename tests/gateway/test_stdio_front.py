@@ -242,6 +242,30 @@ async def test_a_server_without_a_stream_of_its_own_is_fine():
         await terminal.front.run()
 
 
+@pytest.mark.parametrize("fault", [NotSentError, StoreError])
+async def test_a_server_that_cannot_be_heard_is_served_all_the_same(fault):
+    refused = asyncio.Event()
+
+    async def exchange(verb, body, headers):
+        if verb == "GET":
+            refused.set()
+            raise fault
+        if verb == "DELETE" or b'"id"' not in body:
+            return Reply(status=202)
+        answer = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "result": {}}
+        return frame_reply(json.dumps(answer).encode(), headers={"Mcp-Session-Id": "s"})
+
+    terminal = Terminal(exchange)
+    terminal.type(INITIALIZE, INITIALIZED)
+    front = asyncio.ensure_future(terminal.front.run())
+    async with asyncio.timeout(5):
+        await refused.wait()
+    terminal.type(calling("echo", 7))
+    terminal.reader.feed_eof()
+    await front
+    assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [0, 7]
+
+
 async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
     seen = []
 

@@ -190,16 +190,20 @@ async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
 
 
 async def test_a_task_whose_server_is_taken_out_of_the_config_runs_when_it_is_put_in_again():
+    looked_for = asyncio.Event()
+
+    class Gone(dict):
+        def get(self, name):
+            looked_for.set()
+
     async with running() as gateway:
         proxy, setting = gateway.gateway.proxy, gateway.gateway.proxy.setting
         await begin(gateway)
         [held] = await gateway.held()
-        await proxy.tasks.close()
-        proxy.adopt(replace(setting, upstreams={}))
-        proxy.tasks.attend_all([held])
-        while not gateway.gateway.service.waiters._listening:
-            await asyncio.sleep(0)
+        proxy.adopt(replace(setting, upstreams=Gone()))
         await gateway.review(held)
+        async with asyncio.timeout(5):
+            await looked_for.wait()
         proxy.adopt(setting)
         gateway.gateway.service.waiters.wake(held.id)
         assert (await settled(gateway, held.id)).state is State.COMPLETED
