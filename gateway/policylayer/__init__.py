@@ -30,6 +30,9 @@ _CONDITION = _TOLD | {"path", "op", "value"}
 _PATTERN = re.compile(r"[A-Za-z0-9_.*?/-]+")
 #: A tuple, as are all words that a value of the file is looked for in: it may be a list, which no set could be asked for.
 _ACTIONS = ("allow", "deny", "require_approval")
+ASKED = "a person is asked"
+#: The same for a rule for many tools, where those that are not listed are denied.
+ASKED_IF_LISTED = "a person is asked about tools that are listed, and others are denied"
 _HELD = {"reason": "This rule was imported only in part, so a person decides"}
 
 Given = Mapping[str, Any]
@@ -75,16 +78,21 @@ class _Translation:
         self._notes: list[str] = []
         #: What is said above `default`.
         self._top: list[str] = []
+        #: What becomes of a call for which a rule has no equal, as the rule that is being read has it.
+        self._instead = ASKED
+        self._denies = False
         self._counters: set[str] = set()
 
     def result(self, origin: str) -> Imported:
         """Return the whole policy."""
         default = self._default()
+        self._denies = default == "deny"
+        self._begin("*")
         hide = list(self._hide())
         tools: dict[str, list[Line]] = {}
         for name, lines in (*self._everywhere(), *self._tools()):
             tools[name] = [*tools.get(name, []), *lines]
-        if default == "deny":
+        if self._denies:
             tools = _listed_only(tools)
         head = [f"Made from {origin} by holdpoint import.", str(self._given.get("description") or "")]
         kept = {name: lines for name, lines in tools.items() if lines}
@@ -144,7 +152,12 @@ class _Translation:
 
     # A tool.
 
+    def _begin(self, name: str) -> None:
+        """Note whose rules are read from here on."""
+        self._instead = ASKED_IF_LISTED if self._denies and not TOOL_NAME.fullmatch(name) else ASKED
+
     def _tool(self, name: str, path: str, tool: Any) -> Iterator[Line]:
+        self._begin(name)
         if tool is None:
             return
         if not isinstance(tool, Mapping):
@@ -183,6 +196,8 @@ class _Translation:
                 return
             case None if not rule.keys() - _TITLES:
                 return
+            case "allow":
+                yield self._held(path, _unsaid(conditions, state), rule)
             case action:
                 yield self._held(path, f"the action {action!r} has no meaning here", rule)
 
@@ -308,7 +323,7 @@ class _Translation:
             yield self._held(f"{path}.{key}", "this key is not known")
 
     def _held(self, path: str, why: str, told: Given | None = None) -> Line:
-        above = (*titles(told or {}), self._note(path, f"{why}; a person is asked"))
+        above = (*titles(told or {}), self._note(path, f"{why}; {self._instead}"))
         return Line(rule={"action": "require_approval", **(reason(told or {}) or _HELD)}, above=above)
 
     def _said(self, path: str, why: str) -> None:
@@ -318,6 +333,12 @@ class _Translation:
         note = one_line(f"{path}: {why}")
         self._notes.append(note)
         return f"NO EQUAL: {note}"
+
+
+def _unsaid(conditions: list[Any], state: Any) -> str:
+    """Say which kind of allow has no equal: only a plain one, for a tool by its name, has."""
+    kind = "with conditions" if conditions else "that counts" if state else "for a pattern"
+    return f"an allow {kind} cannot be said here"
 
 
 def _list(value: Any) -> list[Any]:
