@@ -313,9 +313,9 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _log_to_stderr(level: int) -> None:
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    from gateway.logs import log_to
+
+    log_to(sys.stderr, level)
 
 
 def main() -> None:

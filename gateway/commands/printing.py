@@ -90,7 +90,7 @@ def explanation(found: Explanation, *, as_json: bool) -> None:
         )
         return
     lines = [
-        f"{found.server}/{found.tool.name}: {verdict.action} ({verdict.rule})",
+        f"{found.server}/{_line(found.tool.name)}: {verdict.action} ({verdict.rule})",
         *(f"  {line}" for line in found.told.applies),
         "",
         "Rules that matched:",
@@ -110,7 +110,7 @@ def explanation(found: Explanation, *, as_json: bool) -> None:
 
 def accepted(server: str, names: Sequence[str]) -> None:
     """Say which tools' definitions were accepted."""
-    sys.stdout.write(f"{server}: {', '.join(names) if names else 'nothing had changed'}.\n")
+    sys.stdout.write(f"{server}: {', '.join(map(_line, names)) if names else 'nothing had changed'}.\n")
 
 
 def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
@@ -177,9 +177,7 @@ def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
         return
     given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
-    console().print(
-        Text(safetext.visible(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}"))
-    )
+    console().print(Text(_line(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}")))
 
 
 def waiting(found: Sequence[Mapping[str, Any]]) -> None:
@@ -200,13 +198,18 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
     )
     what = f"{one.server}/{one.tool}" if one.tool else one.server
     line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
-    console().print(Text(safetext.visible(line.rstrip())))
+    console().print(Text(_line(line.rstrip())))
 
 
 def _left(expires_at: str) -> str:
     """Return how long it is until a time, as people say it; the last minutes in seconds."""
     seconds = max(0, round(datetime.fromisoformat(expires_at).timestamp() - time.time()))
     return span(seconds if seconds < 2 * 60 else seconds // 60 * 60)
+
+
+def _line(text: str) -> str:
+    """Return *text* on one line, so that no name can look like a line of ours."""
+    return safetext.visible(text).replace("\n", r"\u{000A}")
 
 
 def _table(*columns: str) -> Table:
@@ -217,4 +220,4 @@ def _table(*columns: str) -> Table:
 
 
 def _cells(*values: object) -> Iterable[Text]:
-    return (Text(safetext.visible(str(value)), style=_COLOURS.get(str(value), "")) for value in values)
+    return (Text(_line(str(value)), style=_COLOURS.get(str(value), "")) for value in values)
