@@ -1,6 +1,7 @@
 """Reads what browsers and programs send, strictly: one encoding, no unknown and no repeated member, small."""
 
-from typing import TypeVar
+from json import loads as parse
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -40,13 +41,20 @@ async def json(request: web.Request, kind: type[Body]) -> Body:
     """Return the posted JSON as *kind*; a member that it does not have is refused by name."""
     _require(request, "application/json")
     try:
-        return msgspec.json.decode((await request.read()).decode(), type=kind)
+        body = msgspec.json.decode(text := (await request.read()).decode(), type=kind)
     except UnicodeDecodeError as error:
         raise Refused(400, "The body must be UTF-8.") from error
     except msgspec.ValidationError as error:
         raise Refused(400, f"{error}.") from error
     except msgspec.DecodeError as error:
         raise Refused(400, "The body is not JSON.") from error
+    parse(text, object_pairs_hook=_each_once)
+    return body
+
+
+def _each_once(members: list[tuple[str, Any]]) -> None:
+    if len(dict(members)) != len(members):
+        raise Refused(400, "The body repeats a member.")
 
 
 def reason(given: str) -> str:

@@ -199,6 +199,8 @@ async def test_an_unknown_call_is_404(inbox, route):
         (b'{"digest":1}', JSON, 400, "Expected `str`, got `int` - at `$.digest`."),
         (b'{"digest":', JSON, 400, "The body is not JSON."),
         (b"", JSON, 400, "The body is not JSON."),
+        (b'{"digest":"x","digest":"y"}', JSON, 400, "The body repeats a member."),
+        (b'{"digest":"x","reason":"a","re\\u0061son":"b"}', JSON, 400, "The body repeats a member."),
         (b'{"digest":"\xff"}', JSON, 400, "The body must be UTF-8."),
         (b'{"digest":"x"}', {"Content-Type": "text/plain"}, 415, "Send this as application/json."),
         (
