@@ -206,6 +206,8 @@ def _classified(value: dict[str, Any], data: bytes) -> Frame:
         raise FrameError(INVALID_REQUEST, "The method must be a string.")
     if not isinstance(params, dict):
         raise FrameError(INVALID_REQUEST, "The params must be an object.")
+    if not isinstance(params.get("_meta", {}), dict):
+        raise FrameError(INVALID_PARAMS, "The _meta of params must be an object.")
     _no_look_alike(params, ROUTING, "params")
     if method == "tools/call":
         return _tool_call(value, params, data)
@@ -228,8 +230,6 @@ def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> To
         raise FrameError(INVALID_PARAMS, "A tools/call needs the name of a tool.")
     if not isinstance(params.get("arguments", {}), dict):
         raise FrameError(INVALID_PARAMS, "The arguments of a tools/call must be an object.")
-    if not isinstance(params.get("_meta", {}), dict):
-        raise FrameError(INVALID_PARAMS, "The _meta of a tools/call must be an object.")
     rest = {name: bytes(raw) for name, raw in members(bytes(members(data)["params"])).items()}
     rest.pop("name")
     arguments = rest.pop("arguments", b"{}")

@@ -39,6 +39,8 @@ REFUSED = {
     "arguments null": CALL % "null",
     "arguments a list": CALL % "[]",
     "meta a list": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","_meta":[]}}',
+    "meta a string": '{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":"x"}}',
+    "meta null in a notification": '{"jsonrpc":"2.0","method":"notifications/progress","params":{"_meta":null}}',
     "params a list": '{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}',
     "method a number": '{"jsonrpc":"2.0","id":1,"method":1}',
     "a batch": '[{"jsonrpc":"2.0","id":1,"method":"ping"}]',
