@@ -9,9 +9,13 @@ from gateway.incoming import Incoming
 from gateway.ladder.holding import Holding
 from gateway.ladder.tasks import Tasks
 from gateway.record import Record
-from gateway.sessions import Session, Sessions
+from gateway.sessions import MAX_OPENING, Session, Sessions
 from gateway.setting import Setting
 from gateway.upstreams import Reply, Upstream
+
+TOO_LONG = protocol.Rejection(
+    code=frames.INVALID_PARAMS, message=f"An initialize may have {MAX_OPENING} bytes at most."
+)
 
 
 class Passing:
@@ -49,6 +53,8 @@ class Passing:
             self._holding.cancelled(incoming, request_id)
         if not isinstance(frame, frames.Request):
             return await self._sent(incoming, upstream, frame, incoming.body)
+        if frame.method == "initialize" and len(frame.raw) > MAX_OPENING:
+            return self._record.refuse(incoming, frame.id, TOO_LONG)
         if self._tasks.owns(frame):
             return await self._tasks.answer(incoming, frame)
         return await self._request(incoming, upstream, frame)

@@ -17,6 +17,8 @@ from gateway.upstreams import Reply
 
 #: Sessions that are kept in memory; the others are in the store.
 MAX_SESSIONS = 10_000
+#: The longest initialize that a session can be opened with, in bytes: it is kept for as long as the session.
+MAX_OPENING = 64 << 10
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from approvals.errors import StoreError
 from approvals.model import Answer, State
 from gateway.ladder.holding import ASK_AGAIN
 from gateway.limits import Windows
+from gateway.sessions import MAX_OPENING
 from gateway.upstreams import Reply, frame_reply
 from gateways import MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
@@ -700,3 +701,21 @@ async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, metho
     async with await gateway.post(body) as answer:
         assert (await answer.json())["error"]["code"] == -32603
     assert closed == [method]
+
+
+@pytest.mark.parametrize(("more", "opens"), [(0, True), (1, False)])
+async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens):
+    info = {"name": "x", "version": ""}
+    body = {"jsonrpc": "2.0", "id": 7, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "clientInfo": info}}  # fmt: skip
+    info["version"] = "x" * (MAX_OPENING - len(json.dumps(body)) + more)
+    async with running(recorder=Recorder(session="s")) as gateway, await gateway.post(body) as answer:
+        frame = await answer.json()
+        kept = await gateway.gateway.store.recall("notes", "s")
+        sent = [one for one in gateway.recorder.received if one.frame.get("method") == "initialize"]
+        assert ("result" in frame, kept is not None, len(sent)) == (opens, opens, int(opens))
+    if not opens:
+        assert (answer.status, frame["id"], frame["error"]) == (
+            400,
+            7,
+            {"code": -32602, "message": "An initialize may have 65536 bytes at most."},
+        )
