@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from gateways import META, MODERN, call
 from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
 
 SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}"
@@ -454,18 +456,22 @@ async def test_a_gateway_that_is_told_twice_to_stop_ends_at_once(tmp_path):
     file = tmp_path / "holdpoint.yaml"
     child = Path(__file__).parents[1] / "fakes" / "child.py"
     file.write_text(
-        f"servers: {{shop: {{command: [{sys.executable}, {child}]}}}}\npolicy: {{default: allow}}\nstore: 'memory:'\n"
+        f"servers: {{shop: {{command: [{sys.executable}, {child}, --modern]}}}}\npolicy: {{default: allow}}\nstore: 'memory:'\n"
         f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
     )
     file.chmod(0o600)
-    async with gateway_process(file, agents, inbox) as process:
-        agent = asyncio.ensure_future(ask(process, "wait"))
+    headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "wait"}
+    async with gateway_process(file, agents, inbox) as process, aiohttp.ClientSession() as http:
+        url = f"{process.agents}/mcp/shop"
+        await process.ready()
+        agent = asyncio.ensure_future(http.post(url, json=call("wait", _meta=META), headers=headers))
         await process.logged("waits for a line")
         process.tell(signal.SIGTERM)
         await process.logged("stopping; running calls get 20 s")
         process.tell(signal.SIGTERM)
         assert await process.ended() == -signal.SIGTERM
-        await asyncio.wait([agent])
+        with pytest.raises(aiohttp.ClientError):
+            await agent
 
 
 async def test_the_metrics_count_verdicts_and_what_waits(running):
@@ -511,8 +517,6 @@ async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
         assert done.returncode == 0, done.stderr
         while "agent: refund_order -> refunded 980.00" not in seen:
             seen += (await process.stdout.readline()).decode()
-        import aiohttp
-
         async with aiohttp.ClientSession() as http, http.get(link) as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGINT)

@@ -52,6 +52,12 @@ class Process:
                 assert self._process.returncode is None, self.log.read_text()
                 await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on
 
+    async def ready(self) -> None:
+        """Wait until each server was asked for its tools."""
+        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+            while not await _answers(http, f"{self.agents}/readyz"):
+                await asyncio.sleep(0.02)  # another process works: there is nothing else to wait on
+
     async def kill(self) -> None:
         """End it as a crash would."""
         self._process.send_signal(signal.SIGKILL)
