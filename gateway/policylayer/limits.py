@@ -53,7 +53,10 @@ def limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) -> dict[st
 def duration(given: Any) -> str:
     """Return a duration as Go writes it (`1h30m`) as ours; raises `NoEqual`."""
     parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(given))
-    total = round(sum(seconds("".join(part)) for part in parts if float(part[0])), 6)
+    try:
+        total = round(sum(seconds("".join(part)) for part in parts if float(part[0])), 6)
+    except ValueError as error:
+        raise NoEqual(str(error).rstrip(".")) from error
     if "".join(map("".join, parts)) != str(given) or not total:
         raise NoEqual(f"{given!r} is not a duration such as 30m")
     return f"{total:f}".rstrip("0").rstrip(".") + "s"
