@@ -41,7 +41,7 @@ class ReasonNeeded(ApprovalError):
 
 
 class TooMany(ApprovalError):
-    """Too many calls of this agent already wait for a person."""
+    """Too many calls already wait for a person."""
 
 
 class StoreError(ApprovalError):

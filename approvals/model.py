@@ -3,7 +3,7 @@
 All are frozen; a change is a new value made with `dataclasses.replace`. Times are epoch seconds (UTC).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
@@ -184,6 +184,15 @@ class Notice:
     #: How often in a row posting failed, and when to try again.
     failures: int = 0
     retry_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """The most calls that may be in some states at once: those of one agent, or of all ("")."""
+
+    states: Sequence[State]
+    most: int
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

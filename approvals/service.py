@@ -19,7 +19,6 @@ from approvals.errors import (
     Conflict,
     ReasonNeeded,
     StaleView,
-    TooMany,
     UnknownCall,
 )
 from approvals.identity import Directory
@@ -28,6 +27,7 @@ from approvals.model import (
     Approver,
     AuditEvent,
     CallId,
+    Cap,
     HeldCall,
     Outcome,
     Review,
@@ -59,7 +59,6 @@ class ApprovalService:
         self.clock = clock
         self._attending: Counter[CallId] = Counter()
         self._running: Counter[CallId] = Counter()
-        self._holding = asyncio.Lock()
 
     async def get(self, call_id: CallId) -> HeldCall:
         """Return the call, or raise `UnknownCall`."""
@@ -78,12 +77,7 @@ class ApprovalService:
 
         Raises `TooMany` when the agent, or the gateway, has too many calls open.
         """
-        # One at a time, so that calls that come at once are not all counted before the first of them is stored.
-        async with self._holding:
-            await self._refuse_a_flood(call.call.agent)
-            return await self._stored(call)
-
-    async def _stored(self, call: HeldCall) -> HeldCall:
+        caps = _caps(call.call.agent)
         while (twin := await self.store.find(call.key)) is None or not lifecycle.collectable(
             twin, self.clock()
         ):
@@ -91,9 +85,8 @@ class ApprovalService:
                 await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
-                await self.store.add(
-                    held, _event(held, call.call.agent, call.created_at, f"hold.{held.state}")
-                )
+                event = _event(held, call.call.agent, call.created_at, f"hold.{held.state}")
+                await self.store.add(held, event, caps=caps)
             except Conflict:
                 continue
             return held
@@ -121,12 +114,6 @@ class ApprovalService:
                 event = _event(child, GATEWAY, child.created_at, "hold.approved", continues=parent)
                 await self.store.add(child, event)
         return known
-
-    async def _refuse_a_flood(self, agent: str) -> None:
-        if await self.store.count(OPEN, agent=agent) >= MAX_OPEN_PER_AGENT:
-            raise TooMany
-        if await self.store.count(OPEN) >= MAX_OPEN:
-            raise TooMany("Too many calls already wait for a person.")
 
     async def review(
         self,
@@ -340,6 +327,10 @@ class ApprovalService:
             except Conflict:
                 continue
             return new
+
+
+def _caps(agent: str) -> Sequence[Cap]:
+    return Cap(states=OPEN, most=MAX_OPEN_PER_AGENT, agent=agent), Cap(states=OPEN, most=MAX_OPEN)
 
 
 def _kind(old: HeldCall, new: HeldCall) -> str:

@@ -8,7 +8,7 @@ one commit, and returns only after that commit is durable.
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from approvals.model import AgentSession, AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
 
 #: Seconds for which an agent's session is kept.
 SESSION_LIFE = 30 * 86400.0
@@ -17,8 +17,11 @@ SESSION_LIFE = 30 * 86400.0
 class Store(Protocol):
     """Durable held calls, notices, audit trail, login sessions and rate-limit hits."""
 
-    async def add(self, call: HeldCall, *events: AuditEvent) -> None:
-        """Insert a new held call with its events; `Conflict` when its id, or an open call of its key, exists."""
+    async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
+        """Insert a new held call with its events; `Conflict` when its id, or an open call of its key, exists.
+
+        `TooMany` when one of *caps* is reached; they are looked at in the same commit, so no burst passes one.
+        """
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         """Return the call, or None."""
@@ -38,9 +41,6 @@ class Store(Protocol):
         text: str = "",
     ) -> Sequence[HeldCall]:
         """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id."""
-
-    async def count(self, states: Sequence[State], *, agent: str = "") -> int:
-        """Return how many calls are in one of these states, of one agent or of all."""
 
     async def due(self, now: float) -> Sequence[HeldCall]:
         """Return calls that are pending or approved and whose `expires_at` is at or before *now*."""

@@ -7,9 +7,9 @@ from itertools import count, islice
 from secrets import token_bytes
 
 from approvals import audit
-from approvals.errors import Conflict
+from approvals.errors import Conflict, TooMany
 from approvals.lifecycle import SETTLED, TIMED
-from approvals.model import AgentSession, AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
 from approvals.store.changes import Changes
 
@@ -35,11 +35,13 @@ class MemoryStore:
         self._changes = Changes()
         self._chain_key = chain_key
 
-    async def add(self, call: HeldCall, *events: AuditEvent) -> None:
+    async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
         if call.id in self._calls or any(
             is_open(other) and other.key == call.key for other in self._calls.values()
         ):
             raise Conflict
+        if any(self._within(cap) >= cap.most for cap in caps):
+            raise TooMany
         self._put(call, events)
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
@@ -75,8 +77,9 @@ class MemoryStore:
         )
         return list(islice(found, limit))
 
-    async def count(self, states: Sequence[State], *, agent: str = "") -> int:
-        return sum(call.state in states and agent in ("", call.call.agent) for call in self._calls.values())
+    def _within(self, cap: Cap) -> int:
+        found = self._calls.values()
+        return sum(call.state in cap.states and cap.agent in ("", call.call.agent) for call in found)
 
     async def due(self, now: float) -> Sequence[HeldCall]:
         over = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]

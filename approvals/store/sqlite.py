@@ -12,8 +12,8 @@ from secrets import token_bytes
 from typing import Any
 
 from approvals import audit
-from approvals.errors import Conflict, StoreError
-from approvals.model import AgentSession, AuditEvent, CallId, HeldCall, LoginSession, Notice, Pin, State
+from approvals.errors import Conflict, StoreError, TooMany
+from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE, _sql
 from approvals.store._file import StoreFile
 from approvals.store._sealed import Seal
@@ -80,8 +80,8 @@ class SqliteStore:
 
     # Held calls.
 
-    async def add(self, call: HeldCall, *events: AuditEvent) -> None:
-        """Insert a call and its events."""
+    async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
+        """Insert a call and its events, unless a cap is reached."""
         asked = call.call
         row = (
             *self._seal.row(call),
@@ -95,10 +95,13 @@ class SqliteStore:
         entries = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
+            full = any(_within(cap, db) >= cap.most for cap in caps)
             try:
                 db.execute(_sql.INSERT_CALL, row)
             except sqlite3.IntegrityError as error:
                 raise Conflict from error
+            if full:
+                raise TooMany
             self._record(entries, db)
 
         await self._writer.do(work, then=partial(self._changes.announce, (call.id,)))
@@ -140,11 +143,6 @@ class SqliteStore:
             states, limit=limit, before=before, tool=tool, agent=agent, server=server, text=text
         )
         return await self._found(sql, *values)
-
-    async def count(self, states: Sequence[State], *, agent: str = "") -> int:
-        """Return how many calls are in these states."""
-        sql, values = _sql.count(states, agent=agent)
-        return await self._writer.read(lambda db: int(db.execute(sql, values).fetchone()[0]))
 
     async def due(self, now: float) -> Sequence[HeldCall]:
         """Return calls whose time is over."""
@@ -332,6 +330,11 @@ class SqliteStore:
             db.execute(sql, values)
 
         await self._writer.do(work)
+
+
+def _within(cap: Cap, db: sqlite3.Connection) -> int:
+    sql, values = _sql.count(cap.states, agent=cap.agent)
+    return int(db.execute(sql, values).fetchone()[0])
 
 
 def _notice(row: Sequence[Any]) -> Notice:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from approvals import audit
-from approvals.errors import Conflict, StoreError
+from approvals.errors import Conflict, StoreError, TooMany
 from approvals.lifecycle import SETTLED, advance, touch
-from approvals.model import AgentSession, CallId, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
 from stored import a_call, a_full_call, an_event
 
@@ -174,15 +174,29 @@ async def test_calls_are_found_newest_first_and_narrowed_by_what_is_given(store)
     assert await store.select([State.EXPIRED]) == []
 
 
-async def test_calls_are_counted_by_state_and_agent(store):
-    assert await store.count([State.PENDING]) == 0
+async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
     for number, (state, agent) in enumerate(
         [(State.PENDING, "ann"), (State.DENIED, "ann"), (State.APPROVED, "bob"), (State.PENDING, "bob")]
     ):
         await store.add(a_call(key=f"k{number}", state=state, agent=agent))
-    assert await store.count([State.PENDING]) == 2
-    assert await store.count([State.PENDING, State.APPROVED], agent="bob") == 2
-    assert await store.count([State.DENIED], agent="bob") == 0
+    still_open = [State.PENDING, State.APPROVED]
+    for full in (Cap(states=still_open, most=3), Cap(states=still_open, most=2, agent="bob")):
+        with pytest.raises(TooMany):
+            await store.add(
+                a_call(999_999, key="k9"), an_event(), caps=[Cap(states=still_open, most=9), full]
+            )
+    assert (len(await store.select()), len(await store.events())) == (4, 0)
+    await store.add(
+        a_call(999_999, key="k9"),
+        caps=[Cap(states=still_open, most=4), Cap(states=still_open, most=2, agent="ann")],
+    )
+
+
+async def test_of_a_burst_no_more_are_added_than_a_cap_allows(store):
+    cap = Cap(states=[State.PENDING], most=3)
+    adding = (store.add(a_call(key=f"k{n}"), caps=[cap]) for n in range(12))
+    told = await asyncio.gather(*adding, return_exceptions=True)
+    assert [type(one) for one in told] == [type(None)] * 3 + [TooMany] * 9
 
 
 async def test_text_is_looked_for_in_tool_agent_and_id_as_it_is_spelt(store):
