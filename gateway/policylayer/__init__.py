@@ -111,7 +111,8 @@ class _Translation:
             return "deny"
         if "version" in self._given:
             return "allow"  # as Intercept reads a file that says none
-        self._said("default", "there is none, so what is not named asks for a person")
+        # Nothing is lost: a rule from a page is for a policy that has a default.
+        self._top.append("It says no default, so what is not named asks for a person.")
         return "require_approval"
 
     def _hide(self) -> Iterator[str]:
