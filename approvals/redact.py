@@ -12,10 +12,11 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
-#: Names of members that hold secrets, compared without case, `-` and `_`.
+#: Names of members that hold secrets, or several, compared without case, `-` and `_`. Of `tokens` alone there may be a number.
 _NAMES = re.compile(
-    r"(password|passwd|passphrase|pwd|secret|apikey|accesskey|secretkey|privatekey|token|credentials?|authorization|cookie|"
-    r"sessionid|signature|bearer|clientsecret|pin|otp|cvv|cvc)$"
+    r"((password|passwd|passphrase|pwd|secret|apikey|accesskey|secretkey|privatekey|credential|authorization|cookie|"
+    r"sessionid|signature|bearer|otp|cvv|cvc|(access|api|auth|refresh|session|id|bearer)token)s?|token|pin)"
+    r"(value|string|binary|text)?$"
 )
 #: Names that end like a secret but hold none.
 _HARMLESS = re.compile(

@@ -13,7 +13,8 @@ from approvals.redact import REDACTED, beginning, redact
 @pytest.mark.parametrize(
     "member",
     ["password", "PassWord", "db_password", "api_key", "apiKey", "API-KEY", "secret", "client_secret", "token", "access_token",
-     "Authorization", "aws_secret_access_key", "private_key", "session_id", "cookie", "credentials", "pin"],
+     "Authorization", "aws_secret_access_key", "private_key", "session_id", "cookie", "credentials", "pin",
+     "secrets", "passwords", "cookies", "apiKeys", "private_keys", "refresh_tokens", "token_value", "SecretString", "secretBinary", "password_text"],
 )  # fmt: skip
 def test_a_member_that_is_named_like_a_secret_is_hidden(member):
     for value in ("hunter2", 1234, "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----"):
@@ -36,7 +37,23 @@ def test_below_such_a_member_values_are_hidden_and_members_are_not():
 
 
 @pytest.mark.parametrize(
-    "member", ["next_token", "max_tokens", "pageToken", "tokens", "user_name", "spinner", "key", "pins"]
+    "member",
+    [
+        "next_token",
+        "max_tokens",
+        "pageToken",
+        "tokens",
+        "input_tokens",
+        "user_name",
+        "spinner",
+        "key",
+        "pins",
+        "value",
+        "text",
+        "secret_name",
+        "password_policy",
+        "tokenizer",
+    ],
 )
 def test_a_member_that_only_sounds_like_one_is_shown(member):
     assert redact(json.dumps({member: "value"}).encode()).count == 0
