@@ -51,6 +51,9 @@ class Passing:
             return Reply(status=202)
         if (request_id := protocol.cancelled(frame)) is not None:
             self._holding.cancelled(incoming, request_id)
+        if protocol.takes_back(frame) and protocol.era(incoming.headers, frame) is protocol.Era.MODERN:
+            # Ids are each client's own there, and a server may take one for another's: hanging up is what cancels.
+            return Reply(status=202)
         if not isinstance(frame, frames.Request):
             return await self._sent(incoming, upstream, frame, incoming.body)
         if frame.method == "initialize" and len(frame.raw) > MAX_OPENING:

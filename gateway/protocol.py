@@ -256,9 +256,14 @@ def status(which: Era, outcome: Outcome) -> int:
     return STATUS.get(code, 200)
 
 
+def takes_back(frame: Frame) -> bool:
+    """Say whether this is a notification that takes a request back."""
+    return isinstance(frame, Notification) and frame.method == "notifications/cancelled"
+
+
 def cancelled(frame: Frame) -> Id | None:
     """Return the id of the request that this notification takes back, or None when it does not."""
-    if not isinstance(frame, Notification) or frame.method != "notifications/cancelled":
+    if not (isinstance(frame, Notification) and takes_back(frame)):
         return None
     request_id = frame.params.get("requestId")
     # true is no id, though Python takes it for 1.

@@ -13,7 +13,7 @@ from gateway.ladder.holding import ASK_AGAIN
 from gateway.limits import Windows
 from gateway.sessions import MAX_OPENING
 from gateway.upstreams import Reply, frame_reply
-from gateways import MODERN, TASKS, call, last_frame, running, text
+from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
 
 
@@ -168,6 +168,21 @@ async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gatewa
     async with asyncio.timeout(5):
         assert text(await gateway.call("create_note", {"n": 1}, id=8)) == "ran create_note"
     assert len(gateway.ran()) == 1
+
+
+@pytest.mark.parametrize(("version", "crosses"), [("2025-11-25", True), (MODERN, False)])
+@pytest.mark.parametrize("request_id", [1, True])
+async def test_where_ids_are_each_clients_own_no_cancellation_is_told_to_the_server(
+    gateway, version, crosses, request_id
+):
+    headers = {"MCP-Protocol-Version": version}
+    frame = cancel(request_id)
+    if version == MODERN:
+        headers["Mcp-Method"] = frame["method"]
+        frame["params"]["_meta"] = META
+    async with await gateway.post(frame, headers) as answer:
+        assert answer.status == 202
+    assert any(one.frame.get("method") == frame["method"] for one in gateway.recorder.received) is crosses
 
 
 async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collected():
