@@ -579,7 +579,7 @@ async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
         def post(self, *events):
             raise StoreError("The disk is full.")
 
-        async def add(self, call, *events):
+        async def add(self, call, *events, caps=()):
             raise StoreError("The disk is full.")
 
     gateway.gateway.store.__class__ = Broken
@@ -636,7 +636,7 @@ async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
 
 async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises_nothing(gateway, caplog):
     class Broken(type(gateway.gateway.store)):
-        async def add(self, call, *events):
+        async def add(self, call, *events, caps=()):
             raise RuntimeError("a bug")
 
     gateway.gateway.store.__class__ = Broken
