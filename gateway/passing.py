@@ -38,9 +38,9 @@ class Passing:
         if incoming.verb == "DELETE":
             self._sessions.closed(incoming.server, incoming.headers)
         headers = protocol.crossing(incoming.headers, None)
-        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
         # The rest of a stream that was cut may hold a list of tools as well.
         edits = await self._listed(incoming.server, self._setting()) if "last-event-id" in headers else []
+        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
         return self.watched(incoming, await relay.edited(reply, *edits))
 
     async def frame(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
