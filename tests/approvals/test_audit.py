@@ -48,6 +48,10 @@ DAMAGE = {
     "hash": (edited(4, hash="0" * 64), Broken(seq=4, why="its content was changed")),
     "a hash that is none": (edited(4, hash="né"), Broken(seq=4, why="its content was changed")),
     "link": (edited(4, prev="0" * 64), Broken(seq=4, why="it does not follow the event before it")),
+    "a trail before the first": (
+        lambda _: [audit.link(an_event(), 1, "0" * 64)],
+        Broken(seq=1, why="it does not follow the event before it"),
+    ),
     "removed first": (lambda events: events[1:], Broken(seq=1, why="event 2 stands in its place")),
     "removed": (lambda events: events[:2] + events[3:], Broken(seq=3, why="event 4 stands in its place")),
     "reordered": (lambda events: [*events[:2], events[3], events[2], *events[4:]], Broken(seq=3, why="event 4 stands in its place")),

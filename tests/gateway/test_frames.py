@@ -27,6 +27,8 @@ REFUSED = {
     "a Name in params": '{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"Name":"x"}}',
     "a NUL in a member's name": '{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"na\\u0000me":"x"}}',
     "a full-width name": '{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"\uff4eame":"x"}}',
+    "another case of taskId": '{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskID":"hp_x"}}',
+    "a full-width uri": '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"\uff35ri":"x"}}',
     "an unknown member of a call": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","extra":1}}',
     "id null": '{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"t"}}',
     "id true": '{"jsonrpc":"2.0","id":true,"method":"ping"}',
@@ -94,9 +96,10 @@ def test_only_utf_8_is_read(data):
 def test_what_is_too_long_or_has_too_many_members_is_refused_before_it_is_read():
     with pytest.raises(FrameError, match="longer than"):
         decode(b" " * (frames.MAX_BYTES + 1))
-    many = "{" + ",".join(f'"{n}":1' for n in range(frames.MAX_MEMBERS + 1)) + "}"
-    with pytest.raises(FrameError, match="members"):
-        decode((CALL % many).encode())
+    for colon in (":", " :", "\t\n:"):
+        many = "{" + ",".join(f'"{n}"{colon}1' for n in range(frames.MAX_MEMBERS + 1)) + "}"
+        with pytest.raises(FrameError, match="members"):
+            decode((CALL % many).encode())
 
 
 def test_an_error_carries_the_id_when_that_can_be_read():

@@ -179,3 +179,12 @@ def test_only_so_many_keys_are_remembered():
     for n in range(110):
         windows.take([TWO], Scope(agent=str(n), session="", server="", tool=""), 0)
     assert len(windows._uses) == 100
+
+
+def test_the_key_that_was_used_last_is_forgotten_last():
+    windows = Windows(most=2)
+    for session in "abac":
+        windows.take([TWO], Scope(agent="a", session=session, server="", tool=""), 0)
+    assert [key(TWO, Scope(agent="a", session=session, server="", tool="")) for session in "ac"] == list(
+        windows._uses
+    )

@@ -196,6 +196,15 @@ def test_a_condition_that_is_no_truth_value_counts_as_unclear():
     )
 
 
+def test_a_rule_without_action_whose_condition_is_unclear_still_adds_its_schema_and_limit():
+    rules = """{default: deny, tools: {t: [
+        {when: "args.missing > 1", arguments: {properties: {a: {type: integer}}}, rate_limit: {max: 1, window: 1m}},
+        {action: allow}]}}"""
+    assert judge(rules, "t", {"a": "x"}).action is Action.DENY
+    allowed = judge(rules, "t", {"a": 1})
+    assert (allowed.action, [limit.max for limit in allowed.limits]) == (Action.ALLOW, [1])
+
+
 def test_every_schema_of_every_matching_rule_counts_whatever_its_action():
     rules = """{default: allow, tools: {
         "pay*": {arguments: {properties: {amount: {type: integer, minimum: 0, maximum: 9}}, required: [amount], additionalProperties: false}},

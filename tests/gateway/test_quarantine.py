@@ -49,6 +49,8 @@ def test_a_plain_definition_has_no_flaw(definition):
         (with_schema(properties={"a": header("")}), "the header of a is no name"),
         (with_schema(properties={"a": header("A", type="number")}), "the header of a is to carry something else"),
         (with_schema(properties={"a": header("A"), "b": header("a")}), "the header a is asked for twice"),
+        (with_schema(properties={"a": header("x"), "b": header("X")}), "the header X is asked for twice"),
+        (with_schema(properties={"a": {"properties": {"b": header("")}}}), "the header of b is no name"),
     ],
 )  # fmt: skip
 def test_a_definition_that_could_mislead_is_told_what_is_wrong_with_it(definition, told):
