@@ -260,7 +260,8 @@ async def test_every_scope_is_needed(claims, status):
 async def test_an_audience_of_its_own_replaces_the_servers():
     async with with_issuer(extra="audience: [api://holdpoint]") as (gateway, issuer):
         assert (await answer(gateway, issuer.token(aud="api://holdpoint")))[0] == 200
-        assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 401
+        for audience in (NOTES, HERE, f"{HERE}/"):
+            assert (await answer(gateway, issuer.token(aud=audience)))[0] == 401
 
 
 @pytest.mark.parametrize("subject", ["mallory", "Bot", "bot-one", "", "bot\n", None])

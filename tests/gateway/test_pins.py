@@ -360,3 +360,33 @@ def test_a_difference_shows_both_sides_and_is_cut_when_it_is_endless():
     long = difference(b'{"a":1}', b'{"a":"' + b"x" * 30_000 + b'"}')
     assert long.endswith("more characters")
     assert len(long) < MAX_DIFFERENCE + 50
+
+
+@pytest.mark.parametrize(
+    "policy", ["default: allow", READS, "default: deny\ntools: {get_note: {action: allow}}"]
+)
+async def test_a_changed_tool_asks_whatever_allows_it(policy):
+    async with running(policy) as gateway, asyncio.TaskGroup() as tasks:
+        await gateway.call("get_note")
+        await changes(gateway)
+        agent = tasks.create_task(gateway.call("get_note"))
+        [held] = await gateway.held()
+        assert held.rule.startswith("pin (")
+        assert len(gateway.ran()) == 1
+        await gateway.review(held)
+        await agent
+
+
+async def test_what_is_approved_is_a_call_of_this_very_definition():
+    async with running() as gateway, asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await changes(gateway, tool=1)
+        await gateway.gateway.catalogue.ask("notes")
+        await first
+        second = tasks.create_task(gateway.call("create_note"))
+        [again] = await gateway.held()
+        assert (again.call.arguments, again.call.tool) == (held.call.arguments, held.call.tool)
+        assert again.digest != held.digest
+        await gateway.review(again)
+        await second

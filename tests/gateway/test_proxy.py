@@ -734,3 +734,43 @@ async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens
             7,
             {"code": -32602, "message": "An initialize may have 65536 bytes at most."},
         )
+
+
+async def test_the_bytes_that_were_approved_run_when_it_is_asked_again_spelt_otherwise(gateway):
+    def spelt(arguments):
+        return (
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note","arguments":%s}}'
+            % arguments
+        )
+
+    agent = asyncio.ensure_future(gateway.post(spelt(b'{"a":1, "b":2}')))
+    [held] = await gateway.held()
+    (await agent).close()
+    while held.id in gateway.gateway.service._attending:
+        await asyncio.sleep(0)
+    await gateway.review(held)
+    async with await gateway.post(spelt(b'{"b":2,"a":1}')) as answer:
+        assert text(last_frame(await answer.read())) == "ran create_note"
+    [sent] = gateway.recorder.calls
+    assert b'"arguments":{"a":1, "b":2}' in sent.body
+
+
+async def test_where_the_trail_is_waited_for_nothing_goes_out_without_it():
+    async with running("default: allow", more="audit: {allowed: wait}") as gateway:
+
+        class Full(type(gateway.gateway.store)):
+            async def append(self, *events):
+                raise StoreError("The disk is full.")
+
+        gateway.gateway.store.__class__ = Full
+        answer = await gateway.call("create_note")
+        assert answer["error"]["message"] == "The disk is full. Nothing was executed for this request."
+        assert gateway.ran() == []
+
+
+async def test_the_headers_of_a_notification_must_fit_its_body_too(gateway):
+    body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+    headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "notifications/progress"}
+    async with await gateway.post(body, headers) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (400, -32020)
+    assert gateway.recorder.received == []

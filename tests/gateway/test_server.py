@@ -164,6 +164,11 @@ async def test_an_agent_reaches_its_own_servers_only():
     async with running(more=AGENTS) as gateway:
         async with await gateway.post(call("get_note"), {"Authorization": "Bearer other-token"}) as answer:
             assert answer.status == 404
+        for verb in ("GET", "DELETE"):
+            headers = {"Authorization": "Bearer other-token", "Accept": "text/event-stream"}
+            async with gateway.http.request(verb, gateway.url, headers=headers) as answer:
+                assert answer.status == 404
+        assert gateway.recorder.received == []
 
 
 async def test_the_owner_and_the_agent_are_on_the_held_call():

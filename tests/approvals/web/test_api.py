@@ -245,6 +245,7 @@ ROUTES = [
     ("POST", "/calls/hp_1/approve"),
     ("POST", "/calls/hp_1/deny"),
     ("POST", "/calls/hp_1/resolve"),
+    ("POST", "/tools/accept"),
     ("GET", "/audit"),
     ("GET", "/openapi.json"),
     ("GET", "/events"),

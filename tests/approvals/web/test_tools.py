@@ -191,6 +191,7 @@ async def test_a_changed_definition_is_shown_and_accepted_by_who_saw_it():
         assert "-was &lt;b&gt;\n+is " in body
         assert "\u202e" not in body
         assert (await accepting(body, client, definition="before"))[:2] == (409, None)
+        assert (await accepting(body, client))[:2] == (409, None)
         assert (await accepting(body, client, definition="now", form_token="x"))[:2] == (403, None)
         assert said == []
         status, onward, _ = await accepting(body, client, definition="now")

@@ -445,3 +445,46 @@ async def test_a_server_that_opens_no_other_session_was_sent_nothing():
 
 def test_the_meta_of_these_tests_is_of_the_modern_revision():
     assert META["io.modelcontextprotocol/protocolVersion"] == MODERN
+
+
+async def test_a_state_or_a_stream_of_another_server_is_unknown():
+    async with running(more=SHORT, beside="other") as gateway:
+        state = (await one_round(gateway, CALL)).result["requestState"]
+        [held] = await gateway.held()
+        gateway.url = gateway.url.replace("/notes", "/other")
+        assert (await gateway.ask("tools/call", {**CALL, "requestState": state})).error["code"] == -32602
+        seen = {"Accept": "text/event-stream", "Last-Event-ID": f"{held.id}.MQ=="}
+        async with gateway.http.get(gateway.url, headers=seen) as answer:
+            assert answer.status == 404
+
+
+async def test_with_another_tool_it_is_another_call():
+    async with running("default: require_approval", more=SHORT) as gateway:
+        state = (await one_round(gateway, CALL)).result["requestState"]
+        other = {**CALL, "name": "delete_note", "requestState": state}
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.ask("tools/call", other))
+            old, new = await gateway.held(2)
+            await gateway.review(new)
+            await agent
+        assert [params["name"] for params in gateway.ran()] == ["delete_note"]
+        assert (await gateway.gateway.service.get(old.id)).state is State.PENDING
+
+
+@pytest.mark.parametrize("status", [400, 403, 500, 503])
+async def test_only_a_404_says_that_a_session_is_gone_and_nothing_else_is_sent_again(status):
+    sessions = []
+    recorder = forgetful(sessions)
+
+    async def refuse(request, frame):
+        return web.Response(status=status)
+
+    recorder.on_call = refuse
+    async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
+        session = {**await opened(gateway, "2025-06-18"), "Mcp-Session-Id": sessions[-1]}
+        agent = tasks.create_task(gateway.call("create_note", headers=session))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await agent
+        assert len(gateway.ran()) == 1
+        assert "session.reopened" not in await gateway.kinds()
