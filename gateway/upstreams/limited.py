@@ -93,7 +93,7 @@ class Limited:
         result = _members(body, b"inputRequests").get("result")
         asked = result.get("inputRequests") if isinstance(result, dict) else None
         questions = asked.values() if isinstance(asked, dict) else ()
-        methods = [one.get("method") if isinstance(one, dict) else None for one in questions]
+        methods = [str(one.get("method")) if isinstance(one, dict) else None for one in questions]
         if all(method in self._methods for method in methods):
             return body
         log.warning("%s asked for %s, which it may not", self.name, ", ".join(map(str, methods)))

@@ -146,6 +146,21 @@ async def test_a_modal_that_could_not_be_handled_stays_open_and_says_so(w):
     assert (await w.service.get(call.id)).state is State.PENDING
 
 
+@pytest.mark.parametrize("teams", [{"channel": "T0TEAM", "person": "T0OTHER"}, {}])
+async def test_a_person_counts_by_their_own_team_and_not_at_all_without_one(w, teams):
+    call, message = await w.hold()
+    payload = w.slack.click_payload("U01ALICE", message, "approve")
+    del payload["team"], payload["user"]["team_id"]
+    if teams:
+        payload["team"], payload["user"]["team_id"] = {"id": teams["channel"]}, teams["person"]
+    await w.slack.deliver(payload)
+    assert (await w.slack.next_ephemeral())["text"] == "You are not an approver for this call."
+    assert (await w.service.get(call.id)).state is State.PENDING
+    assert [event.actor for event in await w.store.events() if event.kind == "review.refused"] == [
+        "slack:U01ALICE"
+    ]
+
+
 @pytest.mark.parametrize(("user", "team"), [("U09EVE", None), ("U01ALICE", "T0OTHER")])
 async def test_a_stranger_or_another_team_decides_nothing(w, user, team):
     call, message = await w.hold()
