@@ -366,6 +366,18 @@ async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_i
     assert "told prompts/get False" in caplog.text
 
 
+async def test_what_says_not_whose_it_is_goes_to_neither_of_two_who_wait(shared):
+    asking = [asyncio.ensure_future(shared.send("POST", modern("wait", n), VERSION)) for n in range(2)]
+    while shared._shared is None or len(shared._shared.exchanges) < 2:
+        await asyncio.sleep(0)
+    shared._shared._take(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
+    assert len(shared._shared.unsent) == 1
+    assert not any(task.done() for task in asking)
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+
+
 async def test_a_subscription_names_the_clients_own_id(shared):
     reply = await shared.send("POST", frame("subscriptions/listen", {"_meta": META}, "sub"), VERSION)
     first, last = await frames(reply)
