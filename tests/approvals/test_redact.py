@@ -188,8 +188,8 @@ texts = st.lists(
     ),
     max_size=12,
 ).map("".join)  # fmt: skip
-PEM = r"-----BEGIN PRIVATE KEY-----(?:(?:\n|\\n)[A-Za-z0-9+/=]+)+(?:\n|\\n)-----END PRIVATE KEY-----"
-#: What may be hidden: words without blanks, quotes, hidden characters and whatever a shell acts on; or a whole key.
+PEM = r"-----BEGIN PRIVATE KEY-----(?:(?:\n|\\n)[A-Za-z0-9+/=]+)+(?:(?:\n|\\n)-----END PRIVATE KEY-----|(?:\n|\\n)?-*\Z)"
+#: What may be hidden: words without blanks, quotes, hidden characters and whatever a shell acts on; or a key, whole or cut off.
 HIDDEN = rf"(?:[^\s$()`|;&<>\"'\\\u202e]+|{PEM}|\[redacted\])"
 
 
