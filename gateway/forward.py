@@ -45,7 +45,7 @@ class Way:
 
 
 class Forward:
-    """The runs under way. Use as an async context: leaving it waits for them."""
+    """The runs under way; `finish` waits for them."""
 
     def __init__(self, service: ApprovalService, list_changed: Callable[[str], None]) -> None:
         """*list_changed* is told of each server that says, while it runs a call, that its tools have changed."""

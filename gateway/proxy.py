@@ -141,7 +141,8 @@ class Proxy:
         verdict = self._judge.verdict(asked, tool)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
-        if _may_be_held(verdict) and (same := await self._asked_before(asked)) is not None:
+        # Asked again, it joins or collects the held call, and costs no second use of a limit.
+        if _may_be_held(verdict) and (same := await self._service.same(asked.key)) is not None:
             return await self._show(asked, same)
         if (exceeded := self._take(asked, verdict)) is not None:
             if not exceeded.limit.ask:
@@ -176,10 +177,6 @@ class Proxy:
             if limit.amount:
                 self._service.store.hit(key(limit, scope), now, now + limit.window, float(limit.amount))
         return None
-
-    async def _asked_before(self, asked: Asked) -> HeldCall | None:
-        """Find the held call that this one, asked again, joins or collects. It costs no second use of a limit."""
-        return await self._service.same(asked.key)
 
     def _deny(self, asked: Asked, verdict: Verdict) -> Reply:
         self._judged(asked, "denied", verdict, why=verdict.reason)

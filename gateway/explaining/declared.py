@@ -60,7 +60,7 @@ def declared(definition: Mapping[str, Any]) -> Declared:
 def checks(found: Declared) -> Sequence[str]:
     """Return the lines of a JSON Schema, as YAML, that lets through what is declared and nothing else.
 
-    None where a name is odd or there are too many to write down: a schema of half of them would deny the rest.
+    No line where a name is odd or there are too many to write down: a schema of half of them would deny the rest.
     """
     if found.total > len(found.shown) or not all(PLAIN.match(one.name) for one in found.shown):
         return ()

@@ -110,4 +110,3 @@ class Core2025:
 
 EXTENSION = Extension()
 CORE_2025 = Core2025()
-Dialect = Extension | Core2025

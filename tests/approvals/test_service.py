@@ -100,12 +100,11 @@ async def test_an_agent_may_have_only_so_many_open_calls(service):
         services.MAX_OPEN_PER_AGENT, services.MAX_OPEN = was
 
 
-async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service, monkeypatch):
-    monkeypatch.setattr(services, "MAX_OPEN_PER_AGENT", 3)
-    holds = [hold(service, tool=f"t{n}") for n in range(12)]
+async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service):
+    holds = [hold(service, tool=f"t{n}") for n in range(services.MAX_OPEN_PER_AGENT + 9)]
     told = await asyncio.gather(*holds, return_exceptions=True)
     assert sum(isinstance(one, TooMany) for one in told) == 9
-    assert len(await service.store.select()) == 3
+    assert len(await service.store.select()) == services.MAX_OPEN_PER_AGENT
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,8 @@ async def ours(monkeypatch):
         yield serving_now
 
 
-async def test_a_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
-    agent = ours.ask(call("get_note"))
-    await ours.recorder.called()
+async def ends_well(ours, agent):
+    """Stop the gateway while a call runs: neither is over before the server answers, and the agent has the answer."""
     stopping = ours.stop()
     cut, _ = await asyncio.wait([agent, stopping], timeout=10 * serving.LINGER)
     assert not cut
@@ -104,6 +103,12 @@ async def test_a_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
     async with asyncio.timeout(5):
         assert text(await agent) == "done"
         await stopping
+
+
+async def test_a_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
+    agent = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    await ends_well(ours, agent)
 
 
 async def test_an_approved_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
@@ -112,13 +117,7 @@ async def test_an_approved_call_that_runs_when_the_gateway_stops_gets_its_answer
     alice = ours.gateway.service.directory.by_name("alice")
     await ours.gateway.service.review(held.id, alice, Answer.APPROVE, via="cli")
     await ours.recorder.called()
-    stopping = ours.stop()
-    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * serving.LINGER)
-    assert not cut
-    ours.answers.set()
-    async with asyncio.timeout(5):
-        assert text(await agent) == "done"
-        await stopping
+    await ends_well(ours, agent)
 
 
 async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monkeypatch):

@@ -72,15 +72,21 @@ async def test_a_refusal_is_a_completed_task_that_says_so():
         assert gateway.ran() == []
 
 
+async def approved(gateway):
+    """Begin a task, approve it and wait for its server's answer; returns the task and its call."""
+    task = await begin(gateway)
+    [held] = await gateway.held()
+    await gateway.review(held)
+    await settled(gateway, held.id)
+    return task, held
+
+
 async def test_a_servers_error_is_a_failed_task():
     async def fails(_, frame):
         return error(frame, -32050, "no")
 
     async with running(recorder=Recorder(on_call=fails)) as gateway:
-        task = await begin(gateway)
-        [held] = await gateway.held()
-        await gateway.review(held)
-        await settled(gateway, held.id)
+        task, _ = await approved(gateway)
         failed = await look(gateway, task)
         assert (failed["status"], failed["error"]["code"], "result" in failed) == ("failed", -32050, False)
 
@@ -254,10 +260,7 @@ async def asks_twice(_, frame):
 
 async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
     async with running(recorder=Recorder(on_call=asks_twice)) as gateway:
-        task = await begin(gateway)
-        [held] = await gateway.held()
-        await gateway.review(held)
-        await settled(gateway, held.id)
+        task, held = await approved(gateway)
         asking = await look(gateway, task)
         assert (asking["status"], set(asking["inputRequests"])) == ("input_required", {"who", "why"})
 
@@ -286,10 +289,7 @@ async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
 
 async def test_answers_that_came_too_late_to_be_completed_are_not_kept():
     async with running(recorder=Recorder(on_call=asks_twice)) as gateway:
-        task = await begin(gateway)
-        [held] = await gateway.held()
-        await gateway.review(held)
-        await settled(gateway, held.id)
+        task, held = await approved(gateway)
         params = {"taskId": task["taskId"], "inputResponses": {"who": {"action": "decline"}}}
         await gateway.ask("tasks/update", params, declares=TASKS)
         tasks = gateway.gateway.proxy.tasks
