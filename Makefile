@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts coverage bench soak conformance classify browser clean check
+.PHONY: demo test lint types contracts coverage bench neighbours soak conformance classify browser clean check
 
 demo: .venv/run
 	$(BIN)/holdpoint demo
@@ -32,6 +32,10 @@ coverage: .venv/test
 
 bench: .venv/test
 	$(BIN)/python bench/calls.py
+
+# What one agent's worst, or a stranger's, costs the others.
+neighbours: .venv/test
+	$(BIN)/python bench/neighbours.py
 
 # The protocol's own suite, past the gateway and through it: prints the table of docs/protocol.md, and each difference.
 conformance: .venv/test
