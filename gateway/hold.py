@@ -42,7 +42,9 @@ CLIENTS: Mapping[str, float] = {
     "visual studio code*": 24 * HOUR,
     "mcp": 4 * HOUR,  # the Python SDK, and what is built on it, when they are not told another name
     "fastmcp*": 4 * HOUR,
-    "mcp-remote*": 4 * HOUR,
+    "opencode*": 580.0,
+    "qwen-cli-mcp-client*": 580.0,
+    "gemini-cli-mcp-client*": 580.0,
     "codex*": 280.0,
     "cursor*": 280.0,
     "claude-ai*": PATIENCE,
@@ -54,10 +56,19 @@ def patience(client: str, hold_for: float | None, known: Mapping[str, float]) ->
 
     *hold_for* is the config's word for all clients (None is `auto`), *known* its own table, which goes before ours.
     """
+    names = (client.lower(), behind_a_relay(client).lower())
     for pattern, seconds in [*known.items(), *([] if hold_for else CLIENTS.items())]:
-        if fnmatchcase(client.lower(), pattern.lower()):
+        if any(fnmatchcase(name, pattern.lower()) for name in names):
             return seconds
     return hold_for or PATIENCE
+
+
+def behind_a_relay(client: str) -> str:
+    """Return the client's own name, without the relay that added its name to it (`mcp (via mcp-remote 0.15.1)`).
+
+    mcp-remote has no timer of its own, so the client behind it decides how long a call may take.
+    """
+    return client.partition(" (via ")[0]
 
 
 class Tasks(Enum):
