@@ -101,6 +101,11 @@ def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
     return advance(call, to, now, outcome=outcome)
 
 
+def stands(call: HeldCall, now: float) -> bool:
+    """Say whether a person's denial still answers the same call asked again."""
+    return call.state is State.DENIED and now < (call.settled_at or now) + call.terms.denied_for
+
+
 def collectable(call: HeldCall, now: float) -> bool:
     """Say whether the same call asked again is this one: it waits, runs, or has an answer nobody fetched yet."""
     if call.state not in SETTLED:

@@ -76,6 +76,8 @@ class Terms:
     expire_after: float = 900.0
     #: Seconds an approval (and later its outcome) waits to be used.
     approved_for: float = 600.0
+    #: Seconds for which a denial also answers the same call asked again; 0 for not at all.
+    denied_for: float = 600.0
     requester_may_approve: bool = False
 
 

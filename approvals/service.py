@@ -67,11 +67,6 @@ class ApprovalService:
             raise UnknownCall
         return call
 
-    async def same(self, key: str) -> HeldCall | None:
-        """Return the call that the same call asked again must join or collect, or None when it is a new one."""
-        call = await self.store.find(key)
-        return call if call is not None and lifecycle.collectable(call, self.clock()) else None
-
     async def hold(self, call: HeldCall) -> HeldCall:
         """Store a new held call and return it, or the open one of the same key that was there first.
 

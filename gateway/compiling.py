@@ -9,7 +9,7 @@ from approvals.digest import sha256
 from approvals.model import Terms
 from gateway.conditions import BadCondition, Schema, When
 from gateway.limits import Limit, limit, problems
-from gateway.options import Config, Duration, RowOptions, RuleOptions, seconds
+from gateway.options import Config, Duration, RowOptions, RuleOptions, is_off, seconds
 from gateway.policy import Action, Named, Policy, Row, Rule
 from gateway.yaml import Path, did_you_mean, spelt
 
@@ -56,6 +56,7 @@ class _Compiler:
             approvers=self.approvers,
             expire_after=seconds(config.approvals.expire_after),
             approved_for=seconds(config.approvals.approved_for),
+            denied_for=_unless_off(config.approvals.remember_denials),
             requester_may_approve=config.approvals.requester_may_approve,
         )
 
@@ -144,6 +145,11 @@ class _Compiler:
 
     def _problem(self, path: Path, message: str) -> None:
         self.problems.append((path, message))
+
+
+def _unless_off(duration: Duration) -> float:
+    """Return a duration in seconds, 0 for one that is turned off."""
+    return 0.0 if is_off(duration) else seconds(duration)
 
 
 def _set(names: Iterable[str] | None) -> frozenset[str] | None:

@@ -11,6 +11,7 @@ Duration = int | float | str
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 #: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
 LONGEST = 3650 * 86400
+_OFF = re.compile(r"0(?:\.0+)?\s*[smhd]?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
 
@@ -23,6 +24,11 @@ def seconds(duration: Duration) -> float:
     if found > LONGEST:
         raise ValueError(f"{duration!r} is too long; write at most {LONGEST // 86400}d.")
     return found
+
+
+def is_off(duration: Duration) -> bool:
+    """Say whether a duration is `0` (or `0s`), which turns off what lasts for it."""
+    return _OFF.fullmatch(str(duration)) is not None
 
 
 CategoryName = Literal["Read", "Write", "Execute", "Destructive", "Financial", "Other"]
@@ -175,6 +181,8 @@ class ApprovalOptions(Options, kw_only=True, frozen=True):
 
     expire_after: Duration = "15m"
     approved_for: Duration = "10m"
+    #: How long a denial also answers the same call asked again; 0 for not at all.
+    remember_denials: Duration = "10m"
     hold_for: Duration = "auto"
     #: How long clients of these names are kept waiting on an open connection.
     clients: dict[str, Duration] = {}

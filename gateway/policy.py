@@ -6,7 +6,7 @@ condition that cannot be evaluated counts as true where it restricts and as fals
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
@@ -238,6 +238,7 @@ class Policy:
             needed=max((r.approvals for r in named if r.approvals is not None), default=self._terms.needed),
             expire_after=_shortest([(r, r.expire_after) for r in named], self._terms.expire_after),
             approved_for=_shortest([(r, r.approved_for) for r in named], self._terms.approved_for),
+            denied_for=self._terms.denied_for,
             requester_may_approve=self._terms.requester_may_approve,
         )
 
@@ -254,6 +255,13 @@ def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> flo
         if time is not None or rule.action is Action.REQUIRE_APPROVAL
     ]
     return min(times, default=default)
+
+
+def over(verdict: Verdict) -> Verdict:
+    """Return the verdict on a call over a limit that asks a person."""
+    if verdict.action is Action.REQUIRE_APPROVAL:
+        return verdict
+    return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
 
 
 def stricter(verdict: Verdict, held: HeldCall) -> str | None:

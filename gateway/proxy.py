@@ -16,6 +16,7 @@ from approvals.errors import AlreadyDecided, StoreError, TooMany, UnknownCall
 from approvals.model import CallId, Classification, HeldCall, State
 from approvals.service import ApprovalService
 from gateway import frames, hold, mirrors, protocol, relay, replies
+from gateway.again import Again
 from gateway.catalogue import Catalogue, Tool
 from gateway.errors import BrokenError, GatewayError, UnknownServerError
 from gateway.forward import Forward
@@ -31,7 +32,7 @@ from gateway.limits import Exceeded, Windows, key
 from gateway.metrics import Metrics
 from gateway.passing import Passing
 from gateway.pins import difference
-from gateway.policy import Action, Verdict
+from gateway.policy import Action, Verdict, over
 from gateway.record import Record
 from gateway.sessions import Session, Sessions
 from gateway.setting import Setting
@@ -67,6 +68,7 @@ class Proxy:
         )  # fmt: skip
         self.tasks = Tasks(service, self._holding, self._upstream)
         self._record = Record(service)
+        self._again = Again(service, self._record)
         self._passing = Passing(
             setting=lambda: self.setting, sessions=self._sessions, catalogue=catalogue,
             holding=self._holding, tasks=self.tasks, record=self._record,
@@ -142,12 +144,12 @@ class Proxy:
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
         # Asked again, it joins or collects the held call, and costs no second use of a limit.
-        if _may_be_held(verdict) and (same := await self._service.same(asked.key)) is not None:
+        if _may_be_held(verdict) and (same := await self._asked_before(asked, tool, verdict)) is not None:
             return await self._show(asked, same)
         if (exceeded := self._take(asked, verdict)) is not None:
             if not exceeded.limit.ask:
                 return self._limit(asked, verdict, exceeded)
-            verdict = _over(verdict)
+            verdict = over(verdict)
         if verdict.action is Action.ALLOW and self._manner(asked) is not Manner.TASK_2025:
             return await self._allow(asked, verdict)
         return await self._hold(asked, tool, verdict)
@@ -167,6 +169,10 @@ class Proxy:
         except AlreadyDecided as error:
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message=str(error))
             return self._record.refuse(asked.incoming, asked.frame.id, wrong)
+
+    async def _asked_before(self, asked: Asked, tool: Tool, verdict: Verdict) -> HeldCall | None:
+        """Return the held call that answers this one, if it was asked before."""
+        return await self._again.find(asked, tool, verdict, self.setting.policy.revision)
 
     def _take(self, asked: Asked, verdict: Verdict) -> Exceeded | None:
         """Count one use of every limit, here and in the store, or of none and return the one that is exceeded."""
@@ -249,13 +255,6 @@ class Proxy:
 
 def _may_be_held(verdict: Verdict) -> bool:
     return verdict.action is Action.REQUIRE_APPROVAL or any(limit.ask for limit in verdict.limits)
-
-
-def _over(verdict: Verdict) -> Verdict:
-    """Return the verdict on a call over a limit that asks a person."""
-    if verdict.action is Action.REQUIRE_APPROVAL:
-        return verdict
-    return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
 
 
 def _in_words(tool: Tool) -> Classification:

@@ -14,8 +14,8 @@ from gateway import frames
 from gateway.limits import Exceeded
 
 META = "holdpoint/approval"
-#: Milliseconds after which asking again makes sense, told with a waiting result.
-RETRY_MS = 5000
+#: Milliseconds after which the same call may have an answer, by the state of the held call. People take longer than servers.
+RETRY_MS: Mapping[State, int] = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}
 
 
 def denied(reason: str) -> Mapping[str, Any]:
@@ -46,22 +46,28 @@ def refusal(text: str) -> Mapping[str, Any]:
 def told(call: HeldCall) -> Mapping[str, Any]:
     """Return the result that says where *call* is, for every state in which the server has not answered."""
     meta = {"id": call.id, "state": call.state, "expiresAt": rfc3339(call.expires_at)}
-    later = {"retryAfterMs": RETRY_MS} if call.state in _UNDECIDED else {}
+    later = {"retryAfterMs": RETRY_MS[call.state]} if call.state in RETRY_MS else {}
     return {**refusal(_text(call)), "_meta": {META: {**meta, **later}}}
 
 
-_UNDECIDED = (State.PENDING, State.APPROVED, State.FORWARDING)
+AGAIN = (
+    "Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once"
+)
+MEANWHILE = "If you have other work, do it first, or tell your user and stop."
 
 
 def _text(call: HeldCall) -> str:
     match call.state:
-        case State.PENDING | State.APPROVED:
-            again = "Call the same tool with the same arguments again to collect the answer."
-            return f"WAITING for human approval {call.id}. NOT EXECUTED yet. {again}"
+        case State.PENDING:
+            waits = f"WAITING: a person has to approve this call ({call.id}). It has NOT run."
+            return f"{waits} {AGAIN} and can be asked for until {_until(call)}. {MEANWHILE}"
+        case State.APPROVED:
+            return f"WAITING: this call ({call.id}) is approved. It has NOT run. {AGAIN} and can be asked for until {_until(call)}."
         case State.FORWARDING:
-            return f"RUNNING: {call.id} was approved and is on its way. Call again the same way to collect the result."
+            return f"RUNNING: this call ({call.id}) was approved and is running now. {AGAIN}. {MEANWHILE}"
         case State.DENIED if call.denial is not None:
-            return f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
+            said = f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
+            return f"{said} Asking again will not change this." if call.terms.denied_for else said
         case State.EXPIRED if call.enough:
             return f"Approved, but not collected within {span(call.terms.approved_for)}. NOT EXECUTED. You may ask again."
         case State.EXPIRED:
@@ -77,6 +83,12 @@ def _text(call: HeldCall) -> str:
         case _:
             cut = "The server was cut off while it ran this call."
             return f"{cut} It MAY have run; a person has been told. It will not be run again."
+
+
+def _until(call: HeldCall) -> str:
+    """Return the time by which the call must be asked for, with its date where that is another day than the call's."""
+    until, made = (datetime.fromtimestamp(at, UTC) for at in (call.expires_at, call.created_at))
+    return f"{until:%H:%M} UTC" if until.date() == made.date() else f"{until:%Y-%m-%d %H:%M} UTC"
 
 
 def final(call: HeldCall, request_id: frames.Id) -> bytes:

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from gateway.addresses import address, is_http, is_loopback, is_safe
 from gateway.compiling import BadPolicy, compile_policy
 from gateway.jwt import issuers
-from gateway.options import Config, Duration, OAuthOptions, ServerOptions, seconds
+from gateway.options import Config, Duration, OAuthOptions, ServerOptions, is_off, seconds
 from gateway.yaml import Path, did_you_mean
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -149,6 +149,8 @@ def _duration_problems(config: Config) -> Iterator[Said]:
     given += [(("approvals", "clients", name), duration) for name, duration in approvals.clients.items()]
     if approvals.hold_for != "auto":
         given.append((("approvals", "hold_for"), approvals.hold_for))
+    if not is_off(approvals.remember_denials):
+        given.append((("approvals", "remember_denials"), approvals.remember_denials))
     for path, value in given:
         try:
             seconds(value)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from approvals import lifecycle
 from approvals import service as services
 from approvals.errors import (
     AlreadyDecided,
@@ -66,7 +67,7 @@ async def test_a_hold_is_stored_with_its_event(service):
 async def test_the_same_call_joins_the_one_that_is_open(service):
     first = await hold(service)
     assert (await hold(service)).id == first.id
-    assert (await service.same(first.key)).id == first.id
+    assert (await service.store.find(first.key)).id == first.id
     assert await kinds(service) == ["hold.pending"]
 
 
@@ -79,7 +80,7 @@ async def test_many_of_the_same_call_at_once_are_one(service):
 async def test_an_overdue_twin_makes_room_before_any_sweep(service):
     first = await hold(service)
     service.clock.now = first.expires_at
-    assert await service.same(first.key) is None
+    assert not lifecycle.collectable(first, service.clock())
     second = await hold(service)
     assert (second.id != first.id, second.twin) == (True, first.id)
     assert (await service.get(first.id)).state is State.EXPIRED
@@ -348,7 +349,7 @@ async def test_an_answer_is_collected_once(service):
     assert (await service.collected(call.id)).collected
     await service.collected(call.id)
     assert (await kinds(service)).count("hold.collected") == 1
-    assert await service.same(call.key) is None
+    assert not lifecycle.collectable(await service.get(call.id), service.clock())
     assert (await hold(service)).twin == call.id
 
 

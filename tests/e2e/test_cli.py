@@ -268,7 +268,7 @@ async def test_a_call_is_reviewed_from_a_terminal(running):
         assert (code, "HOLDPOINT_TOKEN" in err) == (1, True)
         code, out, _ = await process.command("deny", held["id"], "--reason", "not today", who="bob")
         assert (code, "denied" in out) == (0, True)
-        assert await agent == "Denied by bob: not today. NOT EXECUTED."
+        assert await agent == "Denied by bob: not today. NOT EXECUTED. Asking again will not change this."
     code, _, err = await process.command("approve", held["id"])
     assert (code, "already denied" in err) == (1, True)
     code, _, err = await process.command("show", "hp_nothing")
@@ -445,7 +445,9 @@ async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_wa
     agent = asyncio.ensure_future(ask(process))
     held = await alice.waiting()
     assert await process.stop() == 0
-    assert (await agent).startswith(f"WAITING for human approval {held['id']}. NOT EXECUTED yet.")
+    assert (await agent).startswith(
+        f"WAITING: a person has to approve this call ({held['id']}). It has NOT run."
+    )
     assert "Traceback" not in process.log.read_text()
     await process.start()
     assert [call["id"] for call in await alice.calls("pending")] == [held["id"]]

@@ -201,7 +201,10 @@ async def test_denied_with_a_reason_that_the_agent_reads(running, aws):
         await alice.post(held["id"], "deny", digest=held["digest"], reason="use the staging account")
         result = await agent
     assert result.is_error
-    assert text(result) == "Denied by alice: use the staging account. NOT EXECUTED."
+    assert (
+        text(result)
+        == "Denied by alice: use the staging account. NOT EXECUTED. Asking again will not change this."
+    )
     assert aws.inline_policy("bob", "denied") is None
 
 

@@ -28,14 +28,18 @@ async def held_then_denied(scene: Scene, client: Client, transport: str) -> None
     async with asyncio.TaskGroup() as tasks:
         calling = tasks.create_task(scene.call(client, transport, note))
         await scene.decide(note, "deny", reason="use the staging account")
-    assert calling.result() == ("Denied by alice: use the staging account. NOT EXECUTED.", True, "")
+    assert calling.result() == (
+        "Denied by alice: use the staging account. NOT EXECUTED. Asking again will not change this.",
+        True,
+        "",
+    )
     assert scene.ran(note) == 0
 
 
 async def waiting_then_collected(scene: Scene, client: Client, transport: str) -> None:
     note = scene.note()
     outcome = await scene.call(client, transport, note, gateway="brief")
-    assert outcome.text.startswith("WAITING for human approval hp_")
+    assert outcome.text.startswith("WAITING: a person has to approve this call (hp_")
     assert (outcome.is_error, outcome.failed) == (True, "")
     await scene.decide(note, gateway="brief")
     assert scene.ran(note) == 0
@@ -68,7 +72,11 @@ async def given_up_in_silence(scene: Scene, client: Client, transport: str) -> N
         again = await scene.people["patient"].waiting(note)
         assert again["twin"]
         await scene.people["patient"].post(again["id"], "deny", digest=again["digest"], reason="it ran")
-    assert calling.result() == ("Denied by alice: it ran. NOT EXECUTED.", True, "")
+    assert calling.result() == (
+        "Denied by alice: it ran. NOT EXECUTED. Asking again will not change this.",
+        True,
+        "",
+    )
     assert scene.ran(note) == 1
 
 

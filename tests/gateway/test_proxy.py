@@ -58,7 +58,10 @@ async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_rea
         [held] = await gateway.held()
         await gateway.review(held, Answer.DENY, "use the staging account")
         answer = await agent
-    assert text(answer) == "Denied by alice: use the staging account. NOT EXECUTED."
+    assert (
+        text(answer)
+        == "Denied by alice: use the staging account. NOT EXECUTED. Asking again will not change this."
+    )
     assert answer["result"]["_meta"]["holdpoint/approval"]["state"] == "denied"
     assert gateway.ran() == []
 
@@ -99,8 +102,9 @@ async def test_after_its_patience_the_client_is_told_to_ask_again_and_then_colle
             gateway.gateway.service.waiters.wake(held.id)
             waiting = await agent
         assert text(waiting) == (
-            f"WAITING for human approval {held.id}. NOT EXECUTED yet. "
-            "Call the same tool with the same arguments again to collect the answer."
+            f"WAITING: a person has to approve this call ({held.id}). It has NOT run. Nothing is wrong."
+            " To get the answer, make the same call with the same arguments; it runs at most once and can be asked for"
+            " until 08:15 UTC. If you have other work, do it first, or tell your user and stop."
         )
         assert waiting["result"]["isError"] is True
         await gateway.gateway.service.sweep()
@@ -132,7 +136,7 @@ async def test_three_held_calls_with_one_id_each_get_their_own_answer(gateway):
             await gateway.review(held, Answer.DENY, f"number {n}")
         answers = [await agent for agent in agents]
     assert [text(answer) for answer in answers] == [
-        f"Denied by alice: number {n}. NOT EXECUTED." for n in range(3)
+        f"Denied by alice: number {n}. NOT EXECUTED. Asking again will not change this." for n in range(3)
     ]
 
 
@@ -162,7 +166,7 @@ async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gatewa
         [held] = await gateway.held()
         async with await gateway.post(cancel(7)) as answer:
             assert answer.status == 202
-        assert text(await agent).startswith("WAITING for human approval")
+        assert text(await agent).startswith("WAITING: a person has to approve this call")
     await gateway.review(held)
     assert gateway.ran() == []
     async with asyncio.timeout(5):

@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from approvals.model import Answer, Outcome, Review, State
+from approvals.model import Answer, Outcome, Review, State, Terms
 from gateway import replies
 from gateway.limits import Exceeded, Limit
 from holds import held
@@ -14,13 +14,17 @@ from holds import held
 NOW = 1_800_000_000.0
 TEN = Limit(name="r", max=10, window=60)
 DENIAL = Review(approver="alice", answer=Answer.DENY, reason="use the staging account.", at=NOW, via="slack")
+#: Of a config that does not remember denials.
+FORGOTTEN = Terms(approvers=frozenset({"alice"}), denied_for=0.0)
 YES = Review(approver="alice", answer=Answer.APPROVE, at=NOW, via="slack")
 
 TEXTS = [
-    ({"state": State.PENDING}, "WAITING for human approval {id}. NOT EXECUTED yet. Call the same tool with the same arguments again to collect the answer."),
-    ({"state": State.APPROVED}, "WAITING for human approval {id}. NOT EXECUTED yet. Call the same tool with the same arguments again to collect the answer."),
-    ({"state": State.FORWARDING}, "RUNNING: {id} was approved and is on its way. Call again the same way to collect the result."),
-    ({"state": State.DENIED, "reviews": (DENIAL,)}, "Denied by alice: use the staging account. NOT EXECUTED."),
+    ({"state": State.PENDING}, "WAITING: a person has to approve this call ({id}). It has NOT run. Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once and can be asked for until 08:15 UTC. If you have other work, do it first, or tell your user and stop."),
+    ({"state": State.PENDING, "created_at": NOW - 86400}, "WAITING: a person has to approve this call ({id}). It has NOT run. Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once and can be asked for until 2027-01-15 08:15 UTC. If you have other work, do it first, or tell your user and stop."),
+    ({"state": State.APPROVED}, "WAITING: this call ({id}) is approved. It has NOT run. Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once and can be asked for until 08:15 UTC."),
+    ({"state": State.FORWARDING}, "RUNNING: this call ({id}) was approved and is running now. Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once. If you have other work, do it first, or tell your user and stop."),
+    ({"state": State.DENIED, "reviews": (DENIAL,)}, "Denied by alice: use the staging account. NOT EXECUTED. Asking again will not change this."),
+    ({"state": State.DENIED, "reviews": (DENIAL,), "terms": FORGOTTEN}, "Denied by alice: use the staging account. NOT EXECUTED."),
     ({"state": State.EXPIRED}, "Nobody answered within 15 min. NOT EXECUTED. You may ask again."),
     ({"state": State.EXPIRED, "reviews": (YES,)}, "Approved, but not collected within 10 min. NOT EXECUTED. You may ask again."),
     ({"state": State.CANCELLED, "note": "no longer needed"}, "Cancelled: no longer needed. NOT EXECUTED."),
@@ -41,9 +45,8 @@ def test_each_state_has_its_words(changes, text):
     about = told["_meta"]["holdpoint/approval"]
     assert (about["id"], about["state"]) == (call.id, changes["state"])
     assert about["expiresAt"] == "2027-01-15T08:15:00Z"
-    assert ("retryAfterMs" in about) == (
-        changes["state"] in (State.PENDING, State.APPROVED, State.FORWARDING)
-    )
+    soon = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}
+    assert about.get("retryAfterMs") == soon.get(changes["state"])
 
 
 def test_verdicts_have_their_words():

@@ -135,7 +135,9 @@ async def test_who_waits_for_people_when_the_gateway_stops_is_told_to_ask_again_
     held = await ours.held()
     async with asyncio.timeout(5):
         await ours.stop()
-        assert text(await agent).startswith(f"WAITING for human approval {held.id}. NOT EXECUTED yet.")
+        assert text(await agent).startswith(
+            f"WAITING: a person has to approve this call ({held.id}). It has NOT run."
+        )
     assert (await ours.gateway.store.get(held.id)).state == "pending"
     assert ours.recorder.calls == []
 

@@ -62,7 +62,7 @@ async def test_after_the_last_round_it_is_told_to_ask_again():
             answers.append((await one_round(gateway, params, id=number)).result)
             params = {**CALL, "requestState": answers[-1].get("requestState")}
         assert [answer["resultType"] for answer in answers] == ["input_required"] * 9 + ["complete"]
-        assert answers[-1]["content"][0]["text"].startswith("WAITING for human approval")
+        assert answers[-1]["content"][0]["text"].startswith("WAITING: a person has to approve this call")
         [held] = await gateway.held()
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.ask("tools/call", CALL))

@@ -68,7 +68,10 @@ async def test_a_refusal_is_a_completed_task_that_says_so():
         await gateway.review(held, Answer.DENY, "not today")
         done = await look(gateway, task)
         assert (done["status"], done["result"]["isError"]) == ("completed", True)
-        assert done["result"]["content"][0]["text"] == "Denied by alice: not today. NOT EXECUTED."
+        assert (
+            done["result"]["content"][0]["text"]
+            == "Denied by alice: not today. NOT EXECUTED. Asking again will not change this."
+        )
         assert gateway.ran() == []
 
 
