@@ -57,14 +57,20 @@ MEANWHILE = "If you have other work, do it first, or tell your user and stop."
 
 
 def _text(call: HeldCall) -> str:
+    return _waiting(call) if call.state in RETRY_MS else _ended(call)
+
+
+def _waiting(call: HeldCall) -> str:
+    if call.state is State.FORWARDING:
+        return f"RUNNING: this call ({call.id}) was approved and is running now. {AGAIN}. {MEANWHILE}"
+    again = f"It has NOT run. {AGAIN} and can be asked for until {_until(call)}."
+    if call.state is State.APPROVED:
+        return f"WAITING: this call ({call.id}) is approved. {again}"
+    return f"WAITING: a person has to approve this call ({call.id}). {again} {MEANWHILE}"
+
+
+def _ended(call: HeldCall) -> str:
     match call.state:
-        case State.PENDING:
-            waits = f"WAITING: a person has to approve this call ({call.id}). It has NOT run."
-            return f"{waits} {AGAIN} and can be asked for until {_until(call)}. {MEANWHILE}"
-        case State.APPROVED:
-            return f"WAITING: this call ({call.id}) is approved. It has NOT run. {AGAIN} and can be asked for until {_until(call)}."
-        case State.FORWARDING:
-            return f"RUNNING: this call ({call.id}) was approved and is running now. {AGAIN}. {MEANWHILE}"
         case State.DENIED if call.denial is not None:
             said = f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
             return f"{said} Asking again will not change this." if call.terms.denied_for else said
