@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 import msgspec
 
-from gateway import frames, protocol, sse
+from gateway import answers, frames, protocol, sse
 from gateway.errors import CutError, GatewayError, NotSentError, UseInitializeError
 from gateway.upstreams import Reply, Upstream, whole
 
 INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
 #: The most pages of tools that are asked for.
 MAX_PAGES = 100
+METHOD_NOT_FOUND = -32601
 #: Seconds a server has to end a session of ours, which nobody should wait for.
 ENDING = 2.0
 
@@ -86,8 +88,26 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
     kept = {name: value for name, value in headers.items() if name not in {protocol.SESSION, "last-event-id"}}
     try:
         return (await _handshake(upstream, msgspec.Raw(opening), kept))[0]
+    except NotSentError:
+        raise
     except GatewayError as error:
         raise NotSentError("The server has ended the session and would not open another.") from error
+
+
+async def pinged(upstream: Upstream, headers: Mapping[str, str]) -> bool:
+    """Say whether a server has the session of *headers*: it answers a ping there, if only that it knows no ping."""
+    request_id = f"{protocol.OUR_ID}-{token_hex(8)}"  # an id may be used once in a session
+    try:
+        reply = await upstream.send("POST", _request("ping", {}, request_id), headers)
+        outcome = await answers.outcome_of(reply, request_id, lambda _: None)
+    except GatewayError:
+        return False
+    return not outcome.is_error or _code(outcome.body) == METHOD_NOT_FOUND
+
+
+def _code(error: bytes) -> Any:
+    found = msgspec.json.decode(error)
+    return found.get("code") if isinstance(found, dict) else None
 
 
 async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:
@@ -128,8 +148,10 @@ class _Refused(GatewayError):
     """The server refused to answer the gateway's question."""
 
 
-def _request(method: str, params: Mapping[str, Any] | msgspec.Raw) -> bytes:
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": protocol.OUR_ID, "method": method, "params": params})
+def _request(
+    method: str, params: Mapping[str, Any] | msgspec.Raw, request_id: str = protocol.OUR_ID
+) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
 
 
 async def _result(reply: Reply) -> dict[str, Any]:

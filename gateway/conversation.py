@@ -11,13 +11,15 @@ from contextlib import aclosing, suppress
 
 import msgspec
 
-from gateway import frames, protocol, sse
+from gateway import answers, frames, protocol, sse
 from gateway.errors import CutError, GatewayError
-from gateway.upstreams import Reply, whole
+from gateway.upstreams import Reply, frame_reply, whole
 
 #: Does one exchange: verb, body, headers.
 Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
 VERSION = "MCP-Protocol-Version"
+#: Told when a server answers a call with 404 and no result: it should not have run then, but some servers do run it.
+DOUBT = "The server answered HTTP 404 without a result. The call MAY have run, so it was not sent again."
 log = logging.getLogger("holdpoint.conversation")
 
 
@@ -73,14 +75,29 @@ class Conversation:
                 (await self._exchange("DELETE", b"", self._headers)).close()
 
     async def _sent(self, frame: frames.Frame, line: bytes) -> Reply:
-        """Send a frame. A 404 says that the session is gone and the frame was not looked at: it goes out in a new one."""
+        """Send a frame. A 404 says that the session is gone: the frame goes out in a new one, unless it may have run."""
         session = self.session
-        reply = await self._exchange("POST", line, {**self._headers, **protocol.routing_headers(frame)})
+        reply = await self._posted(frame, line)
         if reply.status != 404 or session is None:
             return reply
+        if isinstance(frame, frames.ToolCall) and not reply.header(protocol.UNSENT):
+            return await self._answered(frame, reply, session)
         reply.close()
         await self._reopen(session)
+        return await self._posted(frame, line)
+
+    async def _posted(self, frame: frames.Frame, line: bytes) -> Reply:
         return await self._exchange("POST", line, {**self._headers, **protocol.routing_headers(frame)})
+
+    async def _answered(self, call: frames.ToolCall, reply: Reply, session: str) -> Reply:
+        """Return the answer in a server's 404; without one the client is told of the doubt, and the session opened again."""
+        try:
+            outcome = await answers.outcome_of(reply, call.id, lambda _: None)
+        except CutError:
+            with suppress(GatewayError):
+                await self._reopen(session)
+            return frame_reply(frames.error(call.id, GatewayError.code, DOUBT))
+        return frame_reply(frames.answer(call.id, outcome))
 
     async def _reopen(self, gone: str) -> None:
         """Open the session again, unless another frame has done so meanwhile."""

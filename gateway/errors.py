@@ -41,7 +41,7 @@ class UnknownSessionError(NotSentError):
     status = 404
 
 
-class UnknownServerError(GatewayError):
+class UnknownServerError(NotSentError):
     """There is no server of this name here."""
 
     code = -32001

@@ -6,21 +6,19 @@ in a second run. The run belongs to the gateway, not to the client's connection:
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-
-import msgspec
 
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
-from gateway import asking, frames, sse
-from gateway.errors import CutError, GatewayError, NotSentError, UnknownSessionError
+from gateway import answers, asking, frames, probing, sse
+from gateway.errors import CutError, GatewayError, NotSentError
+from gateway.probing import SilentError
 from gateway.protocol import LIST_CHANGED
 from gateway.shown import Shown
-from gateway.upstreams import Reply, Upstream, whole
+from gateway.upstreams import Reply, Upstream
 
 log = logging.getLogger("holdpoint.forward")
 #: Says why an approved call may not run after all, or None.
@@ -91,19 +89,48 @@ class Forward:
 
     async def _run(self, held: HeldCall, way: Way, objection: Objection, show: Show) -> None:
         try:
-            claimed, won = await self._service.claim(held.id, objection)
-            if won:
-                await self._send(claimed, way, show)
-        except ApprovalError as error:
+            await self._once(held, way, objection, show)
+        except (ApprovalError, SilentError) as error:
             log.warning("%s could not be claimed or finished: %s", held.id, error)
         finally:
             show(None)
 
+    async def _once(self, held: HeldCall, way: Way, objection: Objection, show: Show) -> None:
+        """Claim the call, and send it in a session that its server has."""
+        try:
+            headers = await probing.ensured(way.upstream, way.opening, way.headers)
+        except NotSentError as error:
+            await self._unsent(held, objection, str(error))
+            return
+        try:
+            if headers is not way.headers:
+                self._reopened(held)
+            claimed, won = await self._service.claim(held.id, objection)
+            if won:
+                await self._send(claimed, replace(way, headers=headers), show)
+        finally:
+            if headers is not way.headers:
+                self._keep(asking.ended(way.upstream, headers))
+
+    async def _unsent(self, held: HeldCall, objection: Objection, why: str) -> None:
+        """End a call that cannot be sent, because its server opens no session for it."""
+        _, won = await self._service.claim(held.id, objection)
+        if won:
+            await self._service.not_sent(held.id, why)
+
+    def _reopened(self, held: HeldCall) -> None:
+        self._service.store.post(
+            AuditEvent(
+                at=self._service.clock(), kind="session.reopened", actor="holdpoint", call=held.id,
+                agent=held.call.agent, server=held.call.server, tool=held.call.tool,
+            )
+        )  # fmt: skip
+
     async def _send(self, held: HeldCall, way: Way, show: Show) -> None:
         body = frames.rebuild(way.frame, arguments=held.call.arguments)
         try:
-            async with self._in_a_session(held, way, body) as (reply, headers):
-                outcome = await _outcome(reply, replace(way, headers=headers), self._heard(held, show))
+            reply = await way.upstream.send("POST", body, way.headers)
+            outcome = await _outcome(reply, way, self._heard(held, show))
         except NotSentError as error:
             await self._service.not_sent(held.id, str(error))
         except GatewayError as error:
@@ -124,51 +151,13 @@ class Forward:
 
         return heard
 
-    @asynccontextmanager
-    async def _in_a_session(
-        self, held: HeldCall, way: Way, body: bytes
-    ) -> AsyncIterator[tuple[Reply, Mapping[str, str]]]:
-        """Send the call; when the server has forgotten the session meanwhile, in one that is opened like it.
-
-        A server that says 404 to a session id has not looked at the call (MCP, transports, "Session Management").
-        """
-        reply = await _sent(way, body)
-        if reply is not None:
-            yield reply, way.headers
-            return
-        headers = await asking.reopened(way.upstream, way.opening, way.headers)
-        self._service.store.post(
-            AuditEvent(
-                at=self._service.clock(), kind="session.reopened", actor="holdpoint", call=held.id,
-                agent=held.call.agent, server=held.call.server, tool=held.call.tool,
-            )
-        )  # fmt: skip
-        try:
-            yield await way.upstream.send("POST", body, headers), headers
-        finally:
-            await asking.ended(way.upstream, headers)
-
-
-async def _sent(way: Way, body: bytes) -> Reply | None:
-    """Send the call; None when the server does not know its session any more, and it can be opened again."""
-    try:
-        reply = await way.upstream.send("POST", body, way.headers)
-    except UnknownSessionError as error:
-        if not way.opening:
-            raise NotSentError(str(error)) from error
-        return None
-    if reply.status == 404 and way.opening:
-        reply.close()
-        return None
-    return reply
-
 
 async def _outcome(reply: Reply, way: Way, show: Show) -> Outcome:
     """Read the reply up to the answer; a stream that ends before it is taken up again where the server lets us."""
     place = sse.Place()
     while True:
         try:
-            return await outcome_of(reply, way.frame.id, show, place)
+            return await answers.outcome_of(reply, way.frame.id, show, place)
         except CutError:
             if (wait := place.again()) is None:
                 raise
@@ -183,44 +172,3 @@ async def _rest(way: Way, event_id: str) -> Reply:
         return await way.upstream.send("GET", b"", {**way.headers, "last-event-id": event_id})
     except GatewayError:
         return Reply(status=503)
-
-
-async def outcome_of(
-    reply: Reply, request_id: frames.Id, show: Show, place: sse.Place | None = None
-) -> Outcome:
-    """Read a server's reply up to the answer that carries *request_id*; other frames are shown on the way.
-
-    Raises `CutError` when there is no such answer: whatever else came, it is not known whether the call ran.
-    """
-    try:
-        async for data, raw in _frames_of(reply, place or sse.Place()):
-            frame = frames.from_server(data)
-            if (outcome := frames.outcome(frame, data, request_id)) is not None:
-                return outcome
-            if frames.is_message(frame):
-                show(raw)
-    except frames.FrameError as error:
-        raise CutError("The server's answer could not be read.") from error
-    finally:
-        reply.close()
-    if 300 <= reply.status < 500 and not (place and place.id):
-        return _refused(reply.status)
-    raise CutError("The server ended its answer without a result.")
-
-
-def _refused(status: int) -> Outcome:
-    """A plain HTTP refusal: the server, or what stands before it, did not take the call."""
-    error = {"code": -32603, "message": f"The server refused the call with HTTP {status}."}
-    return Outcome(is_error=True, body=msgspec.json.encode(error))
-
-
-async def _frames_of(reply: Reply, place: sse.Place) -> AsyncIterator[tuple[bytes, bytes]]:
-    if not reply.streams:
-        body = await whole(reply.chunks)
-        if body.strip() and reply.media_type == "application/json":
-            yield body, sse.event(body)
-        return
-    async for event in sse.events(reply.chunks):
-        place.reach(event)
-        if event.data:
-            yield event.data, event.raw

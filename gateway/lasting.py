@@ -12,6 +12,9 @@ from gateway.errors import NotSentError, UnknownSessionError
 from gateway.sessions import Session
 from gateway.upstreams import Reply, Upstream
 
+#: Seconds after a server's last answer in a session for which the session is taken to be there.
+LATELY = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lasting:
@@ -21,9 +24,16 @@ class Lasting:
     session: Session
     #: Told of each time that the session was opened again.
     reopened: Callable[[], None]
+    clock: Callable[[], float]
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; when nothing was sent because the session is gone, in one that is opened like it."""
+        reply = await self._sent(verb, body, headers)
+        if reply.status < 400:
+            self.session.answered_at = self.clock()
+        return reply
+
+    async def _sent(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         gone = self.session.now
         try:
             return await self.inner.send(verb, body, self._present(headers))
@@ -34,6 +44,12 @@ class Lasting:
             if self.session.now == gone:  # else another exchange has opened it again meanwhile
                 await self._reopen(headers)
         return await self.inner.send(verb, body, self._present(headers))
+
+    def knows(self, headers: Mapping[str, str]) -> bool | None:
+        """Say whether the session is there. One that the gateway holds is opened again when something is sent."""
+        if self.inner.knows(headers) is not None:
+            return True
+        return True if self.clock() - self.session.answered_at < LATELY else None
 
     async def close(self) -> None:
         """Close what stands behind."""

@@ -42,6 +42,8 @@ RETURNING = frozenset({"content-type", SESSION, "cache-control", "x-accel-buffer
 PARAM_HEADER = "mcp-param-"
 #: Says that a front of our own speaks for a client on stdio: it makes no headers from arguments and resumes no stream.
 FRONT = "holdpoint-front"
+#: Says, on an error of the gateway's own, that nothing of the request reached the server. No server's header crosses under it.
+UNSENT = "holdpoint-unsent"
 
 _SHARED = {
     "tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read", "prompts/list",

@@ -18,7 +18,7 @@ from approvals.service import ApprovalService
 from gateway import frames, hold, mirrors, protocol, relay, replies
 from gateway.again import Again
 from gateway.catalogue import Catalogue, Tool
-from gateway.errors import BrokenError, GatewayError, UnknownServerError
+from gateway.errors import BrokenError, GatewayError, NotSentError, UnknownServerError
 from gateway.forward import Forward
 from gateway.hold import Manner
 from gateway.incoming import Asked, Incoming
@@ -127,7 +127,8 @@ class Proxy:
         if session is None:
             return upstream, None
         note = partial(self._record.post, incoming, "session.reopened")
-        return Lasting(inner=upstream, session=session, reopened=note), session
+        lasting = Lasting(inner=upstream, session=session, reopened=note, clock=self._service.clock)
+        return lasting, session
 
     # Tool calls.
 
@@ -278,7 +279,9 @@ async def _answered(frame: frames.Frame | None, answer: Awaitable[Reply]) -> Rep
 
 
 def _fault(frame: frames.Frame | None, error: GatewayError) -> Reply:
-    return frame_reply(frames.error(frames.id_of(frame), error.code, str(error)), status=error.status)
+    body = frames.error(frames.id_of(frame), error.code, str(error))
+    headers = {protocol.UNSENT: "1"} if isinstance(error, NotSentError) else {}
+    return frame_reply(body, status=error.status, headers=headers)
 
 
 def _told(frame: frames.ToolCall, result: Mapping[str, Any]) -> Reply:

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ class Session:
     opening: bytes = b""
     #: The id under which the server knows it now, where that is not the client's.
     now: str = ""
+    #: When its server last answered in it, by the gateway's clock.
+    answered_at: float = -inf
     #: Whoever opens it again has the turn.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     #: The client's name for itself; believed for patience only.

@@ -56,6 +56,9 @@ class Upstream(Protocol):
         Raises `NotSentError` when not one byte left, `CutError` when it may have; `chunks` may raise `CutError` too.
         """
 
+    def knows(self, headers: Mapping[str, str]) -> bool | None:
+        """Say whether the session of *headers* is there; None when only the server can say."""
+
     async def close(self) -> None:
         """End what runs and let go of connections and processes."""
 

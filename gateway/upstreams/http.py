@@ -78,6 +78,9 @@ class HttpUpstream:
             close=partial(_close, response),
         )
 
+    def knows(self, _headers: Mapping[str, str], /) -> None:
+        """The server keeps its sessions itself."""
+
     async def close(self) -> None:
         """Nothing of its own to close: the pool belongs to the application."""
 

@@ -49,6 +49,10 @@ class Limited:
             return with_body(reply, answer if reply.status >= 400 else b"")
         return with_body(reply, self._alone(answer) if answer.strip() else answer)
 
+    def knows(self, headers: Mapping[str, str]) -> bool | None:
+        """See `Upstream.knows`."""
+        return self.inner.knows(headers)
+
     async def close(self) -> None:
         """Close what stands behind."""
         await self.inner.close()

@@ -57,6 +57,11 @@ class SessionUpstream:
         connection = self._session(given).connection
         return await exchanged(connection, frame, body, leave=connection.leave)
 
+    def knows(self, headers: Mapping[str, str]) -> bool:
+        """Say whether the session of *headers* has a connection."""
+        session = self._sessions.get(headers.get(protocol.SESSION, ""))
+        return session is not None and not session.connection.ended.is_set()
+
     async def _modern(self, _frame: frames.Frame, _body: bytes, /) -> Reply:
         """Answer in the revision without sessions, for servers that speak it."""
         raise UseInitializeError
@@ -83,9 +88,9 @@ class SessionUpstream:
             self._connecting -= 1
 
     def _session(self, headers: Mapping[str, str]) -> _Session:
-        session = self._sessions.get(headers.get(protocol.SESSION, ""))
-        if session is None or session.connection.ended.is_set():
+        if not self.knows(headers):
             raise UnknownSessionError
+        session = self._sessions[headers[protocol.SESSION]]
         session.used_at = self._clock()
         return session
 

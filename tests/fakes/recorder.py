@@ -39,6 +39,7 @@ class Recorder:
     received: list[Received] = field(default_factory=list)
     tools: list[dict] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
     on_call: Behaviour | None = None
+    on_ping: Behaviour | None = None
     on_get: Behaviour | None = None
     on_delete: Behaviour | None = None
     on_listen: Behaviour | None = None
@@ -135,6 +136,8 @@ class Recorder:
             )
         if method == "subscriptions/listen" and self.on_listen is not None:
             return await self.on_listen(request, frame)
+        if method == "ping" and self.on_ping is not None:
+            return await self.on_ping(request, frame)
         if method == "tools/call" and self.on_call is not None:
             return await self.on_call(request, frame)
         return result(

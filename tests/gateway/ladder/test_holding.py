@@ -390,14 +390,12 @@ def forgetful(sessions):
         sessions.append(f"s{len(sessions) + 1}")
         recorder.session = sessions[-1]
 
-    async def on_call(request, frame):
+    async def in_session(request, frame):
         if request.headers.get("Mcp-Session-Id") != sessions[-1]:
-            return web.json_response(
-                {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "x"}}, status=404
-            )
+            return error({"id": None}, -32001, "x", status=404)
         return result(frame, {"content": [{"type": "text", "text": f"in {sessions[-1]}"}]})
 
-    recorder.on_initialize, recorder.on_call = on_initialize, on_call
+    recorder.on_initialize, recorder.on_call, recorder.on_ping = on_initialize, in_session, in_session
     return recorder
 
 
@@ -437,7 +435,7 @@ async def test_a_server_that_opens_no_other_session_was_sent_nothing():
             agent = tasks.create_task(gateway.call("create_note", headers=session))
             [held] = await gateway.held()
             recorder.on_initialize = refusing
-            recorder.on_call = lambda *_: asyncio.sleep(0, web.Response(status=404))
+            recorder.on_ping = lambda *_: asyncio.sleep(0, web.Response(status=404))
             await gateway.review(held)
             assert "would not open another. NOT EXECUTED" in text(await agent)
         assert (await gateway.gateway.service.get(held.id)).state is State.NOT_SENT
@@ -471,17 +469,14 @@ async def test_with_another_tool_it_is_another_call():
         assert (await gateway.gateway.service.get(old.id)).state is State.PENDING
 
 
-@pytest.mark.parametrize("status", [400, 403, 500, 503])
-async def test_only_a_404_says_that_a_session_is_gone_and_nothing_else_is_sent_again(status):
-    sessions = []
-    recorder = forgetful(sessions)
-
+@pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
+async def test_whatever_status_a_server_answers_the_call_is_not_sent_again(status):
     async def refuse(request, frame):
         return web.Response(status=status)
 
-    recorder.on_call = refuse
+    recorder = Recorder(on_call=refuse, modern=False)
     async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
-        session = {**await opened(gateway, "2025-06-18"), "Mcp-Session-Id": sessions[-1]}
+        session = await opened(gateway, "2025-06-18")
         agent = tasks.create_task(gateway.call("create_note", headers=session))
         [held] = await gateway.held()
         await gateway.review(held)
