@@ -1,7 +1,7 @@
 r"""Text from agents and servers, made safe to look at: what cannot be seen is written out (PURE).
 
-Control, format and ignorable characters, and spaces that are none, can hide or reorder what an approver reads. They are
-shown as `\u{202E}`. This is the one place where that happens, for every field on every channel.
+Control, format and ignorable characters, odd spaces, and marks that strike out or enclose a character can hide, reorder
+or change what an approver reads. They are shown as `\u{202E}`. This is the one place where that happens, for every field on every channel.
 """
 
 import json
@@ -9,14 +9,17 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 
-#: Categories of characters that have no look of their own (Unicode 15, general category).
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+#: Categories of characters that draw nothing, or that enclose the character before them (Unicode 15, general category).
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs", "Me"})
+#: The canonical combining class of marks that strike out the character before them, such as U+0338.
+_OVERLAY = 1
 _PLAIN = frozenset("\n\t ")
-#: Default_Ignorable_Code_Point and look-alikes of a space that their category does not give away.
+#: Default_Ignorable_Code_Point, and other characters that draw nothing although their category is that of a visible one.
 _RANGES = (
     (0x00AD, 0x00AD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
-    (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164), (0xFE00, 0xFE0F),
-    (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+    (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x2D7F, 0x2D7F), (0x3164, 0x3164),
+    (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xFFFC, 0xFFFC), (0x1107F, 0x1107F),
+    (0x16FE4, 0x16FE4), (0x1BCA0, 0x1BCA3), (0x1D159, 0x1D159), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
 )  # fmt: skip
 _IGNORABLE = frozenset(chr(code) for first, last in _RANGES for code in range(first, last + 1))
 #: More combining marks than this in a row are written out: they can cover what stands above and below.
@@ -54,7 +57,10 @@ def _table(chars: Iterable[str], written: Callable[[str], str]) -> Mapping[int, 
 
 
 def _is_hidden(char: str) -> bool:
-    return char not in _PLAIN and (unicodedata.category(char) in _UNSEEN or char in _IGNORABLE)
+    if char in _PLAIN:
+        return False
+    unseen = unicodedata.category(char) in _UNSEEN or char in _IGNORABLE
+    return unseen or unicodedata.combining(char) == _OVERLAY
 
 
 def name(text: str) -> str:

@@ -10,7 +10,9 @@ from approvals import safetext
 from approvals.safetext import hidden, name, one_line, visible
 
 HIDDEN = [0x00, 0x1B, 0x0D, 0x7F, 0xA0, 0xAD, 0x034F, 0x061C, 0x115F, 0x180E, 0x200B, 0x200E, 0x2028, 0x202E, 0x2066, 0x2069, 0x2800,
-          0x3000, 0x3164, 0xFE0F, 0xFEFF, 0xFFA0, 0xE000, 0xE0041, 0xE0100, 0x1D173]  # fmt: skip
+          0x3000, 0x3164, 0xFE0F, 0xFEFF, 0xFFA0, 0xE000, 0xE0041, 0xE0100, 0x1D173,
+          # symbols, joiners and a filler that draw nothing; marks that strike out or enclose the character before them
+          0x1D159, 0xFFFC, 0x16FE4, 0x2D7F, 0x1107F, 0x0335, 0x0338, 0x20D2, 0x20DD, 0x20E0, 0x20E3]  # fmt: skip
 
 
 @pytest.mark.parametrize("code", HIDDEN)
@@ -41,7 +43,7 @@ def one_by_one(text):
         yield char, safetext._is_hidden(char) or stacked > safetext._STACK
 
 
-MARKS = "\u0301\u0323\u20d0"
+MARKS = "\u0301\u0323\u20d0\u0338"
 MIXED = st.text(
     st.one_of(st.sampled_from(f"a\n {MARKS}{''.join(map(chr, HIDDEN))}"), st.characters()), max_size=40
 )
