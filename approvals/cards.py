@@ -44,6 +44,7 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         reviews=tuple((name(one.approver), one.answer, visible(one.reason), one.via) for one in call.reviews),
         attended=call.attended,
         note=visible(call.note),
+        failed=call.failed,
         result=_result(call),
         url=f"{url.rstrip('/')}/calls/{call.id}" if url else "",
         changes=visible(call.changes),
@@ -61,10 +62,10 @@ def _result(call: HeldCall) -> str:
     """Say in one line how the run ended. What the server answered is the agent's, not the channel's."""
     took = f" after {call.settled_at - call.decided_at:.1f} s" if call.settled_at and call.decided_at else ""
     match call.state:
+        case State.COMPLETED | State.UPSTREAM_ERROR if call.failed:
+            return f"It was sent once, and the server reported a failure{took}."
         case State.COMPLETED:
             return f"It ran once and the server answered{took}."
-        case State.UPSTREAM_ERROR:
-            return f"It was sent once and the server answered with an error{took}."
         case State.NOT_SENT | State.IN_DOUBT:
             return one_line(call.note, 200)
         case _:

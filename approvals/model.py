@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
+import msgspec
+
 CallId = NewType("CallId", str)
 """`hp_` and a lower-case ULID: ids sort by the time they were made."""
 
@@ -93,13 +95,22 @@ class Review:
     via: str
 
 
+class _ToolResult(msgspec.Struct):
+    is_error: Any = msgspec.field(name="isError", default=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a call that was sent: the server's own result or error, as JSON bytes."""
+    """The server's answer to a call that was sent: its own result or error, as JSON bytes."""
 
     #: True when `body` is the JSON of a JSON-RPC `error`, else it is that of a `result`.
     is_error: bool
     body: bytes
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server reported a failure: a JSON-RPC error, or a tool result with `isError` (MCP, tools, "Error Handling")."""
+        return self.is_error or bool(msgspec.json.decode(self.body, type=_ToolResult).is_error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +168,11 @@ class HeldCall:
     def enough(self) -> bool:
         """Whether as many people have approved as must."""
         return self.approvals >= self.terms.needed
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server reported a failure."""
+        return self.outcome is not None and self.outcome.failed
 
     @property
     def denial(self) -> Review | None:

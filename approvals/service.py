@@ -191,7 +191,9 @@ class ApprovalService:
 
     async def finish(self, call_id: CallId, outcome: Outcome) -> HeldCall:
         """Store what the server answered to a call that was claimed here."""
-        return await self._end(call_id, lambda call: lifecycle.finish(call, outcome, self.clock()))
+        return await self._end(
+            call_id, lambda call: lifecycle.finish(call, outcome, self.clock()), failed=outcome.failed
+        )
 
     async def not_sent(self, call_id: CallId, why: str) -> HeldCall:
         """Record that not one byte of a claimed call left this process."""
@@ -205,9 +207,9 @@ class ApprovalService:
             call_id, lambda call: lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
         )
 
-    async def _end(self, call_id: CallId, change: Change) -> HeldCall:
+    async def _end(self, call_id: CallId, change: Change, **detail: Any) -> HeldCall:
         try:
-            return await self._change(call_id, change)
+            return await self._change(call_id, change, **detail)
         finally:
             self._released(call_id)
 

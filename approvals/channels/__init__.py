@@ -48,6 +48,8 @@ class Card:
     reviews: tuple[tuple[str, str, str, str], ...]
     attended: bool
     note: str
+    #: Whether the server reported a failure.
+    failed: bool = False
     #: One line about how the run ended, or "". What the server answered is the agent's, and on no card.
     result: str
     #: The call's page in the inbox, or "" when no inbox URL is known.

@@ -85,7 +85,7 @@ class Pages:
             when = views.ago(self._service.clock() - (call.decided_at or call.created_at))
             who = ", ".join(views.deciders(call)) or "holdpoint"
             tool, server = name(call.call.tool), name(call.call.server)
-            return f"Last: {tool} on {server}, {views.WORDS[call.state][0].lower()} ({who}, {when})."
+            return f"Last: {tool} on {server}, {views.wording(call)[0].lower()} ({who}, {when})."
         return ""
 
     async def _call(self, request: web.Request) -> web.Response:
@@ -96,7 +96,7 @@ class Pages:
         self, visitor: Visitor, call: HeldCall, *, status: int = 200, error: str = ""
     ) -> web.Response:
         card = cards.card(call, self._options.url)
-        word, tone = views.WORDS[call.state]
+        word, tone = views.wording(call)
         exact = "" if card.redacted and not await self._has_looked(visitor.approver, call) else _exact(call)
         return page(
             "call.html",

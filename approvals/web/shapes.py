@@ -49,7 +49,7 @@ class Review(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct):
-    """What the server answered: its own result, or its error."""
+    """The server's answer: a result, or an error. `is_error` is true for an error and for a result with `isError`."""
 
     is_error: bool
     body: msgspec.Raw
@@ -195,7 +195,7 @@ def shown_event(event: model.AuditEvent) -> AuditEvent:
 
 
 def _outcome(outcome: model.Outcome | None) -> Outcome | None:
-    return None if outcome is None else Outcome(outcome.is_error, msgspec.Raw(outcome.body))
+    return None if outcome is None else Outcome(outcome.failed, msgspec.Raw(outcome.body))
 
 
 def _maybe(at: float | None) -> datetime | None:

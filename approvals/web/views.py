@@ -16,6 +16,8 @@ MAX_COLOURED = 100_000
 #: Characters of the arguments that a row of the list hints at.
 PREVIEW = 160
 
+#: The word and tone for a call whose server reported a failure, whether as an error or as a result with `isError`.
+FAILED = ("Failed at the server", "bad")
 #: State -> (word, tone). The tone picks a colour; the word says the same.
 WORDS: Mapping[State, tuple[str, str]] = {
     State.PENDING: ("Waiting", "wait"),
@@ -26,7 +28,7 @@ WORDS: Mapping[State, tuple[str, str]] = {
     State.VOIDED: ("Voided", "off"),
     State.FORWARDING: ("Running", "wait"),
     State.COMPLETED: ("Done", "good"),
-    State.UPSTREAM_ERROR: ("Failed", "bad"),
+    State.UPSTREAM_ERROR: FAILED,
     State.NOT_SENT: ("Not sent", "bad"),
     State.IN_DOUBT: ("In doubt", "bad"),
     State.RESOLVED: ("Resolved", "off"),
@@ -99,7 +101,7 @@ class Row:
 
 def row(call: HeldCall, card: Card, mark: str = "") -> Row:
     """Return what a list shows of a call."""
-    word, tone = WORDS[call.state]
+    word, tone = wording(call)
     return Row(
         card=card,
         word=word,
@@ -111,6 +113,11 @@ def row(call: HeldCall, card: Card, mark: str = "") -> Row:
         decided_by=", ".join(deciders(call)) if call.decided_at else "",
         mark=mark,
     )
+
+
+def wording(call: HeldCall) -> tuple[str, str]:
+    """Return the word for the state of a call, and its tone."""
+    return FAILED if call.failed else WORDS[call.state]
 
 
 def meaning(call: HeldCall) -> str:

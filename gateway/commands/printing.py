@@ -160,7 +160,8 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
         "expires_at",
         "digest",
     )
-    lines = [f"{name:>10}  {one[name] if one[name] is not None else ''}" for name in facts]
+    shown = {**one, "state": _state(one)}
+    lines = [f"{name:>10}  {shown[name] if shown[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
     lines += [f"sent along: {msgspec.json.encode(one['beside']).decode()}"] if one["beside"] else []
     lines += [
@@ -177,7 +178,7 @@ def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
         return
     given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
-    console().print(Text(_line(f"{one['id']} {one['server']}/{one['tool']}: {one['state']}{more}")))
+    console().print(Text(_line(f"{one['id']} {one['server']}/{one['tool']}: {_state(one)}{more}")))
 
 
 def waiting(found: Sequence[Mapping[str, Any]]) -> None:
@@ -194,11 +195,17 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
     detail = " ".join(
         f"{name}={value}"
         for name, value in one.detail.items()
-        if name in ("rule", "why", "reason", "note", "via")
+        if name in ("rule", "why", "reason", "note", "via", "failed")
     )
     what = f"{one.server}/{one.tool}" if one.tool else one.server
     line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
     console().print(Text(_line(line.rstrip())))
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    """Return the state of a call, and whether its server reported a failure."""
+    outcome = one.get("outcome")
+    return f"{one['state']} (failed at the server)" if outcome and outcome["is_error"] else str(one["state"])
 
 
 def _left(expires_at: str) -> str:

@@ -1,8 +1,10 @@
 """Cards of large calls: what a list or a message shows of one costs no more than what it shows."""
 
 import json
+from dataclasses import replace
 
 from approvals.cards import card
+from approvals.model import Outcome, State
 from holds import held
 
 LARGE = json.dumps(
@@ -29,3 +31,9 @@ def test_a_call_that_fits_is_the_same_card_either_way():
 def test_what_goes_along_is_begun_only_too():
     begun = card(held(0.0, beside=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
     assert (len(begun.beside) < 1100, begun.whole) == (True, False)
+
+
+def test_a_card_says_that_the_server_reported_a_failure():
+    outcome = Outcome(is_error=False, body=b'{"content": [], "isError": true}')
+    shown = card(replace(held(0.0), state=State.COMPLETED, outcome=outcome), "")
+    assert (shown.failed, shown.result) == (True, "It was sent once, and the server reported a failure.")

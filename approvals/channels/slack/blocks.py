@@ -44,12 +44,13 @@ MAX_REASON = 1000
 #: Sentences of evidence on a message.
 EVIDENCE = 3
 
+FAILED = "Failed at the server: {tool} on {server}"
 HEADLINES = {
     State.PENDING: "Approve {tool} on {server}?",
     State.APPROVED: "Approved: {tool} on {server}",
     State.FORWARDING: "Running: {tool} on {server}",
     State.COMPLETED: "Done: {tool} on {server}",
-    State.UPSTREAM_ERROR: "Failed: {tool} on {server}",
+    State.UPSTREAM_ERROR: FAILED,
     State.NOT_SENT: "Not sent: {tool} on {server}",
     State.DENIED: "Denied: {tool} on {server}",
     State.EXPIRED: "Expired: {tool} on {server}",
@@ -120,7 +121,8 @@ def minimal(card: Card) -> dict[str, Any]:
 
 def headline(card: Card) -> str:
     """Return the sentence above a card."""
-    return HEADLINES[card.state].format(tool=card.tool, server=card.server)
+    line = FAILED if card.failed else HEADLINES[card.state]
+    return line.format(tool=card.tool, server=card.server)
 
 
 def _asks(card: Card) -> Block:

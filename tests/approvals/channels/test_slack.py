@@ -258,6 +258,16 @@ async def test_a_late_click_is_told_that_it_is_over(w):
     assert "already cancelled" in (await w.slack.next_ephemeral())["text"]
 
 
+async def test_the_card_of_a_call_that_failed_at_the_server_says_so(w):
+    call, message = await w.hold()
+    await w.service.review(call.id, directory().by_name("alice"), Answer.APPROVE, via="inbox")
+    await w.service.claim(call.id, lambda _: None)
+    await w.service.finish(call.id, Outcome(is_error=False, body=b'{"content":[],"isError":true}'))
+    await w.notices.bring_up_to_date()
+    assert "Failed at the server: put_user_policy on iam" in text_of(message.blocks)
+    assert "Done" not in text_of(message.blocks)
+
+
 async def test_the_card_follows_the_run_to_its_end(w):
     call, message = await w.hold()
     await w.slack.click("U01ALICE", message, "approve")

@@ -69,6 +69,12 @@ async def test_the_arguments_cross_byte_for_byte(inbox):
         assert raw in await got.read()
 
 
+async def test_a_result_with_is_error_is_a_failure_to_programs(inbox):
+    call = await inbox.run(await inbox.hold(), b'{"content":[],"isError":true}')
+    _, shown = await ask(await inbox.program(), f"/calls/{call.id}")
+    assert shown["outcome"] == {"is_error": True, "body": {"content": [], "isError": True}}
+
+
 async def test_a_finished_call_shows_its_reviews_and_outcome(inbox):
     call = await inbox.run(await inbox.hold())
     _, shown = await ask(await inbox.program(), f"/calls/{call.id}")

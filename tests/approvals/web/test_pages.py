@@ -242,6 +242,21 @@ async def test_line_ends_in_a_reason_reach_no_header(inbox):
     assert "Set-Cookie" not in headers
 
 
+async def test_a_call_that_failed_at_the_server_says_so_and_shows_the_answer_at_once(inbox):
+    call = await inbox.run(
+        await inbox.hold(), b'{"content":[{"type":"text","text":"No such user."}],"isError":true}'
+    )
+    client = await inbox.person()
+    _, page, _ = await answer(client, f"/calls/{call.id}")
+    assert "Failed at the server" in text(page)
+    assert "Done" not in text(page)
+    assert "<details open>" in page
+    _, history, _ = await answer(client, "/history")
+    assert 'tone-bad">Failed at the server' in history
+    events = await inbox.service.store.events(call=call.id)
+    assert events[-1].detail["failed"] is True
+
+
 async def test_a_finished_call_shows_who_where_when_and_the_outcome(inbox):
     call = await inbox.run(await inbox.hold())
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")

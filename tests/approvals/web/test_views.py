@@ -2,9 +2,24 @@ from dataclasses import replace
 
 import pytest
 
-from approvals.model import Answer, Review, State
+from approvals.model import Answer, Outcome, Review, State
 from approvals.web import views
 from holds import held
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "shown"),
+    [
+        (State.COMPLETED, Outcome(is_error=False, body=b'{"content": []}'), ("Done", "good")),
+        (State.COMPLETED, Outcome(is_error=False, body=b'{"content": [], "isError": false}'), ("Done", "good")),
+        (State.COMPLETED, Outcome(is_error=False, body=b'{"content": [], "isError": true}'), views.FAILED),
+        (State.COMPLETED, Outcome(is_error=False, body=b'{"content": [], "isError": "yes"}'), views.FAILED),
+        (State.UPSTREAM_ERROR, Outcome(is_error=True, body=b'{"code": 1, "message": "no"}'), views.FAILED),
+    ],
+)  # fmt: skip
+def test_a_call_whose_server_reported_a_failure_is_not_shown_as_done(state, outcome, shown):
+    call = replace(held(0.0), state=state, outcome=outcome)
+    assert views.wording(call) == shown
 
 
 def test_every_state_has_a_word_and_a_meaning():

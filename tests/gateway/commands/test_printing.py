@@ -62,3 +62,10 @@ async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_termina
     assert "\x1b" not in shown
     assert shown.count(SHOWN) == 5
     assert not [line for line in shown.splitlines() if line.startswith("notes/delete_note")]
+
+
+def test_a_call_that_failed_at_the_server_is_said_to_have_failed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    failed = {"state": "completed", "outcome": {"is_error": True, "body": {}}, "reviews": [], "needed": 1}
+    printing.decided({**WAITING, **failed}, as_json=False)
+    assert capsys.readouterr().out.rstrip().endswith("completed (failed at the server)")
