@@ -150,14 +150,81 @@ async def test_what_the_server_says_on_the_way_reaches_the_client():
     assert b"half way" in body
 
 
-@pytest.mark.parametrize("status", [403, 307])
-async def test_a_plain_refusal_is_an_error_and_no_doubt(status):
-    async def refuse(_, frame):
-        return web.Response(status=status, text="no")
+#: What a call comes to by the HTTP status of its answer, when the answer has no body or one for nobody.
+BY_STATUS = {
+    State.UPSTREAM_ERROR: [401, 403, 405, 413, 415, 421],
+    State.IN_DOUBT: [
+        200,
+        202,
+        204,
+        301,
+        302,
+        307,
+        400,
+        404,
+        406,
+        408,
+        409,
+        410,
+        425,
+        429,
+        499,
+        500,
+        502,
+        503,
+        504,
+    ],
+}
+STATUSES = [(status, state) for state, found in BY_STATUS.items() for status in found]
 
-    answer, held, _ = await run(refuse)
-    assert answer["error"]["message"] == f"The server refused the call with HTTP {status}."
-    assert held.state is State.UPSTREAM_ERROR
+
+def answering(status, **body):
+    """A server that answers with this status, and a frame of these members where it has some."""
+
+    async def answer(_, frame):
+        own = {name: frame["id"] if value == "own" else value for name, value in body.items()}
+        return web.json_response(own, status=status) if body else web.Response(status=status)
+
+    return answer
+
+
+FAULT = {"error": {"code": -32000, "message": "no"}}
+
+
+@pytest.mark.parametrize(("status", "state"), STATUSES)
+async def test_without_an_answer_only_a_status_that_rules_out_a_run_is_a_refusal(status, state):
+    answer, held, ran = await run(answering(status))
+    assert (held.state, ran) == (state, 1)
+    if state is State.UPSTREAM_ERROR:
+        assert answer["error"]["message"] == f"The server refused the call with HTTP {status}."
+        _, held, _ = await run(answering(status, error="invalid_token"))
+        assert held.state is State.UPSTREAM_ERROR
+        _, held, _ = await run(answering(status, jsonrpc="2.0", id=None, **FAULT))
+        assert held.state is State.UPSTREAM_ERROR
+
+
+@pytest.mark.parametrize(("status", "_"), [entry for entry in STATUSES if entry[0] not in {202, 204}])
+async def test_an_answer_under_the_calls_id_counts_whatever_its_status(status, _):
+    _, held, _ = await run(answering(status, jsonrpc="2.0", id="own", result={"content": []}))
+    assert held.state is State.COMPLETED
+    _, held, _ = await run(answering(status, jsonrpc="2.0", id="own", **FAULT))
+    assert (held.state, b"-32000" in held.outcome.body) == (State.UPSTREAM_ERROR, True)
+
+
+@pytest.mark.parametrize("status", [200, 400, *BY_STATUS[State.UPSTREAM_ERROR]])
+@pytest.mark.parametrize("body", [{"result": {}}, FAULT])
+async def test_an_answer_under_another_id_leaves_doubt_whatever_its_status(status, body):
+    _, held, _ = await run(answering(status, jsonrpc="2.0", id=999, **body))
+    assert held.state is State.IN_DOUBT
+
+
+async def test_a_refusal_to_give_the_rest_of_a_stream_says_nothing_of_the_call():
+    recorder = Recorder(on_call=stream("id: 4\nretry: 0\ndata: \n\n"), on_get=answering(403))
+    async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        assert "It MAY have run" in text(await agent)
 
 
 async def test_a_server_that_cannot_be_reached_got_nothing():
