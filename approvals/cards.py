@@ -1,6 +1,6 @@
 """A held call as a card: everything a channel may show of it, made safe in this one place (PURE)."""
 
-from approvals import redact
+from approvals import bookkeeping, redact
 from approvals.channels import Card
 from approvals.model import HeldCall, State
 from approvals.safetext import hidden, name, one_line, visible
@@ -14,7 +14,8 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     soon made.
     """
     asked = call.call
-    arguments, beside = _read(asked.arguments, most), _read(asked.beside, most, flat=True)
+    along = bookkeeping.parted(asked.beside)
+    arguments, beside = _read(asked.arguments, most), _read(along.shown, most, flat=True)
     return Card(
         id=call.id,
         version=call.version,
@@ -32,10 +33,11 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         reason=visible(call.reason),
         arguments=visible(arguments.text),
         beside=visible(beside.text),
+        bookkeeping=along.line,
         hidden_characters=hidden(arguments.text) + hidden(beside.text),
         redacted=arguments.count + beside.count,
         size=len(asked.arguments) + len(asked.beside),
-        whole=most is None or max(len(asked.arguments), len(asked.beside)) <= most,
+        whole=most is None or max(len(asked.arguments), len(along.shown)) <= most,
         digest=call.digest,
         created_at=call.created_at,
         expires_at=call.expires_at,

@@ -71,10 +71,13 @@ class _Number(str):
     __slots__ = ()
 
 
-def redact(arguments: bytes, *, flat: bool = False) -> Redacted:
-    """Return a JSON object as text without its secrets: indented, or *flat* on one line."""
+def redact(arguments: bytes, *, flat: bool = False, ids: bool = False) -> Redacted:
+    """Return a JSON object as text without its secrets: indented, or *flat* on one line.
+
+    With *ids* a session id is none: the object is a client's bookkeeping, whose sessions are its own.
+    """
     value = json.loads(arguments, parse_int=_Number, parse_float=_Number)
-    writer = _Writer(flat=flat)
+    writer = _Writer(flat=flat, ids=ids)
     return Redacted(writer.write(value, ""), writer.count)
 
 
@@ -102,9 +105,10 @@ def beginning(arguments: bytes, most: int) -> bytes:
 
 
 class _Writer:
-    def __init__(self, *, flat: bool) -> None:
+    def __init__(self, *, flat: bool, ids: bool) -> None:
         self.count = 0
         self._flat = flat
+        self._ids = ids
 
     def write(self, value: Any, indent: str, *, secret: bool = False) -> str:
         match value:
@@ -112,7 +116,7 @@ class _Writer:
                 return self._block(
                     "{",
                     [
-                        f"{_text(name)}: {self.write(item, indent + '  ', secret=secret or _is_secret(name))}"
+                        f"{_text(name)}: {self.write(item, indent + '  ', secret=secret or self._is_secret(name))}"
                         for name, item in value.items()
                     ],
                     indent,
@@ -128,6 +132,11 @@ class _Writer:
                 return _text(self._without_words(value) if secret else self._without_shapes(value))
             case _:
                 return json.dumps(value)
+
+    def _is_secret(self, name: str) -> bool:
+        folded = re.sub(r"[^a-z0-9]", "", name.casefold())
+        plain = _HARMLESS.search(folded) or (self._ids and folded == "sessionid")
+        return bool(_NAMES.search(folded)) and not plain
 
     def _without_words(self, text: str) -> str:
         """Return a secret without its words. It counts as one, however many it has."""
@@ -154,8 +163,3 @@ def _unassigned(found: re.Match[str]) -> str:
 
 def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-
-
-def _is_secret(name: str) -> bool:
-    folded = re.sub(r"[^a-z0-9]", "", name.casefold())
-    return bool(_NAMES.search(folded)) and not _HARMLESS.search(folded)

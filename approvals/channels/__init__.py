@@ -32,6 +32,8 @@ class Card:
     arguments: str
     #: What reaches the server beside them, as one line of JSON, or "".
     beside: str = ""
+    #: One line that stands for the client's bookkeeping, which goes along, too, or "".
+    bookkeeping: str = ""
     #: Of what stands above.
     hidden_characters: int
     redacted: int
@@ -62,7 +64,8 @@ class Card:
     @property
     def everything(self) -> str:
         """All that would reach the server."""
-        return f"{self.arguments}\n\nsent along: {self.beside}" if self.beside else self.arguments
+        along = "\n".join(f"sent along: {one}" for one in (self.beside, self.bookkeeping) if one)
+        return f"{self.arguments}\n\n{along}" if along else self.arguments
 
 
 class Channel(Protocol):

@@ -65,7 +65,8 @@ class WebhookChannel:
 
 def _facts(card: Card) -> dict[str, object]:
     """Return what is told: everything but what would reach the server."""
-    return {name: value for name, value in asdict(card).items() if name not in {"arguments", "beside"}}
+    sent = {"arguments", "beside", "bookkeeping"}
+    return {name: value for name, value in asdict(card).items() if name not in sent}
 
 
 def key(secret: str) -> bytes:

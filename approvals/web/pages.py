@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from approvals import cards
+from approvals import bookkeeping, cards
 from approvals.errors import (
     AlreadyDecided,
     ApprovalError,
@@ -110,6 +110,7 @@ class Pages:
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.pieces(card.arguments),
             beside=views.pieces(card.beside),
+            bookkeeping=views.pieces(bookkeeping.parted(call.call.beside).text),
             changes=views.marked(card.changes),
             exact=views.pieces(exact),
             documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from approvals import model
+from approvals import bookkeeping, model
 from approvals.model import State
 from approvals.safetext import visible
 
@@ -58,7 +58,8 @@ class Outcome(msgspec.Struct):
 class Call(msgspec.Struct):
     """A held call. `arguments_text` is the exact text that would run; `arguments` is the same as JSON.
 
-    `beside` is what reaches the server beside the arguments, or null.
+    `beside` is what reaches the server beside the arguments, or null; `bookkeeping` is one line that stands for what
+    of it is the client's own, or "".
     """
 
     id: str
@@ -71,6 +72,7 @@ class Call(msgspec.Struct):
     arguments: msgspec.Raw
     arguments_text: str
     beside: msgspec.Raw
+    bookkeeping: str
     digest: str
     category: str
     risk: str
@@ -149,6 +151,7 @@ def shown_call(held: model.HeldCall, url: str) -> Call:
         arguments=msgspec.Raw(call.arguments),
         arguments_text=call.arguments.decode(),
         beside=msgspec.Raw(call.beside or b"null"),
+        bookkeeping=bookkeeping.parted(call.beside).line,
         digest=held.digest,
         category=kind.category,
         risk=kind.risk,

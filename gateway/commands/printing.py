@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from approvals import safetext
+from approvals import bookkeeping, safetext
 from approvals.model import AuditEvent
 from gateway.commands.inspecting import Explanation, Row
 from gateway.explaining import telling
@@ -163,12 +163,18 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     shown = {**one, "state": _state(one)}
     lines = [f"{name:>10}  {shown[name] if shown[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
-    lines += [f"sent along: {msgspec.json.encode(one['beside']).decode()}"] if one["beside"] else []
+    lines += [f"sent along: {along}" for along in _along(one)]
     lines += [
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
         for review in one["reviews"]
     ]
     console().print(Text("\n".join(map(safetext.visible, lines))))
+
+
+def _along(one: Mapping[str, Any]) -> Iterable[str]:
+    """Yield what goes along with the arguments, and the line that stands for the client's bookkeeping."""
+    along = bookkeeping.parted(msgspec.json.encode(one["beside"]) if one["beside"] else b"")
+    return filter(None, (along.shown.decode(), along.line))
 
 
 def decided(one: Mapping[str, Any], *, as_json: bool) -> None:

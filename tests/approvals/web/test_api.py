@@ -38,6 +38,7 @@ async def test_a_call_is_shown_whole(inbox):
         "owner": "maria",
         "arguments_text": raw.decode(),
         "beside": None,
+        "bookkeeping": "",
         "digest": call.digest,
         "category": "Write",
         "risk": "High",

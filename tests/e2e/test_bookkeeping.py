@@ -1,0 +1,142 @@
+"""What Codex and Claude Code say of their own in `_meta`, through a running gateway: every view folds it, and nothing is lost."""
+
+import asyncio
+import html
+import json
+import re
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from captured import CAPTURED
+from process import Person, Process, free_ports, gateway_process, sha256, token
+from recorder import Recorder
+from slack import FakeSlack, buttons_of, text_of
+
+#: What stays in the client's exchange: the gateway has its own.
+OF_THE_EXCHANGE = ("progressToken", "io.modelcontextprotocol/")
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@dataclass(kw_only=True)
+class Scene:
+    recorder: Recorder
+    slack: FakeSlack
+    process: Process
+    alice: Person
+    http: aiohttp.ClientSession
+
+    def calling(self, frame: str):
+        """Send a captured call as it was sent."""
+        modern = "2026-07-28" in frame
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        more = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "create_note"}
+        return self.http.post(
+            f"{self.process.agents}/mcp/notes",
+            data=frame.encode(),
+            headers=headers | (more if modern else {}),
+        )
+
+    async def sent(self, frame: str) -> bytes:
+        async with self.calling(frame) as answer:
+            return await answer.read()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def scene(tmp_path_factory):
+    async with a_scene(tmp_path_factory.mktemp("scene")) as ready:
+        yield ready
+
+
+@asynccontextmanager
+async def a_scene(folder):
+    async with AsyncExitStack() as stack:
+        recorder = await stack.enter_async_context(Recorder())
+        slack = await stack.enter_async_context(FakeSlack())
+        ports = free_ports(2)
+        file = folder / "holdpoint.yaml"
+        file.write_text(f"""
+listen: 127.0.0.1:{ports[0]}
+store: sqlite:///{folder / "holdpoint.db"}
+servers: {{notes: {{url: '{recorder.url}'}}}}
+approvers: [{{name: alice, slack: U01ALICE, token_sha256: {sha256(token("alice"))}}}]
+policy: {{default: require_approval}}
+slack: {{bot_token: xoxb-1, app_token: xapp-1, channel: C0APPROVALS, api_url: '{slack.api_url}'}}
+inbox: {{listen: "127.0.0.1:{ports[1]}"}}
+""")
+        file.chmod(0o600)
+        process = await stack.enter_async_context(gateway_process(file, *ports))
+        alice = await stack.enter_async_context(Person(process.inbox))
+        await alice.log_in()
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield Scene(recorder=recorder, slack=slack, process=process, alice=alice, http=http)
+
+
+def own(frame: dict) -> dict:
+    """Return what a client says of its own in `_meta`."""
+    return {
+        name: value
+        for name, value in frame["params"]["_meta"].items()
+        if not name.startswith(OF_THE_EXCHANGE)
+    }
+
+
+@pytest.mark.parametrize("client", CAPTURED)
+async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_approve(scene, client):
+    frame = CAPTURED[client].first
+    said = own(json.loads(frame))
+    cards, runs = len(scene.slack.messages), len(scene.recorder.calls)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        calling = tasks.create_task(scene.sent(frame))
+        card = await scene.slack.next_message(cards + 1)
+        held = await scene.alice.waiting()
+        size = len(json.dumps(said, separators=(",", ":")))
+        line = f"{size} bytes of the client's bookkeeping: {', '.join(said)}"
+        secrets = re.findall(r'"session_?[iI]d": *"([^"]+)"', json.dumps(said))
+
+        shown = text_of(card.blocks)
+        assert buttons_of(card.blocks) == ["approve", "deny"]
+        assert "possible secret" not in shown
+        assert f"sent along: {line}" in shown
+
+        page = await scene.alice.page(f"/calls/{held['id']}")
+        folded = re.search(r'<details id="bookkeeping">(.*?)</details>', page, re.DOTALL)[1]
+        assert f"Sent along: {line}" in plain(folded.split("</summary>")[0])
+        assert all(secret in plain(folded) for secret in secrets)
+        assert 'aria-label="Sent along"' not in page
+        assert 'id="approve-button"' in page
+
+        assert held["bookkeeping"] == line
+        assert held["beside"] == {"_meta": said}
+        _, out, _ = await scene.process.command("show", held["id"])
+        assert f"sent along: {line}" in out.splitlines()
+        assert not any(secret in out for secret in secrets)
+
+        await scene.slack.click("U01ALICE", card, "approve")
+    assert b"ran create_note" in calling.result()
+    assert own(scene.recorder.calls[runs].frame) == said
+
+
+@pytest.mark.parametrize("client", CAPTURED)
+async def test_asked_again_with_new_bookkeeping_it_is_the_same_call_and_runs_as_it_was_shown(scene, client):
+    captured = CAPTURED[client]
+    runs = len(scene.recorder.calls)
+    async with asyncio.timeout(20):
+        first = asyncio.ensure_future(scene.sent(captured.first))
+        held = await scene.alice.waiting()
+        first.cancel()
+        await asyncio.wait([first])
+        again = asyncio.ensure_future(scene.sent(captured.again))
+        status, _ = await scene.alice.post(held["id"], "approve", digest=held["digest"])
+        assert status == 200
+        assert b"ran create_note" in await again
+    assert await scene.alice.calls("pending") == []
+    assert [own(one.frame) for one in scene.recorder.calls[runs:]] == [own(json.loads(captured.first))]
+
+
+def plain(markup: str) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", markup))
