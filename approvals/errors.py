@@ -46,3 +46,7 @@ class TooMany(ApprovalError):
 
 class StoreError(ApprovalError):
     """The store cannot be used."""
+
+
+class StoreTaken(StoreError):
+    """Another gateway uses the store already."""

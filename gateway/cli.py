@@ -54,12 +54,18 @@ def run(config: ConfigFile = DEFAULT) -> None:
 
 
 @app.command()
-def stdio(server: str, config: ConfigFile = DEFAULT) -> None:
+def stdio(
+    server: str,
+    config: ConfigFile = DEFAULT,
+    url: Annotated[
+        str, typer.Option(help="Join the gateway there, http(s)://host:port or unix:/path; needs no config.")
+    ] = "",
+) -> None:
     """Speak MCP on stdin and stdout, for clients that only launch commands."""
     from gateway.commands import joining
 
     _log_to_stderr(logging.WARNING)
-    _go(joining.run(server, config))
+    _go(joining.run(server, config, url))
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 Duration = int | float | str
+#: Where agents find the gateway when the config does not say.
+LISTEN = "127.0.0.1:8808"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 #: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
 LONGEST = 3650 * 86400
@@ -242,7 +244,7 @@ class AuditOptions(Options, kw_only=True, frozen=True):
 class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
-    listen: str = "127.0.0.1:8808"
+    listen: str = LISTEN
     #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
     hosts: list[str] = []
     #: A path that is relative is meant from the folder of the config.

@@ -78,16 +78,25 @@ def read(
 
     A value that has a problem is "".
     """
-    if len(text) > MAX_LENGTH:
-        raise _single(None, f"{what} is longer than {MAX_LENGTH} characters.")
-    tree = _parsed(text)
-    if tree is None:
-        raise _single(1, "The config is empty; it needs at least servers and policy.default.")
-    if not isinstance(tree, CommentedMap):
-        raise _single(1, f"{what} must be a mapping of keys to values.")
+    tree = _mapping(text, what)
     reading = _Reading(environ, read_file)
     value = reading.plain(tree, ())
     return Document(value, reading.lines, tuple(reading.problems))
+
+
+def member(text: str, name: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Any:
+    """Return one member of a YAML mapping, None when it has none; what the other members refer to is not looked up.
+
+    Raises `ConfigProblems`.
+    """
+    tree = _mapping(text, "The config")
+    if name not in tree:
+        return None
+    reading = _Reading(environ, read_file)
+    value = reading.plain(tree[name], (name,))
+    if reading.problems:
+        raise ConfigProblems(tuple(reading.problems))
+    return value
 
 
 class _Reading:
@@ -147,6 +156,17 @@ class _Reading:
         """Note a problem, and return what the value counts as meanwhile."""
         self.problems.append(Document(None, self.lines).problem(path, message))
         return ""
+
+
+def _mapping(text: str, what: str) -> CommentedMap:
+    if len(text) > MAX_LENGTH:
+        raise _single(None, f"{what} is longer than {MAX_LENGTH} characters.")
+    tree = _parsed(text)
+    if tree is None:
+        raise _single(1, "The config is empty; it needs at least servers and policy.default.")
+    if not isinstance(tree, CommentedMap):
+        raise _single(1, f"{what} must be a mapping of keys to values.")
+    return tree
 
 
 def _parsed(text: str) -> Any:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from approvals.errors import StoreError
+from approvals.errors import StoreError, StoreTaken
 from approvals.store import schema
 
 _PRAGMAS = (
@@ -46,7 +46,7 @@ class StoreFile:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise StoreError(
+            raise StoreTaken(
                 f"Another gateway uses {path} already; stop it, or give this one a store of its own."
             ) from error
 

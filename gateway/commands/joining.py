@@ -1,4 +1,7 @@
-"""`holdpoint stdio`: joins the gateway that is listening already, else runs one inside for as long as stdin is open."""
+"""`holdpoint stdio`: one client on stdin and stdout, and behind it the gateway that listens.
+
+With `--url` it only joins. With a config it joins as well, and runs a gateway in this process while there is none to join.
+"""
 
 import asyncio
 import os
@@ -8,142 +11,131 @@ from pathlib import Path
 
 import aiohttp
 
-from approvals.errors import StoreError
-from gateway.addresses import address
-from gateway.agents import Agent, Refused
-from gateway.app import Gateway, assembled
-from gateway.config import known_server, load
-from gateway.conversation import Exchange
+from approvals.errors import ApprovalError
+from gateway.addresses import is_http, within
 from gateway.errors import NotSentError, UserError
-from gateway.incoming import Incoming
-from gateway.options import Config
-from gateway.serving import serving
 from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
+from gateway.whereabouts import listen_of
 
-#: How often, and how many seconds apart, to look again when another command is just starting the gateway.
-TRIES = 20
-PAUSE = 0.5
-
-
-async def run(server: str, path: Path) -> None:
-    """Serve one client on stdin and stdout."""
-    config = load(path, os.environ)
-    known_server(config, server)
-    async with to_gateway(config) as http, asyncio.TaskGroup() as tasks:
-        way = Way(config, server, http, tasks)
-        await way.find(None)
-        await StdioFront(await _stdin(), _to_stdout(), way.exchange).run()
-        way.leave()
+#: What an address that is a Unix socket begins with, and the name by which requests over one call the gateway.
+UNIX = "unix:"
+LOCAL = "http://localhost"
+#: Seconds for which a request waits for a gateway that does not answer: less than the 60 s after which common clients give up.
+PATIENCE = 50.0
+#: Seconds between two looks whether it answers, and for which such a look may last.
+PAUSE = 0.25
+LOOK = aiohttp.ClientTimeout(total=5.0)
 
 
-def to_gateway(config: Config) -> aiohttp.ClientSession:
-    """Return what reaches the gateway of this config, should one listen."""
-    return pool(config.listen.removeprefix("unix:") if address(config.listen) is None else "")
+async def run(server: str, path: Path, url: str) -> None:
+    """Serve one client: with the gateway at *url*, or the one that the config at *path* describes when *url* is ""."""
+    token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "").strip()
+    place = checked(url) if url else within(listen_of(path, os.environ))
+    async with reaching(place) as http, asyncio.TaskGroup() as tasks:
+        if url:
+            await _serve(Way(server, token, http, at=place))
+            return
+        from gateway.commands.inside import Inside
+
+        inside = Inside(path, server, token, tasks)
+        way = Way(server, token, http, at=place, instead=inside.started)
+        await way.look()
+        await _serve(way)
+        inside.leave()
+
+
+async def _serve(way: "Way") -> None:
+    await StdioFront(await _stdin(), _to_stdout(), way.exchange).run()
+
+
+def checked(url: str) -> str:
+    """Return the address of a gateway, without what names one of its servers; raises `UserError`."""
+    if not (url.startswith(UNIX) or is_http(url)):
+        raise UserError(f"{url} is no address of a gateway; write one such as http://127.0.0.1:8808")
+    return url.partition("/mcp/")[0].rstrip("/")
+
+
+def reaching(place: str) -> aiohttp.ClientSession:
+    """Return what reaches the gateway at *place*: `http(s)://...`, or `unix:/path`."""
+    return pool(place.removeprefix(UNIX) if place.startswith(UNIX) else "")
 
 
 class Way:
-    """The way to a gateway of this config: to the one that listens, or to one in this process.
-
-    Of several commands that start at once, or whose gateway went away with the command it ran in, one becomes the next.
-    """
+    """The way to the gateway at one address. While none answers there, exchanges wait, for `PATIENCE` seconds at most."""
 
     def __init__(
-        self, config: Config, server: str, http: aiohttp.ClientSession, tasks: asyncio.TaskGroup
+        self,
+        server: str,
+        token: str,
+        http: aiohttp.ClientSession,
+        *,
+        at: str,
+        instead: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        self._config = config
+        """*instead* is called while no gateway answers: it starts one and returns its URL, or raises `NotSentError`."""
+        self._at = at
+        self._url = LOCAL if at.startswith(UNIX) else at
         self._server = server
+        self._own = Fixed({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http
-        self._tasks = tasks
-        self._token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "")
-        self._found: Exchange | None = None
-        self._finding = asyncio.Lock()
-        self._left = asyncio.Event()
+        self._instead = instead
+        self._looking = asyncio.Lock()
+        self._why = ""
 
     async def exchange(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange; when the gateway is gone and nothing was sent, with the next one."""
-        found = self._found or await self.find(None)
-        try:
-            return await found(verb, body, headers)
-        except NotSentError:
-            return await (await self.find(found))(verb, body, headers)
-
-    async def find(self, lost: Exchange | None) -> Exchange:
-        """Find a gateway in place of the one that is *lost*, unless another exchange has found one meanwhile."""
-        async with self._finding:
-            if self._found is None or self._found is lost:
-                self._found = await self._joined_or_started()
-            return self._found
-
-    def leave(self) -> None:
-        """End the gateway of this process, if it has one."""
-        self._left.set()
-
-    async def _joined_or_started(self) -> Exchange:
-        for left in reversed(range(TRIES)):
-            if await _listening(self._config, self._http):
-                credentials = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-                return HttpUpstream(
-                    f"{_base(self._config)}/mcp/{self._server}", Fixed(credentials), self._http
-                ).send
+        """Do one exchange; raises `NotSentError` when no gateway answered in time, and so nothing was sent."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE
+        while True:
             try:
-                gateway = await self._started()
-            except (StoreError, OSError):
-                if not left:
-                    raise
-                await asyncio.sleep(PAUSE)
-            else:
-                return _inside(gateway, await _agent(gateway, self._token, self._server), self._server)
-        raise AssertionError("the last try returns or raises")
+                return await self._sent(verb, body, headers)
+            except NotSentError as error:
+                if loop.time() >= until:
+                    why = f"No gateway answers at {self._at}; nothing was sent. {self._why}"
+                    raise NotSentError(why.strip()) from error
+            await self._back(until)
 
-    async def _started(self) -> Gateway:
-        started: asyncio.Future[Gateway] = asyncio.get_running_loop().create_future()
-        self._tasks.create_task(self._run(started))
-        return await asyncio.shield(started)  # whoever waits for it may leave; it starts all the same
+    async def _sent(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        gateway = HttpUpstream(f"{self._url}/mcp/{self._server}", self._own, self._http)
+        return await gateway.send(verb, body, headers)
 
-    async def _run(self, started: asyncio.Future[Gateway]) -> None:
-        """Run a gateway until the client leaves; what keeps it from starting is told to who waits for it."""
+    async def _back(self, until: float) -> None:
+        """Wait until a gateway answers, or the loop's clock says *until*."""
         try:
-            async with assembled(self._config) as gateway, serving(gateway):
-                started.set_result(gateway)
-                await self._left.wait()
-        except Exception as error:
-            if started.done():
-                raise
-            started.set_exception(error)
+            async with asyncio.timeout_at(until):
+                while True:
+                    if await self.look():
+                        return
+                    await asyncio.sleep(PAUSE)
+        except TimeoutError:
+            return
+        except (UserError, ApprovalError, OSError) as error:
+            raise NotSentError(f"No gateway could be started; nothing was sent. {error}") from error
 
+    async def look(self) -> bool:
+        """Say whether a gateway answers, be it one that is started now."""
+        async with self._looking:
+            if await self._answers():
+                return True
+            if self._instead is None:
+                return False
+            try:
+                self._url = await self._instead()
+            except NotSentError as error:
+                self._why = str(error)
+                return False
+            return True
 
-async def _agent(gateway: Gateway, token: str, server: str) -> Agent:
-    try:
-        return await gateway.agents.authenticate([f"Bearer {token}"], server)
-    except Refused as error:
-        raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.") from error
-
-
-def _inside(gateway: Gateway, agent: Agent, server: str) -> Exchange:
-    async def exchange(verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        pairs = tuple((name.lower(), value) for name, value in headers.items())
-        return await gateway.proxy.handle(
-            Incoming(agent=agent, server=server, verb=verb, body=body, pairs=pairs)
-        )
-
-    return exchange
-
-
-async def _listening(config: Config, http: aiohttp.ClientSession) -> bool:
-    """Say whether a gateway of this config listens already."""
-    try:
-        async with http.get(f"{_base(config)}/healthz") as answer:
-            return answer.status == 200
-    except aiohttp.ClientError:
-        return False
-
-
-def _base(config: Config) -> str:
-    """Return how the gateway is addressed; behind a Unix socket any name of this machine will do."""
-    return "http://localhost" if address(config.listen) is None else f"http://{config.listen}"
+    async def _answers(self) -> bool:
+        try:
+            async with self._http.get(f"{self._url}/healthz", timeout=LOOK) as answer:
+                # What stands in front of a gateway elsewhere need not pass this on.
+                return answer.status == 200 or self._instead is None
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
 
 async def _stdin() -> asyncio.StreamReader:

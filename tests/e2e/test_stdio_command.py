@@ -28,12 +28,15 @@ def gateway(tmp_path):
     return Process(config, agents, inbox)
 
 
-def client(gateway, mode):
-    env = {name: os.environ[name] for name in os.environ if name in {"PATH", "HOME"} or "COVERAGE" in name}
-    command = StdioServerParameters(
-        command=HOLDPOINT, args=["stdio", "shop", "-c", str(gateway.config)], env=env
-    )
-    return Client(command, mode=mode)
+def client(gateway, mode, *args):
+    """A client that launches the command, which has nothing of this process's environment but what it needs."""
+    env = {
+        name: os.environ[name]
+        for name in os.environ
+        if name in {"PATH", "HOME", "PYTHONPATH", "HOLDPOINT_AGENT_TOKEN"} or "COVERAGE" in name
+    }
+    args = ["stdio", "shop", *(args or ["-c", str(gateway.config)])]
+    return Client(StdioServerParameters(command=HOLDPOINT, args=args, env=env), mode=mode)
 
 
 async def orders(client):
@@ -103,6 +106,31 @@ async def test_a_gateway_that_comes_back_is_joined_and_none_is_started_beside_it
             async with Person(gateway.inbox) as alice:
                 assert "1002 is now shipped" in await shipped(agent, alice)
     assert process._process.returncode == 0
+
+
+async def test_the_config_of_a_gateway_that_listens_may_refer_to_what_a_command_that_joins_it_does_not_have(
+    gateway, monkeypatch
+):
+    gateway.config.write_text(gateway.config.read_text() + 'store_key: "${STORE_KEY}"\n')
+    monkeypatch.setenv("STORE_KEY", "0123456789abcdef0123456789abcdef")
+    async with asyncio.timeout(60), gateway_process(gateway.config, *ports(gateway)):
+        async with client(gateway, "legacy") as agent:
+            assert "Ada" in await orders(agent)
+
+
+async def test_a_command_that_is_told_the_address_needs_no_config_and_waits_for_a_gateway_that_starts_later(
+    gateway, monkeypatch
+):
+    gateway.config.write_text(
+        gateway.config.read_text() + f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]\n"
+    )
+    monkeypatch.setenv("HOLDPOINT_AGENT_TOKEN", "ci-token\n")
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        starting = tasks.create_task(gateway.start())
+        async with client(gateway, "legacy", "--url", gateway.agents, "-c", "/no/such/file") as agent:
+            assert "Ada" in await orders(agent)
+        await starting
+        await gateway.stop()
 
 
 def ports(gateway):

@@ -10,8 +10,6 @@ import pytest
 
 from approvals.errors import StoreError
 from gateway import sse
-from gateway.agents import LOCAL
-from gateway.commands.joining import _inside
 from gateway.errors import NotSentError
 from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply, frame_reply
@@ -132,18 +130,13 @@ async def test_requests_do_not_wait_for_each_other():
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [2, 1]
 
 
-def inside(gateway):
-    return _inside(gateway.gateway, LOCAL, "notes")
-
-
 def joined(gateway):
     return HttpUpstream(gateway.url, Fixed({}), gateway.http).send
 
 
-@pytest.mark.parametrize("way", [inside, joined])
-async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody(way):
+async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody():
     async with running() as gateway:
-        terminal = Terminal(way(gateway), grace=0)
+        terminal = Terminal(joined(gateway), grace=0)
         terminal.type(calling("create_note"))
         front = asyncio.ensure_future(terminal.front.run())
         [held] = await gateway.held()
@@ -154,7 +147,7 @@ async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody(w
                 await asyncio.sleep(0)
         await gateway.review(held)
         assert (gateway.ran(), terminal.lines.empty()) == ([], True)
-        again = Terminal(way(gateway))
+        again = Terminal(joined(gateway))
         again.type(calling("create_note"))
         again.reader.feed_eof()
         await again.front.run()

@@ -1,65 +1,170 @@
-"""The stdio command: whose agent it is."""
+"""The stdio command: which gateway it joins, what it needs to know for that, and when it runs one itself."""
 
 import asyncio
 import json
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from approvals.errors import StoreError
 from gateway.app import assembled
-from gateway.commands.joining import Way, _agent, to_gateway
-from gateway.config import parse
-from gateway.errors import UserError
+from gateway.commands import joining
+from gateway.commands.inside import Inside
+from gateway.commands.joining import Way, checked, reaching
+from gateway.config import load
+from gateway.errors import NotSentError, UserError
 from gateway.serving import serving
 from gateway.upstreams import whole
-from gateway.upstreams.http import pool
+from gateway.whereabouts import listen_of
+from gateway.yaml import ConfigProblems
 from gateways import call, running, text
 from process import sha256
 from recorder import Recorder
 
-
-async def test_the_stdio_command_is_the_agent_of_its_token():
-    async with running(more=f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]") as gateway:
-        assert (await _agent(gateway.gateway, "ci-token", "notes")).name == "ci"
-        with pytest.raises(UserError, match="HOLDPOINT_AGENT_TOKEN"):
-            await _agent(gateway.gateway, "other", "notes")
-
-
 CONFIG = """
 listen: {listen}
 inbox: {{listen: "127.0.0.1:0"}}
-store: "sqlite:///{folder}/holdpoint.db"
+store: "sqlite:///holdpoint.db"
 servers: {{notes: {{url: "{url}"}}}}
+agents: [{{name: ci, token_sha256: {token}}}]
 policy: {{default: allow}}
 """
 
 
-async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path):
+def write(folder, recorder, listen="127.0.0.1:0", **more):
+    path = folder / "holdpoint.yaml"
+    token = more.get("token", sha256("ci-token"))
+    path.write_text(CONFIG.format(listen=listen, url=recorder.url, token=token))
+    path.chmod(0o600)
+    return path
+
+
+@asynccontextmanager
+async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1:1"):
+    """The way of a command that runs a gateway inside when none answers at *at*."""
+    async with reaching(at) as http, asyncio.TaskGroup() as tasks:
+        gateway = Inside(path, server, token, tasks)
+        yield Way(server, token, http, at=at, instead=gateway.started)
+        gateway.leave()
+
+
+async def note(way):
+    """Get a note; returns what its server said."""
+    async with asyncio.timeout(10):
+        reply = await way.exchange("POST", json.dumps(call("get_note")).encode(), {})
+        return text(json.loads(await whole(reply.chunks)))
+
+
+@pytest.fixture
+async def recorder():
     async with Recorder() as recorder:
-        listen = f"unix:{tmp_path}/agents.sock"
-        config = parse(CONFIG.format(listen=listen, folder=tmp_path, url=recorder.url), {}, str)
-        async with assembled(config) as gateway, serving(gateway), asyncio.timeout(10):
-            async with to_gateway(config) as http, asyncio.TaskGroup() as tasks:
-                exchange = await Way(config, "notes", http, tasks).find(None)
-                reply = await exchange("POST", json.dumps(call("get_note")).encode(), {})
-                assert text(json.loads(await whole(reply.chunks))) == "ran get_note"
+        yield recorder
 
 
-async def test_without_agents_it_needs_no_token():
-    async with running() as gateway:
-        assert (await _agent(gateway.gateway, "", "notes")).name == "local"
+async def test_the_address_and_the_token_are_all_that_it_takes_to_join(monkeypatch, tmp_path):
+    async with running(more=f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]") as gateway:
+        async with reaching(at := checked(gateway.url)) as http:
+            assert await note(Way("notes", "ci-token", http, at=at)) == "ran get_note"
 
 
-async def test_a_client_that_leaves_while_its_gateway_starts_is_no_fault():
-    config = parse(
-        "{listen: 127.0.0.1:0, inbox: {listen: 127.0.0.1:0}, store: 'memory:', servers: {notes: {url: 'http://127.0.0.1:1/'}}, policy: {default: deny}}",
-        {}, str,
-    )  # fmt: skip
-    async with pool() as http, asyncio.TaskGroup() as tasks:
-        way = Way(config, "notes", http, tasks)
-        leaving = tasks.create_task(way.exchange("POST", b"{}", {}))
-        async with asyncio.timeout(5):
-            while len(tasks._tasks) < 2:
-                await asyncio.sleep(0)
-        leaving.cancel()
-        await asyncio.wait({leaving})
-        way.leave()
+async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recorder):
+    config = load(write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock"), {})
+    async with assembled(config) as gateway, serving(gateway), reaching(at) as http:
+        assert await note(Way("notes", "ci-token", http, at=at)) == "ran get_note"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
+def test_what_is_no_address_of_a_gateway_is_refused(url):
+    with pytest.raises(UserError, match=r"no address of a gateway; write one such as http://127.0.0.1:8808"):
+        checked(url)
+
+
+def test_the_address_of_one_of_its_servers_is_an_address_of_the_gateway():
+    assert checked("http://127.0.0.1:8808/mcp/notes") == checked("http://127.0.0.1:8808/")
+
+
+def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_path):
+    path = tmp_path / "holdpoint.yaml"
+    for written, listen in {
+        "listen: 127.0.0.1:9\nslack: {bot_token: '${UNSET}', app_token: '${file:/no/such/file}'}": "127.0.0.1:9",
+        "listen: 'unix:${HERE}/a.sock'": "unix:/run/a.sock",
+        "servers: {}": "127.0.0.1:8808",
+    }.items():
+        path.write_text(written)
+        assert listen_of(path, {"HERE": "/run"}) == listen
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("listen: nowhere", "'nowhere' is not host:port or unix:/path"),
+        ("listen: '${UNSET}'", "listen: the environment variable UNSET is not set"),
+        ("listen: [a", "This is not YAML"),
+        ("", "The config is empty"),
+    ],
+)
+def test_a_config_that_does_not_say_where_the_gateway_listens_is_a_problem(tmp_path, written, said):
+    path = tmp_path / "holdpoint.yaml"
+    path.write_text(written)
+    with pytest.raises(ConfigProblems, match=said):
+        listen_of(path, {})
+
+
+async def test_where_no_gateway_answers_one_runs_inside(tmp_path, recorder):
+    async with inside(write(tmp_path, recorder)) as way:
+        assert await note(way) == "ran get_note"
+
+
+async def test_another_command_joins_it_and_runs_the_next_one_when_it_has_ended(tmp_path, recorder):
+    path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
+    async with AsyncExitStack() as later:
+        async with inside(path, at=at) as first:
+            assert await note(first) == "ran get_note"
+            second = await later.enter_async_context(inside(path, at=at))
+            assert await note(second) == "ran get_note"
+        assert await note(second) == "ran get_note"
+
+
+async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
+    path = write(tmp_path, recorder)
+    async with inside(path, token="other") as way:
+        with pytest.raises(UserError, match="HOLDPOINT_AGENT_TOKEN"):
+            await way.look()
+        with pytest.raises(NotSentError, match="HOLDPOINT_AGENT_TOKEN"):
+            await note(way)
+    async with inside(path, server="nonesuch") as way:
+        with pytest.raises(UserError, match="no server 'nonesuch'; it has notes"):
+            await way.look()
+
+
+async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
+    path = write(tmp_path, recorder)
+    (tmp_path / "holdpoint.db").write_text("no database at all")
+    async with inside(path) as way:
+        with pytest.raises(StoreError, match="cannot be used"):
+            await way.look()
+
+
+async def test_while_another_has_the_store_or_the_address_a_request_waits_and_is_told_why(
+    monkeypatch, tmp_path, recorder
+):
+    path = write(tmp_path, recorder)
+    monkeypatch.setattr(joining, "PATIENCE", 0.0)
+    async with assembled(load(path, {})), inside(path) as way:
+        assert not await way.look()
+        with pytest.raises(NotSentError, match=r"No gateway answers at .*Another gateway uses"):
+            await note(way)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = write(tmp_path, recorder, f"127.0.0.1:{taken.getsockname()[1]}")
+        async with inside(path) as way:
+            assert not await way.look()
+            with pytest.raises(NotSentError, match=r"No gateway answers at .*in use"):
+                await note(way)
+
+
+async def test_a_client_that_leaves_while_its_gateway_starts_is_no_fault(tmp_path, recorder):
+    async with inside(write(tmp_path, recorder)) as way:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await way.exchange("POST", b"{}", {})

@@ -1,0 +1,73 @@
+"""The gateway inside a `holdpoint stdio`, which others join as they would any other."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+from approvals.errors import StoreTaken
+from gateway.addresses import address
+from gateway.agents import Refused
+from gateway.app import Gateway, assembled
+from gateway.config import known_server, load
+from gateway.errors import NotSentError, UserError
+from gateway.options import Config
+from gateway.serving import serving
+
+#: The URL of whatever listens on a Unix socket.
+LOCAL = "http://localhost"
+
+
+class Inside:
+    """A gateway that runs in this process from when it is needed until its client leaves."""
+
+    def __init__(self, path: Path, server: str, token: str, tasks: asyncio.TaskGroup) -> None:
+        """The config is at *path*; the client comes with *token*, to use *server*. *tasks* run the gateway."""
+        self._path = path
+        self._server = server
+        self._token = token
+        self._tasks = tasks
+        self._left = asyncio.Event()
+
+    def leave(self) -> None:
+        """End the gateway, if one runs."""
+        self._left.set()
+
+    async def started(self) -> str:
+        """Start a gateway and return its URL.
+
+        Raises `NotSentError` while another has its store or its address, `UserError` when the config does not allow it.
+        """
+        config = load(self._path, os.environ)
+        known_server(config, self._server)
+        url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._tasks.create_task(self._run(config, url))
+        try:
+            return await asyncio.shield(url)  # whoever waits for it may leave; it starts all the same
+        except StoreTaken as error:
+            raise NotSentError(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise NotSentError(str(error)) from error
+            raise
+
+    async def _run(self, config: Config, url: asyncio.Future[str]) -> None:
+        """Run a gateway until the client leaves; what keeps it from starting is told to who waits for it."""
+        try:
+            async with assembled(config) as gateway:
+                await self._checked(gateway)
+                async with serving(gateway) as listening:
+                    tcp = address(config.listen) is not None
+                    url.set_result(listening.agents.removesuffix("/mcp/") if tcp else LOCAL)
+                    await self._left.wait()
+        except Exception as error:
+            if url.done():
+                raise
+            url.set_exception(error)
+
+    async def _checked(self, gateway: Gateway) -> None:
+        """Raise `UserError` unless the client is an agent of the config."""
+        try:
+            await gateway.agents.authenticate([f"Bearer {self._token}"], self._server)
+        except Refused as error:
+            raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.") from error
