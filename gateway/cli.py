@@ -82,8 +82,12 @@ def demo(
 @app.command()
 def check(config: ConfigFile = DEFAULT) -> None:
     """Show every problem of the config at once, each with its path and line."""
+    from gateway import filelimit
+
     loaded = _load(config)
     typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
+    for warning in filelimit.warnings():
+        typer.echo(f"warning: {warning}", err=True)
 
 
 @app.command("import")

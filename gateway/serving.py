@@ -18,19 +18,19 @@ from approvals.channels import Channel
 from approvals.errors import StoreError
 from approvals.notices import Notices
 from approvals.web.options import WebOptions
-from gateway import server
+from gateway import filelimit, server
 from gateway.addresses import address
 from gateway.app import GRACE, Gateway, assembled
 from gateway.channels import channels_of
 from gateway.config import load
+from gateway.connections import Connections
 from gateway.explaining.showing import tool_views
+from gateway.listener import listener
 from gateway.options import Config
 from gateway.yaml import ConfigProblems
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
-#: Seconds that a connection gets in the end when nobody waits for what it does.
-LINGER = 1.0
 #: What tells the gateway to stop.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("holdpoint")
@@ -73,10 +73,14 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
         # A link that people cannot open is worse than none: without a public address cards carry no link.
         channels, slack_actions = channels_of(config, config.inbox.url or "", gateway.clock)
         inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
+        most = filelimit.shares(filelimit.raised())
+        agents = server.build(gateway.proxy, _door(gateway))
         agents_at = await stack.enter_async_context(
-            listener(server.build(gateway.proxy, _door(gateway)), config.listen)
+            listener(agents, config.listen, Connections("agents", most.agents))
         )
-        inbox_at = await stack.enter_async_context(listener(inbox, config.inbox.listen))
+        inbox_at = await stack.enter_async_context(
+            listener(inbox, config.inbox.listen, Connections("inbox", most.inbox))
+        )
         await stack.enter_async_context(loops(gateway, channels, config.inbox.url or ""))
         # Comes first in the end: without the loops nobody would be woken any more.
         stack.push_async_callback(gateway.stop)
@@ -199,21 +203,3 @@ def _host(listen: str) -> str | None:
 
 def _named(names: Iterable[str | None]) -> frozenset[str]:
     return frozenset(name.lower() for name in names if name)
-
-
-@asynccontextmanager
-async def listener(app: web.Application, listen: str) -> AsyncIterator[str]:
-    """Serve *app* on `host:port` or `unix:/path`; yields the address it got."""
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=LINGER)
-    await runner.setup()
-    try:
-        place = address(listen)
-        if place is None:
-            await web.UnixSite(runner, listen.removeprefix("unix:")).start()
-            yield listen
-        else:
-            await web.TCPSite(runner, *place).start()
-            host, port = runner.addresses[0][:2]
-            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    finally:
-        await runner.cleanup()

@@ -14,7 +14,8 @@ from approvals.model import HeldCall
 from gateway import server
 from gateway.app import Gateway, assembled
 from gateway.config import parse
-from gateway.serving import listener
+from gateway.connections import Connections
+from gateway.listener import listener
 from recorder import Recorder
 
 POLICY = """\
@@ -195,6 +196,7 @@ async def running(
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)
         door = server.Door(agents=lambda: gateway.agents, ready=gateway.ready, clock=gateway.clock)
-        at = await stack.enter_async_context(listener(server.build(gateway.proxy, door), "127.0.0.1:0"))
+        app = server.build(gateway.proxy, door)
+        at = await stack.enter_async_context(listener(app, "127.0.0.1:0", Connections("agents", 1000)))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from approvals.model import Answer
-from gateway import app, serving
+from gateway import app, listener, serving
 from gateway.app import assembled
 from gateway.config import parse
 from gateways import MODERN, Clock, call, last_frame, text
@@ -89,7 +89,7 @@ class Serving:
 
 @pytest.fixture
 async def ours(monkeypatch):
-    monkeypatch.setattr(serving, "LINGER", 0.05)
+    monkeypatch.setattr(listener, "LINGER", 0.05)
     async with Serving() as serving_now:
         yield serving_now
 
@@ -97,7 +97,7 @@ async def ours(monkeypatch):
 async def ends_well(ours, agent):
     """Stop the gateway while a call runs: neither is over before the server answers, and the agent has the answer."""
     stopping = ours.stop()
-    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * serving.LINGER)
+    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * listener.LINGER)
     assert not cut
     ours.answers.set()
     async with asyncio.timeout(5):

@@ -11,7 +11,9 @@ from gateway.addresses import within
 from gateway.app import assembled
 from gateway.commands.reviewing import Refused, api
 from gateway.config import load
-from gateway.serving import listener, serving
+from gateway.connections import Connections
+from gateway.listener import listener
+from gateway.serving import serving
 from process import free_ports, sha256, token
 
 CONFIG = """
@@ -67,7 +69,7 @@ async def breaking():
 
     app = web.Application()
     app.add_routes([web.get("/api/v1/events", events), web.get("/api/v1/calls", calls)])
-    async with listener(app, "127.0.0.1:0") as at:
+    async with listener(app, "127.0.0.1:0", Connections("agents", 10)) as at:
         yield f"http://{at}"
 
 

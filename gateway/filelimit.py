@@ -1,0 +1,51 @@
+"""How many files the process may have open, and which share of them connections may take."""
+
+import resource
+from collections.abc import Iterator
+from typing import NamedTuple
+
+#: Enough for any gateway. Servers that are started here inherit the limit, and some loop over all files they could have.
+MOST = 1 << 16
+#: Fewer are few: each agent that waits has a connection here, and its call may have one to its server.
+FEW = 4096
+#: Files for the gateway itself: the store, sockets to servers, children.
+OWN = 64
+#: Connections that the inbox has at least, whatever agents do.
+INBOX = 128
+
+
+class Shares(NamedTuple):
+    """The most connections of each listener."""
+
+    agents: int
+    inbox: int
+
+
+def hard() -> int:
+    """Return how many files the process could have open at most."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return MOST if limit == resource.RLIM_INFINITY else limit
+
+
+def warnings() -> Iterator[str]:
+    """Yield what is wrong with the hard limit, as a sentence."""
+    if (files := hard()) < FEW:
+        yield (
+            f"this process may open {files} files, so at most {shares(files).agents} connections of agents; "
+            f"raise the hard limit to {FEW} or more (ulimit -Hn, LimitNOFILE=, docker --ulimit nofile)."
+        )
+
+
+def raised() -> int:
+    """Raise the limit as far as useful; returns how many files the process may have open now."""
+    soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard(), MOST)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, limit))
+    return max(soft, wanted)
+
+
+def shares(files: int) -> Shares:
+    """Divide *files* into connections of agents and of the inbox; the gateway's own are left out."""
+    inbox = max(INBOX, files // 8)
+    return Shares(agents=max(1, files - OWN - inbox), inbox=inbox)
