@@ -121,25 +121,35 @@ class Rung(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next rung, and for WAIT how many seconds at most."""
+    """The next rung, and how many seconds at most until the next look: for WAIT, and for RUN when it fails."""
 
     rung: Rung
     seconds: float = 0.0
 
 
 def step(
-    call: HeldCall, now: float, give_up_at: float, *, rounds_left: int = 0, cancelled: bool = False
+    call: HeldCall,
+    now: float,
+    give_up_at: float,
+    *,
+    rounds_left: int = 0,
+    cancelled: bool = False,
+    tried: bool = False,
 ) -> Step:
-    """Return what to do for one waiting client, given the call as it is. One that cancelled has nothing run for it."""
+    """Return what to do for one waiting client, given the call as it is. A cancelled request never starts the run.
+
+    *tried* says that the call could not be claimed for this client a moment ago, so it is not tried past *give_up_at*.
+    """
     if call.state in lifecycle.SETTLED:
         return Step(Rung.TELL)
     if cancelled:
         return Step(Rung.LATER)
-    if call.state is State.APPROVED:
-        return Step(Rung.RUN)
-    if now >= give_up_at:
+    seconds = max(0.0, min(BEAT, give_up_at - now))
+    if call.state is State.APPROVED and (seconds or not tried):
+        return Step(Rung.RUN, seconds)
+    if not seconds:
         return Step(Rung.ROUND if rounds_left > 0 else Rung.LATER)
-    return Step(Rung.WAIT, min(BEAT, give_up_at - now))
+    return Step(Rung.WAIT, seconds)
 
 
 def sign_of_life(call: HeldCall, beats: int, token: frames.Id | None) -> bytes:

@@ -42,14 +42,17 @@ class _Waiting:
     silence: float
     #: How it is answered in the end.
     rung: Rung = Rung.LATER
+    #: Whether the last attempt to run the call failed before its claim.
+    tried: bool = False
     _beats: int = 0
 
     def step(self, now: float, *, over: bool) -> hold.Step:
         """Return what to do for it next; when all waiting is *over*, it is told to ask again."""
         rounds_left = hold.LAST_ROUND - self.asked.round if self.asked.era is protocol.Era.MODERN else 0
         return hold.step(
-            self.held, now, self.give_up_at, rounds_left=rounds_left, cancelled=self.wait.cancelled or over
-        )
+            self.held, now, self.give_up_at,
+            rounds_left=rounds_left, cancelled=self.wait.cancelled or over, tried=self.tried,
+        )  # fmt: skip
 
     def beat(self, seconds: float) -> tuple[bytes | None, float]:
         """Return the next sign of life, None while it may be silent, and for how many seconds to wait after it."""
@@ -213,7 +216,8 @@ class Holding:
                     client.held = now
                     continue
                 # It could not be claimed, as when the disk is full: that is tried again, a beat later.
-            sign, seconds = client.beat(step.seconds or hold.BEAT)
+                client.tried = True
+            sign, seconds = client.beat(step.seconds)
             if sign is not None:
                 yield sign
             client.held = await self._service.changed(client.held, seconds)

@@ -105,7 +105,7 @@ class Tasks:
                 while (step := hold.step(held, self._service.clock(), FOREVER)).rung is not Rung.TELL:
                     if step.rung is Rung.RUN:
                         await self._run(held, heard)
-                    held = await self._service.changed(held, step.seconds or hold.BEAT)
+                    held = await self._service.changed(held, step.seconds)
         except Exception:
             log.exception("the task %s is not attended any more; the next sweep attends it again", held.id)
 

@@ -253,6 +253,35 @@ async def test_a_fault_of_the_gateways_own_leaves_doubt_and_not_silence():
             assert "It MAY have run" in text(await agent)
 
 
+@pytest.mark.parametrize("modern", [True, False])
+async def test_on_a_full_disk_the_client_of_an_approved_call_is_answered_when_its_time_is_over(modern):
+    async with running(more="approvals: {hold_for: 20s}") as gateway, asyncio.TaskGroup() as tasks:
+        service, tried = gateway.gateway.service, asyncio.Event()
+
+        class Full(type(service.store)):
+            async def swap(self, old, new, *events):
+                if new.state is State.FORWARDING:
+                    tried.set()
+                    raise StoreError("The disk is full.")
+                await super().swap(old, new, *events)
+
+        service.store.__class__ = Full
+        asked = gateway.ask("tools/call", WRITE) if modern else gateway.call("create_note")
+        agent = tasks.create_task(asked)
+        [held] = await gateway.held()
+        await gateway.review(held)
+        for seconds in (10, 11):
+            async with asyncio.timeout(5):
+                await tried.wait()
+            await gateway.later(seconds)
+            tried.clear()
+        async with asyncio.timeout(5):
+            answer = await agent
+        told = answer.result["resultType"] if modern else text(answer)
+        assert told.startswith("input_required" if modern else "WAITING: this call")
+        assert gateway.ran() == []
+
+
 @pytest.mark.parametrize("declares", [{}, TASKS])
 async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at_again(declares, caplog):
     async with running() as gateway, asyncio.TaskGroup() as tasks:

@@ -24,7 +24,15 @@ def test_what_is_settled_is_told(state):
 
 
 def test_what_is_approved_runs_even_at_the_end_of_the_patience():
-    assert hold.step(in_state(State.APPROVED), NOW + 99, NOW + 50) == Step(Rung.RUN)
+    call = in_state(State.APPROVED)
+    assert hold.step(call, NOW + 99, NOW + 50) == Step(Rung.RUN)
+    assert hold.step(call, NOW + 45, NOW + 50, tried=True) == Step(Rung.RUN, 5.0)
+
+
+def test_what_could_not_be_claimed_is_tried_until_the_end_of_the_patience():
+    call = in_state(State.APPROVED)
+    assert hold.step(call, NOW + 50, NOW + 50, tried=True) == Step(Rung.LATER)
+    assert hold.step(call, NOW + 50, NOW + 50, tried=True, rounds_left=1) == Step(Rung.ROUND)
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.APPROVED, State.FORWARDING])
