@@ -1,17 +1,18 @@
 """The store's file: one gateway at a time, never made where one should be, refused when it is not what was left.
 
-Beside it lies `<file>.lock`: locked as long as a gateway runs, and naming the last audit event that was committed.
-So a file that was removed, cut short, put back from an older copy or robbed of its `-wal` is noticed.
+Beside it lies `<file>.lock`: locked as long as a gateway runs, with notes such as the last audit event that was
+committed (see `_notes`). So a file that was removed, cut short, put back from an older copy or robbed of its `-wal` is noticed.
 """
 
 import contextlib
 import fcntl
 import os
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 
 from approvals.errors import StoreError, StoreTaken
-from approvals.store import schema
+from approvals.store import _notes, schema
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
@@ -33,7 +34,7 @@ class StoreFile:
         """Lock *path* for this process; raises `StoreError` when another has it or its folder is not there."""
         self.path = path
         self.lock_path = path.with_name(f"{path.name}.lock")
-        self._head = b""
+        self._head = ""
         try:
             self._lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
@@ -62,7 +63,7 @@ class StoreFile:
         return connection
 
     def _create(self) -> None:
-        if self._noted():
+        if "event" in self.noted():
             raise StoreError(
                 f"it was removed; put it back, or delete {self.lock_path} to begin anew without it"
             )
@@ -101,9 +102,9 @@ class StoreFile:
 
     def _compare(self, connection: sqlite3.Connection) -> None:
         """Refuse a file without the last event that was committed to it."""
-        if not (noted := self._noted()):
+        if not (event := self.noted().get("event")):
             return
-        seq, _, digest = noted.partition(" ")
+        seq, _, digest = event.partition(" ")
         found = connection.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         if found != (digest,):
             raise StoreError(
@@ -111,18 +112,24 @@ class StoreFile:
                 f" put back; put the right files back, or delete {self.lock_path} to go on with what is there"
             )
 
-    def _noted(self) -> str:
-        return os.pread(self._lock, 200, 0).decode("ascii", "replace").strip()
+    def noted(self) -> Mapping[str, str]:
+        """Return what stands in `.lock`, by name."""
+        return _notes.read(self._lock)
 
-    def note(self, connection: sqlite3.Connection) -> None:
-        """Write down the last event that is committed. Not synced: after a power cut it says less, never more."""
+    def note(self, **values: str) -> None:
+        """Write down values by name, and sync them; raises `OSError`."""
+        for name, value in values.items():
+            _notes.write(self._lock, name, value)
+        os.fsync(self._lock)
+
+    def committed(self, connection: sqlite3.Connection) -> None:
+        """Note the last event that is committed. Not synced: after a power cut it says less, never more."""
         # The commit stands whatever happens here; then the note stays an older one.
         with contextlib.suppress(OSError, sqlite3.Error):
             row = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            # Of one length, so that it is never half an old one.
-            head = b"%020d %s\n" % (row[0], row[1].encode()) if row else b""
+            head = f"{row[0]:020d} {row[1]}" if row else ""
             if head != self._head:
-                os.pwrite(self._lock, head, 0)
+                _notes.write(self._lock, "event", head)
                 self._head = head
 
     def _identity(self) -> tuple[tuple[int, int], ...]:

@@ -55,7 +55,7 @@ class Guard(Protocol):
     def still_ours(self) -> None:
         """Raise before a transaction that must not begin."""
 
-    def note(self, connection: sqlite3.Connection) -> None:
+    def committed(self, connection: sqlite3.Connection) -> None:
         """Take note of what was committed."""
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class Writer:
             self._attempt(job)
         self._db.execute("COMMIT")
         if writes:
-            self._guard.note(self._db)
+            self._guard.committed(self._db)
 
     def _attempt(self, job: _Job) -> None:
         self._db.execute("SAVEPOINT job")

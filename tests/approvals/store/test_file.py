@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from approvals.errors import StoreError
+from approvals.store import _notes
 from approvals.store._file import StoreFile
 from approvals.store.sqlite import SqliteStore
 from stored import a_call, an_event
@@ -296,6 +297,37 @@ async def test_a_note_that_cannot_be_written_does_not_undo_a_commit(path):
     file = StoreFile(path)
     connection = file.connect()
     connection.close()
-    file.note(connection)
+    file.committed(connection)
     file.close()
+    file.close()
+
+
+# The notes in .lock
+
+
+async def test_the_note_of_an_older_version_is_read(path):
+    await used(path, events=2)
+    lock = path.with_name("holdpoint.db.lock")
+    seq, digest = lock.read_text()[:128].split()[1:]
+    lock.write_text(f"{seq} {digest}\n")
+    path.rename(path.with_name("aside"))
+    await used(path.with_name("other.db"), events=2)
+    path.write_bytes(path.with_name("other.db").read_bytes())
+    assert await refusal(path) == lacking(path, 2)
+    path.with_name("aside").rename(path)
+    async with opened(path) as store:
+        await store.append(an_event())
+    assert lock.read_text().startswith("event 00000000000000000003 ")
+
+
+async def test_a_process_without_the_lock_writes_a_note_and_no_other_note_is_lost(path):
+    file = StoreFile(path)
+    connection = file.connect()
+    with path.with_name("holdpoint.db.lock").open("r+b") as beside:
+        _notes.write(beside.fileno(), "wanted", "4711")
+        file.note(starts="7")
+        assert _notes.read(beside.fileno()) == file.noted() == {"starts": "7", "wanted": "4711"}
+        _notes.write(beside.fileno(), "wanted", "")
+        assert file.noted() == {"starts": "7"}
+    connection.close()
     file.close()

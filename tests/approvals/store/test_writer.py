@@ -23,7 +23,7 @@ class Watch:
             broken, self.broken = self.broken, None
             raise broken
 
-    def note(self, _):
+    def committed(self, _):
         self.noted += 1
 
     def close(self):
@@ -252,7 +252,7 @@ async def test_kept_work_is_tried_again_without_anybody_asking(desk):
         await desk.writer.do(big(2))
     written = asyncio.Event()
     loop = asyncio.get_running_loop()
-    desk.watch.note = lambda _: loop.call_soon_threadsafe(written.set)
+    desk.watch.committed = lambda _: loop.call_soon_threadsafe(written.set)
     desk.db.execute("PRAGMA max_page_count=1000000")
     await written.wait()
     assert await desk.rows() == [1]
@@ -277,7 +277,7 @@ async def test_posts_ride_with_the_next_commit_in_their_order(desk):
 async def test_posts_are_written_also_when_nothing_else_comes(desk):
     written = asyncio.Event()
     loop = asyncio.get_running_loop()
-    desk.watch.note = lambda _: loop.call_soon_threadsafe(written.set)
+    desk.watch.committed = lambda _: loop.call_soon_threadsafe(written.set)
     desk.post(1)
     await written.wait()
     for number in range(2, 2 + _writer.BATCH):
