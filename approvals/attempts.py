@@ -1,8 +1,8 @@
-"""Counts failed attempts to prove who one is, by address, so that nobody goes on guessing."""
+"""Counts wrong tokens and codes by client address; the caller tells an address with too many to wait."""
 
 from collections import deque
 
-#: So many failed attempts of one address in so many seconds, and no more are looked at.
+#: After so many failed attempts of one address in so many seconds, further ones are told to wait.
 ATTEMPTS = 10
 WINDOW = 300.0
 #: So many addresses are remembered; the one that failed longest ago is forgotten first.

@@ -247,6 +247,8 @@ class Config(Options, kw_only=True, frozen=True):
     listen: str = LISTEN
     #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
     hosts: list[str] = []
+    #: Addresses and networks of reverse proxies whose Forwarded or X-Forwarded-For is believed; `unix:` for Unix sockets.
+    trusted_proxies: list[str] = []
     #: A path that is relative is meant from the folder of the config.
     store: str = "sqlite:///holdpoint.db"
     #: What the audit trail and the held calls are sealed with; it has to lie elsewhere than the store.

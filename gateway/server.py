@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
+from approvals import forwarded
 from approvals.attempts import WINDOW, Attempts
+from approvals.forwarded import Proxies
 from gateway import frames, protocol
 from gateway.agents import Agents, Refused
 from gateway.errors import CutError
@@ -45,6 +47,8 @@ class Door:
     #: Is told that the listener takes no more calls; returns how many seconds those under way have.
     stop: Callable[[], Awaitable[float]] = _at_once
     clock: Callable[[], float] = time.time
+    #: The reverse proxies that are believed about a client's address.
+    proxies: Proxies = forwarded.NONE
 
 
 def build(proxy: Proxy, door: Door) -> web.Application:
@@ -126,7 +130,7 @@ class _Front:
 
     def _guessed(self, request: web.Request, refused: Refused) -> web.Response:
         """Refuse who is no agent; an address that goes on giving wrong tokens is told to wait."""
-        peer, now = request.remote or "a local socket", self._door.clock()
+        peer, now = self._door.proxies.client(request.remote, request.headers), self._door.clock()
         if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
             if self._guesses.too_many(peer, now):
                 wait = {"Retry-After": str(int(WINDOW))}

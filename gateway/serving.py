@@ -16,6 +16,7 @@ from watchfiles import awatch
 import approvals.web
 from approvals.channels import Channel
 from approvals.errors import StoreError
+from approvals.forwarded import Proxies
 from approvals.notices import Notices
 from approvals.web.options import WebOptions
 from gateway import filelimit, server
@@ -160,7 +161,7 @@ async def adopt(path: Path, gateway: Gateway) -> None:
 
 
 #: What cannot change while the gateway runs.
-_FIXED = ("listen", "url", "hosts", "store", "store_key", "inbox", "slack", "webhooks")
+_FIXED = ("listen", "url", "hosts", "trusted_proxies", "store", "store_key", "inbox", "slack", "webhooks")
 
 
 def web_options(
@@ -172,6 +173,7 @@ def web_options(
         url=inbox_url,
         proxy_header=header.name if header else "",
         proxy_peers=tuple(header.from_) if header else (),
+        proxies=Proxies.of(config.trusted_proxies),
         token_login=config.inbox.login.token,
         hosts=_named([*config.hosts, _host(config.inbox.listen)]),
         slack_actions=slack_actions,
@@ -188,6 +190,7 @@ def _door(gateway: Gateway) -> server.Door:
         ready=gateway.ready,
         stop=gateway.stop,
         clock=gateway.clock,
+        proxies=Proxies.of(gateway.config.trusted_proxies),
     )
 
 

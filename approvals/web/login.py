@@ -105,7 +105,6 @@ class Login:
         approver = self._service.directory.by_token(token.strip()) if kind.lower() == "bearer" else None
         if approver is None:
             if given:
-                self._refuse_guessing(request, self._guesses)
                 self._failed(request, self._guesses)
             raise Refused(401)
         return approver
@@ -158,7 +157,6 @@ class Login:
     async def _enter(self, request: web.Request) -> web.Response:
         fields = await form(request)
         onward = local_path(fields.get("next", ""))
-        self._refuse_guessing(request, self._attempts)
         approver = self._service.directory.by_token(fields.get("token", "").strip())
         if approver is None or not self._options.token_login:
             self._failed(request, self._attempts)
@@ -170,7 +168,6 @@ class Login:
 
     async def _enter_once(self, request: web.Request) -> web.Response:
         fields = await form(request)
-        self._refuse_guessing(request, self._attempts)
         name, until = self._codes.pop(_hash(fields.get("code", "")), ("", 0.0))
         approver = self._service.directory.by_name(name)
         if approver is None or self._service.clock() >= until:
@@ -178,15 +175,14 @@ class Login:
             return self._form("/", 401, "This link was already used or is too old.")
         return await self._admit(approver, "/", "code")
 
-    def _refuse_guessing(self, request: web.Request, attempts: Attempts) -> None:
-        if attempts.too_many(request.remote or "", self._service.clock()):
-            raise Refused(429)
-
     def _failed(self, request: web.Request, attempts: Attempts) -> None:
-        now, peer = self._service.clock(), request.remote or ""
-        attempts.failed(peer, now)
+        """Count a wrong token or code; raises `Refused` once there were too many from this address."""
+        now, client = self._service.clock(), self._options.proxies.client(request.remote, request.headers)
+        if attempts.too_many(client, now):
+            raise Refused(429)
+        attempts.failed(client, now)
         self._service.store.post(
-            AuditEvent(at=now, kind="login.refused", actor="nobody", detail={"from": peer})
+            AuditEvent(at=now, kind="login.refused", actor="nobody", detail={"from": client})
         )
 
     async def _admit(self, approver: Approver, onward: str, how: str) -> web.Response:

@@ -7,6 +7,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from approvals import forwarded
+from approvals.forwarded import Proxies
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -64,6 +67,8 @@ class WebOptions:
     #: addresses means that the header is believed from nobody.
     proxy_header: str = ""
     proxy_peers: tuple[str, ...] = ()
+    #: The reverse proxies that are believed about a client's address.
+    proxies: Proxies = forwarded.NONE
     #: Whether people may sign in with their token.
     token_login: bool = True
     #: More host names to answer to, such as a service's name inside a cluster.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 
+from approvals.forwarded import UNIX
 from gateway.addresses import address, is_http, is_loopback, is_safe
 from gateway.compiling import BadPolicy, compile_policy
 from gateway.jwt import issuers
@@ -27,6 +28,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
     yield from issuers.problems(config)
     yield from _place_problems(config)
     yield from _login_problems(config)
+    yield from _proxy_problems(config)
     yield from _slack_problems(config)
     yield from _webhook_problems(config)
     yield from _hold_problems(config)
@@ -207,6 +209,20 @@ def _login_problems(config: Config) -> Iterator[Said]:
         except ValueError:
             path: Path = ("inbox", "login", "proxy_header", "from", number)
             yield path, f"{peer!r} is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8."
+
+
+def _proxy_problems(config: Config) -> Iterator[Said]:
+    for number, peer in enumerate(config.trusted_proxies):
+        path: Path = ("trusted_proxies", number)
+        if peer == UNIX:
+            continue
+        try:
+            network = ip_network(peer, strict=False)
+        except ValueError:
+            yield path, f"{peer!r} is no IP address and no network; write 10.0.0.5, 10.0.0.0/8 or unix:."
+            continue
+        if not network.prefixlen:
+            yield path, f"{peer} is every address, so any client could name itself; write your proxies' own."
 
 
 def _slack_problems(config: Config) -> Iterator[Said]:

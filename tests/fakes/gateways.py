@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from approvals.forwarded import Proxies
 from approvals.model import Answer as Said
 from approvals.model import HeldCall
 from gateway import server
@@ -195,7 +196,12 @@ async def running(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)
-        door = server.Door(agents=lambda: gateway.agents, ready=gateway.ready, clock=gateway.clock)
+        door = server.Door(
+            agents=lambda: gateway.agents,
+            ready=gateway.ready,
+            clock=gateway.clock,
+            proxies=Proxies.of(config.trusted_proxies),
+        )
         app = server.build(gateway.proxy, door)
         at = await stack.enter_async_context(listener(app, "127.0.0.1:0", Connections("agents", 1000)))
         http = await stack.enter_async_context(aiohttp.ClientSession())

@@ -153,6 +153,8 @@ BROKEN = {
     "a url with a query": (ANY.replace("https://mcp", "https://mcp?x=y"), "url: this must be https:// and a host alone"),
     "keys with a fragment": (ANY.replace("https://id/keys", "https://id/keys#x"), "jwt[0].jwks: this must be an https:// address"),
     "a url that is none": (ANY.replace("https://mcp", "'https://[x'"), "url: this must be https:// and a host alone"),
+    "a trusted proxy by its name": (BASE + "trusted_proxies: [10.0.0.0/8, 'unix:', nginx]\n", "trusted_proxies[2]: 'nginx' is no IP address and no network; write 10.0.0.5, 10.0.0.0/8 or unix:.  (line 5)"),
+    "every client as a trusted proxy": (BASE + "trusted_proxies: [0.0.0.0/0]\n", "trusted_proxies[0]: 0.0.0.0/0 is every address, so any client could name itself; write your proxies' own.  (line 5)"),
     "a proxy by its name": (BASE + "inbox:\n  login:\n    proxy_header: {name: X, from: [10.0.0.0/8, '::1', nginx]}\n", "inbox.login.proxy_header.from[2]: 'nginx' is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8.  (line 7)"),
     "more approvals than people": (BASE + "  tools: {a: {approvals: 3}}\napprovers: [{name: a}, {name: b}]\n", "policy.tools.a.approvals: 3 must approve and 2 may, so its calls could only expire; name more approvers, or ask for fewer.  (line 5)"),
     "more approvals than a group has": (BASE + "  matrix: [{action: require_approval, approvals: 2, approvers: [g]}]\napprovers: [{name: a}, {name: b}]\ngroups: {g: [b]}\n", "policy.matrix[0].approvals: 2 must approve and 1 may, so its calls could only expire; name more approvers, or ask for fewer.  (line 5)"),

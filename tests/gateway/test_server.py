@@ -160,6 +160,21 @@ async def test_who_goes_on_guessing_tokens_is_told_to_wait_and_a_good_token_coun
     assert len(gateway.recorder.calls) == 1
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_wrong_agent_tokens_behind_a_trusted_proxy_count_for_their_client_alone(trusted, caplog):
+    async with running(more=AGENTS + "\ntrusted_proxies: [127.0.0.1]" * trusted) as gateway:
+
+        async def guessed(address):
+            headers = {"Authorization": "Bearer guess", "Forwarded": f"for={address}"}
+            async with await gateway.post(call("get_note"), headers) as answer:
+                return answer.status
+
+        assert [await guessed("192.0.2.1") for _ in range(GUESSES + 1)] == [401] * GUESSES + [429]
+        assert await guessed("192.0.2.2") == (401 if trusted else 429)
+    who = "192.0.2.1" if trusted else "127.0.0.1"
+    assert [record.message for record in caplog.records] == [f"{who} gave 30 wrong agent tokens within 300 s"]
+
+
 async def test_an_agent_reaches_its_own_servers_only():
     async with running(more=AGENTS) as gateway:
         async with await gateway.post(call("get_note"), {"Authorization": "Bearer other-token"}) as answer:

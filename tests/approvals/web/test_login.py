@@ -5,6 +5,7 @@ import re
 import pytest
 
 from approvals.attempts import ATTEMPTS, WINDOW
+from approvals.forwarded import Proxies
 from approvals.identity import Directory
 from approvals.web.login import (
     ABSOLUTE,
@@ -182,19 +183,40 @@ async def test_a_removed_approver_is_out_at_once(inbox):
     assert (await answer(client, "/"))[0] == 303
 
 
-async def test_guessing_is_stopped_and_told_nothing(inbox):
+async def test_guessing_is_stopped_and_a_good_token_and_a_link_count_all_the_while(inbox):
     client = await inbox.stranger()
     for _ in range(ATTEMPTS):
         status, body, _ = await answer(client, "/login", "POST", data={"token": "guess"})
         assert status == 401
         assert "This is not a token of an approver." in body
-    assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 429
-    assert (await answer(client, "/login/once", "POST", data={"code": inbox.code()}))[0] == 429
+    assert (await answer(client, "/login", "POST", data={"token": "guess"}))[0] == 429
+    assert (await answer(client, "/login/once", "POST", data={"code": "guess"}))[0] == 429
     refused = [event for event in await inbox.store.events() if event.kind == "login.refused"]
     assert [dict(event.detail) for event in refused] == [{"from": "127.0.0.1"}] * ATTEMPTS
     assert "guess" not in repr(refused)
-    inbox.now += WINDOW
     assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 303
+    assert (await answer(client, "/login/once", "POST", data={"code": inbox.code()}))[0] == 303
+    inbox.now += WINDOW
+    assert (await answer(client, "/login", "POST", data={"token": "guess"}))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("trusted", "second"),
+    [(["127.0.0.1"], 401), ([], 429), (["10.0.0.1"], 429)],
+    ids=["trusted", "none", "other"],
+)
+async def test_wrong_tokens_behind_a_trusted_proxy_count_for_their_client_alone(trusted, second):
+    async with Inbox(proxies=Proxies.of(trusted)) as inbox:
+        client = await inbox.stranger()
+
+        async def guessed(address):
+            headers = {"X-Forwarded-For": address}
+            return (await answer(client, "/login", "POST", data={"token": "guess"}, headers=headers))[0]
+
+        assert [await guessed("192.0.2.1") for _ in range(ATTEMPTS + 1)] == [401] * ATTEMPTS + [429]
+        assert await guessed("192.0.2.2") == second
+        refused = [event for event in await inbox.store.events() if event.kind == "login.refused"]
+        assert refused[-1].detail["from"] == ("192.0.2.2" if second == 401 else "127.0.0.1")
 
 
 async def test_guessing_a_programs_token_is_stopped_and_a_good_token_counts_all_the_while(inbox):
