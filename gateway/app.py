@@ -23,13 +23,13 @@ from gateway.catalogue import Catalogue, Override, Tool
 from gateway.compiling import compile_policy
 from gateway.evidence.severity import Severity
 from gateway.forward import Forward
-from gateway.hold import Holds, Tasks
+from gateway.hold import ClientRule, Holds, Tasks
 from gateway.judging import REMOVED
 from gateway.jwt.jwks import Jwks
 from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics
-from gateway.options import Config, ServerOptions, seconds
+from gateway.options import ClientOptions, Config, Duration, ServerOptions, seconds
 from gateway.pins import OnChange, Pins
 from gateway.proxy import Proxy
 from gateway.risk import Category, Risk
@@ -238,11 +238,18 @@ def holds(config: Config) -> Holds:
     asked = config.approvals
     return Holds(
         hold_for=None if asked.hold_for == "auto" else seconds(asked.hold_for),
-        clients={name: seconds(duration) for name, duration in asked.clients.items()},
+        clients={name: _client(options) for name, options in asked.clients.items()},
         tasks=Tasks(asked.tasks),
         cancel_on_disconnect=asked.on_disconnect == "cancel",
         link=(config.inbox.url or "") if asked.notify_requester else "",
     )
+
+
+def _client(options: Duration | ClientOptions) -> ClientRule:
+    if not isinstance(options, ClientOptions):
+        return ClientRule(wait=seconds(options))
+    wait = None if options.wait is None else seconds(options.wait)
+    return ClientRule(wait=wait, as_result=options.waiting == "result")
 
 
 async def open_store(config: Config) -> Store:

@@ -124,6 +124,11 @@ class Catalogue:
             return known
         return self._unsure(server, known or self._remembered(server, name))
 
+    def structured(self, server: str, name: str) -> bool:
+        """Say whether the results of a tool have to fit a schema, as far as is known; those of an unknown tool may."""
+        tool = self.known(server, name)
+        return tool is None or "outputSchema" in tool.definition
+
     def tools(self, server: str) -> Sequence[Tool]:
         """Return what a server listed last, by name."""
         return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)

@@ -6,11 +6,11 @@ come again with a sealed state (a round, which its SDK does without the model no
 after its last round, gets the WAITING result, after which the same call asked again collects the decision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -32,6 +32,7 @@ LAST_ROUND = 9
 RETRY = 5000
 
 MINUTE, HOUR = 60.0, 3600.0
+Value = TypeVar("Value")
 #: Seconds a connection is held open for a client that nothing is known of: below the 60 s after which the most
 #: common SDK gives a call up.
 PATIENCE = 50.0
@@ -51,16 +52,49 @@ CLIENTS: Mapping[str, float] = {
 }
 
 
-def patience(client: str, hold_for: float | None, known: Mapping[str, float]) -> float:
-    """Return for how many seconds a connection is held open.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientRule:
+    """What the config says of the clients of one name."""
 
-    *hold_for* is the config's word for all clients (None is `auto`), *known* its own table, which goes before ours.
+    #: Seconds a connection is kept open; None leaves that to our table and to what is learned.
+    wait: float | None = None
+    #: Whether they are told WAITING in a result that is no error.
+    as_result: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """How one client is held."""
+
+    #: Seconds a connection is kept open for it at most.
+    wait: float
+    #: Whether what was learned of it may shorten that.
+    learns: bool
+    as_result: bool
+
+
+def client(name: str, hold_for: float | None, rules: Mapping[str, ClientRule]) -> Client:
+    """Return how the client of this name is held.
+
+    *hold_for* is the config's word for all clients (None is `auto`), *rules* its own table, which goes before ours.
     """
-    names = (client.lower(), behind_a_relay(client).lower())
-    for pattern, seconds in [*known.items(), *([] if hold_for else CLIENTS.items())]:
-        if any(fnmatchcase(name, pattern.lower()) for name in names):
-            return seconds
-    return hold_for or PATIENCE
+    names = (name.lower(), behind_a_relay(name).lower())
+    said = _first(names, rules) or ClientRule()
+    set_to = said.wait or hold_for
+    wait = set_to or _first(names, CLIENTS) or PATIENCE
+    return Client(wait=wait, learns=set_to is None, as_result=said.as_result)
+
+
+def _first(names: Iterable[str], table: Mapping[str, Value]) -> Value | None:
+    """Return what the first pattern that fits one of the names stands for."""
+    return next(
+        (
+            value
+            for pattern, value in table.items()
+            if any(fnmatchcase(one, pattern.lower()) for one in names)
+        ),
+        None,
+    )
 
 
 def behind_a_relay(client: str) -> str:
@@ -85,8 +119,8 @@ class Holds:
 
     #: Seconds a connection is kept open, for all clients; None is auto.
     hold_for: float | None = None
-    #: Seconds by the name of the client.
-    clients: Mapping[str, float]
+    #: By the name of the client, with * and ?.
+    clients: Mapping[str, ClientRule]
     tasks: Tasks = Tasks.EXTENSION
     cancel_on_disconnect: bool = False
     #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.

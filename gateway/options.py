@@ -178,6 +178,15 @@ class PolicyOptions(Options, kw_only=True, frozen=True):
     hide: list[str] = []
 
 
+class ClientOptions(Options, kw_only=True, frozen=True):
+    """How clients of one name are kept waiting."""
+
+    #: How long a connection is kept open; left out, as long as such clients are known to bear it.
+    wait: Duration | None = None
+    #: Whether WAITING is told as an error of the tool, which a model reads best, or as a result.
+    waiting: Literal["error", "result"] = "error"
+
+
 class ApprovalOptions(Options, kw_only=True, frozen=True):
     """How long people have, and what becomes of a call that nobody waits for."""
 
@@ -186,8 +195,8 @@ class ApprovalOptions(Options, kw_only=True, frozen=True):
     #: How long a denial also answers the same call asked again; 0 for not at all.
     remember_denials: Duration = "10m"
     hold_for: Duration = "auto"
-    #: How long clients of these names are kept waiting on an open connection.
-    clients: dict[str, Duration] = {}
+    #: How clients of these names are kept waiting: for how long, or more.
+    clients: dict[str, Duration | ClientOptions] = {}
     tasks: Literal["extension", "all", "off"] = "extension"
     notify_requester: bool = False
     #: Secrets that seal what clients carry between rounds; the first seals. Left out, one is kept in the store.

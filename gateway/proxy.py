@@ -64,7 +64,7 @@ class Proxy:
         self._sessions = Sessions(service.store, service.clock)
         self._judge = Judge(lambda: self.setting, catalogue)
         self._holding = Holding(
-            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.learn,
+            service=service, forward=forward, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.learn, structured=catalogue.structured,
         )  # fmt: skip
         self.tasks = Tasks(service, self._holding, self._upstream)
         self._record = Record(service)

@@ -43,11 +43,15 @@ def refusal(text: str) -> Mapping[str, Any]:
     return {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}
 
 
-def told(call: HeldCall) -> Mapping[str, Any]:
-    """Return the result that says where *call* is, for every state in which the server has not answered."""
+def told(call: HeldCall, *, as_result: bool = False) -> Mapping[str, Any]:
+    """Return the result that says where *call* is, for every state in which the server has not answered.
+
+    *as_result* says that it still waits or runs in a result that is no error.
+    """
     meta = {"id": call.id, "state": call.state, "expiresAt": rfc3339(call.expires_at)}
     later = {"retryAfterMs": RETRY_MS[call.state]} if call.state in RETRY_MS else {}
-    return {**refusal(_text(call)), "_meta": {META: {**meta, **later}}}
+    is_error = not (as_result and call.state in RETRY_MS)
+    return {**refusal(_text(call)), "isError": is_error, "_meta": {META: {**meta, **later}}}
 
 
 AGAIN = (

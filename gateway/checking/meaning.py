@@ -8,7 +8,7 @@ from approvals.forwarded import UNIX
 from gateway.addresses import address, is_http, is_loopback, is_safe
 from gateway.compiling import BadPolicy, compile_policy
 from gateway.jwt import issuers
-from gateway.options import Config, Duration, OAuthOptions, ServerOptions, is_off, seconds
+from gateway.options import ClientOptions, Config, Duration, OAuthOptions, ServerOptions, is_off, seconds
 from gateway.yaml import Path, did_you_mean
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -148,7 +148,11 @@ def _duration_problems(config: Config) -> Iterator[Said]:
         (("approvals", "expire_after"), approvals.expire_after),
         (("approvals", "approved_for"), approvals.approved_for),
     ]
-    given += [(("approvals", "clients", name), duration) for name, duration in approvals.clients.items()]
+    given += [
+        (("approvals", "clients", name), wait)
+        for name, options in approvals.clients.items()
+        if (wait := options.wait if isinstance(options, ClientOptions) else options) is not None
+    ]
     if approvals.hold_for != "auto":
         given.append((("approvals", "hold_for"), approvals.hold_for))
     if not is_off(approvals.remember_denials):

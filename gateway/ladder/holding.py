@@ -21,6 +21,7 @@ from gateway.forward import Forward, Way
 from gateway.hold import Holds, Rung
 from gateway.incoming import Asked, Incoming
 from gateway.ladder import envelope, rounds, writing
+from gateway.ladder.patience import Patience, Who
 from gateway.ladder.rounds import Seals, Ticket
 from gateway.ladder.waits import Named, Wait, Waits
 from gateway.sessions import Session
@@ -51,7 +52,7 @@ class _Waiting:
         rounds_left = hold.LAST_ROUND - self.asked.round if self.asked.era is protocol.Era.MODERN else 0
         return hold.step(
             self.held, now, self.give_up_at,
-            rounds_left=rounds_left, cancelled=self.wait.cancelled or over, tried=self.tried,
+            rounds_left=rounds_left, cancelled=self.wait.over or over, tried=self.tried,
         )  # fmt: skip
 
     def beat(self, seconds: float) -> tuple[bytes | None, float]:
@@ -75,7 +76,9 @@ class Holding:
         new_id: Callable[[], CallId],
         objection: Callable[[Asked, HeldCall], str | None],
         learn: Callable[[str], Awaitable[None]],
+        structured: Callable[[str, str], bool],
     ) -> None:
+        """*structured* says whether the results of a server's tool have a schema."""
         self.holds = Holds(clients={})
         self._service = service
         self._forward = forward
@@ -83,10 +86,13 @@ class Holding:
         self._new_id = new_id
         self._objection = objection
         self._learn = learn
+        self._structured = structured
         self._waits = Waits()
+        self._patience = Patience()
 
     async def open(self, asked: Asked, held: HeldCall) -> Reply:
         """Answer the client when the call is decided, and keep it from giving up until then."""
+        self._came(asked, held)
         items = self._until_told(asked, held)
         first = await anext(items)
         if isinstance(first, writing.Told):
@@ -166,7 +172,8 @@ class Holding:
     async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> writing.Items:
         """Wait, run and tell, as the ladder says; ends with the answer."""
         named = _named(asked.incoming, asked.frame.id)
-        with self._service.attending(held.id), self._waits.waiting(named, held.id) as wait:
+        wait = Wait(call_id=held.id, client=asked.client, since=self._service.clock())
+        with self._service.attending(held.id), self._waits.waiting(named, wait):
             client = self._waiting(asked, held, wait, quiet)
             try:
                 async with aclosing(self._meanwhile(client)) as events:
@@ -179,10 +186,18 @@ class Holding:
             except StoreError as error:
                 yield writing.Told(frames.error(asked.frame.id, GatewayError.code, f"{error} {ASK_AGAIN}"))
         # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
-        if wait.cancelled:
-            self._left(held)
+        await self._answered(client)
+
+    async def _answered(self, client: "_Waiting") -> None:
+        """Note what the client was told, unless it no longer listened."""
+        if client.wait.cancelled:
+            self._left(client.held)
+        elif client.wait.superseded:
+            return
         elif client.rung is Rung.TELL:
-            await self.collected(held.id)
+            await self.collected(client.held.id)
+        elif not self._waits.over:
+            self._patience.told(_who(client.asked), client.held.id, self._service.clock())
 
     async def collected(self, call_id: CallId) -> None:
         """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""
@@ -190,15 +205,30 @@ class Holding:
             await self._forward.collected(call_id)
 
     def _waiting(self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None) -> "_Waiting":
-        patience = hold.patience(asked.client, self.holds.hold_for, self.holds.clients)
+        known, now = self._client(asked), self._service.clock()
+        patience = self._patience.wait(_who(asked), known.wait, now) if known.learns else known.wait
         by_itself = hold.QUIET if asked.frame.progress_token is None else 0.0
         return _Waiting(
             asked=asked,
             held=held,
             wait=wait,
-            give_up_at=self._service.clock() + patience,
+            give_up_at=now + patience,
             silence=by_itself if quiet is None else quiet,
         )
+
+    def _client(self, asked: Asked) -> hold.Client:
+        return hold.client(asked.client, self.holds.hold_for, self.holds.clients)
+
+    def _came(self, asked: Asked, held: HeldCall) -> None:
+        """Answer the older requests of the same client for this call with WAITING, and learn from their age."""
+        who, now, known = _who(asked), self._service.clock(), self._client(asked)
+        gap = self._waits.supersede(held.id, asked.client, now)
+        if gap is not None:
+            self._service.waiters.wake(held.id)
+        if gap is not None and known.learns:
+            self._patience.gave_up(who, gap, now)
+        elif known.learns and not self._waits.of(held.id, asked.client):
+            self._patience.came_again(who, held.id, known.wait, now)
 
     async def _meanwhile(self, client: "_Waiting") -> AsyncGenerator[bytes, None]:
         """Yield what there is to show until the client is to be told: a link, signs of life, what the server says."""
@@ -210,9 +240,10 @@ class Holding:
             Rung.RUN,
         ):
             if step.rung is Rung.RUN:
-                async for event in self.run(asked, client.held):
+                async for event in self.run(asked, client.held, client.wait):
                     yield event
-                if (now := await self._service.get(client.held.id)).version > client.held.version:
+                now = await self._service.get(client.held.id)
+                if now.version > client.held.version or client.wait.over:
                     client.held = now
                     continue
                 # It could not be claimed, as when the disk is full: that is tried again, a beat later.
@@ -240,9 +271,11 @@ class Holding:
         if self.holds.cancel_on_disconnect:
             self._forward.cancel(held)
 
-    async def run(self, asked: Asked, held: HeldCall) -> AsyncIterator[bytes]:
-        """Let the call run once, and show what the server says meanwhile."""
+    async def run(self, asked: Asked, held: HeldCall, wait: Wait | None = None) -> AsyncIterator[bytes]:
+        """Let the call run once, and show what the server says meanwhile, until *wait* is over."""
         await self._learn(held.call.server)
+        if wait is not None and wait.over:
+            return
         way = Way(
             frame=envelope.as_approved(asked.frame, held.call),
             upstream=asked.upstream,
@@ -250,6 +283,8 @@ class Holding:
             opening=asked.opening,
         )
         shown = self._forward.start(held, way, lambda call: self._objection(asked, call))
+        if wait is not None:
+            wait.shown = shown
         while (event := await shown.get()) is not None:
             yield event
 
@@ -259,13 +294,19 @@ class Holding:
         if rung is Rung.ROUND:
             return writing.Told(frames.result(asked.frame.id, self._round(asked, held)))
         if held.outcome is None or rung is Rung.LATER:
-            return writing.Told(frames.result(asked.frame.id, replies.told(held)))
+            return writing.Told(
+                frames.result(asked.frame.id, replies.told(held, as_result=self._as_result(asked)))
+            )
         outcome = held.outcome
         if (question := rounds.question(outcome.body)) is not None and asked.era is protocol.Era.MODERN:
             return writing.Told(frames.result(asked.frame.id, self._sealed(held, question)))
         return writing.Told(
             frames.answer(asked.frame.id, outcome), status=protocol.status(asked.era, outcome)
         )
+
+    def _as_result(self, asked: Asked) -> bool:
+        """Say whether WAITING is no error to this client. A result of a tool that has a schema would have to fit it."""
+        return self._client(asked).as_result and not self._structured(asked.incoming.server, asked.frame.name)
 
     def _round(self, asked: Asked, held: HeldCall) -> Mapping[str, Any]:
         """Ask the client to come again at once, and show a requester that may see it where people decide."""
@@ -282,6 +323,10 @@ class Holding:
         """Put our state around the server's, so that its answers come under the same approval."""
         ticket = Ticket(call=held.id, asked=True, state=question.get("requestState"))
         return {**question, "requestState": self._seals().seal(ticket)}
+
+
+def _who(asked: Asked) -> Who:
+    return Who(asked.incoming.agent.name, asked.client)
 
 
 def _named(incoming: Incoming, request_id: frames.Id) -> Named:

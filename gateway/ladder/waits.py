@@ -1,16 +1,21 @@
-"""Which request of which client waits for which held call, so that a client that cancels the request stops waiting.
+"""Which request of which client waits for which held call, so that a client that no longer listens is waited for no longer.
 
-SDK clients cancel when their own timer ends, and most of them keep the connection. Were such a wait not over, an approval would
-run the call for a client that no longer listens, and its answer would be lost.
+SDK clients cancel when their own timer ends, and most of them keep the connection; others tell nobody, and ask again. Were such
+a wait not over, an approval would run the call for a client that no longer listens, and its answer would be lost.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from approvals.model import CallId
 from gateway import frames
+from gateway.ladder.patience import LEAST
+from gateway.shown import Shown
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +28,30 @@ class Named:
     id: frames.Id
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Wait:
-    """One client that waits for a held call, until it cancels."""
+    """One request that waits for a held call, until its client cancels it or asks for the call again."""
 
     call_id: CallId
+    #: The client's name for itself.
+    client: str = ""
+    #: When it began to wait.
+    since: float = 0.0
     cancelled: bool = False
+    #: Whether the same client has a newer request for the call.
+    superseded: bool = False
+    #: What its server says while the call runs for this request; None when it does not.
+    shown: Shown | None = field(default=None, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether the client no longer listens to the answer of this request."""
+        return self.cancelled or self.superseded
+
+    def stop(self) -> None:
+        """Show nothing more of a run; the run itself goes on."""
+        if self.shown is not None:
+            self.shown.put(None)
 
 
 class Waits:
@@ -36,20 +59,20 @@ class Waits:
 
     def __init__(self) -> None:
         self._waits: defaultdict[Named, list[Wait]] = defaultdict(list)
+        self._of_call: defaultdict[CallId, list[Wait]] = defaultdict(list)
         #: Whether nobody waits any more, because the gateway stops.
         self.over = False
 
     @contextmanager
-    def waiting(self, named: Named, call_id: CallId) -> Iterator[Wait]:
+    def waiting(self, named: Named, wait: Wait) -> Iterator[Wait]:
         """Note a wait for as long as the context is open."""
-        wait = Wait(call_id)
         self._waits[named].append(wait)
+        self._of_call[wait.call_id].append(wait)
         try:
             yield wait
         finally:
-            self._waits[named].remove(wait)
-            if not self._waits[named]:
-                del self._waits[named]
+            _take_out(self._waits, named, wait)
+            _take_out(self._of_call, wait.call_id, wait)
 
     def cancel(self, named: Named) -> tuple[CallId, ...]:
         """End the waits for a request; returns the calls that were waited for.
@@ -59,4 +82,27 @@ class Waits:
         ended = tuple(self._waits.get(named, ()))
         for wait in ended:
             wait.cancelled = True
+            wait.stop()
         return tuple(wait.call_id for wait in ended)
+
+    def of(self, call_id: CallId, client: str) -> tuple[Wait, ...]:
+        """Return the waits of clients of this name for a call that are not over."""
+        return tuple(one for one in self._of_call.get(call_id, ()) if one.client == client and not one.over)
+
+    def supersede(self, call_id: CallId, client: str, now: float) -> float | None:
+        """End the waits that a client must have given up, since it asks for the same call again.
+
+        Returns the seconds that the youngest of them had lasted, or None when there was none. A request that is
+        younger than `LEAST` waits on: it is taken for another program's.
+        """
+        ended = [wait for wait in self.of(call_id, client) if now - wait.since >= LEAST]
+        for wait in ended:
+            wait.superseded = True
+            wait.stop()
+        return min((now - wait.since for wait in ended), default=None)
+
+
+def _take_out(waits: dict[Key, list[Wait]], key: Key, wait: Wait) -> None:
+    waits[key].remove(wait)
+    if not waits[key]:
+        del waits[key]

@@ -111,6 +111,8 @@ BROKEN = {
     "a rule's duration": (BASE + "  tools: {a: {expire_after: soon}}\n", "policy.tools.a.expire_after: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
     "no time at all": (BASE + "approvals: {hold_for: 0}\n", "approvals.hold_for: 0 is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
     "a memory of denials that is no time": (BASE + "approvals: {remember_denials: never}\n", "approvals.remember_denials: 'never' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a client's time": (BASE + "approvals: {clients: {mcp: {wait: soon}}}\n", "approvals.clients.mcp: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "how a client is told": (BASE + "approvals: {clients: {mcp: {waiting: never}}}\n", "approvals.clients.mcp.waiting: 'never' is not one of error, result.  (line 5)"),
     "a time without end": (BASE + "approvals: {expire_after: 100000000d}\n", "approvals.expire_after: '100000000d' is too long; write at most 3650d.  (line 5)"),
     "a rule's time without end": (BASE + "  tools: {a: {approved_for: 315360001}}\n", "policy.tools.a.approved_for: 315360001 is too long; write at most 3650d.  (line 5)"),
     "a client's duration": (BASE + "approvals: {clients: {x: ever}}\n", "approvals.clients.x: 'ever' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),

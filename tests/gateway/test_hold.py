@@ -7,7 +7,7 @@ import pytest
 from approvals.lifecycle import SETTLED
 from approvals.model import State
 from gateway import hold
-from gateway.hold import Rung, Step
+from gateway.hold import ClientRule, Rung, Step
 from holds import held
 
 NOW = 1000.0
@@ -65,16 +65,33 @@ def test_what_is_undecided_waits_a_beat_at_a_time_and_then_is_told_to_come_back(
         ("mcp (via mcp-remote 0.15.1)", None, {}, 14400.0),
         ("Cursor (via mcp-remote 0.15.1)", None, {}, 280.0),
         ("someone (via mcp-remote 0.15.1)", None, {}, 50.0),
-        ("mcp (via mcp-remote 0.15.1)", None, {"*(via mcp-remote*": 9.0}, 9.0),
+        ("mcp (via mcp-remote 0.15.1)", None, {"*(via mcp-remote*": ClientRule(wait=9.0)}, 9.0),
         ("claude-code", 3.0, {}, 3.0),
-        ("claude-code", None, {"claude-*": 60.0}, 60.0),
-        ("My-Agent", 3.0, {"my-agent": 7.0}, 7.0),
+        ("claude-code", None, {"claude-*": ClientRule(wait=60.0)}, 60.0),
+        ("My-Agent", 3.0, {"my-agent": ClientRule(wait=7.0)}, 7.0),
     ],
 )
 def test_patience_is_the_configs_word_for_this_client_or_for_all_or_what_is_known_of_it(
     client, hold_for, known, seconds
 ):
-    assert hold.patience(client, hold_for, known) == seconds
+    assert hold.client(client, hold_for, known).wait == seconds
+
+
+@pytest.mark.parametrize(
+    ("hold_for", "rule", "wait", "learns", "as_result"),
+    [
+        (None, ClientRule(), 14400.0, True, False),
+        (None, ClientRule(as_result=True), 14400.0, True, True),
+        (None, ClientRule(wait=30.0, as_result=True), 30.0, False, True),
+        (60.0, ClientRule(as_result=True), 60.0, False, True),
+        (60.0, ClientRule(wait=30.0), 30.0, False, False),
+    ],
+)
+def test_a_time_that_the_config_sets_is_kept_and_any_other_may_be_learned(
+    hold_for, rule, wait, learns, as_result
+):
+    known = hold.client("mcp", hold_for, {"mcp": rule})
+    assert known == hold.Client(wait=wait, learns=learns, as_result=as_result)
 
 
 def test_a_sign_of_life_is_a_comment_or_growing_progress():

@@ -1,11 +1,13 @@
 """A client that cancels a request stops waiting, and nobody else does."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from approvals.model import CallId
-from gateway.ladder.waits import Named, Waits
+from gateway.ladder.waits import Named, Wait, Waits
+from gateway.shown import Shown
 
 NAMED = Named(agent="ci-bot", server="iam", session="s1", id=1)
 CALL = CallId("hp_1")
@@ -13,7 +15,7 @@ CALL = CallId("hp_1")
 
 def test_a_cancelled_request_ends_its_wait():
     waits = Waits()
-    with waits.waiting(NAMED, CALL) as wait:
+    with waits.waiting(NAMED, Wait(call_id=CALL)) as wait:
         assert not wait.cancelled
         assert waits.cancel(NAMED) == (CALL,)
         assert wait.cancelled
@@ -22,14 +24,17 @@ def test_a_cancelled_request_ends_its_wait():
 @pytest.mark.parametrize("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
 def test_a_request_of_another_client_ends_nothing(other):
     waits = Waits()
-    with waits.waiting(NAMED, CALL) as wait:
+    with waits.waiting(NAMED, Wait(call_id=CALL)) as wait:
         assert waits.cancel(replace(NAMED, **other)) == ()
         assert not wait.cancelled
 
 
 def test_two_requests_of_one_name_both_end():
     waits = Waits()
-    with waits.waiting(NAMED, CALL) as first, waits.waiting(NAMED, CallId("hp_2")) as second:
+    with (
+        waits.waiting(NAMED, Wait(call_id=CALL)) as first,
+        waits.waiting(NAMED, Wait(call_id=CallId("hp_2"))) as second,
+    ):
         assert waits.cancel(NAMED) == (CALL, "hp_2")
         assert first.cancelled
         assert second.cancelled
@@ -37,7 +42,50 @@ def test_two_requests_of_one_name_both_end():
 
 def test_what_is_over_is_forgotten():
     waits = Waits()
-    with waits.waiting(NAMED, CALL):
+    with waits.waiting(NAMED, Wait(call_id=CALL)):
         pass
     assert waits.cancel(NAMED) == ()
-    assert waits._waits == {}
+    assert waits._waits == waits._of_call == {}
+
+
+def wait(since, client="mcp", call_id=CALL):
+    return Wait(call_id=call_id, client=client, since=since)
+
+
+def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
+    waits = Waits()
+    with waits.waiting(NAMED, wait(10.0)) as older:
+        assert waits.supersede(CALL, "mcp", 11.9) is None
+        assert not older.over
+        assert waits.supersede(CALL, "mcp", 12.0) == 2.0
+        assert older.over
+        assert waits.of(CALL, "mcp") == ()
+        assert waits.supersede(CALL, "mcp", 15.0) is None
+
+
+def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
+    waits = Waits()
+    with (
+        waits.waiting(NAMED, wait(10.0)) as first,
+        waits.waiting(NAMED, wait(12.0)) as second,
+        waits.waiting(NAMED, wait(16.0)) as third,
+    ):
+        assert waits.supersede(CALL, "mcp", 17.0) == 5.0
+        assert [one.superseded for one in (first, second, third)] == [True, True, False]
+
+
+@pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hp_2"))])
+def test_another_client_or_another_call_is_not_given_up(other):
+    waits = Waits()
+    with waits.waiting(NAMED, other):
+        assert waits.supersede(CALL, "mcp", 60.0) is None
+        assert not other.over
+
+
+def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
+    waits = Waits()
+    with waits.waiting(NAMED, wait(0.0)) as older:
+        older.shown = Shown()
+        older.shown.put(b"progress")
+        waits.supersede(CALL, "mcp", 5.0)
+        assert [asyncio.run(older.shown.get()) for _ in range(2)] == [b"progress", None]

@@ -1,0 +1,54 @@
+"""A client with a timer that tells nobody when it fires, as the Python SDK 1.x does: the request stays open, and it asks again."""
+
+import asyncio
+from dataclasses import dataclass, field
+from itertools import count
+
+from gateways import Running, call, last_frame
+
+TIMER = 5.0
+_ids = count(1)
+
+
+@dataclass
+class Silent:
+    """One such client: `ask` leaves every request open, and `answers` has them in the order they were sent."""
+
+    gateway: Running
+    arguments: dict = field(default_factory=lambda: {"a": 1})
+    headers: dict = field(default_factory=dict)
+    name: str = "mcp"
+    answers: list[asyncio.Task] = field(default_factory=list)
+
+    async def connect(self, session: str) -> None:
+        """Open a session of this id, as a new connection does."""
+        self.gateway.recorder.session = session
+        params = {
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": self.name, "version": "1"},
+        }  # fmt: skip
+        opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+        async with await self.gateway.post(opening) as answer:
+            await answer.read()
+        self.headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-11-25"}
+
+    async def ask(self) -> asyncio.Task:
+        """Send the call; returns its answer to come, once the gateway waits for people or has answered."""
+        number = next(_ids)
+        answer = asyncio.ensure_future(self._answer(number, dict(self.headers)))
+        self.answers.append(answer)
+        async with asyncio.timeout(5):
+            while not answer.done() and not self._waits(number):
+                await asyncio.sleep(0)
+        return answer
+
+    async def _answer(self, number: int, headers: dict) -> dict:
+        body = call("create_note", self.arguments, id=number)
+        async with await self.gateway.post(body, headers) as answer:
+            return last_frame(await answer.read())
+
+    def _waits(self, number: int) -> bool:
+        return any(named.id == number for named in self.gateway.gateway.proxy._holding._waits._waits)
+
+    async def give_up(self, after: float = TIMER) -> None:
+        """Let the timer fire: time passes, and nobody is told."""
+        self.gateway.clock.now += after

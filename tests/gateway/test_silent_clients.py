@@ -1,0 +1,189 @@
+"""A client that gives up and tells nobody, and asks again: one hold, one prompt, one run, and it reads what happened."""
+
+import asyncio
+
+import pytest
+
+from approvals.model import Answer
+from gateways import running, text
+from recorder import Recorder, result
+from silent import Silent
+
+LONG = "approvals: {expire_after: 1h, approved_for: 1h}"
+WAITING = "WAITING: a person has to approve this call"
+
+
+async def soon(answer):
+    async with asyncio.timeout(5):
+        return text(await answer)
+
+
+@pytest.mark.parametrize("connects", ["without sessions", "in one session", "in a new session each time"])
+async def test_a_call_that_was_given_up_and_asked_again_is_one_hold_and_one_run_and_the_last_request_gets_it(
+    connects,
+):
+    async with running(more=LONG) as gateway:
+        client = Silent(gateway)
+        if connects == "in one session":
+            await client.connect("s0")
+        for attempt in range(5):
+            if connects == "in a new session each time":
+                await client.connect(f"s{attempt}")
+            last = await client.ask()
+            for older in client.answers[:-1]:
+                assert (await soon(older)).startswith(WAITING)
+            if attempt < 4:
+                await client.give_up()
+        [held] = await gateway.held()
+        await gateway.review(held)
+        assert await soon(last) == "ran create_note"
+        kinds = await gateway.kinds()
+        assert (
+            len(gateway.ran())
+            == len(await gateway.gateway.store.select())
+            == kinds.count("hold.pending")
+            == 1
+        )
+        assert kinds.count("hold.collected") == 1
+
+
+async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from_then_on():
+    async with running(more=LONG) as gateway:
+        client = Silent(gateway)
+        await client.ask()
+        await client.give_up()
+        again = await client.ask()
+        await gateway.later(2.4)
+        assert not again.done()
+        await gateway.later(0.1)
+        assert (await soon(again)).startswith(WAITING)
+        other = Silent(gateway, arguments={"a": 2})
+        first = await other.ask()
+        await gateway.later(2.5)
+        assert (await soon(first)).startswith(WAITING)
+
+
+async def test_a_patient_client_of_that_name_of_another_agent_is_kept_waiting_as_ever():
+    agents = """
+agents:
+  - {name: one, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}
+  - {name: two, token_sha256: 3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3}
+"""
+    async with running(more=LONG + agents) as gateway:
+        hasty = Silent(gateway, headers={"Authorization": "Bearer one"})
+        await hasty.ask()
+        await hasty.give_up()
+        await hasty.ask()
+        patient = Silent(gateway, headers={"Authorization": "Bearer two"})
+        answer = await patient.ask()
+        await gateway.later(49)
+        assert (await soon(hasty.answers[-1])).startswith(WAITING)
+        assert not answer.done()
+        answer.cancel()
+
+
+async def test_two_programs_that_ask_for_the_same_at_once_both_get_the_answer():
+    async with running(more=LONG) as gateway:
+        client = Silent(gateway)
+        await client.ask()
+        await client.give_up(after=1.9)
+        await client.ask()
+        [held] = await gateway.held()
+        await gateway.review(held)
+        assert [await soon(answer) for answer in client.answers] == ["ran create_note"] * 2
+        assert len(gateway.ran()) == 1
+
+
+async def test_a_client_that_asks_again_while_its_call_runs_gets_the_answer_on_its_newest_request():
+    may_end = asyncio.Event()
+
+    async def slow(_, frame):
+        await may_end.wait()
+        return result(frame, {"content": [{"type": "text", "text": "ran slowly"}]})
+
+    async with running(more=LONG, recorder=Recorder(on_call=slow)) as gateway:
+        client = Silent(gateway)
+        older = await client.ask()
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await gateway.recorder.called()
+        await client.give_up()
+        newest = await client.ask()
+        assert (await soon(older)).startswith("RUNNING: this call")
+        may_end.set()
+        assert await soon(newest) == "ran slowly"
+        assert len(gateway.ran()) == 1
+
+
+async def test_a_request_that_was_given_up_neither_runs_the_call_nor_takes_its_answer():
+    async with running(more=LONG) as gateway:
+        client = Silent(gateway)
+        older = await client.ask()
+        [held] = await gateway.held()
+        await client.give_up()
+        newest = await client.ask()
+        assert (await soon(older)).startswith(WAITING)
+        newest.cancel()
+        while held.id in gateway.gateway.service._attending:
+            await asyncio.sleep(0)
+        await gateway.review(held)
+        assert gateway.ran() == []
+        assert not (await gateway.gateway.service.get(held.id)).collected
+        assert await soon(await client.ask()) == "ran create_note"
+
+
+async def test_on_disconnect_cancel_a_client_that_asks_again_has_not_left():
+    async with running(more="approvals: {expire_after: 1h, on_disconnect: cancel}") as gateway:
+        client = Silent(gateway)
+        older = await client.ask()
+        [held] = await gateway.held()
+        await client.give_up()
+        newest = await client.ask()
+        assert (await soon(older)).startswith(WAITING)
+        await gateway.review(held, Answer.DENY, "no")
+        assert (await soon(newest)).startswith("Denied by alice: no.")
+
+
+@pytest.mark.parametrize(
+    "options", ["approvals: {hold_for: 20s}", "approvals: {clients: {'mcp': {wait: 20s}}}", "approvals: {clients: {'mcp': 20s}}"],
+)  # fmt: skip
+async def test_a_time_that_the_config_sets_is_not_shortened(options):
+    async with running(more=options) as gateway:
+        client = Silent(gateway)
+        await client.connect("s0")
+        await client.ask()
+        await client.give_up()
+        newest = await client.ask()
+        assert (await soon(client.answers[0])).startswith(WAITING)
+        await gateway.later(19)
+        assert not newest.done()
+        await gateway.later(1)
+        assert (await soon(newest)).startswith(WAITING)
+
+
+async def test_waiting_is_told_as_a_result_to_clients_that_would_end_their_run_at_an_error():
+    schema = {"type": "object", "properties": {"id": {"type": "string"}}}
+    tools = [
+        {"name": "create_note", "inputSchema": {"type": "object"}},
+        {"name": "add_note", "inputSchema": {"type": "object"}, "outputSchema": schema},
+    ]
+    options = "approvals: {clients: {'mcp': {wait: 1s, waiting: result}}}"
+    async with running(more=options, recorder=Recorder(tools=tools)) as gateway:
+        client = Silent(gateway)
+        await client.connect("s0")
+        said = {}
+        for name in ("create_note", "add_note"):
+            answer = asyncio.ensure_future(gateway.call(name, headers=client.headers))
+            await gateway.held(len(said) + 1)
+            await gateway.later(1)
+            said[name] = (await answer)["result"]
+        assert all(one["content"][0]["text"].startswith(WAITING) for one in said.values())
+        assert {name: one["isError"] for name, one in said.items()} == {
+            "create_note": False,
+            "add_note": True,
+        }
+        # A refusal stays an error.
+        [held, _] = await gateway.held(2)
+        answer = asyncio.ensure_future(gateway.call("create_note", headers=client.headers))
+        await gateway.review(held, Answer.DENY, "no")
+        assert (await answer)["result"]["isError"] is True
