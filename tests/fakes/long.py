@@ -3,6 +3,9 @@
 import asyncio
 import selectors
 
+#: Seconds after which a test that has not come to its end never will.
+LONGEST = 30 * 86400.0
+
 
 class _Jumping(selectors.DefaultSelector):
     """Never waits; says how long it would have."""
@@ -16,6 +19,7 @@ class _Jumping(selectors.DefaultSelector):
         if not ready:
             assert timeout is not None, "nothing is left to happen"
             self.passed += max(timeout, 0.0)
+            assert self.passed < LONGEST, "it goes on without end"
         return ready
 
 
