@@ -7,7 +7,10 @@ from enum import Enum, auto
 from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+
+from approvals.forwarded import LOCAL
 
 #: A request body must arrive at this rate, in bytes per second, once its first minute is over.
 RATE = 16 << 10
@@ -191,6 +194,21 @@ class Connection(web.RequestHandler):
         finally:
             self._latest_body = request.content
             self._turn(Phase.IDLE)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer bad HTTP with 400 and one line in the log, without the bytes: they may hold a secret."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        log.info("%s sent bad HTTP: %s", request.remote or LOCAL, exc.message.partition(":")[0])
+        answer = web.Response(status=400, text="This is not HTTP that is read here.")
+        answer.force_close()
+        return answer
 
     def _turn(self, phase: Phase) -> None:
         self._between = phase

@@ -277,9 +277,11 @@ class FakeSlack:
     async def submit(self, modal: Modal, **values: str) -> dict:
         return await self.deliver(self.submit_payload(modal, **values))
 
-    def signed(self, payload: dict, secret: str, *, at: float | None = None) -> tuple[dict, bytes]:
-        """Return headers and body of the payload over HTTP, as Slack signs it."""
-        body = urlencode({"payload": json.dumps(payload)}).encode()
+    def signed(
+        self, payload: dict, secret: str, *, at: float | None = None, body: bytes = b""
+    ) -> tuple[dict, bytes]:
+        """Return headers and body of the payload, or the body as it is, over HTTP, as Slack signs it."""
+        body = body or urlencode({"payload": json.dumps(payload)}).encode()
         stamp = str(int(self.clock() if at is None else at))
         signature = SignatureVerifier(secret).generate_signature(timestamp=stamp, body=body)
         return {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": signature}, body

@@ -82,6 +82,16 @@ async def test_a_peer_that_does_not_go_on_is_cut(sent):
         assert await all_of(page, sent) == b""
 
 
+async def test_a_body_that_turns_into_bad_http_is_cut():
+    async with serving(SHORT) as page:
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+        reader, writer = await connect(page, head)
+        await reader.readuntil(b"100 Continue\r\n\r\n")
+        writer.write(b"2\r\nab\r\nzz\r\n")
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_an_idle_connection_is_closed_after_its_answer():
     async with serving(SHORT) as page:
         assert (await all_of(page, GET)).endswith(b"hello")

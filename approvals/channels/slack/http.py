@@ -1,6 +1,7 @@
 """Slack over HTTP: the signed endpoint for workspaces that do not use Socket Mode."""
 
 import json
+import logging
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
@@ -8,6 +9,8 @@ from slack_sdk.signature import SignatureVerifier
 
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.inbound import understood
+
+log = logging.getLogger("holdpoint.slack")
 
 
 class SlackEndpoint:
@@ -25,10 +28,10 @@ class SlackEndpoint:
             return 401, b""
         try:
             payload = json.loads(parse_qs(body.decode())["payload"][0])
-        except (KeyError, ValueError):
-            return 400, b""
+        except (KeyError, ValueError, RecursionError) as error:
+            return _unread(type(error).__name__)
         if not isinstance(payload, dict):
-            return 400, b""
+            return _unread("it is no object")
         ack = await self._channel.interact(understood(payload))
         return 200, json.dumps(ack).encode() if ack else b""
 
@@ -42,3 +45,8 @@ class SlackEndpoint:
             )
         except (ValueError, TypeError):
             return False
+
+
+def _unread(why: str) -> tuple[int, bytes]:
+    log.warning("a signed request of Slack's cannot be read: %s", why)
+    return 400, b""

@@ -29,7 +29,7 @@ def understood(payload: Mapping[str, Any]) -> Interaction | None:
             "user": {"id": str(user)},
         }:
             call, digest = _named(rest.get("value", ""))
-            channel = payload.get("channel") or {}
+            channel = _part(payload, "channel")
             return Interaction(
                 action=action, user=user, team=_team(payload), call=call, digest=digest,
                 trigger=str(payload.get("trigger_id", "")), channel=str(channel.get("id", "")),
@@ -47,10 +47,15 @@ def understood(payload: Mapping[str, Any]) -> Interaction | None:
             return None
 
 
+def _part(of: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
+    """Return a member that is an object; an empty one in place of anything else."""
+    part = of.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
 def _team(payload: Mapping[str, Any]) -> str:
     """Return the team that the person belongs to: in a shared channel it may be another than the channel's."""
-    user, team = payload.get("user") or {}, payload.get("team") or {}
-    return str(user.get("team_id") or team.get("id") or "")
+    return str(_part(payload, "user").get("team_id") or _part(payload, "team").get("id") or "")
 
 
 def _named(value: object) -> tuple[str, str]:
@@ -59,6 +64,5 @@ def _named(value: object) -> tuple[str, str]:
 
 
 def _reason(view: Mapping[Any, Any]) -> str:
-    values = (view.get("state") or {}).get("values") or {}
-    given = (values.get("reason") or {}).get("reason") or {}
+    given = _part(_part(_part(_part(view, "state"), "values"), "reason"), "reason")
     return str(given.get("value") or "")

@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
@@ -525,6 +526,35 @@ async def test_an_unsigned_or_oddly_signed_request_is_401_and_never_an_error(sig
     assert (await signed.endpoint.receive(body + b"x", good))[0] == 401
     assert (await signed.endpoint.receive(b"\xff", good))[0] == 401
     assert (await signed.service.get(call.id)).state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"[" * 100_000, b'{"a":' * 50_000, b"[]", b"7", b"{", b"", b"\xff"],
+    ids=lambda payload: payload[:8],
+)
+async def test_a_signed_payload_that_cannot_be_read_is_400_and_one_line(signed, payload, caplog):
+    body = b"payload=" + quote(payload).encode()
+    headers, _ = signed.slack.signed({}, "s3cret", body=body)
+    assert await signed.endpoint.receive(body, headers) == (400, b"")
+    [record] = caplog.records
+    assert (record.exc_info, "\n" in record.message) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"channel": "C1"},
+        {"user": {"id": "U01ALICE", "team_id": 7}, "team": "T1"},
+        {"view": {"callback_id": "deny", "state": []}, "type": "view_submission"},
+    ],
+)
+async def test_a_signed_payload_of_odd_parts_decides_nothing(signed, part):
+    call, message = await signed.hold()
+    payload = signed.slack.click_payload("U01ALICE", message, "approve") | part
+    headers, body = signed.slack.signed(payload, "s3cret")
+    assert (await signed.endpoint.receive(body, headers))[0] == 200
+    assert (await signed.service.get(call.id)).state in (State.PENDING, State.APPROVED)
 
 
 def test_an_empty_signing_secret_is_refused():
