@@ -22,6 +22,7 @@ from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override, Tool
 from gateway.compiling import compile_policy
 from gateway.evidence.severity import Severity
+from gateway.exchanges import Shares
 from gateway.forward import Forward
 from gateway.hold import ClientRule, Holds, Tasks
 from gateway.judging import REMOVED
@@ -36,7 +37,7 @@ from gateway.risk import Category, Risk
 from gateway.setting import Setting
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, Fixed
-from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.http import HttpUpstream, Pools, pool
 from gateway.upstreams.limited import KINDS, Limited
 from gateway.upstreams.oauth import Client, ClientCredentials
 from gateway.upstreams.sse import Source, SseUpstream
@@ -66,6 +67,7 @@ class Gateway:
         config: Config,
         store: Store,
         http: aiohttp.ClientSession,
+        pools: Pools,
         windows: Windows,
         pins: Pins,
         secret: bytes,
@@ -83,6 +85,7 @@ class Gateway:
         self.agents = Agents(config, self._jwks, clock)
         self.metrics = Metrics()
         self._http = http
+        self._pools = pools
         self._upstreams: dict[str, Upstream] = {}
         #: Whether every server was asked for its tools once, whatever came of it.
         self._learnt = False
@@ -121,7 +124,7 @@ class Gateway:
     def _serve(self, config: Config) -> None:
         for name, options in config.servers.items():
             if name not in self._upstreams:
-                self._upstreams[name] = upstream(name, options, self._http, self.clock)
+                self._upstreams[name] = upstream(name, options, self._http, self._pools, self.clock)
         self.catalogue.serve(
             self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
         )
@@ -131,6 +134,7 @@ class Gateway:
             policy=compile_policy(config),
             upstreams=self._upstreams,
             holds=holds(config),
+            shares=shares(config),
             may_use=admitted(config),
             pin=OnChange(config.pin),
             annotate=config.annotate,
@@ -201,10 +205,13 @@ async def assembled(
         store = await open_store(config)
         stack.push_async_callback(store.close)
         http = await stack.enter_async_context(pool())
+        pools = Pools()
+        stack.push_async_callback(pools.close)
         gateway = Gateway(
             config,
             store,
             http,
+            pools,
             Windows(await store.hits(clock())),
             Pins(store, [*await store.pins(), *accepted]),
             await store.secret("rounds"),
@@ -252,6 +259,11 @@ def _client(options: Duration | ClientOptions) -> ClientRule:
     return ClientRule(wait=wait, as_result=options.waiting == "result")
 
 
+def shares(config: Config) -> Shares:
+    """Return how many exchanges a config lets one agent have at once."""
+    return Shares(requests=config.limits.exchanges_per_agent, streams=config.limits.streams_per_agent)
+
+
 async def open_store(config: Config) -> Store:
     """Open the store that the config names; raises `StoreError`."""
     key = (config.store_key or "").encode()
@@ -275,21 +287,26 @@ def directory(config: Config) -> Directory:
     )
 
 
-def upstream(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
+def upstream(
+    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
+) -> Upstream:
     """Return the connection to one server, over which it may ask what the config lets it ask."""
-    reached = _reached(name, options, http, clock)
+    reached = _reached(name, options, http, pools, clock)
     return reached if KINDS.keys() <= {*options.may_ask} else Limited(name, reached, options.may_ask)
 
 
-def _reached(name: str, options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Upstream:
+def _reached(
+    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
+) -> Upstream:
     if options.url is None:
         return StdioUpstream(
             Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
         )
-    own = credentials(options, http, clock)
+    own, its = credentials(options, http, clock), pools.of(name, options.connections)
     if options.transport == "sse":
-        return SseUpstream(Source(name=name, url=options.url, credentials=own, http=http), clock)
-    return HttpUpstream(options.url, own, http)
+        source = Source(name=name, url=options.url, credentials=own, http=its.requests, streams=its.streams)
+        return SseUpstream(source, clock)
+    return HttpUpstream(options.url, own, its.requests, its.streams)
 
 
 def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
@@ -309,7 +326,7 @@ def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Cloc
 def _reaching(config: Config, name: str) -> ServerOptions | None:
     """Return what a config says of how a server is reached; None when it is not there."""
     options = config.servers.get(name)
-    return None if options is None else msgspec.structs.replace(options, tools={})
+    return None if options is None else msgspec.structs.replace(options, tools={}, connections=1)
 
 
 def overrides(server: ServerOptions) -> Mapping[str, Override]:

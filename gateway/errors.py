@@ -1,5 +1,6 @@
 """What can go wrong between an agent and a server. Each class's docstring is its default message."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -10,9 +11,10 @@ class UserError(Exception):
 class GatewayError(Exception):
     """The gateway could not handle this request."""
 
-    #: The JSON-RPC error code and the HTTP status that tell it on the wire.
+    #: The JSON-RPC error code, the HTTP status and the HTTP headers that tell it on the wire.
     code: ClassVar[int] = -32603
     status: ClassVar[int] = 200
+    headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())

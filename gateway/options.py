@@ -3,13 +3,14 @@ from these, and so are the values that the rest of the program reads (PURE).
 """
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 Duration = int | float | str
 #: Where agents find the gateway when the config does not say.
 LISTEN = "127.0.0.1:8808"
+Count = Annotated[int, Meta(ge=1)]
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 #: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
 LONGEST = 3650 * 86400
@@ -80,6 +81,8 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     headers: dict[str, str] = {}
     oauth: OAuthOptions | None = None
     tools: dict[str, ToolOptions] = {}
+    #: The most connections that requests may take at once; streams have their own.
+    connections: Count = 100
     #: What the server may ask of clients while it works.
     may_ask: list[Literal["sampling", "elicitation", "roots"]] = field(
         default_factory=lambda: ["sampling", "elicitation", "roots"]
@@ -250,6 +253,13 @@ class AuditOptions(Options, kw_only=True, frozen=True):
     allowed: Literal["post", "wait", "off"] = "post"
 
 
+class CapOptions(Options, kw_only=True, frozen=True):
+    """What one agent, and all agents together, may take of the gateway."""
+
+    exchanges_per_agent: Count = 64
+    streams_per_agent: Count = 256
+
+
 class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
@@ -275,6 +285,7 @@ class Config(Options, kw_only=True, frozen=True):
     slack: SlackOptions | None = None
     webhooks: list[WebhookOptions] = []
     audit: AuditOptions = AuditOptions()
+    limits: CapOptions = CapOptions()
     #: What becomes of a tool whose definition is not the accepted one any more.
     pin: Literal["warn", "reask", "quarantine"] = "reask"
     #: Whether the description of a tool says that a person has to approve its calls.

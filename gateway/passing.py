@@ -1,11 +1,14 @@
 """What is no tool call crosses untouched, but for what the gateway itself hides, offers or answers."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 
 from gateway import frames, hold, protocol, relay
 from gateway.catalogue import Catalogue
+from gateway.exchanges import Exchanges, Kind
 from gateway.incoming import Incoming
+from gateway.ladder import listening
 from gateway.ladder.holding import Holding
 from gateway.ladder.tasks import Tasks
 from gateway.record import Record
@@ -23,6 +26,7 @@ class Passing:
 
     def __init__(
         self, *, setting: Callable[[], Setting], sessions: Sessions, catalogue: Catalogue, holding: Holding, tasks: Tasks, record: Record,
+        exchanges: Exchanges,
     ) -> None:  # fmt: skip
         self._setting = setting
         self._sessions = sessions
@@ -30,6 +34,7 @@ class Passing:
         self._holding = holding
         self._tasks = tasks
         self._record = record
+        self._exchanges = exchanges
 
     async def stream_or_end(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply:
         """Open the server's own stream or take up one that was cut (GET), or end a session (DELETE)."""
@@ -40,8 +45,13 @@ class Passing:
         headers = protocol.crossing(incoming.headers, None)
         # The rest of a stream that was cut may hold a list of tools as well.
         edits = await self._listed(incoming.server, self._setting()) if "last-event-id" in headers else []
-        reply = relay.checked(await upstream.send(incoming.verb, b"", headers))
-        return self.watched(incoming, await relay.edited(reply, *edits))
+        kind = Kind.STREAM if incoming.verb == "GET" else Kind.MESSAGE
+        reply = await self._exchanged(incoming, kind, partial(upstream.send, incoming.verb, b"", headers))
+        with ExitStack() as unless_given:
+            unless_given.callback(reply.close)
+            given = self.watched(incoming, await relay.edited(reply, *edits))
+            unless_given.pop_all()
+        return given
 
     async def frame(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame) -> Reply:
         """Relay a frame that is no tool call."""
@@ -78,10 +88,12 @@ class Passing:
             unless_given.pop_all()
         return given
 
-    @staticmethod
-    async def _sent(incoming: Incoming, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
+    async def _sent(self, incoming: Incoming, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
         headers = protocol.crossing(incoming.headers, frame)
-        return relay.checked(await upstream.send("POST", body, headers))
+        return await self._exchanged(incoming, _kind(frame), partial(upstream.send, "POST", body, headers))
+
+    async def _exchanged(self, incoming: Incoming, kind: Kind, send: Callable[[], Awaitable[Reply]]) -> Reply:
+        return relay.checked(await self._exchanges.one(incoming.agent.name, kind, send))
 
     async def _edits(self, incoming: Incoming, frame: frames.Request) -> list[relay.Edit]:
         """Return what is to be edited in the answer to this request."""
@@ -132,3 +144,9 @@ class Passing:
         modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
         unknown = protocol.Rejection(code=-32601, message="Method not found", status=404 if modern else 200)
         return self._record.refuse(incoming, frame.id, unknown)
+
+
+def _kind(frame: frames.Frame) -> Kind:
+    if not isinstance(frame, frames.Request):
+        return Kind.MESSAGE
+    return Kind.STREAM if frame.method == listening.METHOD else Kind.REQUEST

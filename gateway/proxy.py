@@ -19,6 +19,7 @@ from gateway import frames, hold, mirrors, protocol, relay, replies
 from gateway.again import Again
 from gateway.catalogue import Catalogue, Tool
 from gateway.errors import BrokenError, GatewayError, NotSentError, UnknownServerError
+from gateway.exchanges import Exchanges, Kind, TooManyExchangesError
 from gateway.forward import Forward
 from gateway.hold import Manner
 from gateway.incoming import Asked, Incoming
@@ -69,9 +70,10 @@ class Proxy:
         self.tasks = Tasks(service, self._holding, self._upstream)
         self._record = Record(service)
         self._again = Again(service, self._record)
+        self._exchanges = Exchanges(lambda: self.setting.shares)
         self._passing = Passing(
             setting=lambda: self.setting, sessions=self._sessions, catalogue=catalogue,
-            holding=self._holding, tasks=self.tasks, record=self._record,
+            holding=self._holding, tasks=self.tasks, record=self._record, exchanges=self._exchanges,
         )  # fmt: skip
         self.adopt(setting)
 
@@ -87,7 +89,7 @@ class Proxy:
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
-        return await _answered(None, self._exchange(incoming))
+        return await self._answered(incoming, None, self._exchange(incoming))
 
     async def _exchange(self, incoming: Incoming) -> Reply:
         """Do one exchange with the server that it is for."""
@@ -103,7 +105,7 @@ class Proxy:
         except frames.FrameError as error:
             wrong = protocol.Rejection(code=error.code, message=error.message)
             return self._record.refuse(incoming, error.id, wrong)
-        return await _answered(frame, self._decoded(incoming, upstream, session, frame))
+        return await self._answered(incoming, frame, self._decoded(incoming, upstream, session, frame))
 
     async def _decoded(
         self, incoming: Incoming, upstream: Upstream, session: Session | None, frame: frames.Frame
@@ -194,7 +196,17 @@ class Proxy:
         return _told(asked.frame, replies.limited(exceeded, asked.frame.name))
 
     async def _allow(self, asked: Asked, verdict: Verdict) -> Reply:
-        """Relay at once. The audit event is posted, and the disk is not waited for unless the config says so."""
+        """Relay at once, unless too many exchanges of this agent are running."""
+        sent = partial(self._relayed, asked, verdict)
+        try:
+            return await self._exchanges.one(asked.incoming.agent.name, Kind.REQUEST, sent)
+        except TooManyExchangesError:
+            self._metrics.judged(asked.incoming.server, "limited")
+            self._too_many(asked.incoming)
+            return _told(asked.frame, replies.too_many_running())
+
+    async def _relayed(self, asked: Asked, verdict: Verdict) -> Reply:
+        """Send an allowed call. The audit event is posted, and the disk is not waited for unless the config says so."""
         self._metrics.judged(asked.incoming.server, "allowed")
         event = self._record.event(asked.incoming, "call.allowed", tool=asked.frame.name, rule=verdict.rule)
         match self.setting.audit_allowed:
@@ -253,6 +265,26 @@ class Proxy:
         self._metrics.judged(asked.incoming.server, verdict)
         self._record.post(asked.incoming, f"call.{verdict}", tool=asked.frame.name, rule=by.rule, **detail)
 
+    def _too_many(self, incoming: Incoming) -> None:
+        self._record.at_most_once_a_minute(incoming, "exchange.refused", why="too many exchanges at once")
+
+    async def _answered(
+        self, incoming: Incoming, frame: frames.Frame | None, answer: Awaitable[Reply]
+    ) -> Reply:
+        """Return the answer to a frame; a fault becomes one under its id."""
+        try:
+            return await answer
+        except TooManyExchangesError as error:
+            self._too_many(incoming)
+            return _fault(frame, error)
+        except GatewayError as error:
+            return _fault(frame, error)
+        except StoreError as error:
+            return _fault(frame, GatewayError(f"{error} Nothing was executed for this request."))
+        except Exception:
+            log.exception("an exchange failed")
+            return _fault(frame, BrokenError())
+
 
 def _may_be_held(verdict: Verdict) -> bool:
     return verdict.action is Action.REQUIRE_APPROVAL or any(limit.ask for limit in verdict.limits)
@@ -265,23 +297,10 @@ def _in_words(tool: Tool) -> Classification:
     )
 
 
-async def _answered(frame: frames.Frame | None, answer: Awaitable[Reply]) -> Reply:
-    """Return the answer to a frame; a fault becomes one under its id."""
-    try:
-        return await answer
-    except GatewayError as error:
-        return _fault(frame, error)
-    except StoreError as error:
-        return _fault(frame, GatewayError(f"{error} Nothing was executed for this request."))
-    except Exception:
-        log.exception("an exchange failed")
-        return _fault(frame, BrokenError())
-
-
 def _fault(frame: frames.Frame | None, error: GatewayError) -> Reply:
     body = frames.error(frames.id_of(frame), error.code, str(error))
-    headers = {protocol.UNSENT: "1"} if isinstance(error, NotSentError) else {}
-    return frame_reply(body, status=error.status, headers=headers)
+    unsent = {protocol.UNSENT: "1"} if isinstance(error, NotSentError) else {}
+    return frame_reply(body, status=error.status, headers={**error.headers, **unsent})
 
 
 def _told(frame: frames.ToolCall, result: Mapping[str, Any]) -> Reply:

@@ -38,6 +38,11 @@ def too_many() -> Mapping[str, Any]:
     )
 
 
+def too_many_running() -> Mapping[str, Any]:
+    """Return the result for an agent that waits for too many answers of servers already."""
+    return refusal("Too many of your calls are running. NOT EXECUTED. Try again when one of them has ended.")
+
+
 def refusal(text: str) -> Mapping[str, Any]:
     """Return an error result that says *text*. `resultType` is asked for by the revision of 2026-07-28."""
     return {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}

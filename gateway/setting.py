@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gateway.exchanges import Shares
 from gateway.hold import Holds
 from gateway.pins import OnChange
 from gateway.policy import Policy
@@ -16,6 +17,8 @@ class Setting:
     policy: Policy
     upstreams: Mapping[str, Upstream]
     holds: Holds
+    #: How many exchanges with servers one agent may have at once.
+    shares: Shares
     #: Whether an agent of this name may still use this server; else what it had asked for does not run.
     may_use: Callable[[str, str], bool]
     #: What becomes of a tool whose definition is not the accepted one.

@@ -1,4 +1,4 @@
-"""An MCP server reached over Streamable HTTP: one pooled client session for all, credentials put in here.
+"""An MCP server reached over Streamable HTTP: each server has its own connections, credentials are put in here.
 
 Redirects are not followed (a 307 would send the call and the credentials elsewhere), answers are not decompressed
 beyond their limits, and a POST is never repeated: an exchange either was not sent, or may have been.
@@ -6,12 +6,15 @@ beyond their limits, and a POST is never repeated: an exchange either was not se
 
 import socket
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from types import SimpleNamespace
 
 import aiohttp
 from yarl import URL
 
+from gateway import protocol
 from gateway.errors import CutError, NotSentError
 from gateway.upstreams import EVENTS, JSON, Reply
 from gateway.upstreams.credentials import Credentials
@@ -25,26 +28,86 @@ LOOKS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEP
 #: Seconds an idle connection is kept. Shorter than the 5 s after which common servers close theirs, so that a
 #: call is not sent into a connection that is about to close.
 KEEP_ALIVE_SECONDS = 4.0
-MAX_CONNECTIONS = 1000
+#: The most connections to one server on which streams are listened to.
+MAX_STREAMS = 1000
 #: Bodies longer than this (bytes) are written piece by piece.
 LARGE = 1 << 20
 
 
-def pool(socket: str = "") -> aiohttp.ClientSession:
-    """Return the one client session that all HTTP upstreams share, over a Unix socket where one is given; close it at the end."""
+@dataclass(slots=True)
+class _Place:
+    """Where a request stands: whether it waits in line because all connections are in use."""
+
+    in_line: bool = False
+
+
+async def _comes_into_line(_session: object, context: SimpleNamespace, _said: object) -> None:
+    _set_in_line(context, value=True)
+
+
+async def _leaves_the_line(_session: object, context: SimpleNamespace, _said: object) -> None:
+    _set_in_line(context, value=False)
+
+
+def _set_in_line(context: SimpleNamespace, *, value: bool) -> None:
+    if isinstance(place := context.trace_request_ctx, _Place):
+        place.in_line = value
+
+
+def _traces() -> aiohttp.TraceConfig:
+    """Return what tells a request that waits in line from one whose server does not answer."""
+    traces = aiohttp.TraceConfig()
+    traces.on_connection_queued_start.append(_comes_into_line)
+    traces.on_connection_queued_end.append(_leaves_the_line)
+    return traces
+
+
+def pool(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientSession:
+    """Return a client session of so many connections, over a Unix socket where one is given; close it at the end."""
     connect = (
         partial(aiohttp.UnixConnector, socket)
         if socket
         else partial(aiohttp.TCPConnector, socket_factory=_looked_at)
     )
     return aiohttp.ClientSession(
-        connector=connect(limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        connector=connect(limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         skip_auto_headers=("User-Agent",),
         max_line_size=16 << 10,
         read_bufsize=1 << 18,
+        trace_configs=[_traces()],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The connections to one server. Streams have their own, so that they leave room for requests."""
+
+    requests: aiohttp.ClientSession
+    streams: aiohttp.ClientSession
+
+
+class Pools:
+    """The connections of one gateway, by server. All are closed together at the end.
+
+    A server that leaves the config keeps its connections until then, because calls may still run on them.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, int], Pool] = {}
+
+    def of(self, server: str, connections: int) -> Pool:
+        """Return the connections to a server, at most *connections* of them for requests."""
+        if (server, connections) not in self._pools:
+            self._pools[server, connections] = Pool(pool(connections=connections), pool())
+        return self._pools[server, connections]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for one in self._pools.values():
+            await one.requests.close()
+            await one.streams.close()
 
 
 def _looked_at(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -60,15 +123,24 @@ def _looked_at(address: aiohttp.AddrInfoType) -> socket.socket:
 class HttpUpstream:
     """One server behind one URL."""
 
-    def __init__(self, url: str, credentials: Credentials, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        session: aiohttp.ClientSession,
+        streams: aiohttp.ClientSession | None = None,
+    ) -> None:
+        """*streams* carries the exchanges that only listen; *session* does when it is left out."""
         self._url = url
         self._credentials = credentials
         self._session = session
+        self._streams = streams or session
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
+        session = self._streams if protocol.listens(verb, headers) else self._session
         response = await request(
-            self._session, verb, self._url,
+            session, verb, self._url,
             headers={**_negotiated(verb), **headers}, credentials=self._credentials, body=body,
         )  # fmt: skip
         return Reply(
@@ -96,22 +168,31 @@ async def request(
 ) -> aiohttp.ClientResponse:
     """Send one request with the gateway's credentials; raises `NotSentError` or `CutError`, as `Upstream.send` does."""
     own = await credentials.headers()
+    place = _Place()
     try:
         response = await session.request(
-            verb, url, data=_sent(body), headers={**headers, **own}, allow_redirects=False
-        )
+            verb, url, data=_sent(body), headers={**headers, **own}, allow_redirects=False, trace_request_ctx=place,
+        )  # fmt: skip
     except aiohttp.ClientConnectorError as error:
         raise NotSentError(
             f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
         ) from error
     except aiohttp.ConnectionTimeoutError as error:
-        why = f"The server could not be reached (no connection within {CONNECT_SECONDS:.0f} s)."
-        raise NotSentError(why) from error
+        raise NotSentError(_unreached(place)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise CutError from error
     if response.status == 401:
         credentials.refused(own)
     return response
+
+
+def _unreached(place: _Place) -> str:
+    waited = f"{CONNECT_SECONDS:.0f} s"
+    if place.in_line:
+        return (
+            f"All connections to the server have been in use for {waited}; nothing was sent. Try again later."
+        )
+    return f"The server could not be reached (no connection within {waited})."
 
 
 def _sent(body: bytes) -> bytes | BytesIO | None:

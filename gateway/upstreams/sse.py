@@ -44,6 +44,8 @@ class Source:
     url: str
     credentials: Credentials
     http: aiohttp.ClientSession
+    #: Carries the streams; `http` does when it is left out.
+    streams: aiohttp.ClientSession | None = None
 
     async def open(self) -> "Stream":
         """Open the stream; raises `NotSentError`, or `RefusedError` when the credentials are refused."""
@@ -56,8 +58,9 @@ class Source:
             raise NotSentError("The server did not name the address to post messages to.") from error
 
     async def _opened(self) -> "Stream":
+        session = self.streams or self.http
         response = await request(
-            self.http, "GET", self.url, headers={"Accept": EVENTS}, credentials=self.credentials
+            session, "GET", self.url, headers={"Accept": EVENTS}, credentials=self.credentials
         )
         try:
             _check(response)

@@ -14,6 +14,7 @@ from gateway.agents import LOCAL
 from gateway.catalogue import Catalogue
 from gateway.compiling import compile_policy
 from gateway.config import parse
+from gateway.exchanges import Shares
 from gateway.forward import Forward
 from gateway.hold import Holds, Tasks
 from gateway.incoming import Incoming
@@ -98,6 +99,7 @@ class World:
                 policy=compile_policy(config),
                 upstreams={"notes": self.server},
                 holds=Holds(clients={}, tasks=Tasks.ALL),
+                shares=Shares(),
                 may_use=lambda *_: True,
             ),
             service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service, catalogue.outdate),

@@ -80,12 +80,11 @@ async def silent(request, frame):
 
 
 async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit(monkeypatch):
-    monkeypatch.setattr(upstreams.http, "MAX_CONNECTIONS", 1)
     monkeypatch.setattr(upstreams.http, "CONNECT_SECONDS", 0.5)
-    async with Recorder(on_get=silent) as recorder, pool() as http, asyncio.timeout(5):
+    async with Recorder(on_get=silent) as recorder, pool(connections=1) as http, asyncio.timeout(5):
         upstream = HttpUpstream(recorder.url, Fixed(), http)
         stream = await upstream.send("GET", b"", {})
-        with pytest.raises(NotSentError, match="could not be reached"):
+        with pytest.raises(NotSentError, match="All connections to the server have been in use"):
             await upstream.send("POST", b"{}", {})
         stream.close()
         assert [one.verb for one in recorder.received] == ["GET"]

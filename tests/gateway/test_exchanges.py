@@ -1,0 +1,335 @@
+"""What one agent may have under way with servers at once, and that it takes nothing from the others."""
+
+import asyncio
+import hashlib
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from gateway.upstreams import http
+from gateways import META, MODERN, Running, running, text
+from recorder import Recorder, result
+
+TOKENS = {name: name * 16 for name in ("busy", "calm")}
+AGENTS = "".join(
+    f"  - {{name: {name}, token_sha256: {hashlib.sha256(token.encode()).hexdigest()}}}\n"
+    for name, token in TOKENS.items()
+)
+FEW = f"limits: {{exchanges_per_agent: 2, streams_per_agent: 1}}\nagents:\n{AGENTS}"
+
+
+class Hanging:
+    """A server that answers no call until it is let go, and says how many it has under way."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.let_go = asyncio.Event()
+        self._changed = asyncio.Condition()
+
+    async def answer(self, request, frame):
+        await self._count(1)
+        try:
+            await self.let_go.wait()
+        finally:
+            await asyncio.shield(self._count(-1))
+        return result(frame, {"resultType": "complete", "content": [{"type": "text", "text": "late"}]})
+
+    async def stream(self, request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": open\n\n")
+        await self._count(1)
+        try:
+            await self.let_go.wait()
+        finally:
+            await asyncio.shield(self._count(-1))
+        return response
+
+    async def _count(self, more):
+        async with self._changed:
+            self.under_way += more
+            self._changed.notify_all()
+
+    async def has(self, number):
+        """Wait until exactly so many are under way."""
+        async with self._changed, asyncio.timeout(5):
+            await self._changed.wait_for(lambda: self.under_way == number)
+
+
+def as_agent(name: str) -> dict:
+    return {"Authorization": f"Bearer {TOKENS[name]}"}
+
+
+@asynccontextmanager
+async def hanging(more: str = FEW, **options):
+    server = Hanging()
+    recorder = Recorder(on_call=server.answer, on_get=server.stream, on_listen=server.stream)
+    async with running(more=more, recorder=recorder, **options) as gateway, asyncio.timeout(10):
+        try:
+            yield gateway, server
+        finally:
+            server.let_go.set()
+
+
+@asynccontextmanager
+async def two_calls(gateway: Running, server: Hanging, name: str = "busy"):
+    """Have an agent wait for two calls; both have ended at the end."""
+    async with asyncio.TaskGroup() as tasks:
+        waiting = [
+            tasks.create_task(gateway.call("get_note", {"n": n}, id=n, headers=as_agent(name)))
+            for n in range(2)
+        ]
+        await server.has(2)
+        yield waiting
+
+
+async def test_a_call_beyond_an_agents_share_is_told_so_and_another_agents_call_runs():
+    async with hanging() as (gateway, server):
+        async with two_calls(gateway, server):
+            over = await gateway.call("get_note", headers=as_agent("busy"))
+            assert over["result"]["isError"] is True
+            assert text(over) == (
+                "Too many of your calls are running. NOT EXECUTED. Try again when one of them has ended."
+            )
+            other = asyncio.ensure_future(gateway.call("get_note", headers=as_agent("calm")))
+            await server.has(3)
+            server.let_go.set()
+            assert text(await other) == "late"
+        assert text(await gateway.call("get_note", headers=as_agent("busy"))) == "late"
+    assert len(gateway.ran()) == 4
+
+
+async def test_a_request_beyond_the_share_gets_429_under_its_id():
+    async with hanging() as (gateway, server), two_calls(gateway, server):
+        body = {"jsonrpc": "2.0", "id": "p", "method": "prompts/list", "params": {}}
+        async with await gateway.post(body, as_agent("busy")) as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+            frame = await answer.json()
+        assert (frame["id"], frame["error"]["code"]) == ("p", -32603)
+        assert frame["error"]["message"].startswith(
+            "Too many of your requests are running; nothing was sent."
+        )
+        assert [one.frame["method"] for one in gateway.recorder.received].count("prompts/list") == 0
+        server.let_go.set()
+
+
+async def test_what_others_must_not_wait_for_passes_a_full_share():
+    """An answer to a server's question, and a cancellation, end requests; a stream carries their questions."""
+    async with hanging() as (gateway, server), two_calls(gateway, server):
+        for frame in (
+            {"jsonrpc": "2.0", "id": 9, "result": {"action": "accept"}},
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 77}},
+        ):
+            async with await gateway.post(frame, as_agent("busy")) as answer:
+                assert answer.status == 202
+        async with gateway.http.get(gateway.url, headers=as_agent("busy")) as stream:
+            assert stream.status == 200
+            server.let_go.set()
+            await stream.read()
+
+
+async def test_streams_have_a_share_of_their_own():
+    async with hanging() as (gateway, server):
+        async with gateway.http.get(gateway.url, headers=as_agent("busy")) as first:
+            assert first.status == 200
+            async with gateway.http.get(gateway.url, headers=as_agent("busy")) as second:
+                assert second.status == 429
+            meta = {**META, "io.modelcontextprotocol/clientCapabilities": {}}
+            listen = {
+                "jsonrpc": "2.0", "id": 5, "method": "subscriptions/listen",
+                "params": {"notifications": {"toolsListChanged": True}, "_meta": meta},
+            }  # fmt: skip
+            named = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
+            async with await gateway.post(listen, {**as_agent("busy"), **named}) as third:
+                assert (third.status, (await third.json())["id"]) == (429, 5)
+            calling = asyncio.ensure_future(gateway.call("get_note", headers=as_agent("busy")))
+            await server.has(2)
+            server.let_go.set()
+            assert text(await calling) == "late"
+            await first.read()
+
+
+async def left(gateway, server):
+    """The client hangs up."""
+    waiting = [
+        asyncio.ensure_future(gateway.call("get_note", {"n": n}, id=n, headers=as_agent("busy")))
+        for n in range(2)
+    ]
+    await server.has(2)
+    for one in waiting:
+        one.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    async with asyncio.timeout(5):
+        while gateway.gateway.proxy._exchanges._open:
+            await asyncio.sleep(0)
+    server.let_go.set()  # this one does not notice
+    await server.has(0)
+    server.let_go.clear()
+
+
+async def answered(gateway, server):
+    """The server answers."""
+    async with two_calls(gateway, server):
+        server.let_go.set()
+    server.let_go.clear()
+
+
+async def cut(gateway, server):
+    """The server hangs up in the middle of its answer."""
+
+    async def breaks(request, frame):
+        request.transport.close()
+        return web.Response()
+
+    gateway.recorder.on_call, was = breaks, gateway.recorder.on_call
+    for n in range(2):
+        assert (
+            "broke"
+            in (await gateway.call("get_note", {"n": n}, headers=as_agent("busy")))["error"]["message"]
+        )
+    gateway.recorder.on_call = was
+
+
+async def redirected(gateway, server):
+    """The gateway does not follow."""
+
+    async def elsewhere(request, frame):
+        return web.Response(status=307, headers={"Location": "/"})
+
+    gateway.recorder.on_call, was = elsewhere, gateway.recorder.on_call
+    for n in range(2):
+        assert "error" in await gateway.call("get_note", {"n": n}, headers=as_agent("busy"))
+    gateway.recorder.on_call = was
+
+
+async def too_long(gateway, server):
+    """A list that the gateway does not read to its end."""
+
+    async def endless(request, frame):
+        return web.Response(body=b"[" * (17 << 20), content_type="application/json")
+
+    await gateway.gateway.freshen()
+    gateway.recorder.on_list = endless
+    for n in range(2):
+        async with await gateway.post(
+            {"jsonrpc": "2.0", "id": n, "method": "tools/list", "params": {}}, as_agent("busy")
+        ) as answer:
+            assert "longer" in (await answer.json())["error"]["message"]
+    gateway.recorder.on_list = None
+
+
+async def cut_list(gateway, server):
+    """A stream taken up again that is no stream, and too long."""
+
+    async def endless(request, frame):
+        return web.Response(body=b"[" * (17 << 20), content_type="application/json")
+
+    gateway.recorder.on_get, was = endless, gateway.recorder.on_get
+    async with gateway.http.get(gateway.url, headers={**as_agent("busy"), "Last-Event-ID": "7"}) as answer:
+        assert "longer" in (await answer.json())["error"]["message"]
+    gateway.recorder.on_get = was
+
+
+@pytest.mark.parametrize("end", [left, answered, cut, redirected, too_long, cut_list])
+async def test_however_an_exchange_ends_its_agent_may_begin_another(end):
+    async with hanging() as (gateway, server):
+        await end(gateway, server)
+        async with two_calls(gateway, server):
+            server.let_go.set()
+        server.let_go.clear()
+        async with gateway.http.get(gateway.url, headers=as_agent("busy")) as stream:
+            assert stream.status == 200
+            server.let_go.set()
+            await stream.read()
+        assert not gateway.gateway.proxy._exchanges._open
+
+
+async def test_held_calls_take_no_share():
+    async with hanging() as (gateway, server), asyncio.TaskGroup() as tasks:
+        waiting = [
+            tasks.create_task(gateway.call("create_note", {"n": n}, id=n, headers=as_agent("busy")))
+            for n in range(3)
+        ]
+        held = await gateway.held(3)
+        async with two_calls(gateway, server):
+            for one in held:
+                await gateway.review(one)
+            await server.has(5)
+            server.let_go.set()
+        assert [text(await one) for one in waiting] == ["late"] * 3
+
+
+async def test_what_an_agent_asks_too_much_is_written_down_once_a_minute():
+    async with hanging() as (gateway, server), two_calls(gateway, server):
+        for n in range(5):
+            await gateway.call("get_note", {"n": n}, headers=as_agent("busy"))
+        gateway.clock.now += 61
+        await gateway.call("get_note", headers=as_agent("busy"))
+        server.let_go.set()
+        refused = [
+            event for event in await gateway.gateway.store.events() if event.kind == "exchange.refused"
+        ]
+    assert [(event.agent, event.server) for event in refused] == [("busy", "notes")] * 2
+    assert (await gateway.kinds()).count("call.allowed") == 2
+
+
+# Connections.
+
+
+@asynccontextmanager
+async def two_servers(connections: int):
+    """Two servers of the config, `notes` and `calm`, with so many connections each; both hang."""
+    server = Hanging()
+    async with Recorder(on_call=server.answer, on_get=server.stream) as recorder:
+        options = f"url: '{recorder.url}', connections: {connections}"
+        async with running(server_options=options, beside="calm") as gateway, asyncio.timeout(10):
+            try:
+                yield gateway, server
+            finally:
+                server.let_go.set()
+
+
+async def test_a_server_whose_connections_are_all_in_use_keeps_nobody_from_another():
+    async with two_servers(connections=2) as (gateway, server), asyncio.TaskGroup() as tasks:
+        for n in range(2):
+            tasks.create_task(gateway.call("get_note", {"n": n}, id=n))
+        await server.has(2)
+        gateway.url = gateway.url.replace("/notes", "/calm")
+        tasks.create_task(gateway.call("get_note"))
+        await server.has(3)
+        server.let_go.set()
+
+
+async def test_streams_take_no_connection_from_requests():
+    async with two_servers(connections=1) as (gateway, server), AsyncExitStack() as stack:
+        for _ in range(3):
+            stream = await stack.enter_async_context(gateway.http.get(gateway.url))
+            assert stream.status == 200
+        calling = asyncio.ensure_future(gateway.call("get_note"))
+        await server.has(4)
+        server.let_go.set()
+        assert text(await calling) == "late"
+
+
+async def test_a_connection_that_becomes_free_is_taken_by_who_waits_for_one():
+    async with two_servers(connections=1) as (gateway, server):
+        calls = [asyncio.ensure_future(gateway.call("get_note", {"n": n}, id=n)) for n in range(3)]
+        await server.has(1)
+        server.let_go.set()
+        assert [text(one) for one in await asyncio.gather(*calls)] == ["late"] * 3
+
+
+async def test_when_none_becomes_free_nothing_is_sent_and_the_cause_is_named(monkeypatch):
+    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.2)
+    async with two_servers(connections=1) as (gateway, server):
+        first = asyncio.ensure_future(gateway.call("get_note", {"n": 1}))
+        await server.has(1)
+        over = await gateway.call("get_note", {"n": 2})
+        assert over["error"]["message"].startswith("All connections to the server have been in use for 0 s;")
+        held = asyncio.ensure_future(gateway.call("create_note"))
+        await gateway.review((await gateway.held())[0])
+        assert text(await held).startswith("All connections to the server have been in use")
+        assert server.under_way == 1
+        server.let_go.set()
+        assert text(await first) == "late"
