@@ -12,8 +12,8 @@ import npm
 
 ROOT = Path(__file__).parents[2]
 LISTS = Path(__file__).with_name("clients")
-#: The SDK 1.x, the LangChain adapters and the servers that are built on it; FastMCP's client.
-ENVIRONMENTS = ("mcp1", "fastmcp")
+#: The SDK 1.x, the LangChain adapters and the servers that are built on it; FastMCP's client; the OpenAI Agents SDK on either SDK; Pydantic AI.
+ENVIRONMENTS = ("mcp1", "fastmcp", "openai", "openai1", "pydantic")
 
 
 def program(environment: str, name: str = "python") -> str:

@@ -3,12 +3,15 @@
 import asyncio
 
 from fastmcp import Client
-from fastmcp.client.transports import StdioTransport
+from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
 from lines import serve
 
 
 async def connect(stack, style, at):
-    server = at["url"] if "url" in at else StdioTransport(at["command"][0], at["command"][1:], env=at["env"])
+    if "url" in at:
+        server = StreamableHttpTransport(at["url"], headers=at.get("headers"))
+    else:
+        server = StdioTransport(at["command"][0], at["command"][1:], env=at["env"])
     client = await stack.enter_async_context(Client(server, mode=style))
 
     async def call(tool, arguments, seconds):

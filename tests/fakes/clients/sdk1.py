@@ -7,6 +7,7 @@ from lines import serve
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 
 async def connect(stack, style, at):
@@ -15,7 +16,8 @@ async def connect(stack, style, at):
 
 async def session(stack, at):
     if "url" in at:
-        transport = streamable_http_client(at["url"])
+        client = await stack.enter_async_context(create_mcp_http_client(at.get("headers")))
+        transport = streamable_http_client(at["url"], http_client=client)
     else:
         program, *args = at["command"]
         transport = stdio_client(StdioServerParameters(command=program, args=args, env=at["env"]))
@@ -36,7 +38,7 @@ async def langchain(stack, at):
     from langchain_mcp_adapters.tools import load_mcp_tools
 
     if "url" in at:
-        connection = {"transport": "streamable_http", "url": at["url"]}
+        connection = {"transport": "streamable_http", "url": at["url"], "headers": at.get("headers")}
     else:
         program, *args = at["command"]
         connection = {"transport": "stdio", "command": program, "args": args, "env": at["env"]}

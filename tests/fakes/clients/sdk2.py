@@ -6,10 +6,11 @@ from lines import serve
 from mcp import Client, ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 
 async def connect(stack, style, at):
-    server = at["url"] if "url" in at else parameters(at)
+    server = await over_http(stack, at) if "url" in at else parameters(at)
     opened = (
         session(stack, server)
         if style == "session"
@@ -29,8 +30,13 @@ def parameters(at):
     return StdioServerParameters(command=program, args=args, env=at["env"])
 
 
+async def over_http(stack, at):
+    client = await stack.enter_async_context(create_mcp_http_client(at.get("headers")))
+    return streamable_http_client(at["url"], http_client=client)
+
+
 async def session(stack, server):
-    transport = streamable_http_client(server) if isinstance(server, str) else stdio_client(server)
+    transport = stdio_client(server) if isinstance(server, StdioServerParameters) else server
     read, write = await stack.enter_async_context(transport)
     opened = await stack.enter_async_context(ClientSession(read, write))
     await opened.initialize()

@@ -9,7 +9,7 @@ const { StreamableHTTPClientTransport } = packages('@modelcontextprotocol/sdk/cl
 await serve(async (style, at) => {
   const client = new Client({ name: 'v1', version: '1' })
   await client.connect(at.url
-    ? new StreamableHTTPClientTransport(new URL(at.url))
+    ? new StreamableHTTPClientTransport(new URL(at.url), { requestInit: { headers: at.headers } })
     : new StdioClientTransport({ command: at.command[0], args: at.command.slice(1), env: at.env, stderr: 'ignore' }))
   await client.listTools()
   return (name, given, seconds) =>

@@ -1,0 +1,60 @@
+"""The OpenAI Agents SDK with its own timers: its runner, its agent and its MCP servers, and a model of ours."""
+
+import asyncio
+import itertools
+import json
+
+from agents import Agent, ModelResponse, Runner, Usage, set_tracing_disabled
+from agents.mcp import MCPServerStdio, MCPServerStreamableHttp
+from agents.models.interface import Model
+from lines import serve
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+
+set_tracing_disabled(True)
+
+
+class Scripted(Model):
+    """Asks for one tool until the model of the lines has read enough."""
+
+    def __init__(self, asked, model):
+        self._call = {"name": asked["tool"], "arguments": json.dumps(asked["arguments"])}
+        self._model = model
+        self._numbers = itertools.count()
+
+    async def get_response(self, system_instructions, input, *args, **kwargs):
+        last = input[-1] if isinstance(input, list) else {}
+        output = last.get("output") if last.get("type") == "function_call_output" else None
+        goes_on = output is None or await self._model.goes_on(text_of(output))
+        return ModelResponse(output=[self._asks() if goes_on else ends()], usage=Usage(), response_id=None)
+
+    def stream_response(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def _asks(self):
+        number = f"call_{next(self._numbers)}"
+        return ResponseFunctionToolCall(type="function_call", id=number, call_id=number, **self._call)
+
+
+def ends():
+    text = ResponseOutputText(type="output_text", text="That is all.", annotations=[])
+    return ResponseOutputMessage(type="message", id="m", role="assistant", status="completed", content=[text])
+
+
+def text_of(output):
+    return output if isinstance(output, str) else "".join(part.get("text", "") for part in output)
+
+
+async def insist(asked, model):
+    async with server(asked["at"]) as opened:
+        agent = Agent(name="agent", model=Scripted(asked, model), mcp_servers=[opened])
+        await Runner.run(agent, "Create the note.", max_turns=1000)
+
+
+def server(at):
+    if "url" in at:
+        return MCPServerStreamableHttp(params={"url": at["url"], "headers": at["headers"]})
+    program, *args = at["command"]
+    return MCPServerStdio(params={"command": program, "args": args, "env": at["env"]})
+
+
+asyncio.run(serve(None, insist))
