@@ -41,9 +41,9 @@ neighbours: .venv/test
 conformance: .venv/test
 	$(BIN)/python tests/fakes/conformance.py
 
-# Slow rings: kill -9 for minutes, deep property runs.
+# Slow rings: kill -9 for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
-	HOLDPOINT_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py
+	HOLDPOINT_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py tests/e2e/test_intentions.py
 
 # make classify DATA=tools.jsonl
 classify: .venv/test
