@@ -19,7 +19,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FORWARDING: frozenset(
         {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.IN_DOUBT},
     ),
-    State.IN_DOUBT: frozenset({State.RESOLVED}),
+    # The server may answer after all; what a person found out is final.
+    State.IN_DOUBT: frozenset({State.COMPLETED, State.UPSTREAM_ERROR, State.RESOLVED}),
     State.DENIED: frozenset(),
     State.EXPIRED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -30,7 +31,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.RESOLVED: frozenset(),
 }
 
-#: States in which nothing will change any more, except that a person resolves a doubt.
+#: States in which nothing changes any more, except that a doubt ends by a late answer or by a person's finding.
 SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) | {State.IN_DOUBT}
 #: States whose deadline the sweep watches.
 TIMED = frozenset({State.PENDING, State.APPROVED})
@@ -96,9 +97,14 @@ def expire(call: HeldCall, now: float) -> HeldCall | None:
 
 
 def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
-    """Store what the server answered."""
+    """Store what the server answered, be it after the call was given up."""
     to = State.UPSTREAM_ERROR if outcome.is_error else State.COMPLETED
-    return advance(call, to, now, outcome=outcome)
+    return advance(call, to, now, outcome=outcome, note="")
+
+
+def doubt(call: HeldCall, why: str, now: float) -> HeldCall | None:
+    """Return a running call as one in doubt; None for a call that does not run any more."""
+    return advance(call, State.IN_DOUBT, now, note=why) if call.state is State.FORWARDING else None
 
 
 def stands(call: HeldCall, now: float) -> bool:

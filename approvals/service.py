@@ -190,22 +190,52 @@ class ApprovalService:
             del self._running[call_id]
 
     async def finish(self, call_id: CallId, outcome: Outcome) -> HeldCall:
-        """Store what the server answered to a call that was claimed here."""
-        return await self._end(
-            call_id, lambda call: lifecycle.finish(call, outcome, self.clock()), failed=outcome.failed
-        )
+        """Store what the server answered to a call that was claimed here.
+
+        The answer counts also after the call was given up. After a person's finding it is an audit event only.
+        """
+
+        def answered(call: HeldCall) -> HeldCall | None:
+            return None if call.state is State.RESOLVED else lifecycle.finish(call, outcome, self.clock())
+
+        call = await self._end(call_id, answered, failed=outcome.failed)
+        if call.state is State.RESOLVED:
+            self.store.post(_late(call, outcome, self.clock()))
+        return call
 
     async def not_sent(self, call_id: CallId, why: str) -> HeldCall:
-        """Record that not one byte of a claimed call left this process."""
-        return await self._end(
-            call_id, lambda call: lifecycle.advance(call, State.NOT_SENT, self.clock(), note=why)
-        )
+        """Record that not one byte of a claimed call left this process, unless it was given up meanwhile."""
+
+        def unsent(call: HeldCall) -> HeldCall | None:
+            if State.NOT_SENT not in lifecycle.TRANSITIONS[call.state]:
+                return None
+            return lifecycle.advance(call, State.NOT_SENT, self.clock(), note=why)
+
+        return await self._end(call_id, unsent)
 
     async def in_doubt(self, call_id: CallId, why: str) -> HeldCall:
-        """Record that a claimed call may or may not have run."""
-        return await self._end(
-            call_id, lambda call: lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
-        )
+        """End the run of a claimed call that may or may not have run."""
+        return await self._end(call_id, lambda call: lifecycle.doubt(call, why, self.clock()))
+
+    async def unanswered(self, call_id: CallId, why: str) -> HeldCall:
+        """Put a running call in doubt; its runner may still bring the answer."""
+        return await self._change(call_id, lambda call: lifecycle.doubt(call, why, self.clock()))
+
+    async def give_up(self, call_id: CallId, approver: Approver, reason: str, *, via: str) -> HeldCall:
+        """Stop waiting for the server's answer to a running call, at a person's word: the call is in doubt.
+
+        Raises `UnknownCall`, `NotAnApprover`, `OwnRequest`, `ReasonNeeded`, or `AlreadyDecided` for a call that does not run.
+        """
+        if not (said := _trimmed(reason)):
+            raise ReasonNeeded("Say why you give the call up.")
+
+        def leave(call: HeldCall) -> HeldCall | None:
+            self.directory.may_review(approver, call)
+            if call.state is not State.FORWARDING:
+                raise AlreadyDecided(f"This call is {call.state}, not running.")
+            return lifecycle.doubt(call, f"{approver.name} gave it up: {said}", self.clock())
+
+        return await self._change(call_id, leave, actor=approver.name, via=via, reason=said)
 
     async def _end(self, call_id: CallId, change: Change, **detail: Any) -> HeldCall:
         try:
@@ -362,6 +392,14 @@ def _event(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> A
 def _refusal(call_id: CallId, given: Review, refused: ApprovalError) -> AuditEvent:
     detail = {"answer": given.answer, "via": given.via, "why": type(refused).__name__}
     return AuditEvent(at=given.at, kind="review.refused", actor=given.approver, call=call_id, detail=detail)
+
+
+def _late(call: HeldCall, outcome: Outcome, at: float) -> AuditEvent:
+    """Return the event of an answer that came after a person had said what became of the call."""
+    return AuditEvent(
+        at=at, kind="answer.late", actor=GATEWAY, call=call.id, detail={"failed": outcome.failed},
+        agent=call.call.agent, server=call.call.server, tool=call.call.tool,
+    )  # fmt: skip
 
 
 def _trimmed(reason: str) -> str:

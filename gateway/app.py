@@ -249,6 +249,11 @@ def holds(config: Config) -> Holds:
         tasks=Tasks(asked.tasks),
         cancel_on_disconnect=asked.on_disconnect == "cancel",
         link=(config.inbox.url or "") if asked.notify_requester else "",
+        answer_within={
+            name: seconds(server.answer_within)
+            for name, server in config.servers.items()
+            if server.answer_within is not None
+        },
     )
 
 
@@ -326,7 +331,9 @@ def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Cloc
 def _reaching(config: Config, name: str) -> ServerOptions | None:
     """Return what a config says of how a server is reached; None when it is not there."""
     options = config.servers.get(name)
-    return None if options is None else msgspec.structs.replace(options, tools={}, connections=1)
+    if options is None:
+        return None
+    return msgspec.structs.replace(options, tools={}, connections=1, answer_within=None)
 
 
 def overrides(server: ServerOptions) -> Mapping[str, Override]:

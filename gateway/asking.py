@@ -17,7 +17,7 @@ INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/in
 #: The most pages of tools that are asked for.
 MAX_PAGES = 100
 METHOD_NOT_FOUND = -32601
-#: Seconds a server has to end a session of ours, which nobody should wait for.
+#: Seconds a server has to take note that a session of ours, or a call, is over; nobody should wait for that.
 ENDING = 2.0
 
 
@@ -92,6 +92,18 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
         raise
     except GatewayError as error:
         raise NotSentError("The server has ended the session and would not open another.") from error
+
+
+async def taken_back(upstream: Upstream, call: frames.ToolCall, headers: Mapping[str, str]) -> bool:
+    """Tell a server that the answer to *call* is not waited for any more; False where hanging up says so (2026-07-28)."""
+    if protocol.era(headers, call) is protocol.Era.MODERN:
+        return False
+    params = {"requestId": call.id, "reason": "The gateway waits for the answer no longer."}
+    with suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(ENDING):
+            body = frames.notification("notifications/cancelled", params)
+            (await upstream.send("POST", body, headers)).close()
+    return True
 
 
 async def pinged(upstream: Upstream, headers: Mapping[str, str]) -> bool:

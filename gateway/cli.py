@@ -194,6 +194,19 @@ def deny(
     printing.decided(_ask(config, lambda api: api.decide(call, "deny", reason)), as_json=as_json)
 
 
+@app.command("give-up")
+def give_up(
+    call: str,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the call.")],
+    config: ConfigFile = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Stop waiting for the server's answer to a running call; the call is then in doubt."""
+    from gateway.commands import printing
+
+    printing.decided(_ask(config, lambda api: api.give_up(call, reason)), as_json=as_json)
+
+
 @app.command()
 def watch(config: ConfigFile = DEFAULT) -> None:
     """Show the waiting calls, again after each change, until interrupted."""

@@ -13,7 +13,7 @@ from typing import Any
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
-from gateway import answers, asking, frames, probing, sse
+from gateway import answers, asking, frames, probing, sse, unanswered
 from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.probing import SilentError
 from gateway.protocol import LIST_CHANGED
@@ -40,6 +40,8 @@ class Way:
     headers: Mapping[str, str]
     #: The params of the initialize that opened the session, as JSON; b"" where there is no session.
     opening: bytes = b""
+    #: Seconds the server has to answer; None for as long as it likes.
+    answer_within: float | None = None
 
 
 class Forward:
@@ -127,10 +129,8 @@ class Forward:
         )  # fmt: skip
 
     async def _send(self, held: HeldCall, way: Way, show: Show) -> None:
-        body = frames.rebuild(way.frame, arguments=held.call.arguments)
         try:
-            reply = await way.upstream.send("POST", body, way.headers)
-            outcome = await _outcome(reply, way, self._heard(held, show))
+            outcome = await self._answered(held, way, show)
         except NotSentError as error:
             await self._service.not_sent(held.id, str(error))
         except GatewayError as error:
@@ -143,6 +143,28 @@ class Forward:
         else:
             await self._service.finish(held.id, outcome)
 
+    async def _answered(self, held: HeldCall, way: Way, show: Show) -> Outcome:
+        """Send the call and return its answer; once it is given up, only what the server says soon after it is told."""
+        exchange = asyncio.ensure_future(self._exchanged(held, way, show))
+        given_up = asyncio.ensure_future(unanswered.given_up(self._service, held, way.answer_within))
+        try:
+            await asyncio.wait({exchange, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not exchange.done():
+                given_up.result()
+                show(None)
+                if await asking.taken_back(way.upstream, way.frame, way.headers):
+                    await asyncio.wait({exchange}, timeout=unanswered.LATE)
+            if not exchange.done():
+                raise CutError("The server did not answer.")
+            return exchange.result()
+        finally:
+            await _ended(exchange, given_up)
+
+    async def _exchanged(self, held: HeldCall, way: Way, show: Show) -> Outcome:
+        body = frames.rebuild(way.frame, arguments=held.call.arguments)
+        reply = await way.upstream.send("POST", body, way.headers)
+        return await _outcome(reply, way, self._heard(held, show))
+
     def _heard(self, held: HeldCall, show: Show) -> Show:
         def heard(event: bytes | None) -> None:
             if LIST_CHANGED in (event or b""):
@@ -150,6 +172,13 @@ class Forward:
             show(event)
 
         return heard
+
+
+async def _ended(*jobs: asyncio.Future[Any]) -> None:
+    """End jobs that nobody waits for any more."""
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
 
 
 async def _outcome(reply: Reply, way: Way, show: Show) -> Outcome:

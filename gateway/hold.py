@@ -7,7 +7,7 @@ after its last round, gets the WAITING result, after which the same call asked a
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -125,6 +125,8 @@ class Holds:
     cancel_on_disconnect: bool = False
     #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.
     link: str = ""
+    #: Seconds a server has to answer an approved call, by the name of the server.
+    answer_within: Mapping[str, float] = field(default_factory=dict)
 
 
 class Manner(Enum):

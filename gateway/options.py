@@ -83,6 +83,8 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     tools: dict[str, ToolOptions] = {}
     #: The most connections that requests may take at once; streams have their own.
     connections: Count = 100
+    #: How long an approved call may stay unanswered; then it is in doubt.
+    answer_within: Duration | None = None
     #: What the server may ask of clients while it works.
     may_ask: list[Literal["sampling", "elicitation", "roots"]] = field(
         default_factory=lambda: ["sampling", "elicitation", "roots"]

@@ -94,9 +94,9 @@ def _ended(call: HeldCall) -> str:
         case State.NOT_SENT:
             return f"{call.note.rstrip('.')}. NOT EXECUTED. You may ask again."
         case State.RESOLVED:
-            return f"The server was cut off while it ran this call. A person looked into it: {call.note}"
+            return f"The server gave no answer to this call. A person looked into it: {call.note}"
         case _:
-            cut = "The server was cut off while it ran this call."
+            cut = "The server gave no answer to this call."
             return f"{cut} It MAY have run; a person has been told. It will not be run again."
 
 

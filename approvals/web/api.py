@@ -18,6 +18,7 @@ from approvals.web.shapes import (
     Accepted,
     AuditPage,
     CallPage,
+    GiveUpBody,
     ResolveBody,
     ReviewBody,
     shown_call,
@@ -44,6 +45,7 @@ class Api:
             web.get("/api/v1/calls/{id}", self._call),
             web.post("/api/v1/calls/{id}/approve", self._approve),
             web.post("/api/v1/calls/{id}/deny", self._deny),
+            web.post("/api/v1/calls/{id}/give-up", self._give_up),
             web.post("/api/v1/calls/{id}/resolve", self._resolve),
             web.post("/api/v1/tools/accept", self._accept),
             web.get("/api/v1/audit", self._audit),
@@ -84,6 +86,14 @@ class Api:
             lambda call_id: self._service.review(
                 call_id, approver, answer, via=_via(request), reason=reason, digest=body.digest
             ),
+        )
+
+    async def _give_up(self, request: web.Request) -> web.Response:
+        approver = self._login.program(request)
+        reason = bodies.reason((await bodies.json(request, GiveUpBody)).reason)
+        return await self._decided(
+            _id(request),
+            lambda call_id: self._service.give_up(call_id, approver, reason, via=_via(request)),
         )
 
     async def _resolve(self, request: web.Request) -> web.Response:

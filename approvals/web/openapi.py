@@ -12,13 +12,14 @@ from approvals.web.shapes import (
     AuditPage,
     Call,
     CallPage,
+    GiveUpBody,
     Problem,
     ResolveBody,
     ReviewBody,
 )
 
 _REF = "#/components/schemas/{name}"
-_SHAPES = (CallPage, Call, AuditPage, Problem, ReviewBody, ResolveBody, AcceptBody, Accepted)
+_SHAPES = (CallPage, Call, AuditPage, Problem, ReviewBody, GiveUpBody, ResolveBody, AcceptBody, Accepted)
 _REFUSALS = {
     "400": "The request cannot be understood, or a reason is missing.",
     "401": "No approver's token was given.",
@@ -75,6 +76,15 @@ def _paths() -> dict[str, Any]:
         "/api/v1/calls/{id}/deny": {
             "post": _operation(
                 "Deny a call; the agent reads the reason.", "Call", _WRITE, call, body="ReviewBody"
+            )
+        },
+        "/api/v1/calls/{id}/give-up": {
+            "post": _operation(
+                "Stop waiting for the server's answer to a running call, which is then in doubt.",
+                "Call",
+                _WRITE,
+                call,
+                body="GiveUpBody",
             )
         },
         "/api/v1/calls/{id}/resolve": {

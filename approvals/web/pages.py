@@ -59,6 +59,7 @@ class Pages:
             web.get("/calls/{id}", self._call),
             web.post("/calls/{id}/approve", self._approve),
             web.post("/calls/{id}/deny", self._deny),
+            web.post("/calls/{id}/give-up", self._give_up),
             web.post("/calls/{id}/resolve", self._resolve),
             web.post("/calls/{id}/reveal", self._reveal),
             web.get("/history", self._history),
@@ -154,6 +155,15 @@ class Pages:
             lambda call_id: self._service.review(
                 call_id, visitor.approver, answer, via="inbox", reason=reason, digest=digest
             ),
+        )
+
+    async def _give_up(self, request: web.Request) -> web.Response:
+        visitor, fields = await self._login.posted(request)
+        reason = bodies.reason(fields.get("reason", ""))
+        return await self._decided(
+            request,
+            visitor,
+            lambda call_id: self._service.give_up(call_id, visitor.approver, reason, via="inbox"),
         )
 
     async def _resolve(self, request: web.Request) -> web.Response:

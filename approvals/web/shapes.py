@@ -32,6 +32,12 @@ class Accepted(msgspec.Struct):
     tools: tuple[str, ...]
 
 
+class GiveUpBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why a person waits no longer for the server's answer to a running call."""
+
+    reason: str
+
+
 class ResolveBody(msgspec.Struct, forbid_unknown_fields=True):
     """What a person found out about a call in doubt."""
 

@@ -45,7 +45,7 @@ MEANING: Mapping[State, str] = {
     State.COMPLETED: "It ran once, and the server answered.",
     State.UPSTREAM_ERROR: "It was sent once, and the server answered with an error.",
     State.NOT_SENT: "It did not run: nothing reached the server.",
-    State.IN_DOUBT: "It may have run, or not: the server was cut off. It will not be sent again. Look, then say what you found.",
+    State.IN_DOUBT: "It may have run, or not: no answer came. It will not be sent again. Look, then say what you found.",
     State.RESOLVED: "A person found out what became of it.",
 }
 

@@ -153,6 +153,11 @@ def _duration_problems(config: Config) -> Iterator[Said]:
         for name, options in approvals.clients.items()
         if (wait := options.wait if isinstance(options, ClientOptions) else options) is not None
     ]
+    given += [
+        (("servers", name, "answer_within"), server.answer_within)
+        for name, server in config.servers.items()
+        if server.answer_within is not None
+    ]
     if approvals.hold_for != "auto":
         given.append((("approvals", "hold_for"), approvals.hold_for))
     if not is_off(approvals.remember_denials):

@@ -49,6 +49,10 @@ class Api:
         body = {"digest": seen["digest"]} | ({"reason": reason} if reason else {})
         return await self._ask("POST", f"/api/v1/calls/{call_id}/{answer}", body)
 
+    async def give_up(self, call_id: str, reason: str) -> dict[str, Any]:
+        """Stop waiting for the server's answer to a running call."""
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/give-up", {"reason": reason})
+
     async def accept(self, server: str, tool: str) -> list[str]:
         """Accept the definitions that the tools of a server have now; returns which were changed."""
         answer = await self._ask("POST", "/api/v1/tools/accept", {"server": server, "tool": tool})

@@ -281,6 +281,7 @@ class Holding:
             upstream=asked.upstream,
             headers=asked.headers,
             opening=asked.opening,
+            answer_within=self.holds.answer_within.get(held.call.server),
         )
         shown = self._forward.start(held, way, lambda call: self._objection(asked, call))
         if wait is not None:

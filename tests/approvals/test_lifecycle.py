@@ -16,7 +16,7 @@ ALLOWED = {
     ("pending", "approved"), ("pending", "denied"), ("pending", "expired"), ("pending", "cancelled"), ("pending", "voided"),
     ("approved", "forwarding"), ("approved", "expired"), ("approved", "cancelled"), ("approved", "voided"),
     ("forwarding", "completed"), ("forwarding", "upstream_error"), ("forwarding", "not_sent"), ("forwarding", "in_doubt"),
-    ("in_doubt", "resolved"),
+    ("in_doubt", "resolved"), ("in_doubt", "completed"), ("in_doubt", "upstream_error"),
 }  # fmt: skip
 
 
@@ -105,6 +105,18 @@ def test_an_outcome_ends_a_run(is_error, state):
     outcome = Outcome(is_error=is_error, body=b"{}")
     done = lifecycle.finish(in_state(State.FORWARDING), outcome, NOW)
     assert (done.state, done.outcome) == (state, outcome)
+
+
+def test_an_answer_that_comes_after_all_ends_a_doubt_and_its_note():
+    doubt = in_state(State.IN_DOUBT, note="The server did not answer within 2 min.", settled_at=NOW)
+    done = lifecycle.finish(doubt, Outcome(is_error=False, body=b"{}"), NOW + 9)
+    assert (done.state, done.note, done.settled_at) == (State.COMPLETED, "", NOW + 9)
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_a_running_call_becomes_a_doubt(state):
+    doubt = lifecycle.doubt(in_state(state), "cut", NOW)
+    assert (doubt is not None) == (state is State.FORWARDING)
 
 
 @pytest.mark.parametrize("state", State)

@@ -255,6 +255,53 @@ async def test_a_doubt_is_resolved_by_an_approver_with_a_reason(service):
     assert (await service.resolve(call.id, alice, "it ran", via="inbox")).note == "alice: it ran"
 
 
+async def running(service):
+    call = await approved(service)
+    await service.claim(call.id, fine)
+    return call
+
+
+async def test_a_running_call_is_given_up_by_an_approver_with_a_reason(service):
+    call = await approved(service)
+    alice = service.directory.by_name("alice")
+    with pytest.raises(AlreadyDecided, match="approved, not running"):
+        await service.give_up(call.id, alice, "it hangs", via="cli")
+    await service.claim(call.id, fine)
+    with pytest.raises(ReasonNeeded):
+        await service.give_up(call.id, alice, " ", via="cli")
+    with pytest.raises(NotAnApprover):
+        await service.give_up(call.id, Approver(name="eve"), "it hangs", via="cli")
+    given_up = await service.give_up(call.id, alice, "it hangs", via="cli")
+    assert (given_up.state, given_up.note) == (State.IN_DOUBT, "alice gave it up: it hangs")
+    event = (await service.store.events(call=call.id))[-1]
+    assert (event.kind, event.actor, event.detail["reason"]) == ("hold.in_doubt", "alice", "it hangs")
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
+     (lambda s, c: s.not_sent(c, "refused"), State.IN_DOUBT), (lambda s, c: s.in_doubt(c, "cut"), State.IN_DOUBT)],
+)  # fmt: skip
+async def test_a_run_that_was_given_up_ends_by_its_answer_only_and_is_let_go(service, end, state):
+    call = await running(service)
+    await service.unanswered(call.id, "late")
+    await service.sweep()
+    assert service._running
+    assert (await end(service, call.id)).state is state
+    assert not service._running
+
+
+async def test_after_a_persons_finding_a_late_answer_is_an_event_only(service):
+    call = await running(service)
+    alice = service.directory.by_name("alice")
+    await service.give_up(call.id, alice, "it hangs", via="cli")
+    found = await service.resolve(call.id, alice, "it did not run", via="cli")
+    assert await service.finish(call.id, DONE) == found == await service.get(call.id)
+    events = await service.store.events(call=call.id)
+    assert [(event.kind, event.detail.get("failed")) for event in events][-1] == ("answer.late", False)
+    assert not service._running
+
+
 async def test_cancelling_ends_what_was_not_sent_and_leaves_the_rest(service):
     call = await hold(service)
     assert (await service.cancel(call.id, "tired", actor="ci-bot")).state is State.CANCELLED

@@ -60,7 +60,23 @@ class Approvals(RuleBasedStateMachine):
                 )
             )
 
-    @rule(tool=TOOLS, how=st.sampled_from(["finish", "error", "refused", "cut", "crash", "objection"]))
+    @rule(
+        tool=TOOLS,
+        how=st.sampled_from(
+            [
+                "finish",
+                "error",
+                "refused",
+                "cut",
+                "crash",
+                "objection",
+                "late",
+                "late error",
+                "given up",
+                "resolved",
+            ]
+        ),
+    )
     def run(self, tool, how):
         for call in self.each(tool):
             claim = self.do(
@@ -78,6 +94,17 @@ class Approvals(RuleBasedStateMachine):
                     self.do(self.service.not_sent(call.id, "refused"))
                 case "cut":
                     self.do(self.service.in_doubt(call.id, "cut"))
+                case "late" | "late error":
+                    self.do(self.service.unanswered(call.id, "late"))
+                    self.do(self.service.finish(call.id, Outcome(is_error=how == "late error", body=b"{}")))
+                case "given up":
+                    self.do(self.service.unanswered(call.id, "late"))
+                    self.do(self.service.in_doubt(call.id, "cut"))
+                case "resolved":
+                    self.do(self.service.unanswered(call.id, "late"))
+                    alice = self.service.directory.by_name("alice")
+                    self.do(self.service.resolve(call.id, alice, "it ran", via="cli"))
+                    self.do(self.service.finish(call.id, Outcome(is_error=False, body=b"{}")))
                 case _:
                     self.start()
 

@@ -108,6 +108,7 @@ def test_help_names_every_command(folder):
         "show",
         "approve",
         "deny",
+        "give-up",
         "watch",
         "log",
         "audit",

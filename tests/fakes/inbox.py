@@ -132,11 +132,14 @@ class Inbox:
         )
 
     async def run(self, call, body=b'{"content":[{"type":"text","text":"Created."}]}', *, is_error=False):
-        await self.approve(call)
-        await self.service.claim(call.id, lambda _: None)
+        await self.send(call)
         return await self.service.finish(call.id, Outcome(is_error=is_error, body=body))
 
-    async def doubt(self, call):
+    async def send(self, call):
+        """Approve a call and let it run, without an answer yet."""
         await self.approve(call)
-        await self.service.claim(call.id, lambda _: None)
+        return (await self.service.claim(call.id, lambda _: None))[0]
+
+    async def doubt(self, call):
+        await self.send(call)
         return await self.service.in_doubt(call.id, "The server was cut off.")

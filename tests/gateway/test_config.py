@@ -108,6 +108,7 @@ BROKEN = {
     "a group named like a person": (BASE + "approvers: [{name: g}]\ngroups: {g: []}\n", "groups.g: an approver has this name too; give the group another one.  (line 6)"),
     "an agent's unknown server": (BASE + f"agents: [{{name: a, token_sha256: {SHA}, servers: [imm]}}]\n", "agents[0].servers: there is no server 'imm' (did you mean iam?).  (line 5)"),
     "a duration": (BASE + "approvals: {expire_after: 1x}\n", "approvals.expire_after: '1x' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a server's duration": ("servers: {iam: {command: [x], answer_within: soon}}\npolicy: {default: deny}\n", "servers.iam.answer_within: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 1)"),
     "a rule's duration": (BASE + "  tools: {a: {expire_after: soon}}\n", "policy.tools.a.expire_after: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
     "no time at all": (BASE + "approvals: {hold_for: 0}\n", "approvals.hold_for: 0 is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
     "a memory of denials that is no time": (BASE + "approvals: {remember_denials: never}\n", "approvals.remember_denials: 'never' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),

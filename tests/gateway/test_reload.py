@@ -75,6 +75,16 @@ async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_change
         assert text(await agent) == "ran create_note"
 
 
+async def test_what_waits_stays_when_only_the_time_that_a_server_has_to_answer_changes():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        await adopt(gateway, answer_within="5m")
+        assert gateway.gateway.proxy.setting.upstreams["notes"] is upstream
+        assert gateway.gateway.proxy.setting.holds.answer_within == {"notes": 300.0}
+        await gateway.review(held)
+        assert text(await agent) == "ran create_note"
+
+
 async def test_the_task_of_a_server_that_was_removed_is_void():
     async with running(READS) as gateway:
         params = {"name": "create_note", "arguments": {}}

@@ -66,7 +66,7 @@ ENDINGS = {
     State.EXPIRED: "⌛ Nobody answered in time; the call was denied.",
     State.CANCELLED: "The agent took it back; nothing ran.",
     State.VOIDED: "The policy or the tool changed while it waited; nothing ran.",
-    State.IN_DOUBT: "⚠️ The server was cut off: it may have run, or not. It will not run again. Look, then say so in the inbox.",
+    State.IN_DOUBT: "⚠️ No answer came: it may have run, or not. It will not run again. Look, then say so in the inbox.",
     State.RESOLVED: "A person found out what became of it.",
 }
 UNCOLLECTED = "⌛ Approved, but the agent did not come back for it in time; nothing ran."

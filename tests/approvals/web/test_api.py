@@ -141,6 +141,16 @@ async def test_a_doubt_is_resolved_with_a_reason(inbox):
     assert (status, shown["state"]) == (409, "resolved")
 
 
+async def test_a_running_call_is_given_up_with_a_reason(inbox):
+    call = await inbox.send(await inbox.hold())
+    program = await inbox.program()
+    assert (await ask(program, f"/calls/{call.id}/give-up", "POST", json={"reason": " "}))[0] == 400
+    status, shown = await ask(program, f"/calls/{call.id}/give-up", "POST", json={"reason": "It hangs."})
+    assert (status, shown["state"], shown["note"]) == (200, "in_doubt", "alice gave it up: It hangs.")
+    status, shown = await ask(program, f"/calls/{call.id}/give-up", "POST", json={"reason": "It hangs."})
+    assert (status, shown["state"]) == (409, "in_doubt")
+
+
 async def test_a_late_answer_is_told_what_became_of_the_call(inbox):
     call = await inbox.deny(await inbox.hold())
     program = await inbox.program()
@@ -189,10 +199,10 @@ async def test_a_denial_needs_a_reason(inbox):
     assert (status, shown) == (400, {"error": "Say why you deny it: the agent reads the reason."})
 
 
-@pytest.mark.parametrize("route", ["", "/approve", "/deny", "/resolve"])
+@pytest.mark.parametrize("route", ["", "/approve", "/deny", "/give-up", "/resolve"])
 async def test_an_unknown_call_is_404(inbox, route):
     method = "POST" if route else "GET"
-    body = {"reason": "x"} if route == "/resolve" else {"digest": "x", "reason": "x"}
+    body = {"reason": "x"} if route in {"/give-up", "/resolve"} else {"digest": "x", "reason": "x"}
     more = {"json": body} if route else {}
     status, shown = await ask(await inbox.program(), f"/calls/hp_none{route}", method, **more)
     assert (status, shown) == (404, {"error": "There is no such call."})
@@ -251,6 +261,7 @@ ROUTES = [
     ("GET", "/calls/hp_1"),
     ("POST", "/calls/hp_1/approve"),
     ("POST", "/calls/hp_1/deny"),
+    ("POST", "/calls/hp_1/give-up"),
     ("POST", "/calls/hp_1/resolve"),
     ("POST", "/tools/accept"),
     ("GET", "/audit"),

@@ -134,7 +134,7 @@ async def test_a_click_on_deny_needs_a_reason(inbox):
 async def test_looking_decides_nothing(inbox):
     call = await inbox.hold()
     client = await inbox.person()
-    for action in ("approve", "deny", "resolve", "reveal"):
+    for action in ("approve", "deny", "give-up", "resolve", "reveal"):
         assert (await answer(client, f"/calls/{call.id}/{action}?reason=x&digest={call.digest}"))[0] == 405
     await answer(client, f"/calls/{call.id}", "HEAD")
     await answer(client, f"/calls/{call.id}")
@@ -278,6 +278,19 @@ async def test_a_call_in_doubt_asks_a_person_what_they_found(inbox):
     now = await inbox.service.get(call.id)
     assert (now.state, now.note) == (State.RESOLVED, "alice: It ran.")
     assert "alice: It ran." in (await answer(client, f"/calls/{call.id}"))[1]
+
+
+async def test_a_running_call_can_be_given_up_with_a_reason_by_those_who_may_review_it(inbox):
+    call = await inbox.send(await inbox.hold(approvers=frozenset({"bob"})))
+    _, body, _ = await answer(await inbox.person("alice"), f"/calls/{call.id}")
+    assert "/give-up" not in body
+    client = await inbox.person("bob")
+    _, body, _ = await answer(client, f"/calls/{call.id}")
+    assert 'id="give-up-sure" required' in body
+    assert (await decide(client, call, "give-up", reason=""))[0] == 400
+    assert (await decide(client, call, "give-up", reason="It hangs."))[0] == 303
+    now = await inbox.service.get(call.id)
+    assert (now.state, now.note) == (State.IN_DOUBT, "bob gave it up: It hangs.")
 
 
 async def test_a_doubt_is_not_for_everyone(inbox):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from approvals.model import Answer
 from gateway import cli
 from gateway.addresses import within
 from gateway.app import assembled
@@ -14,6 +15,7 @@ from gateway.config import load
 from gateway.connections import Connections
 from gateway.listener import listener
 from gateway.serving import serving
+from holds import held
 from process import free_ports, sha256, token
 
 CONFIG = """
@@ -51,6 +53,23 @@ async def test_a_command_reaches_the_inbox_of_its_config_where_it_listens(listen
     monkeypatch.setenv("HOLDPOINT_TOKEN", token("alice"))
     async with assembled(load(file, {})) as gateway, serving(gateway):
         assert await asyncio.to_thread(cli._ask, file, lambda alice: alice.calls("pending")) == []
+
+
+async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch, capsys):
+    [port] = free_ports(1)
+    file = tmp_path / "holdpoint.yaml"
+    file.write_text(CONFIG.format(alice=sha256(token("alice")), listen=f"127.0.0.1:{port}"))
+    file.chmod(0o600)
+    monkeypatch.setenv("HOLDPOINT_TOKEN", token("alice"))
+    async with assembled(load(file, {})) as gateway, serving(gateway):
+        service = gateway.service
+        call = await service.hold(held(service.clock()))
+        alice = service.directory.by_name("alice")
+        await service.review(call.id, alice, Answer.APPROVE, via="cli", digest=call.digest)
+        await service.claim(call.id, lambda _: None)
+        await asyncio.to_thread(cli.give_up, call.id, "it hangs", file, as_json=False)
+        assert capsys.readouterr().out.endswith("iam/put_user_policy: in_doubt\n")
+        assert (await service.get(call.id)).note == "alice gave it up: it hangs"
 
 
 @asynccontextmanager

@@ -455,8 +455,9 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
         return response
 
     async def until(listening):
+        """Wait until so many listen for the call beside its run."""
         async with asyncio.timeout(5):
-            while bool(gateway.gateway.service.waiters._listening) is not listening:
+            while len(gateway.gateway.service.waiters._listening[held.id]) != 1 + listening:
                 await asyncio.sleep(0)
 
     async with running(more=ALL, recorder=Recorder(on_call=telling)) as gateway:
@@ -467,9 +468,9 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
         await gateway.review(held)
         async with await gateway.post(asking, OLD) as leaves:
             assert (await heard(leaves, 1))[0]["params"]["data"] == "first"
-        await until(listening=False)
+        await until(listening=0)
         async with await gateway.post(asking, OLD) as stays:
-            await until(listening=True)
+            await until(listening=1)
             go_on.set()
             said = await stays.read()
         assert b"second" in said
