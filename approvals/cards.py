@@ -6,6 +6,9 @@ from approvals.model import HeldCall, State
 from approvals.safetext import hidden, name, one_line, visible
 from approvals.stakes import stakes
 
+#: The longest address of a server that is shown, in characters.
+MAX_ADDRESS = 300
+
 
 def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     """Return what a channel may show of a call; *url* is that of the inbox, or "".
@@ -24,6 +27,7 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         owner=name(asked.owner or ""),
         server=name(asked.server),
         tool=name(asked.tool),
+        address=one_line(call.address, MAX_ADDRESS),
         category=call.classification.category,
         risk=call.classification.risk,
         severity=call.classification.severity,

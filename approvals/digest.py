@@ -49,9 +49,9 @@ def key(call: ToolCall, more: bytes = b"{}") -> str:
     return sha256("\x00".join([*parts, *also]).encode())
 
 
-def digest(call: ToolCall, definition: str = "") -> str:
-    """Return the digest of what an approver is shown: the call's exact bytes and the tool's definition."""
-    parts = (call.agent, call.server, call.tool, definition)
+def digest(call: ToolCall, definition: str = "", identity: str = "") -> str:
+    """Return the digest of what an approver is shown: the call's exact bytes, the tool's definition, the server's identity."""
+    parts = (call.agent, call.server, call.tool, definition, *([identity] if identity else []))
     return sha256(
         b"\x00".join([json.dumps(parts).encode(), call.arguments, *([call.beside] if call.beside else [])])
     )

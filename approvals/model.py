@@ -130,6 +130,9 @@ class HeldCall:
     #: Hash of the policy, and of the tool's definition, that the hold was made under.
     policy_revision: str = ""
     definition: str = ""
+    #: The identity of its server (see `gateway.identity`), and where that server is, in one line without secrets.
+    identity: str = ""
+    address: str = ""
     #: How the tool's definition differs from the one that was accepted, as lines; "" when it does not.
     changes: str = ""
     #: What makes two calls the same: see `digest.key`.
@@ -222,6 +225,8 @@ class Pin:
     hash: str
     #: The definition as JSON.
     definition: bytes
+    #: The identity of the server that gave it; "" when it was kept before servers had one.
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

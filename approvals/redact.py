@@ -104,6 +104,11 @@ def beginning(arguments: bytes, most: int) -> bytes:
     return f"{text[:end]}{closers}".encode()
 
 
+def without_secrets(text: str) -> str:
+    """Return *text* without the words that have a secret's shape, or stand behind a secret's name."""
+    return _Writer(flat=True, ids=False).without_shapes(text)
+
+
 class _Writer:
     def __init__(self, *, flat: bool, ids: bool) -> None:
         self.count = 0
@@ -129,14 +134,12 @@ class _Writer:
             case _Number():
                 return _text(self._without_words(value)) if secret else str(value)
             case str():
-                return _text(self._without_words(value) if secret else self._without_shapes(value))
+                return _text(self._without_words(value) if secret else self.without_shapes(value))
             case _:
                 return json.dumps(value)
 
     def _is_secret(self, name: str) -> bool:
-        folded = re.sub(r"[^a-z0-9]", "", name.casefold())
-        plain = _HARMLESS.search(folded) or (self._ids and folded == "sessionid")
-        return bool(_NAMES.search(folded)) and not plain
+        return is_secret(name) and not (self._ids and _folded(name) == "sessionid")
 
     def _without_words(self, text: str) -> str:
         """Return a secret without its words. It counts as one, however many it has."""
@@ -144,7 +147,7 @@ class _Writer:
         self.count += bool(words)
         return clean
 
-    def _without_shapes(self, text: str) -> str:
+    def without_shapes(self, text: str) -> str:
         clean, shapes = _SHAPES.subn(REDACTED, text)
         clean, assigned = _ASSIGNED.subn(_unassigned, clean)
         self.count += shapes + assigned
@@ -163,3 +166,13 @@ def _unassigned(found: re.Match[str]) -> str:
 
 def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def is_secret(name: str) -> bool:
+    """Say whether a member, header or variable of this name holds a secret."""
+    folded = _folded(name)
+    return bool(_NAMES.search(folded)) and not _HARMLESS.search(folded)
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())

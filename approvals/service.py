@@ -259,6 +259,16 @@ class ApprovalService:
             call_id, lambda call: None if call.task else lifecycle.touch(call, task=True), kind="hold.task"
         )
 
+    async def bind(self, call_id: CallId, identity: str, address: str) -> HeldCall:
+        """Bind a call that was held before servers had an identity to that of its server now. What was shown stays valid."""
+
+        def bound(call: HeldCall) -> HeldCall | None:
+            if call.identity or call.state not in lifecycle.TIMED:
+                return None
+            return lifecycle.touch(call, identity=identity, address=address)
+
+        return await self._change(call_id, bound, kind="hold.bound")
+
     async def void(self, call_id: CallId, why: str) -> HeldCall:
         """End a call whose policy or tool definition changed while it waited."""
 

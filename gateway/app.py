@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -25,7 +25,8 @@ from gateway.evidence.severity import Severity
 from gateway.exchanges import Shares
 from gateway.forward import Forward
 from gateway.hold import ClientRule, Holds, Tasks
-from gateway.judging import REMOVED
+from gateway.identity import address, identity
+from gateway.judging import unfit
 from gateway.jwt.jwks import Jwks
 from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
@@ -40,15 +41,16 @@ from gateway.upstreams.credentials import Credentials, Fixed
 from gateway.upstreams.http import HttpUpstream, Pools, pool
 from gateway.upstreams.limited import KINDS, Limited
 from gateway.upstreams.oauth import Client, ClientCredentials
+from gateway.upstreams.renewed import Renewed
 from gateway.upstreams.sse import Source, SseUpstream
 from gateway.upstreams.stdio import Command, StdioUpstream
 
 #: Seconds that running calls get to end when the gateway stops.
 GRACE = 20.0
+#: The secrets of the gateway's own that the store keeps.
+SECRETS = ("rounds", "identity")
 #: The store that keeps nothing.
 MEMORY = "memory:"
-#: Why a call does not run whose server is not the one that it was asked of and approved for.
-REPLACED = "the config now says something else about its server"
 log = logging.getLogger("holdpoint")
 
 Clock = Callable[[], float]
@@ -70,14 +72,15 @@ class Gateway:
         pools: Pools,
         windows: Windows,
         pins: Pins,
-        secret: bytes,
+        secrets: Mapping[str, bytes],
         clock: Clock,
     ) -> None:
         self.config = config
-        self._secret = secret
+        self._secrets = secrets
         self.store = store
         self.clock = clock
         self.service = ApprovalService(store, directory(config), clock=clock)
+        self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
         self.forward = Forward(self.service, self.catalogue.outdate)
         # One for each address, so that a changed config does not ask for keys that are there.
@@ -86,7 +89,7 @@ class Gateway:
         self.metrics = Metrics()
         self._http = http
         self._pools = pools
-        self._upstreams: dict[str, Upstream] = {}
+        self._upstreams: dict[str, Renewed] = {}
         #: Whether every server was asked for its tools once, whatever came of it.
         self._learnt = False
         #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
@@ -100,31 +103,60 @@ class Gateway:
 
     def seals(self) -> Seals:
         """Return what seals the states that clients carry."""
-        return _seals(tuple(self.config.approvals.state_keys), self._secret)
+        return _seals(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
 
     async def adopt(self, config: Config) -> None:
         """Make *config* the one that counts from now on. Servers that stay the same keep their connections."""
         was, self.config = self.config, config
-        retired = [name for name in self._upstreams if _reaching(config, name) != _reaching(was, name)]
-        leaving = [self._upstreams.pop(name) for name in retired]
-        for name in retired:
-            self.catalogue.drop(name)
+        leaving = [*self._retired(config), *self._renewed(was, config)]
         self._serve(config)
         self.proxy.adopt(self._setting(config))
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
-        for held in await self.store.select(OPEN, limit=MAX_OPEN):
-            if not self.proxy.setting.may_use(held.call.agent, held.call.server):
-                await self.service.void(held.id, REMOVED)
-            elif held.call.server in retired:
-                await self.service.void(held.id, REPLACED)
+        await self._void_unfit()
         for upstream in leaving:
             await upstream.close()
+
+    def _retired(self, config: Config) -> Iterator[Upstream]:
+        """Forget each server that is another in *config*, or not there; yields its connection."""
+        identities = self._identities(config)
+        for name, before in self.proxy.setting.identities.items():
+            if identities.get(name) != before:
+                self.catalogue.drop(name)
+                yield self._upstreams.pop(name)
+
+    def _renewed(self, was: Config, config: Config) -> Iterator[Upstream]:
+        """Reach each server that stays the same, but has a new token, say, as *config* says; yields its old connection."""
+        for name, renewed in self._upstreams.items():
+            options = config.servers[name]
+            if _reaching(was.servers[name]) != _reaching(options):
+                self.catalogue.outdate(name)
+                yield renewed.renew(upstream(name, options, self._http, self._pools, self.clock))
+
+    async def bind(self) -> None:
+        """Bind calls and pins of before to their servers; then void each call whose server is another than it was held for."""
+        setting = self.proxy.setting
+        self._pins.bind(setting.identities)
+        for held in await self.store.select(OPEN, limit=MAX_OPEN):
+            if not held.identity and (server := held.call.server) in setting.identities:
+                await self.service.bind(held.id, setting.identities[server], setting.addresses[server])
+        await self._void_unfit()
+
+    async def _void_unfit(self) -> None:
+        """Void each open call whose agent or server is not the one that it was held for."""
+        for held in await self.store.select(OPEN, limit=MAX_OPEN):
+            if why := unfit(held, self.proxy.setting):
+                await self.service.void(held.id, why)
+
+    def _identities(self, config: Config) -> Mapping[str, str]:
+        key = self._secrets["identity"]
+        return {name: identity(server, key) for name, server in config.servers.items()}
 
     def _serve(self, config: Config) -> None:
         for name, options in config.servers.items():
             if name not in self._upstreams:
-                self._upstreams[name] = upstream(name, options, self._http, self._pools, self.clock)
+                self._upstreams[name] = Renewed(upstream(name, options, self._http, self._pools, self.clock))
+        self._pins.serve(self._identities(config))
         self.catalogue.serve(
             self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
         )
@@ -133,6 +165,8 @@ class Gateway:
         return Setting(
             policy=compile_policy(config),
             upstreams=self._upstreams,
+            identities=self._identities(config),
+            addresses={name: address(server) for name, server in config.servers.items()},
             holds=holds(config),
             shares=shares(config),
             may_use=admitted(config),
@@ -214,10 +248,11 @@ async def assembled(
             pools,
             Windows(await store.hits(clock())),
             Pins(store, [*await store.pins(), *accepted]),
-            await store.secret("rounds"),
+            {name: await store.secret(name) for name in SECRETS},
             clock,
         )
         stack.push_async_callback(gateway.close)
+        await gateway.bind()
         yield gateway
 
 
@@ -328,11 +363,8 @@ def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Cloc
     return ClientCredentials(client, http, clock, beside=options.headers)
 
 
-def _reaching(config: Config, name: str) -> ServerOptions | None:
-    """Return what a config says of how a server is reached; None when it is not there."""
-    options = config.servers.get(name)
-    if options is None:
-        return None
+def _reaching(options: ServerOptions) -> ServerOptions:
+    """Return what a config says of how a server is reached."""
     return msgspec.structs.replace(options, tools={}, connections=1, answer_within=None)
 
 

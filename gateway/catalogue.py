@@ -220,13 +220,17 @@ class Catalogue:
                 self._changed(server, tool)
 
     def _pinned(self, server: str, tool: Tool) -> Tool:
-        """Compare a tool with the accepted definition; the first that is seen is accepted."""
+        """Compare a tool with the accepted definition; the first that is seen is accepted.
+
+        What another server was trusted with says nothing for this one: the same definition is accepted anew, as
+        on first sight, and a different one is a change, as it would be without the move.
+        """
         pin = self._pins.known(server, tool.name)
-        if pin is None or pin.hash == tool.hash:
-            if pin is None and not tool.flaw:
-                self._pins.accept(server, tool.name, tool.written)
-            return tool
-        return replace(tool, was=pin.definition)
+        if pin is not None and pin.hash != tool.hash:
+            return replace(tool, was=pin.definition)
+        if self._pins.vouched(server, tool.name) is None and not tool.flaw:
+            self._pins.accept(server, tool.name, tool.written)
+        return tool
 
     def accept(self, server: str, tool: Tool) -> None:
         """Take the definition that a tool has now for the accepted one."""
@@ -251,7 +255,7 @@ class Catalogue:
 
     def _remembered(self, server: str, name: str) -> Tool:
         """Make a tool that is not listed of the definition that was accepted, or else of its name."""
-        if (pin := self._pins.known(server, name)) is not None:
+        if (pin := self._pins.vouched(server, name)) is not None:
             return self._defined(
                 server, msgspec.json.decode(pin.definition), tuple(self._tools.get(server, {}))
             )

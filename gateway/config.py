@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
+from typing import Any
 
 import msgspec
 
@@ -10,7 +11,7 @@ from gateway.checking.shape import schema, shape_problems
 from gateway.errors import UserError
 from gateway.options import Config
 from gateway.whereabouts import text_of
-from gateway.yaml import ConfigProblems, Path, Problem, read, spelt
+from gateway.yaml import ConfigProblems, Filled, Path, Problem, read, spelt
 
 #: What a store's place begins with when it is a file.
 SQLITE = "sqlite:///"
@@ -50,11 +51,22 @@ def parse(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]
         raise ConfigProblems(tuple(problems))
     for path, _ in shape:
         document.value["policy"][path[1]][path[2]] = _ANY_RULE
+    document.value["servers"] = _remembering(document.value["servers"], document.filled, ("servers",))
     config = msgspec.convert(document.value, Config)
     problems += [document.problem(*said) for said in meaning_problems(config)]
     if problems:
         raise ConfigProblems(tuple(problems))
     return config
+
+
+def _remembering(value: Any, filled: Mapping[Path, Filled], path: Path) -> Any:
+    """Return *value* with each text that has references as one that knows them; only identities ask for that."""
+    match value:
+        case dict():
+            return {name: _remembering(one, filled, (*path, name)) for name, one in value.items()}
+        case list():
+            return [_remembering(one, filled, (*path, number)) for number, one in enumerate(value)]
+    return filled.get(path, value)
 
 
 def _in_a_rule(path: Path) -> bool:

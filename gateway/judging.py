@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from approvals.model import HeldCall
+from approvals.model import HeldCall, State
 from gateway.catalogue import Catalogue, Tool
 from gateway.incoming import Asked
 from gateway.pins import OnChange
@@ -12,8 +12,22 @@ from gateway.setting import Setting
 
 #: Why a call of an agent does not run that the config does not name any more, or for other servers only.
 REMOVED = "the agent that asked may not use this server any more"
+REMOVED_SERVER = "the config does not have this server any more"
 CHANGED = "the definition of this tool changed while the call waited"
 GONE = "the server does not say any more that it has this tool"
+
+
+def unfit(held: HeldCall, setting: Setting) -> str | None:
+    """Say why a call may not run under *setting*, whatever the policy: its agent or its server is another, or None."""
+    server = held.call.server
+    if not setting.may_use(held.call.agent, server):
+        return REMOVED
+    if server not in setting.identities:
+        return REMOVED_SERVER
+    if setting.identities[server] != held.identity:
+        when = "while the call waited" if held.state is State.PENDING else "after the approval"
+        return f"This server's address or credentials changed {when}."
+    return None
 
 
 def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
@@ -60,8 +74,8 @@ class Judge:
 
     def objection(self, asked: Asked, held: HeldCall) -> str | None:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
-        if not self._setting().may_use(held.call.agent, held.call.server):
-            return REMOVED
+        if why := unfit(held, self._setting()):
+            return why
         tool = self._catalogue.present(held.call.server, held.call.tool)
         if tool.hash != held.definition:
             return CHANGED if tool.hash else GONE

@@ -80,6 +80,8 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     transport: Literal["http", "sse"] = "http"
     headers: dict[str, str] = {}
     oauth: OAuthOptions | None = None
+    #: Whose data the calls touch, in words of the operator's; an approval is for this account only.
+    account: str | None = None
     tools: dict[str, ToolOptions] = {}
     #: The most connections that requests may take at once; streams have their own.
     connections: Count = 100

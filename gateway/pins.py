@@ -4,6 +4,7 @@ A server may change what a tool does after it was trusted. Names are worth nothi
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import unified_diff
 from enum import Enum
 from typing import Any
@@ -38,14 +39,36 @@ class Pins:
     def __init__(self, store: Store, kept: Iterable[Pin]) -> None:
         self._store = store
         self._pins = {(pin.server, pin.tool): pin for pin in kept}
+        self._identities: Mapping[str, str] = {}
+
+    def bind(self, identities: Mapping[str, str]) -> None:
+        """Bind the pins of before to their server as it is now: at the first start that knows identities."""
+        for place, pin in self._pins.items():
+            if not pin.identity and (identity := identities.get(pin.server)):
+                self._pins[place] = replace(pin, identity=identity)
+                self._store.pin(self._pins[place])
+
+    def serve(self, identities: Mapping[str, str]) -> None:
+        """Use these identities of servers, by name, from now on."""
+        self._identities = identities
 
     def known(self, server: str, tool: str) -> Pin | None:
         """Return the pin of a tool, or None for one that was never seen."""
         return self._pins.get((server, tool))
 
+    def vouched(self, server: str, tool: str) -> Pin | None:
+        """Return the pin of a tool when the server of that name is still the one that gave the definition."""
+        pin = self.known(server, tool)
+        return pin if pin is not None and pin.identity == self._identity(server) else None
+
+    def _identity(self, server: str) -> str:
+        return self._identities.get(server, "")
+
     def accept(self, server: str, tool: str, definition: bytes) -> None:
         """Take this definition for the accepted one from now on."""
-        pin = Pin(server=server, tool=tool, hash=sha256(definition), definition=definition)
+        pin = Pin(
+            server=server, tool=tool, hash=sha256(definition), definition=definition, identity=self._identity(server),
+        )  # fmt: skip
         self._pins[server, tool] = pin
         self._store.pin(pin)
 

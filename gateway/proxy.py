@@ -221,7 +221,8 @@ class Proxy:
         """Store the call, with its audit event, before anybody is told of it."""
         self._metrics.judged(asked.incoming.server, "held")
         now = self._service.clock()
-        call = asked.call
+        call, server = asked.call, asked.incoming.server
+        identity = self.setting.identities.get(server, "")
         # A call that needs nobody, but is asked for as a task, is held for its agent alone.
         allowed = verdict.action is Action.ALLOW
         held = HeldCall(
@@ -233,9 +234,11 @@ class Proxy:
             reason=verdict.reason,
             policy_revision=self.setting.policy.revision,
             definition=tool.hash,
+            identity=identity,
+            address=self.setting.addresses.get(server, ""),
             changes=difference(tool.was, tool.written) if tool.was and tool.written else "",
             key=asked.key,
-            digest=digest.digest(call, tool.hash),
+            digest=digest.digest(call, tool.hash, identity),
             created_at=now,
             state=State.APPROVED if allowed else State.PENDING,
             decided_at=now if allowed else None,

@@ -16,6 +16,9 @@ class Setting:
 
     policy: Policy
     upstreams: Mapping[str, Upstream]
+    #: The identity of each server, and where it is, by name; see `identity`.
+    identities: Mapping[str, str]
+    addresses: Mapping[str, str]
     holds: Holds
     #: How many exchanges with servers one agent may have at once.
     shares: Shares

@@ -46,6 +46,19 @@ class ConfigProblems(UserError):
         self.problems = problems
 
 
+class Filled(str):
+    """A text whose references were filled in: as what it is now, with how each piece of it was written."""
+
+    __slots__ = ("pieces",)
+    #: (as written, value) of each piece; both are the same but for `${NAME}` and `${file:...}`.
+    pieces: tuple[tuple[str, str], ...]
+
+    @property
+    def written(self) -> str:
+        """The text with its references."""
+        return "".join(written for written, _ in self.pieces)
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """What a YAML text holds: plain values, the line of each by its path, and what could not be filled in or read."""
@@ -53,6 +66,8 @@ class Document:
     value: Any
     lines: Mapping[Path, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    #: The texts that have references, by their path.
+    filled: Mapping[Path, Filled] = field(default_factory=dict)
 
     def problem(self, path: Path, message: str) -> Problem:
         """Return a problem of the value at *path*; its line is that of the nearest value around it."""
@@ -81,7 +96,7 @@ def read(
     tree = _mapping(text, what)
     reading = _Reading(environ, read_file)
     value = reading.plain(tree, ())
-    return Document(value, reading.lines, tuple(reading.problems))
+    return Document(value, reading.lines, tuple(reading.problems), reading.filled)
 
 
 def member(text: str, name: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Any:
@@ -105,6 +120,7 @@ class _Reading:
     def __init__(self, environ: Mapping[str, str], read_file: Callable[[str], str]) -> None:
         self.lines: dict[Path, int] = {(): 1}
         self.problems: list[Problem] = []
+        self.filled: dict[Path, Filled] = {}
         self._environ = environ
         self._read_file = read_file
 
@@ -117,8 +133,7 @@ class _Reading:
             case CommentedSeq():
                 return [self._child(node, number, (*path, number)) for number in range(len(node))]
             case str():
-                text = self._text(node, path)
-                return self._text(_REFERENCE.sub(lambda match: self._referred(match, path), text), path)
+                return self._filled_in(self._text(node, path), path)
             case int() if abs(node) > sys.float_info.max:
                 return self._problem(path, "this number is too large.")
             case _:
@@ -140,6 +155,20 @@ class _Reading:
             return str(node).encode("utf-16", "surrogatepass").decode("utf-16")
         except ValueError:  # also of a number with more digits than Python writes
             return self._problem(path, "this is not text that can be written as UTF-8.")
+
+    def _filled_in(self, text: str, path: Path) -> str:
+        """Return *text* with its references filled in; how it was written is kept beside it."""
+        pieces, end = [], 0
+        for match in _REFERENCE.finditer(text):
+            pieces += [(text[end : match.start()],) * 2, (match[0], self._referred(match, path))]
+            end = match.end()
+        if not pieces:
+            return text
+        pieces.append((text[end:],) * 2)
+        filled = self._text("".join(value for _, value in pieces), path)
+        self.filled[path] = Filled(filled)
+        self.filled[path].pieces = tuple(pieces)
+        return filled
 
     def _referred(self, match: re.Match[str], path: Path) -> str:
         try:

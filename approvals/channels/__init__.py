@@ -30,6 +30,8 @@ class Card:
     reason: str
     #: The arguments as indented JSON; a channel that cannot show all of it must not offer Approve.
     arguments: str
+    #: Where the server is, in one line, or "".
+    address: str = ""
     #: What reaches the server beside them, as one line of JSON, or "".
     beside: str = ""
     #: One line that stands for the client's bookkeeping, which goes along, too, or "".

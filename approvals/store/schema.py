@@ -163,6 +163,12 @@ def seals(db: Database) -> None:
         db.execute(f"ALTER TABLE {table} ADD COLUMN seal BLOB NOT NULL DEFAULT x''")
 
 
+@migrations()
+def identities_of_pins(db: Database) -> None:
+    """Each accepted definition belongs to one server; those of before are bound when the gateway starts."""
+    db.execute("ALTER TABLE pins ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -266,7 +266,7 @@ class SqliteStore:
 
     def pin(self, pin: Pin) -> None:
         """Keep a pin."""
-        row = (pin.server, pin.tool, pin.hash, pin.definition)
+        row = (pin.server, pin.tool, pin.hash, pin.definition, pin.identity)
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(_sql.PIN, row)
@@ -276,7 +276,9 @@ class SqliteStore:
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""
         rows = await self._writer.read(lambda db: db.execute(_sql.PINS).fetchall())
-        return [Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3]) for row in rows]
+        return [
+            Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3], identity=row[4]) for row in rows
+        ]
 
     # Agents' sessions.
 

@@ -66,12 +66,14 @@ class Call(msgspec.Struct):
 
     `beside` is what reaches the server beside the arguments, or null; `bookkeeping` is one line that stands for what
     of it is the client's own, or "".
+    `address` is where the server is, without secrets.
     """
 
     id: str
     state: State
     version: Count
     server: str
+    address: str
     tool: str
     agent: str
     owner: str | None
@@ -151,6 +153,7 @@ def shown_call(held: model.HeldCall, url: str) -> Call:
         state=held.state,
         version=held.version,
         server=call.server,
+        address=held.address,
         tool=call.tool,
         agent=call.agent,
         owner=call.owner,

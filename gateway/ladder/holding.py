@@ -159,6 +159,8 @@ class Holding:
             reason=held.reason,
             policy_revision=held.policy_revision,
             definition=held.definition,
+            identity=held.identity,
+            address=held.address,
             key=digest.key(call, envelope.more(asked.frame)),
             digest=held.digest,
             created_at=self._service.clock(),

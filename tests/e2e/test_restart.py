@@ -115,3 +115,35 @@ async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_o
     openings = [one.frame["id"] for one in recorder.received if one.frame.get("method") == "initialize"]
     assert [request_id for request_id in openings if request_id != "holdpoint"] == [0]
     assert recorder.calls[0].headers["mcp-session-id"] == "theirs"
+
+
+async def test_a_call_approved_for_one_server_does_not_run_at_the_one_that_a_restart_puts_in_its_place(
+    tmp_path,
+):
+    async with asyncio.timeout(60), Recorder() as one, Recorder() as other:
+        process = gateway(tmp_path, f"{{url: '{one.url}'}}")
+        await process.start()
+        try:
+            async with aiohttp.ClientSession() as http, Person(process.inbox) as alice:
+                client = Plain(f"{process.agents}/mcp/shop", http)
+                asked = asyncio.ensure_future(client.call("create_note", {"text": "hello"}))
+                held = await alice.waiting("hello")
+                assert f"at <code>{one.url}</code>" in await shown(alice, held)
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+                await alice.post(held["id"], "approve", digest=held["digest"])
+                await process.kill()
+                process.config.write_text(process.config.read_text().replace(one.url, other.url))
+                await process.start()
+                assert "address or credentials changed after the approval" in await client.call(
+                    "create_note", {"text": "hello"}
+                )
+                assert (await alice.call(held["id"]))["state"] == "voided"
+        finally:
+            await process.stop()
+        assert one.calls == other.calls == []
+
+
+async def shown(person, held):
+    await person.log_in()
+    return await person.page(f"/calls/{held['id']}")

@@ -182,13 +182,14 @@ async def running(
     server_options: str = "",
     environ: dict | None = None,
     beside: str = "",
+    store: str = "memory:",
 ):
     """Run a gateway with this policy, in front of a recorder or of the server that the options name."""
     async with AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(recorder or Recorder())
         options = server_options or f"url: '{recorder.url}'"
         config = parse(
-            f"servers: {{notes: {{{options}}}{f', {beside}: {{{options}}}' if beside else ''}}}\nstore: 'memory:'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
+            f"servers: {{notes: {{{options}}}{f', {beside}: {{{options}}}' if beside else ''}}}\nstore: '{store}'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
             f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
         )  # fmt: skip
         clock = Clock()

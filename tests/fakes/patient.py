@@ -98,6 +98,8 @@ class World:
             setting=Setting(
                 policy=compile_policy(config),
                 upstreams={"notes": self.server},
+                identities={"notes": "the server"},
+                addresses={"notes": "https://notes.example.com"},
                 holds=Holds(clients={}, tasks=Tasks.ALL),
                 shares=Shares(),
                 may_use=lambda *_: True,

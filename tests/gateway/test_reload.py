@@ -32,7 +32,7 @@ async def waiting(gateway):
 async def test_what_waits_for_a_server_that_is_another_now_is_void():
     async with running(READS) as gateway, Recorder() as other, waiting(gateway) as (agent, held):
         await adopt(gateway, url=other.url)
-        assert "the config now says something else about its server" in text(await agent)
+        assert "This server's address or credentials changed while the call waited" in text(await agent)
         assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
         assert gateway.ran() == other.calls == []
 
@@ -93,5 +93,5 @@ async def test_the_task_of_a_server_that_was_removed_is_void():
         held = await gateway.gateway.service.get(begun.result["taskId"])
         assert (held.state, held.note) == (
             State.VOIDED,
-            "the config now says something else about its server",
+            "the config does not have this server any more",
         )

@@ -33,6 +33,7 @@ async def test_a_call_is_shown_whole(inbox):
         "state": "pending",
         "version": 1,
         "server": "iam",
+        "address": "",
         "tool": "put_user_policy",
         "agent": "ci-bot",
         "owner": "maria",

@@ -108,6 +108,16 @@ async def test_a_calls_page_shows_everything_about_it(inbox):
     assert f'value="{call.digest}"' in body
 
 
+async def test_a_calls_page_says_where_the_server_is(inbox):
+    call = await inbox.hold(address="https://mcp.example.com/mcp (account prod\u202e)")
+    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
+    assert "at https://mcp.example.com/mcp (account prod\\u{202E})" in text(body)
+    assert (
+        " at "
+        not in text((await answer(await inbox.person(), f"/calls/{(await inbox.hold('x')).id}"))[1])[:400]
+    )
+
+
 async def test_a_click_on_approve_decides_and_leads_back_to_the_call(inbox):
     call = await inbox.hold()
     status, _, headers = await decide(await inbox.person(), call, reason="checked")

@@ -255,7 +255,7 @@ async def test_a_held_call_goes_out_with_the_token_of_the_moment_and_without_one
             gateway.clock.now += 700
             tokens.answer = {}
             for upstream in gateway.gateway.proxy.setting.upstreams.values():
-                upstream._credentials.refused(bearer(1))
+                upstream.inner._credentials.refused(bearer(1))
             await gateway.review(held)
             async with asyncio.timeout(5):
                 assert "ran create_note" in text(await waiting)

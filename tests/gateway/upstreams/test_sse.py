@@ -371,7 +371,7 @@ async def test_a_held_call_whose_stream_is_gone_when_it_is_approved_runs_in_anot
             session = {"Mcp-Session-Id": opened.headers["Mcp-Session-Id"]}
         agent = asyncio.ensure_future(gateway.post(call("write_note"), session))
         [held] = await gateway.held()
-        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        upstream = gateway.gateway.proxy.setting.upstreams["notes"].inner
         async with asyncio.timeout(5):
             for request in nasty.opened.values():
                 if request.transport is not None:
