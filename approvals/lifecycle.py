@@ -37,6 +37,11 @@ SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) 
 TIMED = frozenset({State.PENDING, State.APPROVED})
 
 
+def latest(call: HeldCall) -> float:
+    """Return the latest time that something happened to *call*."""
+    return max(call.created_at, call.decided_at or 0.0, call.settled_at or 0.0)
+
+
 def advance(call: HeldCall, to: State, now: float, **changes: Any) -> HeldCall:
     """Return *call* in state *to*, one version on, or raise `IllegalTransition`."""
     if to not in TRANSITIONS[call.state]:
@@ -74,8 +79,12 @@ def review(call: HeldCall, given: Review) -> HeldCall:
 
 
 def continuable(call: HeldCall, now: float) -> bool:
-    """Say whether a call may still be continued under its approval: it ran, and not too long ago."""
-    return call.state is State.COMPLETED and now < (call.settled_at or 0.0) + call.terms.approved_for
+    """Say whether a call may still be continued under its approval: it ran, and not too long ago.
+
+    One that ran later than *now* was dated by a clock that has been reset since; its approval is over.
+    """
+    settled_at = call.settled_at or 0.0
+    return call.state is State.COMPLETED and settled_at <= now < settled_at + call.terms.approved_for
 
 
 def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from approvals import lifecycle
+from approvals.clock import KEEP, Clock
 from approvals.digest import sha256
 from approvals.errors import (
     AlreadyDecided,
@@ -52,11 +53,26 @@ Change = Callable[[HeldCall], HeldCall | None]
 class ApprovalService:
     """Holds, reviews, claims, finishes and expires calls."""
 
-    def __init__(self, store: Store, directory: Directory, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        *,
+        clock: Clock,
+        wall: Clock | None = None,
+        monotonic: Clock | None = None,
+    ) -> None:
         self.store = store
         self.directory = directory
         self.waiters = Waiters()
+        #: What deadlines, limits and claims go by; it never goes back.
         self.clock = clock
+        #: What the audit trail is dated by.
+        self.wall = wall or clock
+        #: What waits are measured by.
+        self.monotonic = monotonic or clock
+        #: Until when the time need not be kept in the store again.
+        self._kept_until = 0.0
         self._attending: Counter[CallId] = Counter()
         self._running: Counter[CallId] = Counter()
 
@@ -80,7 +96,7 @@ class ApprovalService:
                 await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
-                event = _event(held, call.call.agent, call.created_at, f"hold.{held.state}")
+                event = _event(held, call.call.agent, self.wall(), f"hold.{held.state}")
                 await self.store.add(held, event, caps=caps)
             except Conflict:
                 continue
@@ -106,7 +122,7 @@ class ApprovalService:
         child = lifecycle.approved_before(child, was, self.clock())
         while (known := await self.store.find(child.key)) is None:
             with suppress(Conflict):
-                event = _event(child, GATEWAY, child.created_at, "hold.approved", continues=parent)
+                event = _event(child, GATEWAY, self.wall(), "hold.approved", continues=parent)
                 await self.store.add(child, event)
         return known
 
@@ -146,7 +162,7 @@ class ApprovalService:
         except UnknownCall:
             raise
         except ApprovalError as refused:
-            self.store.post(_refusal(call_id, given, refused))
+            self.store.post(_refusal(call_id, given, refused, self.wall()))
             # Who comes too late, but before a sweep, finds the call as what it is.
             await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
             raise
@@ -326,6 +342,7 @@ class ApprovalService:
 
     async def sweep(self) -> Sequence[HeldCall]:
         """Bring every open call to what it should be by now (expired, in doubt, attended or not); returns the open ones."""
+        self._keep_time()
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
         found = await self.store.select(OPEN, limit=MAX_OPEN)
@@ -333,6 +350,12 @@ class ApprovalService:
             await self._change(call.id, self._as_it_is) if self._as_it_is(call) else call for call in found
         ]
         return [call for call in swept if call.state in OPEN]
+
+    def _keep_time(self) -> None:
+        """Keep the time in the store now and then, so that a restart goes on from there."""
+        if (now := self.clock()) >= self._kept_until:
+            self._kept_until = now + KEEP
+            self.store.reached(now)
 
     def _as_it_is(self, call: HeldCall) -> HeldCall | None:
         if call.state is State.FORWARDING and call.id not in self._running:
@@ -358,7 +381,7 @@ class ApprovalService:
             new = change(old)
             if new is None or new is old:
                 return old
-            event = _event(new, actor, self.clock(), kind or _kind(old, new), was=old.state, **detail)
+            event = _event(new, actor, self.wall(), kind or _kind(old, new), was=old.state, **detail)
             try:
                 await self.store.swap(old, new, event)
             except Conflict:
@@ -399,9 +422,9 @@ def _event(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> A
     )
 
 
-def _refusal(call_id: CallId, given: Review, refused: ApprovalError) -> AuditEvent:
+def _refusal(call_id: CallId, given: Review, refused: ApprovalError, at: float) -> AuditEvent:
     detail = {"answer": given.answer, "via": given.via, "why": type(refused).__name__}
-    return AuditEvent(at=given.at, kind="review.refused", actor=given.approver, call=call_id, detail=detail)
+    return AuditEvent(at=at, kind="review.refused", actor=given.approver, call=call_id, detail=detail)
 
 
 def _late(call: HeldCall, outcome: Outcome, at: float) -> AuditEvent:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import aiohttp
 import msgspec
 from ulid import ULID
 
+from approvals.clock import TOLERANCE, Clock, EffectiveClock
 from approvals.digest import sha256
+from approvals.errors import StoreError
 from approvals.identity import Directory
 from approvals.model import Approver, AuditEvent, CallId, Pin
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
@@ -53,8 +55,6 @@ SECRETS = ("rounds", "identity")
 MEMORY = "memory:"
 log = logging.getLogger("holdpoint")
 
-Clock = Callable[[], float]
-
 
 def new_id() -> CallId:
     """Return a new call id; ids sort by time."""
@@ -73,13 +73,15 @@ class Gateway:
         windows: Windows,
         pins: Pins,
         secrets: Mapping[str, bytes],
-        clock: Clock,
+        clock: EffectiveClock,
     ) -> None:
         self.config = config
         self._secrets = secrets
         self.store = store
         self.clock = clock
-        self.service = ApprovalService(store, directory(config), clock=clock)
+        self.service = ApprovalService(
+            store, directory(config), clock=clock, wall=clock.wall, monotonic=clock.monotonic
+        )
         self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
         self.forward = Forward(self.service, self.catalogue.outdate)
@@ -181,7 +183,7 @@ class Gateway:
         log.warning("%s/%s: %s", server, tool.name, why)
         self.store.post(
             AuditEvent(
-                at=self.clock(), kind="tool.changed", actor="holdpoint", server=server, tool=tool.name,
+                at=self.clock.wall(), kind="tool.changed", actor="holdpoint", server=server, tool=tool.name,
                 detail={"why": why, "was": sha256(tool.was) if tool.was else "", "now": tool.hash},
             )
         )  # fmt: skip
@@ -195,10 +197,20 @@ class Gateway:
         for one in changed:
             self.catalogue.accept(server, one)
             event = AuditEvent(
-                at=self.clock(), kind="tool.accepted", actor=who, server=server, tool=one.name, detail={"now": one.hash},
+                at=self.clock.wall(), kind="tool.accepted", actor=who, server=server, tool=one.name, detail={"now": one.hash},
             )  # fmt: skip
             self.store.post(event)
         return [one.name for one in changed]
+
+    def clock_problem(self) -> str | None:
+        """Return what is wrong with the machine's clock and how to mend it, or None."""
+        if self.clock.behind <= TOLERANCE:
+            return None
+        return (
+            f"clock: this machine's clock is {self.clock.behind:.0f} s behind the time that was reached before."
+            " Deadlines go by the later time. Set the clock right; if it was ahead before, stop the gateway and run"
+            " holdpoint check --reset-clock."
+        )
 
     async def ready(self) -> str | None:
         """Return why calls cannot be judged and held now, or None."""
@@ -206,6 +218,8 @@ class Gateway:
             await self.store.check()
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
             return f"store: {error}"
+        if problem := self.clock_problem():
+            return problem
         return None if self._learnt else "servers: not all of them have been asked for their tools yet"
 
     async def freshen(self) -> None:
@@ -224,20 +238,27 @@ class Gateway:
     async def close(self) -> None:
         """Let running calls end, then end the servers."""
         await self.forward.finish(await self.stop())
+        with suppress(StoreError):  # then the time of an earlier commit is what the next start goes on from
+            self.store.reached(self.clock())
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
 @asynccontextmanager
 async def assembled(
-    config: Config, clock: Clock = time.time, *, accepted: Iterable[Pin] = ()
+    config: Config,
+    clock: Clock = time.time,
+    monotonic: Clock = time.monotonic,
+    *,
+    accepted: Iterable[Pin] = (),
 ) -> AsyncIterator[Gateway]:
     """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
 
-    *accepted* are definitions of tools that count beside those in the store.
+    *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store.
     """
     async with AsyncExitStack() as stack:
         store = await open_store(config)
         stack.push_async_callback(store.close)
+        effective = EffectiveClock(clock, monotonic, await store.mark())
         http = await stack.enter_async_context(pool())
         pools = Pools()
         stack.push_async_callback(pools.close)
@@ -246,10 +267,10 @@ async def assembled(
             store,
             http,
             pools,
-            Windows(await store.hits(clock())),
+            Windows(await store.hits(effective())),
             Pins(store, [*await store.pins(), *accepted]),
             {name: await store.secret(name) for name in SECRETS},
-            clock,
+            effective,
         )
         stack.push_async_callback(gateway.close)
         await gateway.bind()

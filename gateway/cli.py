@@ -80,7 +80,16 @@ def demo(
 
 
 @app.command()
-def check(config: ConfigFile = DEFAULT) -> None:
+def check(
+    config: ConfigFile = DEFAULT,
+    reset_clock: Annotated[
+        bool,
+        typer.Option(
+            "--reset-clock",
+            help="After the clock was ahead by mistake: go by it again. Every call that waits is void.",
+        ),
+    ] = False,
+) -> None:
     """Show every problem of the config at once, each with its path and line."""
     from gateway import filelimit
 
@@ -88,6 +97,10 @@ def check(config: ConfigFile = DEFAULT) -> None:
     typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
     for warning in filelimit.warnings():
         typer.echo(f"warning: {warning}", err=True)
+    if reset_clock:
+        from gateway.commands import resetting
+
+        typer.echo(_go(resetting.reset_clock(loaded)))
 
 
 @app.command("import")

@@ -123,7 +123,7 @@ class Forward:
     def _reopened(self, held: HeldCall) -> None:
         self._service.store.post(
             AuditEvent(
-                at=self._service.clock(), kind="session.reopened", actor="holdpoint", call=held.id,
+                at=self._service.wall(), kind="session.reopened", actor="holdpoint", call=held.id,
                 agent=held.call.agent, server=held.call.server, tool=held.call.tool,
             )
         )  # fmt: skip

@@ -24,7 +24,7 @@ class Record:
         """Return the event of this kind about an exchange."""
         agent = incoming.agent.name
         return AuditEvent(
-            at=self._service.clock(), kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail,
+            at=self._service.wall(), kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail,
         )  # fmt: skip
 
     def at_most_once_a_minute(self, incoming: Incoming, kind: str, **detail: Any) -> None:

@@ -72,7 +72,7 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
     async with AsyncExitStack() as stack:
         inbox_url = config.inbox.url or f"http://{config.inbox.listen}"
         # A link that people cannot open is worse than none: without a public address cards carry no link.
-        channels, slack_actions = channels_of(config, config.inbox.url or "", gateway.clock)
+        channels, slack_actions = channels_of(config, config.inbox.url or "", gateway.clock.wall)
         inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
         most = filelimit.shares(filelimit.raised())
         agents = server.build(gateway.proxy, _door(gateway))
@@ -116,7 +116,9 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
 
 async def sweep(gateway: Gateway) -> None:
     """Bring every open call to what it should be by now, again and again."""
+    wrong = False
     while True:
+        wrong = _told_of_clock(gateway.clock_problem(), told=wrong)
         try:
             open_calls = await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(open_calls)
@@ -124,6 +126,15 @@ async def sweep(gateway: Gateway) -> None:
         except Exception:
             log.exception("a sweep failed; the next one tries again")
         await asyncio.sleep(SWEEP)
+
+
+def _told_of_clock(problem: str | None, *, told: bool) -> bool:
+    """Log a wrong clock when it goes wrong, and once more when it is right again; returns whether it is wrong."""
+    if problem and not told:
+        log.error("%s", problem)
+    elif told and not problem:
+        log.info("clock: it has caught up")
+    return problem is not None
 
 
 async def freshen(gateway: Gateway) -> None:

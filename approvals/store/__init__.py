@@ -81,6 +81,15 @@ class Store(Protocol):
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the (key, at, amount) of every hit that is still to be counted, oldest first."""
 
+    async def mark(self) -> float:
+        """Return the highest time that was kept, by `reached` or with a change of a call; 0.0 when there is none."""
+
+    def reached(self, at: float) -> None:
+        """Keep the time *at* when it is the highest so far, without waiting."""
+
+    async def reset_time(self, at: float, *events: AuditEvent) -> None:
+        """Lower the highest time to *at*, with what is dated later, and add *events* in the same commit."""
+
     async def login(self, session: LoginSession) -> None:
         """Keep a login session."""
 

@@ -57,6 +57,14 @@ DROP_SESSIONS = "DELETE FROM sessions WHERE at <= ?"
 REMEMBER = "INSERT OR REPLACE INTO sessions (server, id, agent, opening, at, seal) VALUES (?, ?, ?, ?, ?, ?)"
 RECALL = "SELECT server, id, agent, opening, at, seal FROM sessions WHERE server = ? AND id = ?"
 FORGET = "DELETE FROM sessions WHERE server = ? AND id = ?"
+MARK = "SELECT time FROM progress"
+REACHED = "UPDATE progress SET time = ?1 WHERE time < ?1"
+RESET_TIME = (
+    "UPDATE progress SET time = :at",
+    "UPDATE hits SET until = :at + until - at, at = :at WHERE at > :at",
+    "DELETE FROM logins WHERE created_at > :at",
+    "UPDATE notices SET retry_at = :at WHERE retry_at > :at",
+)
 PROBE = "UPDATE probe SET writes = writes + 1"
 
 _OPEN = frozenset(State) - SETTLED

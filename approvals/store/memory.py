@@ -8,7 +8,7 @@ from secrets import token_bytes
 
 from approvals import audit
 from approvals.errors import Conflict, TooMany
-from approvals.lifecycle import SETTLED, TIMED
+from approvals.lifecycle import SETTLED, TIMED, latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
 from approvals.store.changes import Changes
@@ -33,6 +33,7 @@ class MemoryStore:
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
         self._changes = Changes()
+        self._mark = 0.0
         self._chain_key = chain_key
 
     async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
@@ -53,6 +54,7 @@ class MemoryStore:
     def _put(self, call: HeldCall, events: Sequence[AuditEvent]) -> None:
         self.post(*events)
         self._calls[call.id] = call
+        self.reached(latest(call))
         self._changes.announce([call.id])
 
     async def get(self, call_id: CallId) -> HeldCall | None:
@@ -149,6 +151,19 @@ class MemoryStore:
             (at, number, key, amount) for until, number, key, at, amount in self._hits if until > now
         )
         return [(key, at, amount) for at, _, key, amount in counted]
+
+    async def mark(self) -> float:
+        """Return the highest time that was kept."""
+        return self._mark
+
+    def reached(self, at: float) -> None:
+        """Keep a time when it is the highest."""
+        self._mark = max(self._mark, at)
+
+    async def reset_time(self, at: float, *events: AuditEvent) -> None:
+        """Lower the time; nothing outlives this process anyway."""
+        self.post(*events)
+        self._mark = at
 
     async def login(self, session: LoginSession) -> None:
         over = [one.id_sha256 for one in self._logins.values() if one.expires_at <= session.created_at]

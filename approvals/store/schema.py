@@ -169,6 +169,13 @@ def identities_of_pins(db: Database) -> None:
     db.execute("ALTER TABLE pins ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
 
 
+@migrations()
+def progress(db: Database) -> None:
+    """The highest time that was reached, so that a clock set back brings no call back to life."""
+    db.table("progress").create({"id": int, "time": float}, pk="id", not_null={"time"})
+    db.table("progress").insert({"id": 1, "time": 0.0})
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError, TooMany
+from approvals.lifecycle import latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE, _sql
 from approvals.store._file import StoreFile
@@ -102,6 +103,7 @@ class SqliteStore:
                 raise Conflict from error
             if full:
                 raise TooMany
+            db.execute(_sql.REACHED, (latest(call),))
             self._record(entries, db)
 
         await self._writer.do(work, then=partial(self._changes.announce, (call.id,)))
@@ -115,6 +117,7 @@ class SqliteStore:
             if db.execute(_sql.SWAP_CALL, row).rowcount != 1:
                 raise Conflict
             self._not_an_older(old, db)
+            db.execute(_sql.REACHED, (latest(new),))
             self._record(entries, db)
 
         await self._writer.do(work, then=partial(self._changes.announce, (old.id,)))
@@ -230,6 +233,31 @@ class SqliteStore:
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the uses that still count."""
         return await self._writer.read(lambda db: db.execute(_sql.HITS, (now,)).fetchall())
+
+    # Time.
+
+    async def mark(self) -> float:
+        """Return the highest time that was kept."""
+        return await self._writer.read(lambda db: float(db.execute(_sql.MARK).fetchone()[0]))
+
+    def reached(self, at: float) -> None:
+        """Keep a time when it is the highest."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(_sql.REACHED, (at,))
+
+        self._writer.post(work)
+
+    async def reset_time(self, at: float, *events: AuditEvent) -> None:
+        """Lower the time, and bring back to it the uses of limits, logins and retries that are dated later."""
+        entries = tuple(map(audit.entry, events))
+
+        def work(db: sqlite3.Connection) -> None:
+            for statement in _sql.RESET_TIME:
+                db.execute(statement, {"at": at})
+            self._record(entries, db)
+
+        await self._writer.do(work)
 
     async def login(self, session: LoginSession) -> None:
         """Keep a login, and drop those that are over."""

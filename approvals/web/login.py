@@ -182,7 +182,7 @@ class Login:
             raise Refused(429)
         attempts.failed(client, now)
         self._service.store.post(
-            AuditEvent(at=now, kind="login.refused", actor="nobody", detail={"from": client})
+            AuditEvent(at=self._service.wall(), kind="login.refused", actor="nobody", detail={"from": client})
         )
 
     async def _admit(self, approver: Approver, onward: str, how: str) -> web.Response:
@@ -196,7 +196,9 @@ class Login:
         }
         await self._service.store.login(session)
         self._service.store.post(
-            AuditEvent(at=now, kind="login.entered", actor=approver.name, detail={"how": how})
+            AuditEvent(
+                at=self._service.wall(), kind="login.entered", actor=approver.name, detail={"how": how}
+            )
         )
         answer = see(onward)
         self._set_cookie(answer, secret)

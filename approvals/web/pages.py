@@ -199,7 +199,7 @@ class Pages:
 
     def _revealed(self, approver: Approver, call: HeldCall) -> AuditEvent:
         return AuditEvent(
-            at=self._service.clock(),
+            at=self._service.wall(),
             kind=REVEALED,
             actor=approver.name,
             call=call.id,

@@ -174,7 +174,7 @@ class Holding:
     async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> writing.Items:
         """Wait, run and tell, as the ladder says; ends with the answer."""
         named = _named(asked.incoming, asked.frame.id)
-        wait = Wait(call_id=held.id, client=asked.client, since=self._service.clock())
+        wait = Wait(call_id=held.id, client=asked.client, since=self._service.monotonic())
         with self._service.attending(held.id), self._waits.waiting(named, wait):
             client = self._waiting(asked, held, wait, quiet)
             try:
@@ -199,7 +199,7 @@ class Holding:
         elif client.rung is Rung.TELL:
             await self.collected(client.held.id)
         elif not self._waits.over:
-            self._patience.told(_who(client.asked), client.held.id, self._service.clock())
+            self._patience.told(_who(client.asked), client.held.id, self._service.monotonic())
 
     async def collected(self, call_id: CallId) -> None:
         """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""
@@ -207,7 +207,7 @@ class Holding:
             await self._forward.collected(call_id)
 
     def _waiting(self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None) -> "_Waiting":
-        known, now = self._client(asked), self._service.clock()
+        known, now = self._client(asked), self._service.monotonic()
         patience = self._patience.wait(_who(asked), known.wait, now) if known.learns else known.wait
         by_itself = hold.QUIET if asked.frame.progress_token is None else 0.0
         return _Waiting(
@@ -223,7 +223,7 @@ class Holding:
 
     def _came(self, asked: Asked, held: HeldCall) -> None:
         """Answer the older requests of the same client for this call with WAITING, and learn from their age."""
-        who, now, known = _who(asked), self._service.clock(), self._client(asked)
+        who, now, known = _who(asked), self._service.monotonic(), self._client(asked)
         gap = self._waits.supersede(held.id, asked.client, now)
         if gap is not None:
             self._service.waiters.wake(held.id)
@@ -237,7 +237,7 @@ class Holding:
         asked, shows = client.asked, client.asked.resumes and self._shows_link(client.asked)
         if shows:
             yield hold.link_2025(client.held, self.holds.link)
-        while (step := client.step(self._service.clock(), over=self._waits.over)).rung in (
+        while (step := client.step(self._service.monotonic(), over=self._waits.over)).rung in (
             Rung.WAIT,
             Rung.RUN,
         ):

@@ -102,7 +102,7 @@ class Tasks:
     async def _until_settled(self, held: HeldCall, heard: Shown) -> None:
         try:
             with self._service.attending(held.id):
-                while (step := hold.step(held, self._service.clock(), FOREVER)).rung is not Rung.TELL:
+                while (step := hold.step(held, self._service.monotonic(), FOREVER)).rung is not Rung.TELL:
                     if step.rung is Rung.RUN:
                         await self._run(held, heard)
                     held = await self._service.changed(held, step.seconds)
@@ -197,7 +197,7 @@ class Tasks:
         self, task_id: str, held: HeldCall, request_id: frames.Id
     ) -> AsyncIterator[bytes]:
         """Wait for the result and give it, with what the server said meanwhile (2025-11-25, `tasks/result`)."""
-        while hold.step(held, self._service.clock(), FOREVER).rung is not Rung.TELL:
+        while hold.step(held, self._service.monotonic(), FOREVER).rung is not Rung.TELL:
             if self._closed:
                 return
             yield sse.comment("waiting for approval")

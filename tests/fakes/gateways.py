@@ -28,13 +28,18 @@ tools:
 
 
 class Clock:
-    """Seconds since 1970 as the test wants them."""
+    """Seconds since 1970 as the test wants them: the true time, and what the machine's clock makes of it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
+        #: Seconds by which the machine's clock is wrong.
+        self.ahead = 0.0
 
     def __call__(self) -> float:
         return self.now
+
+    def wall(self) -> float:
+        return self.now + self.ahead
 
 
 MODERN = "2026-07-28"
@@ -193,7 +198,7 @@ async def running(
             f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
         )  # fmt: skip
         clock = Clock()
-        gateway = await stack.enter_async_context(assembled(config, clock))
+        gateway = await stack.enter_async_context(assembled(config, clock.wall, clock))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)
