@@ -1,7 +1,8 @@
 """One client's exchanges, done as a client of Streamable HTTP does them, for a client that speaks something else.
 
 The session id is kept. A session that is gone, as after a restart of the gateway, is opened again in the way that the client opened it.
-A stream that ends before its answer is taken up again where the server lets us. Every request gets an answer under its id.
+A stream that ends before its answer is taken up again where the server lets us. A call that the gateway holds is asked for again by
+its id, for as long as the gateway is away. Every request gets an answer under its id.
 """
 
 import asyncio
@@ -12,12 +13,20 @@ from contextlib import aclosing, suppress
 import msgspec
 
 from gateway import answers, frames, protocol, sse
-from gateway.errors import CutError, GatewayError
+from gateway.errors import CutError, GatewayError, NotSentError, TooLongError
 from gateway.upstreams import Reply, frame_reply, whole
 
 #: Does one exchange: verb, body, headers.
 Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
 VERSION = "MCP-Protocol-Version"
+#: Seconds for which a held call is asked for again while the gateway is away, and between two times.
+AWAY = 600.0
+PAUSE = 0.5
+#: Told of a held call when the gateway did not come back.
+LOST = (
+    "The gateway went away while this call waited for a person, and did not come back. Make the same call again, with the"
+    " same arguments: it runs once at most."
+)
 #: Told when a server answers a call with 404 and no result: it should not have run then, but some servers do run it.
 DOUBT = "The server answered HTTP 404 without a result. The call MAY have run, so it was not sent again."
 log = logging.getLogger("holdpoint.conversation")
@@ -36,12 +45,18 @@ class _Opened(msgspec.Struct):
 class Conversation:
     """What one client and its server say to each other."""
 
-    def __init__(self, exchange: Exchange, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, exchange: Exchange, headers: Mapping[str, str], *, away: float = AWAY, pause: float = PAUSE
+    ) -> None:
         self._exchange = exchange
         self._headers = dict(headers)
         #: The lines with which the client opened its session.
         self._handshake: list[bytes] = []
         self._reopening = asyncio.Lock()
+        self._away = away
+        self._pause = pause
+        #: The requests whose held call is being asked for again.
+        self._again: set[frames.Id] = set()
 
     @property
     def session(self) -> str | None:
@@ -52,7 +67,7 @@ class Conversation:
         """Send a frame of the client's; yields the frames of the answer."""
         reply = await self._sent(frame, line)
         self._remember(frame, line, reply)
-        async with aclosing(self._answer(reply, frames.id_of(frame))) as answer:
+        async with aclosing(self._answer(frame, line, reply)) as answer:
             async for data in answer:
                 if getattr(frame, "method", "") == "initialize":
                     self._agree(data)
@@ -74,20 +89,27 @@ class Conversation:
             with suppress(GatewayError):  # a session that is gone already needs no end
                 (await self._exchange("DELETE", b"", self._headers)).close()
 
-    async def _sent(self, frame: frames.Frame, line: bytes) -> Reply:
+    def asks_again(self, request_id: frames.Id) -> bool:
+        """Say whether the gateway, being away, knows nothing of this request now."""
+        return request_id in self._again
+
+    async def _sent(self, frame: frames.Frame, line: bytes, held: str = "") -> Reply:
         """Send a frame. A 404 says that the session is gone: the frame goes out in a new one, unless it may have run."""
         session = self.session
-        reply = await self._posted(frame, line)
+        reply = await self._posted(frame, line, held)
         if reply.status != 404 or session is None:
             return reply
         if isinstance(frame, frames.ToolCall) and not reply.header(protocol.UNSENT):
             return await self._answered(frame, reply, session)
         reply.close()
         await self._reopen(session)
-        return await self._posted(frame, line)
+        return await self._posted(frame, line, held)
 
-    async def _posted(self, frame: frames.Frame, line: bytes) -> Reply:
-        return await self._exchange("POST", line, {**self._headers, **protocol.routing_headers(frame)})
+    async def _posted(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
+        named = {protocol.HOLD: held} if held else {}
+        return await self._exchange(
+            "POST", line, {**self._headers, **protocol.routing_headers(frame), **named}
+        )
 
     async def _answered(self, call: frames.ToolCall, reply: Reply, session: str) -> Reply:
         """Return the answer in a server's 404; without one the client is told of the doubt, and the session opened again."""
@@ -129,11 +151,11 @@ class Conversation:
         with suppress(*frames.UNREADABLE):
             self._headers[VERSION] = msgspec.json.decode(data, type=_Opened).result.revision
 
-    async def _answer(self, reply: Reply, wanted: frames.Id | None) -> AsyncGenerator[bytes, None]:
+    async def _answer(self, frame: frames.Frame, line: bytes, reply: Reply) -> AsyncGenerator[bytes, None]:
         """Yield the frames of an answer up to its end, which for a request is the answer under its id."""
-        place = sse.Place()
+        wanted, place, held = frames.id_of(frame), sse.Place(), reply.header(protocol.HOLD)
         while True:
-            async with aclosing(_frames(reply, place)) as answer:
+            async with aclosing(_frames(reply, place, held)) as answer:
                 async for data in answer:
                     if wanted is None and _is_error_for_nobody(frames.members(data)):
                         continue  # a notification gets no answer (JSON-RPC 2.0, 4.1)
@@ -142,10 +164,31 @@ class Conversation:
                     wanted = None if ends else wanted
             if wanted is None:
                 return
-            if (wait := place.again()) is None:
-                raise CutError(f"The server's answer, of HTTP status {reply.status}, ended without a result.")
-            await asyncio.sleep(wait)
-            reply = await self._exchange("GET", b"", {**self._headers, "last-event-id": place.id or ""})
+            reply = await (self._asked_again(frame, line, held) if held else self._rest(reply, place))
+
+    async def _rest(self, reply: Reply, place: sse.Place) -> Reply:
+        """Take up a stream that ended before its answer; raises `CutError` where it cannot be taken up."""
+        if (wait := place.again()) is None:
+            raise CutError(f"The server's answer, of HTTP status {reply.status}, ended without a result.")
+        await asyncio.sleep(wait)
+        return await self._exchange("GET", b"", {**self._headers, "last-event-id": place.id or ""})
+
+    async def _asked_again(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
+        """Ask for a held call by its id until the gateway is back; raises `CutError` when it stays away."""
+        request_id = frames.id_of(frame)
+        self._again |= {request_id} if request_id is not None else set()
+        try:
+            async with asyncio.timeout(self._away):
+                while True:
+                    await asyncio.sleep(self._pause)
+                    with suppress(NotSentError, CutError):
+                        if (reply := await self._sent(frame, line, held)).status < 500:
+                            return reply
+                        reply.close()
+        except TimeoutError as error:
+            raise CutError(LOST) from error
+        finally:
+            self._again -= {request_id}
 
 
 def _addressed(data: bytes, wanted: frames.Id) -> tuple[bytes, bool]:
@@ -161,8 +204,8 @@ def _is_error_for_nobody(members: Mapping[str, msgspec.Raw]) -> bool:
     return "error" in members and msgspec.json.decode(members.get("id", b"null")) is None
 
 
-async def _frames(reply: Reply, place: sse.Place) -> AsyncGenerator[bytes, None]:
-    """Yield the frames of a reply; what is no frame is not passed on. A stream that is cut only ends."""
+async def _frames(reply: Reply, place: sse.Place, held: str = "") -> AsyncGenerator[bytes, None]:
+    """Yield the frames of a reply; what is no frame is not passed on. A cut stream only ends where there is a way to go on."""
     try:
         if not reply.streams:
             body = (await whole(reply.chunks)).strip()
@@ -173,8 +216,10 @@ async def _frames(reply: Reply, place: sse.Place) -> AsyncGenerator[bytes, None]
             place.reach(event)
             if _is_frame(event.data):
                 yield event.data
+    except TooLongError:
+        raise
     except CutError:
-        if place.id is None:
+        if place.id is None and not held:
             raise
     finally:
         reply.close()

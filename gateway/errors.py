@@ -43,6 +43,13 @@ class UnknownSessionError(NotSentError):
     status = 404
 
 
+class UnknownHoldError(GatewayError):
+    """The gateway does not know this held call, so nothing was sent now. It is not known whether the call ran before."""
+
+    code = -32001
+    status = 404
+
+
 class UnknownServerError(NotSentError):
     """There is no server of this name here."""
 

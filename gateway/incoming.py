@@ -118,8 +118,13 @@ class Asked:
         return named or (self.session.client if self.session else "")
 
     @property
+    def fronted(self) -> bool:
+        """Whether a front of our own speaks for the client, which asks for a held call again when its connection is cut."""
+        return protocol.FRONT in self.incoming.headers
+
+    @property
     def resumes(self) -> bool:
         """Whether a client of this revision comes back for the rest of a stream that it was given an id for."""
         headers = self.incoming.headers
         revision = headers.get("mcp-protocol-version")
-        return revision == protocol.HANDSHAKE[-1] and protocol.FRONT not in headers
+        return revision == protocol.HANDSHAKE[-1] and not self.fronted

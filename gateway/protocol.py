@@ -40,8 +40,11 @@ SESSION = "mcp-session-id"
 CROSSING = frozenset({SESSION, "mcp-protocol-version", "last-event-id"})
 RETURNING = frozenset({"content-type", SESSION, "cache-control", "x-accel-buffering", "allow", "retry-after"})
 PARAM_HEADER = "mcp-param-"
-#: Says that a front of our own speaks for a client on stdio: it makes no headers from arguments and resumes no stream.
+#: Says that a front of our own speaks for a client on stdio. It makes no headers from arguments, and resumes no stream of ours:
+#: it asks for a held call again.
 FRONT = "holdpoint-front"
+#: The id of a held call: such a front gets it as soon as its call is held, and sends it with the same call to ask for that one again.
+HOLD = "holdpoint-hold"
 #: Says, on an error of the gateway's own, that nothing of the request reached the server. No server's header crosses under it.
 UNSENT = "holdpoint-unsent"
 

@@ -158,9 +158,12 @@ class Proxy:
         return await self._hold(asked, tool, verdict)
 
     async def _came_again(self, asked: Asked) -> Reply | None:
-        """Go on with a call that comes again with our sealed state; None when it is a call of its own."""
+        """Go on with a call that comes again with our sealed state or its id; None when it is a call of its own."""
         try:
             ticket = self._holding.ticket(asked)
+            if (named := await self._holding.named(asked)) is not None:
+                before = ticket.round if ticket else 0
+                return self._holding.to_front(replace(holding.anew(asked), round=before), named)
             held = None if ticket is None else await self._holding.earlier(asked, ticket)
         except (ForgedError, UnknownCall):
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message="Invalid or expired requestState")

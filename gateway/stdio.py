@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from approvals.errors import ApprovalError
 from gateway import frames, protocol
@@ -37,8 +37,9 @@ class StdioFront:
         #: The session whose own messages are listened to.
         self._heard: str | None = None
         self._listening: asyncio.Task[None] | None = None
-        #: The requests of the revision without sessions that are being answered.
-        self._modern: WeakValueDictionary[frames.Id, asyncio.Task[None]] = WeakValueDictionary()
+        #: The requests that are being answered, and which of them are of the revision without sessions.
+        self._requests: WeakValueDictionary[frames.Id, asyncio.Task[None]] = WeakValueDictionary()
+        self._modern: WeakSet[asyncio.Task[None]] = WeakSet()
 
     async def run(self) -> None:
         """Serve until stdin ends, and a little longer those who are answered soon."""
@@ -100,17 +101,22 @@ class StdioFront:
         answering = self._tasks.create_task(self._answer(frame, line))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
+        self._requests[frame.id] = answering
         if protocol.era({}, frame) is protocol.Era.MODERN:
-            self._modern[frame.id] = answering
+            self._modern.add(answering)
 
     def _taken_back(self, frame: frames.Frame) -> bool:
-        """End the reply to a request that its client takes back, which over HTTP is how to cancel it (2026-07-28, "Cancellation").
+        """End the answer to a request that its client takes back; returns False when the notification itself has to go on.
 
-        In the handshake revisions a stream that ends means nothing, and the notification itself goes on.
+        In 2026-07-28 hanging up is how a client cancels over HTTP ("Cancellation"). In the handshake revisions it means nothing there;
+        but while the gateway is away no notification reaches it, and the call must not be asked for again.
         """
         request_id = protocol.cancelled(frame)
-        answering = None if request_id is None else self._modern.get(request_id)
-        return answering is not None and answering.cancel()
+        answering = None if request_id is None else self._requests.get(request_id)
+        if request_id is None or answering is None:
+            return False
+        hangs_up = answering in self._modern or self._talk.asks_again(request_id)
+        return hangs_up and answering.cancel()
 
     async def _answer(self, frame: frames.Frame, line: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ from approvals.errors import StoreError
 from approvals.model import CallId, HeldCall, ToolCall
 from approvals.service import ApprovalService
 from gateway import frames, hold, protocol, replies, sse
-from gateway.errors import GatewayError, UnknownSessionError
+from gateway.errors import GatewayError, UnknownHoldError, UnknownSessionError
 from gateway.forward import Forward, Way
 from gateway.hold import Holds, Rung
 from gateway.incoming import Asked, Incoming
@@ -93,6 +93,8 @@ class Holding:
     async def open(self, asked: Asked, held: HeldCall) -> Reply:
         """Answer the client when the call is decided, and keep it from giving up until then."""
         self._came(asked, held)
+        if asked.fronted:
+            return self.to_front(asked, held)
         items = self._until_told(asked, held)
         first = await anext(items)
         if isinstance(first, writing.Told):
@@ -121,6 +123,22 @@ class Holding:
             chunks=writing.stream(None, items, writing.handle_of(held.id, seen[1])),
         )
 
+    def to_front(self, asked: Asked, held: HeldCall) -> Reply:
+        """Answer a front of our own: it gets the id at once, and asks for the call again when the stream ends without an answer."""
+        items = self._until_told(asked, held, quiet=0.0)
+        headers = {**sse.HEADERS, protocol.HOLD: held.id}
+        return Reply(status=200, headers=headers, chunks=writing.stream(None, items, None))
+
+    async def named(self, asked: Asked) -> HeldCall | None:
+        """Return the held call that a front asks for again by its id; None when it names none. Raises `UnknownHoldError`."""
+        name = asked.incoming.headers.get(protocol.HOLD)
+        if name is None or not asked.fronted:
+            return None
+        held = await self._service.store.get(CallId(name))
+        if held is None or not _of_its_agent(asked, held) or not _same_call(asked, held):
+            raise UnknownHoldError
+        return held
+
     # Rounds.
 
     def ticket(self, asked: Asked) -> Ticket | None:
@@ -131,12 +149,9 @@ class Holding:
     async def earlier(self, asked: Asked, ticket: Ticket) -> HeldCall | None:
         """Return the held call that a ticket names, when this is the same call; with other arguments it is a new one."""
         held = await self._service.get(CallId(ticket.call))
-        if held.call.agent != asked.incoming.agent.name or held.call.server != asked.incoming.server:
+        if not _of_its_agent(asked, held):
             raise rounds.ForgedError
-        same = held.call.tool == asked.frame.name and digest.canonical(
-            held.call.arguments
-        ) == digest.canonical(asked.frame.arguments)
-        return held if same else None
+        return held if _same_call(asked, held) else None
 
     async def again(self, asked: Asked, held: HeldCall, ticket: Ticket) -> Reply:
         """Go on with a call whose client came again: it waits on, or it brings what its server asked for."""
@@ -335,6 +350,17 @@ def _who(asked: Asked) -> Who:
 def _named(incoming: Incoming, request_id: frames.Id) -> Named:
     session = incoming.headers.get(protocol.SESSION, "")
     return Named(agent=incoming.agent.name, server=incoming.server, session=session, id=request_id)
+
+
+def _of_its_agent(asked: Asked, held: HeldCall) -> bool:
+    """Say whether this agent asked for a held call, of this server."""
+    return (held.call.agent, held.call.server) == (asked.incoming.agent.name, asked.incoming.server)
+
+
+def _same_call(asked: Asked, held: HeldCall) -> bool:
+    """Say whether a held call is of the same tool, with the same arguments."""
+    given = digest.canonical(asked.frame.arguments)
+    return held.call.tool == asked.frame.name and digest.canonical(held.call.arguments) == given
 
 
 def anew(asked: Asked) -> Asked:

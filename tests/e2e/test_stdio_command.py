@@ -6,7 +6,7 @@ import sys
 from contextlib import AsyncExitStack
 
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, StdioServerParameters
 
 from process import HOLDPOINT, Person, Process, free_ports, gateway_process, sha256, token
 
@@ -77,9 +77,7 @@ async def test_when_the_command_that_ran_the_gateway_ends_another_runs_it_and_it
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_a_call_that_waited_when_the_gateway_was_killed_is_collected_by_the_same_client_afterwards(
-    gateway, mode
-):
+async def test_a_client_whose_call_waited_when_the_gateway_was_killed_notices_nothing(gateway, mode):
     async with asyncio.timeout(60), AsyncExitStack() as stack:
         await gateway.start()
         stack.push_async_callback(gateway.stop)
@@ -88,11 +86,9 @@ async def test_a_call_that_waited_when_the_gateway_was_killed_is_collected_by_th
         asked = asyncio.ensure_future(agent.call_tool("update_order", SHIP))
         held = await alice.waiting("1002")
         await gateway.kill()
-        with pytest.raises(MCPError, match="broke"):
-            await asked
         await gateway.start()
         await alice.post(held["id"], "approve", digest=held["digest"])
-        assert "1002 is now shipped" in (await agent.call_tool("update_order", SHIP)).content[0].text
+        assert "1002 is now shipped" in (await asked).content[0].text
         assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from gateway import frames, sse
 from gateway.conversation import Conversation
-from gateway.errors import CutError, NotSentError
+from gateway.errors import CutError, NotSentError, TooLongError
 from gateway.upstreams import Reply, frame_reply
 
 INITIALIZE = {
@@ -212,3 +213,60 @@ async def test_a_server_with_nothing_to_say_of_its_own_accord_is_not_listened_to
     conversation = Conversation(exchange, {})
     heard = [[json.loads(data) async for data in conversation.hear()] for _ in range(3)]
     assert heard == [[], [], [note]]
+
+
+def held(*events, name="hp_1"):
+    """The stream of a call that the gateway holds."""
+    return replace(stream(*events), headers={**sse.HEADERS, "Holdpoint-Hold": name})
+
+
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "a", "arguments": {}}}
+
+
+class Gateway:
+    """A gateway that does this, one after the other; the last for ever."""
+
+    def __init__(self, *does):
+        self.does = list(does)
+        self.asked = []
+
+    async def __call__(self, verb, body, headers):
+        self.asked.append((verb, headers.get("holdpoint-hold")))
+        does = self.does.pop(0) if len(self.does) > 1 else self.does[0]
+        if isinstance(does, Exception):
+            raise does
+        return does
+
+
+def patient(gateway, **more):
+    return Conversation(gateway, {}, **{"away": 5.0, "pause": 0.0, **more})
+
+
+async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_back():
+    gateway = Gateway(
+        held(sse.comment("waiting"), CutError()), NotSentError(), CutError(), frame_reply(b"", status=503),
+        held(), held(result(1, ok=True)),
+    )  # fmt: skip
+    assert await say(patient(gateway), CALL) == [result(1, ok=True)]
+    assert gateway.asked == [("POST", None), *([("POST", "hp_1")] * 5)]
+
+
+async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():
+    gateway = Gateway(held(CutError()), NotSentError())
+    with pytest.raises(CutError, match="Make the same call again, with the same arguments: it runs once"):
+        await say(patient(gateway, away=0.0), CALL)
+
+
+async def test_an_answer_that_is_too_long_is_not_asked_for_again():
+    gateway = Gateway(held(TooLongError()))
+    with pytest.raises(TooLongError):
+        await say(patient(gateway), CALL)
+    assert len(gateway.asked) == 1
+
+
+async def test_a_held_call_that_the_gateway_does_not_know_any_more_is_answered_with_that():
+    unknown = frame_reply(frames.error(1, -32001, "not known"), status=404)
+    gateway = Gateway(held(CutError()), unknown)
+    assert await say(patient(gateway), CALL) == [
+        {"jsonrpc": "2.0", "id": 1, "error": {"code": -32001, "message": "not known"}}
+    ]

@@ -10,7 +10,7 @@ import pytest
 
 from approvals.errors import StoreError
 from gateway import sse
-from gateway.errors import NotSentError
+from gateway.errors import CutError, NotSentError
 from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply, frame_reply
 from gateway.upstreams.credentials import Fixed
@@ -326,3 +326,29 @@ async def test_what_two_modern_clients_ask_under_one_id_each_takes_back_for_itse
         await running[1]
     assert tired.lines.empty()
     assert asked == ["tools/call", "tools/call"]
+
+
+async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_is_not_asked_for_again():
+    asked, back = [], asyncio.Event()
+
+    async def chunks():
+        raise CutError
+        yield b""
+
+    async def exchange(verb, body, headers):
+        asked.append(headers.get("holdpoint-hold"))
+        if len(asked) == 1:
+            return Reply(status=200, headers={**sse.HEADERS, "Holdpoint-Hold": "hp_1"}, chunks=chunks())
+        await back.wait()
+        raise NotSentError
+
+    terminal = Terminal(exchange)
+    running = asyncio.ensure_future(terminal.front.run())
+    terminal.type(calling("create_note", 1))
+    async with asyncio.timeout(10):
+        while len(asked) < 2:
+            await asyncio.sleep(0)
+        terminal.type(taking_back(1))
+        terminal.reader.feed_eof()
+        await running
+    assert (asked, terminal.lines.empty()) == ([None, "hp_1"], True)

@@ -1,0 +1,82 @@
+"""The gateway is killed while calls of `holdpoint stdio` are held: their clients notice nothing, and each call runs once."""
+
+import asyncio
+
+import pytest
+
+from gateway.protocol import SUPPORTED
+from launched import launched
+from process import Person, Process, free_ports, sha256, token
+from recorder import Recorder
+
+
+@pytest.fixture
+async def notes():
+    async with Recorder() as recorder:
+        yield recorder
+
+
+@pytest.fixture
+async def gateway(tmp_path, notes):
+    agents, inbox = free_ports(2)
+    config = tmp_path / "holdpoint.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"servers: {{notes: {{url: '{notes.url}'}}}}\n"
+        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
+        "policy: {default: require_approval}\n"
+    )
+    config.chmod(0o600)
+    process = Process(config, agents, inbox)
+    await process.start()
+    yield process
+    await process.stop()
+
+
+@pytest.mark.parametrize("revision", SUPPORTED)
+async def test_a_held_call_goes_on_when_the_gateway_is_killed_and_started_again(gateway, notes, revision):
+    async with asyncio.timeout(60), launched(revision, "notes", "-c", str(gateway.config)) as client:
+        async with Person(gateway.inbox) as alice:
+            client.call(7, "create_note", text="hello")
+            held = await alice.waiting("hello")
+            await gateway.kill()
+            await gateway.start()
+            await alice.post(held["id"], "approve", digest=held["digest"])
+            assert await client.told(7) == "ran create_note"
+            assert [one["id"] for one in await alice.calls()] == [held["id"]]
+    assert len(notes.calls) == 1
+
+
+async def test_so_do_eight_clients_calls_when_it_is_killed_again_and_again(gateway, notes):
+    async with asyncio.timeout(90), asyncio.TaskGroup() as clients, Person(gateway.inbox) as alice:
+        told = [
+            clients.create_task(_creates(gateway, SUPPORTED[number % len(SUPPORTED)], f"note-{number}"))
+            for number in range(8)
+        ]
+        held = [await alice.waiting(f"note-{number}") for number in range(8)]
+        for _ in range(4):
+            await gateway.kill()
+            await gateway.start()
+        for one in held:
+            await alice.post(one["id"], "approve", digest=one["digest"])
+        assert await asyncio.gather(*told) == ["ran create_note"] * 8
+        assert len(await alice.calls()) == 8
+    assert len(notes.calls) == 8
+
+
+async def _creates(gateway, revision, text):
+    async with launched(revision, "notes", "--url", gateway.agents) as client:
+        client.call(1, "create_note", text=text)
+        return await client.told(1)
+
+
+async def test_a_denial_while_the_client_cannot_be_told_reaches_it_afterwards(gateway, notes):
+    async with asyncio.timeout(60), launched(SUPPORTED[0], "notes", "--url", gateway.agents) as client:
+        async with Person(gateway.inbox) as alice:
+            client.call(7, "create_note", text="hello")
+            held = await alice.waiting("hello")
+            await gateway.kill()
+            await gateway.start()
+            await alice.post(held["id"], "deny", digest=held["digest"], reason="no such notes")
+            assert "no such notes" in await client.told(7)
+    assert notes.calls == []
