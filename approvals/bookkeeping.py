@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from approvals.model import ToolCall
 from approvals.redact import Redacted, redact
 from approvals.safetext import hidden, name, one_line
 
@@ -56,6 +57,11 @@ def parted(beside: bytes) -> Parted:
     left = _packed({name: raw for name, raw in meta.items() if name not in folded})
     rest = {**members, "_meta": msgspec.Raw(left)}
     return Parted(_packed({name: raw for name, raw in rest.items() if bytes(raw)}), packed)
+
+
+def hidden_values(call: ToolCall) -> int:
+    """Count the values that look like secrets, which people see only after they ask for the exact text."""
+    return sum(redact(part).count for part in (call.arguments, parted(call.beside).shown) if part)
 
 
 def _may_be_folded(packed: bytes) -> bool:

@@ -28,6 +28,10 @@ class StaleView(ApprovalError):
     """What you looked at is not what is held now; open the call again."""
 
 
+class NotRevealed(ApprovalError):
+    """Some values of this call are hidden. Look at its exact text first: in the inbox, or with holdpoint show ID --exact."""
+
+
 class NotAnApprover(ApprovalError):
     """You are not an approver for this call."""
 

@@ -146,6 +146,8 @@ class HeldCall:
     #: When the call came to its end.
     settled_at: float | None = None
     reviews: tuple[Review, ...] = ()
+    #: Names of the approvers who have looked at the values that are hidden as secrets.
+    revealed: tuple[str, ...] = ()
     outcome: Outcome | None = None
     #: Why it ended, when no person and no server said so.
     note: str = ""

@@ -11,13 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from approvals import lifecycle
+from approvals import bookkeeping, lifecycle
 from approvals.clock import KEEP, Clock
 from approvals.digest import sha256
 from approvals.errors import (
     AlreadyDecided,
     ApprovalError,
     Conflict,
+    NotRevealed,
     ReasonNeeded,
     StaleView,
     UnknownCall,
@@ -134,12 +135,13 @@ class ApprovalService:
         *,
         via: str,
         reason: str = "",
-        digest: str | None = None,
+        digest: str = "",
     ) -> HeldCall:
         """Record what *approver* said of the call and return it as it is now.
 
-        *digest* is that of what they looked at. Raises `UnknownCall`, `NotAnApprover`, `OwnRequest`, `StaleView`,
-        `ReasonNeeded` or `AlreadyDecided`; the same answer given twice by one person changes nothing.
+        An approval needs the *digest* of what they looked at; a denial does not. Raises `UnknownCall`, `NotAnApprover`,
+        `OwnRequest`, `StaleView`, `NotRevealed`, `ReasonNeeded` or `AlreadyDecided`. The same answer given twice by one
+        person changes nothing.
         """
         given = Review(
             approver=approver.name, answer=answer, reason=_trimmed(reason), at=self.clock(), via=via
@@ -147,13 +149,16 @@ class ApprovalService:
 
         def decide(call: HeldCall) -> HeldCall | None:
             self.directory.may_review(approver, call)
-            if digest is not None and digest != call.digest:
+            if answer is Answer.APPROVE and digest != call.digest:
                 raise StaleView
             if any(past.approver == given.approver and past.answer is answer for past in call.reviews):
                 return None
             if answer is Answer.DENY and not given.reason:
                 raise ReasonNeeded
-            return lifecycle.review(call, given)
+            reviewed = lifecycle.review(call, given)
+            if answer is Answer.APPROVE and not _has_seen(approver, call):
+                raise NotRevealed
+            return reviewed
 
         try:
             return await self._change(
@@ -166,6 +171,20 @@ class ApprovalService:
             # Who comes too late, but before a sweep, finds the call as what it is.
             await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
             raise
+
+    async def reveal(self, call_id: CallId, approver: Approver, *, via: str) -> HeldCall:
+        """Record that *approver* looks at the hidden values of a call; from then on they may approve it.
+
+        Raises `UnknownCall`, `NotAnApprover` or `OwnRequest`.
+        """
+
+        def look(call: HeldCall) -> HeldCall | None:
+            self.directory.may_review(approver, call)
+            if approver.name in call.revealed:
+                return None
+            return lifecycle.touch(call, revealed=(*call.revealed, approver.name))
+
+        return await self._change(call_id, look, actor=approver.name, kind="arguments.revealed", via=via)
 
     async def claim(
         self, call_id: CallId, objection: Callable[[HeldCall], str | None]
@@ -387,6 +406,11 @@ class ApprovalService:
             except Conflict:
                 continue
             return new
+
+
+def _has_seen(approver: Approver, call: HeldCall) -> bool:
+    """Say whether *approver* was shown all of a call: nothing in it is hidden, or they revealed it."""
+    return approver.name in call.revealed or not bookkeeping.hidden_values(call.call)
 
 
 def _caps(agent: str) -> Sequence[Cap]:

@@ -177,11 +177,19 @@ def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(call: str, config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
-    """Show one call, all of it."""
+def show(
+    call: str,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Show hidden values too; the audit trail records it.")
+    ] = False,
+    config: ConfigFile = DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Show one call with all of its arguments. Values that look like secrets are hidden."""
     from gateway.commands import printing
 
-    printing.call(_ask(config, lambda api: api.call(call)), as_json=as_json)
+    shown = _ask(config, lambda api: api.reveal(call) if exact else api.call(call))
+    printing.call(shown, as_json=as_json)
 
 
 @app.command()
@@ -191,7 +199,7 @@ def approve(
     """Approve a call, as the approver whose token is in HOLDPOINT_TOKEN."""
     from gateway.commands import printing
 
-    printing.decided(_ask(config, lambda api: api.decide(call, "approve", reason)), as_json=as_json)
+    printing.decided(_ask(config, lambda api: api.approve(call, reason)), as_json=as_json)
 
 
 @app.command()
@@ -204,7 +212,7 @@ def deny(
     """Deny a call and tell the agent why."""
     from gateway.commands import printing
 
-    printing.decided(_ask(config, lambda api: api.decide(call, "deny", reason)), as_json=as_json)
+    printing.decided(_ask(config, lambda api: api.deny(call, reason)), as_json=as_json)
 
 
 @app.command("give-up")

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from approvals.errors import AlreadyDecided, StaleView
-from approvals.model import Answer, CallId, HeldCall, State
+from approvals.errors import AlreadyDecided, NotRevealed, StaleView
+from approvals.model import Answer, Approver, CallId, HeldCall, State
 from approvals.service import ApprovalService
 from approvals.web import bodies, openapi
 from approvals.web.answers import Refused, encoded
@@ -16,11 +16,12 @@ from approvals.web.options import WebOptions
 from approvals.web.shapes import (
     AcceptBody,
     Accepted,
+    ApproveBody,
     AuditPage,
     CallPage,
+    DenyBody,
     GiveUpBody,
     ResolveBody,
-    ReviewBody,
     shown_call,
     shown_event,
 )
@@ -46,6 +47,7 @@ class Api:
             web.post("/api/v1/calls/{id}/approve", self._approve),
             web.post("/api/v1/calls/{id}/deny", self._deny),
             web.post("/api/v1/calls/{id}/give-up", self._give_up),
+            web.post("/api/v1/calls/{id}/reveal", self._reveal),
             web.post("/api/v1/calls/{id}/resolve", self._resolve),
             web.post("/api/v1/tools/accept", self._accept),
             web.get("/api/v1/audit", self._audit),
@@ -54,7 +56,7 @@ class Api:
         ]
 
     async def _calls(self, request: web.Request) -> web.Response:
-        self._login.program(request)
+        viewer = self._login.program(request)
         query, limit = request.query, _number(request, "limit", 50, 1, MAX_CALLS)
         before = query.get("before")
         found = await self._service.store.select(
@@ -64,25 +66,32 @@ class Api:
             tool=query.get("tool", ""),
             agent=query.get("agent", ""),
         )
-        shapes = tuple(shown_call(call, self._url(call)) for call in found)
+        shapes = tuple(shown_call(call, self._url(call), viewer.name) for call in found)
         return encoded(CallPage(shapes, found[-1].id if len(found) == limit else None))
 
     async def _call(self, request: web.Request) -> web.Response:
-        self._login.program(request)
-        return self._shown(await self._service.get(_id(request)))
+        viewer = self._login.program(request)
+        return self._shown(await self._service.get(_id(request)), viewer)
+
+    async def _reveal(self, request: web.Request) -> web.Response:
+        viewer = self._login.program(request)
+        return self._shown(await self._service.reveal(_id(request), viewer, via=_via(request)), viewer)
 
     async def _approve(self, request: web.Request) -> web.Response:
-        return await self._review(request, Answer.APPROVE)
+        return await self._review(request, Answer.APPROVE, ApproveBody)
 
     async def _deny(self, request: web.Request) -> web.Response:
-        return await self._review(request, Answer.DENY)
+        return await self._review(request, Answer.DENY, DenyBody)
 
-    async def _review(self, request: web.Request, answer: Answer) -> web.Response:
+    async def _review(
+        self, request: web.Request, answer: Answer, shape: type[ApproveBody | DenyBody]
+    ) -> web.Response:
         approver = self._login.program(request)
-        body = await bodies.json(request, ReviewBody)
+        body = await bodies.json(request, shape)
         reason = bodies.reason(body.reason)
         return await self._decided(
-            _id(request),
+            request,
+            approver,
             lambda call_id: self._service.review(
                 call_id, approver, answer, via=_via(request), reason=reason, digest=body.digest
             ),
@@ -92,7 +101,8 @@ class Api:
         approver = self._login.program(request)
         reason = bodies.reason((await bodies.json(request, GiveUpBody)).reason)
         return await self._decided(
-            _id(request),
+            request,
+            approver,
             lambda call_id: self._service.give_up(call_id, approver, reason, via=_via(request)),
         )
 
@@ -100,7 +110,8 @@ class Api:
         approver = self._login.program(request)
         reason = bodies.reason((await bodies.json(request, ResolveBody)).reason)
         return await self._decided(
-            _id(request),
+            request,
+            approver,
             lambda call_id: self._service.resolve(call_id, approver, reason, via=_via(request)),
         )
 
@@ -112,11 +123,12 @@ class Api:
         return encoded(Accepted(tuple(self._options.accept(body.server, body.tool, approver.name))))
 
     async def _decided(
-        self, call_id: CallId, decide: Callable[[CallId], Awaitable[HeldCall]]
+        self, request: web.Request, viewer: Approver, decide: Callable[[CallId], Awaitable[HeldCall]]
     ) -> web.Response:
+        call_id = _id(request)
         try:
-            return self._shown(await decide(call_id))
-        except (AlreadyDecided, StaleView) as late:
+            return self._shown(await decide(call_id), viewer)
+        except (AlreadyDecided, StaleView, NotRevealed) as late:
             raise Refused(409, str(late), state=(await self._service.get(call_id)).state) from late
 
     async def _audit(self, request: web.Request) -> web.Response:
@@ -154,8 +166,8 @@ class Api:
         self._login.program(request)
         return encoded(openapi.document(self._options.url))
 
-    def _shown(self, call: HeldCall) -> web.Response:
-        return encoded(shown_call(call, self._url(call)))
+    def _shown(self, call: HeldCall, viewer: Approver) -> web.Response:
+        return encoded(shown_call(call, self._url(call), viewer.name))
 
     def _url(self, call: HeldCall) -> str:
         return f"{self._options.url.rstrip('/')}/calls/{call.id}"

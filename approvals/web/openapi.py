@@ -9,23 +9,35 @@ from approvals.model import State
 from approvals.web.shapes import (
     AcceptBody,
     Accepted,
+    ApproveBody,
     AuditPage,
     Call,
     CallPage,
+    DenyBody,
     GiveUpBody,
     Problem,
     ResolveBody,
-    ReviewBody,
 )
 
 _REF = "#/components/schemas/{name}"
-_SHAPES = (CallPage, Call, AuditPage, Problem, ReviewBody, GiveUpBody, ResolveBody, AcceptBody, Accepted)
+_SHAPES = (
+    CallPage,
+    Call,
+    AuditPage,
+    Problem,
+    ApproveBody,
+    DenyBody,
+    GiveUpBody,
+    ResolveBody,
+    AcceptBody,
+    Accepted,
+)
 _REFUSALS = {
     "400": "The request cannot be understood, or a reason is missing.",
     "401": "No approver's token was given.",
     "403": "Not an approver of this call, or the owner of the agent that asks.",
     "404": "There is no such call.",
-    "409": "The call was already decided or has expired, or the digest is not that of what is held.",
+    "409": "The call was already decided or has expired, the digest is not that of what is held, or hidden values were not revealed.",
     "413": "The body is too large.",
     "415": "The body is not application/json in UTF-8.",
     "429": "Too many wrong tokens came from this address.",
@@ -71,11 +83,19 @@ def _paths() -> dict[str, Any]:
         },
         "/api/v1/calls/{id}": {"get": _operation("Show a call.", "Call", ("401", "404", "429"), call)},
         "/api/v1/calls/{id}/approve": {
-            "post": _operation("Approve a call.", "Call", _WRITE, call, body="ReviewBody")
+            "post": _operation("Approve a call.", "Call", _WRITE, call, body="ApproveBody")
         },
         "/api/v1/calls/{id}/deny": {
             "post": _operation(
-                "Deny a call; the agent reads the reason.", "Call", _WRITE, call, body="ReviewBody"
+                "Deny a call; the agent reads the reason.", "Call", _WRITE, call, body="DenyBody"
+            )
+        },
+        "/api/v1/calls/{id}/reveal": {
+            "post": _operation(
+                "Show the exact text of a call, secrets included. The audit trail records who looked.",
+                "Call",
+                ("401", "403", "404", "429"),
+                call,
             )
         },
         "/api/v1/calls/{id}/give-up": {

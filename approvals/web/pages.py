@@ -10,11 +10,12 @@ from approvals.errors import (
     AlreadyDecided,
     ApprovalError,
     NotAnApprover,
+    NotRevealed,
     OwnRequest,
     ReasonNeeded,
     StaleView,
 )
-from approvals.model import Answer, Approver, AuditEvent, CallId, HeldCall, State
+from approvals.model import Answer, Approver, CallId, HeldCall, State
 from approvals.redact import redact
 from approvals.safetext import name, visible
 from approvals.service import ApprovalService
@@ -32,16 +33,13 @@ ROW = 16_384
 #: What needs a person: an answer, or a look at what became of it.
 OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
 
-#: The event that says who looked at a call's secrets.
-REVEALED = "arguments.revealed"
-
 #: What a list says of a call that the person who looks may not answer.
 MARKS: Mapping[type[ApprovalError], str] = {
     NotAnApprover: "not yours to answer",
     OwnRequest: "your own agent's",
 }
 
-_ANSWERS = (AlreadyDecided, StaleView, NotAnApprover, OwnRequest, ReasonNeeded)
+_ANSWERS = (AlreadyDecided, StaleView, NotRevealed, NotAnApprover, OwnRequest, ReasonNeeded)
 
 
 class Pages:
@@ -98,7 +96,7 @@ class Pages:
     ) -> web.Response:
         card = cards.card(call, self._options.url)
         word, tone = views.wording(call)
-        exact = "" if card.redacted and not await self._has_looked(visitor.approver, call) else _exact(call)
+        exact = "" if card.redacted and visitor.approver.name not in call.revealed else _exact(call)
         return page(
             "call.html",
             status=status,
@@ -188,25 +186,8 @@ class Pages:
     async def _reveal(self, request: web.Request) -> web.Response:
         """Put on record that someone who may review the call looks at its secrets; from then on its page shows them."""
         visitor, _ = await self._login.posted(request)
-        call = await self._service.get(_id(request))
-        self._service.directory.may_review(visitor.approver, call)
-        await self._service.store.append(self._revealed(visitor.approver, call))
+        call = await self._service.reveal(_id(request), visitor.approver, via="inbox")
         return see(f"/calls/{call.id}#exact")
-
-    async def _has_looked(self, approver: Approver, call: HeldCall) -> bool:
-        events = await self._service.store.events(call=call.id)
-        return any((event.kind, event.actor) == (REVEALED, approver.name) for event in events)
-
-    def _revealed(self, approver: Approver, call: HeldCall) -> AuditEvent:
-        return AuditEvent(
-            at=self._service.wall(),
-            kind=REVEALED,
-            actor=approver.name,
-            call=call.id,
-            agent=call.call.agent,
-            server=call.call.server,
-            tool=call.call.tool,
-        )
 
     async def _history(self, request: web.Request) -> web.Response:
         visitor = await self._login.required(request)

@@ -5,18 +5,25 @@ from typing import Annotated, Any
 
 import msgspec
 
-from approvals import bookkeeping, model
+from approvals import bookkeeping, model, redact
 from approvals.model import State
 from approvals.safetext import visible
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class ReviewBody(msgspec.Struct, forbid_unknown_fields=True):
-    """An answer: the digest of what was looked at, and the reason (required for a denial)."""
+class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
+    """An approval: the digest of what was looked at, and an optional note."""
 
     digest: str
     reason: str = ""
+
+
+class DenyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A denial: the reason, which the agent reads. A digest is accepted and not compared."""
+
+    reason: str = ""
+    digest: str = ""
 
 
 class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -64,6 +71,7 @@ class Outcome(msgspec.Struct):
 class Call(msgspec.Struct):
     """A held call. `arguments_text` is the exact text that would run; `arguments` is the same as JSON.
 
+    While `hidden` is not 0, both and `beside` lack the values that look like secrets: `reveal` shows and records them.
     `beside` is what reaches the server beside the arguments, or null; `bookkeeping` is one line that stands for what
     of it is the client's own, or "".
     `address` is where the server is, without secrets.
@@ -81,6 +89,7 @@ class Call(msgspec.Struct):
     arguments_text: str
     beside: msgspec.Raw
     bookkeeping: str
+    hidden: Count
     digest: str
     category: str
     risk: str
@@ -145,9 +154,11 @@ def moment(at: float) -> datetime:
     return datetime.fromtimestamp(round(at, 3), UTC)
 
 
-def shown_call(held: model.HeldCall, url: str) -> Call:
-    """Return a held call as programs see it."""
+def shown_call(held: model.HeldCall, url: str, viewer: str) -> Call:
+    """Return a held call as the program of *viewer* sees it: with its secrets once that approver has revealed them."""
     call, kind = held.call, held.classification
+    hidden = 0 if viewer in held.revealed else bookkeeping.hidden_values(call)
+    arguments, beside = (_without_secrets(part) if hidden else part for part in (call.arguments, call.beside))
     return Call(
         id=held.id,
         state=held.state,
@@ -157,10 +168,11 @@ def shown_call(held: model.HeldCall, url: str) -> Call:
         tool=call.tool,
         agent=call.agent,
         owner=call.owner,
-        arguments=msgspec.Raw(call.arguments),
-        arguments_text=call.arguments.decode(),
-        beside=msgspec.Raw(call.beside or b"null"),
+        arguments=msgspec.Raw(arguments),
+        arguments_text=arguments.decode(),
+        beside=msgspec.Raw(beside or b"null"),
         bookkeeping=bookkeeping.parted(call.beside).line,
+        hidden=hidden,
         digest=held.digest,
         category=kind.category,
         risk=kind.risk,
@@ -179,7 +191,7 @@ def shown_call(held: model.HeldCall, url: str) -> Call:
             for one in held.reviews
         ),
         needed=held.terms.needed,
-        outcome=_outcome(held.outcome),
+        outcome=_outcome(held.outcome, exact=viewer in held.revealed),
         attended=held.attended,
         collected=held.collected,
         changes=visible(held.changes),
@@ -206,8 +218,16 @@ def shown_event(event: model.AuditEvent) -> AuditEvent:
     )
 
 
-def _outcome(outcome: model.Outcome | None) -> Outcome | None:
-    return None if outcome is None else Outcome(outcome.failed, msgspec.Raw(outcome.body))
+def _outcome(outcome: model.Outcome | None, *, exact: bool) -> Outcome | None:
+    if outcome is None:
+        return None
+    return Outcome(outcome.failed, msgspec.Raw(outcome.body if exact else _without_secrets(outcome.body)))
+
+
+def _without_secrets(sent: bytes) -> bytes:
+    """Return JSON without the values that look like secrets; the same bytes when there are none."""
+    shown = redact.redact(sent) if sent else None
+    return shown.text.encode() if shown and shown.count else sent
 
 
 def _maybe(at: float | None) -> datetime | None:

@@ -164,6 +164,8 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     lines = [f"{name:>10}  {shown[name] if shown[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
     lines += [f"sent along: {along}" for along in _along(one)]
+    if one["hidden"]:
+        lines += ["", f"{one['hidden']} hidden. To see all of it: holdpoint show {one['id']} --exact"]
     lines += [
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
         for review in one["reviews"]

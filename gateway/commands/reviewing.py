@@ -43,11 +43,18 @@ class Api:
         """Return one call."""
         return await self._ask("GET", f"/api/v1/calls/{call_id}")
 
-    async def decide(self, call_id: str, answer: str, reason: str) -> dict[str, Any]:
-        """Approve or deny the call as it is held now."""
-        seen = await self.call(call_id)
-        body = {"digest": seen["digest"]} | ({"reason": reason} if reason else {})
-        return await self._ask("POST", f"/api/v1/calls/{call_id}/{answer}", body)
+    async def reveal(self, call_id: str) -> dict[str, Any]:
+        """Return one call with its secrets; the audit trail records who looked."""
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/reveal")
+
+    async def approve(self, call_id: str, reason: str) -> dict[str, Any]:
+        """Approve the call as it is held now."""
+        body = {"digest": (await self.call(call_id))["digest"], "reason": reason}
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/approve", body)
+
+    async def deny(self, call_id: str, reason: str) -> dict[str, Any]:
+        """Deny the call."""
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/deny", {"reason": reason})
 
     async def give_up(self, call_id: str, reason: str) -> dict[str, Any]:
         """Stop waiting for the server's answer to a running call."""

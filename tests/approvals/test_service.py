@@ -11,6 +11,7 @@ from approvals import service as services
 from approvals.errors import (
     AlreadyDecided,
     NotAnApprover,
+    NotRevealed,
     OwnRequest,
     ReasonNeeded,
     StaleView,
@@ -46,7 +47,8 @@ async def hold(service, **changes):
 
 
 async def review(service, call, answer=Answer.APPROVE, who="alice", **more):
-    return await service.review(call.id, service.directory.by_name(who), answer, via="inbox", **more)
+    approver = service.directory.by_name(who)
+    return await service.review(call.id, approver, answer, **{"via": "inbox", "digest": call.digest} | more)
 
 
 async def approved(service, **changes):
@@ -114,6 +116,9 @@ async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service
         ({}, {"who": "eve"}, NotAnApprover),
         ({"owner": "alice"}, {}, OwnRequest),
         ({}, {"digest": "0" * 64}, StaleView),
+        ({}, {"digest": ""}, StaleView),
+        ({"arguments": b'{"password": "hunter2"}'}, {}, NotRevealed),
+        ({"beside": b'{"_meta": {"token": "abc"}}'}, {}, NotRevealed),
         ({}, {"answer": Answer.DENY}, ReasonNeeded),
         ({}, {"answer": Answer.DENY, "reason": " \n"}, ReasonNeeded),
     ],
@@ -123,10 +128,42 @@ async def test_a_review_that_may_not_be_is_refused_and_written_down(service, cha
     who = given.pop("who", "alice")
     approver = service.directory.by_name(who) or Approver(name=who)
     with pytest.raises(error):
-        await service.review(call.id, approver, given.pop("answer", Answer.APPROVE), via="api", **given)
+        await service.review(
+            call.id,
+            approver,
+            given.pop("answer", Answer.APPROVE),
+            **{"via": "api", "digest": call.digest} | given,
+        )
     assert (await service.get(call.id)).state is State.PENDING
     refused = (await service.store.events())[-1]
     assert (refused.kind, refused.actor, refused.detail["why"]) == ("review.refused", who, error.__name__)
+
+
+async def test_a_person_who_revealed_the_hidden_values_may_approve_and_another_may_not(service):
+    call = await hold(service, arguments=b'{"password": "hunter2"}')
+    alice = service.directory.by_name("alice")
+    seen = await service.reveal(call.id, alice, via="cli")
+    assert seen.revealed == ("alice",)
+    assert (await service.reveal(call.id, alice, via="cli")).version == seen.version
+    with pytest.raises(NotRevealed):
+        await review(service, call, who="bob")
+    assert (await review(service, call)).state is State.APPROVED
+
+
+async def test_hidden_values_are_shown_to_those_only_who_may_answer(service):
+    call = await hold(service, arguments=b'{"password": "hunter2"}', owner="alice")
+    for who, error in (
+        (Approver(name="eve"), NotAnApprover),
+        (service.directory.by_name("alice"), OwnRequest),
+    ):
+        with pytest.raises(error):
+            await service.reveal(call.id, who, via="api")
+    assert (await service.get(call.id)).revealed == ()
+
+
+async def test_a_denial_needs_no_look_at_hidden_values_and_no_digest(service):
+    call = await hold(service, arguments=b'{"password": "hunter2"}')
+    assert (await review(service, call, Answer.DENY, reason="no", digest="")).state is State.DENIED
 
 
 async def test_an_unknown_call_is_not_found(service):
@@ -141,7 +178,7 @@ async def test_a_role_that_was_lost_is_lost_at_once(service):
     alice = service.directory.by_name("alice")
     service.directory = Directory([])
     with pytest.raises(NotAnApprover):
-        await service.review(call.id, alice, Answer.APPROVE, via="api")
+        await service.review(call.id, alice, Answer.APPROVE, via="api", digest=call.digest)
 
 
 async def test_a_long_reason_is_cut_between_characters(service):
@@ -159,7 +196,7 @@ async def test_of_many_answers_at_once_one_decides_and_the_rest_are_told(service
 
     async def answer(n):
         verdict = Answer.APPROVE if n % 2 else Answer.DENY
-        return await service.review(call.id, people[n], verdict, via="api", reason="r")
+        return await service.review(call.id, people[n], verdict, via="api", reason="r", digest=call.digest)
 
     results = await asyncio.gather(*(answer(n) for n in range(40)), return_exceptions=True)
     assert sum(not isinstance(result, Exception) for result in results) == 1

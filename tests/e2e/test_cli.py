@@ -279,6 +279,22 @@ async def test_a_call_is_reviewed_from_a_terminal(running):
     assert json.loads(out)["reviews"][0]["reason"] == "not today"
 
 
+async def test_a_call_with_secrets_is_approved_from_a_terminal_after_they_were_shown(running):
+    process, alice = running
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(ask(process, meta={"acme/api_key": "t0psecret"}))
+        held = await alice.waiting()
+        shown = [(await process.command(*words))[1] for words in (("pending",), ("show", held["id"]))]
+        assert "t0psecret" not in "".join(shown)
+        assert f"1 hidden. To see all of it: holdpoint show {held['id']} --exact" in shown[1]
+        code, _, err = await process.command("approve", held["id"])
+        assert (code, "holdpoint show ID --exact" in err) == (1, True)
+        assert "t0psecret" in (await process.command("show", held["id"], "--exact"))[1]
+        assert (await process.command("approve", held["id"]))[0] == 0
+        assert "1002" in await agent
+    assert "t0psecret" not in (await process.command("log", "--json"))[1]
+
+
 async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
     process, _ = running
     assert "1002" in await ask(process, "list_orders", status="paid")

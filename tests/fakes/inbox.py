@@ -123,7 +123,7 @@ class Inbox:
 
     async def approve(self, call, name="bob", **more):
         return await self.service.review(
-            call.id, self.directory.by_name(name), Answer.APPROVE, via="slack", **more
+            call.id, self.directory.by_name(name), Answer.APPROVE, via="slack", digest=call.digest, **more
         )
 
     async def deny(self, call, name="bob", reason="use the staging account"):

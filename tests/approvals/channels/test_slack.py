@@ -261,7 +261,9 @@ async def test_a_late_click_is_told_that_it_is_over(w):
 
 async def test_the_card_of_a_call_that_failed_at_the_server_says_so(w):
     call, message = await w.hold()
-    await w.service.review(call.id, directory().by_name("alice"), Answer.APPROVE, via="inbox")
+    await w.service.review(
+        call.id, directory().by_name("alice"), Answer.APPROVE, via="inbox", digest=call.digest
+    )
     await w.service.claim(call.id, lambda _: None)
     await w.service.finish(call.id, Outcome(is_error=False, body=b'{"content":[],"isError":true}'))
     await w.notices.bring_up_to_date()

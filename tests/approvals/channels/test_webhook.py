@@ -54,7 +54,9 @@ async def test_each_change_is_told_signed_and_without_arguments(world):
         held(clock.now, arguments=b'{"note": "between us"}', beside=b'{"_meta": {"a": "between us"}}')
     )
     await notices.bring_up_to_date()
-    await service.review(call.id, service.directory.by_name("alice"), Answer.APPROVE, via="inbox")
+    await service.review(
+        call.id, service.directory.by_name("alice"), Answer.APPROVE, via="inbox", digest=call.digest
+    )
     await notices.bring_up_to_date()
     told = [Webhook(SECRET).verify(body, headers) for headers, body in receiver.got]
     assert [one["data"]["state"] for one in told] == ["pending", "approved"]

@@ -39,6 +39,7 @@ async def test_a_call_is_shown_whole(inbox):
         "owner": "maria",
         "arguments_text": raw.decode(),
         "beside": None,
+        "hidden": 0,
         "bookkeeping": "",
         "digest": call.digest,
         "category": "Write",
@@ -69,6 +70,54 @@ async def test_the_arguments_cross_byte_for_byte(inbox):
     program = await inbox.program()
     async with program.get(f"/api/v1/calls/{call.id}") as got:
         assert raw in await got.read()
+
+
+async def test_an_approval_without_a_digest_is_refused_and_a_denial_is_taken(inbox):
+    call, program = await inbox.hold(), await inbox.program()
+    assert await ask(program, f"/calls/{call.id}/approve", "POST", json={"reason": "x"}) == (
+        400,
+        {"error": "Object missing required field `digest`."},
+    )
+    status, shown = await ask(program, f"/calls/{call.id}/deny", "POST", json={"reason": "x"})
+    assert (status, shown["state"]) == (200, "denied")
+
+
+SECRETS = b'{"user": "bob", "password": "hunter2"}'
+
+
+async def test_a_program_sees_secrets_only_after_a_reveal_that_is_recorded(inbox):
+    call = await inbox.hold(arguments=SECRETS, beside=b'{"_meta":{"token":"t0psecret"}}')
+    program, path = await inbox.program(), f"/calls/{call.id}"
+    _, shown = await ask(program, path)
+    assert (shown["hidden"], shown["arguments"]) == (2, {"user": "bob", "password": "[redacted]"})
+    listed = await ask(program, "/calls")
+    assert "hunter2" not in json.dumps([shown, listed])
+    assert "t0psecret" not in json.dumps([shown, listed])
+    _, exact = await ask(program, f"{path}/reveal", "POST")
+    assert (exact["hidden"], exact["arguments_text"]) == (0, SECRETS.decode())
+    assert (await ask(program, path))[1] == exact
+    event = (await inbox.service.store.events(call=call.id))[-1]
+    assert (event.kind, event.actor, event.detail["via"]) == ("arguments.revealed", "alice", "api")
+
+
+async def test_a_program_approves_hidden_values_only_after_it_revealed_them(inbox):
+    call, program = await inbox.hold(arguments=SECRETS), await inbox.program()
+    path, body = f"/calls/{call.id}", {"digest": call.digest}
+    status, refused = await ask(program, f"{path}/approve", "POST", json=body)
+    assert (status, refused["state"]) == (409, "pending")
+    assert "Look at its exact text first" in refused["error"]
+    await ask(program, f"{path}/reveal", "POST")
+    status, shown = await ask(program, f"{path}/approve", "POST", json=body)
+    assert (status, shown["state"]) == (200, "approved")
+
+
+async def test_the_answer_of_a_server_shows_no_secrets_before_the_reveal(inbox):
+    call = await inbox.run(await inbox.hold(), b'{"content":[],"structuredContent":{"api_key":"k3y"}}')
+    program = await inbox.program()
+    _, shown = await ask(program, f"/calls/{call.id}")
+    assert shown["outcome"]["body"]["structuredContent"] == {"api_key": "[redacted]"}
+    _, exact = await ask(program, f"/calls/{call.id}/reveal", "POST")
+    assert exact["outcome"]["body"]["structuredContent"] == {"api_key": "k3y"}
 
 
 async def test_a_result_with_is_error_is_a_failure_to_programs(inbox):
@@ -200,7 +249,7 @@ async def test_a_denial_needs_a_reason(inbox):
     assert (status, shown) == (400, {"error": "Say why you deny it: the agent reads the reason."})
 
 
-@pytest.mark.parametrize("route", ["", "/approve", "/deny", "/give-up", "/resolve"])
+@pytest.mark.parametrize("route", ["", "/approve", "/deny", "/give-up", "/resolve", "/reveal"])
 async def test_an_unknown_call_is_404(inbox, route):
     method = "POST" if route else "GET"
     body = {"reason": "x"} if route in {"/give-up", "/resolve"} else {"digest": "x", "reason": "x"}
@@ -213,7 +262,6 @@ async def test_an_unknown_call_is_404(inbox, route):
     ("body", "headers", "status", "sentence"),
     [
         (b'{"digest":"x","grant":{"minutes":15}}', JSON, 400, "Object contains unknown field `grant`."),
-        (b'{"reason":"x"}', JSON, 400, "Object missing required field `digest`."),
         (b'{"digest":1}', JSON, 400, "Expected `str`, got `int` - at `$.digest`."),
         (b'{"digest":', JSON, 400, "The body is not JSON."),
         (b"", JSON, 400, "The body is not JSON."),
