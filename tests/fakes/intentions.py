@@ -45,7 +45,7 @@ TOOL = {
     "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
 }
 #: Seconds after the approval for which a model goes on asking.
-INSISTS = 30
+INSISTS = 60
 
 
 class Cell(NamedTuple):
