@@ -87,7 +87,7 @@ class Holding:
         self._objection = objection
         self._learn = learn
         self._structured = structured
-        self._waits = Waits()
+        self._waits = Waits(service.clock)
         self._patience = Patience()
 
     async def open(self, asked: Asked, held: HeldCall) -> Reply:

@@ -4,8 +4,8 @@ SDK clients cancel when their own timer ends, and most of them keep the connecti
 a wait not over, an approval would run the call for a client that no longer listens, and its answer would be lost.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -16,6 +16,9 @@ from gateway.ladder.patience import LEAST
 from gateway.shown import Shown
 
 Key = TypeVar("Key")
+
+#: The most requests that are remembered after their clients ended them.
+MAX_LEFT = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +60,12 @@ class Wait:
 class Waits:
     """Every wait there is now."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._waits: defaultdict[Named, list[Wait]] = defaultdict(list)
         self._of_call: defaultdict[CallId, list[Wait]] = defaultdict(list)
+        #: For how many seconds the last request of a client waited for a call, when the client ended it itself.
+        self._left: OrderedDict[tuple[CallId, str], float] = OrderedDict()
         #: Whether nobody waits any more, because the gateway stops.
         self.over = False
 
@@ -68,11 +74,16 @@ class Waits:
         """Note a wait for as long as the context is open."""
         self._waits[named].append(wait)
         self._of_call[wait.call_id].append(wait)
+        self._left.pop((wait.call_id, wait.client), None)
+        told = False
         try:
             yield wait
+            told = not wait.cancelled
         finally:
             _take_out(self._waits, named, wait)
             _take_out(self._of_call, wait.call_id, wait)
+            if not told and not wait.superseded:
+                self._leave(wait)
 
     def cancel(self, named: Named) -> tuple[CallId, ...]:
         """End the waits for a request; returns the calls that were waited for.
@@ -92,14 +103,22 @@ class Waits:
     def supersede(self, call_id: CallId, client: str, now: float) -> float | None:
         """End the waits that a client must have given up, since it asks for the same call again.
 
-        Returns the seconds that the youngest of them had lasted, or None when there was none. A request that is
-        younger than `LEAST` waits on: it is taken for another program's.
+        Returns the seconds that the youngest of them had lasted, or the one that the client cancelled or hung up on; None
+        when there was none. A request that is younger than `LEAST` waits on: it is taken for another program's.
         """
         ended = [wait for wait in self.of(call_id, client) if now - wait.since >= LEAST]
         for wait in ended:
             wait.superseded = True
             wait.stop()
-        return min((now - wait.since for wait in ended), default=None)
+        left = self._left.pop((call_id, client), 0.0)
+        lasted = [now - wait.since for wait in ended] + [left] * (left >= LEAST)
+        return min(lasted, default=None)
+
+    def _leave(self, wait: Wait) -> None:
+        """Note that a client ended its request itself."""
+        self._left[wait.call_id, wait.client] = self._clock() - wait.since
+        if len(self._left) > MAX_LEFT:
+            self._left.popitem(last=False)
 
 
 def _take_out(waits: dict[Key, list[Wait]], key: Key, wait: Wait) -> None:

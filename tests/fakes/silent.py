@@ -19,6 +19,8 @@ class Silent:
     headers: dict = field(default_factory=dict)
     name: str = "mcp"
     answers: list[asyncio.Task] = field(default_factory=list)
+    #: The id of the newest request.
+    number: int = 0
 
     async def connect(self, session: str) -> None:
         """Open a session of this id, as a new connection does."""
@@ -33,7 +35,7 @@ class Silent:
 
     async def ask(self) -> asyncio.Task:
         """Send the call; returns its answer to come, once the gateway waits for people or has answered."""
-        number = next(_ids)
+        number = self.number = next(_ids)
         answer = asyncio.ensure_future(self._answer(number, dict(self.headers)))
         self.answers.append(answer)
         async with asyncio.timeout(5):
@@ -48,6 +50,12 @@ class Silent:
 
     def _waits(self, number: int) -> bool:
         return any(named.id == number for named in self.gateway.gateway.proxy._holding._waits._waits)
+
+    async def cancel(self) -> None:
+        """Tell that the timer of the newest request fired."""
+        gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": self.number}}
+        async with await self.gateway.post(gone, self.headers) as answer:
+            assert answer.status == 202
 
     async def give_up(self, after: float = TIMER) -> None:
         """Let the timer fire: time passes, and nobody is told."""

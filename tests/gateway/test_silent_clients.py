@@ -63,6 +63,28 @@ async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from
         assert (await soon(first)).startswith(WAITING)
 
 
+@pytest.mark.parametrize("tells", ["hangs up", "cancels"])
+async def test_a_client_that_tells_when_its_timer_fires_is_told_waiting_before_that_from_then_on(tells):
+    async with running(more=LONG) as gateway:
+        client = Silent(gateway)
+        await client.connect("s0")
+        answer = await client.ask()
+        [held] = await gateway.held()
+        await client.give_up()
+        if tells == "hangs up":
+            answer.cancel()
+        else:
+            await client.cancel()
+        while held.id in gateway.gateway.service._attending:
+            await asyncio.sleep(0)
+        await client.give_up(after=60.0)  # the model thinks
+        again = await client.ask()
+        await gateway.later(2.4)
+        assert not again.done()
+        await gateway.later(0.1)
+        assert (await soon(again)).startswith(WAITING)
+
+
 async def test_a_patient_client_of_that_name_of_another_agent_is_kept_waiting_as_ever():
     agents = """
 agents:

@@ -8,13 +8,14 @@ import pytest
 from approvals.model import CallId
 from gateway.ladder.waits import Named, Wait, Waits
 from gateway.shown import Shown
+from gateways import Clock
 
 NAMED = Named(agent="ci-bot", server="iam", session="s1", id=1)
 CALL = CallId("hp_1")
 
 
 def test_a_cancelled_request_ends_its_wait():
-    waits = Waits()
+    waits = Waits(Clock())
     with waits.waiting(NAMED, Wait(call_id=CALL)) as wait:
         assert not wait.cancelled
         assert waits.cancel(NAMED) == (CALL,)
@@ -23,14 +24,14 @@ def test_a_cancelled_request_ends_its_wait():
 
 @pytest.mark.parametrize("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
 def test_a_request_of_another_client_ends_nothing(other):
-    waits = Waits()
+    waits = Waits(Clock())
     with waits.waiting(NAMED, Wait(call_id=CALL)) as wait:
         assert waits.cancel(replace(NAMED, **other)) == ()
         assert not wait.cancelled
 
 
 def test_two_requests_of_one_name_both_end():
-    waits = Waits()
+    waits = Waits(Clock())
     with (
         waits.waiting(NAMED, Wait(call_id=CALL)) as first,
         waits.waiting(NAMED, Wait(call_id=CallId("hp_2"))) as second,
@@ -41,7 +42,7 @@ def test_two_requests_of_one_name_both_end():
 
 
 def test_what_is_over_is_forgotten():
-    waits = Waits()
+    waits = Waits(Clock())
     with waits.waiting(NAMED, Wait(call_id=CALL)):
         pass
     assert waits.cancel(NAMED) == ()
@@ -53,7 +54,7 @@ def wait(since, client="mcp", call_id=CALL):
 
 
 def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
-    waits = Waits()
+    waits = Waits(Clock())
     with waits.waiting(NAMED, wait(10.0)) as older:
         assert waits.supersede(CALL, "mcp", 11.9) is None
         assert not older.over
@@ -64,7 +65,7 @@ def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
 
 
 def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
-    waits = Waits()
+    waits = Waits(Clock())
     with (
         waits.waiting(NAMED, wait(10.0)) as first,
         waits.waiting(NAMED, wait(12.0)) as second,
@@ -76,16 +77,52 @@ def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
 
 @pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hp_2"))])
 def test_another_client_or_another_call_is_not_given_up(other):
-    waits = Waits()
+    waits = Waits(Clock())
     with waits.waiting(NAMED, other):
         assert waits.supersede(CALL, "mcp", 60.0) is None
         assert not other.over
 
 
 def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
-    waits = Waits()
+    waits = Waits(Clock())
     with waits.waiting(NAMED, wait(0.0)) as older:
         older.shown = Shown()
         older.shown.put(b"progress")
         waits.supersede(CALL, "mcp", 5.0)
         assert [asyncio.run(older.shown.get()) for _ in range(2)] == [b"progress", None]
+
+
+@pytest.mark.parametrize(("lasted", "known"), [(1.9, None), (2.0, 2.0), (5.0, 5.0)])
+def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_open(lasted, known):
+    clock = Clock()
+    waits = Waits(clock)
+    with waits.waiting(NAMED, wait(clock.now)):
+        clock.now += lasted
+        waits.cancel(NAMED)
+    clock.now += 60
+    assert waits.supersede(CALL, "other", clock.now) is None
+    assert waits.supersede(CALL, "mcp", clock.now) == known
+    assert waits.supersede(CALL, "mcp", clock.now) is None
+
+
+def test_a_cut_stream_that_was_taken_up_again_was_not_given_up():
+    clock = Clock()
+    waits = Waits(clock)
+    with pytest.raises(GeneratorExit), waits.waiting(NAMED, wait(clock.now)):
+        clock.now += 600
+        raise GeneratorExit
+    with waits.waiting(NAMED, wait(clock.now)):
+        pass
+    assert waits.supersede(CALL, "mcp", clock.now) is None
+
+
+def test_what_clients_left_is_remembered_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr("gateway.ladder.waits.MAX_LEFT", 1)
+    clock = Clock()
+    waits = Waits(clock)
+    for call_id in ("hp_1", "hp_2"):
+        with waits.waiting(NAMED, wait(clock.now, call_id=CallId(call_id))):
+            clock.now += 5
+            waits.cancel(NAMED)
+    assert waits.supersede(CallId("hp_1"), "mcp", clock.now) is None
+    assert waits.supersede(CallId("hp_2"), "mcp", clock.now) == 5.0
