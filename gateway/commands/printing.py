@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from approvals import bookkeeping, safetext
@@ -20,6 +19,8 @@ from gateway.explaining import telling
 from gateway.explaining.scaffold import scaffold
 from gateway.replies import rfc3339, span
 
+#: What stands between two columns.
+GAP = "  "
 _COLOURS = {
     "deny": "red",
     "require_approval": "yellow",
@@ -45,19 +46,15 @@ def tools(rows: Sequence[Row], *, as_json: bool) -> None:
     if as_json:
         dump([_tool_facts(row) for row in rows])
         return
-    table = _table("server", "tool", "category", "risk", "severity", "action", "why")
-    for row in rows:
-        if row.tool is None or row.verdict is None:
-            table.add_row(row.server, *_cells("?", "", "", "", "", row.problem))
-            continue
-        found = row.tool.classification
-        why = found.evidence[0] if found.evidence else ""
-        table.add_row(
-            *_cells(
-                row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
-            )
-        )
-    console().print(table)
+    _print_table(("server", "tool", "category", "risk", "severity", "action", "why"), map(_tool_cells, rows))
+
+
+def _tool_cells(row: Row) -> Sequence[str]:
+    if row.tool is None or row.verdict is None:
+        return row.server, "?", "", "", "", "", row.problem
+    found = row.tool.classification
+    why = found.evidence[0] if found.evidence else ""
+    return row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
 
 
 def policy(rows: Sequence[Row]) -> None:
@@ -121,23 +118,16 @@ def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if not found:
         console().print("Nothing is waiting.")
         return
-    table = _table("id", "server/tool", "agent", "category", "severity", "expires", "arguments")
-    table.columns[0].no_wrap = True  # an id is there to be copied; the longest of the others is folded first
-    for one in found:
-        where = f"{one['server']}/{one['tool']}"
-        short = safetext.one_line(one["arguments_text"], 60)
-        table.add_row(
-            *_cells(
-                one["id"],
-                where,
-                one["agent"],
-                one["category"],
-                one["severity"],
-                _left(one["expires_at"]),
-                short,
-            )
-        )
-    console().print(table)
+    _print_table(
+        ("id", "server/tool", "agent", "category", "severity", "expires", "arguments"),
+        map(_call_cells, found),
+    )
+
+
+def _call_cells(one: Mapping[str, Any]) -> Sequence[str]:
+    where, left = f"{one['server']}/{one['tool']}", _left(one["expires_at"])
+    short = safetext.one_line(one["arguments_text"], 60)
+    return one["id"], where, one["agent"], one["category"], one["severity"], left, short
 
 
 def call(one: Mapping[str, Any], *, as_json: bool) -> None:
@@ -227,12 +217,24 @@ def _line(text: str) -> str:
     return safetext.visible(text).replace("\n", r"\u{000A}")
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print one line a row. Names are never cut; on a terminal the last column ends where the line does."""
+    out = console()
+    table = [
+        [Text(name, style="bold") for name in header],
+        *([_cell(value) for value in row] for row in rows),
+    ]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
+    room = max(0, out.width - sum(widths[:-1]) - len(GAP) * (len(widths) - 1)) if out.is_terminal else None
+    for *cells, last in table:
+        for cell, width in zip(cells, widths, strict=False):
+            cell.pad_right(width - cell.cell_len)
+        if room is not None:
+            last.truncate(room, overflow="ellipsis")
+        line = Text(GAP).join([*cells, last])
+        line.rstrip()
+        out.print(line)
 
 
-def _cells(*values: object) -> Iterable[Text]:
-    return (Text(_line(str(value)), style=_COLOURS.get(str(value), "")) for value in values)
+def _cell(value: object) -> Text:
+    return Text(_line(str(value)), style=_COLOURS.get(str(value), ""))

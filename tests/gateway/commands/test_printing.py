@@ -21,13 +21,43 @@ def expiring(seconds: float) -> dict:
     return {**WAITING, "expires_at": at.isoformat(timespec="seconds").replace("+00:00", "Z")}
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """A terminal without colours, as wide as is asked for."""
+
+    def of(columns: int):
+        for name, value in {"COLUMNS": str(columns), "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+            monkeypatch.setenv(name, value)
+
+    return of
+
+
+LONG = {**WAITING, "server": "billing-and-subscriptions", "tool": "create_or_update_a_customers_subscription"}
+
+
 @pytest.mark.parametrize("columns", ["80", "100", "200"])
-def test_an_id_is_on_one_line_however_narrow_the_terminal_is(columns, capsys, monkeypatch):
+def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
+    printing.calls([{**LONG, **expiring(890), "server": LONG["server"], "tool": LONG["tool"]}], as_json=False)
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split() == ["id", "server/tool", "agent", "category", "severity", "expires", "arguments"]
+    assert line.startswith(f"{WAITING['id']}  {LONG['server']}/{LONG['tool']}  ci-bot  ")
+    assert line.endswith("…")
+
+
+def test_on_a_terminal_the_last_column_ends_where_the_line_does(capsys, plain):
+    plain(110)
     printing.calls([expiring(890)], as_json=False)
-    shown = capsys.readouterr().out
-    assert WAITING["id"] in shown
-    assert all(len(line) <= int(columns) for line in shown.splitlines())
+    header, line = capsys.readouterr().out.splitlines()
+    assert len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) == 110
+    assert line.endswith("…")
+
+
+def test_on_a_narrow_terminal_no_name_is_cut(capsys, plain):
+    plain(40)
+    printing.calls([expiring(890)], as_json=False)
+    _, line = capsys.readouterr().out.splitlines()
+    assert f"{WAITING['id']}  iam/put_user_policy  ci-bot  Write     medium    14 min" in line
 
 
 @pytest.mark.parametrize(
