@@ -159,7 +159,7 @@ class Catalogue:
         try:
             return await self._asked(server)
         except (GatewayError, TimeoutError) as error:
-            why = str(error) or "It did not answer in time."
+            why = _why(error)
             log.warning("%s could not be asked for its tools: %s", server, why)
             return why
         except asyncio.CancelledError:
@@ -296,4 +296,12 @@ def _overridden(found: Classification, override: Override) -> Classification:
         severity=override.severity or found.severity,
         confidence=1.0,
         evidence=("The operator's config says so.", *found.evidence),
+    )
+
+
+def _why(error: GatewayError | TimeoutError) -> str:
+    """Say why a server could not be asked, with its own last words when it left any."""
+    said = getattr(error, "stderr", "")
+    return (
+        f"{str(error) or 'It did not answer in time.'}{f' Its last line on stderr: {said}' if said else ''}"
     )

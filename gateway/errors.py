@@ -16,6 +16,9 @@ class GatewayError(Exception):
     status: ClassVar[int] = 200
     headers: ClassVar[Mapping[str, str]] = {}
 
+    #: The server's last line on stderr, for the operator. Agents never see it.
+    stderr: str = ""
+
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import msgspec
 
+from approvals.safetext import one_line
 from gateway.errors import NotSentError
 from gateway.upstreams.routing import Connection, Exchange
 
@@ -18,6 +19,9 @@ MAX_LINE = 16 << 20
 MAX_UNREAD = 16 << 20
 #: Seconds between closing stdin, SIGTERM and SIGKILL.
 PATIENCE = 2.0
+#: Seconds that the end of a server's stderr is waited for, and characters of its last line that are kept.
+LAST_WORDS = 0.5
+LAST_LINE = 300
 
 log = logging.getLogger("holdpoint.servers")
 
@@ -28,6 +32,8 @@ class Child(Connection):
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         super().__init__(name)
         self.process = process
+        self._last_line = ""
+        self._log_ended = asyncio.Event()
 
     @classmethod
     async def start(
@@ -44,9 +50,9 @@ class Child(Connection):
                 f"The server {name} could not be started: {command[0]}: {error.strerror}."
             ) from error
         child = cls(name, process)
-        for stream, read in ((process.stdout, child._read_frames), (process.stderr, child._read_log)):
-            if stream is not None:
-                child._keep(read(stream))
+        if process.stdout is not None and process.stderr is not None:
+            child._keep(child._read_log(process.stderr))
+            child._keep(child._read_frames(process.stdout))
         return child
 
     def _request(self, frame: bytes, _exchange: Exchange, /) -> None:
@@ -90,6 +96,14 @@ class Child(Connection):
         while chunk := await stderr.read(1 << 16):
             for line in chunk.decode("utf-8", "replace").splitlines():
                 log.info("%s: %s", self.name, line)
+                self._last_line = one_line(line, LAST_LINE) or self._last_line
+        self._log_ended.set()
+
+    async def last_words(self) -> str:
+        """Return the last line of stderr, once it has ended; a process that the server started may keep it open."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._log_ended.wait(), LAST_WORDS)
+        return self._last_line
 
     async def stop(self) -> None:
         """End the process: close its stdin, then SIGTERM, then SIGKILL, each after a while; nothing is left behind."""

@@ -84,6 +84,10 @@ class Connection(ABC):
     async def stop(self) -> None:
         """End the connection and let go of all it holds."""
 
+    async def last_words(self) -> str:
+        """Return the server's last line on stderr, for the operator; "" where it has none."""
+        return ""
+
     def _keep(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway import frames, protocol, sse
-from gateway.errors import BusyError, UnknownSessionError, UseInitializeError
+from gateway.errors import BusyError, GatewayError, UnknownSessionError, UseInitializeError
 from gateway.upstreams import Reply, frame_reply
 from gateway.upstreams.routing import Connection, Exchange, is_response
 
@@ -71,9 +71,11 @@ class SessionUpstream:
         self._sessions[session_id] = _Session(connection, self._clock())
         try:
             reply = await exchanged(connection, frame, body, leave=connection.leave)
-        except BaseException:
+        except BaseException as error:
             self._sessions.pop(session_id, None)
             self._stop(connection)
+            if isinstance(error, GatewayError):
+                error.stderr = await connection.last_words()
             raise
         return replace(reply, headers={**reply.headers, protocol.SESSION: session_id})
 

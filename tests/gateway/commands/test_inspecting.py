@@ -1,12 +1,19 @@
 """Looking at what servers offer: the verdict is the one that the gateway would give."""
 
+import asyncio
+import json
+
 import pytest
 
 from approvals.store.sqlite import SqliteStore
+from gateway.agents import LOCAL
+from gateway.app import assembled
 from gateway.commands import inspecting
 from gateway.config import parse
+from gateway.incoming import Incoming
 from gateway.pins import Pins, written
 from gateway.policy import Action
+from gateway.upstreams import whole
 from recorder import TOOLS, Recorder
 
 
@@ -40,3 +47,34 @@ async def test_looking_makes_no_store(tmp_path):
         )  # fmt: skip
         assert len(await inspecting.tools(config, "notes")) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+DYING = "echo starting >&2; echo 'cannot open /srv/\x1b[31mdata' >&2; echo >&2; exit 1"
+
+
+async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
+    config = parse(
+        f"servers: {{files: {{command: [sh, -c, {json.dumps(DYING)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
+        {}, str,
+    )  # fmt: skip
+    [row] = await inspecting.tools(config, "files")
+    assert row.problem.endswith(r"Its last line on stderr: cannot open /srv/\u{001B}[31mdata")
+    async with assembled(config) as gateway:
+        body = json.dumps(
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "x", "arguments": {}}}
+        )
+        reply = await gateway.proxy.handle(
+            Incoming(agent=LOCAL, server="files", verb="POST", body=body.encode(), pairs=())
+        )
+        assert b"/srv" not in await whole(reply.chunks)
+
+
+async def test_a_server_whose_own_child_keeps_stderr_open_is_not_waited_for():
+    command = "sleep 30 >/dev/null & echo gone >&2; exit 1"
+    config = parse(
+        f"servers: {{files: {{command: [sh, -c, {json.dumps(command)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
+        {}, str,
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        [row] = await inspecting.tools(config, "files")
+    assert row.problem.endswith("Its last line on stderr: gone")

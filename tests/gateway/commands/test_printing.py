@@ -48,7 +48,7 @@ def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, mon
 def test_on_a_terminal_the_last_column_ends_where_the_line_does(capsys, plain):
     plain(110)
     printing.calls([expiring(890)], as_json=False)
-    header, line = capsys.readouterr().out.splitlines()
+    _, line = capsys.readouterr().out.splitlines()
     assert len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) == 110
     assert line.endswith("…")
 
