@@ -37,6 +37,12 @@ SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) 
 TIMED = frozenset({State.PENDING, State.APPROVED})
 
 
+#: Why a call that a copy of the store brought back is over.
+PUT_BACK = "The store was put back from a copy, so this call may have run since. Ask again."
+#: In place of the key of the call that continues another: none may.
+NEVER = "never"
+
+
 def latest(call: HeldCall) -> float:
     """Return the latest time that something happened to *call*."""
     return max(call.created_at, call.decided_at or 0.0, call.settled_at or 0.0)
@@ -96,6 +102,17 @@ def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
         decided_at=now,
         expires_at=now + parent.terms.approved_for,
     )
+
+
+def put_back(call: HeldCall, now: float) -> HeldCall | None:
+    """Return what a call in a copy of the store becomes, None when it stays: what ran since the copy must not run again."""
+    if call.state in TIMED:
+        return advance(call, State.VOIDED, now, note=PUT_BACK)
+    if call.state is State.FORWARDING:
+        return advance(call, State.IN_DOUBT, now, note=PUT_BACK)
+    if continuable(call, now) and call.continued != NEVER:
+        return touch(call, continued=NEVER)
+    return None
 
 
 def expire(call: HeldCall, now: float) -> HeldCall | None:

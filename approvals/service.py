@@ -44,6 +44,10 @@ MAX_OPEN = 2000
 #: The longest reason a person may give, in bytes of UTF-8.
 MAX_REASON = 4096
 
+#: More calls than can be open, and how many settled ones are read at once.
+ALL = 1_000_000
+PAGE = 200
+
 OPEN = tuple(state for state in State if state not in lifecycle.SETTLED)
 GATEWAY = "holdpoint"
 
@@ -369,6 +373,21 @@ class ApprovalService:
             await self._change(call.id, self._as_it_is) if self._as_it_is(call) else call for call in found
         ]
         return [call for call in swept if call.state in OPEN]
+
+    async def put_back(self) -> Mapping[str, int]:
+        """End what a copy of the store brought back (`lifecycle.put_back`); returns how many calls came to which state."""
+        came_to: Counter[str] = Counter()
+        for call in await self.store.select(OPEN, limit=ALL):
+            came_to[(await self._change(call.id, self._put_back)).state] += 1
+        last: CallId | None = None
+        while page := await self.store.select((State.COMPLETED,), limit=PAGE, before=last):
+            for call in filter(self._put_back, page):
+                await self._change(call.id, self._put_back, kind="hold.continued")
+            last = page[-1].id
+        return came_to
+
+    def _put_back(self, call: HeldCall) -> HeldCall | None:
+        return lifecycle.put_back(call, self.clock())
 
     def _keep_time(self) -> None:
         """Keep the time in the store now and then, so that a restart goes on from there."""

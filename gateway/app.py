@@ -20,8 +20,10 @@ from approvals.model import Approver, AuditEvent, CallId, Pin
 from approvals.service import MAX_OPEN, OPEN, ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
+from gateway import starting
 from gateway.agents import Agents
 from gateway.catalogue import Catalogue, Override, Tool
+from gateway.checkpoints import Checkpoints, outside
 from gateway.compiling import compile_policy
 from gateway.evidence.severity import Severity
 from gateway.exchanges import Shares
@@ -89,6 +91,7 @@ class Gateway:
         self._jwks = cache(lambda url: Jwks(url, http, clock))
         self.agents = Agents(config, self._jwks, clock)
         self.metrics = Metrics()
+        self.checkpoints = Checkpoints(store, outside(config.audit.checkpoint, http, clock.wall))
         self._http = http
         self._pools = pools
         self._upstreams: dict[str, Renewed] = {}
@@ -250,13 +253,15 @@ async def assembled(
     monotonic: Clock = time.monotonic,
     *,
     accepted: Iterable[Pin] = (),
+    restored: bool = False,
 ) -> AsyncIterator[Gateway]:
     """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
 
-    *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store.
+    *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store. *restored* takes
+    the store for a copy that was put back.
     """
     async with AsyncExitStack() as stack:
-        store = await open_store(config)
+        store = await open_store(config, restored=restored)
         stack.push_async_callback(store.close)
         effective = EffectiveClock(clock, monotonic, await store.mark())
         http = await stack.enter_async_context(pool())
@@ -272,6 +277,8 @@ async def assembled(
             {name: await store.secret(name) for name in SECRETS},
             effective,
         )
+        await starting.begin(gateway.service, await gateway.checkpoints.last(), forced=restored)
+        stack.push_async_callback(gateway.checkpoints.keep)
         stack.push_async_callback(gateway.close)
         await gateway.bind()
         yield gateway
@@ -325,14 +332,14 @@ def shares(config: Config) -> Shares:
     return Shares(requests=config.limits.exchanges_per_agent, streams=config.limits.streams_per_agent)
 
 
-async def open_store(config: Config) -> Store:
+async def open_store(config: Config, *, restored: bool = False) -> Store:
     """Open the store that the config names; raises `StoreError`."""
     key = (config.store_key or "").encode()
     if config.store == MEMORY:
         return MemoryStore(chain_key=key)
     from approvals.store.sqlite import SqliteStore
 
-    return await SqliteStore.open(database(config.store), chain_key=key)
+    return await SqliteStore.open(database(config.store), chain_key=key, restored=restored)
 
 
 def database(where: str) -> Path:

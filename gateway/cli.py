@@ -45,12 +45,20 @@ DEFAULT = Path("holdpoint.yaml")
 
 
 @app.command()
-def run(config: ConfigFile = DEFAULT) -> None:
+def run(
+    config: ConfigFile = DEFAULT,
+    restored: Annotated[
+        bool,
+        typer.Option(
+            "--restored", help="The store was put back from a copy: void what waits in it, and go on with it."
+        ),
+    ] = False,
+) -> None:
     """Serve agents, the inbox and Slack, until SIGTERM: then running calls may finish and held ones are kept."""
     from gateway import serving
 
     _log_to_stderr(logging.INFO)
-    _go(serving.run(config))
+    _go(serving.run(config, restored=restored))
 
 
 @app.command()

@@ -25,7 +25,14 @@ _ANY_RULE = {"action": "deny"}
 def load(path: File, environ: Mapping[str, str]) -> Config:
     """Read the config file; raises `ConfigProblems`."""
     config = parse(text_of(path), environ, lambda name: File(name).read_text(encoding="utf-8"))
-    return msgspec.structs.replace(config, store=_placed(config.store, path.absolute().parent))
+    folder = path.absolute().parent
+    audit = config.audit
+    if audit.checkpoint and audit.checkpoint.file:
+        file = str(folder / audit.checkpoint.file)
+        audit = msgspec.structs.replace(
+            audit, checkpoint=msgspec.structs.replace(audit.checkpoint, file=file)
+        )
+    return msgspec.structs.replace(config, store=_placed(config.store, folder), audit=audit)
 
 
 def _placed(store: str, folder: File) -> str:

@@ -251,10 +251,21 @@ class WebhookOptions(Options, kw_only=True, frozen=True):
     secret: str
 
 
-class AuditOptions(Options, kw_only=True, frozen=True):
-    """Whether the events of allowed calls are written behind, waited for, or left out."""
+class CheckpointOptions(Options, kw_only=True, frozen=True):
+    """Where checkpoints of the audit trail go: a file, or a webhook with its secret."""
 
+    file: str | None = None
+    webhook: str | None = None
+    secret: str | None = None
+
+
+class AuditOptions(Options, kw_only=True, frozen=True):
+    """What is done with the audit trail."""
+
+    #: Whether the events of allowed calls are written behind, waited for, or left out.
     allowed: Literal["post", "wait", "off"] = "post"
+    #: A place outside the store that remembers how far the trail was.
+    checkpoint: CheckpointOptions | None = None
 
 
 class CapOptions(Options, kw_only=True, frozen=True):

@@ -37,14 +37,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("holdpoint")
 
 
-async def run(path: Path) -> None:
-    """Serve until SIGTERM or SIGINT."""
+async def run(path: Path, *, restored: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; *restored* takes the store for a copy that was put back."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     config = load(path, os.environ)
-    async with assembled(config) as gateway, serving(gateway) as listening:
+    async with assembled(config, restored=restored) as gateway, serving(gateway) as listening:
         log.info("agents: %s   inbox: %s", listening.agents, listening.inbox)
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(reload(path, gateway, stop))
@@ -100,6 +100,7 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
             tasks.create_task(sweep(gateway)),
             tasks.create_task(notices.run()),
             tasks.create_task(freshen(gateway)),
+            tasks.create_task(gateway.checkpoints.run()),
             # The SDK's codec takes half a second to load, which no client should wait for.
             tasks.create_task(asyncio.to_thread(gateway.seals)),
         ]

@@ -6,12 +6,33 @@ one commit, and returns only after that commit is durable.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from approvals.audit import Checkpoint
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
 
 #: Seconds for which an agent's session is kept.
 SESSION_LIFE = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """How often gateways were started with a store, as the store says and as the note beside it says."""
+
+    store: int
+    #: `7`; `7 8` while the eighth start is counted; "" when there is no note; other words agree with nothing.
+    noted: str = ""
+
+    @property
+    def agree(self) -> bool:
+        """Whether the store is the one that the note was written for, and no copy of before."""
+        return str(self.store) in (self.noted or "0").split()
+
+    @property
+    def next(self) -> int:
+        """The number of the next start: higher than all that was counted."""
+        return 1 + max(self.store, *(int(word) for word in self.noted.split() if word.isdecimal()), 0)
 
 
 class Store(Protocol):
@@ -89,6 +110,21 @@ class Store(Protocol):
 
     async def reset_time(self, at: float, *events: AuditEvent) -> None:
         """Lower the highest time to *at*, with what is dated later, and add *events* in the same commit."""
+
+    async def starts(self) -> Starts:
+        """Return how often a gateway was started with this store."""
+
+    async def begin(self) -> int:
+        """Count a start, in the store and beside it, and return its number; raises `StoreError`.
+
+        A crash half-way leaves counts that agree, when they agreed before.
+        """
+
+    def distrust(self) -> None:
+        """Note durably that the store is a copy that was put back: no counts agree until the next `begin`."""
+
+    async def head(self) -> Checkpoint | None:
+        """Return the last event of the audit trail as a checkpoint, None when there is none."""
 
     async def login(self, session: LoginSession) -> None:
         """Keep a login session."""

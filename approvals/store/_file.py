@@ -51,12 +51,15 @@ class StoreFile:
                 f"Another gateway uses {path} already; stop it, or give this one a store of its own."
             ) from error
 
-    def connect(self) -> sqlite3.Connection:
-        """Open the database, made new only when there never was one; raises `StoreError` with the cause when it is bad."""
+    def connect(self, *, restored: bool = False) -> sqlite3.Connection:
+        """Open the database, made new only when there never was one; raises `StoreError` with the cause when it is bad.
+
+        With *restored* it may lack events that were committed.
+        """
         try:
             if not self.path.exists():
                 self._create()
-            connection = self._open()
+            connection = self._open(restored=restored)
             self._was = self._identity()
         except (OSError, sqlite3.Error, StoreError) as error:
             raise StoreError(f"The store {self.path} cannot be used: {error}.") from error
@@ -77,7 +80,7 @@ class StoreFile:
         os.fsync(folder)
         os.close(folder)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, restored: bool) -> sqlite3.Connection:
         if not self.path.is_file():
             raise StoreError("it is not a file")
         if not self.path.stat().st_size:
@@ -94,7 +97,8 @@ class StoreFile:
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
             schema.bring_up_to_date(connection)
-            self._compare(connection)
+            if not restored:
+                self._compare(connection)
         except BaseException:
             connection.close()
             raise
@@ -109,7 +113,7 @@ class StoreFile:
         if found != (digest,):
             raise StoreError(
                 f"it lacks audit event {seq} that was committed, so its -wal file is missing or an older copy was"
-                f" put back; put the right files back, or delete {self.lock_path} to go on with what is there"
+                " put back; put the right files back, or go on with what is there: holdpoint run --restored"
             )
 
     def noted(self) -> Mapping[str, str]:
@@ -117,10 +121,13 @@ class StoreFile:
         return _notes.read(self._lock)
 
     def note(self, **values: str) -> None:
-        """Write down values by name, and sync them; raises `OSError`."""
-        for name, value in values.items():
-            _notes.write(self._lock, name, value)
-        os.fsync(self._lock)
+        """Write down values by name, and sync them; raises `StoreError`."""
+        try:
+            for name, value in values.items():
+                _notes.write(self._lock, name, value)
+            os.fsync(self._lock)
+        except OSError as error:
+            raise StoreError(f"{self.lock_path} cannot be written ({error.strerror}).") from error
 
     def committed(self, connection: sqlite3.Connection) -> None:
         """Note the last event that is committed. Not synced: after a power cut it says less, never more."""

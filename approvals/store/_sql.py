@@ -57,6 +57,8 @@ DROP_SESSIONS = "DELETE FROM sessions WHERE at <= ?"
 REMEMBER = "INSERT OR REPLACE INTO sessions (server, id, agent, opening, at, seal) VALUES (?, ?, ?, ?, ?, ?)"
 RECALL = "SELECT server, id, agent, opening, at, seal FROM sessions WHERE server = ? AND id = ?"
 FORGET = "DELETE FROM sessions WHERE server = ? AND id = ?"
+STARTS = "SELECT starts FROM progress"
+STARTED = "UPDATE progress SET starts = ?"
 MARK = "SELECT time FROM progress"
 REACHED = "UPDATE progress SET time = ?1 WHERE time < ?1"
 RESET_TIME = (

@@ -7,10 +7,11 @@ from itertools import count, islice
 from secrets import token_bytes
 
 from approvals import audit
+from approvals.audit import Checkpoint
 from approvals.errors import Conflict, TooMany
 from approvals.lifecycle import SETTLED, TIMED, latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import SESSION_LIFE
+from approvals.store import SESSION_LIFE, Starts
 from approvals.store.changes import Changes
 
 
@@ -164,6 +165,21 @@ class MemoryStore:
         """Lower the time; nothing outlives this process anyway."""
         self.post(*events)
         self._mark = at
+
+    async def starts(self) -> Starts:
+        """Return nought: a store in memory was never started before."""
+        return Starts(0)
+
+    async def begin(self) -> int:
+        """Count the only start."""
+        return 1
+
+    def distrust(self) -> None:
+        """Nothing outlives this process anyway."""
+
+    async def head(self) -> Checkpoint | None:
+        """Return the last event."""
+        return Checkpoint(self._events[-1].seq, self._events[-1].hash) if self._events else None
 
     async def login(self, session: LoginSession) -> None:
         over = [one.id_sha256 for one in self._logins.values() if one.expires_at <= session.created_at]

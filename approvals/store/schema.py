@@ -176,6 +176,12 @@ def progress(db: Database) -> None:
     db.table("progress").insert({"id": 1, "time": 0.0})
 
 
+@migrations()
+def starts(db: Database) -> None:
+    """How often gateways were started with this file, so that an older copy of it is known for one."""
+    db.execute("ALTER TABLE progress ADD COLUMN starts INTEGER NOT NULL DEFAULT 0")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -12,10 +12,11 @@ from secrets import token_bytes
 from typing import Any
 
 from approvals import audit
+from approvals.audit import Checkpoint
 from approvals.errors import Conflict, StoreError, TooMany
 from approvals.lifecycle import latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import SESSION_LIFE, _sql
+from approvals.store import SESSION_LIFE, Starts, _sql
 from approvals.store._file import StoreFile
 from approvals.store._sealed import Seal
 from approvals.store._writer import Writer
@@ -31,15 +32,19 @@ class SqliteStore:
     def __init__(self, connection: sqlite3.Connection, file: StoreFile, chain_key: bytes) -> None:
         self._key = chain_key
         self._seal = Seal(chain_key)
+        self._file = file
         self._changes = Changes()
         self._writer = Writer(connection, file)
 
     @classmethod
-    async def open(cls, path: Path | str, *, chain_key: bytes = b"") -> "SqliteStore":
-        """Open the file, made when there never was one; raises `StoreError` with the cause when it cannot be used."""
+    async def open(cls, path: Path | str, *, chain_key: bytes = b"", restored: bool = False) -> "SqliteStore":
+        """Open the file, made when there never was one; raises `StoreError` with the cause when it cannot be used.
+
+        *restored* takes a file that lacks events, as a copy that the operator put back.
+        """
         file = StoreFile(Path(path))
         try:
-            connection = file.connect()
+            connection = file.connect(restored=restored)
         except BaseException:
             file.close()
             raise
@@ -233,6 +238,31 @@ class SqliteStore:
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the uses that still count."""
         return await self._writer.read(lambda db: db.execute(_sql.HITS, (now,)).fetchall())
+
+    # Starts.
+
+    async def starts(self) -> Starts:
+        """Return how often a gateway was started with this file."""
+        counted = await self._writer.read(lambda db: int(db.execute(_sql.STARTS).fetchone()[0]))
+        return Starts(counted, self._file.noted().get("starts", ""))
+
+    async def begin(self) -> int:
+        """Count a start: as coming in `.lock`, then in the file, then as done in `.lock`."""
+        starts = await self.starts()
+        if starts.agree:
+            self._file.note(starts=f"{starts.store} {starts.next}")
+        await self._write(_sql.STARTED, starts.next)
+        self._file.note(starts=str(starts.next))
+        return starts.next
+
+    def distrust(self) -> None:
+        """Put a word in `.lock` that agrees with no count."""
+        self._file.note(starts="restored")
+
+    async def head(self) -> Checkpoint | None:
+        """Return the last event."""
+        row = await self._row(_sql.LAST_LINK)
+        return None if row is None else Checkpoint(*row)
 
     # Time.
 

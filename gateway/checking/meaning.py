@@ -31,6 +31,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
     yield from _proxy_problems(config)
     yield from _slack_problems(config)
     yield from _webhook_problems(config)
+    yield from _checkpoint_problems(config)
     yield from _hold_problems(config)
     yield from _key_problems(config)
     durations = list(_duration_problems(config))
@@ -250,6 +251,18 @@ def _slack_problems(config: Config) -> Iterator[Said]:
             ("slack",),
             "no approver has a slack id, so nobody could approve there; add slack: U... to an approver.",
         )
+
+
+def _checkpoint_problems(config: Config) -> Iterator[Said]:
+    if (asked := config.audit.checkpoint) is None:
+        return
+    path: Path = ("audit", "checkpoint")
+    if (asked.file is None) == (asked.webhook is None):
+        yield path, "give either a file or a webhook."
+    if asked.webhook is not None and not is_http(asked.webhook):
+        yield (*path, "webhook"), _HTTP
+    if (asked.webhook is None) != (not asked.secret):
+        yield (*path, "secret"), "a webhook needs a secret, which must not be empty; a file needs none."
 
 
 def _webhook_problems(config: Config) -> Iterator[Said]:

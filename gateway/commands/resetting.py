@@ -6,14 +6,12 @@ from datetime import UTC, datetime
 from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
-from approvals.service import GATEWAY, ApprovalService
+from approvals.service import ALL, GATEWAY, ApprovalService
 from gateway.app import MEMORY, directory, open_store
 from gateway.errors import UserError
 from gateway.options import Config
 
 WHY = "The gateway's clock was reset; ask again."
-#: More calls than can be open.
-ALL = 1_000_000
 
 
 async def reset_clock(config: Config, clock: Clock = time.time) -> str:

@@ -48,7 +48,7 @@ async def hold(gateway, **changes):
 
 async def review(gateway, call):
     approver = gateway.service.directory.by_name("alice")
-    return await gateway.service.review(call.id, approver, Answer.APPROVE, via="inbox")
+    return await gateway.service.review(call.id, approver, Answer.APPROVE, via="inbox", digest=call.digest)
 
 
 async def state(gateway, call):

@@ -206,7 +206,7 @@ def lacking(path, seq):
     return cause(
         path,
         f"it lacks audit event {seq:020d} that was committed, so its -wal file is missing or an older copy was put"
-        f" back; put the right files back, or delete {path}.lock to go on with what is there.",
+        f" back; put the right files back, or go on with what is there: holdpoint run --restored.",
     )
 
 
