@@ -37,6 +37,14 @@ def test_the_unknown_and_the_empty_are_nobody(unknown):
         assert found(unknown) is None
 
 
+@pytest.mark.parametrize("same", [slice(0, 32), slice(32, 64), slice(0, 63), slice(1, 64)])
+def test_a_token_whose_hash_is_only_partly_the_same_is_nobodys(same):
+    known = ["0" if digit != "0" else "1" for digit in hashed("a")]
+    known[same] = hashed("a")[same]
+    assert Directory([replace(ALICE, token_sha256="".join(known))]).by_token("a") is None
+    assert Directory([replace(ALICE, token_sha256=hashed("a")[same])]).by_token("a") is None
+
+
 def test_an_identity_of_two_people_is_nobodys():
     twice = Directory([ALICE, replace(BOB, slack="U01", email="alice@example.com", token_sha256=hashed("a"))])
     assert twice.by_slack("U01") is twice.by_email("alice@example.com") is twice.by_token("a") is None

@@ -15,6 +15,7 @@ from approvals.errors import (
     OwnRequest,
     ReasonNeeded,
     StaleView,
+    StoreError,
     TooMany,
     UnknownCall,
 )
@@ -222,6 +223,52 @@ async def test_exactly_one_of_many_claims_wins(service):
     assert (await service.get(call.id)).state is State.FORWARDING
     await service.finish(call.id, DONE)
     assert (await kinds(service)).count("hold.forwarding") == 1
+
+
+async def test_a_claim_that_another_overtakes_does_not_win(service):
+    """The other claim commits after this one has decided, and before it commits."""
+    call = await approved(service)
+    overtaken = service.store.swap
+    other = []
+
+    async def overtaking(old, new, *events):
+        service.store.swap = overtaken
+        other.append(await service.claim(call.id, fine))
+        await overtaken(old, new, *events)
+
+    service.store.swap = overtaking
+    found, won = await service.claim(call.id, fine)
+    assert ([won for _, won in other], found.state, won) == ([True], State.FORWARDING, False)
+    assert service._running[call.id] == 1
+    await service.finish(call.id, DONE)
+    assert not service._running
+
+
+async def test_a_claim_whose_commit_fails_is_let_go(service):
+    call = await approved(service)
+    swap = service.store.swap
+
+    async def full(old, new, *events):
+        raise StoreError("The disk is full.")
+
+    service.store.swap = full
+    with pytest.raises(StoreError):
+        await service.claim(call.id, fine)
+    service.store.swap = swap
+    assert not service._running
+    assert (await service.get(call.id)).state is State.APPROVED
+    assert (await service.claim(call.id, fine))[1] is True
+
+
+@pytest.mark.parametrize("same", [slice(0, 8), slice(0, 32), slice(56, 64), slice(32, 64)])
+async def test_a_digest_that_is_only_partly_the_same_is_another(service, same):
+    call = await hold(service)
+    given = ["0" if digit != "0" else "1" for digit in call.digest]
+    given[same] = call.digest[same]
+    for digest in ("".join(given), call.digest[same]):
+        with pytest.raises(StaleView):
+            await review(service, call, digest=digest)
+    assert (await service.get(call.id)).state is State.PENDING
 
 
 @pytest.mark.parametrize("state", ["pending", "denied", "completed"])

@@ -206,6 +206,17 @@ def test_a_repeated_member_is_refused_wherever_it_stands(arguments, key, first, 
             decode((CALL % inside).encode())
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 39, 40, 41, 64, 100, 1000, 20_000])
+def test_a_repeated_member_is_refused_however_large_the_object_is(size):
+    members = [f'"m{number}":{number}' for number in range(size)]
+    for first, second in {(0, size), (size // 2, size), (size - 1, size), (0, 0)}:
+        repeated = [*members]
+        repeated.insert(second, f'"m{first}":"again"')
+        with pytest.raises(FrameError, match="repeats"):
+            decode((CALL % f"{{{','.join(repeated)}}}").encode())
+    decode((CALL % f"{{{','.join(members)}}}").encode())
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_else(data):
     try:

@@ -1,6 +1,7 @@
 """The agents' listener: who may ask, from where, and with what."""
 
 import asyncio
+import hashlib
 import io
 import json
 
@@ -125,6 +126,17 @@ async def test_a_body_that_is_too_long_is_refused(gateway):
     except aiohttp.ClientError:
         pass  # the connection may be closed before the body was sent
     assert gateway.recorder.received == []
+
+
+@pytest.mark.parametrize("same", [slice(0, 32), slice(32, 64), slice(0, 63), slice(1, 64)])
+async def test_an_agents_token_whose_hash_is_only_partly_the_same_is_refused(same):
+    whole = hashlib.sha256(b"ci-token").hexdigest()
+    known = ["0" if digit != "0" else "1" for digit in whole]
+    known[same] = whole[same]
+    async with running(more=f"agents: [{{name: ci, token_sha256: {''.join(known)}}}]") as gateway:
+        async with await gateway.post(call("get_note"), CI) as answer:
+            assert answer.status == 401
+        assert gateway.recorder.received == []
 
 
 async def test_an_agent_is_known_by_its_token_only():

@@ -213,6 +213,21 @@ async def test_a_click_on_a_card_of_other_arguments_is_refused(w):
     assert "not what is held now" in (await w.slack.next_ephemeral())["text"]
 
 
+@pytest.mark.parametrize("value", ["{call}", "{call} ", "{call} {short}"])
+async def test_an_approval_in_slack_that_names_no_whole_digest_decides_nothing(w, value):
+    call, message = await w.hold()
+    named = value.format(call=call.id, short=call.digest[:8])
+    clicked = w.slack.click_payload("U01ALICE", message, "approve")
+    clicked["actions"][0]["value"] = named
+    await w.slack.deliver(clicked)
+    assert "not what is held now" in (await w.slack.next_ephemeral())["text"]
+    await w.slack.click("U01ALICE", message, "deny")
+    submitted = w.slack.submit_payload(await w.slack.next_modal(), reason="not today")
+    submitted["view"] |= {"callback_id": "approve", "private_metadata": named}
+    assert "not what is held now" in str(await w.slack.deliver(submitted))
+    assert (await w.service.get(call.id)).state is State.PENDING
+
+
 async def test_a_click_that_comes_twice_counts_once(w):
     call, message = await w.hold()
     payload = w.slack.click_payload("U01ALICE", message, "approve")

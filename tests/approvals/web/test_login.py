@@ -142,6 +142,17 @@ async def test_a_form_with_a_wrong_token_is_refused(inbox, given):
     assert (await answer(client, "/"))[0] == 200
 
 
+@pytest.mark.parametrize("same", [slice(0, 32), slice(32, 64), slice(0, 63)])
+async def test_a_form_token_that_is_only_partly_the_same_is_refused(inbox, same):
+    client = await inbox.person()
+    whole = await form_token(client)
+    given = ["0" if digit != "0" else "1" for digit in whole]
+    given[same] = whole[same]
+    for wrong in ("".join(given), whole[same]):
+        assert (await answer(client, "/logout", "POST", data={"form_token": wrong}))[0] == 403
+    assert (await answer(client, "/"))[0] == 200
+
+
 async def test_a_form_token_of_another_session_is_refused(inbox):
     mine, theirs = await inbox.person("alice"), await inbox.person("bob")
     data = {"form_token": await form_token(theirs)}
