@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
@@ -76,8 +76,12 @@ class Gateway:
         pins: Pins,
         secrets: Mapping[str, bytes],
         clock: EffectiveClock,
+        *,
+        inside: bool = False,
     ) -> None:
         self.config = config
+        #: Whether it is inside a `holdpoint stdio`. Then its servers are asked for nothing before a client needs them.
+        self.inside = inside
         self._secrets = secrets
         self.store = store
         self.clock = clock
@@ -223,11 +227,15 @@ class Gateway:
             return f"store: {error}"
         if problem := self.clock_problem():
             return problem
-        return None if self._learnt else "servers: not all of them have been asked for their tools yet"
+        return (
+            None
+            if self._learnt or self.inside
+            else "servers: not all of them have been asked for their tools yet"
+        )
 
     async def freshen(self) -> None:
         """Ask each server whose tools are not known, or may be others by now; one that cannot say keeps nobody from the others."""
-        await self.catalogue.freshen()
+        await self.catalogue.freshen(only_asked=self.inside)
         self._learnt = True
 
     async def stop(self) -> float:
@@ -254,14 +262,17 @@ async def assembled(
     *,
     accepted: Iterable[Pin] = (),
     restored: bool = False,
+    opening: Callable[..., Awaitable[Store]] | None = None,
+    inside: bool = False,
 ) -> AsyncIterator[Gateway]:
     """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
 
     *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store. *restored* takes
-    the store for a copy that was put back.
+    the store for a copy that was put back. *opening* opens it in another way than `open_store`. *inside* is a gateway
+    inside a `holdpoint stdio`.
     """
     async with AsyncExitStack() as stack:
-        store = await open_store(config, restored=restored)
+        store = await (opening or open_store)(config, restored=restored)
         stack.push_async_callback(store.close)
         effective = EffectiveClock(clock, monotonic, await store.mark())
         http = await stack.enter_async_context(pool())
@@ -276,6 +287,7 @@ async def assembled(
             Pins(store, [*await store.pins(), *accepted]),
             {name: await store.secret(name) for name in SECRETS},
             effective,
+            inside=inside,
         )
         await starting.begin(gateway.service, await gateway.checkpoints.last(), forced=restored)
         stack.push_async_callback(gateway.checkpoints.keep)

@@ -109,9 +109,10 @@ class Catalogue:
         if server in self._stale:
             await self.ask(server)
 
-    async def freshen(self) -> None:
-        """Ask each server whose tools are not known, or may be others by now."""
-        await asyncio.gather(*(self.ask(server) for server in list(self._stale)))
+    async def freshen(self, *, only_asked: bool = False) -> None:
+        """Ask each server whose tools are not known, or may be others by now; *only_asked*: of those asked before."""
+        stale = self._stale & self._problems.keys() if only_asked else self._stale
+        await asyncio.gather(*(self.ask(server) for server in list(stale)))
 
     def known(self, server: str, name: str) -> Tool | None:
         """Return the tool as its server listed it last; it may be another by now."""

@@ -22,6 +22,7 @@ from gateway.incoming import Incoming
 from gateway.jwt import authorization
 from gateway.proxy import Proxy
 from gateway.upstreams import JSON, Reply
+from gateway.whereabouts import RUN
 
 #: The largest request body, in bytes.
 MAX_BODY = 4 << 20
@@ -47,6 +48,8 @@ class Door:
     #: Is told that the listener takes no more calls; returns how many seconds those under way have.
     stop: Callable[[], Awaitable[float]] = _at_once
     clock: Callable[[], float] = time.time
+    #: What the gateway is, for a command that may join it.
+    role: str = RUN
     #: The reverse proxies that are believed about a client's address.
     proxies: Proxies = forwarded.NONE
 
@@ -146,8 +149,8 @@ class _Front:
         return _refuse(404, "There is nothing here.") if found is None else web.json_response(found)
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """Say that the process lives."""
-        return web.json_response({"status": "ok"})
+        """Say that the process lives, and what it is."""
+        return web.json_response({"status": "ok", "role": self._door.role})
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Say whether calls can be judged and held now."""

@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,23 +16,30 @@ from watchfiles import awatch
 
 import approvals.web
 from approvals.channels import Channel
-from approvals.errors import StoreError
+from approvals.errors import StoreError, StoreTaken
 from approvals.forwarded import Proxies
 from approvals.notices import Notices
+from approvals.store import Store
+from approvals.store.turn import turn
 from approvals.web.options import WebOptions
 from gateway import filelimit, server
 from gateway.addresses import address
-from gateway.app import GRACE, Gateway, assembled
+from gateway.app import GRACE, MEMORY, Gateway, assembled, database, open_store
 from gateway.channels import channels_of
 from gateway.config import load
 from gateway.connections import Connections
 from gateway.explaining.showing import tool_views
 from gateway.listener import listener
 from gateway.options import Config
+from gateway.whereabouts import INSIDE, RUN
 from gateway.yaml import ConfigProblems
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
+#: Seconds for which a `run` waits for a store that the gateway inside a sidecar has: longer than calls under way get there.
+HANDOVER = GRACE + 10.0
+#: Seconds between two tries to open it.
+LOOK = 0.2
 #: What tells the gateway to stop.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 log = logging.getLogger("holdpoint")
@@ -44,7 +52,36 @@ async def run(path: Path, *, restored: bool = False) -> None:
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     config = load(path, os.environ)
-    async with assembled(config, restored=restored) as gateway, serving(gateway) as listening:
+    with turn_of(config):
+        await _serve(path, config, stop, restored=restored)
+    log.info("stopped")
+
+
+def turn_of(config: Config) -> AbstractContextManager[None]:
+    """Return the turn at the config's store; raises `StoreTaken` when another `run` has it."""
+    return nullcontext() if config.store == MEMORY else turn(database(config.store))
+
+
+async def opened_in_turn(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:
+    """Open the store once the gateway inside a sidecar has let go of it: it sees whose turn it is. Raises `StoreError`."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + HANDOVER
+    while True:
+        try:
+            return await open_store(config, restored=restored)
+        except StoreTaken:
+            if stop.is_set() or loop.time() >= until:
+                raise
+        await asyncio.sleep(LOOK)
+
+
+async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: bool) -> None:
+    loop = asyncio.get_running_loop()
+    opening = partial(opened_in_turn, stop=stop)
+    async with (
+        assembled(config, restored=restored, opening=opening) as gateway,
+        serving(gateway) as listening,
+    ):
         log.info("agents: %s   inbox: %s", listening.agents, listening.inbox)
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(reload(path, gateway, stop))
@@ -53,7 +90,6 @@ async def run(path: Path, *, restored: bool = False) -> None:
         for number in SIGNALS:
             loop.remove_signal_handler(number)  # a second one ends the process at once
         log.info("stopping; running calls get %.0f s", GRACE)
-    log.info("stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +238,7 @@ def _door(gateway: Gateway) -> server.Door:
         ready=gateway.ready,
         stop=gateway.stop,
         clock=gateway.clock,
+        role=INSIDE if gateway.inside else RUN,
         proxies=Proxies.of(gateway.config.trusted_proxies),
     )
 

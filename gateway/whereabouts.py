@@ -8,6 +8,9 @@ from gateway.addresses import address
 from gateway.options import LISTEN
 from gateway.yaml import ConfigProblems, Problem, member
 
+#: What a gateway is, as it says in /healthz: a process of its own, or inside a `holdpoint stdio`.
+RUN, INSIDE = "run", "inside"
+
 
 def text_of(path: Path) -> str:
     """Return the text of a config file; raises `ConfigProblems` when it cannot be read, or others can write to it."""

@@ -3,23 +3,27 @@
 import asyncio
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from approvals.errors import StoreTaken
+from approvals.store.turn import of_a_run
 from gateway.addresses import address
 from gateway.agents import Refused
-from gateway.app import Gateway, assembled
+from gateway.app import MEMORY, Gateway, assembled, database
 from gateway.config import known_server, load
 from gateway.errors import NotSentError, UserError
 from gateway.options import Config
 from gateway.serving import serving
 
+#: Seconds between two looks whether a `run` wants the store.
+LOOK = 1.0
 #: The URL of whatever listens on a Unix socket.
 LOCAL = "http://localhost"
 
 
 class Inside:
-    """A gateway that runs in this process from when it is needed until its client leaves."""
+    """A gateway that runs in this process from when it is needed until its client leaves, or a `run` takes its place."""
 
     def __init__(self, path: Path, server: str, token: str, tasks: asyncio.TaskGroup) -> None:
         """The config is at *path*; the client comes with *token*, to use *server*. *tasks* run the gateway."""
@@ -40,6 +44,8 @@ class Inside:
         """
         config = load(self._path, os.environ)
         known_server(config, self._server)
+        if _wanted(config):
+            raise NotSentError("A `holdpoint run` has the config's store, and does not listen yet.")
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks.create_task(self._run(config, url))
         try:
@@ -54,16 +60,22 @@ class Inside:
     async def _run(self, config: Config, url: asyncio.Future[str]) -> None:
         """Run a gateway until the client leaves; what keeps it from starting is told to who waits for it."""
         try:
-            async with assembled(config) as gateway:
+            async with assembled(config, inside=True) as gateway:
                 await self._checked(gateway)
                 async with serving(gateway) as listening:
                     tcp = address(config.listen) is not None
                     url.set_result(listening.agents.removesuffix("/mcp/") if tcp else LOCAL)
-                    await self._left.wait()
+                    await self._until_over(config)
         except Exception as error:
             if url.done():
                 raise
             url.set_exception(error)
+
+    async def _until_over(self, config: Config) -> None:
+        """Return when the client has left, or a `run` wants the store."""
+        while not self._left.is_set() and not _wanted(config):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._left.wait(), LOOK)
 
     async def _checked(self, gateway: Gateway) -> None:
         """Raise `UserError` unless the client is an agent of the config."""
@@ -71,3 +83,8 @@ class Inside:
             await gateway.agents.authenticate([f"Bearer {self._token}"], self._server)
         except Refused as error:
             raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.") from error
+
+
+def _wanted(config: Config) -> bool:
+    """Say whether a `run` has the turn at the config's store."""
+    return config.store != MEMORY and of_a_run(database(config.store))

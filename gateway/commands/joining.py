@@ -18,7 +18,7 @@ from gateway.stdio import MAX_LINE, StdioFront
 from gateway.upstreams import Reply
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
-from gateway.whereabouts import listen_of
+from gateway.whereabouts import RUN, listen_of
 
 #: What an address that is a Unix socket begins with, and the name by which requests over one call the gateway.
 UNIX = "unix:"
@@ -83,6 +83,8 @@ class Way:
         self._http = http
         self._instead = instead
         self._looking = asyncio.Lock()
+        #: Whether the gateway that answered last was a `run`, which is waited for, and why none was started.
+        self._of_a_run = False
         self._why = ""
 
     async def exchange(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -96,6 +98,7 @@ class Way:
                 if loop.time() >= until:
                     why = f"No gateway answers at {self._at}; nothing was sent. {self._why}"
                     raise NotSentError(why.strip()) from error
+            await asyncio.sleep(PAUSE)
             await self._back(until)
 
     async def _sent(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -118,9 +121,10 @@ class Way:
     async def look(self) -> bool:
         """Say whether a gateway answers, be it one that is started now."""
         async with self._looking:
-            if await self._answers():
+            if role := await self._role():
+                self._of_a_run = role == RUN
                 return True
-            if self._instead is None:
+            if self._instead is None or self._of_a_run:
                 return False
             try:
                 self._url = await self._instead()
@@ -129,13 +133,15 @@ class Way:
                 return False
             return True
 
-    async def _answers(self) -> bool:
+    async def _role(self) -> str:
+        """Return what the gateway that answers says it is; "" when none answers."""
         try:
             async with self._http.get(f"{self._url}/healthz", timeout=LOOK) as answer:
-                # What stands in front of a gateway elsewhere need not pass this on.
-                return answer.status == 200 or self._instead is None
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+                if self._instead is None:
+                    return RUN  # what stands in front of a gateway elsewhere need not pass this on
+                return str((await answer.json())["role"]) if answer.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
+            return ""
 
 
 async def _stdin() -> asyncio.StreamReader:

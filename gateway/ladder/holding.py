@@ -196,7 +196,8 @@ class Holding:
                 async with aclosing(self._meanwhile(client)) as events:
                     async for event in events:
                         yield event
-                yield self._told(client.rung, asked, client.held)
+                if not self._to_be_asked_again(client):
+                    yield self._told(client.rung, asked, client.held)
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
@@ -215,6 +216,10 @@ class Holding:
             await self.collected(client.held.id)
         elif not self._waits.over:
             self._patience.told(_who(client.asked), client.held.id, self._service.monotonic())
+
+    def _to_be_asked_again(self, client: "_Waiting") -> bool:
+        """Say whether a client of a gateway that stops is told nothing: its front asks for the call at the next gateway."""
+        return self._waits.over and client.rung is not Rung.TELL and client.asked.fronted
 
     async def collected(self, call_id: CallId) -> None:
         """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""

@@ -209,7 +209,7 @@ async def test_the_owner_and_the_agent_are_on_the_held_call():
 async def test_health_and_readiness(gateway):
     base = gateway.url.removesuffix("/mcp/notes")
     async with gateway.http.get(f"{base}/healthz") as answer:
-        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+        assert (answer.status, await answer.json()) == (200, {"status": "ok", "role": "run"})
     async with gateway.http.get(f"{base}/readyz") as answer:
         said = {"status": "servers: not all of them have been asked for their tools yet"}
         assert (answer.status, await answer.json()) == (503, said)

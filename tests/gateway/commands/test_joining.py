@@ -3,18 +3,24 @@
 import asyncio
 import json
 import socket
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 
-from approvals.errors import StoreError
+from approvals.errors import StoreError, StoreTaken
+from approvals.store.turn import turn
 from gateway.app import assembled
 from gateway.commands import joining
 from gateway.commands.inside import Inside
 from gateway.commands.joining import Way, checked, reaching
-from gateway.config import load
+from gateway.config import load, parse
+from gateway.connections import Connections
 from gateway.errors import NotSentError, UserError
-from gateway.serving import serving
+from gateway.listener import listener
+from gateway.serving import opened_in_turn, serving
 from gateway.upstreams import whole
 from gateway.whereabouts import listen_of
 from gateway.yaml import ConfigProblems
@@ -168,3 +174,73 @@ async def test_a_client_that_leaves_while_its_gateway_starts_is_no_fault(tmp_pat
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
                 await way.exchange("POST", b"{}", {})
+
+
+async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs_ends(
+    monkeypatch, tmp_path, recorder
+):
+    path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
+    monkeypatch.setattr("gateway.commands.inside.LOOK", 0.01)
+    monkeypatch.setattr(joining, "PATIENCE", 0.0)
+    async with inside(path, at=at) as way:
+        with turn(tmp_path / "holdpoint.db"):
+            assert not await way.look()
+            with pytest.raises(NotSentError, match="holdpoint run` has the config's store"):
+                await note(way)
+        assert await way.look()
+        assert await note(way) == "ran get_note"
+        with turn(tmp_path / "holdpoint.db"):
+            async with asyncio.timeout(10):
+                store = await opened_in_turn(load(path, {}), stop=asyncio.Event())
+            await store.close()
+
+
+async def test_a_run_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path, recorder):
+    config, stop = load(write(tmp_path, recorder), {}), asyncio.Event()
+    stop.set()
+    async with assembled(config):
+        with pytest.raises(StoreTaken):
+            await opened_in_turn(config, stop=stop)
+
+
+async def test_what_answers_without_saying_what_it_is_is_no_gateway():
+    said = [
+        web.json_response({"status": "ok"}),
+        web.json_response([]),
+        web.Response(text="ok"),
+        web.Response(status=404),
+    ]
+
+    async def answer(_):
+        return said.pop()
+
+    app = web.Application()
+    app.router.add_get("/healthz", answer)
+    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
+
+        async def none():
+            raise NotSentError
+
+        way = Way("notes", "", http, at=f"http://{at}", instead=none)
+        assert [await way.look() for _ in range(4)] == [False] * 4
+
+
+CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
+
+
+@pytest.mark.parametrize(("inside", "started"), [(True, ["s7"]), (False, sorted(f"s{n}" for n in range(13)))])
+async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked_for(
+    tmp_path, inside, started
+):
+    note = tmp_path / "started"
+    servers = "\n".join(
+        f"  s{number}: {{command: [sh, -c, 'echo s{number} >> {note}; {f'exec {sys.executable} {CHILD}' if number == 7 else ''}']}}"
+        for number in range(13)
+    )
+    config = parse(f"store: 'memory:'\nservers:\n{servers}\npolicy: {{default: allow}}\n", {}, str)
+    async with assembled(config, inside=inside) as gateway, asyncio.timeout(20):
+        await gateway.freshen()
+        assert (await gateway.catalogue.tool("s7", "echo")).hash
+        await gateway.freshen()
+        assert await gateway.ready() is None
+    assert sorted(set(note.read_text().split())) == started

@@ -1,0 +1,51 @@
+"""Whose turn it is at a store: a `run` has it while it lives."""
+
+import asyncio
+import sys
+
+import pytest
+
+from approvals.errors import StoreError, StoreTaken
+from approvals.store.turn import of_a_run, turn
+
+
+def test_a_run_has_the_turn_until_it_ends(tmp_path):
+    store = tmp_path / "holdpoint.db"
+    assert not of_a_run(store)
+    with turn(store):
+        assert of_a_run(store)
+        with pytest.raises(StoreTaken, match=r"Another `holdpoint run` uses .*holdpoint.db already; stop it"):
+            with turn(store):
+                pass
+        assert of_a_run(store)
+    assert not of_a_run(store)
+    with turn(store):
+        assert (tmp_path / "holdpoint.db.run").stat().st_mode & 0o777 == 0o600
+
+
+async def test_it_ends_with_the_process_however_that_ends(tmp_path):
+    store = tmp_path / "holdpoint.db"
+    code = f"from pathlib import Path; from approvals.store.turn import turn\nwith turn(Path({str(store)!r})): print(flush=True); input()"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    await process.stdout.readline()
+    assert of_a_run(store)
+    process.kill()
+    await process.wait()
+    assert not of_a_run(store)
+
+
+def test_looks_at_it_keep_no_run_from_it(tmp_path):
+    store = tmp_path / "holdpoint.db"
+    with turn(store):
+        pass
+    for _ in range(100):
+        assert not of_a_run(store)
+        with turn(store):
+            pass
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(StoreError, match="cannot be written to"), turn(tmp_path / "nowhere" / "holdpoint.db"):
+        pass

@@ -1,0 +1,96 @@
+"""A `run` and the gateways inside `holdpoint stdio`: whose turn it is at the store and the addresses."""
+
+import asyncio
+import subprocess
+
+import aiohttp
+import pytest
+
+from gateway.protocol import SUPPORTED
+from launched import launched
+from process import HOLDPOINT, Person, Process, free_ports, sha256, token
+from recorder import Recorder
+
+REVISIONS = (SUPPORTED[-2], SUPPORTED[-1])
+
+
+@pytest.fixture
+async def notes():
+    async with Recorder() as recorder:
+        yield recorder
+
+
+@pytest.fixture
+async def gateway(tmp_path, notes):
+    """A `run` that is not started yet."""
+    agents, inbox = free_ports(2)
+    config = tmp_path / "holdpoint.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"servers: {{notes: {{url: '{notes.url}'}}}}\n"
+        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
+        "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
+    )
+    config.chmod(0o600)
+    process = Process(config, agents, inbox)
+    yield process
+    if process._process is not None:
+        await process.stop()
+
+
+async def role(gateway):
+    async with aiohttp.ClientSession() as http, http.get(f"{gateway.agents}/healthz") as answer:
+        return (await answer.json())["role"]
+
+
+def sidecar(gateway, revision=REVISIONS[0]):
+    return launched(revision, "notes", "-c", str(gateway.config))
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+async def test_a_command_that_joined_a_run_waits_for_it_and_never_takes_its_place(gateway, notes, revision):
+    async with asyncio.timeout(60), sidecar(gateway, revision) as client:
+        client.call(1, "get_note")
+        assert await client.told(1) == "ran get_note"
+        assert await role(gateway) == "inside"
+    await gateway.start()
+    async with asyncio.timeout(60), sidecar(gateway, revision) as client:
+        client.call(1, "get_note")
+        assert await client.told(1) == "ran get_note"
+        for request_id in (2, 3):
+            await gateway.kill()
+            client.call(request_id, "get_note")
+            await gateway.start()
+            assert await client.told(request_id) == "ran get_note"
+            assert (await role(gateway), gateway._process.returncode) == ("run", None)
+
+
+async def test_a_gateway_inside_a_command_makes_room_for_a_run_and_no_client_notices(gateway, notes):
+    async with asyncio.timeout(90), sidecar(gateway, REVISIONS[0]) as first:
+        first.call(1, "get_note")
+        assert await first.told(1) == "ran get_note"
+        async with sidecar(gateway, REVISIONS[1]) as second, Person(gateway.inbox) as alice:
+            first.call(2, "create_note", text="first")
+            second.call(2, "create_note", text="second")
+            held = [await alice.waiting("first"), await alice.waiting("second")]
+            assert await role(gateway) == "inside"
+            await gateway.start()
+            await gateway.logged("agents: ")
+            assert await role(gateway) == "run"
+            for one in held:
+                await alice.post(one["id"], "approve", digest=one["digest"])
+            assert [await first.told(2), await second.told(2)] == ["ran create_note"] * 2
+            first.call(3, "get_note")
+            assert await first.told(3) == "ran get_note"
+            assert {one["id"] for one in await alice.calls()} == {one["id"] for one in held}
+    assert [one.frame["params"]["arguments"].get("text") for one in notes.calls].count("first") == 1
+    assert gateway._process.returncode is None
+
+
+async def test_a_second_run_is_refused_at_once_in_one_sentence(gateway):
+    await gateway.start()
+    command = [HOLDPOINT, "run", "-c", str(gateway.config)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Another `holdpoint run` uses ")
+    assert len(done.stderr.splitlines()) == 1
