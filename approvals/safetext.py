@@ -35,21 +35,26 @@ def visible(text: str) -> str:
     return _with_hidden(text, lambda char: f"\\u{{{ord(char):04X}}}")
 
 
+def seen(text: str) -> str:
+    """Return *text* without its hidden characters."""
+    return _with_hidden(text, lambda _: "")
+
+
 def hidden(text: str) -> int:
     """Count the hidden characters in *text*."""
-    return len(text) - len(_with_hidden(text, lambda _: ""))
+    return len(text) - len(seen(text))
 
 
 def _with_hidden(text: str, written: Callable[[str], str]) -> str:
     """Return *text* with each hidden character as *written*. Only its distinct characters are looked at one by one."""
     if _ASCII.fullmatch(text):
         return text
-    seen = set(text)
-    if marks := "".join(filter(unicodedata.combining, seen)):
+    chars = set(text)
+    if marks := "".join(filter(unicodedata.combining, chars)):
         stacked = re.compile(rf"[{marks}]{{{_STACK}}}([{marks}]+)")
         table = _table(marks, written)
         text = stacked.sub(lambda stack: stack[0][:_STACK] + stack[1].translate(table), text)
-    return text.translate(_table(filter(_is_hidden, seen), written))
+    return text.translate(_table(filter(_is_hidden, chars), written))
 
 
 def _table(chars: Iterable[str], written: Callable[[str], str]) -> Mapping[int, str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from approvals.digest import sha256
 from gateway import asking, quarantine
+from gateway.alike import members
 from gateway.errors import GatewayError
 from gateway.evidence.severity import Severity
 from gateway.pins import Pins, written
@@ -41,6 +42,8 @@ class Tool:
     was: bytes = b""
     #: What is wrong with the definition, so that no call of this tool is passed on; "" when nothing is.
     flaw: str = ""
+    #: The names of members that its inputSchema has, at any depth.
+    members: frozenset[str] = frozenset()
     #: Whether its schema asks for headers that are made from arguments (2026-07-28, `x-mcp-header`).
     mirrors: bool = False
 
@@ -277,6 +280,7 @@ class Catalogue:
             hash=sha256(form),
             written=form,
             flaw=quarantine.flaw(definition, form),
+            members=frozenset(members(definition.get("inputSchema"))),
             mirrors=b'"x-mcp-header"' in form,
             classification=self._told_by_operator(server, name, classify(definition, siblings)),
         )

@@ -1,7 +1,7 @@
 """A policy from the config: every rule compiled once, every name and condition that is wrong told with its place (PURE)."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from gateway.options import Config, Duration, RowOptions, RuleOptions, is_off, s
 from gateway.policy import Action, Named, Policy, Row, Rule
 from gateway.yaml import Path, did_you_mean, spelt
 
+#: The key of a rule's `arguments` that is no keyword of JSON Schema.
+ALIKE = "alike"
 Source = TypeVar("Source")
 Compiled = TypeVar("Compiled")
 
@@ -80,6 +82,7 @@ class _Compiler:
 
     def rule(self, path: Path, options: RuleOptions) -> Rule:
         name = spelt(path).removeprefix("policy.")
+        alike, schema = self._alike((*path, "arguments"), options)
         if options.approvals is not None and options.approvals < 1:
             self._problem(
                 (*path, "approvals"), "at least one approval is needed; to need none, say action: allow."
@@ -90,7 +93,8 @@ class _Compiler:
             name=name,
             action=None if options.action is None else Action(options.action),
             when=self._compiled((*path, "when"), When, options.when),
-            schema=self._compiled((*path, "arguments"), Schema, options.arguments),
+            schema=self._compiled((*path, "arguments"), Schema, schema),
+            alike=alike,
             limits=tuple(self._limits(path, name, options)),
             reason=options.reason,
             approvals=options.approvals,
@@ -98,6 +102,20 @@ class _Compiler:
             expire_after=self._seconds((*path, "expire_after"), options.expire_after),
             approved_for=self._seconds((*path, "approved_for"), options.approved_for),
         )
+
+    def _alike(self, path: Path, options: RuleOptions) -> tuple[bool, Mapping[str, Any] | None]:
+        """Take `alike` out of a rule's arguments; the rest is their JSON Schema, if there is any."""
+        schema = dict(options.arguments or {})
+        match schema.pop(ALIKE, None):
+            case None:
+                return False, options.arguments
+            case "allow" if options.when is None:
+                return True, schema or None
+            case "allow":
+                self._problem((*path, ALIKE), "this cannot depend on a condition; take `when` away.")
+            case _:
+                self._problem((*path, ALIKE), "the only word for this is allow; leave it out to deny.")
+        return False, schema or None
 
     def _limits(self, path: Path, name: str, options: RuleOptions) -> Iterator[Limit]:
         for key, asked in (("rate_limit", options.rate_limit), ("spend", options.spend)):

@@ -1,16 +1,24 @@
 """Conditions on a call: CEL for `when`, JSON Schema 2020-12 for `arguments`, both compiled once (PURE)."""
 
 import re
-from collections.abc import Mapping
+from ast import literal_eval
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jsonschema_rs
 
+from gateway.alike import members, place
+from gateway.closing import closed
+
 #: What a `when` may speak of.
 VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
 #: CEL's own names of types, which its parser lists among the variables: `type(args.x) == map`.
 TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
+#: The pieces of an expression: texts, words, and single signs.
+_TOKEN = re.compile(
+    r"""(?x) (?P<text> [rRbB]{0,2} (?: "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' ) ) | (?P<name> [A-Za-z_]\w* ) | (?P<sign> \S )"""
+)
 #: Names that a macro gives to the items of a list: `args.to.all(one, one.endsWith("@example.org"))`.
 _BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
 
@@ -54,6 +62,19 @@ class When:
             return Unclear(str(error).partition(":")[0].partition(".")[0])
         return value if isinstance(value, bool) else Unclear("it is not true or false")
 
+    @property
+    def names(self) -> Iterator[str]:
+        """The names of members that it speaks of: `args.x`, `args["x"]`, `"x" in args`."""
+        tokens = [(found.lastgroup, found[0]) for found in _TOKEN.finditer(self.source)]
+        padded = [("", ""), ("", ""), *tokens, ("", "")]
+        for (_, root), (_, before), (kind, token), (_, after) in zip(
+            padded, padded[1:], padded[2:], padded[3:], strict=False
+        ):
+            if kind == "name" and before == "." and after != "(" and root != "risk":
+                yield token
+            elif kind == "text" and (after == "in" or (before, after) == ("[", "]")):
+                yield literal_eval(token.lstrip("rRbB"))
+
 
 def _cel_error(error: ValueError) -> str:
     lines = [line for line in str(error).splitlines() if "ERROR" in line]
@@ -64,9 +85,11 @@ class Schema:
     """A compiled JSON Schema. Nothing is fetched, and patterns are matched in linear time."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
+        #: The names of members that it speaks of.
+        self.names = frozenset(members(schema))
         try:
             self._validator = jsonschema_rs.Draft202012Validator(
-                dict(schema), offline=True, pattern_options=jsonschema_rs.RegexOptions(),
+                closed(schema), offline=True, pattern_options=jsonschema_rs.RegexOptions(),
             )  # fmt: skip
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise BadCondition(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
@@ -76,5 +99,4 @@ class Schema:
         error = next(iter(self._validator.iter_errors(arguments)), None)
         if error is None:
             return None
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-        return f"arguments{path}: {error.message}"
+        return f"{place(error.instance_path)}: {error.message}"

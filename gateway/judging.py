@@ -69,6 +69,7 @@ class Judge:
             owner=agent.owner,
             arguments=asked.arguments,
             classification=tool.classification,
+            declared=tool.members,
         )
         return pinned(setting.policy.evaluate(facts), tool, setting.pin)
 

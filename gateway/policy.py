@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from approvals.model import Answer, HeldCall, Terms
+from gateway.alike import Names
 from gateway.conditions import Schema, Unclear, When
 from gateway.frames import TOOL_NAME
 from gateway.limits import Limit, bad_amount, sized
@@ -29,6 +30,8 @@ class Action(StrEnum):
     DENY = "deny"
 
 
+#: What a call is held against where a rule says `alike: allow`.
+NO_NAMES = Names((), {}, alike=True)
 #: From the laxest to the strictest.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
@@ -43,6 +46,8 @@ class Facts:
     owner: str | None = None
     arguments: Mapping[str, Any]
     classification: Classification
+    #: The names of members that the tool's inputSchema has, at any depth.
+    declared: frozenset[str] = frozenset()
 
     def variables(self) -> Mapping[str, Any]:
         """Return what a `when` may speak of."""
@@ -97,6 +102,15 @@ class Rule:
     approvers: frozenset[str] | None = None
     expire_after: float | None = None
     approved_for: float | None = None
+    #: Whether members may be spelt like known names, see `alike`.
+    alike: bool = False
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The names of members that it speaks of."""
+        yield from self.when.names if self.when else ()
+        yield from self.schema.names if self.schema else ()
+        yield from (part for one in self.limits if one.of for part in one.of.split(".")[1:])
 
     def heard(self, facts: Facts) -> Match | None:
         """Say whether this rule speaks of the call."""
@@ -160,6 +174,7 @@ class Policy:
         self._hide = hide
         self._terms = terms
         self._candidates: dict[tuple[str, str], tuple[Rule, ...]] = {}
+        self._known: dict[tuple[str, str], tuple[frozenset[str], Classification, Names]] = {}
 
     def hidden(self, server: str, tool: str) -> bool:
         """Say whether agents must not know of this tool."""
@@ -167,12 +182,15 @@ class Policy:
 
     def may_hold(self, server: str, tool: str, found: Classification) -> bool:
         """Say whether some call of this tool may be held, whatever its arguments."""
-        named = [rule for one in self._named if one.names(server, tool) for rule in one.rules]
-        # A rule with a condition may not be heard, and then the matrix is.
-        always = any(rule.action and rule.when is None for rule in named)
-        rules = named if always else [*named, *self._possible(found)]
+        rules = self._may_be_heard(self._rules_for(server, tool), found)
         held = Action.REQUIRE_APPROVAL
         return any(rule.action is held or any(one.ask for one in rule.limits) for rule in rules)
+
+    def _may_be_heard(self, named: Sequence[Rule], found: Classification) -> Sequence[Rule]:
+        """Return every rule that may speak of a call of this tool, given those that name it."""
+        # A rule with a condition may not be heard, and then the matrix is.
+        always = any(rule.action and rule.when is None for rule in named)
+        return named if always else [*named, *self._possible(found)]
 
     def evaluate(self, facts: Facts) -> Verdict:
         """Judge one call."""
@@ -180,14 +198,27 @@ class Policy:
             return self._denied("name", "This is not a name that a tool may have")
         if self.hidden(facts.server, facts.tool):
             return self._denied("hide", f"There is no tool {facts.tool}")
-        heard = [(rule, match) for rule in self._rules_for(facts) if (match := rule.heard(facts)) is not None]
+        named = self._rules_for(facts.server, facts.tool)
+        if (wrong := self._names_for(facts, named).wrong(facts.arguments)) is not None:
+            return self._denied("alike", wrong)
+        heard = [(rule, match) for rule in named if (match := rule.heard(facts)) is not None]
         if not any(rule.action for rule, _ in heard):
             heard.append(self._general(facts))
         return self._verdict(facts, heard)
 
-    def _rules_for(self, facts: Facts) -> tuple[Rule, ...]:
-        """Return the rules that name this tool; only the name counts, so the arguments never enter the cache."""
+    def _names_for(self, facts: Facts, named: Sequence[Rule]) -> Names:
+        """Return the names that members of a call must not be confused with; made anew when the tool is another."""
         key = (facts.server, facts.tool)
+        declared, found, names = self._known.get(key, (None, None, NO_NAMES))
+        if declared is not facts.declared or found is not facts.classification:
+            names = _names_of(self._may_be_heard(named, facts.classification), facts.declared)
+            if key in self._known or len(self._known) < MAX_CANDIDATES:
+                self._known[key] = facts.declared, facts.classification, names
+        return names
+
+    def _rules_for(self, server: str, tool: str) -> tuple[Rule, ...]:
+        """Return the rules that name this tool; only the name counts, so the arguments never enter the cache."""
+        key = (server, tool)
         if (found := self._candidates.get(key)) is None:
             found = tuple(rule for named in self._named if named.names(*key) for rule in named.rules)
             if len(self._candidates) < MAX_CANDIDATES:
@@ -245,6 +276,14 @@ class Policy:
     def _denied(self, rule: str, reason: str) -> Verdict:
         trace = (Match(rule=rule, action=Action.DENY),)
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
+
+
+def _names_of(rules: Iterable[Rule], declared: frozenset[str]) -> Names:
+    """Return the names that count for a tool, or none when a rule allows alike ones."""
+    heard = list(rules)
+    if any(rule.alike for rule in heard):
+        return NO_NAMES
+    return Names(declared, {name: rule.name for rule in heard for name in rule.names})
 
 
 def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> float:

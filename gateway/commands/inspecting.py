@@ -90,7 +90,12 @@ def _looking(config: Config) -> AbstractAsyncContextManager[Gateway]:
 
 def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
     facts = Facts(
-        server=server, tool=tool.name, agent="local", arguments=arguments, classification=tool.classification
+        server=server,
+        tool=tool.name,
+        agent="local",
+        arguments=arguments,
+        classification=tool.classification,
+        declared=tool.members,
     )
     setting = gateway.proxy.setting
     return pinned(setting.policy.evaluate(facts), tool, setting.pin)

@@ -22,7 +22,14 @@ def tool_views(gateway: Gateway) -> list[ToolView]:
 
 
 def _bare(server: str, tool: Tool) -> Facts:
-    return Facts(server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification)
+    return Facts(
+        server=server,
+        tool=tool.name,
+        agent="",
+        arguments={},
+        classification=tool.classification,
+        declared=tool.members,
+    )
 
 
 def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:

@@ -1,0 +1,128 @@
+"""Member names that a server may read as one another, such as `amount` and `AMOUNT` (PURE).
+
+Go's encoding/json, and others, match names without case, and the last match wins. A rule on `args.amount` would then
+be passed by `{"amount": 1, "AMOUNT": 60000}`. So a member is denied that is spelt like a known name, but differently.
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from approvals.safetext import one_line, seen
+
+#: The longest name in a denial, in characters.
+LONGEST = 60
+#: Keywords of JSON Schema whose value is data and no schema (JSON Schema 2020-12, validation).
+_DATA = frozenset({"const", "default", "enum", "examples", "required"})
+
+
+Path = tuple[str | int, ...]
+
+
+def place(path: Iterable[str | int]) -> str:
+    """Return where a value is in a call's arguments: `arguments.items[0].amount`."""
+    return "arguments" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+
+
+def folded(name: str) -> str:
+    """Return *name* without case, width and hidden characters: NFKC and case folding (Unicode, UAX #31)."""
+    return next(all_folded([name]))
+
+
+def all_folded(names: Iterable[str]) -> Iterator[str]:
+    """Return the folded forms of many names in order; folding them as one text is many times faster."""
+    text = "\n".join(name.replace("\n", "") for name in names)
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return iter(text.lower().split("\n"))
+    for _ in range(2):
+        text = unicodedata.normalize("NFKC", seen(text)).casefold()
+    return iter(unicodedata.normalize("NFKC", seen(text)).split("\n"))
+
+
+def members(schema: Any) -> Iterator[str]:
+    """Yield the names of members that a JSON Schema declares or requires, at any depth."""
+    if isinstance(schema, list):
+        for one in schema:
+            yield from members(one)
+    if not isinstance(schema, Mapping):
+        return
+    if isinstance(required := schema.get("required"), list):
+        yield from (name for name in required if isinstance(name, str))
+    for keyword, value in schema.items():
+        if keyword in {"properties", "$defs", "definitions"} and isinstance(value, Mapping):
+            yield from value if keyword == "properties" else ()
+            yield from members(list(value.values()))
+        elif keyword not in _DATA:
+            yield from members(value)
+
+
+class Names:
+    """The names that a tool declares and that rules use, each under its folded form."""
+
+    def __init__(self, declared: Iterable[str], used: Mapping[str, str], *, alike: bool = False) -> None:
+        """*declared* are names in the tool's inputSchema; *used* are names in rules, with the rule of each.
+
+        *alike* lets every name pass.
+        """
+        self._alike = alike
+        self._known: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for name in declared:
+            self._known[folded(name)][name] = "which this tool declares"
+        for name, rule in used.items():
+            self._known[folded(name)].setdefault(name, f"which the rule {rule} uses")
+        right = [_right(spellings, frozenset(declared), used.keys()) for spellings in self._known.values()]
+        self._right = frozenset[str]().union(*right)
+        #: Names that are right, and alike to no other that is.
+        self._plain = frozenset[str]().union(*(names for names in right if len(names) == 1))
+
+    def wrong(self, arguments: Mapping[str, Any]) -> str | None:
+        """Say which member is spelt like a known name, or like another member of its object; None when none is."""
+        found = None if self._alike else self._first(arguments)
+        return None if found is None else f"{place(found[0])} {found[1]}"
+
+    def _first(self, value: Mapping[str, Any] | list[Any]) -> tuple[Path, str] | None:
+        """Return the path of the first such member, and what is wrong with it."""
+        items: Iterable[tuple[Any, Any]]
+        if isinstance(value, list):
+            items = enumerate(value)
+        elif not self._plain.issuperset(value) and (found := self._member(value)):
+            return found
+        else:
+            items = value.items()
+        for part, inner in items:
+            if isinstance(inner, dict | list) and (found := self._first(inner)):
+                return (one_line(part, LONGEST) if isinstance(part, str) else part, *found[0]), found[1]
+        return None
+
+    def _member(self, members: Mapping[str, Any]) -> tuple[Path, str] | None:
+        before: dict[str, str] = {}
+        for name, form in zip(members, all_folded(members), strict=True):
+            if why := self._unlike_known(name, form):
+                return (one_line(name, LONGEST),), why
+            if form in before:
+                return (
+                    one_line(name, LONGEST),
+                ), f"is spelt like {_shown(before[form])}, which is there as well"
+            before[form] = name
+        return None
+
+    def _unlike_known(self, name: str, form: str) -> str | None:
+        if name in self._right or form not in self._known:
+            return None
+        other, why = next((known, why) for known, why in self._known[form].items() if known != name)
+        return f"is spelt like {_shown(other)}, {why}"
+
+
+def _right(spellings: Iterable[str], declared: frozenset[str], used: Iterable[str]) -> frozenset[str]:
+    """Return which of the alike *spellings* may be sent: those declared; once rules use one, that one only."""
+    known = frozenset(spellings)
+    by_tool, by_rules = known & declared, known.intersection(used)
+    if not by_rules:
+        return by_tool
+    agreed = len(by_rules) == 1 and (not by_tool or by_rules <= by_tool)
+    return by_rules if agreed else frozenset()
+
+
+def _shown(name: str) -> str:
+    return one_line(name, LONGEST)
