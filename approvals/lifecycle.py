@@ -38,7 +38,9 @@ TIMED = frozenset({State.PENDING, State.APPROVED})
 
 
 #: Why a call that a copy of the store brought back is over.
-PUT_BACK = "The store was put back from a copy, so this call may have run since. Ask again."
+PUT_BACK = (
+    "The store was put back from a copy, so this call may have run since. Check that before asking again."
+)
 #: In place of the key of the call that continues another: none may.
 NEVER = "never"
 

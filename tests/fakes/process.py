@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -42,11 +43,11 @@ class Process:
         self.log = config.with_suffix(".log")
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, *before: str) -> None:
-        """Start it, as a command that the words in *before* run, and wait until it answers."""
+    async def start(self, *before: str, options: Sequence[str] = ()) -> None:
+        """Start it with *options*, as a command that the words in *before* run, and wait until it answers."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *before, HOLDPOINT, "run", "-c", str(self.config), stderr=log, stdout=log
+                *before, HOLDPOINT, "run", "-c", str(self.config), *options, stderr=log, stdout=log
             )
         async with asyncio.timeout(20), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.inbox}/healthz"):
