@@ -35,7 +35,7 @@ from gateway.jwt.jwks import Jwks
 from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics
-from gateway.options import ClientOptions, Config, Duration, ServerOptions, seconds
+from gateway.options import ClientOptions, Config, Duration, ServerOptions, is_off, seconds
 from gateway.pins import OnChange, Pins
 from gateway.proxy import Proxy
 from gateway.risk import Category, Risk
@@ -101,6 +101,8 @@ class Gateway:
         self._upstreams: dict[str, Renewed] = {}
         #: Whether every server was asked for its tools once, whatever came of it.
         self._learnt = False
+        #: Whether it is about to stop, so that no more clients should be sent here.
+        self._draining = False
         #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
         self._ends_at: float | None = None
         self.proxy = Proxy(
@@ -221,6 +223,8 @@ class Gateway:
 
     async def ready(self) -> str | None:
         """Return why calls cannot be judged and held now, or None."""
+        if self._draining:
+            return "stopping"
         try:
             await self.store.check()
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
@@ -238,6 +242,12 @@ class Gateway:
         await self.catalogue.freshen(only_asked=self.inside)
         self._learnt = True
 
+    async def drain(self) -> None:
+        """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere."""
+        if not self._draining:
+            self._draining = True
+            await asyncio.sleep(0.0 if is_off(self.config.drain) else seconds(self.config.drain))
+
     async def stop(self) -> float:
         """Begin nothing more, and tell who waits for people to ask again; returns the seconds that running calls have."""
         now = asyncio.get_running_loop().time()
@@ -246,9 +256,14 @@ class Gateway:
             await self.proxy.close()
         return max(0.0, self._ends_at - now)
 
+    async def cut(self) -> None:
+        """Let running calls end, then end the streams that clients take up again at the next gateway."""
+        await self.forward.finish(await self.stop())
+        self.proxy.cut()
+
     async def close(self) -> None:
         """Let running calls end, then end the servers."""
-        await self.forward.finish(await self.stop())
+        await self.cut()
         with suppress(StoreError):  # then the time of an earlier commit is what the next start goes on from
             self.store.reached(self.clock())
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))

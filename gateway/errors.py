@@ -72,3 +72,11 @@ class BusyError(NotSentError):
 
     code = -32000
     status = 503
+
+
+class StoppingError(NotSentError):
+    """The gateway is stopping; try again in a few seconds."""
+
+    code = -32000
+    status = 503
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "5"}

@@ -283,6 +283,8 @@ class Config(Options, kw_only=True, frozen=True):
     hosts: list[str] = []
     #: Addresses and networks of reverse proxies whose Forwarded or X-Forwarded-For is believed; `unix:` for Unix sockets.
     trusted_proxies: list[str] = []
+    #: How long everything is still served after SIGTERM, while /readyz is 503 already.
+    drain: Duration = 0
     #: A path that is relative is meant from the folder of the config.
     store: str = "sqlite:///holdpoint.db"
     #: What the audit trail and the held calls are sealed with; it has to lie elsewhere than the store.

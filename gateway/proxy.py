@@ -5,6 +5,7 @@ a tool call crosses untouched. The review itself happens elsewhere: Slack, inbox
 which wakes whoever waits here.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from approvals.service import ApprovalService
 from gateway import frames, hold, mirrors, protocol, relay, replies
 from gateway.again import Again
 from gateway.catalogue import Catalogue, Tool
-from gateway.errors import BrokenError, GatewayError, NotSentError, UnknownServerError
+from gateway.errors import BrokenError, GatewayError, NotSentError, StoppingError, UnknownServerError
 from gateway.exchanges import Exchanges, Kind, TooManyExchangesError
 from gateway.forward import Forward
 from gateway.hold import Manner
@@ -75,6 +76,7 @@ class Proxy:
             setting=lambda: self.setting, sessions=self._sessions, catalogue=catalogue,
             holding=self._holding, tasks=self.tasks, record=self._record, exchanges=self._exchanges,
         )  # fmt: skip
+        self._closed = False
         self.adopt(setting)
 
     def adopt(self, setting: Setting) -> None:
@@ -83,9 +85,19 @@ class Proxy:
         self._holding.holds = setting.holds
 
     async def close(self) -> None:
-        """Run and wait for nothing more; what is on its way goes on."""
+        """Run and wait for nothing more, and refuse new requests; what is on its way goes on."""
+        self._closed = True
         self._holding.close()
         await self.tasks.close()
+
+    @property
+    def parked(self) -> frozenset[asyncio.Task[Any] | None]:
+        """The tasks of the clients that will take up their stream at the next gateway."""
+        return self._holding.parked
+
+    def cut(self) -> None:
+        """End the streams of parked clients, which then come back."""
+        self._holding.cut()
 
     async def handle(self, incoming: Incoming) -> Reply:
         """Answer one exchange; every fault becomes an answer with a plain message and the request's id."""
@@ -94,6 +106,8 @@ class Proxy:
     async def _exchange(self, incoming: Incoming) -> Reply:
         """Do one exchange with the server that it is for."""
         upstream, session = await self._reached(incoming)
+        if incoming.verb == "GET":
+            self._unless_closed()
         if incoming.verb != "POST":
             return await self._passing.stream_or_end(incoming, upstream, session)
         return await self._frame(incoming, upstream, session)
@@ -111,11 +125,18 @@ class Proxy:
         self, incoming: Incoming, upstream: Upstream, session: Session | None, frame: frames.Frame
     ) -> Reply:
         """Judge a tool call, and pass on what is none."""
+        if isinstance(frame, frames.Request | frames.ToolCall):
+            self._unless_closed()
         if (mismatch := protocol.check_headers(incoming.pairs, frame)) is not None:
             return self._record.refuse(incoming, frames.id_of(frame), mismatch)
         if isinstance(frame, frames.ToolCall):
             return await self._call(Asked(incoming=incoming, upstream=upstream, frame=frame, session=session))
         return await self._passing.frame(incoming, upstream, frame)
+
+    def _unless_closed(self) -> None:
+        """Refuse what is new; answers and cancellations still reach the calls that run."""
+        if self._closed:
+            raise StoppingError
 
     def _upstream(self, server: str) -> Upstream | None:
         return self.setting.upstreams.get(server)

@@ -33,8 +33,16 @@ log = logging.getLogger("holdpoint.server")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+#: Seconds between two looks at what still runs when the listener stops.
+LOOK = 0.1
+
+
 async def _at_once() -> float:
     return 0.0
+
+
+async def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +55,9 @@ class Door:
     ready: Callable[[], Awaitable[str | None]]
     #: Is told that the listener takes no more calls; returns how many seconds those under way have.
     stop: Callable[[], Awaitable[float]] = _at_once
+    #: Exchanges that only wait for `cut`, and what ends them.
+    parked: Callable[[], frozenset[asyncio.Task[Any] | None]] = frozenset
+    cut: Callable[[], Awaitable[None]] = _nothing
     clock: Callable[[], float] = time.time
     #: What the gateway is, for a command that may join it.
     role: str = RUN
@@ -126,10 +137,12 @@ class _Front:
             self._running.discard(task)
 
     async def finish(self, _: web.Application) -> None:
-        """Give the exchanges under way their time to end."""
-        seconds = await self._door.stop()
-        if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
+        """Give the exchanges under way their time to end; streams that clients take up again end last."""
+        loop = asyncio.get_running_loop()
+        ends_at = await self._door.stop() + loop.time()
+        while (left := self._running - self._door.parked()) and (seconds := ends_at - loop.time()) > 0:
+            await asyncio.wait(left, timeout=min(LOOK, seconds))
+        await self._door.cut()
 
     def _guessed(self, request: web.Request, refused: Refused) -> web.Response:
         """Refuse who is no agent; an address that goes on giving wrong tokens is told to wait."""

@@ -119,8 +119,8 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
             listener(inbox, config.inbox.listen, Connections("inbox", most.inbox))
         )
         await stack.enter_async_context(loops(gateway, channels, config.inbox.url or ""))
-        # Comes first in the end: without the loops nobody would be woken any more.
-        stack.push_async_callback(gateway.stop)
+        # Comes first in the end: while calls still run people decide, and clients are answered, not refused.
+        stack.push_async_callback(agents.shutdown)
         yield Listening(
             agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN]
         )
@@ -231,12 +231,19 @@ def web_options(
     )
 
 
+async def _stop(gateway: Gateway) -> float:
+    await gateway.drain()
+    return await gateway.stop()
+
+
 def _door(gateway: Gateway) -> server.Door:
     return server.Door(
         agents=lambda: gateway.agents,
         hosts=hosts(gateway.config),
         ready=gateway.ready,
-        stop=gateway.stop,
+        stop=lambda: _stop(gateway),
+        parked=lambda: gateway.proxy.parked,
+        cut=gateway.cut,
         clock=gateway.clock,
         role=INSIDE if gateway.inside else RUN,
         proxies=Proxies.of(gateway.config.trusted_proxies),

@@ -163,6 +163,8 @@ def _duration_problems(config: Config) -> Iterator[Said]:
         given.append((("approvals", "hold_for"), approvals.hold_for))
     if not is_off(approvals.remember_denials):
         given.append((("approvals", "remember_denials"), approvals.remember_denials))
+    if not is_off(config.drain):
+        given.append((("drain",), config.drain))
     for path, value in given:
         try:
             seconds(value)

@@ -38,6 +38,8 @@ class _Waiting:
     asked: Asked
     held: HeldCall
     wait: Wait
+    #: Whether the client takes up its stream when that is cut.
+    resumes: bool
     give_up_at: float
     #: Seconds for which it may yet be sent nothing.
     silence: float
@@ -95,15 +97,16 @@ class Holding:
         self._came(asked, held)
         if asked.fronted:
             return self.to_front(asked, held)
-        items = self._until_told(asked, held)
-        first = await anext(items)
+        resumes = asked.resumes and asked.incoming.takes_events
+        items = self._until_told(asked, held, resumes=resumes)
+        first = await anext(items, None)
         if isinstance(first, writing.Told):
             return Reply(
                 status=first.status, headers={"Content-Type": JSON}, chunks=writing.answer(first, items)
             )
-        if not asked.incoming.takes_events:
+        if first is not None and not asked.incoming.takes_events:
             return Reply(status=200, headers={"Content-Type": JSON}, chunks=writing.answer(first, items))
-        handle = writing.handle_of(held.id, asked.frame.id) if asked.resumes else None
+        handle = writing.handle_of(held.id, asked.frame.id) if resumes else None
         return Reply(status=200, headers=sse.HEADERS, chunks=writing.stream(first, items, handle))
 
     async def resume(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply | None:
@@ -116,7 +119,7 @@ class Holding:
             raise UnknownSessionError
         frame = envelope.frame_of(held.call, seen[1])
         asked = Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
-        items = self._until_told(asked, held, quiet=0.0)
+        items = self._until_told(asked, held, resumes=True, quiet=0.0)
         return Reply(
             status=200,
             headers=sse.HEADERS,
@@ -125,7 +128,7 @@ class Holding:
 
     def to_front(self, asked: Asked, held: HeldCall) -> Reply:
         """Answer a front of our own: it gets the id at once, and asks for the call again when the stream ends without an answer."""
-        items = self._until_told(asked, held, quiet=0.0)
+        items = self._until_told(asked, held, resumes=True, quiet=0.0)
         headers = {**sse.HEADERS, protocol.HOLD: held.id}
         return Reply(status=200, headers=headers, chunks=writing.stream(None, items, None))
 
@@ -186,18 +189,22 @@ class Holding:
 
     # Waiting.
 
-    async def _until_told(self, asked: Asked, held: HeldCall, *, quiet: float | None = None) -> writing.Items:
-        """Wait, run and tell, as the ladder says; ends with the answer."""
+    async def _until_told(
+        self, asked: Asked, held: HeldCall, *, resumes: bool, quiet: float | None = None
+    ) -> writing.Items:
+        """Wait, run and tell, as the ladder says; ends with the answer, or without one when the gateway stops."""
         named = _named(asked.incoming, asked.frame.id)
         wait = Wait(call_id=held.id, client=asked.client, since=self._service.monotonic())
         with self._service.attending(held.id), self._waits.waiting(named, wait):
-            client = self._waiting(asked, held, wait, quiet)
+            client = self._waiting(asked, held, wait, quiet, resumes=resumes)
             try:
                 async with aclosing(self._meanwhile(client)) as events:
                     async for event in events:
                         yield event
-                if not self._to_be_asked_again(client):
-                    yield self._told(client.rung, asked, client.held)
+                if self._goes_on_elsewhere(client):
+                    await self._waits.park()
+                    return
+                yield self._told(client.rung, asked, client.held)
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
@@ -205,6 +212,11 @@ class Holding:
                 yield writing.Told(frames.error(asked.frame.id, GatewayError.code, f"{error} {ASK_AGAIN}"))
         # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
         await self._answered(client)
+
+    def _goes_on_elsewhere(self, client: _Waiting) -> bool:
+        """Say whether the gateway stops, and the client will take up its stream at the next one."""
+        stopped = self._waits.over and client.rung is Rung.LATER
+        return stopped and client.resumes and not client.wait.over
 
     async def _answered(self, client: "_Waiting") -> None:
         """Note what the client was told, unless it no longer listened."""
@@ -217,16 +229,14 @@ class Holding:
         elif not self._waits.over:
             self._patience.told(_who(client.asked), client.held.id, self._service.monotonic())
 
-    def _to_be_asked_again(self, client: "_Waiting") -> bool:
-        """Say whether a client of a gateway that stops is told nothing: its front asks for the call at the next gateway."""
-        return self._waits.over and client.rung is not Rung.TELL and client.asked.fronted
-
     async def collected(self, call_id: CallId) -> None:
         """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""
         with suppress(StoreError):
             await self._forward.collected(call_id)
 
-    def _waiting(self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None) -> "_Waiting":
+    def _waiting(
+        self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None, *, resumes: bool
+    ) -> _Waiting:
         known, now = self._client(asked), self._service.monotonic()
         patience = self._patience.wait(_who(asked), known.wait, now) if known.learns else known.wait
         by_itself = hold.QUIET if asked.frame.progress_token is None else 0.0
@@ -234,6 +244,7 @@ class Holding:
             asked=asked,
             held=held,
             wait=wait,
+            resumes=resumes,
             give_up_at=now + patience,
             silence=by_itself if quiet is None else quiet,
         )
@@ -284,9 +295,18 @@ class Holding:
             self._service.waiters.wake(call_id)
 
     def close(self) -> None:
-        """Let nobody wait any longer: each client is told to ask again, and what it asked for stays."""
+        """Let no client wait any longer: it is told to ask again, or its stream is parked; the calls stay."""
         self._waits.over = True
         self._service.waiters.wake_all()
+
+    @property
+    def parked(self) -> frozenset[asyncio.Task[Any] | None]:
+        """The tasks of the clients that will take up their stream at the next gateway."""
+        return frozenset(self._waits.parked)
+
+    def cut(self) -> None:
+        """End the streams of parked clients, which then come back."""
+        self._waits.cut()
 
     def _left(self, held: HeldCall) -> None:
         """A client that hangs up or cancels is tired, and the call stays; unless the config takes it for a no."""

@@ -4,11 +4,12 @@ SDK clients cancel when their own timer ends, and most of them keep the connecti
 a wait not over, an approval would run the call for a client that no longer listens, and its answer would be lost.
 """
 
+import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from approvals.model import CallId
 from gateway import frames
@@ -68,6 +69,22 @@ class Waits:
         self._left: OrderedDict[tuple[CallId, str], float] = OrderedDict()
         #: Whether nobody waits any more, because the gateway stops.
         self.over = False
+        #: The tasks of clients that will take up their stream at the next gateway. Their streams end last.
+        self.parked: set[asyncio.Task[Any] | None] = set()
+        self._cut = asyncio.Event()
+
+    async def park(self) -> None:
+        """Keep a stream open until the gateway is about to end: its client comes back once the stream has ended."""
+        task = asyncio.current_task()
+        self.parked.add(task)
+        try:
+            await self._cut.wait()
+        finally:
+            self.parked.discard(task)
+
+    def cut(self) -> None:
+        """End the streams of the clients that are parked."""
+        self._cut.set()
 
     @contextmanager
     def waiting(self, named: Named, wait: Wait) -> Iterator[Wait]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
@@ -147,3 +148,37 @@ async def test_a_call_approved_for_one_server_does_not_run_at_the_one_that_a_res
 async def shown(person, held):
     await person.log_in()
     return await person.page(f"/calls/{held['id']}")
+
+
+async def test_clients_that_take_up_streams_get_their_answers_in_one_call_across_a_restart(shop):
+    async with asyncio.timeout(120), AsyncExitStack() as stack:
+        alice = await stack.enter_async_context(Person(shop.inbox))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        agents = [
+            await stack.enter_async_context(Client(f"{shop.agents}/mcp/shop", mode="legacy"))
+            for _ in range(8)
+        ]
+        other = Plain(f"{shop.agents}/mcp/shop", http)
+        await other.open()
+        # Half of them ask for progress, so that their streams are open already; the others have been sent nothing yet.
+        asked = [
+            asyncio.ensure_future(
+                agent.call_tool(
+                    "update_order",
+                    {"number": "1002", "status": f"sent {number}"},
+                    progress_callback=told if number % 2 else None,
+                )
+            )
+            for number, agent in enumerate(agents)
+        ]
+        plain = asyncio.ensure_future(other.call("update_order", SHIP))
+        while len(await alice.calls("pending")) < 9:
+            await alice.waiting("shipped")
+        assert await shop.stop() == 0
+        assert "WAITING" in await plain, "a client that names no revision does not come back by itself"
+        await shop.start()
+        for held in await alice.calls("pending"):
+            assert (await alice.post(held["id"], "approve", digest=held["digest"]))[0] == 200
+        answers = [(await one).content[0].text for one in asked]
+        assert [f"is now sent {number}" in answer for number, answer in enumerate(answers)] == [True] * 8
+        assert "1002 is now shipped" in await other.call("update_order", SHIP)

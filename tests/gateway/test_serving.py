@@ -41,13 +41,16 @@ async def test_the_inbox_is_known_by_the_host_that_it_listens_on_too():
 class Serving:
     """A gateway with its listeners and loops, that is stopped while clients are connected."""
 
+    def __init__(self, more: str = "") -> None:
+        self._more = more
+
     async def __aenter__(self) -> "Serving":
         self.recorder = Recorder(on_call=self.answer, on_get=self.stream, on_listen=self.stream)
         self.answers = asyncio.Event()
         self._stack = AsyncExitStack()
         self._running = AsyncExitStack()
         await self._stack.enter_async_context(self.recorder)
-        config = parse(CONFIG.format(url=self.recorder.url), {}, str)
+        config = parse(CONFIG.format(url=self.recorder.url) + self._more, {}, str)
         self.gateway = await self._running.enter_async_context(assembled(config, Clock()))
         listening = await self._running.enter_async_context(serving.serving(self.gateway))
         self._stack.push_async_callback(self._running.aclose)
@@ -140,6 +143,80 @@ async def test_who_waits_for_people_when_the_gateway_stops_is_told_to_ask_again_
         )
     assert (await ours.gateway.store.get(held.id)).state == "pending"
     assert ours.recorder.calls == []
+
+
+RESUMES = {"MCP-Protocol-Version": "2025-11-25"}
+
+
+async def body_of(ours, frame, **headers):
+    given = {"Accept": "application/json, text/event-stream", **headers}
+    async with ours.http.post(ours.url, json=frame, headers=given) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def test_a_stream_that_its_client_takes_up_again_ends_without_an_answer_after_the_calls_that_run(ours):
+    waits = asyncio.ensure_future(body_of(ours, call("create_note"), **RESUMES))
+    held = await ours.held()
+    runs = ours.ask(call("get_note", id=2))
+    await ours.recorder.called()
+    stopping = ours.stop()
+    done, _ = await asyncio.wait([waits, runs, stopping], timeout=10 * listener.LINGER)
+    assert not done, "all three wait for the call that runs"
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await runs) == "done"
+        status, stream, _ = await waits
+        await stopping
+    lines = [line for line in stream.splitlines() if line and not line.startswith(": ")]
+    assert (status, [line.split(":")[0] for line in lines]) == (200, ["id", "retry", "data"]), stream
+    assert lines[0].startswith(f"id: {held.id}.")
+    assert lines[2].strip() == "data:"
+    kept = await ours.gateway.store.get(held.id)
+    assert kept.state == "pending", "also where a client that leaves cancels its call"
+
+
+async def test_while_a_call_still_runs_new_ones_are_told_to_come_back_and_answers_get_through(ours):
+    runs = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    stopping = ours.stop()
+    ready = ours.url.replace("/mcp/notes", "/readyz")
+    async with asyncio.timeout(5):
+        while True:
+            async with ours.http.get(ready) as answer:
+                if answer.status == 503 and (await answer.json())["status"] == "stopping":
+                    break
+        while (refused := await body_of(ours, call("get_note", id=2)))[0] != 503:
+            pass
+    assert refused[2]["Retry-After"] == "5"
+    assert "The gateway is stopping; try again in a few seconds." in refused[1]
+    async with ours.http.get(ours.url, headers={"Accept": "text/event-stream"}) as answer:
+        assert answer.status == 503
+    said = await body_of(ours, {"jsonrpc": "2.0", "id": 9, "result": {}})
+    assert said[0] != 503, "a running call may wait for this answer"
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await runs) == "done"
+        await stopping
+
+
+async def test_while_the_gateway_drains_it_is_not_ready_and_serves_all(monkeypatch):
+    monkeypatch.setattr(listener, "LINGER", 0.05)
+    async with Serving("drain: 1h\n") as ours:
+        ours.answers.set()
+        stopping = ours.stop()
+        ready = ours.url.replace("/mcp/notes", "/readyz")
+        async with asyncio.timeout(5):
+            while True:
+                async with ours.http.get(ready) as answer:
+                    if (await answer.json())["status"] == "stopping":
+                        break
+            assert answer.status == 503
+            assert text(await ours.ask(call("get_note"))) == "done"
+            waits = ours.ask(call("create_note"))
+            await ours.held()
+            assert not waits.done()
+            stopping.cancel()
+            await asyncio.gather(stopping, waits, return_exceptions=True)
 
 
 async def test_streams_without_an_end_do_not_hold_up_the_stop(ours):
