@@ -43,6 +43,8 @@ class _Waiting:
     give_up_at: float
     #: Seconds for which it may yet be sent nothing.
     silence: float
+    #: How often it may yet be asked to come again by itself.
+    rounds_left: int
     #: How it is answered in the end.
     rung: Rung = Rung.LATER
     #: Whether the last attempt to run the call failed before its claim.
@@ -51,10 +53,9 @@ class _Waiting:
 
     def step(self, now: float, *, over: bool) -> hold.Step:
         """Return what to do for it next; when all waiting is *over*, it is told to ask again."""
-        rounds_left = hold.LAST_ROUND - self.asked.round if self.asked.era is protocol.Era.MODERN else 0
         return hold.step(
             self.held, now, self.give_up_at,
-            rounds_left=rounds_left, cancelled=self.wait.over or over, tried=self.tried,
+            rounds_left=self.rounds_left, cancelled=self.wait.over or over, tried=self.tried,
         )  # fmt: skip
 
     def beat(self, seconds: float) -> tuple[bytes | None, float]:
@@ -89,7 +90,7 @@ class Holding:
         self._objection = objection
         self._learn = learn
         self._structured = structured
-        self._waits = Waits(service.clock)
+        self._waits = Waits(service.monotonic)
         self._patience = Patience()
 
     async def open(self, asked: Asked, held: HeldCall) -> Reply:
@@ -247,6 +248,8 @@ class Holding:
             resumes=resumes,
             give_up_at=now + patience,
             silence=by_itself if quiet is None else quiet,
+            # The timer of a client that gave up may count all its rounds.
+            rounds_left=_rounds_left(asked) if patience == known.wait else 0,
         )
 
     def _client(self, asked: Asked) -> hold.Client:
@@ -370,6 +373,11 @@ class Holding:
 
 def _who(asked: Asked) -> Who:
     return Who(asked.incoming.agent.name, asked.client)
+
+
+def _rounds_left(asked: Asked) -> int:
+    """Return how many rounds are left to a request."""
+    return hold.LAST_ROUND - asked.round if asked.era is protocol.Era.MODERN else 0
 
 
 def _named(incoming: Incoming, request_id: frames.Id) -> Named:

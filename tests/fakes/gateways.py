@@ -41,6 +41,10 @@ class Clock:
     def wall(self) -> float:
         return self.now + self.ahead
 
+    def monotonic(self) -> float:
+        """Return seconds since a start of the machine, so that a mix of the two clocks shows."""
+        return self.now - 1_799_990_000.0
+
 
 MODERN = "2026-07-28"
 META = {
@@ -198,7 +202,7 @@ async def running(
             f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
         )  # fmt: skip
         clock = Clock()
-        gateway = await stack.enter_async_context(assembled(config, clock.wall, clock))
+        gateway = await stack.enter_async_context(assembled(config, clock.wall, clock.monotonic))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)

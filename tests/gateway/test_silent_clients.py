@@ -85,6 +85,22 @@ async def test_a_client_that_tells_when_its_timer_fires_is_told_waiting_before_t
         assert (await soon(again)).startswith(WAITING)
 
 
+async def test_a_client_whose_timer_counts_all_its_rounds_is_told_waiting_and_gets_no_round():
+    async with running(more=LONG) as gateway:
+        note = {"name": "create_note", "arguments": {"a": 1}}
+        first = asyncio.ensure_future(gateway.ask("tools/call", note))
+        [held] = await gateway.held()
+        gateway.clock.now += 5
+        first.cancel()
+        while held.id in gateway.gateway.service._attending:
+            await asyncio.sleep(0)
+        again = asyncio.ensure_future(gateway.ask("tools/call", note))
+        while held.id not in gateway.gateway.service._attending:
+            await asyncio.sleep(0)
+        await gateway.later(2.5)
+        assert text((await again).frames[-1]).startswith(WAITING)
+
+
 async def test_a_patient_client_of_that_name_of_another_agent_is_kept_waiting_as_ever():
     agents = """
 agents:
