@@ -36,6 +36,8 @@ from gateway.yaml import ConfigProblems
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
+#: Seconds after which the start of a gateway inside a sidecar is over.
+LATER = 10.0
 #: Seconds for which a `run` waits for a store that the gateway inside a sidecar has: longer than calls under way get there.
 HANDOVER = GRACE + 10.0
 #: Seconds between two tries to open it.
@@ -137,8 +139,7 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
             tasks.create_task(notices.run()),
             tasks.create_task(freshen(gateway)),
             tasks.create_task(gateway.checkpoints.run()),
-            # The SDK's codec takes half a second to load, which no client should wait for.
-            tasks.create_task(asyncio.to_thread(gateway.seals)),
+            tasks.create_task(load_codec(gateway)),
         ]
         for channel in channels:
             await channel.start(gateway.service)
@@ -149,6 +150,12 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
                 await channel.close()
             for task in running:
                 task.cancel()
+
+
+async def load_codec(gateway: Gateway) -> None:
+    """Load the SDK's codec: it takes half a second, for which no client should wait, nor a gateway inside at its start."""
+    await asyncio.sleep(LATER if gateway.inside else 0.0)
+    await asyncio.to_thread(gateway.seals)
 
 
 async def sweep(gateway: Gateway) -> None:

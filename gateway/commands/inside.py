@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from approvals.errors import StoreTaken
@@ -22,32 +23,29 @@ LOOK = 1.0
 LOCAL = "http://localhost"
 
 
+@dataclass(frozen=True, slots=True)
 class Inside:
     """A gateway that runs in this process from when it is needed until its client leaves, or a `run` takes its place."""
 
-    def __init__(self, path: Path, server: str, token: str, tasks: asyncio.TaskGroup) -> None:
-        """The config is at *path*; the client comes with *token*, to use *server*. *tasks* run the gateway."""
-        self._path = path
-        self._server = server
-        self._token = token
-        self._tasks = tasks
-        self._left = asyncio.Event()
-
-    def leave(self) -> None:
-        """End the gateway, if one runs."""
-        self._left.set()
+    #: The config, the server that the client uses, and the token that it comes with.
+    path: Path
+    server: str
+    token: str = field(repr=False)
+    #: What runs the gateway, and what is set when the client has left.
+    tasks: asyncio.TaskGroup
+    left: asyncio.Event
 
     async def started(self) -> str:
         """Start a gateway and return its URL.
 
         Raises `NotSentError` while another has its store or its address, `UserError` when the config does not allow it.
         """
-        config = load(self._path, os.environ)
-        known_server(config, self._server)
+        config = load(self.path, os.environ)
+        known_server(config, self.server)
         if _wanted(config):
             raise NotSentError("A `holdpoint run` has the config's store, and does not listen yet.")
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._tasks.create_task(self._run(config, url))
+        self.tasks.create_task(self._run(config, url))
         try:
             return await asyncio.shield(url)  # whoever waits for it may leave; it starts all the same
         except StoreTaken as error:
@@ -73,14 +71,14 @@ class Inside:
 
     async def _until_over(self, config: Config) -> None:
         """Return when the client has left, or a `run` wants the store."""
-        while not self._left.is_set() and not _wanted(config):
+        while not self.left.is_set() and not _wanted(config):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._left.wait(), LOOK)
+                await asyncio.wait_for(self.left.wait(), LOOK)
 
     async def _checked(self, gateway: Gateway) -> None:
         """Raise `UserError` unless the client is an agent of the config."""
         try:
-            await gateway.agents.authenticate([f"Bearer {self._token}"], self._server)
+            await gateway.agents.authenticate([f"Bearer {self.token}"], self.server)
         except Refused as error:
             raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.") from error
 

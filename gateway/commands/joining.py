@@ -38,13 +38,17 @@ async def run(server: str, path: Path, url: str) -> None:
         if url:
             await _serve(Way(server, token, http, at=place))
             return
-        from gateway.commands.inside import Inside
+        left = asyncio.Event()
 
-        inside = Inside(path, server, token, tasks)
-        way = Way(server, token, http, at=place, instead=inside.started)
+        async def instead() -> str:
+            from gateway.commands.inside import Inside
+
+            return await Inside(path, server, token, tasks, left).started()
+
+        way = Way(server, token, http, at=place, instead=instead)
         await way.look()
         await _serve(way)
-        inside.leave()
+        left.set()
 
 
 async def _serve(way: "Way") -> None:

@@ -50,9 +50,9 @@ def write(folder, recorder, listen="127.0.0.1:0", **more):
 async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1:1"):
     """The way of a command that runs a gateway inside when none answers at *at*."""
     async with reaching(at) as http, asyncio.TaskGroup() as tasks:
-        gateway = Inside(path, server, token, tasks)
+        gateway = Inside(path, server, token, tasks, left := asyncio.Event())
         yield Way(server, token, http, at=at, instead=gateway.started)
-        gateway.leave()
+        left.set()
 
 
 async def note(way):

@@ -1,0 +1,114 @@
+"""Seconds from the start of `holdpoint stdio` to its first answers, and the processor time of all that it started.
+
+    python bench/first_answer.py [SERVERS] [ROUNDS]
+
+The command runs a gateway inside, then it joins a `holdpoint run` of the same config; each in processes of their own. The servers
+are tests/fakes/child.py; the median of the rounds is printed.
+"""
+
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+HOLDPOINT = [sys.executable, "-c", "from gateway.cli import main; main()"]
+CHILD = Path(__file__).parents[1] / "tests" / "fakes" / "child.py"
+OPEN = {
+    "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
+}  # fmt: skip
+OPENED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+
+
+def config(folder: Path, servers: int) -> tuple[Path, str]:
+    """Write a config on free ports; returns it, and where its gateway listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    agents, inbox = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
+    for one in sockets:
+        one.close()
+    lines = "\n".join(f"  s{number}: {{command: [{sys.executable}, {CHILD}]}}" for number in range(servers))
+    path = folder / "holdpoint.yaml"
+    path.write_text(
+        f"listen: {agents}\ninbox: {{listen: '{inbox}'}}\nstore: sqlite:///holdpoint.db\n"
+        f"servers:\n{lines}\npolicy: {{default: allow}}\n"
+    )
+    path.chmod(0o600)
+    return path, f"http://{agents}"
+
+
+def measured(command: list[str]) -> tuple[float, float, float]:
+    """Return the seconds to the answers to initialize and to tools/list, and the processor time until all has ended."""
+    before, start = _used(), time.monotonic()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        times = []
+        for number, frames in ((0, [OPEN]), (1, [OPENED, LIST])):
+            for frame in frames:
+                process.stdin.write(json.dumps(frame).encode() + b"\n")
+            process.stdin.flush()
+            while (json.loads(process.stdout.readline())).get("id") != number:
+                pass
+            times.append(time.monotonic() - start)
+        process.stdin.close()
+        process.wait()
+    return *times, _used() - before
+
+
+def _used() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def row(name: str, command: list[str], rounds: int) -> None:
+    """Measure and print one way."""
+    opened, listed, used = (
+        statistics.median(column) for column in zip(*(measured(command) for _ in range(rounds)), strict=True)
+    )
+    print(f"{name:24} initialize {opened:6.2f} s   tools/list {listed:6.2f} s   processor {used:6.2f} s")
+
+
+def main(servers: int = 13, rounds: int = 5) -> None:
+    """Measure the bare server, the gateway inside, and joining."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, url = config(Path(folder), servers)
+        row("the bare server", [sys.executable, str(CHILD)], rounds)
+        row(f"inside, {servers} servers", [*HOLDPOINT, "stdio", "s0", "-c", str(path)], rounds)
+        with subprocess.Popen([*HOLDPOINT, "run", "-c", str(path)], stderr=subprocess.DEVNULL) as run:
+            try:
+                _wait(f"{url}/readyz")
+                row("joined, with -c", [*HOLDPOINT, "stdio", "s0", "-c", str(path)], rounds)
+                if (
+                    "--url"
+                    in subprocess.run(
+                        [*HOLDPOINT, "stdio", "--help"],
+                        capture_output=True,
+                        text=True,
+                        env={**os.environ, "COLUMNS": "200"},
+                        check=True,
+                    ).stdout
+                ):
+                    row("joined, with --url", [*HOLDPOINT, "stdio", "s0", "--url", url], rounds)
+            finally:
+                run.terminate()
+
+
+def _wait(url: str) -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
