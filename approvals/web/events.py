@@ -8,6 +8,8 @@ from aiohttp import web
 from approvals.store import Store
 from approvals.web.options import WebOptions
 
+#: nginx buffers a stream that does not say so.
+HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
 Allowed = Callable[[], Awaitable[bool]]
 
 
@@ -27,7 +29,7 @@ class Events:
 
     async def serve(self, request: web.Request, allowed: Allowed) -> web.StreamResponse:
         """Stream until the browser leaves, *allowed* says no, or the inbox closes."""
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         changed = asyncio.Event()
         self._streams.add(changed)
