@@ -18,7 +18,7 @@ import typer
 
 from approvals.errors import ApprovalError
 from gateway.errors import GatewayError, UserError
-from gateway.options import seconds
+from gateway.options import place, seconds
 
 if TYPE_CHECKING:
     from gateway.commands.reviewing import Api
@@ -330,7 +330,7 @@ def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
     from gateway.addresses import within
     from gateway.commands.reviewing import api
 
-    url = os.environ.get("HOLDPOINT_URL") or within(_load(path).inbox.listen)
+    url = os.environ.get("HOLDPOINT_URL") or within(place(_load(path).inbox.listen))
 
     async def asked() -> Answer:
         async with api(url, os.environ.get("HOLDPOINT_TOKEN", "")) as connection:

@@ -1,14 +1,19 @@
 """A listening socket and the application behind it."""
 
 import asyncio
+import shutil
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 from aiohttp import web
 
 from gateway.addresses import address
 from gateway.connections import Connection, Connections
+from gateway.errors import UserError
+from gateway.options import Listen, SocketOptions, place
 
 #: Seconds that a connection gets in the end when nothing waits for what it does.
 LINGER = 1.0
@@ -17,8 +22,8 @@ BACKLOG = 128
 
 
 @asynccontextmanager
-async def listener(app: web.Application, listen: str, connections: Connections) -> AsyncIterator[str]:
-    """Serve *app* on `host:port` or `unix:/path`; yields the address it got."""
+async def listener(app: web.Application, listen: Listen, connections: Connections) -> AsyncIterator[str]:
+    """Serve *app*; yields the `host:port` or `unix:/path` it got. Raises `UserError` for a group it cannot have."""
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LINGER)
     await runner.setup()
     server = cast("web.Server", runner.server)
@@ -27,7 +32,7 @@ async def listener(app: web.Application, listen: str, connections: Connections) 
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(connections.watch())
             try:
-                yield _name(sockets) or listen
+                yield _name(sockets) or place(listen)
             finally:
                 watch.cancel()
                 sockets.close()
@@ -35,11 +40,45 @@ async def listener(app: web.Application, listen: str, connections: Connections) 
         await runner.cleanup()
 
 
-async def _open(listen: str, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-    loop, place = asyncio.get_running_loop(), address(listen)
-    if place is None:
-        return await loop.create_unix_server(connection, listen.removeprefix("unix:"), backlog=BACKLOG)
-    return await loop.create_server(connection, *place, backlog=BACKLOG)
+async def _open(listen: Listen, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    loop, tcp = asyncio.get_running_loop(), address(place(listen))
+    if tcp is not None:
+        return await loop.create_server(connection, *tcp, backlog=BACKLOG)
+    options = SocketOptions(unix=listen.removeprefix("unix:")) if isinstance(listen, str) else listen
+    return await loop.create_unix_server(connection, sock=_bound(options), backlog=BACKLOG)
+
+
+def _bound(options: SocketOptions) -> socket.socket:
+    """Bind a Unix socket in place of one that a killed gateway left. Nobody can connect before it listens."""
+    bound = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_stale(Path(options.unix))
+        bound.bind(options.unix)
+        if options.group is not None:
+            _give(options.unix, options.group)
+        if options.mode is not None:
+            Path(options.unix).chmod(int(str(options.mode), 8))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def _remove_stale(path: Path) -> None:
+    if path.is_socket():
+        path.unlink()
+
+
+def _give(path: str, group: str) -> None:
+    try:
+        shutil.chown(path, group=group)
+    except LookupError as error:
+        raise UserError(
+            f"There is no group {group!r} on this machine; listen.group has to name one."
+        ) from error
+    except PermissionError as error:
+        why = f"{path} cannot be given to the group {group!r}; make the gateway's user a member of it."
+        raise UserError(why) from error
 
 
 def _name(server: asyncio.Server) -> str:

@@ -226,10 +226,27 @@ class LoginOptions(Options, kw_only=True, frozen=True):
     proxy_header: ProxyHeaderOptions | None = None
 
 
+class SocketOptions(Options, kw_only=True, frozen=True):
+    """A Unix socket that users of another group, or all users, may connect to."""
+
+    unix: str
+    #: Octal digits, such as "0660"; left out, what the gateway's umask leaves.
+    mode: str | int | None = None
+    group: str | None = None
+
+
+Listen = str | SocketOptions
+
+
+def place(listen: Listen) -> str:
+    """Return where a listener is, as `host:port` or `unix:/path`."""
+    return listen if isinstance(listen, str) else f"unix:{listen.unix}"
+
+
 class InboxOptions(Options, kw_only=True, frozen=True):
     """The web inbox and its API."""
 
-    listen: str = "127.0.0.1:8809"
+    listen: Listen = "127.0.0.1:8809"
     url: str | None = None
     login: LoginOptions = LoginOptions()
 
@@ -278,7 +295,7 @@ class CapOptions(Options, kw_only=True, frozen=True):
 class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
-    listen: str = LISTEN
+    listen: Listen = LISTEN
     #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
     hosts: list[str] = []
     #: Addresses and networks of reverse proxies whose Forwarded or X-Forwarded-For is believed; `unix:` for Unix sockets.

@@ -30,7 +30,7 @@ from gateway.config import load
 from gateway.connections import Connections
 from gateway.explaining.showing import tool_views
 from gateway.listener import listener
-from gateway.options import Config
+from gateway.options import Config, place
 from gateway.whereabouts import INSIDE, RUN
 from gateway.yaml import ConfigProblems
 
@@ -108,7 +108,7 @@ async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
     """Open the listeners and keep the loops running for as long as the context is open."""
     config = gateway.config
     async with AsyncExitStack() as stack:
-        inbox_url = config.inbox.url or f"http://{config.inbox.listen}"
+        inbox_url = config.inbox.url or f"http://{place(config.inbox.listen)}"
         # A link that people cannot open is worse than none: without a public address cards carry no link.
         channels, slack_actions = channels_of(config, config.inbox.url or "", gateway.clock.wall)
         inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
@@ -230,7 +230,7 @@ def web_options(
         proxy_peers=tuple(header.from_) if header else (),
         proxies=Proxies.of(config.trusted_proxies),
         token_login=config.inbox.login.token,
-        hosts=_named([*config.hosts, _host(config.inbox.listen)]),
+        hosts=_named([*config.hosts, _host(place(config.inbox.listen))]),
         slack_actions=slack_actions,
         metrics=gateway.metrics.exposition,
         tools=lambda: tool_views(gateway),
@@ -259,7 +259,7 @@ def _door(gateway: Gateway) -> server.Door:
 
 def hosts(config: Config) -> frozenset[str]:
     """Return the names, beside this machine's own, by which the agents' listener is addressed."""
-    return _named([*config.hosts, _host(config.listen), urlsplit(config.url or "").hostname])
+    return _named([*config.hosts, _host(place(config.listen)), urlsplit(config.url or "").hostname])
 
 
 def _host(listen: str) -> str | None:

@@ -34,10 +34,17 @@ def listen_of(path: Path, environ: Mapping[str, str]) -> str:
     """Return the `listen` of a config file; raises `ConfigProblems`. What the rest of it refers to may be unset."""
     listen = member(text_of(path), "listen", environ, lambda name: Path(name).read_text(encoding="utf-8"))
     try:
-        address(given := LISTEN if listen is None else str(listen))
+        address(given := _given(listen))
     except ValueError as error:
         raise _one(f"listen: {listen!r} is not host:port or unix:/path.") from error
     return given
+
+
+def _given(listen: object) -> str:
+    """Return the place in a `listen` as it is written; LISTEN where there is none."""
+    if isinstance(listen, Mapping):
+        return f"unix:{listen.get('unix', '')}"
+    return LISTEN if listen is None else str(listen)
 
 
 def _one(message: str, line: int | None = None) -> ConfigProblems:

@@ -8,9 +8,20 @@ from approvals.forwarded import UNIX
 from gateway.addresses import address, is_http, is_loopback, is_safe
 from gateway.compiling import BadPolicy, compile_policy
 from gateway.jwt import issuers
-from gateway.options import ClientOptions, Config, Duration, OAuthOptions, ServerOptions, is_off, seconds
+from gateway.options import (
+    ClientOptions,
+    Config,
+    Duration,
+    Listen,
+    OAuthOptions,
+    ServerOptions,
+    is_off,
+    place,
+    seconds,
+)
 from gateway.yaml import Path, did_you_mean
 
+_MODE = re.compile(r"0?[0-7]{3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Characters that a key for sealing needs at least.
 MIN_KEY = 32
@@ -191,12 +202,15 @@ def _key_problems(config: Config) -> Iterator[Said]:
 
 def _place_problems(config: Config) -> Iterator[Said]:
     places: dict[Path, tuple[str, int] | None] = {}
-    for path, listen in ((("listen",), config.listen), (("inbox", "listen"), config.inbox.listen)):
+    at = {("listen",): config.listen, ("inbox", "listen"): config.inbox.listen}
+    for path, listen in at.items():
         try:
-            places[path] = address(listen)
+            places[path] = address(place(listen))
         except ValueError:
             yield path, f"{listen!r} is not host:port or unix:/path."
-    if config.listen == config.inbox.listen and not config.listen.endswith(":0"):
+        yield from _mode_problems(path, listen)
+    agents = place(config.listen)
+    if agents == place(config.inbox.listen) and not agents.endswith(":0"):
         yield ("inbox", "listen"), "the inbox needs a listener of its own: agents must not reach it."
     here = places.get(("listen",))
     if not config.agents and not config.jwt and here is not None and not is_loopback(here[0]):
@@ -211,6 +225,13 @@ def _place_problems(config: Config) -> Iterator[Said]:
             ("store",),
             "this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.",
         )
+
+
+def _mode_problems(path: Path, listen: Listen) -> Iterator[Said]:
+    """Yield a mode that is none. A number is refused: YAML reads 0660 as 660, and 0o660 as 432."""
+    mode = None if isinstance(listen, str) else listen.mode
+    if mode is not None and not (isinstance(mode, str) and _MODE.fullmatch(mode)):
+        yield (*path, "mode"), f'{mode!r} is no mode; write three octal digits in quotes, such as "0660".'
 
 
 def _login_problems(config: Config) -> Iterator[Said]:

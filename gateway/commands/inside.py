@@ -14,7 +14,7 @@ from gateway.agents import Refused
 from gateway.app import MEMORY, Gateway, assembled, database
 from gateway.config import known_server, load
 from gateway.errors import NotSentError, UserError
-from gateway.options import Config
+from gateway.options import Config, place
 from gateway.serving import serving
 
 #: Seconds between two looks whether a `run` wants the store.
@@ -61,7 +61,7 @@ class Inside:
             async with assembled(config, inside=True) as gateway:
                 await self._checked(gateway)
                 async with serving(gateway) as listening:
-                    tcp = address(config.listen) is not None
+                    tcp = address(place(config.listen)) is not None
                     url.set_result(listening.agents.removesuffix("/mcp/") if tcp else LOCAL)
                     await self._until_over(config)
         except Exception as error:

@@ -71,7 +71,7 @@ BROKEN = {
     "a bad schema": (BASE + "  tools:\n    a: {arguments: {type: strin}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
     "a schema that is elsewhere": (BASE + "  tools:\n    a: {arguments: {$ref: 'http://169.254.169.254/'}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
     "an unknown group": (BASE + "  tools:\n    a: {approvers: [platfrm]}\ngroups: {platform: []}\n", "policy.tools.a.approvers: there is no approver and no group 'platfrm' (did you mean platform?).  (line 6)"),
-    "a wrong type": (BASE + "listen: 5\n", "listen: this must be text.  (line 5)"),
+    "a wrong type": (BASE + "listen: 5\n", "listen: this must be text or a mapping.  (line 5)"),
     "a wrong kind": (BASE + "  tools:\n    a: 3\n", "policy.tools.a: this must be a list or a mapping.  (line 6)"),
     "a missing key": ("servers: {iam: {command: [x]}}\n", "the key 'policy' is missing.  (line 1)"),
     "empty": ("", "The config is empty; it needs at least servers and policy.default.  (line 1)"),
@@ -160,6 +160,9 @@ BROKEN = {
     "a url with a query": (ANY.replace("https://mcp", "https://mcp?x=y"), "url: this must be https:// and a host alone"),
     "keys with a fragment": (ANY.replace("https://id/keys", "https://id/keys#x"), "jwt[0].jwks: this must be an https:// address"),
     "a url that is none": (ANY.replace("https://mcp", "'https://[x'"), "url: this must be https:// and a host alone"),
+    "a socket's mode as a number": (BASE + "listen: {unix: /run/a.sock, mode: 0660, group: agents}\n", 'listen.mode: 660 is no mode; write three octal digits in quotes, such as "0660".  (line 5)'),
+    "a socket's mode that is none": (BASE + "inbox: {listen: {unix: /run/a.sock, mode: rw}}\n", "inbox.listen.mode: 'rw' is no mode; write three octal digits in quotes, such as \"0660\".  (line 5)"),
+    "one socket for both": (BASE + "listen: {unix: /run/a.sock}\ninbox: {listen: 'unix:/run/a.sock'}\n", "inbox.listen: the inbox needs a listener of its own: agents must not reach it.  (line 6)"),
     "a trusted proxy by its name": (BASE + "trusted_proxies: [10.0.0.0/8, 'unix:', nginx]\n", "trusted_proxies[2]: 'nginx' is no IP address and no network; write 10.0.0.5, 10.0.0.0/8 or unix:.  (line 5)"),
     "every client as a trusted proxy": (BASE + "trusted_proxies: [0.0.0.0/0]\n", "trusted_proxies[0]: 0.0.0.0/0 is every address, so any client could name itself; write your proxies' own.  (line 5)"),
     "a proxy by its name": (BASE + "inbox:\n  login:\n    proxy_header: {name: X, from: [10.0.0.0/8, '::1', nginx]}\n", "inbox.login.proxy_header.from[2]: 'nginx' is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8.  (line 7)"),
@@ -191,7 +194,7 @@ def test_all_problems_are_told_together():
 def test_what_is_unset_hides_no_wrong_shape_and_has_none_itself():
     assert problems(BASE.replace("require_approval", "'${X}'") + "listen: 5\n") == [
         "policy.default: the environment variable X is not set.  (line 4)",
-        "listen: this must be text.  (line 5)",
+        "listen: this must be text or a mapping.  (line 5)",
     ]
 
 
