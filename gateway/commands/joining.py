@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 
 from approvals.errors import ApprovalError
+from gateway import protocol
 from gateway.addresses import is_http, within
 from gateway.errors import NotSentError, UserError
 from gateway.stdio import MAX_LINE, StdioFront
@@ -92,12 +93,15 @@ class Way:
         self._why = ""
 
     async def exchange(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange; raises `NotSentError` when no gateway answered in time, and so nothing was sent."""
+        """Do one exchange, when a gateway takes it; raises `NotSentError` when none answered in time, so nothing was sent."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
         while True:
             try:
-                return await self._sent(verb, body, headers)
+                reply = await self._sent(verb, body, headers)
+                if not _not_now(reply) or loop.time() >= until:
+                    return reply
+                reply.close()
             except NotSentError as error:
                 if loop.time() >= until:
                     why = f"No gateway answers at {self._at}; nothing was sent. {self._why}"
@@ -146,6 +150,11 @@ class Way:
                 return str((await answer.json())["role"]) if answer.status == 200 else ""
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
             return ""
+
+
+def _not_now(reply: Reply) -> bool:
+    """Say whether a gateway refuses an exchange for now, as one that stops does, and sent nothing on."""
+    return reply.status == 503 and bool(reply.header(protocol.UNSENT))
 
 
 async def _stdin() -> asyncio.StreamReader:

@@ -225,6 +225,34 @@ async def test_what_answers_without_saying_what_it_is_is_no_gateway():
         assert [await way.look() for _ in range(4)] == [False] * 4
 
 
+async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a_server_refuses_does_not(
+    monkeypatch,
+):
+    unsent, came = {"Holdpoint-Unsent": "1"}, []
+
+    async def answer(request):
+        came.append(request.method)
+        return said.pop(0)
+
+    app = web.Application()
+    app.router.add_post("/mcp/notes", answer)
+    monkeypatch.setattr(joining, "PAUSE", 0.0)
+    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
+        way = Way("notes", "", http, at=f"http://{at}")
+        said = [
+            web.Response(status=503, headers=unsent),
+            web.Response(status=503, headers=unsent),
+            web.Response(status=202),
+        ]
+        assert (await way.exchange("POST", b"{}", {})).status == 202
+        said = [web.Response(status=503)]
+        assert (await way.exchange("POST", b"{}", {})).status == 503
+        monkeypatch.setattr(joining, "PATIENCE", 0.0)
+        said = [web.Response(status=503, headers=unsent)]
+        assert (await way.exchange("POST", b"{}", {})).status == 503
+    assert len(came) == 5
+
+
 CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
 
 
