@@ -1,10 +1,33 @@
 """A held call as a card: everything a channel may show of it, made safe in this one place (PURE)."""
 
+from dataclasses import dataclass
+
 from approvals import bookkeeping, redact
 from approvals.channels import Card
-from approvals.model import HeldCall, State
+from approvals.model import CallId, HeldCall, State
 from approvals.safetext import hidden, name, one_line, visible
 from approvals.stakes import stakes
+from approvals.summaries import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What a list shows of a held call, made safe like a card."""
+
+    id: CallId
+    agent: str
+    owner: str
+    server: str
+    tool: str
+    category: str
+    severity: str
+    #: How the arguments begin.
+    arguments: str
+    #: Of what stands above.
+    hidden_characters: int
+    attended: bool
+    needed: int
+
 
 #: The longest address of a server that is shown, in characters.
 MAX_ADDRESS = 300
@@ -55,6 +78,24 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         url=f"{url.rstrip('/')}/calls/{call.id}" if url else "",
         changes=visible(call.changes),
         twin=_twin(call),
+    )
+
+
+def glance(call: Summary) -> Glance:
+    """Return what a list shows of a call."""
+    begun = redact.redact(call.beginning)
+    return Glance(
+        id=call.id,
+        agent=name(call.call.agent),
+        owner=name(call.call.owner or ""),
+        server=name(call.call.server),
+        tool=name(call.call.tool),
+        category=call.classification.category,
+        severity=call.classification.severity,
+        arguments=visible(begun.text),
+        hidden_characters=hidden(begun.text),
+        attended=call.attended,
+        needed=call.terms.needed,
     )
 
 

@@ -48,6 +48,18 @@ class TooMany(ApprovalError):
     """Too many calls already wait for a person."""
 
 
+class TooMuchOfOne(TooMany):
+    """The waiting calls of this agent take too much room."""
+
+
+class TooMuchOfAll(TooMany):
+    """The waiting calls of all agents take too much room."""
+
+
+class TooMuchInAnHour(TooMany):
+    """The calls of this agent that were held within an hour take too much room."""
+
+
 class StoreError(ApprovalError):
     """The store cannot be used."""
 

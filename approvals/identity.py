@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from approvals.errors import NotAnApprover, OwnRequest
 from approvals.model import Approver, HeldCall
+from approvals.summaries import Summary
 
 
 class Directory:
@@ -45,7 +46,7 @@ class Directory:
         found = [approver for approver in self._by_name.values() if fits(approver)]
         return found[0] if len(found) == 1 else None
 
-    def may_review(self, approver: Approver, call: HeldCall) -> None:
+    def may_review(self, approver: Approver, call: HeldCall | Summary) -> None:
         """Raise `NotAnApprover` or `OwnRequest` when *approver* may not review *call* now."""
         if self._by_name.get(approver.name) != approver or approver.name not in call.terms.approvers:
             raise NotAnApprover

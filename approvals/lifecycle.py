@@ -10,6 +10,7 @@ from typing import Any
 
 from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.model import Answer, HeldCall, Outcome, Review, State
+from approvals.summaries import Summary
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.PENDING: frozenset(
@@ -86,7 +87,7 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     return advance(reviewed, State.APPROVED, given.at, expires_at=given.at + call.terms.approved_for)
 
 
-def continuable(call: HeldCall, now: float) -> bool:
+def continuable(call: HeldCall | Summary, now: float) -> bool:
     """Say whether a call may still be continued under its approval: it ran, and not too long ago.
 
     One that ran later than *now* was dated by a clock that has been reset since; its approval is over.

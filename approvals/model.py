@@ -10,6 +10,8 @@ from typing import Any, NewType
 
 import msgspec
 
+from approvals.errors import TooMany
+
 CallId = NewType("CallId", str)
 """`hp_` and a lower-case ULID: ids sort by the time they were made."""
 
@@ -211,11 +213,18 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cap:
-    """The most calls that may be in some states at once: those of one agent, or of all ("")."""
+    """The most calls, or bytes of calls, that there may be: of one agent, or of all ("")."""
 
+    #: The states that count; () counts every state.
     states: Sequence[State]
     most: int
     agent: str = ""
+    #: Whether bytes are counted (`summaries.size`), instead of calls.
+    in_bytes: bool = False
+    #: Only calls that were asked for later than this count.
+    since: float = 0.0
+    #: What is raised when it is reached.
+    refusal: type[TooMany] = TooMany
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,8 +55,8 @@ class Notices:
 
     async def _bring(self, channel: Channel) -> None:
         try:
-            for call, shown in await self._service.store.stale(channel.name, self._service.clock()):
-                await self._show(channel, call, shown)
+            for stale, shown in await self._service.store.stale(channel.name, self._service.clock()):
+                await self._show(channel, await self._service.get(stale.id), shown)
         except Exception:
             log.exception("%s could not be brought up to date; the next round tries again", channel.name)
 

@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from approvals import bookkeeping, lifecycle
@@ -21,6 +21,9 @@ from approvals.errors import (
     NotRevealed,
     ReasonNeeded,
     StaleView,
+    TooMuchInAnHour,
+    TooMuchOfAll,
+    TooMuchOfOne,
     UnknownCall,
 )
 from approvals.identity import Directory
@@ -36,16 +39,14 @@ from approvals.model import (
     State,
 )
 from approvals.store import Store
+from approvals.summaries import Summary, summary
 from approvals.waiters import Waiters
 
-#: The most open calls that one agent, and all agents together, may have.
-MAX_OPEN_PER_AGENT = 100
-MAX_OPEN = 2000
+HOUR = 3600.0
 #: The longest reason a person may give, in bytes of UTF-8.
 MAX_REASON = 4096
 
-#: More calls than can be open, and how many settled ones are read at once.
-ALL = 1_000_000
+#: How many settled calls are looked at at once.
 PAGE = 200
 
 OPEN = tuple(state for state in State if state not in lifecycle.SETTLED)
@@ -53,6 +54,31 @@ GATEWAY = "holdpoint"
 
 #: Turns a call into its next value, or None to leave it as it is.
 Change = Callable[[HeldCall], HeldCall | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The most held calls, and bytes of them, that one agent and all agents together may have."""
+
+    open: int = 10_000
+    open_per_agent: int = 100
+    bytes: int = 256 << 20
+    bytes_per_agent: int = 16 << 20
+    #: Of the calls that were held within an hour, whatever became of them.
+    bytes_per_agent_hour: int = 256 << 20
+
+    def caps(self, agent: str, now: float) -> Sequence[Cap]:
+        """Return what one more call of this agent must not exceed."""
+        return (
+            Cap(states=OPEN, most=self.open_per_agent, agent=agent),
+            Cap(states=OPEN, most=self.open),
+            Cap(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, refusal=TooMuchOfOne),
+            Cap(states=OPEN, most=self.bytes, in_bytes=True, refusal=TooMuchOfAll),
+            Cap(
+                states=(), most=self.bytes_per_agent_hour, agent=agent, in_bytes=True, since=now - HOUR,
+                refusal=TooMuchInAnHour,
+            ),
+        )  # fmt: skip
 
 
 class ApprovalService:
@@ -78,6 +104,7 @@ class ApprovalService:
         self.monotonic = monotonic or clock
         #: Until when the time need not be kept in the store again.
         self._kept_until = 0.0
+        self.room = Room()
         self._attending: Counter[CallId] = Counter()
         self._running: Counter[CallId] = Counter()
 
@@ -91,9 +118,9 @@ class ApprovalService:
     async def hold(self, call: HeldCall) -> HeldCall:
         """Store a new held call and return it, or the open one of the same key that was there first.
 
-        Raises `TooMany` when the agent, or the gateway, has too many calls open.
+        Raises `TooMany`, or one of its kinds, when the calls of the agent, or of all agents, leave no room for it.
         """
-        caps = _caps(call.call.agent)
+        caps = self.room.caps(call.call.agent, call.created_at)
         while (twin := await self.store.find(call.key)) is None or not lifecycle.collectable(
             twin, self.clock()
         ):
@@ -344,13 +371,16 @@ class ApprovalService:
     async def changed(self, call: HeldCall, seconds: float) -> HeldCall:
         """Wait until *call* is newer than the one given, at most *seconds*, and return it as it is then."""
         with self.waiters.listen(call.id) as woken:
-            now = await self.get(call.id)
-            if now.version > call.version:
+            if (now := await self._newest(call)).version > call.version:
                 return now
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await woken.wait()
-        return await self.get(call.id)
+        return await self._newest(call)
+
+    async def _newest(self, call: HeldCall) -> HeldCall:
+        """Return the call as it is now; it is read again only when it has changed, since it may be large."""
+        return call if await self.store.version(call.id) == call.version else await self.get(call.id)
 
     @contextmanager
     def attending(self, call_id: CallId) -> Iterator[None]:
@@ -363,26 +393,31 @@ class ApprovalService:
             if not self._attending[call_id]:
                 del self._attending[call_id]
 
-    async def sweep(self) -> Sequence[HeldCall]:
+    async def open(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
+        """Return the summaries of the open calls, narrowed by what is given."""
+        return await self.store.summaries(OPEN, server=server, tool=tool)
+
+    async def sweep(self) -> Sequence[Summary]:
         """Bring every open call to what it should be by now (expired, in doubt, attended or not); returns the open ones."""
         self._keep_time()
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
-        found = await self.store.select(OPEN, limit=MAX_OPEN)
         swept = [
-            await self._change(call.id, self._as_it_is) if self._as_it_is(call) else call for call in found
+            summary(await self._change(call.id, self._as_it_is)) if self._is_off(call) else call
+            for call in await self.open()
         ]
         return [call for call in swept if call.state in OPEN]
 
     async def put_back(self) -> Mapping[str, int]:
         """End what a copy of the store brought back (`lifecycle.put_back`); returns how many calls came to which state."""
         came_to: Counter[str] = Counter()
-        for call in await self.store.select(OPEN, limit=ALL):
+        for call in await self.open():
             came_to[(await self._change(call.id, self._put_back)).state] += 1
         last: CallId | None = None
-        while page := await self.store.select((State.COMPLETED,), limit=PAGE, before=last):
-            for call in filter(self._put_back, page):
-                await self._change(call.id, self._put_back, kind="hold.continued")
+        while page := await self.store.summaries((State.COMPLETED,), limit=PAGE, before=last):
+            for call in page:
+                if lifecycle.continuable(call, self.clock()):
+                    await self._change(call.id, self._put_back, kind="hold.continued")
             last = page[-1].id
         return came_to
 
@@ -395,14 +430,19 @@ class ApprovalService:
             self._kept_until = now + KEEP
             self.store.reached(now)
 
+    def _is_off(self, call: HeldCall | Summary) -> bool:
+        """Say whether a call is not what it should be: on its way and left behind, or attended otherwise."""
+        if call.state is State.FORWARDING:
+            return call.id not in self._running
+        return call.state in lifecycle.TIMED and call.attended != (call.id in self._attending)
+
     def _as_it_is(self, call: HeldCall) -> HeldCall | None:
-        if call.state is State.FORWARDING and call.id not in self._running:
+        if not self._is_off(call):
+            return None
+        if call.state is State.FORWARDING:
             why = "The gateway stopped while this call was on its way."
             return lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
-        attended = call.id in self._attending
-        if call.state in lifecycle.TIMED and call.attended != attended:
-            return lifecycle.touch(call, attended=attended)
-        return None
+        return lifecycle.touch(call, attended=not call.attended)
 
     async def _change(
         self,
@@ -430,10 +470,6 @@ class ApprovalService:
 def _has_seen(approver: Approver, call: HeldCall) -> bool:
     """Say whether *approver* was shown all of a call: nothing in it is hidden, or they revealed it."""
     return approver.name in call.revealed or not bookkeeping.hidden_values(call.call)
-
-
-def _caps(agent: str) -> Sequence[Cap]:
-    return Cap(states=OPEN, most=MAX_OPEN_PER_AGENT, agent=agent), Cap(states=OPEN, most=MAX_OPEN)
 
 
 def _kind(old: HeldCall, new: HeldCall) -> str:

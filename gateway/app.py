@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ from approvals.digest import sha256
 from approvals.errors import StoreError
 from approvals.identity import Directory
 from approvals.model import Approver, AuditEvent, CallId, Pin
-from approvals.service import MAX_OPEN, OPEN, ApprovalService
+from approvals.service import ApprovalService, Room
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
 from gateway import starting
@@ -35,7 +36,7 @@ from gateway.jwt.jwks import Jwks
 from gateway.ladder.rounds import Seals
 from gateway.limits import Windows
 from gateway.metrics import Metrics
-from gateway.options import ClientOptions, Config, Duration, ServerOptions, is_off, seconds
+from gateway.options import ClientOptions, Config, Duration, ServerOptions, is_off, seconds, size
 from gateway.pins import OnChange, Pins
 from gateway.proxy import Proxy
 from gateway.risk import Category, Risk
@@ -53,6 +54,8 @@ from gateway.upstreams.stdio import Command, StdioUpstream
 GRACE = 20.0
 #: The secrets of the gateway's own that the store keeps.
 SECRETS = ("rounds", "identity")
+#: How much of the store's disk may be used, from 0 to 1, until the gateway is not ready.
+FULL = 0.85
 #: The store that keeps nothing.
 MEMORY = "memory:"
 log = logging.getLogger("holdpoint")
@@ -78,6 +81,7 @@ class Gateway:
         clock: EffectiveClock,
         *,
         inside: bool = False,
+        disk_used: Callable[[], float],
     ) -> None:
         self.config = config
         #: Whether it is inside a `holdpoint stdio`. Then its servers are asked for nothing before a client needs them.
@@ -88,13 +92,15 @@ class Gateway:
         self.service = ApprovalService(
             store, directory(config), clock=clock, wall=clock.wall, monotonic=clock.monotonic
         )
+        self.service.room = room(config)
         self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
         self.forward = Forward(self.service, self.catalogue.outdate)
         # One for each address, so that a changed config does not ask for keys that are there.
         self._jwks = cache(lambda url: Jwks(url, http, clock))
         self.agents = Agents(config, self._jwks, clock)
-        self.metrics = Metrics()
+        self._disk_used = disk_used
+        self.metrics = Metrics(disk_used)
         self.checkpoints = Checkpoints(store, outside(config.audit.checkpoint, http, clock.wall))
         self._http = http
         self._pools = pools
@@ -124,6 +130,7 @@ class Gateway:
         self.proxy.adopt(self._setting(config))
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
+        self.service.room = room(config)
         await self._void_unfit()
         for upstream in leaving:
             await upstream.close()
@@ -148,14 +155,14 @@ class Gateway:
         """Bind calls and pins of before to their servers; then void each call whose server is another than it was held for."""
         setting = self.proxy.setting
         self._pins.bind(setting.identities)
-        for held in await self.store.select(OPEN, limit=MAX_OPEN):
+        for held in await self.service.open():
             if not held.identity and (server := held.call.server) in setting.identities:
                 await self.service.bind(held.id, setting.identities[server], setting.addresses[server])
         await self._void_unfit()
 
     async def _void_unfit(self) -> None:
         """Void each open call whose agent or server is not the one that it was held for."""
-        for held in await self.store.select(OPEN, limit=MAX_OPEN):
+        for held in await self.service.open():
             if why := unfit(held, self.proxy.setting):
                 await self.service.void(held.id, why)
 
@@ -227,8 +234,11 @@ class Gateway:
             return "stopping"
         try:
             await self.store.check()
+            used = self._disk_used()
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
             return f"store: {error}"
+        if used >= FULL:
+            return f"store: its disk is {used:.0%} full; make room on it"
         if problem := self.clock_problem():
             return problem
         return (
@@ -269,6 +279,12 @@ class Gateway:
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
+def disk_used(folder: Path) -> float:
+    """Return how much of the disk of a folder is used, from 0 to 1; what is reserved for root does not count."""
+    found = shutil.disk_usage(folder)
+    return found.used / (found.used + found.free)
+
+
 @asynccontextmanager
 async def assembled(
     config: Config,
@@ -279,12 +295,13 @@ async def assembled(
     restored: bool = False,
     opening: Callable[..., Awaitable[Store]] | None = None,
     inside: bool = False,
+    disk: Callable[[Path], float] = disk_used,
 ) -> AsyncIterator[Gateway]:
     """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
 
     *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store. *restored* takes
     the store for a copy that was put back. *opening* opens it in another way than `open_store`. *inside* is a gateway
-    inside a `holdpoint stdio`.
+    inside a `holdpoint stdio`. *disk* says how much of a folder's disk is used, from 0 to 1.
     """
     async with AsyncExitStack() as stack:
         store = await (opening or open_store)(config, restored=restored)
@@ -303,6 +320,9 @@ async def assembled(
             {name: await store.secret(name) for name in SECRETS},
             effective,
             inside=inside,
+            disk_used=(lambda: 0.0)
+            if config.store == MEMORY
+            else partial(disk, database(config.store).absolute().parent),
         )
         await starting.begin(gateway.service, await gateway.checkpoints.last(), forced=restored)
         stack.push_async_callback(gateway.checkpoints.keep)
@@ -352,6 +372,18 @@ def _client(options: Duration | ClientOptions) -> ClientRule:
         return ClientRule(wait=seconds(options))
     wait = None if options.wait is None else seconds(options.wait)
     return ClientRule(wait=wait, as_result=options.waiting == "result")
+
+
+def room(config: Config) -> Room:
+    """Return how many held calls a config lets agents have, and how large."""
+    limits = config.limits
+    return Room(
+        open=limits.open,
+        open_per_agent=limits.open_per_agent,
+        bytes=size(limits.bytes),
+        bytes_per_agent=size(limits.bytes_per_agent),
+        bytes_per_agent_hour=size(limits.bytes_per_agent_hour),
+    )
 
 
 def shares(config: Config) -> Shares:

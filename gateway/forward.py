@@ -12,7 +12,7 @@ from typing import Any
 
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome
-from approvals.service import MAX_OPEN, OPEN, ApprovalService
+from approvals.service import ApprovalService
 from gateway import answers, asking, frames, probing, sse, unanswered
 from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.probing import SilentError
@@ -72,7 +72,7 @@ class Forward:
         self._keep(self._void(server, tool, definition))
 
     async def _void(self, server: str, tool: str, definition: str) -> None:
-        for held in await self._service.store.select(OPEN, server=server, tool=tool, limit=MAX_OPEN):
+        for held in await self._service.open(server=server, tool=tool):
             if held.definition and held.definition != definition:
                 await self._service.void(held.id, "the definition of this tool changed while the call waited")
 

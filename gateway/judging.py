@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from approvals.model import HeldCall, State
+from approvals.summaries import Summary
 from gateway.catalogue import Catalogue, Tool
 from gateway.incoming import Asked
 from gateway.pins import OnChange
@@ -17,7 +18,7 @@ CHANGED = "the definition of this tool changed while the call waited"
 GONE = "the server does not say any more that it has this tool"
 
 
-def unfit(held: HeldCall, setting: Setting) -> str | None:
+def unfit(held: HeldCall | Summary, setting: Setting) -> str | None:
     """Say why a call may not run under *setting*, whatever the policy: its agent or its server is another, or None."""
     server = held.call.server
     if not setting.may_use(held.call.agent, server):

@@ -1,21 +1,26 @@
 """What Prometheus may know: how calls were judged, and how many wait in which state. Never names or arguments."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client import Counter as Count
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from approvals.model import HeldCall
 from approvals.service import OPEN
+from approvals.summaries import Summary
 
 
 class Metrics:
     """The numbers of one gateway."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk_used: Callable[[], float] = lambda: 0.0) -> None:
+        """*disk_used* says how much of the store's disk is used, from 0 to 1."""
         self._registry = CollectorRegistry()
+        disk = Gauge(
+            "holdpoint_store_disk_used_ratio", "How much of the store's disk is used, from 0 to 1.", registry=self._registry,
+        )  # fmt: skip
+        disk.set_function(disk_used)
         self._judged = Count(
             "holdpoint_tool_calls", "Tool calls by what became of them at once.", ["server", "verdict"], registry=self._registry,
         )  # fmt: skip
@@ -30,7 +35,7 @@ class Metrics:
         """Count one call: allowed, denied, limited or held."""
         self._judged.labels(server, verdict).inc()
 
-    def opened(self, calls: Iterable[HeldCall]) -> None:
+    def opened(self, calls: Iterable[Summary]) -> None:
         """Say which calls are open now."""
         found = Counter(call.state for call in calls)
         for state in OPEN:

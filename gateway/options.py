@@ -11,10 +11,13 @@ Duration = int | float | str
 #: Where agents find the gateway when the config does not say.
 LISTEN = "127.0.0.1:8808"
 Count = Annotated[int, Meta(ge=1)]
+Size = int | str
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 #: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
 LONGEST = 3650 * 86400
 _OFF = re.compile(r"0(?:\.0+)?\s*[smhd]?")
+_BYTES = {"": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+_SIZE = re.compile(r"(\d+)\s*([kmg]b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
 
@@ -32,6 +35,14 @@ def seconds(duration: Duration) -> float:
 def is_off(duration: Duration) -> bool:
     """Say whether a duration is `0` (or `0s`), which turns off what lasts for it."""
     return _OFF.fullmatch(str(duration)) is not None
+
+
+def size(given: Size) -> int:
+    """Return a size (`1024`, `64KB`, `16MB`, `1GB`) in bytes, 1024 to the KB; raises `ValueError` that says what to write."""
+    match = _SIZE.fullmatch(str(given))
+    if match is None or not int(match[1]):
+        raise ValueError(f"{given!r} is not a size; write bytes, or 64KB, 16MB, 1GB.")
+    return int(match[1]) * _BYTES[(match[2] or "").lower()]
 
 
 CategoryName = Literal["Read", "Write", "Execute", "Destructive", "Financial", "Other"]
@@ -288,6 +299,14 @@ class AuditOptions(Options, kw_only=True, frozen=True):
 class CapOptions(Options, kw_only=True, frozen=True):
     """What one agent, and all agents together, may take of the gateway."""
 
+    #: Held calls that wait or run: all, and those of one agent.
+    open: Count = 10_000
+    open_per_agent: Count = 100
+    #: The bytes of these.
+    bytes: Size = "256MB"
+    bytes_per_agent: Size = "16MB"
+    #: The bytes of the calls of one agent that were held within an hour, whatever became of them.
+    bytes_per_agent_hour: Size = "256MB"
     exchanges_per_agent: Count = 64
     streams_per_agent: Count = 256
 

@@ -271,9 +271,9 @@ class Proxy:
         )
         try:
             held = await self._service.hold(held)
-        except TooMany:
-            self._judged(asked, "limited", verdict, why="too many calls wait")
-            return _told(asked.frame, replies.too_many())
+        except TooMany as error:
+            self._judged(asked, "limited", verdict, why=str(error))
+            return _told(asked.frame, replies.too_many(error))
         return await self._show(asked, held)
 
     async def _show(self, asked: Asked, held: HeldCall) -> Reply:

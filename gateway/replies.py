@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
 from approvals.model import HeldCall, State
 from gateway import frames
 from gateway.limits import Exceeded
@@ -31,11 +32,17 @@ def limited(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
     return refusal(f"Rate limit: {limit.text} for {tool}. NOT EXECUTED. {later}{why}")
 
 
-def too_many() -> Mapping[str, Any]:
-    """Return the result for an agent that has too many calls waiting already."""
-    return refusal(
-        "Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first."
-    )
+def too_many(error: TooMany) -> Mapping[str, Any]:
+    """Return the result for an agent whose waiting calls, or those of all agents, leave no room for this one."""
+    return refusal(_NO_ROOM[type(error)])
+
+
+_NO_ROOM: Mapping[type[TooMany], str] = {
+    TooMany: "Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first.",
+    TooMuchOfOne: "Your waiting calls take too much room. NOT EXECUTED. Wait for their answers first, or send less.",
+    TooMuchOfAll: "The waiting calls of all agents take too much room. NOT EXECUTED. Try again later, or send less.",
+    TooMuchInAnHour: "Your calls of the last hour take too much room. NOT EXECUTED. Try again later, or send less.",
+}
 
 
 def too_many_running() -> Mapping[str, Any]:

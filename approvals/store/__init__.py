@@ -7,11 +7,15 @@ one commit, and returns only after that commit is durable.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from approvals.audit import Checkpoint
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
+from approvals.summaries import Summary
 
+#: The limit that leaves nothing out.
+ALL = 2**63 - 1
 #: Seconds for which an agent's session is kept.
 SESSION_LIFE = 30 * 86400.0
 
@@ -41,11 +45,14 @@ class Store(Protocol):
     async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
         """Insert a new held call with its events; `Conflict` when its id, or an open call of its key, exists.
 
-        `TooMany` when one of *caps* is reached; they are looked at in the same commit, so no burst passes one.
+        The refusal of a cap in *caps* that this call would exceed; they are looked at in the same commit, so no burst passes one.
         """
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         """Return the call, or None."""
+
+    async def version(self, call_id: CallId) -> int | None:
+        """Return the version of the call, or None."""
 
     async def find(self, key: str) -> HeldCall | None:
         """Return the newest call with this key, whatever its state, or None."""
@@ -60,11 +67,28 @@ class Store(Protocol):
         agent: str = "",
         server: str = "",
         text: str = "",
+        room: float = inf,
     ) -> Sequence[HeldCall]:
-        """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id."""
+        """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id.
 
-    async def due(self, now: float) -> Sequence[HeldCall]:
-        """Return calls that are pending or approved and whose `expires_at` is at or before *now*."""
+        The first is always among them, the others as long as all of them have at most *room* bytes.
+        """
+
+    async def summaries(
+        self,
+        states: Sequence[State] = (),
+        *,
+        limit: int = ALL,
+        before: CallId | None = None,
+        tool: str = "",
+        agent: str = "",
+        server: str = "",
+        text: str = "",
+    ) -> Sequence[Summary]:
+        """Return the summaries of calls, as `select` does the calls."""
+
+    async def due(self, now: float) -> Sequence[Summary]:
+        """Return the summaries of calls that are pending or approved and whose `expires_at` is at or before *now*."""
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace *old* by *new* and add *events* in one commit; `Conflict` when *old* is not the stored version."""
@@ -87,8 +111,8 @@ class Store(Protocol):
     ) -> Sequence[AuditEvent]:
         """Return audit events with `seq` > *after* in order of `seq`, narrowed by what is given."""
 
-    async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
-        """Return calls whose newest version *channel* does not show yet and whose retry time has come.
+    async def stale(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
+        """Return the summaries of calls whose newest version *channel* does not show yet and whose retry time has come.
 
         Calls that were settled before the channel ever posted them are left out.
         """

@@ -13,9 +13,14 @@ import msgspec
 
 from approvals.errors import StoreError
 from approvals.model import HeldCall
+from approvals.summaries import Summary, summary
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(HeldCall).decode
+_decode_summary = msgspec.json.Decoder(Summary).decode
+#: Stands before a summary in its seal, so that no other row's seal fits one.
+_SUMMARY = b"summary "
+_NOT_WRITTEN = "A held call is not what was written to the store, or was written under another key."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,21 @@ class Seal:
             raise StoreError(f"The call {call.id} cannot be written: {error}.") from error
         return call.version, call.state, call.digest, call.expires_at, call.settled_at, body, self._of(body)
 
+    def summary_row(self, call: HeldCall) -> tuple[Any, ...]:
+        """Return the values of the columns of a call's summary that change with it."""
+        shown = _encode(summary(call))
+        return call.state, shown, self._of(_SUMMARY + shown)
+
+    def summary(self, shown: bytes, seal: bytes) -> Summary:
+        """Return the summary; raises `StoreError` when it is not the one that was sealed."""
+        if not hmac.compare_digest(seal, self._of(_SUMMARY + shown)):
+            raise StoreError(_NOT_WRITTEN)
+        return _decode_summary(shown)
+
     def call(self, body: bytes, seal: bytes) -> HeldCall:
         """Return the call; raises `StoreError` when it is not the one that was sealed."""
         if not hmac.compare_digest(seal, self._of(body)):
-            raise StoreError(
-                "A held call is not what was written to the store, or was written under another key."
-            )
+            raise StoreError(_NOT_WRITTEN)
         return _decode(body)
 
     def sealed(self, table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from approvals.lifecycle import SETTLED
-from approvals.model import State
+from approvals.model import Cap, State
 
 INSERT_CALL = """
     INSERT INTO calls (version, state, digest, expires_at, settled_at, body, seal, id, key, agent, server, tool, created_at)
@@ -14,22 +14,36 @@ SWAP_CALL = """
     UPDATE calls SET version = ?, state = ?, digest = ?, expires_at = ?, settled_at = ?, body = ?, seal = ?
     WHERE id = ? AND version = ?
 """
+INSERT_SUMMARY = """
+    INSERT INTO summaries (state, summary, seal, n, agent, created_at, size) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+SWAP_SUMMARY = """
+    UPDATE summaries SET state = ?, summary = ?, seal = ? WHERE n = (SELECT n FROM calls WHERE id = ?)
+"""
+#: The next call that was written before there were summaries.
+WITHOUT_SUMMARY = """
+    SELECT n, state, agent, created_at, body, seal FROM calls
+    WHERE n > (SELECT coalesce(max(n), 0) FROM summaries) ORDER BY n LIMIT 1
+"""
+VERSION = "SELECT version FROM calls WHERE id = ?"
+CALL_OF_ROW = "SELECT body, seal FROM calls WHERE n = ?"
 CALL = "SELECT body, seal FROM calls WHERE id = ?"
 NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
 OPEN_CALLS = "SELECT body, seal FROM calls WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')"
 DUE = """
-    SELECT body, seal FROM calls WHERE state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
+    SELECT summary, summaries.seal FROM calls JOIN summaries USING (n) WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
 """
 # Two halves, each found by an index: open calls, and settled ones that the channel did post.
 STALE = """
-    SELECT calls.n, body, seal, notice.* FROM calls
+    SELECT calls.n, summary, summaries.seal, notice.* FROM calls JOIN summaries USING (n)
     LEFT JOIN (SELECT * FROM notices WHERE channel = :channel) AS notice ON notice.call = calls.id
-    WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    WHERE calls.state IN ('pending', 'approved', 'forwarding', 'in_doubt')
     AND (notice.call IS NULL OR notice.shown_version < notice.wanted AND notice.retry_at <= :now)
     UNION ALL
-    SELECT calls.n, body, seal, notices.* FROM notices JOIN calls ON calls.id = notices.call
+    SELECT calls.n, summary, summaries.seal, notices.* FROM notices
+    JOIN calls ON calls.id = notices.call JOIN summaries USING (n)
     WHERE channel = :channel AND shown_version < wanted AND retry_at <= :now AND ref IS NOT NULL
-    AND state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    AND calls.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
     ORDER BY 1
 """
 SHOWN = """
@@ -74,31 +88,49 @@ _OPEN = frozenset(State) - SETTLED
 Query = tuple[str, tuple[Any, ...]]
 
 
+#: What is read of calls that are listed whole, and of those that are only summed up.
+ROWS = "SELECT n, length(body) FROM calls"
+SUMMARIES = "SELECT summary, summaries.seal FROM calls JOIN summaries USING (n)"
+
+
 def calls(
-    states: Sequence[State], *, limit: int, before: str | None, tool: str, agent: str, server: str, text: str
+    read: str,
+    states: Sequence[State],
+    *,
+    limit: int,
+    before: str | None,
+    tool: str,
+    agent: str,
+    server: str,
+    text: str,
 ) -> Query:
-    """Return the query for calls, newest first, narrowed by what is given."""
+    """Return the query that reads *read* of calls, newest first, narrowed by what is given."""
     # Open calls are few and found by their state; among the many others the order of ids is the better way in.
-    state = "state" if _OPEN.issuperset(states) else "+state"
+    state = "calls.state" if _OPEN.issuperset(states) else "+calls.state"
     where, values = _where(
         {
             f"{state} IN ({', '.join('?' * len(states))})": states,
             "id < ?": (before,) if before is not None else (),
             "tool = ?": (tool,) if tool else (),
-            "agent = ?": (agent,) if agent else (),
+            "calls.agent = ?": (agent,) if agent else (),
             "server = ?": (server,) if server else (),
-            "(instr(tool, ?) OR instr(agent, ?) OR instr(id, ?))": (text,) * 3 if text else (),
+            "(instr(tool, ?) OR instr(calls.agent, ?) OR instr(id, ?))": (text,) * 3 if text else (),
         }
     )
-    return f"SELECT body, seal FROM calls {where} ORDER BY id DESC LIMIT ?", (*values, limit)  # noqa: S608  (values are bound)
+    return f"{read} {where} ORDER BY id DESC LIMIT ?", (*values, limit)
 
 
-def count(states: Sequence[State], *, agent: str) -> Query:
-    """Return the query for the number of calls in these states."""
+def counted(cap: Cap) -> Query:
+    """Return the query for the number of calls that a cap counts, or of their bytes."""
     where, values = _where(
-        {f"state IN ({', '.join('?' * len(states))})": states, "agent = ?": (agent,) if agent else ()}
+        {
+            f"state IN ({', '.join('?' * len(cap.states))})": cap.states,
+            "agent = ?": (cap.agent,) if cap.agent else (),
+            "created_at > ?": (cap.since,) if cap.since else (),
+        }
     )
-    return f"SELECT count(*) FROM calls {where}", values  # noqa: S608  (values are bound)
+    what = "coalesce(sum(size), 0)" if cap.in_bytes else "count(*)"
+    return f"SELECT {what} FROM summaries {where}", values  # noqa: S608  (values are bound)
 
 
 def events(*, after: int, limit: int, since: float, tool: str, agent: str, call: str) -> Query:

@@ -1,18 +1,20 @@
 """A store in memory, for tests and the demo: the same promises, but for surviving the process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count, islice
+from math import inf
 from secrets import token_bytes
 
 from approvals import audit
 from approvals.audit import Checkpoint
-from approvals.errors import Conflict, TooMany
+from approvals.errors import Conflict
 from approvals.lifecycle import SETTLED, TIMED, latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import SESSION_LIFE, Starts
+from approvals.store import ALL, SESSION_LIFE, Starts
 from approvals.store.changes import Changes
+from approvals.summaries import Summary, fitting, size, summary
 
 
 def is_open(call: HeldCall) -> bool:
@@ -42,8 +44,8 @@ class MemoryStore:
             is_open(other) and other.key == call.key for other in self._calls.values()
         ):
             raise Conflict
-        if any(self._within(cap) >= cap.most for cap in caps):
-            raise TooMany
+        if reached := next((cap for cap in caps if self._exceeded(cap, call)), None):
+            raise reached.refusal
         self._put(call, events)
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
@@ -61,14 +63,39 @@ class MemoryStore:
     async def get(self, call_id: CallId) -> HeldCall | None:
         return self._calls.get(call_id)
 
+    async def version(self, call_id: CallId) -> int | None:
+        call = self._calls.get(call_id)
+        return None if call is None else call.version
+
     async def find(self, key: str) -> HeldCall | None:
         return next((call for call in reversed(self._calls.values()) if call.key == key), None)
 
     async def select(
         self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
-        server: str = "", text: str = "",
+        server: str = "", text: str = "", room: float = inf,
     ) -> Sequence[HeldCall]:  # fmt: skip
-        found = (
+        found = islice(
+            self._narrowed(states, before, tool=tool, agent=agent, server=server, text=text), limit
+        )
+        return list(fitting(((call, _length(call)) for call in found), room))
+
+    async def summaries(
+        self, states: Sequence[State] = (), *, limit: int = ALL, before: CallId | None = None, tool: str = "", agent: str = "",
+        server: str = "", text: str = "",
+    ) -> Sequence[Summary]:  # fmt: skip
+        return list(
+            map(
+                summary,
+                islice(
+                    self._narrowed(states, before, tool=tool, agent=agent, server=server, text=text), limit
+                ),
+            )
+        )
+
+    def _narrowed(
+        self, states: Sequence[State], before: CallId | None, *, tool: str, agent: str, server: str, text: str
+    ) -> Iterator[HeldCall]:
+        return (
             call
             for call in sorted(self._calls.values(), key=lambda call: call.id, reverse=True)
             if (not states or call.state in states)
@@ -78,15 +105,14 @@ class MemoryStore:
             and server in ("", call.call.server)
             and any(text in field for field in (call.call.tool, call.call.agent, call.id))
         )
-        return list(islice(found, limit))
 
-    def _within(self, cap: Cap) -> int:
-        found = self._calls.values()
-        return sum(call.state in cap.states and cap.agent in ("", call.call.agent) for call in found)
+    def _exceeded(self, cap: Cap, one_more: HeldCall) -> bool:
+        counted = [one for one in self._calls.values() if _counts(cap, one)]
+        return sum(size(one) if cap.in_bytes else 1 for one in (*counted, one_more)) > cap.most
 
-    async def due(self, now: float) -> Sequence[HeldCall]:
+    async def due(self, now: float) -> Sequence[Summary]:
         over = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
-        return sorted(over, key=lambda call: call.expires_at)
+        return list(map(summary, sorted(over, key=lambda call: call.expires_at)))
 
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
@@ -135,9 +161,9 @@ class MemoryStore:
     def forget(self, server: str, session_id: str) -> None:
         self._sessions.pop((server, session_id), None)
 
-    async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
+    async def stale(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
         pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
-        return [(call, notice) for call, notice in pairs if _is_stale(call, notice, now)]
+        return [(summary(call), notice) for call, notice in pairs if _is_stale(call, notice, now)]
 
     async def shown(self, notice: Notice) -> None:
         self._notices[notice.call, notice.channel] = notice
@@ -201,6 +227,16 @@ class MemoryStore:
 
     async def close(self) -> None:
         self._changes.close()
+
+
+def _counts(cap: Cap, call: HeldCall) -> bool:
+    """Say whether a cap counts this call."""
+    asked_since = not cap.since or call.created_at > cap.since
+    return (not cap.states or call.state in cap.states) and cap.agent in ("", call.call.agent) and asked_since
+
+
+def _length(call: HeldCall) -> int:
+    return size(call) + (len(call.outcome.body) if call.outcome else 0)
 
 
 def _is_stale(call: HeldCall, notice: Notice | None, now: float) -> bool:

@@ -182,6 +182,28 @@ def starts(db: Database) -> None:
     db.execute("ALTER TABLE progress ADD COLUMN starts INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations()
+def summaries(db: Database) -> None:
+    """What lists, sweeps and limits need of a call, apart from its content; `SqliteStore.open` writes those of older calls."""
+    db.table("summaries").create(
+        {
+            "n": int,
+            "state": str,
+            "agent": str,
+            "created_at": float,
+            "size": int,
+            "summary": bytes,
+            "seal": bytes,
+        },
+        pk="n",
+        not_null={"state", "agent", "created_at", "size", "summary", "seal"},
+        foreign_keys=[("n", "calls", "n")],
+    )
+    # Each has all that a limit asks for, so that no row is read to count it.
+    db.table("summaries").create_index(["state", "agent", "size"])
+    db.table("summaries").create_index(["agent", "created_at", "size"])
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

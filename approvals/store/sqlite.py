@@ -7,23 +7,27 @@ beside the columns it is searched by. Changes are told after the commit that hol
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
 from approvals import audit
 from approvals.audit import Checkpoint
-from approvals.errors import Conflict, StoreError, TooMany
+from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import SESSION_LIFE, Starts, _sql
+from approvals.store import ALL, SESSION_LIFE, Starts, _sql
 from approvals.store._file import StoreFile
 from approvals.store._sealed import Seal
 from approvals.store._writer import Writer
 from approvals.store.changes import Changes
+from approvals.summaries import Summary, fitting, size
 
 #: How many of the newest events are checked when the file is opened.
 TAIL = 1000
+#: How many calls of before there were summaries are summed up in one commit.
+AT_ONCE = 100
 
 
 class SqliteStore:
@@ -51,6 +55,8 @@ class SqliteStore:
         store = cls(connection, file, chain_key)
         try:
             await store._writer.read(store._look_over)
+            while await store._writer.do(store._sum_up):
+                pass
         except BaseException as error:
             await store.close()
             if isinstance(error, StoreError):
@@ -66,8 +72,23 @@ class SqliteStore:
                 f"its audit event {broken.seq} is not what was written, or was written under another key"
                 f" ({broken.why})."
             )
-        for call in self._calls(_sql.OPEN_CALLS, (), db):
-            self._not_an_older(call, db)
+        for body, seal in db.execute(_sql.OPEN_CALLS):  # one after the other: together they may be large
+            self._not_an_older(self._seal.call(body, seal), db)
+
+    def _sum_up(self, db: sqlite3.Connection) -> bool:
+        """Write the summaries of some calls that have none; returns whether there may be more."""
+        for _ in range(AT_ONCE):
+            row = db.execute(_sql.WITHOUT_SUMMARY).fetchone()
+            if row is None:
+                return False
+            n, state, agent, created_at, body, seal = row
+            try:
+                call = self._seal.call(body, seal)
+                shown, bytes_ = self._seal.summary_row(call), size(call)
+            except StoreError:  # it is not read in a list either
+                shown, bytes_ = (state, b"", b""), len(body)
+            db.execute(_sql.INSERT_SUMMARY, (*shown, n, agent, created_at, bytes_))
+        return True
 
     def _not_an_older(self, call: HeldCall, db: sqlite3.Connection) -> None:
         """Raise `StoreError` unless the trail says of *call* last that it is this very version.
@@ -98,16 +119,18 @@ class SqliteStore:
             asked.tool,
             call.created_at,
         )
+        shown, bytes_ = self._seal.summary_row(call), size(call)
         entries = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
-            full = any(_within(cap, db) >= cap.most for cap in caps)
+            reached = next((cap for cap in caps if _exceeded(cap, bytes_, db)), None)
             try:
-                db.execute(_sql.INSERT_CALL, row)
+                n = db.execute(_sql.INSERT_CALL, row).lastrowid
             except sqlite3.IntegrityError as error:
                 raise Conflict from error
-            if full:
-                raise TooMany
+            if reached is not None:
+                raise reached.refusal
+            db.execute(_sql.INSERT_SUMMARY, (*shown, n, asked.agent, call.created_at, bytes_))
             db.execute(_sql.REACHED, (latest(call),))
             self._record(entries, db)
 
@@ -116,11 +139,13 @@ class SqliteStore:
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace a call and add its events."""
         row = (*self._seal.row(new), old.id, old.version)
+        shown = (*self._seal.summary_row(new), old.id)
         entries = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
             if db.execute(_sql.SWAP_CALL, row).rowcount != 1:
                 raise Conflict
+            db.execute(_sql.SWAP_SUMMARY, shown)
             self._not_an_older(old, db)
             db.execute(_sql.REACHED, (latest(new),))
             self._record(entries, db)
@@ -130,6 +155,11 @@ class SqliteStore:
     async def get(self, call_id: CallId) -> HeldCall | None:
         """Return one call."""
         return next(iter(await self._found(_sql.CALL, call_id)), None)
+
+    async def version(self, call_id: CallId) -> int | None:
+        """Return the version of a call."""
+        row = await self._row(_sql.VERSION, call_id)
+        return None if row is None else int(row[0])
 
     async def find(self, key: str) -> HeldCall | None:
         """Return the newest call of a key."""
@@ -145,16 +175,52 @@ class SqliteStore:
         agent: str = "",
         server: str = "",
         text: str = "",
+        room: float = inf,
     ) -> Sequence[HeldCall]:
         """Return calls, newest first."""
         sql, values = _sql.calls(
-            states, limit=limit, before=before, tool=tool, agent=agent, server=server, text=text
+            _sql.ROWS, states, limit=limit, before=before, tool=tool, agent=agent, server=server, text=text
         )
-        return await self._found(sql, *values)
 
-    async def due(self, now: float) -> Sequence[HeldCall]:
+        def work(db: sqlite3.Connection) -> list[HeldCall]:
+            rows = list(fitting(db.execute(sql, values), room))
+            return [call for n in rows for call in self._calls(_sql.CALL_OF_ROW, (n,), db)]
+
+        return await self._writer.read(work)
+
+    async def summaries(
+        self,
+        states: Sequence[State] = (),
+        *,
+        limit: int = ALL,
+        before: CallId | None = None,
+        tool: str = "",
+        agent: str = "",
+        server: str = "",
+        text: str = "",
+    ) -> Sequence[Summary]:
+        """Return the summaries of calls, newest first."""
+        sql, values = _sql.calls(
+            _sql.SUMMARIES,
+            states,
+            limit=limit,
+            before=before,
+            tool=tool,
+            agent=agent,
+            server=server,
+            text=text,
+        )
+        return await self._summed_up(sql, *values)
+
+    async def due(self, now: float) -> Sequence[Summary]:
         """Return calls whose time is over."""
-        return await self._found(_sql.DUE, now)
+        return await self._summed_up(_sql.DUE, now)
+
+    async def _summed_up(self, sql: str, *values: Any) -> Sequence[Summary]:
+        def work(db: sqlite3.Connection) -> list[Summary]:
+            return [self._seal.summary(shown, seal) for shown, seal in db.execute(sql, values)]
+
+        return await self._writer.read(work)
 
     async def _found(self, sql: str, *values: Any) -> Sequence[HeldCall]:
         return await self._writer.read(partial(self._calls, sql, values))
@@ -199,14 +265,14 @@ class SqliteStore:
 
     # What channels show.
 
-    async def stale(self, channel: str, now: float) -> Sequence[tuple[HeldCall, Notice | None]]:
+    async def stale(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
         """Return what the channel does not show yet, oldest call first."""
 
-        def work(db: sqlite3.Connection) -> list[tuple[HeldCall, Notice | None]]:
+        def work(db: sqlite3.Connection) -> list[tuple[Summary, Notice | None]]:
             rows = db.execute(_sql.STALE, {"channel": channel, "now": now})
             return [
-                (self._seal.call(body, seal), _notice(row) if row[0] else None)
-                for _, body, seal, *row in rows
+                (self._seal.summary(shown, seal), _notice(row) if row[0] else None)
+                for _, shown, seal, *row in rows
             ]
 
         return await self._writer.read(work)
@@ -392,9 +458,11 @@ class SqliteStore:
         await self._writer.do(work)
 
 
-def _within(cap: Cap, db: sqlite3.Connection) -> int:
-    sql, values = _sql.count(cap.states, agent=cap.agent)
-    return int(db.execute(sql, values).fetchone()[0])
+def _exceeded(cap: Cap, bytes_: int, db: sqlite3.Connection) -> bool:
+    """Say whether one more call, of so many bytes, exceeds a cap."""
+    sql, values = _sql.counted(cap)
+    there = int(db.execute(sql, values).fetchone()[0])
+    return there + (bytes_ if cap.in_bytes else 1) > cap.most
 
 
 def _notice(row: Sequence[Any]) -> Notice:

@@ -27,6 +27,8 @@ from approvals.web.shapes import (
 )
 
 MAX_CALLS = 200
+#: The most bytes of calls on a page; it has one call at least.
+ROOM = 16 << 20
 MAX_EVENTS = 1000
 
 
@@ -58,16 +60,14 @@ class Api:
     async def _calls(self, request: web.Request) -> web.Response:
         viewer = self._login.program(request)
         query, limit = request.query, _number(request, "limit", 50, 1, MAX_CALLS)
-        before = query.get("before")
-        found = await self._service.store.select(
-            states(query.getall("state", [])),
-            limit=limit,
-            before=CallId(before) if before else None,
-            tool=query.get("tool", ""),
-            agent=query.get("agent", ""),
-        )
+        before = CallId(query["before"]) if query.get("before") else None
+        wanted, tool, agent = states(query.getall("state", [])), query.get("tool", ""), query.get("agent", "")
+        store = self._service.store
+        found = await store.select(wanted, limit=limit, before=before, tool=tool, agent=agent, room=ROOM)
+        last = found[-1].id if found else None
+        more = last and await store.summaries(wanted, limit=1, before=last, tool=tool, agent=agent)
         shapes = tuple(shown_call(call, self._url(call), viewer.name) for call in found)
-        return encoded(CallPage(shapes, found[-1].id if len(found) == limit else None))
+        return encoded(CallPage(shapes, last if more else None))
 
     async def _call(self, request: web.Request) -> web.Response:
         viewer = self._login.program(request)

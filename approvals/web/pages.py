@@ -19,6 +19,7 @@ from approvals.model import Answer, Approver, CallId, HeldCall, State
 from approvals.redact import redact
 from approvals.safetext import name, visible
 from approvals.service import ApprovalService
+from approvals.summaries import Summary
 from approvals.web import bodies, views
 from approvals.web.answers import STATUS, Refused, page, see
 from approvals.web.login import Login, Visitor
@@ -28,8 +29,6 @@ from approvals.web.unpacked import unpacked
 #: Calls on one page of the history, and the most that the front page shows.
 PER_PAGE = 50
 MAX_WAITING = 200
-#: So many bytes of the arguments are read for a row of a list.
-ROW = 16_384
 #: What needs a person: an answer, or a look at what became of it.
 OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
 
@@ -69,7 +68,7 @@ class Pages:
 
     async def frame(self, visitor: Visitor, path: str) -> dict[str, Any]:
         """Return what every page of a signed-in person shows: their name, and the calls that wait."""
-        waiting = await self._service.store.select(OPEN_TO_PEOPLE, limit=MAX_WAITING)
+        waiting = await self._service.store.summaries(OPEN_TO_PEOPLE, limit=MAX_WAITING)
         soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
         return {
             "visitor": visitor,
@@ -80,9 +79,9 @@ class Pages:
 
     async def _last_decision(self) -> str:
         settled = tuple(state for state in State if state not in OPEN_TO_PEOPLE)
-        for call in await self._service.store.select(settled, limit=1):
+        for call in await self._service.store.summaries(settled, limit=1):
             when = views.ago(self._service.clock() - (call.decided_at or call.created_at))
-            who = ", ".join(views.deciders(call)) or "holdpoint"
+            who = ", ".join(views.deciders(call.reviews)) or "holdpoint"
             tool, server = name(call.call.tool), name(call.call.server)
             return f"Last: {tool} on {server}, {views.wording(call)[0].lower()} ({who}, {when})."
         return ""
@@ -124,7 +123,7 @@ class Pages:
             error=error,
         )
 
-    def _bar(self, approver: Approver, call: HeldCall) -> NotAnApprover | OwnRequest | None:
+    def _bar(self, approver: Approver, call: HeldCall | Summary) -> NotAnApprover | OwnRequest | None:
         """Return why this person may not review the call, or None when they may."""
         try:
             self._service.directory.may_review(approver, call)
@@ -132,7 +131,7 @@ class Pages:
             return error
         return None
 
-    def _mark(self, approver: Approver, call: HeldCall) -> str:
+    def _mark(self, approver: Approver, call: Summary) -> str:
         """Say in a few words why an open call does not wait for this person, or nothing when it does."""
         if bar := self._bar(approver, call):
             return MARKS[type(bar)]
@@ -195,7 +194,7 @@ class Pages:
             name: request.query.get(name, "").strip() for name in ("state", "tool", "agent", "q", "before")
         }
         wanted = (_state(asked["state"]),) if asked["state"] else ()
-        found = await self._service.store.select(
+        found = await self._service.store.summaries(
             wanted,
             limit=PER_PAGE + 1,
             before=CallId(asked["before"]) if asked["before"] else None,
@@ -214,12 +213,12 @@ class Pages:
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
         )
 
-    def row(self, call: HeldCall, mark: str = "") -> views.Row:
+    def row(self, call: Summary, mark: str = "") -> views.Row:
         """Return what a list shows of a call, and *mark* on it."""
-        return views.row(call, cards.card(call, self._options.url, most=ROW), mark)
+        return views.row(call, cards.glance(call), mark)
 
 
-def _has_answered(approver: Approver, call: HeldCall) -> bool:
+def _has_answered(approver: Approver, call: HeldCall | Summary) -> bool:
     return any(given.approver == approver.name for given in call.reviews)
 
 

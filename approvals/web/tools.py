@@ -97,7 +97,7 @@ class Tools:
     async def _show(self, request: web.Request) -> web.Response:
         visitor = await self._login.required(request)
         tool = self._wanted(request)
-        found = await self._service.store.select(limit=RECENT, tool=tool.tool, server=tool.server)
+        found = await self._service.store.summaries(limit=RECENT, tool=tool.tool, server=tool.server)
         return page(
             "tool.html",
             **await self._pages.frame(visitor, _path(tool)),

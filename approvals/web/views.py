@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from approvals.channels import Card
-from approvals.model import Answer, HeldCall, State
+from approvals.cards import Glance
+from approvals.model import Answer, HeldCall, Review, State
+from approvals.summaries import Summary
 
 #: Arguments longer than this (characters) are shown whole, but without colours.
 MAX_COLOURED = 100_000
@@ -87,7 +88,7 @@ class Moment:
 class Row:
     """One call in a list."""
 
-    card: Card
+    card: Glance
     word: str
     tone: str
     preview: str
@@ -99,7 +100,7 @@ class Row:
     mark: str
 
 
-def row(call: HeldCall, card: Card, mark: str = "") -> Row:
+def row(call: Summary, card: Glance, mark: str = "") -> Row:
     """Return what a list shows of a call."""
     word, tone = wording(call)
     return Row(
@@ -109,13 +110,13 @@ def row(call: HeldCall, card: Card, mark: str = "") -> Row:
         preview=" ".join(card.arguments[: PREVIEW * 4].split())[:PREVIEW],
         created=moment(call.created_at),
         expires=moment(call.expires_at),
-        approvals=call.approvals,
-        decided_by=", ".join(deciders(call)) if call.decided_at else "",
+        approvals=len(deciders(call.reviews)),
+        decided_by=", ".join(deciders(call.reviews)) if call.decided_at else "",
         mark=mark,
     )
 
 
-def wording(call: HeldCall) -> tuple[str, str]:
+def wording(call: HeldCall | Summary) -> tuple[str, str]:
     """Return the word for the state of a call, and its tone."""
     return FAILED if call.failed else WORDS[call.state]
 
@@ -125,11 +126,11 @@ def meaning(call: HeldCall) -> str:
     return UNCOLLECTED if call.state is State.EXPIRED and call.enough else MEANING[call.state]
 
 
-def deciders(call: HeldCall) -> Sequence[str]:
-    """Return the names of those whose answer decided the call."""
-    if denial := call.denial:
-        return (denial.approver,)
-    return tuple(dict.fromkeys(given.approver for given in call.reviews if given.answer is Answer.APPROVE))
+def deciders(reviews: Sequence[Review]) -> Sequence[str]:
+    """Return the names of those whose answer decided a call: who denied it, or all who approved it."""
+    denied = [given.approver for given in reviews if given.answer is Answer.DENY]
+    approved = [given.approver for given in reviews if given.answer is Answer.APPROVE]
+    return denied[:1] or tuple(dict.fromkeys(approved))
 
 
 def moment(at: float) -> Moment:

@@ -18,6 +18,7 @@ from gateway.options import (
     is_off,
     place,
     seconds,
+    size,
 )
 from gateway.yaml import Path, did_you_mean
 
@@ -45,6 +46,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
     yield from _checkpoint_problems(config)
     yield from _hold_problems(config)
     yield from _key_problems(config)
+    yield from _size_problems(config)
     durations = list(_duration_problems(config))
     yield from durations or _policy_problems(config)
 
@@ -181,6 +183,14 @@ def _duration_problems(config: Config) -> Iterator[Said]:
             seconds(value)
         except ValueError as error:
             yield path, str(error)
+
+
+def _size_problems(config: Config) -> Iterator[Said]:
+    for name in ("bytes", "bytes_per_agent", "bytes_per_agent_hour"):
+        try:
+            size(getattr(config.limits, name))
+        except ValueError as error:
+            yield ("limits", name), str(error)
 
 
 def _hold_problems(config: Config) -> Iterator[Said]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
-from approvals.service import ALL, GATEWAY, ApprovalService
+from approvals.service import GATEWAY, ApprovalService
 from gateway.app import MEMORY, directory, open_store
 from gateway.errors import UserError
 from gateway.options import Config
@@ -24,7 +24,7 @@ async def reset_clock(config: Config, clock: Clock = time.time) -> str:
     store = await open_store(config)
     try:
         service = ApprovalService(store, directory(config), clock=clock)
-        was, waiting = await store.mark(), await store.select(tuple(TIMED), limit=ALL)
+        was, waiting = await store.mark(), await store.summaries(tuple(TIMED))
         for held in waiting:
             await service.void(held.id, WHY)
         detail = {"was": was, "voided": len(waiting)}

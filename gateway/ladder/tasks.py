@@ -17,6 +17,7 @@ from approvals import lifecycle
 from approvals.errors import AlreadyDecided, UnknownCall
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
+from approvals.summaries import Summary
 from gateway import frames, hold, protocol, sse
 from gateway.agents import Agent
 from gateway.errors import GatewayError
@@ -60,29 +61,29 @@ class Tasks:
         """Answer a call with the handle of a task; the call is durable already."""
         if not held.task:
             held = await self._service.as_task(held.id)
-        self.attend(held)
+        self.attend(held.id)
         dialect = dialects.EXTENSION if manner is Manner.TASK else dialects.CORE_2025
         return frame_reply(frames.result(asked.frame.id, dialect.created(held)))
 
     # Running what was approved.
 
-    def attend(self, held: HeldCall) -> None:
+    def attend(self, call_id: CallId) -> None:
         """See to it that a task's call runs as soon as it is approved."""
-        if held.id not in self._attended and not self._closed:
-            heard = self._heard[held.id] = Shown()
-            task = asyncio.get_running_loop().create_task(self._until_settled(held, heard))
-            self._attended[held.id] = task
-            task.add_done_callback(lambda _: self._let_go(held.id))
+        if call_id not in self._attended and not self._closed:
+            heard = self._heard[call_id] = Shown()
+            task = asyncio.get_running_loop().create_task(self._until_settled(call_id, heard))
+            self._attended[call_id] = task
+            task.add_done_callback(lambda _: self._let_go(call_id))
 
     def _let_go(self, call_id: CallId) -> None:
         self._attended.pop(call_id, None)
         self._heard.pop(call_id, None)
 
-    def attend_all(self, open_calls: Iterable[HeldCall]) -> None:
+    def attend_all(self, open_calls: Iterable[Summary]) -> None:
         """Attend every task among the open calls: those of before a restart, and those whose attendance failed."""
         for held in open_calls:
             if held.task:
-                self.attend(held)
+                self.attend(held.id)
         now = self._service.clock()
         self._partial = {
             one: (held, answers)
@@ -99,15 +100,16 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*attending, return_exceptions=True)
 
-    async def _until_settled(self, held: HeldCall, heard: Shown) -> None:
+    async def _until_settled(self, call_id: CallId, heard: Shown) -> None:
         try:
-            with self._service.attending(held.id):
+            with self._service.attending(call_id):
+                held = await self._service.get(call_id)
                 while (step := hold.step(held, self._service.monotonic(), FOREVER)).rung is not Rung.TELL:
                     if step.rung is Rung.RUN:
                         await self._run(held, heard)
                     held = await self._service.changed(held, step.seconds)
         except Exception:
-            log.exception("the task %s is not attended any more; the next sweep attends it again", held.id)
+            log.exception("the task %s is not attended any more; the next sweep attends it again", call_id)
 
     async def _run(self, held: HeldCall, heard: Shown) -> None:
         """Let the call run at its server as it is now; while there is none, it waits."""
@@ -186,7 +188,7 @@ class Tasks:
         }
         asked = replace(asked, frame=envelope.with_rest(asked.frame, rest))
         with suppress(AlreadyDecided):
-            self.attend(await self._holding.follow(asked, held, task=True))
+            self.attend((await self._holding.follow(asked, held, task=True)).id)
         self._partial.pop(held.id, None)
 
     def _answers(self, held: HeldCall) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from approvals.errors import (
 )
 from approvals.identity import Directory
 from approvals.model import Answer, Approver, Outcome, State
-from approvals.service import ApprovalService
+from approvals.service import ApprovalService, Room
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite import SqliteStore
 from holds import Clock, directory, held
@@ -90,25 +90,21 @@ async def test_an_overdue_twin_makes_room_before_any_sweep(service):
 
 
 async def test_an_agent_may_have_only_so_many_open_calls(service):
-    was = services.MAX_OPEN_PER_AGENT, services.MAX_OPEN
-    services.MAX_OPEN_PER_AGENT, services.MAX_OPEN = 2, 3
-    try:
-        for n in range(2):
-            await hold(service, tool=f"t{n}")
-        with pytest.raises(TooMany):
-            await hold(service, tool="t2")
-        await hold(service, agent="other")
-        with pytest.raises(TooMany, match="Too many calls already"):
-            await hold(service, agent="third")
-    finally:
-        services.MAX_OPEN_PER_AGENT, services.MAX_OPEN = was
+    service.room = Room(open_per_agent=2, open=3)
+    for n in range(2):
+        await hold(service, tool=f"t{n}")
+    with pytest.raises(TooMany):
+        await hold(service, tool="t2")
+    await hold(service, agent="other")
+    with pytest.raises(TooMany, match="Too many calls already"):
+        await hold(service, agent="third")
 
 
 async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service):
-    holds = [hold(service, tool=f"t{n}") for n in range(services.MAX_OPEN_PER_AGENT + 9)]
+    holds = [hold(service, tool=f"t{n}") for n in range(service.room.open_per_agent + 9)]
     told = await asyncio.gather(*holds, return_exceptions=True)
     assert sum(isinstance(one, TooMany) for one in told) == 9
-    assert len(await service.store.select()) == services.MAX_OPEN_PER_AGENT
+    assert len(await service.store.select()) == service.room.open_per_agent
 
 
 @pytest.mark.parametrize(

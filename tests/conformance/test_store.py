@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from approvals import audit
-from approvals.errors import Conflict, StoreError, TooMany
+from approvals.errors import Conflict, StoreError, TooMany, TooMuchInAnHour, TooMuchOfOne
 from approvals.lifecycle import SETTLED, advance, touch
 from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
+from approvals.summaries import BEGINNING, ROW, size, summary
 from stored import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
@@ -192,6 +193,66 @@ async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
     )
 
 
+def large(bytes_, **fields):
+    """Return a call that counts for so many bytes."""
+    return a_call(arguments=b'{"a":"' + b"x" * (bytes_ - ROW - 8) + b'"}', **fields)
+
+
+@pytest.mark.parametrize(
+    "states, agent, there",
+    [
+        ([State.PENDING], "ann", 20_000),
+        ([State.PENDING, State.DENIED], "ann", 50_000),
+        ([State.PENDING], "", 60_000),
+        ([], "", 90_000),
+    ],
+)
+async def test_bytes_are_counted_in_the_states_and_of_the_agent_that_a_cap_names(store, states, agent, there):
+    denied = large(30_000, agent="ann", state=State.DENIED)
+    await added(store, large(20_000, agent="ann"), denied, large(40_000, agent="bob"))
+    fits = Cap(states=states, most=there + 10_000, agent=agent, in_bytes=True, refusal=TooMuchOfOne)
+    with pytest.raises(TooMuchOfOne):
+        await store.add(large(10_001), an_event(), caps=[fits])
+    assert (len(await store.select()), len(await store.events())) == (3, 0)
+    await store.add(large(10_000), caps=[fits])
+
+
+async def test_only_what_was_asked_for_lately_counts_where_a_cap_says_so(store):
+    for at in (1000.0, 2000.0, 3000.0):
+        await store.add(large(10_000, agent="ann", state=State.CANCELLED, created_at=at))
+    cap = Cap(states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, refusal=TooMuchInAnHour)
+    with pytest.raises(TooMuchInAnHour):
+        await store.add(large(10_000, agent="ann", created_at=3001.0), caps=[cap])
+    await store.add(large(10_000, agent="ann", created_at=3001.0), caps=[replace(cap, since=2000.0)])
+
+
+async def test_of_a_burst_no_more_bytes_are_added_than_a_cap_allows(store):
+    cap = Cap(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
+    adding = (store.add(large(10_000, key=f"k{n}"), caps=[cap]) for n in range(12))
+    told = await asyncio.gather(*adding, return_exceptions=True)
+    assert [type(one) for one in told] == [type(None)] * 3 + [TooMany] * 9
+
+
+async def test_summaries_come_as_the_calls_do_and_follow_each_change(store):
+    calls = await added(store, a_full_call(), large(50_000, agent="ann"), a_call(tool="read", server="two"))
+    await store.swap(calls[1], denied := advance(calls[1], State.DENIED, 1010.0))
+    assert await store.summaries() == list(map(summary, [calls[2], denied, calls[0]]))
+    assert await store.summaries([State.DENIED], agent="ann") == [summary(denied)]
+    assert await store.summaries(limit=1, before=calls[2].id) == [summary(denied)]
+    assert await store.summaries(tool="read", server="two", text="rea") == [summary(calls[2])]
+    assert (size(denied), len(summary(denied).beginning)) == (50_000, BEGINNING + 2)
+    assert await store.version(denied.id) == denied.version
+    assert await store.version(CallId("hp_no")) is None
+
+
+async def test_a_page_of_calls_has_as_many_as_there_is_room_for_and_one_at_least(store):
+    calls = await added(store, *(large(50_000) for _ in range(4)))
+    assert await store.select(room=1) == [calls[3]]
+    room = 3 * 50_000  # rows are longer than what is counted of a call, by less than half of it
+    assert 1 < len(found := await store.select(room=room)) < 4
+    assert await store.select(before=found[-1].id, room=1e9) == list(reversed(calls))[len(found) :]
+
+
 async def test_of_a_burst_no_more_are_added_than_a_cap_allows(store):
     cap = Cap(states=[State.PENDING], most=3)
     adding = (store.add(a_call(key=f"k{n}"), caps=[cap]) for n in range(12))
@@ -224,8 +285,8 @@ async def test_calls_are_due_from_their_deadline_on_while_they_are_timed(store):
     late, soon = await added(store, a_call(expires_at=200.0), a_call(expires_at=100.0, state=State.APPROVED))
     await added(store, *(a_call(state=state, expires_at=1.0) for state in SETTLED | {State.FORWARDING}))
     assert await store.due(99.999) == []
-    assert await store.due(100.0) == [soon]
-    assert await store.due(1e12) == [soon, late]
+    assert await store.due(100.0) == [summary(soon)]
+    assert await store.due(1e12) == [summary(soon), summary(late)]
 
 
 async def test_a_call_is_found_by_what_it_has_become(store):
@@ -235,7 +296,7 @@ async def test_a_call_is_found_by_what_it_has_become(store):
     assert await store.select([State.PENDING]) == []
     assert await store.select([State.APPROVED]) == [approved]
     assert await store.due(499.0) == []
-    assert await store.due(500.0) == [approved]
+    assert await store.due(500.0) == [summary(approved)]
 
 
 # The audit trail
@@ -325,8 +386,8 @@ async def stale(store, channel="slack", now=1000.0):
 async def test_an_open_call_is_stale_on_every_channel_until_it_is_shown_there(store):
     one, two = await added(store, a_call(), a_call(state=State.APPROVED))
     await store.shown(Notice(call=one.id, channel="slack", ref="m1", shown_version=1))
-    assert await store.stale("slack", 0.0) == [(two, None)]
-    assert await store.stale("hook", 0.0) == [(one, None), (two, None)]
+    assert await store.stale("slack", 0.0) == [(summary(two), None)]
+    assert await store.stale("hook", 0.0) == [(summary(one), None), (summary(two), None)]
 
 
 async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(store):
@@ -335,7 +396,7 @@ async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(sto
     await store.shown(notice)
     denied = advance(call, State.DENIED, 5.0)
     await store.swap(call, denied)
-    assert await store.stale("slack", 0.0) == [(denied, notice)]
+    assert await store.stale("slack", 0.0) == [(summary(denied), notice)]
     assert await store.stale("hook", 0.0) == []
     await store.shown(replace(notice, shown_version=2))
     assert await stale(store) == []
@@ -360,7 +421,7 @@ async def test_a_call_whose_posting_failed_waits_for_its_retry_time(store):
     failed = Notice(call=call.id, channel="slack", failures=2, retry_at=100.0)
     await store.shown(failed)
     assert await store.stale("slack", 99.9) == []
-    assert await store.stale("slack", 100.0) == [(call, failed)]
+    assert await store.stale("slack", 100.0) == [(summary(call), failed)]
 
 
 async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_when_it_is_over(store):
@@ -386,8 +447,8 @@ async def test_a_notice_is_replaced_by_the_next_one_of_its_call_and_channel(stor
     notice = Notice(call=call.id, channel="slack", ref="m1", failures=3, retry_at=7.5)
     await store.shown(Notice(call=call.id, channel="slack"))
     await store.shown(notice)
-    assert await store.stale("slack", 7.5) == [(call, notice)]
-    assert await store.stale("hook", 7.5) == [(call, None)]
+    assert await store.stale("slack", 7.5) == [(summary(call), notice)]
+    assert await store.stale("hook", 7.5) == [(summary(call), None)]
 
 
 async def test_stale_calls_come_oldest_first(store):

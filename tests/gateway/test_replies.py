@@ -6,6 +6,7 @@ from math import inf
 
 import pytest
 
+from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
 from approvals.model import Answer, Outcome, Review, State, Terms
 from gateway import replies
 from gateway.limits import Exceeded, Limit
@@ -53,7 +54,13 @@ def test_verdicts_have_their_words():
     assert replies.denied("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
     limited = replies.limited(Exceeded(limit=TEN, retry_after=41.7), "put_user_policy")["content"][0]["text"]
     assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
-    assert "Too many of your calls" in replies.too_many()["content"][0]["text"]
+    for refused, told in {
+        TooMany: "Too many of your calls already wait for a person.",
+        TooMuchOfOne: "Your waiting calls take too much room.",
+        TooMuchOfAll: "The waiting calls of all agents take too much room.",
+        TooMuchInAnHour: "Your calls of the last hour take too much room.",
+    }.items():
+        assert replies.too_many(refused())["content"][0]["text"].startswith(f"{told} NOT EXECUTED. ")
 
 
 def test_the_servers_own_answer_goes_out_as_it_came():

@@ -1,18 +1,22 @@
 import asyncio
 import resource
 import sqlite3
+import tracemalloc
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 import pytest
 
 from approvals import audit
-from approvals.errors import Conflict, StoreError
+from approvals.errors import Conflict, StoreError, TooMany
+from approvals.identity import Directory
 from approvals.lifecycle import advance, touch
-from approvals.model import AgentSession, CallId, LoginSession, Notice, State
-from approvals.store import _sql
+from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, State
+from approvals.service import ApprovalService, Room
+from approvals.store import _sql, sqlite
 from approvals.store.memory import is_open
 from approvals.store.sqlite import SqliteStore
+from approvals.summaries import size, summary
 from stored import a_call, a_full_call, an_event
 
 FINAL = [state for state in State if not is_open(a_call(1, state=state))]
@@ -65,7 +69,7 @@ async def test_everything_is_there_again_after_a_restart(path):
         store.post(an_event("two"))
     async with opened(path, chain_key=b"k") as store:
         assert await store.get(call.id) == call
-        assert await store.stale("slack", 2.5) == [(call, notice)]
+        assert await store.stale("slack", 2.5) == [(summary(call), notice)]
         assert await store.logged_in("s") == session
         assert await store.hits(5.0) == [("limit", 1.0, 1)]
         await store.append(an_event("three"))
@@ -359,16 +363,16 @@ def plan(db, query):
 
 NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "text": ""}
 TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
+CAPS = Room().caps("bot", 9e9)
 QUERIES = {
     "call": (_sql.CALL, ("hp_1",)),
     "key": (_sql.NEWEST_OF_KEY, ("k",)),
     "due": (_sql.DUE, (1.0,)),
     "open": (_sql.OPEN_CALLS, ()),
     "stale": (_sql.STALE, {"channel": "slack", "now": 1.0}),
-    "waiting": _sql.calls([State.PENDING], **NARROW),
-    "an agent's": _sql.calls([State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}),
-    "how many": _sql.count([State.PENDING, State.APPROVED], agent=""),
-    "how many of an agent": _sql.count([State.PENDING, State.APPROVED], agent="bot"),
+    "waiting": _sql.calls(_sql.ROWS, [State.PENDING], **NARROW),
+    "an agent's": _sql.calls(_sql.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}),
+    **{f"cap {n}": _sql.counted(cap) for n, cap in enumerate(CAPS)},
     "call's events": _sql.events(**TRAIL | {"call": "hp_1"}),
     "later events": _sql.events(**TRAIL | {"after": 5}),
     "hits": (_sql.DROP_HITS, (1.0,)),
@@ -386,11 +390,90 @@ async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_tabl
 
 @pytest.mark.parametrize(
     "query",
-    [_sql.calls([], **NARROW), _sql.calls([State.DENIED, State.EXPIRED], **NARROW), _sql.events(**TRAIL)],
-    ids=["all", "denied or expired", "events"],
+    [
+        *(_sql.calls(read, [], **NARROW) for read in (_sql.ROWS, _sql.SUMMARIES)),
+        *(_sql.calls(read, [State.DENIED, State.EXPIRED], **NARROW) for read in (_sql.ROWS, _sql.SUMMARIES)),
+        _sql.events(**TRAIL),
+    ],
+    ids=["all", "all summed up", "denied or expired", "denied or expired, summed up", "events"],
 )
 async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, query):
     assert "TEMP B-TREE" not in await store._writer.read(lambda db: plan(db, query))
+
+
+@pytest.mark.parametrize("cap", CAPS)
+async def test_what_a_cap_counts_is_found_in_an_index_alone(store, cap):
+    """Behind a call's large body its other columns are far away."""
+    assert "COVERING INDEX" in await store._writer.read(lambda db: plan(db, _sql.counted(cap)))
+
+
+async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
+    service = ApprovalService(store, Directory([]), clock=lambda: 1000.0)
+    for n in range(3):
+        await store.add(a_call(key=f"k{n}", attended=False, arguments=b"[" + b"1," * 40_000 + b"1]"))
+    read = []
+
+    def authorize(action, table, column, *_):
+        if (action, table) == (sqlite3.SQLITE_READ, "calls"):
+            read.append(column)
+        return sqlite3.SQLITE_OK
+
+    await store._writer.read(lambda db: db.set_authorizer(authorize))
+    assert len(await service.sweep()) == len(await service.open()) == 3
+    assert len(await store.summaries(text="hp")) == len(await store.stale("slack", 1.0)) == 3
+    assert len(await store.due(1e9)) == 3
+    await store.version(CallId("hp_1"))
+    assert "state" in read
+    assert "body" not in read
+    with pytest.raises(TooMany):
+        await store.add(a_call(key="over"), caps=[Cap(states=(), most=3)])
+    assert "body" not in read
+    await store.select()
+    assert "body" in read
+
+
+async def test_a_store_of_before_there_were_summaries_gets_them_at_the_start(path, monkeypatch):
+    monkeypatch.setattr(sqlite, "AT_ONCE", 2)
+    calls = [a_call(arguments=b"[%d]" % n, state=state) for n, state in enumerate(State)]
+    async with opened(path, chain_key=b"key") as store:
+        for call in calls:
+            await store.add(
+                call, an_event(call=call.id, kind="hold.x", detail={"version": 1, "state": call.state})
+            )
+        await direct(store, "DELETE FROM summaries")
+    sql(path, "UPDATE calls SET body = x'00' WHERE n = 3")
+    async with opened(path, chain_key=b"key") as store:
+        rows = await store._writer.read(
+            lambda db: db.execute("SELECT n, state, agent, size FROM summaries ORDER BY n").fetchall()
+        )
+        assert [row[:3] for row in rows] == [(n, call.state, "bot") for n, call in enumerate(calls, 1)]
+        assert rows[0][3] == size(calls[0])
+        assert await store.summaries([State.PENDING]) == [summary(calls[0])]
+        assert len(await store.summaries(before=calls[2].id)) == 2
+        with pytest.raises(StoreError, match="not what was written"):
+            await store.summaries()
+
+
+async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
+    async with opened(path) as store:
+        await store.add(a_call())
+        await direct(store, "UPDATE summaries SET summary = CAST(replace(summary, 'bot', 'bat') AS BLOB)")
+        with pytest.raises(StoreError, match="not what was written"):
+            await store.summaries()
+
+
+async def test_at_the_start_open_calls_are_looked_at_one_after_the_other(path):
+    """Together they may be larger than the memory, and then no start would ever succeed."""
+    one = 1 << 20
+    async with opened(path) as store:
+        for n in range(12):
+            await store.add(a_call(key=f"k{n}", arguments=b'"' + b"x" * one + b'"'))
+    tracemalloc.start()
+    try:
+        async with opened(path):
+            assert tracemalloc.get_traced_memory()[1] < 8 * one
+    finally:
+        tracemalloc.stop()
 
 
 async def test_a_notice_of_a_call_that_is_not_there_is_refused(store):

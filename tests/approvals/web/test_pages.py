@@ -534,3 +534,20 @@ async def test_the_navigation_knows_about_tools_only_when_there_are_some(inbox):
     assert 'href="/tools"' not in (await answer(await inbox.person(), "/"))[1]
     async with Inbox(tools=tuple) as other:
         assert 'href="/tools"' in (await answer(await other.person(), "/"))[1]
+
+
+async def test_lists_are_made_without_reading_the_calls(monkeypatch):
+    async with Inbox() as inbox:
+        for n in range(3):
+            await inbox.hold(arguments=b'{"n": %d, "text": "%s"}' % (n, b"x" * 9_000))
+
+        async def read(*_, **__):
+            raise AssertionError("a call was read whole")
+
+        monkeypatch.setattr(inbox.store, "select", read)
+        monkeypatch.setattr(inbox.store, "get", read)
+        alice = await inbox.person()
+        for path in ("/", "/history"):
+            async with alice.get(path) as answer:
+                assert answer.status == 200
+                assert (await answer.text()).count("data-row") >= 3

@@ -226,7 +226,7 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         [held] = await gateway.held()
 
         class Broken(type(service.store)):
-            async def get(self, call_id):
+            async def version(self, call_id):
                 raise StoreError("The disk cannot be read.")
 
         works = type(service.store)
@@ -240,7 +240,7 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         ]
         service.store.__class__ = works
         await gateway.review(held)
-        tasks.attend_all(await service.store.select(["approved"]))
+        tasks.attend_all(await service.open())
         assert (await settled(gateway, held.id)).state is State.COMPLETED
 
 
