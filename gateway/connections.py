@@ -16,6 +16,8 @@ from approvals.forwarded import LOCAL
 RATE = 16 << 10
 #: Seconds between two lines in the log about one listener's slow peers, or about its being full.
 QUIET = 60.0
+#: A look that comes so many seconds late says that the process stood still, and not that peers did.
+HELD_UP = 1.0
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 log = logging.getLogger("holdpoint.connections")
 
@@ -72,6 +74,7 @@ class Connections:
         self.deadlines = deadlines or Deadlines()
         self._most = most
         self._open: set[Connection] = set()
+        self._looked_at = 0.0
         self._slow = _Tally(f"{name}: connections of slow peers are cut (%d since the start)")
         self._refused = _Tally(
             f"{name}: all {most} connections are taken; new ones are refused (%d since the start)"
@@ -96,11 +99,15 @@ class Connections:
         """Cut the connections of slow peers, until cancelled."""
         while True:
             await asyncio.sleep(self.deadlines.tick)
-            now = asyncio.get_running_loop().time()
-            for connection in [one for one in self._open if one.overdue(now)]:
-                if connection.phase not in _SILENT:
-                    self._slow.count(now)
-                connection.cut()
+            self.look(asyncio.get_running_loop().time())
+
+    def look(self, now: float) -> None:
+        """Cut the connections that are overdue. Once the loop was held up, what came meanwhile is read first."""
+        held_up, self._looked_at = now > self._looked_at + self.deadlines.tick + HELD_UP, now
+        for connection in [one for one in self._open if not held_up and one.overdue(now)]:
+            if connection.phase not in _SILENT:
+                self._slow.count(now)
+            connection.cut()
 
 
 class _Tally:

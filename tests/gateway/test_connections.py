@@ -164,3 +164,18 @@ async def test_a_full_listener_refuses_and_says_so_once_a_minute(caplog):
         assert b"200 OK" in await all_of(page, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     full = "agents: all 2 connections are taken; new ones are refused (1 since the start)"
     assert [record.message for record in caplog.records] == [full]
+
+
+async def test_peers_are_not_blamed_for_a_process_that_stood_still():
+    async with serving(Deadlines(tick=3600)) as page:
+        reader, writer = await connect(page, b"GET /")
+        while not len(page.connections):
+            await asyncio.sleep(0)
+        now = asyncio.get_running_loop().time()
+        page.connections.look(now)
+        page.connections.look(now + 7200)
+        writer.write(b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"hello")
+        page.connections.look(now + 7201)
+        assert await reader.read() == b"", "idle for two hours"
+        writer.close()
