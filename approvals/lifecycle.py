@@ -34,6 +34,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 
 #: States in which nothing changes any more, except that a doubt ends by a late answer or by a person's finding.
 SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) | {State.IN_DOUBT}
+#: Seconds for which an outcome that was given is given once more to who asks for the same call.
+REPEATED_FOR = 30.0
 #: States whose deadline the sweep watches.
 TIMED = frozenset({State.PENDING, State.APPROVED})
 
@@ -134,6 +136,12 @@ def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
 def doubt(call: HeldCall, why: str, now: float) -> HeldCall | None:
     """Return a running call as one in doubt; None for a call that does not run any more."""
     return advance(call, State.IN_DOUBT, now, note=why) if call.state is State.FORWARDING else None
+
+
+def repeatable(call: HeldCall, now: float, session: str) -> bool:
+    """Say whether the session that was just given the outcome gets it once more when it asks for the same call."""
+    just_given = call.collected_at is not None and now < call.collected_at + REPEATED_FOR
+    return just_given and call.collected_by == session and call.outcome is not None and not call.repeated
 
 
 def stands(call: HeldCall, now: float) -> bool:

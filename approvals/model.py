@@ -157,6 +157,11 @@ class HeldCall:
     attended: bool = True
     #: Whether the agent has been given the final answer.
     collected: bool = False
+    #: When its last byte was written, and the session that it was written to; "" for a task, which is polled.
+    collected_at: float | None = None
+    collected_by: str = ""
+    #: Whether the outcome was given a second time, in case the first was lost on the way.
+    repeated: bool = False
     #: Whether the agent holds a task handle: then the call runs as soon as it is approved.
     task: bool = False
     #: The call that this one continues under the same approval, and the key of the one that continues this.

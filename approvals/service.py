@@ -358,15 +358,31 @@ class ApprovalService:
 
         return await self._change(call_id, settle, actor=approver.name, via=via, reason=said)
 
-    async def collected(self, call_id: CallId) -> HeldCall:
-        """Record that the agent has been given the final answer. A doubt is none: what a person finds out follows."""
+    async def collected(self, call_id: CallId, session: str = "") -> HeldCall:
+        """Record that the agent has been given the final answer. A doubt is none: what a person finds out follows.
+
+        *session* is the one that it was written to; "" when it cannot be lost, as with a task.
+        """
 
         def taken(call: HeldCall) -> HeldCall | None:
             if call.collected or call.state is State.IN_DOUBT:
                 return None
-            return lifecycle.touch(call, collected=True)
+            given = {"collected_at": self.clock(), "collected_by": session} if session else {}
+            return lifecycle.touch(call, collected=True, **given)
 
         return await self._change(call_id, taken, kind="hold.collected")
+
+    async def repeat(self, call_id: CallId, session: str) -> HeldCall | None:
+        """Record that an outcome is given a second time, and return the call; None when it may not be."""
+        won = False
+
+        def again(call: HeldCall) -> HeldCall | None:
+            nonlocal won
+            won = lifecycle.repeatable(call, self.clock(), session)
+            return lifecycle.touch(call, repeated=True) if won else None
+
+        call = await self._change(call_id, again, kind="hold.repeated")
+        return call if won else None
 
     async def changed(self, call: HeldCall, seconds: float) -> HeldCall:
         """Wait until *call* is newer than the one given, at most *seconds*, and return it as it is then."""

@@ -1,16 +1,20 @@
 """The same call asked again: which earlier call answers it, if one does.
 
-A call that is open, or whose answer was not collected yet, is joined. A person's denial answers for a while longer.
+A call that is open, or whose answer was not collected yet, is joined. A person's denial answers for a while longer. An outcome is
+given once more to a session that asks for the same call right after it: the first answer may have been lost on the way.
 """
 
 from collections import OrderedDict
+from contextlib import suppress
 
 from approvals import lifecycle
+from approvals.errors import StoreError
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
 from gateway.catalogue import Tool
 from gateway.incoming import Asked
-from gateway.policy import Verdict, over
+from gateway.ladder.given import Given
+from gateway.policy import Verdict, may_be_held, over
 from gateway.record import Record
 
 #: Seconds between two audit events about one denial that answers again and again, and how many denials are kept apart.
@@ -21,21 +25,42 @@ MAX_DENIALS = 10_000
 class Again:
     """Finds the call that answers the same call asked again."""
 
-    def __init__(self, service: ApprovalService, record: Record) -> None:
+    def __init__(self, service: ApprovalService, record: Record, given: Given) -> None:
         self._service = service
         self._record = record
+        self._given = given
         #: When each denial that answered again was last written down.
         self._written: OrderedDict[CallId, float] = OrderedDict()
 
     async def find(self, asked: Asked, tool: Tool, verdict: Verdict, revision: str) -> HeldCall | None:
         """Return the call whose answer this one gets, or None when it is a new one. *revision* is the policy's."""
-        found = await self._service.store.find(asked.key)
+        found = await self._newest(asked) if may_be_held(verdict) else None
+        if found is not None and (repeated := await self._repeated(asked, found)) is not None:
+            return repeated
+        self._given.asked(asked.place)
         if found is None or lifecycle.collectable(found, self._service.clock()):
             return found
         if self._stands(found, tool, verdict, revision):
             self._write_down(asked, found)
             return found
         return None
+
+    async def _newest(self, asked: Asked) -> HeldCall | None:
+        """Return the newest call that is the same, as collected when its answer has just been written."""
+        found = await self._service.store.find(asked.key)
+        if found is None or found.collected or not self._given.was_given(asked.place, found.id):
+            return found
+        with suppress(StoreError):
+            return await self._service.collected(found.id, asked.place.session)
+        return found
+
+    async def _repeated(self, asked: Asked, held: HeldCall) -> HeldCall | None:
+        """Return the call when its outcome is to be given once more."""
+        session = asked.place.session
+        now = self._service.clock()
+        if not lifecycle.repeatable(held, now, session) or not self._given.is_last(asked.place, held.id):
+            return None
+        return await self._service.repeat(held.id, session)
 
     def _stands(self, held: HeldCall, tool: Tool, verdict: Verdict, revision: str) -> bool:
         """Say whether a denial still answers: its time is not over, and the call is judged as it was."""

@@ -163,6 +163,7 @@ class Conversation:
                     yield shown
                     wanted = None if ends else wanted
             if wanted is None:
+                await reply.delivered()
                 return
             reply = await (self._asked_again(frame, line, held) if held else self._rest(reply, place))
 

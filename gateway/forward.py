@@ -59,9 +59,9 @@ class Forward:
         self._keep(self._run(held, way, objection, shown.put))
         return shown
 
-    async def collected(self, call_id: CallId) -> None:
+    async def collected(self, call_id: CallId, session: str = "") -> None:
         """Record that the agent has its answer, even when its connection ends this very moment."""
-        await asyncio.shield(self._keep(self._service.collected(call_id)))
+        await asyncio.shield(self._keep(self._service.collected(call_id, session)))
 
     def cancel(self, held: HeldCall) -> None:
         """Take back a call whose client left, unless it is on its way already."""

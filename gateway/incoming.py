@@ -9,6 +9,7 @@ from approvals.model import ToolCall
 from gateway import frames, protocol
 from gateway.agents import Agent
 from gateway.ladder import envelope
+from gateway.ladder.given import Place
 from gateway.limits import Scope
 from gateway.sessions import Session
 from gateway.upstreams import EVENTS, Upstream
@@ -37,6 +38,13 @@ class Incoming:
         """Whether the client can read a stream of events."""
         accepted = self.headers.get("accept", "*/*")
         return EVENTS in accepted or "*/*" in accepted
+
+
+def place(incoming: Incoming, session: Session | None) -> Place:
+    """Return the session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
+    agent = incoming.agent.name
+    named = incoming.headers[protocol.SESSION] if session else agent
+    return Place(agent, incoming.server, named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +85,7 @@ class Asked:
         return ToolCall(
             agent=agent.name,
             owner=agent.owner,
-            session=self._session_id,
+            session=self.place.session,
             server=self.incoming.server,
             tool=self.frame.name,
             arguments=self.frame.arguments,
@@ -94,12 +102,14 @@ class Asked:
     def scope(self) -> Scope:
         """Whose uses of a limit this call counts to."""
         agent = self.incoming.agent.name
-        return Scope(agent=agent, session=self._session_id, server=self.incoming.server, tool=self.frame.name)
+        return Scope(
+            agent=agent, session=self.place.session, server=self.incoming.server, tool=self.frame.name
+        )
 
     @property
-    def _session_id(self) -> str:
-        """The session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
-        return self.incoming.headers[protocol.SESSION] if self.session else self.incoming.agent.name
+    def place(self) -> Place:
+        """The session in which it is asked."""
+        return place(self.incoming, self.session)
 
     @property
     def opening(self) -> bytes:

@@ -296,6 +296,13 @@ def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> flo
     return min(times, default=default)
 
 
+def may_be_held(verdict: Verdict) -> bool:
+    """Say whether a call of this verdict may wait for people: the rule asks for them, or a limit may."""
+    if verdict.action is Action.DENY:
+        return False
+    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.ask for limit in verdict.limits)
+
+
 def over(verdict: Verdict) -> Verdict:
     """Return the verdict on a call over a limit that asks a person."""
     if verdict.action is Action.REQUIRE_APPROVAL:

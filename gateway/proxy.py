@@ -23,7 +23,7 @@ from gateway.errors import BrokenError, GatewayError, NotSentError, StoppingErro
 from gateway.exchanges import Exchanges, Kind, TooManyExchangesError
 from gateway.forward import Forward
 from gateway.hold import Manner
-from gateway.incoming import Asked, Incoming
+from gateway.incoming import Asked, Incoming, place
 from gateway.judging import Judge
 from gateway.ladder import holding, rounds
 from gateway.ladder.holding import Holding
@@ -70,7 +70,7 @@ class Proxy:
         )  # fmt: skip
         self.tasks = Tasks(service, self._holding, self._upstream)
         self._record = Record(service)
-        self._again = Again(service, self._record)
+        self._again = Again(service, self._record, self._holding.given)
         self._exchanges = Exchanges(lambda: self.setting.shares)
         self._passing = Passing(
             setting=lambda: self.setting, sessions=self._sessions, catalogue=catalogue,
@@ -131,6 +131,8 @@ class Proxy:
             return self._record.refuse(incoming, frames.id_of(frame), mismatch)
         if isinstance(frame, frames.ToolCall):
             return await self._call(Asked(incoming=incoming, upstream=upstream, frame=frame, session=session))
+        if isinstance(frame, frames.Request) and frame.method != "ping":
+            self._holding.given.asked(place(incoming, session))
         return await self._passing.frame(incoming, upstream, frame)
 
     def _unless_closed(self) -> None:
@@ -165,11 +167,11 @@ class Proxy:
             return reply
         asked = holding.anew(asked) if rounds.state_of(asked.frame) else asked
         verdict = self._judge.verdict(asked, tool)
+        # Asked again, it joins or collects the held call, and costs no second use of a limit.
+        if (same := await self._asked_before(asked, tool, verdict)) is not None:
+            return await self._show(asked, same)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
-        # Asked again, it joins or collects the held call, and costs no second use of a limit.
-        if _may_be_held(verdict) and (same := await self._asked_before(asked, tool, verdict)) is not None:
-            return await self._show(asked, same)
         if (exceeded := self._take(asked, verdict)) is not None:
             if not exceeded.limit.ask:
                 return self._limit(asked, verdict, exceeded)
@@ -311,10 +313,6 @@ class Proxy:
         except Exception:
             log.exception("an exchange failed")
             return _fault(frame, BrokenError())
-
-
-def _may_be_held(verdict: Verdict) -> bool:
-    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.ask for limit in verdict.limits)
 
 
 def _in_words(tool: Tool) -> Classification:

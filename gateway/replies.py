@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
 
+import msgspec
+
 from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
-from approvals.model import HeldCall, State
+from approvals.model import HeldCall, Outcome, State
 from gateway import frames
 from gateway.limits import Exceeded
 
@@ -111,6 +113,34 @@ def _until(call: HeldCall) -> str:
     """Return the time by which the call must be asked for, with its date where that is another day than the call's."""
     until, made = (datetime.fromtimestamp(at, UTC) for at in (call.expires_at, call.created_at))
     return f"{until:%H:%M} UTC" if until.date() == made.date() else f"{until:%Y-%m-%d %H:%M} UTC"
+
+
+def repeated(call: HeldCall, outcome: Outcome) -> Outcome:
+    """Return the *outcome* of a call as it is given a second time: as it came, with what says so beside it."""
+    members = frames.members(outcome.body)
+    about = {META: {"id": call.id, "state": call.state, "repeated": True}}
+    where = "data" if outcome.is_error else "_meta"
+    told = {where: _joined(members.get(where), about)}
+    if isinstance(_decoded(content := members.get("content", msgspec.Raw(b"null"))), list):
+        ran = datetime.fromtimestamp(call.settled_at or call.created_at, UTC)
+        line = f"This call ran at {ran:%H:%M} UTC; it was not run again."
+        told["content"] = [
+            *msgspec.json.decode(content, type=list[msgspec.Raw]),
+            {"type": "text", "text": line},
+        ]
+    return Outcome(is_error=outcome.is_error, body=msgspec.json.encode({**members, **told}))
+
+
+def _joined(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
+    """Return an object with *more* in it; what is no object stays as it is."""
+    found = _decoded(given)
+    if found is None:
+        return more
+    return {**frames.members(given or b"{}"), **more} if isinstance(found, dict) else given
+
+
+def _decoded(raw: msgspec.Raw | None) -> Any:
+    return None if raw is None else msgspec.json.decode(raw)
 
 
 def final(call: HeldCall, request_id: frames.Id) -> bytes:

@@ -217,6 +217,7 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
         async for chunk in reply.chunks:
             await response.write(chunk)
         await response.write_eof()
+        await reply.delivered()
     except ConnectionResetError:
         pass  # nobody is there to be told
     except CutError as error:

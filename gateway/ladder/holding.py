@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from gateway.forward import Forward, Way
 from gateway.hold import Holds, Rung
 from gateway.incoming import Asked, Incoming
 from gateway.ladder import envelope, rounds, writing
+from gateway.ladder.given import Given
 from gateway.ladder.patience import Patience, Who
 from gateway.ladder.rounds import Seals, Ticket
 from gateway.ladder.waits import Named, Wait, Waits
@@ -49,6 +51,8 @@ class _Waiting:
     rung: Rung = Rung.LATER
     #: Whether the last attempt to run the call failed before its claim.
     tried: bool = False
+    #: Whether its answer was taken from us to be written.
+    told: bool = False
     _beats: int = 0
 
     def step(self, now: float, *, over: bool) -> hold.Step:
@@ -92,6 +96,7 @@ class Holding:
         self._structured = structured
         self._waits = Waits(service.monotonic)
         self._patience = Patience()
+        self.given = Given()
 
     async def open(self, asked: Asked, held: HeldCall) -> Reply:
         """Answer the client when the call is decided, and keep it from giving up until then."""
@@ -99,16 +104,21 @@ class Holding:
         if asked.fronted:
             return self.to_front(asked, held)
         resumes = asked.resumes and asked.incoming.takes_events
-        items = self._until_told(asked, held, resumes=resumes)
+        client = self._waiting(asked, held, resumes=resumes)
+        items = self._until_told(client)
         first = await anext(items, None)
-        if isinstance(first, writing.Told):
-            return Reply(
-                status=first.status, headers={"Content-Type": JSON}, chunks=writing.answer(first, items)
-            )
-        if first is not None and not asked.incoming.takes_events:
-            return Reply(status=200, headers={"Content-Type": JSON}, chunks=writing.answer(first, items))
+        if isinstance(first, writing.Told) or (first is not None and not asked.incoming.takes_events):
+            status = first.status if isinstance(first, writing.Told) else 200
+            return self._reply(client, status, {"Content-Type": JSON}, writing.answer(first, items))
         handle = writing.handle_of(held.id, asked.frame.id) if resumes else None
-        return Reply(status=200, headers=sse.HEADERS, chunks=writing.stream(first, items, handle))
+        return self._reply(client, 200, sse.HEADERS, writing.stream(first, items, handle))
+
+    def _reply(
+        self, client: _Waiting, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
+    ) -> Reply:
+        return Reply(
+            status=status, headers=headers, chunks=chunks, delivered=partial(self._delivered, client)
+        )
 
     async def resume(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply | None:
         """Take up a stream of ours that was cut; None when the event that the client saw last is not ours."""
@@ -120,18 +130,15 @@ class Holding:
             raise UnknownSessionError
         frame = envelope.frame_of(held.call, seen[1])
         asked = Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
-        items = self._until_told(asked, held, resumes=True, quiet=0.0)
-        return Reply(
-            status=200,
-            headers=sse.HEADERS,
-            chunks=writing.stream(None, items, writing.handle_of(held.id, seen[1])),
-        )
+        client = self._waiting(asked, held, resumes=True, quiet=0.0)
+        handle = writing.handle_of(held.id, seen[1])
+        return self._reply(client, 200, sse.HEADERS, writing.stream(None, self._until_told(client), handle))
 
     def to_front(self, asked: Asked, held: HeldCall) -> Reply:
         """Answer a front of our own: it gets the id at once, and asks for the call again when the stream ends without an answer."""
-        items = self._until_told(asked, held, resumes=True, quiet=0.0)
+        client = self._waiting(asked, held, resumes=True, quiet=0.0)
         headers = {**sse.HEADERS, protocol.HOLD: held.id}
-        return Reply(status=200, headers=headers, chunks=writing.stream(None, items, None))
+        return self._reply(client, 200, headers, writing.stream(None, self._until_told(client), None))
 
     async def named(self, asked: Asked) -> HeldCall | None:
         """Return the held call that a front asks for again by its id; None when it names none. Raises `UnknownHoldError`."""
@@ -190,14 +197,11 @@ class Holding:
 
     # Waiting.
 
-    async def _until_told(
-        self, asked: Asked, held: HeldCall, *, resumes: bool, quiet: float | None = None
-    ) -> writing.Items:
+    async def _until_told(self, client: _Waiting) -> writing.Items:
         """Wait, run and tell, as the ladder says; ends with the answer, or without one when the gateway stops."""
+        asked, held = client.asked, client.held
         named = _named(asked.incoming, asked.frame.id)
-        wait = Wait(call_id=held.id, client=asked.client, since=self._service.monotonic())
-        with self._service.attending(held.id), self._waits.waiting(named, wait):
-            client = self._waiting(asked, held, wait, quiet, resumes=resumes)
+        with self._service.attending(held.id), self._waits.waiting(named, client.wait):
             try:
                 async with aclosing(self._meanwhile(client)) as events:
                     async for event in events:
@@ -206,37 +210,39 @@ class Holding:
                     await self._waits.park()
                     return
                 yield self._told(client.rung, asked, client.held)
+                client.told = True
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
             except StoreError as error:
                 yield writing.Told(frames.error(asked.frame.id, GatewayError.code, f"{error} {ASK_AGAIN}"))
-        # Only a client that took the answer gets here; one that left or cancelled collects it by asking again.
-        await self._answered(client)
+        if client.wait.cancelled:
+            self._left(held)
 
     def _goes_on_elsewhere(self, client: _Waiting) -> bool:
         """Say whether the gateway stops, and the client will take up its stream at the next one."""
         stopped = self._waits.over and client.rung is Rung.LATER
         return stopped and client.resumes and not client.wait.over
 
-    async def _answered(self, client: "_Waiting") -> None:
-        """Note what the client was told, unless it no longer listened."""
-        if client.wait.cancelled:
-            self._left(client.held)
-        elif client.wait.superseded:
+    async def _delivered(self, client: _Waiting) -> None:
+        """Note that the last byte was written, unless the client no longer listened: then it collects by asking again."""
+        if not client.told or client.wait.over:
             return
-        elif client.rung is Rung.TELL:
-            await self.collected(client.held.id)
+        if client.rung is Rung.TELL:
+            place = client.asked.place
+            if client.held.outcome is not None:
+                self.given.give(place, client.held.id)
+            await self.collected(client.held.id, place.session)
         elif not self._waits.over:
             self._patience.told(_who(client.asked), client.held.id, self._service.monotonic())
 
-    async def collected(self, call_id: CallId) -> None:
+    async def collected(self, call_id: CallId, session: str = "") -> None:
         """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""
         with suppress(StoreError):
-            await self._forward.collected(call_id)
+            await self._forward.collected(call_id, session)
 
     def _waiting(
-        self, asked: Asked, held: HeldCall, wait: Wait, quiet: float | None, *, resumes: bool
+        self, asked: Asked, held: HeldCall, *, resumes: bool, quiet: float | None = None
     ) -> _Waiting:
         known, now = self._client(asked), self._service.monotonic()
         patience = self._patience.wait(_who(asked), known.wait, now) if known.learns else known.wait
@@ -244,7 +250,7 @@ class Holding:
         return _Waiting(
             asked=asked,
             held=held,
-            wait=wait,
+            wait=Wait(call_id=held.id, client=asked.client, since=now),
             resumes=resumes,
             give_up_at=now + patience,
             silence=by_itself if quiet is None else quiet,
@@ -346,6 +352,7 @@ class Holding:
         outcome = held.outcome
         if (question := rounds.question(outcome.body)) is not None and asked.era is protocol.Era.MODERN:
             return writing.Told(frames.result(asked.frame.id, self._sealed(held, question)))
+        outcome = replies.repeated(held, outcome) if held.repeated else outcome
         return writing.Told(
             frames.answer(asked.frame.id, outcome), status=protocol.status(asked.era, outcome)
         )

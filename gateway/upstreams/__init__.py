@@ -5,7 +5,7 @@ that is one JSON frame or a stream of events; GET the server's own stream; DELET
 `Upstream` that answers like an HTTP server, so all four pairs of front and server share one path.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -21,6 +21,10 @@ def _leave() -> None:
     """Leave things as they are."""
 
 
+async def _noted() -> None:
+    """Note nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A server's answer to one exchange."""
@@ -31,6 +35,8 @@ class Reply:
     chunks: AsyncIterator[bytes] = field(default_factory=lambda: _once(b""))
     #: Lets go of the exchange; to be called in the end, whether or not the body was read.
     close: Callable[[], None] = _leave
+    #: To be awaited when the last byte of the body was written to the client.
+    delivered: Callable[[], Awaitable[None]] = _noted
 
     @property
     def streams(self) -> bool:

@@ -100,6 +100,24 @@ async def test_so_does_a_client_with_a_session_in_that_very_session(shop):
         assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
 
 
+async def test_an_answer_that_a_kill_may_have_lost_is_given_once_more_and_nobody_is_asked_again(shop):
+    async with asyncio.timeout(60), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
+        client = Plain(f"{shop.agents}/mcp/shop", http)
+        await client.open()
+        asked = asyncio.ensure_future(client.call("update_order", SHIP))
+        held = await alice.waiting("1002")
+        await alice.post(held["id"], "approve", digest=held["digest"])
+        assert "not run again" not in await asked
+        while not (await alice.calls())[0]["collected"]:
+            await asyncio.sleep(0.02)  # another process works: there is nothing else to wait on
+        await shop.kill()
+        await shop.start()
+        again = await client.call("update_order", SHIP)
+        assert "1002 is now shipped" in again
+        assert "it was not run again." in again
+        assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
+
+
 async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_opened_anew(tmp_path):
     async with asyncio.timeout(60), Recorder(session="theirs", modern=False) as recorder:
         process = gateway(tmp_path, f"{{url: '{recorder.url}'}}")

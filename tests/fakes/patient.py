@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from approvals.identity import Directory
 from approvals.model import Answer, Approver, CallId
@@ -198,6 +198,7 @@ class Client:
                     break
         finally:
             await reply.chunks.aclose()
+        await reply.delivered()
         if not reply.streams:
             return json.loads(body)
         data = [line[5:] for line in body.splitlines() if line.startswith(b"data:") and line[5:].strip()]
@@ -229,6 +230,23 @@ class Client:
             if not said.startswith("WAITING"):
                 return said
             await asyncio.sleep(result["_meta"]["holdpoint/approval"]["retryAfterMs"] / 1000)
+
+
+@dataclass
+class Silent(Client):
+    """A client that tells nobody when its timer ends: the request stays open, and its answer reaches nobody."""
+
+    left: list = field(default_factory=list)
+
+    async def request(self, method, params, verb="POST", **more):
+        patient = replace(self, limit=1e9)
+        asked = asyncio.ensure_future(Client.request(patient, method, params, verb, **more))
+        self.left.append(asked)
+        await asyncio.wait([asked], timeout=self.limit)
+        if not asked.done():
+            self.gave_up += 1
+            raise GaveUp
+        return asked.result()
 
 
 class Polling(Client):
@@ -296,6 +314,7 @@ CLIENTS = {
     "a client with tasks (2026-07-28)": (Polling, {"revision": MODERN, "declares": TASKS}, "1 1 1 1"),
     "a client of JSON only": (Client, {"accept": "application/json"}, "1 again again again"),
     "a client with a timer of 20 s": (Client, {"limit": 20.0}, "1 again again again"),
+    "OpenAI Agents, 5 s": (Silent, {"name": "mcp", "limit": 4.9}, "again again again again"),
     "a connection that is cut every 10 min": (Cut, {"name": "claude-code"}, "1 1 1 1"),
 }  # fmt: skip
 TIMES = {"5 s": 5 * SECOND, "5 min": 5 * MINUTE, "5 h": 5 * HOUR, "25 h": 25 * HOUR}

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from approvals.errors import StoreError
+from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Answer, State
 from gateway.ladder.holding import ASK_AGAIN
 from gateway.limits import Windows
@@ -287,6 +288,7 @@ async def test_after_its_answer_was_taken_the_same_call_is_a_new_one_that_names_
             [held] = await gateway.held()
             await gateway.review(held)
             await agent
+        gateway.clock.now += REPEATED_FOR
     second, first = await gateway.gateway.store.select()
     assert second.twin == first.id
     assert len(gateway.ran()) == 2
@@ -401,6 +403,7 @@ async def test_collecting_a_held_call_costs_no_second_use_of_its_limit():
         await asyncio.wait([agent])
         await gateway.review(held)
         assert text(await gateway.call("create_note")) == "ran create_note"
+        gateway.clock.now += REPEATED_FOR
         assert text(await gateway.call("create_note")).startswith("Rate limit: 1 call per 60 s")
 
 

@@ -1,6 +1,7 @@
 """The agents' listener: who may ask, from where, and with what."""
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import json
@@ -11,9 +12,11 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from approvals.attempts import WINDOW
+from gateway.errors import CutError
 from gateway.options import Config, PolicyOptions
 from gateway.server import GUESSES
 from gateway.serving import hosts
+from gateway.upstreams import Reply, frame_reply
 from gateways import call, running
 from process import sha256
 from recorder import Recorder
@@ -327,3 +330,38 @@ async def test_an_answer_that_the_server_cuts_off_is_cut_off_for_the_client_too(
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
     assert [(record.name, record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_an_answer_is_delivered_when_its_client_can_have_all_of_it_and_never_when_it_was_cut():
+    read, delivered = asyncio.Event(), asyncio.Event()
+
+    async def note():
+        await read.wait()
+        delivered.set()
+
+    async def cut():
+        yield b"{"
+        raise CutError("The server ended its answer.")
+
+    async with running() as gateway:
+        whole = frame_reply(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+        replies = [
+            dataclasses.replace(whole, delivered=note),
+            Reply(status=200, chunks=cut(), delivered=note),
+        ]
+
+        async def handle(_):
+            return replies.pop(0)
+
+        gateway.gateway.proxy.handle = handle
+        async with asyncio.timeout(5), await gateway.post(call("get_note")) as answer:
+            assert await answer.json() == {"jsonrpc": "2.0", "id": 1, "result": {}}
+        assert not delivered.is_set()
+        read.set()
+        async with asyncio.timeout(5):
+            await delivered.wait()
+        delivered.clear()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with asyncio.timeout(5), await gateway.post(call("get_note")) as answer:
+                await answer.read()
+        assert not delivered.is_set()

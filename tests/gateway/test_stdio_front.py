@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,26 @@ async def test_requests_do_not_wait_for_each_other():
     terminal.reader.feed_eof()
     await terminal.front.run()
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [2, 1]
+
+
+async def test_an_answer_is_delivered_when_it_was_written_to_the_client():
+    order = []
+
+    async def exchange(verb, body, headers):
+        async def delivered():
+            order.append("delivered")
+
+        return replace(frame_reply(b'{"jsonrpc":"2.0","id":1,"result":{}}'), delivered=delivered)
+
+    class Slow(Terminal):
+        async def _take(self, frame):
+            order.append("written")
+
+    terminal = Slow(exchange)
+    terminal.type(calling("a"))
+    terminal.reader.feed_eof()
+    await terminal.front.run()
+    assert order == ["written", "delivered"]
 
 
 def joined(gateway):
