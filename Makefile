@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts coverage bench neighbours soak conformance classify browser clean check
+.PHONY: demo test lint types contracts coverage bench neighbours soak conformance classify programs clean check
 
 demo: .venv/run
 	$(BIN)/holdpoint demo
 
-test: .venv/test browser
+test: .venv/test programs
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory check
@@ -49,12 +49,15 @@ soak: .venv/test
 classify: .venv/test
 	$(BIN)/python bench/classify.py $(DATA)
 
-# Debian's Chromium for the inbox's browser tests, when it is missing and may be installed.
-browser:
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+# Chromium and nginx for the end-to-end tests, from Debian's packages, when they are missing and may be installed.
+programs:
+	@wanted=""; \
+	 command -v chromium google-chrome >/dev/null || wanted="chromium"; \
+	 PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || wanted="$$wanted nginx-light"; \
+	 [ -z "$$wanted" ] || \
 	 { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
-	   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
-	 echo "No Chromium here, and it could not be installed: the browser tests will be skipped."
+	   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$wanted >/dev/null; } || \
+	 echo "Not here, and not to be installed: $$wanted. The tests that need them will be skipped."
 
 .venv/run: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
