@@ -23,7 +23,7 @@ async def came_well(cells, folder, seconds):
 
 
 async def test_one_intention_is_one_run_for_a_client_that_gives_up_after_5_s(tmp_path):
-    cells = [Cell(WORST, transport, after) for transport, after in product(TRANSPORTS, (2, 7))]
+    cells = [Cell(WORST, transport, after) for transport, after in product(TRANSPORTS, (2, 5, 7))]
     await came_well(cells, tmp_path, 120)
 
 
