@@ -1,6 +1,6 @@
 """Server-sent events, as Streamable HTTP uses them (WHATWG HTML, section 9.2): events to bytes and back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from gateway.errors import TooLongError
@@ -87,35 +87,53 @@ def comment(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
+#: Two line ends in a row: the second one ends an empty line. CRLF is one line end (WHATWG HTML, 9.2.5).
+MARKS = (b"\n\n", b"\n\r", b"\r\r")
+
+
+class Splitter:
+    """Cuts a stream into blocks, each with the empty line that ends it. No byte is searched twice for a mark."""
+
+    def __init__(self, buffer: bytearray | None = None) -> None:
+        self._buffer = bytearray() if buffer is None else buffer
+        #: Where to look for each mark next; it does not begin before.
+        self._from = dict.fromkeys(MARKS, 0)
+
+    def take(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield the blocks that end in *chunk*; raises `TooLongError` when the next one is too long."""
+        self._buffer += chunk
+        start = 0
+        while (end := self._end(start)) is not None:
+            yield bytes(self._buffer[start:end])
+            start = end
+        if start:
+            del self._buffer[:start]
+            self._from = dict.fromkeys(MARKS, 0)
+        if len(self._buffer) > MAX_EVENT:
+            raise TooLongError
+
+    def _end(self, start: int) -> int | None:
+        found = [at for mark in MARKS if (at := self._next(mark, start)) >= 0]
+        if not found:
+            return None
+        # A line that ends in CR ends its event at once: for the LF that may belong to it nobody waits.
+        end = min(found) + 2
+        return end + 1 if self._buffer[end - 1 : end + 1] == b"\r\n" else end
+
+    def _next(self, mark: bytes, start: int) -> int:
+        at = self._buffer.find(mark, max(self._from[mark], start))
+        self._from[mark] = at if at >= 0 else max(start, len(self._buffer) - 1)
+        return at
+
+
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """Split a stream into its events; comments and empty events come through with empty data."""
-    buffer, mark = b"", BOM
+    splitter, mark = Splitter(), BOM
     async for chunk in chunks:
-        buffer += chunk
-        *whole, buffer = _blocks(buffer)
-        for block in whole:
+        for block in splitter.take(chunk):
             raw, mark = block.removeprefix(mark), b""
             yield Event(_data(raw), raw)
-        if len(buffer) > MAX_EVENT:
-            raise TooLongError
     # What follows the last empty line is no event: the standard discards it.
-
-
-def _blocks(buffer: bytes) -> list[bytes]:
-    """Return the whole blocks, each with its empty line, and the unfinished rest."""
-    blocks: list[bytes] = []
-    start = 0
-    while (end := _end_of_block(buffer, start)) is not None:
-        blocks.append(buffer[start:end])
-        start = end
-    return [*blocks, buffer[start:]]
-
-
-def _end_of_block(buffer: bytes, start: int) -> int | None:
-    ends = [
-        at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := buffer.find(mark, start)) >= 0
-    ]
-    return min(ends, default=None)
 
 
 def _data(block: bytes) -> bytes:
