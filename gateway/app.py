@@ -106,7 +106,7 @@ class Gateway:
         self._pools = pools
         self._upstreams: dict[str, Renewed] = {}
         #: Whether every server was asked for its tools once, whatever came of it.
-        self._learnt = False
+        self.learnt = asyncio.Event()
         #: Whether it is about to stop, so that no more clients should be sent here.
         self._draining = False
         #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
@@ -243,14 +243,14 @@ class Gateway:
             return problem
         return (
             None
-            if self._learnt or self.inside
+            if self.learnt.is_set() or self.inside
             else "servers: not all of them have been asked for their tools yet"
         )
 
     async def freshen(self) -> None:
         """Ask each server whose tools are not known, or may be others by now; one that cannot say keeps nobody from the others."""
         await self.catalogue.freshen(only_asked=self.inside)
-        self._learnt = True
+        self.learnt.set()
 
     async def drain(self) -> None:
         """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere."""

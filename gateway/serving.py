@@ -1,6 +1,7 @@
 """A gateway in the foreground: its listeners, channels, sweeps and the watch on its config, until it is told to stop."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -139,7 +140,7 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
             tasks.create_task(notices.run()),
             tasks.create_task(freshen(gateway)),
             tasks.create_task(gateway.checkpoints.run()),
-            tasks.create_task(load_codec(gateway)),
+            tasks.create_task(settle(gateway)),
         ]
         for channel in channels:
             await channel.start(gateway.service)
@@ -152,10 +153,15 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
                 task.cancel()
 
 
-async def load_codec(gateway: Gateway) -> None:
-    """Load the SDK's codec: it takes half a second, for which no client should wait, nor a gateway inside at its start."""
-    await asyncio.sleep(LATER if gateway.inside else 0.0)
-    await asyncio.to_thread(gateway.seals)
+async def settle(gateway: Gateway) -> None:
+    """Leave what was made at the start out of every garbage collection: it stays, and walking it takes long enough to be felt."""
+    await (asyncio.sleep(LATER) if gateway.inside else gateway.learnt.wait())
+    gc.collect()
+    gc.freeze()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        gc.unfreeze()
 
 
 async def sweep(gateway: Gateway) -> None:

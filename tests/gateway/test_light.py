@@ -1,0 +1,89 @@
+"""What a gateway loads, and what its collections leave out."""
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+from mcp.server.request_state import AESGCMRequestStateCodec
+
+from gateway.app import assembled
+from gateway.config import parse
+from gateway.ladder.rounds import PREFIX, ForgedError, Seals, Ticket
+from gateway.serving import loops
+from recorder import Recorder
+
+OLD, NEW = b"o" * 32, b"n" * 32
+TICKET = Ticket(call="hp_1", round=2, asked=True, state="theirs")
+
+STARTED = """
+import asyncio, sys
+from gateway.app import assembled
+from gateway.config import parse
+from gateway.ladder.rounds import Ticket
+from gateway.serving import serving
+
+CONFIG = "servers: {notes: {url: 'http://127.0.0.1:1/mcp'}}\\npolicy: {default: deny}\\nstore: 'memory:'\\nlisten: '127.0.0.1:0'\\ninbox: {listen: '127.0.0.1:0'}"
+
+async def main():
+    async with assembled(parse(CONFIG, {}, str)) as gateway, serving(gateway):
+        await gateway.learnt.wait()
+        seals = gateway.seals()
+        assert seals.open(seals.seal(Ticket(call="hp_1"))).call == "hp_1"
+        print([name for name in sys.modules if name.partition(".")[0] in {"mcp", "mcp_types", "pydantic"}])
+
+asyncio.run(main())
+"""
+
+
+def test_a_gateway_starts_and_seals_without_the_sdk():
+    """It takes half a second and 36 MB to load."""
+    env = {**os.environ, "PYTHONPATH": os.getcwd()}
+    said = subprocess.run(
+        [sys.executable, "-c", STARTED], capture_output=True, text=True, env=env, timeout=60
+    )
+    assert (said.stdout, said.returncode) == ("[]\n", 0), said.stderr
+
+
+def test_our_states_and_those_of_the_sdk_open_each_other():
+    ours, theirs = Seals([NEW, OLD]), AESGCMRequestStateCodec([OLD])
+    assert (
+        ours.open(PREFIX + theirs.seal(b'{"call":"hp_1","round":2,"asked":true,"state":"theirs"}')) == TICKET
+    )
+    sealed = Seals([OLD]).seal(TICKET)
+    assert b'"hp_1"' in theirs.unseal(sealed.removeprefix(PREFIX))
+    assert ours.open(sealed) == TICKET
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda state: state[:-1] + ("A" if state[-1] != "A" else "B"),
+        lambda state: state + "=",
+        lambda state: state + "é",
+        lambda state: state[:20],
+        lambda state: state.replace("v1.", "v2."),
+        lambda state: state.replace("v1.", ""),
+        lambda _: PREFIX,
+        lambda _: Seals([b"x" * 32]).seal(TICKET),
+    ],
+)
+def test_what_was_not_sealed_under_a_key_of_ours_is_forged(spoilt):
+    ours = Seals([NEW])
+    with pytest.raises(ForgedError):
+        ours.open(spoilt(ours.seal(TICKET)))
+
+
+async def test_collections_leave_out_what_was_there_at_the_start_for_as_long_as_the_gateway_runs():
+    async with Recorder() as recorder:
+        config = parse(
+            f"servers: {{n: {{url: '{recorder.url}'}}}}\npolicy: {{default: deny}}\nstore: 'memory:'", {}, str
+        )
+        async with assembled(config) as gateway:
+            async with loops(gateway, [], ""), asyncio.timeout(5):
+                while not gc.get_freeze_count():
+                    await asyncio.sleep(0)
+                assert gateway.learnt.is_set()
+            assert gc.get_freeze_count() == 0
