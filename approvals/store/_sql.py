@@ -25,6 +25,10 @@ WITHOUT_SUMMARY = """
     SELECT n, state, agent, created_at, body, seal FROM calls
     WHERE n > (SELECT coalesce(max(n), 0) FROM summaries) ORDER BY n LIMIT 1
 """
+IN_THE_WAY = """
+    SELECT 1 FROM calls WHERE id = ? UNION ALL
+    SELECT 1 FROM calls WHERE key = ? AND state IN ('pending', 'approved', 'forwarding', 'in_doubt') LIMIT 1
+"""
 VERSION = "SELECT version FROM calls WHERE id = ?"
 CALL_OF_ROW = "SELECT body, seal FROM calls WHERE n = ?"
 CALL = "SELECT body, seal FROM calls WHERE id = ?"

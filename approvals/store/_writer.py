@@ -84,7 +84,10 @@ class Writer:
         """Run *work* and return its result after its commit; *then* runs in the event loop, also if the caller left."""
         future: asyncio.Future[Result] = self._loop.create_future()
         self._put(_Job(work, future, then=then))
-        return await future
+        try:
+            return await future
+        finally:  # an error keeps this frame, which must not keep the error: the work may hold megabytes
+            del future
 
     async def read(self, work: Work[Result]) -> Result:
         """Run *work* that changes nothing and return its result."""
@@ -144,6 +147,7 @@ class Writer:
         while not closing:
             batch, closing = self._gather(kept)
             kept = self._commit(batch)
+            del batch  # what they hold may be large, and the next one may be long in coming
         with contextlib.suppress(sqlite3.Error):  # all that counts is committed
             self._db.close()
         self._guard.close()
@@ -192,7 +196,8 @@ class Writer:
             if job.future is None or _hurts_all(error) or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO job")
-            job.error = error if isinstance(error, ApprovalError) else _refused(error)
+            # Without the frames that it came through: they keep the job, and the job keeps the error.
+            job.error = (error if isinstance(error, ApprovalError) else _refused(error)).with_traceback(None)
         self._db.execute("RELEASE job")
 
     def _undo(self, jobs: list[_Job], error: Exception) -> list[_Job]:

@@ -123,13 +123,14 @@ class SqliteStore:
         entries = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
-            reached = next((cap for cap in caps if _exceeded(cap, bytes_, db)), None)
+            if reached := next((cap for cap in caps if _exceeded(cap, bytes_, db)), None):
+                # Nothing is written of it: it may be large, and come again and again.
+                there = db.execute(_sql.IN_THE_WAY, (call.id, call.key)).fetchone()
+                raise Conflict if there else reached.refusal
             try:
                 n = db.execute(_sql.INSERT_CALL, row).lastrowid
             except sqlite3.IntegrityError as error:
                 raise Conflict from error
-            if reached is not None:
-                raise reached.refusal
             db.execute(_sql.INSERT_SUMMARY, (*shown, n, asked.agent, call.created_at, bytes_))
             db.execute(_sql.REACHED, (latest(call),))
             self._record(entries, db)

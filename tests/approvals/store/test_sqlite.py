@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import resource
 import sqlite3
 import tracemalloc
@@ -474,6 +475,31 @@ async def test_at_the_start_open_calls_are_looked_at_one_after_the_other(path):
             assert tracemalloc.get_traced_memory()[1] < 8 * one
     finally:
         tracemalloc.stop()
+
+
+async def test_of_calls_that_are_refused_nothing_stays_in_the_memory_nor_in_the_file(store, path):
+    """An agent may send large calls again and again; the collector comes seldom, because they are few objects."""
+    one, full = 1 << 20, [Cap(states=(), most=0)]
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for n in range(20):
+            with pytest.raises(TooMany):
+                await store.add(a_call(key=f"k{n}", arguments=b'"' + b"x" * one + b'"'), caps=full)
+        await store.check()
+        assert tracemalloc.get_traced_memory()[0] < 4 * one
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) < 4 * one
+
+
+async def test_a_call_in_the_way_is_told_before_a_cap(store):
+    await store.add(call := a_call(key="k"))
+    for other in (a_call(key="k"), replace(a_call(key="other"), id=call.id)):
+        with pytest.raises(Conflict):
+            await store.add(other, caps=[Cap(states=(), most=1)])
 
 
 async def test_a_notice_of_a_call_that_is_not_there_is_refused(store):
