@@ -22,14 +22,19 @@ class Lasting:
 
     inner: Upstream
     session: Session
+    #: The client's id of the session.
+    id: str
     #: Told of each time that the session was opened again.
     reopened: Callable[[], None]
     clock: Callable[[], float]
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange; when nothing was sent because the session is gone, in one that is opened like it."""
+        """Do one exchange; when nothing was sent because the session is gone, in one that is opened like it.
+
+        The headers may name another session, opened in place of this one; its answers say nothing of this one.
+        """
         reply = await self._sent(verb, body, headers)
-        if reply.status < 400:
+        if reply.status < 400 and headers.get(protocol.SESSION) == self.id:
             self.session.answered_at = self.clock()
         return reply
 

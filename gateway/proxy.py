@@ -152,7 +152,9 @@ class Proxy:
         if session is None:
             return upstream, None
         note = partial(self._record.post, incoming, "session.reopened")
-        lasting = Lasting(inner=upstream, session=session, reopened=note, clock=self._service.clock)
+        lasting = Lasting(
+            inner=upstream, session=session, id=incoming.headers[protocol.SESSION], reopened=note, clock=self._service.clock,
+        )  # fmt: skip
         return lasting, session
 
     # Tool calls.

@@ -190,6 +190,26 @@ async def test_a_session_that_is_lost_is_opened_again_before_the_call_is_claimed
         assert kinds.index("session.reopened") < kinds.index("hold.forwarding")
 
 
+async def test_of_two_calls_of_a_lost_session_neither_is_sent_in_it():
+    async def only_in_s2(request, frame):
+        if request.headers["mcp-session-id"] != "s2":
+            return web.Response(status=404)
+        return result(frame, {"content": [{"type": "text", "text": "ran"}]})
+
+    async with running(recorder=server(nothing)) as gateway, asyncio.TaskGroup() as agents:
+        headers = await opened(gateway)
+        agent = agents.create_task(gateway.call("create_note", {"n": 1}, headers=headers))
+        [first] = await gateway.held()
+        other = agents.create_task(gateway.call("create_note", {"n": 2}, id=2, headers=headers))
+        _, second = await gateway.held(2)
+        gateway.recorder.session, gateway.recorder.on_call = "s2", only_in_s2
+        gateway.clock.now += 6
+        await gateway.review(first)
+        assert text(await agent) == "ran"
+        await gateway.review(second)
+        assert text(await other) == "ran"
+
+
 @pytest.mark.parametrize("hangs", ["ping", "initialize"])
 async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat_later_tried_again(
     hangs, monkeypatch
