@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from approvals.errors import StoreError
 from approvals.model import State
 from gateway import unanswered
 from gateways import running, text
@@ -118,6 +119,57 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
                 assert "It MAY have run" in text(await agent)
             server.go_on.set()
             assert (await until(gateway, held, State.COMPLETED)).note == ""
+
+
+async def test_a_clock_that_is_set_ahead_does_not_shorten_the_time_to_answer(monkeypatch):
+    looked = asyncio.Event()
+
+    async def look(*_):
+        looked.set()
+        await asyncio.Event().wait()
+
+    async with Hanging() as server:
+        options = f"url: '{server.url}', answer_within: 2m"
+        async with running(server_options=options) as gateway, asyncio.TaskGroup() as agents:
+            gateway.recorder = server
+            agent, held = await sent(gateway, agents)
+            gateway.clock.ahead = 3600.0
+            monkeypatch.setattr(gateway.gateway.service, "changed", look)
+            gateway.gateway.service.waiters.wake(held.id)
+            async with asyncio.timeout(5):
+                await looked.wait()
+            assert (await gateway.gateway.service.get(held.id)).state is State.FORWARDING
+            monkeypatch.undo()
+            server.go_on.set()
+            await until(gateway, held, State.COMPLETED)
+            agent.cancel()
+
+
+@pytest.mark.parametrize("fails", ["version", "swap"])
+async def test_a_store_that_fails_ends_no_running_call(fails, monkeypatch):
+    monkeypatch.setattr(unanswered, "LOOK", 0.01)
+    monkeypatch.setattr(unanswered, "RETRY", 0.01)
+    failed = asyncio.Semaphore(0)
+
+    async def fail(*_):
+        failed.release()
+        raise StoreError("The store could not write (disk full); nothing was changed.")
+
+    async with Hanging() as server:
+        options = f"url: '{server.url}', answer_within: 2m"
+        async with running(server_options=options) as gateway, asyncio.TaskGroup() as agents:
+            gateway.recorder = server
+            agent, held = await sent(gateway, agents)
+            monkeypatch.setattr(gateway.gateway.store, fails, fail)
+            if fails == "swap":
+                await gateway.later(121)
+            async with asyncio.timeout(5):
+                await failed.acquire()
+                await failed.acquire()
+            monkeypatch.undo()
+            server.go_on.set()
+            assert (await until(gateway, held, State.COMPLETED)).outcome is not None
+            await agent
 
 
 async def test_without_answer_within_a_server_has_as_long_as_it_likes():
