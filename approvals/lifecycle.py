@@ -90,12 +90,8 @@ def review(call: HeldCall, given: Review) -> HeldCall:
 
 
 def continuable(call: HeldCall | Summary, now: float) -> bool:
-    """Say whether a call may still be continued under its approval: it ran, and not too long ago.
-
-    One that ran later than *now* was dated by a clock that has been reset since; its approval is over.
-    """
-    settled_at = call.settled_at or 0.0
-    return call.state is State.COMPLETED and settled_at <= now < settled_at + call.terms.approved_for
+    """Say whether a call may still be continued under its approval: it ran, and not too long ago."""
+    return call.state is State.COMPLETED and _lately(call.settled_at, call.terms.approved_for, now)
 
 
 def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
@@ -140,13 +136,13 @@ def doubt(call: HeldCall, why: str, now: float) -> HeldCall | None:
 
 def repeatable(call: HeldCall, now: float, session: str) -> bool:
     """Say whether the session that was just given the outcome gets it once more when it asks for the same call."""
-    just_given = call.collected_at is not None and now < call.collected_at + REPEATED_FOR
+    just_given = _lately(call.collected_at, REPEATED_FOR, now)
     return just_given and call.collected_by == session and call.outcome is not None and not call.repeated
 
 
 def stands(call: HeldCall, now: float) -> bool:
     """Say whether a person's denial still answers the same call asked again."""
-    return call.state is State.DENIED and now < (call.settled_at or now) + call.terms.denied_for
+    return call.state is State.DENIED and _lately(call.settled_at, call.terms.denied_for, now)
 
 
 def collectable(call: HeldCall, now: float) -> bool:
@@ -155,4 +151,9 @@ def collectable(call: HeldCall, now: float) -> bool:
         return call.state not in TIMED or now < call.expires_at
     if call.state is State.IN_DOUBT:
         return True
-    return not call.collected and now < (call.settled_at or now) + call.terms.approved_for
+    return not call.collected and _lately(call.settled_at, call.terms.approved_for, now)
+
+
+def _lately(at: float | None, seconds: float, now: float) -> bool:
+    """Say whether something happened within so many *seconds*. A time after *now* is that of a clock that was reset since."""
+    return at is not None and at <= now < at + seconds

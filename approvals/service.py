@@ -225,12 +225,11 @@ class ApprovalService:
         *objection* says why it may no longer run (policy or definition changed); such a call is voided. Everyone
         but the one winner gets the call in whatever state it is in, and False.
         """
-        now = self.clock()
         won = False
 
         def take(call: HeldCall) -> HeldCall | None:
             nonlocal won
-            won = False
+            won, now = False, self.clock()
             if call.state is not State.APPROVED or now >= call.expires_at:
                 return lifecycle.expire(call, now)
             if why := objection(call):
@@ -266,7 +265,7 @@ class ApprovalService:
 
         call = await self._end(call_id, answered, failed=outcome.failed)
         if call.state is State.RESOLVED:
-            self.store.post(_late(call, outcome, self.clock()))
+            self.store.post(_late(call, outcome, self.wall()))
         return call
 
     async def not_sent(self, call_id: CallId, why: str) -> HeldCall:

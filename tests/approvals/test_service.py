@@ -289,6 +289,19 @@ async def test_an_approval_can_be_claimed_before_its_deadline_only(service, late
     assert (await service.claim(call.id, fine))[0].state is state
 
 
+async def test_the_deadline_may_pass_while_a_claim_waits_for_the_store(service, monkeypatch):
+    call, get = await approved(service), service.store.get
+
+    async def slow(call_id):
+        found = await get(call_id)
+        service.clock.now = call.expires_at
+        return found
+
+    monkeypatch.setattr(service.store, "get", slow)
+    found, won = await service.claim(call.id, fine)
+    assert (found.state, won) == (State.EXPIRED, False)
+
+
 async def test_an_objection_voids_an_approval(service):
     call = await approved(service)
     found, won = await service.claim(call.id, lambda _: "the tool changed")
@@ -376,9 +389,11 @@ async def test_after_a_persons_finding_a_late_answer_is_an_event_only(service):
     alice = service.directory.by_name("alice")
     await service.give_up(call.id, alice, "it hangs", via="cli")
     found = await service.resolve(call.id, alice, "it did not run", via="cli")
+    service.wall = lambda: service.clock() - 600
     assert await service.finish(call.id, DONE) == found == await service.get(call.id)
     events = await service.store.events(call=call.id)
-    assert [(event.kind, event.detail.get("failed")) for event in events][-1] == ("answer.late", False)
+    last = events[-1]
+    assert (last.kind, last.detail["failed"], last.at) == ("answer.late", False, service.wall())
     assert not service._running
 
 

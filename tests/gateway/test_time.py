@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from approvals import lifecycle
 from approvals.errors import AlreadyDecided
 from approvals.model import Answer, LoginSession, Outcome, State
 from gateway import serving
@@ -129,7 +130,7 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
 ):
     caplog.set_level("INFO")
     async with started(config, clock) as gateway:
-        gateway._learnt = True
+        gateway.learnt.set()
         clock.ahead = -60.0
         assert await gateway.ready() is None
         clock.ahead = -61.0
@@ -208,6 +209,28 @@ async def test_a_call_that_ran_by_the_clock_that_was_ahead_is_not_continued_afte
     async with started(config, clock) as gateway:
         with pytest.raises(AlreadyDecided):
             await gateway.service.follow(call.id, held(clock.now))
+
+
+async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_reset(config, clock):
+    clock.ahead = 86400.0
+    async with started(config, clock) as gateway:
+        denied = await hold(gateway)
+        alice = gateway.service.directory.by_name("alice")
+        await gateway.service.review(denied.id, alice, Answer.DENY, via="inbox", reason="no")
+        ran = await review(gateway, await hold(gateway, tool="other"))
+        await gateway.service.claim(ran.id, fine)
+        await gateway.service.finish(ran.id, Outcome(is_error=False, body=b"{}"))
+        given = await review(gateway, await hold(gateway, tool="third"))
+        await gateway.service.claim(given.id, fine)
+        await gateway.service.finish(given.id, Outcome(is_error=False, body=b"{}"))
+        await gateway.service.collected(given.id, "s1")
+    clock.ahead = 0.0
+    await resetting.reset_clock(config, clock.wall)
+    async with started(config, clock) as gateway:
+        denied, ran, given = [await gateway.service.get(one.id) for one in (denied, ran, given)]
+        assert not lifecycle.stands(denied, clock.now)
+        assert not lifecycle.collectable(ran, clock.now)
+        assert not lifecycle.repeatable(given, clock.now, "s1")
 
 
 async def test_a_running_gateway_keeps_the_clock_from_being_reset(config, clock):
