@@ -175,6 +175,28 @@ async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gatewa
     assert len(gateway.ran()) == 1
 
 
+async def test_nothing_runs_for_a_client_that_cancels_while_the_server_is_asked_for_its_tools_before_the_run():
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_):
+        asked.set()
+        await answer.wait()
+
+    async with running() as gateway, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note", id=7))
+        [held] = await gateway.held()
+        gateway.recorder.on_list = slow
+        gateway.gateway.catalogue.outdate("notes")
+        await gateway.review(held)
+        await asked.wait()
+        async with await gateway.post(cancel(7)) as taken:
+            assert taken.status == 202
+        answer.set()
+        assert text(await agent).startswith(f"WAITING: this call ({held.id}) is approved.")
+        assert gateway.ran() == []
+        assert text(await gateway.call("create_note", id=8)) == "ran create_note"
+
+
 @pytest.mark.parametrize(("version", "crosses"), [("2025-11-25", True), (MODERN, False)])
 @pytest.mark.parametrize("request_id", [1, True])
 async def test_where_ids_are_each_clients_own_no_cancellation_is_told_to_the_server(
