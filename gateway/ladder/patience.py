@@ -39,11 +39,14 @@ class Learned:
 
 
 def after_giving_up(was: Learned | None, gap: float, now: float) -> Learned:
-    """Return what is known of a client that asked again *gap* seconds after a request that is still open."""
-    wait = max(LEAST, gap / 2)
+    """Return what is known of a client that asked again *gap* seconds after a request that is still open.
+
+    The gap is its timer and the time that its model thought. The wait that it did not bear is longer than the timer,
+    so half of the shorter one comes below the timer in a few steps, however long the model thinks.
+    """
     if was is None:
-        return Learned(wait=wait, at=now)
-    return Learned(wait=min(wait, was.wait), at=now, gave_up=was.gave_up + 1)
+        return Learned(wait=max(LEAST, gap / 2), at=now)
+    return Learned(wait=max(LEAST, min(gap, was.wait) / 2), at=now, gave_up=was.gave_up + 1)
 
 
 def after_coming_again(was: Learned, most: float, now: float) -> Learned | None:

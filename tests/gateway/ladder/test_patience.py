@@ -26,6 +26,14 @@ def test_a_client_that_gave_up_is_next_answered_after_half_that_time():
     assert learned.wait(WHO, MOST, 200.0) == LEAST
 
 
+def test_a_client_that_thinks_for_longer_than_its_timer_before_it_asks_again_is_soon_answered_in_time():
+    timer, thinks, learned, waits = 5.0, 20.0, Patience(), []
+    while (wait := learned.wait(WHO, MOST, 0.0)) >= timer:
+        waits.append(wait)
+        learned.gave_up(WHO, timer + thinks, 0.0)
+    assert (waits, wait) == ([MOST, 12.5, 6.25], 3.125)
+
+
 def test_what_is_learned_of_a_client_counts_for_that_client_of_that_agent_and_for_a_day():
     learned = Patience()
     learned.gave_up(WHO, 5.0, 100.0)
@@ -97,7 +105,7 @@ def test_only_so_many_clients_are_remembered_and_the_oldest_is_forgotten_first()
     for number, who in enumerate(names):
         learned.gave_up(who, 10.0, float(number))
         learned.gave_up(names[0], 10.0, float(number))
-    assert [learned.wait(who, MOST, 9.0) for who in names] == [5.0, MOST, 5.0]
+    assert [learned.wait(who, MOST, 9.0) for who in names] == [LEAST, MOST, 5.0]
 
 
 def test_steps_are_values():
