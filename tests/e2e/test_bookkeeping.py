@@ -18,6 +18,8 @@ from slack import FakeSlack, buttons_of, text_of
 
 #: What stays in the client's exchange: the gateway has its own.
 OF_THE_EXCHANGE = ("progressToken", "io.modelcontextprotocol/")
+#: A request between two tests, so that the call of the second is not a repeat of the first one's.
+LIST = '{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -87,6 +89,7 @@ def own(frame: dict) -> dict:
 
 @pytest.mark.parametrize("client", CAPTURED)
 async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_approve(scene, client):
+    await scene.sent(LIST)
     frame = CAPTURED[client].first
     said = own(json.loads(frame))
     cards, runs = len(scene.slack.messages), len(scene.recorder.calls)
@@ -123,6 +126,7 @@ async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_app
 
 @pytest.mark.parametrize("client", CAPTURED)
 async def test_asked_again_with_new_bookkeeping_it_is_the_same_call_and_runs_as_it_was_shown(scene, client):
+    await scene.sent(LIST)
     captured = CAPTURED[client]
     runs = len(scene.recorder.calls)
     async with asyncio.timeout(20):
