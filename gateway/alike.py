@@ -36,7 +36,8 @@ def all_folded(names: Iterable[str]) -> Iterator[str]:
     if text.isascii() and text.replace("\n", "").isprintable():
         return iter(text.lower().split("\n"))
     for _ in range(2):
-        text = unicodedata.normalize("NFKC", seen(text)).casefold()
+        # Upper case first: Java's equalsIgnoreCase takes a dotless i for an i.
+        text = unicodedata.normalize("NFKC", seen(text)).upper().casefold()
     return iter(unicodedata.normalize("NFKC", seen(text)).split("\n"))
 
 

@@ -1,4 +1,8 @@
-"""Closes a JSON Schema: an object that declares members has no others, unless the schema says something else (PURE)."""
+"""Closes a JSON Schema: an object that declares members has no others, unless the schema says something else (PURE).
+
+The closed schema is checked beside the one as written, never in its place: closed inside a `not` or an `anyOf`, a
+schema may let through what it would refuse as written.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,6 +12,13 @@ Schema = Mapping[str, Any]
 OPEN = ("additionalProperties", "unevaluatedProperties")
 #: Keywords whose value is a schema, a list of schemas, or schemas by name, for the value itself (2020-12, core, 10.2).
 _ONE, _LIST, _NAMED = ("if", "then", "else"), ("allOf", "anyOf", "oneOf"), ("dependentSchemas",)
+#: Keywords whose value is a schema for members or items, a list of them, or such schemas by name (2020-12, core, 10.3).
+_INNER_ONE = ("items", "unevaluatedItems", *OPEN)
+_INNER_LIST, _INNER_NAMED = ("prefixItems",), ("properties", "patternProperties")
+#: Schemas that are only referred to. Like the parts of a schema, each is closed where it is used.
+_KEPT = ("$defs", "definitions")
+#: Stands for a schema that a reference names in a way that is not followed here: it may declare members.
+_UNKNOWN: Schema = {"properties": {}}
 
 
 def closed(schema: Schema) -> dict[str, Any]:
@@ -30,25 +41,24 @@ def _closed(schema: Any, root: Schema) -> Any:
     return made
 
 
-def _closed_inside(schema: Schema, root: Schema) -> dict[str, Any]:
-    """Return *schema* with what it says of members and items closed, and itself left as it is."""
+def _closed_inside(schema: Any, root: Schema) -> Any:
+    """Return *schema* with what it says of members and items closed, and itself left open. A condition stays as it is."""
+    if not isinstance(schema, Mapping):
+        return schema
     made = dict(schema)
-    for word in ("properties", "patternProperties"):
-        if isinstance(inner := schema.get(word), Mapping):
-            made[word] = {name: _closed(one, root) for name, one in inner.items()}
-    for word in ("items", "additionalProperties", "unevaluatedProperties"):
-        if word in schema:
-            made[word] = _closed(schema[word], root)
-    if isinstance(items := schema.get("prefixItems"), list):
-        made["prefixItems"] = [_closed(one, root) for one in items]
-    for word in _LIST:
-        if isinstance(inner := schema.get(word), list):
-            made[word] = [_inside(one, root) for one in inner]
+    for close, ones, lists, named in (
+        (_closed, _INNER_ONE, _INNER_LIST, _INNER_NAMED),
+        (_closed_inside, ("then", "else"), _LIST, (*_NAMED, *_KEPT)),
+    ):
+        for word in schema.keys() & {*ones}:
+            made[word] = close(schema[word], root)
+        for word in lists:
+            if isinstance(inner := schema.get(word), list):
+                made[word] = [close(one, root) for one in inner]
+        for word in named:
+            if isinstance(inner := schema.get(word), Mapping):
+                made[word] = {name: close(one, root) for name, one in inner.items()}
     return made
-
-
-def _inside(schema: Any, root: Schema) -> Any:
-    return _closed_inside(schema, root) if isinstance(schema, Mapping) else schema
 
 
 def _in_place(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Schema]:
@@ -67,12 +77,17 @@ def _in_place(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Sche
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference not in seen:
         yield from _in_place(_referred(reference, root), root, (*seen, reference))
+    if "$dynamicRef" in schema:
+        yield _UNKNOWN
 
 
 def _referred(reference: str, root: Schema) -> Any:
-    """Return what a reference into the same schema (`#/$defs/x`) names, or None."""
-    found: Any = root if reference.startswith("#") else None
-    for part in reference.split("/")[1:]:
+    """Return what a pointer into the same schema (`#/$defs/x`) names; other references are not followed."""
+    head, *parts = reference.split("/")
+    if head != "#" or "~" in reference or "%" in reference:
+        return _UNKNOWN
+    found: Any = root
+    for part in parts:
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 

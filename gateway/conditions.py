@@ -66,11 +66,12 @@ class When:
     def names(self) -> Iterator[str]:
         """The names of members that it speaks of: `args.x`, `args["x"]`, `"x" in args`."""
         tokens = [(found.lastgroup, found[0]) for found in _TOKEN.finditer(self.source)]
-        padded = [("", ""), ("", ""), *tokens, ("", "")]
-        for (_, root), (_, before), (kind, token), (_, after) in zip(
-            padded, padded[1:], padded[2:], padded[3:], strict=False
+        padded = [("", "")] * 3 + tokens + [("", "")]
+        for (_, first), (_, root), (_, before), (kind, token), (_, after) in zip(
+            padded, padded[1:], padded[2:], padded[3:], padded[4:], strict=False
         ):
-            if kind == "name" and before == "." and after != "(" and root != "risk":
+            of_risk = root == "risk" and first != "."  # `risk.category`, and not `args.risk.category`
+            if kind == "name" and before == "." and after != "(" and not of_risk:
                 yield token
             elif kind == "text" and (after == "in" or (before, after) == ("[", "]")):
                 yield literal_eval(token.lstrip("rRbB"))
@@ -82,21 +83,23 @@ def _cel_error(error: ValueError) -> str:
 
 
 class Schema:
-    """A compiled JSON Schema. Nothing is fetched, and patterns are matched in linear time."""
+    """A compiled JSON Schema, as written and closed. Nothing is fetched, and patterns are matched in linear time."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         #: The names of members that it speaks of.
         self.names = frozenset(members(schema))
         try:
-            self._validator = jsonschema_rs.Draft202012Validator(
-                closed(schema), offline=True, pattern_options=jsonschema_rs.RegexOptions(),
-            )  # fmt: skip
+            self._validators = [
+                jsonschema_rs.Draft202012Validator(
+                    one, offline=True, pattern_options=jsonschema_rs.RegexOptions()
+                )
+                for one in (dict(schema), closed(schema))
+            ]
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise BadCondition(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
 
     def __call__(self, arguments: Mapping[str, Any]) -> str | None:
         """Return what is wrong with the arguments, with its path, or None."""
-        error = next(iter(self._validator.iter_errors(arguments)), None)
-        if error is None:
-            return None
-        return f"{place(error.instance_path)}: {error.message}"
+        errors = (error for one in self._validators for error in one.iter_errors(arguments))
+        error = next(errors, None)
+        return None if error is None else f"{place(error.instance_path)}: {error.message}"

@@ -199,6 +199,7 @@ def test_folding_twice_changes_nothing_more(name):
         (["id", "ID"], {}, {"id": 1, "ID": 1}, "arguments.ID is spelt like id, which is there as well"),
         (["id", "ID"], {"id": "tools.x"}, {"ID": 1}, "arguments.ID is spelt like id, which this tool declares"),
         ([], {"id": "tools.x", "ID": "tools.y"}, {"id": 1}, "arguments.id is spelt like ID, which the rule tools.y uses"),
+        (["id"], {}, {"\u0131d": 1}, "arguments.\u0131d is spelt like id, which this tool declares"),
         (["amount"], {}, {"am\u200dount": 1}, "arguments.am\\u{200D}ount is spelt like amount, which this tool declares"),
     ],
 )  # fmt: skip
@@ -222,6 +223,7 @@ def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
     [
         ("args.amount > 50 && risk.category == 'Read'", {"amount"}),
         ("args['amount'] > 50 || args[\"to\"] == 'x.y[\"z\"]'", {"amount", "to"}),
+        ("args.risk.amount > risk.limit", {"risk", "amount"}),
         ("args.payment.items.all(one, one.price < 5.0)", {"payment", "items", "price"}),
         ("has(args.force) && 'dry_run' in args", {"force", "dry_run"}),
         ("args.to.endsWith('args.nothing') && tool == 'pay'", {"to"}),
@@ -274,6 +276,8 @@ def test_another_word_or_a_condition_is_told_with_its_place(rule, why):
 # Members that a rule's schema does not declare.
 
 INNER = {"properties": {"b": {}}}
+BIG_SUM = {"properties": {"p": {"properties": {"a": {"minimum": 50}}, "required": ["a"]}}, "required": ["p"]}
+DEEP = {"properties": {"p": INNER}}
 
 
 @pytest.mark.parametrize(
@@ -290,6 +294,14 @@ INNER = {"properties": {"b": {}}}
         ({"$ref": "#/$defs/pay", "$defs": {"pay": {"properties": {"a": {}}}}}, {"a": 1}, {"x": 1}),
         ({"additionalProperties": True, "properties": {"a": INNER}}, {"x": 1, "a": {"b": 1}}, {"a": {"x": 1}}),
         ({"properties": {"a": {"anyOf": [INNER, {"type": "string"}]}}}, {"a": {"b": 1}}, {"a": {"x": 1}}),
+        ({"properties": {"a": {"unevaluatedItems": INNER}}}, {"a": [{"b": 1}]}, {"a": [{"x": 1}]}),
+        ({"properties": {"a": {}}, "if": {"required": ["a"]}, "then": DEEP}, {"a": 1, "p": {"b": 1}}, {"a": 1, "p": {"x": 1}}),
+        ({"properties": {"a": {}}, "if": {"required": ["a"]}, "else": DEEP}, {"p": {"b": 1}}, {"p": {"x": 1}}),
+        ({"properties": {"a": {}}, "dependentSchemas": {"a": DEEP}}, {"a": 1, "p": {"b": 1}}, {"a": 1, "p": {"x": 1}}),
+        ({"properties": {"a": {"$ref": "#/$defs/d"}}, "$defs": {"d": DEEP}}, {"a": {"p": {"b": 1}}}, {"a": {"p": {"x": 1}}}),
+        ({"properties": {"a": {"$ref": "#/$defs/d~1e"}}, "$defs": {"d/e": INNER}}, {"a": {"b": 1}}, {"a": {"x": 1}}),
+        ({"properties": {"a": {"$ref": "#d"}}, "$defs": {"d": {"$anchor": "d", **INNER}}}, {"a": {"b": 1}}, {"a": {"x": 1}}),
+        ({"properties": {"a": {"$dynamicRef": "#d"}}, "$defs": {"d": {"$dynamicAnchor": "d", **INNER}}}, {"a": {"b": 1}}, {"a": {"x": 1}}),
     ],
 )  # fmt: skip
 def test_a_schema_that_declares_members_lets_through_no_others(schema, good, bad):
@@ -313,6 +325,19 @@ def test_a_schema_that_says_what_else_there_may_be_or_declares_nothing_stays_as_
     assert Schema(schema)({"a": 1, "x": 1}) is None
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"big": BIG_SUM}, "not": {"$ref": "#/$defs/big"}},
+        {"oneOf": [{"properties": {"p": {"properties": {"a": {}}}}}, {"properties": {"p": {"properties": {"x": {}}}}}]},
+    ],
+)  # fmt: skip
+def test_what_a_schema_refuses_as_written_closing_never_lets_through(schema):
+    assert Schema(schema)({"p": {"a": 60, "x": 1}}) is not None
+    assert Schema(schema)({"p": {"a": 60}}) is not None
+
+
 def test_a_schema_that_refers_to_itself_is_closed_all_the_same():
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}}}}}
     assert "unexpected" in Schema(json.loads(json.dumps(schema)))({"x": 1})
+    assert "unexpected" in Schema(json.loads(json.dumps(schema)))({"n": {"n": {"x": 1}}})
