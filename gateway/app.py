@@ -87,6 +87,7 @@ class Gateway:
         #: Whether it is inside a `holdpoint stdio`. Then its servers are asked for nothing before a client needs them.
         self.inside = inside
         self._secrets = secrets
+        self._started_in = str(Path.cwd())
         self.store = store
         self.clock = clock
         self.service = ApprovalService(
@@ -168,7 +169,7 @@ class Gateway:
 
     def _identities(self, config: Config) -> Mapping[str, str]:
         key = self._secrets["identity"]
-        return {name: identity(server, key) for name, server in config.servers.items()}
+        return {name: identity(server, key, self._started_in) for name, server in config.servers.items()}
 
     def _serve(self, config: Config) -> None:
         for name, options in config.servers.items():

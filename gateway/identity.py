@@ -5,6 +5,7 @@ the config yields, so `AWS_PROFILE: ${PROFILE}` changes with the environment var
 """
 
 import hmac
+import posixpath
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -23,9 +24,14 @@ _LONG = re.compile(r"[\w-]{20,}")
 _NAMED = re.compile(r"-*([\w-]+)\s*[:=](?!//)")
 
 
-def identity(server: ServerOptions, key: bytes) -> str:
-    """Return the HMAC-SHA-256 of the options that count, in hex; the *key* keeps their values from being guessed."""
+def identity(server: ServerOptions, key: bytes, started_in: str = "") -> str:
+    """Return the HMAC-SHA-256 of the options that count, in hex; the *key* keeps their values from being guessed.
+
+    *started_in* is the folder of the gateway. It counts for a child process that runs there, or in a folder relative to it.
+    """
     found = {option: read(server) for option, read in COUNTED.items()}
+    if server.command is not None:
+        found["cwd"] = posixpath.normpath(posixpath.join(started_in, found["cwd"]))
     return hmac.digest(key, msgspec.json.encode(found, order="deterministic"), "sha256").hex()
 
 

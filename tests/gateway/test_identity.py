@@ -122,6 +122,24 @@ async def test_nor_does_it_run_in_another_process_folder_or_environment(store, t
     assert not ran.exists()
 
 
+@pytest.mark.parametrize("cwd", ["", ", cwd: here"])
+async def test_nor_does_it_run_in_the_folder_of_a_gateway_that_is_started_elsewhere(
+    store, tmp_path, monkeypatch, cwd
+):
+    for folder in ("one/here", "other/here"):
+        (tmp_path / folder).mkdir(parents=True)
+    script, ran = tmp_path / "child.py", tmp_path / "ran"
+    script.write_text(CHILD)
+    options = f"command: ['{sys.executable}', '{script}', '{ran}']{cwd}"
+    monkeypatch.chdir(tmp_path / "one")
+    async with running(ASKS, server_options=options, store=store) as gateway:
+        await approved(gateway)
+    monkeypatch.chdir(tmp_path / "other")
+    async with running(ASKS, server_options=options, store=store) as gateway:
+        assert text(await gateway.call("create_note")).startswith(MOVED)
+    assert not ran.exists()
+
+
 async def test_what_was_approved_runs_after_a_restart_with_a_rotated_token(store, tmp_path):
     token = tmp_path / "token"
     token.write_text("old")
@@ -338,6 +356,16 @@ def test_what_is_written_plainly_is_the_same_as_what_a_reference_comes_to():
     assert identity(
         server_of([("AWS_PROFILE", "${AWS_PROFILE}")], {"AWS_PROFILE": "dev", "REGION": "eu"}, {}), KEY
     ) == (identity(server_of([("AWS_PROFILE", "dev")], {"REGION": "eu"}, {}), KEY))
+
+
+@pytest.mark.parametrize("cwd", [None, ".", "/srv/../srv/data/"])
+def test_the_folder_of_the_gateway_counts_where_a_child_runs_in_it(cwd):
+    child = ServerOptions(command=["x"], cwd=cwd)
+    elsewhere = identity(child, KEY, "/srv") != identity(child, KEY, "/home")
+    assert elsewhere is (cwd in {None, "."})
+    whole = ServerOptions(command=["x"], cwd="/srv/data")
+    assert identity(child, KEY, "/srv/data") == identity(whole, KEY, "/")
+    assert identity(BASE, KEY, "/srv") == identity(BASE, KEY, "/home")
 
 
 def test_another_key_makes_another_identity():
