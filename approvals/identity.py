@@ -42,6 +42,10 @@ class Directory:
         given = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
         return self._one(lambda approver: hmac.compare_digest(approver.token_sha256 or "", given))
 
+    def of_owner(self, owner: str | None) -> frozenset[str]:
+        """Return the names of the approvers who are the person behind an agent."""
+        return frozenset(name for name, approver in self._by_name.items() if _owns(approver, owner))
+
     def _one(self, fits: Callable[[Approver], bool]) -> Approver | None:
         found = [approver for approver in self._by_name.values() if fits(approver)]
         return found[0] if len(found) == 1 else None

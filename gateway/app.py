@@ -189,6 +189,7 @@ class Gateway:
             holds=holds(config),
             shares=shares(config),
             may_use=admitted(config),
+            requesters=directory(config).of_owner,
             pin=OnChange(config.pin),
             annotate=config.annotate,
             audit_allowed=config.audit.allowed,

@@ -81,7 +81,8 @@ class Judge:
         tool = self._catalogue.present(held.call.server, held.call.tool)
         if tool.hash != held.definition:
             return CHANGED if tool.hash else GONE
-        if (why := stricter(self.verdict(asked, tool), held)) is None and held.changes:
+        requesters = self._setting().requesters(held.call.owner)
+        if (why := stricter(self.verdict(asked, tool), held, requesters)) is None and held.changes:
             # People were shown what changed, and approved: it is the definition that counts from now on.
             self._catalogue.accept(held.call.server, tool)
         return why

@@ -310,17 +310,19 @@ def over(verdict: Verdict) -> Verdict:
     return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
 
 
-def stricter(verdict: Verdict, held: HeldCall) -> str | None:
+def stricter(verdict: Verdict, held: HeldCall, requesters: frozenset[str]) -> str | None:
     """Say how the policy now asks for more than what *held* was approved under, or None.
 
-    Approvals that were given count only while those who gave them may still approve.
+    Approvals that were given count only while those who gave them may still approve. *requesters* are the approvers
+    who are behind its agent.
     """
     if verdict.action is Action.DENY:
         return "the policy now denies this call"
     if verdict.action is Action.ALLOW:
         return None
     approved_by = {review.approver for review in held.reviews if review.answer is Answer.APPROVE}
-    if len(approved_by & verdict.terms.approvers) < verdict.terms.needed:
+    may = verdict.terms.approvers - (frozenset() if verdict.terms.requester_may_approve else requesters)
+    if len(approved_by & may) < verdict.terms.needed:
         return "the policy now asks for other or more approvals"
     return None
 

@@ -24,6 +24,8 @@ class Setting:
     shares: Shares
     #: Whether an agent of this name may still use this server; else what it had asked for does not run.
     may_use: Callable[[str, str], bool]
+    #: The names of the approvers who are the person behind an agent, given that person's name or e-mail address.
+    requesters: Callable[[str | None], frozenset[str]] = lambda _: frozenset()
     #: What becomes of a tool whose definition is not the accepted one.
     pin: OnChange = OnChange.REASK
     #: Whether agents read in a tool's description that a person has to approve its calls.

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
 from msgspec.structs import replace
 
 from approvals.model import State
@@ -95,3 +96,28 @@ async def test_the_task_of_a_server_that_was_removed_is_void():
             State.VOIDED,
             "the config does not have this server any more",
         )
+
+
+OWNED = """
+agents: [{name: one, owner: alice@example.com, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}]
+approvals: {requester_may_approve: true}
+"""
+
+
+@pytest.mark.parametrize(("who", "runs"), [("alice", 0), ("bob", 1)])
+async def test_an_approval_of_ones_own_request_counts_no_more_when_the_config_forbids_it(who, runs):
+    headers = {"Authorization": "Bearer one"}
+    async with running(more=OWNED) as gateway, asyncio.TaskGroup() as tasks:
+        config = gateway.gateway.config
+        people = [replace(one, email=f"{one.name}@example.com") for one in config.approvers]
+        await gateway.gateway.adopt(config := replace(config, approvers=people))
+        agent = tasks.create_task(gateway.call("create_note", headers=headers))
+        [held] = await gateway.held()
+        agent.cancel()
+        await asyncio.gather(agent, return_exceptions=True)
+        await gateway.review(held, who=who)
+        strict = replace(config.approvals, requester_may_approve=False)
+        await gateway.gateway.adopt(replace(config, approvals=strict))
+        answer = text(await gateway.call("create_note", headers=headers))
+        assert len(gateway.ran()) == runs
+        assert ("the policy now asks for other or more approvals" in answer) is (runs == 0)
