@@ -16,6 +16,7 @@ from gateway.incoming import Asked
 from gateway.ladder.given import Given
 from gateway.policy import Verdict, may_be_held, over
 from gateway.record import Record
+from gateway.setting import Setting
 
 #: Seconds between two audit events about one denial that answers again and again, and how many denials are kept apart.
 EVENT_EVERY = 60.0
@@ -32,15 +33,15 @@ class Again:
         #: When each denial that answered again was last written down.
         self._written: OrderedDict[CallId, float] = OrderedDict()
 
-    async def find(self, asked: Asked, tool: Tool, verdict: Verdict, revision: str) -> HeldCall | None:
-        """Return the call whose answer this one gets, or None when it is a new one. *revision* is the policy's."""
+    async def find(self, asked: Asked, tool: Tool, verdict: Verdict, setting: Setting) -> HeldCall | None:
+        """Return the call whose answer this one gets, or None when it is a new one."""
         found = await self._newest(asked) if may_be_held(verdict) else None
         if found is not None and (repeated := await self._repeated(asked, found)) is not None:
             return repeated
         self._given.asked(asked.place)
         if found is None or lifecycle.collectable(found, self._service.clock()):
             return found
-        if self._stands(found, tool, verdict, revision):
+        if self._stands(found, tool, verdict, setting):
             self._write_down(asked, found)
             return found
         return None
@@ -62,11 +63,11 @@ class Again:
             return None
         return await self._service.repeat(held.id, session)
 
-    def _stands(self, held: HeldCall, tool: Tool, verdict: Verdict, revision: str) -> bool:
-        """Say whether a denial still answers: its time is not over, and the call is judged as it was."""
-        same = (held.policy_revision, held.definition) == (revision, tool.hash)
+    def _stands(self, held: HeldCall, tool: Tool, verdict: Verdict, setting: Setting) -> bool:
+        """Say whether a denial still answers: its time is not over, and the call is judged as it was, for the same server."""
+        now = (setting.policy.revision, tool.hash, setting.identities.get(held.call.server))
         return (
-            same
+            (held.policy_revision, held.definition, held.identity) == now
             and held.rule in {verdict.rule, over(verdict).rule}
             and lifecycle.stands(held, self._service.clock())
         )

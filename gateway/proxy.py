@@ -170,7 +170,7 @@ class Proxy:
         asked = holding.anew(asked) if rounds.state_of(asked.frame) else asked
         verdict = self._judge.verdict(asked, tool)
         # Asked again, it joins or collects the held call, and costs no second use of a limit.
-        if (same := await self._asked_before(asked, tool, verdict)) is not None:
+        if (same := await self._again.find(asked, tool, verdict, self.setting)) is not None:
             return await self._show(asked, same)
         if verdict.action is Action.DENY:
             return self._deny(asked, verdict)
@@ -200,10 +200,6 @@ class Proxy:
         except AlreadyDecided as error:
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message=str(error))
             return self._record.refuse(asked.incoming, asked.frame.id, wrong)
-
-    async def _asked_before(self, asked: Asked, tool: Tool, verdict: Verdict) -> HeldCall | None:
-        """Return the held call that answers this one, if it was asked before."""
-        return await self._again.find(asked, tool, verdict, self.setting.policy.revision)
 
     def _take(self, asked: Asked, verdict: Verdict) -> Exceeded | None:
         """Count one use of every limit, here and in the store, or of none and return the one that is exceeded."""

@@ -101,6 +101,16 @@ async def test_a_denial_ends_when_the_definition_of_the_tool_changes():
         assert len(await gateway.gateway.store.select()) == 2
 
 
+async def test_a_denial_ends_when_the_server_is_another():
+    async with Recorder() as other, running() as gateway:
+        await deny(gateway)
+        config = gateway.gateway.config
+        servers = {"notes": replace(config.servers["notes"], url=other.url)}
+        await gateway.gateway.adopt(replace(config, servers=servers))
+        await deny(gateway)
+        assert len(await gateway.gateway.store.select()) == 2
+
+
 async def test_a_denied_call_over_its_limit_stays_denied_and_costs_no_use_of_the_limit():
     policy = "default: allow\ntools: {create_note: {rate_limit: {max: 1, window: 60, on_exceed: require_approval}}}"
     async with running(policy) as gateway:
