@@ -14,7 +14,7 @@ import msgspec
 
 from gateway import answers, frames, protocol, sse
 from gateway.errors import CutError, GatewayError, NotSentError, TooLongError
-from gateway.upstreams import Reply, frame_reply, whole
+from gateway.upstreams import JSON, Reply, frame_reply, whole
 
 #: Does one exchange: verb, body, headers.
 Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
@@ -153,8 +153,9 @@ class Conversation:
 
     async def _answer(self, frame: frames.Frame, line: bytes, reply: Reply) -> AsyncGenerator[bytes, None]:
         """Yield the frames of an answer up to its end, which for a request is the answer under its id."""
-        wanted, place, held = frames.id_of(frame), sse.Place(), reply.header(protocol.HOLD)
+        wanted, place = frames.id_of(frame), sse.Place()
         while True:
+            held = reply.header(protocol.HOLD)
             async with aclosing(_frames(reply, place, held)) as answer:
                 async for data in answer:
                     if wanted is None and _is_error_for_nobody(frames.members(data)):
@@ -183,13 +184,18 @@ class Conversation:
                 while True:
                     await asyncio.sleep(self._pause)
                     with suppress(NotSentError, CutError):
-                        if (reply := await self._sent(frame, line, held)).status < 500:
+                        if _is_the_gateways(reply := await self._sent(frame, line, held)):
                             return reply
                         reply.close()
         except TimeoutError as error:
             raise CutError(LOST) from error
         finally:
             self._again -= {request_id}
+
+
+def _is_the_gateways(reply: Reply) -> bool:
+    """Say whether the gateway answered, and no proxy before it while the gateway is away."""
+    return bool(reply.header(protocol.HOLD)) or (reply.status < 500 and reply.media_type == JSON)
 
 
 def _addressed(data: bytes, wanted: frames.Id) -> tuple[bytes, bool]:

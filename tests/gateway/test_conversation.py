@@ -270,3 +270,18 @@ async def test_a_held_call_that_the_gateway_does_not_know_any_more_is_answered_w
     assert await say(patient(gateway), CALL) == [
         {"jsonrpc": "2.0", "id": 1, "error": {"code": -32001, "message": "not known"}}
     ]
+
+
+def page(status):
+    """An answer of something else at the gateway's address, such as a proxy."""
+    return Reply(status=status, headers={"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "away", "told"),
+    [(page(403), 0.05, "Make the same call again"), (frame_reply(b'{"detail": "no"}', status=403), 5.0, "403, ended without a result")],
+)  # fmt: skip
+async def test_what_is_no_answer_at_all_is_not_asked_for_without_end(answer, away, told):
+    async with asyncio.timeout(5):
+        with pytest.raises(CutError, match=told):
+            await say(patient(Gateway(held(CutError()), answer), away=away), CALL)
