@@ -312,13 +312,15 @@ def from_server(data: bytes) -> Mapping[str, Any]:
 def outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outcome | None:
     """Return what a server's frame, read from *data*, says when it is the answer to *request_id*.
 
-    An id of another type is another id.
+    An id of another type is another id. Raises `FrameError` when its result or error is no object (MCP, "Responses").
     """
     if is_message(frame) or not _same_id(frame.get("id"), request_id):
         return None
     if ("result" in frame) == ("error" in frame):
         return None
     member = "error" if "error" in frame else "result"
+    if not isinstance(frame[member], dict):
+        raise FrameError(INVALID_REQUEST, f"The {member} of an answer must be an object.")
     return Outcome(is_error=member == "error", body=bytes(members(data)[member]))
 
 

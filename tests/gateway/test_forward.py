@@ -367,3 +367,22 @@ async def test_an_answer_that_is_too_long_leaves_doubt():
     with pytest.raises(CutError):
         await answers.outcome_of(reply, 1, lambda _: None)
     assert closed == [1]
+
+
+@pytest.mark.parametrize("modern", [False, True])
+@pytest.mark.parametrize("value", ["x", None, [], 5, True])
+@pytest.mark.parametrize("member", ["result", "error"])
+async def test_an_answer_whose_result_or_error_is_no_object_leaves_the_call_in_doubt(member, value, modern):
+    async def odd(_, frame):
+        return web.json_response({"jsonrpc": "2.0", "id": frame["id"], member: value})
+
+    async with asyncio.timeout(10), running(recorder=Recorder(on_call=odd)) as gateway:
+        asked = gateway.ask("tools/call", WRITE) if modern else gateway.call("create_note")
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(asked)
+            [held] = await gateway.held()
+            await gateway.review(held)
+        frame = agent.result().frames[-1] if modern else agent.result()
+        assert "It MAY have run" in text(frame)
+        assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
+        assert not gateway.gateway.service._running
