@@ -22,6 +22,7 @@ from approvals.web.shapes import (
     DenyBody,
     GiveUpBody,
     ResolveBody,
+    listed_call,
     shown_call,
     shown_event,
 )
@@ -66,7 +67,7 @@ class Api:
         found = await store.select(wanted, limit=limit, before=before, tool=tool, agent=agent, room=ROOM)
         last = found[-1].id if found else None
         more = last and await store.summaries(wanted, limit=1, before=last, tool=tool, agent=agent)
-        shapes = tuple(shown_call(call, self._url(call), viewer.name) for call in found)
+        shapes = tuple(listed_call(call, self._url(call), viewer.name) for call in found)
         return encoded(CallPage(shapes, last if more else None))
 
     async def _call(self, request: web.Request) -> web.Response:

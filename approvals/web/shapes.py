@@ -1,5 +1,6 @@
 """What programs send and get: each shape once, for the encoder, the decoder and the OpenAPI document."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -9,6 +10,8 @@ from approvals import bookkeeping, model, redact
 from approvals.model import State
 from approvals.safetext import visible
 
+#: The most bytes of arguments and outcome that a list shows of one call.
+LISTED = 64 << 10
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -74,7 +77,8 @@ class Call(msgspec.Struct):
     While `hidden` is not 0, both and `beside` lack the values that look like secrets: `reveal` shows and records them.
     `beside` is what reaches the server beside the arguments, or null; `bookkeeping` is one line that stands for what
     of it is the client's own, or "".
-    `address` is where the server is, without secrets.
+    `address` is where the server is, without secrets. In a list a call of more than 64 KiB is not `whole`: it lacks its
+    arguments, `beside` and the body of its outcome.
     """
 
     id: str
@@ -90,6 +94,7 @@ class Call(msgspec.Struct):
     beside: msgspec.Raw
     bookkeeping: str
     hidden: Count
+    whole: bool
     digest: str
     category: str
     risk: str
@@ -173,6 +178,7 @@ def shown_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         beside=msgspec.Raw(beside or b"null"),
         bookkeeping=bookkeeping.parted(call.beside).line,
         hidden=hidden,
+        whole=True,
         digest=held.digest,
         category=kind.category,
         risk=kind.risk,
@@ -199,6 +205,21 @@ def shown_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         note=held.note,
         url=url,
     )
+
+
+def listed_call(held: model.HeldCall, url: str, viewer: str) -> Call:
+    """Return a held call as a list shows it: a large one without what makes it large, which takes long to look through."""
+    if _size(held) <= LISTED:
+        return shown_call(held, url, viewer)
+    call = replace(held.call, arguments=b"null", beside=b"")
+    brief = shown_call(replace(held, call=call, outcome=None), url, viewer)
+    outcome = Outcome(held.failed, msgspec.Raw(b"null")) if held.outcome else None
+    return msgspec.structs.replace(brief, arguments_text="", outcome=outcome, whole=False)
+
+
+def _size(held: model.HeldCall) -> int:
+    """Return how many bytes of a call its agent and its server chose."""
+    return sum(map(len, (held.call.arguments, held.call.beside, held.outcome.body if held.outcome else b"")))
 
 
 def shown_event(event: model.AuditEvent) -> AuditEvent:

@@ -126,7 +126,7 @@ def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 def _call_cells(one: Mapping[str, Any]) -> Sequence[str]:
     where, left = f"{one['server']}/{one['tool']}", _left(one["expires_at"])
-    short = safetext.one_line(one["arguments_text"], 60)
+    short = safetext.one_line(one["arguments_text"], 60) if one["whole"] else "(large: holdpoint show ID)"
     return one["id"], where, one["agent"], one["category"], one["severity"], left, short
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from approvals import redact as redacting
 from approvals.redact import REDACTED, beginning, redact
 
 
@@ -290,3 +291,18 @@ def test_a_secret_in_which_a_text_breaks_off_is_hidden(secret):
 @pytest.mark.parametrize("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
 def test_no_beginning_takes_for_ever(piece):
     beginning(b'{"a":' + piece.encode() * 200_000, 100_000)
+
+
+PATTERNS = (redacting._SHAPES, redacting._ASSIGNED)
+
+
+@given(st.one_of(*(st.from_regex(pattern) for pattern in PATTERNS)))
+def test_a_secret_is_found_whatever_it_is_looked_for_by_first(text):
+    shown = redact(json.dumps({"a": text}).encode())
+    assert shown.count or not any(pattern.search(text) for pattern in PATTERNS)
+
+
+@pytest.mark.parametrize("name", ["pa\u017f\u017fword", "to\u212aen", "AP\u0130_KEY", "\u017fecret"])
+def test_a_name_in_letters_that_count_as_ascii_in_any_case_is_found(name):
+    text = f"{name}=hunter2"
+    assert bool(redacting._ASSIGNED.search(text)) == bool(redact(json.dumps({"a": text}).encode()).count)

@@ -40,6 +40,7 @@ async def test_a_call_is_shown_whole(inbox):
         "arguments_text": raw.decode(),
         "beside": None,
         "hidden": 0,
+        "whole": True,
         "bookkeeping": "",
         "digest": call.digest,
         "category": "Write",
@@ -118,6 +119,21 @@ async def test_the_answer_of_a_server_shows_no_secrets_before_the_reveal(inbox):
     assert shown["outcome"]["body"]["structuredContent"] == {"api_key": "[redacted]"}
     _, exact = await ask(program, f"/calls/{call.id}/reveal", "POST")
     assert exact["outcome"]["body"]["structuredContent"] == {"api_key": "k3y"}
+
+
+async def test_a_list_leaves_out_what_makes_a_call_large_and_the_call_itself_shows_it(inbox):
+    large = json.dumps({"text": "x" * 70_000}).encode()
+    call = await inbox.run(await inbox.hold(arguments=large), b'{"content":[],"isError":true}')
+    program = await inbox.program()
+    [listed] = (await ask(program, "/calls"))[1]["calls"]
+    assert (listed["whole"], listed["arguments"], listed["arguments_text"]) == (False, None, "")
+    assert listed["outcome"] == {"is_error": True, "body": None}
+    _, shown = await ask(program, f"/calls/{call.id}")
+    assert (shown["whole"], shown["arguments_text"]) == (True, large.decode())
+    left_out = {"whole", "arguments", "arguments_text", "outcome"}
+    assert {name: value for name, value in shown.items() if name not in left_out} == {
+        name: value for name, value in listed.items() if name not in left_out
+    }
 
 
 async def test_a_result_with_is_error_is_a_failure_to_programs(inbox):
