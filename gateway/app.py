@@ -390,7 +390,12 @@ def room(config: Config) -> Room:
 
 def shares(config: Config) -> Shares:
     """Return how many exchanges a config lets one agent have at once."""
-    return Shares(requests=config.limits.exchanges_per_agent, streams=config.limits.streams_per_agent)
+    limits = config.limits
+    return Shares(
+        requests=limits.exchanges_per_agent,
+        streams=limits.streams_per_agent,
+        bodies=size(limits.bodies_per_agent),
+    )
 
 
 async def open_store(config: Config, *, restored: bool = False) -> Store:

@@ -4,8 +4,8 @@ A held call that waits for people is no exchange: nothing of it reaches a server
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar
@@ -30,6 +30,8 @@ class Shares:
 
     requests: int = 64
     streams: int = 256
+    #: Bytes of request bodies.
+    bodies: int = 32 << 20
 
     def of(self, kind: Kind) -> int:
         """Return the most of one kind; messages have as many as requests."""
@@ -41,6 +43,40 @@ class TooManyExchangesError(GatewayError):
 
     status: ClassVar[int] = 429
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class TooManyBytesError(GatewayError):
+    """Too many large requests of yours are being read; this one was not. Try again when one of them was answered."""
+
+    status: ClassVar[int] = 429
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class Bodies:
+    """Counts the bytes of request bodies that are being read and judged, by agent.
+
+    To judge 4 MB takes some 50 ms, in which nobody else is served.
+    """
+
+    def __init__(self, most: Callable[[], int]) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, agent: str, size: int) -> Iterator[None]:
+        """Count a body of *size* bytes while the context is open; raises `TooManyBytesError`.
+
+        One body alone is always let in.
+        """
+        if self._open[agent] and self._open[agent] + size > self._most():
+            raise TooManyBytesError
+        self._open[agent] += size
+        try:
+            yield
+        finally:
+            self._open[agent] -= size
+            if not self._open[agent]:
+                del self._open[agent]
 
 
 class Exchanges:

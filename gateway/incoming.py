@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from approvals import digest
@@ -47,9 +48,12 @@ def place(incoming: Incoming, session: Session | None) -> Place:
     return Place(agent, incoming.server, named)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One tool call as an agent asks for it now: by which exchange, of which server, in which session and round."""
+    """One tool call as an agent asks for it now: by which exchange, of which server, in which session and round.
+
+    It has no slots, because `call` and `key` are kept: for a large call each takes longer than all else.
+    """
 
     incoming: Incoming
     upstream: Upstream
@@ -78,7 +82,7 @@ class Asked:
         found: Mapping[str, Any] = self.frame.params.get("arguments", {})
         return found
 
-    @property
+    @cached_property
     def call(self) -> ToolCall:
         """The call as it is judged, shown and stored."""
         agent = self.incoming.agent
@@ -93,7 +97,7 @@ class Asked:
             along=envelope.packed(self.frame, self.headers, self.opening),
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What the same call asked again shares with this one."""
         return digest.key(self.call, envelope.more(self.frame))

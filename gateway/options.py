@@ -309,6 +309,8 @@ class CapOptions(Options, kw_only=True, frozen=True):
     bytes_per_agent_hour: Size = "256MB"
     exchanges_per_agent: Count = 64
     streams_per_agent: Count = 256
+    #: The bytes of request bodies of one agent that are being read and judged.
+    bodies_per_agent: Size = "32MB"
 
 
 class Config(Options, kw_only=True, frozen=True):

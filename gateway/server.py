@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from approvals.forwarded import Proxies
 from gateway import frames, protocol
 from gateway.agents import Agents, Refused
 from gateway.errors import CutError
+from gateway.exchanges import Bodies, TooManyBytesError
 from gateway.incoming import Incoming
 from gateway.jwt import authorization
 from gateway.proxy import Proxy
@@ -85,6 +86,7 @@ class _Front:
         self._door = door
         self._guesses = Attempts(GUESSES)
         self._running: set[asyncio.Task[Any]] = set()
+        self._bodies = Bodies(lambda: proxy.setting.shares.bodies)
 
     @web.middleware
     async def guard(
@@ -115,15 +117,18 @@ class _Front:
             return self._guessed(request, refused)
         if (wrong := _unreadable(request)) is not None:
             return wrong
-        incoming = Incoming(
-            agent=agent,
-            server=server,
-            verb=request.method,
-            body=await request.read(),
-            pairs=tuple((name.lower(), value) for name, value in request.headers.items()),
-        )
+        pairs = tuple((name.lower(), value) for name, value in request.headers.items())
+        incoming = Incoming(agent=agent, server=server, verb=request.method, body=b"", pairs=pairs)
         with self._run(incoming):
-            return await _write(request, await self._proxy.handle(incoming))
+            try:
+                return await _write(request, await self._handled(request, incoming))
+            except TooManyBytesError as error:
+                return _refuse(error.status, str(error), error.headers)
+
+    async def _handled(self, request: web.Request, incoming: Incoming) -> Reply:
+        """Read the body, and have the exchange judged."""
+        with self._bodies.one(incoming.agent.name, _announced(request)):
+            return await self._proxy.handle(replace(incoming, body=await request.read()))
 
     @contextmanager
     def _run(self, incoming: Incoming) -> Iterator[None]:
@@ -169,6 +174,13 @@ class _Front:
         """Say whether calls can be judged and held now."""
         problem = await self._door.ready()
         return web.json_response({"status": problem or "ok"}, status=503 if problem else 200)
+
+
+def _announced(request: web.Request) -> int:
+    """Return how many bytes of body a request may have: a chunked one does not say."""
+    if not request.can_read_body:
+        return 0
+    return MAX_BODY if request.content_length is None else request.content_length
 
 
 def _of_its_host(request: web.Request) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from gateway.upstreams import http
 from gateways import META, MODERN, Running, running, text
+from gateways import call as tool_call
 from recorder import Recorder, result
 
 TOKENS = {name: name * 16 for name in ("busy", "calm")}
@@ -333,3 +335,47 @@ async def test_when_none_becomes_free_nothing_is_sent_and_the_cause_is_named(mon
         assert server.under_way == 1
         server.let_go.set()
         assert text(await first) == "late"
+
+
+LITTLE = f"limits: {{bodies_per_agent: 100KB}}\nagents:\n{AGENTS}"
+
+
+class Halfway:
+    """A body that stops in the middle until it may go on."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, body: bytes):
+        half = len(body) // 2
+        yield body[:half]
+        self.reached.set()
+        await self.go_on.wait()
+        yield body[half:]
+
+
+async def large(gateway: Running, name: str, halfway: Halfway | None = None) -> tuple[int, bytes]:
+    """Have an agent call a tool with 60 KB of arguments."""
+    body = json.dumps(tool_call("get_note", {"text": "x" * 60_000})).encode()
+    headers = {**as_agent(name), "Content-Type": "application/json", "Content-Length": str(len(body))}
+    data = body if halfway is None else halfway(body)
+    async with gateway.http.post(gateway.url, data=data, headers=headers) as answer:
+        return answer.status, await answer.read()
+
+
+async def test_large_bodies_of_one_agent_take_turns_and_another_agent_is_served():
+    halfway = Halfway()
+    async with running(more=LITTLE) as gateway, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(large(gateway, "busy", halfway))
+        await halfway.reached.wait()
+        status, said = await large(gateway, "busy")
+        assert (status, b"Too many large requests of yours" in said) == (429, True)
+        assert (await large(gateway, "calm"))[0] == 200
+        halfway.go_on.set()
+        assert (await first)[0] == 200
+        assert (await large(gateway, "busy"))[0] == 200
+
+
+async def test_one_body_alone_is_read_however_little_room_there_is():
+    async with running(more=LITTLE.replace("100KB", "1KB")) as gateway:
+        assert (await large(gateway, "busy"))[0] == 200
