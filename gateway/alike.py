@@ -7,6 +7,7 @@ be passed by `{"amount": 1, "AMOUNT": 60000}`. So a member is denied that is spe
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from approvals.safetext import one_line, seen
@@ -35,10 +36,17 @@ def all_folded(names: Iterable[str]) -> Iterator[str]:
     text = "\n".join(name.replace("\n", "") for name in names)
     if text.isascii() and text.replace("\n", "").isprintable():
         return iter(text.lower().split("\n"))
+    text = unicodedata.normalize("NFD", seen(text))
+    text = text.translate({ord(char): _folded(char) for char in set(text)})
+    return iter(unicodedata.normalize("NFKC", text).split("\n"))
+
+
+@lru_cache(maxsize=4096)
+def _folded(char: str) -> str:
+    """Return one character folded. Upper case comes first: Java's equalsIgnoreCase takes a dotless i for an i."""
     for _ in range(2):
-        # Upper case first: Java's equalsIgnoreCase takes a dotless i for an i.
-        text = unicodedata.normalize("NFKC", seen(text)).upper().casefold()
-    return iter(unicodedata.normalize("NFKC", seen(text)).split("\n"))
+        char = unicodedata.normalize("NFKC", seen(char)).upper().casefold()
+    return unicodedata.normalize("NFKC", seen(char))
 
 
 def members(schema: Any) -> Iterator[str]:

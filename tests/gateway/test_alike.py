@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals.model import State
+from approvals.safetext import seen
+from gateway import alike
 from gateway.alike import Names, folded, members
 from gateway.closing import closed
 from gateway.commands import inspecting
@@ -184,6 +186,14 @@ def test_a_rule_with_a_schema_never_lets_another_spelling_pass(data, beside, mor
 @given(st.text(max_size=8))
 def test_folding_twice_changes_nothing_more(name):
     assert folded(folded(name)) == folded(name)
+
+
+def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypatch):
+    read = []
+    monkeypatch.setattr(alike, "seen", lambda text: read.append(len(text)) or seen(text))
+    name = "\ufdfa" * 100_000  # a ligature of 18 characters
+    assert len(folded(name)) == 18 * len(name)
+    assert sum(read) < 1.01 * len(name)
 
 
 @pytest.mark.parametrize(
