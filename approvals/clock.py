@@ -1,9 +1,9 @@
 """The time that deadlines, limits and claims go by: it never goes back, whatever is done to the machine's clock.
 
-It is the later of the wall clock and the highest time reached before, plus the monotonic time since then. The store
-keeps the highest time (the mark) across restarts: in each commit that changes a call, and once a minute besides. A
-deadline that passed while the gateway ran was committed as an expiry, so no later start can bring that call back. One
-that had not passed yet is at most the gap between the mark and the stop later than it would have been.
+It is the wall clock, or the highest time reached before plus the monotonic time since then, whichever is later. The
+store keeps the highest time (the mark) across restarts: in each commit that changes a call, and once a minute besides.
+An expiry that was committed is final. After a start with a clock that was set back, a call that was still open lives
+longer by the time between the mark and the start; no clock on the machine knows how long that was.
 
 The audit trail keeps wall time, so that it can be compared with other logs. Waits go by the monotonic clock.
 """

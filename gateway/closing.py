@@ -66,19 +66,25 @@ def _in_place(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Sche
     if not isinstance(schema, Mapping):
         return
     yield schema
-    for word in _ONE:
-        yield from _in_place(schema.get(word), root, seen)
-    for word in _LIST:
-        for one in inner if isinstance(inner := schema.get(word), list) else ():
-            yield from _in_place(one, root, seen)
-    for word in _NAMED:
-        for one in inner.values() if isinstance(inner := schema.get(word), Mapping) else ():
-            yield from _in_place(one, root, seen)
+    for part in _parts(schema):
+        yield from _in_place(part, root, seen)
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference not in seen:
         yield from _in_place(_referred(reference, root), root, (*seen, reference))
     if "$dynamicRef" in schema:
         yield _UNKNOWN
+
+
+def _parts(schema: Schema) -> Iterator[Any]:
+    """Yield what stands in *schema* for the same value."""
+    for word in schema.keys() & {*_ONE, *_LIST, *_NAMED}:
+        match schema[word]:
+            case list(parts) if word in _LIST:
+                yield from parts
+            case Mapping() as named if word in _NAMED:
+                yield from named.values()
+            case part:
+                yield part
 
 
 def _referred(reference: str, root: Schema) -> Any:

@@ -1,7 +1,7 @@
 """Runs an approved call once: claim it, send the stored bytes, store what the server answered.
 
-The claim is committed before the first byte leaves, so whatever goes wrong afterwards can only end in doubt, never
-in a second run. The run belongs to the gateway, not to the client's connection: a client that leaves ends nothing.
+The claim is committed before the first byte leaves, and a claimed call is never sent a second time. A fault after the
+claim leaves the call in doubt, unless it is certain that nothing was sent. The run belongs to the gateway, not to the client's connection: a client that leaves ends nothing.
 """
 
 import asyncio
@@ -25,8 +25,6 @@ log = logging.getLogger("holdpoint.forward")
 Objection = Callable[[HeldCall], str | None]
 #: Takes the events to show meanwhile, and None at the end.
 Show = Callable[[bytes | None], None]
-
-
 #: Shown when the server ended its stream before it answered, as one does that wants to be asked again (SEP-1699).
 HANG_UP = b""
 

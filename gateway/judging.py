@@ -19,7 +19,10 @@ GONE = "the server does not say any more that it has this tool"
 
 
 def unfit(held: HeldCall | Summary, setting: Setting) -> str | None:
-    """Say why a call may not run under *setting*, whatever the policy: its agent or its server is another, or None."""
+    """Say why a call may not run under *setting*, whatever the policy says; None when it may.
+
+    Its agent may not use the server any more, or the server is not the one that it was held for.
+    """
     server = held.call.server
     if not setting.may_use(held.call.agent, server):
         return REMOVED
