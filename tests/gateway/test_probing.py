@@ -190,6 +190,23 @@ async def test_a_session_that_is_lost_is_opened_again_before_the_call_is_claimed
         assert kinds.index("session.reopened") < kinds.index("hold.forwarding")
 
 
+async def test_a_session_that_was_opened_for_one_call_is_ended_after_it():
+    ended = asyncio.Event()
+
+    async def end(request, _):
+        assert request.headers["mcp-session-id"] == "s2"
+        ended.set()
+        return web.Response()
+
+    async with running(recorder=server(nothing)) as gateway, asyncio.TaskGroup() as agents:
+        headers = await opened(gateway)
+        gateway.recorder.session, gateway.recorder.on_delete = "s2", end
+        answer, _ = await approved_after(gateway, agents, 6, headers)
+        assert answer == "ran create_note"
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
 async def test_of_two_calls_of_a_lost_session_neither_is_sent_in_it():
     async def only_in_s2(request, frame):
         if request.headers["mcp-session-id"] != "s2":
