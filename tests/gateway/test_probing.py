@@ -195,7 +195,8 @@ async def test_a_session_that_was_opened_for_one_call_is_ended_after_it():
 
     async def end(request, _):
         assert request.headers["mcp-session-id"] == "s2"
-        ended.set()
+        if gateway.ran():  # before it, the session in which the tools were asked for is ended
+            ended.set()
         return web.Response()
 
     async with running(recorder=server(nothing)) as gateway, asyncio.TaskGroup() as agents:
