@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway import frames, protocol, sse
-from gateway.errors import BusyError, GatewayError, UnknownSessionError, UseInitializeError
+from gateway.errors import BusyError, GatewayError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.upstreams import Reply, frame_reply
 from gateway.upstreams.routing import Connection, Exchange, is_response
 
@@ -21,6 +21,8 @@ QUIET = 10.0
 #: Seconds after which an idle session's connection is ended.
 IDLE = 1800.0
 MAX_SESSIONS = 64
+#: Told of what comes after the end.
+REPLACED = "The config was changed, and this connection to the server is closed; nothing was sent."
 
 
 @dataclass(slots=True)
@@ -40,9 +42,11 @@ class SessionUpstream:
         #: How many connections are being made, each for one more session.
         self._connecting = 0
         self._stopping: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
+        self._unless_closed()
         given = {name.lower(): value for name, value in headers.items()}
         self._reap()
         if verb == "DELETE":
@@ -85,9 +89,20 @@ class SessionUpstream:
             raise BusyError
         self._connecting += 1
         try:
-            return await self._connect()
+            connection = await self._connect()
         finally:
             self._connecting -= 1
+        try:
+            self._unless_closed()
+        except NotSentError:
+            self._stop(connection)
+            raise
+        return connection
+
+    def _unless_closed(self) -> None:
+        """Refuse what comes late, such as a call that was claimed while a reload replaced its server: nobody would end its connection."""
+        if self._closed:
+            raise NotSentError(REPLACED)
 
     def _session(self, headers: Mapping[str, str]) -> _Session:
         if not self.knows(headers):
@@ -129,7 +144,8 @@ class SessionUpstream:
         return task
 
     async def close(self) -> None:
-        """End every connection."""
+        """End every connection, and make no more."""
+        self._closed = True
         for session in self._sessions.values():
             self._stop(session.connection)
         self._sessions.clear()

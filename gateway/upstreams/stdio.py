@@ -71,6 +71,7 @@ class StdioUpstream(SessionUpstream):
         child = await self._command.start()
         try:
             handshakes = await _handshakes_for(child)
+            self._unless_closed()
         except BaseException:
             self._stop(child)
             raise

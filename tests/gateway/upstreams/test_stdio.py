@@ -492,3 +492,29 @@ def test_nothing_is_sent_into_a_closed_pipe(loop):
 def test_the_gateways_question_is_what_children_are_probed_with():
     assert json.loads(protocol.DISCOVER)["method"] == "server/discover"
     assert issubclass(TooLongError, CutError)
+
+
+async def test_a_connection_that_was_closed_starts_no_process_any_more(clock, monkeypatch):
+    started = []
+    start = Child.start
+
+    async def counted(*args):
+        child = await start(*args)
+        started.append(child)
+        return child
+
+    monkeypatch.setattr(Child, "start", counted)
+    upstream = StdioUpstream(Command(name="t", argv=[sys.executable, CHILD, "--modern"]), clock)
+    opening = asyncio.gather(
+        upstream.send("POST", frame("initialize", {}), {}),
+        upstream.send("POST", modern("echo"), VERSION),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    await upstream.close()
+    assert [type(error) for error in await opening] == [NotSentError] * 2
+    for body, headers in ((frame("initialize", {}), {}), (modern("echo"), VERSION)):
+        with pytest.raises(NotSentError, match="nothing was sent"):
+            await upstream.send("POST", body, headers)
+    await upstream.close()
+    assert [child.process.returncode is None for child in started] == [False, False]
