@@ -168,6 +168,25 @@ async def test_a_copy_put_back_with_its_lock_shows_against_a_checkpoint_file_out
     assert (event.detail["starts"], event.detail["noted"], event.detail["outside"]) == (1, "1", 2)
 
 
+async def test_a_copy_with_its_lock_and_the_last_event_of_the_checkpoint_shows_by_the_count_of_starts(yard):
+    yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
+    async with yard.started() as gateway:
+        call = await review(gateway, await hold(gateway))
+    async with yard.started():  # what was held is bound to its server, which is an event
+        pass
+    yard.copy()
+    async with yard.started() as gateway:
+        await gateway.checkpoints.keep()
+        kept = (yard.folder / "outside").read_bytes()
+        await run(gateway, call)
+    (yard.folder / "outside").write_bytes(kept)  # as if it had been killed before the next one
+    yard.put_back(*NAMES)
+    async with yard.started() as gateway:
+        assert (await gateway.service.get(call.id)).state is State.VOIDED
+        [event] = [one for one in await gateway.store.events() if one.kind == "store.restored"]
+        assert event.detail["why"] == "the checkpoint outside counts more starts"
+
+
 async def test_a_copy_put_back_with_its_lock_does_not_show_without_a_checkpoint_but_the_operator_may_say_so(
     yard,
 ):
