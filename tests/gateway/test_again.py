@@ -9,6 +9,7 @@ from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Answer, State
 from gateway.again import Again
 from gateway.ladder.given import Given
+from gateway.options import ToolOptions
 from gateways import call, last_frame, running, text
 from recorder import Recorder, error, result
 from silent import Silent
@@ -99,6 +100,18 @@ async def test_a_denial_ends_when_the_definition_of_the_tool_changes():
         gateway.gateway.catalogue.outdate("notes")
         await deny(gateway)
         assert len(await gateway.gateway.store.select()) == 2
+
+
+async def test_a_denial_ends_when_another_rule_judges_the_call():
+    policy = "default: require_approval\nmatrix: [{risk: [Critical], action: require_approval}]"
+    async with running(policy) as gateway:
+        await deny(gateway)
+        config = gateway.gateway.config
+        word = {"create_note": ToolOptions(risk="Critical")}
+        servers = {"notes": replace(config.servers["notes"], tools=word)}
+        await gateway.gateway.adopt(replace(config, servers=servers))
+        await deny(gateway)
+        assert [one.rule for one in await gateway.gateway.store.select()] == ["matrix[0]", "default"]
 
 
 async def test_a_denial_ends_when_the_server_is_another():

@@ -50,6 +50,7 @@ class Server:
     async def __call__(self, verb, body, headers):
         session = headers.get("mcp-session-id")
         frame = json.loads(body) if body else {}
+        await asyncio.sleep(0)  # so that exchanges run beside each other
         self.seen.append((verb, frame.get("method"), session))
         if self.down:
             raise NotSentError

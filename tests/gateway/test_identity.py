@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals.digest import digest
-from approvals.model import State
+from approvals.model import Pin, State
 from approvals.store.sqlite import SqliteStore
+from gateway.app import assembled
 from gateway.config import parse
 from gateway.identity import COUNTED, address, identity
 from gateway.options import OAuthOptions, ServerOptions
@@ -257,6 +258,18 @@ async def test_a_live_change_that_leaves_the_server_the_same_keeps_what_waits():
 
 
 # Definitions that were accepted.
+
+
+async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_the_first_start():
+    pin = Pin(server="notes", tool="create_note", hash="h", definition=b"{}")
+    config = parse(
+        "servers: {notes: {url: 'http://127.0.0.1:9/mcp'}}\nstore: 'memory:'\npolicy: {default: deny}",
+        {},
+        str,
+    )
+    async with assembled(config, accepted=[pin]) as gateway:
+        bound = gateway.catalogue._pins.vouched("notes", "create_note")
+        assert bound.identity == gateway.proxy.setting.identities["notes"]
 
 
 async def test_a_definition_that_another_server_gave_does_not_vouch_for_a_silent_one(store):

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec.structs import replace
 
-from approvals.model import State
+from approvals.errors import NotAnApprover
+from approvals.model import Answer, State
 from gateway.evidence.severity import Severity
 from gateway.options import ToolOptions
+from gateway.upstreams.renewed import Renewed
 from gateways import TASKS, running, text
 from recorder import Recorder
 
@@ -121,3 +123,33 @@ async def test_an_approval_of_ones_own_request_counts_no_more_when_the_config_fo
         answer = text(await gateway.call("create_note", headers=headers))
         assert len(gateway.ran()) == runs
         assert ("the policy now asks for other or more approvals" in answer) is (runs == 0)
+
+
+async def test_a_server_whose_token_was_rotated_is_asked_for_its_tools_again():
+    async with Recorder() as server:
+        options = f"url: '{server.url}', headers: {{Authorization: Bearer old}}"
+        async with running(READS, server_options=options) as gateway:
+            await gateway.call("get_note")
+            await adopt(gateway, headers={"Authorization": "Bearer new"})
+            await gateway.call("get_note")
+        listings = [one for one in server.received if one.frame.get("method") == "tools/list"]
+        assert [one.headers["authorization"] for one in listings] == ["Bearer old", "Bearer new"]
+
+
+async def test_renewing_a_connection_hands_back_the_one_before():
+    before, after = Recorder(), Recorder()
+    renewed = Renewed(before)
+    assert renewed.renew(after) is before
+    assert renewed.inner is after
+
+
+async def test_an_approver_whom_the_config_does_not_name_any_more_decides_nothing():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        config = gateway.gateway.config
+        alice = gateway.gateway.service.directory.by_name("alice")
+        await gateway.gateway.adopt(replace(config, approvers=config.approvers[1:]))
+        with pytest.raises(NotAnApprover):
+            await gateway.gateway.service.review(
+                held.id, alice, Answer.APPROVE, via="cli", digest=held.digest
+            )
+        agent.cancel()

@@ -209,6 +209,9 @@ async def test_the_checkpoint_outside_is_that_of_the_last_event_and_start(yard):
         (yard.folder / "outside").unlink()
         await gateway.checkpoints.keep()  # nothing has changed
         assert not (yard.folder / "outside").exists()
+        await hold(gateway, tool="other")
+        await gateway.checkpoints.keep()
+        assert (yard.folder / "outside").read_text().startswith('{"checkpoint":"2:')
 
 
 async def test_a_checkpoint_that_cannot_be_read_is_named(yard):
