@@ -58,12 +58,13 @@ class Place:
     _tries: int = 0
 
     def reach(self, event: Event) -> None:
-        """Note an event."""
+        """Note an event. An id with NUL, and a retry that is not all ASCII digits, do not count (WHATWG HTML, 9.2.6)."""
         self._moved = True
-        self.id = event.field(b"id") or self.id
+        given = event.field(b"id") or ""
+        self.id = given if given and "\0" not in given else self.id
         retry = event.field(b"retry") or ""
-        if retry.isdigit():
-            self.wait = min(int(retry) / 1000, LONGEST_WAIT)
+        if retry.isascii() and retry.isdigit():
+            self.wait = min(float(retry) / 1000, LONGEST_WAIT)  # int() refuses thousands of digits
 
     def again(self) -> float | None:
         """Return after how many seconds to ask for the rest of a stream that ended, or None when that is no use."""

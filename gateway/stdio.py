@@ -9,7 +9,7 @@ from weakref import WeakSet, WeakValueDictionary
 from approvals.errors import ApprovalError
 from gateway import frames, protocol
 from gateway.conversation import Conversation, Exchange
-from gateway.errors import GatewayError
+from gateway.errors import BrokenError, GatewayError
 
 #: The longest line, in bytes.
 MAX_LINE = 4 << 20
@@ -127,6 +127,9 @@ class StdioFront:
             await self._refuse(frame, error)
         except ApprovalError as error:
             await self._refuse(frame, GatewayError(str(error)))
+        except Exception:  # one answer that fails must not end the client's other requests
+            log.exception("an exchange failed")
+            await self._refuse(frame, BrokenError())
         self._listen()
 
     async def _refuse(self, frame: frames.Frame, error: GatewayError) -> None:
@@ -150,3 +153,5 @@ class StdioFront:
                 await self._write(data)
         except (GatewayError, ApprovalError) as error:
             log.info("the server's own messages cannot be heard: %s", error)
+        except Exception:
+            log.exception("the server's own messages cannot be heard")

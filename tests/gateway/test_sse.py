@@ -123,3 +123,13 @@ async def test_ours_read_back():
 async def test_an_event_with_other_data_keeps_its_id_and_type():
     [event] = await read(b"id: 7\nevent: message\nretry: 5\ndata: a\ndata: b\n\n")
     assert event.carrying(b"c") == b"id: 7\nevent: message\nretry: 5\ndata: c\n\n"
+
+
+@pytest.mark.parametrize("line", ["retry: \u00b2", "retry: " + "9" * 5000, "id: a\0b"])
+async def test_an_id_or_a_retry_that_cannot_be_sent_or_counted_stops_no_reader(line):
+    """Superscript digits are digits to Python, and no header takes NUL."""
+    [event] = await read(line.encode() + b"\ndata: x\n\n")
+    place = sse.Place()
+    place.reach(event)
+    assert place.id is None
+    assert place.wait in (1.0, sse.LONGEST_WAIT)

@@ -373,3 +373,19 @@ async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_
         terminal.reader.feed_eof()
         await running
     assert (asked, terminal.lines.empty()) == ([None, "hp_1"], True)
+
+
+async def test_an_exchange_that_fails_for_any_reason_ends_that_request_alone():
+    async def exchange(_verb, body, _headers):
+        if b"bad" in body:
+            raise ValueError("a header that cannot be written")
+        return frame_reply(b'{"jsonrpc":"2.0","id":2,"result":{}}')
+
+    terminal = Terminal(exchange)
+    running = asyncio.ensure_future(terminal.front.run())
+    terminal.type(calling("bad", id=1))
+    assert "The gateway failed on this request" in (await terminal.read())["error"]["message"]
+    terminal.type(calling("good", id=2))
+    assert (await terminal.read())["result"] == {}
+    terminal.reader.feed_eof()
+    await running
