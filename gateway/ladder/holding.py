@@ -202,6 +202,8 @@ class Holding:
         asked, held = client.asked, client.held
         named = _named(asked.incoming, asked.frame.id)
         with self._service.attending(held.id), self._waits.waiting(named, client.wait):
+            if self._waits.crowded(held.id):
+                self._service.waiters.wake(held.id)
             try:
                 async with aclosing(self._meanwhile(client)) as events:
                     async for event in events:

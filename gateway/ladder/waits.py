@@ -20,6 +20,8 @@ Key = TypeVar("Key")
 
 #: The most requests that are remembered after their clients ended them.
 MAX_LEFT = 10_000
+#: The most requests that wait for one call: each keeps its own copy of the arguments in memory.
+MOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ class Wait:
     #: When it began to wait.
     since: float = 0.0
     cancelled: bool = False
-    #: Whether the same client has a newer request for the call.
+    #: Whether a newer request for the call took its place.
     superseded: bool = False
     #: What its server says while the call runs for this request; None when it does not.
     shown: Shown | None = field(default=None, repr=False)
@@ -56,6 +58,11 @@ class Wait:
         """Show nothing more of a run; the run itself goes on."""
         if self.shown is not None:
             self.shown.put(None)
+
+    def give_way(self) -> None:
+        """End the wait in favour of a newer request."""
+        self.superseded = True
+        self.stop()
 
 
 class Waits:
@@ -125,11 +132,17 @@ class Waits:
         """
         ended = [wait for wait in self.of(call_id, client) if now - wait.since >= LEAST]
         for wait in ended:
-            wait.superseded = True
-            wait.stop()
+            wait.give_way()
         left = self._left.pop((call_id, client), 0.0)
         lasted = [now - wait.since for wait in ended] + [left] * (left >= LEAST)
         return min(lasted, default=None)
+
+    def crowded(self, call_id: CallId) -> bool:
+        """End the oldest of more than `MOST` waits for a call; returns whether there were more."""
+        open_waits = [wait for wait in self._of_call[call_id] if not wait.over]
+        for wait in (crowded_out := open_waits[:-MOST]):
+            wait.give_way()
+        return bool(crowded_out)
 
     def _leave(self, wait: Wait) -> None:
         """Note that a client ended its request itself."""

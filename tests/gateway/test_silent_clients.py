@@ -132,6 +132,21 @@ async def test_two_programs_that_ask_for_the_same_at_once_both_get_the_answer():
         assert len(gateway.ran()) == 1
 
 
+async def test_eight_requests_wait_for_one_call_and_the_oldest_of_more_is_told_to_ask_again():
+    """Each keeps its own copy of the call in memory, and only the call itself is counted against its agent."""
+    async with running(more=LONG) as gateway:
+        programs = [Silent(gateway, name=f"program {number}") for number in range(10)]
+        for number, program in enumerate(programs):
+            await program.connect(f"s{number}")
+            await program.ask()
+        for crowded_out in programs[:2]:
+            assert (await soon(crowded_out.answers[0])).startswith(WAITING)
+        [held] = await gateway.held()
+        await gateway.review(held)
+        assert [await soon(one.answers[0]) for one in programs[2:]] == ["ran create_note"] * 8
+        assert len(gateway.ran()) == 1
+
+
 async def test_a_client_that_asks_again_while_its_call_runs_gets_the_answer_on_its_newest_request():
     may_end = asyncio.Event()
 
