@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-#: Seconds for which what was learned counts, from when it was last confirmed.
+#: Seconds for which what was learned counts, from when the client last gave up. To bear a short wait shows no timer.
 KEPT = 86_400.0
 #: Seconds that a request is kept open at least. One that is younger was not given up: two programs ask for the same.
 LEAST = 2.0
@@ -29,7 +29,7 @@ class Learned:
 
     #: Seconds for which its next request is kept open.
     wait: float
-    #: When this was last confirmed, in seconds of the caller's clock.
+    #: When it last gave up, in seconds of the caller's clock.
     at: float
     #: How often it gave up on an open request, and how often in a row since then it bore the wait.
     gave_up: int = 1
@@ -49,7 +49,7 @@ def after_giving_up(was: Learned | None, gap: float, now: float) -> Learned:
     return Learned(wait=max(LEAST, min(gap, was.wait) / 2), at=now, gave_up=was.gave_up + 1)
 
 
-def after_coming_again(was: Learned, most: float, now: float) -> Learned | None:
+def after_coming_again(was: Learned, most: float) -> Learned | None:
     """Return what is known of a client that came again after it was told to; None when it bears *most* as far as is known.
 
     It bore the wait, so the next one is twice as long. A client that gave up more than once has to bear its wait
@@ -57,9 +57,9 @@ def after_coming_again(was: Learned, most: float, now: float) -> Learned | None:
     """
     bore = was.bore + 1
     if bore < 2 ** (was.gave_up - 1):
-        return replace(was, at=now, bore=bore, told="")
+        return replace(was, bore=bore, told="")
     wait = was.wait * 2
-    return None if wait >= most else replace(was, wait=wait, at=now, bore=0, told="")
+    return None if wait >= most else replace(was, wait=wait, bore=0, told="")
 
 
 class Patience:
@@ -87,7 +87,7 @@ class Patience:
         """Note that a client asks for a call, with no request for it open."""
         learned = self._known(who, now)
         if learned is not None and learned.told == call:
-            self._keep(who, after_coming_again(learned, most, now))
+            self._keep(who, after_coming_again(learned, most))
 
     def _known(self, who: Who, now: float) -> Learned | None:
         learned = self._learned.get(who)

@@ -76,6 +76,18 @@ def test_a_client_with_a_timer_meets_it_ever_more_seldom():
     assert met == [0, 2, 5, 10, 19, 36, 69, 134]
 
 
+def test_a_day_after_it_last_gave_up_a_client_has_the_wait_of_the_table_however_often_it_asked_meanwhile():
+    """Its timer may be another by then, or two patient programs of one name had asked for the same."""
+    learned = Patience()
+    for _ in range(20):
+        learned.gave_up(WHO, 2.0, 0.0)
+    for hour in range(1, 24):
+        learned.told(WHO, "hp_1", hour * 3600.0)
+        learned.came_again(WHO, "hp_1", MOST, hour * 3600.0)
+        assert learned.wait(WHO, MOST, hour * 3600.0) == LEAST
+    assert learned.wait(WHO, MOST, KEPT) == MOST
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(["gave up", "told", "came"]), st.floats(0.0, 1e5), st.sampled_from("ab"))
@@ -111,5 +123,5 @@ def test_only_so_many_clients_are_remembered_and_the_oldest_is_forgotten_first()
 def test_steps_are_values():
     first = patience.after_giving_up(None, 6.0, 1.0)
     assert first == Learned(wait=3.0, at=1.0)
-    assert patience.after_coming_again(first, 6.0, 2.0) is None
-    assert patience.after_coming_again(first, 7.0, 2.0) == Learned(wait=6.0, at=2.0)
+    assert patience.after_coming_again(first, 6.0) is None
+    assert patience.after_coming_again(first, 7.0) == Learned(wait=6.0, at=1.0)
