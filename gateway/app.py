@@ -255,10 +255,14 @@ class Gateway:
         self.learnt.set()
 
     async def drain(self) -> None:
-        """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere."""
+        """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere.
+
+        No balancer stands before a gateway inside a `holdpoint stdio`, and a `run` may wait for its store.
+        """
         if not self._draining:
             self._draining = True
-            await asyncio.sleep(0.0 if is_off(self.config.drain) else seconds(self.config.drain))
+            off = self.inside or is_off(self.config.drain)
+            await asyncio.sleep(0.0 if off else seconds(self.config.drain))
 
     async def stop(self) -> float:
         """Begin nothing more, and tell who waits for people to ask again; returns the seconds that running calls have."""

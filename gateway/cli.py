@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from approvals.errors import ApprovalError
-from gateway.errors import GatewayError, UserError
+from gateway.errors import GatewayError, UserError, first
 from gateway.options import place, seconds
 
 if TYPE_CHECKING:
@@ -347,7 +347,7 @@ def _go(job: Coroutine[Any, Any, Answer]) -> Answer:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BaseExceptionGroup as group:
-        raise _first(group) from group
+        raise first(group) from group
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -358,10 +358,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _first(error: BaseException) -> BaseException:
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _log_to_stderr(level: int) -> None:

@@ -8,6 +8,11 @@ class UserError(Exception):
     """Something that whoever runs the command can mend; the message is one plain sentence with the remedy."""
 
 
+def first(error: BaseException) -> BaseException:
+    """Return the first of several faults that ended a group of tasks; an error that is no group is returned as it is."""
+    return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
 class GatewayError(Exception):
     """The gateway could not handle this request."""
 

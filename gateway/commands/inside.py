@@ -13,7 +13,7 @@ from gateway.addresses import address
 from gateway.agents import Refused
 from gateway.app import MEMORY, Gateway, assembled, database
 from gateway.config import known_server, load
-from gateway.errors import NotSentError, UserError
+from gateway.errors import NotSentError, UserError, first
 from gateway.options import Config, place
 from gateway.serving import serving
 
@@ -67,7 +67,7 @@ class Inside:
         except Exception as error:
             if url.done():
                 raise
-            url.set_exception(error)
+            url.set_exception(first(error))
 
     async def _until_over(self, config: Config) -> None:
         """Return when the client has left, or a `run` wants the store."""

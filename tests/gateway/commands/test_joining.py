@@ -253,6 +253,37 @@ async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a
     assert len(came) == 5
 
 
+async def test_a_gateway_whose_inbox_has_no_address_waits_for_one_like_one_whose_agents_have_none(
+    monkeypatch, tmp_path, recorder
+):
+    monkeypatch.setattr(joining, "PATIENCE", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = write(tmp_path, recorder)
+        path.write_text(
+            path.read_text().replace(
+                'inbox: {listen: "127.0.0.1:0"}', f'inbox: {{listen: "127.0.0.1:{taken.getsockname()[1]}"}}'
+            )
+        )
+        async with inside(path) as way:
+            assert not await way.look()
+            with pytest.raises(NotSentError, match=r"No gateway answers at .*in use"):
+                await note(way)
+
+
+async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain(
+    monkeypatch, tmp_path, recorder
+):
+    """No balancer stands before it, and the `run` waits for it."""
+    path = write(tmp_path, recorder)
+    path.write_text(f"drain: 1h\n{path.read_text()}")
+    monkeypatch.setattr("gateway.commands.inside.LOOK", 0.01)
+    async with inside(path) as way:
+        assert await note(way) == "ran get_note"
+        with turn(tmp_path / "holdpoint.db"):
+            async with asyncio.timeout(10):
+                await (await opened_in_turn(load(path, {}), stop=asyncio.Event())).close()
+
+
 CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
 
 
