@@ -1,6 +1,7 @@
 """A listening socket and the application behind it."""
 
 import asyncio
+import errno
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,10 @@ BACKLOG = 128
 
 @asynccontextmanager
 async def listener(app: web.Application, listen: Listen, connections: Connections) -> AsyncIterator[str]:
-    """Serve *app*; yields the `host:port` or `unix:/path` it got. Raises `UserError` for a group it cannot have."""
+    """Serve *app*; yields the `host:port` or `unix:/path` it got.
+
+    Raises `UserError` for a group it cannot have, `OSError` for an address that is in use.
+    """
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LINGER)
     await runner.setup()
     server = cast("web.Server", runner.server)
@@ -65,8 +69,24 @@ def _bound(options: SocketOptions) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    if path.is_socket():
-        path.unlink()
+    """Remove a socket that nobody listens on; raises `OSError` (EADDRINUSE), as a port does, for one that is in use."""
+    if not path.is_socket():
+        return
+    if _in_use(path):
+        raise OSError(errno.EADDRINUSE, f"{path} is in use; stop what listens there, or remove the file.")
+    path.unlink(missing_ok=True)
+
+
+def _in_use(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except (BlockingIOError, PermissionError):  # its backlog is full, or it is another user's
+            return True
+    return True
 
 
 def _give(path: str, group: str) -> None:

@@ -1,6 +1,7 @@
 """Unix sockets: who may connect, and what is said of a group that cannot be had."""
 
 import asyncio
+import errno
 import grp
 import os
 import stat
@@ -47,6 +48,18 @@ async def test_a_socket_without_a_mode_has_what_the_umask_leaves_and_a_stale_one
         async with serving(f"unix:{path}"):
             assert mode_of(path) & 0o022 == 0
         assert path.is_socket()
+
+
+async def test_a_socket_on_which_somebody_listens_is_not_taken_from_them(tmp_path):
+    path = tmp_path / "agents.sock"
+    async with serving(f"unix:{path}"):
+        with pytest.raises(OSError, match=f"{path} is in use") as refused:
+            async with serving(f"unix:{path}"):
+                pass
+        assert refused.value.errno == errno.EADDRINUSE
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as http:
+            async with http.get("http://localhost/") as answer:
+                assert answer.status == 404
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
