@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from weakref import WeakSet, WeakValueDictionary
 
 from approvals.errors import ApprovalError
@@ -51,7 +51,9 @@ class StdioFront:
                     await self._post(frame, line)
             await self._last_answers()
             self._stop_listening()
-        await self._talk.end()
+        with suppress(TimeoutError):  # the gateway may be away
+            async with asyncio.timeout(self._grace):
+                await self._talk.end()
 
     async def _last_answers(self) -> None:
         if self._answering:
@@ -137,7 +139,10 @@ class StdioFront:
             await self._write(frames.error(request_id, error.code, str(error)))
 
     def _listen(self) -> None:
-        """Show what the server says of its own accord, in each session from when its handshake is done."""
+        """Show what the server says of its own accord, in each session from when its handshake is done.
+
+        A stream that broke, as when the gateway was started again, is opened again after the next answer.
+        """
         if self._talk.session != self._heard:
             self._stop_listening()
             self._heard = self._talk.session
@@ -153,5 +158,6 @@ class StdioFront:
                 await self._write(data)
         except (GatewayError, ApprovalError) as error:
             log.info("the server's own messages cannot be heard: %s", error)
+            self._heard = None
         except Exception:
             log.exception("the server's own messages cannot be heard")

@@ -280,6 +280,48 @@ async def test_a_server_that_cannot_be_heard_is_served_all_the_same(fault):
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [0, 7]
 
 
+async def test_after_its_stream_broke_a_server_is_heard_again_with_the_next_answer():
+    async def broken():
+        yield sse.event(b'{"method":"notifications/message","params":{"n":1}}')
+        raise CutError
+
+    async def whole():
+        yield sse.event(b'{"method":"notifications/message","params":{"n":2}}')
+        await asyncio.Event().wait()
+
+    async def exchange(verb, body, headers):
+        if verb == "GET":
+            return Reply(status=200, headers=sse.HEADERS, chunks=streams.pop(0)())
+        if b'"id"' not in body:
+            return Reply(status=202)
+        answer = {"jsonrpc": "2.0", "id": json.loads(body)["id"], "result": {}}
+        return frame_reply(json.dumps(answer).encode(), headers={"Mcp-Session-Id": "s"})
+
+    streams = [broken, whole]
+    terminal = Terminal(exchange)
+    front = asyncio.ensure_future(terminal.front.run())
+    terminal.type(INITIALIZE, INITIALIZED)
+    assert [(await terminal.read()).get("params") for _ in range(2)] == [None, {"n": 1}]
+    terminal.type(calling("echo", 7))
+    told = [await terminal.read() for _ in range(2)]
+    assert {"n": 2} in [one.get("params") for one in told]
+    terminal.reader.feed_eof()
+    await front
+
+
+async def test_a_client_that_left_is_not_kept_because_the_end_of_its_session_gets_no_answer():
+    async def exchange(verb, body, headers):
+        if verb == "DELETE":
+            await asyncio.Event().wait()
+        return Reply(status=202, headers={"Mcp-Session-Id": "s"})
+
+    terminal = Terminal(exchange, grace=0.1)
+    terminal.type(INITIALIZE)
+    terminal.reader.feed_eof()
+    async with asyncio.timeout(5):
+        await terminal.front.run()
+
+
 async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
     seen = []
 
