@@ -27,6 +27,8 @@ class Given:
     def __init__(self, most: int = MAX_SESSIONS) -> None:
         self._most = most
         self._given: OrderedDict[Place, frozenset[CallId]] = OrderedDict()
+        #: Whether sessions were forgotten. Then nothing can be said of one that is not known.
+        self._forgot = False
 
     def give(self, place: Place, call_id: CallId) -> None:
         """Note that the last byte of an answer was written."""
@@ -43,12 +45,14 @@ class Given:
     def is_last(self, place: Place, call_id: CallId) -> bool:
         """Say whether the session has asked for nothing since it was given this answer.
 
-        So it is with a session that nothing is known of: its process was started after the answer was given.
+        A session that is not known has asked for nothing since this process was started, unless sessions were forgotten.
         """
-        return place not in self._given or self.was_given(place, call_id)
+        known = place in self._given
+        return self.was_given(place, call_id) if known else not self._forgot
 
     def _keep(self, place: Place, calls: frozenset[CallId]) -> None:
         self._given[place] = calls
         self._given.move_to_end(place)
         if len(self._given) > self._most:
             self._given.popitem(last=False)
+            self._forgot = True

@@ -27,8 +27,11 @@ def test_of_a_session_that_nothing_is_known_of_every_answer_may_be_the_last():
     assert not given.is_last(ONE, A)
 
 
-def test_only_so_many_sessions_are_remembered():
+def test_a_session_that_many_others_crowded_out_is_not_taken_for_one_that_asked_for_nothing_since():
+    """Its next call may be an intended second one, so people are asked."""
     given = Given(most=1)
     given.asked(ONE)
     given.asked(TWO)
-    assert (given.is_last(ONE, A), given.is_last(TWO, A)) == (True, False)
+    assert (given.is_last(ONE, A), given.is_last(TWO, A)) == (False, False)
+    given.give(TWO, A)
+    assert given.is_last(TWO, A)
