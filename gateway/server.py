@@ -150,7 +150,7 @@ class _Front:
         await self._door.cut()
 
     def _guessed(self, request: web.Request, refused: Refused) -> web.Response:
-        """Refuse who is no agent; an address that goes on giving wrong tokens is told to wait."""
+        """Refuse a request without a good token; an address that keeps sending wrong ones has to wait."""
         peer, now = self._door.proxies.client(request.remote, request.headers), self._door.clock()
         if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
             if self._guesses.too_many(peer, now):

@@ -154,7 +154,7 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
 
 
 async def settle(gateway: Gateway) -> None:
-    """Leave what was made at the start out of every garbage collection: it stays, and walking it takes long enough to be felt."""
+    """Keep the objects of the start out of garbage collections: they stay, and walking them delays every request."""
     await (asyncio.sleep(LATER) if gateway.inside else gateway.learnt.wait())
     gc.collect()
     gc.freeze()

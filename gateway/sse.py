@@ -117,7 +117,7 @@ class Splitter:
         found = [at for mark in MARKS if (at := self._next(mark, start)) >= 0]
         if not found:
             return None
-        # A line that ends in CR ends its event at once: for the LF that may belong to it nobody waits.
+        # An empty line that ends in CR ends its event at once; an LF may follow, but is not waited for.
         end = min(found) + 2
         return end + 1 if self._buffer[end - 1 : end + 1] == b"\r\n" else end
 

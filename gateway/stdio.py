@@ -14,7 +14,7 @@ from gateway.errors import BrokenError, GatewayError
 #: The longest line, in bytes.
 MAX_LINE = 4 << 20
 #: Seconds for which answers are awaited once stdin has ended: enough for a server that answers by itself, as to somebody who
-#: pipes lines in and reads on. Whoever is gone collects a held call by asking again; it must not run for nobody.
+#: pipes lines in and reads on. A held call must not run for a client that is gone; that client asks again for the answer.
 GRACE = 10.0
 log = logging.getLogger("holdpoint.stdio")
 

@@ -25,7 +25,7 @@ ABSOLUTE = 24 * 3600.0
 IDLE = 8 * 3600.0
 #: Seconds a one-time code works.
 CODE_LIFE = 600.0
-#: A page that brings itself up to date sends this header: an open tab alone is nobody at the desk.
+#: A page that refreshes itself sends this header: an open tab does not show that its user is there.
 REFRESH = "Holdpoint-Refresh"
 STREAM = "/api/v1/events"
 

@@ -47,7 +47,7 @@ class Inside:
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks.create_task(self._run(config, url))
         try:
-            return await asyncio.shield(url)  # whoever waits for it may leave; it starts all the same
+            return await asyncio.shield(url)  # the request that waits may be cancelled; the gateway starts all the same
         except StoreTaken as error:
             raise NotSentError(str(error)) from error
         except OSError as error:
@@ -56,7 +56,7 @@ class Inside:
             raise
 
     async def _run(self, config: Config, url: asyncio.Future[str]) -> None:
-        """Run a gateway until the client leaves; what keeps it from starting is told to who waits for it."""
+        """Run a gateway until the client leaves. *url* gets its URL, or the error that keeps it from starting."""
         try:
             async with assembled(config, inside=True) as gateway:
                 await self._checked(gateway)

@@ -1,4 +1,4 @@
-"""Carries a held call to the client that asked for it: waits with it, lets it run once, and tells what became of it.
+"""Serves the client of a held call: waits for the decision, runs the call once, and sends the answer.
 
 What comes next is the ladder's decision (`hold`), how it looks on the wire is that of `writing`.
 """
@@ -306,7 +306,7 @@ class Holding:
             self._service.waiters.wake(call_id)
 
     def close(self) -> None:
-        """Let no client wait any longer: it is told to ask again, or its stream is parked; the calls stay."""
+        """End every wait: clients are told to ask again, or their streams are parked. The held calls stay."""
         self._waits.over = True
         self._service.waiters.wake_all()
 

@@ -1,7 +1,7 @@
-"""Which request of which client waits for which held call, so that a client that no longer listens is waited for no longer.
+"""Tracks which requests wait for which held call, and ends the wait of a client that has given up.
 
-SDK clients cancel when their own timer ends, and most of them keep the connection; others tell nobody, and ask again. Were such
-a wait not over, an approval would run the call for a client that no longer listens, and its answer would be lost.
+SDK clients cancel when their own timer ends, and most of them keep the connection. Others send nothing, and ask again. Without
+an end to such a wait, an approval would run the call for a client that no longer reads, and its answer would be lost.
 """
 
 import asyncio

@@ -22,8 +22,8 @@ from gateway.upstreams.credentials import Credentials
 #: Seconds to get a connection, be it a new one or one that another exchange lets go of; there is no limit on an answer,
 #: which may wait for a person on the other side.
 CONNECT_SECONDS = 10.0
-#: When a silent connection is looked at, how often again, and how often in vain until it is given up: a server that went away
-#: without a word would be waited for without end. In seconds, by the names that a platform may have for them.
+#: TCP keepalive in seconds, by the names that platforms have for the options: the first probe, the time between probes, and how
+#: many may go unanswered. Without it the gateway would wait for ever for a server that vanished.
 LOOKS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 #: Seconds an idle connection is kept. Shorter than the 5 s after which common servers close theirs, so that a
 #: call is not sent into a connection that is about to close.
@@ -111,7 +111,7 @@ class Pools:
 
 
 def _looked_at(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Return a socket that finds out when nobody is on the other side any more."""
+    """Return a socket with TCP keepalive on."""
     made = socket.socket(*address[:3])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in LOOKS.items():
