@@ -47,7 +47,7 @@ class Inside:
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks.create_task(self._run(config, url))
         try:
-            return await asyncio.shield(url)  # the request that waits may be cancelled; the gateway starts all the same
+            return await asyncio.shield(url)  # the request may be cancelled; the gateway still starts
         except StoreTaken as error:
             raise NotSentError(str(error)) from error
         except OSError as error:
