@@ -2,7 +2,7 @@
 
 from collections import deque
 
-#: After so many failed attempts of one address in so many seconds, further ones are told to wait.
+#: An address with this many failed attempts within this many seconds has to wait.
 ATTEMPTS = 10
 WINDOW = 300.0
 #: So many addresses are remembered; the one that failed longest ago is forgotten first.

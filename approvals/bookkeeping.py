@@ -27,7 +27,7 @@ LINE = 300
 
 @dataclass(frozen=True, slots=True)
 class Parted:
-    """What goes along with a call, as JSON objects, b"" for nothing: what is shown, and what is folded."""
+    """The members sent along with a call, as JSON objects; b"" for none. *shown* is displayed, *folded* is one line."""
 
     shown: bytes
     folded: bytes = b""

@@ -12,7 +12,7 @@ from approvals.summaries import Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
-    """What a list shows of a held call, made safe like a card."""
+    """One held call in a list, made safe like a card."""
 
     id: CallId
     agent: str

@@ -40,7 +40,8 @@ class Proxies:
         proxy's own address is returned.
         """
         nearest = _address(peer or "")
-        if not (self.unix if nearest is None else self._trusts(nearest)):
+        trusted = self.unix if nearest is None else self._trusts(nearest)
+        if not trusted:
             return str(nearest or LOCAL)
         given = [(headers.getall(name, []), hops) for name, hops in _HEADERS.items()]
         found = {self._rightmost(hops(",".join(values)), nearest) for values, hops in given if values}

@@ -36,6 +36,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) | {State.IN_DOUBT}
 #: Seconds for which an outcome that was given is given once more to who asks for the same call.
 REPEATED_FOR = 30.0
+#: States in which a call waits or runs.
+OPEN = tuple(state for state in State if state not in SETTLED)
 #: States whose deadline the sweep watches.
 TIMED = frozenset({State.PENDING, State.APPROVED})
 

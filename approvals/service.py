@@ -8,10 +8,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from approvals import bookkeeping, lifecycle
+from approvals import bookkeeping, call_events, lifecycle
+from approvals.call_events import GATEWAY
 from approvals.clock import KEEP, Clock
 from approvals.digest import sha256
 from approvals.errors import (
@@ -21,64 +22,33 @@ from approvals.errors import (
     NotRevealed,
     ReasonNeeded,
     StaleView,
-    TooMuchInAnHour,
-    TooMuchOfAll,
-    TooMuchOfOne,
     UnknownCall,
 )
 from approvals.identity import Directory
+from approvals.lifecycle import OPEN
 from approvals.model import (
     Answer,
     Approver,
-    AuditEvent,
     CallId,
-    Cap,
     HeldCall,
     Outcome,
     Review,
     State,
 )
+from approvals.room import Room
 from approvals.store import Store
 from approvals.summaries import Summary, summary
 from approvals.waiters import Waiters
 
-HOUR = 3600.0
 #: The longest reason a person may give, in bytes of UTF-8.
 MAX_REASON = 4096
 
 #: How many settled calls are looked at at once.
 PAGE = 200
 
-OPEN = tuple(state for state in State if state not in lifecycle.SETTLED)
-GATEWAY = "holdpoint"
 
 #: Turns a call into its next value, or None to leave it as it is.
 Change = Callable[[HeldCall], HeldCall | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """The most held calls, and bytes of them, that one agent and all agents together may have."""
-
-    open: int = 10_000
-    open_per_agent: int = 100
-    bytes: int = 256 << 20
-    bytes_per_agent: int = 16 << 20
-    #: Of the calls that were held within an hour, whatever became of them.
-    bytes_per_agent_hour: int = 256 << 20
-
-    def caps(self, agent: str, now: float) -> Sequence[Cap]:
-        """Return what one more call of this agent must not exceed."""
-        return (
-            Cap(states=OPEN, most=self.open_per_agent, agent=agent),
-            Cap(states=OPEN, most=self.open),
-            Cap(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, refusal=TooMuchOfOne),
-            Cap(states=OPEN, most=self.bytes, in_bytes=True, refusal=TooMuchOfAll),
-            Cap(
-                states=(), most=self.bytes_per_agent_hour, agent=agent, in_bytes=True, since=now - HOUR,
-                refusal=TooMuchInAnHour,
-            ),
-        )  # fmt: skip
 
 
 class ApprovalService:
@@ -128,7 +98,7 @@ class ApprovalService:
                 await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
-                event = _event(held, call.call.agent, self.wall(), f"hold.{held.state}")
+                event = call_events.changed(held, call.call.agent, self.wall(), f"hold.{held.state}")
                 await self.store.add(held, event, caps=caps)
             except Conflict:
                 continue
@@ -154,7 +124,7 @@ class ApprovalService:
         child = lifecycle.approved_before(child, was, self.clock())
         while (known := await self.store.find(child.key)) is None:
             with suppress(Conflict):
-                event = _event(child, GATEWAY, self.wall(), "hold.approved", continues=parent)
+                event = call_events.changed(child, GATEWAY, self.wall(), "hold.approved", continues=parent)
                 await self.store.add(child, event)
         return known
 
@@ -198,7 +168,7 @@ class ApprovalService:
         except UnknownCall:
             raise
         except ApprovalError as refused:
-            self.store.post(_refusal(call_id, given, refused, self.wall()))
+            self.store.post(call_events.refusal(call_id, given, refused, self.wall()))
             # Who comes too late, but before a sweep, finds the call as what it is.
             await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
             raise
@@ -265,7 +235,7 @@ class ApprovalService:
 
         call = await self._end(call_id, answered, failed=outcome.failed)
         if call.state is State.RESOLVED:
-            self.store.post(_late(call, outcome, self.wall()))
+            self.store.post(call_events.late(call, outcome, self.wall()))
         return call
 
     async def not_sent(self, call_id: CallId, why: str) -> HeldCall:
@@ -474,7 +444,9 @@ class ApprovalService:
             new = change(old)
             if new is None or new is old:
                 return old
-            event = _event(new, actor, self.wall(), kind or _kind(old, new), was=old.state, **detail)
+            event = call_events.changed(
+                new, actor, self.wall(), kind or call_events.kind_of(old, new), was=old.state, **detail
+            )
             try:
                 await self.store.swap(old, new, event)
             except Conflict:
@@ -485,48 +457,6 @@ class ApprovalService:
 def _has_seen(approver: Approver, call: HeldCall) -> bool:
     """Say whether *approver* was shown all of a call: nothing in it is hidden, or they revealed it."""
     return approver.name in call.revealed or not bookkeeping.hidden_values(call.call)
-
-
-def _kind(old: HeldCall, new: HeldCall) -> str:
-    if old.state is not new.state:
-        return f"hold.{new.state}"
-    if old.reviews != new.reviews:
-        return "hold.review"
-    return "hold.attended" if new.attended else "hold.unattended"
-
-
-def _event(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> AuditEvent:
-    facts: Mapping[str, Any] = {
-        "version": call.version,
-        "state": call.state,
-        "rule": call.rule,
-        "digest": call.digest,
-    }
-    given = {name: value for name, value in detail.items() if value}
-    note = {"note": call.note} if call.note else {}
-    return AuditEvent(
-        at=at,
-        kind=kind,
-        actor=actor,
-        call=call.id,
-        agent=call.call.agent,
-        server=call.call.server,
-        tool=call.call.tool,
-        detail={**facts, **note, **given},
-    )
-
-
-def _refusal(call_id: CallId, given: Review, refused: ApprovalError, at: float) -> AuditEvent:
-    detail = {"answer": given.answer, "via": given.via, "why": type(refused).__name__}
-    return AuditEvent(at=at, kind="review.refused", actor=given.approver, call=call_id, detail=detail)
-
-
-def _late(call: HeldCall, outcome: Outcome, at: float) -> AuditEvent:
-    """Return the event of an answer that came after a person had said what became of the call."""
-    return AuditEvent(
-        at=at, kind="answer.late", actor=GATEWAY, call=call.id, detail={"failed": outcome.failed},
-        agent=call.call.agent, server=call.call.server, tool=call.call.tool,
-    )  # fmt: skip
 
 
 def _trimmed(reason: str) -> str:

@@ -18,7 +18,8 @@ from approvals.digest import sha256
 from approvals.errors import StoreError
 from approvals.identity import Directory
 from approvals.model import Approver, AuditEvent, CallId, Pin
-from approvals.service import ApprovalService, Room
+from approvals.room import Room
+from approvals.service import ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
 from gateway import starting

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client import Counter as Count
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from approvals.service import OPEN
+from approvals.lifecycle import OPEN
 from approvals.summaries import Summary
 
 

@@ -8,8 +8,9 @@ the checkpoint outside. One that was made after the last checkpoint, and put bac
 import logging
 
 from approvals.audit import Checkpoint
+from approvals.call_events import GATEWAY
 from approvals.model import AuditEvent
-from approvals.service import GATEWAY, ApprovalService
+from approvals.service import ApprovalService
 from approvals.store import Starts, Store
 from gateway.checkpoints import Kept
 

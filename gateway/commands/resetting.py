@@ -3,10 +3,11 @@
 import time
 from datetime import UTC, datetime
 
+from approvals.call_events import GATEWAY
 from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
-from approvals.service import GATEWAY, ApprovalService
+from approvals.service import ApprovalService
 from gateway.app import MEMORY, directory, open_store
 from gateway.errors import UserError
 from gateway.options import Config

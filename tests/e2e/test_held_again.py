@@ -6,7 +6,7 @@ import pytest
 
 from gateway.protocol import SUPPORTED
 from launched import launched
-from process import Person, Process, free_ports, sha256, token
+from process import Person, before_notes
 from recorder import Recorder
 
 
@@ -18,16 +18,7 @@ async def notes():
 
 @pytest.fixture
 async def gateway(tmp_path, notes):
-    agents, inbox = free_ports(2)
-    config = tmp_path / "holdpoint.yaml"
-    config.write_text(
-        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
-        f"servers: {{notes: {{url: '{notes.url}'}}}}\n"
-        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
-        "policy: {default: require_approval}\n"
-    )
-    config.chmod(0o600)
-    process = Process(config, agents, inbox)
+    process = before_notes(tmp_path, notes.url)
     await process.start()
     yield process
     await process.stop()

@@ -108,8 +108,7 @@ async def test_an_answer_that_a_kill_may_have_lost_is_given_once_more_and_nobody
         held = await alice.waiting("1002")
         await alice.post(held["id"], "approve", digest=held["digest"])
         assert "not run again" not in await asked
-        while not (await alice.calls())[0]["collected"]:
-            await asyncio.sleep(0.02)  # another process works: there is nothing else to wait on
+        await alice.until(lambda call: call["collected"])
         await shop.kill()
         await shop.start()
         again = await client.call("update_order", SHIP)

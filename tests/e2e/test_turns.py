@@ -8,7 +8,7 @@ import pytest
 
 from gateway.protocol import SUPPORTED
 from launched import launched
-from process import HOLDPOINT, Person, Process, free_ports, sha256, token
+from process import HOLDPOINT, Person, before_notes
 from recorder import Recorder
 
 REVISIONS = (SUPPORTED[-2], SUPPORTED[-1])
@@ -23,16 +23,9 @@ async def notes():
 @pytest.fixture
 async def gateway(tmp_path, notes):
     """A `run` that is not started yet."""
-    agents, inbox = free_ports(2)
-    config = tmp_path / "holdpoint.yaml"
-    config.write_text(
-        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
-        f"servers: {{notes: {{url: '{notes.url}'}}}}\n"
-        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
-        "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
+    process = before_notes(
+        tmp_path, notes.url, "{default: require_approval, matrix: [{category: [Read], action: allow}]}"
     )
-    config.chmod(0o600)
-    process = Process(config, agents, inbox)
     yield process
     if process._process is not None:
         await process.stop()

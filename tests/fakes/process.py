@@ -96,6 +96,19 @@ class Process:
         return process.returncode, out.decode(), err.decode()
 
 
+def before_notes(folder: Path, url: str, policy: str = "{default: require_approval}") -> Process:
+    """Return a gateway that is not started yet, before one server at *url*, with alice as its approver."""
+    agents, inbox = free_ports(2)
+    config = folder / "holdpoint.yaml"
+    config.write_text(
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"servers: {{notes: {{url: '{url}'}}}}\n"
+        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\npolicy: {policy}\n"
+    )
+    config.chmod(0o600)
+    return Process(config, agents, inbox)
+
+
 async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with http.get(url) as answer:
@@ -140,6 +153,12 @@ class Person:
             ):
                 await events.content.readline()
             return found[0]
+
+    async def until(self, so) -> None:
+        """Wait until *so* holds for one of the calls."""
+        async with asyncio.timeout(60), self.api.get(f"{self.inbox}/api/v1/events") as events:
+            while not any(so(call) for call in await self.calls()):
+                await events.content.readline()
 
     async def calls(self, state: str = "") -> list[dict]:
         async with self.api.get(

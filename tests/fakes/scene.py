@@ -130,10 +130,7 @@ class Scene:
 
     async def until(self, note: str, so: Callable[[dict], bool]) -> None:
         """Wait until the gateway that holds long shows the call with this text as *so* wants it."""
-        person = self.people["patient"]
-        async with person.api.get(f"{person.inbox}/api/v1/events") as events:
-            while not any(so(call) for call in await person.calls() if note in call["arguments_text"]):
-                await events.content.readline()
+        await self.people["patient"].until(lambda call: note in call["arguments_text"] and so(call))
 
 
 async def ended(process: Process) -> None:

@@ -13,7 +13,8 @@ from approvals.errors import Conflict, StoreError, TooMany
 from approvals.identity import Directory
 from approvals.lifecycle import advance, touch
 from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, State
-from approvals.service import ApprovalService, Room
+from approvals.room import Room
+from approvals.service import ApprovalService
 from approvals.store import _sql, sqlite
 from approvals.store.memory import is_open
 from approvals.store.sqlite import SqliteStore
