@@ -4,12 +4,11 @@ A call that is open, or whose answer was not collected yet, is joined. A person'
 given once more to a session that asks for the same call right after it: the first answer may have been lost on the way.
 """
 
-from collections import OrderedDict
 from contextlib import suppress
 
 from approvals import lifecycle
 from approvals.errors import StoreError
-from approvals.model import CallId, HeldCall
+from approvals.model import HeldCall
 from approvals.service import ApprovalService
 from gateway.catalogue import Tool
 from gateway.incoming import Asked
@@ -17,10 +16,6 @@ from gateway.ladder.given import Given
 from gateway.policy import Verdict, may_be_held, over
 from gateway.record import Record
 from gateway.setting import Setting
-
-#: Seconds between two audit events about one denial that answers again and again, and how many denials are kept apart.
-EVENT_EVERY = 60.0
-MAX_DENIALS = 10_000
 
 
 class Again:
@@ -30,8 +25,6 @@ class Again:
         self._service = service
         self._record = record
         self._given = given
-        #: When each denial that answered again was last written down.
-        self._written: OrderedDict[CallId, float] = OrderedDict()
 
     async def find(self, asked: Asked, tool: Tool, verdict: Verdict, setting: Setting) -> HeldCall | None:
         """Return the call whose answer this one gets, or None when it is a new one."""
@@ -73,14 +66,8 @@ class Again:
         )
 
     def _write_down(self, asked: Asked, held: HeldCall) -> None:
-        now = self._service.clock()
-        if now < self._written.get(held.id, 0.0) + EVENT_EVERY:
-            return
-        self._written[held.id] = now
-        self._written.move_to_end(held.id)
-        if len(self._written) > MAX_DENIALS:
-            self._written.popitem(last=False)
         denier = held.denial.approver if held.denial else ""
-        self._record.post(
-            asked.incoming, "call.denied", tool=asked.frame.name, rule=held.rule, denial=held.id, by=denier
-        )
+        self._record.at_most_once_a_minute(
+            asked.incoming, "call.denied", about=held.id,
+            tool=asked.frame.name, rule=held.rule, denial=held.id, by=denier,
+        )  # fmt: skip
