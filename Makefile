@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 .PHONY: demo test lint types contracts coverage bench neighbours soak conformance classify programs clean check
 
 demo: .venv/run
-	$(BIN)/holdpoint demo
+	$(BIN)/okayed demo
 
 test: .venv/test programs
 	$(BIN)/coverage erase
@@ -43,7 +43,7 @@ conformance: .venv/test
 
 # Slow rings: kill -9 for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
-	HOLDPOINT_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py tests/e2e/test_intentions.py
+	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py tests/e2e/test_intentions.py
 
 # make classify DATA=tools.jsonl
 classify: .venv/test

@@ -7,7 +7,7 @@ from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome, Review
 
 #: Who acts when no person and no agent does.
-GATEWAY = "holdpoint"
+GATEWAY = "okayed"
 
 
 def kind_of(old: HeldCall, new: HeldCall) -> str:

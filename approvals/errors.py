@@ -29,7 +29,7 @@ class StaleView(ApprovalError):
 
 
 class NotRevealed(ApprovalError):
-    """Some values of this call are hidden. Look at its exact text first: in the inbox, or with holdpoint show ID --exact."""
+    """Some values of this call are hidden. Look at its exact text first: in the inbox, or with okayed show ID --exact."""
 
 
 class NotAnApprover(ApprovalError):

@@ -13,7 +13,7 @@ import msgspec
 from approvals.errors import TooMany
 
 CallId = NewType("CallId", str)
-"""`hp_` and a lower-case ULID: ids sort by the time they were made."""
+"""`hold_` and a lower-case ULID: ids sort by the time they were made."""
 
 
 class State(StrEnum):
@@ -263,7 +263,7 @@ class AuditEvent:
     at: float
     #: A dotted word: call.allowed, call.denied, hold.pending, hold.review, hold.approved, hold.forwarding ...
     kind: str
-    #: Who did it: an agent, an approver, or `holdpoint`.
+    #: Who did it: an agent, an approver, or `okayed`.
     actor: str
     call: str | None = None
     agent: str = ""

@@ -20,7 +20,7 @@ ROUND = 5.0
 MAX_WAIT = 300.0
 #: So many bytes of the arguments are read for a notice.
 READ = 65_536
-log = logging.getLogger("holdpoint.notices")
+log = logging.getLogger("okayed.notices")
 
 
 class Notices:

@@ -26,7 +26,7 @@ HERE = str(Path(__file__).resolve())
 ROOT = Path(HERE).parents[1]
 PEER = [str(ROOT / ".venv-fastmcp" / "bin" / "python"), str(ROOT / "bench" / "peer.py")]
 #: The ways from the load to the one server, and their paths.
-WAYS = {"direct": "", "aiohttp relay": "", "FastMCP proxy": "", "holdpoint": "/bench"}
+WAYS = {"direct": "", "aiohttp relay": "", "FastMCP proxy": "", "okayed": "/bench"}
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
@@ -158,7 +158,7 @@ async def listening(port: int) -> None:
 
 
 def config(folder: Path, server: int, agents: int, inbox: int) -> Path:
-    file = folder / "holdpoint.yaml"
+    file = folder / "okayed.yaml"
     file.write_text(
         f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/bench.db\nservers: {{bench: {{url: 'http://127.0.0.1:{server}/mcp'}}}}\n"
         f"approvers: [{{name: bench, token_sha256: {hashlib.sha256(TOKEN.encode()).hexdigest()}}}]\n"
@@ -183,10 +183,10 @@ async def measure(seconds: float, ports: Mapping[str, int]) -> None:
             print(
                 f"{name:14} {connections:>11} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f} {p50 - base[1]:>10.2f} {p99 - base[2]:>10.2f}"
             )
-        ours = rows["holdpoint"][0]
-        ratios = (f"holdpoint/{name} {ours / rows[name][0]:.2f}" for name in WAYS if name != "holdpoint")
+        ours = rows["okayed"][0]
+        ratios = (f"okayed/{name} {ours / rows[name][0]:.2f}" for name in WAYS if name != "okayed")
         print(f"{'':14} {', '.join(ratios)}")
-    rate, delays = await holds(ways["holdpoint"], f"http://127.0.0.1:{ports['inbox']}", 90)
+    rate, delays = await holds(ways["okayed"], f"http://127.0.0.1:{ports['inbox']}", 90)
     print(f"holds          {rate:.0f}/s (90 at once)")
     print(f"approve to forwarded  p50 {statistics.median(delays):.2f} ms, max {max(delays):.2f} ms")
 
@@ -211,11 +211,11 @@ def main() -> None:
     ports = free_ports([*WAYS, "inbox"])
     target = f"http://127.0.0.1:{ports['direct']}/mcp"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        file = config(Path(folder), ports["direct"], ports["holdpoint"], ports["inbox"])
+        file = config(Path(folder), ports["direct"], ports["okayed"], ports["inbox"])
         start(stack, sys.executable, HERE, "--serve", str(ports["direct"]))
         start(stack, sys.executable, HERE, "--serve", str(ports["aiohttp relay"]), "--target", target)
         start(stack, *PEER, target, str(ports["FastMCP proxy"]))
-        start(stack, str(Path(sys.executable).parent / "holdpoint"), "run", "-c", str(file))
+        start(stack, str(Path(sys.executable).parent / "okayed"), "run", "-c", str(file))
         asyncio.run(measure(given.seconds, ports))
 
 

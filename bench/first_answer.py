@@ -1,8 +1,8 @@
-"""Seconds from the start of `holdpoint stdio` to its first answers, and the processor time of all that it started.
+"""Seconds from the start of `okayed stdio` to its first answers, and the processor time of all that it started.
 
     python bench/first_answer.py [SERVERS] [ROUNDS]
 
-The command runs a gateway inside, then it joins a `holdpoint run` of the same config; each in processes of their own. The servers
+The command runs a gateway inside, then it joins an `okayed run` of the same config; each in processes of their own. The servers
 are tests/fakes/child.py; the median of the rounds is printed.
 """
 
@@ -18,7 +18,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-HOLDPOINT = [sys.executable, "-c", "from gateway.cli import main; main()"]
+OKAYED = [sys.executable, "-c", "from gateway.cli import main; main()"]
 CHILD = Path(__file__).parents[1] / "tests" / "fakes" / "child.py"
 OPEN = {
     "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
@@ -34,9 +34,9 @@ def config(folder: Path, servers: int) -> tuple[Path, str]:
     for one in sockets:
         one.close()
     lines = "\n".join(f"  s{number}: {{command: [{sys.executable}, {CHILD}]}}" for number in range(servers))
-    path = folder / "holdpoint.yaml"
+    path = folder / "okayed.yaml"
     path.write_text(
-        f"listen: {agents}\ninbox: {{listen: '{inbox}'}}\nstore: sqlite:///holdpoint.db\n"
+        f"listen: {agents}\ninbox: {{listen: '{inbox}'}}\nstore: sqlite:///okayed.db\n"
         f"servers:\n{lines}\npolicy: {{default: allow}}\n"
     )
     path.chmod(0o600)
@@ -80,22 +80,22 @@ def main(servers: int = 13, rounds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, url = config(Path(folder), servers)
         row("the bare server", [sys.executable, str(CHILD)], rounds)
-        row(f"inside, {servers} servers", [*HOLDPOINT, "stdio", "s0", "-c", str(path)], rounds)
-        with subprocess.Popen([*HOLDPOINT, "run", "-c", str(path)], stderr=subprocess.DEVNULL) as run:
+        row(f"inside, {servers} servers", [*OKAYED, "stdio", "s0", "-c", str(path)], rounds)
+        with subprocess.Popen([*OKAYED, "run", "-c", str(path)], stderr=subprocess.DEVNULL) as run:
             try:
                 _wait(f"{url}/readyz")
-                row("joined, with -c", [*HOLDPOINT, "stdio", "s0", "-c", str(path)], rounds)
+                row("joined, with -c", [*OKAYED, "stdio", "s0", "-c", str(path)], rounds)
                 if (
                     "--url"
                     in subprocess.run(
-                        [*HOLDPOINT, "stdio", "--help"],
+                        [*OKAYED, "stdio", "--help"],
                         capture_output=True,
                         text=True,
                         env={**os.environ, "COLUMNS": "200"},
                         check=True,
                     ).stdout
                 ):
-                    row("joined, with --url", [*HOLDPOINT, "stdio", "s0", "--url", url], rounds)
+                    row("joined, with --url", [*OKAYED, "stdio", "s0", "--url", url], rounds)
             finally:
                 run.terminate()
 

@@ -83,7 +83,7 @@ async def serve(port: int) -> None:
 
 
 def config(folder: Path, server_port: int, agents: int, inbox: int) -> Path:
-    file = folder / "holdpoint.yaml"
+    file = folder / "okayed.yaml"
     hashes = {
         name: hashlib.sha256(f"{name}-token".encode()).hexdigest() for name in ("good", "bad", "person")
     }
@@ -271,7 +271,7 @@ async def held(http: aiohttp.ClientSession, place: Place) -> None:
     body = call("create_thing", time.monotonic_ns(), progressToken=1)
     async with http.post(f"{place.agents}/fast", data=body, headers=bearer("good")) as reply:
         first = await reply.content.readany()
-        assert b"hp_" in first
+        assert b"hold_" in first
 
 
 async def listed(http: aiohttp.ClientSession, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""`python -m gateway` is `holdpoint`."""
+"""`python -m gateway` is `okayed`."""
 
 from gateway.cli import main
 

@@ -59,12 +59,12 @@ SECRETS = ("rounds", "identity")
 FULL = 0.85
 #: The store that keeps nothing.
 MEMORY = "memory:"
-log = logging.getLogger("holdpoint")
+log = logging.getLogger("okayed")
 
 
 def new_id() -> CallId:
     """Return a new call id; ids sort by time."""
-    return CallId(f"hp_{str(ULID()).lower()}")
+    return CallId(f"hold_{str(ULID()).lower()}")
 
 
 class Gateway:
@@ -85,7 +85,7 @@ class Gateway:
         disk_used: Callable[[], float],
     ) -> None:
         self.config = config
-        #: Whether it is inside a `holdpoint stdio`. Then its servers are asked for nothing before a client needs them.
+        #: Whether it is inside an `okayed stdio`. Then its servers are asked for nothing before a client needs them.
         self.inside = inside
         self._secrets = secrets
         self._started_in = str(Path.cwd())
@@ -202,7 +202,7 @@ class Gateway:
         log.warning("%s/%s: %s", server, tool.name, why)
         self.store.post(
             AuditEvent(
-                at=self.clock.wall(), kind="tool.changed", actor="holdpoint", server=server, tool=tool.name,
+                at=self.clock.wall(), kind="tool.changed", actor="okayed", server=server, tool=tool.name,
                 detail={"why": why, "was": sha256(tool.was) if tool.was else "", "now": tool.hash},
             )
         )  # fmt: skip
@@ -228,7 +228,7 @@ class Gateway:
         return (
             f"clock: this machine's clock is {self.clock.behind:.0f} s behind the time that was reached before."
             " Deadlines go by the later time. Set the clock right; if it was ahead before, stop the gateway and run"
-            " holdpoint check --reset-clock."
+            " okayed check --reset-clock."
         )
 
     async def ready(self) -> str | None:
@@ -258,7 +258,7 @@ class Gateway:
     async def drain(self) -> None:
         """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere.
 
-        No balancer stands before a gateway inside a `holdpoint stdio`, and a `run` may wait for its store.
+        No balancer stands before a gateway inside an `okayed stdio`, and a `run` may wait for its store.
         """
         if not self._draining:
             self._draining = True
@@ -308,7 +308,7 @@ async def assembled(
 
     *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store. *restored* takes
     the store for a copy that was put back. *opening* opens it in another way than `open_store`. *inside* is a gateway
-    inside a `holdpoint stdio`. *disk* says how much of a folder's disk is used, from 0 to 1.
+    inside an `okayed stdio`. *disk* says how much of a folder's disk is used, from 0 to 1.
     """
     async with AsyncExitStack() as stack:
         store = await (opening or open_store)(config, restored=restored)

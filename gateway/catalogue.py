@@ -25,7 +25,7 @@ RETRY = 30.0
 REPLACED = "The config now says something else about it."
 #: Under what name a server itself is pinned; no tool can have it.
 ITSELF = ""
-log = logging.getLogger("holdpoint.catalogue")
+log = logging.getLogger("okayed.catalogue")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

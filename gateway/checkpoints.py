@@ -23,7 +23,7 @@ from gateway.options import CheckpointOptions
 #: Seconds between two looks at whether the trail has grown.
 EVERY = 60.0
 TIMEOUT = aiohttp.ClientTimeout(total=10)
-log = logging.getLogger("holdpoint")
+log = logging.getLogger("okayed")
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -100,7 +100,7 @@ class AtWebhook:
     async def keep(self, kept: Kept) -> None:
         """Tell the receiver."""
         body = msgspec.json.encode(
-            {"type": "holdpoint.checkpoint", "data": {"checkpoint": kept.checkpoint, "starts": kept.starts}}
+            {"type": "okayed.checkpoint", "data": {"checkpoint": kept.checkpoint, "starts": kept.starts}}
         )
         headers = self._signed(f"checkpoint-{kept.starts}-{kept.checkpoint.partition(':')[0]}", body)
         async with self._http.post(

@@ -37,11 +37,9 @@ token = typer.Typer(help="Make tokens for agents and approvers.", no_args_is_hel
 app.add_typer(audit, name="audit")
 app.add_typer(token, name="token")
 
-ConfigFile = Annotated[
-    Path, typer.Option("-c", "--config", help="The config file.", envvar="HOLDPOINT_CONFIG")
-]
+ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="The config file.", envvar="OKAYED_CONFIG")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-DEFAULT = Path("holdpoint.yaml")
+DEFAULT = Path("okayed.yaml")
 
 
 @app.command()
@@ -204,7 +202,7 @@ def show(
 def approve(
     call: str, reason: Annotated[str, typer.Option()] = "", config: ConfigFile = DEFAULT, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Approve a call, as the approver whose token is in HOLDPOINT_TOKEN."""
+    """Approve a call, as the approver whose token is in OKAYED_TOKEN."""
     from gateway.commands import printing
 
     printing.decided(_ask(config, lambda api: api.approve(call, reason)), as_json=as_json)
@@ -312,7 +310,7 @@ def token_approver(name: str) -> None:
 
 
 def _token(section: str, name: str) -> None:
-    made = f"hp_{section.removesuffix('s')}_{secrets.token_urlsafe(32)}"
+    made = f"okayed_{section.removesuffix('s')}_{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(made.encode()).hexdigest()
     typer.echo(made)
     typer.echo(f"It is shown this once. In the config, under {section}:", err=True)
@@ -326,14 +324,14 @@ def _load(path: Path) -> "Config":
 
 
 def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
-    """Ask the running gateway that the config describes, or the one at HOLDPOINT_URL."""
+    """Ask the running gateway that the config describes, or the one at OKAYED_URL."""
     from gateway.addresses import within
     from gateway.commands.reviewing import api
 
-    url = os.environ.get("HOLDPOINT_URL") or within(place(_load(path).inbox.listen))
+    url = os.environ.get("OKAYED_URL") or within(place(_load(path).inbox.listen))
 
     async def asked() -> Answer:
-        async with api(url, os.environ.get("HOLDPOINT_TOKEN", "")) as connection:
+        async with api(url, os.environ.get("OKAYED_TOKEN", "")) as connection:
             return await question(connection)
 
     return _go(asked())

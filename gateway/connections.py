@@ -19,7 +19,7 @@ QUIET = 60.0
 #: A look that comes so many seconds late says that the process stood still, and not that peers did.
 HELD_UP = 1.0
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-log = logging.getLogger("holdpoint.connections")
+log = logging.getLogger("okayed.connections")
 
 
 class Phase(Enum):

@@ -29,7 +29,7 @@ LOST = (
 )
 #: Told when a server answers a call with 404 and no result: it should not have run then, but some servers do run it.
 DOUBT = "The server answered HTTP 404 without a result. The call MAY have run, so it was not sent again."
-log = logging.getLogger("holdpoint.conversation")
+log = logging.getLogger("okayed.conversation")
 
 
 class _Agreed(msgspec.Struct):

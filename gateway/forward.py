@@ -20,7 +20,7 @@ from gateway.protocol import LIST_CHANGED
 from gateway.shown import Shown
 from gateway.upstreams import Reply, Upstream
 
-log = logging.getLogger("holdpoint.forward")
+log = logging.getLogger("okayed.forward")
 #: Says why an approved call may not run after all, or None.
 Objection = Callable[[HeldCall], str | None]
 #: Takes the events to show meanwhile, and None at the end.
@@ -121,7 +121,7 @@ class Forward:
     def _reopened(self, held: HeldCall) -> None:
         self._service.store.post(
             AuditEvent(
-                at=self._service.wall(), kind="session.reopened", actor="holdpoint", call=held.id,
+                at=self._service.wall(), kind="session.reopened", actor="okayed", call=held.id,
                 agent=held.call.agent, server=held.call.server, tool=held.call.tool,
             )
         )  # fmt: skip

@@ -25,7 +25,7 @@ BEAT = 15.0
 #: A client that asks for progress gets its stream at once.
 QUIET = 10.0
 #: What the ids of requests of ours to clients begin with.
-QUESTION = "holdpoint-"
+QUESTION = "okayed-"
 #: The last round; the common SDKs give up after ten.
 LAST_ROUND = 9
 #: Milliseconds after which a client whose stream was cut comes back for the rest.

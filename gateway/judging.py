@@ -53,7 +53,7 @@ def _unlike(tool: Tool) -> str:
     """Say how a tool is not the one that was accepted."""
     if not tool.hash:
         return "The server does not say just now whether this tool is still the one that was accepted"
-    return "The definition of this tool changed, and nobody has accepted it yet (holdpoint tools --accept)"
+    return "The definition of this tool changed, and nobody has accepted it yet (okayed tools --accept)"
 
 
 class Judge:

@@ -18,14 +18,14 @@ class Metrics:
         """*disk_used* says how much of the store's disk is used, from 0 to 1."""
         self._registry = CollectorRegistry()
         disk = Gauge(
-            "holdpoint_store_disk_used_ratio", "How much of the store's disk is used, from 0 to 1.", registry=self._registry,
+            "okayed_store_disk_used_ratio", "How much of the store's disk is used, from 0 to 1.", registry=self._registry,
         )  # fmt: skip
         disk.set_function(disk_used)
         self._judged = Count(
-            "holdpoint_tool_calls", "Tool calls by what became of them at once.", ["server", "verdict"], registry=self._registry,
+            "okayed_tool_calls", "Tool calls by what became of them at once.", ["server", "verdict"], registry=self._registry,
         )  # fmt: skip
         self._open = Gauge(
-            "holdpoint_open_calls",
+            "okayed_open_calls",
             "Held calls that are not at their end.",
             ["state"],
             registry=self._registry,

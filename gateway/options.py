@@ -324,7 +324,7 @@ class Config(Options, kw_only=True, frozen=True):
     #: How long everything is still served after SIGTERM, while /readyz is 503 already.
     drain: Duration = 0
     #: A path that is relative is meant from the folder of the config.
-    store: str = "sqlite:///holdpoint.db"
+    store: str = "sqlite:///okayed.db"
     #: What the audit trail and the held calls are sealed with; it has to lie elsewhere than the store.
     store_key: str | None = None
     servers: dict[str, ServerOptions]

@@ -84,7 +84,7 @@ class Verdict:
     terms: Terms
     #: What is to be counted before the call goes on.
     limits: tuple[Limit, ...] = ()
-    #: Every rule that was heard, for `holdpoint explain`.
+    #: Every rule that was heard, for `okayed explain`.
     trace: tuple[Match, ...] = ()
 
 

@@ -42,11 +42,11 @@ RETURNING = frozenset({"content-type", SESSION, "cache-control", "x-accel-buffer
 PARAM_HEADER = "mcp-param-"
 #: Says that a front of our own speaks for a client on stdio. It makes no headers from arguments, and resumes no stream of ours:
 #: it asks for a held call again.
-FRONT = "holdpoint-front"
+FRONT = "okayed-front"
 #: The id of a held call: such a front gets it as soon as its call is held, and sends it with the same call to ask for that one again.
-HOLD = "holdpoint-hold"
+HOLD = "okayed-hold"
 #: Says, on an error of the gateway's own, that nothing of the request reached the server. No server's header crosses under it.
-UNSENT = "holdpoint-unsent"
+UNSENT = "okayed-unsent"
 
 _SHARED = {
     "tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read", "prompts/list",
@@ -83,7 +83,7 @@ NAMED_BY = {
 #: What a notification says whose sender has other tools, prompts or resources than before.
 LIST_CHANGED = b"list_changed"
 #: The id of the gateway's own requests, and its question whether a server speaks the modern revision.
-OUR_ID = "holdpoint"
+OUR_ID = "okayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +286,7 @@ def modern_headers(method: str) -> Mapping[str, str]:
 
 
 #: What the gateway says of itself as a client, and the `_meta` of its own requests in the modern revision.
-CLIENT = {"name": "holdpoint", "version": metadata.version("holdpoint")}
+CLIENT = {"name": "okayed", "version": metadata.version("okayed")}
 OUR_META: Mapping[str, Any] = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
 DISCOVER = msgspec.json.encode(
     {"jsonrpc": "2.0", "id": OUR_ID, "method": "server/discover", "params": {"_meta": OUR_META}},

@@ -40,7 +40,7 @@ from gateway.sessions import Session, Sessions
 from gateway.setting import Setting
 from gateway.upstreams import Reply, Upstream, frame_reply
 
-log = logging.getLogger("holdpoint.proxy")
+log = logging.getLogger("okayed.proxy")
 
 
 class Proxy:

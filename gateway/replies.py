@@ -16,7 +16,7 @@ from approvals.model import HeldCall, Outcome, State
 from gateway import frames
 from gateway.limits import Exceeded
 
-META = "holdpoint/approval"
+META = "okayed/approval"
 #: Milliseconds after which the same call may have an answer, by the state of the held call. People take longer than servers.
 RETRY_MS: Mapping[State, int] = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}
 

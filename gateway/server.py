@@ -30,7 +30,7 @@ MAX_BODY = 4 << 20
 #: So many wrong tokens from one address in five minutes, and the next one is told to wait. Good tokens always count:
 #: the agents of one machine share its address, and none of them can be locked out by another's guesses.
 GUESSES = 30
-log = logging.getLogger("holdpoint.server")
+log = logging.getLogger("okayed.server")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

@@ -45,7 +45,7 @@ HANDOVER = GRACE + 10.0
 LOOK = 0.2
 #: What tells the gateway to stop.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-log = logging.getLogger("holdpoint")
+log = logging.getLogger("okayed")
 
 
 async def run(path: Path, *, restored: bool = False) -> None:

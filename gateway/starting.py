@@ -14,7 +14,7 @@ from approvals.service import ApprovalService
 from approvals.store import Starts, Store
 from gateway.checkpoints import Kept
 
-log = logging.getLogger("holdpoint")
+log = logging.getLogger("okayed")
 
 
 async def begin(service: ApprovalService, kept: Kept | None, *, forced: bool) -> None:

@@ -16,7 +16,7 @@ MAX_LINE = 4 << 20
 #: Seconds for which answers are awaited once stdin has ended: enough for a server that answers by itself, as to somebody who
 #: pipes lines in and reads on. A held call must not run for a client that is gone; that client asks again for the answer.
 GRACE = 10.0
-log = logging.getLogger("holdpoint.stdio")
+log = logging.getLogger("okayed.stdio")
 
 
 class StdioFront:

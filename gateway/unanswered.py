@@ -19,7 +19,7 @@ LOOK = 15.0
 RETRY = 1.0
 #: Seconds for which a server that was told may still answer.
 LATE = 30.0
-log = logging.getLogger("holdpoint.forward")
+log = logging.getLogger("okayed.forward")
 
 
 async def given_up(service: ApprovalService, held: HeldCall, within: float | None) -> None:

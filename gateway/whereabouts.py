@@ -8,7 +8,7 @@ from gateway.addresses import address
 from gateway.options import LISTEN
 from gateway.yaml import ConfigProblems, Problem, member
 
-#: What a gateway is, as it says in /healthz: a process of its own, or inside a `holdpoint stdio`.
+#: What a gateway is, as it says in /healthz: a process of its own, or inside an `okayed stdio`.
 RUN, INSIDE = "run", "inside"
 
 

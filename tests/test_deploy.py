@@ -20,7 +20,7 @@ def copied():
 
 def service():
     text = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
-    return yaml.read(text, {}, str).value["services"]["holdpoint"]
+    return yaml.read(text, {}, str).value["services"]["okayed"]
 
 
 def test_the_image_is_built_from_named_files_in_a_stage_that_is_left_behind():

@@ -28,7 +28,7 @@ def commands(group, prefix=""):
 
 @pytest.mark.parametrize("command", list(commands(typer.main.get_command(cli.app))))
 def test_every_command_is_documented(command):
-    assert re.search(rf"(holdpoint |`|, ){command}\b", ALL)
+    assert re.search(rf"(okayed |`|, ){command}\b", ALL)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -83,7 +83,7 @@ def test_the_readmes_config_loads_once_it_has_a_hash_of_ones_own():
         config.parse(README[0], {}, str)
     assert str(refused.value) == (
         "approvers[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; "
-        "make one with: holdpoint token approver NAME  (line 4)"
+        "make one with: okayed token approver NAME  (line 4)"
     )
 
 
@@ -118,16 +118,16 @@ def test_the_config_for_the_compose_file_loads_and_fits_what_it_publishes():
         r"```yaml\n(.*?)```", (ROOT / "docs" / "sidecar.md").read_text(encoding="utf-8"), re.DOTALL
     )
     compose = yaml.read((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"), {}, str).value
-    gateway, agent = compose["services"]["holdpoint"], compose["services"]["agent"]
+    gateway, agent = compose["services"]["okayed"], compose["services"]["agent"]
     loaded = config.parse(
         text, dict.fromkeys(gateway["environment"], "a" * 64) | {"ALICE_TOKEN_SHA256": "b" * 64}, str
     )
     host, _, inside = gateway["ports"][0].rpartition(":")
     assert loaded.inbox.listen == f"0.0.0.0:{inside}"
     assert loaded.inbox.url == f"http://{host}"
-    assert "MCP_URL=http://holdpoint:8808/mcp/files" in agent["environment"]
-    assert (loaded.hosts, loaded.listen, set(loaded.servers)) == (["holdpoint"], "0.0.0.0:8808", {"files"})
-    assert "HOLDPOINT_AGENT_TOKEN" in agent["environment"]
+    assert "MCP_URL=http://okayed:8808/mcp/files" in agent["environment"]
+    assert (loaded.hosts, loaded.listen, set(loaded.servers)) == (["okayed"], "0.0.0.0:8808", {"files"})
+    assert "OKAYED_AGENT_TOKEN" in agent["environment"]
 
 
 def test_the_api_page_shows_every_route_and_every_member_of_a_call():

@@ -10,13 +10,13 @@ from gateway.risk import classify
 TEXT = (Path(__file__).parents[1] / "config.example.yaml").read_text(encoding="utf-8")
 ENVIRON = {
     "GITHUB_TOKEN": "g", "CI_BOT_TOKEN_SHA256": "a" * 64, "ALICE_TOKEN_SHA256": "b" * 64, "SLACK_BOT_TOKEN": "xoxb-1",
-    "SLACK_APP_TOKEN": "xapp-1", "HOLDPOINT_STATE_KEY": "k" * 32, "HOOK_SECRET": "whsec_x",
+    "SLACK_APP_TOKEN": "xapp-1", "OKAYED_STATE_KEY": "k" * 32, "HOOK_SECRET": "whsec_x",
     "BILLING_CLIENT_SECRET": "s",
 }  # fmt: skip
 
 
 def test_it_loads_and_judges():
-    loaded = config.parse(TEXT, ENVIRON, str)
+    loaded = config.parse(TEXT, ENVIRON, lambda _: "k" * 32)
     policy = compile_policy(loaded)
     for tool, action in [
         ("get_user", Action.ALLOW),

@@ -60,7 +60,7 @@ class Card:
     url: str
     #: How the tool's definition differs from the accepted one, as lines; "" when it does not.
     changes: str = ""
-    #: "the same call ran 2 min ago (hp_...)", or "".
+    #: "the same call ran 2 min ago (hold_...)", or "".
     twin: str
 
     @property

@@ -51,7 +51,7 @@ class WebhookChannel:
     async def _send(self, card: Card) -> None:
         if self._http is None:
             raise NotTaken("The channel was not started.")
-        body = msgspec.json.encode({"type": "holdpoint.call", "data": _facts(card)})
+        body = msgspec.json.encode({"type": "okayed.call", "data": _facts(card)})
         headers = signed(f"{card.id}-{card.version}", self._clock(), body, self._key)
         async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
             if answer.status >= 300:

@@ -113,7 +113,7 @@ class StoreFile:
         if found != (digest,):
             raise StoreError(
                 f"it lacks audit event {seq} that was committed, so its -wal file is missing or an older copy was"
-                " put back; put the right files back, or go on with what is there: holdpoint run --restored"
+                " put back; put the right files back, or go on with what is there: okayed run --restored"
             )
 
     def noted(self) -> Mapping[str, str]:

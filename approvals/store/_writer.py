@@ -77,7 +77,7 @@ class Writer:
         #: Why no more work is taken, once it is not.
         self._refusal: str | None = None
         self._failed: str | None = None
-        self._thread = threading.Thread(target=self._run, name="holdpoint-store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="okayed-store", daemon=True)
         self._thread.start()
 
     async def do(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:

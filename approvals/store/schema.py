@@ -11,6 +11,7 @@ from approvals.errors import StoreError
 #: Marks a SQLite file as ours: "Hold" in ASCII.
 APPLICATION_ID = 0x486F6C64
 
+#: Stores record their migrations under this name, which was the product's first; it cannot change.
 migrations = Migrations("holdpoint")
 
 _CALLS = (
@@ -211,16 +212,14 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def recognise(connection: sqlite3.Connection) -> None:
-    """Raise `StoreError` when the file is not ours or was written by a newer Holdpoint."""
+    """Raise `StoreError` when the file is not ours or was written by a newer Okayed."""
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     if mark != APPLICATION_ID:
         raise StoreError("it is a SQLite file of some other program")
     with closing(sqlite3.connect(":memory:")) as empty:
         known = {migration.name for migration in migrations.pending(_database(empty))}
     if any(migration.name not in known for migration in migrations.applied(_database(connection))):
-        raise StoreError(
-            "a newer Holdpoint wrote it; start that version, or give this one a store of its own"
-        )
+        raise StoreError("a newer Okayed wrote it; start that version, or give this one a store of its own")
 
 
 def bring_up_to_date(connection: sqlite3.Connection) -> None:

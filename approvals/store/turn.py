@@ -55,7 +55,7 @@ def _lock(lock: int, store: Path) -> None:
         except BlockingIOError as error:
             if not left:
                 raise StoreTaken(
-                    f"Another `holdpoint run` uses {store} already; stop it, or give this one a store of its own."
+                    f"Another `okayed run` uses {store} already; stop it, or give this one a store of its own."
                 ) from error
             time.sleep(INSTANT)
         else:

@@ -189,7 +189,7 @@ def _id(request: web.Request) -> CallId:
 
 def _via(request: web.Request) -> str:
     """Tell our own command from other programs; a label for people, never a right."""
-    return "cli" if request.headers.get("User-Agent", "").startswith("holdpoint/") else "api"
+    return "cli" if request.headers.get("User-Agent", "").startswith("okayed/") else "api"
 
 
 def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:

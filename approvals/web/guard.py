@@ -26,7 +26,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Server": "holdpoint",
+    "Server": "okayed",
 }
 #: Reads change nothing; everything else must come from a page of ours.
 READS = frozenset({"GET", "HEAD"})

@@ -26,10 +26,10 @@ IDLE = 8 * 3600.0
 #: Seconds a one-time code works.
 CODE_LIFE = 600.0
 #: A page that refreshes itself sends this header: an open tab does not show that its user is there.
-REFRESH = "Holdpoint-Refresh"
+REFRESH = "Okayed-Refresh"
 STREAM = "/api/v1/events"
 
-_COOKIE = "holdpoint"
+_COOKIE = "okayed"
 _FRESH = web.RequestKey("fresh", str)
 
 

@@ -52,7 +52,7 @@ def document(url: str) -> Mapping[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "Holdpoint inbox",
+            "title": "Okayed inbox",
             "version": "1",
             "description": "Held tool calls, for programs that act as an approver.",
         },

@@ -81,7 +81,7 @@ class Pages:
         settled = tuple(state for state in State if state not in OPEN_TO_PEOPLE)
         for call in await self._service.store.summaries(settled, limit=1):
             when = views.ago(self._service.clock() - (call.decided_at or call.created_at))
-            who = ", ".join(views.deciders(call.reviews)) or "holdpoint"
+            who = ", ".join(views.deciders(call.reviews)) or "okayed"
             tool, server = name(call.call.tool), name(call.call.server)
             return f"Last: {tool} on {server}, {views.wording(call)[0].lower()} ({who}, {when})."
         return ""

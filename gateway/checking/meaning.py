@@ -145,7 +145,7 @@ def _token_problems(config: Config) -> Iterator[Said]:
         if not _SHA256.fullmatch(value) or value == _EMPTY_SHA256:
             yield (
                 path,
-                f"this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token {section[:-1]} NAME",
+                f"this must be the SHA-256 of a token, 64 hex digits; make one with: okayed token {section[:-1]} NAME",
             )
         elif section == "approvers" and value in agents_hashes:
             yield (

@@ -14,7 +14,7 @@ from gateway.yaml import Path, did_you_mean
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the config, for editors and for the check."""
     made = msgspec.json.schema(Config)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Holdpoint config", **made}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Okayed config", **made}
 
 
 @cache

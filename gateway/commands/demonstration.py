@@ -1,4 +1,4 @@
-"""`holdpoint demo`: everything inside one process, and an agent whose call is waiting already."""
+"""`okayed demo`: everything inside one process, and an agent whose call is waiting already."""
 
 import asyncio
 import hashlib
@@ -66,13 +66,13 @@ def _welcome(listening: Listening, secret: str) -> None:
     code = listening.login.one_time_code(Approver(name=APPROVER))
     lines = [
         "",
-        "Holdpoint is running, with a sample shop behind it.",
+        "Okayed is running, with a sample shop behind it.",
         "",
         f"  Open the inbox:   {listening.inbox}login/once/{code}",
         "  An agent wants to refund an order; approve or deny it there.",
         "",
         f"  Point an agent at {listening.agents}shop",
-        f"  From a terminal:  HOLDPOINT_URL={listening.inbox.rstrip('/')} HOLDPOINT_TOKEN={secret} holdpoint pending",
+        f"  From a terminal:  OKAYED_URL={listening.inbox.rstrip('/')} OKAYED_TOKEN={secret} okayed pending",
         "",
         "Press Ctrl-C to stop.",
         "",

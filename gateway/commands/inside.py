@@ -1,4 +1,4 @@
-"""The gateway inside a `holdpoint stdio`, which others join as they would any other."""
+"""The gateway inside an `okayed stdio`, which others join as they would any other."""
 
 import asyncio
 import errno
@@ -43,7 +43,7 @@ class Inside:
         config = load(self.path, os.environ)
         known_server(config, self.server)
         if _wanted(config):
-            raise NotSentError("A `holdpoint run` has the config's store, and does not listen yet.")
+            raise NotSentError("An `okayed run` has the config's store, and does not listen yet.")
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks.create_task(self._run(config, url))
         try:
@@ -80,7 +80,7 @@ class Inside:
         try:
             await gateway.agents.authenticate([f"Bearer {self.token}"], self.server)
         except Refused as error:
-            raise UserError("Set HOLDPOINT_AGENT_TOKEN to the token of an agent of the config.") from error
+            raise UserError("Set OKAYED_AGENT_TOKEN to the token of an agent of the config.") from error
 
 
 def _wanted(config: Config) -> bool:

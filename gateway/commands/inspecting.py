@@ -1,4 +1,4 @@
-"""What the servers offer and what the policy makes of it, for `holdpoint tools` and `holdpoint explain`."""
+"""What the servers offer and what the policy makes of it, for `okayed tools` and `okayed explain`."""
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass

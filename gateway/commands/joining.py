@@ -1,4 +1,4 @@
-"""`holdpoint stdio`: one client on stdin and stdout, and behind it the gateway that listens.
+"""`okayed stdio`: one client on stdin and stdout, and behind it the gateway that listens.
 
 With `--url` it only joins. With a config it joins as well, and runs a gateway in this process while there is none to join.
 """
@@ -33,7 +33,7 @@ LOOK = aiohttp.ClientTimeout(total=5.0)
 
 async def run(server: str, path: Path, url: str) -> None:
     """Serve one client: with the gateway at *url*, or the one that the config at *path* describes when *url* is ""."""
-    token = os.environ.get("HOLDPOINT_AGENT_TOKEN", "").strip()
+    token = os.environ.get("OKAYED_AGENT_TOKEN", "").strip()
     place = checked(url) if url else within(listen_of(path, os.environ))
     async with reaching(place) as http, asyncio.TaskGroup() as tasks:
         if url:

@@ -126,7 +126,7 @@ def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 def _call_cells(one: Mapping[str, Any]) -> Sequence[str]:
     where, left = f"{one['server']}/{one['tool']}", _left(one["expires_at"])
-    short = safetext.one_line(one["arguments_text"], 60) if one["whole"] else "(large: holdpoint show ID)"
+    short = safetext.one_line(one["arguments_text"], 60) if one["whole"] else "(large: okayed show ID)"
     return one["id"], where, one["agent"], one["category"], one["severity"], left, short
 
 
@@ -155,7 +155,7 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
     lines += [f"sent along: {along}" for along in _along(one)]
     if one["hidden"]:
-        lines += ["", f"{one['hidden']} hidden. To see all of it: holdpoint show {one['id']} --exact"]
+        lines += ["", f"{one['hidden']} hidden. To see all of it: okayed show {one['id']} --exact"]
     lines += [
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
         for review in one["reviews"]

@@ -1,4 +1,4 @@
-"""`holdpoint check --reset-clock`: go by the machine's clock again after it was ahead by mistake."""
+"""`okayed check --reset-clock`: go by the machine's clock again after it was ahead by mistake."""
 
 import time
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The API's client, for reviewing from a terminal: as the approver whose token is in HOLDPOINT_TOKEN."""
+"""The API's client, for reviewing from a terminal: as the approver whose token is in OKAYED_TOKEN."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -85,7 +85,7 @@ class Api:
         try:
             yield
         except aiohttp.ClientError as error:
-            raise Refused(f"No gateway answers at {self._url}; start one with: holdpoint run") from error
+            raise Refused(f"No gateway answers at {self._url}; start one with: okayed run") from error
 
 
 async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -95,9 +95,7 @@ async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     if answer.status == 200:
         return dict(said)
     if answer.status == 401:
-        raise Refused(
-            "Set HOLDPOINT_TOKEN to your approver's token; make one with: holdpoint token approver NAME"
-        )
+        raise Refused("Set OKAYED_TOKEN to your approver's token; make one with: okayed token approver NAME")
     raise Refused(
         str(said.get("error") or said.get("message") or f"The gateway answered HTTP {answer.status}.")
     )
@@ -111,10 +109,10 @@ async def api(url: str, token: str) -> AsyncIterator[Api]:
     """
     if not (url.startswith(UNIX) or is_http(url)):
         raise Refused(
-            f"{url} is no address of an inbox; in HOLDPOINT_URL write one such as http://127.0.0.1:8809"
+            f"{url} is no address of an inbox; in OKAYED_URL write one such as http://127.0.0.1:8809"
         )
     connector = aiohttp.UnixConnector(url.removeprefix(UNIX)) if url.startswith(UNIX) else None
     secret = token.strip()
-    headers = {"User-Agent": "holdpoint/cli"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+    headers = {"User-Agent": "okayed/cli"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
     async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT, connector=connector) as session:
         yield Api(session, url)

@@ -8,7 +8,7 @@ ORDERS = {
     "1003": {"customer": "Alan Turing", "total": 980.00, "status": "paid"},
 }
 
-server = MCPServer("Holdpoint's sample shop")
+server = MCPServer("Okayed's sample shop")
 
 
 @server.tool()

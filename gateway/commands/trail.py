@@ -25,7 +25,7 @@ class BrokenTrail(UserError):
 def file_of(store: str) -> Path:
     """Return the file that holds the trail of this store; raises `NoTrail`."""
     if store == MEMORY:
-        raise NoTrail("A store in memory leaves no audit trail behind; use store: sqlite:///holdpoint.db")
+        raise NoTrail("A store in memory leaves no audit trail behind; use store: sqlite:///okayed.db")
     if not (path := database(store)).exists():
         raise NoTrail(f"There is no {path} yet; it is made when the gateway first runs.")
     return path

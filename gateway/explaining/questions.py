@@ -13,7 +13,7 @@ from gateway.frames import TOOL_NAME
 from gateway.risk import MEANINGS, RISKS, Category, Classification
 
 #: What to do with the config that is shown.
-PASTE = "Config that is shown goes below the same keys of your own; look over it with: holdpoint check"
+PASTE = "Config that is shown goes below the same keys of your own; look over it with: okayed check"
 OVER = "A call over the limit is denied and told when to try again; with on_exceed: require_approval it waits for a person."
 #: The answer where no rule could name the tool.
 DENIED = "Every call of it is denied already: its name is not one that a tool may have."

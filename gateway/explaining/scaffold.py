@@ -14,7 +14,7 @@ from gateway.risk import MEANINGS, Category
 
 _HEAD = """\
 # A policy for the tools that the servers offer now. Put it in the place of `policy:` in the config, read it, change
-# what you know better, and look over it with: holdpoint check
+# what you know better, and look over it with: okayed check
 policy:
   # What becomes of a call that nothing below speaks of.
   default: require_approval

@@ -1,4 +1,4 @@
-"""PURE. What Holdpoint says of one tool, wherever it says it: on its page, in the terminal, in a policy to start from.
+"""PURE. What Okayed says of one tool, wherever it says it: on its page, in the terminal, in a policy to start from.
 
 The server's own words are quoted as such and made safe; everything else follows from the classification and the
 policy's verdict.

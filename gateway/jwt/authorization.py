@@ -30,7 +30,7 @@ def metadata(config: Config, server: str) -> Mapping[str, Any] | None:
         "authorization_servers": [issuer.issuer for issuer in config.jwt],
         "bearer_methods_supported": ["header"],
         **({"scopes_supported": scopes} if scopes else {}),
-        "resource_name": f"{server} behind Holdpoint",
+        "resource_name": f"{server} behind Okayed",
     }
 
 

@@ -17,7 +17,7 @@ MAX_AGE = 3600.0
 #: Seconds that a fetch may take, and bytes that it may bring.
 TIMEOUT = 5.0
 MAX_SIZE = 1 << 18
-log = logging.getLogger("holdpoint")
+log = logging.getLogger("okayed")
 
 Jwk = Mapping[str, Any]
 

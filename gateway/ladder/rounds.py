@@ -15,7 +15,7 @@ import msgspec
 from gateway.frames import ToolCall
 
 #: What every state of ours begins with; a state that does not is the server's.
-PREFIX = "holdpoint."
+PREFIX = "okayed."
 #: The format of the SDK's own codec (`mcp.server.request_state`), which takes half a second and 36 MB to load: the version,
 #: and in base64url the fingerprint of the key, the nonce and what AES-256-GCM sealed. Either opens what the other sealed.
 VERSION = b"v1."
@@ -24,7 +24,7 @@ FINGERPRINT_INFO = b"mcp/request-state/v1/kid:"
 FINGERPRINT, NONCE = 4, 12
 BODY = FINGERPRINT + NONCE
 #: The key of our own question among the input requests.
-QUESTION = "holdpoint"
+QUESTION = "okayed"
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,8 +28,8 @@ from gateway.ladder.holding import Holding, stored
 from gateway.shown import Shown
 from gateway.upstreams import Reply, Upstream, frame_reply
 
-log = logging.getLogger("holdpoint.tasks")
-OURS = "hp_"
+log = logging.getLogger("okayed.tasks")
+OURS = "hold_"
 METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel", "tasks/result"})
 FOREVER = float("inf")
 UNKNOWN = protocol.Rejection(code=frames.INVALID_PARAMS, message="There is no such task.")

@@ -58,7 +58,7 @@ def handle_of(call: CallId, request_id: frames.Id) -> str:
 def call_of(event_id: str) -> tuple[CallId, frames.Id] | None:
     """Return what an event id of ours stands for; None when it is a server's."""
     call, _, coded = event_id.partition(".")
-    if not call.startswith("hp_"):
+    if not call.startswith("hold_"):
         return None
     try:
         return CallId(call), msgspec.json.decode(base64.urlsafe_b64decode(coded), type=str | int)

@@ -94,7 +94,7 @@ class _Translation:
             tools[name] = [*tools.get(name, []), *lines]
         if self._denies:
             tools = _listed_only(tools)
-        head = [f"Made from {origin} by holdpoint import.", str(self._given.get("description") or "")]
+        head = [f"Made from {origin} by okayed import.", str(self._given.get("description") or "")]
         kept = {name: lines for name, lines in tools.items() if lines}
         return Imported(
             yaml=to_yaml(filter(None, head), self._top, default, hide, kept), notes=tuple(self._notes)

@@ -23,7 +23,7 @@ PATIENCE = 2.0
 LAST_WORDS = 0.5
 LAST_LINE = 300
 
-log = logging.getLogger("holdpoint.servers")
+log = logging.getLogger("okayed.servers")
 
 
 class Child(Connection):

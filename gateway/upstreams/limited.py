@@ -22,7 +22,7 @@ ALWAYS = frozenset({"ping", "tasks/get", "tasks/result", "tasks/list", "tasks/ca
 _DISGUISES = (b"\\u", b"\0")
 UNREAD = "The server's answer could not be read."
 REFUSED = "The gateway does not let this server ask for that."
-log = logging.getLogger("holdpoint.upstreams")
+log = logging.getLogger("okayed.upstreams")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ Raw = msgspec.Raw
 Members = dict[str, Raw]
 _members = msgspec.json.Decoder(Members)
 _encode = msgspec.json.encode
-log = logging.getLogger("holdpoint.servers")
+log = logging.getLogger("okayed.servers")
 
 
 class Exchange:

@@ -24,7 +24,7 @@ from gateway.upstreams.sessions import SessionUpstream
 
 #: Seconds a server has to open its stream and to name the address to post to.
 PATIENCE = 10.0
-log = logging.getLogger("holdpoint.servers")
+log = logging.getLogger("okayed.servers")
 
 
 class RefusedError(CutError):

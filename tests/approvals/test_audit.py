@@ -40,7 +40,7 @@ DAMAGE = {
     "time": (edited(3, at=1000.5), Broken(seq=3, why="its content was changed")),
     "kind": (edited(3, kind="call.denied"), Broken(seq=3, why="its content was changed")),
     "actor": (edited(1, actor="nobody"), Broken(seq=1, why="its content was changed")),
-    "call": (edited(2, call="hp_1"), Broken(seq=2, why="its content was changed")),
+    "call": (edited(2, call="hold_1"), Broken(seq=2, why="its content was changed")),
     "agent": (edited(2, agent="x"), Broken(seq=2, why="its content was changed")),
     "server": (edited(2, server="x"), Broken(seq=2, why="its content was changed")),
     "tool": (edited(5, tool="x"), Broken(seq=5, why="its content was changed")),
@@ -134,8 +134,8 @@ def test_a_trail_can_be_looked_at_from_its_middle_on():
 
 
 def test_the_hash_is_what_the_first_lines_of_the_source_say():
-    event = audit.link(an_event(call="hp_1", detail={"b": 1, "a": "é"}), 12, "ab")
-    said = r'12 ab [1000.0,"call.allowed","bot","hp_1","bot","github","get_repo","{\"a\":\"é\",\"b\":1}"]'
+    event = audit.link(an_event(call="hold_1", detail={"b": 1, "a": "é"}), 12, "ab")
+    said = r'12 ab [1000.0,"call.allowed","bot","hold_1","bot","github","get_repo","{\"a\":\"é\",\"b\":1}"]'
     assert event.hash == hashlib.sha256(said.encode()).hexdigest()
     under_key = audit.link(event, 12, "ab", b"key")
     assert under_key.hash == hmac.digest(b"key", said.encode(), "sha256").hex()
@@ -198,7 +198,7 @@ async def trail_of(path, length=5):
 async def test_a_store_is_read_while_the_gateway_runs_and_when_it_does_not_and_nothing_is_left_behind(
     tmp_path,
 ):
-    path = tmp_path / "holdpoint.db"
+    path = tmp_path / "okayed.db"
     store = await trail_of(path)
     before = sorted(one.name for one in tmp_path.iterdir())
     assert [event.kind for event in audit.read(path)] == [f"kind {seq}" for seq in range(1, 6)]
@@ -209,11 +209,11 @@ async def test_a_store_is_read_while_the_gateway_runs_and_when_it_does_not_and_n
     before = sorted(one.name for one in tmp_path.iterdir())
     assert audit.verify(audit.read(path)) is None
     assert [event.seq for event in audit.read(path, after=4)] == [5, 6]
-    assert sorted(one.name for one in tmp_path.iterdir()) == before == ["holdpoint.db", "holdpoint.db.lock"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == before == ["okayed.db", "okayed.db.lock"]
 
 
 async def test_a_change_in_the_file_is_found_from_outside(tmp_path):
-    path = tmp_path / "holdpoint.db"
+    path = tmp_path / "okayed.db"
     await (await trail_of(path)).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TRIGGER events_stay")

@@ -166,9 +166,9 @@ async def test_a_denial_needs_no_look_at_hidden_values_and_no_digest(service):
 
 async def test_an_unknown_call_is_not_found(service):
     with pytest.raises(UnknownCall):
-        await service.review("hp_none", service.directory.by_name("alice"), Answer.APPROVE, via="api")
+        await service.review("hold_none", service.directory.by_name("alice"), Answer.APPROVE, via="api")
     with pytest.raises(UnknownCall):
-        await service.get("hp_none")
+        await service.get("hold_none")
 
 
 async def test_a_role_that_was_lost_is_lost_at_once(service):

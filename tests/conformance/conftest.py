@@ -17,7 +17,7 @@ async def memory(folder, **options):
 
 @asynccontextmanager
 async def sqlite(folder, **options):
-    store = await SqliteStore.open(folder / "holdpoint.db", **options)
+    store = await SqliteStore.open(folder / "okayed.db", **options)
     yield store
     await store.close()
 

@@ -43,7 +43,7 @@ async def test_a_call_comes_back_as_it_was_added_to_the_last_byte(store):
 
 
 async def test_a_call_that_was_never_added_is_none(store):
-    assert await store.get(CallId("hp_no")) is None
+    assert await store.get(CallId("hold_no")) is None
     assert await store.find("no") is None
 
 
@@ -242,7 +242,7 @@ async def test_summaries_come_as_the_calls_do_and_follow_each_change(store):
     assert await store.summaries(tool="read", server="two", text="rea") == [summary(calls[2])]
     assert (size(denied), len(summary(denied).beginning)) == (50_000, BEGINNING + 2)
     assert await store.version(denied.id) == denied.version
-    assert await store.version(CallId("hp_no")) is None
+    assert await store.version(CallId("hold_no")) is None
 
 
 async def test_a_page_of_calls_has_as_many_as_there_is_room_for_and_one_at_least(store):
@@ -304,12 +304,12 @@ async def test_a_call_is_found_by_what_it_has_become(store):
 
 async def test_events_are_numbered_from_one_and_linked(store):
     await store.append(an_event("a", detail={"n": 1, "of": ("x", None)}), an_event("b"))
-    await store.append(an_event("c", call="hp_1"))
+    await store.append(an_event("c", call="hold_1"))
     events = await trail(store)
     assert [(event.seq, event.kind) for event in events] == [(1, "a"), (2, "b"), (3, "c")]
     assert [event.prev for event in events] == ["", events[0].hash, events[1].hash]
     assert events[0].detail == {"n": 1, "of": ["x", None]}
-    assert replace(events[2], seq=0, prev="", hash="") == an_event("c", call="hp_1")
+    assert replace(events[2], seq=0, prev="", hash="") == an_event("c", call="hold_1")
     assert audit.verify(events) is None
 
 
@@ -355,9 +355,9 @@ async def test_a_trail_under_a_key_is_whole_only_under_that_key(open_store):
 async def test_events_are_read_on_from_a_number_and_narrowed_by_what_is_given(store):
     await store.append(
         an_event("a", at=10.0, tool="read", agent="ann"),
-        an_event("b", at=30.0, tool="read", agent="bob", call="hp_1"),
-        an_event("c", at=20.0, tool="write", agent="ann", call="hp_1"),
-        an_event("d", at=40.0, tool="read", agent="ann", call="hp_2"),
+        an_event("b", at=30.0, tool="read", agent="bob", call="hold_1"),
+        an_event("c", at=20.0, tool="write", agent="ann", call="hold_1"),
+        an_event("d", at=40.0, tool="read", agent="ann", call="hold_2"),
     )
 
     async def kinds(**narrowed):
@@ -372,8 +372,8 @@ async def test_events_are_read_on_from_a_number_and_narrowed_by_what_is_given(st
     assert await kinds(since=20.0) == "bcd"
     assert await kinds(since=40.5) == ""
     assert await kinds(tool="read", agent="ann") == "ad"
-    assert await kinds(call="hp_1") == "bc"
-    assert await kinds(call="hp_1", agent="ann", since=15.0) == "c"
+    assert await kinds(call="hold_1") == "bc"
+    assert await kinds(call="hold_1", agent="ann", since=15.0) == "c"
 
 
 # What channels show

@@ -60,10 +60,10 @@ async def a_scene(folder):
         recorder = await stack.enter_async_context(Recorder())
         slack = await stack.enter_async_context(FakeSlack())
         ports = free_ports(2)
-        file = folder / "holdpoint.yaml"
+        file = folder / "okayed.yaml"
         file.write_text(f"""
 listen: 127.0.0.1:{ports[0]}
-store: sqlite:///{folder / "holdpoint.db"}
+store: sqlite:///{folder / "okayed.db"}
 servers: {{notes: {{url: '{recorder.url}'}}}}
 approvers: [{{name: alice, slack: U01ALICE, token_sha256: {sha256(token("alice"))}}}]
 policy: {{default: require_approval}}

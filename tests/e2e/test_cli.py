@@ -14,21 +14,21 @@ import aiohttp
 import pytest
 
 from gateways import META, MODERN, call
-from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 
 SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}"
 BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matrix: [{{category: [Read], action: allow}}]\n"
 
 
-def holdpoint(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+def okayed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
     given = {**os.environ, "COLUMNS": "160", **env}
-    return subprocess.run([HOLDPOINT, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=60)
+    return subprocess.run([OKAYED, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "holdpoint.yaml").write_text(BASE)
-    (tmp_path / "holdpoint.yaml").chmod(0o600)
+    (tmp_path / "okayed.yaml").write_text(BASE)
+    (tmp_path / "okayed.yaml").chmod(0o600)
     return tmp_path
 
 
@@ -64,11 +64,11 @@ BROKEN = {
 @pytest.mark.parametrize(("name", "row"), BROKEN.items())
 def test_a_broken_config_is_one_sentence_with_its_line_and_exit_1(folder, name, row):
     text, told = row
-    file = folder / "holdpoint.yaml"
+    file = folder / "okayed.yaml"
     file.write_text(text)
     file.chmod(0o666 if name == "world-writable" else 0o600)
     for command in (["check"], ["run"], ["pending"]):
-        done = holdpoint(*command, cwd=folder)
+        done = okayed(*command, cwd=folder)
         assert done.returncode == 1
         assert done.stdout == ""
         [line] = done.stderr.splitlines()
@@ -76,27 +76,27 @@ def test_a_broken_config_is_one_sentence_with_its_line_and_exit_1(folder, name, 
 
 
 def test_a_good_config_is_said_to_be(folder):
-    done = holdpoint("check", cwd=folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "holdpoint.yaml is good. Servers: shop.\n", "")
+    done = okayed("check", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "okayed.yaml is good. Servers: shop.\n", "")
 
 
 def test_without_a_config_there_is_one_sentence(tmp_path):
-    done = holdpoint("check", cwd=tmp_path)
+    done = okayed("check", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
-        "holdpoint.yaml cannot be read (No such file or directory).\n",
+        "okayed.yaml cannot be read (No such file or directory).\n",
     )
 
 
 @pytest.mark.parametrize(
-    "args", [["nonsense"], ["check", "--nonsense"], ["deny", "hp_1"], ["log", "--since", "soon"]]
+    "args", [["nonsense"], ["check", "--nonsense"], ["deny", "hold_1"], ["log", "--since", "soon"]]
 )
 def test_wrong_usage_is_exit_2(folder, args):
-    assert holdpoint(*args, cwd=folder).returncode == 2
+    assert okayed(*args, cwd=folder).returncode == 2
 
 
 def test_help_names_every_command(folder):
-    done = holdpoint("--help", cwd=folder)
+    done = okayed("--help", cwd=folder)
     for command in (
         "run",
         "stdio",
@@ -118,24 +118,24 @@ def test_help_names_every_command(folder):
 
 
 def test_tools_are_listed_with_their_classification_and_action(folder):
-    done = holdpoint("tools", "--json", cwd=folder)
+    done = okayed("tools", "--json", cwd=folder)
     tools = {tool["tool"]: tool for tool in json.loads(done.stdout)}
     assert (tools["list_orders"]["category"], tools["list_orders"]["action"]) == ("Read", "allow")
     assert (tools["refund_order"]["category"], tools["refund_order"]["action"]) == (
         "Financial",
         "require_approval",
     )
-    table = holdpoint("tools", "shop", cwd=folder).stdout
+    table = okayed("tools", "shop", cwd=folder).stdout
     assert "list_orders" in table
     assert "\x1b[" not in table  # no colours into a pipe
 
 
 def test_a_policy_for_what_the_servers_offer_is_printed_and_loads_in_the_place_of_the_old_one(folder):
-    file = folder / "holdpoint.yaml"
-    printed = holdpoint("tools", "--policy", cwd=folder).stdout
+    file = folder / "okayed.yaml"
+    printed = okayed("tools", "--policy", cwd=folder).stdout
     file.write_text(BASE.partition("policy:")[0] + printed)
-    assert holdpoint("check", cwd=folder).returncode == 0
-    tools = {tool["tool"]: tool for tool in json.loads(holdpoint("tools", "--json", cwd=folder).stdout)}
+    assert okayed("check", cwd=folder).returncode == 0
+    tools = {tool["tool"]: tool for tool in json.loads(okayed("tools", "--json", cwd=folder).stdout)}
     assert {name: tool["action"] for name, tool in tools.items()} == {
         "list_orders": "allow",
         "update_order": "require_approval",
@@ -147,18 +147,18 @@ def test_a_policy_for_what_the_servers_offer_is_printed_and_loads_in_the_place_o
 
 
 def test_a_server_that_cannot_be_asked_is_told_and_exit_1(folder):
-    (folder / "holdpoint.yaml").write_text(BASE.replace(sys.executable, "/no/such/python"))
-    done = holdpoint("tools", cwd=folder)
+    (folder / "okayed.yaml").write_text(BASE.replace(sys.executable, "/no/such/python"))
+    done = okayed("tools", cwd=folder)
     assert done.returncode == 1
     assert "could not be started" in done.stdout.replace("\n", " ")
-    assert "could not be started" in holdpoint("tools", "--json", cwd=folder).stdout
+    assert "could not be started" in okayed("tools", "--json", cwd=folder).stdout
 
 
 def test_a_server_that_ends_at_once_is_one_sentence(folder):
-    (folder / "holdpoint.yaml").write_text(
+    (folder / "okayed.yaml").write_text(
         BASE.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n")
     )
-    done = holdpoint("tools", cwd=folder)
+    done = okayed("tools", cwd=folder)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "list_orders" in done.stdout
     assert re.search(r"brief +\? +The server (brief has )?ended", done.stdout)
@@ -166,14 +166,14 @@ def test_a_server_that_ends_at_once_is_one_sentence(folder):
 
 def test_an_unknown_server_is_one_sentence(folder):
     for args in (["tools", "shpo"], ["explain", "shpo", "x"], ["stdio", "shpo"]):
-        done = holdpoint(*args, cwd=folder)
+        done = okayed(*args, cwd=folder)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
         assert "shop" in done.stderr
 
 
 def test_a_verdict_is_explained(folder):
-    done = holdpoint("explain", "shop", "delete_customer", "--args", '{"name": "x"}', cwd=folder)
+    done = okayed("explain", "shop", "delete_customer", "--args", '{"name": "x"}', cwd=folder)
     assert "shop/delete_customer: require_approval (default)" in done.stdout
     assert "Category Destructive, risk Critical" in done.stdout
     for sentence in (
@@ -184,44 +184,44 @@ def test_a_verdict_is_explained(folder):
         'hide: ["shop/delete_customer"]',
     ):
         assert sentence in done.stdout
-    facts = json.loads(holdpoint("explain", "shop", "nonesuch", "--json", cwd=folder).stdout)
+    facts = json.loads(okayed("explain", "shop", "nonesuch", "--json", cwd=folder).stdout)
     assert (facts["listed"], facts["verdict"]["rule"]) == (False, "default")
     assert len(facts["told"]["answers"]) == 6
-    assert "does not list this tool" in holdpoint("explain", "shop", "nonesuch", cwd=folder).stdout
+    assert "does not list this tool" in okayed("explain", "shop", "nonesuch", cwd=folder).stdout
     for odd, told in (
         ("[1]", "--args must be a JSON object, such as "),
         ("{bad", "--args is not JSON: "),
         ('{"a":1,"a":2}', "--args repeats a member of an object."),
     ):
-        done = holdpoint("explain", "shop", "x", "--args", odd, cwd=folder)
+        done = okayed("explain", "shop", "x", "--args", odd, cwd=folder)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
         assert done.stderr.startswith(told)
 
 
 @pytest.mark.parametrize("kind", ["agent", "approver"])
 def test_a_token_is_shown_once_with_its_line_for_the_config(folder, kind):
-    done = holdpoint("token", kind, "alice", cwd=folder)
+    done = okayed("token", kind, "alice", cwd=folder)
     secret = done.stdout.strip()
     assert hashlib.sha256(secret.encode()).hexdigest() in done.stderr
     assert "name: alice" in done.stderr
 
 
 def test_commands_without_a_gateway_or_a_trail_say_what_to_do(folder):
-    done = holdpoint("pending", cwd=folder, HOLDPOINT_URL="http://127.0.0.1:9")
+    done = okayed("pending", cwd=folder, OKAYED_URL="http://127.0.0.1:9")
     assert (done.returncode, done.stderr) == (
         1,
-        "No gateway answers at http://127.0.0.1:9; start one with: holdpoint run\n",
+        "No gateway answers at http://127.0.0.1:9; start one with: okayed run\n",
     )
-    done = holdpoint("log", "-c", str(folder / "holdpoint.yaml"), cwd=Path.cwd())
-    assert done.stderr == f"There is no {folder}/holdpoint.db yet; it is made when the gateway first runs.\n"
-    (folder / "holdpoint.yaml").write_text(BASE + "store: 'memory:'\n")
-    assert "leaves no audit trail" in holdpoint("audit", "verify", cwd=folder).stderr
+    done = okayed("log", "-c", str(folder / "okayed.yaml"), cwd=Path.cwd())
+    assert done.stderr == f"There is no {folder}/okayed.db yet; it is made when the gateway first runs.\n"
+    (folder / "okayed.yaml").write_text(BASE + "store: 'memory:'\n")
+    assert "leaves no audit trail" in okayed("audit", "verify", cwd=folder).stderr
 
 
 @pytest.fixture
 async def running(tmp_path):
     agents, inbox = free_ports(2)
-    file = tmp_path / "holdpoint.yaml"
+    file = tmp_path / "okayed.yaml"
     file.write_text(
         BASE
         + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///{tmp_path}/h.db\n"
@@ -266,13 +266,13 @@ async def test_a_call_is_reviewed_from_a_terminal(running):
         assert '"status":"shipped"' in out.replace(" ", "")
         assert 'sent along: {"_meta":{"acme/ticket":"OPS-1"}}' in out
         code, _, err = await process.command("approve", held["id"], who="eve")
-        assert (code, "HOLDPOINT_TOKEN" in err) == (1, True)
+        assert (code, "OKAYED_TOKEN" in err) == (1, True)
         code, out, _ = await process.command("deny", held["id"], "--reason", "not today", who="bob")
         assert (code, "denied" in out) == (0, True)
         assert await agent == "Denied by bob: not today. NOT EXECUTED. Asking again will not change this."
     code, _, err = await process.command("approve", held["id"])
     assert (code, "already denied" in err) == (1, True)
-    code, _, err = await process.command("show", "hp_nothing")
+    code, _, err = await process.command("show", "hold_nothing")
     assert (code, len(err.splitlines())) == (1, 1)
     assert (await process.command("pending"))[1] == "Nothing is waiting.\n"
     _, out, _ = await process.command("show", held["id"], "--json")
@@ -286,9 +286,9 @@ async def test_a_call_with_secrets_is_approved_from_a_terminal_after_they_were_s
         held = await alice.waiting()
         shown = [(await process.command(*words))[1] for words in (("pending",), ("show", held["id"]))]
         assert "t0psecret" not in "".join(shown)
-        assert f"1 hidden. To see all of it: holdpoint show {held['id']} --exact" in shown[1]
+        assert f"1 hidden. To see all of it: okayed show {held['id']} --exact" in shown[1]
         code, _, err = await process.command("approve", held["id"])
-        assert (code, "holdpoint show ID --exact" in err) == (1, True)
+        assert (code, "okayed show ID --exact" in err) == (1, True)
         assert "t0psecret" in (await process.command("show", held["id"], "--exact"))[1]
         assert (await process.command("approve", held["id"]))[0] == 0
         assert "1002" in await agent
@@ -331,12 +331,12 @@ async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_c
     _, exported, _ = await process.command("audit", "export")
     file = tmp_path / "elsewhere.jsonl"
     file.write_text(cut(exported))
-    done = holdpoint("audit", "verify", str(file), cwd=tmp_path)
+    done = okayed("audit", "verify", str(file), cwd=tmp_path)
     assert (done.returncode, "the chain is whole" in done.stdout) == (0, True)
-    done = holdpoint("audit", "verify", str(file), "--checkpoint", checkpoint, cwd=tmp_path)
+    done = okayed("audit", "verify", str(file), "--checkpoint", checkpoint, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.search(r"event \d+ is not what was written: the trail ends before event \d+", done.stderr)
-    done = holdpoint("audit", "verify", str(file), "--checkpoint", "5", cwd=tmp_path)
+    done = okayed("audit", "verify", str(file), "--checkpoint", "5", cwd=tmp_path)
     assert (done.returncode, "is no checkpoint" in done.stderr) == (2, True)
 
 
@@ -355,15 +355,15 @@ async def test_under_a_store_key_the_trail_and_the_held_calls_are_whole_for_who_
     config.write_text(text.replace("k" * 32, "j" * 32))
     code, _, err = await process.command("audit", "verify")
     assert (code, "event 1 is not what was written" in err) == (1, True)
-    done = await asyncio.to_thread(holdpoint, "run", "-c", str(config), cwd=tmp_path)
+    done = await asyncio.to_thread(okayed, "run", "-c", str(config), cwd=tmp_path)
     assert (done.returncode, "was written under another key" in done.stderr) == (1, True)
 
 
 async def test_watching_shows_calls_as_they_come(running):
     process, alice = running
-    env = {**os.environ, "HOLDPOINT_TOKEN": token("alice"), "HOLDPOINT_URL": process.inbox, "COLUMNS": "200"}
+    env = {**os.environ, "OKAYED_TOKEN": token("alice"), "OKAYED_URL": process.inbox, "COLUMNS": "200"}
     watching = await asyncio.create_subprocess_exec(
-        HOLDPOINT, "watch", "-c", str(process.config), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        OKAYED, "watch", "-c", str(process.config), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with asyncio.timeout(20):
         assert await watching.stdout.readline() == b"Nothing is waiting.\n"
@@ -382,7 +382,7 @@ async def test_watching_shows_calls_as_they_come(running):
 async def test_following_the_log_shows_events_as_they_come(running, form):
     process, _ = running
     following = await asyncio.create_subprocess_exec(
-        HOLDPOINT, "log", "--follow", *form, "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
+        OKAYED, "log", "--follow", *form, "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": ""},
     )  # fmt: skip
     await ask(process, "list_orders", status="paid")
@@ -413,7 +413,7 @@ async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_ve
     def version(name, default):
         """Do as the kubelet does: a folder for each version, and a link to the newest that is replaced in one step."""
         (mount / name).mkdir(parents=True)
-        file = mount / name / "holdpoint.yaml"
+        file = mount / name / "okayed.yaml"
         file.write_text(
             BASE.replace("require_approval", default)
             + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: 'memory:'\n"
@@ -423,8 +423,8 @@ async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_ve
         (mount / "..data_tmp").rename(mount / "..data")
 
     version("..1", "require_approval")
-    (mount / "holdpoint.yaml").symlink_to("..data/holdpoint.yaml")
-    async with gateway_process(mount / "holdpoint.yaml", agents, inbox) as process:
+    (mount / "okayed.yaml").symlink_to("..data/okayed.yaml")
+    async with gateway_process(mount / "okayed.yaml", agents, inbox) as process:
         version("..2", "deny")
         await process.logged("counts from now on")
         assert "Denied by policy" in await ask(process, number="1003", status="lost")
@@ -438,7 +438,7 @@ async def test_a_second_gateway_on_the_same_store_is_refused(running, tmp_path):
         + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///{tmp_path}/h.db\n"
     )
     other.chmod(0o600)
-    done = await asyncio.to_thread(holdpoint, "run", "-c", str(other), cwd=tmp_path)
+    done = await asyncio.to_thread(okayed, "run", "-c", str(other), cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
 
@@ -451,7 +451,7 @@ async def test_a_port_that_is_taken_is_one_sentence(running, tmp_path):
         BASE + f"listen: 127.0.0.1:{taken}\ninbox: {{listen: '127.0.0.1:1'}}\nstore: 'memory:'\n"
     )
     other.chmod(0o600)
-    done = await asyncio.to_thread(holdpoint, "run", "-c", str(other), cwd=tmp_path)
+    done = await asyncio.to_thread(okayed, "run", "-c", str(other), cwd=tmp_path)
     assert done.returncode == 1
     assert "address already in use" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -472,7 +472,7 @@ async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_wa
 
 async def test_a_gateway_that_is_told_twice_to_stop_ends_at_once(tmp_path):
     agents, inbox = free_ports(2)
-    file = tmp_path / "holdpoint.yaml"
+    file = tmp_path / "okayed.yaml"
     child = Path(__file__).parents[1] / "fakes" / "child.py"
     file.write_text(
         f"servers: {{shop: {{command: [{sys.executable}, {child}, --modern]}}}}\npolicy: {{default: allow}}\nstore: 'memory:'\n"
@@ -498,7 +498,7 @@ async def test_the_metrics_count_verdicts_and_what_waits(running):
     await ask(process, "list_orders", status="paid")
     async with alice.api.get(f"{process.inbox}/metrics") as answer:
         text = await answer.text()
-    assert 'holdpoint_tool_calls_total{server="shop",verdict="allowed"} 1.0' in text
+    assert 'okayed_tool_calls_total{server="shop",verdict="allowed"} 1.0' in text
 
 
 async def test_the_tools_are_on_a_page_of_the_inbox(running):
@@ -513,7 +513,7 @@ async def test_the_tools_are_on_a_page_of_the_inbox(running):
 
 async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
     process = await asyncio.create_subprocess_exec(
-        HOLDPOINT, "demo", "--port", "0", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        OKAYED, "demo", "--port", "0", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     seen = ""
     async with asyncio.timeout(60):
@@ -521,17 +521,17 @@ async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
             line = (await process.stdout.readline()).decode()
             assert line, (await process.stderr.read()).decode()
             seen += line
-        secret = re.search(r"HOLDPOINT_TOKEN=(\S+)", seen)[1]
+        secret = re.search(r"OKAYED_TOKEN=(\S+)", seen)[1]
         link = re.search(r"http://\S+/login/once/\S+", seen)[0]
-        inbox = re.search(r"HOLDPOINT_URL=(\S+)", seen)[1]
-        env = {"HOLDPOINT_TOKEN": secret, "HOLDPOINT_URL": inbox}
+        inbox = re.search(r"OKAYED_URL=(\S+)", seen)[1]
+        env = {"OKAYED_TOKEN": secret, "OKAYED_URL": inbox}
         while not (
             waiting := json.loads(
-                (await asyncio.to_thread(holdpoint, "pending", "--json", cwd=Path.cwd(), **env)).stdout
+                (await asyncio.to_thread(okayed, "pending", "--json", cwd=Path.cwd(), **env)).stdout
             )
         ):
             pass
-        done = await asyncio.to_thread(holdpoint, "approve", waiting[0]["id"], cwd=Path.cwd(), **env)
+        done = await asyncio.to_thread(okayed, "approve", waiting[0]["id"], cwd=Path.cwd(), **env)
         assert done.returncode == 0, done.stderr
         while "agent: refund_order -> refunded 980.00" not in seen:
             seen += (await process.stdout.readline()).decode()
@@ -553,12 +553,12 @@ tools:
 
 def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equal(folder):
     (folder / "theirs.yaml").write_text(THEIRS)
-    done = holdpoint("import", "theirs.yaml", cwd=folder)
+    done = okayed("import", "theirs.yaml", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    (folder / "holdpoint.yaml").write_text(f"servers:\n  shop: {SHOP}\n{done.stdout}")
-    assert holdpoint("check", cwd=folder).returncode == 0
+    (folder / "okayed.yaml").write_text(f"servers:\n  shop: {SHOP}\n{done.stdout}")
+    assert okayed("check", cwd=folder).returncode == 0
     (folder / "theirs.yaml").write_text(THEIRS.replace("regex", "sounds_like"))
-    done = holdpoint("import", "theirs.yaml", cwd=folder)
+    done = okayed("import", "theirs.yaml", cwd=folder)
     assert done.returncode == 3
     assert done.stderr == (
         "In theirs.yaml this had no equal:\n"
@@ -582,7 +582,7 @@ def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equ
 def test_what_is_no_policy_cannot_be_imported(folder, content, told):
     if content is not None:
         (folder / "theirs.yaml").write_bytes(content)
-    done = holdpoint("import", "theirs.yaml", cwd=folder)
+    done = okayed("import", "theirs.yaml", cwd=folder)
     assert (done.returncode, done.stdout) == (1, "")
     [line] = done.stderr.splitlines()
     assert told in line

@@ -1,4 +1,4 @@
-"""The day that Holdpoint must survive: a real IAM server, a local AWS, a real client, and people who decide.
+"""The day that Okayed must survive: a real IAM server, a local AWS, a real client, and people who decide.
 
 `awslabs.iam-mcp-server` runs behind the gateway with its AWS traffic pointed at moto; the client is the MCP SDK's.
 """
@@ -17,7 +17,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from aws import local_aws
-from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 from slack import FakeSlack, buttons_of, text_of
 
 IAM = str(Path(sys.executable).parent / "awslabs.iam-mcp-server")
@@ -82,8 +82,8 @@ inbox: {{listen: "127.0.0.1:{inbox}"}}
 @asynccontextmanager
 async def day(aws, folder: Path, **options):
     ports = free_ports(2)
-    file = folder / "holdpoint.yaml"
-    file.write_text(config(aws, ports, folder / "holdpoint.db", **options))
+    file = folder / "okayed.yaml"
+    file.write_text(config(aws, ports, folder / "okayed.db", **options))
     file.chmod(0o600)
     async with gateway_process(file, *ports) as process, Person(process.inbox) as alice:
         yield process, alice
@@ -266,9 +266,7 @@ async def test_what_the_policy_refuses_is_told_and_reaches_nothing(running, aws)
 
 async def over_stdio(process, alice, aws, written, policy: str) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    command = StdioServerParameters(
-        command=HOLDPOINT, args=["stdio", "iam", "-c", str(process.config)], env=env
-    )
+    command = StdioServerParameters(command=OKAYED, args=["stdio", "iam", "-c", str(process.config)], env=env)
     async with Client(command) as client:
         assert '"bob"' in text(await client.call_tool("list_users", LIST_USERS))
         async with asyncio.TaskGroup() as tasks:
@@ -295,9 +293,7 @@ async def test_two_commands_started_at_once_share_one_gateway(running):
     process, _ = running
     await process.stop()
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    command = StdioServerParameters(
-        command=HOLDPOINT, args=["stdio", "iam", "-c", str(process.config)], env=env
-    )
+    command = StdioServerParameters(command=OKAYED, args=["stdio", "iam", "-c", str(process.config)], env=env)
 
     async def read():
         async with Client(command) as client:

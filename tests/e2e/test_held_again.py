@@ -1,4 +1,4 @@
-"""The gateway is killed while calls of `holdpoint stdio` are held: their clients notice nothing, and each call runs once."""
+"""The gateway is killed while calls of `okayed stdio` are held: their clients notice nothing, and each call runs once."""
 
 import asyncio
 

@@ -80,7 +80,7 @@ async def test_a_new_call_appears_by_itself_and_keeps_the_focus_where_it_was(pag
     await page.locator(f"#open-{first.id}").focus()
     await inbox.hold("second", expires_at=inbox.now + 60)
     await page.get_by_role("link", name="second").wait_for()
-    assert await page.title() == "(2) Holdpoint"
+    assert await page.title() == "(2) Okayed"
     assert await page.evaluate("document.activeElement.id") == f"open-{first.id}"
     assert await page.locator("#icon").get_attribute("href") == "/static/icon-waiting.svg"
     assert await page.locator("#live").inner_text() == "Live, 2 waiting"
@@ -361,7 +361,7 @@ async def test_a_new_call_is_announced_while_the_tab_is_hidden_without_its_argum
     await inbox.hold(arguments=b'{"secret":"hunter2"}')
     told = page.locator("output")
     await told.wait_for()
-    assert await told.all_inner_texts() == ["Holdpoint: 1 waiting for a person"]
+    assert await told.all_inner_texts() == ["Okayed: 1 waiting for a person"]
 
 
 FACTS = ToolFacts(

@@ -1,6 +1,6 @@
 """What a model wants once is one hold, one prompt and one run, and it reads what came of it, whatever its client's timers do.
 
-The clients keep their own timers, so this takes real seconds. HOLDPOINT_SOAK runs every client and delay: about three minutes.
+The clients keep their own timers, so this takes real seconds. OKAYED_SOAK runs every client and delay: about three minutes.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ async def test_one_intention_is_one_run_for_a_client_that_gives_up_after_5_s(tmp
     await came_well(cells, tmp_path, 120)
 
 
-@pytest.mark.skipif("HOLDPOINT_SOAK" not in os.environ, reason="takes minutes; make soak runs it")
+@pytest.mark.skipif("OKAYED_SOAK" not in os.environ, reason="takes minutes; make soak runs it")
 async def test_one_intention_is_one_run_whatever_the_client_and_the_delay(tmp_path):
     cells = [Cell(*way) for way in product(CLIENTS, TRANSPORTS, (2, 5, 12, 40, 130))]
     await came_well(cells, tmp_path, 500)

@@ -1,6 +1,6 @@
 """SIGKILL under sixteen writers, again and again on one file: whatever was acknowledged is there afterwards.
 
-HOLDPOINT_SOAK sets the number of rounds.
+OKAYED_SOAK sets the number of rounds.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pathlib import Path
 from approvals import audit
 from approvals.store.sqlite import SqliteStore
 
-ROUNDS = int(os.environ.get("HOLDPOINT_SOAK", "6"))
+ROUNDS = int(os.environ.get("OKAYED_SOAK", "6"))
 FAKES = Path(__file__).parent.parent / "fakes"
 #: Acknowledgements that are read before the kill, at most; the process is ahead of its reader by then.
 MOST = 1500
@@ -40,7 +40,7 @@ def sound(path):
 
 
 async def test_what_was_acknowledged_outlives_kill_9(tmp_path):
-    path = tmp_path / "holdpoint.db"
+    path = tmp_path / "okayed.db"
     chance = random.Random()
     acked, known = {}, 0
     async with asyncio.timeout(20 + 10 * ROUNDS):

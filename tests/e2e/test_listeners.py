@@ -9,7 +9,7 @@ from process import Process, free_ports, sha256, token
 
 CONFIG = """
 listen: 127.0.0.1:{agents}
-store: sqlite:///{folder}/holdpoint.db
+store: sqlite:///{folder}/okayed.db
 inbox: {{listen: "127.0.0.1:{inbox}"}}
 servers: {{shop: {{url: "http://127.0.0.1:9/"}}}}
 agents: [{{name: ci, token_sha256: {agent}}}]
@@ -21,7 +21,7 @@ policy: {{default: require_approval}}
 @pytest.fixture
 async def process(tmp_path):
     agents, inbox = free_ports(2)
-    file = tmp_path / "holdpoint.yaml"
+    file = tmp_path / "okayed.yaml"
     file.write_text(
         CONFIG.format(
             agents=agents, inbox=inbox, folder=tmp_path, agent=sha256("ci"), alice=sha256(token("alice"))

@@ -1,7 +1,7 @@
 """Every pair of front and server, in both eras: whatever the protocol has crosses the gateway, held or not.
 
 One server of ours with a bit of everything, reached over HTTP and started as a child; the SDK's client over HTTP and through
-`holdpoint stdio`. The gateway holds every call of a tool for a robot.
+`okayed stdio`. The gateway holds every call of a tool for a robot.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest_asyncio
 from mcp import Client, StdioServerParameters
 
 from conformance import SERVER, approve_all, everything
-from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 FRONTS = ("http", "stdio")
@@ -27,7 +27,7 @@ MODES = ("legacy", "2026-07-28")
 async def gateway(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     agents, inbox = free_ports(2)
-    config = folder / "holdpoint.yaml"
+    config = folder / "okayed.yaml"
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(everything())
         config.write_text(
@@ -75,7 +75,7 @@ pairs = pytest.mark.parametrize(
 async def connected(gateway, pair):
     front, server, mode = pair
     url = f"{gateway.agents}/mcp/{server}"
-    command = StdioServerParameters(command=HOLDPOINT, args=["stdio", server, "-c", str(gateway.config)])
+    command = StdioServerParameters(command=OKAYED, args=["stdio", server, "-c", str(gateway.config)])
     logged = []
 
     async def log(params):
@@ -113,7 +113,7 @@ async def test_everything_crosses(gateway, pair):
         ours = [message for _, message in told if message]
         theirs = [now for now, message in told if not message]
         assert ours
-        assert ours[0].startswith("Waiting for approval hp_")
+        assert ours[0].startswith("Waiting for approval hold_")
         # Progress has to increase, so what the server says first, 0 of 100, is not more than what was said while waiting.
         assert theirs[-2:] == [50, 100]
 

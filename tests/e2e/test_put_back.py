@@ -10,7 +10,7 @@ from contextlib import closing
 import aiohttp
 import pytest
 
-from process import HOLDPOINT, Person, Process, free_ports, sha256, token
+from process import OKAYED, Person, Process, free_ports, sha256, token
 from recorder import Recorder
 
 ROUNDS = 4
@@ -21,7 +21,7 @@ HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text
 async def gateway(tmp_path):
     async with asyncio.timeout(120), Recorder() as recorder:
         ports = free_ports(2)
-        config = tmp_path / "holdpoint.yaml"
+        config = tmp_path / "okayed.yaml"
         config.write_text(
             f"listen: 127.0.0.1:{ports[0]}\nstore: sqlite:///h.db\ninbox: {{listen: '127.0.0.1:{ports[1]}'}}\n"
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\napprovers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
@@ -68,11 +68,11 @@ async def test_yesterdays_store_is_refused_then_taken_with_restored_and_runs_not
     await gateway.stop()
     shutil.copy(store.with_name("copy"), store)
     process = await asyncio.create_subprocess_exec(
-        HOLDPOINT, "run", "-c", str(gateway.config), stderr=asyncio.subprocess.PIPE
+        OKAYED, "run", "-c", str(gateway.config), stderr=asyncio.subprocess.PIPE
     )
     _, said = await process.communicate()
     assert process.returncode == 1
-    assert said.decode().rstrip().endswith("or go on with what is there: holdpoint run --restored.")
+    assert said.decode().rstrip().endswith("or go on with what is there: okayed run --restored.")
     await gateway.start(options=["--restored"])
     assert await state(gateway, call_id) == "voided"
     assert "put back from a copy, so this call may have run since" in await call(gateway, "once")
@@ -88,7 +88,7 @@ async def test_a_gateway_that_is_killed_while_it_starts_keeps_what_waits(gateway
     chance = random.Random()
     for _ in range(ROUNDS):
         process = await asyncio.create_subprocess_exec(
-            HOLDPOINT, "run", "-c", str(gateway.config), stderr=asyncio.subprocess.DEVNULL
+            OKAYED, "run", "-c", str(gateway.config), stderr=asyncio.subprocess.DEVNULL
         )
         await asyncio.sleep(chance.uniform(0.2, 1.5))  # anywhere in a start
         process.kill()
@@ -108,7 +108,7 @@ async def test_after_the_clock_was_an_hour_ahead_reset_clock_makes_the_gateway_r
     await gateway.start()
     async with aiohttp.ClientSession() as http, http.get(f"{gateway.agents}/readyz") as answer:
         assert answer.status == 503
-        assert "holdpoint check --reset-clock" in await answer.text()
+        assert "okayed check --reset-clock" in await answer.text()
     code, _, said = await gateway.command("check", "--reset-clock")
     assert (code, "Another gateway uses" in said) == (1, True)
     await gateway.stop()

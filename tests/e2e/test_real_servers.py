@@ -64,7 +64,7 @@ async def running(tmp_path_factory):
         subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
     ports = free_ports(2)
     with local_aws("bob") as aws:
-        file = tmp_path_factory.mktemp("gateway") / "holdpoint.yaml"
+        file = tmp_path_factory.mktemp("gateway") / "okayed.yaml"
         file.write_text(f"""
 listen: 127.0.0.1:{ports[0]}
 store: "memory:"

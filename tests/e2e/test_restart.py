@@ -16,9 +16,9 @@ SHIP = {"number": "1002", "status": "shipped"}
 
 def gateway(tmp_path, server):
     agents, inbox = free_ports(2)
-    config = tmp_path / "holdpoint.yaml"
+    config = tmp_path / "okayed.yaml"
     config.write_text(
-        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/okayed.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
         f"servers: {{shop: {server}}}\napprovers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
         "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
     )
@@ -131,7 +131,7 @@ async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_o
         finally:
             await process.stop()
     openings = [one.frame["id"] for one in recorder.received if one.frame.get("method") == "initialize"]
-    assert [request_id for request_id in openings if request_id != "holdpoint"] == [0]
+    assert [request_id for request_id in openings if request_id != "okayed"] == [0]
     assert recorder.calls[0].headers["mcp-session-id"] == "theirs"
 
 

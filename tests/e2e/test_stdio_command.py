@@ -1,4 +1,4 @@
-"""`holdpoint stdio` over a day: the gateway that it joined goes away, and another takes its place."""
+"""`okayed stdio` over a day: the gateway that it joined goes away, and another takes its place."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 from mcp import Client, StdioServerParameters
 
-from process import HOLDPOINT, Person, Process, free_ports, gateway_process, sha256, token
+from process import OKAYED, Person, Process, free_ports, gateway_process, sha256, token
 
 SHIP = {"number": "1002", "status": "shipped"}
 
@@ -17,9 +17,9 @@ SHIP = {"number": "1002", "status": "shipped"}
 def gateway(tmp_path):
     """A gateway that does not run yet: its config, and where it will be."""
     agents, inbox = free_ports(2)
-    config = tmp_path / "holdpoint.yaml"
+    config = tmp_path / "okayed.yaml"
     config.write_text(
-        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/okayed.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
         f"servers: {{shop: {{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}}}\n"
         f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
         "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
@@ -33,10 +33,10 @@ def client(gateway, mode, *args):
     env = {
         name: os.environ[name]
         for name in os.environ
-        if name in {"PATH", "HOME", "PYTHONPATH", "HOLDPOINT_AGENT_TOKEN"} or "COVERAGE" in name
+        if name in {"PATH", "HOME", "PYTHONPATH", "OKAYED_AGENT_TOKEN"} or "COVERAGE" in name
     }
     args = ["stdio", "shop", *(args or ["-c", str(gateway.config)])]
-    return Client(StdioServerParameters(command=HOLDPOINT, args=args, env=env), mode=mode)
+    return Client(StdioServerParameters(command=OKAYED, args=args, env=env), mode=mode)
 
 
 async def orders(client):
@@ -120,7 +120,7 @@ async def test_a_command_that_is_told_the_address_needs_no_config_and_waits_for_
     gateway.config.write_text(
         gateway.config.read_text() + f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]\n"
     )
-    monkeypatch.setenv("HOLDPOINT_AGENT_TOKEN", "ci-token\n")
+    monkeypatch.setenv("OKAYED_AGENT_TOKEN", "ci-token\n")
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         starting = tasks.create_task(gateway.start())
         async with client(gateway, "legacy", "--url", gateway.agents, "-c", "/no/such/file") as agent:

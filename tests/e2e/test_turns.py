@@ -1,4 +1,4 @@
-"""A `run` and the gateways inside `holdpoint stdio`: whose turn it is at the store and the addresses."""
+"""A `run` and the gateways inside `okayed stdio`: whose turn it is at the store and the addresses."""
 
 import asyncio
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from gateway.protocol import SUPPORTED
 from launched import launched
-from process import HOLDPOINT, Person, before_notes
+from process import OKAYED, Person, before_notes
 from recorder import Recorder
 
 REVISIONS = (SUPPORTED[-2], SUPPORTED[-1])
@@ -82,8 +82,8 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_and_no_client_not
 
 async def test_a_second_run_is_refused_at_once_in_one_sentence(gateway):
     await gateway.start()
-    command = [HOLDPOINT, "run", "-c", str(gateway.config)]
+    command = [OKAYED, "run", "-c", str(gateway.config)]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
-    assert done.stderr.startswith("Another `holdpoint run` uses ")
+    assert done.stderr.startswith("Another `okayed run` uses ")
     assert len(done.stderr.splitlines()) == 1

@@ -39,7 +39,7 @@ async def held_then_denied(scene: Scene, client: Client, transport: str) -> None
 async def waiting_then_collected(scene: Scene, client: Client, transport: str) -> None:
     note = scene.note()
     outcome = await scene.call(client, transport, note, gateway="brief")
-    assert outcome.text.startswith("WAITING: a person has to approve this call (hp_")
+    assert outcome.text.startswith("WAITING: a person has to approve this call (hold_")
     assert (outcome.is_error, outcome.failed) == (True, "")
     await scene.decide(note, gateway="brief")
     assert scene.ran(note) == 0

@@ -128,7 +128,7 @@ async def everything() -> AsyncIterator[str]:
 async def through_the_gateway(way: str, server: str, folder: Path) -> AsyncIterator[str]:
     """Run a gateway before the server, with a robot that approves what is held; yields the URL for agents."""
     agents, inbox = free_ports(2)
-    config = folder / "holdpoint.yaml"
+    config = folder / "okayed.yaml"
     config.write_text(
         f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/store.db\nservers: {{everything: {{url: '{server}'}}}}\n"
         f"approvers: [{{name: robot, token_sha256: {sha256(token('robot'))}}}]\n"

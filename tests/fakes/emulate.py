@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from npm import FOLDER, MODULES, NODE, install
 
 MAIN = MODULES / "emulate" / "dist" / "index.js"
-SEED = "slack:\n  team: {name: Holdpoint, domain: holdpoint}\n  users: [{name: alice, real_name: Alice, email: alice@example.com}]\n"
+SEED = "slack:\n  team: {name: Okayed, domain: okayed}\n  users: [{name: alice, real_name: Alice, email: alice@example.com}]\n"
 
 
 @contextmanager

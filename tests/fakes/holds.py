@@ -36,7 +36,7 @@ def held(
         agent=agent, owner=owner, session="s1", server="iam", tool=tool, arguments=arguments, beside=beside
     )
     return HeldCall(
-        id=CallId(f"hp_{next(_numbers):026d}"),
+        id=CallId(f"hold_{next(_numbers):026d}"),
         call=call,
         terms=Terms(approvers=frozenset({"alice", "bob"}), needed=needed),
         classification=Classification(

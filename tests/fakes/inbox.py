@@ -103,7 +103,7 @@ class Inbox:
         )
         terms = Terms(approvers=changes.pop("approvers", frozenset(PEOPLE)), needed=changes.pop("needed", 1))
         held = HeldCall(
-            id=CallId(f"hp_{self._made:026d}"),
+            id=CallId(f"hold_{self._made:026d}"),
             call=call,
             terms=terms,
             classification=Classification(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import peers
 from npm import NODE
-from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 from recorder import Recorder, result
 from scene import SCRIPTS, Client, ended
 from slack import FakeSlack, text_of
@@ -136,8 +136,8 @@ class _Scene:
         if transport == "http":
             return {"url": self.url, "headers": {"Authorization": f"Bearer {token(cell.name)}"}}
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-        env = {**kept, "HOME": str(self.folder), "HOLDPOINT_AGENT_TOKEN": token(cell.name)}
-        return {"command": [HOLDPOINT, "stdio", "notes", "-c", str(self.config)], "env": env}
+        env = {**kept, "HOME": str(self.folder), "OKAYED_AGENT_TOKEN": token(cell.name)}
+        return {"command": [OKAYED, "stdio", "notes", "-c", str(self.config)], "env": env}
 
     def came(self, cell: Cell, held: Counter[str], read: Sequence[str]) -> Came:
         return Came(
@@ -198,8 +198,8 @@ async def _scene(cells: Sequence[Cell], folder: Path):
         )
         slack = await stack.enter_async_context(FakeSlack())
         ports = free_ports(2)
-        file = folder / "holdpoint.yaml"
-        file.write_text(_config(recorder, slack, ports, folder / "holdpoint.db", cells))
+        file = folder / "okayed.yaml"
+        file.write_text(_config(recorder, slack, ports, folder / "okayed.db", cells))
         file.chmod(0o600)
         process = await stack.enter_async_context(gateway_process(file, *ports))
         alice = await stack.enter_async_context(Person(process.inbox))

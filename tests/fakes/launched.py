@@ -1,11 +1,11 @@
-"""A client that launches `holdpoint stdio` and speaks to it line by line, in whichever revision it is told."""
+"""A client that launches `okayed stdio` and speaks to it line by line, in whichever revision it is told."""
 
 import asyncio
 import json
 import os
 from contextlib import asynccontextmanager
 
-from process import HOLDPOINT
+from process import OKAYED
 
 INFO = {"name": "launcher", "version": "1"}
 
@@ -56,9 +56,9 @@ class Launched:
 
 @asynccontextmanager
 async def launched(revision: str, *args: str, **environ: str):
-    """Launch `holdpoint stdio` with these arguments."""
+    """Launch `okayed stdio` with these arguments."""
     process = await asyncio.create_subprocess_exec(
-        HOLDPOINT, "stdio", *args, env={**os.environ, **environ},
+        OKAYED, "stdio", *args, env={**os.environ, **environ},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -105,7 +105,7 @@ class World:
                 may_use=lambda *_: True,
             ),
             service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service, catalogue.outdate),
-            metrics=Metrics(), new_id=lambda: CallId(f"hp_{next(numbers):026}"), seals=lambda: seals,
+            metrics=Metrics(), new_id=lambda: CallId(f"hold_{next(numbers):026}"), seals=lambda: seals,
         )  # fmt: skip
 
     async def send(self, frame, headers=None, verb="POST"):
@@ -229,7 +229,7 @@ class Client:
             said = result["content"][0]["text"]
             if not said.startswith("WAITING"):
                 return said
-            await asyncio.sleep(result["_meta"]["holdpoint/approval"]["retryAfterMs"] / 1000)
+            await asyncio.sleep(result["_meta"]["okayed/approval"]["retryAfterMs"] / 1000)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Holdpoint as its users run it: the command in a process of its own, with a config file."""
+"""Okayed as its users run it: the command in a process of its own, with a config file."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 from watchfiles import awatch
 
-HOLDPOINT = str(Path(sys.executable).parent / "holdpoint")
+OKAYED = str(Path(sys.executable).parent / "okayed")
 
 
 def token(name: str) -> str:
@@ -47,7 +47,7 @@ class Process:
         """Start it with *options*, as a command that the words in *before* run, and wait until it answers."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *before, HOLDPOINT, "run", "-c", str(self.config), *options, stderr=log, stdout=log
+                *before, OKAYED, "run", "-c", str(self.config), *options, stderr=log, stdout=log
             )
         async with asyncio.timeout(20), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.inbox}/healthz"):
@@ -86,10 +86,10 @@ class Process:
                     return
 
     async def command(self, *args: str, who: str = "alice") -> tuple[int, str, str]:
-        """Run another holdpoint command against this gateway; returns exit code, stdout, stderr."""
-        env = {**os.environ, "HOLDPOINT_TOKEN": token(who), "HOLDPOINT_URL": self.inbox, "COLUMNS": "200"}
+        """Run another okayed command against this gateway; returns exit code, stdout, stderr."""
+        env = {**os.environ, "OKAYED_TOKEN": token(who), "OKAYED_URL": self.inbox, "COLUMNS": "200"}
         process = await asyncio.create_subprocess_exec(
-            HOLDPOINT, *args, "-c", str(self.config), env=env,
+            OKAYED, *args, "-c", str(self.config), env=env,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, err = await process.communicate()
@@ -99,9 +99,9 @@ class Process:
 def before_notes(folder: Path, url: str, policy: str = "{default: require_approval}") -> Process:
     """Return a gateway that is not started yet, before one server at *url*, with alice as its approver."""
     agents, inbox = free_ports(2)
-    config = folder / "holdpoint.yaml"
+    config = folder / "okayed.yaml"
     config.write_text(
-        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///holdpoint.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"listen: 127.0.0.1:{agents}\nstore: sqlite:///okayed.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
         f"servers: {{notes: {{url: '{url}'}}}}\n"
         f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\npolicy: {policy}\n"
     )

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import peers
 from npm import MODULES, NODE
-from process import HOLDPOINT, Person, free_ports, gateway_process, sha256, token
+from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 from recorder import Recorder, result
 
 SCRIPTS = Path(__file__).with_name("clients")
@@ -74,7 +74,7 @@ class Scene:
         if transport == "http":
             return {"url": self.agents[gateway]}
         commands = {
-            "stdio": [HOLDPOINT, "stdio", "notes", "-c", str(self.configs[gateway])],
+            "stdio": [OKAYED, "stdio", "notes", "-c", str(self.configs[gateway])],
             "mcp-remote": [
                 NODE, str(MODULES / "mcp-remote" / "dist" / "proxy.js"), self.agents[gateway], "--transport", "http-only",
             ],

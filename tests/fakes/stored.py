@@ -23,7 +23,7 @@ def a_call(number=None, *, agent="bot", server="github", tool="delete_repo", arg
     """Return a pending call; ids sort as they are made."""
     number = next(_numbers) if number is None else number
     plain = HeldCall(
-        id=CallId(f"hp_{number:026d}"),
+        id=CallId(f"hold_{number:026d}"),
         call=ToolCall(agent=agent, server=server, tool=tool, arguments=arguments),
         terms=Terms(approvers=frozenset({"alice", "bob"})),
         classification=Classification(),
@@ -57,7 +57,7 @@ def a_full_call(**fields):
         note="a note",
         attended=False,
         collected=True,
-        twin=CallId("hp_before"),
+        twin=CallId("hold_before"),
         twin_at=12.5,
         **fields,
     )

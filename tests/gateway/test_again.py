@@ -174,7 +174,7 @@ async def test_an_outcome_is_given_once_more_to_a_session_that_asks_for_the_same
         again = await repeat(gateway, **session)
         [held] = await gateway.gateway.store.select()
         assert texts(again) == AGAIN
-        assert again["result"]["_meta"]["holdpoint/approval"] == {
+        assert again["result"]["_meta"]["okayed/approval"] == {
             "id": held.id, "state": "completed", "repeated": True,
         }  # fmt: skip
         assert len(gateway.ran()) == 1
@@ -293,7 +293,7 @@ async def test_what_a_tool_gave_beside_its_text_is_given_again_as_it_came():
         again = (await repeat(gateway))["result"]
         assert again["structuredContent"] == first["structuredContent"]
         assert again["content"][:-1] == first["content"]
-        assert again["_meta"].keys() == {"trace", "holdpoint/approval"}
+        assert again["_meta"].keys() == {"trace", "okayed/approval"}
 
 
 async def test_an_error_of_the_server_is_given_again_and_says_so_in_its_data():
@@ -308,7 +308,7 @@ async def test_an_error_of_the_server_is_given_again_and_says_so_in_its_data():
             assert (await agent)["error"] == {"code": -32603, "message": "It broke."}
         again = (await repeat(gateway))["error"]
         assert again["message"] == "It broke."
-        assert again["data"]["holdpoint/approval"]["repeated"] is True
+        assert again["data"]["okayed/approval"]["repeated"] is True
         assert len(gateway.ran()) == 1
 
 

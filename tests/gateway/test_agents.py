@@ -207,7 +207,7 @@ async def test_without_a_token_a_client_learns_where_to_get_one():
                     "authorization_servers": [issuer.url],
                     "bearer_methods_supported": ["header"],
                     "scopes_supported": ["mcp:call", "mcp:read"],
-                    "resource_name": "notes behind Holdpoint",
+                    "resource_name": "notes behind Okayed",
                 },
             )
         async with gateway.http.get(f"{base}/.well-known/oauth-protected-resource/mcp/nowhere") as got:
@@ -258,8 +258,8 @@ async def test_every_scope_is_needed(claims, status):
 
 
 async def test_an_audience_of_its_own_replaces_the_servers():
-    async with with_issuer(extra="audience: [api://holdpoint]") as (gateway, issuer):
-        assert (await answer(gateway, issuer.token(aud="api://holdpoint")))[0] == 200
+    async with with_issuer(extra="audience: [api://okayed]") as (gateway, issuer):
+        assert (await answer(gateway, issuer.token(aud="api://okayed")))[0] == 200
         for audience in (NOTES, HERE, f"{HERE}/"):
             assert (await answer(gateway, issuer.token(aud=audience)))[0] == 401
 
@@ -406,7 +406,7 @@ async def test_a_fetch_that_fails_keeps_the_keys_there_are_and_none_is_nobody(re
     async with with_issuer() as (gateway, issuer):
         issuer.respond = lambda _: respond(issuer)
         token = issuer.token(aud=NOTES)
-        with caplog.at_level(logging.WARNING, "holdpoint"):
+        with caplog.at_level(logging.WARNING, "okayed"):
             assert (await answer(gateway, token))[0] == 401
         assert caplog.messages == [
             f"the keys at 127.0.0.1 could not be fetched ({reason}); the ones there are stay"

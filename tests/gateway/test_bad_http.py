@@ -71,7 +71,7 @@ async def test_bad_http_is_400_and_one_line(served, name, caplog):
     async with served() as (at, post):
         answer = await talk(at, HEADS[name] if name in HEADS else post + BODIES[name])
     assert b"HTTP/1." in answer and b" 400 " in answer, answer
-    [record] = [one for one in caplog.records if one.name.startswith(("holdpoint", "aiohttp", "approvals"))]
+    [record] = [one for one in caplog.records if one.name.startswith(("okayed", "aiohttp", "approvals"))]
     assert record.exc_info is None
     assert record.message.startswith("127.0.0.1 sent bad HTTP: ")
     assert "\n" not in record.message

@@ -238,7 +238,7 @@ async def test_every_page_is_read_also_from_streams(http):
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("answer", ["<html>", '{"jsonrpc":"2.0","id":"holdpoint","result":5}', "[]"])
+@pytest.mark.parametrize("answer", ["<html>", '{"jsonrpc":"2.0","id":"okayed","result":5}', "[]"])
 async def test_an_odd_answer_is_a_refusal(http, answer):
     async def odd(request):
         return web.Response(text=answer, content_type="application/json")
@@ -275,7 +275,7 @@ def answering(said):
     """Return a behaviour that answers every question with these bytes as the result."""
 
     async def answer(request):
-        head = b'{"jsonrpc":"2.0","id":"holdpoint","result":'
+        head = b'{"jsonrpc":"2.0","id":"okayed","result":'
         return web.Response(body=head + said + b"}", content_type="application/json")
 
     return answer

@@ -105,7 +105,7 @@ BROKEN = {
     "two agents of one name": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: A, token_sha256: {OTHER}}}]\n", "agents[1].name: another of the agents has this name already.  (line 5)"),
     "two agents of one token": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: b, token_sha256: {SHA}}}]\n", "agents: two agents have the same token; each needs its own.  (line 5)"),
     "an agent's token for an approver": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}]\napprovers: [{{name: b, token_sha256: {SHA}}}]\n", "approvers[0].token_sha256: an agent has the same token, and agents may never decide; make the approver another one.  (line 6)"),
-    "no hash": (BASE + "agents: [{name: a, token_sha256: secret}]\n", "agents[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; make one with: holdpoint token agent NAME  (line 5)"),
+    "no hash": (BASE + "agents: [{name: a, token_sha256: secret}]\n", "agents[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; make one with: okayed token agent NAME  (line 5)"),
     "the hash of nothing": (BASE + f"agents: [{{name: a, token_sha256: {meaning._EMPTY_SHA256}}}]\n", "agents[0].token_sha256: this must be the SHA-256"),
     "two approvers of one Slack id": (BASE + "approvers: [{name: a, slack: U1}, {name: b, slack: U1}]\n", "approvers[1].slack: another of the approvers has this slack already.  (line 5)"),
     "a stranger in a group": (BASE + "approvers: [{name: alice}]\ngroups: {g: [alise]}\n", "groups.g: there is no approver 'alise' (did you mean alice?).  (line 6)"),
@@ -250,7 +250,7 @@ def test_references_are_filled_in_and_never_shown():
 
 
 def test_a_good_unix_socket_needs_no_tokens():
-    assert parse(BASE + "listen: unix:/run/holdpoint.sock\n", {}, str).listen.startswith("unix:")
+    assert parse(BASE + "listen: unix:/run/okayed.sock\n", {}, str).listen.startswith("unix:")
     assert parse(BASE + "listen: '[::1]:8808'\n", {}, str)
     assert parse(BASE + "listen: localhost:8808\n", {}, str)
 
@@ -264,7 +264,7 @@ def test_a_listener_with_issuers_needs_no_other_tokens():
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    path = tmp_path / "holdpoint.yaml"
+    path = tmp_path / "okayed.yaml"
     path.write_text(BASE)
     path.chmod(0o600)
     return path
@@ -277,7 +277,7 @@ def test_a_file_is_loaded(file):
 @pytest.mark.parametrize(
     ("store", "placed"),
     [
-        ("sqlite:///holdpoint.db", "sqlite:///{folder}/holdpoint.db"),
+        ("sqlite:///okayed.db", "sqlite:///{folder}/okayed.db"),
         ("sqlite:///data/h.db", "sqlite:///{folder}/data/h.db"),
         ("sqlite:////var/lib/h.db", "sqlite:////var/lib/h.db"),
         ("memory:", "memory:"),

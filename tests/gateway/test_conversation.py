@@ -216,9 +216,9 @@ async def test_a_server_with_nothing_to_say_of_its_own_accord_is_not_listened_to
     assert heard == [[], [], [note]]
 
 
-def held(*events, name="hp_1"):
+def held(*events, name="hold_1"):
     """The stream of a call that the gateway holds."""
-    return replace(stream(*events), headers={**sse.HEADERS, "Holdpoint-Hold": name})
+    return replace(stream(*events), headers={**sse.HEADERS, "Okayed-Hold": name})
 
 
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "a", "arguments": {}}}
@@ -232,7 +232,7 @@ class Gateway:
         self.asked = []
 
     async def __call__(self, verb, body, headers):
-        self.asked.append((verb, headers.get("holdpoint-hold")))
+        self.asked.append((verb, headers.get("okayed-hold")))
         does = self.does.pop(0) if len(self.does) > 1 else self.does[0]
         if isinstance(does, Exception):
             raise does
@@ -249,7 +249,7 @@ async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_bac
         held(), held(result(1, ok=True)),
     )  # fmt: skip
     assert await say(patient(gateway), CALL) == [result(1, ok=True)]
-    assert gateway.asked == [("POST", None), *([("POST", "hp_1")] * 5)]
+    assert gateway.asked == [("POST", None), *([("POST", "hold_1")] * 5)]
 
 
 async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():

@@ -27,7 +27,7 @@ REFUSED = {
     "a Name in params": '{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"Name":"x"}}',
     "a NUL in a member's name": '{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"na\\u0000me":"x"}}',
     "a full-width name": '{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"\uff4eame":"x"}}',
-    "another case of taskId": '{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskID":"hp_x"}}',
+    "another case of taskId": '{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskID":"hold_x"}}',
     "a full-width uri": '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"\uff35ri":"x"}}',
     "an unknown member of a call": '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","extra":1}}',
     "id null": '{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"t"}}',

@@ -9,11 +9,11 @@ from gateway import protocol
 from gateways import META, call, last_frame, running, text
 from process import sha256
 
-FRONT = {"Holdpoint-Front": "stdio"}
+FRONT = {"Okayed-Front": "stdio"}
 
 
 def again(held, **more):
-    return {**FRONT, "Holdpoint-Hold": held.id, **more}
+    return {**FRONT, "Okayed-Hold": held.id, **more}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def cut(gateway, arguments=None, headers=None):
     """Ask for a call that is held, and lose the connection; returns the held call."""
     answer = await gateway.post(call("create_note", arguments), {**FRONT, **(headers or {})})
     held = (await gateway.held())[-1]
-    assert answer.headers["Holdpoint-Hold"] == held.id
+    assert answer.headers["Okayed-Hold"] == held.id
     answer.close()
     return held
 
@@ -36,7 +36,7 @@ async def test_the_id_comes_at_once_and_to_a_front_of_our_own_alone(gateway):
     other = asyncio.ensure_future(gateway.post(call("create_note", {"text": "b"})))
     _, second = await gateway.held(2)
     await gateway.review(second)
-    assert "Holdpoint-Hold" not in (await other).headers
+    assert "Okayed-Hold" not in (await other).headers
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_another_agents_another_servers_or_another_call_is_unknown_and_not
                 assert answer.status == 404
                 assert "not know this held call" in (await answer.json())["error"]["message"]
                 assert protocol.UNSENT not in answer.headers
-        unknown = await gateway.post(call("create_note"), {**FRONT, "Holdpoint-Hold": "hp_0", **mine})
+        unknown = await gateway.post(call("create_note"), {**FRONT, "Okayed-Hold": "hold_0", **mine})
         assert unknown.status == 404
         assert len(await gateway.held()) == 1
 
@@ -96,7 +96,7 @@ async def test_the_id_crosses_to_no_server(gateway):
     waiting = asyncio.ensure_future(gateway.call("create_note", headers=again(held)))
     await gateway.review(held)
     await waiting
-    assert not {"holdpoint-hold", "holdpoint-front"} & gateway.recorder.calls[0].headers.keys()
+    assert not {"okayed-hold", "okayed-front"} & gateway.recorder.calls[0].headers.keys()
 
 
 async def test_in_the_modern_revision_the_rounds_go_on_from_the_one_that_was_cut(gateway):
@@ -116,7 +116,7 @@ async def test_in_the_modern_revision_the_rounds_go_on_from_the_one_that_was_cut
         await gateway.later(10_000)
         state = (await answer)["result"]["requestState"]
         rounds.append(gateway.gateway.seals().open(state).round)
-        named = {"Holdpoint-Hold": held.id} if len(rounds) == 2 else {}
+        named = {"Okayed-Hold": held.id} if len(rounds) == 2 else {}
         body = call("create_note", **meta, requestState=state)
         posted = asyncio.ensure_future(gateway.post(body, {**headers, **named}))
     (await posted).close()

@@ -12,7 +12,7 @@ from gateway.incoming import Incoming
 from gateways import call, running, text
 
 HEADERS = (("content-type", "application/json"), ("accept", "application/json, text/event-stream"))
-FRONT = ("holdpoint-front", "stdio")
+FRONT = ("okayed-front", "stdio")
 
 
 @coroutine

@@ -16,7 +16,7 @@ from gateway.serving import loops
 from recorder import Recorder
 
 OLD, NEW = b"o" * 32, b"n" * 32
-TICKET = Ticket(call="hp_1", round=2, asked=True, state="theirs")
+TICKET = Ticket(call="hold_1", round=2, asked=True, state="theirs")
 
 STARTED = """
 import asyncio, sys
@@ -31,7 +31,7 @@ async def main():
     async with assembled(parse(CONFIG, {}, str)) as gateway, serving(gateway):
         await gateway.learnt.wait()
         seals = gateway.seals()
-        assert seals.open(seals.seal(Ticket(call="hp_1"))).call == "hp_1"
+        assert seals.open(seals.seal(Ticket(call="hold_1"))).call == "hold_1"
         print([name for name in sys.modules if name.partition(".")[0] in {"mcp", "mcp_types", "pydantic"}])
 
 asyncio.run(main())
@@ -50,10 +50,11 @@ def test_a_gateway_starts_and_seals_without_the_sdk():
 def test_our_states_and_those_of_the_sdk_open_each_other():
     ours, theirs = Seals([NEW, OLD]), AESGCMRequestStateCodec([OLD])
     assert (
-        ours.open(PREFIX + theirs.seal(b'{"call":"hp_1","round":2,"asked":true,"state":"theirs"}')) == TICKET
+        ours.open(PREFIX + theirs.seal(b'{"call":"hold_1","round":2,"asked":true,"state":"theirs"}'))
+        == TICKET
     )
     sealed = Seals([OLD]).seal(TICKET)
-    assert b'"hp_1"' in theirs.unseal(sealed.removeprefix(PREFIX))
+    assert b'"hold_1"' in theirs.unseal(sealed.removeprefix(PREFIX))
     assert ours.open(sealed) == TICKET
 
 

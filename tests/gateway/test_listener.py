@@ -85,7 +85,7 @@ async def test_a_group_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def test_a_command_finds_a_socket_of_either_form(tmp_path):
-    file = tmp_path / "holdpoint.yaml"
+    file = tmp_path / "okayed.yaml"
     for written in ("unix:/run/a.sock", "{unix: /run/a.sock, mode: '0660'}"):
         file.write_text(f"listen: {written}\n")
         file.chmod(0o600)

@@ -25,11 +25,11 @@ def entries(log):
 
 
 def test_the_name_of_a_tool_cannot_look_like_an_entry_or_steer_a_terminal(log):
-    name = "bad\n2026-11-21 12:00:00,000 INFO holdpoint: all is well\r\x1b[31m\u2028x"
-    logging.getLogger("holdpoint.servers").warning("%s/%s: %s", "notes", name, "quarantined")
-    assert entries(log) == ["WARNING holdpoint.servers: notes/bad"]
+    name = "bad\n2026-11-21 12:00:00,000 INFO okayed: all is well\r\x1b[31m\u2028x"
+    logging.getLogger("okayed.servers").warning("%s/%s: %s", "notes", name, "quarantined")
+    assert entries(log) == ["WARNING okayed.servers: notes/bad"]
     assert log.getvalue().splitlines()[1:] == [
-        r"    2026-11-21 12:00:00,000 INFO holdpoint: all is well\u{000D}\u{001B}[31m\u{2028}x: quarantined"
+        r"    2026-11-21 12:00:00,000 INFO okayed: all is well\u{000D}\u{001B}[31m\u{2028}x: quarantined"
     ]
 
 
@@ -37,6 +37,6 @@ def test_a_trace_belongs_to_its_entry(log):
     try:
         raise ValueError("one\ntwo")
     except ValueError:
-        logging.getLogger("holdpoint").exception("an exchange failed")
-    assert entries(log) == ["ERROR holdpoint: an exchange failed"]
+        logging.getLogger("okayed").exception("an exchange failed")
+    assert entries(log) == ["ERROR okayed: an exchange failed"]
     assert "    ValueError: one\n    two\n" in log.getvalue()

@@ -76,11 +76,11 @@ async def test_a_task_that_runs_without_its_client_carries_them_too():
 
 async def test_a_client_on_stdio_makes_none_and_they_are_made_for_it():
     async with running("default: allow", recorder=server()) as gateway:
-        status, _ = await ask(gateway, {"region": "eu"}, **{"Holdpoint-Front": "stdio"})
+        status, _ = await ask(gateway, {"region": "eu"}, **{"Okayed-Front": "stdio"})
         assert status == 200
         [sent] = gateway.recorder.calls
         assert sent.headers["mcp-param-region"] == "eu"
-        assert "holdpoint-front" not in sent.headers
+        assert "okayed-front" not in sent.headers
 
 
 LIES = {"Mcp-Name": "delete_note", "Mcp-Method": "tools/list", "Mcp-Param-Region": "us"}

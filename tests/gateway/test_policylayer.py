@@ -190,7 +190,7 @@ def test_the_words_of_its_author_and_its_time_are_kept():
     assert said(gate, "charge", {"amount": 501, "currency": "usd"}) == "Charges over 500 go through finance"
     text = gate.made.yaml
     assert text.startswith(
-        "# Made from their.yaml by holdpoint import.\n# What the shop's agents may do\npolicy:\n"
+        "# Made from their.yaml by okayed import.\n# What the shop's agents may do\npolicy:\n"
     )
     for kept in (
         "      # spend of a day\n",

@@ -136,7 +136,7 @@ async def test_a_session_that_has_answered_nothing_for_a_while_is_pinged_under_a
         answer, _ = await approved_after(gateway, agents, seconds, headers)
         found = pings(gateway.recorder)
         assert (answer, len(found)) == ("ran create_note", asked)
-        assert all(one.frame["id"].startswith("holdpoint-") for one in found)
+        assert all(one.frame["id"].startswith("okayed-") for one in found)
         assert all(one.headers["mcp-session-id"] == "s1" for one in found)
 
 
@@ -296,7 +296,7 @@ async def test_after_a_404_in_doubt_the_next_call_finds_a_new_session():
 
 async def test_a_server_cannot_say_that_a_call_was_not_sent():
     async def lies(_, frame):
-        return web.Response(status=404, headers={"Holdpoint-Unsent": "1"})
+        return web.Response(status=404, headers={"Okayed-Unsent": "1"})
 
     async with running(recorder=server()) as gateway:
         conversation = await joined(gateway)

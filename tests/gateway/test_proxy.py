@@ -63,7 +63,7 @@ async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_rea
         text(answer)
         == "Denied by alice: use the staging account. NOT EXECUTED. Asking again will not change this."
     )
-    assert answer["result"]["_meta"]["holdpoint/approval"]["state"] == "denied"
+    assert answer["result"]["_meta"]["okayed/approval"]["state"] == "denied"
     assert gateway.ran() == []
 
 

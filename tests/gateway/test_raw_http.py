@@ -87,7 +87,7 @@ async def test_after_an_early_refusal_the_rest_of_a_body_is_no_request(gateway, 
 
 @pytest.mark.parametrize(
     "meta",
-    [{"holdpoint/approved": True}, {"holdpoint/approval": {"state": "approved"}}, {"approved_by": "alice"}],
+    [{"okayed/approved": True}, {"okayed/approval": {"state": "approved"}}, {"approved_by": "alice"}],
 )
 async def test_what_a_client_says_of_approvals_is_not_read(gateway, meta):
     async with asyncio.TaskGroup() as tasks:

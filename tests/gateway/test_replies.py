@@ -43,7 +43,7 @@ def test_each_state_has_its_words(changes, text):
     told = replies.told(call)
     assert told["content"] == [{"type": "text", "text": text.replace("{id}", call.id)}]
     assert told["isError"] is True
-    about = told["_meta"]["holdpoint/approval"]
+    about = told["_meta"]["okayed/approval"]
     assert (about["id"], about["state"]) == (call.id, changes["state"])
     assert about["expiresAt"] == "2027-01-15T08:15:00Z"
     soon = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}

@@ -140,7 +140,7 @@ async def test_a_copy_put_back_without_its_lock_runs_nothing_again(yard):
 async def test_a_copy_put_back_beside_the_lock_that_was_left_is_refused_until_the_operator_says_so(yard):
     await yard.day()
     yard.put_back("h.db")
-    with pytest.raises(StoreError, match=r"or go on with what is there: holdpoint run --restored"):
+    with pytest.raises(StoreError, match=r"or go on with what is there: okayed run --restored"):
         async with yard.started():
             pass
     event = await yard.all_void("the operator says so", restored=True)
@@ -266,7 +266,7 @@ async def receiver(yard):
 
 async def test_a_webhook_that_answers_with_the_last_checkpoint_shows_a_copy_with_its_lock(yard, receiver):
     await yard.day()
-    assert receiver.told[-1]["type"] == "holdpoint.checkpoint"
+    assert receiver.told[-1]["type"] == "okayed.checkpoint"
     yard.put_back(*NAMES)
     await yard.all_void("checkpoint outside")
 

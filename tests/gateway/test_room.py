@@ -129,7 +129,7 @@ async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
             await gateway.freshen()
             assert await gateway.ready() == ready
             text_, _ = gateway.metrics.exposition()
-            assert f"holdpoint_store_disk_used_ratio {used}".encode() in text_
+            assert f"okayed_store_disk_used_ratio {used}".encode() in text_
         assert set(asked) == {tmp_path}
         assert 0 < disk_used(tmp_path) < 1
 

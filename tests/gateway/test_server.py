@@ -301,7 +301,7 @@ async def test_a_session_opened_again_with_other_params_is_another_one():
 
 async def test_an_approvers_token_or_cookie_is_nothing_to_the_agents_listener():
     async with running(more=AGENTS) as gateway:
-        for headers in ({"Authorization": "Bearer alice-secret-token"}, {"Cookie": "holdpoint=abc"}):
+        for headers in ({"Authorization": "Bearer alice-secret-token"}, {"Cookie": "okayed=abc"}):
             async with await gateway.post(call("get_note"), headers) as answer:
                 assert answer.status == 401
         assert gateway.recorder.received == []

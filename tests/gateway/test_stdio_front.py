@@ -334,7 +334,7 @@ async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
     terminal.reader.feed_eof()
     await terminal.front.run()
     assert seen == [
-        {"holdpoint-front": "stdio"}
+        {"okayed-front": "stdio"}
         | {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}
     ]
 
@@ -347,7 +347,7 @@ def taking_back(request_id):
 
 
 async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_under_its_id(caplog):
-    caplog.set_level(logging.INFO, "holdpoint.servers")
+    caplog.set_level(logging.INFO, "okayed.servers")
     upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, "--modern"]), lambda: 0.0)
     terminal = Terminal(upstream.send)
     running = asyncio.ensure_future(terminal.front.run())
@@ -399,9 +399,9 @@ async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_
         yield b""
 
     async def exchange(verb, body, headers):
-        asked.append(headers.get("holdpoint-hold"))
+        asked.append(headers.get("okayed-hold"))
         if len(asked) == 1:
-            return Reply(status=200, headers={**sse.HEADERS, "Holdpoint-Hold": "hp_1"}, chunks=chunks())
+            return Reply(status=200, headers={**sse.HEADERS, "Okayed-Hold": "hold_1"}, chunks=chunks())
         await back.wait()
         raise NotSentError
 
@@ -414,7 +414,7 @@ async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_
         terminal.type(taking_back(1))
         terminal.reader.feed_eof()
         await running
-    assert (asked, terminal.lines.empty()) == ([None, "hp_1"], True)
+    assert (asked, terminal.lines.empty()) == ([None, "hold_1"], True)
 
 
 async def test_an_exchange_that_fails_for_any_reason_ends_that_request_alone():

@@ -139,7 +139,7 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
             told = serving._told_of_clock(gateway.clock_problem(), told=told)
         said = (
             "clock: this machine's clock is 61 s behind the time that was reached before. Deadlines go by the later"
-            " time. Set the clock right; if it was ahead before, stop the gateway and run holdpoint check --reset-clock."
+            " time. Set the clock right; if it was ahead before, stop the gateway and run okayed check --reset-clock."
         )
         assert await gateway.ready() == said
         clock.ahead = 0.0

@@ -44,7 +44,7 @@ FATAL = frozenset(
 )
 #: Errors that say the blocks themselves are at fault.
 UNSHOWABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
-log = logging.getLogger("holdpoint.slack")
+log = logging.getLogger("okayed.slack")
 
 #: What is answered to Slack for a submitted modal; None is the plain acknowledgement.
 Ack = Mapping[str, Any] | None

@@ -104,7 +104,7 @@ def message(card: Card) -> dict[str, Any]:
         "text": _escaped(f"{headline(card)} ({card.severity} severity, from {card.agent})"),
         "blocks": [block.to_dict() for block in blocks],
         "metadata": {
-            "event_type": "holdpoint_call",
+            "event_type": "okayed_call",
             "event_payload": {"id": card.id, "version": card.version},
         },
     }

@@ -10,7 +10,7 @@ from slack_sdk.signature import SignatureVerifier
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.inbound import understood
 
-log = logging.getLogger("holdpoint.slack")
+log = logging.getLogger("okayed.slack")
 
 
 class SlackEndpoint:

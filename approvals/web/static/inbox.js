@@ -41,7 +41,7 @@ async function refresh() {
   if (busy) { again = true; return; }
   busy = true;
   try {
-    const answer = await fetch(own, { headers: { "Holdpoint-Refresh": "1" } });
+    const answer = await fetch(own, { headers: { "Okayed-Refresh": "1" } });
     if (answer.redirected) return leave();
     const before = waiting();
     bring(new DOMParser().parseFromString(await answer.text(), "text/html"));
@@ -60,14 +60,14 @@ function tell(before, now) {
   if (now === before) return;
   say(`Live, ${now} waiting`, "on");
   if (now > before && document.hidden && window.Notification?.permission === "granted") {
-    new Notification("Holdpoint", { body: `${now} waiting for a person`, tag: "holdpoint" });
+    new Notification("Okayed", { body: `${now} waiting for a person`, tag: "okayed" });
   }
 }
 
 // ---- The stream says only that something changed. One tab of a browser holds it and tells the others: browsers allow
 // few connections to one host, and a tab per call would use them up.
 const LOST = "Live updates lost, retrying…";
-const tabs = new BroadcastChannel("holdpoint");
+const tabs = new BroadcastChannel("okayed");
 let stream;
 let retry;
 
@@ -98,7 +98,7 @@ function connect() {
 function follow() {
   if (!navigator.locks) return connect();
   tabs.postMessage("who");
-  navigator.locks.request("holdpoint", () => new Promise(connect));
+  navigator.locks.request("okayed", () => new Promise(connect));
 }
 
 function leave() {

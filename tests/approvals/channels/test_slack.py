@@ -485,7 +485,7 @@ async def test_an_app_token_that_slack_does_not_know_is_told_once_and_not_tried_
         async with asyncio.timeout(5):
             await asyncio.gather(*channel._tasks)
         await channel.close()
-    said = [record.getMessage() for record in caplog.records if record.name == "holdpoint.slack"]
+    said = [record.getMessage() for record in caplog.records if record.name == "okayed.slack"]
     assert said == ["Slack refused the connection (invalid_auth); check slack.app_token"]
     assert slack.calls == ["apps.connections.open"]
 
@@ -581,8 +581,8 @@ def test_an_empty_signing_secret_is_refused():
 
 async def test_a_twin_and_an_unattended_agent_are_noted(w):
     call = held(w.clock.now)
-    await w.store.add(replace(call, attended=False, twin="hp_before", twin_at=w.clock.now - 120))
+    await w.store.add(replace(call, attended=False, twin="hold_before", twin_at=w.clock.now - 120))
     await w.notices.bring_up_to_date()
     shown = text_of(w.slack.messages[0].blocks)
     assert "The agent is not waiting any more" in shown
-    assert "The same call was asked 2 min before (hp_before)." in shown
+    assert "The same call was asked 2 min before (hold_before)." in shown

@@ -16,7 +16,7 @@ from stored import a_call, an_event
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "holdpoint.db"
+    return tmp_path / "okayed.db"
 
 
 @asynccontextmanager
@@ -61,9 +61,9 @@ async def test_a_file_that_never_was_is_made_for_its_owner_alone(path):
         await store.append(an_event())
         await store.check()
         names = sorted(one.name for one in path.parent.iterdir())
-        assert names == ["holdpoint.db", "holdpoint.db-shm", "holdpoint.db-wal", "holdpoint.db.lock"]
+        assert names == ["okayed.db", "okayed.db-shm", "okayed.db-wal", "okayed.db.lock"]
         assert {mode(one) for one in path.parent.iterdir()} == {0o600}
-    assert sorted(one.name for one in path.parent.iterdir()) == ["holdpoint.db", "holdpoint.db.lock"]
+    assert sorted(one.name for one in path.parent.iterdir()) == ["okayed.db", "okayed.db.lock"]
 
 
 async def test_a_file_that_others_could_read_is_theirs_no_more(path):
@@ -112,14 +112,14 @@ async def test_a_refused_start_leaves_no_lock_behind(path):
 
 async def test_a_folder_that_is_missing_is_named(tmp_path):
     said = f"There is no folder {tmp_path / 'no'} for the store; make it first."
-    assert await refusal(tmp_path / "no" / "holdpoint.db") == said
+    assert await refusal(tmp_path / "no" / "okayed.db") == said
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_folder_that_is_none_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     said = f"The store's folder {tmp_path / 'file'} cannot be written to (Not a directory)."
-    assert await refusal(tmp_path / "file" / "holdpoint.db") == said
+    assert await refusal(tmp_path / "file" / "okayed.db") == said
 
 
 def cause(path, said):
@@ -156,12 +156,10 @@ async def test_a_database_of_some_other_program_is_refused_and_left_alone(path):
 
 async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
     await used(path)
-    later = (
-        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpoint', 'later', '')"
-    )
+    later = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpoint', 'later', '')"
     sql(path, later)
     before = path.read_bytes()
-    said = "a newer Holdpoint wrote it; start that version, or give this one a store of its own."
+    said = "a newer Okayed wrote it; start that version, or give this one a store of its own."
     assert await refusal(path) == cause(path, said)
     assert path.read_bytes() == before
 
@@ -197,7 +195,7 @@ async def test_a_file_that_was_removed_is_not_made_anew(path):
     said = f"it was removed; put it back, or delete {path}.lock to begin anew without it."
     assert await refusal(path) == cause(path, said)
     assert not path.exists()
-    path.with_name("holdpoint.db.lock").unlink()
+    path.with_name("okayed.db.lock").unlink()
     async with opened(path) as store:
         assert await store.events() == []
 
@@ -206,7 +204,7 @@ def lacking(path, seq):
     return cause(
         path,
         f"it lacks audit event {seq:020d} that was committed, so its -wal file is missing or an older copy was put"
-        f" back; put the right files back, or go on with what is there: holdpoint run --restored.",
+        f" back; put the right files back, or go on with what is there: okayed run --restored.",
     )
 
 
@@ -216,7 +214,7 @@ async def test_an_older_copy_that_was_put_back_is_noticed(path):
     await used(path, events=1)
     path.write_bytes(old)
     assert await refusal(path) == lacking(path, 3)
-    path.with_name("holdpoint.db.lock").unlink()
+    path.with_name("okayed.db.lock").unlink()
     async with opened(path) as store:
         assert len(await store.events()) == 2
 
@@ -234,20 +232,20 @@ async def test_a_wal_that_was_lost_is_noticed(path, tmp_path):
     crashed.mkdir()
     async with opened(path) as store:
         await store.append(an_event())
-        for name in ("holdpoint.db", "holdpoint.db-wal", "holdpoint.db.lock"):
+        for name in ("okayed.db", "okayed.db-wal", "okayed.db.lock"):
             shutil.copy(path.with_name(name), crashed / name)
-    (crashed / "holdpoint.db-wal").rename(crashed / "aside")
-    assert await refusal(crashed / "holdpoint.db") == lacking(crashed / "holdpoint.db", 1)
-    (crashed / "aside").rename(crashed / "holdpoint.db-wal")
-    async with opened(crashed / "holdpoint.db") as store:
+    (crashed / "okayed.db-wal").rename(crashed / "aside")
+    assert await refusal(crashed / "okayed.db") == lacking(crashed / "okayed.db", 1)
+    (crashed / "aside").rename(crashed / "okayed.db-wal")
+    async with opened(crashed / "okayed.db") as store:
         assert len(await store.events()) == 1
 
 
 async def test_a_start_that_was_killed_while_it_made_the_file_is_simply_begun_again(path):
-    path.with_name("holdpoint.db.new").write_bytes(b"half a file")
+    path.with_name("okayed.db.new").write_bytes(b"half a file")
     async with opened(path) as store:
         await store.append(an_event())
-    assert not path.with_name("holdpoint.db.new").exists()
+    assert not path.with_name("okayed.db.new").exists()
 
 
 async def test_a_migration_that_was_killed_goes_on_at_the_next_start(path):
@@ -277,7 +275,7 @@ async def test_uses_that_an_older_version_recorded_count_as_one_each(path):
         assert await store.hits(2.0) == [("old", 1.0, 1)]
 
 
-@pytest.mark.parametrize("name", ["holdpoint.db", "holdpoint.db.lock"])
+@pytest.mark.parametrize("name", ["okayed.db", "okayed.db.lock"])
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_acknowledged_once_the_file_or_its_lock_is_not_ours_any_more(path, name, replaced):
     gone = path.with_name(name)
@@ -307,7 +305,7 @@ async def test_a_note_that_cannot_be_written_does_not_undo_a_commit(path):
 
 async def test_the_note_of_an_older_version_is_read(path):
     await used(path, events=2)
-    lock = path.with_name("holdpoint.db.lock")
+    lock = path.with_name("okayed.db.lock")
     seq, digest = lock.read_text()[:128].split()[1:]
     lock.write_text(f"{seq} {digest}\n")
     path.rename(path.with_name("aside"))
@@ -323,7 +321,7 @@ async def test_the_note_of_an_older_version_is_read(path):
 async def test_a_process_without_the_lock_writes_a_note_and_no_other_note_is_lost(path):
     file = StoreFile(path)
     connection = file.connect()
-    with path.with_name("holdpoint.db.lock").open("r+b") as beside:
+    with path.with_name("okayed.db.lock").open("r+b") as beside:
         _notes.write(beside.fileno(), "wanted", "4711")
         file.note(starts="7")
         assert _notes.read(beside.fileno()) == file.noted() == {"starts": "7", "wanted": "4711"}

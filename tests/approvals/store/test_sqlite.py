@@ -32,7 +32,7 @@ async def in_time():
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "holdpoint.db"
+    return tmp_path / "okayed.db"
 
 
 @asynccontextmanager
@@ -175,7 +175,7 @@ def step(call):
     return an_event(f"hold.{call.state}", call=call.id, detail={"version": call.version, "state": call.state})
 
 
-PUT_BACK = "The held call hp_00000000000000000000000001 is not what the audit trail says of it last."
+PUT_BACK = "The held call hold_00000000000000000000000001 is not what the audit trail says of it last."
 
 
 async def approved_and_run(store):
@@ -329,7 +329,7 @@ async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_afte
         for refused in (
             store.append(an_event()),
             store.add(a_call()),
-            store.get(CallId("hp_1")),
+            store.get(CallId("hold_1")),
             store.check(),
         ):
             with pytest.raises(StoreError, match="takes no more work"):
@@ -367,7 +367,7 @@ NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "t
 TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
 CAPS = Room().caps("bot", 9e9)
 QUERIES = {
-    "call": (_sql.CALL, ("hp_1",)),
+    "call": (_sql.CALL, ("hold_1",)),
     "key": (_sql.NEWEST_OF_KEY, ("k",)),
     "due": (_sql.DUE, (1.0,)),
     "open": (_sql.OPEN_CALLS, ()),
@@ -375,10 +375,10 @@ QUERIES = {
     "waiting": _sql.calls(_sql.ROWS, [State.PENDING], **NARROW),
     "an agent's": _sql.calls(_sql.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}),
     **{f"cap {n}": _sql.counted(cap) for n, cap in enumerate(CAPS)},
-    "call's events": _sql.events(**TRAIL | {"call": "hp_1"}),
+    "call's events": _sql.events(**TRAIL | {"call": "hold_1"}),
     "later events": _sql.events(**TRAIL | {"after": 5}),
     "hits": (_sql.DROP_HITS, (1.0,)),
-    "a call's last event": (_sql.LAST_OF_CALL, ("hp_1",)),
+    "a call's last event": (_sql.LAST_OF_CALL, ("hold_1",)),
     "login": (_sql.LOGGED_IN, ("s",)),
 }
 
@@ -422,9 +422,9 @@ async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
 
     await store._writer.read(lambda db: db.set_authorizer(authorize))
     assert len(await service.sweep()) == len(await service.open()) == 3
-    assert len(await store.summaries(text="hp")) == len(await store.stale("slack", 1.0)) == 3
+    assert len(await store.summaries(text="hold")) == len(await store.stale("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
-    await store.version(CallId("hp_1"))
+    await store.version(CallId("hold_1"))
     assert "state" in read
     assert "body" not in read
     with pytest.raises(TooMany):
@@ -505,11 +505,11 @@ async def test_a_call_in_the_way_is_told_before_a_cap(store):
 
 async def test_a_notice_of_a_call_that_is_not_there_is_refused(store):
     with pytest.raises(StoreError):
-        await store.shown(Notice(call=CallId("hp_no"), channel="slack"))
+        await store.shown(Notice(call=CallId("hold_no"), channel="slack"))
 
 
 async def test_a_call_that_is_no_text_is_refused(store):
-    with pytest.raises(StoreError, match=r"^The call hp_\d+ cannot be written"):
+    with pytest.raises(StoreError, match=r"^The call hold_\d+ cannot be written"):
         await store.add(a_call(reason="\ud800"))
 
 

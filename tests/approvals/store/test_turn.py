@@ -10,21 +10,21 @@ from approvals.store.turn import of_a_run, turn
 
 
 def test_a_run_has_the_turn_until_it_ends(tmp_path):
-    store = tmp_path / "holdpoint.db"
+    store = tmp_path / "okayed.db"
     assert not of_a_run(store)
     with turn(store):
         assert of_a_run(store)
-        with pytest.raises(StoreTaken, match=r"Another `holdpoint run` uses .*holdpoint.db already; stop it"):
+        with pytest.raises(StoreTaken, match=r"Another `okayed run` uses .*okayed.db already; stop it"):
             with turn(store):
                 pass
         assert of_a_run(store)
     assert not of_a_run(store)
     with turn(store):
-        assert (tmp_path / "holdpoint.db.run").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "okayed.db.run").stat().st_mode & 0o777 == 0o600
 
 
 async def test_it_ends_with_the_process_however_that_ends(tmp_path):
-    store = tmp_path / "holdpoint.db"
+    store = tmp_path / "okayed.db"
     code = f"from pathlib import Path; from approvals.store.turn import turn\nwith turn(Path({str(store)!r})): print(flush=True); input()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -37,7 +37,7 @@ async def test_it_ends_with_the_process_however_that_ends(tmp_path):
 
 
 def test_looks_at_it_keep_no_run_from_it(tmp_path):
-    store = tmp_path / "holdpoint.db"
+    store = tmp_path / "okayed.db"
     with turn(store):
         pass
     for _ in range(100):
@@ -47,5 +47,5 @@ def test_looks_at_it_keep_no_run_from_it(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(StoreError, match="cannot be written to"), turn(tmp_path / "nowhere" / "holdpoint.db"):
+    with pytest.raises(StoreError, match="cannot be written to"), turn(tmp_path / "nowhere" / "okayed.db"):
         pass

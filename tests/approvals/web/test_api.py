@@ -184,7 +184,7 @@ async def test_a_program_approves_and_denies_what_it_has_seen(inbox):
     ]
     body = {"digest": two.digest, "reason": "not today"}
     status, shown = await ask(
-        program, f"/calls/{two.id}/deny", "POST", json=body, headers={"User-Agent": "holdpoint/0.1"}
+        program, f"/calls/{two.id}/deny", "POST", json=body, headers={"User-Agent": "okayed/0.1"}
     )
     assert (status, shown["state"], shown["reviews"][0]["via"]) == (200, "denied", "cli")
 
@@ -270,7 +270,7 @@ async def test_an_unknown_call_is_404(inbox, route):
     method = "POST" if route else "GET"
     body = {"reason": "x"} if route in {"/give-up", "/resolve"} else {"digest": "x", "reason": "x"}
     more = {"json": body} if route else {}
-    status, shown = await ask(await inbox.program(), f"/calls/hp_none{route}", method, **more)
+    status, shown = await ask(await inbox.program(), f"/calls/hold_none{route}", method, **more)
     assert (status, shown) == (404, {"error": "There is no such call."})
 
 
@@ -323,11 +323,11 @@ async def test_a_query_that_makes_no_sense_is_refused(inbox, query):
 
 ROUTES = [
     ("GET", "/calls"),
-    ("GET", "/calls/hp_1"),
-    ("POST", "/calls/hp_1/approve"),
-    ("POST", "/calls/hp_1/deny"),
-    ("POST", "/calls/hp_1/give-up"),
-    ("POST", "/calls/hp_1/resolve"),
+    ("GET", "/calls/hold_1"),
+    ("POST", "/calls/hold_1/approve"),
+    ("POST", "/calls/hold_1/deny"),
+    ("POST", "/calls/hold_1/give-up"),
+    ("POST", "/calls/hold_1/resolve"),
     ("POST", "/tools/accept"),
     ("GET", "/audit"),
     ("GET", "/openapi.json"),

@@ -8,7 +8,7 @@ PATHS = (
     "/",
     "/login",
     "/history",
-    "/calls/hp_1",
+    "/calls/hold_1",
     "/api/v1/calls",
     "/healthz",
     "/static/inbox.css",
@@ -34,7 +34,7 @@ async def answer(client, path, method="GET", **more):
 async def test_every_answer_carries_the_protecting_headers(inbox, path):
     _, _, headers = await answer(await inbox.stranger(), path)
     assert {name: headers[name] for name in HEADERS} == HEADERS
-    assert headers["Server"] == "holdpoint"
+    assert headers["Server"] == "okayed"
 
 
 async def test_answers_over_tls_tell_browsers_to_stay_on_it():

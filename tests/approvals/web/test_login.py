@@ -37,7 +37,7 @@ async def test_no_route_but_the_known_ones_answers_a_stranger():
             path = route.resource.canonical
             if path in OPEN:
                 continue
-            status, _, headers = await answer(client, path.replace("{id}", "hp_1"), route.method)
+            status, _, headers = await answer(client, path.replace("{id}", "hold_1"), route.method)
             walked += 1
             if path.startswith("/api/") or route.method == "POST":
                 assert status == 401, path
@@ -87,7 +87,7 @@ async def test_the_cookie_is_kept_from_scripts_and_other_sites(inbox):
     client = await inbox.stranger()
     _, _, headers = await answer(client, "/login", "POST", data={"token": token("alice")})
     cookie = headers["Set-Cookie"]
-    assert re.fullmatch(r"holdpoint=[\w-]{43}; HttpOnly; Max-Age=86400; Path=/; SameSite=Lax", cookie)
+    assert re.fullmatch(r"okayed=[\w-]{43}; HttpOnly; Max-Age=86400; Path=/; SameSite=Lax", cookie)
 
 
 async def test_over_tls_the_cookie_is_bound_to_this_host():
@@ -95,7 +95,7 @@ async def test_over_tls_the_cookie_is_bound_to_this_host():
         client = await inbox.stranger()
         _, _, headers = await answer(client, "/login", "POST", data={"token": token("alice")})
         cookie = headers["Set-Cookie"]
-        assert cookie.startswith("__Host-holdpoint=")
+        assert cookie.startswith("__Host-okayed=")
         assert "; Secure" in cookie
         sent = {"Cookie": cookie.partition(";")[0]}
         assert (await answer(client, "/", headers=sent))[0] == 200
@@ -118,10 +118,10 @@ async def test_signing_in_is_on_record_without_the_token(inbox):
 
 async def test_a_session_given_beforehand_is_not_taken_over(inbox):
     client = await inbox.stranger()
-    client.cookie_jar.update_cookies({"holdpoint": "known-to-the-attacker"})
+    client.cookie_jar.update_cookies({"okayed": "known-to-the-attacker"})
     await answer(client, "/login", "POST", data={"token": token("alice")})
     other = await inbox.stranger()
-    other.cookie_jar.update_cookies({"holdpoint": "known-to-the-attacker"})
+    other.cookie_jar.update_cookies({"okayed": "known-to-the-attacker"})
     assert (await answer(other, "/"))[0] == 303
 
 
@@ -130,7 +130,7 @@ async def test_signing_out_ends_the_session_on_the_server_and_only_that_one(inbo
     secret = next(iter(desk.cookie_jar)).value
     data = {"form_token": await form_token(desk)}
     assert (await answer(desk, "/logout", "POST", data=data))[2]["Location"] == "/login"
-    desk.cookie_jar.update_cookies({"holdpoint": secret})
+    desk.cookie_jar.update_cookies({"okayed": secret})
     assert (await answer(desk, "/"))[0] == 303
     assert (await answer(phone, "/"))[0] == 200
 
@@ -174,7 +174,7 @@ async def test_a_session_ends_when_nobody_uses_it(inbox):
 async def test_an_open_tab_that_refreshes_itself_does_not_keep_a_session(inbox):
     client = await inbox.person()
     inbox.now += IDLE - 1
-    assert (await answer(client, "/", headers={"Holdpoint-Refresh": "1"}))[0] == 200
+    assert (await answer(client, "/", headers={"Okayed-Refresh": "1"}))[0] == 200
     inbox.now += 1
     assert (await answer(client, "/"))[0] == 303
 

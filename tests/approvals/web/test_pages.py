@@ -42,7 +42,7 @@ async def test_the_front_page_lists_what_waits_soonest_deadline_first(inbox):
     _, body, _ = await answer(await inbox.person(), "/")
     assert re.findall(r'<span class="tool">(\w+)</span>', body) == ["soon", "late", "doubtful"]
     assert f'href="/calls/{doubtful.id}"' in body
-    assert "<title>(3) Holdpoint</title>" in body
+    assert "<title>(3) Okayed</title>" in body
     assert "/static/icon-waiting.svg" in body
 
 
@@ -53,9 +53,9 @@ async def test_an_empty_list_says_so_and_what_happened_last(inbox):
     inbox.now += 720
     _, body, _ = await answer(client, "/")
     assert "Last: put_user_policy on iam, denied (bob, 12 min ago)." in text(body)
-    assert "<title>Holdpoint</title>" in body
+    assert "<title>Okayed</title>" in body
     await inbox.service.cancel((await inbox.hold("two")).id, "the agent left", actor="ci-bot")
-    assert "Last: two on iam, cancelled (holdpoint, just now)." in text((await answer(client, "/"))[1])
+    assert "Last: two on iam, cancelled (okayed, just now)." in text((await answer(client, "/"))[1])
 
 
 async def test_a_row_tells_quorum_and_an_agent_that_left(inbox):
@@ -343,7 +343,7 @@ async def test_a_call_asked_before_links_to_the_first(inbox):
 
 async def test_an_unknown_call_is_404(inbox):
     client = await inbox.person()
-    status, body, _ = await answer(client, "/calls/hp_<b>none")
+    status, body, _ = await answer(client, "/calls/hold_<b>none")
     assert (status, "There is no such call." in body, "<b>" in body) == (404, True, False)
 
 
@@ -527,7 +527,7 @@ async def test_a_filter_is_kept_on_the_next_page(inbox):
         await inbox.hold(f"tool_{number}")
     _, body, _ = await answer(await inbox.person(), "/history?state=pending&q=tool")
     older = html.unescape(re.search(r'<a href="([^"]+)" rel="next"', body)[1])
-    assert older.startswith("/history?state=pending&q=tool&before=hp_")
+    assert older.startswith("/history?state=pending&q=tool&before=hold_")
 
 
 async def test_the_navigation_knows_about_tools_only_when_there_are_some(inbox):

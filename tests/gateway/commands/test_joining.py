@@ -31,7 +31,7 @@ from recorder import Recorder
 CONFIG = """
 listen: {listen}
 inbox: {{listen: "127.0.0.1:0"}}
-store: "sqlite:///holdpoint.db"
+store: "sqlite:///okayed.db"
 servers: {{notes: {{url: "{url}"}}}}
 agents: [{{name: ci, token_sha256: {token}}}]
 policy: {{default: allow}}
@@ -39,7 +39,7 @@ policy: {{default: allow}}
 
 
 def write(folder, recorder, listen="127.0.0.1:0", **more):
-    path = folder / "holdpoint.yaml"
+    path = folder / "okayed.yaml"
     token = more.get("token", sha256("ci-token"))
     path.write_text(CONFIG.format(listen=listen, url=recorder.url, token=token))
     path.chmod(0o600)
@@ -91,7 +91,7 @@ def test_the_address_of_one_of_its_servers_is_an_address_of_the_gateway():
 
 
 def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_path):
-    path = tmp_path / "holdpoint.yaml"
+    path = tmp_path / "okayed.yaml"
     for written, listen in {
         "listen: 127.0.0.1:9\nslack: {bot_token: '${UNSET}', app_token: '${file:/no/such/file}'}": "127.0.0.1:9",
         "listen: 'unix:${HERE}/a.sock'": "unix:/run/a.sock",
@@ -111,7 +111,7 @@ def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_pa
     ],
 )
 def test_a_config_that_does_not_say_where_the_gateway_listens_is_a_problem(tmp_path, written, said):
-    path = tmp_path / "holdpoint.yaml"
+    path = tmp_path / "okayed.yaml"
     path.write_text(written)
     with pytest.raises(ConfigProblems, match=said):
         listen_of(path, {})
@@ -135,9 +135,9 @@ async def test_another_command_joins_it_and_runs_the_next_one_when_it_has_ended(
 async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
     path = write(tmp_path, recorder)
     async with inside(path, token="other") as way:
-        with pytest.raises(UserError, match="HOLDPOINT_AGENT_TOKEN"):
+        with pytest.raises(UserError, match="OKAYED_AGENT_TOKEN"):
             await way.look()
-        with pytest.raises(NotSentError, match="HOLDPOINT_AGENT_TOKEN"):
+        with pytest.raises(NotSentError, match="OKAYED_AGENT_TOKEN"):
             await note(way)
     async with inside(path, server="nonesuch") as way:
         with pytest.raises(UserError, match="no server 'nonesuch'; it has notes"):
@@ -146,7 +146,7 @@ async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
 
 async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
     path = write(tmp_path, recorder)
-    (tmp_path / "holdpoint.db").write_text("no database at all")
+    (tmp_path / "okayed.db").write_text("no database at all")
     async with inside(path) as way:
         with pytest.raises(StoreError, match="cannot be used"):
             await way.look()
@@ -183,13 +183,13 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
     monkeypatch.setattr("gateway.commands.inside.LOOK", 0.01)
     monkeypatch.setattr(joining, "PATIENCE", 0.0)
     async with inside(path, at=at) as way:
-        with turn(tmp_path / "holdpoint.db"):
+        with turn(tmp_path / "okayed.db"):
             assert not await way.look()
-            with pytest.raises(NotSentError, match="holdpoint run` has the config's store"):
+            with pytest.raises(NotSentError, match="okayed run` has the config's store"):
                 await note(way)
         assert await way.look()
         assert await note(way) == "ran get_note"
-        with turn(tmp_path / "holdpoint.db"):
+        with turn(tmp_path / "okayed.db"):
             async with asyncio.timeout(10):
                 store = await opened_in_turn(load(path, {}), stop=asyncio.Event())
             await store.close()
@@ -228,7 +228,7 @@ async def test_what_answers_without_saying_what_it_is_is_no_gateway():
 async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a_server_refuses_does_not(
     monkeypatch,
 ):
-    unsent, came = {"Holdpoint-Unsent": "1"}, []
+    unsent, came = {"Okayed-Unsent": "1"}, []
 
     async def answer(request):
         came.append(request.method)
@@ -279,7 +279,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain
     monkeypatch.setattr("gateway.commands.inside.LOOK", 0.01)
     async with inside(path) as way:
         assert await note(way) == "ran get_note"
-        with turn(tmp_path / "holdpoint.db"):
+        with turn(tmp_path / "okayed.db"):
             async with asyncio.timeout(10):
                 await (await opened_in_turn(load(path, {}), stop=asyncio.Event())).close()
 

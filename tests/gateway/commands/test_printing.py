@@ -11,7 +11,7 @@ from gateway.config import parse
 from recorder import Recorder
 
 WAITING = {
-    "id": "hp_01kajz5v8q4m7x2n9c6b3d0e1f", "server": "iam", "tool": "put_user_policy", "agent": "ci-bot", "category": "Write",
+    "id": "hold_01kajz5v8q4m7x2n9c6b3d0e1f", "server": "iam", "tool": "put_user_policy", "agent": "ci-bot", "category": "Write",
     "severity": "medium", "whole": True, "arguments_text": '{"user_name":"bob","policy_document":"a document that is much longer than a line"}',
 }  # fmt: skip
 

@@ -45,22 +45,22 @@ def test_where_a_listener_is_reached_from_its_own_machine(listen, url):
 @pytest.mark.parametrize("listen", ["0.0.0.0:{port}", "unix:{folder}/inbox"])
 async def test_a_command_reaches_the_inbox_of_its_config_where_it_listens(listen, tmp_path, monkeypatch):
     [port] = free_ports(1)
-    file = tmp_path / "holdpoint.yaml"
+    file = tmp_path / "okayed.yaml"
     file.write_text(
         CONFIG.format(alice=sha256(token("alice")), listen=listen.format(port=port, folder=tmp_path))
     )
     file.chmod(0o600)
-    monkeypatch.setenv("HOLDPOINT_TOKEN", token("alice"))
+    monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
     async with assembled(load(file, {})) as gateway, serving(gateway):
         assert await asyncio.to_thread(cli._ask, file, lambda alice: alice.calls("pending")) == []
 
 
 async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch, capsys):
     [port] = free_ports(1)
-    file = tmp_path / "holdpoint.yaml"
+    file = tmp_path / "okayed.yaml"
     file.write_text(CONFIG.format(alice=sha256(token("alice")), listen=f"127.0.0.1:{port}"))
     file.chmod(0o600)
-    monkeypatch.setenv("HOLDPOINT_TOKEN", token("alice"))
+    monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
     async with assembled(load(file, {})) as gateway, serving(gateway):
         service = gateway.service
         call = await service.hold(held(service.clock()))
@@ -94,7 +94,7 @@ async def breaking():
 
 async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
     async with breaking() as url, api(url, "") as anybody, asyncio.timeout(5):
-        with pytest.raises(Refused, match=f"^No gateway answers at {url}; start one with: holdpoint run$"):
+        with pytest.raises(Refused, match=f"^No gateway answers at {url}; start one with: okayed run$"):
             await anybody.watch(lambda _: None)
 
 
@@ -126,7 +126,7 @@ async def inbox(answer):
 
 @pytest.mark.parametrize("url", ["foo", "127.0.0.1:8809", "http://", "http://[::1", "ftp://127.0.0.1"])
 async def test_an_address_that_is_none_is_one_sentence(url):
-    with pytest.raises(Refused, match="is no address of an inbox; in HOLDPOINT_URL write one such as http:"):
+    with pytest.raises(Refused, match="is no address of an inbox; in OKAYED_URL write one such as http:"):
         async with api(url, "token") as client:
             await client.calls("pending")
 
@@ -141,11 +141,11 @@ async def test_a_token_from_a_file_may_end_in_a_newline():
 
 
 async def test_calls_are_asked_for_page_by_page():
-    pages = {None: ([{"id": "hp_3"}, {"id": "hp_2"}], "hp_2"), "hp_2": ([{"id": "hp_1"}], None)}
+    pages = {None: ([{"id": "hold_3"}, {"id": "hold_2"}], "hold_2"), "hold_2": ([{"id": "hold_1"}], None)}
 
     def answer(request):
         calls, following = pages[request.query.get("before")]
         return {"calls": calls, "next": following}
 
     async with inbox(answer) as (url, _), api(url, "token") as client:
-        assert [call["id"] for call in await client.calls("pending")] == ["hp_3", "hp_2", "hp_1"]
+        assert [call["id"] for call in await client.calls("pending")] == ["hold_3", "hold_2", "hold_1"]

@@ -4,7 +4,7 @@ from approvals.model import CallId
 from gateway.ladder.given import Given, Place
 
 ONE, TWO = Place("ci-bot", "iam", "s1"), Place("ci-bot", "iam", "s2")
-A, B = CallId("hp_a"), CallId("hp_b")
+A, B = CallId("hold_a"), CallId("hold_b")
 
 
 def test_answers_count_until_the_next_request_of_their_session():

@@ -37,7 +37,7 @@ async def test_a_decision_that_comes_soon_is_one_json_frame_with_the_servers_own
 async def test_a_client_of_2026_comes_again_with_a_sealed_state_until_the_call_is_decided():
     async with running(more=SHORT) as gateway:
         first = (await one_round(gateway, CALL)).result
-        assert (first["resultType"], first["requestState"].startswith("holdpoint.")) == (
+        assert (first["resultType"], first["requestState"].startswith("okayed.")) == (
             "input_required",
             True,
         )
@@ -71,7 +71,7 @@ async def test_after_the_last_round_it_is_told_to_ask_again():
         assert len(gateway.ran()) == 1
 
 
-@pytest.mark.parametrize("spoil", [lambda s: s + "x", lambda s: s[:-2] + "AA", lambda _: "holdpoint.v1.x"])
+@pytest.mark.parametrize("spoil", [lambda s: s + "x", lambda s: s[:-2] + "AA", lambda _: "okayed.v1.x"])
 async def test_a_state_that_was_changed_is_refused(spoil):
     async with running(more=SHORT) as gateway:
         state = (await one_round(gateway, CALL)).result["requestState"]
@@ -120,7 +120,7 @@ async def test_a_requester_is_shown_where_people_decide_only_when_the_config_say
     )
     links = {"elicitation": {"form": {}, "url": {}}}
     async with running(more=shows) as gateway:
-        asked = (await one_round(gateway, CALL, declares=links)).result["inputRequests"]["holdpoint"]
+        asked = (await one_round(gateway, CALL, declares=links)).result["inputRequests"]["okayed"]
         [held] = await gateway.held()
         assert asked["params"]["url"] == f"https://approvals.example.com/calls/{held.id}"
         assert (asked["method"], asked["params"]["mode"]) == ("elicitation/create", "url")
@@ -135,7 +135,7 @@ async def test_that_the_requester_opened_the_link_approves_nothing_and_goes_nowh
     links = {"elicitation": {"url": {}}}
     async with running(more=shows) as gateway:
         state = (await one_round(gateway, CALL, declares=links)).result["requestState"]
-        opened = {**CALL, "requestState": state, "inputResponses": {"holdpoint": {"action": "accept"}}}
+        opened = {**CALL, "requestState": state, "inputResponses": {"okayed": {"action": "accept"}}}
         await one_round(gateway, opened, declares=links)
         assert gateway.ran() == []
         async with asyncio.TaskGroup() as tasks:
@@ -200,7 +200,7 @@ async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(
     async with running(recorder=Recorder(on_call=asks_for_a_name(state))) as gateway:
         asked = await ask_and_approve(gateway)
         assert asked["inputRequests"]["who"]["params"]["message"] == "Who?"
-        assert asked["requestState"].startswith("holdpoint.")
+        assert asked["requestState"].startswith("okayed.")
         answers = {"who": {"action": "accept", "content": {"name": "Ana"}}}
         follow_up = {**CALL, "inputResponses": answers, "requestState": asked["requestState"]}
         done = await gateway.ask("tools/call", follow_up, id=2)
@@ -294,7 +294,7 @@ async def test_a_client_of_an_older_revision_gets_no_empty_event():
         answer.close()
 
 
-@pytest.mark.parametrize("event_id", ["theirs", "hp_x.!!", "hp_x.e30=", "hp_x.é"])
+@pytest.mark.parametrize("event_id", ["theirs", "hold_x.!!", "hold_x.e30=", "hold_x.é"])
 async def test_an_event_that_is_not_ours_is_the_servers(event_id):
     async with running() as gateway:
         session = await opened(gateway)
@@ -306,7 +306,7 @@ async def test_an_event_that_is_not_ours_is_the_servers(event_id):
 
 async def test_a_stream_of_a_call_that_is_unknown_is_not_found():
     async with running() as gateway:
-        seen = {"Last-Event-ID": "hp_01x.MQ==", "Accept": "text/event-stream"}
+        seen = {"Last-Event-ID": "hold_01x.MQ==", "Accept": "text/event-stream"}
         async with gateway.http.get(gateway.url, headers=seen) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (404, -32001)
 

@@ -12,8 +12,8 @@ MOST = 14_400.0
 
 def test_nothing_is_learned_of_a_client_that_is_patient():
     learned = Patience()
-    learned.told(WHO, "hp_1", 0.0)
-    learned.came_again(WHO, "hp_1", MOST, 5.0)
+    learned.told(WHO, "hold_1", 0.0)
+    learned.came_again(WHO, "hold_1", MOST, 5.0)
     assert learned.wait(WHO, MOST, 6.0) == MOST
 
 
@@ -43,7 +43,7 @@ def test_what_is_learned_of_a_client_counts_for_that_client_of_that_agent_and_fo
     assert learned.wait(WHO, MOST, 100.0 + KEPT) == MOST
 
 
-def come_again(learned, call="hp_1", most=MOST):
+def come_again(learned, call="hold_1", most=MOST):
     learned.told(WHO, call, 0.0)
     learned.came_again(WHO, call, most, 0.0)
     return learned.wait(WHO, most, 0.0)
@@ -58,9 +58,9 @@ def test_a_client_that_bore_its_wait_is_given_twice_as_long_up_to_the_table():
 def test_only_the_call_that_it_was_told_to_ask_for_shows_that_a_client_bore_its_wait():
     learned = Patience()
     learned.gave_up(WHO, 10.0, 0.0)
-    learned.came_again(WHO, "hp_1", MOST, 0.0)
-    learned.told(WHO, "hp_1", 0.0)
-    learned.came_again(WHO, "hp_2", MOST, 0.0)
+    learned.came_again(WHO, "hold_1", MOST, 0.0)
+    learned.told(WHO, "hold_1", 0.0)
+    learned.came_again(WHO, "hold_2", MOST, 0.0)
     assert learned.wait(WHO, MOST, 0.0) == 5.0
 
 
@@ -82,8 +82,8 @@ def test_a_day_after_it_last_gave_up_a_client_has_the_wait_of_the_table_however_
     for _ in range(20):
         learned.gave_up(WHO, 2.0, 0.0)
     for hour in range(1, 24):
-        learned.told(WHO, "hp_1", hour * 3600.0)
-        learned.came_again(WHO, "hp_1", MOST, hour * 3600.0)
+        learned.told(WHO, "hold_1", hour * 3600.0)
+        learned.came_again(WHO, "hold_1", MOST, hour * 3600.0)
         assert learned.wait(WHO, MOST, hour * 3600.0) == LEAST
     assert learned.wait(WHO, MOST, KEPT) == MOST
 

@@ -116,7 +116,7 @@ async def test_without_the_extension_tasks_are_refused_and_calls_wait():
 
 async def test_an_unknown_task_of_ours_is_no_task_and_others_are_the_servers():
     async with running() as gateway:
-        answer = await gateway.ask("tasks/get", {"taskId": "hp_nothing"}, declares=TASKS)
+        answer = await gateway.ask("tasks/get", {"taskId": "hold_nothing"}, declares=TASKS)
         assert (answer.status, answer.error["code"]) == (400, -32602)
         await gateway.ask("tasks/get", {"taskId": "theirs"}, declares=TASKS)
         assert gateway.recorder.received[-1].frame["params"]["taskId"] == "theirs"
@@ -326,7 +326,7 @@ async def heard(answer, count):
 async def test_who_listens_for_a_task_is_told_of_each_change_and_of_nothing_foreign():
     async with running() as gateway:
         task = await begin(gateway)
-        async with await subscribe(gateway, [task["taskId"], "hp_unknown"]) as answer:
+        async with await subscribe(gateway, [task["taskId"], "hold_unknown"]) as answer:
             accepted, working = await heard(answer, 2)
             assert accepted["method"] == "notifications/subscriptions/acknowledged"
             assert accepted["params"]["notifications"] == {"taskIds": [task["taskId"]]}
@@ -372,7 +372,7 @@ async def test_a_server_that_refuses_the_subscription_is_heard():
             assert answer.status == 404
 
 
-@pytest.mark.parametrize("task_ids", [None, 5, {}, [5, None, ["hp_x"]]])
+@pytest.mark.parametrize("task_ids", [None, 5, {}, [5, None, ["hold_x"]]])
 async def test_a_subscription_to_odd_tasks_is_the_servers(task_ids):
     async with running() as gateway, await subscribe(gateway, task_ids) as answer:
         assert answer.status == 200
@@ -525,7 +525,7 @@ async def test_calls_of_a_server_with_tasks_of_its_own_wait_on_the_connection():
             assert (await agent).result["content"][0]["text"] == "ran create_note"
 
 
-@pytest.mark.parametrize("task_id", [5, None, ["hp_x"]])
+@pytest.mark.parametrize("task_id", [5, None, ["hold_x"]])
 async def test_odd_task_ids_are_the_servers(task_id):
     async with running() as gateway:
         await gateway.ask("tasks/get", {"taskId": task_id}, declares=TASKS)

@@ -11,7 +11,7 @@ from gateway.shown import Shown
 from gateways import Clock
 
 NAMED = Named(agent="ci-bot", server="iam", session="s1", id=1)
-CALL = CallId("hp_1")
+CALL = CallId("hold_1")
 
 
 def test_a_cancelled_request_ends_its_wait():
@@ -34,9 +34,9 @@ def test_two_requests_of_one_name_both_end():
     waits = Waits(Clock())
     with (
         waits.waiting(NAMED, Wait(call_id=CALL)) as first,
-        waits.waiting(NAMED, Wait(call_id=CallId("hp_2"))) as second,
+        waits.waiting(NAMED, Wait(call_id=CallId("hold_2"))) as second,
     ):
-        assert waits.cancel(NAMED) == (CALL, "hp_2")
+        assert waits.cancel(NAMED) == (CALL, "hold_2")
         assert first.cancelled
         assert second.cancelled
 
@@ -75,7 +75,7 @@ def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
         assert [one.superseded for one in (first, second, third)] == [True, True, False]
 
 
-@pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hp_2"))])
+@pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hold_2"))])
 def test_another_client_or_another_call_is_not_given_up(other):
     waits = Waits(Clock())
     with waits.waiting(NAMED, other):
@@ -120,9 +120,9 @@ def test_what_clients_left_is_remembered_up_to_a_limit(monkeypatch):
     monkeypatch.setattr("gateway.ladder.waits.MAX_LEFT", 1)
     clock = Clock()
     waits = Waits(clock)
-    for call_id in ("hp_1", "hp_2"):
+    for call_id in ("hold_1", "hold_2"):
         with waits.waiting(NAMED, wait(clock.now, call_id=CallId(call_id))):
             clock.now += 5
             waits.cancel(NAMED)
-    assert waits.supersede(CallId("hp_1"), "mcp", clock.now) is None
-    assert waits.supersede(CallId("hp_2"), "mcp", clock.now) == 5.0
+    assert waits.supersede(CallId("hold_1"), "mcp", clock.now) is None
+    assert waits.supersede(CallId("hold_2"), "mcp", clock.now) == 5.0

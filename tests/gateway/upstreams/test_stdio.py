@@ -158,7 +158,7 @@ async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server
 
 
 async def test_noise_on_stdout_is_dropped_and_stderr_is_logged(server, caplog):
-    caplog.set_level(logging.INFO, "holdpoint.servers")
+    caplog.set_level(logging.INFO, "okayed.servers")
     headers = await server.opened()
     [answer] = await frames(await server.send("POST", calling("noise"), headers))
     assert text(answer) == "after the noise"
@@ -264,7 +264,7 @@ async def test_a_program_that_is_not_there_is_not_sent_to(clock):
 
 
 async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_own(server, caplog):
-    caplog.set_level(logging.INFO, "holdpoint.servers")
+    caplog.set_level(logging.INFO, "okayed.servers")
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
     behind = next(iter(server._sessions.values())).connection
@@ -335,7 +335,7 @@ async def test_an_error_has_the_http_status_of_its_code(shared):
 
 
 async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
-    caplog.set_level(logging.INFO, "holdpoint.servers")
+    caplog.set_level(logging.INFO, "okayed.servers")
     leaving = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
     while shared._shared is None or not shared._shared.exchanges:
         await asyncio.sleep(0)
@@ -347,7 +347,7 @@ async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
 
 
 async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_id(shared, caplog):
-    caplog.set_level(logging.INFO, "holdpoint.servers")
+    caplog.set_level(logging.INFO, "okayed.servers")
     waiting = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
     while shared._shared is None or not shared._shared.exchanges:
         await asyncio.sleep(0)
