@@ -13,7 +13,8 @@ import msgspec
 from approvals.errors import TooMany
 
 CallId = NewType("CallId", str)
-"""`hold_` and a lower-case ULID: ids sort by the time they were made."""
+"""The id of a held call: `hold_` and a lower-case ULID; `hp_` and a ULID if an earlier version made it."""
+CALL_ID_PREFIXES = ("hold_", "hp_")
 
 
 class State(StrEnum):

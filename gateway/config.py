@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path as File
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -38,7 +39,20 @@ def load(path: File, environ: Mapping[str, str]) -> Config:
 def _placed(store: str, folder: File) -> str:
     """Return where a store is, seen from the config's folder: every command finds the same one, wherever it is started."""
     file = store.removeprefix(SQLITE)
-    return store if file == store else f"{SQLITE}{folder / file}"
+    if file == store:
+        return store
+    _refuse_an_earlier_store(place := folder / file)
+    return f"{SQLITE}{place}"
+
+
+def _refuse_an_earlier_store(path: File) -> None:
+    """Raise `ConfigProblems` when only a store of the product's earlier name is there: a new one would lack its calls."""
+    if path.name == "okayed.db" and not path.exists() and path.with_name("holdpoint.db").exists():
+        said = (
+            f"Holdpoint is now Okayed, and its store {path}; stop the old gateway, then run:"
+            f' cd {quote(str(path.parent))} && for file in holdpoint.db*; do mv "$file" "okayed${{file#holdpoint}}"; done'
+        )
+        raise ConfigProblems((Problem(path="store", line=None, message=said),))
 
 
 def known_server(config: Config, name: str) -> str:

@@ -3,6 +3,7 @@
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 from gateway.addresses import address
 from gateway.options import LISTEN
@@ -14,6 +15,11 @@ RUN, INSIDE = "run", "inside"
 
 def text_of(path: Path) -> str:
     """Return the text of a config file; raises `ConfigProblems` when it cannot be read, or others can write to it."""
+    old = path.with_name("holdpoint.yaml")
+    if path.name == "okayed.yaml" and old.exists() and not path.exists():
+        raise _one(
+            f"Holdpoint is now Okayed, and its config {path}; run: mv {quote(str(old))} {quote(str(path))}"
+        )
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")

@@ -109,19 +109,19 @@ def calls(
     text: str,
 ) -> Query:
     """Return the query that reads *read* of calls, newest first, narrowed by what is given."""
-    # Open calls are few and found by their state; among the many others the order of ids is the better way in.
+    # Open calls are few, so their index is read; the many settled ones are read in the order they were added.
     state = "calls.state" if _OPEN.issuperset(states) else "+calls.state"
     where, values = _where(
         {
             f"{state} IN ({', '.join('?' * len(states))})": states,
-            "id < ?": (before,) if before is not None else (),
+            "calls.n < (SELECT n FROM calls WHERE id = ?)": (before,) if before is not None else (),
             "tool = ?": (tool,) if tool else (),
             "calls.agent = ?": (agent,) if agent else (),
             "server = ?": (server,) if server else (),
             "(instr(tool, ?) OR instr(calls.agent, ?) OR instr(id, ?))": (text,) * 3 if text else (),
         }
     )
-    return f"{read} {where} ORDER BY id DESC LIMIT ?", (*values, limit)
+    return f"{read} {where} ORDER BY calls.n DESC LIMIT ?", (*values, limit)
 
 
 def counted(cap: Cap) -> Query:

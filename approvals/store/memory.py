@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import count, dropwhile, islice
 from math import inf
 from secrets import token_bytes
 
@@ -97,14 +97,20 @@ class MemoryStore:
     ) -> Iterator[HeldCall]:
         return (
             call
-            for call in sorted(self._calls.values(), key=lambda call: call.id, reverse=True)
+            for call in self._older(before)
             if (not states or call.state in states)
-            and (before is None or call.id < before)
             and tool in ("", call.call.tool)
             and agent in ("", call.call.agent)
             and server in ("", call.call.server)
             and any(text in field for field in (call.call.tool, call.call.agent, call.id))
         )
+
+    def _older(self, before: CallId | None) -> Iterator[HeldCall]:
+        """Yield the calls that were added before one, newest first; all of them without one."""
+        newest_first = reversed(self._calls.values())
+        if before is None:
+            return newest_first
+        return islice(dropwhile(lambda call: call.id != before, newest_first), 1, None)
 
     def _exceeded(self, cap: Cap, one_more: HeldCall) -> bool:
         counted = [one for one in self._calls.values() if _counts(cap, one)]

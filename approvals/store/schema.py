@@ -205,6 +205,14 @@ def summaries(db: Database) -> None:
     db.table("summaries").create_index(["agent", "created_at", "size"])
 
 
+@migrations()
+def lists_in_order_of_arrival(db: Database) -> None:
+    """Lists go by row number, since the ids of earlier versions (`hp_...`) sort after newer ones."""
+    for column in ("state", "agent"):
+        db.execute(f"DROP INDEX calls_by_{column}")
+        db.execute(f"CREATE INDEX calls_by_{column} ON calls ({column})")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Make the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

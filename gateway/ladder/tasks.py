@@ -15,7 +15,7 @@ import msgspec
 
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided, UnknownCall
-from approvals.model import CallId, HeldCall
+from approvals.model import CALL_ID_PREFIXES, CallId, HeldCall
 from approvals.service import ApprovalService
 from approvals.summaries import Summary
 from gateway import frames, hold, protocol, sse
@@ -29,7 +29,6 @@ from gateway.shown import Shown
 from gateway.upstreams import Reply, Upstream, frame_reply
 
 log = logging.getLogger("okayed.tasks")
-OURS = "hold_"
 METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel", "tasks/result"})
 FOREVER = float("inf")
 UNKNOWN = protocol.Rejection(code=frames.INVALID_PARAMS, message="There is no such task.")
@@ -124,7 +123,7 @@ class Tasks:
         return (
             isinstance(frame, frames.Request)
             and frame.method in METHODS
-            and str(frame.params.get("taskId", "")).startswith(OURS)
+            and str(frame.params.get("taskId", "")).startswith(CALL_ID_PREFIXES)
         )
 
     async def answer(self, incoming: Incoming, frame: frames.Request) -> Reply:
@@ -228,7 +227,7 @@ class Tasks:
         self, incoming: Incoming, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]
     ) -> Reply | None:
         """Serve a subscription that names tasks of ours; None when it names none."""
-        named = [one for one in listening.tasks_of(frame) if str(one).startswith(OURS)]
+        named = [one for one in listening.tasks_of(frame) if str(one).startswith(CALL_ID_PREFIXES)]
         found = {one: await self._newest(incoming.agent, incoming.server, one) for one in named}
         if not named:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from approvals.model import CallId
+from approvals.model import CALL_ID_PREFIXES, CallId
 from gateway import frames, hold, sse
 from gateway.forward import HANG_UP
 
@@ -58,7 +58,7 @@ def handle_of(call: CallId, request_id: frames.Id) -> str:
 def call_of(event_id: str) -> tuple[CallId, frames.Id] | None:
     """Return what an event id of ours stands for; None when it is a server's."""
     call, _, coded = event_id.partition(".")
-    if not call.startswith("hold_"):
+    if not call.startswith(CALL_ID_PREFIXES):
         return None
     try:
         return CallId(call), msgspec.json.decode(base64.urlsafe_b64decode(coded), type=str | int)

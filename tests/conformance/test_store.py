@@ -271,6 +271,17 @@ async def test_text_is_looked_for_in_tool_agent_and_id_as_it_is_spelt(store):
     assert await store.select(text="github") == []
 
 
+async def test_calls_with_the_ids_of_an_earlier_version_are_listed_as_the_oldest(store):
+    calls = [a_call(), a_call(), a_call()]
+    calls[0] = replace(calls[0], id=CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f"))
+    for call in calls:
+        await store.add(call)
+    first = await store.select(limit=2)
+    assert first == [calls[2], calls[1]]
+    assert await store.select(before=first[-1].id) == [calls[0]]
+    assert await store.select(before=calls[0].id) == []
+
+
 async def test_pages_go_on_before_the_last_call_of_the_one_before(store):
     calls = await added(store, *(a_call(number, state=State.DENIED) for number in range(5)))
     first = await store.select(limit=2)

@@ -156,7 +156,9 @@ async def test_a_database_of_some_other_program_is_refused_and_left_alone(path):
 
 async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
     await used(path)
-    later = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpoint', 'later', '')"
+    later = (
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpoint', 'later', '')"
+    )
     sql(path, later)
     before = path.read_bytes()
     said = "a newer Okayed wrote it; start that version, or give this one a store of its own."

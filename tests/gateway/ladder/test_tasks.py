@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from approvals.errors import StoreError
-from approvals.model import Answer, State
+from approvals.model import Answer, CallId, State
 from gateway import sse
 from gateway.ladder.tasks import Tasks
 from gateway.upstreams.credentials import Fixed
@@ -120,6 +120,15 @@ async def test_an_unknown_task_of_ours_is_no_task_and_others_are_the_servers():
         assert (answer.status, answer.error["code"]) == (400, -32602)
         await gateway.ask("tasks/get", {"taskId": "theirs"}, declares=TASKS)
         assert gateway.recorder.received[-1].frame["params"]["taskId"] == "theirs"
+
+
+async def test_a_task_that_an_earlier_version_made_is_found_by_its_id():
+    async with running() as gateway:
+        task = await begin(gateway)
+        [held] = await gateway.held()
+        earlier = replace(held, id=CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f"), key="earlier")
+        await gateway.gateway.store.add(earlier)
+        assert (await look(gateway, task | {"taskId": earlier.id}))["status"] == "working"
 
 
 async def test_a_task_of_another_agent_is_unknown():

@@ -1,0 +1,57 @@
+"""A folder of Holdpoint, as the product was called: the command says how to move its files, and moved files are used."""
+
+import subprocess
+from dataclasses import replace
+
+from approvals.model import CallId
+from approvals.store.sqlite import SqliteStore
+from process import Person, before_notes
+from recorder import Recorder
+from stored import a_call
+
+EARLIER = CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f")
+
+
+def how(refusal: str) -> str:
+    """Return the command in a refusal."""
+    return refusal.partition(" run: ")[2].strip()
+
+
+async def test_a_folder_of_the_earlier_name_is_refused_until_its_files_are_moved_and_its_calls_go_on(
+    tmp_path,
+):
+    async with Recorder() as recorder:
+        gateway = before_notes(tmp_path, recorder.url)
+        config, old = gateway.config, gateway.config.with_name("holdpoint.yaml")
+        config.rename(old)
+        store = await SqliteStore.open(tmp_path / "holdpoint.db")
+        await store.add(
+            replace(a_call(server="notes", agent="local", attended=False), id=EARLIER, expires_at=9e9)
+        )
+        await store.close()
+
+        for moved in (config, tmp_path / "okayed.db"):
+            code, _, refusal = await gateway.command("check")
+            assert (
+                code,
+                f"Holdpoint is now Okayed, and its {'config' if moved == config else 'store'} " in refusal,
+            ) == (1, True)
+            assert len(refusal.splitlines()) == 1
+            subprocess.run(how(refusal).removesuffix("(line 1)"), shell=True, check=True, cwd=tmp_path.parent)
+            assert moved.exists()
+
+        await gateway.start()
+        assert sorted(file.name for file in tmp_path.glob("holdpoint*")) == []
+        async with Person(gateway.inbox) as alice:
+            held = await alice.call(EARLIER)
+            status, decided = await alice.post(EARLIER, "approve", digest=held["digest"])
+            assert (status, decided["state"]) == (200, "approved")
+        await gateway.stop()
+
+
+async def test_a_store_or_a_config_of_any_name_that_the_user_gave_is_no_reason_to_refuse(tmp_path):
+    gateway = before_notes(tmp_path, "http://127.0.0.1:9/mcp")
+    gateway.config.write_text(gateway.config.read_text().replace("okayed.db", "mine.db"))
+    (tmp_path / "holdpoint.yaml").touch()
+    (tmp_path / "holdpoint.db").touch()
+    assert (await gateway.command("check"))[0] == 0
