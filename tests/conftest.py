@@ -1,12 +1,19 @@
-"""What every test may use: the folder of fakes, and Hypothesis profiles."""
+"""Every test can import the fakes, writes to memory where there is room, and runs with a Hypothesis profile."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent / "fakes"))
+
+#: A file system in memory, and the free bytes that it must have: a container may give it 64 MB.
+MEMORY, ROOM = Path("/dev/shm"), 1 << 30
+
+if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 settings.register_profile(
     "fast", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
