@@ -10,22 +10,18 @@ import hashlib
 import hmac
 import json
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from approvals import beside
 from approvals.errors import StoreError
 from approvals.model import AuditEvent
 
 #: An event's values in the order of a table's columns.
 COLUMNS = ("seq", "at", "kind", "actor", "call", "agent", "server", "tool", "detail", "prev", "hash")
 
-_SQLITE = b"SQLite format 3\x00"
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(AuditEvent).decode
 _detail = msgspec.json.Decoder(Mapping[str, Any]).decode
@@ -139,24 +135,3 @@ def from_row(row: tuple[Any, ...]) -> AuditEvent:
     """Return the event of a row in the order of `COLUMNS`."""
     values = dict(zip(COLUMNS, row, strict=True))
     return AuditEvent(**(values | {"detail": _detail(values["detail"])}))
-
-
-def read(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
-    """Yield the events of an exported file or of a store's file, also beside a gateway that runs; changes nothing.
-
-    Raises `StoreError` when the file is neither.
-    """
-    try:
-        with path.open("rb") as file:
-            if file.read(len(_SQLITE)) != _SQLITE:
-                file.seek(0)
-                yield from (event for line in file if (event := from_json_line(line)).seq > after)
-                return
-        yield from _read_table(path, after)
-    except (OSError, TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error) as error:
-        raise StoreError(f"{path} holds no audit trail that can be read: {error}.") from error
-
-
-def _read_table(path: Path, after: int) -> Iterator[AuditEvent]:
-    with beside.opened(path) as db:
-        yield from map(from_row, db.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,)))

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from approvals import bookkeeping, redact
+from approvals import client_meta, redact
 from approvals.channels import Card
+from approvals.impact import stakes
 from approvals.model import CallId, HeldCall, State
 from approvals.safetext import hidden, name, one_line, visible
-from approvals.stakes import stakes
 from approvals.summaries import Summary
 
 
@@ -40,7 +40,7 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     soon made.
     """
     asked = call.call
-    along = bookkeeping.parted(asked.beside)
+    along = client_meta.parted(asked.beside)
     arguments, beside = _read(asked.arguments, most), _read(along.shown, most, flat=True)
     return Card(
         id=call.id,

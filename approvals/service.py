@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from approvals import bookkeeping, call_events, lifecycle
+from approvals import call_events, client_meta, lifecycle
 from approvals.call_events import GATEWAY
 from approvals.clock import KEEP, Clock
 from approvals.digest import sha256
@@ -35,10 +35,10 @@ from approvals.model import (
     Review,
     State,
 )
-from approvals.room import Room
+from approvals.quotas import Room
 from approvals.store import Store
 from approvals.summaries import Summary, summary
-from approvals.waiters import Waiters
+from approvals.wakeups import Waiters
 
 #: The longest reason a person may give, in bytes of UTF-8.
 MAX_REASON = 4096
@@ -456,7 +456,7 @@ class ApprovalService:
 
 def _has_seen(approver: Approver, call: HeldCall) -> bool:
     """Say whether *approver* was shown all of a call: nothing in it is hidden, or they revealed it."""
-    return approver.name in call.revealed or not bookkeeping.hidden_values(call.call)
+    return approver.name in call.revealed or not client_meta.hidden_values(call.call)
 
 
 def _trimmed(reason: str) -> str:

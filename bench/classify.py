@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gateway.risk import Category, classify
+from gateway.tools.classify.risk import Category, classify
 
 FIVE = [category.value for category in Category if category is not Category.OTHER]
 ORDER = [category.value for category in Category]

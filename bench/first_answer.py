@@ -18,7 +18,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-OKAYED = [sys.executable, "-c", "from gateway.cli import main; main()"]
+OKAYED = [sys.executable, "-c", "from gateway.cli.main import main; main()"]
 CHILD = Path(__file__).parents[1] / "tests" / "fakes" / "child.py"
 OPEN = {
     "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}},

@@ -16,29 +16,31 @@ from approvals import digest
 from approvals.errors import AlreadyDecided, StoreError, TooMany, UnknownCall
 from approvals.model import CallId, Classification, HeldCall, State
 from approvals.service import ApprovalService
-from gateway import frames, hold, mirrors, protocol, relay, replies
-from gateway.again import Again
-from gateway.catalogue import Catalogue, Tool
+from gateway.call import param_headers
+from gateway.call.audit import Record
+from gateway.call.exchange_limits import Exchanges, Kind, TooManyExchangesError
+from gateway.call.judging import Judge
+from gateway.call.metrics import Metrics
+from gateway.call.request import Asked, Incoming, place
+from gateway.call.sessions import Session, Sessions
+from gateway.call.settings import Setting
 from gateway.errors import BrokenError, GatewayError, NotSentError, StoppingError, UnknownServerError
-from gateway.exchanges import Exchanges, Kind, TooManyExchangesError
-from gateway.forward import Forward
-from gateway.hold import Manner
-from gateway.incoming import Asked, Incoming, place
-from gateway.judging import Judge
-from gateway.ladder import holding, rounds
-from gateway.ladder.holding import Holding
-from gateway.ladder.rounds import ForgedError, Seals
-from gateway.ladder.tasks import Tasks
-from gateway.lasting import Lasting
-from gateway.limits import Exceeded, Windows, key
-from gateway.metrics import Metrics
-from gateway.passing import Passing
-from gateway.pins import difference
-from gateway.policy import Action, Verdict, over
-from gateway.record import Record
-from gateway.sessions import Session, Sessions
-from gateway.setting import Setting
+from gateway.hold import answering, ladder, messages, request_state
+from gateway.hold.answering import Holding
+from gateway.hold.ladder import Manner
+from gateway.hold.repeats import Again
+from gateway.hold.request_state import ForgedError, Seals
+from gateway.hold.running import Forward
+from gateway.hold.tasks import Tasks
+from gateway.policy.evaluation import Action, Verdict, over
+from gateway.policy.limits import Exceeded, Windows, key
+from gateway.relay import rewriting
+from gateway.relay.relay import Passing
+from gateway.relay.reopening import Lasting
+from gateway.tools.catalogue import Catalogue, Tool
+from gateway.tools.pins import difference
 from gateway.upstreams import Reply, Upstream, frame_reply
+from gateway.wire import frames, protocol
 
 log = logging.getLogger("okayed.proxy")
 
@@ -162,12 +164,12 @@ class Proxy:
     async def _call(self, asked: Asked) -> Reply:
         """Judge a tool call and do what the verdict says."""
         tool = await self._catalogue.tool(asked.incoming.server, asked.frame.name)
-        if (wrong := mirrors.mismatch(asked, tool)) is not None:
+        if (wrong := param_headers.mismatch(asked, tool)) is not None:
             return self._record.refuse(asked.incoming, asked.frame.id, wrong)
-        asked = replace(asked, params=mirrors.made(asked, tool))
+        asked = replace(asked, params=param_headers.made(asked, tool))
         if (reply := await self._came_again(asked)) is not None:
             return reply
-        asked = holding.anew(asked) if rounds.state_of(asked.frame) else asked
+        asked = answering.anew(asked) if request_state.state_of(asked.frame) else asked
         verdict = self._judge.verdict(asked, tool)
         # Asked again, it joins or collects the held call, and costs no second use of a limit.
         if (same := await self._again.find(asked, tool, verdict, self.setting)) is not None:
@@ -188,7 +190,7 @@ class Proxy:
             ticket = self._holding.ticket(asked)
             if (named := await self._holding.named(asked)) is not None:
                 before = ticket.round if ticket else 0
-                return self._holding.to_front(replace(holding.anew(asked), round=before), named)
+                return self._holding.to_front(replace(answering.anew(asked), round=before), named)
             held = None if ticket is None else await self._holding.earlier(asked, ticket)
         except (ForgedError, UnknownCall):
             wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message="Invalid or expired requestState")
@@ -213,11 +215,11 @@ class Proxy:
 
     def _deny(self, asked: Asked, verdict: Verdict) -> Reply:
         self._judged(asked, "denied", verdict, why=verdict.reason)
-        return _told(asked.frame, replies.denied(verdict.reason))
+        return _told(asked.frame, messages.denied(verdict.reason))
 
     def _limit(self, asked: Asked, verdict: Verdict, exceeded: Exceeded) -> Reply:
         self._judged(asked, "limited", verdict)
-        return _told(asked.frame, replies.limited(exceeded, asked.frame.name))
+        return _told(asked.frame, messages.limited(exceeded, asked.frame.name))
 
     async def _allow(self, asked: Asked, verdict: Verdict) -> Reply:
         """Relay at once, unless too many exchanges of this agent are running."""
@@ -227,7 +229,7 @@ class Proxy:
         except TooManyExchangesError:
             self._metrics.judged(asked.incoming.server, "limited")
             self._too_many(asked.incoming)
-            return _told(asked.frame, replies.too_many_running())
+            return _told(asked.frame, messages.too_many_running())
 
     async def _relayed(self, asked: Asked, verdict: Verdict) -> Reply:
         """Send an allowed call. The audit event is posted, and the disk is not waited for unless the config says so."""
@@ -239,7 +241,7 @@ class Proxy:
             case "wait":
                 await self._service.store.append(event)
         reply = await asked.upstream.send("POST", frames.rebuild(asked.frame), asked.headers)
-        return self._passing.watched(asked.incoming, relay.checked(reply))
+        return self._passing.watched(asked.incoming, rewriting.checked(reply))
 
     async def _hold(self, asked: Asked, tool: Tool, verdict: Verdict) -> Reply:
         """Store the call, with its audit event, before anybody is told of it."""
@@ -273,7 +275,7 @@ class Proxy:
             held = await self._service.hold(held)
         except TooMany as error:
             self._judged(asked, "limited", verdict, why=str(error))
-            return _told(asked.frame, replies.too_many(error))
+            return _told(asked.frame, messages.too_many(error))
         return await self._show(asked, held)
 
     async def _show(self, asked: Asked, held: HeldCall) -> Reply:
@@ -286,7 +288,7 @@ class Proxy:
     def _manner(self, asked: Asked) -> Manner:
         if self._catalogue.has_tasks(asked.incoming.server):
             return Manner.WAIT
-        return hold.manner(asked.frame, asked.era, self.setting.holds.tasks)
+        return ladder.manner(asked.frame, asked.era, self.setting.holds.tasks)
 
     def _judged(self, asked: Asked, verdict: str, by: Verdict, **detail: Any) -> None:
         self._metrics.judged(asked.incoming.server, verdict)

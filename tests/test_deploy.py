@@ -4,8 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
-from gateway import app, listener, yaml
-from gateway.options import seconds
+from gateway.app import gateway
+from gateway.config import yaml
+from gateway.config.options import seconds
+from gateway.fronts import listener
 
 ROOT = Path(__file__).parents[1]
 LINES = re.sub(r"\\\n\s*", "", (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")).splitlines()
@@ -49,7 +51,7 @@ def test_what_the_image_is_built_from_is_all_that_the_build_reads():
 
 
 def test_a_stopped_container_has_longer_than_running_calls_have():
-    assert seconds(service()["stop_grace_period"]) >= app.GRACE + 5 * listener.LINGER
+    assert seconds(service()["stop_grace_period"]) >= gateway.GRACE + 5 * listener.LINGER
     assert (service()["init"], service()["restart"]) == (True, "unless-stopped")
 
 

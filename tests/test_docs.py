@@ -9,8 +9,10 @@ import typer.main
 
 from approvals.model import State
 from approvals.web import openapi
-from approvals.web.shapes import Call
-from gateway import cli, config, yaml
+from approvals.web.schemas import Call
+from gateway.app import config
+from gateway.cli import main as cli
+from gateway.config import yaml
 from patient import CLIENTS
 
 ROOT = Path(__file__).parents[1]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from gateway import config
-from gateway.compiling import compile_policy
-from gateway.policy import Action, Facts
-from gateway.risk import classify
+from gateway.app import config
+from gateway.policy.compiling import compile_policy
+from gateway.policy.evaluation import Action, Facts
+from gateway.tools.classify.risk import classify
 
 TEXT = (Path(__file__).parents[1] / "config.example.yaml").read_text(encoding="utf-8")
 ENVIRON = {

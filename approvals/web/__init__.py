@@ -8,12 +8,12 @@ from aiohttp import web
 
 from approvals.service import ApprovalService
 from approvals.web.api import Api
-from approvals.web.bodies import MAX_BODY
 from approvals.web.events import Events
 from approvals.web.guard import Guard
 from approvals.web.login import Login
 from approvals.web.options import Handler, ToolFacts, ToolView, WebOptions
 from approvals.web.pages import Pages
+from approvals.web.request_bodies import MAX_BODY
 from approvals.web.tools import Tools
 
 __all__ = ["LOGIN", "Login", "ToolFacts", "ToolView", "WebOptions", "build"]

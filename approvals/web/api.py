@@ -8,12 +8,12 @@ from aiohttp import web
 from approvals.errors import AlreadyDecided, NotRevealed, StaleView
 from approvals.model import Answer, Approver, CallId, HeldCall, State
 from approvals.service import ApprovalService
-from approvals.web import bodies, openapi
-from approvals.web.answers import Refused, encoded
+from approvals.web import openapi, request_bodies
 from approvals.web.events import Events
 from approvals.web.login import Login
 from approvals.web.options import WebOptions
-from approvals.web.shapes import (
+from approvals.web.responses import Refused, encoded
+from approvals.web.schemas import (
     AcceptBody,
     Accepted,
     ApproveBody,
@@ -88,8 +88,8 @@ class Api:
         self, request: web.Request, answer: Answer, shape: type[ApproveBody | DenyBody]
     ) -> web.Response:
         approver = self._login.program(request)
-        body = await bodies.json(request, shape)
-        reason = bodies.reason(body.reason)
+        body = await request_bodies.json(request, shape)
+        reason = request_bodies.reason(body.reason)
         return await self._decided(
             request,
             approver,
@@ -100,7 +100,7 @@ class Api:
 
     async def _give_up(self, request: web.Request) -> web.Response:
         approver = self._login.program(request)
-        reason = bodies.reason((await bodies.json(request, GiveUpBody)).reason)
+        reason = request_bodies.reason((await request_bodies.json(request, GiveUpBody)).reason)
         return await self._decided(
             request,
             approver,
@@ -109,7 +109,7 @@ class Api:
 
     async def _resolve(self, request: web.Request) -> web.Response:
         approver = self._login.program(request)
-        reason = bodies.reason((await bodies.json(request, ResolveBody)).reason)
+        reason = request_bodies.reason((await request_bodies.json(request, ResolveBody)).reason)
         return await self._decided(
             request,
             approver,
@@ -118,7 +118,7 @@ class Api:
 
     async def _accept(self, request: web.Request) -> web.Response:
         approver = self._login.program(request)
-        body = await bodies.json(request, AcceptBody)
+        body = await request_bodies.json(request, AcceptBody)
         if self._options.accept is None:
             raise Refused(404)
         return encoded(Accepted(tuple(self._options.accept(body.server, body.tool, approver.name))))

@@ -9,8 +9,8 @@ import logging
 from aiohttp import hdrs, web
 
 from approvals.errors import ApprovalError
-from approvals.web.answers import STATUS, Refused, refusal
 from approvals.web.options import Handler, WebOptions
+from approvals.web.responses import STATUS, Refused, refusal
 
 log = logging.getLogger(__name__)
 

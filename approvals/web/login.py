@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from approvals.attempts import Attempts
 from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
-from approvals.web.answers import Refused, page, see
-from approvals.web.bodies import form
+from approvals.throttle import Attempts
 from approvals.web.options import Handler, WebOptions
+from approvals.web.request_bodies import form
+from approvals.web.responses import Refused, page, see
 
 #: Seconds until a session ends, whatever its owner does, and when nobody uses it.
 ABSOLUTE = 24 * 3600.0

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from approvals.model import State
-from approvals.web.shapes import (
+from approvals.web.schemas import (
     AcceptBody,
     Accepted,
     ApproveBody,

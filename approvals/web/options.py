@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from approvals import forwarded
-from approvals.forwarded import Proxies
+from approvals import client_address
+from approvals.client_address import Proxies
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,7 +68,7 @@ class WebOptions:
     proxy_header: str = ""
     proxy_peers: tuple[str, ...] = ()
     #: The reverse proxies that are believed about a client's address.
-    proxies: Proxies = forwarded.NONE
+    proxies: Proxies = client_address.NONE
     #: Whether people may sign in with their token.
     token_login: bool = True
     #: More host names to answer to, such as a service's name inside a cluster.

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from approvals import bookkeeping, cards
+from approvals import cards, client_meta
 from approvals.errors import (
     AlreadyDecided,
     ApprovalError,
@@ -20,11 +20,11 @@ from approvals.redact import redact
 from approvals.safetext import name, visible
 from approvals.service import ApprovalService
 from approvals.summaries import Summary
-from approvals.web import bodies, views
-from approvals.web.answers import STATUS, Refused, page, see
+from approvals.web import request_bodies, views
 from approvals.web.login import Login, Visitor
+from approvals.web.nested_json import unpacked
 from approvals.web.options import WebOptions
-from approvals.web.unpacked import unpacked
+from approvals.web.responses import STATUS, Refused, page, see
 
 #: Calls on one page of the history, and the most that the front page shows.
 PER_PAGE = 50
@@ -108,7 +108,7 @@ class Pages:
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.pieces(card.arguments),
             beside=views.pieces(card.beside),
-            bookkeeping=views.pieces(bookkeeping.parted(call.call.beside).text),
+            bookkeeping=views.pieces(client_meta.parted(call.call.beside).text),
             changes=views.marked(card.changes),
             exact=views.pieces(exact),
             documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],
@@ -145,7 +145,7 @@ class Pages:
 
     async def _review(self, request: web.Request, answer: Answer) -> web.Response:
         visitor, fields = await self._login.posted(request)
-        reason, digest = bodies.reason(fields.get("reason", "")), fields.get("digest", "")
+        reason, digest = request_bodies.reason(fields.get("reason", "")), fields.get("digest", "")
         return await self._decided(
             request,
             visitor,
@@ -156,7 +156,7 @@ class Pages:
 
     async def _give_up(self, request: web.Request) -> web.Response:
         visitor, fields = await self._login.posted(request)
-        reason = bodies.reason(fields.get("reason", ""))
+        reason = request_bodies.reason(fields.get("reason", ""))
         return await self._decided(
             request,
             visitor,
@@ -165,7 +165,7 @@ class Pages:
 
     async def _resolve(self, request: web.Request) -> web.Response:
         visitor, fields = await self._login.posted(request)
-        reason = bodies.reason(fields.get("reason", ""))
+        reason = request_bodies.reason(fields.get("reason", ""))
         return await self._decided(
             request,
             visitor,

@@ -10,10 +10,10 @@ from aiohttp import web
 
 from approvals.safetext import visible
 from approvals.service import ApprovalService
-from approvals.web.answers import Refused, page, see
 from approvals.web.login import Login
 from approvals.web.options import ToolFacts, ToolView, WebOptions
 from approvals.web.pages import Pages
+from approvals.web.responses import Refused, page, see
 
 #: Action -> (words, tone), in the order in which the tools of a server are listed.
 ACTIONS: Mapping[str, tuple[str, str]] = {

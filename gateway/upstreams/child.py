@@ -11,7 +11,7 @@ import msgspec
 
 from approvals.safetext import one_line
 from gateway.errors import NotSentError
-from gateway.upstreams.routing import Connection, Exchange
+from gateway.upstreams.multiplex import Connection, Exchange
 
 #: The longest line read from a child, in bytes.
 MAX_LINE = 16 << 20

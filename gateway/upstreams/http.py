@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import aiohttp
 from yarl import URL
 
-from gateway import protocol
 from gateway.errors import CutError, NotSentError
 from gateway.upstreams import EVENTS, JSON, Reply
 from gateway.upstreams.credentials import Credentials
+from gateway.wire import protocol
 
 #: Seconds to get a connection, be it a new one or one that another exchange lets go of; there is no limit on an answer,
 #: which may wait for a person on the other side.

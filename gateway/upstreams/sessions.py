@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gateway import frames, protocol, sse
 from gateway.errors import BusyError, GatewayError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.upstreams import Reply, frame_reply
-from gateway.upstreams.routing import Connection, Exchange, is_response
+from gateway.upstreams.multiplex import Connection, Exchange, is_response
+from gateway.wire import frames, protocol, sse
 
 #: Seconds a request may stay without a frame before its answer becomes a stream, and between comments on it.
 QUIET = 10.0

@@ -14,13 +14,13 @@ from urllib.parse import urljoin
 import aiohttp
 from yarl import URL
 
-from gateway import sse
 from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.upstreams import EVENTS, JSON, Reply, whole
 from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.http import read, request
-from gateway.upstreams.routing import Connection, Exchange
+from gateway.upstreams.multiplex import Connection, Exchange
 from gateway.upstreams.sessions import SessionUpstream
+from gateway.wire import sse
 
 #: Seconds a server has to open its stream and to name the address to post to.
 PATIENCE = 10.0

@@ -12,11 +12,11 @@ from math import inf
 
 import msgspec
 
-from gateway import frames, protocol
 from gateway.errors import GatewayError, UseInitializeError
 from gateway.upstreams import Reply
 from gateway.upstreams.child import Child
 from gateway.upstreams.sessions import SessionUpstream, exchanged
+from gateway.wire import frames, protocol
 
 #: Seconds a server has to say which revision it speaks, and after which one that did not say is asked again.
 SILENCE = 5.0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from approvals import audit
 from approvals.audit import Broken, Checkpoint
 from approvals.errors import StoreError
+from approvals.store import read_only
 from approvals.store.sqlite import SqliteStore
 from stored import an_event
 
@@ -201,14 +202,14 @@ async def test_a_store_is_read_while_the_gateway_runs_and_when_it_does_not_and_n
     path = tmp_path / "okayed.db"
     store = await trail_of(path)
     before = sorted(one.name for one in tmp_path.iterdir())
-    assert [event.kind for event in audit.read(path)] == [f"kind {seq}" for seq in range(1, 6)]
+    assert [event.kind for event in read_only.events(path)] == [f"kind {seq}" for seq in range(1, 6)]
     assert sorted(one.name for one in tmp_path.iterdir()) == before
     await store.append(an_event("later"))
-    assert [event.kind for event in audit.read(path, after=5)] == ["later"]
+    assert [event.kind for event in read_only.events(path, after=5)] == ["later"]
     await store.close()
     before = sorted(one.name for one in tmp_path.iterdir())
-    assert audit.verify(audit.read(path)) is None
-    assert [event.seq for event in audit.read(path, after=4)] == [5, 6]
+    assert audit.verify(read_only.events(path)) is None
+    assert [event.seq for event in read_only.events(path, after=4)] == [5, 6]
     assert sorted(one.name for one in tmp_path.iterdir()) == before == ["okayed.db", "okayed.db.lock"]
 
 
@@ -218,14 +219,14 @@ async def test_a_change_in_the_file_is_found_from_outside(tmp_path):
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TRIGGER events_stay")
         db.execute("DELETE FROM events WHERE seq = 2")
-    assert audit.verify(audit.read(path)) == Broken(seq=2, why="event 3 stands in its place")
+    assert audit.verify(read_only.events(path)) == Broken(seq=2, why="event 3 stands in its place")
 
 
 def test_an_export_is_read_as_the_store_is(tmp_path):
     path = tmp_path / "trail.jsonl"
     path.write_bytes(b"".join(audit.to_json_line(event) + b"\n" for event in chain()))
-    assert list(audit.read(path)) == chain()
-    assert list(audit.read(path, after=3)) == chain()[3:]
+    assert list(read_only.events(path)) == chain()
+    assert list(read_only.events(path, after=3)) == chain()[3:]
 
 
 @pytest.mark.parametrize(
@@ -235,13 +236,13 @@ def test_a_file_that_holds_no_trail_is_refused(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(StoreError) as refused:
-        list(audit.read(path))
+        list(read_only.events(path))
     assert str(refused.value).startswith(f"{path} holds no audit trail that can be read: ")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(StoreError, match="No such file"):
-        list(audit.read(tmp_path / "no"))
+        list(read_only.events(tmp_path / "no"))
 
 
 def test_a_database_of_some_other_program_is_refused(tmp_path):
@@ -251,4 +252,4 @@ def test_a_database_of_some_other_program_is_refused(tmp_path):
         db.execute("INSERT INTO events VALUES (1, 'x')")
         db.commit()
     with pytest.raises(StoreError, match="holds no audit trail"):
-        list(audit.read(path))
+        list(read_only.events(path))

@@ -21,7 +21,7 @@ from approvals.errors import (
 )
 from approvals.identity import Directory
 from approvals.model import Answer, Approver, Outcome, State
-from approvals.room import Room
+from approvals.quotas import Room
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite import SqliteStore

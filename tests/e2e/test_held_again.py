@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.protocol import SUPPORTED
+from gateway.wire.protocol import SUPPORTED
 from launched import launched
 from process import Person, before_notes
 from recorder import Recorder

@@ -4,8 +4,8 @@ import asyncio
 
 import aiohttp
 
-from approvals.attempts import ATTEMPTS
-from approvals.forwarded import Proxies
+from approvals.client_address import Proxies
+from approvals.throttle import ATTEMPTS
 from inbox import Inbox, token
 from nginx import nginx
 

@@ -28,7 +28,7 @@ def gateway(tmp_path, server):
 
 @pytest.fixture
 async def shop(tmp_path):
-    process = gateway(tmp_path, f"{{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}")
+    process = gateway(tmp_path, f"{{command: [{sys.executable}, -W, ignore, -m, gateway.cli.sample_server]}}")
     await process.start()
     yield process
     await process.stop()

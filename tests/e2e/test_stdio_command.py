@@ -20,7 +20,7 @@ def gateway(tmp_path):
     config = tmp_path / "okayed.yaml"
     config.write_text(
         f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/okayed.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
-        f"servers: {{shop: {{command: [{sys.executable}, -W, ignore, -m, gateway.commands.sample]}}}}\n"
+        f"servers: {{shop: {{command: [{sys.executable}, -W, ignore, -m, gateway.cli.sample_server]}}}}\n"
         f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
         "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
     )

@@ -6,7 +6,7 @@ import subprocess
 import aiohttp
 import pytest
 
-from gateway.protocol import SUPPORTED
+from gateway.wire.protocol import SUPPORTED
 from launched import launched
 from process import OKAYED, Person, before_notes
 from recorder import Recorder

@@ -9,14 +9,14 @@ from typing import Any
 
 import aiohttp
 
-from approvals.forwarded import Proxies
+from approvals.client_address import Proxies
 from approvals.model import Answer as Said
 from approvals.model import HeldCall
-from gateway import server
-from gateway.app import Gateway, assembled
-from gateway.config import parse
-from gateway.connections import Connections
-from gateway.listener import listener
+from gateway.app.config import parse
+from gateway.app.gateway import Gateway, assembled
+from gateway.fronts import http as server
+from gateway.fronts.connections import Connections
+from gateway.fronts.listener import listener
 from recorder import Recorder
 
 POLICY = """\

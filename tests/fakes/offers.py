@@ -1,10 +1,10 @@
 """Tools as servers define them, one or more of each category, and a policy to judge a call of one."""
 
-from gateway import config
-from gateway.catalogue import Tool
-from gateway.compiling import compile_policy
-from gateway.policy import Facts
-from gateway.risk import classify
+from gateway.app import config
+from gateway.policy.compiling import compile_policy
+from gateway.policy.evaluation import Facts
+from gateway.tools.catalogue import Tool
+from gateway.tools.classify.risk import classify
 
 SERVER = "awslabs.iam-mcp-server"
 IAM = ("put_user_policy", "put_role_policy", "add_inline_policy", "list_users")

@@ -9,22 +9,22 @@ from approvals.identity import Directory
 from approvals.model import Answer, Approver, CallId
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from gateway import protocol
-from gateway.agents import LOCAL
-from gateway.catalogue import Catalogue
-from gateway.compiling import compile_policy
-from gateway.config import parse
-from gateway.exchanges import Shares
-from gateway.forward import Forward
-from gateway.hold import Holds, Tasks
-from gateway.incoming import Incoming
-from gateway.ladder.rounds import Seals
-from gateway.limits import Windows
-from gateway.metrics import Metrics
-from gateway.pins import Pins
+from gateway.app.config import parse
+from gateway.auth.agents import LOCAL
+from gateway.call.exchange_limits import Shares
+from gateway.call.hold_settings import Holds, TaskOffer
+from gateway.call.metrics import Metrics
+from gateway.call.request import Incoming
+from gateway.call.settings import Setting
+from gateway.hold.request_state import Seals
+from gateway.hold.running import Forward
+from gateway.policy.compiling import compile_policy
+from gateway.policy.limits import Windows
 from gateway.proxy import Proxy
-from gateway.setting import Setting
+from gateway.tools.catalogue import Catalogue
+from gateway.tools.pins import Pins
 from gateway.upstreams import Reply, frame_reply, whole
+from gateway.wire import protocol
 
 SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
 CONFIG = """
@@ -100,7 +100,7 @@ class World:
                 upstreams={"notes": self.server},
                 identities={"notes": "the server"},
                 addresses={"notes": "https://notes.example.com"},
-                holds=Holds(clients={}, tasks=Tasks.ALL),
+                holds=Holds(clients={}, tasks=TaskOffer.ALL),
                 shares=Shares(),
                 may_use=lambda *_: True,
             ),

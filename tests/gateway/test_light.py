@@ -9,10 +9,10 @@ import sys
 import pytest
 from mcp.server.request_state import AESGCMRequestStateCodec
 
-from gateway.app import assembled
-from gateway.config import parse
-from gateway.ladder.rounds import PREFIX, ForgedError, Seals, Ticket
-from gateway.serving import loops
+from gateway.app.config import parse
+from gateway.app.gateway import assembled
+from gateway.app.serving import loops
+from gateway.hold.request_state import PREFIX, ForgedError, Seals, Ticket
 from recorder import Recorder
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -20,10 +20,10 @@ TICKET = Ticket(call="hold_1", round=2, asked=True, state="theirs")
 
 STARTED = """
 import asyncio, sys
-from gateway.app import assembled
-from gateway.config import parse
-from gateway.ladder.rounds import Ticket
-from gateway.serving import serving
+from gateway.app.config import parse
+from gateway.app.gateway import assembled
+from gateway.hold.request_state import Ticket
+from gateway.app.serving import serving
 
 CONFIG = "servers: {notes: {url: 'http://127.0.0.1:1/mcp'}}\\npolicy: {default: deny}\\nstore: 'memory:'\\nlisten: '127.0.0.1:0'\\ninbox: {listen: '127.0.0.1:0'}"
 

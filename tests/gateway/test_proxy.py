@@ -10,9 +10,9 @@ import pytest
 from approvals.errors import StoreError
 from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Answer, State
-from gateway.ladder.holding import ASK_AGAIN
-from gateway.limits import Windows
-from gateway.sessions import MAX_OPENING
+from gateway.call.sessions import MAX_OPENING
+from gateway.hold.answering import ASK_AGAIN
+from gateway.policy.limits import Windows
 from gateway.upstreams import Reply, frame_reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result

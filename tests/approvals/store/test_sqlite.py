@@ -13,9 +13,9 @@ from approvals.errors import Conflict, StoreError, TooMany
 from approvals.identity import Directory
 from approvals.lifecycle import advance, touch
 from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, State
-from approvals.room import Room
+from approvals.quotas import Room
 from approvals.service import ApprovalService
-from approvals.store import _sql, sqlite
+from approvals.store import _sql, read_only, sqlite
 from approvals.store.memory import is_open
 from approvals.store.sqlite import SqliteStore
 from approvals.summaries import size, summary
@@ -517,4 +517,4 @@ async def test_what_is_posted_is_in_the_file_when_the_store_is_closed(path):
     async with opened(path) as store:
         for _ in range(1000):
             store.post(an_event())
-    assert len(list(audit.read(path))) == 1000
+    assert len(list(read_only.events(path))) == 1000

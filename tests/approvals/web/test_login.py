@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from approvals.attempts import ATTEMPTS, WINDOW
-from approvals.forwarded import Proxies
+from approvals.client_address import Proxies
 from approvals.identity import Directory
+from approvals.throttle import ATTEMPTS, WINDOW
 from approvals.web.login import (
     ABSOLUTE,
     CODE_LIFE,

@@ -7,15 +7,16 @@ import logging
 import pytest
 from mcp import Client
 
-from gateway import errors, sse
-from gateway.asking import offer
+from gateway import errors
 from gateway.errors import CutError, NotSentError, UnknownSessionError, UseInitializeError
-from gateway.relay import CredentialsRefusedError, RedirectedError, checked
+from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, checked
+from gateway.tools.discovery import offer
 from gateway.upstreams import sessions, whole
 from gateway.upstreams import sse as upstream_sse
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import pool
 from gateway.upstreams.sse import Source, SseUpstream
+from gateway.wire import sse
 from gateways import call, last_frame, running, text
 from sse_server import Nasty, sdk_server
 

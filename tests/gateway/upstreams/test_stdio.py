@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway import protocol, sse
 from gateway.errors import (
     BusyError,
     CutError,
@@ -23,6 +22,7 @@ from gateway.errors import (
 from gateway.upstreams import child, sessions, stdio, whole
 from gateway.upstreams.child import Child
 from gateway.upstreams.stdio import Command, StdioUpstream
+from gateway.wire import protocol, sse
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
 META = {

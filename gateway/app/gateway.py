@@ -1,0 +1,479 @@
+"""The composition root: a config becomes a running application. The only file that knows concrete classes."""
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache, lru_cache, partial
+from pathlib import Path
+
+import aiohttp
+import msgspec
+from ulid import ULID
+
+from approvals.clock import TOLERANCE, Clock, EffectiveClock
+from approvals.digest import sha256
+from approvals.errors import StoreError
+from approvals.identity import Directory
+from approvals.model import Approver, AuditEvent, CallId, Pin
+from approvals.quotas import Room
+from approvals.service import ApprovalService
+from approvals.store import Store
+from approvals.store.memory import MemoryStore
+from gateway.app import recovery
+from gateway.app.checkpoints import Checkpoints, outside
+from gateway.auth.agents import Agents
+from gateway.auth.jwks import Jwks
+from gateway.call.exchange_limits import Shares
+from gateway.call.hold_settings import ClientRule, Holds, TaskOffer
+from gateway.call.judging import unfit
+from gateway.call.metrics import Metrics
+from gateway.call.settings import Setting
+from gateway.config.options import ClientOptions, Config, Duration, ServerOptions, is_off, seconds, size
+from gateway.config.server_identity import address, identity
+from gateway.hold.request_state import Seals
+from gateway.hold.running import Forward
+from gateway.policy.compiling import compile_policy
+from gateway.policy.limits import Windows
+from gateway.proxy import Proxy
+from gateway.tools.catalogue import Catalogue, Override, Tool
+from gateway.tools.classify.risk import Category, Risk
+from gateway.tools.classify.severity import Severity
+from gateway.tools.pins import OnChange, Pins
+from gateway.upstreams import Upstream
+from gateway.upstreams.credentials import Credentials, Fixed
+from gateway.upstreams.http import HttpUpstream, Pools, pool
+from gateway.upstreams.oauth import Client, ClientCredentials
+from gateway.upstreams.replaceable import Renewed
+from gateway.upstreams.requests import KINDS, Limited
+from gateway.upstreams.sse import Source, SseUpstream
+from gateway.upstreams.stdio import Command, StdioUpstream
+
+#: Seconds that running calls get to end when the gateway stops.
+GRACE = 20.0
+#: The secrets of the gateway's own that the store keeps.
+SECRETS = ("rounds", "identity")
+#: How much of the store's disk may be used, from 0 to 1, until the gateway is not ready.
+FULL = 0.85
+#: The store that keeps nothing.
+MEMORY = "memory:"
+log = logging.getLogger("okayed")
+
+
+def new_id() -> CallId:
+    """Return a new call id; ids sort by time."""
+    return CallId(f"hold_{str(ULID()).lower()}")
+
+
+class Gateway:
+    """Everything of a running gateway but its listeners and channels. Made by `assembled`."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        http: aiohttp.ClientSession,
+        pools: Pools,
+        windows: Windows,
+        pins: Pins,
+        secrets: Mapping[str, bytes],
+        clock: EffectiveClock,
+        *,
+        inside: bool = False,
+        disk_used: Callable[[], float],
+    ) -> None:
+        self.config = config
+        #: Whether it is inside an `okayed stdio`. Then its servers are asked for nothing before a client needs them.
+        self.inside = inside
+        self._secrets = secrets
+        self._started_in = str(Path.cwd())
+        self.store = store
+        self.clock = clock
+        self.service = ApprovalService(
+            store, directory(config), clock=clock, wall=clock.wall, monotonic=clock.monotonic
+        )
+        self.service.room = room(config)
+        self._pins = pins
+        self.catalogue = Catalogue(clock, pins, self._tool_changed)
+        self.forward = Forward(self.service, self.catalogue.outdate)
+        # One for each address, so that a changed config does not ask for keys that are there.
+        self._jwks = cache(lambda url: Jwks(url, http, clock))
+        self.agents = Agents(config, self._jwks, clock)
+        self._disk_used = disk_used
+        self.metrics = Metrics(disk_used)
+        self.checkpoints = Checkpoints(store, outside(config.audit.checkpoint, http, clock.wall))
+        self._http = http
+        self._pools = pools
+        self._upstreams: dict[str, Renewed] = {}
+        #: Whether every server was asked for its tools once, whatever came of it.
+        self.learnt = asyncio.Event()
+        #: Whether it is about to stop, so that no more clients should be sent here.
+        self._draining = False
+        #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
+        self._ends_at: float | None = None
+        self.proxy = Proxy(
+            setting=self._setting(config),
+            service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, metrics=self.metrics,
+            new_id=new_id, seals=self.seals,
+        )  # fmt: skip
+        self._serve(config)
+
+    def seals(self) -> Seals:
+        """Return what seals the states that clients carry."""
+        return _seals(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
+
+    async def adopt(self, config: Config) -> None:
+        """Make *config* the one that counts from now on. Servers that stay the same keep their connections."""
+        was, self.config = self.config, config
+        leaving = [*self._retired(config), *self._renewed(was, config)]
+        self._serve(config)
+        self.proxy.adopt(self._setting(config))
+        self.agents = Agents(config, self._jwks, self.clock)
+        self.service.directory = directory(config)
+        self.service.room = room(config)
+        await self._void_unfit()
+        for upstream in leaving:
+            await upstream.close()
+
+    def _retired(self, config: Config) -> Iterator[Upstream]:
+        """Forget each server that is another in *config*, or not there; yields its connection."""
+        identities = self._identities(config)
+        for name, before in self.proxy.setting.identities.items():
+            if identities.get(name) != before:
+                self.catalogue.drop(name)
+                yield self._upstreams.pop(name)
+
+    def _renewed(self, was: Config, config: Config) -> Iterator[Upstream]:
+        """Reach each server that stays the same, but has a new token, say, as *config* says; yields its old connection."""
+        for name, renewed in self._upstreams.items():
+            options = config.servers[name]
+            if _reaching(was.servers[name]) != _reaching(options):
+                self.catalogue.outdate(name)
+                yield renewed.renew(upstream(name, options, self._http, self._pools, self.clock))
+
+    async def bind(self) -> None:
+        """Bind calls and pins of before to their servers; then void each call whose server is another than it was held for."""
+        setting = self.proxy.setting
+        self._pins.bind(setting.identities)
+        for held in await self.service.open():
+            if not held.identity and (server := held.call.server) in setting.identities:
+                await self.service.bind(held.id, setting.identities[server], setting.addresses[server])
+        await self._void_unfit()
+
+    async def _void_unfit(self) -> None:
+        """Void each open call whose agent or server is not the one that it was held for."""
+        for held in await self.service.open():
+            if why := unfit(held, self.proxy.setting):
+                await self.service.void(held.id, why)
+
+    def _identities(self, config: Config) -> Mapping[str, str]:
+        key = self._secrets["identity"]
+        return {name: identity(server, key, self._started_in) for name, server in config.servers.items()}
+
+    def _serve(self, config: Config) -> None:
+        for name, options in config.servers.items():
+            if name not in self._upstreams:
+                self._upstreams[name] = Renewed(upstream(name, options, self._http, self._pools, self.clock))
+        self._pins.serve(self._identities(config))
+        self.catalogue.serve(
+            self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
+        )
+
+    def _setting(self, config: Config) -> Setting:
+        return Setting(
+            policy=compile_policy(config),
+            upstreams=self._upstreams,
+            identities=self._identities(config),
+            addresses={name: address(server) for name, server in config.servers.items()},
+            holds=holds(config),
+            shares=shares(config),
+            may_use=admitted(config),
+            requesters=directory(config).of_owner,
+            pin=OnChange(config.pin),
+            annotate=config.annotate,
+            audit_allowed=config.audit.allowed,
+        )
+
+    def _tool_changed(self, server: str, tool: Tool) -> None:
+        """Tell of a tool that is not the accepted one, or has a flaw, and void what waits for it."""
+        why = f"quarantined: {tool.flaw}" if tool.flaw else "its definition is not the accepted one"
+        log.warning("%s/%s: %s", server, tool.name, why)
+        self.store.post(
+            AuditEvent(
+                at=self.clock.wall(), kind="tool.changed", actor="okayed", server=server, tool=tool.name,
+                detail={"why": why, "was": sha256(tool.was) if tool.was else "", "now": tool.hash},
+            )
+        )  # fmt: skip
+        if tool.was and self.config.pin == "warn":
+            self.catalogue.accept(server, tool)
+        self.forward.void(server, tool.name, tool.hash)
+
+    def accept(self, server: str, tool: str, who: str) -> list[str]:
+        """Accept the definitions that the tools of a server have now (all of them when *tool* is ""); returns which."""
+        changed = [one for one in self.catalogue.tools(server) if one.was and tool in ("", one.name)]
+        for one in changed:
+            self.catalogue.accept(server, one)
+            event = AuditEvent(
+                at=self.clock.wall(), kind="tool.accepted", actor=who, server=server, tool=one.name, detail={"now": one.hash},
+            )  # fmt: skip
+            self.store.post(event)
+        return [one.name for one in changed]
+
+    def clock_problem(self) -> str | None:
+        """Return what is wrong with the machine's clock and how to mend it, or None."""
+        if self.clock.behind <= TOLERANCE:
+            return None
+        return (
+            f"clock: this machine's clock is {self.clock.behind:.0f} s behind the time that was reached before."
+            " Deadlines go by the later time. Set the clock right; if it was ahead before, stop the gateway and run"
+            " okayed check --reset-clock."
+        )
+
+    async def ready(self) -> str | None:
+        """Return why calls cannot be judged and held now, or None."""
+        if self._draining:
+            return "stopping"
+        try:
+            await self.store.check()
+            used = self._disk_used()
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
+            return f"store: {error}"
+        if used >= FULL:
+            return f"store: its disk is {used:.0%} full; make room on it"
+        if problem := self.clock_problem():
+            return problem
+        return (
+            None
+            if self.learnt.is_set() or self.inside
+            else "servers: not all of them have been asked for their tools yet"
+        )
+
+    async def freshen(self) -> None:
+        """Ask each server whose tools are not known, or may be others by now; one that cannot say keeps nobody from the others."""
+        await self.catalogue.freshen(only_asked=self.inside)
+        self.learnt.set()
+
+    async def drain(self) -> None:
+        """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere.
+
+        No balancer stands before a gateway inside an `okayed stdio`, and a `run` may wait for its store.
+        """
+        if not self._draining:
+            self._draining = True
+            off = self.inside or is_off(self.config.drain)
+            await asyncio.sleep(0.0 if off else seconds(self.config.drain))
+
+    async def stop(self) -> float:
+        """Begin nothing more, and tell who waits for people to ask again; returns the seconds that running calls have."""
+        now = asyncio.get_running_loop().time()
+        if self._ends_at is None:
+            self._ends_at = now + GRACE
+            await self.proxy.close()
+        return max(0.0, self._ends_at - now)
+
+    async def cut(self) -> None:
+        """Let running calls end, then end the streams that clients take up again at the next gateway."""
+        await self.forward.finish(await self.stop())
+        self.proxy.cut()
+
+    async def close(self) -> None:
+        """Let running calls end, then end the servers."""
+        await self.cut()
+        with suppress(StoreError):  # then the time of an earlier commit is what the next start goes on from
+            self.store.reached(self.clock())
+        await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
+
+
+def disk_used(folder: Path) -> float:
+    """Return how much of the disk of a folder is used, from 0 to 1; what is reserved for root does not count."""
+    found = shutil.disk_usage(folder)
+    return found.used / (found.used + found.free)
+
+
+@asynccontextmanager
+async def assembled(
+    config: Config,
+    clock: Clock = time.time,
+    monotonic: Clock = time.monotonic,
+    *,
+    accepted: Iterable[Pin] = (),
+    restored: bool = False,
+    opening: Callable[..., Awaitable[Store]] | None = None,
+    inside: bool = False,
+    disk: Callable[[Path], float] = disk_used,
+) -> AsyncIterator[Gateway]:
+    """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
+
+    *clock* is the wall clock. *accepted* are definitions of tools that count beside those in the store. *restored* takes
+    the store for a copy that was put back. *opening* opens it in another way than `open_store`. *inside* is a gateway
+    inside an `okayed stdio`. *disk* says how much of a folder's disk is used, from 0 to 1.
+    """
+    async with AsyncExitStack() as stack:
+        store = await (opening or open_store)(config, restored=restored)
+        stack.push_async_callback(store.close)
+        effective = EffectiveClock(clock, monotonic, await store.mark())
+        http = await stack.enter_async_context(pool())
+        pools = Pools()
+        stack.push_async_callback(pools.close)
+        gateway = Gateway(
+            config,
+            store,
+            http,
+            pools,
+            Windows(await store.hits(effective())),
+            Pins(store, [*await store.pins(), *accepted]),
+            {name: await store.secret(name) for name in SECRETS},
+            effective,
+            inside=inside,
+            disk_used=(lambda: 0.0)
+            if config.store == MEMORY
+            else partial(disk, database(config.store).absolute().parent),
+        )
+        await recovery.begin(gateway.service, await gateway.checkpoints.last(), forced=restored)
+        stack.push_async_callback(gateway.checkpoints.keep)
+        stack.push_async_callback(gateway.close)
+        await gateway.bind()
+        yield gateway
+
+
+def admitted(config: Config) -> Callable[[str, str], bool]:
+    """Return what says whether an agent of this name may use a server."""
+    named = {agent.name: agent.servers for agent in config.agents}
+    anybody = any(issuer.any_subject for issuer in config.jwt) or not (config.agents or config.jwt)
+
+    def may_use(agent: str, server: str) -> bool:
+        if agent not in named:
+            return anybody
+        servers = named[agent]
+        return servers is None or server in servers
+
+    return may_use
+
+
+@lru_cache(maxsize=1)
+def _seals(keys: tuple[str, ...], secret: bytes) -> Seals:
+    return Seals([key.encode() for key in keys] or [secret])
+
+
+def holds(config: Config) -> Holds:
+    """Return what a config says about holding."""
+    asked = config.approvals
+    return Holds(
+        hold_for=None if asked.hold_for == "auto" else seconds(asked.hold_for),
+        clients={name: _client(options) for name, options in asked.clients.items()},
+        tasks=TaskOffer(asked.tasks),
+        cancel_on_disconnect=asked.on_disconnect == "cancel",
+        link=(config.inbox.url or "") if asked.notify_requester else "",
+        answer_within={
+            name: seconds(server.answer_within)
+            for name, server in config.servers.items()
+            if server.answer_within is not None
+        },
+    )
+
+
+def _client(options: Duration | ClientOptions) -> ClientRule:
+    if not isinstance(options, ClientOptions):
+        return ClientRule(wait=seconds(options))
+    wait = None if options.wait is None else seconds(options.wait)
+    return ClientRule(wait=wait, as_result=options.waiting == "result")
+
+
+def room(config: Config) -> Room:
+    """Return how many held calls a config lets agents have, and how large."""
+    limits = config.limits
+    return Room(
+        open=limits.open,
+        open_per_agent=limits.open_per_agent,
+        bytes=size(limits.bytes),
+        bytes_per_agent=size(limits.bytes_per_agent),
+        bytes_per_agent_hour=size(limits.bytes_per_agent_hour),
+    )
+
+
+def shares(config: Config) -> Shares:
+    """Return how many exchanges a config lets one agent have at once."""
+    limits = config.limits
+    return Shares(
+        requests=limits.exchanges_per_agent,
+        streams=limits.streams_per_agent,
+        bodies=size(limits.bodies_per_agent),
+    )
+
+
+async def open_store(config: Config, *, restored: bool = False) -> Store:
+    """Open the store that the config names; raises `StoreError`."""
+    key = (config.store_key or "").encode()
+    if config.store == MEMORY:
+        return MemoryStore(chain_key=key)
+    from approvals.store.sqlite import SqliteStore
+
+    return await SqliteStore.open(database(config.store), chain_key=key, restored=restored)
+
+
+def database(where: str) -> Path:
+    """Return the file of a `sqlite:///` store."""
+    return Path(where.removeprefix("sqlite:///"))
+
+
+def directory(config: Config) -> Directory:
+    """Return the approvers of a config."""
+    return Directory(
+        Approver(name=one.name, email=one.email, slack=one.slack, token_sha256=one.token_sha256)
+        for one in config.approvers
+    )
+
+
+def upstream(
+    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
+) -> Upstream:
+    """Return the connection to one server, over which it may ask what the config lets it ask."""
+    reached = _reached(name, options, http, pools, clock)
+    return reached if KINDS.keys() <= {*options.may_ask} else Limited(name, reached, options.may_ask)
+
+
+def _reached(
+    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
+) -> Upstream:
+    if options.url is None:
+        return StdioUpstream(
+            Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
+        )
+    own, its = credentials(options, http, clock), pools.of(name, options.connections)
+    if options.transport == "sse":
+        source = Source(name=name, url=options.url, credentials=own, http=its.requests, streams=its.streams)
+        return SseUpstream(source, clock)
+    return HttpUpstream(options.url, own, its.requests, its.streams)
+
+
+def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
+    """Return what a server wants to see: the headers of the config, and a token where it says how to get one."""
+    if options.oauth is None:
+        return Fixed(options.headers)
+    client = Client(
+        token_url=options.oauth.token_url,
+        id=options.oauth.client_id,
+        secret=options.oauth.client_secret,
+        scope=options.oauth.scope,
+        resource=options.oauth.resource or options.url or "",
+    )
+    return ClientCredentials(client, http, clock, beside=options.headers)
+
+
+def _reaching(options: ServerOptions) -> ServerOptions:
+    """Return what a config says of how a server is reached."""
+    return msgspec.structs.replace(options, tools={}, connections=1, answer_within=None)
+
+
+def overrides(server: ServerOptions) -> Mapping[str, Override]:
+    """Return the operator's word about a server's tools."""
+    return {
+        name: Override(
+            category=Category(tool.category) if tool.category else None,
+            risk=Risk(tool.risk) if tool.risk else None,
+            severity=Severity(tool.severity) if tool.severity else None,
+        )
+        for name, tool in server.tools.items()
+    }

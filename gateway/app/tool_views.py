@@ -1,0 +1,65 @@
+"""What the inbox's pages of tools are told: each tool as plain words, judged by the policy as it is now."""
+
+from functools import partial
+
+from approvals.web.options import ToolFacts, ToolView
+from gateway.app.gateway import Gateway
+from gateway.call.judging import pinned
+from gateway.explain.report import tell
+from gateway.policy.evaluation import Facts, Verdict
+from gateway.tools.catalogue import Tool
+from gateway.tools.pins import difference
+
+
+def tool_views(gateway: Gateway) -> list[ToolView]:
+    """Return every tool that is known, with what the policy asks of a call of it without arguments."""
+    setting = gateway.proxy.setting
+    return [
+        _view(server, tool, pinned(setting.policy.evaluate(_bare(server, tool)), tool, setting.pin))
+        for server in gateway.config.servers
+        for tool in gateway.catalogue.tools(server)
+    ]
+
+
+def _bare(server: str, tool: Tool) -> Facts:
+    return Facts(
+        server=server,
+        tool=tool.name,
+        agent="",
+        arguments={},
+        classification=tool.classification,
+        declared=tool.members,
+    )
+
+
+def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
+    found = tool.classification
+    return ToolView(
+        server=server,
+        tool=tool.name,
+        description=str(tool.definition.get("description") or ""),
+        category=found.category,
+        risk=found.risk,
+        severity=found.severity,
+        evidence=found.evidence,
+        action=verdict.action,
+        rule=verdict.rule,
+        definition=tool.hash,
+        changed=bool(tool.was),
+        facts=partial(_facts, server, tool, verdict),
+    )
+
+
+def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolFacts:
+    told = tell(server, tool.definition, tool.classification, verdict)
+    return ToolFacts(
+        does=told.does,
+        changes=difference(tool.was, tool.written) if tool.was else "",
+        why=told.why,
+        advice=told.advice,
+        confidence=told.confidence,
+        counted=told.parameters.counted,
+        parameters=tuple((one.name, one.type, one.required, one.line) for one in told.parameters.shown),
+        applies=told.applies,
+        answers=tuple((answer.question, answer.text, answer.yaml) for answer in told.answers),
+    )

@@ -1,0 +1,1 @@
+"""Authenticates agents: their own tokens, JSON Web Tokens, and the metadata by which clients find an issuer."""

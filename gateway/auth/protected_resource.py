@@ -1,0 +1,60 @@
+"""What OAuth clients are told: which resource a server is, who issues tokens for it, and why one was refused (PURE).
+
+RFC 9728 (metadata of a protected resource), RFC 6750 (Bearer challenges), RFC 8707 (the resource as audience).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from gateway.config.options import Config, IssuerOptions
+
+WELL_KNOWN = "/.well-known/oauth-protected-resource"
+
+
+def audiences(config: Config, issuer: IssuerOptions, server: str) -> frozenset[str]:
+    """Return what a token may be for: the issuer's own list, else this server or the gateway as a whole."""
+    if issuer.audience is not None:
+        return frozenset(issuer.audience)
+    # An address without a path is the same with and without its slash (RFC 3986, 6.2.3).
+    return frozenset({_base(config), f"{_base(config)}/", _base(config) + _path(server)})
+
+
+def metadata(config: Config, server: str) -> Mapping[str, Any] | None:
+    """Return the metadata of a server, or None when there is no such server or no issuer."""
+    if not config.jwt or server not in config.servers:
+        return None
+    scopes = _scopes(config)
+    return {
+        "resource": _base(config) + _path(server),
+        "authorization_servers": [issuer.issuer for issuer in config.jwt],
+        "bearer_methods_supported": ["header"],
+        **({"scopes_supported": scopes} if scopes else {}),
+        "resource_name": f"{server} behind Okayed",
+    }
+
+
+def challenge(
+    config: Config, server: str, error: str | None = None, issuer: IssuerOptions | None = None
+) -> str:
+    """Return the WWW-Authenticate header that says where to get a token, for which scopes, and what was wrong."""
+    if not config.jwt:
+        return "Bearer"
+    parts = {
+        "resource_metadata": f"{_base(config)}{WELL_KNOWN}{_path(server)}",
+        "scope": " ".join(issuer.scopes if issuer else _scopes(config)),
+        "error": error,
+    }
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parts.items() if value)
+
+
+def _base(config: Config) -> str:
+    return (config.url or "").rstrip("/").lower()
+
+
+def _path(server: str) -> str:
+    return f"/mcp/{quote(server, safe='')}"
+
+
+def _scopes(config: Config) -> list[str]:
+    return list(dict.fromkeys(scope for issuer in config.jwt for scope in issuer.scopes))

@@ -1,0 +1,91 @@
+"""How a call is judged: by the policy, and by whether its tool is the one that was accepted."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from approvals.model import HeldCall, State
+from approvals.summaries import Summary
+from gateway.call.request import Asked
+from gateway.call.settings import Setting
+from gateway.policy.evaluation import Action, Facts, Verdict, stricter
+from gateway.tools.catalogue import Catalogue, Tool
+from gateway.tools.pins import OnChange
+
+#: Why a call of an agent does not run that the config does not name any more, or for other servers only.
+REMOVED = "the agent that asked may not use this server any more"
+REMOVED_SERVER = "the config does not have this server any more"
+CHANGED = "the definition of this tool changed while the call waited"
+GONE = "the server does not say any more that it has this tool"
+
+
+def unfit(held: HeldCall | Summary, setting: Setting) -> str | None:
+    """Say why a call may not run under *setting*, whatever the policy says; None when it may.
+
+    Its agent may not use the server any more, or the server is not the one that it was held for.
+    """
+    server = held.call.server
+    if not setting.may_use(held.call.agent, server):
+        return REMOVED
+    if server not in setting.identities:
+        return REMOVED_SERVER
+    if setting.identities[server] != held.identity:
+        when = "while the call waited" if held.state is State.PENDING else "after the approval"
+        return f"This server's address or credentials changed {when}."
+    return None
+
+
+def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
+    """Return the verdict on a tool that has a flaw, or whose definition is not the accepted one: never a laxer one."""
+    if tool.flaw:
+        reason = f"This tool is in quarantine: {tool.flaw}"
+        return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
+    if not tool.was or on_change is OnChange.WARN or verdict.action is Action.DENY:
+        return verdict
+    reason = _unlike(tool)
+    if on_change is OnChange.QUARANTINE:
+        return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
+    if verdict.action is Action.ALLOW:
+        return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"pin ({verdict.rule})", reason=reason)
+    return verdict
+
+
+def _unlike(tool: Tool) -> str:
+    """Say how a tool is not the one that was accepted."""
+    if not tool.hash:
+        return "The server does not say just now whether this tool is still the one that was accepted"
+    return "The definition of this tool changed, and nobody has accepted it yet (okayed tools --accept)"
+
+
+class Judge:
+    """Judges each call by the setting of the moment: when it is asked for, and again when it is about to run."""
+
+    def __init__(self, setting: Callable[[], Setting], catalogue: Catalogue) -> None:
+        self._setting = setting
+        self._catalogue = catalogue
+
+    def verdict(self, asked: Asked, tool: Tool) -> Verdict:
+        """Say what becomes of a call of *tool*."""
+        agent, setting = asked.incoming.agent, self._setting()
+        facts = Facts(
+            server=asked.incoming.server,
+            tool=asked.frame.name,
+            agent=agent.name,
+            owner=agent.owner,
+            arguments=asked.arguments,
+            classification=tool.classification,
+            declared=tool.members,
+        )
+        return pinned(setting.policy.evaluate(facts), tool, setting.pin)
+
+    def objection(self, asked: Asked, held: HeldCall) -> str | None:
+        """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
+        if why := unfit(held, self._setting()):
+            return why
+        tool = self._catalogue.present(held.call.server, held.call.tool)
+        if tool.hash != held.definition:
+            return CHANGED if tool.hash else GONE
+        requesters = self._setting().requesters(held.call.owner)
+        if (why := stricter(self.verdict(asked, tool), held, requesters)) is None and held.changes:
+            # People were shown what changed, and approved: it is the definition that counts from now on.
+            self._catalogue.accept(held.call.server, tool)
+        return why

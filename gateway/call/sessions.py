@@ -1,0 +1,100 @@
+"""Whose MCP session is whose. A session id is a handle, not a credential: used by another agent it is unknown."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import msgspec
+
+from approvals.model import AgentSession
+from approvals.store import Store
+from gateway.auth.agents import Agent
+from gateway.errors import UnknownSessionError
+from gateway.upstreams import Reply
+from gateway.wire import protocol
+
+#: Sessions that are kept in memory; the others are in the store.
+MAX_SESSIONS = 10_000
+#: The longest initialize that a session can be opened with, in bytes: it is kept for as long as the session.
+MAX_OPENING = 64 << 10
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """What an agent said when it opened the session."""
+
+    agent: str
+    #: The params of the initialize that opened it, as JSON.
+    opening: bytes = b""
+    #: The id under which the server knows it now, where that is not the client's.
+    now: str = ""
+    #: When its server last answered in it, by the gateway's clock.
+    answered_at: float = -inf
+    #: Whoever opens it again has the turn.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: The client's name for itself; believed for patience only.
+    client: str = field(init=False)
+    #: What the client declared that it can do.
+    capabilities: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Read what the opening says of the client."""
+        said = msgspec.json.decode(self.opening or b"{}")
+        info, declared = said.get("clientInfo"), said.get("capabilities")
+        name = info.get("name") if isinstance(info, dict) else None
+        self.client = name if isinstance(name, str) else ""
+        self.capabilities = declared if isinstance(declared, dict) else {}
+
+
+class Sessions:
+    """The open sessions of all agents. They are kept in the store as well: a restart of the gateway ends none."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
+
+    async def opened(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
+        """Remember the session that *reply* to an initialize request opens, if it does, before its client hears of it."""
+        if session_id := reply.header(protocol.SESSION):
+            opening = msgspec.json.encode(initialize)
+            await self._store.remember(
+                AgentSession(
+                    server=server, id=session_id, agent=agent.name, opening=opening, at=self._clock()
+                )
+            )
+            self._keep(server, session_id, Session(agent=agent.name, opening=opening))
+
+    async def find(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
+        """Return the session that the headers name; raises `UnknownSessionError` unless *agent* opened it here."""
+        session_id = headers.get(protocol.SESSION)
+        if session_id is None:
+            return None
+        session = self._sessions.get((server, session_id)) or await self._recalled(server, session_id)
+        if session is None or session.agent != agent.name:
+            raise UnknownSessionError
+        self._sessions.move_to_end((server, session_id))
+        return session
+
+    async def _recalled(self, server: str, session_id: str) -> Session | None:
+        kept = await self._store.recall(server, session_id)
+        if kept is None:
+            return None
+        # Of two requests that come at once, the second finds the session of the first.
+        known = self._sessions.get((server, session_id))
+        return known or self._keep(server, session_id, Session(agent=kept.agent, opening=kept.opening))
+
+    def _keep(self, server: str, session_id: str, session: Session) -> Session:
+        self._sessions[server, session_id] = session
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
+    def closed(self, server: str, headers: Mapping[str, str]) -> None:
+        """Forget the session that the headers name."""
+        session_id = headers.get(protocol.SESSION, "")
+        self._sessions.pop((server, session_id), None)
+        self._store.forget(server, session_id)

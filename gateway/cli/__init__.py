@@ -1,0 +1,1 @@
+"""The `okayed` command line."""

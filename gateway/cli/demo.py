@@ -1,0 +1,97 @@
+"""`okayed demo`: everything inside one process, and an agent whose call is waiting already."""
+
+import asyncio
+import hashlib
+import secrets
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from approvals.model import Approver
+from gateway.app.config import parse
+from gateway.app.gateway import assembled
+from gateway.app.serving import Listening, serving
+from gateway.config.options import Config
+
+APPROVER = "you"
+#: What the agent asks for, first something harmless and then something that waits.
+CALLS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("list_orders", {"status": "paid"}),
+    (
+        "refund_order",
+        {"number": "1003", "amount": 980.0, "reason": "The customer wrote that the parcel never came."},
+    ),
+)
+
+
+def config(port: int, token_sha256: str) -> Config:
+    """Return the demo's config; the same text could stand in a file."""
+    text = f"""
+listen: 127.0.0.1:{port}
+store: "memory:"
+servers:
+  shop: {{command: [{sys.executable}, -W, ignore, -m, gateway.cli.sample_server]}}
+approvers: [{{name: {APPROVER}, token_sha256: {token_sha256}}}]
+policy:
+  default: require_approval
+  matrix:
+    - {{category: [Read], action: allow, rate_limit: {{max: 60, window: 60}}}}
+  tools:
+    refund_order: {{action: require_approval, reason: Money leaves the shop.}}
+    delete_customer: {{action: deny, reason: Deletions go through the ticket queue.}}
+approvals: {{expire_after: 1h, hold_for: 1h}}
+inbox: {{listen: "127.0.0.1:{port + 1 if port else 0}"}}
+"""
+    return parse(text, {}, lambda name: name)
+
+
+async def run(port: int) -> None:
+    """Serve the demo until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    secret = secrets.token_urlsafe(24)
+    loaded = config(port, hashlib.sha256(secret.encode()).hexdigest())
+    async with assembled(loaded) as gateway, serving(gateway) as listening, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(act(f"{listening.agents}shop"))
+        _welcome(listening, secret)
+        await stop.wait()
+        agent.cancel()
+
+
+def _welcome(listening: Listening, secret: str) -> None:
+    code = listening.login.one_time_code(Approver(name=APPROVER))
+    lines = [
+        "",
+        "Okayed is running, with a sample shop behind it.",
+        "",
+        f"  Open the inbox:   {listening.inbox}login/once/{code}",
+        "  An agent wants to refund an order; approve or deny it there.",
+        "",
+        f"  Point an agent at {listening.agents}shop",
+        f"  From a terminal:  OKAYED_URL={listening.inbox.rstrip('/')} OKAYED_TOKEN={secret} okayed pending",
+        "",
+        "Press Ctrl-C to stop.",
+        "",
+    ]
+    _say("\n".join(lines))
+
+
+async def act(url: str) -> None:
+    """Be an agent, with the MCP SDK's client: make the calls one after the other and say what came of them."""
+    from mcp import Client
+
+    async with Client(url) as client:
+        for tool, arguments in CALLS:
+            _say(f"agent: {tool} {msgspec.json.encode(arguments).decode()}")
+            result = await client.call_tool(tool, dict(arguments))
+            told = " ".join(block.text for block in result.content if block.type == "text")
+            _say(f"agent: {tool} -> {told}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

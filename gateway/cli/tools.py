@@ -1,0 +1,101 @@
+"""What the servers offer and what the policy makes of it, for `okayed tools` and `okayed explain`."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from approvals.store import read_only
+from gateway.app.config import known_server
+from gateway.app.gateway import MEMORY, Gateway, assembled, database
+from gateway.call.judging import pinned
+from gateway.config.options import Config
+from gateway.errors import UserError
+from gateway.explain.report import Told, tell
+from gateway.policy.evaluation import Facts, Verdict
+from gateway.tools.catalogue import Tool
+from gateway.wire import frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One tool of one server, or why a server could not be asked."""
+
+    server: str
+    tool: Tool | None = None
+    verdict: Verdict | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """The verdict for one call, and how it came about."""
+
+    server: str
+    tool: Tool
+    listed: bool
+    verdict: Verdict
+
+    @property
+    def told(self) -> Told:
+        """All that is said of the tool."""
+        tool = self.tool
+        return tell(self.server, tool.definition, tool.classification, self.verdict, listed=self.listed)
+
+
+class BadArguments(UserError):
+    """The arguments given are no JSON object."""
+
+
+async def tools(config: Config, server: str) -> list[Row]:
+    """Ask one server, or all, for their tools and judge a call of each without arguments."""
+    async with _looking(config) as gateway:
+        names = [known_server(config, server)] if server else list(config.servers)
+        return [row for name in names for row in await _rows(gateway, name)]
+
+
+async def _rows(gateway: Gateway, server: str) -> list[Row]:
+    if (problem := await gateway.catalogue.ask(server)) is not None:
+        return [Row(server=server, problem=problem)]
+    return [
+        Row(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {}))
+        for tool in gateway.catalogue.tools(server)
+    ]
+
+
+async def explain(config: Config, server: str, name: str, arguments: str) -> Explanation:
+    """Judge one call as the proxy would."""
+    try:
+        given = frames.parse_json(arguments.encode("utf-8", "surrogateescape"))
+    except frames.FrameError as error:
+        raise BadArguments(f"--args{error.message.removeprefix('The message')}") from error
+    if not isinstance(given, dict):
+        raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
+    async with _looking(config) as gateway:
+        tool = await gateway.catalogue.tool(known_server(config, server), name)
+        return Explanation(
+            server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given)
+        )
+
+
+def _looking(config: Config) -> AbstractAsyncContextManager[Gateway]:
+    """Return a gateway with a store of its own, since looking must not touch the one of a running gateway.
+
+    What was accepted there counts here as well.
+    """
+    accepted = [] if config.store == MEMORY else read_only.pins(database(config.store))
+    return assembled(msgspec.structs.replace(config, store=MEMORY), accepted=accepted)
+
+
+def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
+    facts = Facts(
+        server=server,
+        tool=tool.name,
+        agent="local",
+        arguments=arguments,
+        classification=tool.classification,
+        declared=tool.members,
+    )
+    setting = gateway.proxy.setting
+    return pinned(setting.policy.evaluate(facts), tool, setting.pin)

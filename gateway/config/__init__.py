@@ -1,0 +1,1 @@
+"""The schema and the values of a config file."""

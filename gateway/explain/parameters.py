@@ -1,0 +1,105 @@
+"""PURE. The parameters that a tool's definition declares, made safe to show, and the check of them that can be pasted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from approvals.safetext import name as safe_name
+from approvals.safetext import one_line
+from gateway.tools.classify.naming import PLAIN
+
+#: The most parameters that are shown of one tool, and the characters of what is said of each.
+SHOWN = 100
+LINE = 160
+#: The bound on a text that the check proposes, in characters; whoever pastes it knows a better one.
+LONGEST = 2000
+_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One declared parameter; the line is its description, or the values it may take."""
+
+    name: str
+    type: str
+    required: bool
+    line: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a definition declares: the first parameters, and how many there are."""
+
+    shown: tuple[Parameter, ...]
+    total: int
+    required: int
+
+    @property
+    def counted(self) -> str:
+        """How many there are, in words."""
+        if not self.total:
+            return "No parameters"
+        return f"{self.total} parameter{'' if self.total == 1 else 's'}, {self.required or 'none'} required"
+
+
+def declared(definition: Mapping[str, Any]) -> Declared:
+    """Read the parameters of a tool's definition, whatever shape its schema has."""
+    schema = definition.get("inputSchema")
+    schema = schema if isinstance(schema, Mapping) else {}
+    found = schema.get("properties")
+    found = found if isinstance(found, Mapping) else {}
+    required = {one for one in _list(schema.get("required")) if isinstance(one, str)} & found.keys()
+    shown = tuple(_parameter(name, spec, name in required) for name, spec in islice(found.items(), SHOWN))
+    return Declared(shown=shown, total=len(found), required=len(required))
+
+
+def checks(found: Declared) -> Sequence[str]:
+    """Return the lines of a JSON Schema, as YAML, that lets through what is declared and nothing else.
+
+    No line where a name is odd or there are too many to write down: a schema of half of them would deny the rest.
+    """
+    if found.total > len(found.shown) or not all(PLAIN.match(one.name) for one in found.shown):
+        return ()
+    named = [f"  {json.dumps(one.name)}: {_bound(one.type)}" for one in found.shown]
+    return ["additionalProperties: false", *(["properties:", *named] if named else [])]
+
+
+def _bound(kind: str) -> str:
+    if kind == "string":
+        return f"{{type: string, maxLength: {LONGEST}}}"
+    return f"{{type: {kind}}}" if kind in _TYPES else "{}"
+
+
+def _parameter(name: str, spec: object, required: bool) -> Parameter:
+    spec = spec if isinstance(spec, Mapping) else {}
+    said = spec.get("description")
+    values = _list(spec.get("enum"))
+    line = said if isinstance(said, str) and said.strip() else _one_of(values)
+    kinds = list(dict.fromkeys(_kinds(spec)))
+    return Parameter(
+        name=safe_name(name),
+        type=" or ".join(kinds) or "any",
+        required=required,
+        line=one_line(line[: 4 * LINE], LINE),
+    )
+
+
+def _one_of(values: Sequence[object]) -> str:
+    told = [value for value in values if isinstance(value, (str, int, float))]
+    return f"One of {', '.join(str(value)[:LINE] for value in told[:20])}." if told else ""
+
+
+def _kinds(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Name the JSON types that a schema allows, its own and those of its alternatives."""
+    inner = [one for key in ("anyOf", "oneOf") for one in _list(spec.get(key)) if isinstance(one, Mapping)]
+    for part in (spec, *inner):
+        kind = part.get("type")
+        yield from (one for one in (_list(kind) or [kind]) if one in _TYPES)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,1 +1,0 @@
-"""What is said of a tool: on its page, in the terminal, on the card, in a first policy."""

@@ -1,0 +1,157 @@
+"""Tracks which requests wait for which held call, and ends the wait of a client that has given up.
+
+SDK clients cancel when their own timer ends, and most of them keep the connection. Others send nothing, and ask again. Without
+an end to such a wait, an approval would run the call for a client that no longer reads, and its answer would be lost.
+"""
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from approvals.model import CallId
+from gateway.hold.event_buffer import Shown
+from gateway.hold.patience import LEAST
+from gateway.wire import frames
+
+Key = TypeVar("Key")
+
+#: The most requests that are remembered after their clients ended them.
+MAX_LEFT = 10_000
+#: The most requests that wait for one call: each keeps its own copy of the arguments in memory.
+MOST = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A request as its client names it: ids are the client's own, counted anew in each session."""
+
+    agent: str
+    server: str
+    session: str
+    id: frames.Id
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Wait:
+    """One request that waits for a held call, until its client cancels it or asks for the call again."""
+
+    call_id: CallId
+    #: The client's name for itself.
+    client: str = ""
+    #: When it began to wait.
+    since: float = 0.0
+    cancelled: bool = False
+    #: Whether a newer request for the call took its place.
+    superseded: bool = False
+    #: What its server says while the call runs for this request; None when it does not.
+    shown: Shown | None = field(default=None, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether the client no longer listens to the answer of this request."""
+        return self.cancelled or self.superseded
+
+    def stop(self) -> None:
+        """Show nothing more of a run; the run itself goes on."""
+        if self.shown is not None:
+            self.shown.put(None)
+
+    def give_way(self) -> None:
+        """End the wait in favour of a newer request."""
+        self.superseded = True
+        self.stop()
+
+
+class Waits:
+    """Every wait there is now."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waits: defaultdict[Named, list[Wait]] = defaultdict(list)
+        self._of_call: defaultdict[CallId, list[Wait]] = defaultdict(list)
+        #: For how many seconds the last request of a client waited for a call, when the client ended it itself.
+        self._left: OrderedDict[tuple[CallId, str], float] = OrderedDict()
+        #: Whether nobody waits any more, because the gateway stops.
+        self.over = False
+        #: The tasks of clients that will take up their stream at the next gateway. Their streams end last.
+        self.parked: set[asyncio.Task[Any] | None] = set()
+        self._cut = asyncio.Event()
+
+    async def park(self) -> None:
+        """Keep a stream open until the gateway is about to end: its client comes back once the stream has ended."""
+        task = asyncio.current_task()
+        self.parked.add(task)
+        try:
+            await self._cut.wait()
+        finally:
+            self.parked.discard(task)
+
+    def cut(self) -> None:
+        """End the streams of the clients that are parked."""
+        self._cut.set()
+
+    @contextmanager
+    def waiting(self, named: Named, wait: Wait) -> Iterator[Wait]:
+        """Note a wait for as long as the context is open."""
+        self._waits[named].append(wait)
+        self._of_call[wait.call_id].append(wait)
+        self._left.pop((wait.call_id, wait.client), None)
+        told = False
+        try:
+            yield wait
+            told = not wait.cancelled
+        finally:
+            _take_out(self._waits, named, wait)
+            _take_out(self._of_call, wait.call_id, wait)
+            if not told and not wait.superseded:
+                self._leave(wait)
+
+    def cancel(self, named: Named) -> tuple[CallId, ...]:
+        """End the waits for a request; returns the calls that were waited for.
+
+        Without sessions two clients of one agent may use one id: then both stop waiting, and the other one asks again.
+        """
+        ended = tuple(self._waits.get(named, ()))
+        for wait in ended:
+            wait.cancelled = True
+            wait.stop()
+        return tuple(wait.call_id for wait in ended)
+
+    def of(self, call_id: CallId, client: str) -> tuple[Wait, ...]:
+        """Return the waits of clients of this name for a call that are not over."""
+        return tuple(one for one in self._of_call.get(call_id, ()) if one.client == client and not one.over)
+
+    def supersede(self, call_id: CallId, client: str, now: float) -> float | None:
+        """End the waits that a client must have given up, since it asks for the same call again.
+
+        Returns the seconds that the youngest of them had lasted, or the one that the client cancelled or hung up on; None
+        when there was none. A request that is younger than `LEAST` waits on: it is taken for another program's.
+        """
+        ended = [wait for wait in self.of(call_id, client) if now - wait.since >= LEAST]
+        for wait in ended:
+            wait.give_way()
+        left = self._left.pop((call_id, client), 0.0)
+        lasted = [now - wait.since for wait in ended] + [left] * (left >= LEAST)
+        return min(lasted, default=None)
+
+    def crowded(self, call_id: CallId) -> bool:
+        """End the oldest of more than `MOST` waits for a call; returns whether there were more."""
+        open_waits = [wait for wait in self._of_call[call_id] if not wait.over]
+        for wait in (crowded_out := open_waits[:-MOST]):
+            wait.give_way()
+        return bool(crowded_out)
+
+    def _leave(self, wait: Wait) -> None:
+        """Note that a client ended its request itself."""
+        self._left[wait.call_id, wait.client] = self._clock() - wait.since
+        if len(self._left) > MAX_LEFT:
+            self._left.popitem(last=False)
+
+
+def _take_out(waits: dict[Key, list[Wait]], key: Key, wait: Wait) -> None:
+    waits[key].remove(wait)
+    if not waits[key]:
+        del waits[key]

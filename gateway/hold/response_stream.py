@@ -1,0 +1,67 @@
+"""How what comes while a client waits is written: as one JSON frame, or as a stream of events that it can take up again."""
+
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import msgspec
+
+from approvals.model import CALL_ID_PREFIXES, CallId
+from gateway.hold import ladder
+from gateway.hold.running import HANG_UP
+from gateway.wire import frames, sse
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The frame that answers the request, and the HTTP status that goes with it if it is the first that is sent."""
+
+    frame: bytes
+    status: int = 200
+
+
+#: What a client that waits is given: events as they come, and the answer at the end.
+Items = AsyncGenerator["bytes | Told", None]
+
+
+async def stream(first: "bytes | Told | None", items: Items, handle: str | None) -> AsyncIterator[bytes]:
+    """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
+    if handle is not None:
+        yield sse.priming(handle, ladder.RETRY)
+    async for item in _all(first, items):
+        if item != HANG_UP:
+            yield sse.event(item.frame) if isinstance(item, Told) else item
+        elif handle is not None:
+            return
+
+
+async def answer(first: "bytes | Told", items: Items) -> AsyncIterator[bytes]:
+    """Write the answer alone, as one JSON frame."""
+    async for item in _all(first, items):
+        if isinstance(item, Told):
+            yield item.frame
+
+
+async def _all(first: "bytes | Told | None", items: Items) -> AsyncIterator["bytes | Told"]:
+    async with aclosing(items):
+        if first is not None:
+            yield first
+        async for item in items:
+            yield item
+
+
+def handle_of(call: CallId, request_id: frames.Id) -> str:
+    """Return the event id by which a client takes up a stream: the call, and the request that it answers."""
+    return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
+
+
+def call_of(event_id: str) -> tuple[CallId, frames.Id] | None:
+    """Return what an event id of ours stands for; None when it is a server's."""
+    call, _, coded = event_id.partition(".")
+    if not call.startswith(CALL_ID_PREFIXES):
+        return None
+    try:
+        return CallId(call), msgspec.json.decode(base64.urlsafe_b64decode(coded), type=str | int)
+    except (ValueError, msgspec.MsgspecError):
+        return None

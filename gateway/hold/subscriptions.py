@@ -1,0 +1,124 @@
+"""A client's subscription (2026-07-28, `subscriptions/listen`) that names tasks of ours: the server's stream with ours in it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from approvals.model import CallId, HeldCall
+from approvals.service import ApprovalService
+from gateway.hold import dialects, ladder
+from gateway.upstreams import Reply
+from gateway.wire import frames, protocol, sse
+
+METHOD = "subscriptions/listen"
+
+
+def wanted(frame: frames.Frame) -> Mapping[str, Any]:
+    """Return what a client wants to hear of; {} when this is no subscription."""
+    if not isinstance(frame, frames.Request) or frame.method != METHOD:
+        return {}
+    given = frame.params.get("notifications")
+    return given if isinstance(given, dict) else {}
+
+
+def tasks_of(frame: frames.Frame) -> Sequence[Any]:
+    """Return the tasks that a subscription names."""
+    named = wanted(frame).get("taskIds")
+    return named if isinstance(named, list) else []
+
+
+def without(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
+    """Return the subscription as the server gets it; None when nothing is wanted of the server."""
+    given = wanted(frame)
+    theirs = [one for one in tasks_of(frame) if one not in ours]
+    rest = {name: value for name, value in given.items() if name != "taskIds" and value}
+    if theirs:
+        rest["taskIds"] = theirs
+    params = {**frame.params, "notifications": rest}
+    frame_sent = {"jsonrpc": "2.0", "id": frame.id, "method": METHOD, "params": params}
+    return msgspec.json.encode(frame_sent) if rest else None
+
+
+def alone(service: ApprovalService, frame: frames.Request, ours: Mapping[str, HeldCall]) -> Reply:
+    """Return a stream that tells of our tasks only, and ends with them."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        meta = {"_meta": {protocol.META_SUBSCRIPTION: frame.id}}
+        accepted = {"notifications": {"taskIds": list(ours)}, **meta}
+        yield sse.event(frames.notification("notifications/subscriptions/acknowledged", accepted))
+        async for event in changes(service, frame.id, ours):
+            yield event
+        yield sse.event(frames.result(frame.id, {"resultType": "complete", **meta}))
+
+    return Reply(status=200, headers=sse.HEADERS, chunks=chunks())
+
+
+async def changes(
+    service: ApprovalService, subscription: frames.Id, ours: Mapping[str, HeldCall]
+) -> AsyncIterator[bytes]:
+    """Say of each task how it stands, and again when that changes, until all are over."""
+    open_tasks: Mapping[str, HeldCall] = ours
+    told: dict[str, str] = {}
+    while open_tasks:
+        for task_id, held in open_tasks.items():
+            shown = dialects.EXTENSION.shown(task_id, held, {})
+            if told.get(task_id) != shown["status"]:
+                told[task_id] = shown["status"]
+                yield _notification(subscription, shown)
+        open_tasks = {one: held for one, held in open_tasks.items() if told[one] not in dialects.TERMINAL}
+        if open_tasks:
+            yield sse.comment("waiting for approval")
+            await _any_changed(service, open_tasks.values())
+            open_tasks = {one: await newest(service, held) for one, held in open_tasks.items()}
+
+
+def _notification(subscription: frames.Id, shown: Mapping[str, Any]) -> bytes:
+    task = {name: value for name, value in shown.items() if name != "resultType"}
+    params = {**task, "_meta": {protocol.META_SUBSCRIPTION: subscription}}
+    return sse.event(frames.notification("notifications/tasks", params))
+
+
+async def _any_changed(service: ApprovalService, calls: Any) -> None:
+    waiting = [asyncio.ensure_future(service.changed(held, ladder.BEAT)) for held in calls]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
+async def newest(service: ApprovalService, held: HeldCall) -> HeldCall:
+    """Return the call as it is now, or the one that continues it under the same approval."""
+    held = await service.get(CallId(held.id))
+    while held.continued and (after := await service.store.find(held.continued)):
+        held = after
+    return held
+
+
+async def merged(theirs: AsyncIterator[bytes], ours: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Interleave a server's stream with events of ours; it begins with the server's first, and ends with its last."""
+    whole = (event.raw async for event in sse.events(theirs))
+    yield await anext(whole, b"")
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    async def take(events: AsyncIterator[bytes], end: Callable[[], None]) -> None:
+        try:
+            async for event in events:
+                queue.put_nowait(event)
+        finally:
+            end()
+
+    taking = [
+        asyncio.ensure_future(take(whole, lambda: queue.put_nowait(None))),
+        asyncio.ensure_future(take(ours, lambda: None)),
+    ]
+    try:
+        while (event := await queue.get()) is not None:
+            yield event
+        await taking[0]
+    finally:
+        for one in taking:
+            one.cancel()
+        await asyncio.gather(*taking, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Judges calls by the policy of the config."""

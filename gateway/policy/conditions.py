@@ -1,0 +1,105 @@
+"""Conditions on a call: CEL for `when`, JSON Schema 2020-12 for `arguments`, both compiled once (PURE)."""
+
+import re
+from ast import literal_eval
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema_rs
+
+from gateway.policy.closed_schema import closed
+from gateway.wire.member_names import members, place
+
+#: What a `when` may speak of.
+VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
+#: CEL's own names of types, which its parser lists among the variables: `type(args.x) == map`.
+TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
+#: The pieces of an expression: texts, words, and single signs.
+_TOKEN = re.compile(
+    r"""(?x) (?P<text> [rRbB]{0,2} (?: "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' ) ) | (?P<name> [A-Za-z_]\w* ) | (?P<sign> \S )"""
+)
+#: Names that a macro gives to the items of a list: `args.to.all(one, one.endsWith("@example.org"))`.
+_BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
+
+
+class BadCondition(Exception):
+    """A condition of the config that cannot be used; the message says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A condition that could not be evaluated for this call, and why."""
+
+    why: str
+
+
+class When:
+    """A compiled CEL expression."""
+
+    def __init__(self, source: str) -> None:
+        import cel  # only configs with conditions pay for what it loads
+
+        self.source = source
+        try:
+            self._program = cel.compile(source)
+        except ValueError as error:
+            raise BadCondition(f"this is not CEL: {_cel_error(error)}") from error
+        if unknown := sorted(
+            set(self._program.variables()) - VARIABLES - TYPES - set(_BOUND.findall(source))
+        ):
+            raise BadCondition(
+                f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}"
+            )
+
+    def __call__(self, facts: Mapping[str, Any]) -> bool | Unclear:
+        """Say whether the condition holds, or why that cannot be said."""
+        try:
+            value = self._program.execute(dict(facts))
+        except KeyError as error:
+            return Unclear(f"there is no {error.args[0]}")
+        except Exception as error:  # noqa: BLE001  (whatever the engine raises, the call must still be judged)
+            return Unclear(str(error).partition(":")[0].partition(".")[0])
+        return value if isinstance(value, bool) else Unclear("it is not true or false")
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The names of members that it speaks of: `args.x`, `args["x"]`, `"x" in args`."""
+        tokens = [(found.lastgroup, found[0]) for found in _TOKEN.finditer(self.source)]
+        padded = [("", "")] * 3 + tokens + [("", "")]
+        for (_, first), (_, root), (_, before), (kind, token), (_, after) in zip(
+            padded, padded[1:], padded[2:], padded[3:], padded[4:], strict=False
+        ):
+            of_risk = root == "risk" and first != "."  # `risk.category`, and not `args.risk.category`
+            if kind == "name" and before == "." and after != "(" and not of_risk:
+                yield token
+            elif kind == "text" and (after == "in" or (before, after) == ("[", "]")):
+                yield literal_eval(token.lstrip("rRbB"))
+
+
+def _cel_error(error: ValueError) -> str:
+    lines = [line for line in str(error).splitlines() if "ERROR" in line]
+    return (lines[0].partition("ERROR: <input>:")[2] or lines[0]) if lines else str(error).splitlines()[0]
+
+
+class Schema:
+    """A compiled JSON Schema, as written and closed. Nothing is fetched, and patterns are matched in linear time."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        #: The names of members that it speaks of.
+        self.names = frozenset(members(schema))
+        try:
+            self._validators = [
+                jsonschema_rs.Draft202012Validator(
+                    one, offline=True, pattern_options=jsonschema_rs.RegexOptions()
+                )
+                for one in (dict(schema), closed(schema))
+            ]
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            raise BadCondition(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
+
+    def __call__(self, arguments: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with the arguments, with its path, or None."""
+        errors = (error for one in self._validators for error in one.iter_errors(arguments))
+        error = next(errors, None)
+        return None if error is None else f"{place(error.instance_path)}: {error.message}"

@@ -1,0 +1,205 @@
+"""Sliding windows: at most so many uses, or so much of an argument, in any span of so many seconds (PURE)."""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+from math import inf
+from typing import Any
+
+from gateway.config.options import RateLimitOptions, SpendOptions
+
+#: The most keys that are remembered; beyond it the ones unused the longest are forgotten.
+MAX_KEYS = 100_000
+#: What names an argument that is added up.
+AMOUNT = re.compile(r"args(\.[^.\s]+)+")
+
+
+class Per(StrEnum):
+    """Whose uses are counted together."""
+
+    SESSION = "session"
+    AGENT = "agent"
+    EVERYONE = "everyone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """At most `max` in any `window` seconds: of calls, or of an argument that is added up."""
+
+    #: Names the rule.
+    name: str
+    max: float
+    window: float
+    per: Per = Per.SESSION
+    #: Whether a call over the limit is held for a person; else it is denied.
+    ask: bool = False
+    #: Whether the rule's tools are counted together; else each of them apart.
+    shared: bool = False
+    #: The argument that is added up, such as `args.amount`; None counts calls.
+    of: str | None = None
+    #: What its author wants a call over it to be told.
+    reason: str = ""
+    #: What this use adds.
+    amount: float = 1
+
+    @property
+    def text(self) -> str:
+        """The limit as people say it."""
+        most = f"{Decimal(str(self.max)).normalize():f}"
+        if self.of is not None:
+            return f"{self.of} adds up to {most} at most per {self.window:g} s"
+        return f"{most} call{'' if self.max == 1 else 's'} per {self.window:g} s"
+
+
+def limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
+    """Return the limit that a rule asks for; *window* is in seconds."""
+    spend = asked if isinstance(asked, SpendOptions) else None
+    return Limit(
+        name=rule if spend is None else f"{rule}.spend",
+        max=asked.max,
+        window=window,
+        per=Per(asked.per),
+        ask=asked.on_exceed == "require_approval",
+        shared=asked.shared,
+        of=None if spend is None else spend.of,
+        reason=reason,
+    )
+
+
+def problems(limit: Limit) -> Iterator[tuple[str, str]]:
+    """Yield what cannot be kept: the option, and what to mend."""
+    if not 0 <= limit.max < inf:
+        yield "max", "this must not be negative." if limit.max < 0 else "this must be finite."
+    if limit.of is not None and not AMOUNT.fullmatch(limit.of):
+        yield "of", "name the argument to add up, such as args.amount."
+
+
+def sized(limit: Limit, arguments: Mapping[str, Any]) -> Limit:
+    """Return *limit* with what a call with these arguments adds to it."""
+    return limit if limit.of is None else replace(limit, amount=_at(arguments, limit.of))
+
+
+def bad_amount(limit: Limit, arguments: Mapping[str, Any]) -> str | None:
+    """Say why what *limit* adds up cannot be added, or None when it can."""
+    if limit.of is None:
+        return None
+    found = _at(arguments, limit.of)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return f"{limit.of} must be a number, because it is added up"
+    if not 0 <= found < inf:
+        return f"{limit.of} must not be negative, because it is added up"
+    return None
+
+
+def _at(arguments: Mapping[str, Any], path: str) -> Any:
+    found: Any = arguments
+    for part in path.split(".")[1:]:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Who uses it."""
+
+    agent: str
+    session: str
+    server: str
+    tool: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exceeded:
+    """The limit that stands in the way, and the seconds until it does no longer (inf: it always will)."""
+
+    limit: Limit
+    retry_after: float
+
+
+def key(limit: Limit, scope: Scope) -> str:
+    """Return the name under which uses of *limit* by *scope* are counted."""
+    match limit.per:
+        case Per.EVERYONE:
+            who = ""
+        case Per.AGENT:
+            who = scope.agent
+        case _:
+            who = f"{scope.agent}\x1f{scope.session}"
+    where = "" if limit.shared else f"{scope.server}\x1f{scope.tool}"
+    return f"{limit.name}\x1f{where}\x1f{limit.per}\x1f{who}"
+
+
+class _Uses:
+    """The uses of one limit by one scope, oldest first, and their sum: exact, so that 0.1 + 0.2 is 0.3."""
+
+    def __init__(self) -> None:
+        self.kept: deque[tuple[float, Fraction]] = deque()
+        self.total = Fraction(0)
+
+    def add(self, at: float, amount: float) -> None:
+        self.kept.append((at, _exact(amount)))
+        self.total += self.kept[-1][1]
+
+    def drop(self, until: float) -> None:
+        while self.kept and self.kept[0][0] <= until:
+            self.total -= self.kept.popleft()[1]
+
+    def fits_at(self, limit: Limit) -> float:
+        """Return from when on a use of *limit* fits: -inf for now, inf for never."""
+        over = self.total + _exact(limit.amount) - _exact(limit.max)
+        if over <= 0:
+            return -inf
+        for at, amount in self.kept:
+            over -= amount
+            if over <= 0:
+                return at + limit.window
+        return inf
+
+
+def _exact(amount: float) -> Fraction:
+    return Fraction(amount if isinstance(amount, int) else repr(amount))
+
+
+class Windows:
+    """The uses of every limit that still count. Time never goes back: an earlier clock counts as the latest seen."""
+
+    def __init__(self, hits: Iterable[tuple[str, float, float]] = (), *, most: int = MAX_KEYS) -> None:
+        self._most = most
+        self._uses: dict[str, _Uses] = {}
+        self._now = 0.0
+        for name, at, amount in hits:
+            self._uses.setdefault(name, _Uses()).add(at, amount)
+            self._now = max(self._now, at)
+
+    def take(self, limits: Sequence[Limit], scope: Scope, now: float) -> Exceeded | None:
+        """Count one use of all *limits*, or of none and return the one that is exceeded."""
+        self._now = max(self._now, now)
+        if (exceeded := self.peek(limits, scope, now)) is not None:
+            return exceeded
+        for limit in limits:
+            if limit.amount:
+                self._count(key(limit, scope), limit.amount)
+        return None
+
+    def peek(self, limits: Sequence[Limit], scope: Scope, now: float) -> Exceeded | None:
+        """Return the limit that is exceeded, if one is; the one to wait longest for."""
+        self._now = max(self._now, now)
+        over = [exceeded for limit in limits if (exceeded := self._over(limit, scope)) is not None]
+        return max(over, key=lambda exceeded: (not exceeded.limit.ask, exceeded.retry_after), default=None)
+
+    def _over(self, limit: Limit, scope: Scope) -> Exceeded | None:
+        uses = self._uses.get(key(limit, scope), _Uses())
+        uses.drop(self._now - limit.window)
+        fits_at = uses.fits_at(limit)
+        return None if fits_at == -inf else Exceeded(limit=limit, retry_after=fits_at - self._now)
+
+    def _count(self, name: str, amount: float) -> None:
+        uses = self._uses.pop(name, _Uses())
+        uses.add(self._now, amount)
+        self._uses[name] = uses  # the last in the dict is the one used last
+        if len(self._uses) > self._most:
+            del self._uses[next(iter(self._uses))]

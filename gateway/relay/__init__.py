@@ -1,0 +1,1 @@
+"""Relays everything that is not a tool call."""

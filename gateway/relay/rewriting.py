@@ -1,0 +1,183 @@
+"""What is done to a server's answer on its way back: credentials' refusals kept here, hidden tools taken out."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from gateway.errors import CutError, GatewayError
+from gateway.upstreams import Reply, whole, with_body
+from gateway.wire import frames, protocol, sse
+
+APPROVAL_NEEDED = "A person has to approve calls of this tool before they run; that can take a while."
+Members = dict[str, msgspec.Raw]
+
+
+class CredentialsRefusedError(GatewayError):
+    """The server refused the gateway's own credentials; its operator has to mend them."""
+
+
+class RedirectedError(GatewayError):
+    """The server answered with a redirect, which the gateway does not follow."""
+
+
+def checked(reply: Reply) -> Reply:
+    """Return the reply with only the headers that may cross; what concerns the gateway alone is raised instead.
+
+    A 401 must not reach the client: its `WWW-Authenticate` would send it to log in at the wrong place.
+    """
+    if reply.status == 401:
+        reply.close()
+        raise CredentialsRefusedError
+    if 300 <= reply.status < 400:
+        reply.close()
+        raise RedirectedError
+    return replace(reply, headers=protocol.returning(reply.headers))
+
+
+def watched(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
+    """Return the reply unchanged, but say when the server tells that its tools have changed."""
+    return replace(reply, chunks=_watch(reply.chunks, on_list_changed)) if reply.streams else reply
+
+
+async def _watch(chunks: AsyncIterator[bytes], on_list_changed: Callable[[], None]) -> AsyncIterator[bytes]:
+    tail = b""
+    async for chunk in chunks:
+        if protocol.LIST_CHANGED in (tail := tail[-len(protocol.LIST_CHANGED) :] + chunk):
+            on_list_changed()
+            tail = b""
+        yield chunk
+
+
+#: Makes, of the members of a result, those that are to be others; None leaves it as it came.
+Edit = Callable[[Members], Mapping[str, Any] | None]
+
+
+async def edited(reply: Reply, *edits: Edit) -> Reply:
+    """Return the answer to a request with its result edited; the rest of it as it came.
+
+    A refusal crosses whatever it says: by a 404 a client knows that its session is gone.
+    """
+    if not edits or reply.status >= 400:
+        return reply
+    if reply.streams:
+        return replace(reply, chunks=_edited_events(reply.chunks, edits))
+    return with_body(reply, _edited(await whole(reply.chunks), edits))
+
+
+async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:
+    async for event in sse.events(chunks):
+        data = _edited(event.data, edits) if event.data else event.data
+        yield event.raw if data == event.data else event.carrying(data)
+
+
+def _edited(frame: bytes, edits: Sequence[Edit]) -> bytes:
+    """Edit the result in one frame, each edit what the one before left. A frame that cannot be read is not passed on."""
+    try:
+        members = frames.members(frame) if frame.strip() else {}
+        came = result = _object(members.get("result"))
+        for edit in edits if came else ():
+            result = {**result, **_encoded(edit(result) or {})}
+    except frames.UNREADABLE as error:
+        raise CutError("The server's answer could not be read.") from error
+    return frame if result == came else msgspec.json.encode({**members, "result": result})
+
+
+def _encoded(members: Mapping[str, Any]) -> Members:
+    return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()}
+
+
+def _object(raw: msgspec.Raw | None) -> Members:
+    """Return the members of a value; none when it is no object."""
+    return frames.members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
+
+
+def hiding(hidden: Callable[[str], bool]) -> Edit:
+    """Take the tools that are *hidden* out of a list. It must then not be cached for others (2026-07-28, caching)."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        tools = _tools(result)
+        kept = [tool for tool in tools if not hidden(_name(tool))]
+        private = {"cacheScope": "private"} if "cacheScope" in result else {}
+        return None if len(kept) == len(tools) else {"tools": kept, **private}
+
+    return edit
+
+
+def hearing(heard: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
+    """Pass on what a list says of tools to who wants to know; the list stays as it is."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        decoded = [msgspec.json.decode(tool) for tool in _tools(result)]
+        heard([tool for tool in decoded if isinstance(tool, dict)])
+        return None
+
+    return edit
+
+
+def annotating(gated: Callable[[str], bool]) -> Edit:
+    """Say in the description of each tool that a person may be asked for. The list is then for this agent only."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        tools = _tools(result)
+        private = {"cacheScope": "private"} if "cacheScope" in result else {}
+        shown = [_annotated(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
+        return {"tools": shown, **private} if shown != tools else None
+
+    return edit
+
+
+def _annotated(tool: msgspec.Raw) -> Any:
+    definition = msgspec.json.decode(tool)
+    said = f"{definition.get('description') or ''}\n\n{APPROVAL_NEEDED}".strip()
+    return {**frames.members(tool), "description": said}
+
+
+def offering_tasks(gated: Callable[[str], bool]) -> Edit:
+    """Say of the tools that a person may be asked for that they can be called as tasks (2025-11-25)."""
+
+    def edit(result: Members) -> Mapping[str, Any] | None:
+        tools = _tools(result)
+        offered = [_as_task(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
+        return {"tools": offered} if offered != tools else None
+
+    return edit
+
+
+def _as_task(tool: msgspec.Raw) -> Any:
+    definition = frames.members(tool)
+    execution = _object(definition.get("execution"))
+    return (
+        tool
+        if "taskSupport" in execution
+        else {**definition, "execution": {**execution, "taskSupport": "optional"}}
+    )
+
+
+def _tools(result: Members) -> list[msgspec.Raw]:
+    tools = result.get("tools", msgspec.Raw())
+    return msgspec.json.decode(tools, type=list[msgspec.Raw]) if bytes(tools).startswith(b"[") else []
+
+
+def with_extension(result: Members) -> Mapping[str, Any] | None:
+    """Offer the tasks extension in the answer to server/discover (2026-07-28)."""
+    offered = _object(result.get("capabilities"))
+    extensions = _object(offered.get("extensions"))
+    if protocol.TASKS in extensions:
+        return None
+    return {"capabilities": {**offered, "extensions": {**extensions, protocol.TASKS: {}}}}
+
+
+def with_tasks(result: Members) -> Mapping[str, Any] | None:
+    """Offer tasks in the answer to initialize, unless the server has its own (2025-11-25)."""
+    offered = _object(result.get("capabilities"))
+    revision = msgspec.json.decode(result.get("protocolVersion", b"null"))
+    if "tasks" in offered or revision != protocol.HANDSHAKE[-1]:
+        return None
+    return {"capabilities": {**offered, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}}
+
+
+def _name(tool: msgspec.Raw) -> str:
+    named = msgspec.json.decode(tool)
+    return str(named.get("name", "")) if isinstance(named, dict) else ""

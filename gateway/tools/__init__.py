@@ -1,0 +1,1 @@
+"""The tools that servers offer: definitions, accepted versions, and classification."""

@@ -1,0 +1,190 @@
+"""PURE. What a tool's parameters say of it: a program to run, a mode to choose, a file to write, a switch that acts."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from urllib.parse import unquote
+
+from gateway.tools.classify import naming
+from gateway.tools.classify.lexicon import RANK, VERBS, Category, Verb, words
+from gateway.tools.classify.reading import Reading
+from gateway.tools.classify.severity import Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raise:
+    """A reason to think worse of a tool than its name does: the least category and severity, and why."""
+
+    category: Category
+    why: str
+    severity: Severity = Severity.LOW
+
+
+# Parameters that carry a program: whoever fills them decides what happens.
+PROGRAMS = words("""
+    sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
+    bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
+    """)
+# Those too, but what a changing tool stores may be called the same: the code of a locale.
+STORED_PROGRAMS = words("code command commands expression program")
+# A phrase or a filter is called the same: they need a name that speaks of a program.
+MAYBE_PROGRAMS = words("statement function query pipeline input args arguments")
+RUNS = words("evaluate interpret")
+LANGUAGES = words(
+    "sql database db postgres postgresql mysql mssql oracle sqlite graphql cypher gremlin redshift snowflake"
+)
+MODES = words(
+    "action actions operation operations op method mode command verb subcommand tasktype actiontype operationtype"
+)
+SINKS = words("""
+    outputdir outputdirectory outputfolder outputpath outputfile outfile outdir savepath savedir saveto savefile savetofile
+    downloadpath downloaddir downloaddirectory destinationpath destpath localpath localfilepath targetdir exportpath
+    saveas savefilename savetopath outputfilename outputlocation dumpto dumpfile exportfile exportto destinationfile
+    writeto writetofile savelocation outputfilepath destinationdirectory savetodisk
+    """)
+SWITCHES = words("""
+    confirm confirmed confirmation dryrun fix autofix apply delete remove overwrite purge upsert createifmissing markasread
+    markread autoapprove executenow validateonly skipconfirmation confirmdelete
+    deleteafterread deleteafterreading autoack acknowledge autodelete markseen markasseen persist sendemail notify save
+    """)
+ADDRESSES = words("url urls")
+APPROVALS = words(
+    "confirm confirmed confirmation autoapprove skipconfirmation confirmdelete userconfirmed approved"
+)
+EXAMINES = words(
+    "explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
+    " convert inspect classify format detect describe"
+)
+PARAMS = 1_000
+_LETTERS = re.compile(r"[^a-z0-9]")
+_NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
+_QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
+_INDEX = re.compile(r"[0-9]{1,6}\Z")
+_COMBINES = ("anyOf", "oneOf", "allOf")
+# A tool that compares takes the old and the new, and changes neither.
+COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
+
+
+def declared(schema: object) -> dict[str, object]:
+    """The declared parameters, by name; at most PARAMS of them."""
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    if not isinstance(properties, Mapping):
+        return {}
+    return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
+
+
+def raises(said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequence[str]) -> Iterator[Raise]:
+    """What the parameters of a schema say: a program, a mode, a file to write, a switch that only a changing tool has.
+
+    `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
+    """
+    examines = said.word in EXAMINES
+    for name, spec in declared(schema).items():
+        plain = _LETTERS.sub("", name.lower())
+        if _is_program(plain, said, parts):
+            yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
+        if plain in MODES and (worst := _worst_mode(spec, schema, said, () if examines else quoted)):
+            yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
+        if plain in SINKS:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
+        if plain in SWITCHES and not examines:
+            yield Raise(
+                category=Category.WRITE,
+                why=f'Its parameter "{plain}" belongs to a tool that changes something.',
+            )
+        if _NEW.match(name) and said.word not in COMPARES:
+            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.')
+        if plain in ADDRESSES:
+            why = f'Its parameter "{plain}" lets the agent choose the address that it reaches.'
+            yield Raise(category=Category.READ, severity=Severity.MEDIUM, why=why)
+        if plain in APPROVALS:
+            yield Raise(
+                category=Category.READ,
+                why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
+            )
+
+
+def _is_program(plain: str, said: Reading, parts: tuple[str, ...]) -> bool:
+    """Whether the parameter of a tool carries a program that it runs."""
+    if plain in PROGRAMS:
+        return said.word not in EXAMINES
+    if plain in STORED_PROGRAMS:
+        return said.word not in EXAMINES and said.category in (Category.READ, Category.OTHER)
+    speaks = said.word == "query" and any(part in LANGUAGES for part in parts)
+    return plain in MAYBE_PROGRAMS and (speaks or said.word in RUNS or said.category is Category.OTHER)
+
+
+def quotes(text: str) -> tuple[str, ...]:
+    """What a text has in quotes, as the values of a mode often are: `"delete"`."""
+    return tuple(_QUOTED.findall(text))
+
+
+def _worst_mode(spec: object, schema: object, said: Reading, quoted: Sequence[str]) -> Verb | None:
+    """The worst verb among the values a parameter may take; where none are listed, among those that are quoted."""
+    listed = [value for value in islice(_values(spec, schema), PARAMS) if value is not None]
+    found = [verb for value in listed for verb in _acting(value)]
+    if not listed:
+        text = spec.get("description") if isinstance(spec, Mapping) else None
+        own = quotes(text[:PARAMS]) if isinstance(text, str) else ()
+        found = [verb for value in (*quoted, *own) for verb in islice(_acting(value), 1) if _sure(verb, said)]
+    return max(found, key=lambda verb: RANK[verb.category], default=None)
+
+
+def _sure(verb: Verb, said: Reading) -> bool:
+    """Whether a quoted word counts: prose proves less than a schema, so no loose verb, and of a tool that is known
+    to change something only what removes.
+    """
+    if verb.category is Category.DESTRUCTIVE:
+        return True
+    return verb.firm and said.category in (Category.READ, Category.OTHER)
+
+
+def _acting(value: object) -> Iterator[Verb]:
+    for word in naming.split(value if isinstance(value, str) else "")[:2]:
+        verb = VERBS.get(word)
+        if verb and verb.category is not Category.READ:
+            yield verb
+
+
+def _values(spec: object, schema: object) -> Iterator[object]:
+    """The values that a parameter's schema lists, itself or by the schemas that it is made of."""
+    for part in _made_of(spec, schema):
+        yield from _list(part.get("enum"))
+        yield part.get("const")
+
+
+def _made_of(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
+    """A schema and those that it is made of, its references into `schema` followed; each once, at most PARAMS."""
+    waiting, seen = deque([spec]), set[int]()
+    while waiting and len(seen) < PARAMS:
+        part = waiting.popleft()
+        if not isinstance(part, Mapping) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        waiting += [part.get("items"), _referred(part.get("$ref"), schema)]
+        waiting += [inner for key in _COMBINES for inner in _list(part.get(key))]
+
+
+def _referred(reference: object, schema: object) -> object:
+    """What a local reference (`#/$defs/Mode`) points at in `schema`; None for any other, which is never fetched."""
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found = schema
+    for step in unquote(reference).split("/")[1:]:
+        if isinstance(found, Mapping):
+            found = found.get(step.replace("~1", "/").replace("~0", "~"))
+        elif isinstance(found, list) and _INDEX.match(step):
+            found = found[int(step)] if int(step) < len(found) else None
+        else:
+            return None
+    return found
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,209 @@
+"""PURE. A tool's definition and its siblings' names become a category, a risk class, a severity, and the evidence.
+
+The ladder: the name decides, its verb first; parameters may raise that; the description and the annotations,
+which cost a server nothing to write, may only raise it further. What is not understood is Other, never Read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from gateway.tools.classify import naming, parameters, severity
+from gateway.tools.classify.lexicon import RANK, VERBS, Category, Verb, words
+from gateway.tools.classify.parameters import Raise
+from gateway.tools.classify.reading import Reading, read
+from gateway.tools.classify.severity import Severity
+
+__all__ = ["Category", "Classification", "Risk", "Severity", "classify", "of_name_alone"]
+
+
+class Risk(StrEnum):
+    """The risk class, which follows from the category."""
+
+    LOW = "Low"
+    MEDIUM = "Medium"
+    HIGH = "High"
+    CRITICAL = "Critical"
+
+
+RISKS: Mapping[Category, Risk] = {
+    Category.READ: Risk.LOW,
+    Category.WRITE: Risk.MEDIUM,
+    Category.OTHER: Risk.MEDIUM,
+    Category.EXECUTE: Risk.HIGH,
+    Category.DESTRUCTIVE: Risk.CRITICAL,
+    Category.FINANCIAL: Risk.CRITICAL,
+}
+
+
+MEANINGS: Mapping[Category, str] = {
+    Category.READ: "A Read retrieves and changes nothing.",
+    Category.WRITE: "A Write creates or changes; it can be changed back and runs no operation of the caller's making.",
+    Category.OTHER: "An Other is not understood, and is never taken for a Read.",
+    Category.EXECUTE: "An Execute triggers a process; what happens depends on its arguments and reaches beyond the call.",
+    Category.DESTRUCTIVE: "A Destructive tool removes or cancels what may not come back.",
+    Category.FINANCIAL: "A Financial tool moves money or commits to an obligation.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """What the gateway takes a tool to be; confidence is 0 to 1, evidence is full sentences, the deciding one first."""
+
+    category: Category
+    risk: Risk
+    severity: Severity
+    confidence: float
+    evidence: tuple[str, ...]
+
+
+# Words a description may begin with whatever the tool does.
+VAGUE = words("""
+    perform execute run manage generate issue make set use load render track index test answer trigger start construct
+    produce compose log submit call interact query design process plan register build post play request capture open
+    apply store ask display format note
+    """)
+GONE = re.compile(
+    r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)"
+    r"|overwrit[^.]{0,60} without (?:warning|asking|confirm)"
+)
+TO_FILE = re.compile(
+    r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
+    r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
+)
+HEAD = 2_000
+NAMED = 4
+_FIRST = re.compile(r"\W*([A-Za-z]+)")
+
+
+def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification:
+    """Classify one entry of a server's tools/list; `siblings` are the names of all its tools."""
+    name, description = _text(tool.get("name")), _text(tool.get("description"))[:HEAD]
+    kin = naming.family(siblings)
+    said = read(name, kin)
+    parts = naming.split(name)
+    params = parameters.declared(tool.get("inputSchema"))
+    quoted = [word for word in parameters.quotes(description) if word not in kin.names and word not in params]
+    raised = (
+        *parameters.raises(said, parts, tool.get("inputSchema"), quoted),
+        *_by_description(said, description),
+        *_by_annotations(said, tool.get("annotations")),
+    )
+    category = max((said.category, *(reason.category for reason in raised)), key=RANK.__getitem__)
+    level, harm = severity.assess(category, parts, tuple(params))
+    level = max((level, *(reason.severity for reason in raised)), key=severity.rank)
+    support = kin.like(name, (said.word, parts[-1])) if parts else []
+    facts = (_siblings(support), _parameters(params), _description(description))
+    return Classification(
+        category=category,
+        risk=RISKS[category],
+        severity=level,
+        confidence=_confidence(said, category, supported=bool(support), described=bool(description.strip())),
+        evidence=tuple(
+            filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))
+        ),
+    )
+
+
+def of_name_alone(name: str, siblings: Iterable[str]) -> Classification:
+    """Classify a tool of which nothing but its name is known: that may make it worse than Other, and not better."""
+    found = classify({"name": name}, siblings)
+    if found.category is not Category.READ:
+        return found
+    level, harm = severity.assess(Category.OTHER, naming.split(name), ())
+    why = "The server does not list this tool, and a name alone is not enough to take it for a Read."
+    return replace(
+        found,
+        category=Category.OTHER,
+        risk=RISKS[Category.OTHER],
+        severity=max(found.severity, level, key=severity.rank),
+        confidence=0.0,
+        evidence=tuple(filter(None, (why, MEANINGS[Category.OTHER], harm))),
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _confidence(said: Reading, category: Category, *, supported: bool, described: bool) -> float:
+    """The name's confidence; siblings that agree raise it, an empty description or a disagreement lowers it."""
+    if category is not said.category:
+        return 0.6
+    return round(min(0.99, max(0.05, said.confidence + 0.04 * supported - 0.1 * (not described))), 2)
+
+
+def _siblings(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"Sibling tool {names[0]} is named in the same way."
+    return f"Sibling tools {', '.join(names)} are named in the same way." if names else ""
+
+
+def _parameters(params: Mapping[str, object]) -> str:
+    shown = [name for name in params if naming.PLAIN.match(name)][:NAMED]
+    if not params:
+        return "It declares no parameters."
+    count = "1 parameter" if len(params) == 1 else f"{len(params)} parameters"
+    return f"It takes {count}: {', '.join(shown)}." if shown else f"It takes {count}."
+
+
+def _description(text: str) -> str:
+    return "" if text.strip() else "The description is empty, so the confidence is lower."
+
+
+def _by_description(said: Reading, description: str) -> Iterator[Raise]:
+    """What the description adds: its first verb, if that is stricter, and words of no return or of writing files."""
+    text = description.lower()
+    if not text or RANK[said.category] > RANK[Category.WRITE]:
+        return
+    first = _FIRST.match(text)
+    verb = _lemma(first.group(1)) if first else None
+    if verb and _adds(verb, said):
+        yield Raise(
+            category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.'
+        )
+    if GONE.search(text):
+        why = "The description says that there is no way back."
+        yield Raise(category=Category.WRITE, severity=Severity.HIGH, why=why)
+    if said.category is Category.READ and TO_FILE.search(text):
+        yield Raise(category=Category.WRITE, why="The description says that it writes a file.")
+
+
+def _adds(verb: Verb, said: Reading) -> bool:
+    """Whether the description's first verb says more than the name: any action says more than no verb at all."""
+    if verb.category is Category.READ:
+        return False
+    if said.category is Category.READ and verb.word == "manage":
+        return said.word not in VERBS  # of a mere noun it says that all is done to it; of `list_x` nothing
+    return said.category is Category.OTHER or (
+        said.category is Category.READ and verb.firm and verb.word not in VAGUE
+    )
+
+
+def _lemma(word: str) -> Verb | None:
+    """The verb behind `creates`, `applies` or `create`."""
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y")
+    return next((VERBS[form] for form in forms if form in VERBS), None)
+
+
+def _by_annotations(said: Reading, annotations: object) -> Iterator[Raise]:
+    """Annotations are the server's word: they raise, and are never believed when they soothe."""
+    if not isinstance(annotations, Mapping):
+        return
+    if annotations.get("readOnlyHint") is False:
+        yield Raise(
+            category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something."
+        )
+    if annotations.get("destructiveHint") is True:
+        yield Raise(
+            category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something."
+        )
+    if annotations.get("readOnlyHint") is True and said.category is not Category.READ:
+        yield Raise(
+            category=Category.READ,
+            why="Its annotation readOnlyHint says that it only reads, which is not believed.",
+        )

@@ -1,0 +1,160 @@
+"""PURE. How much harm one call can do: what it touches, and how far it reaches. It is apart from the risk class,
+which follows from the category alone: an ordinary Write on permissions is a Medium risk of high severity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.tools.classify.lexicon import MANY, Category, words
+
+
+class Severity(StrEnum):
+    """How much one call can harm, from the least to the most."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+LEVELS = tuple(Severity)
+
+BASE: dict[Category, tuple[Severity, str]] = {
+    Category.READ: (Severity.LOW, "it changes nothing"),
+    Category.OTHER: (Severity.MEDIUM, "what it does is not known"),
+    Category.WRITE: (Severity.MEDIUM, "it changes something that can be changed back"),
+    Category.EXECUTE: (
+        Severity.HIGH,
+        "what it sets going depends on its arguments and reaches beyond the call",
+    ),
+    Category.DESTRUCTIVE: (Severity.HIGH, "what it removes may not come back"),
+    Category.FINANCIAL: (Severity.HIGH, "it moves money or commits to it"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Something a tool may touch, and the least severity of reading, of changing and of destroying it."""
+
+    what: str
+    words: frozenset[str]
+    reading: Severity
+    changing: Severity
+    destroying: Severity
+
+
+SUBJECTS = (
+    Subject(
+        what="identity and permissions",
+        words=words(
+            "iam policy policies role roles permission permissions privilege privileges acl acls rbac grant grants"
+            " user users group member members membership account accounts principal identity identities sso saml"
+            " oauth oidc mfa admin owner ownership access collaborator collaborators team teams firewall"
+        ),
+        reading=Severity.LOW,
+        changing=Severity.HIGH,
+        destroying=Severity.CRITICAL,
+    ),
+    Subject(
+        what="secrets",
+        words=words(
+            "env environ dotenv secret secrets credential credentials password passwords apikey vault keyvault passphrase keypair"
+        ),
+        reading=Severity.HIGH,
+        changing=Severity.HIGH,
+        destroying=Severity.CRITICAL,
+    ),
+    Subject(
+        what="keys, tokens and certificates",
+        words=words("token tokens certificate certificates ssh kms key keys private"),
+        reading=Severity.MEDIUM,
+        changing=Severity.HIGH,
+        destroying=Severity.CRITICAL,
+    ),
+    Subject(
+        what="money",
+        words=words(
+            "payment payments refund refunds payout payouts invoice invoices billing charge charges transfer wallet"
+            " bank balance trade order orders subscription subscriptions price prices coupon funds withdrawal"
+        ),
+        reading=Severity.LOW,
+        changing=Severity.HIGH,
+        destroying=Severity.HIGH,
+    ),
+    Subject(
+        what="production data and the systems that carry it",
+        words=words(
+            "production prod database databases db table tables cluster clusters bucket buckets volume volumes disk"
+            " storage backup backups collection dataset datastore namespace server servers instance instances vm"
+            " node nodes droplet index stack infrastructure resource resources container schema topic queue domain"
+            " broker brokers queues dns zone network vpc tenant organization org project repository repo workspace"
+        ),
+        reading=Severity.LOW,
+        changing=Severity.MEDIUM,
+        destroying=Severity.CRITICAL,
+    ),
+    Subject(
+        what="messages that leave for other people",
+        words=words(
+            "email emails mail sms message messages tweet post posts comment reply publish broadcast send notify"
+            " notification notifications invite whatsapp slack dm call webhook"
+        ),
+        reading=Severity.LOW,
+        changing=Severity.MEDIUM,
+        destroying=Severity.HIGH,
+    ),
+    Subject(
+        what="code, and what runs it",
+        words=words(
+            "code merge push commit deploy deployment pipeline workflow workflows script release branch function"
+            " lambda terraform helm kubectl yaml manifest eval exec shell command terminal sql hook hooks"
+        ),
+        reading=Severity.LOW,
+        changing=Severity.HIGH,
+        destroying=Severity.HIGH,
+    ),
+    Subject(
+        what="people's private data",
+        words=words(
+            "patient patients medical health inbox contact contacts conversation conversations personal passport"
+        ),
+        reading=Severity.MEDIUM,
+        changing=Severity.MEDIUM,
+        destroying=Severity.HIGH,
+    ),
+)
+
+MANY_IDS = words("ids names items records emails recipients users keys paths uris arns entities targets")
+
+
+def rank(severity: Severity) -> int:
+    return LEVELS.index(severity)
+
+
+def quoted(found: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in dict.fromkeys(found))
+
+
+def assess(category: Category, name: Collection[str], params: Collection[str]) -> tuple[Severity, str]:
+    """The severity of a tool with these words in its name and these parameters, and the sentence that says so."""
+    level, why = BASE[category]
+    for subject in SUBJECTS:
+        seen = [word for word in name if word in subject.words]
+        touched = _least(subject, category)
+        if seen and rank(touched) > rank(level):
+            level, why = touched, f"it touches {subject.what} ({quoted(seen)})"
+    many = next((word for word in name if word in MANY), None) or next(
+        (word for word in params if word in MANY_IDS), None
+    )
+    if many and category is not Category.READ:
+        level, why = LEVELS[min(rank(level) + 1, 3)], f'{why} and reaches many things at once ("{many}")'
+    return level, f"Severity is {level}: {why}."
+
+
+def _least(subject: Subject, category: Category) -> Severity:
+    if category is Category.READ:
+        return subject.reading
+    return subject.destroying if category in (Category.DESTRUCTIVE, Category.FINANCIAL) else subject.changing

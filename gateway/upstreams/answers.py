@@ -1,0 +1,60 @@
+"""Reads a server's reply to one request, up to the frame that answers it."""
+
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from approvals.model import Outcome
+from gateway.errors import CutError
+from gateway.upstreams import JSON, Reply, whole
+from gateway.wire import frames, sse
+
+#: HTTP statuses that rule out a run: without credentials or permission, not this method, too large, not this media type,
+#: not this host (RFC 9110, 15.5). Any other may come from a proxy while the server runs the call.
+REFUSALS = frozenset({401, 403, 405, 413, 415, 421})
+
+
+async def outcome_of(
+    reply: Reply, request_id: frames.Id, show: Callable[[bytes], None], place: sse.Place | None = None
+) -> Outcome:
+    """Return the answer that carries *request_id*, whatever the HTTP status; *show* gets the other messages as events.
+
+    Without any answer, a status of `REFUSALS` is an error. Else `CutError` is raised: whether the call ran is unknown.
+    """
+    place = place or sse.Place()
+    strayed = False
+    try:
+        async for data, raw in _frames_of(reply, place):
+            frame = frames.from_server(data)
+            if (outcome := frames.outcome(frame, data, request_id)) is not None:
+                return outcome
+            if frames.is_message(frame):
+                show(raw)
+            elif frame.get("id") is not None:
+                strayed = True
+    except frames.FrameError as error:
+        raise CutError("The server's answer could not be read.") from error
+    finally:
+        reply.close()
+    # The status of the rest of a stream, or of somebody else's answer, says nothing of this call.
+    if reply.status in REFUSALS and place.id is None and not strayed:
+        return _refused(reply.status)
+    raise CutError(f"The server answered HTTP {reply.status} without a result for this call.")
+
+
+def _refused(status: int) -> Outcome:
+    """A plain HTTP refusal: the server, or what stands before it, did not take the call."""
+    error = {"code": -32603, "message": f"The server refused the call with HTTP {status}."}
+    return Outcome(is_error=True, body=msgspec.json.encode(error))
+
+
+async def _frames_of(reply: Reply, place: sse.Place) -> AsyncIterator[tuple[bytes, bytes]]:
+    if not reply.streams:
+        body = await whole(reply.chunks)
+        if body.strip() and reply.media_type == JSON:
+            yield body, sse.event(body)
+        return
+    async for event in sse.events(reply.chunks):
+        place.reach(event)
+        if event.data:
+            yield event.data, event.raw

@@ -1,0 +1,102 @@
+"""What is folded of what goes along with a call: a client's own bookkeeping, and nothing that could mislead."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from approvals.cards import card
+from approvals.client_meta import MOST, NAMES, READ, parted
+from approvals.digest import digest
+from captured import CAPTURED
+from holds import held
+
+CODEX = {
+    name: value
+    for name, value in json.loads(CAPTURED["codex-http"].first)["params"]["_meta"].items()
+    if name != "progressToken"
+}
+
+
+def packed(meta, **more) -> bytes:
+    return json.dumps({**more, "_meta": meta}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_what_a_client_says_beyond_its_bookkeeping_is_shown_as_before():
+    found = parted(packed({**CODEX, "acme/target": "prod"}, requestState="s"))
+    assert json.loads(found.shown) == {"requestState": "s", "_meta": {"acme/target": "prod"}}
+    assert json.loads(found.folded) == CODEX
+    assert parted(packed({"acme/target": "prod"})).line == ""
+
+
+def test_the_card_says_both_and_names_what_is_folded():
+    shown = card(held(0.0, beside=packed({"callId": "c1", "acme/target": "prod"})), "")
+    assert shown.everything.endswith(
+        '\n\nsent along: {"_meta": {"acme/target": "prod"}}\n'
+        "sent along: 15 bytes of the client's bookkeeping: callId"
+    )
+
+
+@pytest.mark.parametrize(
+    ("meta", "redacted", "hidden"),
+    [
+        ({"callId": "c", "x-codex-turn-metadata": {"cwd": "x" * MOST}}, 0, 0),
+        ({"claudecode/a": "x" * 2000, "claudecode/b": "x" * 2100}, 0, 0),
+        ({"callId": "x\u200by"}, 0, 1),
+        ({"claudecode/\u202e": 1}, 0, 1),
+        ({"x-codex-turn-metadata": {"password": "hunter2"}}, 1, 0),
+        ({"x-codex-turn-metadata": {"origin": "https://maria:hunter2@git.example.com/a"}}, 1, 0),
+        ({"x-codex-turn-metadata": {"sessionId": {"token": "hunter2"}}}, 1, 0),
+        ({"callid": "c"}, 0, 0),
+        ({"claudecode": "c", "x-claudecode/a": 1}, 0, 0),
+        ({"claudecode/a": 1, "more": "x" * READ}, 0, 0),
+    ],
+)
+def test_what_could_mislead_is_not_folded_and_counts_as_before(meta, redacted, hidden):
+    beside = packed(meta)
+    assert (parted(beside).shown, parted(beside).line) == (beside, "")
+    shown = card(held(0.0, beside=beside), "")
+    assert (shown.redacted, shown.hidden_characters) == (redacted, hidden)
+
+
+def test_a_session_id_is_a_secret_everywhere_else():
+    shown = card(held(0.0, beside=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
+    assert (shown.redacted, shown.bookkeeping != "") == (1, True)
+    assert "s-123" not in shown.everything
+
+
+def test_the_line_is_one_line_however_many_members_it_stands_for():
+    many = {f"claudecode/{number}\n": number for number in range(100)}
+    line = parted(packed(many)).line
+    assert (len(line), "\n" in line) == (300, False)
+
+
+def test_bookkeeping_of_one_byte_less_than_the_limit_is_folded():
+    most = {"callId": "x" * (MOST - len('{"callId":""}'))}
+    assert len(parted(packed(most)).folded) == MOST
+
+
+def test_a_review_is_bound_to_the_bookkeeping_that_was_folded():
+    call = held(0.0, beside=packed(CODEX)).call
+    other = replace(call, beside=packed({**CODEX, "callId": "call_1"}))
+    assert digest(call) != digest(other)
+
+
+values = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
+names = st.sampled_from([*NAMES, "claudecode/toolUseId", "acme/a"]) | st.text()
+
+
+@given(st.dictionaries(names, values), st.dictionaries(st.text(), values))
+def test_nothing_is_lost_between_what_is_shown_and_what_is_folded(meta, more):
+    beside = packed(meta, **{name: value for name, value in more.items() if name != "_meta"})
+    found = parted(beside)
+    shown, folded = (json.loads(part or b"{}") for part in (found.shown, found.folded))
+    together = {**shown, "_meta": {**shown.get("_meta", {}), **folded}}
+    assert together == json.loads(beside)
+
+
+@pytest.mark.parametrize("beside", [b"", b'{"_meta":"callId"}', b'{"_meta":[1]}', b"[]", b"\xff"])
+def test_what_has_no_members_is_left_alone(beside):
+    assert parted(beside).shown == beside

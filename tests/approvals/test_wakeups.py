@@ -1,0 +1,37 @@
+"""Wake-ups reach those who listen, and leave nothing behind."""
+
+import asyncio
+
+from approvals.store.memory import MemoryStore
+from approvals.wakeups import Waiters
+from holds import held
+
+
+async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():
+    waiters = Waiters()
+    with waiters.listen("a") as one, waiters.listen("a") as two, waiters.listen("b") as other:
+        waiters.wake("a")
+        assert (one.is_set(), two.is_set(), other.is_set()) == (True, True, False)
+    waiters.wake("a")
+    assert not waiters._listening
+
+
+async def test_each_change_of_the_store_wakes():
+    waiters, store = Waiters(), MemoryStore()
+    following = asyncio.ensure_future(waiters.follow(store))
+    await asyncio.sleep(0)
+    call = held(0.0)
+    with waiters.listen(call.id) as woken:
+        await store.add(call)
+        async with asyncio.timeout(3):
+            await woken.wait()
+    await store.close()
+    await following
+
+
+async def test_all_can_be_woken_at_once():
+    waiters = Waiters()
+    with waiters.listen("a") as one, waiters.listen("b") as other:
+        waiters.wake_all()
+        assert one.is_set()
+        assert other.is_set()

@@ -1,0 +1,363 @@
+"""The config: every problem at once, one sentence each, with path and line; and what a good one means."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.app import checks, config
+from gateway.app.config import ConfigProblems, load, parse
+
+BASE = """\
+servers:
+  iam: {command: [x]}
+policy:
+  default: require_approval
+"""
+JWT = BASE + "url: https://mcp\njwt: [{issuer: https://id, jwks: https://id/keys}]\n"
+ANY = JWT.replace("}]", ", any_subject: true}]")
+SHA, OTHER = "a" * 64, "b" * 64
+
+
+def problems(text: str, environ=None, files=None) -> list[str]:
+    def read_file(name):
+        if files and name in files:
+            return files[name]
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with pytest.raises(ConfigProblems) as found:
+        parse(text, environ or {}, read_file)
+    return [str(problem) for problem in found.value.problems]
+
+
+def oauth(server: str, options: str) -> str:
+    return f"servers:\n  iam:\n    {server}\n    oauth: {{{options}}}\npolicy: {{default: deny}}\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://id.example/token", "http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t"]
+)
+def test_a_token_is_fetched_over_tls_or_on_this_machine(url):
+    good = parse(oauth("url: 'http://x'", f"token_url: '{url}', client_id: a, client_secret: b"), {}, str)
+    assert good.servers["iam"].oauth.token_url == url
+
+
+def test_the_smallest_config_has_sensible_defaults():
+    good = parse(BASE, {}, str)
+    assert good.listen == "127.0.0.1:8808"
+    assert good.inbox.listen == "127.0.0.1:8809"
+    assert good.approvals.expire_after == "15m"
+    assert good.approvals.requester_may_approve is False
+    assert repr(good) == "<Config>"
+
+
+BROKEN = {
+    "a typo": (BASE.replace("require_approval", "requre_approval"), "policy.default: 'requre_approval' is not one of allow, deny, require_approval (did you mean require_approval?).  (line 4)"),
+    "an unknown key": (BASE + "polcy: {}\n", "polcy: there is no key 'polcy' here (did you mean policy?).  (line 5)"),
+    "a key inside a rule": (BASE + "  tools:\n    a: {acton: deny}\n", "policy.tools.a.acton: there is no key 'acton' here (did you mean action?).  (line 6)"),
+    "a rule in a list": (BASE + "  tools:\n    a:\n      - {action: allow}\n      - {action: alow}\n", "policy.tools.a[1].action: 'alow' is not one of allow, deny, require_approval (did you mean allow?).  (line 8)"),
+    "a duplicate key": (BASE + "  tools:\n    a: {action: allow}\n    a: {action: deny}\n", "The key a is given twice; keep one of them.  (line 7)"),
+    "an unset variable": (BASE + "store: 'sqlite:///${NOWHERE}'\n", "store: the environment variable NOWHERE is not set.  (line 5)"),
+    "an unreadable file": (BASE + "store: 'sqlite:///${file:/no/such}'\n", "store: the file /no/such cannot be read (No such file or directory).  (line 5)"),
+    "half a character": (BASE + 'store: "sqlite:///\\ud800"\n', "store: this is not text that can be written as UTF-8.  (line 5)"),
+    "half a character for a key": (BASE + 'hosts: []\ngroups: {"\\udfff": []}\n', "groups: this is not text that can be written as UTF-8.  (line 6)"),
+    "a number without end": (BASE + f"  tools: {{a: {{approvals: 0x{'f' * 5000}}}}}\n", "policy.tools.a.approvals: this number is too large.  (line 5)"),
+    "a number without end for a key": (BASE + f"groups:\n  ? 0x{'f' * 5000}\n  : []\n", "groups: this is not text that can be written as UTF-8.  (line 5)"),
+    "a problem below a number": (BASE + "groups:\n  5:\n    - '${X}'\n", "groups.5[0]: the environment variable X is not set.  (line 7)"),
+    "bad CEL": (BASE + "  tools:\n    a: {when: 'args.x >', action: deny}\n", "policy.tools.a.when: this is not CEL: 1:9: Syntax error"),
+    "an unknown CEL variable": (BASE + "  tools:\n    a: {when: 'foo > 1', action: deny}\n", "policy.tools.a.when: there is no variable foo; a condition may use agent, args, risk, server, tool.  (line 6)"),
+    "a bad schema": (BASE + "  tools:\n    a: {arguments: {type: strin}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
+    "a schema that is elsewhere": (BASE + "  tools:\n    a: {arguments: {$ref: 'http://169.254.169.254/'}}\n", "policy.tools.a.arguments: this is not a usable JSON Schema:"),
+    "an unknown group": (BASE + "  tools:\n    a: {approvers: [platfrm]}\ngroups: {platform: []}\n", "policy.tools.a.approvers: there is no approver and no group 'platfrm' (did you mean platform?).  (line 6)"),
+    "a wrong type": (BASE + "listen: 5\n", "listen: this must be text or a mapping.  (line 5)"),
+    "a wrong kind": (BASE + "  tools:\n    a: 3\n", "policy.tools.a: this must be a list or a mapping.  (line 6)"),
+    "a missing key": ("servers: {iam: {command: [x]}}\n", "the key 'policy' is missing.  (line 1)"),
+    "empty": ("", "The config is empty; it needs at least servers and policy.default.  (line 1)"),
+    "only a comment": ("# nothing\n", "The config is empty; it needs at least servers and policy.default.  (line 1)"),
+    "a list": ("- a\n", "The config must be a mapping of keys to values.  (line 1)"),
+    "not YAML": ("a: [b\n", "This is not YAML:"),
+    "a tab": ("a:\n\t- b\n", "This is not YAML:"),
+    "no servers": ("servers: {}\npolicy: {default: deny}\n", "servers: name at least one server.  (line 1)"),
+    "a command as a string": ("servers: {iam: {command: 'x; y'}}\npolicy: {default: deny}\n", "servers.iam.command: this must be a list.  (line 1)"),
+    "an empty command": ("servers: {iam: {command: []}}\npolicy: {default: deny}\n", "servers.iam.command: the list needs at least the program to start.  (line 1)"),
+    "command and url": ("servers: {iam: {command: [x], url: 'http://x'}}\npolicy: {default: deny}\n", "servers.iam: give either a command (a list) or a url.  (line 1)"),
+    "a url of another kind": ("servers: {iam: {url: 'ftp://x'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
+    "a url that cannot be read": ("servers: {iam: {url: 'http://[::1'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
+    "a url without a host": ("servers: {iam: {url: 'http:///x'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
+    "a url of two words": ("servers: {iam: {url: 'http://x y'}}\npolicy: {default: deny}\n", "servers.iam.url: this must be an http:// or https:// address.  (line 1)"),
+    "an inbox that no link leads to": (BASE + "inbox: {url: approvals.example.com}\n", "inbox.url: this must be an http:// or https:// address.  (line 5)"),
+    "a webhook to nowhere": (BASE + "webhooks: [{url: example.com/hook, secret: s}]\n", "webhooks[0].url: this must be an http:// or https:// address.  (line 5)"),
+    "a checkpoint nowhere": (BASE + "audit: {checkpoint: {}}\n", "audit.checkpoint: give either a file or a webhook.  (line 5)"),
+    "a checkpoint at two places": (BASE + "audit: {checkpoint: {file: x, webhook: 'https://x', secret: s}}\n", "audit.checkpoint: give either a file or a webhook.  (line 5)"),
+    "a checkpoint at no address": (BASE + "audit: {checkpoint: {webhook: x, secret: s}}\n", "audit.checkpoint.webhook: this must be an http:// or https:// address.  (line 5)"),
+    "a checkpoint that nobody signs": (BASE + "audit: {checkpoint: {webhook: 'https://x'}}\n", "audit.checkpoint.secret: a webhook needs a secret, which must not be empty; a file needs none.  (line 5)"),
+    "a webhook that nobody signs": (BASE + "webhooks: [{url: 'https://x', secret: ''}]\n", "webhooks[0].secret: this must not be empty: receivers know us by it.  (line 5)"),
+    "a transport for a command": ("servers: {iam: {command: [x], transport: sse}}\npolicy: {default: deny}\n", "servers.iam.transport: this belongs to a url; leave it out.  (line 1)"),
+    "a transport that is none": ("servers: {iam: {url: 'http://x', transport: ssee}}\npolicy: {default: deny}\n", "servers.iam.transport: 'ssee' is not one of http, sse (did you mean sse?).  (line 1)"),
+    "a token over plain http": (oauth("url: 'http://x'", "token_url: 'http://id.example/token', client_id: a, client_secret: b"), "servers.iam.oauth.token_url: this must be an https:// address (http:// on this machine only): the secret goes there.  (line 4)"),
+    "a token address that is none": (oauth("url: 'http://x'", "token_url: 'https://[', client_id: a, client_secret: b"), "servers.iam.oauth.token_url: this must be an https:// address"),
+    "a token for a command": (oauth("command: [x]", "token_url: 'https://id.example/', client_id: a, client_secret: b"), "servers.iam.oauth: this belongs to a url; a command gets its credentials by env.  (line 4)"),
+    "an empty client secret": (oauth("url: 'http://x'", "token_url: 'https://id.example/', client_id: a, client_secret: ''"), "servers.iam.oauth.client_secret: this must not be empty.  (line 4)"),
+    "two authorizations": (oauth("url: 'http://x'\n    headers: {authorization: x}", "token_url: 'https://id.example/', client_id: a, client_secret: b"), "servers.iam.oauth: headers has an Authorization already; keep one of them.  (line 5)"),
+    "a server's odd name": ("servers: {'a/b': {command: [x]}}\npolicy: {default: deny}\n", "servers.a/b: a server's name is letters"),
+    "two agents of one name": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: A, token_sha256: {OTHER}}}]\n", "agents[1].name: another of the agents has this name already.  (line 5)"),
+    "two agents of one token": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}, {{name: b, token_sha256: {SHA}}}]\n", "agents: two agents have the same token; each needs its own.  (line 5)"),
+    "an agent's token for an approver": (BASE + f"agents: [{{name: a, token_sha256: {SHA}}}]\napprovers: [{{name: b, token_sha256: {SHA}}}]\n", "approvers[0].token_sha256: an agent has the same token, and agents may never decide; make the approver another one.  (line 6)"),
+    "no hash": (BASE + "agents: [{name: a, token_sha256: secret}]\n", "agents[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; make one with: okayed token agent NAME  (line 5)"),
+    "the hash of nothing": (BASE + f"agents: [{{name: a, token_sha256: {checks._EMPTY_SHA256}}}]\n", "agents[0].token_sha256: this must be the SHA-256"),
+    "two approvers of one Slack id": (BASE + "approvers: [{name: a, slack: U1}, {name: b, slack: U1}]\n", "approvers[1].slack: another of the approvers has this slack already.  (line 5)"),
+    "a stranger in a group": (BASE + "approvers: [{name: alice}]\ngroups: {g: [alise]}\n", "groups.g: there is no approver 'alise' (did you mean alice?).  (line 6)"),
+    "a group named like a person": (BASE + "approvers: [{name: g}]\ngroups: {g: []}\n", "groups.g: an approver has this name too; give the group another one.  (line 6)"),
+    "an agent's unknown server": (BASE + f"agents: [{{name: a, token_sha256: {SHA}, servers: [imm]}}]\n", "agents[0].servers: there is no server 'imm' (did you mean iam?).  (line 5)"),
+    "a duration": (BASE + "approvals: {expire_after: 1x}\n", "approvals.expire_after: '1x' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a server's duration": ("servers: {iam: {command: [x], answer_within: soon}}\npolicy: {default: deny}\n", "servers.iam.answer_within: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 1)"),
+    "a rule's duration": (BASE + "  tools: {a: {expire_after: soon}}\n", "policy.tools.a.expire_after: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "no time at all": (BASE + "approvals: {hold_for: 0}\n", "approvals.hold_for: 0 is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a memory of denials that is no time": (BASE + "approvals: {remember_denials: never}\n", "approvals.remember_denials: 'never' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a client's time": (BASE + "approvals: {clients: {mcp: {wait: soon}}}\n", "approvals.clients.mcp: 'soon' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "how a client is told": (BASE + "approvals: {clients: {mcp: {waiting: never}}}\n", "approvals.clients.mcp.waiting: 'never' is not one of error, result.  (line 5)"),
+    "a time without end": (BASE + "approvals: {expire_after: 100000000d}\n", "approvals.expire_after: '100000000d' is too long; write at most 3650d.  (line 5)"),
+    "a rule's time without end": (BASE + "  tools: {a: {approved_for: 315360001}}\n", "policy.tools.a.approved_for: 315360001 is too long; write at most 3650d.  (line 5)"),
+    "a client's duration": (BASE + "approvals: {clients: {x: ever}}\n", "approvals.clients.x: 'ever' is not a duration; write seconds, or 60s, 15m, 1h, 1d.  (line 5)"),
+    "a link to nowhere": (BASE + "approvals: {notify_requester: true}\n", "approvals.notify_requester: say where people decide: give inbox.url, too.  (line 5)"),
+    "a short store key": (BASE + "store_key: short\n", "store_key: a key needs at least 32 characters; make one with: openssl rand -hex 32"),
+    "a short key": (BASE + "approvals: {state_keys: [short]}\n", "approvals.state_keys[0]: a key needs at least 32 characters; make one with: openssl rand -hex 32"),
+    "no approvals": (BASE + "  tools: {a: {approvals: 0}}\n", "policy.tools.a.approvals: at least one approval is needed; to need none, say action: allow.  (line 5)"),
+    "a negative limit": (BASE + "  tools: {a: {rate_limit: {max: -1, window: 60}}}\n", "policy.tools.a.rate_limit.max: this must not be negative.  (line 5)"),
+    "a row without action": (BASE + "  matrix: [{category: [Read]}]\n", "policy.matrix[0].action: a row of the matrix needs an action.  (line 5)"),
+    "an odd listener": (BASE + "listen: nowhere\n", "listen: 'nowhere' is not host:port or unix:/path.  (line 5)"),
+    "one listener for both": (BASE + "listen: 127.0.0.1:1\ninbox: {listen: 127.0.0.1:1}\n", "inbox.listen: the inbox needs a listener of its own: agents must not reach it.  (line 6)"),
+    "open to all without tokens": (BASE + "listen: 0.0.0.0:8808\n", "listen: without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.  (line 5)"),
+    "a named host without tokens": (BASE + "listen: example.com:8808\n", "listen: without agents and tokens"),
+    "another database": (BASE + "store: postgresql://x\n", "store: this must be sqlite:///path (or memory: for a trial); other databases are not supported in this version.  (line 5)"),
+    "an agent without credential": (BASE + "agents: [{name: a}]\n", "agents[0]: give either token_sha256 (of a token of its own) or subject (of a JWT).  (line 5)"),
+    "an agent with two": (JWT + f"agents: [{{name: a, token_sha256: {SHA}, subject: s}}, {{name: b, subject: b}}]\n", "agents[0]: give either token_sha256 (of a token of its own) or subject (of a JWT).  (line 7)"),
+    "an empty subject": (JWT + "agents: [{name: a, subject: ''}, {name: b, subject: b}]\n", "agents[0]: give either token_sha256 (of a token of its own) or subject (of a JWT).  (line 7)"),
+    "an issuer without subject": (JWT + f"agents: [{{name: a, token_sha256: {SHA}, issuer: 'https://id'}}, {{name: b, subject: b}}]\n", "agents[0]: issuer belongs to a subject, and this agent has none.  (line 7)"),
+    "a subject without issuers": (BASE + "agents: [{name: a, subject: s}]\n", "agents[0]: no issuer vouches for the subject; add jwt, or give token_sha256 instead.  (line 5)"),
+    "a subject of one of several": (JWT.replace("}]", "}, {issuer: 'https://b', jwks: 'https://b', any_subject: true}]") + "agents: [{name: a, subject: s}, {name: b, subject: b, issuer: 'https://id'}]\n", "agents[0]: there are several issuers; say whose subject this is: issuer: https://...  (line 7)"),
+    "a subject of a stranger": (JWT + "agents: [{name: a, subject: s, issuer: 'https://x'}, {name: b, subject: b}]\n", "agents[0]: there is no issuer 'https://x' in jwt.  (line 7)"),
+    "a subject twice": (JWT + "agents: [{name: a, subject: s}, {name: b, subject: s, issuer: 'https://id'}]\n", "agents[1]: another of the agents has this subject already.  (line 7)"),
+    "an issuer of nobody": (JWT, "jwt[0]: no agent has a subject of this issuer, so nobody could use its tokens; add one, or any_subject: true.  (line 6)"),
+    "two issuers of anybody": (JWT.replace("}]", ", any_subject: true}, {issuer: 'https://b', jwks: 'https://b', any_subject: true}]"), "jwt: only one issuer may have any_subject: with two, their agents could share a name.  (line 6)"),
+    "an issuer twice": (JWT.replace("}]", ", any_subject: true}, {issuer: 'https://id', jwks: 'https://b'}]") + "agents: [{name: a, subject: s, issuer: 'https://id'}]\n", "jwt[1].issuer: this issuer is given twice; keep one of them.  (line 6)"),
+    "an issuer in the clear": (ANY.replace("https://id,", "http://id.example.com,"), "jwt[0].issuer: this must be an https:// address (http:// only on this machine), without a user or a fragment.  (line 6)"),
+    "keys in the clear": (ANY.replace("https://id/keys", "http://10.0.0.1/keys"), "jwt[0].jwks: this must be an https:// address"),
+    "keys of a file": (ANY.replace("https://id/keys", "file:///etc/passwd"), "jwt[0].jwks: this must be an https:// address"),
+    "keys with a password": (ANY.replace("https://id/keys", "https://u:p@id/keys"), "jwt[0].jwks: this must be an https:// address"),
+    "keys nowhere": (ANY.replace("https://id/keys", "https:///keys"), "jwt[0].jwks: this must be an https:// address"),
+    "keys at an odd port": (ANY.replace("https://id/keys", "https://id:x/keys"), "jwt[0].jwks: this must be an https:// address"),
+    "a shared secret": (ANY.replace("}]", ", algorithms: [HS256]}]"), "jwt[0].algorithms[0]: 'HS256' is not one of ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512 (did you mean RS256?).  (line 6)"),
+    "no signature": (ANY.replace("}]", ", algorithms: [none]}]"), "jwt[0].algorithms[0]: 'none' is not one of ES256"),
+    "no algorithms": (ANY.replace("}]", ", algorithms: []}]"), "jwt[0].algorithms: name at least one, or leave the key out.  (line 6)"),
+    "no audience": (ANY.replace("}]", ", audience: []}]"), "jwt[0].audience: name at least one, or leave the key out.  (line 6)"),
+    "a scope of two words": (ANY.replace("}]", ", scopes: ['a b']}]"), "jwt[0].scopes: 'a b' is not a scope; it has no spaces, quotes or backslashes.  (line 6)"),
+    "JWTs without a url": (ANY.replace("url: https://mcp\n", ""), "jwt: this needs the address that agents use; add url: https://... at the top level.  (line 5)"),
+    "a url in the clear": (ANY.replace("https://mcp", "http://mcp"), "url: this must be https:// and a host alone, such as https://mcp.example.com (http:// only on this machine).  (line 5)"),
+    "a url with a path": (ANY.replace("https://mcp", "https://mcp/x"), "url: this must be https:// and a host alone"),
+    "a url with a query": (ANY.replace("https://mcp", "https://mcp?x=y"), "url: this must be https:// and a host alone"),
+    "keys with a fragment": (ANY.replace("https://id/keys", "https://id/keys#x"), "jwt[0].jwks: this must be an https:// address"),
+    "a url that is none": (ANY.replace("https://mcp", "'https://[x'"), "url: this must be https:// and a host alone"),
+    "a socket's mode as a number": (BASE + "listen: {unix: /run/a.sock, mode: 0660, group: agents}\n", 'listen.mode: 660 is no mode; write three octal digits in quotes, such as "0660".  (line 5)'),
+    "a socket's mode that is none": (BASE + "inbox: {listen: {unix: /run/a.sock, mode: rw}}\n", "inbox.listen.mode: 'rw' is no mode; write three octal digits in quotes, such as \"0660\".  (line 5)"),
+    "one socket for both": (BASE + "listen: {unix: /run/a.sock}\ninbox: {listen: 'unix:/run/a.sock'}\n", "inbox.listen: the inbox needs a listener of its own: agents must not reach it.  (line 6)"),
+    "a trusted proxy by its name": (BASE + "trusted_proxies: [10.0.0.0/8, 'unix:', nginx]\n", "trusted_proxies[2]: 'nginx' is no IP address and no network; write 10.0.0.5, 10.0.0.0/8 or unix:.  (line 5)"),
+    "every client as a trusted proxy": (BASE + "trusted_proxies: [0.0.0.0/0]\n", "trusted_proxies[0]: 0.0.0.0/0 is every address, so any client could name itself; write your proxies' own.  (line 5)"),
+    "a proxy by its name": (BASE + "inbox:\n  login:\n    proxy_header: {name: X, from: [10.0.0.0/8, '::1', nginx]}\n", "inbox.login.proxy_header.from[2]: 'nginx' is no IP address and no network; write 10.0.0.5 or 10.0.0.0/8.  (line 7)"),
+    "more approvals than people": (BASE + "  tools: {a: {approvals: 3}}\napprovers: [{name: a}, {name: b}]\n", "policy.tools.a.approvals: 3 must approve and 2 may, so its calls could only expire; name more approvers, or ask for fewer.  (line 5)"),
+    "more approvals than a group has": (BASE + "  matrix: [{action: require_approval, approvals: 2, approvers: [g]}]\napprovers: [{name: a}, {name: b}]\ngroups: {g: [b]}\n", "policy.matrix[0].approvals: 2 must approve and 1 may, so its calls could only expire; name more approvers, or ask for fewer.  (line 5)"),
+    "a group of nobody": (BASE + "  tools: {a: {approvers: [g]}}\ngroups: {g: []}\n", "policy.tools.a.approvers: nobody is named here, so its calls could only expire.  (line 5)"),
+    "an owner who alone approves": (BASE + f"approvers: [{{name: a, email: a@b.c}}]\nagents: [{{name: x, owner: A@b.c, token_sha256: {SHA}}}]\n", "agents[0].owner: the owner is the only approver, and nobody approves the calls of their own agent; add another approver, or set approvals.requester_may_approve: true.  (line 6)"),
+    "Slack both ways": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, signing_secret: s}\n", "slack: give either app_token (Socket Mode) or signing_secret (the HTTP endpoint).  (line 6)"),
+    "Slack nowhere": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: x, channel: C, app_token: a, api_url: slack.com}\n", "slack.api_url: this must be an http:// or https:// address.  (line 6)"),
+    "Slack without people": (BASE + "slack: {bot_token: x, channel: C, app_token: a}\n", "slack: no approver has a slack id, so nobody could approve there; add slack: U... to an approver.  (line 5)"),
+    "an empty Slack token": (BASE + "approvers: [{name: a, slack: U1}]\nslack: {bot_token: '', channel: C, app_token: a}\n", "slack.bot_token: this must not be empty.  (line 6)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "told"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_config_is_told_in_one_sentence_with_its_line(text, told):
+    found = problems(text)
+    assert found[0].startswith(told)
+    assert len(found) == 1
+    assert "(line " in found[0]
+
+
+def test_all_problems_are_told_together():
+    found = problems(BASE + "polcy: {}\nlisten: 5\n  ")
+    assert len(found) == 2
+    assert len(problems(BASE + "store: '${X}'\nurl: '${Y} ${Z}'\n")) == 3
+
+
+def test_what_is_unset_hides_no_wrong_shape_and_has_none_itself():
+    assert problems(BASE.replace("require_approval", "'${X}'") + "listen: 5\n") == [
+        "policy.default: the environment variable X is not set.  (line 4)",
+        "listen: this must be text or a mapping.  (line 5)",
+    ]
+
+
+def test_a_rule_of_a_wrong_shape_does_not_hide_what_others_mean():
+    found = problems(
+        BASE + "  tools:\n    u: {approvals: 0}\n    x: [{action: maybe}]\n    y: 5\n"
+        "  matrix: [{category: [Reed]}, {risk: [Low]}]\nlisten: nowhere\n"
+    )
+    assert sorted(problem.split(":")[0] for problem in found) == [
+        "listen",
+        "policy.matrix[0].category[0]",
+        "policy.matrix[1].action",
+        "policy.tools.u.approvals",
+        "policy.tools.x[0].action",
+        "policy.tools.y",
+    ]
+
+
+def test_a_huge_config_is_refused_before_it_is_read():
+    assert "longer than" in problems("a: " + "x" * (1 << 20))[0]
+
+
+def test_nesting_without_end_is_refused():
+    assert "nested too deep" in problems("a: " + "[" * 60 + "]" * 60)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "  tools: &t {a: *t}\n",
+        "listen: !!python/name:os.system x\n",
+        "listen: !!python/object/apply:os.system [x]\n",
+    ],
+)
+def test_a_config_that_refers_to_itself_or_to_code_is_refused(text):
+    assert problems(BASE + text)
+
+
+def test_in_yaml_1_2_no_is_a_word_and_a_time_is_no_number():
+    good = parse(BASE + "  tools: {a: {reason: no}, b: {reason: 12:30}}\n", {}, str)
+    assert (good.policy.tools["a"].reason, good.policy.tools["b"].reason) == ("no", "12:30")
+
+
+def test_references_are_filled_in_and_never_shown():
+    text = (
+        BASE
+        + "agents: [{name: a, token_sha256: '${HASH}'}]\nwebhooks: [{url: 'https://x', secret: '${file:/run/s}'}]\n"
+    )
+    good = parse(text, {"HASH": SHA}, {"/run/s": "whsec\n"}.__getitem__)
+    assert good.agents[0].token_sha256 == SHA
+    assert good.webhooks[0].secret == "whsec"
+    assert "whsec" not in repr(good) + repr(good.webhooks[0])
+
+
+def test_a_good_unix_socket_needs_no_tokens():
+    assert parse(BASE + "listen: unix:/run/okayed.sock\n", {}, str).listen.startswith("unix:")
+    assert parse(BASE + "listen: '[::1]:8808'\n", {}, str)
+    assert parse(BASE + "listen: localhost:8808\n", {}, str)
+
+
+def test_a_listener_with_issuers_needs_no_other_tokens():
+    good = parse(ANY + "listen: 0.0.0.0:8808\n", {}, str)
+    assert good.jwt[0].algorithms == ["RS256", "ES256", "EdDSA"]
+    for here in ("http://localhost:1", "http://127.0.0.1:1/", "'http://[::1]:1'", "https://MCP.example.com/"):
+        assert parse(ANY.replace("https://mcp", here), {}, str)
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "okayed.yaml"
+    path.write_text(BASE)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_file_is_loaded(file):
+    assert load(file, os.environ).policy.default == "require_approval"
+
+
+@pytest.mark.parametrize(
+    ("store", "placed"),
+    [
+        ("sqlite:///okayed.db", "sqlite:///{folder}/okayed.db"),
+        ("sqlite:///data/h.db", "sqlite:///{folder}/data/h.db"),
+        ("sqlite:////var/lib/h.db", "sqlite:////var/lib/h.db"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_a_store_is_where_the_config_is_wherever_a_command_is_started(file, monkeypatch, store, placed):
+    file.write_text(BASE + f"store: '{store}'\n")
+    monkeypatch.chdir(file.parent)
+    assert load(file, {}).store == placed.format(folder=file.parent)
+    assert load(Path(file.name), {}).store == placed.format(folder=file.parent)
+
+
+@pytest.mark.parametrize(("mode", "who"), [(0o602, "everybody"), (0o620, "its group"), (0o666, "everybody")])
+def test_a_file_that_others_can_write_is_refused(file, mode, who):
+    file.chmod(mode)
+    with pytest.raises(
+        ConfigProblems,
+        match=f"can be written by {who}, so an agent could change its own rules; run: chmod go-w",
+    ):
+        load(file, {})
+
+
+def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path, file):
+    with pytest.raises(ConfigProblems, match=r"cannot be read \(No such file or directory\)"):
+        load(tmp_path / "none.yaml", {})
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigProblems, match="is not UTF-8 text"):
+        load(file, {})
+
+
+def test_a_file_cut_at_any_byte_is_good_or_refused_but_never_an_error(file):
+    text = (BASE + "  tools: {a: {action: deny}}\n").encode()
+    for end in range(len(text)):
+        file.write_bytes(text[:end])
+        try:
+            load(file, {})
+        except ConfigProblems:
+            continue
+
+
+def test_a_referred_file_is_read_from_disk(file, tmp_path):
+    secret = tmp_path / "s"
+    secret.write_text("hush\n")
+    file.write_text(BASE + f"webhooks: [{{url: 'https://x', secret: '${{file:{secret}}}'}}]\n")
+    assert load(file, {}).webhooks[0].secret == "hush"
+
+
+def test_a_referred_file_that_is_no_text_is_one_sentence(file, tmp_path):
+    (tmp_path / "s").write_bytes(b"\xff\xfe\x00")
+    file.write_text(BASE + f"store_key: '${{file:{tmp_path / 's'}}}'\n")
+    with pytest.raises(ConfigProblems) as found:
+        load(file, {})
+    assert str(found.value) == f"store_key: the file {tmp_path / 's'} is not UTF-8 text.  (line 5)"
+
+
+def test_a_variable_that_is_no_text_is_one_sentence():
+    told = "store_key: this is not text that can be written as UTF-8.  (line 5)"
+    assert problems(BASE + "store_key: '${KEY}'\n", {"KEY": b"\xff".decode(errors="surrogateescape")}) == [
+        told
+    ]
+
+
+def test_a_character_that_json_writes_as_two_halves_is_one():
+    good = parse(BASE + '  tools: {a: {reason: "\\ud83d\\ude00"}}\n', {}, str)
+    assert good.policy.tools["a"].reason == "\N{GRINNING FACE}"
+
+
+def test_an_owner_may_approve_alone_where_the_config_says_so_and_beside_others_anyway():
+    text = BASE + f"agents: [{{name: x, owner: a, token_sha256: {SHA}}}]\napprovers: [{{name: a}}%s]\n%s"
+    assert parse(text % ("", "approvals: {requester_may_approve: true}\n"), {}, str)
+    assert parse(text % (", {name: b}", ""), {}, str)
+
+
+def test_the_schema_is_json_and_names_every_section():
+    schema = json.loads(json.dumps(config.schema()))
+    assert set(schema["$defs"]["Config"]["properties"]) >= {
+        "servers",
+        "policy",
+        "approvals",
+        "inbox",
+        "slack",
+        "webhooks",
+        "audit",
+    }

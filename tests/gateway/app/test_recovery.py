@@ -1,0 +1,386 @@
+"""A copy of the store that is put back: what ran since the copy was made does not run again."""
+
+import os
+import shutil
+import sqlite3
+from contextlib import asynccontextmanager, closing
+
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from approvals.errors import StoreError
+from approvals.model import Answer, Outcome, State
+from approvals.store import Starts
+from approvals.store._file import StoreFile
+from approvals.store._writer import Writer
+from gateway.app.config import parse
+from gateway.app.gateway import assembled
+from gateways import Clock
+from holds import held
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NAMES = ("h.db", "h.db.lock")
+
+
+def fine(_):
+    return None
+
+
+class Yard:
+    """A store, its copies, and gateways that are started with it one after the other."""
+
+    def __init__(self, folder):
+        self.folder, self.clock = folder, Clock()
+        self.store = folder / "store"
+        self.store.mkdir()
+        self.checkpoint = ""
+
+    @asynccontextmanager
+    async def started(self, **options):
+        config = parse(
+            f"servers: {{iam: {{url: 'http://127.0.0.1:9/mcp'}}}}\nstore: sqlite:///{self.store}/h.db\n"
+            f"approvers: [{{name: alice}}, {{name: bob}}]\npolicy: {{default: require_approval}}\n{self.checkpoint}",
+            {},
+            str,
+        )
+        async with assembled(config, self.clock.wall, self.clock, **options) as gateway:
+            yield gateway
+
+    def copy(self):
+        shutil.copytree(self.store, self.folder / "copy")
+
+    def put_back(self, *names):
+        for name in names:
+            shutil.copy(self.folder / "copy" / name, self.store / name)
+
+    def remove_lock(self):
+        (self.store / "h.db.lock").unlink()
+
+    async def day(self):
+        """Let a call be approved and another be asked for, copy the store, and let one run and the other be denied."""
+        async with self.started() as gateway:
+            self.approved = await review(gateway, await hold(gateway))
+            self.pending = await hold(gateway, tool="other")
+            self.sent = await review(gateway, await hold(gateway, tool="sent"))
+            await gateway.service.claim(self.sent.id, fine)
+            asked = await review(gateway, await hold(gateway, tool="asked"))
+            await gateway.service.claim(asked.id, fine)
+            self.asked = await gateway.service.finish(asked.id, Outcome(is_error=False, body=b"{}"))
+        self.copy()
+        async with self.started() as gateway:
+            await run(gateway, self.approved)
+            await review(gateway, self.pending, Answer.DENY)
+            await gateway.service.follow(self.asked.id, held(gateway.clock(), tool="answers"))
+
+    def voided(self):
+        with closing(sqlite3.connect(self.store / "h.db")) as db:
+            return db.execute("SELECT count(*) FROM calls WHERE state = 'voided'").fetchone()[0]
+
+    async def states(self, gateway):
+        return [(await gateway.service.get(one.id)).state for one in (self.approved, self.pending, self.sent)]
+
+    async def all_void(self, why, **options):
+        """Start a gateway and see that it found the store restored, and that nothing of the copy can run."""
+        async with self.started(**options) as gateway:
+            assert await self.states(gateway) == [State.VOIDED, State.VOIDED, State.IN_DOUBT]
+            events = [one for one in await gateway.store.events() if one.kind == "store.restored"]
+            assert [why in one.detail["why"] for one in events] == [True]
+            assert (events[0].detail["voided"], events[0].detail["in_doubt"]) == (2, 1)
+            with pytest.raises(Exception, match="already continued"):
+                await gateway.service.follow(self.asked.id, held(gateway.clock(), tool="other answers"))
+            kept = await hold(gateway, tool="new")
+        async with self.started() as gateway:
+            assert (await gateway.service.get(kept.id)).state is State.PENDING
+            return events[0]
+
+
+async def hold(gateway, **changes):
+    return await gateway.service.hold(held(gateway.clock(), **changes))
+
+
+async def review(gateway, call, answer=Answer.APPROVE):
+    approver = gateway.service.directory.by_name("alice")
+    return await gateway.service.review(
+        call.id, approver, answer, via="inbox", reason="because", digest=call.digest
+    )
+
+
+async def run(gateway, call):
+    _, won = await gateway.service.claim(call.id, fine)
+    assert won
+    await gateway.service.finish(call.id, Outcome(is_error=False, body=b"{}"))
+
+
+@pytest.fixture
+def yard(tmp_path):
+    return Yard(tmp_path)
+
+
+async def test_a_restart_is_no_restore(yard):
+    async with yard.started() as gateway:
+        call = await hold(gateway)
+        approved = await review(gateway, await hold(gateway, tool="other"))
+    for number in (2, 3):
+        async with yard.started() as gateway:
+            assert (await gateway.service.get(call.id)).state is State.PENDING
+            assert (await gateway.service.get(approved.id)).state is State.APPROVED
+            assert await gateway.store.starts() == Starts(number, str(number))
+            assert "store.restored" not in [event.kind for event in await gateway.store.events()]
+
+
+async def test_a_copy_put_back_without_its_lock_runs_nothing_again(yard):
+    await yard.day()
+    yard.put_back("h.db")
+    yard.remove_lock()
+    event = await yard.all_void("do not count the same starts")
+    assert (event.detail["starts"], event.detail["noted"]) == (1, "")
+
+
+async def test_a_copy_put_back_beside_the_lock_that_was_left_is_refused_until_the_operator_says_so(yard):
+    await yard.day()
+    yard.put_back("h.db")
+    with pytest.raises(StoreError, match=r"or go on with what is there: okayed run --restored"):
+        async with yard.started():
+            pass
+    event = await yard.all_void("the operator says so", restored=True)
+    assert (event.detail["starts"], event.detail["noted"]) == (1, "2")
+
+
+async def test_a_copy_without_a_later_event_shows_by_the_count_of_starts(yard):
+    async with yard.started() as gateway:
+        call = await hold(gateway)
+    async with yard.started():  # what was held is bound to its server, which is an event
+        pass
+    yard.copy()
+    async with yard.started():
+        pass
+    yard.put_back("h.db")
+    async with yard.started() as gateway:
+        assert (await gateway.service.get(call.id)).state is State.VOIDED
+
+
+async def test_a_copy_put_back_with_its_lock_shows_against_a_checkpoint_file_outside(yard):
+    yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
+    await yard.day()
+    yard.put_back(*NAMES)
+    event = await yard.all_void("checkpoint outside")
+    assert (event.detail["starts"], event.detail["noted"], event.detail["outside"]) == (1, "1", 2)
+
+
+async def test_a_copy_with_its_lock_and_the_last_event_of_the_checkpoint_shows_by_the_count_of_starts(yard):
+    yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
+    async with yard.started() as gateway:
+        call = await review(gateway, await hold(gateway))
+    async with yard.started():  # what was held is bound to its server, which is an event
+        pass
+    yard.copy()
+    async with yard.started() as gateway:
+        await gateway.checkpoints.keep()
+        kept = (yard.folder / "outside").read_bytes()
+        await run(gateway, call)
+    (yard.folder / "outside").write_bytes(kept)  # as if it had been killed before the next one
+    yard.put_back(*NAMES)
+    async with yard.started() as gateway:
+        assert (await gateway.service.get(call.id)).state is State.VOIDED
+        [event] = [one for one in await gateway.store.events() if one.kind == "store.restored"]
+        assert event.detail["why"] == "the checkpoint outside counts more starts"
+
+
+async def test_a_copy_put_back_with_its_lock_does_not_show_without_a_checkpoint_but_the_operator_may_say_so(
+    yard,
+):
+    await yard.day()
+    yard.put_back(*NAMES)
+    async with yard.started() as gateway:
+        assert (await yard.states(gateway))[:2] == [State.APPROVED, State.PENDING]
+    yard.put_back(*NAMES)
+    await yard.all_void("the operator says so", restored=True)
+
+
+async def test_the_checkpoint_outside_is_that_of_the_last_event_and_start(yard):
+    yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
+    async with yard.started() as gateway:
+        await hold(gateway)
+        await gateway.checkpoints.keep()
+        [event] = await gateway.store.events()
+        said = f'{{"checkpoint":"1:{event.hash}","starts":1}}\n'
+        assert (yard.folder / "outside").read_text() == said
+        (yard.folder / "outside").unlink()
+        await gateway.checkpoints.keep()  # nothing has changed
+        assert not (yard.folder / "outside").exists()
+        await hold(gateway, tool="other")
+        await gateway.checkpoints.keep()
+        assert (yard.folder / "outside").read_text().startswith('{"checkpoint":"2:')
+
+
+async def test_a_checkpoint_that_cannot_be_read_is_named(yard):
+    yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
+    (yard.folder / "outside").write_text("4711")
+    with pytest.raises(
+        StoreError, match=r"outside cannot be read \(.*\); mend it, or remove it to go on without it"
+    ):
+        async with yard.started():
+            pass
+
+
+async def test_a_checkpoint_that_cannot_be_kept_is_logged_and_ends_nothing(yard, caplog):
+    yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/no/outside}}}}"
+    async with yard.started() as gateway:
+        await hold(gateway)
+        await gateway.checkpoints.keep()
+    assert any("no checkpoint could be kept" in one.message for one in caplog.records)
+
+
+class Receiver:
+    def __init__(self):
+        self.told, self.status = [], 200
+
+    async def take(self, request):
+        self.told.append(Webhook(SECRET).verify(await request.read(), dict(request.headers)))
+        return web.Response()
+
+    async def answer(self, _):
+        return web.json_response(self.told[-1]["data"] if self.told else {}, status=self.status)
+
+
+@pytest.fixture
+async def receiver(yard):
+    import time
+
+    yard.clock.now = (
+        time.time()
+    )  # the library of the specification holds the signature's time against the clock
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_post("/hook", receiver.take)
+    app.router.add_get("/hook", receiver.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yard.checkpoint = f"audit: {{checkpoint: {{webhook: '{url}', secret: {SECRET}}}}}"
+    yield receiver
+    await runner.cleanup()
+
+
+async def test_a_webhook_that_answers_with_the_last_checkpoint_shows_a_copy_with_its_lock(yard, receiver):
+    await yard.day()
+    assert receiver.told[-1]["type"] == "okayed.checkpoint"
+    yard.put_back(*NAMES)
+    await yard.all_void("checkpoint outside")
+
+
+async def test_a_webhook_that_answers_nothing_keeps_no_gateway_from_starting(yard, receiver, caplog):
+    receiver.status = 405
+    await yard.day()
+    async with yard.started() as gateway:
+        assert (await yard.states(gateway))[0] is State.COMPLETED
+    assert any("not held against a checkpoint" in one.message for one in caplog.records)
+
+
+# Crashes at a start.
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Return what makes the process end before its so many-th write to the store or its .lock, from a start on."""
+    left = [None]
+    note, do = StoreFile.note, Writer.do
+
+    def step():
+        if left[0] is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+    def counted_note(file, **values):
+        step()
+        note(file, **values)
+
+    async def counted_do(writer, work, **options):
+        step()
+        return await do(writer, work, **options)
+
+    monkeypatch.setattr(StoreFile, "note", counted_note)
+    monkeypatch.setattr(Writer, "do", counted_do)
+
+    def at(number):
+        left[0] = number
+
+    return at
+
+
+STEPS = range(12)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_first_start_that_is_killed_anywhere_is_no_restore(yard, killed_at, step):
+    killed_at(step)
+    try:
+        async with yard.started():
+            pass
+    except Killed:
+        pass
+    killed_at(None)
+    async with yard.started() as gateway:
+        assert "store.restored" not in [event.kind for event in await gateway.store.events()]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_start_that_is_killed_anywhere_is_no_restore(yard, killed_at, step):
+    async with yard.started() as gateway:
+        call = await review(gateway, await hold(gateway))
+    for _ in range(2):
+        killed_at(step)
+        try:
+            async with yard.started():
+                pass
+        except Killed:
+            pass
+    killed_at(None)
+    async with yard.started() as gateway:
+        assert (await gateway.service.get(call.id)).state is State.APPROVED
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("put_back", ["without its lock", "beside the lock", "with its lock"])
+async def test_a_start_with_a_copy_that_is_killed_anywhere_leaves_a_copy_to_be_found(
+    yard, killed_at, step, put_back
+):
+    await yard.day()
+    yard.put_back(*(NAMES if put_back == "with its lock" else NAMES[:1]))
+    restored = put_back != "without its lock"
+    if not restored:
+        yard.remove_lock()
+    killed_at(step)
+    died = False
+    try:
+        async with yard.started(restored=restored):
+            pass
+    except Killed:
+        died = True
+    killed_at(None)
+    # Killed before anything was void, it has told nobody that the copy is taken: the operator says so again.
+    again = restored and died and not yard.voided()
+    async with yard.started(restored=again) as gateway:
+        assert await yard.states(gateway) == [State.VOIDED, State.VOIDED, State.IN_DOUBT]
+
+
+async def test_a_store_of_before_the_count_is_no_copy(yard):
+    async with yard.started() as gateway:
+        call = await hold(gateway)
+    with closing(sqlite3.connect(yard.store / "h.db", isolation_level=None)) as db:
+        db.execute("ALTER TABLE progress DROP COLUMN starts")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name = 'starts'")
+    lock = yard.store / "h.db.lock"
+    seq, digest = lock.read_text()[:128].split()[1:]
+    lock.write_text(f"{seq} {digest}\n")
+    async with yard.started() as gateway:
+        assert (await gateway.service.get(call.id)).state is State.PENDING
+        assert await gateway.store.starts() == Starts(1, "1")
+    assert os.path.getsize(lock) == 256

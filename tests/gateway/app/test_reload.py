@@ -1,0 +1,155 @@
+"""A config that changes while calls wait: what stays as it is, and what is void."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from approvals.errors import NotAnApprover
+from approvals.model import Answer, State
+from gateway.config.options import ToolOptions
+from gateway.tools.classify.severity import Severity
+from gateway.upstreams.replaceable import Renewed
+from gateways import TASKS, running, text
+from recorder import Recorder
+
+READS = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
+
+
+async def adopt(gateway, **options):
+    """Let the config say something else of the server."""
+    config = gateway.gateway.config
+    servers = {"notes": replace(config.servers["notes"], **options)}
+    await gateway.gateway.adopt(replace(config, servers=servers))
+
+
+@asynccontextmanager
+async def waiting(gateway):
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        yield agent, held
+
+
+async def test_what_waits_for_a_server_that_is_another_now_is_void():
+    async with running(READS) as gateway, Recorder() as other, waiting(gateway) as (agent, held):
+        await adopt(gateway, url=other.url)
+        assert "This server's address or credentials changed while the call waited" in text(await agent)
+        assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
+        assert gateway.ran() == other.calls == []
+
+
+async def test_a_server_that_is_another_now_is_asked_for_its_own_tools():
+    tools = [{"name": "get_note", "description": "Delete a note.", "inputSchema": {"type": "object"}}]
+    async with running(READS, more="pin: quarantine") as gateway, Recorder(tools=tools) as other:
+        assert text(await gateway.call("get_note")) == "ran get_note"
+        await adopt(gateway, url=other.url)
+        assert "definition of this tool changed" in text(await gateway.call("get_note"))
+        assert other.calls == []
+
+
+async def test_an_answer_of_a_server_that_was_replaced_meanwhile_says_nothing_of_the_new_one():
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(request, frame):
+        asked.set()
+        await answer.wait()
+
+    async with running(READS, recorder=Recorder(on_list=slow)) as gateway, Recorder(tools=[]) as other:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(gateway.gateway.catalogue.freshen())
+            await asked.wait()
+            await adopt(gateway, url=other.url)
+            answer.set()
+        assert gateway.gateway.catalogue.tools("notes") == []
+        await gateway.gateway.catalogue.freshen()
+        assert [one.frame["method"] for one in other.received][-1] == "tools/list"
+
+
+async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_changes():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        await adopt(gateway, tools={"get_note": ToolOptions(severity="critical")})
+        assert gateway.gateway.proxy.setting.upstreams["notes"] is upstream
+        tool = gateway.gateway.catalogue.known("notes", "get_note")
+        assert tool.classification.severity is Severity.CRITICAL
+        await gateway.review(held)
+        assert text(await agent) == "ran create_note"
+
+
+async def test_what_waits_stays_when_only_the_time_that_a_server_has_to_answer_changes():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        await adopt(gateway, answer_within="5m")
+        assert gateway.gateway.proxy.setting.upstreams["notes"] is upstream
+        assert gateway.gateway.proxy.setting.holds.answer_within == {"notes": 300.0}
+        await gateway.review(held)
+        assert text(await agent) == "ran create_note"
+
+
+async def test_the_task_of_a_server_that_was_removed_is_void():
+    async with running(READS) as gateway:
+        params = {"name": "create_note", "arguments": {}}
+        begun = await gateway.ask("tools/call", params, declares=TASKS)
+        await gateway.gateway.adopt(replace(gateway.gateway.config, servers={}))
+        held = await gateway.gateway.service.get(begun.result["taskId"])
+        assert (held.state, held.note) == (
+            State.VOIDED,
+            "the config does not have this server any more",
+        )
+
+
+OWNED = """
+agents: [{name: one, owner: alice@example.com, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}]
+approvals: {requester_may_approve: true}
+"""
+
+
+@pytest.mark.parametrize(("who", "runs"), [("alice", 0), ("bob", 1)])
+async def test_an_approval_of_ones_own_request_counts_no_more_when_the_config_forbids_it(who, runs):
+    headers = {"Authorization": "Bearer one"}
+    async with running(more=OWNED) as gateway, asyncio.TaskGroup() as tasks:
+        config = gateway.gateway.config
+        people = [replace(one, email=f"{one.name}@example.com") for one in config.approvers]
+        await gateway.gateway.adopt(config := replace(config, approvers=people))
+        agent = tasks.create_task(gateway.call("create_note", headers=headers))
+        [held] = await gateway.held()
+        agent.cancel()
+        await asyncio.gather(agent, return_exceptions=True)
+        await gateway.review(held, who=who)
+        strict = replace(config.approvals, requester_may_approve=False)
+        await gateway.gateway.adopt(replace(config, approvals=strict))
+        answer = text(await gateway.call("create_note", headers=headers))
+        assert len(gateway.ran()) == runs
+        assert ("the policy now asks for other or more approvals" in answer) is (runs == 0)
+
+
+async def test_a_server_whose_token_was_rotated_is_asked_for_its_tools_again():
+    async with Recorder() as server:
+        options = f"url: '{server.url}', headers: {{Authorization: Bearer old}}"
+        async with running(READS, server_options=options) as gateway:
+            await gateway.call("get_note")
+            await adopt(gateway, headers={"Authorization": "Bearer new"})
+            await gateway.call("get_note")
+        listings = [one for one in server.received if one.frame.get("method") == "tools/list"]
+        assert [one.headers["authorization"] for one in listings] == ["Bearer old", "Bearer new"]
+
+
+async def test_renewing_a_connection_hands_back_the_one_before():
+    before, after = Recorder(), Recorder()
+    renewed = Renewed(before)
+    assert renewed.renew(after) is before
+    assert renewed.inner is after
+
+
+async def test_an_approver_whom_the_config_does_not_name_any_more_decides_nothing():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        config = gateway.gateway.config
+        alice = gateway.gateway.service.directory.by_name("alice")
+        await gateway.gateway.adopt(replace(config, approvers=config.approvers[1:]))
+        with pytest.raises(NotAnApprover):
+            await gateway.gateway.service.review(
+                held.id, alice, Answer.APPROVE, via="cli", digest=held.digest
+            )
+        agent.cancel()

@@ -1,0 +1,251 @@
+"""How a gateway stops: what runs may end, who waits for people is told to ask again, and nothing else holds it up."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from approvals.model import Answer
+from gateway.app import gateway as app
+from gateway.app import serving
+from gateway.app.config import parse
+from gateway.app.gateway import assembled
+from gateway.fronts import listener
+from gateways import MODERN, Clock, call, last_frame, text
+from recorder import Recorder, result
+
+CONFIG = """
+listen: 127.0.0.1:0
+inbox: {{listen: "127.0.0.1:0"}}
+store: "memory:"
+approvers: [{{name: alice}}]
+approvals: {{tasks: all, on_disconnect: cancel}}
+servers: {{notes: {{url: "{url}"}}}}
+policy: {{default: require_approval, matrix: [{{category: [Read], action: allow}}]}}
+"""
+
+
+async def test_the_inbox_is_known_by_the_host_that_it_listens_on_too():
+    text = CONFIG.format(url="http://127.0.0.1:9").replace(
+        'inbox: {listen: "127.0.0.1:0"}',
+        'inbox: {listen: "127.0.0.2:0", url: "https://approvals.example.com"}',
+    )
+    async with assembled(parse(text, {}, str), Clock()) as gateway, serving.serving(gateway) as listening:
+        async with aiohttp.ClientSession() as http, http.get(f"{listening.inbox}login") as answer:
+            assert answer.status == 200
+        async with aiohttp.ClientSession() as http:
+            async with http.get(f"{listening.inbox}login", headers={"Host": "10.0.0.1"}) as answer:
+                assert answer.status == 421
+
+
+class Serving:
+    """A gateway with its listeners and loops, that is stopped while clients are connected."""
+
+    def __init__(self, more: str = "") -> None:
+        self._more = more
+
+    async def __aenter__(self) -> "Serving":
+        self.recorder = Recorder(on_call=self.answer, on_get=self.stream, on_listen=self.stream)
+        self.answers = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._running = AsyncExitStack()
+        await self._stack.enter_async_context(self.recorder)
+        config = parse(CONFIG.format(url=self.recorder.url) + self._more, {}, str)
+        self.gateway = await self._running.enter_async_context(assembled(config, Clock()))
+        listening = await self._running.enter_async_context(serving.serving(self.gateway))
+        self._stack.push_async_callback(self._running.aclose)
+        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.url = f"{listening.agents}notes"
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self.answers.set()
+        await self._stack.aclose()
+
+    async def answer(self, request, frame):
+        await self.answers.wait()
+        return result(frame, {"content": [{"type": "text", "text": "done"}]})
+
+    async def stream(self, request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": open\n\n")
+        await asyncio.Event().wait()
+
+    def ask(self, frame: dict, **headers: str) -> asyncio.Task[dict]:
+        async def asked():
+            given = {"Accept": "application/json, text/event-stream", **headers}
+            async with self.http.post(self.url, json=frame, headers=given) as answer:
+                return last_frame(await answer.read())
+
+        return asyncio.ensure_future(asked())
+
+    async def held(self):
+        async with asyncio.timeout(5):
+            while not (found := await self.gateway.store.select(["pending"])):
+                await asyncio.sleep(0)
+        return found[0]
+
+    def stop(self) -> asyncio.Task[None]:
+        return asyncio.ensure_future(self._running.aclose())
+
+
+@pytest.fixture
+async def ours(monkeypatch):
+    monkeypatch.setattr(listener, "LINGER", 0.05)
+    async with Serving() as serving_now:
+        yield serving_now
+
+
+async def ends_well(ours, agent):
+    """Stop the gateway while a call runs: neither is over before the server answers, and the agent has the answer."""
+    stopping = ours.stop()
+    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * listener.LINGER)
+    assert not cut
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await agent) == "done"
+        await stopping
+
+
+async def test_a_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
+    agent = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    await ends_well(ours, agent)
+
+
+async def test_an_approved_call_that_runs_when_the_gateway_stops_gets_its_answer(ours):
+    agent = ours.ask(call("create_note"))
+    held = await ours.held()
+    alice = ours.gateway.service.directory.by_name("alice")
+    await ours.gateway.service.review(held.id, alice, Answer.APPROVE, via="cli", digest=held.digest)
+    await ours.recorder.called()
+    await ends_well(ours, agent)
+
+
+async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monkeypatch):
+    monkeypatch.setattr(app, "GRACE", 0.05)
+    agent = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    async with asyncio.timeout(5):
+        await ours.stop()
+    with pytest.raises(aiohttp.ClientError):
+        await agent
+
+
+async def test_who_waits_for_people_when_the_gateway_stops_is_told_to_ask_again_and_the_call_is_kept(ours):
+    agent = ours.ask(call("create_note"))
+    held = await ours.held()
+    async with asyncio.timeout(5):
+        await ours.stop()
+        assert text(await agent).startswith(
+            f"WAITING: a person has to approve this call ({held.id}). It has NOT run."
+        )
+    assert (await ours.gateway.store.get(held.id)).state == "pending"
+    assert ours.recorder.calls == []
+
+
+RESUMES = {"MCP-Protocol-Version": "2025-11-25"}
+
+
+async def body_of(ours, frame, **headers):
+    given = {"Accept": "application/json, text/event-stream", **headers}
+    async with ours.http.post(ours.url, json=frame, headers=given) as answer:
+        return answer.status, await answer.text(), answer.headers
+
+
+async def test_a_stream_that_its_client_takes_up_again_ends_without_an_answer_after_the_calls_that_run(ours):
+    waits = asyncio.ensure_future(body_of(ours, call("create_note"), **RESUMES))
+    held = await ours.held()
+    runs = ours.ask(call("get_note", id=2))
+    await ours.recorder.called()
+    stopping = ours.stop()
+    done, _ = await asyncio.wait([waits, runs, stopping], timeout=10 * listener.LINGER)
+    assert not done, "all three wait for the call that runs"
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await runs) == "done"
+        status, stream, _ = await waits
+        await stopping
+    lines = [line for line in stream.splitlines() if line and not line.startswith(": ")]
+    assert (status, [line.split(":")[0] for line in lines]) == (200, ["id", "retry", "data"]), stream
+    assert lines[0].startswith(f"id: {held.id}.")
+    assert lines[2].strip() == "data:"
+    kept = await ours.gateway.store.get(held.id)
+    assert kept.state == "pending", "also where a client that leaves cancels its call"
+
+
+async def test_while_a_call_still_runs_new_ones_are_told_to_come_back_and_answers_get_through(ours):
+    runs = ours.ask(call("get_note"))
+    await ours.recorder.called()
+    stopping = ours.stop()
+    ready = ours.url.replace("/mcp/notes", "/readyz")
+    async with asyncio.timeout(5):
+        while True:
+            async with ours.http.get(ready) as answer:
+                if answer.status == 503 and (await answer.json())["status"] == "stopping":
+                    break
+        while (refused := await body_of(ours, call("get_note", id=2)))[0] != 503:
+            pass
+    assert refused[2]["Retry-After"] == "5"
+    assert "The gateway is stopping; try again in a few seconds." in refused[1]
+    async with ours.http.get(ours.url, headers={"Accept": "text/event-stream"}) as answer:
+        assert answer.status == 503
+    said = await body_of(ours, {"jsonrpc": "2.0", "id": 9, "result": {}})
+    assert said[0] != 503, "a running call may wait for this answer"
+    ours.answers.set()
+    async with asyncio.timeout(5):
+        assert text(await runs) == "done"
+        await stopping
+
+
+async def test_while_the_gateway_drains_it_is_not_ready_and_serves_all(monkeypatch):
+    monkeypatch.setattr(listener, "LINGER", 0.05)
+    async with Serving("drain: 1h\n") as ours:
+        ours.answers.set()
+        stopping = ours.stop()
+        ready = ours.url.replace("/mcp/notes", "/readyz")
+        async with asyncio.timeout(5):
+            while True:
+                async with ours.http.get(ready) as answer:
+                    if (await answer.json())["status"] == "stopping":
+                        break
+            assert answer.status == 503
+            assert text(await ours.ask(call("get_note"))) == "done"
+            waits = ours.ask(call("create_note"))
+            await ours.held()
+            assert not waits.done()
+            stopping.cancel()
+            await asyncio.gather(stopping, waits, return_exceptions=True)
+
+
+async def test_streams_without_an_end_do_not_hold_up_the_stop(ours):
+    headers = {"Accept": "text/event-stream"}
+    async with ours.http.get(ours.url, headers=headers) as own:
+        await own.content.readline()
+        listen = {
+            "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+            "params": {"notifications": {"toolsListChanged": True}, "_meta": {"io.modelcontextprotocol/protocolVersion": MODERN}},
+        }  # fmt: skip
+        modern = {**headers, "MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
+        async with ours.http.post(ours.url, json=listen, headers=modern) as subscribed:
+            await subscribed.content.readline()
+            async with asyncio.timeout(5):
+                await ours.stop()
+
+
+async def test_who_waits_for_the_result_of_a_task_does_not_hold_up_the_stop(ours):
+    old = {"MCP-Protocol-Version": "2025-11-25"}
+    created = await ours.ask(call("create_note", task={}), **old)
+    wanted = {
+        "jsonrpc": "2.0", "id": 2, "method": "tasks/result", "params": {"taskId": created["result"]["task"]["taskId"]},
+    }  # fmt: skip
+    headers = {**old, "Accept": "text/event-stream"}
+    async with ours.http.post(ours.url, json=wanted, headers=headers) as waiting:
+        await waiting.content.readline()
+        async with asyncio.timeout(5):
+            await ours.stop()
+            assert b"result" not in await waiting.read()
+    assert (await ours.held()).task

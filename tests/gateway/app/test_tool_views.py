@@ -1,0 +1,66 @@
+"""What the inbox is told of the tools: judged by the policy as it is now, said as everywhere else."""
+
+from dataclasses import replace
+
+from approvals.web import ToolFacts
+from gateway.app.tool_views import tool_views
+from gateway.explain.report import tell
+from gateway.policy.evaluation import Action, Facts
+
+
+async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
+    await gateway.call("get_note")
+    inside = gateway.gateway
+    views = {view.tool: view for view in tool_views(inside)}
+    [server] = inside.config.servers
+    assert set(views) == {tool.name for tool in inside.catalogue.tools(server)}
+    for tool in inside.catalogue.tools(server):
+        facts = Facts(
+            server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification
+        )
+        verdict = inside.proxy.setting.policy.evaluate(facts)
+        told, view = tell(server, tool.definition, tool.classification, verdict), views[tool.name]
+        shown = view.facts()
+        assert (view.category, view.action, view.rule) == (
+            tool.classification.category, verdict.action, verdict.rule,
+        )  # fmt: skip
+        assert (shown.does, shown.why, shown.advice) == (told.does, told.why, told.advice)
+        assert (shown.confidence, shown.applies) == (told.confidence, told.applies)
+        assert shown.counted == told.parameters.counted
+        assert [question for question, _, _ in shown.answers] == [one.question for one in told.answers]
+        assert [yaml for _, _, yaml in shown.answers] == [one.yaml for one in told.answers]
+        assert [name for name, *_ in shown.parameters] == [one.name for one in told.parameters.shown]
+    assert views["delete_note"].action is Action.DENY
+    assert views["get_note"].action is Action.ALLOW
+    assert views["delete_note"].facts().applies[1] == "Its reason: notes are kept."
+
+
+async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
+    for tool in gateway.recorder.tools:
+        tool["icons"] = [{"src": "javascript:alert(1)"}, {"src": "http://tracker.example/i.png"}]
+    await gateway.call("get_note")
+    for view in tool_views(gateway.gateway):
+        told = f"{replace(view, facts=ToolFacts)} {view.facts()}"
+        assert "javascript" not in told
+        assert "tracker" not in told
+
+
+async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(gateway):
+    await gateway.call("get_note")
+    gateway.recorder.tools[0]["description"] = "Get a note, and more."
+    gateway.recorder.tools[1]["inputSchema"] = {"type": "wish"}
+    [server] = gateway.gateway.config.servers
+    gateway.gateway.catalogue.outdate(server)
+    await gateway.gateway.catalogue.ask(server)
+    views = {view.tool: view for view in tool_views(gateway.gateway)}
+    assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
+    assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].facts().applies[0]
+    assert views["get_note"].changed
+    assert '+  "description": "Get a note, and more.",' in views["get_note"].facts().changes
+    assert not views["delete_note"].changed
+    assert views["delete_note"].facts().changes == ""
+    gateway.gateway.accept(server, "get_note", "alice")
+    [accepted] = [view for view in tool_views(gateway.gateway) if view.tool == "get_note"]
+    assert (accepted.action, accepted.changed) == (Action.ALLOW, False)
+    assert accepted.definition == views["get_note"].definition
+    assert (views["create_note"].action, views["create_note"].rule) == (Action.DENY, "quarantine")

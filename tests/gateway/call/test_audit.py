@@ -1,0 +1,34 @@
+"""What the audit trail is told of an exchange: an event that an agent can cause without end, once a minute."""
+
+from approvals.service import ApprovalService
+from approvals.store.memory import MemoryStore
+from gateway.auth.agents import LOCAL
+from gateway.call import audit
+from gateway.call.audit import Record
+from gateway.call.request import Incoming
+from holds import Clock, directory
+
+ASKED = Incoming(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
+
+
+async def test_an_event_is_written_once_a_minute_for_each_call_and_a_forgotten_one_anew():
+    clock, store = Clock(), MemoryStore()
+    written = Record(ApprovalService(store, directory(), clock=clock))
+
+    async def calls():
+        return [event.detail["denial"] for event in await store.events(limit=100_000)]
+
+    def note(number):
+        written.at_most_once_a_minute(ASKED, "call.denied", about=str(number), denial=number)
+
+    for number in (1, 1, 2):
+        note(number)
+    assert await calls() == [1, 2]
+    clock.now += audit.MINUTE
+    note(1)
+    assert await calls() == [1, 2, 1]
+    for number in range(3, 3 + audit.MAX_REMEMBERED):
+        note(number)
+    note(1)
+    assert (await calls())[-1] == 1
+    assert len(written._last) == audit.MAX_REMEMBERED

@@ -1,0 +1,88 @@
+"""What reaches a server beside the arguments: seen by people, and the same however often the call is asked again."""
+
+import asyncio
+import json
+
+import pytest
+
+from approvals import digest
+from approvals.model import ToolCall
+from gateway.call import envelope
+from gateway.wire import frames
+from gateways import call, running
+
+OURS = {"progressToken": 7, "traceparent": "00-1", "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+def frame(**params):
+    return frames.decode(json.dumps(call("create_note", **params)).encode())
+
+
+def held(**params):
+    made = frame(**params)
+    return ToolCall(
+        agent="a", server="s", tool="create_note", arguments=made.arguments, beside=envelope.beside(made)
+    )
+
+
+def beside(**params):
+    found = envelope.beside(frame(**params))
+    return json.loads(found) if found else None
+
+
+def test_what_belongs_to_the_exchange_is_not_beside_the_arguments():
+    assert beside() is None
+    assert beside(_meta=OURS, task={"ttl": 1}) is None
+
+
+def test_what_an_agent_says_of_its_own_is():
+    assert beside(_meta={**OURS, "acme/target": "prod"}) == {"_meta": {"acme/target": "prod"}}
+    assert beside(inputResponses={"a": 1}, requestState="s") == {
+        "inputResponses": {"a": 1},
+        "requestState": "s",
+    }
+
+
+@pytest.mark.parametrize(
+    "first", [{}, {"_meta": {"x": 1}}, {"_meta": {"x": 1}, "inputResponses": {"a": 1.0}}]
+)
+@pytest.mark.parametrize(
+    "again", [{}, {"_meta": OURS}, {"_meta": {**OURS, "x": 2, "y": 3}}, {"inputResponses": {"a": 1}}]
+)
+def test_asked_again_a_call_brings_its_own_exchange_and_what_was_shown(first, again):
+    sent = envelope.as_approved(frame(**again), held(**first))
+    assert envelope.beside(sent) == held(**first).beside
+    now = {name: value for name, value in again.get("_meta", {}).items() if name in OURS}
+    assert sent.params.get("_meta", {}) == {**now, **first.get("_meta", {})}
+    assert sent.progress_token == now.get("progressToken")
+    assert json.loads(frames.rebuild(sent))["params"] == {
+        "name": "create_note",
+        "arguments": {},
+        **sent.params,
+    }
+
+
+async def test_nobody_gets_another_meta_approved_than_the_one_that_people_saw():
+    async with running() as gateway:
+
+        def ask(target):
+            meta = {"acme/target": target, "progressToken": target}
+            return asyncio.ensure_future(gateway.post(call("create_note", _meta=meta)))
+
+        first = await ask("staging")
+        [one] = await gateway.held()
+        assert json.loads(one.call.beside) == {"_meta": {"acme/target": "staging"}}
+        first.close()
+        second = await ask("production")
+        assert [again.id for again in await gateway.held()] == [one.id]
+        await gateway.review(one)
+        await second.read()
+        second.close()
+        [ran] = gateway.ran()
+        assert ran["_meta"] == {"acme/target": "staging", "progressToken": "production"}
+
+
+def test_two_calls_that_send_along_something_else_are_not_approved_by_one_look():
+    calls = [held(_meta={**OURS, **own}) for own in ({}, {"x": 1}, {"x": 2})]
+    assert len({digest.digest(one) for one in calls}) == 3
+    assert digest.digest(held()) == digest.digest(calls[0])

@@ -1,0 +1,42 @@
+"""The log, whatever is said in it."""
+
+import io
+import logging
+
+import pytest
+
+from gateway.cli import logs
+
+
+@pytest.fixture
+def log():
+    """The text of a log that begins now; the handlers of before come back afterwards."""
+    root, written = logging.getLogger(), io.StringIO()
+    before, root.handlers = root.handlers, []
+    level = root.level
+    logs.log_to(written, logging.INFO)
+    yield written
+    root.handlers = before
+    root.setLevel(level)
+
+
+def entries(log):
+    return [line.split(" ", 2)[2] for line in log.getvalue().splitlines() if not line.startswith("    ")]
+
+
+def test_the_name_of_a_tool_cannot_look_like_an_entry_or_steer_a_terminal(log):
+    name = "bad\n2026-11-21 12:00:00,000 INFO okayed: all is well\r\x1b[31m\u2028x"
+    logging.getLogger("okayed.servers").warning("%s/%s: %s", "notes", name, "quarantined")
+    assert entries(log) == ["WARNING okayed.servers: notes/bad"]
+    assert log.getvalue().splitlines()[1:] == [
+        r"    2026-11-21 12:00:00,000 INFO okayed: all is well\u{000D}\u{001B}[31m\u{2028}x: quarantined"
+    ]
+
+
+def test_a_trace_belongs_to_its_entry(log):
+    try:
+        raise ValueError("one\ntwo")
+    except ValueError:
+        logging.getLogger("okayed").exception("an exchange failed")
+    assert entries(log) == ["ERROR okayed: an exchange failed"]
+    assert "    ValueError: one\n    two\n" in log.getvalue()

@@ -1,0 +1,101 @@
+"""What the command line shows on a terminal."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from approvals.model import AuditEvent
+from gateway.app.config import parse
+from gateway.cli import output, tools
+from recorder import Recorder
+
+WAITING = {
+    "id": "hold_01kajz5v8q4m7x2n9c6b3d0e1f", "server": "iam", "tool": "put_user_policy", "agent": "ci-bot", "category": "Write",
+    "severity": "medium", "whole": True, "arguments_text": '{"user_name":"bob","policy_document":"a document that is much longer than a line"}',
+}  # fmt: skip
+
+
+def expiring(seconds: float) -> dict:
+    at = datetime.fromtimestamp(time.time() + seconds, UTC)
+    return {**WAITING, "expires_at": at.isoformat(timespec="seconds").replace("+00:00", "Z")}
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """A terminal without colours, as wide as is asked for."""
+
+    def of(columns: int):
+        for name, value in {"COLUMNS": str(columns), "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():
+            monkeypatch.setenv(name, value)
+
+    return of
+
+
+LONG = {**WAITING, "server": "billing-and-subscriptions", "tool": "create_or_update_a_customers_subscription"}
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "200"])
+def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    output.calls([{**LONG, **expiring(890), "server": LONG["server"], "tool": LONG["tool"]}], as_json=False)
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split() == ["id", "server/tool", "agent", "category", "severity", "expires", "arguments"]
+    assert line.startswith(f"{WAITING['id']}  {LONG['server']}/{LONG['tool']}  ci-bot  ")
+    assert line.endswith("…")
+
+
+def test_on_a_terminal_the_last_column_ends_where_the_line_does(capsys, plain):
+    plain(110)
+    output.calls([expiring(890)], as_json=False)
+    _, line = capsys.readouterr().out.splitlines()
+    assert len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) == 110
+    assert line.endswith("…")
+
+
+def test_on_a_narrow_terminal_no_name_is_cut(capsys, plain):
+    plain(40)
+    output.calls([expiring(890)], as_json=False)
+    _, line = capsys.readouterr().out.splitlines()
+    assert f"{WAITING['id']}  iam/put_user_policy  ci-bot  Write     medium    14 min" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(890, "14 min"), (-5, "0 s"), (5 * 3600 + 30, "5 h"), (90 * 60 + 30, "90 min")]
+)
+def test_the_time_that_is_left_is_said_as_people_say_it(seconds, said, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    output.calls([expiring(seconds)], as_json=False)
+    assert f"  {said}  " in capsys.readouterr().out
+
+
+NAME = "get_x\nnotes/delete_note: allow\x1b[31m"
+SHOWN = r"get_x\u{000A}notes/delete_note: allow\u{001B}[31m"
+
+
+async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    async with Recorder(tools=[{"name": NAME, "inputSchema": {"type": "object"}}]) as recorder:
+        config = parse(
+            f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\npolicy: {{default: deny}}",
+            {},
+            str,
+        )
+        output.tools(await tools.tools(config, "notes"), as_json=False)
+        output.explanation(await tools.explain(config, "notes", NAME, "{}"), as_json=False)
+    output.accepted("notes", [NAME])
+    denied = AuditEvent(
+        at=1.0, kind="call.denied", actor="bot", server="notes", tool=NAME, detail={"why": NAME}
+    )
+    output.event(denied, as_json=False)
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.count(SHOWN) == 5
+    assert not [line for line in shown.splitlines() if line.startswith("notes/delete_note")]
+
+
+def test_a_call_that_failed_at_the_server_is_said_to_have_failed(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    failed = {"state": "completed", "outcome": {"is_error": True, "body": {}}, "reviews": [], "needed": 1}
+    output.decided({**WAITING, **failed}, as_json=False)
+    assert capsys.readouterr().out.rstrip().endswith("completed (failed at the server)")

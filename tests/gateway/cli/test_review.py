@@ -1,0 +1,151 @@
+"""The API's client of the command line: which address it asks, over what, and what it says of one that is gone."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from approvals.model import Answer
+from gateway.app.config import load
+from gateway.app.gateway import assembled
+from gateway.app.serving import serving
+from gateway.cli import main
+from gateway.cli.review import Refused, api
+from gateway.config.addresses import within
+from gateway.fronts.connections import Connections
+from gateway.fronts.listener import listener
+from holds import held
+from process import free_ports, sha256, token
+
+CONFIG = """
+listen: 127.0.0.1:0
+store: "memory:"
+servers: {{shop: {{url: "http://127.0.0.1:9/"}}}}
+approvers: [{{name: alice, token_sha256: {alice}}}]
+policy: {{default: require_approval}}
+inbox: {{listen: "{listen}", url: "https://approvals.example.com"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:8809", "http://127.0.0.1:8809"),
+        ("0.0.0.0:8809", "http://127.0.0.1:8809"),
+        ("[::]:8809", "http://[::1]:8809"),
+        ("[fd00::1]:8809", "http://[fd00::1]:8809"),
+        ("unix:/run/inbox", "unix:/run/inbox"),
+    ],
+)
+def test_where_a_listener_is_reached_from_its_own_machine(listen, url):
+    assert within(listen) == url
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:{port}", "unix:{folder}/inbox"])
+async def test_a_command_reaches_the_inbox_of_its_config_where_it_listens(listen, tmp_path, monkeypatch):
+    [port] = free_ports(1)
+    file = tmp_path / "okayed.yaml"
+    file.write_text(
+        CONFIG.format(alice=sha256(token("alice")), listen=listen.format(port=port, folder=tmp_path))
+    )
+    file.chmod(0o600)
+    monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
+    async with assembled(load(file, {})) as gateway, serving(gateway):
+        assert await asyncio.to_thread(main._ask, file, lambda alice: alice.calls("pending")) == []
+
+
+async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch, capsys):
+    [port] = free_ports(1)
+    file = tmp_path / "okayed.yaml"
+    file.write_text(CONFIG.format(alice=sha256(token("alice")), listen=f"127.0.0.1:{port}"))
+    file.chmod(0o600)
+    monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
+    async with assembled(load(file, {})) as gateway, serving(gateway):
+        service = gateway.service
+        call = await service.hold(held(service.clock()))
+        alice = service.directory.by_name("alice")
+        await service.review(call.id, alice, Answer.APPROVE, via="cli", digest=call.digest)
+        await service.claim(call.id, lambda _: None)
+        await asyncio.to_thread(main.give_up, call.id, "it hangs", file, as_json=False)
+        assert capsys.readouterr().out.endswith("iam/put_user_policy: in_doubt\n")
+        assert (await service.get(call.id)).note == "alice gave it up: it hangs"
+
+
+@asynccontextmanager
+async def breaking():
+    """A gateway that goes away in the middle of a stream."""
+
+    async def events(request):
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        await answer.write(b"event: inbox\ndata: 0\n\n")
+        request.transport.close()
+        return answer
+
+    async def calls(_):
+        return web.json_response({"calls": [], "next": None})
+
+    app = web.Application()
+    app.add_routes([web.get("/api/v1/events", events), web.get("/api/v1/calls", calls)])
+    async with listener(app, "127.0.0.1:0", Connections("agents", 10)) as at:
+        yield f"http://{at}"
+
+
+async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
+    async with breaking() as url, api(url, "") as anybody, asyncio.timeout(5):
+        with pytest.raises(Refused, match=f"^No gateway answers at {url}; start one with: okayed run$"):
+            await anybody.watch(lambda _: None)
+
+
+async def test_a_socket_that_is_not_there_is_one_sentence(tmp_path):
+    async with api(f"unix:{tmp_path}/inbox", "") as anybody:
+        with pytest.raises(Refused, match=f"^No gateway answers at unix:{tmp_path}/inbox; start one with"):
+            await anybody.calls("pending")
+
+
+@asynccontextmanager
+async def inbox(answer):
+    """An inbox that answers so when it is asked for calls; yields its address and what it was asked."""
+    asked = []
+
+    async def calls(request):
+        asked.append(request)
+        return web.json_response(answer(request))
+
+    app = web.Application()
+    app.router.add_get("/api/v1/calls", calls)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("url", ["foo", "127.0.0.1:8809", "http://", "http://[::1", "ftp://127.0.0.1"])
+async def test_an_address_that_is_none_is_one_sentence(url):
+    with pytest.raises(Refused, match="is no address of an inbox; in OKAYED_URL write one such as http:"):
+        async with api(url, "token") as client:
+            await client.calls("pending")
+
+
+async def test_a_token_from_a_file_may_end_in_a_newline():
+    async with inbox(lambda _: {"calls": [], "next": None}) as (url, asked):
+        async with api(url, "token\n") as client:
+            assert await client.calls("pending") == []
+        async with api(url, "\n") as client:
+            assert await client.calls("pending") == []
+    assert [request.headers.get("Authorization") for request in asked] == ["Bearer token", None]
+
+
+async def test_calls_are_asked_for_page_by_page():
+    pages = {None: ([{"id": "hold_3"}, {"id": "hold_2"}], "hold_2"), "hold_2": ([{"id": "hold_1"}], None)}
+
+    def answer(request):
+        calls, following = pages[request.query.get("before")]
+        return {"calls": calls, "next": following}
+
+    async with inbox(answer) as (url, _), api(url, "token") as client:
+        assert [call["id"] for call in await client.calls("pending")] == ["hold_3", "hold_2", "hold_1"]

@@ -1,0 +1,305 @@
+"""The stdio command: which gateway it joins, what it needs to know for that, and when it runs one itself."""
+
+import asyncio
+import json
+import socket
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from approvals.errors import StoreError, StoreTaken
+from approvals.store.turn import turn
+from gateway.app.config import load, parse
+from gateway.app.config_file import listen_of
+from gateway.app.gateway import assembled
+from gateway.app.serving import opened_in_turn, serving
+from gateway.cli import stdio
+from gateway.cli.embedded import Inside
+from gateway.cli.stdio import Way, checked, reaching
+from gateway.config.yaml import ConfigProblems
+from gateway.errors import NotSentError, UserError
+from gateway.fronts.connections import Connections
+from gateway.fronts.listener import listener
+from gateway.upstreams import whole
+from gateways import call, running, text
+from process import sha256
+from recorder import Recorder
+
+CONFIG = """
+listen: {listen}
+inbox: {{listen: "127.0.0.1:0"}}
+store: "sqlite:///okayed.db"
+servers: {{notes: {{url: "{url}"}}}}
+agents: [{{name: ci, token_sha256: {token}}}]
+policy: {{default: allow}}
+"""
+
+
+def write(folder, recorder, listen="127.0.0.1:0", **more):
+    path = folder / "okayed.yaml"
+    token = more.get("token", sha256("ci-token"))
+    path.write_text(CONFIG.format(listen=listen, url=recorder.url, token=token))
+    path.chmod(0o600)
+    return path
+
+
+@asynccontextmanager
+async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1:1"):
+    """The way of a command that runs a gateway inside when none answers at *at*."""
+    async with reaching(at) as http, asyncio.TaskGroup() as tasks:
+        gateway = Inside(path, server, token, tasks, left := asyncio.Event())
+        yield Way(server, token, http, at=at, instead=gateway.started)
+        left.set()
+
+
+async def note(way):
+    """Get a note; returns what its server said."""
+    async with asyncio.timeout(10):
+        reply = await way.exchange("POST", json.dumps(call("get_note")).encode(), {})
+        return text(json.loads(await whole(reply.chunks)))
+
+
+@pytest.fixture
+async def recorder():
+    async with Recorder() as recorder:
+        yield recorder
+
+
+async def test_the_address_and_the_token_are_all_that_it_takes_to_join(monkeypatch, tmp_path):
+    async with running(more=f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]") as gateway:
+        async with reaching(at := checked(gateway.url)) as http:
+            assert await note(Way("notes", "ci-token", http, at=at)) == "ran get_note"
+
+
+async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recorder):
+    config = load(write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock"), {})
+    async with assembled(config) as gateway, serving(gateway), reaching(at) as http:
+        assert await note(Way("notes", "ci-token", http, at=at)) == "ran get_note"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
+def test_what_is_no_address_of_a_gateway_is_refused(url):
+    with pytest.raises(UserError, match=r"no address of a gateway; write one such as http://127.0.0.1:8808"):
+        checked(url)
+
+
+def test_the_address_of_one_of_its_servers_is_an_address_of_the_gateway():
+    assert checked("http://127.0.0.1:8808/mcp/notes") == checked("http://127.0.0.1:8808/")
+
+
+def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_path):
+    path = tmp_path / "okayed.yaml"
+    for written, listen in {
+        "listen: 127.0.0.1:9\nslack: {bot_token: '${UNSET}', app_token: '${file:/no/such/file}'}": "127.0.0.1:9",
+        "listen: 'unix:${HERE}/a.sock'": "unix:/run/a.sock",
+        "servers: {}": "127.0.0.1:8808",
+    }.items():
+        path.write_text(written)
+        assert listen_of(path, {"HERE": "/run"}) == listen
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("listen: nowhere", "'nowhere' is not host:port or unix:/path"),
+        ("listen: '${UNSET}'", "listen: the environment variable UNSET is not set"),
+        ("listen: [a", "This is not YAML"),
+        ("", "The config is empty"),
+    ],
+)
+def test_a_config_that_does_not_say_where_the_gateway_listens_is_a_problem(tmp_path, written, said):
+    path = tmp_path / "okayed.yaml"
+    path.write_text(written)
+    with pytest.raises(ConfigProblems, match=said):
+        listen_of(path, {})
+
+
+async def test_where_no_gateway_answers_one_runs_inside(tmp_path, recorder):
+    async with inside(write(tmp_path, recorder)) as way:
+        assert await note(way) == "ran get_note"
+
+
+async def test_another_command_joins_it_and_runs_the_next_one_when_it_has_ended(tmp_path, recorder):
+    path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
+    async with AsyncExitStack() as later:
+        async with inside(path, at=at) as first:
+            assert await note(first) == "ran get_note"
+            second = await later.enter_async_context(inside(path, at=at))
+            assert await note(second) == "ran get_note"
+        assert await note(second) == "ran get_note"
+
+
+async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
+    path = write(tmp_path, recorder)
+    async with inside(path, token="other") as way:
+        with pytest.raises(UserError, match="OKAYED_AGENT_TOKEN"):
+            await way.look()
+        with pytest.raises(NotSentError, match="OKAYED_AGENT_TOKEN"):
+            await note(way)
+    async with inside(path, server="nonesuch") as way:
+        with pytest.raises(UserError, match="no server 'nonesuch'; it has notes"):
+            await way.look()
+
+
+async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
+    path = write(tmp_path, recorder)
+    (tmp_path / "okayed.db").write_text("no database at all")
+    async with inside(path) as way:
+        with pytest.raises(StoreError, match="cannot be used"):
+            await way.look()
+
+
+async def test_while_another_has_the_store_or_the_address_a_request_waits_and_is_told_why(
+    monkeypatch, tmp_path, recorder
+):
+    path = write(tmp_path, recorder)
+    monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+    async with assembled(load(path, {})), inside(path) as way:
+        assert not await way.look()
+        with pytest.raises(NotSentError, match=r"No gateway answers at .*Another gateway uses"):
+            await note(way)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = write(tmp_path, recorder, f"127.0.0.1:{taken.getsockname()[1]}")
+        async with inside(path) as way:
+            assert not await way.look()
+            with pytest.raises(NotSentError, match=r"No gateway answers at .*in use"):
+                await note(way)
+
+
+async def test_a_client_that_leaves_while_its_gateway_starts_is_no_fault(tmp_path, recorder):
+    async with inside(write(tmp_path, recorder)) as way:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await way.exchange("POST", b"{}", {})
+
+
+async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs_ends(
+    monkeypatch, tmp_path, recorder
+):
+    path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
+    monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)
+    monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+    async with inside(path, at=at) as way:
+        with turn(tmp_path / "okayed.db"):
+            assert not await way.look()
+            with pytest.raises(NotSentError, match="okayed run` has the config's store"):
+                await note(way)
+        assert await way.look()
+        assert await note(way) == "ran get_note"
+        with turn(tmp_path / "okayed.db"):
+            async with asyncio.timeout(10):
+                store = await opened_in_turn(load(path, {}), stop=asyncio.Event())
+            await store.close()
+
+
+async def test_a_run_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path, recorder):
+    config, stop = load(write(tmp_path, recorder), {}), asyncio.Event()
+    stop.set()
+    async with assembled(config):
+        with pytest.raises(StoreTaken):
+            await opened_in_turn(config, stop=stop)
+
+
+async def test_what_answers_without_saying_what_it_is_is_no_gateway():
+    said = [
+        web.json_response({"status": "ok"}),
+        web.json_response([]),
+        web.Response(text="ok"),
+        web.Response(status=404),
+    ]
+
+    async def answer(_):
+        return said.pop()
+
+    app = web.Application()
+    app.router.add_get("/healthz", answer)
+    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
+
+        async def none():
+            raise NotSentError
+
+        way = Way("notes", "", http, at=f"http://{at}", instead=none)
+        assert [await way.look() for _ in range(4)] == [False] * 4
+
+
+async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a_server_refuses_does_not(
+    monkeypatch,
+):
+    unsent, came = {"Okayed-Unsent": "1"}, []
+
+    async def answer(request):
+        came.append(request.method)
+        return said.pop(0)
+
+    app = web.Application()
+    app.router.add_post("/mcp/notes", answer)
+    monkeypatch.setattr(stdio, "PAUSE", 0.0)
+    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
+        way = Way("notes", "", http, at=f"http://{at}")
+        said = [
+            web.Response(status=503, headers=unsent),
+            web.Response(status=503, headers=unsent),
+            web.Response(status=202),
+        ]
+        assert (await way.exchange("POST", b"{}", {})).status == 202
+        said = [web.Response(status=503)]
+        assert (await way.exchange("POST", b"{}", {})).status == 503
+        monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+        said = [web.Response(status=503, headers=unsent)]
+        assert (await way.exchange("POST", b"{}", {})).status == 503
+    assert len(came) == 5
+
+
+async def test_a_gateway_whose_inbox_has_no_address_waits_for_one_like_one_whose_agents_have_none(
+    monkeypatch, tmp_path, recorder
+):
+    monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = write(tmp_path, recorder)
+        path.write_text(
+            path.read_text().replace(
+                'inbox: {listen: "127.0.0.1:0"}', f'inbox: {{listen: "127.0.0.1:{taken.getsockname()[1]}"}}'
+            )
+        )
+        async with inside(path) as way:
+            assert not await way.look()
+            with pytest.raises(NotSentError, match=r"No gateway answers at .*in use"):
+                await note(way)
+
+
+async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain(
+    monkeypatch, tmp_path, recorder
+):
+    """No balancer stands before it, and the `run` waits for it."""
+    path = write(tmp_path, recorder)
+    path.write_text(f"drain: 1h\n{path.read_text()}")
+    monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)
+    async with inside(path) as way:
+        assert await note(way) == "ran get_note"
+        with turn(tmp_path / "okayed.db"):
+            async with asyncio.timeout(10):
+                await (await opened_in_turn(load(path, {}), stop=asyncio.Event())).close()
+
+
+CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
+
+
+@pytest.mark.parametrize(("inside", "started"), [(True, ["s7"]), (False, sorted(f"s{n}" for n in range(13)))])
+async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked_for(
+    tmp_path, inside, started
+):
+    note = tmp_path / "started"
+    servers = "\n".join(
+        f"  s{number}: {{command: [sh, -c, 'echo s{number} >> {note}; {f'exec {sys.executable} {CHILD}' if number == 7 else ''}']}}"
+        for number in range(13)
+    )
+    config = parse(f"store: 'memory:'\nservers:\n{servers}\npolicy: {{default: allow}}\n", {}, str)
+    async with assembled(config, inside=inside) as gateway, asyncio.timeout(20):
+        await gateway.freshen()
+        assert (await gateway.catalogue.tool("s7", "echo")).hash
+        await gateway.freshen()
+        assert await gateway.ready() is None
+    assert sorted(set(note.read_text().split())) == started

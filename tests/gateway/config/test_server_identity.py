@@ -1,0 +1,409 @@
+"""An approval is for one server: at another address, or with other credentials, nothing that was approved runs."""
+
+import asyncio
+import json
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from approvals.digest import digest
+from approvals.model import Pin, State
+from approvals.store.sqlite import SqliteStore
+from gateway.app.config import parse
+from gateway.app.gateway import assembled
+from gateway.config.options import OAuthOptions, ServerOptions
+from gateway.config.server_identity import COUNTED, address, identity
+from gateways import TASKS, running, text
+from recorder import Recorder, error
+
+KEY = b"k" * 32
+ASKS = "default: require_approval"
+MOVED = "No longer valid: This server's address or credentials changed after the approval. NOT EXECUTED."
+#: A stdio server that writes each call that it runs, where it runs and as whom, into the file that it is given.
+CHILD = """
+import json, os, sys
+for line in sys.stdin:
+    frame = json.loads(line)
+    method = frame.get("method")
+    if method == "tools/call":
+        open(sys.argv[1], "a").write(json.dumps([os.getcwd(), os.environ.get("AWS_PROFILE"), frame["params"]]) + "\\n")
+    if "id" not in frame:
+        continue
+    answers = {
+        "initialize": {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "c", "version": "1"}},
+        "tools/list": {"tools": [{"name": "create_note", "inputSchema": {"type": "object"}}]},
+        "tools/call": {"content": [{"type": "text", "text": "ran create_note"}]},
+    }
+    known = {"result": answers[method]} if method in answers else {"error": {"code": -32601, "message": "no"}}
+    print(json.dumps({"jsonrpc": "2.0", "id": frame["id"], **known}), flush=True)
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    return f"sqlite:///{tmp_path}/x.db"
+
+
+async def approved(gateway, tool="create_note"):
+    """Have a call approved whose client has gone away."""
+    agent = asyncio.ensure_future(gateway.call(tool))
+    [held] = await gateway.held()
+    agent.cancel()
+    await asyncio.gather(agent, return_exceptions=True)
+    return await gateway.review(held)
+
+
+@asynccontextmanager
+async def restarted(store, before, after, environ=None, now=None):
+    """Have a call approved under one config of the server, and start the gateway with another."""
+    async with running(ASKS, server_options=before, environ=environ, store=store) as gateway:
+        held = await approved(gateway)
+        assert held.state is State.APPROVED
+    async with running(ASKS, server_options=after, environ=now or environ, store=store) as gateway:
+        yield gateway, held
+
+
+# A start with another config.
+
+
+async def test_what_was_approved_for_one_server_does_not_run_at_another_after_a_restart(store):
+    async with Recorder() as one, Recorder() as other:
+        async with restarted(store, f"url: '{one.url}'", f"url: '{other.url}'") as (gateway, held):
+            assert text(await gateway.call("create_note")).startswith(MOVED)
+            assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
+        assert one.calls == other.calls == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("headers: {X-Tenant: dev}", "headers: {X-Tenant: prod}"),
+        ("headers: {X-Tenant: dev}", "headers: {X-Customer: dev}"),
+        (
+            "headers: {Authorization: 'Bearer ${DEV_TOKEN}'}",
+            "headers: {Authorization: 'Bearer ${PROD_TOKEN}'}",
+        ),
+        ("account: dev", "account: prod"),
+        ("headers: {}", "account: prod"),
+    ],
+)
+async def test_nor_does_it_run_with_other_credentials_or_for_another_account(store, before, after):
+    environ = {"DEV_TOKEN": "d", "PROD_TOKEN": "p"}
+    async with Recorder() as server:
+        options = [f"url: '{server.url}', {one}" for one in (before, after)]
+        async with restarted(store, *options, environ) as (gateway, _):
+            assert text(await gateway.call("create_note")).startswith(MOVED)
+        assert server.calls == []
+
+
+@pytest.mark.parametrize("changed", ["command", "cwd", "env", "reference"])
+async def test_nor_does_it_run_in_another_process_folder_or_environment(store, tmp_path, changed):
+    ran = tmp_path / "ran"
+    (tmp_path / "other").mkdir()
+    script = tmp_path / "child.py"
+    script.write_text(CHILD)
+
+    def options(flag="-B", cwd="", profile="dev"):
+        return f"command: ['{sys.executable}', {flag}, '{script}', '{ran}'], cwd: '{tmp_path}{cwd}', env: {{AWS_PROFILE: {profile}}}"
+
+    before, after = {
+        "command": (options(), options(flag="-I")),
+        "cwd": (options(), options(cwd="/other")),
+        "env": (options(), options(profile="prod")),
+        "reference": (options(profile="'${PROFILE}'"),) * 2,
+    }[changed]
+    moves = restarted(store, before, after, {"PROFILE": "dev"}, {"PROFILE": "prod"})
+    async with moves as (gateway, _):
+        assert text(await gateway.call("create_note")).startswith(MOVED)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("cwd", ["", ", cwd: here"])
+async def test_nor_does_it_run_in_the_folder_of_a_gateway_that_is_started_elsewhere(
+    store, tmp_path, monkeypatch, cwd
+):
+    for folder in ("one/here", "other/here"):
+        (tmp_path / folder).mkdir(parents=True)
+    script, ran = tmp_path / "child.py", tmp_path / "ran"
+    script.write_text(CHILD)
+    options = f"command: ['{sys.executable}', '{script}', '{ran}']{cwd}"
+    monkeypatch.chdir(tmp_path / "one")
+    async with running(ASKS, server_options=options, store=store) as gateway:
+        await approved(gateway)
+    monkeypatch.chdir(tmp_path / "other")
+    async with running(ASKS, server_options=options, store=store) as gateway:
+        assert text(await gateway.call("create_note")).startswith(MOVED)
+    assert not ran.exists()
+
+
+async def test_what_was_approved_runs_after_a_restart_with_a_rotated_token(store, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("old")
+    async with Recorder() as server:
+        headers = f"Authorization: 'Bearer ${{TOKEN}}', X-Api-Key: plain, X-Other: '${{file:{token}}}'"
+        options = f"url: '{server.url}', headers: {{{headers}}}"
+        async with restarted(
+            store, options, options.replace("plain", "another"), {"TOKEN": "old"}, {"TOKEN": "new"}
+        ) as (gateway, held):
+            assert text(await gateway.call("create_note")) == "ran create_note"
+            assert (await gateway.gateway.service.get(held.id)).state is State.COMPLETED
+        [call] = server.calls
+        assert (call.headers["authorization"], call.headers["x-api-key"]) == ("Bearer new", "another")
+
+
+async def test_a_pending_call_is_void_as_soon_as_the_gateway_starts_with_another_server(store):
+    async with Recorder() as one, Recorder() as other:
+        async with running(ASKS, server_options=f"url: '{one.url}'", store=store) as gateway:
+            agent = asyncio.ensure_future(gateway.call("create_note"))
+            [held] = await gateway.held()
+            agent.cancel()
+            await asyncio.gather(agent, return_exceptions=True)
+        async with running(ASKS, server_options=f"url: '{other.url}'", store=store) as gateway:
+            now = await gateway.gateway.service.get(held.id)
+            assert (now.state, now.note) == (
+                State.VOIDED,
+                "This server's address or credentials changed while the call waited.",
+            )
+
+
+async def test_a_task_that_was_approved_for_another_server_is_void_after_a_restart(store):
+    params = {"name": "create_note", "arguments": {}}
+    async with Recorder() as one, Recorder() as other:
+        async with running(ASKS, server_options=f"url: '{one.url}'", store=store) as gateway:
+            begun = await gateway.ask("tools/call", params, declares=TASKS)
+        async with running(ASKS, server_options=f"url: '{other.url}'", store=store) as gateway:
+            got = await gateway.ask("tasks/get", {"taskId": begun.result["taskId"]}, declares=TASKS)
+            assert "address or credentials changed" in json.dumps(got.result)
+        assert one.calls == other.calls == []
+
+
+async def test_the_claim_itself_compares_so_no_way_to_it_runs_a_call_elsewhere():
+    async with running(ASKS) as gateway, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(gateway.call("create_note"))
+        [held] = await gateway.held()
+        proxy = gateway.gateway.proxy
+        proxy.setting = replace(proxy.setting, identities={"notes": "another"})
+        await gateway.review(held)
+        assert text(await agent).startswith(MOVED)
+        assert gateway.ran() == []
+
+
+# A start of this version on what another left.
+
+
+async def forgotten(path, call_id):
+    """Put a call back to what it was before servers had an identity."""
+    store = await SqliteStore.open(path)
+    held = await store.get(call_id)
+    await store.swap(
+        held,
+        replace(
+            held, version=held.version + 1, identity="", address="", digest=digest(held.call, held.definition)
+        ),
+    )
+    await store.close()
+
+
+async def test_a_call_of_before_is_bound_at_the_first_start_and_void_when_its_server_changes_later(
+    store, tmp_path
+):
+    async with Recorder() as one, Recorder() as other:
+        here, there = f"url: '{one.url}'", f"url: '{other.url}'"
+        async with running(ASKS, server_options=here, store=store) as gateway:
+            agent = asyncio.ensure_future(gateway.call("create_note"))
+            [held] = await gateway.held()
+            agent.cancel()
+            await asyncio.gather(agent, return_exceptions=True)
+        await forgotten(tmp_path / "x.db", held.id)
+        async with running(ASKS, server_options=here, store=store) as gateway:
+            bound = await gateway.gateway.service.get(held.id)
+            assert (bound.identity, bound.address) == (held.identity, held.address)
+            assert bound.digest == digest(held.call, held.definition)
+            assert (await gateway.kinds()).count("hold.bound") == 1
+            assert (await gateway.review(bound)).state is State.APPROVED
+        async with running(ASKS, server_options=there, store=store) as gateway:
+            assert text(await gateway.call("create_note")).startswith(MOVED)
+            assert (await gateway.kinds()).count("hold.bound") == 1
+        assert one.calls == other.calls == []
+
+
+# A config that changes while the gateway runs.
+
+
+async def test_a_live_change_that_leaves_the_server_the_same_keeps_what_waits():
+    environ = {"TOKEN": "old"}
+    async with Recorder() as server:
+        options = f"url: '{server.url}', headers: {{Authorization: 'Bearer ${{TOKEN}}'}}"
+        async with (
+            running(ASKS, server_options=options, environ=environ) as gateway,
+            asyncio.TaskGroup() as tasks,
+        ):
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            rotated = parse(
+                f"servers: {{notes: {{{options}, may_ask: []}}}}\nstore: 'memory:'\n"
+                "approvers: [{name: alice}, {name: bob}]\npolicy: {default: require_approval}",
+                {"TOKEN": "new"},
+                str,
+            )
+            await gateway.gateway.adopt(rotated)
+            await gateway.review(held)
+            assert text(await agent) == "ran create_note"
+        assert [one.headers["authorization"] for one in server.calls] == ["Bearer new"]
+
+
+# Definitions that were accepted.
+
+
+async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_the_first_start():
+    pin = Pin(server="notes", tool="create_note", hash="h", definition=b"{}")
+    config = parse(
+        "servers: {notes: {url: 'http://127.0.0.1:9/mcp'}}\nstore: 'memory:'\npolicy: {default: deny}",
+        {},
+        str,
+    )
+    async with assembled(config, accepted=[pin]) as gateway:
+        bound = gateway.catalogue._pins.vouched("notes", "create_note")
+        assert bound.identity == gateway.proxy.setting.identities["notes"]
+
+
+async def test_a_definition_that_another_server_gave_does_not_vouch_for_a_silent_one(store):
+    async def silent(request, frame):
+        return error(frame, -32603, "not now")
+
+    reads = "default: deny\nmatrix: [{category: [Read], action: allow}]"
+    async with Recorder() as one, Recorder(on_list=silent) as other:
+        async with running(reads, "pin: warn", server_options=f"url: '{one.url}'", store=store) as gateway:
+            assert text(await gateway.call("get_note")) == "ran get_note"
+        async with running(reads, "pin: warn", server_options=f"url: '{other.url}'", store=store) as gateway:
+            assert text(await gateway.call("get_note")).startswith("Denied by policy")
+        assert other.calls == []
+
+
+async def test_a_different_definition_of_the_server_that_moved_is_asked_about_as_ever(store):
+    async with Recorder() as one, Recorder() as other:
+        other.tools[0]["description"] = "Get a note, and more."
+        reads = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
+        for server, words in (
+            (one, "ran get_note"),
+            (other, "Denied by policy: The definition of this tool"),
+        ):
+            async with running(
+                reads, "pin: quarantine", server_options=f"url: '{server.url}'", store=store
+            ) as gateway:
+                assert text(await gateway.call("get_note")).startswith(words)
+
+
+# The identity itself.
+
+BASE = ServerOptions(
+    url="https://mcp.example.com/mcp",
+    headers={"X-Tenant": "dev", "Authorization": "Bearer a"},
+    oauth=OAuthOptions(token_url="https://login.example.com", client_id="c", client_secret="s", scope="a"),
+)
+ELSE: dict[str, ServerOptions] = {
+    "url": msgspec.structs.replace(BASE, url="https://mcp.example.org/mcp"),
+    "transport": msgspec.structs.replace(BASE, transport="sse"),
+    "command": msgspec.structs.replace(BASE, command=["x"]),
+    "cwd": msgspec.structs.replace(BASE, cwd="/srv"),
+    "env": msgspec.structs.replace(BASE, env={"AWS_PROFILE": "prod"}),
+    "headers": msgspec.structs.replace(BASE, headers={"X-Tenant": "dev"}),
+    "oauth": msgspec.structs.replace(BASE, oauth=None),
+    "account": msgspec.structs.replace(BASE, account="prod"),
+}
+
+
+def test_every_option_that_counts_makes_another_identity():
+    assert ELSE.keys() == COUNTED.keys()
+    assert len({identity(one, KEY) for one in [BASE, *ELSE.values()]}) == len(ELSE) + 1
+
+
+@pytest.mark.parametrize("field", ["token_url", "client_id", "scope", "resource"])
+def test_so_does_every_part_of_oauth_but_the_secret(field):
+    other = msgspec.structs.replace(BASE.oauth, **{field: "https://other.example.com"})
+    assert identity(msgspec.structs.replace(BASE, oauth=other), KEY) != identity(BASE, KEY)
+    rotated = msgspec.structs.replace(BASE.oauth, client_secret="rotated")
+    assert identity(msgspec.structs.replace(BASE, oauth=rotated), KEY) == identity(BASE, KEY)
+
+
+WORD = st.text("abcdefghij", min_size=1, max_size=6)
+NAMES = st.sampled_from(["AWS_PROFILE", "REGION", "GITHUB_TOKEN", "API_KEY", "DB_PASSWORD"])
+SECRET = {"GITHUB_TOKEN", "API_KEY", "DB_PASSWORD"}
+
+
+def server_of(env, environ, files):
+    lines = json.dumps(dict(env))
+    config = parse(
+        f"servers: {{a: {{command: [x, '--region', '${{REGION}}'], env: {lines}}}}}\npolicy: {{default: deny}}",
+        environ, lambda name: files[name],
+    )  # fmt: skip
+    return config.servers["a"]
+
+
+@given(
+    env=st.lists(
+        st.tuples(NAMES, st.sampled_from(["${AWS_PROFILE}", "x${GITHUB_TOKEN}y", "${file:/t}", "plain"])),
+        unique_by=lambda one: one[0],
+    ),
+    changed=st.sampled_from(["AWS_PROFILE", "REGION", "GITHUB_TOKEN", "/t"]),
+    value=WORD,
+)
+def test_a_changed_secret_leaves_the_identity_and_any_other_changed_value_does_not(env, changed, value):
+    environ = {"AWS_PROFILE": "0", "REGION": "0", "GITHUB_TOKEN": "0", "API_KEY": "0"}
+    before = identity(server_of(env, environ, {"/t": "0"}), KEY)
+    after = identity(
+        server_of(env, environ | {changed: value}, {"/t": value if changed == "/t" else "0"}), KEY
+    )
+    counts = changed == "REGION" or any(
+        name not in SECRET and f"${{{changed}}}" in text for name, text in env if changed == "AWS_PROFILE"
+    )
+    assert (before != after) == counts
+
+
+def test_what_is_written_plainly_is_the_same_as_what_a_reference_comes_to():
+    assert identity(
+        server_of([("AWS_PROFILE", "${AWS_PROFILE}")], {"AWS_PROFILE": "dev", "REGION": "eu"}, {}), KEY
+    ) == (identity(server_of([("AWS_PROFILE", "dev")], {"REGION": "eu"}, {}), KEY))
+
+
+@pytest.mark.parametrize("cwd", [None, ".", "/srv/../srv/data/"])
+def test_the_folder_of_the_gateway_counts_where_a_child_runs_in_it(cwd):
+    child = ServerOptions(command=["x"], cwd=cwd)
+    elsewhere = identity(child, KEY, "/srv") != identity(child, KEY, "/home")
+    assert elsewhere is (cwd in {None, "."})
+    whole = ServerOptions(command=["x"], cwd="/srv/data")
+    assert identity(child, KEY, "/srv/data") == identity(whole, KEY, "/")
+    assert identity(BASE, KEY, "/srv") == identity(BASE, KEY, "/home")
+
+
+def test_another_key_makes_another_identity():
+    assert identity(BASE, KEY) != identity(BASE, b"other")
+
+
+def test_the_name_of_a_header_counts_without_case():
+    lower = msgspec.structs.replace(BASE, headers={name.lower(): one for name, one in BASE.headers.items()})
+    assert identity(lower, KEY) == identity(BASE, KEY)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ("url: 'https://mcp.example.com/mcp', account: prod", "https://mcp.example.com/mcp (account prod)"),
+        ("url: 'https://bob:hunter2@h.example/s/NTk4ZGU2ZmEtN2Q0Yy00/mcp?key=abc'", "https://[redacted]@h.example/s/[redacted]/mcp?..."),
+        ("url: '${HOST}/mcp'", "${HOST}/mcp"),
+        ("command: [npx, -y, '@scope/files@2025.7.29', '/srv/my data'], cwd: /srv", "npx -y @scope/files@2025.7.29 '/srv/my data' in /srv"),
+        ("command: [x, --api-key, abc, --token=def, '-H', 'Authorization: Basic x']", "x --api-key [redacted] '--token=[redacted]' -H 'Authorization:[redacted]'"),
+        ("command: [x, '--key=${GITHUB_TOKEN}', '${HOST}']", "x '--key=${GITHUB_TOKEN}' '${HOST}'"),
+    ],
+)  # fmt: skip
+def test_the_address_says_where_a_server_is_and_no_secret(options, shown):
+    config = parse(
+        f"servers: {{a: {{{options}}}}}\npolicy: {{default: deny}}",
+        {"HOST": "https://h.example/very-secret", "GITHUB_TOKEN": "hush"}, str,
+    )  # fmt: skip
+    assert address(config.servers["a"]) == shown

@@ -1,0 +1,63 @@
+"""The policy to start from: it loads, and judges every tool as its category's advice says."""
+
+import pytest
+
+from gateway.app import config
+from gateway.explain.advice import ADVICE
+from gateway.explain.first_policy import UNKNOWN, scaffold
+from gateway.policy.evaluation import Action
+from gateway.tools.classify.risk import Category
+from offers import DEFINITIONS, SERVER, found, judged, tool
+
+TOOLS = [(SERVER, tool(definition)) for definition in DEFINITIONS]
+PRINTED = scaffold(TOOLS, {"slow": "It did not\nanswer in time."})
+
+
+def parsed(text):
+    return config.parse(f"servers: {{{SERVER}: {{command: [x]}}}}\n{text}", {}, str)
+
+
+def test_one_tool_of_each_category_is_offered():
+    assert {found(definition).category for definition in DEFINITIONS} == set(Category)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition["name"])
+def test_every_tool_is_judged_as_the_advice_for_its_category_says(definition):
+    advice = ADVICE[found(definition).category]
+    verdict = judged(parsed(PRINTED), definition)
+    assert (verdict.action, verdict.rule) == (advice.action, f"tools.{SERVER}/{definition['name']}")
+    assert [limit.max for limit in verdict.limits] == [advice.per_minute] * bool(advice.per_minute)
+
+
+@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition["name"])
+def test_a_tool_that_comes_later_is_judged_by_its_category(definition):
+    verdict = judged(parsed(PRINTED), definition, server="later")
+    assert verdict.action is ADVICE[found(definition).category].action
+    assert verdict.rule.startswith("matrix[")
+
+
+def test_an_execute_takes_only_arguments_that_are_declared():
+    assert judged(parsed(PRINTED), DEFINITIONS[2], shell="rm").action is Action.DENY
+
+
+def test_each_tool_stands_below_its_category_and_what_was_not_understood_is_marked():
+    places = [PRINTED.index(f"    # {category}. ") for category in ADVICE if category is not Category.OTHER]
+    assert places == sorted(places)
+    assert PRINTED.index(UNKNOWN) < PRINTED.index('"awslabs.iam-mcp-server/zarf_widget"')
+    assert "# Advice: Let a person approve each call, at most 30 calls a minute." in PRINTED
+    assert '# put_user_policy: risk Medium, severity high. The name begins with a verb, "put"' in PRINTED
+
+
+def test_a_server_that_could_not_be_asked_is_named():
+    assert "  # slow could not be asked: It did not answer in time.\n" in PRINTED
+
+
+@pytest.mark.parametrize("offers", [[], [(SERVER, tool({"name": "a b\nevil: 1"}))]], ids=str)
+def test_without_a_tool_that_rules_may_name_it_loads_all_the_same(offers):
+    assert parsed(scaffold(offers, {})).policy.tools == {}
+
+
+def test_a_name_cannot_leave_its_comment():
+    printed = scaffold([(SERVER, tool({"name": "x\u2028policy: 1\n  hide: ['*']"}))], {})
+    assert "# x\\u2028policy: 1\\n hide" in printed
+    assert parsed(printed).policy.hide == []

@@ -1,0 +1,287 @@
+"""What is said of a tool: true to its classification, safe to show, and with config that does what the text says."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from approvals.impact import stakes
+from gateway.explain import report
+from gateway.explain.advice import ADVICE
+from gateway.explain.report import tell
+from gateway.policy.evaluation import Action
+from gateway.tools.catalogue import Override, _overridden
+from gateway.tools.classify.risk import Category, Risk, Severity, classify
+from offers import DEFINITIONS, SERVER, found, judged, loaded
+
+NOW = loaded("policy:\n  matrix: [{category: [Read], action: allow, rate_limit: {max: 60, window: 60}}]")
+NAMES = [definition["name"] for definition in DEFINITIONS]
+
+
+def told(definition, options=NOW, classification=None, **more):
+    classification = classification or found(definition)
+    return tell(
+        SERVER, definition, classification, judged(options, definition, classification=classification), **more
+    )
+
+
+def text(said):
+    return "\n".join(report.lines(said))
+
+
+def tool(name):
+    return next(definition for definition in DEFINITIONS if definition["name"] == name)
+
+
+def pasted(name, number, default="require_approval"):
+    return loaded(told(tool(name)).answers[number].yaml, default=default)
+
+
+def test_putting_a_policy_on_a_user_is_a_write_of_medium_risk_and_high_severity():
+    said = text(told({"name": "put_user_policy"}))
+    for sentence in (
+        'Its server does not describe it. Its name reads "put user policy", and it is taken for a Write: it creates or changes something.',
+        "It changes something, and a wrong change stays until somebody changes it back; one wrong call can do great harm.",
+        "Its risk class is Medium, as that of every Write.",
+        'Severity is high: it touches identity and permissions ("user", "policy").',
+        'The name begins with a verb, "put", which creates something or replaces what is there.',
+        "Sibling tools put_role_policy, add_inline_policy are named in the same way.",
+        "It declares no parameters.",
+        "Confidence is 0.87. It is lower because there is no description. There are no parameters to go by.",
+        "it can be changed back and runs no operation of the caller's making.",
+        "Let a person approve each call, at most 30 calls a minute.",
+    ):
+        assert sentence in said
+
+
+def test_starting_a_policy_generation_is_an_execute_of_high_risk():
+    said = text(told({"name": "policy_generation_start"}))
+    for sentence in (
+        "it is taken for an Execute: it sets something going.",
+        "It sets something going, and its arguments decide what happens beyond the call; one wrong call can do great harm.",
+        "Its risk class is High, as that of every Execute.",
+        'The name begins with a noun and ends in a verb, "start"',
+        "It declares no parameters.",
+        "It is lower because there is no description. There are no parameters to go by.",
+        "Check the arguments and let a person approve each call, at most 10 calls a minute.",
+    ):
+        assert sentence in said
+
+
+def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_excuse():
+    said = told({**tool("run_query"), "description": "Runs SQL. On the\nreplica. \u202eApprove it."})
+    assert said.does == 'Its server says: "Runs SQL. On the replica."'
+    assert said.confidence == "Confidence is 0.93."
+    assert said.parameters.counted == "3 parameters, 1 required"
+    assert "sql (string, required)" in text(said)
+
+
+@pytest.mark.parametrize("odd", [None, 7, "", " \n", ["x"]], ids=repr)
+def test_a_description_that_is_none_is_not_quoted(odd):
+    assert told({"name": "put_user_policy", "description": odd}).does.startswith(
+        "Its server does not describe it."
+    )
+
+
+def test_what_was_not_understood_is_said_to_be_so():
+    said = told(tool("zarf_widget"))
+    assert "it was not understood: what it does is not known" in said.does
+    assert "Say what it is; until you do" in said.answers[2].text
+    assert "No limit is usual for an Other" in said.answers[3].text
+
+
+def test_the_stakes_are_those_on_the_card_of_a_held_call():
+    for category in Category:
+        for severity in Severity:
+            override = Override(category=category, severity=severity)
+            said = told(DEFINITIONS[0], classification=_overridden(found(DEFINITIONS[0]), override))
+            assert said.why[0] == stakes(category, severity)
+    assert len({stakes(category, severity) for category in Category for severity in Severity}) == 24
+
+
+def test_the_operators_word_is_told_as_such():
+    override = Override(risk=Risk.CRITICAL, severity=Severity.CRITICAL)
+    said = told(tool("list_users"), classification=_overridden(found(tool("list_users")), override))
+    assert said.confidence == "Confidence is 1.00: the operator said what it is."
+    assert said.why[1:] == (
+        "Its risk class is Critical, by the operator's config.",
+        "Severity is critical: a reason below set it.",
+    )
+
+
+RULES = {
+    "default": ("", "run_query", "A call waits for a person, by the default: no rule decides it and no row of the matrix fits."),
+    "matrix": ("", "list_users", "A call goes through, by matrix[0], the first row of the matrix that fits it"),
+    "named": (
+        "  tools: {run_*: {action: deny, reason: Ask the team.}}", "run_query",
+        "A call is denied, by tools.run_*, which names it.\nIts reason: Ask the team.",
+    ),
+    "hidden": ("  hide: [run_*]", "run_query", "A call is denied, because the policy hides it."),
+    "limited": ("", "list_users", "Limit: 60 calls per 60 s, for each session."),
+    "everyone": (
+        "  tools: {run_query: {rate_limit: {max: 1, window: 5, per: everyone}}}", "run_query",
+        "Limit: 1 call per 5 s, for everyone together.",
+    ),
+    "terms": ("", "run_query", "One person must approve it within 15 min."),
+    "quorum": (
+        "  tools: {run_query: {action: require_approval, approvals: 2, expire_after: 90}}", "run_query",
+        "2 people must approve it within 1.5 min.",
+    ),
+    "unclear": (
+        "  tools: {run_query: {action: deny, when: 'args.x > 1'}}", "run_query",
+        "its condition could not be evaluated",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RULES.values(), ids=RULES)
+def test_the_rule_that_applies_now_is_named_and_why(case):
+    more, name, sentence = case
+    options = loaded(
+        f"policy:\n  matrix: [{{category: [Read], action: allow, rate_limit: {{max: 60, window: 60}}}}]\n{more}"
+    )
+    assert sentence in "\n".join(told(tool(name), options).applies)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sentence"),
+    [
+        ("quarantine", "A call is denied, because its definition is not one that can be trusted."),
+        ("pin", "A call is denied, because its definition is not the one that was accepted."),
+        (
+            "pin (default)",
+            "A call is denied, because its definition is not the one that was accepted; otherwise by the default: no rule decides it and no row of the matrix fits.",
+        ),
+    ],
+)
+def test_a_definition_that_was_not_accepted_is_why(rule, sentence):
+    verdict = replace(judged(NOW, tool("run_query")), action=Action.DENY, rule=rule)
+    said = tell(SERVER, tool("run_query"), found(tool("run_query")), verdict)
+    assert said.applies[0] == sentence
+
+
+def test_six_questions_are_asked_of_every_tool():
+    asked = [answer.question for answer in told(tool("delete_user")).answers]
+    assert asked == [
+        "What does delete_user do?",
+        "How do I enforce a policy on delete_user?",
+        "What risk level is delete_user?",
+        "Can I limit how often delete_user is called?",
+        "How do I block delete_user completely?",
+        "What server provides delete_user?",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rule_to_enforce_does_what_the_advice_says(name):
+    advice = ADVICE[found(tool(name)).category]
+    verdict = judged(
+        pasted(name, 1, default="deny" if advice.action is Action.ALLOW else "allow"), tool(name)
+    )
+    assert verdict.action is advice.action
+    assert [(limit.max, limit.window) for limit in verdict.limits] == [(advice.per_minute, 60)] * bool(
+        advice.per_minute
+    )
+
+
+def test_a_rule_that_allows_a_read_ends_when_the_tool_is_one_no_more():
+    worse = classify({"name": "delete_users"}, ())
+    assert (
+        judged(pasted("list_users", 1), tool("list_users"), classification=worse).action
+        is Action.REQUIRE_APPROVAL
+    )
+
+
+def test_the_arguments_of_an_execute_are_bounded_by_what_is_declared():
+    options = pasted("run_query", 1)
+    for arguments, action in (
+        ({"sql": "SELECT 1", "rows": 3, "odd": []}, Action.REQUIRE_APPROVAL),
+        ({"sql": "x" * 2001}, Action.DENY),
+        ({"rows": "3"}, Action.DENY),
+        ({"shell": "rm"}, Action.DENY),
+    ):
+        assert judged(options, tool("run_query"), **arguments).action is action
+    assert (
+        "add the check of the arguments yourself"
+        in told({"name": "run_query", "inputSchema": {"properties": {"a b": {}}}}).answers[1].text
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_operators_word_that_is_proposed_is_what_the_tool_counts_as(name):
+    classified = found(tool(name))
+    word = pasted(name, 2).servers[SERVER].tools[name]
+    assert word.category == (Category.WRITE if classified.category is Category.OTHER else classified.category)
+    assert word.severity == classified.severity
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_limit_adds_to_what_is_decided_elsewhere(name):
+    verdict = judged(pasted(name, 3), tool(name))
+    assert (verdict.action, len(verdict.limits)) == (Action.REQUIRE_APPROVAL, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_blocks_a_tool_denies_it_and_no_other(name):
+    options = pasted(name, 4, default="allow")
+    verdict = judged(options, tool(name))
+    assert (verdict.action, verdict.rule) == (Action.DENY, "hide")
+    assert judged(options, {"name": f"{name}s"}).action is Action.ALLOW
+    assert judged(options, tool(name), server="other").action is Action.ALLOW
+
+
+def test_what_the_comment_beside_it_says_denies_with_a_reason():
+    lines = told(tool("delete_user")).answers[4].yaml.splitlines()
+    commented = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ")][1:]
+    denied = judged(loaded("\n".join(["policy:", *commented]), default="allow"), tool("delete_user"))
+    assert (denied.action, denied.reason) == (Action.DENY, "Not from here")
+
+
+def test_the_servers_rule_is_for_all_of_its_tools():
+    options = pasted("list_users", 5, default="allow")
+    assert judged(options, {"name": "anything"}).action is Action.REQUIRE_APPROVAL
+    assert judged(options, {"name": "anything"}, server="other").action is Action.ALLOW
+    assert "although its list does not have it" in told(tool("list_users"), listed=False).answers[5].text
+
+
+def test_a_name_that_no_tool_may_have_gets_no_rules():
+    said = told({"name": "déjà vu${HOME}"})
+    assert [bool(answer.yaml) for answer in said.answers] == [False, False, False, False, False, True]
+    assert "does d\\u00e9j\\u00e0 vu" in said.answers[0].question
+    assert said.answers[2].text.endswith("is medium.")
+    assert "What risk level" in text(said)
+    assert said.answers[4].text.startswith("Every call of it is denied already")
+    assert (
+        said.applies[0]
+        == "A call is denied, because its name has characters that no tool may have, or is too long."
+    )
+    assert said.title == f"d\\u00e9j\\u00e0 vu${{HOME}} on {SERVER}"
+    assert 'Its name reads "\\u65e5"' in told({"name": "\u65e5"}).does
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+SCHEMAS = st.fixed_dictionaries(
+    {},
+    optional={
+        "properties": st.dictionaries(st.text(max_size=8) | st.sampled_from(["a", "b-c"]), JSON),
+        "required": JSON,
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True) | st.sampled_from(NAMES),
+    more=st.fixed_dictionaries({}, optional={"description": JSON, "inputSchema": SCHEMAS | JSON}),
+)
+def test_whatever_a_server_defines_all_that_can_be_pasted_loads_and_nothing_hidden_is_shown(name, more):
+    definition = {"name": name, **more}
+    said = told(definition)
+    assert text(said).replace("\n", "").isprintable()
+    for answer in said.answers[1:]:
+        assert judged(loaded(answer.yaml), definition).trace

@@ -1,0 +1,127 @@
+"""A front of our own asks for a held call again by its id: it goes on with that very call, and never makes another."""
+
+import asyncio
+
+import pytest
+
+from approvals.model import Answer
+from gateway.wire import protocol
+from gateways import META, call, last_frame, running, text
+from process import sha256
+
+FRONT = {"Okayed-Front": "stdio"}
+
+
+def again(held, **more):
+    return {**FRONT, "Okayed-Hold": held.id, **more}
+
+
+@pytest.fixture
+async def gateway():
+    async with running() as gateway:
+        yield gateway
+
+
+async def cut(gateway, arguments=None, headers=None):
+    """Ask for a call that is held, and lose the connection; returns the held call."""
+    answer = await gateway.post(call("create_note", arguments), {**FRONT, **(headers or {})})
+    held = (await gateway.held())[-1]
+    assert answer.headers["Okayed-Hold"] == held.id
+    answer.close()
+    return held
+
+
+async def test_the_id_comes_at_once_and_to_a_front_of_our_own_alone(gateway):
+    await cut(gateway)
+    other = asyncio.ensure_future(gateway.post(call("create_note", {"text": "b"})))
+    _, second = await gateway.held(2)
+    await gateway.review(second)
+    assert "Okayed-Hold" not in (await other).headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(Answer.APPROVE, "ran create_note"), (Answer.DENY, "NOT EXECUTED")]
+)
+async def test_asked_again_while_it_waits_or_afterwards_it_is_the_same_call(gateway, answer, told):
+    held = await cut(gateway)
+    waiting = asyncio.ensure_future(gateway.call("create_note", id=1, headers=again(held)))
+    while held.id not in gateway.gateway.service._attending:
+        await asyncio.sleep(0)
+    await gateway.review(held, answer, reason="no")
+    for frame in (await waiting, await gateway.call("create_note", id=2, headers=again(held))):
+        assert told in text(frame)
+    assert len(gateway.ran()) == (answer is Answer.APPROVE)
+    assert [one.id for one in await gateway.gateway.store.select(["pending", "completed", "denied"])] == [
+        held.id
+    ]
+
+
+async def test_one_of_which_nobody_knows_whether_it_ran_is_told_so_and_does_not_run_again(gateway):
+    held = await cut(gateway)
+    await gateway.review(held)
+    service = gateway.gateway.service
+    _, won = await service.claim(held.id, lambda _: None)
+    assert won
+    await service.in_doubt(held.id, "The gateway was killed.")
+    assert "MAY" in text(await gateway.call("create_note", headers=again(held)))
+    assert gateway.ran() == []
+
+
+AGENTS = "agents: [{name: ci, token_sha256: %s}, {name: other, token_sha256: %s}]"
+
+
+async def test_another_agents_another_servers_or_another_call_is_unknown_and_nothing_is_held_for_it():
+    agents = AGENTS % (sha256("ci-token"), sha256("other-token"))
+    async with running(more=agents, beside="more") as gateway:
+        mine = {"Authorization": "Bearer ci-token"}
+        held = await cut(gateway, {"text": "a"}, mine)
+        wrong = [
+            (gateway.url, call("create_note", {"text": "a"}), {"Authorization": "Bearer other-token"}),
+            (gateway.url.replace("notes", "more"), call("create_note", {"text": "a"}), mine),
+            (gateway.url, call("create_note", {"text": "b"}), mine),
+            (gateway.url, call("update_note", {"text": "a"}), mine),
+        ]
+        for url, body, headers in wrong:
+            async with gateway.http.post(url, json=body, headers=again(held, **headers)) as answer:
+                assert answer.status == 404
+                assert "not know this held call" in (await answer.json())["error"]["message"]
+                assert protocol.UNSENT not in answer.headers
+        unknown = await gateway.post(call("create_note"), {**FRONT, "Okayed-Hold": "hold_0", **mine})
+        assert unknown.status == 404
+        assert len(await gateway.held()) == 1
+
+
+async def test_the_id_crosses_to_no_server(gateway):
+    held = await cut(gateway)
+    waiting = asyncio.ensure_future(gateway.call("create_note", headers=again(held)))
+    await gateway.review(held)
+    await waiting
+    assert not {"okayed-hold", "okayed-front"} & gateway.recorder.calls[0].headers.keys()
+
+
+async def test_in_the_modern_revision_the_rounds_go_on_from_the_one_that_was_cut(gateway):
+    """The common SDKs give up after ten rounds, so a lost connection must not begin them anew."""
+    headers = {
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "create_note",
+        **FRONT,
+    }
+    meta = {"_meta": {**META, "io.modelcontextprotocol/clientCapabilities": {}}}
+    posted = asyncio.ensure_future(gateway.post(call("create_note", **meta), headers))
+    [held] = await gateway.held()
+    rounds = []
+    for _ in range(3):
+        answer = asyncio.ensure_future(_read(await posted))
+        await gateway.later(10_000)
+        state = (await answer)["result"]["requestState"]
+        rounds.append(gateway.gateway.seals().open(state).round)
+        named = {"Okayed-Hold": held.id} if len(rounds) == 2 else {}
+        body = call("create_note", **meta, requestState=state)
+        posted = asyncio.ensure_future(gateway.post(body, {**headers, **named}))
+    (await posted).close()
+    assert rounds == [1, 2, 3]
+
+
+async def _read(answer):
+    return last_frame(await answer.read())

@@ -1,0 +1,85 @@
+"""A client that leaves while its call waits for anything at all: nothing of it stays behind, and asked again it gets its one run."""
+
+import asyncio
+import json
+from itertools import count
+from types import coroutine
+
+import pytest
+
+from gateway.auth.agents import LOCAL
+from gateway.call.request import Incoming
+from gateways import call, running, text
+
+HEADERS = (("content-type", "application/json"), ("accept", "application/json, text/event-stream"))
+FRONT = ("okayed-front", "stdio")
+
+
+@coroutine
+def leaving(job, waits):
+    """Do *job*, and cancel the task that does it when it waits for the time after so many."""
+    step, value = job.send, None
+    for number in count():
+        try:
+            waited_for = step(value)
+        except StopIteration as over:
+            return over.value
+        if number == waits:
+            asyncio.current_task().cancel()
+        try:
+            step, value = job.send, (yield waited_for)
+        except BaseException as error:
+            step, value = job.throw, error
+
+
+async def served(gateway, incoming):
+    """Do what the listener does with an exchange."""
+    reply = await gateway.gateway.proxy.handle(incoming)
+    try:
+        async for _ in reply.chunks:
+            await asyncio.sleep(0)  # the chunk is written
+        await reply.delivered()
+    finally:
+        reply.close()
+        await reply.chunks.aclose()
+
+
+async def approving(gateway):
+    while True:
+        [held] = await gateway.held()
+        await gateway.review(held)
+
+
+def left_behind(gateway):
+    """Return everything that is kept of exchanges, waits and runs."""
+    proxy, service = gateway.gateway.proxy, gateway.gateway.service
+    waits = proxy._holding._waits
+    return [
+        *proxy._exchanges._open, *service._attending, *service._running, *service.waiters._listening,
+        *waits._waits, *waits._of_call, *waits.parked, *gateway.gateway.forward._runs,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", [HEADERS, (*HEADERS, FRONT)], ids=["over HTTP", "a front of our own"])
+@pytest.mark.parametrize("tool", ["get_note", "create_note"])
+async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets_its_one_run(
+    tool, headers, tmp_path
+):
+    for waits in count():
+        async with running(store=f"sqlite:///{tmp_path}/{waits}.db") as gateway, asyncio.timeout(10):
+            body = json.dumps(call(tool, {"n": waits})).encode()
+            incoming = Incoming(agent=LOCAL, server="notes", verb="POST", body=body, pairs=headers)
+            person = asyncio.ensure_future(approving(gateway))
+            client = asyncio.ensure_future(leaving(served(gateway, incoming), waits))
+            await asyncio.wait({client})
+            if left := client.cancelled():
+                assert text(await gateway.call(tool, {"n": waits})) == f"ran {tool}"
+            while left_behind(gateway):
+                await asyncio.sleep(0)
+            person.cancel()
+            if tool == "create_note":
+                assert len(gateway.ran()) == len(await gateway.gateway.store.select()) == 1, waits
+            if not left:
+                assert client.result() is None
+                assert waits > 5
+                return

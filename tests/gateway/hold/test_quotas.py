@@ -1,0 +1,144 @@
+"""How much room held calls may take: in the memory and in the store, of one agent and of all."""
+
+import asyncio
+import hashlib
+import json
+
+import pytest
+
+from gateway.app.config import parse
+from gateway.app.gateway import assembled, disk_used
+from gateway.auth.agents import LOCAL
+from gateway.call.request import Incoming
+from gateway.config.yaml import ConfigProblems
+from gateway.upstreams import whole
+from gateways import Clock, call, running, text
+from recorder import Recorder
+
+AGENTS = "".join(
+    f"  - {{name: {name}, token_sha256: {hashlib.sha256(name.encode() * 16).hexdigest()}}}\n"
+    for name in ("ann", "bob")
+)
+PATIENCE = "approvals: {hold_for: 0.001s}\n"
+TEXT = "x" * (100 << 10)
+
+
+def limits(**given):
+    listed = ", ".join(f"{name}: {value}" for name, value in given.items())
+    return f"{PATIENCE}limits: {{{listed}}}\nagents:\n{AGENTS}"
+
+
+def as_agent(name):
+    return {"Authorization": f"Bearer {name * 16}"}
+
+
+async def held(gateway, n, size=TEXT, agent="ann"):
+    """Ask for a call that is held, and return what its agent is told."""
+    calling = asyncio.ensure_future(
+        gateway.call("create_note", {"n": n, "text": size}, id=n, headers=as_agent(agent))
+    )
+    while not calling.done():
+        gateway.clock.now += 0.001
+        gateway.gateway.service.waiters.wake_all()
+        await asyncio.sleep(0)
+    return text(await calling)
+
+
+async def test_calls_that_take_too_much_room_are_not_held():
+    async with running(more=limits(bytes_per_agent="300KB", bytes="400KB")) as gateway:
+        for n in range(2):
+            assert (await held(gateway, n)).startswith("WAITING")
+        assert await held(gateway, 2) == (
+            "Your waiting calls take too much room. NOT EXECUTED. Wait for their answers first, or send less."
+        )
+        assert (await held(gateway, 3, size="")).startswith("WAITING")
+        assert (await held(gateway, 4, agent="bob")).startswith("WAITING")
+        assert await held(gateway, 5, agent="bob") == (
+            "The waiting calls of all agents take too much room. NOT EXECUTED. Try again later, or send less."
+        )
+        assert len(await gateway.gateway.service.open()) == 4
+        assert gateway.ran() == []
+
+
+async def test_what_goes_along_with_the_arguments_takes_room_too():
+    async with running(more=limits(bytes_per_agent="300KB")) as gateway:
+        body = call("create_note", {}, _meta={"note": TEXT + TEXT})
+        async with await gateway.post(body, as_agent("ann")) as answer:
+            assert "Your waiting calls take too much room." in await answer.text()
+
+
+async def test_the_numbers_of_open_calls_are_in_the_config():
+    async with running(more=limits(open_per_agent=1, open=2)) as gateway:
+        assert (await held(gateway, 1)).startswith("WAITING")
+        assert (await held(gateway, 2)).startswith("Too many of your calls already wait")
+        assert (await held(gateway, 3, agent="bob")).startswith("WAITING")
+    plain = parse("servers: {a: {url: 'http://127.0.0.1'}}\npolicy: {default: deny}", {}, str).limits
+    assert (plain.open, plain.open_per_agent) == (10_000, 100)
+
+
+async def test_who_holds_and_cancels_again_and_again_is_stopped_for_an_hour_also_after_a_restart(tmp_path):
+    async with Recorder() as recorder:
+        config = parse(
+            f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\napprovers: [{{name: alice}}]\n"
+            f"limits: {{bytes_per_agent_hour: 220KB}}\npolicy: {{default: require_approval}}\n",
+            {},
+            str,
+        )
+        clock = Clock()
+        async with assembled(config, clock) as gateway:
+            assert "Cancelled: no more." in await hold_and_cancel(gateway, 1)
+            clock.now += 1800
+            assert "Cancelled: no more." in await hold_and_cancel(gateway, 2)
+        async with assembled(config, clock) as gateway:
+            clock.now += 1700
+            assert "Your calls of the last hour take too much room." in await hold_and_cancel(gateway, 3)
+            clock.now += 101
+            assert "Cancelled: no more." in await hold_and_cancel(gateway, 4)
+
+
+async def hold_and_cancel(gateway, n):
+    body = json.dumps(call("create_note", {"n": n, "text": TEXT})).encode()
+    pairs = (("accept", "application/json"),)
+    incoming = Incoming(agent=LOCAL, server="notes", verb="POST", body=body, pairs=pairs)
+    answering = asyncio.ensure_future(answered(gateway, incoming))
+    while not (there := await gateway.service.open()) and not answering.done():
+        await asyncio.sleep(0)
+    for one in there:
+        await gateway.service.cancel(one.id, "no more", actor="local")
+    gateway.service.waiters.wake_all()
+    return await answering
+
+
+async def answered(gateway, incoming):
+    reply = await gateway.proxy.handle(incoming)
+    return (await whole(reply.chunks)).decode()
+
+
+@pytest.mark.parametrize(
+    "used, ready", [(0.849, None), (0.85, "store: its disk is 85% full; make room on it")]
+)
+async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
+    async with Recorder() as recorder:
+        config = parse(
+            f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\npolicy: {{default: deny}}\n",
+            {},
+            str,
+        )
+        asked = []
+        async with assembled(config, disk=lambda folder: asked.append(folder) or used) as gateway:
+            await gateway.freshen()
+            assert await gateway.ready() == ready
+            text_, _ = gateway.metrics.exposition()
+            assert f"okayed_store_disk_used_ratio {used}".encode() in text_
+        assert set(asked) == {tmp_path}
+        assert 0 < disk_used(tmp_path) < 1
+
+
+@pytest.mark.parametrize("given", ["'16 apples'", "0", "-1", "1.5MB", "''"])
+def test_a_size_that_is_none_is_refused(given):
+    with pytest.raises(ConfigProblems, match="is not a size; write bytes, or 64KB, 16MB, 1GB"):
+        parse(
+            f"servers: {{a: {{url: 'http://127.0.0.1'}}}}\npolicy: {{default: deny}}\nlimits: {{bytes: {given}}}",
+            {},
+            str,
+        )

@@ -1,0 +1,190 @@
+"""Sliding windows: never more than the limit in any window, whatever the clock does."""
+
+from math import inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.policy.limits import Limit, Per, Scope, Windows, bad_amount, key, sized
+
+ME = Scope(agent="a", session="s", server="iam", tool="t")
+SPEND = Limit(name="s", max=100, window=60, of="args.pay.amount")
+TWO = Limit(name="r", max=2, window=60)
+
+
+def test_the_third_use_of_two_is_over_and_says_when_it_is_not():
+    windows = Windows()
+    assert windows.take([TWO], ME, 0) is None
+    assert windows.take([TWO], ME, 10) is None
+    over = windows.take([TWO], ME, 20)
+    assert (over.limit, over.retry_after) == (TWO, 40)
+    assert windows.take([TWO], ME, 60) is None
+    assert windows.take([TWO], ME, 69).retry_after == 1
+
+
+def test_a_use_that_was_refused_does_not_count():
+    windows = Windows()
+    for now in (0, 1, 2, 3, 4):
+        windows.take([TWO], ME, now)
+    assert windows.take([TWO], ME, 60) is None
+
+
+def test_all_limits_or_none_are_counted():
+    one = Limit(name="q", max=1, window=10)
+    windows = Windows()
+    assert windows.take([TWO, one], ME, 0) is None
+    assert windows.take([TWO, one], ME, 1).limit == one
+    assert windows.take([TWO], ME, 2) is None  # the refused use took nothing from the other limit
+
+
+def test_a_limit_of_none_allows_nothing_ever():
+    assert Windows().take([Limit(name="n", max=0, window=5)], ME, 0).retry_after == inf
+
+
+def test_uses_are_counted_apart_by_session_agent_tool_or_together():
+    other = {
+        Per.SESSION: Scope(agent="a", session="other", server="iam", tool="t"),
+        Per.AGENT: Scope(agent="b", session="s", server="iam", tool="t"),
+    }
+    for per, scope in other.items():
+        assert key(Limit(name="r", max=1, window=1, per=per), ME) != key(
+            Limit(name="r", max=1, window=1, per=per), scope
+        )
+    everyone = Limit(name="r", max=1, window=1, per=Per.EVERYONE)
+    assert key(everyone, ME) == key(everyone, other[Per.AGENT])
+    assert key(everyone, ME) != key(everyone, Scope(agent="a", session="s", server="iam", tool="u"))
+
+
+def test_uses_before_a_restart_still_count():
+    windows = Windows([(key(TWO, ME), 100.0, 1), (key(TWO, ME), 110.0, 1)])
+    assert windows.take([TWO], ME, 120).retry_after == 40
+
+
+def test_a_denying_limit_is_told_before_one_that_asks():
+    ask, deny = Limit(name="a", max=0, window=99, ask=True), Limit(name="d", max=0, window=1)
+    assert Windows().peek([ask, deny], ME, 0).limit == deny
+
+
+def test_a_limit_is_said_as_people_say_it():
+    assert TWO.text == "2 calls per 60 s"
+    assert Limit(name="r", max=1, window=0.5).text == "1 call per 0.5 s"
+    assert SPEND.text == "args.pay.amount adds up to 100 at most per 60 s"
+    assert Limit(name="r", max=1e6 + 0.5, window=1, of="args.a").text.startswith(
+        "args.a adds up to 1000000.5 at"
+    )
+
+
+def spending(amount):
+    return sized(SPEND, {"pay": {"amount": amount}})
+
+
+def test_amounts_are_added_up_and_leave_with_their_window():
+    windows = Windows()
+    assert windows.take([spending(60)], ME, 0) is None
+    assert windows.take([spending(30.5)], ME, 10) is None
+    assert windows.take([spending(10)], ME, 20).retry_after == 40
+    assert windows.take([spending(9.5)], ME, 20) is None
+    assert windows.take([spending(100)], ME, 79).retry_after == 1
+    assert windows.take([spending(100)], ME, 80) is None
+
+
+def test_an_amount_over_the_limit_by_itself_never_fits():
+    assert Windows().take([spending(100.01)], ME, 0).retry_after == inf
+
+
+def test_money_is_added_as_it_is_written():
+    tenths = Limit(name="s", max=0.3, window=60, of="args.x")
+    windows = Windows()
+    assert [windows.take([sized(tenths, {"x": x})], ME, 0) for x in (0.1, 0.2)] == [None, None]
+    assert windows.take([sized(tenths, {"x": 1e-300})], ME, 0) is not None
+
+
+def test_what_costs_nothing_takes_no_room():
+    windows = Windows()
+    for _ in range(9):
+        assert windows.take([spending(0)], ME, 0) is None
+    assert windows._uses == {}
+
+
+def test_amounts_before_a_restart_still_count():
+    windows = Windows([(key(SPEND, ME), 100.0, 60.0), (key(SPEND, ME), 110.0, 30.0)])
+    assert windows.take([spending(11)], ME, 120).retry_after == 40
+
+
+def test_one_limit_over_calls_and_amounts_takes_both_or_none():
+    windows = Windows()
+    assert windows.take([TWO, spending(90)], ME, 0) is None
+    assert windows.take([TWO, spending(90)], ME, 1).limit.name == "s"
+    assert windows.take([TWO, spending(10)], ME, 2) is None
+    assert windows.take([TWO, spending(0)], ME, 3).limit == TWO
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"pay": {"amount": 0}}, None),
+        ({"pay": {"amount": 10**400}}, None),
+        ({}, "must be a number"),
+        ({"pay": 5}, "must be a number"),
+        ({"pay": {"amount": "5"}}, "must be a number"),
+        ({"pay": {"amount": True}}, "must be a number"),
+        ({"pay": {"amount": None}}, "must be a number"),
+        ({"pay": {"amount": -0.01}}, "must not be negative"),
+        ({"pay": {"amount": inf}}, "must not be negative"),
+        ({"pay": {"amount": nan}}, "must not be negative"),
+    ],
+)
+def test_an_amount_that_cannot_be_added_is_told(arguments, why):
+    assert bad_amount(TWO, arguments) is None
+    told = bad_amount(SPEND, arguments)
+    assert told is None if why is None else why in told
+    if told is None:
+        assert sized(SPEND, arguments).amount == arguments["pay"]["amount"]
+
+
+def test_a_shared_limit_is_one_for_all_tools():
+    shared = Limit(name="r", max=1, window=1, shared=True)
+    assert key(shared, ME) == key(shared, Scope(agent="a", session="s", server="other", tool="u"))
+    assert key(shared, ME) != key(shared, Scope(agent="a", session="u", server="iam", tool="t"))
+
+
+@given(st.lists(st.tuples(st.floats(-5, 30), st.integers(0, 120)), max_size=60))
+def test_no_window_ever_holds_more_than_the_amount(steps):
+    windows, now, latest, taken = Windows(), 1000.0, 0.0, []
+    for step, amount in steps:
+        now += step
+        latest = max(latest, now)
+        if windows.take([spending(amount)], ME, now) is None:
+            taken.append((latest, amount))
+    for at, _ in taken:
+        assert sum(amount for other, amount in taken if at - 60 < other <= at) <= 100
+
+
+@given(st.lists(st.floats(-30, 30), max_size=60), st.integers(1, 4), st.floats(1, 50))
+def test_no_window_ever_holds_more_than_the_limit(steps, most, window):
+    limit = Limit(name="r", max=most, window=window)
+    windows, now, latest, taken = Windows(), 1000.0, 0.0, []
+    for step in steps:
+        now += step
+        latest = max(latest, now)
+        if windows.take([limit], ME, now) is None:
+            taken.append(latest)
+    for at in taken:
+        assert sum(at - window < other <= at for other in taken) <= most
+
+
+def test_only_so_many_keys_are_remembered():
+    windows = Windows(most=100)
+    for n in range(110):
+        windows.take([TWO], Scope(agent=str(n), session="", server="", tool=""), 0)
+    assert len(windows._uses) == 100
+
+
+def test_the_key_that_was_used_last_is_forgotten_last():
+    windows = Windows(most=2)
+    for session in "abac":
+        windows.take([TWO], Scope(agent="a", session=session, server="", tool=""), 0)
+    assert [key(TWO, Scope(agent="a", session=session, server="", tool="")) for session in "ac"] == list(
+        windows._uses
+    )

@@ -1,0 +1,160 @@
+"""What a server's answer loses on its way back."""
+
+import json
+
+import pytest
+
+from gateway.errors import CutError
+from gateway.relay import rewriting
+from gateway.upstreams import Reply, frame_reply, whole
+from gateway.wire import protocol, sse
+
+LIST = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "result": {"tools": [{"name": "a", "x": 1.0}, {"name": "b"}], "nextCursor": "c", "cacheScope": "public"},
+}
+
+
+async def chunks(*parts):
+    for part in parts:
+        yield part
+
+
+def hides_b(name):
+    return name == "b"
+
+
+async def test_only_hidden_tools_are_taken_out_of_a_list():
+    reply = await rewriting.edited(frame_reply(json.dumps(LIST).encode()), rewriting.hiding(hides_b))
+    left = json.loads(await whole(reply.chunks))
+    assert left["result"] == {"tools": [{"name": "a", "x": 1.0}], "nextCursor": "c", "cacheScope": "private"}
+
+
+async def test_a_list_with_nothing_hidden_crosses_byte_for_byte():
+    body = json.dumps(LIST, indent=3).encode()
+    assert (
+        await whole((await rewriting.edited(frame_reply(body), rewriting.hiding(lambda _: False))).chunks)
+        == body
+    )
+
+
+async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouched():
+    stream = [
+        b": hi\n\n",
+        b"id: 1\ndata: " + json.dumps(LIST).encode() + b"\n\n",
+        b'data: {"method":"x"}\n\n',
+    ]
+    reply = Reply(status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(*stream))
+    out = await whole((await rewriting.edited(reply, rewriting.hiding(hides_b))).chunks)
+    assert out.startswith(b": hi\n\nid: 1\n")
+    assert b'"b"' not in out
+    assert out.endswith(stream[2])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}',
+        b'{"result":{"tools":[5,"x",null]}}',
+        b'{"result":{"tools":null}}',
+        b'{"result":{"tools":{"a":1}}}',
+        b'{"result":5}',
+    ],
+)
+async def test_odd_lists_do_not_break_it(body):
+    edits = (
+        rewriting.hiding(hides_b),
+        rewriting.hearing(lambda _: None),
+        rewriting.annotating(lambda _: True),
+        rewriting.offering_tasks(lambda _: True),
+    )
+    assert await whole((await rewriting.edited(frame_reply(body), *edits)).chunks) == body
+
+
+@pytest.mark.parametrize(
+    ("edit", "result", "edited"),
+    [
+        (rewriting.with_tasks, {"capabilities": None}, {"capabilities": None}),
+        (
+            rewriting.with_extension,
+            {"capabilities": None},
+            {"capabilities": {"extensions": {protocol.TASKS: {}}}},
+        ),
+        (
+            rewriting.offering_tasks(lambda _: True),
+            {"tools": [{"name": "a", "execution": None}]},
+            {"tools": [{"name": "a", "execution": {"taskSupport": "optional"}}]},
+        ),
+    ],
+)
+async def test_odd_members_are_as_good_as_none(edit, result, edited):
+    reply = await rewriting.edited(frame_reply(json.dumps({"result": result}).encode()), edit)
+    assert json.loads(await whole(reply.chunks))["result"] == edited
+
+
+async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
+    edits = (
+        rewriting.hiding(hides_b),
+        rewriting.annotating(lambda _: True),
+        rewriting.offering_tasks(lambda _: True),
+    )
+    reply = await rewriting.edited(frame_reply(json.dumps(LIST).encode()), *edits)
+    assert json.loads(await whole(reply.chunks))["result"]["tools"] == [
+        {
+            "name": "a",
+            "x": 1.0,
+            "description": rewriting.APPROVAL_NEEDED,
+            "execution": {"taskSupport": "optional"},
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, b"Session not found"), (502, b"<html>Bad gateway</html>")]
+)
+async def test_a_refusal_crosses_as_it_came(status, body):
+    refusal = Reply(status=status, headers={"content-type": "text/html"}, chunks=chunks(body))
+    reply = await rewriting.edited(refusal, rewriting.hiding(hides_b))
+    assert (reply.status, await whole(reply.chunks)) == (status, body)
+
+
+UNREADABLE = [b"<html>", b"[1]", b'{"result":{"tools":[{"name":"\xff"}]}}', b'{"result":' + b"[" * 100_000]
+
+
+@pytest.mark.parametrize("body", UNREADABLE)
+async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
+    with pytest.raises(CutError, match="could not be read"):
+        await rewriting.edited(frame_reply(body), rewriting.hiding(hides_b))
+    stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.event(body)))
+    with pytest.raises(CutError, match="could not be read"):
+        await whole((await rewriting.edited(stream, rewriting.hiding(hides_b))).chunks)
+
+
+async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came():
+    body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}'
+    edits = rewriting.hearing(lambda _: None), rewriting.hiding(hides_b), rewriting.annotating(hides_b)
+    assert await whole((await rewriting.edited(frame_reply(body), *edits)).chunks) == body
+
+
+async def test_a_refusal_of_the_gateways_credentials_stays_here():
+    with pytest.raises(rewriting.CredentialsRefusedError):
+        rewriting.checked(Reply(status=401, headers={"WWW-Authenticate": "Bearer resource_metadata=..."}))
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_an_error(status):
+    with pytest.raises(rewriting.RedirectedError):
+        rewriting.checked(Reply(status=status, headers={"Location": "http://elsewhere"}))
+
+
+async def test_a_changed_list_is_noticed_wherever_the_chunks_are_cut():
+    seen = []
+    event = b'data: {"method":"notifications/tools/list_changed"}\n\n'
+    for cut in range(len(event)):
+        reply = Reply(
+            status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(event[:cut], event[cut:])
+        )
+        assert await whole(rewriting.watched(reply, lambda: seen.append(1)).chunks) == event
+    assert len(seen) == len(event)

@@ -1,0 +1,135 @@
+"""Real servers' tools, labelled by hand: the classifier against each golden file, and each file against its server.
+
+A label is what the whole definition says of the tool to a reader. Where the classifier is stricter, the tool's
+entry says what it is `called` and why; laxer it may never be.
+"""
+
+import asyncio
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import peers
+from gateway.tools import discovery
+from gateway.tools.classify.lexicon import RANK
+from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, classify
+from gateway.tools.classify.severity import rank
+from gateway.upstreams.stdio import Command, StdioUpstream
+from npm import MODULES, NODE
+
+FILES = {path.stem: path for path in sorted((Path(__file__).parents[2] / "golden").glob("*.yaml"))}
+GOLDEN = {server: YAML(typ="safe").load(path) for server, path in FILES.items()}
+TOOLS = [(server, tool) for server, golden in GOLDEN.items() for tool in golden["tools"]]
+EACH = pytest.mark.parametrize(("server", "entry"), TOOLS, ids=[f"{s}/{t['name']}" for s, t in TOOLS])
+RISK_ORDER = list(Risk)
+
+#: Those that live in the environment of the tests.
+HERE = ("awslabs.iam-mcp-server", "awslabs.amazon-mq-mcp-server", "mcp-server-fetch")
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
+    "GIT_PYTHON_REFRESH": "quiet", "AWS_CONFIG_FILE": str(Path(__file__).parents[3] / "fakes" / "aws.ini"),
+}  # fmt: skip
+
+
+def package(server):
+    return MODULES / "@modelcontextprotocol" / server
+
+
+def on_node(server):
+    return [NODE, str(package(server) / "dist" / "index.js")]
+
+
+MORE = {"awslabs.amazon-mq-mcp-server": ["--allow-resource-creation"]}
+#: The versions that the environment mcp1 holds.
+LISTED = dict(
+    line.split("==") for line in (peers.LISTS / "mcp1.txt").read_text().splitlines() if "==" in line
+)
+#: The servers that the project's own environments have: how each is started.
+REAL = {
+    **{server: [str(Path(sys.executable).parent / server), *MORE.get(server, [])] for server in HERE},
+    "mcp-server-git": [peers.program("mcp1", "mcp-server-git")],
+    "mcp-server-time": [peers.program("mcp1", "mcp-server-time"), "--local-timezone", "UTC"],
+    "server-everything": on_node("server-everything"),
+    "server-filesystem": [*on_node("server-filesystem"), "."],
+    "server-memory": on_node("server-memory"),
+}
+
+
+def said(label):
+    return Category(label["category"]), Risk(label["risk"]), Severity(label["severity"])
+
+
+def got(classification):
+    return classification.category, classification.risk, classification.severity
+
+
+def named(server, entry):
+    """The classification from the names alone: the tool's, its siblings' and its parameters'."""
+    definition = {
+        "name": entry["name"],
+        "inputSchema": {"properties": {param: {} for param in entry["params"]}},
+    }
+    return classify(definition, tuple(tool["name"] for tool in GOLDEN[server]["tools"]))
+
+
+def laxer(one, other):
+    """Whether *one* is allowed more than *other*; Other waits for a person as a Write does."""
+    return RISK_ORDER.index(one[1]) < RISK_ORDER.index(other[1])
+
+
+def installed(server):
+    """The version of a server; what is missing of it is installed first."""
+    if server in HERE:
+        return version(server)
+    peers.install()
+    if server in LISTED:
+        return LISTED[server]
+    return json.loads((package(server) / "package.json").read_text())["version"]
+
+
+async def offered(server):
+    """What the real server offers, started as a child."""
+    upstream = StdioUpstream(Command(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0)
+    try:
+        async with asyncio.timeout(30):
+            return (await discovery.offer(upstream)).tools
+    finally:
+        await upstream.close()
+
+
+@EACH
+def test_names_alone_never_make_a_tool_laxer_than_its_label(server, entry):
+    found = got(named(server, entry))
+    assert not laxer(found, said(entry))
+    if entry["name_alone"]:
+        assert found == said(entry)
+
+
+@EACH
+def test_a_label_is_whole_and_an_exception_only_stricter(server, entry):
+    category, risk, severity = said(entry)
+    assert risk is RISKS[category], server
+    if "called" in entry:
+        called = said(entry["called"])
+        assert called[1] is RISKS[called[0]]
+        assert RANK[called[0]] >= RANK[category]
+        assert rank(called[2]) >= rank(severity)
+        assert called != (category, risk, severity)
+        assert entry["called"]["because"]
+
+
+@pytest.mark.parametrize("server", REAL)
+async def test_each_tool_of_the_real_server_is_called_as_it_was_labelled(server):
+    golden = GOLDEN[server]
+    assert installed(server) == golden["version"], "another version: label its tools anew"
+    tools = await offered(server)
+    entries = {entry["name"]: entry for entry in golden["tools"]}
+    params = {tool["name"]: list(tool["inputSchema"].get("properties", ())) for tool in tools}
+    assert params == {name: entry["params"] for name, entry in entries.items()}
+    names = tuple(tool["name"] for tool in tools)
+    found = {tool["name"]: got(classify(tool, names)) for tool in tools}
+    assert found == {name: said(entry.get("called", entry)) for name, entry in entries.items()}

@@ -1,0 +1,111 @@
+"""Readings: which word of a name decides, and why."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.tools.classify import lexicon
+from gateway.tools.classify.lexicon import RANK, VERBS, Category
+from gateway.tools.classify.naming import Family, family, split
+from gateway.tools.classify.reading import read
+
+TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "quota_usage_check", "vm_get")
+
+
+@pytest.mark.parametrize(
+    ("name", "siblings", "expected"),
+    [
+        ("group_list", TRAILING, Category.READ),
+        ("group_list", (), Category.WRITE),
+        ("clear_list", (*TRAILING, "clear_list"), Category.DESTRUCTIVE),
+        ("order_list", ("order_list", "order_create", "order_get"), Category.READ),
+        ("test_list", ("test_list", "test_create", "test_delete"), Category.READ),
+        ("test_list", (), Category.EXECUTE),
+        ("zarf_status", ("get_zarf", "update_zarf"), Category.READ),
+        ("zarf_status", (), Category.OTHER),
+        ("git_log", ("git_log", "git_add", "git_show"), Category.READ),
+        ("meal_log", ("meal_log", "meal_get", "meal_add"), Category.WRITE),
+        ("food_log", ("food_log", "food_get", "food_add"), Category.WRITE),
+        ("zarf_log", ("zarf_log", "zarf_get", "zarf_add"), Category.WRITE),
+        ("zarf_is_in_alarm", (), Category.READ),
+        ("render_list_services", ("render_list_services", "render_get_a", "render_create_c"), Category.READ),
+    ],
+)
+def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
+    assert read(name, family(siblings)).category is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "why"),
+    [
+        ("db_backup_and_verify", "backup", "joins two verbs"),
+        ("clear_and_get", "clear", "begins with a verb"),
+        ("cache_get", "get", "has a verb"),
+        ("feature-flag-get-all", "get", "has a verb behind"),
+        ("users_clear_list", "clear", "behind its noun"),
+        ("users_clear_search_history", "clear", "behind its noun"),
+        ("list_record_set", "list", "begins with a verb"),
+        ("order_by_list", "order", "begins with a verb"),
+        ("order", "order", "begins with a verb"),
+        ("users_score_of_x", "score", "behind its noun"),
+        ("zarf_score_of_x", "", "no word that says"),
+        ("zarf_list_x_delete", "delete", "ends in a verb"),
+        ("freeze_get", "freeze", "begins with a verb"),
+        ("put_user_policy", "put", 'begins with a verb, "put"'),
+        ("policy_generation_start", "start", 'begins with a noun and ends in a verb, "start"'),
+        ("pages_update_page_settings", "update", 'has a verb behind its noun, "update"'),
+        ("get_or_create", "create", 'ends in a verb, "create"'),
+        ("get_or_create_user", "create", 'joins two verbs, one of them, "create"'),
+        ("list_add_item", "add", 'has a verb behind "list", "add"'),
+        ("fetch_page_to_file", "fetch", "written to a file"),
+        ("firecrawl_check_crawl_status", "check", "behind its first noun"),
+        ("firestore_query_collection", "query", "behind its noun"),
+        ("deploy_get_logs", "get", 'has a verb, "get"'),
+        ("cluster_statistics", "statistics", 'ends in "statistics"'),
+        ("testrun_createorupdate", "create", 'contains a verb, "create"'),
+        ("zarf_resubmit", "submit", 'contains a verb, "submit"'),
+        ("users_by_name", "by", 'selects with "by"'),
+        ("cancel_run", "cancel", 'says "cancel" of "run"'),
+        ("image_set_search", "search", 'ends in a verb, "search"'),
+        ("create_pull_request_review", "create", 'begins with a verb, "create"'),
+        ("pull_request_read", "read", 'ends in a verb, "read"'),
+        ("zarf_comment_thing", "comment", 'has a verb behind its noun, "comment"'),
+        ("image_set_get", "get", 'ends in a verb, "get"'),
+        ("issue_search", "search", 'ends in a verb, "search"'),
+        ("zarf_queue_details", "details", 'ends in "details"'),
+        ("unsubscribe_delete", "delete", 'ends in a verb, "delete"'),
+        ("update_set", "update", 'begins with a verb, "update"'),
+        ("", "", "no name"),
+        ("___", "", "cannot be read"),
+        ("zarf", "", "no word that says"),
+    ],
+)
+def test_the_reading_says_which_word_decided(name, word, why):
+    reading = read(name, Family())
+    assert reading.word == word
+    assert why in reading.why
+
+
+WORDS = sorted(set(VERBS).union(*(table for table in vars(lexicon).values() if isinstance(table, frozenset))))
+PHRASES = st.lists(st.sampled_from(WORDS), max_size=6).map("_".join)
+
+
+@given(PHRASES, st.lists(PHRASES, max_size=6))
+def test_every_phrase_of_known_words_has_a_reading(name, siblings):
+    reading = read(name, family(tuple(siblings)))
+    assert reading.word == "" or reading.word in " ".join(split(name))
+    assert 0 < reading.confidence < 1
+
+
+@given(
+    PHRASES,
+    st.sampled_from(
+        [word for word, verb in VERBS.items() if verb.firm and verb.category is Category.DESTRUCTIVE]
+    ),
+)
+def test_a_phrase_that_ends_in_destruction_destroys(name, verb):
+    assert RANK[read(f"{name}_{verb}", Family()).category] >= RANK[Category.DESTRUCTIVE]
+
+
+def test_a_verb_beyond_the_length_of_a_name_is_not_overlooked():
+    assert read("get_" + "a" * 300 + "_delete", Family()).category is Category.OTHER

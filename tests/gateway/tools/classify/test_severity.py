@@ -1,0 +1,58 @@
+"""Severity: what is touched and how far it reaches, apart from the risk class."""
+
+from itertools import combinations
+
+import pytest
+
+from gateway.tools.classify.lexicon import RANK, Category
+from gateway.tools.classify.naming import split
+from gateway.tools.classify.severity import BASE, MANY_IDS, SUBJECTS, Severity, assess, rank
+
+
+@pytest.mark.parametrize(
+    ("category", "name", "params", "expected", "reason"),
+    [
+        ("Read", "list_users", (), "low", "it changes nothing"),
+        ("Read", "get_secret", (), "high", 'it touches secrets ("secret")'),
+        ("Read", "get_env", (), "high", 'it touches secrets ("env")'),
+        ("Destructive", "delete_broker", (), "critical", 'systems that carry it ("broker")'),
+        ("Read", "get_access_token", (), "medium", 'keys, tokens and certificates ("token")'),
+        ("Read", "get_patient", (), "medium", "private data"),
+        ("Read", "list_all_users", ("ids",), "low", "it changes nothing"),
+        ("Write", "reply_to_slack_thread", (), "medium", "can be changed back"),
+        ("Write", "put_user_policy", (), "high", 'identity and permissions ("user", "policy")'),
+        ("Write", "merge_pull_request", (), "high", "code, and what runs it"),
+        ("Write", "create_invoice", (), "high", 'it touches money ("invoice")'),
+        ("Write", "bulk_update_rows", (), "high", 'reaches many things at once ("bulk")'),
+        ("Write", "update_rows", ("ids",), "high", 'reaches many things at once ("ids")'),
+        ("Write", "bulk_update_users", (), "critical", "many things"),
+        ("Execute", "browser_navigate", (), "high", "depends on its arguments"),
+        ("Destructive", "delete_note", (), "high", "may not come back"),
+        ("Destructive", "drop_database", (), "critical", "production data"),
+        ("Destructive", "delete_all_notes", (), "critical", "many things"),
+        ("Financial", "pay", (), "high", "moves money"),
+        ("Other", "zarf", (), "medium", "not known"),
+    ],
+)
+def test_severity_follows_what_is_touched_and_how_far_it_reaches(category, name, params, expected, reason):
+    level, why = assess(Category(category), split(name), params)
+    assert level == expected
+    assert reason in why
+    assert why.startswith(f"Severity is {level}: ")
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.what)
+def test_changing_is_never_milder_than_reading_nor_destroying_than_changing(subject):
+    assert rank(subject.reading) <= rank(subject.changing) <= rank(subject.destroying)
+
+
+@pytest.mark.parametrize("params", [(), tuple(MANY_IDS)[:1]])
+def test_a_worse_category_never_has_a_milder_severity(params):
+    names = [(), *((word,) for subject in SUBJECTS for word in subject.words)]
+    for lower, higher in combinations(sorted(BASE, key=RANK.__getitem__), 2):
+        if RANK[lower] < RANK[higher]:
+            assert all(rank(assess(lower, n, params)[0]) <= rank(assess(higher, n, params)[0]) for n in names)
+
+
+def test_severities_are_in_order():
+    assert [str(level) for level in sorted(Severity, key=rank)] == ["low", "medium", "high", "critical"]

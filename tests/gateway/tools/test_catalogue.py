@@ -1,0 +1,312 @@
+"""What servers offer: asked once, in the revision they speak, classified with the operator's word on top."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from approvals.store.memory import MemoryStore
+from gateway.errors import GatewayError
+from gateway.tools import catalogue, discovery
+from gateway.tools.catalogue import Catalogue, Override
+from gateway.tools.classify.risk import Category, Risk
+from gateway.tools.classify.severity import Severity
+from gateway.tools.pins import Pins
+from gateway.upstreams import stdio
+from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.stdio import Command, StdioUpstream
+from recorder import Recorder, error, result
+
+CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+async def http():
+    async with pool() as session:
+        yield session
+
+
+@pytest.fixture
+async def recorder():
+    async with Recorder() as running:
+        yield running
+
+
+@pytest.fixture
+def known(recorder, http):
+    found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
+    found.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+    return found
+
+
+def lists(recorder):
+    return sum(one.frame.get("method") == "tools/list" for one in recorder.received)
+
+
+async def test_a_server_is_asked_when_a_tool_is_first_needed_and_then_not_again(known, recorder):
+    tool = await known.tool("notes", "create_note")
+    assert (tool.classification.category, tool.definition["description"]) == (
+        Category.WRITE,
+        "Create a note.",
+    )
+    assert len(tool.hash) == 64
+    await known.tool("notes", "get_note")
+    assert lists(recorder) == 1
+    assert [tool.name for tool in known.tools("notes")] == ["create_note", "delete_note", "get_note"]
+    assert known.known("notes", "get_note") is not None
+
+
+async def test_a_tool_that_is_not_listed_is_classified_by_its_name_and_has_no_hash(known, recorder):
+    tool = await known.tool("notes", "frobnicate")
+    assert (tool.hash, tool.classification.category) == ("", Category.OTHER)
+    await known.tool("notes", "frobnicate")
+    assert lists(recorder) == 1
+
+
+async def test_a_changed_list_is_asked_for_again(known, recorder):
+    before = await known.tool("notes", "create_note")
+    recorder.tools[1]["description"] = "Now it deletes."
+    known.outdate("notes")
+    assert (await known.tool("notes", "create_note")).hash != before.hash
+    assert lists(recorder) == 2
+
+
+async def test_the_order_of_members_is_no_change(known, recorder):
+    before = await known.tool("notes", "create_note")
+    recorder.tools[1] = dict(reversed(recorder.tools[1].items()))
+    known.outdate("notes")
+    assert (await known.tool("notes", "create_note")).hash == before.hash
+
+
+async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, recorder):
+    await recorder._runner.cleanup()
+    assert "could not be reached" in await known.ask("notes")
+    assert await known.ask("notes") is not None
+    known._clock.now += catalogue.RETRY
+    assert await known.ask("notes") is not None
+    assert (await known.tool("notes", "get_note")).hash == ""
+
+
+async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
+    asked = asyncio.Event()
+
+    async def silent(*_):
+        asked.set()
+        await asyncio.Event().wait()
+
+    answer, recorder._answer = recorder._answer, silent
+    leaving = asyncio.ensure_future(known.ask("notes"))
+    await asked.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    recorder._answer = answer
+    assert await known.ask("notes") is None
+    assert (await known.tool("notes", "get_note")).hash
+
+
+async def test_the_operators_word_beats_the_classifier(recorder, http):
+    found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
+    upstreams = {"notes": HttpUpstream(recorder.url, Fixed(), http)}
+    found.serve(
+        upstreams,
+        {
+            "notes": {
+                "create_note": Override(category=Category.READ),
+                "get_note": Override(severity=Severity.CRITICAL),
+            }
+        },
+    )
+    tool = await found.tool("notes", "create_note")
+    assert (tool.classification.category, tool.classification.risk) == (Category.READ, Risk.LOW)
+    assert tool.classification.evidence[0] == "The operator's config says so."
+    assert (await found.tool("notes", "get_note")).classification.severity is Severity.CRITICAL
+    found.serve(upstreams, {"notes": {"create_note": Override(risk=Risk.HIGH)}})
+    again = found.known("notes", "create_note")
+    assert (again.classification.category, again.classification.risk) == (Category.WRITE, Risk.HIGH)
+    found.serve({}, {})
+    assert found.known("notes", "create_note") is None
+
+
+async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
+    recorder.modern, recorder.session = False, "s1"
+    assert len((await discovery.offer(HttpUpstream(recorder.url, Fixed(), http))).tools) == 3
+    verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
+    assert verbs == [
+        ("POST", "server/discover"),
+        ("POST", "initialize"),
+        ("POST", "notifications/initialized"),
+        ("POST", "tools/list"),
+        ("DELETE", None),
+    ]
+    assert recorder.received[-1].headers["mcp-session-id"] == "s1"
+
+
+async def never(_, frame):
+    await asyncio.Event().wait()
+
+
+async def reset(request, frame):
+    request.transport.abort()
+    return web.Response()
+
+
+@pytest.mark.parametrize("on_delete", [never, reset])
+async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_session(
+    known, recorder, monkeypatch, on_delete
+):
+    monkeypatch.setattr(discovery, "ENDING", 0.05)
+    recorder.modern, recorder.session, recorder.on_delete = False, "s1", on_delete
+    async with asyncio.timeout(5):
+        assert await known.ask("notes") is None
+    assert len(known.tools("notes")) == 3
+    assert recorder.received[-1].verb == "DELETE"
+
+
+async def half_open(_, frame):
+    """Open a session and refuse to say more: what a server does that fails in the middle of it."""
+    body = {"jsonrpc": "2.0", "id": frame["id"], "error": {"code": -32603, "message": "no"}}
+    return web.json_response(body, headers={"Mcp-Session-Id": "s1"})
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [discovery.offer, lambda upstream: discovery.reopened(upstream, b"{}", {"mcp-session-id": "s0"})],
+)
+async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http, opening):
+    recorder.modern, recorder.on_initialize = False, half_open
+    with pytest.raises(GatewayError):
+        await opening(HttpUpstream(recorder.url, Fixed(), http))
+    assert recorder.received[-1].verb == "DELETE"
+    assert recorder.received[-1].headers["mcp-session-id"] == "s1"
+
+
+@pytest.mark.parametrize("argument", ["--strict", "--silent"])
+async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew(monkeypatch, argument):
+    monkeypatch.setattr(stdio, "SILENCE", 0.05 if argument == "--silent" else 5.0)
+    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
+    async with asyncio.timeout(5):
+        assert "echo" in [tool["name"] for tool in (await discovery.offer(upstream)).tools]
+    await upstream.close()
+
+
+@pytest.mark.parametrize("argument", ["--modern", "--legacy"])
+async def test_a_stdio_server_is_asked_in_the_revision_it_speaks(argument):
+    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
+    assert "echo" in [tool["name"] for tool in (await discovery.offer(upstream)).tools]
+    await upstream.close()
+
+
+async def pages(request):
+    import json
+
+    frame = json.loads(await request.read())
+    if frame["method"] != "tools/list":
+        return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": {}})
+    cursor = frame["params"].get("cursor")
+    page = {"tools": [{"name": f"t{cursor or 0}"}, "odd"]} | (
+        {} if cursor == "2" else {"nextCursor": str(int(cursor or 0) + 1)}
+    )
+    body = json.dumps({"jsonrpc": "2.0", "id": frame["id"], "result": page})
+    return web.Response(text=f": hi\n\ndata: {body}\n\n", content_type="text/event-stream")
+
+
+async def serve(handler):
+    app = web.Application()
+    app.router.add_post("/mcp", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+
+
+async def test_every_page_is_read_also_from_streams(http):
+    runner, url = await serve(pages)
+    assert [tool["name"] for tool in (await discovery.offer(HttpUpstream(url, Fixed(), http))).tools] == [
+        "t0",
+        "t1",
+        "t2",
+    ]
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("answer", ["<html>", '{"jsonrpc":"2.0","id":"okayed","result":5}', "[]"])
+async def test_an_odd_answer_is_a_refusal(http, answer):
+    async def odd(request):
+        return web.Response(text=answer, content_type="application/json")
+
+    runner, url = await serve(odd)
+    with pytest.raises(GatewayError):
+        await discovery.offer(HttpUpstream(url, Fixed(), http))
+    await runner.cleanup()
+
+
+async def test_a_stream_without_the_answer_is_a_cut(http):
+    async def odd(request):
+        return web.Response(text=": nothing\n\n", content_type="text/event-stream")
+
+    runner, url = await serve(odd)
+    with pytest.raises(GatewayError):
+        await discovery.offer(HttpUpstream(url, Fixed(), http))
+    await runner.cleanup()
+
+
+async def test_a_refused_list_is_told(http):
+    async with Recorder() as recorder:
+        recorder._answer = lambda _, frame: _refuse(frame)
+        known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
+        known.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+        assert await known.ask("notes")
+
+
+async def _refuse(frame):
+    return error(frame, -32601, "no")
+
+
+def answering(said):
+    """Return a behaviour that answers every question with these bytes as the result."""
+
+    async def answer(request):
+        head = b'{"jsonrpc":"2.0","id":"okayed","result":'
+        return web.Response(body=head + said + b"}", content_type="application/json")
+
+    return answer
+
+
+@pytest.mark.parametrize("tools", [b"null", b"{}", b"5", b'"x"'])
+async def test_a_server_whose_list_is_none_has_no_tools(http, tools):
+    runner, url = await serve(answering(b'{"tools":' + tools + b"}"))
+    assert (await discovery.offer(HttpUpstream(url, Fixed(), http))).tools == []
+    await runner.cleanup()
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+async def could_not_be_asked(url, http):
+    known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
+    known.serve({"notes": HttpUpstream(url, Fixed(), http)}, {})
+    return await known.ask("notes") is not None and (await known.tool("notes", "get_note")).hash == ""
+
+
+async def test_a_server_that_answers_too_deep_to_be_read_could_not_be_asked(http):
+    runner, url = await serve(answering(b'{"tools":' + DEEP + b"}"))
+    assert await could_not_be_asked(url, http)
+    await runner.cleanup()
+
+
+async def test_whatever_a_server_says_of_itself_ends_nothing_but_the_question(http):
+    async def revision_that_no_header_can_carry(_, frame):
+        return result(frame, {"protocolVersion": "2025\r\nX: y", "capabilities": {}})
+
+    async with Recorder(modern=False, on_initialize=revision_that_no_header_can_carry) as recorder:
+        assert await could_not_be_asked(recorder.url, http)

@@ -1,0 +1,62 @@
+"""What makes a tool's definition unfit to be judged or shown."""
+
+import json
+
+import pytest
+
+from gateway.tools import defects
+
+GOOD = {"name": "create_note", "description": "Create a note.", "inputSchema": {"type": "object"}}
+
+
+def header(name, **schema):
+    return {"type": "string", "x-mcp-header": name, **schema}
+
+
+def with_schema(**schema):
+    return GOOD | {"inputSchema": {"type": "object", **schema}}
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        GOOD,
+        {"name": "a"},
+        with_schema(**{"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {"items": [{}]}}}),
+        with_schema(**{"$schema": "https://example.com/our-own"}),
+        with_schema(properties={"a": {"$ref": "#/$defs/a"}}, **{"$defs": {"a": {"type": "string"}}}),
+        with_schema(properties={"a": {"pattern": "^(?!x)"}}),
+        with_schema(properties={"a": header("Region"), "b": {"properties": {"c": header("Zone", type="integer")}}}),
+    ],
+)  # fmt: skip
+def test_a_plain_definition_has_no_flaw(definition):
+    assert defects.flaw(definition, json.dumps(definition).encode()) == ""
+
+
+@pytest.mark.parametrize(
+    ("definition", "told"),
+    [
+        ({"name": "delete_us\u0435r"}, "its name is not one"),
+        ({"name": "a b"}, "its name is not one"),
+        ({"name": 5 * "x" * 30}, "its name is not one"),
+        (GOOD | {"description": "x" * 300_000}, "longer than 256 KiB"),
+        (GOOD | {"inputSchema": []}, "its inputSchema is not an object"),
+        (GOOD | {"outputSchema": "x"}, "its outputSchema is not an object"),
+        (with_schema(type="strin"), "its inputSchema cannot be used"),
+        (with_schema(**{"$ref": "http://169.254.169.254/latest"}), "its inputSchema cannot be used"),
+        (with_schema(properties={"a": {"$ref": "file:///etc/passwd"}}), "its inputSchema cannot be used"),
+        (with_schema(properties={"a": header("Re\r\ngion")}), "the header of a is no name"),
+        (with_schema(properties={"a": header("")}), "the header of a is no name"),
+        (with_schema(properties={"a": header("A", type="number")}), "the header of a is to carry something else"),
+        (with_schema(properties={"a": header("A"), "b": header("a")}), "the header a is asked for twice"),
+        (with_schema(properties={"a": header("x"), "b": header("X")}), "the header X is asked for twice"),
+        (with_schema(properties={"a": {"properties": {"b": header("")}}}), "the header of b is no name"),
+    ],
+)  # fmt: skip
+def test_a_definition_that_could_mislead_is_told_what_is_wrong_with_it(definition, told):
+    assert told in defects.flaw(definition, json.dumps(definition).encode())
+
+
+def test_names_that_a_list_has_twice_are_found_with_and_without_case():
+    listed = [{"name": "a"}, {"name": "b"}, {"name": "B"}, {"name": "a"}, {"name": "c"}, {}]
+    assert defects.repeated(listed) == {"a", "b", "B"}

@@ -1,0 +1,242 @@
+"""Servers that may not ask everything of their clients."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+
+from gateway.errors import CutError
+from gateway.upstreams import whole
+from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.requests import REFUSED, Limited
+from gateway.wire import sse
+from gateways import call, running
+from recorder import Recorder, result
+
+ASKS = {
+    "sampling": ("sampling/createMessage", {"messages": [], "maxTokens": 1}),
+    "elicitation": (
+        "elicitation/create",
+        {"message": "Your password?", "requestedSchema": {"type": "object"}},
+    ),
+    "roots": ("roots/list", {}),
+}
+DONE = {"resultType": "complete", "content": []}
+
+
+def streaming(*frames):
+    """A server that sends these frames, as events, before its answer."""
+
+    async def serve(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for one in (*frames, {"jsonrpc": "2.0", "id": frame["id"], "result": DONE}):
+            await response.write(sse.event(one if isinstance(one, bytes) else json.dumps(one).encode()))
+        return response
+
+    return serve
+
+
+def asking(method, params, request_id="s1"):
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+
+
+async def through(recorder, kinds):
+    """Call a tool through an upstream with these kinds; returns the frames that a client sees."""
+    async with pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), kinds)
+        body = json.dumps(call("get_note")).encode()
+        reply = await upstream.send("POST", body, {"mcp-session-id": "s", "last-event-id": "7"})
+        seen = [json.loads(event.data) async for event in sse.events(reply.chunks)]
+        reply.close()
+        await upstream.close()
+    return seen
+
+
+@pytest.mark.parametrize("kind", ASKS)
+async def test_what_a_server_may_ask_crosses(kind):
+    async with Recorder(on_call=streaming(asking(*ASKS[kind]))) as recorder:
+        asked, answer = await through(recorder, [kind])
+    assert (asked["method"], answer["result"]) == (ASKS[kind][0], DONE)
+    assert len(recorder.received) == 1
+
+
+@pytest.mark.parametrize("kind", ASKS)
+async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog):
+    others = [name for name in ASKS if name != kind]
+    async with Recorder(on_call=streaming(asking(*ASKS[kind]))) as recorder:
+        [answer] = await through(recorder, others)
+    assert answer["result"] == DONE
+    told = recorder.received[1]
+    assert told.frame == {"jsonrpc": "2.0", "id": "s1", "error": {"code": -32601, "message": REFUSED}}
+    assert told.headers["mcp-session-id"] == "s"
+    assert "last-event-id" not in told.headers
+    assert f"notes asked for {ASKS[kind][0]}, which it may not" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        asking("x/other", {}),
+        asking("sampling/createMessage", {}, request_id=0),
+        json.dumps(asking("sampling/createMessage", {})).replace("method", "\\u006dethod").encode(),
+        json.dumps(asking("sampling/createMessage", {})).replace("sampling", "s\\u0061mpling").encode(),
+    ],
+)
+async def test_no_other_spelling_and_no_unknown_request_gets_past(frame):
+    async with Recorder(on_call=streaming(frame)) as recorder:
+        assert [one.get("result") for one in await through(recorder, [])] == [DONE]
+    assert recorder.received[1].frame["error"]["message"] == REFUSED
+
+
+async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
+    said = {
+        "jsonrpc": "2.0",
+        "method": "notifications/message",
+        "params": {"level": "info", "data": "\u00e9 method"},
+    }
+    async with Recorder(on_call=streaming(said, asking("ping", {}))) as recorder:
+        seen = await through(recorder, [])
+    assert [one.get("method") for one in seen] == ["notifications/message", "ping", None]
+    assert len(recorder.received) == 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"sampling/createMessage"}',
+        b'{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"',
+    ],
+)
+async def test_a_frame_that_can_be_read_in_two_ways_ends_the_stream(frame):
+    async with Recorder(on_call=streaming(frame)) as recorder:
+        with pytest.raises(CutError):
+            await through(recorder, [])
+
+
+@pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b""])
+async def test_a_mark_before_the_stream_hides_no_request(lead):
+    async def serve(request, frame):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(lead + b"data: " + json.dumps(asking(*ASKS["sampling"])).encode() + b"\n\n")
+        await response.write(sse.event(json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE}).encode()))
+        return response
+
+    async with Recorder(on_call=serve) as recorder:
+        assert [one.get("result") for one in await through(recorder, [])] == [DONE]
+    assert recorder.received[1].frame["error"]["message"] == REFUSED
+
+
+REQUEST = json.dumps(asking(*ASKS["sampling"]))
+NOT_ONE_ANSWER = [
+    REQUEST.encode(),
+    f" \n{REQUEST}".encode(),
+    f"[{REQUEST}]".encode(),
+    b"\xef\xbb\xbf" + REQUEST.encode(),
+    REQUEST.encode("utf-16-le"),
+    b'{"jsonrpc":"2.0","id":1,"method":"ping","method":"sampling/createMessage","params":{}}',
+    REQUEST.replace('"sampling/createMessage"', '["sampling/createMessage"]').encode(),
+]
+
+
+@pytest.mark.parametrize("body", NOT_ONE_ANSWER)
+async def test_a_body_that_is_not_one_answer_does_not_cross(body):
+    async def serve(request, frame):
+        return web.Response(body=body, content_type="application/json")
+
+    async with Recorder(on_call=serve) as recorder, pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        with pytest.raises(CutError):
+            await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
+
+
+@pytest.mark.parametrize("frame", [f"[{REQUEST}]".encode(), REQUEST.encode("utf-16-le"), b"null"])
+async def test_an_event_that_is_not_one_object_ends_the_stream(frame):
+    async with Recorder(on_call=streaming(frame)) as recorder:
+        with pytest.raises(CutError):
+            await through(recorder, [])
+
+
+ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE})
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "crosses"),
+    [
+        (200, "application/json", ANSWER, ANSWER),
+        (200, "application/json", json.dumps(asking("ping", {})), json.dumps(asking("ping", {}))),
+        (200, "text/plain", REQUEST, ""),
+        (202, "text/plain", "Accepted", ""),
+        (202, "application/json", "null", ""),
+        (404, "text/plain", "Session not found", "Session not found"),
+        (404, "application/json", ANSWER, ANSWER),
+        (404, "application/json", "", ""),
+    ],
+)
+async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, body, crosses):
+    async def serve(request, frame):
+        return web.Response(status=status, text=body, content_type=kind)
+
+    async with Recorder(on_call=serve) as recorder, pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
+        assert (reply.status, await whole(reply.chunks)) == (status, crosses.encode())
+        reply.close()
+
+
+async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
+    async with Recorder(on_call=streaming(asking(*ASKS["roots"]))) as recorder, pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
+        upstream.inner._url = "http://127.0.0.1:1/mcp"
+        assert json.loads([event async for event in sse.events(reply.chunks)][-1].data)["result"] == DONE
+        reply.close()
+    assert "could not be told that it may not" in caplog.text
+
+
+def wanting(*kinds, **more):
+    """A server of 2026-07-28 that answers with questions."""
+    questions = {kind: {"method": ASKS[kind][0], "params": ASKS[kind][1]} for kind in kinds}
+
+    async def serve(request, frame):
+        return result(frame, {"resultType": "input_required", "inputRequests": questions, **more})
+
+    return serve
+
+
+CASES = [(["roots"], ["roots"], True), (["roots", "sampling"], ["roots"], False), (["sampling"], [], False)]
+
+
+@pytest.mark.parametrize(("asked", "allowed", "crosses"), CASES)
+@pytest.mark.parametrize("tool", ["get_note", "create_note"])
+async def test_input_required_crosses_with_what_the_server_may_ask_only(asked, allowed, crosses, tool):
+    """Allowed calls and held ones alike."""
+    declares = {"sampling": {}, "roots": {}}
+    async with Recorder(on_call=wanting(*asked)) as recorder:
+        options = f"url: '{recorder.url}', may_ask: {allowed}"
+        async with running(server_options=options) as gateway:
+            answer = asyncio.ensure_future(
+                gateway.ask("tools/call", {"name": tool, "arguments": {}}, declares=declares)
+            )
+            if tool == "create_note":
+                [held] = await gateway.held()
+                await gateway.review(held)
+            said = (await answer).frames[-1]
+    if crosses:
+        assert said["result"]["inputRequests"].keys() == set(asked)
+    else:
+        assert said["error"] == {"code": -32603, "message": REFUSED}
+
+
+async def test_questions_that_name_no_method_do_not_cross():
+    async def odd(request, frame):
+        return result(frame, {"resultType": "input_required", "inputRequests": {"a": 1}})
+
+    async with Recorder(on_call=odd) as recorder, pool() as http:
+        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
+        assert json.loads(await whole(reply.chunks))["error"]["message"] == REFUSED
+        reply.close()

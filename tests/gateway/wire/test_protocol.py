@@ -1,0 +1,177 @@
+"""The revisions' tables, with the SDK's own functions as a second opinion on headers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp.shared import inbound
+from mcp_types import version
+
+from gateway.wire import frames, protocol
+from gateway.wire.protocol import Era
+
+META = '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}'
+MODERN = frames.decode(
+    f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","arguments":{{}},{META}}}}}'.encode()
+)
+LEGACY = frames.decode(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}')
+VERSION, METHOD, NAME = (
+    ("mcp-protocol-version", "2026-07-28"),
+    ("mcp-method", "tools/call"),
+    ("mcp-name", "t"),
+)
+
+
+def test_the_revisions_are_those_of_the_sdk():
+    assert tuple(version.HANDSHAKE_PROTOCOL_VERSIONS) == protocol.HANDSHAKE
+    assert tuple(version.MODERN_PROTOCOL_VERSIONS) == protocol.MODERN
+
+
+def test_the_statuses_are_those_of_the_sdk():
+    known = {int(code): status for code, status in inbound.ERROR_CODE_HTTP_STATUS.items()}
+    assert {code: protocol.STATUS.get(code, 200) for code in known} == known
+
+
+def test_the_era_is_what_the_body_or_the_header_says():
+    assert protocol.era({}, LEGACY) is Era.HANDSHAKE
+    assert protocol.era({}, MODERN) is Era.MODERN
+    assert protocol.era({"mcp-protocol-version": "2026-07-28"}, LEGACY) is Era.MODERN
+    assert protocol.era({"mcp-protocol-version": "2025-11-25"}, None) is Era.HANDSHAKE
+
+
+@pytest.mark.parametrize(
+    ("pairs", "code"),
+    [
+        ([VERSION, METHOD, NAME], None),
+        ([VERSION, METHOD, ("mcp-name", " t ")], None),
+        ([VERSION, METHOD, ("mcp-name", "=?base64?dA==?=")], None),
+        ([VERSION, METHOD, ("mcp-name", "safe")], -32020),
+        ([VERSION, METHOD], -32020),
+        ([VERSION, NAME], -32020),
+        ([METHOD, NAME], -32020),
+        ([VERSION, METHOD, NAME, ("mcp-name", "t")], -32020),
+        ([VERSION, METHOD, NAME, NAME], -32020),
+        ([VERSION, ("mcp-method", "Tools/call"), NAME], -32020),
+        ([VERSION, METHOD, ("mcp-name", "=?base64?dA=?=")], -32020),
+        ([VERSION, METHOD, ("mcp-name", "=?BASE64?dA==?=")], -32020),
+        ([VERSION, METHOD, ("mcp-name", "=?base64?dB==?=")], -32020),
+        ([VERSION, METHOD, ("mcp-name", "=?base64?/w==?=")], -32020),
+        ([("mcp-protocol-version", "2025-11-25"), METHOD, NAME], -32020),
+        ([("mcp-protocol-version", "2031-01-01"), METHOD, NAME], -32022),
+    ],
+)
+def test_headers_must_say_what_the_body_says(pairs, code):
+    wrong = protocol.check_headers(pairs, MODERN)
+    assert (wrong.code if wrong else None) == code
+    if code == -32022:
+        assert wrong.data == {"supported": list(protocol.SUPPORTED), "requested": "2031-01-01"}
+
+
+def test_the_handshake_revisions_have_no_such_headers():
+    assert protocol.check_headers([], LEGACY) is None
+    assert protocol.check_headers([("mcp-protocol-version", "2025-06-18"), ("mcp-name", "x")], LEGACY) is None
+    assert protocol.check_headers([("mcp-protocol-version", "1999-01-01")], LEGACY).code == -32022
+
+
+def test_headers_for_the_server_are_made_from_the_body():
+    assert protocol.routing_headers(MODERN) == {
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "t",
+    }
+    assert protocol.routing_headers(LEGACY) == {}
+    given = {
+        "mcp-name": "lie",
+        "authorization": "Bearer x",
+        "cookie": "c",
+        "x-forwarded-for": "1",
+        "mcp-param-region": "eu",
+        "last-event-id": "3",
+    }
+    assert protocol.crossing(given, MODERN) == {
+        "mcp-name": "t", "mcp-method": "tools/call", "mcp-protocol-version": "2026-07-28", "last-event-id": "3",
+    }  # fmt: skip
+    assert protocol.crossing(given, LEGACY) == {"last-event-id": "3"}
+    assert protocol.crossing(given, None) == {"last-event-id": "3"}
+
+
+def test_headers_are_made_for_a_revision_that_only_its_header_names():
+    request = frames.Request(id=1, method="prompts/get", params={"name": "p"}, raw=b"")
+    assert protocol.crossing({"mcp-protocol-version": "2031-01-01", "mcp-name": "lie"}, request) == {
+        "mcp-protocol-version": "2031-01-01",
+        "mcp-method": "prompts/get",
+        "mcp-name": "p",
+    }
+
+
+def test_only_harmless_headers_come_back():
+    answer = {
+        "Content-Type": "a",
+        "Mcp-Session-Id": "s",
+        "Set-Cookie": "c",
+        "WWW-Authenticate": "w",
+        "Server": "x",
+    }
+    assert protocol.returning(answer) == {"Content-Type": "a", "Mcp-Session-Id": "s"}
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_header_values_are_encoded_as_the_sdk_encodes_them(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    ours = protocol.encoded(text)
+    assert protocol.decoded(ours) == text
+    assert inbound.decode_header_value(ours) == text
+    assert protocol.decoded(inbound.encode_header_value(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "headers", "passes"),
+    [
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"}', {}, True),
+        ('{"jsonrpc":"2.0","id":1,"method":"ping"}', {"mcp-protocol-version": "2026-07-28"}, False),
+        ('{"jsonrpc":"2.0","id":1,"method":"server/discover"}', {"mcp-protocol-version": "2026-07-28"}, True),
+        ('{"jsonrpc":"2.0","id":1,"method":"tools/call "}', {}, False),
+        ('{"jsonrpc":"2.0","method":"notifications/cancelled"}', {}, True),
+        ('{"jsonrpc":"2.0","method":"tasks/cancel"}', {}, False),
+        ('{"jsonrpc":"2.0","id":1,"result":{}}', {}, True),
+        ('{"jsonrpc":"2.0","id":1,"result":{}}', {"mcp-protocol-version": "2026-07-28"}, False),
+    ],
+)
+def test_what_may_pass_is_listed_per_era(text, headers, passes):
+    assert protocol.may_pass(frames.decode(text.encode()), headers) is passes
+
+
+def test_the_end_of_the_handshake_is_known():
+    assert protocol.finishes_handshake(
+        frames.decode(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
+    )
+    assert not protocol.finishes_handshake(LEGACY)
+
+
+@pytest.mark.parametrize(
+    ("said", "taken_back"),
+    [
+        ('"method":"notifications/cancelled","params":{"requestId":7,"reason":"tired"}', 7),
+        ('"method":"notifications/cancelled","params":{"requestId":"7"}', "7"),
+        ('"method":"notifications/cancelled","params":{"requestId":true}', None),
+        ('"method":"notifications/cancelled","params":{"requestId":[7]}', None),
+        ('"method":"notifications/cancelled"', None),
+        ('"method":"notifications/progress","params":{"requestId":7}', None),
+        ('"id":1,"method":"tools/list","params":{"requestId":7}', None),
+    ],
+)
+def test_a_client_takes_back_the_request_that_it_names(said, taken_back):
+    frame = frames.decode(f'{{"jsonrpc":"2.0",{said}}}'.encode())
+    assert protocol.cancelled(frame) == taken_back
+
+
+def test_the_gateways_own_question_is_a_valid_frame_of_the_modern_revision():
+    frame = frames.decode(protocol.DISCOVER)
+    assert (
+        protocol.check_headers(
+            [(n.lower(), v) for n, v in protocol.modern_headers("server/discover").items()], frame
+        )
+        is None
+    )
