@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 PROSE = [*PAGES, ROOT / "CHANGELOG.md"]
-PENDING = {"architecture.md", "guarantees.md"}
+PENDING = {"architecture.md"}
 BANNED = re.compile(r"\b(?:whoever|nobody|be it|is told|becomes of)\b", re.IGNORECASE)
 CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
@@ -175,6 +175,35 @@ def test_the_api_page_shows_every_route_and_every_member_of_a_call():
 def test_the_glossary_names_every_state():
     glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     assert all(state in glossary for state in State)
+
+
+GLOSSARY = ROOT / "docs" / "glossary.md"
+ENTRIES = [
+    (word, meaning)
+    for word, meaning in re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    if meaning not in {"meaning", "---"}
+]
+
+
+def spellings(word):
+    """Return a pattern for a word as prose, `snake_case` or `CamelCase` spells it, also in the plural."""
+    return re.compile(r"\b" + re.sub("[ _-]", r"[\\s_-]*", word) + r"s?(?:\b|_)", re.IGNORECASE)
+
+
+def test_each_word_of_the_glossary_has_one_short_meaning():
+    words = [word for word, _ in ENTRIES]
+    assert len(words) > 60
+    assert sorted(words) == sorted(set(words))
+    assert [word for word, meaning in ENTRIES if len(meaning.split()) >= 20] == []
+
+
+def test_each_word_of_the_glossary_is_used_in_the_code_or_on_another_page():
+    code = [*(ROOT / "gateway").rglob("*.py"), *(ROOT / "approvals").rglob("*.py")]
+    pages = [page for page in PAGES if page != GLOSSARY]
+    elsewhere = "\n".join(file.read_text(encoding="utf-8") for file in [*pages, *code])
+    assert [word for word, _ in ENTRIES if not spellings(word).search(elsewhere)] == []
 
 
 def test_the_readme_shows_the_two_commands():
