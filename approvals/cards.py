@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from approvals import client_meta, redact
 from approvals.channels import Card
-from approvals.impact import stakes
+from approvals.impact import impact
 from approvals.model import CallId, HeldCall, State
 from approvals.safetext import hidden, name, one_line, visible
 from approvals.summaries import Summary
@@ -54,7 +54,7 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         category=call.classification.category,
         risk=call.classification.risk,
         severity=call.classification.severity,
-        stakes=stakes(call.classification.category, call.classification.severity),
+        stakes=impact(call.classification.category, call.classification.severity),
         evidence=tuple(map(visible, call.classification.evidence)),
         rule=visible(call.rule),
         reason=visible(call.reason),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from approvals.errors import AlreadyDecided, IllegalTransition
-from approvals.model import Answer, HeldCall, Outcome, Review, State
+from approvals.model import Decision, HeldCall, Outcome, Review, State
 from approvals.summaries import Summary
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
@@ -84,7 +84,7 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     if any(past.approver == given.approver and past.answer is given.answer for past in call.reviews):
         return call
     reviewed = replace(call, reviews=(*call.reviews, given))
-    if given.answer is Answer.DENY:
+    if given.answer is Decision.DENY:
         return advance(reviewed, State.DENIED, given.at)
     if not reviewed.enough:
         return touch(reviewed)

@@ -34,7 +34,7 @@ class State(StrEnum):
     RESOLVED = "resolved"
 
 
-class Answer(StrEnum):
+class Decision(StrEnum):
     """What one approver said."""
 
     APPROVE = "approve"
@@ -91,7 +91,7 @@ class Review:
     """One approver's answer."""
 
     approver: str
-    answer: Answer
+    answer: Decision
     reason: str = ""
     at: float
     #: Where it was given: slack, inbox, api, cli.
@@ -175,7 +175,7 @@ class HeldCall:
     @property
     def approvals(self) -> int:
         """How many different people have approved so far."""
-        return len({review.approver for review in self.reviews if review.answer is Answer.APPROVE})
+        return len({review.approver for review in self.reviews if review.answer is Decision.APPROVE})
 
     @property
     def enough(self) -> bool:
@@ -190,7 +190,7 @@ class HeldCall:
     @property
     def denial(self) -> Review | None:
         """The review that denied it, if one did."""
-        return next((review for review in self.reviews if review.answer is Answer.DENY), None)
+        return next((review for review in self.reviews if review.answer is Decision.DENY), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Quotas:
     """The most held calls, and bytes of them, that one agent and all agents together may have."""
 
     open: int = 10_000

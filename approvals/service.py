@@ -27,18 +27,18 @@ from approvals.errors import (
 from approvals.identity import Directory
 from approvals.lifecycle import OPEN
 from approvals.model import (
-    Answer,
     Approver,
     CallId,
+    Decision,
     HeldCall,
     Outcome,
     Review,
     State,
 )
-from approvals.quotas import Room
+from approvals.quotas import Quotas
 from approvals.store import Store
 from approvals.summaries import Summary, summary
-from approvals.wakeups import Waiters
+from approvals.wakeups import Wakeups
 
 #: The longest reason a person may give, in bytes of UTF-8.
 MAX_REASON = 4096
@@ -65,7 +65,7 @@ class ApprovalService:
     ) -> None:
         self.store = store
         self.directory = directory
-        self.waiters = Waiters()
+        self.waiters = Wakeups()
         #: What deadlines, limits and claims go by; it never goes back.
         self.clock = clock
         #: What the audit trail is dated by.
@@ -74,7 +74,7 @@ class ApprovalService:
         self.monotonic = monotonic or clock
         #: Until when the time need not be kept in the store again.
         self._kept_until = 0.0
-        self.room = Room()
+        self.room = Quotas()
         self._attending: Counter[CallId] = Counter()
         self._running: Counter[CallId] = Counter()
 
@@ -132,7 +132,7 @@ class ApprovalService:
         self,
         call_id: CallId,
         approver: Approver,
-        answer: Answer,
+        answer: Decision,
         *,
         via: str,
         reason: str = "",
@@ -150,14 +150,14 @@ class ApprovalService:
 
         def decide(call: HeldCall) -> HeldCall | None:
             self.directory.may_review(approver, call)
-            if answer is Answer.APPROVE and digest != call.digest:
+            if answer is Decision.APPROVE and digest != call.digest:
                 raise StaleView
             if any(past.approver == given.approver and past.answer is answer for past in call.reviews):
                 return None
-            if answer is Answer.DENY and not given.reason:
+            if answer is Decision.DENY and not given.reason:
                 raise ReasonNeeded
             reviewed = lifecycle.review(call, given)
-            if answer is Answer.APPROVE and not _has_seen(approver, call):
+            if answer is Decision.APPROVE and not _has_seen(approver, call):
                 raise NotRevealed
             return reviewed
 

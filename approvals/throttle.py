@@ -9,7 +9,7 @@ WINDOW = 300.0
 MAX_PEERS = 1024
 
 
-class Attempts:
+class Throttle:
     """Failed attempts of the last minutes; *most* of one address are too many."""
 
     def __init__(self, most: int = ATTEMPTS) -> None:

@@ -9,7 +9,7 @@ from approvals.model import CallId
 from approvals.store import Store
 
 
-class Waiters:
+class Wakeups:
     """Listeners per call, woken by the store's signal. They look for themselves now and then, should one be lost."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gateway.app import config
 from gateway.policy.compiling import compile_policy
-from gateway.policy.evaluation import Action, Facts
+from gateway.policy.evaluation import Action, CallFacts
 from gateway.tools.classify.risk import classify
 
 TEXT = (Path(__file__).parents[1] / "config.example.yaml").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def test_it_loads_and_judges():
         ("delete_user", Action.DENY),
         ("start_job", Action.REQUIRE_APPROVAL),
     ]:
-        facts = Facts(
+        facts = CallFacts(
             server="iam", tool=tool, agent="ci-bot", arguments={}, classification=classify({"name": tool}, ())
         )
         assert policy.evaluate(facts).action is action  # put_user_policy lacks its required arguments

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from approvals.errors import AlreadyDecided, NotRevealed, StaleView
-from approvals.model import Answer, Approver, CallId, HeldCall, State
+from approvals.model import Approver, CallId, Decision, HeldCall, State
 from approvals.service import ApprovalService
 from approvals.web import openapi, request_bodies
 from approvals.web.events import Events
@@ -79,13 +79,13 @@ class Api:
         return self._shown(await self._service.reveal(_id(request), viewer, via=_via(request)), viewer)
 
     async def _approve(self, request: web.Request) -> web.Response:
-        return await self._review(request, Answer.APPROVE, ApproveBody)
+        return await self._review(request, Decision.APPROVE, ApproveBody)
 
     async def _deny(self, request: web.Request) -> web.Response:
-        return await self._review(request, Answer.DENY, DenyBody)
+        return await self._review(request, Decision.DENY, DenyBody)
 
     async def _review(
-        self, request: web.Request, answer: Answer, shape: type[ApproveBody | DenyBody]
+        self, request: web.Request, answer: Decision, shape: type[ApproveBody | DenyBody]
     ) -> web.Response:
         approver = self._login.program(request)
         body = await request_bodies.json(request, shape)

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
-from approvals.throttle import Attempts
+from approvals.throttle import Throttle
 from approvals.web.options import Handler, WebOptions
 from approvals.web.request_bodies import form
 from approvals.web.responses import Refused, page, see
@@ -50,9 +50,9 @@ class Login:
         self._cookie = f"__Host-{_COOKIE}" if options.secure else _COOKIE
         self._seen: dict[str, float] = {}
         self._codes: dict[str, tuple[str, float]] = {}
-        self._attempts = Attempts()
+        self._attempts = Throttle()
         # Counted apart: a program with an old token keeps nobody who comes from the same address from signing in.
-        self._guesses = Attempts()
+        self._guesses = Throttle()
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of signing in and out."""
@@ -175,7 +175,7 @@ class Login:
             return self._form("/", 401, "This link was already used or is too old.")
         return await self._admit(approver, "/", "code")
 
-    def _failed(self, request: web.Request, attempts: Attempts) -> None:
+    def _failed(self, request: web.Request, attempts: Throttle) -> None:
         """Count a wrong token or code; raises `Refused` once there were too many from this address."""
         now, client = self._service.clock(), self._options.proxies.client(request.remote, request.headers)
         if attempts.too_many(client, now):

@@ -15,7 +15,7 @@ from approvals.errors import (
     ReasonNeeded,
     StaleView,
 )
-from approvals.model import Answer, Approver, CallId, HeldCall, State
+from approvals.model import Approver, CallId, Decision, HeldCall, State
 from approvals.redact import redact
 from approvals.safetext import name, visible
 from approvals.service import ApprovalService
@@ -138,12 +138,12 @@ class Pages:
         return "you approved it" if call.state is State.PENDING and _has_answered(approver, call) else ""
 
     async def _approve(self, request: web.Request) -> web.Response:
-        return await self._review(request, Answer.APPROVE)
+        return await self._review(request, Decision.APPROVE)
 
     async def _deny(self, request: web.Request) -> web.Response:
-        return await self._review(request, Answer.DENY)
+        return await self._review(request, Decision.DENY)
 
-    async def _review(self, request: web.Request, answer: Answer) -> web.Response:
+    async def _review(self, request: web.Request, answer: Decision) -> web.Response:
         visitor, fields = await self._login.posted(request)
         reason, digest = request_bodies.reason(fields.get("reason", "")), fields.get("digest", "")
         return await self._decided(
@@ -213,7 +213,7 @@ class Pages:
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
         )
 
-    def row(self, call: Summary, mark: str = "") -> views.Row:
+    def row(self, call: Summary, mark: str = "") -> views.CallRow:
         """Return what a list shows of a call, and *mark* on it."""
         return views.row(call, cards.glance(call), mark)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from approvals.cards import Glance
-from approvals.model import Answer, HeldCall, Review, State
+from approvals.model import Decision, HeldCall, Review, State
 from approvals.summaries import Summary
 
 #: Arguments longer than this (characters) are shown whole, but without colours.
@@ -85,7 +85,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CallRow:
     """One call in a list."""
 
     card: Glance
@@ -100,10 +100,10 @@ class Row:
     mark: str
 
 
-def row(call: Summary, card: Glance, mark: str = "") -> Row:
+def row(call: Summary, card: Glance, mark: str = "") -> CallRow:
     """Return what a list shows of a call."""
     word, tone = wording(call)
-    return Row(
+    return CallRow(
         card=card,
         word=word,
         tone=tone,
@@ -128,8 +128,8 @@ def meaning(call: HeldCall) -> str:
 
 def deciders(reviews: Sequence[Review]) -> Sequence[str]:
     """Return the names of those whose answer decided a call: who denied it, or all who approved it."""
-    denied = [given.approver for given in reviews if given.answer is Answer.DENY]
-    approved = [given.approver for given in reviews if given.answer is Answer.APPROVE]
+    denied = [given.approver for given in reviews if given.answer is Decision.DENY]
+    approved = [given.approver for given in reviews if given.answer is Decision.APPROVE]
     return denied[:1] or tuple(dict.fromkeys(approved))
 
 

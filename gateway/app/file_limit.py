@@ -14,7 +14,7 @@ OWN = 64
 INBOX = 128
 
 
-class Shares(NamedTuple):
+class FileShares(NamedTuple):
     """The most connections of each listener."""
 
     agents: int
@@ -45,7 +45,7 @@ def raised() -> int:
     return max(soft, wanted)
 
 
-def shares(files: int) -> Shares:
+def shares(files: int) -> FileShares:
     """Divide *files* into connections of agents and of the inbox; the gateway's own are left out."""
     inbox = max(INBOX, files // 8)
-    return Shares(agents=max(1, files - OWN - inbox), inbox=inbox)
+    return FileShares(agents=max(1, files - OWN - inbox), inbox=inbox)

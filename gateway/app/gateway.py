@@ -18,7 +18,7 @@ from approvals.digest import sha256
 from approvals.errors import StoreError
 from approvals.identity import Directory
 from approvals.model import Approver, AuditEvent, CallId, Pin
-from approvals.quotas import Room
+from approvals.quotas import Quotas
 from approvals.service import ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
@@ -26,15 +26,15 @@ from gateway.app import recovery
 from gateway.app.checkpoints import Checkpoints, outside
 from gateway.auth.agents import Agents
 from gateway.auth.jwks import Jwks
-from gateway.call.exchange_limits import Shares
-from gateway.call.hold_settings import ClientRule, Holds, TaskOffer
+from gateway.call.exchange_limits import ExchangeShares
+from gateway.call.hold_settings import ClientRule, HoldSettings, TaskOffer
 from gateway.call.judging import unfit
 from gateway.call.metrics import Metrics
-from gateway.call.settings import Setting
+from gateway.call.settings import ProxySettings
 from gateway.config.options import ClientOptions, Config, Duration, ServerOptions, is_off, seconds, size
 from gateway.config.server_identity import address, identity
 from gateway.hold.request_state import Seals
-from gateway.hold.running import Forward
+from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
 from gateway.policy.limits import Windows
 from gateway.proxy import Proxy
@@ -45,9 +45,9 @@ from gateway.tools.pins import OnChange, Pins
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, Fixed
 from gateway.upstreams.http import HttpUpstream, Pools, pool
-from gateway.upstreams.oauth import Client, ClientCredentials
-from gateway.upstreams.replaceable import Renewed
-from gateway.upstreams.requests import KINDS, Limited
+from gateway.upstreams.oauth import ClientCredentials, OAuthClient
+from gateway.upstreams.replaceable import ReplaceableUpstream
+from gateway.upstreams.requests import KINDS, RequestFilter
 from gateway.upstreams.sse import Source, SseUpstream
 from gateway.upstreams.stdio import Command, StdioUpstream
 
@@ -97,7 +97,7 @@ class Gateway:
         self.service.room = room(config)
         self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
-        self.forward = Forward(self.service, self.catalogue.outdate)
+        self.forwarder = Forwarder(self.service, self.catalogue.outdate)
         # One for each address, so that a changed config does not ask for keys that are there.
         self._jwks = cache(lambda url: Jwks(url, http, clock))
         self.agents = Agents(config, self._jwks, clock)
@@ -106,7 +106,7 @@ class Gateway:
         self.checkpoints = Checkpoints(store, outside(config.audit.checkpoint, http, clock.wall))
         self._http = http
         self._pools = pools
-        self._upstreams: dict[str, Renewed] = {}
+        self._upstreams: dict[str, ReplaceableUpstream] = {}
         #: Whether every server was asked for its tools once, whatever came of it.
         self.learnt = asyncio.Event()
         #: Whether it is about to stop, so that no more clients should be sent here.
@@ -114,8 +114,8 @@ class Gateway:
         #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
         self._ends_at: float | None = None
         self.proxy = Proxy(
-            setting=self._setting(config),
-            service=self.service, catalogue=self.catalogue, windows=windows, forward=self.forward, metrics=self.metrics,
+            settings=self._settings(config),
+            service=self.service, catalogue=self.catalogue, windows=windows, forwarder=self.forwarder, metrics=self.metrics,
             new_id=new_id, seals=self.seals,
         )  # fmt: skip
         self._serve(config)
@@ -129,7 +129,7 @@ class Gateway:
         was, self.config = self.config, config
         leaving = [*self._retired(config), *self._renewed(was, config)]
         self._serve(config)
-        self.proxy.adopt(self._setting(config))
+        self.proxy.adopt(self._settings(config))
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = directory(config)
         self.service.room = room(config)
@@ -140,7 +140,7 @@ class Gateway:
     def _retired(self, config: Config) -> Iterator[Upstream]:
         """Forget each server that is another in *config*, or not there; yields its connection."""
         identities = self._identities(config)
-        for name, before in self.proxy.setting.identities.items():
+        for name, before in self.proxy.settings.identities.items():
             if identities.get(name) != before:
                 self.catalogue.drop(name)
                 yield self._upstreams.pop(name)
@@ -155,17 +155,17 @@ class Gateway:
 
     async def bind(self) -> None:
         """Bind calls and pins of before to their servers; then void each call whose server is another than it was held for."""
-        setting = self.proxy.setting
-        self._pins.bind(setting.identities)
+        settings = self.proxy.settings
+        self._pins.bind(settings.identities)
         for held in await self.service.open():
-            if not held.identity and (server := held.call.server) in setting.identities:
-                await self.service.bind(held.id, setting.identities[server], setting.addresses[server])
+            if not held.identity and (server := held.call.server) in settings.identities:
+                await self.service.bind(held.id, settings.identities[server], settings.addresses[server])
         await self._void_unfit()
 
     async def _void_unfit(self) -> None:
         """Void each open call whose agent or server is not the one that it was held for."""
         for held in await self.service.open():
-            if why := unfit(held, self.proxy.setting):
+            if why := unfit(held, self.proxy.settings):
                 await self.service.void(held.id, why)
 
     def _identities(self, config: Config) -> Mapping[str, str]:
@@ -175,14 +175,16 @@ class Gateway:
     def _serve(self, config: Config) -> None:
         for name, options in config.servers.items():
             if name not in self._upstreams:
-                self._upstreams[name] = Renewed(upstream(name, options, self._http, self._pools, self.clock))
+                self._upstreams[name] = ReplaceableUpstream(
+                    upstream(name, options, self._http, self._pools, self.clock)
+                )
         self._pins.serve(self._identities(config))
         self.catalogue.serve(
             self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
         )
 
-    def _setting(self, config: Config) -> Setting:
-        return Setting(
+    def _settings(self, config: Config) -> ProxySettings:
+        return ProxySettings(
             policy=compile_policy(config),
             upstreams=self._upstreams,
             identities=self._identities(config),
@@ -208,7 +210,7 @@ class Gateway:
         )  # fmt: skip
         if tool.was and self.config.pin == "warn":
             self.catalogue.accept(server, tool)
-        self.forward.void(server, tool.name, tool.hash)
+        self.forwarder.void(server, tool.name, tool.hash)
 
     def accept(self, server: str, tool: str, who: str) -> list[str]:
         """Accept the definitions that the tools of a server have now (all of them when *tool* is ""); returns which."""
@@ -275,7 +277,7 @@ class Gateway:
 
     async def cut(self) -> None:
         """Let running calls end, then end the streams that clients take up again at the next gateway."""
-        await self.forward.finish(await self.stop())
+        await self.forwarder.finish(await self.stop())
         self.proxy.cut()
 
     async def close(self) -> None:
@@ -357,10 +359,10 @@ def _seals(keys: tuple[str, ...], secret: bytes) -> Seals:
     return Seals([key.encode() for key in keys] or [secret])
 
 
-def holds(config: Config) -> Holds:
+def holds(config: Config) -> HoldSettings:
     """Return what a config says about holding."""
     asked = config.approvals
-    return Holds(
+    return HoldSettings(
         hold_for=None if asked.hold_for == "auto" else seconds(asked.hold_for),
         clients={name: _client(options) for name, options in asked.clients.items()},
         tasks=TaskOffer(asked.tasks),
@@ -381,10 +383,10 @@ def _client(options: Duration | ClientOptions) -> ClientRule:
     return ClientRule(wait=wait, as_result=options.waiting == "result")
 
 
-def room(config: Config) -> Room:
+def room(config: Config) -> Quotas:
     """Return how many held calls a config lets agents have, and how large."""
     limits = config.limits
-    return Room(
+    return Quotas(
         open=limits.open,
         open_per_agent=limits.open_per_agent,
         bytes=size(limits.bytes),
@@ -393,10 +395,10 @@ def room(config: Config) -> Room:
     )
 
 
-def shares(config: Config) -> Shares:
+def shares(config: Config) -> ExchangeShares:
     """Return how many exchanges a config lets one agent have at once."""
     limits = config.limits
-    return Shares(
+    return ExchangeShares(
         requests=limits.exchanges_per_agent,
         streams=limits.streams_per_agent,
         bodies=size(limits.bodies_per_agent),
@@ -431,7 +433,7 @@ def upstream(
 ) -> Upstream:
     """Return the connection to one server, over which it may ask what the config lets it ask."""
     reached = _reached(name, options, http, pools, clock)
-    return reached if KINDS.keys() <= {*options.may_ask} else Limited(name, reached, options.may_ask)
+    return reached if KINDS.keys() <= {*options.may_ask} else RequestFilter(name, reached, options.may_ask)
 
 
 def _reached(
@@ -452,7 +454,7 @@ def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Cloc
     """Return what a server wants to see: the headers of the config, and a token where it says how to get one."""
     if options.oauth is None:
         return Fixed(options.headers)
-    client = Client(
+    client = OAuthClient(
         token_url=options.oauth.token_url,
         id=options.oauth.client_id,
         secret=options.oauth.client_secret,

@@ -249,8 +249,8 @@ async def _stop(gateway: Gateway) -> float:
     return await gateway.stop()
 
 
-def _door(gateway: Gateway) -> http.Door:
-    return http.Door(
+def _door(gateway: Gateway) -> http.ListenerPolicy:
+    return http.ListenerPolicy(
         agents=lambda: gateway.agents,
         hosts=hosts(gateway.config),
         ready=gateway.ready,

@@ -6,23 +6,23 @@ from approvals.web.options import ToolFacts, ToolView
 from gateway.app.gateway import Gateway
 from gateway.call.judging import pinned
 from gateway.explain.report import tell
-from gateway.policy.evaluation import Facts, Verdict
+from gateway.policy.evaluation import CallFacts, Verdict
 from gateway.tools.catalogue import Tool
 from gateway.tools.pins import difference
 
 
 def tool_views(gateway: Gateway) -> list[ToolView]:
     """Return every tool that is known, with what the policy asks of a call of it without arguments."""
-    setting = gateway.proxy.setting
+    settings = gateway.proxy.settings
     return [
-        _view(server, tool, pinned(setting.policy.evaluate(_bare(server, tool)), tool, setting.pin))
+        _view(server, tool, pinned(settings.policy.evaluate(_bare(server, tool)), tool, settings.pin))
         for server in gateway.config.servers
         for tool in gateway.catalogue.tools(server)
     ]
 
 
-def _bare(server: str, tool: Tool) -> Facts:
-    return Facts(
+def _bare(server: str, tool: Tool) -> CallFacts:
+    return CallFacts(
         server=server,
         tool=tool.name,
         agent="",

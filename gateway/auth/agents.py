@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.auth.jwks import Jwks
 from gateway.auth.protected_resource import challenge
-from gateway.auth.tokens import BadToken, Tokens, Vouched
+from gateway.auth.tokens import BadToken, Tokens, VerifiedToken
 from gateway.config.options import AgentOptions, Config
 
 
@@ -27,7 +27,7 @@ class Agent:
 LOCAL = Agent(name="local")
 
 
-class Refused(Exception):
+class AuthenticationFailed(Exception):
     """Nobody's credential: the HTTP status, a sentence for the caller, and the challenge that goes with them."""
 
     def __init__(self, status: int, message: str, challenge: str | None = None) -> None:
@@ -57,28 +57,30 @@ class Agents:
         if found:
             return found[0]
         if not token or not self.config.jwt:
-            raise Refused(401, "Give an agent's token.", challenge(self.config, server))
+            raise AuthenticationFailed(401, "Give an agent's token.", challenge(self.config, server))
         try:
             vouched = await self._tokens.verify(token.decode("ascii", "replace"), server)
         except BadToken as error:
-            raise Refused(401, str(error), challenge(self.config, server, "invalid_token")) from None
+            raise AuthenticationFailed(
+                401, str(error), challenge(self.config, server, "invalid_token")
+            ) from None
         return self._admitted(vouched, server)
 
-    def _admitted(self, vouched: Vouched, server: str) -> Agent:
+    def _admitted(self, vouched: VerifiedToken, server: str) -> Agent:
         issuer = vouched.issuer
         if not vouched.scopes().issuperset(issuer.scopes):
             missing = challenge(self.config, server, "insufficient_scope", issuer)
-            raise Refused(403, "The token lacks a scope that is needed here.", missing)
+            raise AuthenticationFailed(403, "The token lacks a scope that is needed here.", missing)
         agent = self._named(vouched)
         if agent.owner is not None or issuer.owner_claim is None:
             return agent
         owner = vouched.text(issuer.owner_claim)
         if owner is None or (issuer.owner_claim == "email" and vouched.claims.get("email_verified") is False):
             # Without its owner, nobody would be kept from approving their own agent's calls.
-            raise Refused(403, "The token does not say for certain whose agent this is.")
+            raise AuthenticationFailed(403, "The token does not say for certain whose agent this is.")
         return replace(agent, owner=owner)
 
-    def _named(self, vouched: Vouched) -> Agent:
+    def _named(self, vouched: VerifiedToken) -> Agent:
         subject = vouched.text(vouched.issuer.agent_claim)
         for one in self.config.agents:
             if subject is not None and one.subject == subject and one.issuer in {None, vouched.issuer.issuer}:
@@ -86,7 +88,7 @@ class Agents:
         # A stranger may not go by the name of an agent that the config knows otherwise.
         names = {one.name.casefold() for one in self.config.agents}
         if subject is None or not vouched.issuer.any_subject or subject.casefold() in names:
-            raise Refused(403, "The token is valid, but its bearer is not an agent here.")
+            raise AuthenticationFailed(403, "The token is valid, but its bearer is not an agent here.")
         return Agent(name=subject)
 
 

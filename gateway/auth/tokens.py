@@ -21,7 +21,7 @@ class BadToken(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vouched:
+class VerifiedToken:
     """What an issuer says of the bearer."""
 
     issuer: IssuerOptions
@@ -51,7 +51,7 @@ class Tokens:
         self._jwks = jwks
         self._clock = clock
 
-    async def verify(self, token: str, server: str) -> Vouched:
+    async def verify(self, token: str, server: str) -> VerifiedToken:
         """Return what the token's issuer vouches for at *server*; raises `BadToken`."""
         header, unproven = _opened(token)
         issuer = next((one for one in self._config.jwt if one.issuer == unproven.get("iss")), None)
@@ -61,7 +61,7 @@ class Tokens:
         key = await self._key(header, issuer)
         claims = _proven(token, key, algorithm, issuer, audiences(self._config, issuer, server))
         _check_times(claims, self._clock())
-        return Vouched(issuer=issuer, claims=claims)
+        return VerifiedToken(issuer=issuer, claims=claims)
 
     async def _key(self, header: Claims, issuer: IssuerOptions) -> Jwk:
         kid = header.get("kid")

@@ -6,7 +6,7 @@ from typing import Any
 
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
-from gateway.call.request import Incoming
+from gateway.call.request import Exchange
 from gateway.upstreams import Reply, frame_reply
 from gateway.wire import frames, protocol
 
@@ -15,7 +15,7 @@ MINUTE = 60.0
 MAX_REMEMBERED = 10_000
 
 
-class Record:
+class AuditLog:
     """Writes events without waiting for the disk."""
 
     def __init__(self, service: ApprovalService) -> None:
@@ -23,33 +23,33 @@ class Record:
         #: When the last event of a kind was written about an agent, and one of its calls.
         self._last: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
-    def event(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
+    def event(self, exchange: Exchange, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
         """Return the event of this kind about an exchange."""
-        agent = incoming.agent.name
+        agent = exchange.agent.name
         return AuditEvent(
-            at=self._service.wall(), kind=kind, actor=agent, agent=agent, server=incoming.server, tool=tool, detail=detail,
+            at=self._service.wall(), kind=kind, actor=agent, agent=agent, server=exchange.server, tool=tool, detail=detail,
         )  # fmt: skip
 
     def at_most_once_a_minute(
-        self, incoming: Incoming, kind: str, *, about: str = "", tool: str = "", **detail: Any
+        self, exchange: Exchange, kind: str, *, about: str = "", tool: str = "", **detail: Any
     ) -> None:
         """Write an event that an agent can cause without end: one a minute for each agent, kind and *about* (a call's id)."""
-        repeated, now = (incoming.agent.name, kind, about), self._service.clock()
+        repeated, now = (exchange.agent.name, kind, about), self._service.clock()
         if now - self._last.get(repeated, -inf) < MINUTE:
             return
         self._last[repeated] = now
         self._last.move_to_end(repeated)
         if len(self._last) > MAX_REMEMBERED:
             self._last.popitem(last=False)
-        self.post(incoming, kind, tool=tool, **detail)
+        self.post(exchange, kind, tool=tool, **detail)
 
-    def post(self, incoming: Incoming, kind: str, *, tool: str = "", **detail: Any) -> None:
+    def post(self, exchange: Exchange, kind: str, *, tool: str = "", **detail: Any) -> None:
         """Write the event of this kind."""
-        self._service.store.post(self.event(incoming, kind, tool=tool, **detail))
+        self._service.store.post(self.event(exchange, kind, tool=tool, **detail))
 
-    def refuse(self, incoming: Incoming, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
+    def refuse(self, exchange: Exchange, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
         """Refuse a frame, and write down why."""
-        self.post(incoming, "frame.refused", code=wrong.code, why=wrong.message)
+        self.post(exchange, "frame.refused", code=wrong.code, why=wrong.message)
         return frame_reply(
             frames.error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status
         )

@@ -21,7 +21,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     opening: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def packed(frame: frames.ToolCall, headers: Mapping[str, str], opening: bytes) -> bytes:
+def packed(frame: frames.CallFrame, headers: Mapping[str, str], opening: bytes) -> bytes:
     """Return the envelope of a call as bytes."""
     rest = {name: msgspec.Raw(raw) for name, raw in frame.rest.items() if name != "task"}
     return msgspec.json.encode(
@@ -34,11 +34,11 @@ def unpacked(call: ToolCall) -> Envelope:
     return msgspec.json.decode(call.along or b"{}", type=Envelope)
 
 
-def frame_of(call: ToolCall, request_id: frames.Id) -> frames.ToolCall:
+def frame_of(call: ToolCall, request_id: frames.Id) -> frames.CallFrame:
     """Return the frame that a stored call goes out as when its client is not there to send one."""
     rest = {name: bytes(raw) for name, raw in unpacked(call).rest.items()}
     decoded = {name: msgspec.json.decode(raw) for name, raw in rest.items()}
-    return frames.ToolCall(
+    return frames.CallFrame(
         id=request_id,
         name=call.tool,
         arguments=call.arguments,
@@ -48,14 +48,14 @@ def frame_of(call: ToolCall, request_id: frames.Id) -> frames.ToolCall:
     )
 
 
-def more(frame: frames.ToolCall) -> bytes:
+def more(frame: frames.CallFrame) -> bytes:
     """Return, as a JSON object, what beside its arguments makes a call another call: answers to a server's questions."""
     return msgspec.json.encode(
         {name: msgspec.Raw(raw) for name, raw in frame.rest.items() if name not in _OF_THE_EXCHANGE}
     )
 
 
-def beside(frame: frames.ToolCall) -> bytes:
+def beside(frame: frames.CallFrame) -> bytes:
     """Return what of a call reaches the server beside its arguments, as a JSON object; b"" for nothing.
 
     What an agent says in `_meta` is part of it: a server may act on it, so people have to see it.
@@ -65,7 +65,7 @@ def beside(frame: frames.ToolCall) -> bytes:
     return msgspec.json.encode(members) if members else b""
 
 
-def with_own_meta(frame: frames.ToolCall, call: ToolCall) -> frames.ToolCall:
+def with_own_meta(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
     """Return the frame with what *call* says in `_meta`, beside what belongs to the frame's own exchange."""
     now = frames.members(frame.rest.get("_meta", b"{}"))
     own = _own(now)
@@ -76,11 +76,11 @@ def with_own_meta(frame: frames.ToolCall, call: ToolCall) -> frames.ToolCall:
     return with_rest(frame, {"_meta": msgspec.json.encode(meta) if meta else None})
 
 
-def as_approved(frame: frames.ToolCall, call: ToolCall) -> frames.ToolCall:
+def as_approved(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
     """Return the frame with everything that was shown of *call*: whoever asks again cannot send along something else."""
-    asked = {name: None for name in frame.rest if name not in _OF_THE_EXCHANGE}
+    request = {name: None for name in frame.rest if name not in _OF_THE_EXCHANGE}
     shown = {name: bytes(raw) for name, raw in _beside(call).items() if name != "_meta"}
-    return with_rest(with_own_meta(frame, call), {**asked, **shown})
+    return with_rest(with_own_meta(frame, call), {**request, **shown})
 
 
 def _beside(call: ToolCall) -> dict[str, msgspec.Raw]:
@@ -95,14 +95,14 @@ def _own(meta: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     }
 
 
-def with_rest(frame: frames.ToolCall, changes: Mapping[str, bytes | None]) -> frames.ToolCall:
+def with_rest(frame: frames.CallFrame, changes: Mapping[str, bytes | None]) -> frames.CallFrame:
     """Return the frame with other members of params; None takes one out."""
     rest = {name: raw for name, raw in {**frame.rest, **changes}.items() if raw is not None}
     kept = {
         name: value for name, value in frame.params.items() if name in rest or name in {"name", "arguments"}
     }
     decoded = {name: msgspec.json.decode(raw) for name, raw in changes.items() if raw is not None}
-    return frames.ToolCall(
+    return frames.CallFrame(
         id=frame.id,
         name=frame.name,
         arguments=frame.arguments,

@@ -25,7 +25,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
+class ExchangeShares:
     """The most exchanges of each kind that one agent may have at once."""
 
     requests: int = 64
@@ -79,10 +79,10 @@ class Bodies:
                 del self._open[agent]
 
 
-class Exchanges:
+class ExchangeLimits:
     """Counts the exchanges of all agents."""
 
-    def __init__(self, shares: Callable[[], Shares]) -> None:
+    def __init__(self, shares: Callable[[], ExchangeShares]) -> None:
         self._shares = shares
         self._open: Counter[tuple[str, Kind]] = Counter()
 

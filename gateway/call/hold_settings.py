@@ -24,7 +24,7 @@ class TaskOffer(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holds:
+class HoldSettings:
     """What the config says about holding; replaced whole when the config changes."""
 
     #: Seconds a connection is kept open, for all clients; None is auto.

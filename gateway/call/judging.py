@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from approvals.model import HeldCall, State
 from approvals.summaries import Summary
-from gateway.call.request import Asked
-from gateway.call.settings import Setting
-from gateway.policy.evaluation import Action, Facts, Verdict, stricter
+from gateway.call.request import CallRequest
+from gateway.call.settings import ProxySettings
+from gateway.policy.evaluation import Action, CallFacts, Verdict, stricter
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import OnChange
 
@@ -18,17 +18,17 @@ CHANGED = "the definition of this tool changed while the call waited"
 GONE = "the server does not say any more that it has this tool"
 
 
-def unfit(held: HeldCall | Summary, setting: Setting) -> str | None:
+def unfit(held: HeldCall | Summary, settings: ProxySettings) -> str | None:
     """Say why a call may not run under *setting*, whatever the policy says; None when it may.
 
     Its agent may not use the server any more, or the server is not the one that it was held for.
     """
     server = held.call.server
-    if not setting.may_use(held.call.agent, server):
+    if not settings.may_use(held.call.agent, server):
         return REMOVED
-    if server not in setting.identities:
+    if server not in settings.identities:
         return REMOVED_SERVER
-    if setting.identities[server] != held.identity:
+    if settings.identities[server] != held.identity:
         when = "while the call waited" if held.state is State.PENDING else "after the approval"
         return f"This server's address or credentials changed {when}."
     return None
@@ -59,33 +59,33 @@ def _unlike(tool: Tool) -> str:
 class Judge:
     """Judges each call by the setting of the moment: when it is asked for, and again when it is about to run."""
 
-    def __init__(self, setting: Callable[[], Setting], catalogue: Catalogue) -> None:
-        self._setting = setting
+    def __init__(self, settings: Callable[[], ProxySettings], catalogue: Catalogue) -> None:
+        self._settings = settings
         self._catalogue = catalogue
 
-    def verdict(self, asked: Asked, tool: Tool) -> Verdict:
+    def verdict(self, request: CallRequest, tool: Tool) -> Verdict:
         """Say what becomes of a call of *tool*."""
-        agent, setting = asked.incoming.agent, self._setting()
-        facts = Facts(
-            server=asked.incoming.server,
-            tool=asked.frame.name,
+        agent, settings = request.exchange.agent, self._settings()
+        facts = CallFacts(
+            server=request.exchange.server,
+            tool=request.frame.name,
             agent=agent.name,
             owner=agent.owner,
-            arguments=asked.arguments,
+            arguments=request.arguments,
             classification=tool.classification,
             declared=tool.members,
         )
-        return pinned(setting.policy.evaluate(facts), tool, setting.pin)
+        return pinned(settings.policy.evaluate(facts), tool, settings.pin)
 
-    def objection(self, asked: Asked, held: HeldCall) -> str | None:
+    def objection(self, request: CallRequest, held: HeldCall) -> str | None:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
-        if why := unfit(held, self._setting()):
+        if why := unfit(held, self._settings()):
             return why
         tool = self._catalogue.present(held.call.server, held.call.tool)
         if tool.hash != held.definition:
             return CHANGED if tool.hash else GONE
-        requesters = self._setting().requesters(held.call.owner)
-        if (why := stricter(self.verdict(asked, tool), held, requesters)) is None and held.changes:
+        requesters = self._settings().requesters(held.call.owner)
+        if (why := stricter(self.verdict(request, tool), held, requesters)) is None and held.changes:
             # People were shown what changed, and approved: it is the definition that counts from now on.
             self._catalogue.accept(held.call.server, tool)
         return why

@@ -6,33 +6,33 @@ server is made anew from the body. The rules are the SDK's, which is late in loa
 
 from collections.abc import Mapping
 
-from gateway.call.request import Asked
+from gateway.call.request import CallRequest
 from gateway.tools.catalogue import Tool
 from gateway.wire import protocol
 
 
-def mismatch(asked: Asked, tool: Tool) -> protocol.Rejection | None:
+def check(request: CallRequest, tool: Tool) -> protocol.Rejection | None:
     """Return why headers do not fit the arguments that they mirror, or None; a front of ours makes none."""
-    if not _has_some(asked, tool) or protocol.FRONT in asked.incoming.headers:
+    if not _has_some(request, tool) or protocol.FRONT in request.exchange.headers:
         return None
     from mcp.shared.inbound import validate_mcp_param_headers
 
-    wrong = validate_mcp_param_headers(_schema(tool), asked.arguments, dict(asked.incoming.pairs))
+    wrong = validate_mcp_param_headers(_schema(tool), request.arguments, dict(request.exchange.pairs))
     return None if wrong is None else protocol.Rejection(code=protocol.HEADER_MISMATCH, message=wrong.message)
 
 
-def made(asked: Asked, tool: Tool) -> Mapping[str, str]:
+def build(request: CallRequest, tool: Tool) -> Mapping[str, str]:
     """Return the headers that mirror the arguments."""
-    if not _has_some(asked, tool):
+    if not _has_some(request, tool):
         return {}
     from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 
-    mirrored = mcp_param_headers(x_mcp_header_map(_schema(tool)), asked.arguments)
+    mirrored = mcp_param_headers(x_mcp_header_map(_schema(tool)), request.arguments)
     return {name.lower(): value for name, value in mirrored.items()}
 
 
-def _has_some(asked: Asked, tool: Tool) -> bool:
-    return tool.mirrors and asked.era is protocol.Era.MODERN
+def _has_some(request: CallRequest, tool: Tool) -> bool:
+    return tool.mirrors and request.era is protocol.Era.MODERN
 
 
 def _schema(tool: Tool) -> object:

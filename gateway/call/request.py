@@ -9,7 +9,7 @@ from approvals import digest
 from approvals.model import ToolCall
 from gateway.auth.agents import Agent
 from gateway.call import envelope
-from gateway.call.delivered import Place
+from gateway.call.delivered import SessionKey
 from gateway.call.sessions import Session
 from gateway.policy.limits import Scope
 from gateway.upstreams import EVENTS, Upstream
@@ -17,7 +17,7 @@ from gateway.wire import frames, protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incoming:
+class Exchange:
     """One exchange as a front received it. `pairs` are the headers in order, names in lower case."""
 
     agent: Agent
@@ -41,23 +41,23 @@ class Incoming:
         return EVENTS in accepted or "*/*" in accepted
 
 
-def place(incoming: Incoming, session: Session | None) -> Place:
+def place(exchange: Exchange, session: Session | None) -> SessionKey:
     """Return the session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
-    agent = incoming.agent.name
-    named = incoming.headers[protocol.SESSION] if session else agent
-    return Place(agent, incoming.server, named)
+    agent = exchange.agent.name
+    named = exchange.headers[protocol.SESSION] if session else agent
+    return SessionKey(agent, exchange.server, named)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class CallRequest:
     """One tool call as an agent asks for it now: by which exchange, of which server, in which session and round.
 
     It has no slots, because `call` and `key` are kept: for a large call each takes longer than all else.
     """
 
-    incoming: Incoming
+    exchange: Exchange
     upstream: Upstream
-    frame: frames.ToolCall
+    frame: frames.CallFrame
     #: What the agent said when it opened its session; None where the revision has none.
     session: Session | None = None
     #: How often this call has come again with a sealed state.
@@ -68,12 +68,12 @@ class Asked:
     @property
     def era(self) -> protocol.Era:
         """The era of the request."""
-        return protocol.era(self.incoming.headers, self.frame)
+        return protocol.era(self.exchange.headers, self.frame)
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers with which it goes to the server."""
-        crossing = {**protocol.crossing(self.incoming.headers, self.frame), **self.params}
+        crossing = {**protocol.request_headers(self.exchange.headers, self.frame), **self.params}
         return {name: value for name, value in crossing.items() if name != "last-event-id"}
 
     @property
@@ -85,12 +85,12 @@ class Asked:
     @cached_property
     def call(self) -> ToolCall:
         """The call as it is judged, shown and stored."""
-        agent = self.incoming.agent
+        agent = self.exchange.agent
         return ToolCall(
             agent=agent.name,
             owner=agent.owner,
             session=self.place.session,
-            server=self.incoming.server,
+            server=self.exchange.server,
             tool=self.frame.name,
             arguments=self.frame.arguments,
             beside=envelope.beside(self.frame),
@@ -105,15 +105,15 @@ class Asked:
     @property
     def scope(self) -> Scope:
         """Whose uses of a limit this call counts to."""
-        agent = self.incoming.agent.name
+        agent = self.exchange.agent.name
         return Scope(
-            agent=agent, session=self.place.session, server=self.incoming.server, tool=self.frame.name
+            agent=agent, session=self.place.session, server=self.exchange.server, tool=self.frame.name
         )
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SessionKey:
         """The session in which it is asked."""
-        return place(self.incoming, self.session)
+        return place(self.exchange, self.session)
 
     @property
     def opening(self) -> bytes:
@@ -134,11 +134,11 @@ class Asked:
     @property
     def fronted(self) -> bool:
         """Whether a front of our own speaks for the client, which asks for a held call again when its connection is cut."""
-        return protocol.FRONT in self.incoming.headers
+        return protocol.FRONT in self.exchange.headers
 
     @property
     def resumes(self) -> bool:
         """Whether a client of this revision comes back for the rest of a stream that it was given an id for."""
-        headers = self.incoming.headers
+        headers = self.exchange.headers
         revision = headers.get("mcp-protocol-version")
         return revision == protocol.HANDSHAKE[-1] and not self.fronted

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.call.exchange_limits import Shares
-from gateway.call.hold_settings import Holds
+from gateway.call.exchange_limits import ExchangeShares
+from gateway.call.hold_settings import HoldSettings
 from gateway.policy.evaluation import Policy
 from gateway.tools.pins import OnChange
 from gateway.upstreams import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class ProxySettings:
     """What the config says about judging and forwarding; replaced whole when the config changes."""
 
     policy: Policy
@@ -19,9 +19,9 @@ class Setting:
     #: The identity of each server, and where it is, by name; see `identity`.
     identities: Mapping[str, str]
     addresses: Mapping[str, str]
-    holds: Holds
+    holds: HoldSettings
     #: How many exchanges with servers one agent may have at once.
-    shares: Shares
+    shares: ExchangeShares
     #: Whether an agent of this name may still use this server; else what it had asked for does not run.
     may_use: Callable[[str, str], bool]
     #: The names of the approvers who are the person behind an agent, given that person's name or e-mail address.

@@ -12,7 +12,7 @@ from approvals.store.turn import of_a_run
 from gateway.app.config import known_server, load
 from gateway.app.gateway import MEMORY, Gateway, assembled, database
 from gateway.app.serving import serving
-from gateway.auth.agents import Refused
+from gateway.auth.agents import AuthenticationFailed
 from gateway.config.addresses import address
 from gateway.config.options import Config, place
 from gateway.errors import NotSentError, UserError, first
@@ -79,7 +79,7 @@ class Inside:
         """Raise `UserError` unless the client is an agent of the config."""
         try:
             await gateway.agents.authenticate([f"Bearer {self.token}"], self.server)
-        except Refused as error:
+        except AuthenticationFailed as error:
             raise UserError("Set OKAYED_AGENT_TOKEN to the token of an agent of the config.") from error
 
 

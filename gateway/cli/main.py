@@ -21,7 +21,7 @@ from gateway.config.options import place, seconds
 from gateway.errors import GatewayError, UserError, first
 
 if TYPE_CHECKING:
-    from gateway.cli.review import Api
+    from gateway.cli.review import ApiClient
     from gateway.config.options import Config
 
 Answer = TypeVar("Answer")
@@ -130,7 +130,7 @@ def import_policy(file: Path) -> None:
         raise typer.Exit(3)
 
 
-def _accepting(server: str) -> "Callable[[Api], Awaitable[list[str]]]":
+def _accepting(server: str) -> "Callable[[ApiClient], Awaitable[list[str]]]":
     return lambda api: api.accept(server, "")
 
 
@@ -327,7 +327,7 @@ def _load(path: Path) -> "Config":
     return load(path, os.environ)
 
 
-def _ask(path: Path, question: "Callable[[Api], Awaitable[Answer]]") -> Answer:
+def _ask(path: Path, question: "Callable[[ApiClient], Awaitable[Answer]]") -> Answer:
     """Ask the running gateway that the config describes, or the one at OKAYED_URL."""
     from gateway.cli.review import api
     from gateway.config.addresses import within

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from approvals import client_meta, safetext
 from approvals.model import AuditEvent
-from gateway.cli.tools import Explanation, Row
+from gateway.cli.tools import Explanation, ToolRow
 from gateway.explain import report
 from gateway.explain.first_policy import scaffold
 from gateway.hold.messages import rfc3339, span
@@ -41,7 +41,7 @@ def dump(value: Any) -> None:
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
 
 
-def tools(rows: Sequence[Row], *, as_json: bool) -> None:
+def tools(rows: Sequence[ToolRow], *, as_json: bool) -> None:
     """Show tools: category, risk class, severity, action, and the first reason."""
     if as_json:
         dump([_tool_facts(row) for row in rows])
@@ -49,7 +49,7 @@ def tools(rows: Sequence[Row], *, as_json: bool) -> None:
     _print_table(("server", "tool", "category", "risk", "severity", "action", "why"), map(_tool_cells, rows))
 
 
-def _tool_cells(row: Row) -> Sequence[str]:
+def _tool_cells(row: ToolRow) -> Sequence[str]:
     if row.tool is None or row.verdict is None:
         return row.server, "?", "", "", "", "", row.problem
     found = row.tool.classification
@@ -57,13 +57,13 @@ def _tool_cells(row: Row) -> Sequence[str]:
     return row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
 
 
-def policy(rows: Sequence[Row]) -> None:
+def policy(rows: Sequence[ToolRow]) -> None:
     """Print a policy to start from."""
     tools = [(row.server, row.tool) for row in rows if row.tool is not None]
     sys.stdout.write(scaffold(tools, {row.server: row.problem for row in rows if row.problem}))
 
 
-def _tool_facts(row: Row) -> Mapping[str, Any]:
+def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
     if row.tool is None or row.verdict is None:
         return {"server": row.server, "problem": row.problem}
     found = row.tool.classification

@@ -16,11 +16,11 @@ LOCAL = "http://localhost"
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
 
 
-class Refused(UserError):
+class RequestRefused(UserError):
     """The gateway did not do what was asked; the message says why."""
 
 
-class Api:
+class ApiClient:
     """One approver's view of a running gateway."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -85,7 +85,7 @@ class Api:
         try:
             yield
         except aiohttp.ClientError as error:
-            raise Refused(f"No gateway answers at {self._url}; start one with: okayed run") from error
+            raise RequestRefused(f"No gateway answers at {self._url}; start one with: okayed run") from error
 
 
 async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
@@ -95,24 +95,26 @@ async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     if answer.status == 200:
         return dict(said)
     if answer.status == 401:
-        raise Refused("Set OKAYED_TOKEN to your approver's token; make one with: okayed token approver NAME")
-    raise Refused(
+        raise RequestRefused(
+            "Set OKAYED_TOKEN to your approver's token; make one with: okayed token approver NAME"
+        )
+    raise RequestRefused(
         str(said.get("error") or said.get("message") or f"The gateway answered HTTP {answer.status}.")
     )
 
 
 @asynccontextmanager
-async def api(url: str, token: str) -> AsyncIterator[Api]:
+async def api(url: str, token: str) -> AsyncIterator[ApiClient]:
     """Connect to the gateway whose inbox is at *url*: `http(s)://...`, or `unix:/path`.
 
     A token that was read from a file may end in a newline.
     """
     if not (url.startswith(UNIX) or is_http(url)):
-        raise Refused(
+        raise RequestRefused(
             f"{url} is no address of an inbox; in OKAYED_URL write one such as http://127.0.0.1:8809"
         )
     connector = aiohttp.UnixConnector(url.removeprefix(UNIX)) if url.startswith(UNIX) else None
     secret = token.strip()
     headers = {"User-Agent": "okayed/cli"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
     async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT, connector=connector) as session:
-        yield Api(session, url)
+        yield ApiClient(session, url)

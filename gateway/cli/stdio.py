@@ -38,7 +38,7 @@ async def run(server: str, path: Path, url: str) -> None:
     place = checked(url) if url else within(listen_of(path, os.environ))
     async with reaching(place) as http, asyncio.TaskGroup() as tasks:
         if url:
-            await _serve(Way(server, token, http, at=place))
+            await _serve(GatewayLocator(server, token, http, at=place))
             return
         left = asyncio.Event()
 
@@ -47,13 +47,13 @@ async def run(server: str, path: Path, url: str) -> None:
 
             return await Inside(path, server, token, tasks, left).started()
 
-        way = Way(server, token, http, at=place, instead=instead)
+        way = GatewayLocator(server, token, http, at=place, instead=instead)
         await way.look()
         await _serve(way)
         left.set()
 
 
-async def _serve(way: "Way") -> None:
+async def _serve(way: "GatewayLocator") -> None:
     await StdioFront(await _stdin(), _to_stdout(), way.exchange).run()
 
 
@@ -69,7 +69,7 @@ def reaching(place: str) -> aiohttp.ClientSession:
     return pool(place.removeprefix(UNIX) if place.startswith(UNIX) else "")
 
 
-class Way:
+class GatewayLocator:
     """The way to the gateway at one address. While none answers there, exchanges wait, for `PATIENCE` seconds at most."""
 
     def __init__(

@@ -12,14 +12,14 @@ from gateway.app.gateway import MEMORY, Gateway, assembled, database
 from gateway.call.judging import pinned
 from gateway.config.options import Config
 from gateway.errors import UserError
-from gateway.explain.report import Told, tell
-from gateway.policy.evaluation import Facts, Verdict
+from gateway.explain.report import ToolReport, tell
+from gateway.policy.evaluation import CallFacts, Verdict
 from gateway.tools.catalogue import Tool
 from gateway.wire import frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ToolRow:
     """One tool of one server, or why a server could not be asked."""
 
     server: str
@@ -38,7 +38,7 @@ class Explanation:
     verdict: Verdict
 
     @property
-    def told(self) -> Told:
+    def told(self) -> ToolReport:
         """All that is said of the tool."""
         tool = self.tool
         return tell(self.server, tool.definition, tool.classification, self.verdict, listed=self.listed)
@@ -48,18 +48,18 @@ class BadArguments(UserError):
     """The arguments given are no JSON object."""
 
 
-async def tools(config: Config, server: str) -> list[Row]:
+async def tools(config: Config, server: str) -> list[ToolRow]:
     """Ask one server, or all, for their tools and judge a call of each without arguments."""
     async with _looking(config) as gateway:
         names = [known_server(config, server)] if server else list(config.servers)
         return [row for name in names for row in await _rows(gateway, name)]
 
 
-async def _rows(gateway: Gateway, server: str) -> list[Row]:
+async def _rows(gateway: Gateway, server: str) -> list[ToolRow]:
     if (problem := await gateway.catalogue.ask(server)) is not None:
-        return [Row(server=server, problem=problem)]
+        return [ToolRow(server=server, problem=problem)]
     return [
-        Row(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {}))
+        ToolRow(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {}))
         for tool in gateway.catalogue.tools(server)
     ]
 
@@ -89,7 +89,7 @@ def _looking(config: Config) -> AbstractAsyncContextManager[Gateway]:
 
 
 def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
-    facts = Facts(
+    facts = CallFacts(
         server=server,
         tool=tool.name,
         agent="local",
@@ -97,5 +97,5 @@ def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any
         classification=tool.classification,
         declared=tool.members,
     )
-    setting = gateway.proxy.setting
-    return pinned(setting.policy.evaluate(facts), tool, setting.pin)
+    settings = gateway.proxy.settings
+    return pinned(settings.policy.evaluate(facts), tool, settings.pin)

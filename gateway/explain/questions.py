@@ -9,7 +9,7 @@ from approvals import safetext
 from gateway.explain import advice
 from gateway.explain.advice import ADVICE
 from gateway.explain.parameters import Declared, checks
-from gateway.tools.classify.risk import MEANINGS, RISKS, Category, Classification
+from gateway.tools.classify.risk import MEANINGS, RISKS, Category, ToolClassification
 from gateway.wire.frames import TOOL_NAME
 
 #: What to do with the config that is shown.
@@ -29,7 +29,7 @@ class Answer:
 
 
 def answers(
-    server: str, name: str, found: Classification, parameters: Declared, does: str, *, listed: bool
+    server: str, name: str, found: ToolClassification, parameters: Declared, does: str, *, listed: bool
 ) -> Iterator[Answer]:
     """Answer the questions; *does* says what the tool does."""
     tool, category = safetext.name(name), found.category
@@ -74,7 +74,7 @@ def _ruled(name: str, question: str, text: str, yaml: str, otherwise: str = DENI
     return Answer(question=question, text=text, yaml=yaml)
 
 
-def classed(found: Classification) -> str:
+def classed(found: ToolClassification) -> str:
     """Say which risk class it is, and whose word that is."""
     if found.risk is not RISKS[found.category]:
         return f"Its risk class is {found.risk}, by the operator's config."

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from approvals import safetext
-from approvals.impact import stakes
+from approvals.impact import impact
 from approvals.model import Terms
 from gateway.explain import questions
 from gateway.explain.advice import ADVICE
@@ -21,7 +21,7 @@ from gateway.explain.questions import PASTE, Answer
 from gateway.policy.evaluation import Action, Verdict
 from gateway.policy.limits import Per
 from gateway.tools.classify import naming
-from gateway.tools.classify.risk import Category, Classification
+from gateway.tools.classify.risk import Category, ToolClassification
 
 #: How much of a server's description is quoted: sentences, and characters.
 SENTENCES = 2
@@ -58,7 +58,7 @@ _COUNTED: Mapping[Per, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ToolReport:
     """All that is said of one tool; every text is safe to show."""
 
     title: str
@@ -78,19 +78,19 @@ class Told:
 def tell(
     server: str,
     definition: Mapping[str, Any],
-    found: Classification,
+    found: ToolClassification,
     verdict: Verdict,
     *,
     listed: bool = True,
-) -> Told:
+) -> ToolReport:
     """Say all there is to say of a tool, and of a call of it that was judged as *verdict*."""
     name = str(definition["name"])
     parameters = declared(definition)
     does = _does(name, definition.get("description"), found.category)
-    return Told(
+    return ToolReport(
         title=f"{safetext.name(name)} on {server}",
         does=does,
-        why=(stakes(found.category, found.severity), questions.classed(found), _reach(found)),
+        why=(impact(found.category, found.severity), questions.classed(found), _reach(found)),
         evidence=tuple(map(safetext.visible, found.evidence)),
         confidence=_confidence(found, definition, parameters),
         parameters=parameters,
@@ -121,14 +121,14 @@ def _does(name: str, description: object, category: Category) -> str:
 # Why it needs a policy
 
 
-def _reach(found: Classification) -> str:
+def _reach(found: ToolClassification) -> str:
     """Repeat the classifier's sentence on severity, unless something else had the last word."""
     start = f"Severity is {found.severity}"
     said = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
     return safetext.visible(said or f"{start}: a reason below set it.")
 
 
-def _confidence(found: Classification, definition: Mapping[str, Any], parameters: Declared) -> str:
+def _confidence(found: ToolClassification, definition: Mapping[str, Any], parameters: Declared) -> str:
     level = f"Confidence is {found.confidence:.2f}"
     if found.confidence == 1:
         return f"{level}: the operator said what it is."
@@ -165,7 +165,7 @@ def _people(terms: Terms) -> str:
     return f"{who} must approve it within {terms.expire_after / 60:g} min."
 
 
-def lines(told: Told) -> Sequence[str]:
+def lines(told: ToolReport) -> Sequence[str]:
     """Return what is told as lines of text, the questions last."""
     return [
         "What it does:",

@@ -79,7 +79,7 @@ class Conversation:
         if not reply.streams or reply.status != 200:
             reply.close()
             return
-        async with aclosing(_frames(reply, sse.Place())) as heard:
+        async with aclosing(_frames(reply, sse.ResumePoint())) as heard:
             async for data in heard:
                 yield data
 
@@ -99,7 +99,7 @@ class Conversation:
         reply = await self._posted(frame, line, held)
         if reply.status != 404 or session is None:
             return reply
-        if isinstance(frame, frames.ToolCall) and not reply.header(protocol.UNSENT):
+        if isinstance(frame, frames.CallFrame) and not reply.header(protocol.UNSENT):
             return await self._answered(frame, reply, session)
         reply.close()
         await self._reopen(session)
@@ -111,7 +111,7 @@ class Conversation:
             "POST", line, {**self._headers, **protocol.routing_headers(frame), **named}
         )
 
-    async def _answered(self, call: frames.ToolCall, reply: Reply, session: str) -> Reply:
+    async def _answered(self, call: frames.CallFrame, reply: Reply, session: str) -> Reply:
         """Return the answer in a server's 404; without one the client is told of the doubt, and the session opened again."""
         try:
             outcome = await answers.outcome_of(reply, call.id, lambda _: None)
@@ -153,7 +153,7 @@ class Conversation:
 
     async def _answer(self, frame: frames.Frame, line: bytes, reply: Reply) -> AsyncGenerator[bytes, None]:
         """Yield the frames of an answer up to its end, which for a request is the answer under its id."""
-        wanted, place = frames.id_of(frame), sse.Place()
+        wanted, place = frames.id_of(frame), sse.ResumePoint()
         while True:
             held = reply.header(protocol.HOLD)
             async with aclosing(_frames(reply, place, held)) as answer:
@@ -168,7 +168,7 @@ class Conversation:
                 return
             reply = await (self._asked_again(frame, line, held) if held else self._rest(reply, place))
 
-    async def _rest(self, reply: Reply, place: sse.Place) -> Reply:
+    async def _rest(self, reply: Reply, place: sse.ResumePoint) -> Reply:
         """Take up a stream that ended before its answer; raises `CutError` where it cannot be taken up."""
         if (wait := place.again()) is None:
             raise CutError(f"The server's answer, of HTTP status {reply.status}, ended without a result.")
@@ -211,7 +211,7 @@ def _is_error_for_nobody(members: Mapping[str, msgspec.Raw]) -> bool:
     return "error" in members and msgspec.json.decode(members.get("id", b"null")) is None
 
 
-async def _frames(reply: Reply, place: sse.Place, held: str = "") -> AsyncGenerator[bytes, None]:
+async def _frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> AsyncGenerator[bytes, None]:
     """Yield the frames of a reply; what is no frame is not passed on. A cut stream only ends where there is a way to go on."""
     try:
         if not reply.streams:

@@ -14,11 +14,11 @@ from aiohttp import hdrs, web
 
 from approvals import client_address
 from approvals.client_address import Proxies
-from approvals.throttle import WINDOW, Attempts
+from approvals.throttle import WINDOW, Throttle
 from gateway.auth import protected_resource
-from gateway.auth.agents import Agents, Refused
+from gateway.auth.agents import Agents, AuthenticationFailed
 from gateway.call.exchange_limits import Bodies, TooManyBytesError
-from gateway.call.request import Incoming
+from gateway.call.request import Exchange
 from gateway.errors import CutError
 from gateway.fronts import RUN
 from gateway.proxy import Proxy
@@ -47,7 +47,7 @@ async def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class ListenerPolicy:
     """What the listener checks before anything is read."""
 
     agents: Callable[[], Agents]
@@ -66,7 +66,7 @@ class Door:
     proxies: Proxies = client_address.NONE
 
 
-def build(proxy: Proxy, door: Door) -> web.Application:
+def build(proxy: Proxy, door: ListenerPolicy) -> web.Application:
     """Return the application that serves agents."""
     front = _Front(proxy, door)
     app = web.Application(client_max_size=MAX_BODY, middlewares=[front.guard])
@@ -81,12 +81,12 @@ def build(proxy: Proxy, door: Door) -> web.Application:
 
 
 class _Front:
-    def __init__(self, proxy: Proxy, door: Door) -> None:
+    def __init__(self, proxy: Proxy, door: ListenerPolicy) -> None:
         self._proxy = proxy
         self._door = door
-        self._guesses = Attempts(GUESSES)
+        self._guesses = Throttle(GUESSES)
         self._running: set[asyncio.Task[Any]] = set()
-        self._bodies = Bodies(lambda: proxy.setting.shares.bodies)
+        self._bodies = Bodies(lambda: proxy.settings.shares.bodies)
 
     @web.middleware
     async def guard(
@@ -113,28 +113,28 @@ class _Front:
         try:
             given = request.headers.getall(hdrs.AUTHORIZATION, [])
             agent = await self._door.agents().authenticate(given, server)
-        except Refused as refused:
+        except AuthenticationFailed as refused:
             return self._guessed(request, refused)
         if (wrong := _unreadable(request)) is not None:
             return wrong
         pairs = tuple((name.lower(), value) for name, value in request.headers.items())
-        incoming = Incoming(agent=agent, server=server, verb=request.method, body=b"", pairs=pairs)
-        with self._run(incoming):
+        exchange = Exchange(agent=agent, server=server, verb=request.method, body=b"", pairs=pairs)
+        with self._run(exchange):
             try:
-                return await _write(request, await self._handled(request, incoming))
+                return await _write(request, await self._handled(request, exchange))
             except TooManyBytesError as error:
                 return _refuse(error.status, str(error), error.headers)
 
-    async def _handled(self, request: web.Request, incoming: Incoming) -> Reply:
+    async def _handled(self, request: web.Request, exchange: Exchange) -> Reply:
         """Read the body, and have the exchange judged."""
-        with self._bodies.one(incoming.agent.name, _announced(request)):
-            return await self._proxy.handle(replace(incoming, body=await request.read()))
+        with self._bodies.one(exchange.agent.name, _announced(request)):
+            return await self._proxy.handle(replace(exchange, body=await request.read()))
 
     @contextmanager
-    def _run(self, incoming: Incoming) -> Iterator[None]:
+    def _run(self, exchange: Exchange) -> Iterator[None]:
         """Note an exchange that is waited for when the listener stops; a stream that only listens has no end to wait for."""
         task = asyncio.current_task()
-        if task is not None and not protocol.listens(incoming.verb, incoming.headers):
+        if task is not None and not protocol.listens(exchange.verb, exchange.headers):
             self._running.add(task)
         try:
             yield
@@ -149,7 +149,7 @@ class _Front:
             await asyncio.wait(left, timeout=min(LOOK, seconds))
         await self._door.cut()
 
-    def _guessed(self, request: web.Request, refused: Refused) -> web.Response:
+    def _guessed(self, request: web.Request, refused: AuthenticationFailed) -> web.Response:
         """Refuse a request without a good token; an address that keeps sending wrong ones has to wait."""
         peer, now = self._door.proxies.client(request.remote, request.headers), self._door.clock()
         if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
@@ -211,7 +211,7 @@ def _is_json(types: list[str]) -> bool:
     )
 
 
-def _challenge(refused: Refused) -> Mapping[str, str]:
+def _challenge(refused: AuthenticationFailed) -> Mapping[str, str]:
     return {} if refused.challenge is None else {hdrs.WWW_AUTHENTICATE: refused.challenge}
 
 

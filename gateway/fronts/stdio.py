@@ -97,7 +97,7 @@ class StdioFront:
         """Send a frame on. Requests are answered when their answer comes; the rest keeps its order."""
         if self._taken_back(frame):
             return
-        if not isinstance(frame, frames.Request | frames.ToolCall) or frame.method == "initialize":
+        if not isinstance(frame, frames.Request | frames.CallFrame) or frame.method == "initialize":
             await self._answer(frame, line)
             return
         answering = self._tasks.create_task(self._answer(frame, line))

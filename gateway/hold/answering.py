@@ -17,17 +17,17 @@ from approvals.errors import StoreError
 from approvals.model import CallId, HeldCall, ToolCall
 from approvals.service import ApprovalService
 from gateway.call import envelope
-from gateway.call.delivered import Given
-from gateway.call.hold_settings import Holds
-from gateway.call.request import Asked, Incoming
+from gateway.call.delivered import DeliveredAnswers
+from gateway.call.hold_settings import HoldSettings
+from gateway.call.request import CallRequest, Exchange
 from gateway.call.sessions import Session
 from gateway.errors import GatewayError, UnknownHoldError, UnknownSessionError
 from gateway.hold import ladder, messages, request_state, response_stream
-from gateway.hold.cancellations import Named, Wait, Waits
+from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
 from gateway.hold.ladder import Rung
 from gateway.hold.patience import Patience, Who
 from gateway.hold.request_state import Seals, Ticket
-from gateway.hold.running import Forward, Way
+from gateway.hold.running import Forwarder, Outbound
 from gateway.upstreams import JSON, Reply, Upstream
 from gateway.wire import frames, protocol, sse
 
@@ -36,12 +36,12 @@ ASK_AGAIN = "It is not known whether this call ran; ask again with the same argu
 
 
 @dataclass(slots=True, kw_only=True)
-class _Waiting:
+class ClientWait:
     """A client that waits: the call as it knows it, and for how long it bears an open connection, and silence."""
 
-    asked: Asked
+    request: CallRequest
     held: HeldCall
-    wait: Wait
+    wait: PendingWait
     #: Whether the client takes up its stream when that is cut.
     resumes: bool
     give_up_at: float
@@ -70,116 +70,118 @@ class _Waiting:
             seconds, self.silence = min(self.silence, seconds), 0.0
             return None, seconds
         self._beats += 1
-        return ladder.sign_of_life(self.held, self._beats - 1, self.asked.frame.progress_token), seconds
+        return ladder.sign_of_life(self.held, self._beats - 1, self.request.frame.progress_token), seconds
 
 
-class Holding:
+class HeldAnswers:
     """Every client that waits for a held call."""
 
     def __init__(
         self,
         *,
         service: ApprovalService,
-        forward: Forward,
+        forwarder: Forwarder,
         seals: Callable[[], Seals],
         new_id: Callable[[], CallId],
-        objection: Callable[[Asked, HeldCall], str | None],
+        objection: Callable[[CallRequest, HeldCall], str | None],
         learn: Callable[[str], Awaitable[None]],
         structured: Callable[[str, str], bool],
     ) -> None:
         """*structured* says whether the results of a server's tool have a schema."""
-        self.holds = Holds(clients={})
+        self.holds = HoldSettings(clients={})
         self._service = service
-        self._forward = forward
+        self._forwarder = forwarder
         self._seals = seals
         self._new_id = new_id
         self._objection = objection
         self._learn = learn
         self._structured = structured
-        self._waits = Waits(service.monotonic)
+        self._waits = Cancellations(service.monotonic)
         self._patience = Patience()
-        self.given = Given()
+        self.given = DeliveredAnswers()
 
-    async def open(self, asked: Asked, held: HeldCall) -> Reply:
+    async def open(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer the client when the call is decided, and keep it from giving up until then."""
-        self._came(asked, held)
-        if asked.fronted:
-            return self.to_front(asked, held)
-        resumes = asked.resumes and asked.incoming.takes_events
-        client = self._waiting(asked, held, resumes=resumes)
+        self._came(request, held)
+        if request.fronted:
+            return self.to_front(request, held)
+        resumes = request.resumes and request.exchange.takes_events
+        client = self._waiting(request, held, resumes=resumes)
         items = self._until_told(client)
         first = await anext(items, None)
-        if isinstance(first, response_stream.Told) or (first is not None and not asked.incoming.takes_events):
-            status = first.status if isinstance(first, response_stream.Told) else 200
+        if isinstance(first, response_stream.FinalFrame) or (
+            first is not None and not request.exchange.takes_events
+        ):
+            status = first.status if isinstance(first, response_stream.FinalFrame) else 200
             return self._reply(client, status, {"Content-Type": JSON}, response_stream.answer(first, items))
-        handle = response_stream.handle_of(held.id, asked.frame.id) if resumes else None
+        handle = response_stream.handle_of(held.id, request.frame.id) if resumes else None
         return self._reply(client, 200, sse.HEADERS, response_stream.stream(first, items, handle))
 
     def _reply(
-        self, client: _Waiting, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
+        self, client: ClientWait, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
     ) -> Reply:
         return Reply(
             status=status, headers=headers, chunks=chunks, delivered=partial(self._delivered, client)
         )
 
-    async def resume(self, incoming: Incoming, upstream: Upstream, session: Session | None) -> Reply | None:
+    async def resume(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Reply | None:
         """Take up a stream of ours that was cut; None when the event that the client saw last is not ours."""
-        seen = response_stream.call_of(incoming.headers.get("last-event-id", ""))
+        seen = response_stream.call_of(exchange.headers.get("last-event-id", ""))
         if seen is None:
             return None
         held = await self._service.store.get(seen[0])
-        if held is None or (held.call.agent, held.call.server) != (incoming.agent.name, incoming.server):
+        if held is None or (held.call.agent, held.call.server) != (exchange.agent.name, exchange.server):
             raise UnknownSessionError
         frame = envelope.frame_of(held.call, seen[1])
-        asked = Asked(incoming=incoming, upstream=upstream, frame=frame, session=session)
-        client = self._waiting(asked, held, resumes=True, quiet=0.0)
+        request = CallRequest(exchange=exchange, upstream=upstream, frame=frame, session=session)
+        client = self._waiting(request, held, resumes=True, quiet=0.0)
         handle = response_stream.handle_of(held.id, seen[1])
         return self._reply(
             client, 200, sse.HEADERS, response_stream.stream(None, self._until_told(client), handle)
         )
 
-    def to_front(self, asked: Asked, held: HeldCall) -> Reply:
+    def to_front(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer a front of our own: it gets the id at once, and asks for the call again when the stream ends without an answer."""
-        client = self._waiting(asked, held, resumes=True, quiet=0.0)
+        client = self._waiting(request, held, resumes=True, quiet=0.0)
         headers = {**sse.HEADERS, protocol.HOLD: held.id}
         return self._reply(client, 200, headers, response_stream.stream(None, self._until_told(client), None))
 
-    async def named(self, asked: Asked) -> HeldCall | None:
+    async def named(self, request: CallRequest) -> HeldCall | None:
         """Return the held call that a front asks for again by its id; None when it names none. Raises `UnknownHoldError`."""
-        name = asked.incoming.headers.get(protocol.HOLD)
-        if name is None or not asked.fronted:
+        name = request.exchange.headers.get(protocol.HOLD)
+        if name is None or not request.fronted:
             return None
         held = await self._service.store.get(CallId(name))
-        if held is None or not _of_its_agent(asked, held) or not _same_call(asked, held):
+        if held is None or not _of_its_agent(request, held) or not _same_call(request, held):
             raise UnknownHoldError
         return held
 
     # Rounds.
 
-    def ticket(self, asked: Asked) -> Ticket | None:
+    def ticket(self, request: CallRequest) -> Ticket | None:
         """Return what the sealed state of this request says, if it brings one; raises `ForgedError`."""
-        state = request_state.state_of(asked.frame)
+        state = request_state.state_of(request.frame)
         return None if state is None else self._seals().open(state)
 
-    async def earlier(self, asked: Asked, ticket: Ticket) -> HeldCall | None:
+    async def earlier(self, request: CallRequest, ticket: Ticket) -> HeldCall | None:
         """Return the held call that a ticket names, when this is the same call; with other arguments it is a new one."""
         held = await self._service.get(CallId(ticket.call))
-        if not _of_its_agent(asked, held):
+        if not _of_its_agent(request, held):
             raise request_state.ForgedError
-        return held if _same_call(asked, held) else None
+        return held if _same_call(request, held) else None
 
-    async def again(self, asked: Asked, held: HeldCall, ticket: Ticket) -> Reply:
+    async def again(self, request: CallRequest, held: HeldCall, ticket: Ticket) -> Reply:
         """Go on with a call whose client came again: it waits on, or it brings what its server asked for."""
         if not ticket.asked:
-            return await self.open(replace(anew(asked), round=ticket.round), held)
+            return await self.open(replace(without_state(request), round=ticket.round), held)
         state = None if ticket.state is None else msgspec.json.encode(ticket.state)
-        asked = replace(asked, frame=envelope.with_rest(asked.frame, {"requestState": state}))
-        return await self.open(asked, await self.follow(asked, held))
+        request = replace(request, frame=envelope.with_rest(request.frame, {"requestState": state}))
+        return await self.open(request, await self.follow(request, held))
 
-    async def follow(self, asked: Asked, held: HeldCall, *, task: bool = False) -> HeldCall:
+    async def follow(self, request: CallRequest, held: HeldCall, *, task: bool = False) -> HeldCall:
         """Return the call that continues *held*, which was approved, with the answers that *asked* brings."""
-        asked = replace(asked, frame=envelope.with_own_meta(asked.frame, held.call))
-        call = replace(held.call, beside=asked.call.beside, along=asked.call.along)
+        request = replace(request, frame=envelope.with_own_meta(request.frame, held.call))
+        call = replace(held.call, beside=request.call.beside, along=request.call.along)
         child = HeldCall(
             id=self._new_id(),
             call=call,
@@ -191,7 +193,7 @@ class Holding:
             definition=held.definition,
             identity=held.identity,
             address=held.address,
-            key=digest.key(call, envelope.more(asked.frame)),
+            key=digest.key(call, envelope.more(request.frame)),
             digest=held.digest,
             created_at=self._service.clock(),
             expires_at=0.0,
@@ -201,10 +203,10 @@ class Holding:
 
     # Waiting.
 
-    async def _until_told(self, client: _Waiting) -> response_stream.Items:
+    async def _until_told(self, client: ClientWait) -> response_stream.Items:
         """Wait, run and tell, as the ladder says; ends with the answer, or without one when the gateway stops."""
-        asked, held = client.asked, client.held
-        named = _named(asked.incoming, asked.frame.id)
+        request, held = client.request, client.held
+        named = _named(request.exchange, request.frame.id)
         with self._service.attending(held.id), self._waits.waiting(named, client.wait):
             if self._waits.crowded(held.id):
                 self._service.waiters.wake(held.id)
@@ -215,74 +217,74 @@ class Holding:
                 if self._goes_on_elsewhere(client):
                     await self._waits.park()
                     return
-                yield self._told(client.rung, asked, client.held)
+                yield self._told(client.rung, request, client.held)
                 client.told = True
             except (asyncio.CancelledError, GeneratorExit):
                 self._left(held)
                 raise
             except StoreError as error:
-                yield response_stream.Told(
-                    frames.error(asked.frame.id, GatewayError.code, f"{error} {ASK_AGAIN}")
+                yield response_stream.FinalFrame(
+                    frames.error(request.frame.id, GatewayError.code, f"{error} {ASK_AGAIN}")
                 )
         if client.wait.cancelled:
             self._left(held)
 
-    def _goes_on_elsewhere(self, client: _Waiting) -> bool:
+    def _goes_on_elsewhere(self, client: ClientWait) -> bool:
         """Say whether the gateway stops, and the client will take up its stream at the next one."""
         stopped = self._waits.over and client.rung is Rung.LATER
         return stopped and client.resumes and not client.wait.over
 
-    async def _delivered(self, client: _Waiting) -> None:
+    async def _delivered(self, client: ClientWait) -> None:
         """Note that the last byte was written, unless the client no longer listened: then it collects by asking again."""
         if not client.told or client.wait.over:
             return
         if client.rung is Rung.TELL:
-            place = client.asked.place
+            place = client.request.place
             if client.held.outcome is not None:
                 self.given.give(place, client.held.id)
             await self.collected(client.held.id, place.session)
         elif not self._waits.over:
-            self._patience.told(_who(client.asked), client.held.id, self._service.monotonic())
+            self._patience.told(_who(client.request), client.held.id, self._service.monotonic())
 
     async def collected(self, call_id: CallId, session: str = "") -> None:
         """Note that the agent has its answer. Where that cannot be noted, the call asked again is answered again."""
         with suppress(StoreError):
-            await self._forward.collected(call_id, session)
+            await self._forwarder.collected(call_id, session)
 
     def _waiting(
-        self, asked: Asked, held: HeldCall, *, resumes: bool, quiet: float | None = None
-    ) -> _Waiting:
-        known, now = self._client(asked), self._service.monotonic()
-        patience = self._patience.wait(_who(asked), known.wait, now) if known.learns else known.wait
-        by_itself = ladder.QUIET if asked.frame.progress_token is None else 0.0
-        return _Waiting(
-            asked=asked,
+        self, request: CallRequest, held: HeldCall, *, resumes: bool, quiet: float | None = None
+    ) -> ClientWait:
+        known, now = self._client(request), self._service.monotonic()
+        patience = self._patience.wait(_who(request), known.wait, now) if known.learns else known.wait
+        by_itself = ladder.QUIET if request.frame.progress_token is None else 0.0
+        return ClientWait(
+            request=request,
             held=held,
-            wait=Wait(call_id=held.id, client=asked.client, since=now),
+            wait=PendingWait(call_id=held.id, client=request.client, since=now),
             resumes=resumes,
             give_up_at=now + patience,
             silence=by_itself if quiet is None else quiet,
             # The timer of a client that gave up may count all its rounds.
-            rounds_left=_rounds_left(asked) if patience == known.wait else 0,
+            rounds_left=_rounds_left(request) if patience == known.wait else 0,
         )
 
-    def _client(self, asked: Asked) -> ladder.Client:
-        return ladder.client(asked.client, self.holds.hold_for, self.holds.clients)
+    def _client(self, request: CallRequest) -> ladder.ClientHold:
+        return ladder.client(request.client, self.holds.hold_for, self.holds.clients)
 
-    def _came(self, asked: Asked, held: HeldCall) -> None:
+    def _came(self, request: CallRequest, held: HeldCall) -> None:
         """Answer the older requests of the same client for this call with WAITING, and learn from their age."""
-        who, now, known = _who(asked), self._service.monotonic(), self._client(asked)
-        gap = self._waits.supersede(held.id, asked.client, now)
+        who, now, known = _who(request), self._service.monotonic(), self._client(request)
+        gap = self._waits.supersede(held.id, request.client, now)
         if gap is not None:
             self._service.waiters.wake(held.id)
         if gap is not None and known.learns:
             self._patience.gave_up(who, gap, now)
-        elif known.learns and not self._waits.of(held.id, asked.client):
+        elif known.learns and not self._waits.of(held.id, request.client):
             self._patience.came_again(who, held.id, known.wait, now)
 
-    async def _meanwhile(self, client: "_Waiting") -> AsyncGenerator[bytes, None]:
+    async def _meanwhile(self, client: "ClientWait") -> AsyncGenerator[bytes, None]:
         """Yield what there is to show until the client is to be told: a link, signs of life, what the server says."""
-        asked, shows = client.asked, client.asked.resumes and self._shows_link(client.asked)
+        request, shows = client.request, client.request.resumes and self._shows_link(client.request)
         if shows:
             yield ladder.link_2025(client.held, self.holds.link)
         while (step := client.step(self._service.monotonic(), over=self._waits.over)).rung in (
@@ -290,7 +292,7 @@ class Holding:
             Rung.RUN,
         ):
             if step.rung is Rung.RUN:
-                async for event in self.run(asked, client.held, client.wait):
+                async for event in self.run(request, client.held, client.wait):
                     yield event
                 now = await self._service.get(client.held.id)
                 if now.version > client.held.version or client.wait.over:
@@ -306,9 +308,9 @@ class Holding:
         if shows and step.rung is Rung.TELL:
             yield ladder.link_is_over(client.held)
 
-    def cancelled(self, incoming: Incoming, request_id: frames.Id) -> None:
+    def cancelled(self, exchange: Exchange, request_id: frames.Id) -> None:
         """Let the client that takes this request back wait no longer."""
-        for call_id in self._waits.cancel(_named(incoming, request_id)):
+        for call_id in self._waits.cancel(_named(exchange, request_id)):
             self._service.waiters.wake(call_id)
 
     def close(self) -> None:
@@ -328,21 +330,23 @@ class Holding:
     def _left(self, held: HeldCall) -> None:
         """A client that hangs up or cancels is tired, and the call stays; unless the config takes it for a no."""
         if self.holds.cancel_on_disconnect:
-            self._forward.cancel(held)
+            self._forwarder.cancel(held)
 
-    async def run(self, asked: Asked, held: HeldCall, wait: Wait | None = None) -> AsyncIterator[bytes]:
+    async def run(
+        self, request: CallRequest, held: HeldCall, wait: PendingWait | None = None
+    ) -> AsyncIterator[bytes]:
         """Let the call run once, and show what the server says meanwhile, until *wait* is over."""
         await self._learn(held.call.server)
         if wait is not None and wait.over:
             return
-        way = Way(
-            frame=envelope.as_approved(asked.frame, held.call),
-            upstream=asked.upstream,
-            headers=asked.headers,
-            opening=asked.opening,
+        way = Outbound(
+            frame=envelope.as_approved(request.frame, held.call),
+            upstream=request.upstream,
+            headers=request.headers,
+            opening=request.opening,
             answer_within=self.holds.answer_within.get(held.call.server),
         )
-        shown = self._forward.start(held, way, lambda call: self._objection(asked, call))
+        shown = self._forwarder.start(held, way, lambda call: self._objection(request, call))
         if wait is not None:
             wait.shown = shown
         while (event := await shown.get()) is not None:
@@ -350,37 +354,39 @@ class Holding:
 
     # Telling.
 
-    def _told(self, rung: Rung, asked: Asked, held: HeldCall) -> response_stream.Told:
+    def _told(self, rung: Rung, request: CallRequest, held: HeldCall) -> response_stream.FinalFrame:
         if rung is Rung.ROUND:
-            return response_stream.Told(frames.result(asked.frame.id, self._round(asked, held)))
+            return response_stream.FinalFrame(frames.result(request.frame.id, self._round(request, held)))
         if held.outcome is None or rung is Rung.LATER:
-            return response_stream.Told(
-                frames.result(asked.frame.id, messages.told(held, as_result=self._as_result(asked)))
+            return response_stream.FinalFrame(
+                frames.result(request.frame.id, messages.told(held, as_result=self._as_result(request)))
             )
         outcome = held.outcome
         if (
             question := request_state.question(outcome.body)
-        ) is not None and asked.era is protocol.Era.MODERN:
-            return response_stream.Told(frames.result(asked.frame.id, self._sealed(held, question)))
+        ) is not None and request.era is protocol.Era.MODERN:
+            return response_stream.FinalFrame(frames.result(request.frame.id, self._sealed(held, question)))
         outcome = messages.repeated(held, outcome) if held.repeated else outcome
-        return response_stream.Told(
-            frames.answer(asked.frame.id, outcome), status=protocol.status(asked.era, outcome)
+        return response_stream.FinalFrame(
+            frames.answer(request.frame.id, outcome), status=protocol.status(request.era, outcome)
         )
 
-    def _as_result(self, asked: Asked) -> bool:
+    def _as_result(self, request: CallRequest) -> bool:
         """Say whether WAITING is no error to this client. A result of a tool that has a schema would have to fit it."""
-        return self._client(asked).as_result and not self._structured(asked.incoming.server, asked.frame.name)
+        return self._client(request).as_result and not self._structured(
+            request.exchange.server, request.frame.name
+        )
 
-    def _round(self, asked: Asked, held: HeldCall) -> Mapping[str, Any]:
+    def _round(self, request: CallRequest, held: HeldCall) -> Mapping[str, Any]:
         """Ask the client to come again at once, and show a requester that may see it where people decide."""
-        state = self._seals().seal(Ticket(call=held.id, round=asked.round + 1))
+        state = self._seals().seal(Ticket(call=held.id, round=request.round + 1))
         asks = {"inputRequests": {request_state.QUESTION: ladder.link(held, self.holds.link)}}
-        link = asks if self._shows_link(asked) else {}
+        link = asks if self._shows_link(request) else {}
         return {"resultType": "input_required", "requestState": state, **link}
 
-    def _shows_link(self, asked: Asked) -> bool:
+    def _shows_link(self, request: CallRequest) -> bool:
         """Say whether the requester is to be shown where people decide, and its client can."""
-        return bool(self.holds.link) and protocol.takes_links(asked.capabilities)
+        return bool(self.holds.link) and protocol.takes_links(request.capabilities)
 
     def _sealed(self, held: HeldCall, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Put our state around the server's, so that its answers come under the same approval."""
@@ -388,44 +394,46 @@ class Holding:
         return {**question, "requestState": self._seals().seal(ticket)}
 
 
-def _who(asked: Asked) -> Who:
-    return Who(asked.incoming.agent.name, asked.client)
+def _who(request: CallRequest) -> Who:
+    return Who(request.exchange.agent.name, request.client)
 
 
-def _rounds_left(asked: Asked) -> int:
+def _rounds_left(request: CallRequest) -> int:
     """Return how many rounds are left to a request."""
-    return ladder.LAST_ROUND - asked.round if asked.era is protocol.Era.MODERN else 0
+    return ladder.LAST_ROUND - request.round if request.era is protocol.Era.MODERN else 0
 
 
-def _named(incoming: Incoming, request_id: frames.Id) -> Named:
-    session = incoming.headers.get(protocol.SESSION, "")
-    return Named(agent=incoming.agent.name, server=incoming.server, session=session, id=request_id)
+def _named(exchange: Exchange, request_id: frames.Id) -> RequestKey:
+    session = exchange.headers.get(protocol.SESSION, "")
+    return RequestKey(agent=exchange.agent.name, server=exchange.server, session=session, id=request_id)
 
 
-def _of_its_agent(asked: Asked, held: HeldCall) -> bool:
+def _of_its_agent(request: CallRequest, held: HeldCall) -> bool:
     """Say whether this agent asked for a held call, of this server."""
-    return (held.call.agent, held.call.server) == (asked.incoming.agent.name, asked.incoming.server)
+    return (held.call.agent, held.call.server) == (request.exchange.agent.name, request.exchange.server)
 
 
-def _same_call(asked: Asked, held: HeldCall) -> bool:
+def _same_call(request: CallRequest, held: HeldCall) -> bool:
     """Say whether a held call is of the same tool, with the same arguments."""
-    given = digest.canonical(asked.frame.arguments)
-    return held.call.tool == asked.frame.name and digest.canonical(held.call.arguments) == given
+    given = digest.canonical(request.frame.arguments)
+    return held.call.tool == request.frame.name and digest.canonical(held.call.arguments) == given
 
 
-def anew(asked: Asked) -> Asked:
+def without_state(request: CallRequest) -> CallRequest:
     """Return the call without what it brings from an earlier round of ours."""
     return replace(
-        asked, frame=envelope.with_rest(asked.frame, {"requestState": None, "inputResponses": None})
+        request, frame=envelope.with_rest(request.frame, {"requestState": None, "inputResponses": None})
     )
 
 
-def stored(call: ToolCall, upstream: Upstream, incoming: Incoming, request_id: frames.Id) -> Asked:
+def rebuild_request(
+    call: ToolCall, upstream: Upstream, exchange: Exchange, request_id: frames.Id
+) -> CallRequest:
     """Return a call as it was asked, from what was kept with it."""
     kept = envelope.unpacked(call)
     opening = b"" if bytes(kept.opening) == b"null" else bytes(kept.opening)
-    return Asked(
-        incoming=replace(incoming, pairs=tuple(kept.headers.items())),
+    return CallRequest(
+        exchange=replace(exchange, pairs=tuple(kept.headers.items())),
         upstream=upstream,
         frame=envelope.frame_of(call, request_id),
         session=Session(agent=call.agent, opening=opening) if opening else None,

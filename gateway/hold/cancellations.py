@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from approvals.model import CallId
-from gateway.hold.event_buffer import Shown
+from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.patience import LEAST
 from gateway.wire import frames
 
@@ -25,7 +25,7 @@ MOST = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class RequestKey:
     """A request as its client names it: ids are the client's own, counted anew in each session."""
 
     agent: str
@@ -35,7 +35,7 @@ class Named:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Wait:
+class PendingWait:
     """One request that waits for a held call, until its client cancels it or asks for the call again."""
 
     call_id: CallId
@@ -47,7 +47,7 @@ class Wait:
     #: Whether a newer request for the call took its place.
     superseded: bool = False
     #: What its server says while the call runs for this request; None when it does not.
-    shown: Shown | None = field(default=None, repr=False)
+    shown: EventBuffer | None = field(default=None, repr=False)
 
     @property
     def over(self) -> bool:
@@ -65,13 +65,13 @@ class Wait:
         self.stop()
 
 
-class Waits:
+class Cancellations:
     """Every wait there is now."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waits: defaultdict[Named, list[Wait]] = defaultdict(list)
-        self._of_call: defaultdict[CallId, list[Wait]] = defaultdict(list)
+        self._waits: defaultdict[RequestKey, list[PendingWait]] = defaultdict(list)
+        self._of_call: defaultdict[CallId, list[PendingWait]] = defaultdict(list)
         #: For how many seconds the last request of a client waited for a call, when the client ended it itself.
         self._left: OrderedDict[tuple[CallId, str], float] = OrderedDict()
         #: Whether nobody waits any more, because the gateway stops.
@@ -94,7 +94,7 @@ class Waits:
         self._cut.set()
 
     @contextmanager
-    def waiting(self, named: Named, wait: Wait) -> Iterator[Wait]:
+    def waiting(self, named: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:
         """Note a wait for as long as the context is open."""
         self._waits[named].append(wait)
         self._of_call[wait.call_id].append(wait)
@@ -109,7 +109,7 @@ class Waits:
             if not told and not wait.superseded:
                 self._leave(wait)
 
-    def cancel(self, named: Named) -> tuple[CallId, ...]:
+    def cancel(self, named: RequestKey) -> tuple[CallId, ...]:
         """End the waits for a request; returns the calls that were waited for.
 
         Without sessions two clients of one agent may use one id: then both stop waiting, and the other one asks again.
@@ -120,7 +120,7 @@ class Waits:
             wait.stop()
         return tuple(wait.call_id for wait in ended)
 
-    def of(self, call_id: CallId, client: str) -> tuple[Wait, ...]:
+    def of(self, call_id: CallId, client: str) -> tuple[PendingWait, ...]:
         """Return the waits of clients of this name for a call that are not over."""
         return tuple(one for one in self._of_call.get(call_id, ()) if one.client == client and not one.over)
 
@@ -144,14 +144,14 @@ class Waits:
             wait.give_way()
         return bool(crowded_out)
 
-    def _leave(self, wait: Wait) -> None:
+    def _leave(self, wait: PendingWait) -> None:
         """Note that a client ended its request itself."""
         self._left[wait.call_id, wait.client] = self._clock() - wait.since
         if len(self._left) > MAX_LEFT:
             self._left.popitem(last=False)
 
 
-def _take_out(waits: dict[Key, list[Wait]], key: Key, wait: Wait) -> None:
+def _take_out(waits: dict[Key, list[PendingWait]], key: Key, wait: PendingWait) -> None:
     waits[key].remove(wait)
     if not waits[key]:
         del waits[key]

@@ -10,7 +10,7 @@ import asyncio
 MAX_BYTES = 4 << 20
 
 
-class Shown:
+class EventBuffer:
     """Events in the order they came, and None at their end."""
 
     def __init__(self) -> None:

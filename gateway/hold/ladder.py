@@ -54,7 +54,7 @@ CLIENTS: Mapping[str, float] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
+class ClientHold:
     """How one client is held."""
 
     #: Seconds a connection is kept open for it at most.
@@ -64,7 +64,7 @@ class Client:
     as_result: bool
 
 
-def client(name: str, hold_for: float | None, rules: Mapping[str, ClientRule]) -> Client:
+def client(name: str, hold_for: float | None, rules: Mapping[str, ClientRule]) -> ClientHold:
     """Return how the client of this name is held.
 
     *hold_for* is the config's word for all clients (None is `auto`), *rules* its own table, which goes before ours.
@@ -73,7 +73,7 @@ def client(name: str, hold_for: float | None, rules: Mapping[str, ClientRule]) -
     said = _first(names, rules) or ClientRule()
     set_to = said.wait or hold_for
     wait = set_to or _first(names, CLIENTS) or PATIENCE
-    return Client(wait=wait, learns=set_to is None, as_result=said.as_result)
+    return ClientHold(wait=wait, learns=set_to is None, as_result=said.as_result)
 
 
 def _first(names: Iterable[str], table: Mapping[str, Value]) -> Value | None:
@@ -96,7 +96,7 @@ def behind_a_relay(client: str) -> str:
     return client.partition(" (via ")[0]
 
 
-class Manner(Enum):
+class AnswerMode(Enum):
     """How the client is answered while people decide."""
 
     WAIT = "on the open connection, and in rounds where the revision has them"
@@ -104,12 +104,12 @@ class Manner(Enum):
     TASK_2025 = "with a task of the revision of 2025-11-25"
 
 
-def manner(call: frames.ToolCall, era: protocol.Era, tasks: TaskOffer) -> Manner:
+def manner(call: frames.CallFrame, era: protocol.Era, tasks: TaskOffer) -> AnswerMode:
     """Return how the client that sent *call* is answered, should it be held."""
     if era is protocol.Era.MODERN:
         offered = tasks is not TaskOffer.OFF and protocol.declares_tasks(call.params)
-        return Manner.TASK if offered else Manner.WAIT
-    return Manner.TASK_2025 if tasks is TaskOffer.ALL and "task" in call.params else Manner.WAIT
+        return AnswerMode.TASK if offered else AnswerMode.WAIT
+    return AnswerMode.TASK_2025 if tasks is TaskOffer.ALL and "task" in call.params else AnswerMode.WAIT
 
 
 class Rung(Enum):

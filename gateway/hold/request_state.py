@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.wire.frames import ToolCall
+from gateway.wire.frames import CallFrame
 
 #: What every state of ours begins with; a state that does not is the server's.
 PREFIX = "okayed."
@@ -101,7 +101,7 @@ def _decoded(text: str) -> bytes:
     return raw
 
 
-def state_of(frame: ToolCall) -> str | None:
+def state_of(frame: CallFrame) -> str | None:
     """Return the state of ours that the client brings back, or None."""
     state = frame.params.get("requestState")
     return state if isinstance(state, str) and state.startswith(PREFIX) else None

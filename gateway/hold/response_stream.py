@@ -14,7 +14,7 @@ from gateway.wire import frames, sse
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FinalFrame:
     """The frame that answers the request, and the HTTP status that goes with it if it is the first that is sent."""
 
     frame: bytes
@@ -22,28 +22,30 @@ class Told:
 
 
 #: What a client that waits is given: events as they come, and the answer at the end.
-Items = AsyncGenerator["bytes | Told", None]
+Items = AsyncGenerator["bytes | FinalFrame", None]
 
 
-async def stream(first: "bytes | Told | None", items: Items, handle: str | None) -> AsyncIterator[bytes]:
+async def stream(
+    first: "bytes | FinalFrame | None", items: Items, handle: str | None
+) -> AsyncIterator[bytes]:
     """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
     if handle is not None:
         yield sse.priming(handle, ladder.RETRY)
     async for item in _all(first, items):
         if item != HANG_UP:
-            yield sse.event(item.frame) if isinstance(item, Told) else item
+            yield sse.event(item.frame) if isinstance(item, FinalFrame) else item
         elif handle is not None:
             return
 
 
-async def answer(first: "bytes | Told", items: Items) -> AsyncIterator[bytes]:
+async def answer(first: "bytes | FinalFrame", items: Items) -> AsyncIterator[bytes]:
     """Write the answer alone, as one JSON frame."""
     async for item in _all(first, items):
-        if isinstance(item, Told):
+        if isinstance(item, FinalFrame):
             yield item.frame
 
 
-async def _all(first: "bytes | Told | None", items: Items) -> AsyncIterator["bytes | Told"]:
+async def _all(first: "bytes | FinalFrame | None", items: Items) -> AsyncIterator["bytes | FinalFrame"]:
     async with aclosing(items):
         if first is not None:
             yield first

@@ -15,7 +15,7 @@ from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import ApprovalService
 from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.hold import answer_timeout, session_probe
-from gateway.hold.event_buffer import Shown
+from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.session_probe import SilentError
 from gateway.tools import discovery
 from gateway.upstreams import Reply, Upstream, answers
@@ -32,10 +32,10 @@ HANG_UP = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Outbound:
     """How a call goes out: the request it answers, the server, and the headers that cross."""
 
-    frame: frames.ToolCall
+    frame: frames.CallFrame
     upstream: Upstream
     headers: Mapping[str, str]
     #: The params of the initialize that opened the session, as JSON; b"" where there is no session.
@@ -44,7 +44,7 @@ class Way:
     answer_within: float | None = None
 
 
-class Forward:
+class Forwarder:
     """The runs under way; `finish` waits for them."""
 
     def __init__(self, service: ApprovalService, list_changed: Callable[[str], None]) -> None:
@@ -53,9 +53,9 @@ class Forward:
         self._list_changed = list_changed
         self._runs: set[asyncio.Task[Any]] = set()
 
-    def start(self, held: HeldCall, way: Way, objection: Objection) -> Shown:
+    def start(self, held: HeldCall, way: Outbound, objection: Objection) -> EventBuffer:
         """Run *held* on its way; returns the events to show meanwhile, None at the end."""
-        shown = Shown()
+        shown = EventBuffer()
         self._keep(self._run(held, way, objection, shown.put))
         return shown
 
@@ -89,7 +89,7 @@ class Forward:
         for task in self._runs:
             task.cancel()
 
-    async def _run(self, held: HeldCall, way: Way, objection: Objection, show: Show) -> None:
+    async def _run(self, held: HeldCall, way: Outbound, objection: Objection, show: Show) -> None:
         try:
             await self._once(held, way, objection, show)
         except (ApprovalError, SilentError) as error:
@@ -97,7 +97,7 @@ class Forward:
         finally:
             show(None)
 
-    async def _once(self, held: HeldCall, way: Way, objection: Objection, show: Show) -> None:
+    async def _once(self, held: HeldCall, way: Outbound, objection: Objection, show: Show) -> None:
         """Claim the call, and send it in a session that its server has."""
         try:
             headers = await session_probe.ensured(way.upstream, way.opening, way.headers)
@@ -112,7 +112,7 @@ class Forward:
                 await self._send(claimed, replace(way, headers=headers), show)
         finally:
             if headers is not way.headers:
-                self._keep(discovery.ended(way.upstream, headers))
+                self._keep(discovery.close_session(way.upstream, headers))
 
     async def _unsent(self, held: HeldCall, objection: Objection, why: str) -> None:
         """End a call that cannot be sent, because its server opens no session for it."""
@@ -128,7 +128,7 @@ class Forward:
             )
         )  # fmt: skip
 
-    async def _send(self, held: HeldCall, way: Way, show: Show) -> None:
+    async def _send(self, held: HeldCall, way: Outbound, show: Show) -> None:
         try:
             outcome = await self._answered(held, way, show)
         except NotSentError as error:
@@ -143,7 +143,7 @@ class Forward:
         else:
             await self._service.finish(held.id, outcome)
 
-    async def _answered(self, held: HeldCall, way: Way, show: Show) -> Outcome:
+    async def _answered(self, held: HeldCall, way: Outbound, show: Show) -> Outcome:
         """Send the call and return its answer; once it is given up, only what the server says soon after it is told."""
         exchange = asyncio.ensure_future(self._exchanged(held, way, show))
         given_up = asyncio.ensure_future(answer_timeout.given_up(self._service, held, way.answer_within))
@@ -160,7 +160,7 @@ class Forward:
         finally:
             await _ended(exchange, given_up)
 
-    async def _exchanged(self, held: HeldCall, way: Way, show: Show) -> Outcome:
+    async def _exchanged(self, held: HeldCall, way: Outbound, show: Show) -> Outcome:
         body = frames.rebuild(way.frame, arguments=held.call.arguments)
         reply = await way.upstream.send("POST", body, way.headers)
         return await _outcome(reply, way, self._heard(held, show))
@@ -181,9 +181,9 @@ async def _ended(*jobs: asyncio.Future[Any]) -> None:
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-async def _outcome(reply: Reply, way: Way, show: Show) -> Outcome:
+async def _outcome(reply: Reply, way: Outbound, show: Show) -> Outcome:
     """Read the reply up to the answer; a stream that ends before it is taken up again where the server lets us."""
-    place = sse.Place()
+    place = sse.ResumePoint()
     while True:
         try:
             return await answers.outcome_of(reply, way.frame.id, show, place)
@@ -195,7 +195,7 @@ async def _outcome(reply: Reply, way: Way, show: Show) -> Outcome:
         reply = await _rest(way, place.id or "")
 
 
-async def _rest(way: Way, event_id: str) -> Reply:
+async def _rest(way: Outbound, event_id: str) -> Reply:
     """Ask for what follows an event; a server that cannot be reached just now is asked again."""
     try:
         return await way.upstream.send("GET", b"", {**way.headers, "last-event-id": event_id})

@@ -32,7 +32,7 @@ async def ensured(upstream: Upstream, opening: bytes, headers: Mapping[str, str]
             if await _has(upstream, headers):
                 return headers
         async with asyncio.timeout(PATIENCE):
-            return await discovery.reopened(upstream, opening, headers)
+            return await discovery.open_session(upstream, opening, headers)
     except TimeoutError as error:
         raise SilentError from error
 

@@ -20,12 +20,12 @@ from approvals.service import ApprovalService
 from approvals.summaries import Summary
 from gateway.auth.agents import Agent
 from gateway.call import envelope
-from gateway.call.request import Asked, Incoming
+from gateway.call.request import CallRequest, Exchange
 from gateway.errors import GatewayError
 from gateway.hold import dialects, ladder, request_state, subscriptions
-from gateway.hold.answering import Holding, stored
-from gateway.hold.event_buffer import Shown
-from gateway.hold.ladder import Manner, Rung
+from gateway.hold.answering import HeldAnswers, rebuild_request
+from gateway.hold.event_buffer import EventBuffer
+from gateway.hold.ladder import AnswerMode, Rung
 from gateway.upstreams import Reply, Upstream, frame_reply
 from gateway.wire import frames, protocol, sse
 
@@ -45,32 +45,32 @@ class Tasks:
     """The tasks that agents hold."""
 
     def __init__(
-        self, service: ApprovalService, holding: Holding, upstream: Callable[[str], Upstream | None]
+        self, service: ApprovalService, held_answers: HeldAnswers, upstream: Callable[[str], Upstream | None]
     ) -> None:
         self._service = service
-        self._holding = holding
+        self._held_answers = held_answers
         self._upstream = upstream
         self._closed = False
         self._attended: dict[CallId, asyncio.Task[None]] = {}
         #: What the server says of its own accord while a task that is attended runs.
-        self._heard: dict[CallId, Shown] = {}
+        self._heard: dict[CallId, EventBuffer] = {}
         #: Answers to some of a server's questions, kept until the rest of them has come or it is too late for it.
         self._partial: dict[CallId, tuple[HeldCall, dict[str, Any]]] = {}
 
-    async def begin(self, asked: Asked, held: HeldCall, manner: Manner) -> Reply:
+    async def begin(self, request: CallRequest, held: HeldCall, mode: AnswerMode) -> Reply:
         """Answer a call with the handle of a task; the call is durable already."""
         if not held.task:
             held = await self._service.as_task(held.id)
         self.attend(held.id)
-        dialect = dialects.EXTENSION if manner is Manner.TASK else dialects.CORE_2025
-        return frame_reply(frames.result(asked.frame.id, dialect.created(held)))
+        dialect = dialects.EXTENSION if mode is AnswerMode.TASK else dialects.CORE_2025
+        return frame_reply(frames.result(request.frame.id, dialect.created(held)))
 
     # Running what was approved.
 
     def attend(self, call_id: CallId) -> None:
         """See to it that a task's call runs as soon as it is approved."""
         if call_id not in self._attended and not self._closed:
-            heard = self._heard[call_id] = Shown()
+            heard = self._heard[call_id] = EventBuffer()
             task = asyncio.get_running_loop().create_task(self._until_settled(call_id, heard))
             self._attended[call_id] = task
             task.add_done_callback(lambda _: self._let_go(call_id))
@@ -100,7 +100,7 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*attending, return_exceptions=True)
 
-    async def _until_settled(self, call_id: CallId, heard: Shown) -> None:
+    async def _until_settled(self, call_id: CallId, heard: EventBuffer) -> None:
         try:
             with self._service.attending(call_id):
                 held = await self._service.get(call_id)
@@ -111,10 +111,10 @@ class Tasks:
         except Exception:
             log.exception("the task %s is not attended any more; the next sweep attends it again", call_id)
 
-    async def _run(self, held: HeldCall, heard: Shown) -> None:
+    async def _run(self, held: HeldCall, heard: EventBuffer) -> None:
         """Let the call run at its server as it is now; while there is none, it waits."""
         if (upstream := self._upstream(held.call.server)) is not None:
-            async for event in self._holding.run(_as_asked(held, upstream), held):
+            async for event in self._held_answers.run(_as_asked(held, upstream), held):
                 heard.put(event)
 
     # Serving the methods.
@@ -127,13 +127,13 @@ class Tasks:
             and str(frame.params.get("taskId", "")).startswith(CALL_ID_PREFIXES)
         )
 
-    async def answer(self, incoming: Incoming, frame: frames.Request) -> Reply:
+    async def answer(self, exchange: Exchange, frame: frames.Request) -> Reply:
         """Answer a request about a task of ours."""
-        modern = protocol.era(incoming.headers, frame) is protocol.Era.MODERN
+        modern = protocol.era(exchange.headers, frame) is protocol.Era.MODERN
         if modern and not protocol.declares_tasks(frame.params):
             return _error(frame, NEEDED)
         task_id = str(frame.params["taskId"])
-        held = await self._newest(incoming.agent, incoming.server, task_id)
+        held = await self._newest(exchange.agent, exchange.server, task_id)
         if held is None:
             return _error(frame, UNKNOWN)
         match frame.method, modern:
@@ -141,7 +141,7 @@ class Tasks:
                 shown = dialects.EXTENSION.shown(task_id, held, self._answers(held))
                 return _result(frame, await self._collected(held, shown))
             case "tasks/update", True:
-                await self._update(incoming, frame, held)
+                await self._update(exchange, frame, held)
                 return _result(frame, {"resultType": "complete"})
             case "tasks/cancel", True:
                 await self._cancel(held)
@@ -156,7 +156,7 @@ class Tasks:
 
     async def _collected(self, held: HeldCall, shown: Mapping[str, Any]) -> Mapping[str, Any]:
         if shown["status"] in dialects.TERMINAL:
-            await self._holding.collected(held.id)
+            await self._held_answers.collected(held.id)
         return shown
 
     async def _newest(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
@@ -170,7 +170,7 @@ class Tasks:
     async def _cancel(self, held: HeldCall) -> HeldCall:
         return await self._service.cancel(held.id, "the agent cancelled the task", actor=held.call.agent)
 
-    async def _update(self, incoming: Incoming, frame: frames.Request, held: HeldCall) -> None:
+    async def _update(self, exchange: Exchange, frame: frames.Request, held: HeldCall) -> None:
         """Take answers to what the server asked; when all are there, the call goes on under the same approval."""
         question = request_state.question(held.outcome.body) if held.outcome else None
         given = frame.params.get("inputResponses")
@@ -181,14 +181,14 @@ class Tasks:
         self._partial[held.id] = held, answers
         if answers.keys() != wanted.keys():
             return
-        asked = _as_asked(held, self._upstream(held.call.server), incoming.agent)
+        request = _as_asked(held, self._upstream(held.call.server), exchange.agent)
         rest = {
             "inputResponses": msgspec.json.encode(answers),
             "requestState": _encoded(question.get("requestState")),
         }
-        asked = replace(asked, frame=envelope.with_rest(asked.frame, rest))
+        request = replace(request, frame=envelope.with_rest(request.frame, rest))
         with suppress(AlreadyDecided):
-            self.attend((await self._holding.follow(asked, held, task=True)).id)
+            self.attend((await self._held_answers.follow(request, held, task=True)).id)
         self._partial.pop(held.id, None)
 
     def _answers(self, held: HeldCall) -> Mapping[str, Any]:
@@ -207,11 +207,11 @@ class Tasks:
                 yield event
             held = await self._service.get(held.id)
         yield sse.event(dialects.CORE_2025.result(task_id, held, request_id))
-        await self._holding.collected(held.id)
+        await self._held_answers.collected(held.id)
 
     async def _heard_until(self, held: HeldCall) -> AsyncIterator[bytes]:
         """Yield what the server says until the call changes or a beat is over."""
-        heard = self._heard.get(held.id, Shown())
+        heard = self._heard.get(held.id, EventBuffer())
         changed = asyncio.ensure_future(self._service.changed(held, ladder.BEAT))
         waiting: set[asyncio.Future[Any]] = {changed}
         try:
@@ -225,11 +225,11 @@ class Tasks:
                 one.cancel()
 
     async def listen(
-        self, incoming: Incoming, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]
+        self, exchange: Exchange, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]
     ) -> Reply | None:
         """Serve a subscription that names tasks of ours; None when it names none."""
         named = [one for one in subscriptions.tasks_of(frame) if str(one).startswith(CALL_ID_PREFIXES)]
-        found = {one: await self._newest(incoming.agent, incoming.server, one) for one in named}
+        found = {one: await self._newest(exchange.agent, exchange.server, one) for one in named}
         if not named:
             return None
         ours = {one: held for one, held in found.items() if held is not None}
@@ -245,12 +245,12 @@ class Tasks:
         )
 
 
-def _as_asked(held: HeldCall, upstream: Upstream | None, agent: Agent | None = None) -> Asked:
+def _as_asked(held: HeldCall, upstream: Upstream | None, agent: Agent | None = None) -> CallRequest:
     if upstream is None:
         raise GatewayError(f"The server {held.call.server} is not in the config any more.")
     agent = agent or Agent(name=held.call.agent, owner=held.call.owner)
-    incoming = Incoming(agent=agent, server=held.call.server, verb="POST", body=b"", pairs=())
-    return stored(held.call, upstream, incoming, held.id)
+    exchange = Exchange(agent=agent, server=held.call.server, verb="POST", body=b"", pairs=())
+    return rebuild_request(held.call, upstream, exchange, held.id)
 
 
 def _encoded(value: Any) -> bytes | None:

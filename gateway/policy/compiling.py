@@ -10,7 +10,7 @@ from approvals.model import Terms
 from gateway.config.options import Config, Duration, RowOptions, RuleOptions, is_off, seconds
 from gateway.config.yaml import Path, did_you_mean, spelt
 from gateway.policy.conditions import BadCondition, Schema, When
-from gateway.policy.evaluation import Action, Named, Policy, Row, Rule
+from gateway.policy.evaluation import Action, MatrixRow, Policy, Rule, ToolRules
 from gateway.policy.limits import Limit, limit, problems
 
 #: The key of a rule's `arguments` that is no keyword of JSON Schema.
@@ -32,7 +32,7 @@ def compile_policy(config: Config) -> Policy:
     compiler = _Compiler(config)
     policy = config.policy
     named = tuple(
-        Named(pattern=pattern, rules=tuple(compiler.rules(("policy", "tools", pattern), rules)))
+        ToolRules(pattern=pattern, rules=tuple(compiler.rules(("policy", "tools", pattern), rules)))
         for pattern, rules in policy.tools.items()
     )
     matrix = tuple(compiler.row(number, row) for number, row in enumerate(policy.matrix))
@@ -69,11 +69,11 @@ class _Compiler:
         for number, option in enumerate(options):
             yield self.rule((*path, number), option)
 
-    def row(self, number: int, options: RowOptions) -> Row:
+    def row(self, number: int, options: RowOptions) -> MatrixRow:
         path: Path = ("policy", "matrix", number)
         if options.action is None:
             self._problem((*path, "action"), "a row of the matrix needs an action.")
-        return Row(
+        return MatrixRow(
             rule=self.rule(path, options),
             category=_set(options.category),
             risk=_set(options.risk),

@@ -11,10 +11,10 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from approvals.model import Answer, HeldCall, Terms
+from approvals.model import Decision, HeldCall, Terms
 from gateway.policy.conditions import Schema, Unclear, When
 from gateway.policy.limits import Limit, bad_amount, sized
-from gateway.tools.classify.risk import Classification
+from gateway.tools.classify.risk import ToolClassification
 from gateway.wire.frames import TOOL_NAME
 from gateway.wire.member_names import Names
 
@@ -37,7 +37,7 @@ STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class CallFacts:
     """What is known of a call when it is judged."""
 
     server: str
@@ -45,7 +45,7 @@ class Facts:
     agent: str
     owner: str | None = None
     arguments: Mapping[str, Any]
-    classification: Classification
+    classification: ToolClassification
     #: The names of members that the tool's inputSchema has, at any depth.
     declared: frozenset[str] = frozenset()
 
@@ -112,7 +112,7 @@ class Rule:
         yield from self.schema.names if self.schema else ()
         yield from (part for one in self.limits if one.of for part in one.of.split(".")[1:])
 
-    def heard(self, facts: Facts) -> Match | None:
+    def heard(self, facts: CallFacts) -> Match | None:
         """Say whether this rule speaks of the call."""
         if self.when is None:
             return Match(rule=self.name, action=self.action)
@@ -130,7 +130,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class MatrixRow:
     """A row of the matrix: a rule, and the classes of tools it is for (None: any)."""
 
     rule: Rule
@@ -138,14 +138,14 @@ class Row:
     risk: frozenset[str] | None
     severity: frozenset[str] | None
 
-    def fits(self, found: Classification) -> bool:
+    def fits(self, found: ToolClassification) -> bool:
         """Say whether this row is for tools classified like this."""
-        asked = ((self.category, found.category), (self.risk, found.risk), (self.severity, found.severity))
-        return all(wanted is None or value in wanted for wanted, value in asked)
+        request = ((self.category, found.category), (self.risk, found.risk), (self.severity, found.severity))
+        return all(wanted is None or value in wanted for wanted, value in request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class ToolRules:
     """Rules for the tools that a pattern names: `tool`, `server/tool`, with `*` and `?`."""
 
     pattern: str
@@ -164,7 +164,7 @@ class Policy:
     """A compiled policy."""
 
     def __init__(
-        self, *, revision: str, default: Action, matrix: tuple[Row, ...], named: tuple[Named, ...], hide: tuple[str, ...],
+        self, *, revision: str, default: Action, matrix: tuple[MatrixRow, ...], named: tuple[ToolRules, ...], hide: tuple[str, ...],
         terms: Terms,
     ) -> None:  # fmt: skip
         self.revision = revision
@@ -174,25 +174,25 @@ class Policy:
         self._hide = hide
         self._terms = terms
         self._candidates: dict[tuple[str, str], tuple[Rule, ...]] = {}
-        self._known: dict[tuple[str, str], tuple[frozenset[str], Classification, Names]] = {}
+        self._known: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, Names]] = {}
 
     def hidden(self, server: str, tool: str) -> bool:
         """Say whether agents must not know of this tool."""
         return any(_names(pattern, server, tool) for pattern in self._hide)
 
-    def may_hold(self, server: str, tool: str, found: Classification) -> bool:
+    def may_hold(self, server: str, tool: str, found: ToolClassification) -> bool:
         """Say whether some call of this tool may be held, whatever its arguments."""
         rules = self._may_be_heard(self._rules_for(server, tool), found)
         held = Action.REQUIRE_APPROVAL
         return any(rule.action is held or any(one.ask for one in rule.limits) for rule in rules)
 
-    def _may_be_heard(self, named: Sequence[Rule], found: Classification) -> Sequence[Rule]:
+    def _may_be_heard(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
         """Return every rule that may speak of a call of this tool, given those that name it."""
         # A rule with a condition may not be heard, and then the matrix is.
         always = any(rule.action and rule.when is None for rule in named)
         return named if always else [*named, *self._possible(found)]
 
-    def evaluate(self, facts: Facts) -> Verdict:
+    def evaluate(self, facts: CallFacts) -> Verdict:
         """Judge one call."""
         if not TOOL_NAME.fullmatch(facts.tool):
             return self._denied("name", "This is not a name that a tool may have")
@@ -206,7 +206,7 @@ class Policy:
             heard.append(self._general(facts))
         return self._verdict(facts, heard)
 
-    def _names_for(self, facts: Facts, named: Sequence[Rule]) -> Names:
+    def _names_for(self, facts: CallFacts, named: Sequence[Rule]) -> Names:
         """Return the names that members of a call must not be confused with; made anew when the tool is another."""
         key = (facts.server, facts.tool)
         declared, found, names = self._known.get(key, (None, None, NO_NAMES))
@@ -225,13 +225,13 @@ class Policy:
                 self._candidates[key] = found
         return found
 
-    def _general(self, facts: Facts) -> tuple[Rule, Match]:
+    def _general(self, facts: CallFacts) -> tuple[Rule, Match]:
         """Return the first row that fits the tool and speaks of the call, else the default."""
         rows = (row.rule for row in self._matrix if row.fits(facts.classification))
         heard = ((rule, match) for rule in rows if (match := rule.heard(facts)) is not None)
         return next(heard, (self._default, Match(rule=self._default.name, action=self._default.action)))
 
-    def _possible(self, found: Classification) -> Iterator[Rule]:
+    def _possible(self, found: ToolClassification) -> Iterator[Rule]:
         """Yield what may speak of a call of such a tool: rows with a condition, and then the first without one."""
         for row in self._matrix:
             if row.fits(found):
@@ -240,7 +240,7 @@ class Policy:
                     return
         yield self._default
 
-    def _verdict(self, facts: Facts, heard: Sequence[tuple[Rule, Match]]) -> Verdict:
+    def _verdict(self, facts: CallFacts, heard: Sequence[tuple[Rule, Match]]) -> Verdict:
         rules = [rule for rule, _ in heard]
         trace = tuple(match for _, match in heard)
         if (wrong := _first_violation(rules, facts.arguments)) is not None:
@@ -320,7 +320,7 @@ def stricter(verdict: Verdict, held: HeldCall, requesters: frozenset[str]) -> st
         return "the policy now denies this call"
     if verdict.action is Action.ALLOW:
         return None
-    approved_by = {review.approver for review in held.reviews if review.answer is Answer.APPROVE}
+    approved_by = {review.approver for review in held.reviews if review.answer is Decision.APPROVE}
     may = verdict.terms.approvers - (frozenset() if verdict.terms.requester_may_approve else requesters)
     if len(approved_by & may) < verdict.terms.needed:
         return "the policy now asks for other or more approvals"

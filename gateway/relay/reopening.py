@@ -18,7 +18,7 @@ LATELY = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lasting:
+class ReopeningUpstream:
     """An upstream as one session sees it. A server of its own over HTTP says 404 itself, and is believed."""
 
     inner: Upstream
@@ -66,7 +66,7 @@ class Lasting:
 
     async def _reopen(self, headers: Mapping[str, str]) -> None:
         try:
-            again = await discovery.reopened(self.inner, self.session.opening, headers)
+            again = await discovery.open_session(self.inner, self.session.opening, headers)
         except NotSentError as error:
             raise UnknownSessionError from error
         self.session.now = again.get(protocol.SESSION, "")

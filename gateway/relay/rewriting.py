@@ -33,7 +33,7 @@ def checked(reply: Reply) -> Reply:
     if 300 <= reply.status < 400:
         reply.close()
         raise RedirectedError
-    return replace(reply, headers=protocol.returning(reply.headers))
+    return replace(reply, headers=protocol.response_headers(reply.headers))
 
 
 def watched(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:

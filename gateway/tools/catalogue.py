@@ -12,9 +12,9 @@ import msgspec
 from approvals.digest import sha256
 from gateway.errors import GatewayError
 from gateway.tools import defects, discovery
-from gateway.tools.classify.risk import RISKS, Category, Classification, Risk, classify, of_name_alone
+from gateway.tools.classify.risk import RISKS, Category, Risk, ToolClassification, classify, of_name_alone
 from gateway.tools.classify.severity import Severity
-from gateway.tools.pins import Pins, written
+from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams import Upstream
 from gateway.wire.member_names import members
 
@@ -36,7 +36,7 @@ class Tool:
     definition: Mapping[str, Any]
     #: SHA-256 of the definition; "" for a tool that the server does not list.
     hash: str
-    classification: Classification
+    classification: ToolClassification
     #: The definition in the form that is hashed, and the accepted one when this is not it; b"" for a tool that is not listed.
     written: bytes = b""
     was: bytes = b""
@@ -179,7 +179,7 @@ class Catalogue:
         if upstream is None:
             return REPLACED
         async with asyncio.timeout(PATIENCE):
-            offer = await discovery.offer(upstream)
+            offer = await discovery.list_tools(upstream)
         if self._upstreams.get(server) is not upstream:
             return REPLACED
         self._recognise(server, offer.name)
@@ -205,7 +205,7 @@ class Catalogue:
 
     def _recognise(self, server: str, name: str) -> None:
         """Warn when another server answers at this address than before."""
-        form = written({"name": name})
+        form = canonical_definition({"name": name})
         pin = self._pins.known(server, ITSELF)
         if pin is not None and pin.definition != form:
             log.warning(
@@ -247,7 +247,9 @@ class Catalogue:
         for definition in definitions:
             tool = known.get(str(definition.get("name")))
             # A tool that only this agent is shown is not asked for again and again.
-            differs = self._may_ask(server) if tool is None else tool.written != written(definition)
+            differs = (
+                self._may_ask(server) if tool is None else tool.written != canonical_definition(definition)
+            )
             if differs:
                 self.outdate(server)
                 return
@@ -273,25 +275,25 @@ class Catalogue:
 
     def _defined(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
         name = str(definition["name"])
-        form = written(definition)
+        form = canonical_definition(definition)
         return Tool(
             name=name,
             definition=definition,
             hash=sha256(form),
             written=form,
-            flaw=defects.flaw(definition, form),
+            flaw=defects.defect(definition, form),
             members=frozenset(members(definition.get("inputSchema"))),
             mirrors=b'"x-mcp-header"' in form,
             classification=self._told_by_operator(server, name, classify(definition, siblings)),
         )
 
-    def _told_by_operator(self, server: str, name: str, found: Classification) -> Classification:
+    def _told_by_operator(self, server: str, name: str, found: ToolClassification) -> ToolClassification:
         """Return what the config says of a tool where it does, and what was found elsewhere."""
         override = self._overrides.get(server, {}).get(name)
         return found if override is None else _overridden(found, override)
 
 
-def _overridden(found: Classification, override: Override) -> Classification:
+def _overridden(found: ToolClassification, override: Override) -> ToolClassification:
     category = override.category or found.category
     follows = RISKS[category] if override.category else found.risk
     return replace(

@@ -23,7 +23,7 @@ def repeated(definitions: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(name for one in definitions if folded[(name := str(one.get("name"))).casefold()] > 1)
 
 
-def flaw(definition: Mapping[str, Any], written: bytes) -> str:
+def defect(definition: Mapping[str, Any], written: bytes) -> str:
     """Return what is wrong with one definition, or ""; *written* is the definition as JSON."""
     return next(_flaws(definition, written), "")
 

@@ -30,14 +30,14 @@ class Offer:
     tasks: bool
 
 
-async def offer(upstream: Upstream) -> Offer:
+async def list_tools(upstream: Upstream) -> Offer:
     """Return what a server offers; raises `GatewayError` when it cannot be asked."""
     headers, meta, opened = await _open(upstream)
     try:
         tools = await _pages(upstream, headers, meta)
         return Offer(protocol.server_name(opened), tools, protocol.has_tasks(_capabilities(opened)))
     finally:
-        await ended(upstream, headers)
+        await close_session(upstream, headers)
 
 
 async def _open(
@@ -70,7 +70,7 @@ async def _handshake(
         ours = {**agreed, **headers, **named}
         (await upstream.send("POST", INITIALIZED, ours)).close()
     except BaseException:
-        await ended(upstream, named)
+        await close_session(upstream, named)
         raise
     return ours, opened
 
@@ -80,7 +80,7 @@ def _capabilities(result: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
+async def open_session(upstream: Upstream, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
     """Open a session as a client opened its own; returns *headers* with the new session's id.
 
     Raises `NotSentError` when the server does not let us: the call that needs it was not sent.
@@ -94,7 +94,7 @@ async def reopened(upstream: Upstream, opening: bytes, headers: Mapping[str, str
         raise NotSentError("The server has ended the session and would not open another.") from error
 
 
-async def taken_back(upstream: Upstream, call: frames.ToolCall, headers: Mapping[str, str]) -> bool:
+async def taken_back(upstream: Upstream, call: frames.CallFrame, headers: Mapping[str, str]) -> bool:
     """Tell a server that the answer to *call* is not waited for any more; False where hanging up says so (2026-07-28)."""
     if protocol.era(headers, call) is protocol.Era.MODERN:
         return False
@@ -122,7 +122,7 @@ def _code(error: bytes) -> Any:
     return found.get("code") if isinstance(found, dict) else None
 
 
-async def ended(upstream: Upstream, headers: Mapping[str, str]) -> None:
+async def close_session(upstream: Upstream, headers: Mapping[str, str]) -> None:
     """End a session of ours; a server that knows it no more, keeps none, or takes its time is left alone."""
     if protocol.SESSION in headers:
         with suppress(GatewayError, TimeoutError):

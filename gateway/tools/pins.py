@@ -28,7 +28,7 @@ class OnChange(Enum):
     QUARANTINE = "quarantine"
 
 
-def written(definition: Mapping[str, Any]) -> bytes:
+def canonical_definition(definition: Mapping[str, Any]) -> bytes:
     """Return a definition in the one form that is hashed and kept."""
     return msgspec.json.encode(definition, order="deterministic")
 

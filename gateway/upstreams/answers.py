@@ -15,13 +15,13 @@ REFUSALS = frozenset({401, 403, 405, 413, 415, 421})
 
 
 async def outcome_of(
-    reply: Reply, request_id: frames.Id, show: Callable[[bytes], None], place: sse.Place | None = None
+    reply: Reply, request_id: frames.Id, show: Callable[[bytes], None], place: sse.ResumePoint | None = None
 ) -> Outcome:
     """Return the answer that carries *request_id*, whatever the HTTP status; *show* gets the other messages as events.
 
     Without any answer, a status of `REFUSALS` is an error. Else `CutError` is raised: whether the call ran is unknown.
     """
-    place = place or sse.Place()
+    place = place or sse.ResumePoint()
     strayed = False
     try:
         async for data, raw in _frames_of(reply, place):
@@ -48,7 +48,7 @@ def _refused(status: int) -> Outcome:
     return Outcome(is_error=True, body=msgspec.json.encode(error))
 
 
-async def _frames_of(reply: Reply, place: sse.Place) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _frames_of(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
         body = await whole(reply.chunks)
         if body.strip() and reply.media_type == JSON:

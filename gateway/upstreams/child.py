@@ -11,7 +11,7 @@ import msgspec
 
 from approvals.safetext import one_line
 from gateway.errors import NotSentError
-from gateway.upstreams.multiplex import Connection, Exchange
+from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
 
 #: The longest line read from a child, in bytes.
 MAX_LINE = 16 << 20
@@ -26,7 +26,7 @@ LAST_LINE = 300
 log = logging.getLogger("okayed.servers")
 
 
-class Child(Connection):
+class Child(MultiplexedConnection):
     """A running server process."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
@@ -55,13 +55,13 @@ class Child(Connection):
             child._keep(child._read_frames(process.stdout))
         return child
 
-    def _request(self, frame: bytes, _exchange: Exchange, /) -> None:
+    def _request(self, frame: bytes, _exchange: PendingRequest, /) -> None:
         self._write(frame)
 
     async def _notify(self, frame: bytes) -> None:
         self._write(frame)
 
-    def cancel(self, exchange: Exchange) -> None:
+    def cancel(self, exchange: PendingRequest) -> None:
         """Leave an exchange, and tell a server that has not answered it that nobody waits any more."""
         waiting = exchange.number in self.exchanges
         self.leave(exchange)

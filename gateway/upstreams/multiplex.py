@@ -28,7 +28,7 @@ _encode = msgspec.json.encode
 log = logging.getLogger("okayed.servers")
 
 
-class Exchange:
+class PendingRequest:
     """One request that a server is answering: the frames that belong to it, in order, the response last."""
 
     def __init__(self, number: int, frame: Members) -> None:
@@ -60,12 +60,12 @@ class Exchange:
                 return frame
 
 
-class Connection(ABC):
+class MultiplexedConnection(ABC):
     """What is under way between us and one server. A subclass carries the frames, and calls `_take` and `_end`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.exchanges: dict[int, Exchange] = {}
+        self.exchanges: dict[int, PendingRequest] = {}
         self.unsent: deque[bytes] = deque(maxlen=MAX_UNSENT)
         self.unsent_came = asyncio.Event()
         self.ended = asyncio.Event()
@@ -73,7 +73,7 @@ class Connection(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
-    def _request(self, frame: bytes, exchange: Exchange, /) -> None:
+    def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
         """Begin to send a request; what goes wrong later is added to its exchange."""
 
     @abstractmethod
@@ -93,10 +93,10 @@ class Connection(ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def ask(self, body: bytes) -> Exchange:
+    def ask(self, body: bytes) -> PendingRequest:
         """Send a request and return its exchange."""
         frame = _members.decode(body)
-        exchange = Exchange(next(self._numbers), frame)
+        exchange = PendingRequest(next(self._numbers), frame)
         self._request(_renumbered(frame, exchange), exchange)
         self.exchanges[exchange.number] = exchange
         return exchange
@@ -116,7 +116,7 @@ class Connection(ABC):
         if named:
             await self._notify(_encode(frame | {"params": params | {"requestId": named[-1].number}}))
 
-    def leave(self, exchange: Exchange) -> None:
+    def leave(self, exchange: PendingRequest) -> None:
         """Let go of an exchange: nobody waits for its answer any more."""
         self.exchanges.pop(exchange.number, None)
 
@@ -150,7 +150,7 @@ class Connection(ABC):
             return
         exchange.add(_encode(_resubscribed(frame | {"id": exchange.client_id}, exchange)))
 
-    def _whose(self, frame: Members) -> Exchange | None:
+    def _whose(self, frame: Members) -> PendingRequest | None:
         """Find the exchange that a message of the server belongs to; put the client's own values back into it."""
         params = _members.decode(frame.get("params", Raw(b"{}")))
         if (token := params.get(PROGRESS)) is not None and (found := self.exchanges.get(_number(token))):
@@ -186,7 +186,7 @@ def _meta(frame: Members) -> Members:
     return _members.decode(params.get("_meta", Raw(b"{}")))
 
 
-def _renumbered(frame: Members, exchange: Exchange) -> bytes:
+def _renumbered(frame: Members, exchange: PendingRequest) -> bytes:
     """Return the frame with our id, and our progress token where the client gave one; the rest as it came."""
     ours: dict[str, object] = {**frame, "id": exchange.number}
     if exchange.token is not None:
@@ -195,7 +195,7 @@ def _renumbered(frame: Members, exchange: Exchange) -> bytes:
     return _encode(ours)
 
 
-def _resubscribed(frame: Members, exchange: Exchange) -> Members:
+def _resubscribed(frame: Members, exchange: PendingRequest) -> Members:
     """Put the client's own id back where the last frame of a subscription names it."""
     if SUBSCRIPTION.encode() not in bytes(frame.get("result", Raw(b""))):
         return frame

@@ -38,7 +38,7 @@ _USER_IN_URL = re.compile(r"(?<=//)[^/?]*@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Client:
+class OAuthClient:
     """Who the gateway is at a token endpoint, and what it asks for."""
 
     token_url: str
@@ -58,8 +58,8 @@ class Client:
     def form(self) -> Mapping[str, str]:
         """What is posted."""
         resource = _USER_IN_URL.sub("", urldefrag(self.resource).url)
-        asked = {"grant_type": "client_credentials", "resource": resource}
-        return asked | ({"scope": self.scope} if self.scope else {})
+        request = {"grant_type": "client_credentials", "resource": resource}
+        return request | ({"scope": self.scope} if self.scope else {})
 
 
 class ClientCredentials:
@@ -67,7 +67,7 @@ class ClientCredentials:
 
     def __init__(
         self,
-        client: Client,
+        client: OAuthClient,
         http: aiohttp.ClientSession,
         clock: Callable[[], float],
         beside: Mapping[str, str] | None = None,

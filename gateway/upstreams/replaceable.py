@@ -7,7 +7,7 @@ from gateway.upstreams import Reply, Upstream
 
 
 @dataclass
-class Renewed:
+class ReplaceableUpstream:
     """The newest connection to one server. A call that waits goes out over it, and never to another server."""
 
     inner: Upstream

@@ -26,7 +26,7 @@ log = logging.getLogger("okayed.upstreams")
 
 
 @dataclass(frozen=True, slots=True)
-class Limited:
+class RequestFilter:
     """An upstream that may ask only these kinds of things."""
 
     name: str
@@ -95,8 +95,8 @@ class Limited:
     def _answer(self, body: bytes) -> bytes:
         """Return an answer as it came, or an error in its place when it asks for what it may not (2026-07-28)."""
         result = _members(body, b"inputRequests").get("result")
-        asked = result.get("inputRequests") if isinstance(result, dict) else None
-        questions = asked.values() if isinstance(asked, dict) else ()
+        request = result.get("inputRequests") if isinstance(result, dict) else None
+        questions = request.values() if isinstance(request, dict) else ()
         methods = [str(one.get("method")) if isinstance(one, dict) else None for one in questions]
         if all(method in self._methods for method in methods):
             return body

@@ -13,7 +13,7 @@ from functools import partial
 
 from gateway.errors import BusyError, GatewayError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.upstreams import Reply, frame_reply
-from gateway.upstreams.multiplex import Connection, Exchange, is_response
+from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest, is_response
 from gateway.wire import frames, protocol, sse
 
 #: Seconds a request may stay without a frame before its answer becomes a stream, and between comments on it.
@@ -27,7 +27,7 @@ REPLACED = "The config was changed, and this connection to the server is closed;
 
 @dataclass(slots=True)
 class _Session:
-    connection: Connection
+    connection: MultiplexedConnection
     used_at: float
     streaming: bool = False
 
@@ -35,7 +35,9 @@ class _Session:
 class SessionUpstream:
     """One server, as many connections as its sessions need."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[MultiplexedConnection]], clock: Callable[[], float]
+    ) -> None:
         self._connect = connect
         self._clock = clock
         self._sessions: dict[str, _Session] = {}
@@ -83,7 +85,7 @@ class SessionUpstream:
             raise
         return replace(reply, headers={**reply.headers, protocol.SESSION: session_id})
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> MultiplexedConnection:
         """Make one more connection, unless there are enough; those that are just being made or stopped count."""
         if len(self._sessions) + self._connecting + len(self._stopping) >= MAX_SESSIONS:
             raise BusyError
@@ -136,7 +138,7 @@ class SessionUpstream:
         for session_id in idle:
             self._stop(self._sessions.pop(session_id).connection)
 
-    def _stop(self, connection: Connection) -> asyncio.Task[None]:
+    def _stop(self, connection: MultiplexedConnection) -> asyncio.Task[None]:
         """End a connection, whatever becomes of the request during which it is ended: nobody else knows of it any more."""
         task = asyncio.get_running_loop().create_task(connection.stop())
         self._stopping.add(task)
@@ -157,18 +159,18 @@ def _always_200(_: bytes) -> int:
 
 
 async def exchanged(
-    connection: Connection,
+    connection: MultiplexedConnection,
     frame: frames.Frame,
     body: bytes,
     *,
-    leave: Callable[[Exchange], None],
+    leave: Callable[[PendingRequest], None],
     status: Callable[[bytes], int] = _always_200,
 ) -> Reply:
     """Send a frame; a request's reply is one frame, or a stream when more than one comes or none for a while.
 
     *leave* is called with the exchange in the end; *status* says the HTTP status of an answer that is one frame.
     """
-    if not isinstance(frame, frames.Request | frames.ToolCall):
+    if not isinstance(frame, frames.Request | frames.CallFrame):
         await connection.tell(body)
         return Reply(status=202)
     exchange = connection.ask(body)
@@ -184,7 +186,7 @@ async def exchanged(
     )
 
 
-async def _stream(first: bytes | None, exchange: Exchange) -> AsyncIterator[bytes]:
+async def _stream(first: bytes | None, exchange: PendingRequest) -> AsyncIterator[bytes]:
     frame = first
     while True:
         yield sse.comment("waiting") if frame is None else sse.event(frame)
@@ -193,7 +195,7 @@ async def _stream(first: bytes | None, exchange: Exchange) -> AsyncIterator[byte
         frame = await exchange.next(QUIET)
 
 
-async def _unsent(connection: Connection) -> AsyncIterator[bytes]:
+async def _unsent(connection: MultiplexedConnection) -> AsyncIterator[bytes]:
     while not connection.ended.is_set():
         while connection.unsent:
             yield sse.event(connection.unsent.popleft())

@@ -18,7 +18,7 @@ from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.upstreams import EVENTS, JSON, Reply, whole
 from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.http import read, request
-from gateway.upstreams.multiplex import Connection, Exchange
+from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
 from gateway.upstreams.sessions import SessionUpstream
 from gateway.wire import sse
 
@@ -89,7 +89,7 @@ class Source:
             response.close()
 
 
-class Stream(Connection):
+class Stream(MultiplexedConnection):
     """One open stream of a server, and the address that goes with it."""
 
     def __init__(
@@ -101,11 +101,11 @@ class Stream(Connection):
         self._address = address
         self._keep(self._read(events))
 
-    def _request(self, frame: bytes, exchange: Exchange, /) -> None:
+    def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
         """Post beside the reading: some servers answer the POST only after they have answered on the stream."""
         self._keep(self._posted(frame, exchange))
 
-    async def _posted(self, frame: bytes, exchange: Exchange) -> None:
+    async def _posted(self, frame: bytes, exchange: PendingRequest) -> None:
         try:
             await self._notify(frame)
         except GatewayError as error:

@@ -76,7 +76,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
+class CallFrame:
     """A tools/call. `arguments` are the exact bytes of that member, `rest` those of the other members of params."""
 
     id: Id
@@ -99,7 +99,7 @@ class ToolCall:
         return token if isinstance(token, str | int) and not isinstance(token, bool) else None
 
 
-Frame = Request | Notification | Response | ToolCall
+Frame = Request | Notification | Response | CallFrame
 
 
 def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
@@ -222,7 +222,7 @@ def _response(value: dict[str, Any], data: bytes) -> Response:
     return Response(id=value["id"], raw=data)
 
 
-def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> ToolCall:
+def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> CallFrame:
     if "id" not in value:
         raise FrameError(INVALID_REQUEST, "A tools/call needs an id.")
     _only(params, CALL, "params of a tools/call")
@@ -233,7 +233,7 @@ def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> To
     rest = {name: bytes(raw) for name, raw in members(bytes(members(data)["params"])).items()}
     rest.pop("name")
     arguments = rest.pop("arguments", b"{}")
-    return ToolCall(
+    return CallFrame(
         id=value["id"], name=params["name"], arguments=arguments, params=params, rest=rest, raw=data
     )
 
@@ -269,7 +269,7 @@ def members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     return _raw_members.decode(data)
 
 
-def rebuild(call: ToolCall, *, arguments: bytes | None = None) -> bytes:
+def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
     """Return the frame to send for *call*, written anew around the exact bytes of its arguments."""
     rest = "".join(f",{json.dumps(name)}:{raw.decode()}" for name, raw in call.rest.items())
     head = f'{{"jsonrpc":"2.0","id":{json.dumps(call.id)},"method":"tools/call","params":{{"name":{json.dumps(call.name)},"arguments":'
@@ -278,7 +278,7 @@ def rebuild(call: ToolCall, *, arguments: bytes | None = None) -> bytes:
 
 def id_of(frame: Frame | None) -> Id | None:
     """Return the id under which a frame wants its answer, if it wants one."""
-    return frame.id if isinstance(frame, Request | ToolCall) else None
+    return frame.id if isinstance(frame, Request | CallFrame) else None
 
 
 def result(request_id: Id, value: Mapping[str, Any]) -> bytes:

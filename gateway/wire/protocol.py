@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from approvals.model import Outcome
-from gateway.wire.frames import Frame, Id, Notification, Request, Response, ToolCall
+from gateway.wire.frames import CallFrame, Frame, Id, Notification, Request, Response
 
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN = ("2026-07-28",)
@@ -106,7 +106,7 @@ def era(headers: Mapping[str, str], frame: Frame | None) -> Era:
 
 
 def _version(frame: Frame | None) -> str | None:
-    params = frame.params if isinstance(frame, Request | ToolCall | Notification) else {}
+    params = frame.params if isinstance(frame, Request | CallFrame | Notification) else {}
     meta = params.get("_meta")
     version = meta.get(META_VERSION) if isinstance(meta, dict) else None
     return version if isinstance(version, str) else None
@@ -123,7 +123,7 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
     headers = dict(given)
     version = headers.get("mcp-protocol-version")
     # What a server says to a revision that it does not know passes; a tool call of one cannot be judged.
-    if version is not None and version not in SUPPORTED and isinstance(frame, ToolCall):
+    if version is not None and version not in SUPPORTED and isinstance(frame, CallFrame):
         data = {"supported": list(SUPPORTED), "requested": version}
         return Rejection(
             code=UNSUPPORTED_VERSION, message=f"Protocol version {version} is not supported.", data=data
@@ -229,7 +229,7 @@ def decoded(value: str) -> str | None:
         return None
 
 
-def crossing(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
+def request_headers(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
     """Return the headers that go on to the server: of the client's the protocol's own, those about the body made anew from it."""
     kept = {name: value for name, value in headers.items() if name in CROSSING}
     if frame is None or era(headers, frame) is Era.HANDSHAKE:
@@ -237,7 +237,7 @@ def crossing(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, st
     return kept | {name.lower(): encoded(value) for name, value in _values(frame).items()}
 
 
-def returning(headers: Mapping[str, str]) -> Mapping[str, str]:
+def response_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers of a server's answer that come back to the client."""
     return {name: value for name, value in headers.items() if name.lower() in RETURNING}
 
@@ -261,14 +261,14 @@ def status(which: Era, outcome: Outcome) -> int:
     return STATUS.get(code, 200)
 
 
-def takes_back(frame: Frame) -> bool:
+def is_cancellation(frame: Frame) -> bool:
     """Say whether this is a notification that takes a request back."""
     return isinstance(frame, Notification) and frame.method == "notifications/cancelled"
 
 
 def cancelled(frame: Frame) -> Id | None:
     """Return the id of the request that this notification takes back, or None when it does not."""
-    if not (isinstance(frame, Notification) and takes_back(frame)):
+    if not (isinstance(frame, Notification) and is_cancellation(frame)):
         return None
     request_id = frame.params.get("requestId")
     # true is no id, though Python takes it for 1.

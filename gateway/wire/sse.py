@@ -48,7 +48,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Place:
+class ResumePoint:
     """Where in a server's stream a reader is, and whether it can ask for the rest of it (MCP 2025-11-25, resumability)."""
 
     id: str | None = None

@@ -1,18 +1,18 @@
 import pytest
 
-from approvals.impact import stakes
+from approvals.impact import impact
 
 CATEGORIES = ("Read", "Write", "Execute", "Destructive", "Financial", "Other")
 SEVERITIES = ("low", "medium", "high", "critical")
 
 
 def test_every_category_and_severity_has_one_sentence_of_its_own():
-    said = {stakes(category, severity) for category in CATEGORIES for severity in SEVERITIES}
+    said = {impact(category, severity) for category in CATEGORIES for severity in SEVERITIES}
     assert len(said) == len(CATEGORIES) * len(SEVERITIES)
     assert all(sentence.count(".") == 1 and len(sentence) < 200 for sentence in said)
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_what_is_not_known_is_never_soothed(severity):
-    assert stakes("Harmless", severity) == stakes("Other", severity)
-    assert stakes("Write", "none") == stakes("Write", "critical")
+    assert impact("Harmless", severity) == impact("Other", severity)
+    assert impact("Write", "none") == impact("Write", "critical")

@@ -7,7 +7,7 @@ import pytest
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.lifecycle import SETTLED, TIMED, TRANSITIONS
-from approvals.model import Answer, Outcome, Review, State
+from approvals.model import Decision, Outcome, Review, State
 from holds import held
 
 NOW = 1000.0
@@ -24,7 +24,7 @@ def in_state(state, **changes):
     return replace(held(NOW), state=state, **changes)
 
 
-def said(answer=Answer.APPROVE, who="alice", at=NOW + 1, reason="", via="inbox"):
+def said(answer=Decision.APPROVE, who="alice", at=NOW + 1, reason="", via="inbox"):
     return Review(approver=who, answer=answer, at=at, reason=reason, via=via)
 
 
@@ -48,7 +48,7 @@ def test_what_is_settled_has_no_way_out_but_a_doubt():
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
-@pytest.mark.parametrize("answer", Answer)
+@pytest.mark.parametrize("answer", Decision)
 def test_a_review_of_what_is_not_pending_is_too_late(state, answer):
     with pytest.raises(AlreadyDecided, match=f"already {state}"):
         lifecycle.review(in_state(state), said(answer))
@@ -85,7 +85,7 @@ def test_one_person_counts_once_through_whatever_channel():
 
 def test_one_no_ends_it_whatever_was_said_before():
     first = lifecycle.review(held(NOW, needed=3), said())
-    denied = lifecycle.review(first, said(Answer.DENY, who="alice", reason="on second thought"))
+    denied = lifecycle.review(first, said(Decision.DENY, who="alice", reason="on second thought"))
     assert denied.state is State.DENIED
     assert denied.denial.reason == "on second thought"
     assert denied.expires_at == first.expires_at

@@ -20,8 +20,8 @@ from approvals.errors import (
     UnknownCall,
 )
 from approvals.identity import Directory
-from approvals.model import Answer, Approver, Outcome, State
-from approvals.quotas import Room
+from approvals.model import Approver, Decision, Outcome, State
+from approvals.quotas import Quotas
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite import SqliteStore
@@ -48,7 +48,7 @@ async def hold(service, **changes):
     return await service.hold(held(service.clock.now, **changes))
 
 
-async def review(service, call, answer=Answer.APPROVE, who="alice", **more):
+async def review(service, call, answer=Decision.APPROVE, who="alice", **more):
     approver = service.directory.by_name(who)
     return await service.review(call.id, approver, answer, **{"via": "inbox", "digest": call.digest} | more)
 
@@ -91,7 +91,7 @@ async def test_an_overdue_twin_makes_room_before_any_sweep(service):
 
 
 async def test_an_agent_may_have_only_so_many_open_calls(service):
-    service.room = Room(open_per_agent=2, open=3)
+    service.room = Quotas(open_per_agent=2, open=3)
     for n in range(2):
         await hold(service, tool=f"t{n}")
     with pytest.raises(TooMany):
@@ -117,8 +117,8 @@ async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service
         ({}, {"digest": ""}, StaleView),
         ({"arguments": b'{"password": "hunter2"}'}, {}, NotRevealed),
         ({"beside": b'{"_meta": {"token": "abc"}}'}, {}, NotRevealed),
-        ({}, {"answer": Answer.DENY}, ReasonNeeded),
-        ({}, {"answer": Answer.DENY, "reason": " \n"}, ReasonNeeded),
+        ({}, {"answer": Decision.DENY}, ReasonNeeded),
+        ({}, {"answer": Decision.DENY, "reason": " \n"}, ReasonNeeded),
     ],
 )
 async def test_a_review_that_may_not_be_is_refused_and_written_down(service, changes, given, error):
@@ -129,7 +129,7 @@ async def test_a_review_that_may_not_be_is_refused_and_written_down(service, cha
         await service.review(
             call.id,
             approver,
-            given.pop("answer", Answer.APPROVE),
+            given.pop("answer", Decision.APPROVE),
             **{"via": "api", "digest": call.digest} | given,
         )
     assert (await service.get(call.id)).state is State.PENDING
@@ -161,12 +161,12 @@ async def test_hidden_values_are_shown_to_those_only_who_may_answer(service):
 
 async def test_a_denial_needs_no_look_at_hidden_values_and_no_digest(service):
     call = await hold(service, arguments=b'{"password": "hunter2"}')
-    assert (await review(service, call, Answer.DENY, reason="no", digest="")).state is State.DENIED
+    assert (await review(service, call, Decision.DENY, reason="no", digest="")).state is State.DENIED
 
 
 async def test_an_unknown_call_is_not_found(service):
     with pytest.raises(UnknownCall):
-        await service.review("hold_none", service.directory.by_name("alice"), Answer.APPROVE, via="api")
+        await service.review("hold_none", service.directory.by_name("alice"), Decision.APPROVE, via="api")
     with pytest.raises(UnknownCall):
         await service.get("hold_none")
 
@@ -176,12 +176,12 @@ async def test_a_role_that_was_lost_is_lost_at_once(service):
     alice = service.directory.by_name("alice")
     service.directory = Directory([])
     with pytest.raises(NotAnApprover):
-        await service.review(call.id, alice, Answer.APPROVE, via="api", digest=call.digest)
+        await service.review(call.id, alice, Decision.APPROVE, via="api", digest=call.digest)
 
 
 async def test_a_long_reason_is_cut_between_characters(service):
     call = await hold(service)
-    denied = await review(service, call, Answer.DENY, reason="é" * 4000)
+    denied = await review(service, call, Decision.DENY, reason="é" * 4000)
     assert len(denied.denial.reason.encode()) <= services.MAX_REASON
     assert set(denied.denial.reason) == {"é"}
 
@@ -193,7 +193,7 @@ async def test_of_many_answers_at_once_one_decides_and_the_rest_are_told(service
     call = await service.hold(replace(call, terms=replace(call.terms, approvers=service.directory.names)))
 
     async def answer(n):
-        verdict = Answer.APPROVE if n % 2 else Answer.DENY
+        verdict = Decision.APPROVE if n % 2 else Decision.DENY
         return await service.review(call.id, people[n], verdict, via="api", reason="r", digest=call.digest)
 
     results = await asyncio.gather(*(answer(n) for n in range(40)), return_exceptions=True)
@@ -272,7 +272,7 @@ async def test_a_digest_that_is_only_partly_the_same_is_another(service, same):
 async def test_what_is_not_approved_cannot_be_claimed(service, state):
     call = await hold(service)
     if state == "denied":
-        await review(service, call, Answer.DENY, reason="no")
+        await review(service, call, Decision.DENY, reason="no")
     if state == "completed":
         await review(service, call)
         await service.claim(call.id, fine)
@@ -488,7 +488,7 @@ async def test_the_sweep_notes_who_is_waited_for(service):
 
 async def test_an_answer_is_collected_once(service):
     call = await hold(service)
-    await review(service, call, Answer.DENY, reason="no")
+    await review(service, call, Decision.DENY, reason="no")
     assert (await service.collected(call.id)).collected
     await service.collected(call.id)
     assert (await kinds(service)).count("hold.collected") == 1

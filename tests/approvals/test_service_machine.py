@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from approvals.errors import ApprovalError
 from approvals.lifecycle import SETTLED
-from approvals.model import Answer, Outcome, State
+from approvals.model import Decision, Outcome, State
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from holds import Clock, directory, held
@@ -49,7 +49,10 @@ class Approvals(RuleBasedStateMachine):
         self.do(self.service.hold(held(self.clock.now, tool=tool, needed=needed)))
 
     @rule(
-        tool=TOOLS, who=st.sampled_from(["alice", "bob"]), answer=st.sampled_from(Answer), stale=st.booleans()
+        tool=TOOLS,
+        who=st.sampled_from(["alice", "bob"]),
+        answer=st.sampled_from(Decision),
+        stale=st.booleans(),
     )
     def review(self, tool, who, answer, stale):
         for call in self.each(tool):

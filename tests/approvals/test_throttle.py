@@ -1,8 +1,8 @@
-from approvals.throttle import ATTEMPTS, MAX_PEERS, WINDOW, Attempts
+from approvals.throttle import ATTEMPTS, MAX_PEERS, WINDOW, Throttle
 
 
 def failed(times, at=0.0, peer="10.0.0.1"):
-    attempts = Attempts()
+    attempts = Throttle()
     for _ in range(times):
         attempts.failed(peer, at)
     return attempts

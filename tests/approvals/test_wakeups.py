@@ -3,12 +3,12 @@
 import asyncio
 
 from approvals.store.memory import MemoryStore
-from approvals.wakeups import Waiters
+from approvals.wakeups import Wakeups
 from holds import held
 
 
 async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():
-    waiters = Waiters()
+    waiters = Wakeups()
     with waiters.listen("a") as one, waiters.listen("a") as two, waiters.listen("b") as other:
         waiters.wake("a")
         assert (one.is_set(), two.is_set(), other.is_set()) == (True, True, False)
@@ -17,7 +17,7 @@ async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():
 
 
 async def test_each_change_of_the_store_wakes():
-    waiters, store = Waiters(), MemoryStore()
+    waiters, store = Wakeups(), MemoryStore()
     following = asyncio.ensure_future(waiters.follow(store))
     await asyncio.sleep(0)
     call = held(0.0)
@@ -30,7 +30,7 @@ async def test_each_change_of_the_store_wakes():
 
 
 async def test_all_can_be_woken_at_once():
-    waiters = Waiters()
+    waiters = Wakeups()
     with waiters.listen("a") as one, waiters.listen("b") as other:
         waiters.wake_all()
         assert one.is_set()

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from approvals.client_address import Proxies
-from approvals.model import Answer as Said
+from approvals.model import Decision as Said
 from approvals.model import HeldCall
 from gateway.app.config import parse
 from gateway.app.gateway import Gateway, assembled
@@ -206,7 +206,7 @@ async def running(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)
-        door = server.Door(
+        door = server.ListenerPolicy(
             agents=lambda: gateway.agents,
             ready=gateway.ready,
             clock=gateway.clock,

@@ -11,10 +11,10 @@ from aiohttp import ClientSession, CookieJar, web
 from approvals import digest
 from approvals.identity import Directory
 from approvals.model import (
-    Answer,
     Approver,
     CallId,
     Classification,
+    Decision,
     HeldCall,
     Outcome,
     Terms,
@@ -123,12 +123,12 @@ class Inbox:
 
     async def approve(self, call, name="bob", **more):
         return await self.service.review(
-            call.id, self.directory.by_name(name), Answer.APPROVE, via="slack", digest=call.digest, **more
+            call.id, self.directory.by_name(name), Decision.APPROVE, via="slack", digest=call.digest, **more
         )
 
     async def deny(self, call, name="bob", reason="use the staging account"):
         return await self.service.review(
-            call.id, self.directory.by_name(name), Answer.DENY, via="slack", reason=reason
+            call.id, self.directory.by_name(name), Decision.DENY, via="slack", reason=reason
         )
 
     async def run(self, call, body=b'{"content":[{"type":"text","text":"Created."}]}', *, is_error=False):

@@ -2,7 +2,7 @@
 
 from gateway.app import config
 from gateway.policy.compiling import compile_policy
-from gateway.policy.evaluation import Facts
+from gateway.policy.evaluation import CallFacts
 from gateway.tools.catalogue import Tool
 from gateway.tools.classify.risk import classify
 
@@ -51,7 +51,7 @@ def loaded(text, server=SERVER, default="require_approval"):
 
 def judged(options, definition, server=SERVER, classification=None, **arguments):
     return compile_policy(options).evaluate(
-        Facts(
+        CallFacts(
             server=server,
             tool=definition["name"],
             agent="",

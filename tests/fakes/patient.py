@@ -6,18 +6,18 @@ import json
 from dataclasses import dataclass, field, replace
 
 from approvals.identity import Directory
-from approvals.model import Answer, Approver, CallId
+from approvals.model import Approver, CallId, Decision
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from gateway.app.config import parse
 from gateway.auth.agents import LOCAL
-from gateway.call.exchange_limits import Shares
-from gateway.call.hold_settings import Holds, TaskOffer
+from gateway.call.exchange_limits import ExchangeShares
+from gateway.call.hold_settings import HoldSettings, TaskOffer
 from gateway.call.metrics import Metrics
-from gateway.call.request import Incoming
-from gateway.call.settings import Setting
+from gateway.call.request import Exchange
+from gateway.call.settings import ProxySettings
 from gateway.hold.request_state import Seals
-from gateway.hold.running import Forward
+from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
 from gateway.policy.limits import Windows
 from gateway.proxy import Proxy
@@ -95,23 +95,23 @@ class World:
         catalogue.serve({"notes": self.server}, {"notes": {}})
         seals, numbers = Seals([b"k" * 32]), itertools.count()
         self.proxy = Proxy(
-            setting=Setting(
+            settings=ProxySettings(
                 policy=compile_policy(config),
                 upstreams={"notes": self.server},
                 identities={"notes": "the server"},
                 addresses={"notes": "https://notes.example.com"},
-                holds=Holds(clients={}, tasks=TaskOffer.ALL),
-                shares=Shares(),
+                holds=HoldSettings(clients={}, tasks=TaskOffer.ALL),
+                shares=ExchangeShares(),
                 may_use=lambda *_: True,
             ),
-            service=self.service, catalogue=catalogue, windows=Windows(()), forward=Forward(self.service, catalogue.outdate),
+            service=self.service, catalogue=catalogue, windows=Windows(()), forwarder=Forwarder(self.service, catalogue.outdate),
             metrics=Metrics(), new_id=lambda: CallId(f"hold_{next(numbers):026}"), seals=lambda: seals,
         )  # fmt: skip
 
     async def send(self, frame, headers=None, verb="POST"):
         given = {"accept": "application/json, text/event-stream", **(headers or {})}
         body = b"" if frame is None else json.dumps(frame).encode()
-        incoming = Incoming(agent=LOCAL, server="notes", verb=verb, body=body, pairs=tuple(given.items()))
+        incoming = Exchange(agent=LOCAL, server="notes", verb=verb, body=body, pairs=tuple(given.items()))
         return await self.proxy.handle(incoming)
 
     async def decide(self, after):
@@ -119,7 +119,7 @@ class World:
         await asyncio.sleep(after)
         [held] = await self.store.select(["pending"])
         alice = self.service.directory.by_name("alice")
-        await self.service.review(held.id, alice, Answer.APPROVE, via="cli", digest=held.digest)
+        await self.service.review(held.id, alice, Decision.APPROVE, via="cli", digest=held.digest)
 
     async def run(self):
         while True:

@@ -49,7 +49,7 @@ class Silent:
             return last_frame(await answer.read())
 
     def _waits(self, number: int) -> bool:
-        return any(named.id == number for named in self.gateway.gateway.proxy._holding._waits._waits)
+        return any(named.id == number for named in self.gateway.gateway.proxy._held_answers._waits._waits)
 
     async def cancel(self) -> None:
         """Tell that the timer of the newest request fired."""

@@ -4,10 +4,10 @@ from dataclasses import replace
 from itertools import count
 
 from approvals.model import (
-    Answer,
     AuditEvent,
     CallId,
     Classification,
+    Decision,
     HeldCall,
     Outcome,
     Review,
@@ -51,7 +51,7 @@ def a_full_call(**fields):
         decided_at=1001.25,
         settled_at=1002.5,
         reviews=(
-            Review(approver="alice", answer=Answer.APPROVE, reason="\x00né\u202e", at=1001.25, via="slack"),
+            Review(approver="alice", answer=Decision.APPROVE, reason="\x00né\u202e", at=1001.25, via="slack"),
         ),
         outcome=Outcome(is_error=False, body=b'{"content":"\xc3\xa9"}'),
         note="a note",

@@ -9,7 +9,7 @@ import pytest
 
 from approvals.errors import StoreError
 from approvals.lifecycle import REPEATED_FOR
-from approvals.model import Answer, State
+from approvals.model import Decision, State
 from gateway.call.sessions import MAX_OPENING
 from gateway.hold.answering import ASK_AGAIN
 from gateway.policy.limits import Windows
@@ -57,7 +57,7 @@ async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_rea
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
-        await gateway.review(held, Answer.DENY, "use the staging account")
+        await gateway.review(held, Decision.DENY, "use the staging account")
         answer = await agent
     assert (
         text(answer)
@@ -134,7 +134,7 @@ async def test_three_held_calls_with_one_id_each_get_their_own_answer(gateway):
         agents = [tasks.create_task(gateway.call("create_note", {"n": n}, id=1)) for n in range(3)]
         for held in await gateway.held(3):
             n = json.loads(held.call.arguments)["n"]
-            await gateway.review(held, Answer.DENY, f"number {n}")
+            await gateway.review(held, Decision.DENY, f"number {n}")
         answers = [await agent for agent in agents]
     assert [text(answer) for answer in answers] == [
         f"Denied by alice: number {n}. NOT EXECUTED. Asking again will not change this." for n in range(3)
@@ -402,7 +402,7 @@ async def test_a_call_that_was_held_over_a_limit_is_no_other_call_when_the_windo
         gateway.clock.now += 60
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("get_note", {"n": 2}))
-            await gateway.review(held, Answer.DENY, "never do this")
+            await gateway.review(held, Decision.DENY, "never do this")
             assert "never do this" in text(await agent)
         assert len(gateway.ran()) == 1
 
@@ -523,8 +523,8 @@ async def test_a_policy_that_turned_to_deny_stops_an_approved_call(gateway):
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
         async with running("default: deny") as other:
-            policy = other.gateway.proxy.setting.policy
-            gateway.gateway.proxy.adopt(replace(gateway.gateway.proxy.setting, policy=policy))
+            policy = other.gateway.proxy.settings.policy
+            gateway.gateway.proxy.adopt(replace(gateway.gateway.proxy.settings, policy=policy))
         await gateway.review(held)
         assert "the policy now denies this call" in text(await agent)
     assert gateway.ran() == []
@@ -555,7 +555,7 @@ async def test_an_approval_of_before_the_removal_does_not_run_either(gateway):
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
         proxy = gateway.gateway.proxy
-        proxy.adopt(replace(proxy.setting, may_use=lambda agent, _server: agent != "local"))
+        proxy.adopt(replace(proxy.settings, may_use=lambda agent, _server: agent != "local"))
         await gateway.review(held)
         assert "the agent that asked may not use this server any more" in text(await agent)
     assert gateway.ran() == []
@@ -568,8 +568,8 @@ async def test_a_policy_that_now_asks_for_more_stops_an_approved_call(gateway, s
         [held] = await gateway.held()
         rule = f"default: deny\ntools: {{create_note: {{action: require_approval, {stricter}}}}}"
         async with running(rule) as other:
-            setting = gateway.gateway.proxy.setting
-            gateway.gateway.proxy.setting = replace(setting, policy=other.gateway.proxy.setting.policy)
+            setting = gateway.gateway.proxy.settings
+            gateway.gateway.proxy.settings = replace(setting, policy=other.gateway.proxy.settings.policy)
         await gateway.review(held)
         assert "the policy now asks for other or more approvals" in text(await agent)
     assert gateway.ran() == []
@@ -740,7 +740,7 @@ async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, metho
 
     await gateway.call("get_note")  # the tools are known
     gateway.gateway.store.__class__ = Broken
-    gateway.gateway.proxy.setting.upstreams["notes"].send = answers
+    gateway.gateway.proxy.settings.upstreams["notes"].send = answers
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     async with await gateway.post(body) as answer:
         assert (await answer.json())["error"]["code"] == -32603

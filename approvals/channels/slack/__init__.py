@@ -24,9 +24,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 from approvals.cards import card as card_of
 from approvals.channels import Card
 from approvals.channels.slack import blocks
-from approvals.channels.slack.inbound import Interaction, understood
+from approvals.channels.slack.inbound import Interaction, parse_interaction
 from approvals.errors import ApprovalError
-from approvals.model import Answer, Approver, CallId, State
+from approvals.model import Approver, CallId, Decision, State
 from approvals.service import ApprovalService
 
 #: Errors after which no retry helps: a person has to mend the app or its token.
@@ -151,7 +151,7 @@ class SlackChannel:
         if request.type != "interactive":
             await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
             return
-        interaction = understood(request.payload)
+        interaction = parse_interaction(request.payload)
         submitted = interaction is not None and interaction.action.startswith("submit:")
         if not submitted:
             await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
@@ -173,9 +173,9 @@ class SlackChannel:
                 case "review":
                     await self._open_review(interaction)
                 case "approve" | "submit:approve":
-                    await self._review(interaction, Answer.APPROVE)
+                    await self._review(interaction, Decision.APPROVE)
                 case "submit:deny":
-                    await self._review(interaction, Answer.DENY)
+                    await self._review(interaction, Decision.DENY)
         except (ApprovalError, SlackApiError) as error:
             return await self._refuse(interaction, error)
         except Exception as error:
@@ -196,7 +196,7 @@ class SlackChannel:
         view = blocks.review_view(card_of(call, self._inbox_url))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
-    async def _review(self, interaction: Interaction, answer: Answer) -> None:
+    async def _review(self, interaction: Interaction, answer: Decision) -> None:
         await self._service.review(
             CallId(interaction.call), await self._person(interaction), answer,
             via="slack", reason=interaction.reason, digest=interaction.digest,

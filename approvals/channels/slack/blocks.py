@@ -30,7 +30,7 @@ from slack_sdk.models.messages import DateLink
 from slack_sdk.models.views import View
 
 from approvals.channels import Card
-from approvals.model import Answer, State
+from approvals.model import Decision, State
 from approvals.safetext import one_line
 
 #: The most of the arguments that a message shows (characters, lines), that one block of a modal holds, and that a
@@ -181,7 +181,7 @@ def _notes(card: Card) -> Iterator[Block]:
 
 def _reviews(card: Card) -> Iterator[Block]:
     lines = [
-        f"{'✅' if answer == Answer.APPROVE else '❌'} {who} {'approved' if answer == Answer.APPROVE else 'denied'}"
+        f"{'✅' if answer == Decision.APPROVE else '❌'} {who} {'approved' if answer == Decision.APPROVE else 'denied'}"
         f"{f' ({via})' if via != 'slack' else ''}{f': {one_line(reason, 400)}' if reason else ''}"
         for who, answer, reason, via in card.reviews
     ]
@@ -199,7 +199,7 @@ def _ending(card: Card) -> Iterator[str]:
 
 
 def _approvals(card: Card) -> int:
-    return sum(answer == Answer.APPROVE for _, answer, _, _ in card.reviews)
+    return sum(answer == Decision.APPROVE for _, answer, _, _ in card.reviews)
 
 
 def _fine_print(card: Card) -> Block:

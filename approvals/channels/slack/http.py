@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from slack_sdk.signature import SignatureVerifier
 
 from approvals.channels.slack import SlackChannel
-from approvals.channels.slack.inbound import understood
+from approvals.channels.slack.inbound import parse_interaction
 
 log = logging.getLogger("okayed.slack")
 
@@ -32,7 +32,7 @@ class SlackEndpoint:
             return _unread(type(error).__name__)
         if not isinstance(payload, dict):
             return _unread("it is no object")
-        ack = await self._channel.interact(understood(payload))
+        ack = await self._channel.interact(parse_interaction(payload))
         return 200, json.dumps(ack).encode() if ack else b""
 
     def _is_signed(self, body: bytes, headers: Mapping[str, str]) -> bool:

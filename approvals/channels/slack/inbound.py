@@ -20,7 +20,7 @@ class Interaction:
     channel: str = ""
 
 
-def understood(payload: Mapping[str, Any]) -> Interaction | None:
+def parse_interaction(payload: Mapping[str, Any]) -> Interaction | None:
     """Return the interaction that a payload of Slack's describes, or None for one that is none of ours."""
     match payload:
         case {

@@ -17,7 +17,7 @@ from gateway.tools.classify.severity import Severity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Raise:
+class Escalation:
     """A reason to think worse of a tool than its name does: the least category and severity, and why."""
 
     category: Category
@@ -78,7 +78,9 @@ def declared(schema: object) -> dict[str, object]:
     return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
 
 
-def raises(said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequence[str]) -> Iterator[Raise]:
+def raises(
+    said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequence[str]
+) -> Iterator[Escalation]:
     """What the parameters of a schema say: a program, a mode, a file to write, a switch that only a changing tool has.
 
     `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
@@ -87,23 +89,31 @@ def raises(said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequen
     for name, spec in declared(schema).items():
         plain = _LETTERS.sub("", name.lower())
         if _is_program(plain, said, parts):
-            yield Raise(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.')
+            yield Escalation(
+                category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.'
+            )
         if plain in MODES and (worst := _worst_mode(spec, schema, said, () if examines else quoted)):
-            yield Raise(category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".')
+            yield Escalation(
+                category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".'
+            )
         if plain in SINKS:
-            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.')
+            yield Escalation(
+                category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.'
+            )
         if plain in SWITCHES and not examines:
-            yield Raise(
+            yield Escalation(
                 category=Category.WRITE,
                 why=f'Its parameter "{plain}" belongs to a tool that changes something.',
             )
         if _NEW.match(name) and said.word not in COMPARES:
-            yield Raise(category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.')
+            yield Escalation(
+                category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.'
+            )
         if plain in ADDRESSES:
             why = f'Its parameter "{plain}" lets the agent choose the address that it reaches.'
-            yield Raise(category=Category.READ, severity=Severity.MEDIUM, why=why)
+            yield Escalation(category=Category.READ, severity=Severity.MEDIUM, why=why)
         if plain in APPROVALS:
-            yield Raise(
+            yield Escalation(
                 category=Category.READ,
                 why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
             )

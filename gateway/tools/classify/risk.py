@@ -14,11 +14,11 @@ from typing import Any
 
 from gateway.tools.classify import naming, parameters, severity
 from gateway.tools.classify.lexicon import RANK, VERBS, Category, Verb, words
-from gateway.tools.classify.parameters import Raise
+from gateway.tools.classify.parameters import Escalation
 from gateway.tools.classify.reading import Reading, read
 from gateway.tools.classify.severity import Severity
 
-__all__ = ["Category", "Classification", "Risk", "Severity", "classify", "of_name_alone"]
+__all__ = ["Category", "Risk", "Severity", "ToolClassification", "classify", "of_name_alone"]
 
 
 class Risk(StrEnum):
@@ -51,7 +51,7 @@ MEANINGS: Mapping[Category, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
+class ToolClassification:
     """What the gateway takes a tool to be; confidence is 0 to 1, evidence is full sentences, the deciding one first."""
 
     category: Category
@@ -80,7 +80,7 @@ NAMED = 4
 _FIRST = re.compile(r"\W*([A-Za-z]+)")
 
 
-def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification:
+def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassification:
     """Classify one entry of a server's tools/list; `siblings` are the names of all its tools."""
     name, description = _text(tool.get("name")), _text(tool.get("description"))[:HEAD]
     kin = naming.family(siblings)
@@ -98,7 +98,7 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
     level = max((level, *(reason.severity for reason in raised)), key=severity.rank)
     support = kin.like(name, (said.word, parts[-1])) if parts else []
     facts = (_siblings(support), _parameters(params), _description(description))
-    return Classification(
+    return ToolClassification(
         category=category,
         risk=RISKS[category],
         severity=level,
@@ -109,7 +109,7 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> Classification
     )
 
 
-def of_name_alone(name: str, siblings: Iterable[str]) -> Classification:
+def of_name_alone(name: str, siblings: Iterable[str]) -> ToolClassification:
     """Classify a tool of which nothing but its name is known: that may make it worse than Other, and not better."""
     found = classify({"name": name}, siblings)
     if found.category is not Category.READ:
@@ -155,7 +155,7 @@ def _description(text: str) -> str:
     return "" if text.strip() else "The description is empty, so the confidence is lower."
 
 
-def _by_description(said: Reading, description: str) -> Iterator[Raise]:
+def _by_description(said: Reading, description: str) -> Iterator[Escalation]:
     """What the description adds: its first verb, if that is stricter, and words of no return or of writing files."""
     text = description.lower()
     if not text or RANK[said.category] > RANK[Category.WRITE]:
@@ -163,14 +163,14 @@ def _by_description(said: Reading, description: str) -> Iterator[Raise]:
     first = _FIRST.match(text)
     verb = _lemma(first.group(1)) if first else None
     if verb and _adds(verb, said):
-        yield Raise(
+        yield Escalation(
             category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.'
         )
     if GONE.search(text):
         why = "The description says that there is no way back."
-        yield Raise(category=Category.WRITE, severity=Severity.HIGH, why=why)
+        yield Escalation(category=Category.WRITE, severity=Severity.HIGH, why=why)
     if said.category is Category.READ and TO_FILE.search(text):
-        yield Raise(category=Category.WRITE, why="The description says that it writes a file.")
+        yield Escalation(category=Category.WRITE, why="The description says that it writes a file.")
 
 
 def _adds(verb: Verb, said: Reading) -> bool:
@@ -190,20 +190,20 @@ def _lemma(word: str) -> Verb | None:
     return next((VERBS[form] for form in forms if form in VERBS), None)
 
 
-def _by_annotations(said: Reading, annotations: object) -> Iterator[Raise]:
+def _by_annotations(said: Reading, annotations: object) -> Iterator[Escalation]:
     """Annotations are the server's word: they raise, and are never believed when they soothe."""
     if not isinstance(annotations, Mapping):
         return
     if annotations.get("readOnlyHint") is False:
-        yield Raise(
+        yield Escalation(
             category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something."
         )
     if annotations.get("destructiveHint") is True:
-        yield Raise(
+        yield Escalation(
             category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something."
         )
     if annotations.get("readOnlyHint") is True and said.category is not Category.READ:
-        yield Raise(
+        yield Escalation(
             category=Category.READ,
             why="Its annotation readOnlyHint says that it only reads, which is not believed.",
         )

@@ -10,7 +10,7 @@ import pytest
 
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.http import SlackEndpoint
-from approvals.model import Answer, Outcome, State
+from approvals.model import Decision, Outcome, State
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
@@ -240,7 +240,7 @@ async def test_a_click_that_comes_twice_counts_once(w):
 async def test_a_decision_made_elsewhere_changes_the_card(w):
     call, message = await w.hold()
     await w.service.review(
-        call.id, w.service.directory.by_name("alice"), Answer.DENY, via="inbox", reason="no"
+        call.id, w.service.directory.by_name("alice"), Decision.DENY, via="inbox", reason="no"
     )
     await w.notices.bring_up_to_date()
     assert "alice denied (inbox): no" in text_of(message.blocks)
@@ -277,7 +277,7 @@ async def test_a_late_click_is_told_that_it_is_over(w):
 async def test_the_card_of_a_call_that_failed_at_the_server_says_so(w):
     call, message = await w.hold()
     await w.service.review(
-        call.id, directory().by_name("alice"), Answer.APPROVE, via="inbox", digest=call.digest
+        call.id, directory().by_name("alice"), Decision.APPROVE, via="inbox", digest=call.digest
     )
     await w.service.claim(call.id, lambda _: None)
     await w.service.finish(call.id, Outcome(is_error=False, body=b'{"content":[],"isError":true}'))

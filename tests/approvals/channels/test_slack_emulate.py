@@ -4,7 +4,7 @@ import pytest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals.channels.slack import SlackChannel
-from approvals.model import Answer
+from approvals.model import Decision
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
@@ -45,7 +45,7 @@ async def test_a_card_is_posted_and_updated_after_the_decision(world):
     assert notice is None  # it was shown
     posted = (await history(web, channel_id))[0]
     assert "Approve put_user_policy on iam?" in posted["text"]
-    await service.review(call.id, service.directory.by_name("alice"), Answer.DENY, via="inbox", reason="no")
+    await service.review(call.id, service.directory.by_name("alice"), Decision.DENY, via="inbox", reason="no")
     await notices.bring_up_to_date()
     updated = (await history(web, channel_id))[0]
     assert updated["ts"] == posted["ts"]

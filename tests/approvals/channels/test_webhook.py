@@ -7,7 +7,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from approvals.channels.webhook import WebhookChannel
-from approvals.model import Answer
+from approvals.model import Decision
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
@@ -55,7 +55,7 @@ async def test_each_change_is_told_signed_and_without_arguments(world):
     )
     await notices.bring_up_to_date()
     await service.review(
-        call.id, service.directory.by_name("alice"), Answer.APPROVE, via="inbox", digest=call.digest
+        call.id, service.directory.by_name("alice"), Decision.APPROVE, via="inbox", digest=call.digest
     )
     await notices.bring_up_to_date()
     told = [Webhook(SECRET).verify(body, headers) for headers, body in receiver.got]

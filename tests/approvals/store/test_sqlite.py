@@ -13,7 +13,7 @@ from approvals.errors import Conflict, StoreError, TooMany
 from approvals.identity import Directory
 from approvals.lifecycle import advance, touch
 from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, State
-from approvals.quotas import Room
+from approvals.quotas import Quotas
 from approvals.service import ApprovalService
 from approvals.store import _sql, read_only, sqlite
 from approvals.store.memory import is_open
@@ -365,7 +365,7 @@ def plan(db, query):
 
 NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "text": ""}
 TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
-CAPS = Room().caps("bot", 9e9)
+CAPS = Quotas().caps("bot", 9e9)
 QUERIES = {
     "call": (_sql.CALL, ("hold_1",)),
     "key": (_sql.NEWEST_OF_KEY, ("k",)),

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from approvals.model import Answer, State
+from approvals.model import Decision, State
 from inbox import Inbox
 
 
@@ -125,7 +125,7 @@ async def test_a_click_on_approve_decides_and_leads_back_to_the_call(inbox):
     now = await inbox.service.get(call.id)
     assert now.state is State.APPROVED
     assert [(given.approver, given.answer, given.reason, given.via) for given in now.reviews] == [
-        ("alice", Answer.APPROVE, "checked", "inbox")
+        ("alice", Decision.APPROVE, "checked", "inbox")
     ]
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from approvals.model import Answer, Outcome, Review, State
+from approvals.model import Decision, Outcome, Review, State
 from approvals.web import views
 from holds import held
 
@@ -75,7 +75,7 @@ def test_a_time_is_given_for_people_and_for_scripts():
 def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unanswered():
     expired = replace(held(0.0), state=State.EXPIRED)
     approved = replace(
-        expired, reviews=(Review(approver="alice", answer=Answer.APPROVE, at=1.0, via="inbox"),)
+        expired, reviews=(Review(approver="alice", answer=Decision.APPROVE, at=1.0, via="inbox"),)
     )
     assert views.meaning(expired) == "It did not run: the time was over."
     assert (

@@ -10,7 +10,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from approvals.errors import StoreError
-from approvals.model import Answer, Outcome, State
+from approvals.model import Decision, Outcome, State
 from approvals.store import Starts
 from approvals.store._file import StoreFile
 from approvals.store._writer import Writer
@@ -70,7 +70,7 @@ class Yard:
         self.copy()
         async with self.started() as gateway:
             await run(gateway, self.approved)
-            await review(gateway, self.pending, Answer.DENY)
+            await review(gateway, self.pending, Decision.DENY)
             await gateway.service.follow(self.asked.id, held(gateway.clock(), tool="answers"))
 
     def voided(self):
@@ -99,7 +99,7 @@ async def hold(gateway, **changes):
     return await gateway.service.hold(held(gateway.clock(), **changes))
 
 
-async def review(gateway, call, answer=Answer.APPROVE):
+async def review(gateway, call, answer=Decision.APPROVE):
     approver = gateway.service.directory.by_name("alice")
     return await gateway.service.review(
         call.id, approver, answer, via="inbox", reason="because", digest=call.digest

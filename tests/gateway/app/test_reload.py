@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from approvals.errors import NotAnApprover
-from approvals.model import Answer, State
+from approvals.model import Decision, State
 from gateway.config.options import ToolOptions
 from gateway.tools.classify.severity import Severity
-from gateway.upstreams.replaceable import Renewed
+from gateway.upstreams.replaceable import ReplaceableUpstream
 from gateways import TASKS, running, text
 from recorder import Recorder
 
@@ -69,9 +69,9 @@ async def test_an_answer_of_a_server_that_was_replaced_meanwhile_says_nothing_of
 
 async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_changes():
     async with running(READS) as gateway, waiting(gateway) as (agent, held):
-        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        upstream = gateway.gateway.proxy.settings.upstreams["notes"]
         await adopt(gateway, tools={"get_note": ToolOptions(severity="critical")})
-        assert gateway.gateway.proxy.setting.upstreams["notes"] is upstream
+        assert gateway.gateway.proxy.settings.upstreams["notes"] is upstream
         tool = gateway.gateway.catalogue.known("notes", "get_note")
         assert tool.classification.severity is Severity.CRITICAL
         await gateway.review(held)
@@ -80,10 +80,10 @@ async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_change
 
 async def test_what_waits_stays_when_only_the_time_that_a_server_has_to_answer_changes():
     async with running(READS) as gateway, waiting(gateway) as (agent, held):
-        upstream = gateway.gateway.proxy.setting.upstreams["notes"]
+        upstream = gateway.gateway.proxy.settings.upstreams["notes"]
         await adopt(gateway, answer_within="5m")
-        assert gateway.gateway.proxy.setting.upstreams["notes"] is upstream
-        assert gateway.gateway.proxy.setting.holds.answer_within == {"notes": 300.0}
+        assert gateway.gateway.proxy.settings.upstreams["notes"] is upstream
+        assert gateway.gateway.proxy.settings.holds.answer_within == {"notes": 300.0}
         await gateway.review(held)
         assert text(await agent) == "ran create_note"
 
@@ -138,7 +138,7 @@ async def test_a_server_whose_token_was_rotated_is_asked_for_its_tools_again():
 
 async def test_renewing_a_connection_hands_back_the_one_before():
     before, after = Recorder(), Recorder()
-    renewed = Renewed(before)
+    renewed = ReplaceableUpstream(before)
     assert renewed.renew(after) is before
     assert renewed.inner is after
 
@@ -150,6 +150,6 @@ async def test_an_approver_whom_the_config_does_not_name_any_more_decides_nothin
         await gateway.gateway.adopt(replace(config, approvers=config.approvers[1:]))
         with pytest.raises(NotAnApprover):
             await gateway.gateway.service.review(
-                held.id, alice, Answer.APPROVE, via="cli", digest=held.digest
+                held.id, alice, Decision.APPROVE, via="cli", digest=held.digest
             )
         agent.cancel()

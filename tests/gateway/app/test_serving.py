@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from approvals.model import Answer
+from approvals.model import Decision
 from gateway.app import gateway as app
 from gateway.app import serving
 from gateway.app.config import parse
@@ -120,7 +120,7 @@ async def test_an_approved_call_that_runs_when_the_gateway_stops_gets_its_answer
     agent = ours.ask(call("create_note"))
     held = await ours.held()
     alice = ours.gateway.service.directory.by_name("alice")
-    await ours.gateway.service.review(held.id, alice, Answer.APPROVE, via="cli", digest=held.digest)
+    await ours.gateway.service.review(held.id, alice, Decision.APPROVE, via="cli", digest=held.digest)
     await ours.recorder.called()
     await ends_well(ours, agent)
 

@@ -7,7 +7,7 @@ import pytest
 
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided
-from approvals.model import Answer, LoginSession, Outcome, State
+from approvals.model import Decision, LoginSession, Outcome, State
 from gateway.app import serving
 from gateway.app.config import parse
 from gateway.app.gateway import assembled
@@ -49,7 +49,7 @@ async def hold(gateway, **changes):
 
 async def review(gateway, call):
     approver = gateway.service.directory.by_name("alice")
-    return await gateway.service.review(call.id, approver, Answer.APPROVE, via="inbox", digest=call.digest)
+    return await gateway.service.review(call.id, approver, Decision.APPROVE, via="inbox", digest=call.digest)
 
 
 async def state(gateway, call):
@@ -216,7 +216,7 @@ async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_rese
     async with started(config, clock) as gateway:
         denied = await hold(gateway)
         alice = gateway.service.directory.by_name("alice")
-        await gateway.service.review(denied.id, alice, Answer.DENY, via="inbox", reason="no")
+        await gateway.service.review(denied.id, alice, Decision.DENY, via="inbox", reason="no")
         ran = await review(gateway, await hold(gateway, tool="other"))
         await gateway.service.claim(ran.id, fine)
         await gateway.service.finish(ran.id, Outcome(is_error=False, body=b"{}"))

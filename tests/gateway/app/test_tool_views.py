@@ -5,7 +5,7 @@ from dataclasses import replace
 from approvals.web import ToolFacts
 from gateway.app.tool_views import tool_views
 from gateway.explain.report import tell
-from gateway.policy.evaluation import Action, Facts
+from gateway.policy.evaluation import Action, CallFacts
 
 
 async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
@@ -15,10 +15,10 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
     [server] = inside.config.servers
     assert set(views) == {tool.name for tool in inside.catalogue.tools(server)}
     for tool in inside.catalogue.tools(server):
-        facts = Facts(
+        facts = CallFacts(
             server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification
         )
-        verdict = inside.proxy.setting.policy.evaluate(facts)
+        verdict = inside.proxy.settings.policy.evaluate(facts)
         told, view = tell(server, tool.definition, tool.classification, verdict), views[tool.name]
         shown = view.facts()
         assert (view.category, view.action, view.rule) == (

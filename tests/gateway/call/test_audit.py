@@ -4,16 +4,16 @@ from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from gateway.auth.agents import LOCAL
 from gateway.call import audit
-from gateway.call.audit import Record
-from gateway.call.request import Incoming
+from gateway.call.audit import AuditLog
+from gateway.call.request import Exchange
 from holds import Clock, directory
 
-ASKED = Incoming(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
+ASKED = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
 
 
 async def test_an_event_is_written_once_a_minute_for_each_call_and_a_forgotten_one_anew():
     clock, store = Clock(), MemoryStore()
-    written = Record(ApprovalService(store, directory(), clock=clock))
+    written = AuditLog(ApprovalService(store, directory(), clock=clock))
 
     async def calls():
         return [event.detail["denial"] for event in await store.events(limit=100_000)]

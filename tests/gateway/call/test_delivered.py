@@ -1,14 +1,14 @@
 """Which answers may have been lost: those that a session was given since its last request."""
 
 from approvals.model import CallId
-from gateway.call.delivered import Given, Place
+from gateway.call.delivered import DeliveredAnswers, SessionKey
 
-ONE, TWO = Place("ci-bot", "iam", "s1"), Place("ci-bot", "iam", "s2")
+ONE, TWO = SessionKey("ci-bot", "iam", "s1"), SessionKey("ci-bot", "iam", "s2")
 A, B = CallId("hold_a"), CallId("hold_b")
 
 
 def test_answers_count_until_the_next_request_of_their_session():
-    given = Given()
+    given = DeliveredAnswers()
     given.asked(ONE)
     given.asked(TWO)
     given.give(ONE, A)
@@ -20,7 +20,7 @@ def test_answers_count_until_the_next_request_of_their_session():
 
 
 def test_of_a_session_that_nothing_is_known_of_every_answer_may_be_the_last():
-    given = Given()
+    given = DeliveredAnswers()
     assert given.is_last(ONE, A)
     assert not given.was_given(ONE, A)
     given.asked(ONE)
@@ -29,7 +29,7 @@ def test_of_a_session_that_nothing_is_known_of_every_answer_may_be_the_last():
 
 def test_a_session_that_many_others_crowded_out_is_not_taken_for_one_that_asked_for_nothing_since():
     """Its next call may be an intended second one, so people are asked."""
-    given = Given(most=1)
+    given = DeliveredAnswers(most=1)
     given.asked(ONE)
     given.asked(TWO)
     assert (given.is_last(ONE, A), given.is_last(TWO, A)) == (False, False)

@@ -163,7 +163,7 @@ async def left(gateway, server):
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     async with asyncio.timeout(5):
-        while gateway.gateway.proxy._exchanges._open:
+        while gateway.gateway.proxy._exchange_limits._open:
             await asyncio.sleep(0)
     server.let_go.set()  # this one does not notice
     await server.has(0)
@@ -244,7 +244,7 @@ async def test_however_an_exchange_ends_its_agent_may_begin_another(end):
             assert stream.status == 200
             server.let_go.set()
             await stream.read()
-        assert not gateway.gateway.proxy._exchanges._open
+        assert not gateway.gateway.proxy._exchange_limits._open
 
 
 async def test_held_calls_take_no_share():

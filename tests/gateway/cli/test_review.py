@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from approvals.model import Answer
+from approvals.model import Decision
 from gateway.app.config import load
 from gateway.app.gateway import assembled
 from gateway.app.serving import serving
 from gateway.cli import main
-from gateway.cli.review import Refused, api
+from gateway.cli.review import RequestRefused, api
 from gateway.config.addresses import within
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
@@ -65,7 +65,7 @@ async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch,
         service = gateway.service
         call = await service.hold(held(service.clock()))
         alice = service.directory.by_name("alice")
-        await service.review(call.id, alice, Answer.APPROVE, via="cli", digest=call.digest)
+        await service.review(call.id, alice, Decision.APPROVE, via="cli", digest=call.digest)
         await service.claim(call.id, lambda _: None)
         await asyncio.to_thread(main.give_up, call.id, "it hangs", file, as_json=False)
         assert capsys.readouterr().out.endswith("iam/put_user_policy: in_doubt\n")
@@ -94,13 +94,17 @@ async def breaking():
 
 async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
     async with breaking() as url, api(url, "") as anybody, asyncio.timeout(5):
-        with pytest.raises(Refused, match=f"^No gateway answers at {url}; start one with: okayed run$"):
+        with pytest.raises(
+            RequestRefused, match=f"^No gateway answers at {url}; start one with: okayed run$"
+        ):
             await anybody.watch(lambda _: None)
 
 
 async def test_a_socket_that_is_not_there_is_one_sentence(tmp_path):
     async with api(f"unix:{tmp_path}/inbox", "") as anybody:
-        with pytest.raises(Refused, match=f"^No gateway answers at unix:{tmp_path}/inbox; start one with"):
+        with pytest.raises(
+            RequestRefused, match=f"^No gateway answers at unix:{tmp_path}/inbox; start one with"
+        ):
             await anybody.calls("pending")
 
 
@@ -126,7 +130,9 @@ async def inbox(answer):
 
 @pytest.mark.parametrize("url", ["foo", "127.0.0.1:8809", "http://", "http://[::1", "ftp://127.0.0.1"])
 async def test_an_address_that_is_none_is_one_sentence(url):
-    with pytest.raises(Refused, match="is no address of an inbox; in OKAYED_URL write one such as http:"):
+    with pytest.raises(
+        RequestRefused, match="is no address of an inbox; in OKAYED_URL write one such as http:"
+    ):
         async with api(url, "token") as client:
             await client.calls("pending")
 

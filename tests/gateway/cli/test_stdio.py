@@ -18,7 +18,7 @@ from gateway.app.gateway import assembled
 from gateway.app.serving import opened_in_turn, serving
 from gateway.cli import stdio
 from gateway.cli.embedded import Inside
-from gateway.cli.stdio import Way, checked, reaching
+from gateway.cli.stdio import GatewayLocator, checked, reaching
 from gateway.config.yaml import ConfigProblems
 from gateway.errors import NotSentError, UserError
 from gateway.fronts.connections import Connections
@@ -51,7 +51,7 @@ async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1
     """The way of a command that runs a gateway inside when none answers at *at*."""
     async with reaching(at) as http, asyncio.TaskGroup() as tasks:
         gateway = Inside(path, server, token, tasks, left := asyncio.Event())
-        yield Way(server, token, http, at=at, instead=gateway.started)
+        yield GatewayLocator(server, token, http, at=at, instead=gateway.started)
         left.set()
 
 
@@ -71,13 +71,13 @@ async def recorder():
 async def test_the_address_and_the_token_are_all_that_it_takes_to_join(monkeypatch, tmp_path):
     async with running(more=f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]") as gateway:
         async with reaching(at := checked(gateway.url)) as http:
-            assert await note(Way("notes", "ci-token", http, at=at)) == "ran get_note"
+            assert await note(GatewayLocator("notes", "ci-token", http, at=at)) == "ran get_note"
 
 
 async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recorder):
     config = load(write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock"), {})
     async with assembled(config) as gateway, serving(gateway), reaching(at) as http:
-        assert await note(Way("notes", "ci-token", http, at=at)) == "ran get_note"
+        assert await note(GatewayLocator("notes", "ci-token", http, at=at)) == "ran get_note"
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
@@ -221,7 +221,7 @@ async def test_what_answers_without_saying_what_it_is_is_no_gateway():
         async def none():
             raise NotSentError
 
-        way = Way("notes", "", http, at=f"http://{at}", instead=none)
+        way = GatewayLocator("notes", "", http, at=f"http://{at}", instead=none)
         assert [await way.look() for _ in range(4)] == [False] * 4
 
 
@@ -238,7 +238,7 @@ async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a
     app.router.add_post("/mcp/notes", answer)
     monkeypatch.setattr(stdio, "PAUSE", 0.0)
     async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
-        way = Way("notes", "", http, at=f"http://{at}")
+        way = GatewayLocator("notes", "", http, at=f"http://{at}")
         said = [
             web.Response(status=503, headers=unsent),
             web.Response(status=503, headers=unsent),

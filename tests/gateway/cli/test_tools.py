@@ -9,10 +9,10 @@ from approvals.store.sqlite import SqliteStore
 from gateway.app.config import parse
 from gateway.app.gateway import assembled
 from gateway.auth.agents import LOCAL
-from gateway.call.request import Incoming
+from gateway.call.request import Exchange
 from gateway.cli import tools
 from gateway.policy.evaluation import Action
-from gateway.tools.pins import Pins, written
+from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams import whole
 from recorder import TOOLS, Recorder
 
@@ -21,7 +21,7 @@ from recorder import TOOLS, Recorder
 async def test_a_tool_is_held_against_what_was_accepted_in_the_store(tmp_path, gateway_runs):
     store = await SqliteStore.open(tmp_path / "x.db")
     Pins(store, ()).accept(
-        "notes", "get_note", written({**TOOLS[0], "description": "Get a note, as it was."})
+        "notes", "get_note", canonical_definition({**TOOLS[0], "description": "Get a note, as it was."})
     )
     await store.check()
     if not gateway_runs:
@@ -64,7 +64,7 @@ async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
             {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "x", "arguments": {}}}
         )
         reply = await gateway.proxy.handle(
-            Incoming(agent=LOCAL, server="files", verb="POST", body=body.encode(), pairs=())
+            Exchange(agent=LOCAL, server="files", verb="POST", body=body.encode(), pairs=())
         )
         assert b"/srv" not in await whole(reply.chunks)
 

@@ -187,7 +187,7 @@ async def test_the_claim_itself_compares_so_no_way_to_it_runs_a_call_elsewhere()
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
         proxy = gateway.gateway.proxy
-        proxy.setting = replace(proxy.setting, identities={"notes": "another"})
+        proxy.settings = replace(proxy.settings, identities={"notes": "another"})
         await gateway.review(held)
         assert text(await agent).startswith(MOVED)
         assert gateway.ran() == []
@@ -269,7 +269,7 @@ async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_t
     )
     async with assembled(config, accepted=[pin]) as gateway:
         bound = gateway.catalogue._pins.vouched("notes", "create_note")
-        assert bound.identity == gateway.proxy.setting.identities["notes"]
+        assert bound.identity == gateway.proxy.settings.identities["notes"]
 
 
 async def test_a_definition_that_another_server_gave_does_not_vouch_for_a_silent_one(store):

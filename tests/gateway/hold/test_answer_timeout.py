@@ -222,7 +222,7 @@ async def test_a_child_that_is_told_may_still_answer():
             agent = agents.create_task(gateway.call("wait", headers=session))
             [held] = await gateway.held()
             running_now = await until(gateway, await gateway.review(held), State.FORWARDING)
-            [behind] = gateway.gateway.proxy.setting.upstreams["notes"].inner._sessions.values()
+            [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner._sessions.values()
             async with asyncio.timeout(5):
                 while not behind.connection.exchanges:
                     await asyncio.sleep(0)

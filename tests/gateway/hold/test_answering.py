@@ -6,7 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from approvals.model import Answer, State
+from approvals.model import Decision, State
 from gateways import META, MODERN, call, last_frame, running, text
 from recorder import Recorder, error, result
 
@@ -242,7 +242,7 @@ async def test_a_servers_own_state_makes_another_call():
             first = tasks.create_task(gateway.ask("tools/call", CALL))
             second = tasks.create_task(gateway.ask("tools/call", {**CALL, "requestState": "theirs"}))
             for held in await gateway.held(2):
-                await gateway.review(held, Answer.DENY, "no")
+                await gateway.review(held, Decision.DENY, "no")
             await first
             await second
 

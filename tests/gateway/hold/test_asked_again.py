@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from approvals.model import Answer
+from approvals.model import Decision
 from gateway.wire import protocol
 from gateways import META, call, last_frame, running, text
 from process import sha256
@@ -40,7 +40,7 @@ async def test_the_id_comes_at_once_and_to_a_front_of_our_own_alone(gateway):
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"), [(Answer.APPROVE, "ran create_note"), (Answer.DENY, "NOT EXECUTED")]
+    ("answer", "told"), [(Decision.APPROVE, "ran create_note"), (Decision.DENY, "NOT EXECUTED")]
 )
 async def test_asked_again_while_it_waits_or_afterwards_it_is_the_same_call(gateway, answer, told):
     held = await cut(gateway)
@@ -50,7 +50,7 @@ async def test_asked_again_while_it_waits_or_afterwards_it_is_the_same_call(gate
     await gateway.review(held, answer, reason="no")
     for frame in (await waiting, await gateway.call("create_note", id=2, headers=again(held))):
         assert told in text(frame)
-    assert len(gateway.ran()) == (answer is Answer.APPROVE)
+    assert len(gateway.ran()) == (answer is Decision.APPROVE)
     assert [one.id for one in await gateway.gateway.store.select(["pending", "completed", "denied"])] == [
         held.id
     ]

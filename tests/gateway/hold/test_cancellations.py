@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 
 from approvals.model import CallId
-from gateway.hold.cancellations import Named, Wait, Waits
-from gateway.hold.event_buffer import Shown
+from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
+from gateway.hold.event_buffer import EventBuffer
 from gateways import Clock
 
-NAMED = Named(agent="ci-bot", server="iam", session="s1", id=1)
+NAMED = RequestKey(agent="ci-bot", server="iam", session="s1", id=1)
 CALL = CallId("hold_1")
 
 
 def test_a_cancelled_request_ends_its_wait():
-    waits = Waits(Clock())
-    with waits.waiting(NAMED, Wait(call_id=CALL)) as wait:
+    waits = Cancellations(Clock())
+    with waits.waiting(NAMED, PendingWait(call_id=CALL)) as wait:
         assert not wait.cancelled
         assert waits.cancel(NAMED) == (CALL,)
         assert wait.cancelled
@@ -24,17 +24,17 @@ def test_a_cancelled_request_ends_its_wait():
 
 @pytest.mark.parametrize("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
 def test_a_request_of_another_client_ends_nothing(other):
-    waits = Waits(Clock())
-    with waits.waiting(NAMED, Wait(call_id=CALL)) as wait:
+    waits = Cancellations(Clock())
+    with waits.waiting(NAMED, PendingWait(call_id=CALL)) as wait:
         assert waits.cancel(replace(NAMED, **other)) == ()
         assert not wait.cancelled
 
 
 def test_two_requests_of_one_name_both_end():
-    waits = Waits(Clock())
+    waits = Cancellations(Clock())
     with (
-        waits.waiting(NAMED, Wait(call_id=CALL)) as first,
-        waits.waiting(NAMED, Wait(call_id=CallId("hold_2"))) as second,
+        waits.waiting(NAMED, PendingWait(call_id=CALL)) as first,
+        waits.waiting(NAMED, PendingWait(call_id=CallId("hold_2"))) as second,
     ):
         assert waits.cancel(NAMED) == (CALL, "hold_2")
         assert first.cancelled
@@ -42,19 +42,19 @@ def test_two_requests_of_one_name_both_end():
 
 
 def test_what_is_over_is_forgotten():
-    waits = Waits(Clock())
-    with waits.waiting(NAMED, Wait(call_id=CALL)):
+    waits = Cancellations(Clock())
+    with waits.waiting(NAMED, PendingWait(call_id=CALL)):
         pass
     assert waits.cancel(NAMED) == ()
     assert waits._waits == waits._of_call == {}
 
 
 def wait(since, client="mcp", call_id=CALL):
-    return Wait(call_id=call_id, client=client, since=since)
+    return PendingWait(call_id=call_id, client=client, since=since)
 
 
 def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
-    waits = Waits(Clock())
+    waits = Cancellations(Clock())
     with waits.waiting(NAMED, wait(10.0)) as older:
         assert waits.supersede(CALL, "mcp", 11.9) is None
         assert not older.over
@@ -65,7 +65,7 @@ def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
 
 
 def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
-    waits = Waits(Clock())
+    waits = Cancellations(Clock())
     with (
         waits.waiting(NAMED, wait(10.0)) as first,
         waits.waiting(NAMED, wait(12.0)) as second,
@@ -77,16 +77,16 @@ def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
 
 @pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hold_2"))])
 def test_another_client_or_another_call_is_not_given_up(other):
-    waits = Waits(Clock())
+    waits = Cancellations(Clock())
     with waits.waiting(NAMED, other):
         assert waits.supersede(CALL, "mcp", 60.0) is None
         assert not other.over
 
 
 def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
-    waits = Waits(Clock())
+    waits = Cancellations(Clock())
     with waits.waiting(NAMED, wait(0.0)) as older:
-        older.shown = Shown()
+        older.shown = EventBuffer()
         older.shown.put(b"progress")
         waits.supersede(CALL, "mcp", 5.0)
         assert [asyncio.run(older.shown.get()) for _ in range(2)] == [b"progress", None]
@@ -95,7 +95,7 @@ def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
 @pytest.mark.parametrize(("lasted", "known"), [(1.9, None), (2.0, 2.0), (5.0, 5.0)])
 def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_open(lasted, known):
     clock = Clock()
-    waits = Waits(clock)
+    waits = Cancellations(clock)
     with waits.waiting(NAMED, wait(clock.now)):
         clock.now += lasted
         waits.cancel(NAMED)
@@ -107,7 +107,7 @@ def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_op
 
 def test_a_cut_stream_that_was_taken_up_again_was_not_given_up():
     clock = Clock()
-    waits = Waits(clock)
+    waits = Cancellations(clock)
     with pytest.raises(GeneratorExit), waits.waiting(NAMED, wait(clock.now)):
         clock.now += 600
         raise GeneratorExit
@@ -119,7 +119,7 @@ def test_a_cut_stream_that_was_taken_up_again_was_not_given_up():
 def test_what_clients_left_is_remembered_up_to_a_limit(monkeypatch):
     monkeypatch.setattr("gateway.hold.cancellations.MAX_LEFT", 1)
     clock = Clock()
-    waits = Waits(clock)
+    waits = Cancellations(clock)
     for call_id in ("hold_1", "hold_2"):
         with waits.waiting(NAMED, wait(clock.now, call_id=CallId(call_id))):
             clock.now += 5

@@ -8,7 +8,7 @@ from types import coroutine
 import pytest
 
 from gateway.auth.agents import LOCAL
-from gateway.call.request import Incoming
+from gateway.call.request import Exchange
 from gateways import call, running, text
 
 HEADERS = (("content-type", "application/json"), ("accept", "application/json, text/event-stream"))
@@ -53,10 +53,10 @@ async def approving(gateway):
 def left_behind(gateway):
     """Return everything that is kept of exchanges, waits and runs."""
     proxy, service = gateway.gateway.proxy, gateway.gateway.service
-    waits = proxy._holding._waits
+    waits = proxy._held_answers._waits
     return [
-        *proxy._exchanges._open, *service._attending, *service._running, *service.waiters._listening,
-        *waits._waits, *waits._of_call, *waits.parked, *gateway.gateway.forward._runs,
+        *proxy._exchange_limits._open, *service._attending, *service._running, *service.waiters._listening,
+        *waits._waits, *waits._of_call, *waits.parked, *gateway.gateway.forwarder._runs,
     ]  # fmt: skip
 
 
@@ -68,7 +68,7 @@ async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets
     for waits in count():
         async with running(store=f"sqlite:///{tmp_path}/{waits}.db") as gateway, asyncio.timeout(10):
             body = json.dumps(call(tool, {"n": waits})).encode()
-            incoming = Incoming(agent=LOCAL, server="notes", verb="POST", body=body, pairs=headers)
+            incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=headers)
             person = asyncio.ensure_future(approving(gateway))
             client = asyncio.ensure_future(leaving(served(gateway, incoming), waits))
             await asyncio.wait({client})

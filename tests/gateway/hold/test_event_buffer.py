@@ -1,11 +1,11 @@
 """What a server says while a call runs: bounded, whoever reads or does not."""
 
 from gateway.hold import event_buffer
-from gateway.hold.event_buffer import Shown
+from gateway.hold.event_buffer import EventBuffer
 
 
 async def test_what_a_server_says_comes_in_order_and_ends():
-    said = Shown()
+    said = EventBuffer()
     for event in (b"a", b"", b"b", None):
         said.put(event)
     assert [await said.get() for _ in range(4)] == [b"a", b"", b"b", None]
@@ -13,7 +13,7 @@ async def test_what_a_server_says_comes_in_order_and_ends():
 
 async def test_what_nobody_takes_is_dropped_but_its_end_is_not(monkeypatch):
     monkeypatch.setattr(event_buffer, "MAX_BYTES", 4)
-    said = Shown()
+    said = EventBuffer()
     for event in (b"abc", b"def", b"dropped", None):
         said.put(event)
     assert [await said.get() for _ in range(3)] == [b"abc", b"def", None]

@@ -92,7 +92,7 @@ def test_a_time_that_the_config_sets_is_kept_and_any_other_may_be_learned(
     hold_for, rule, wait, learns, as_result
 ):
     known = ladder.client("mcp", hold_for, {"mcp": rule})
-    assert known == ladder.Client(wait=wait, learns=learns, as_result=as_result)
+    assert known == ladder.ClientHold(wait=wait, learns=learns, as_result=as_result)
 
 
 def test_a_sign_of_life_is_a_comment_or_growing_progress():

@@ -7,17 +7,19 @@ from math import inf
 import pytest
 
 from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
-from approvals.model import Answer, Outcome, Review, State, Terms
+from approvals.model import Decision, Outcome, Review, State, Terms
 from gateway.hold import messages
 from gateway.policy.limits import Exceeded, Limit
 from holds import held
 
 NOW = 1_800_000_000.0
 TEN = Limit(name="r", max=10, window=60)
-DENIAL = Review(approver="alice", answer=Answer.DENY, reason="use the staging account.", at=NOW, via="slack")
+DENIAL = Review(
+    approver="alice", answer=Decision.DENY, reason="use the staging account.", at=NOW, via="slack"
+)
 #: Of a config that does not remember denials.
 FORGOTTEN = Terms(approvers=frozenset({"alice"}), denied_for=0.0)
-YES = Review(approver="alice", answer=Answer.APPROVE, at=NOW, via="slack")
+YES = Review(approver="alice", answer=Decision.APPROVE, at=NOW, via="slack")
 
 TEXTS = [
     ({"state": State.PENDING}, "WAITING: a person has to approve this call ({id}). It has NOT run. Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once and can be asked for until 08:15 UTC. If you have other work, do it first, or tell your user and stop."),

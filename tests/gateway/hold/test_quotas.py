@@ -9,7 +9,7 @@ import pytest
 from gateway.app.config import parse
 from gateway.app.gateway import assembled, disk_used
 from gateway.auth.agents import LOCAL
-from gateway.call.request import Incoming
+from gateway.call.request import Exchange
 from gateway.config.yaml import ConfigProblems
 from gateway.upstreams import whole
 from gateways import Clock, call, running, text
@@ -99,7 +99,7 @@ async def test_who_holds_and_cancels_again_and_again_is_stopped_for_an_hour_also
 async def hold_and_cancel(gateway, n):
     body = json.dumps(call("create_note", {"n": n, "text": TEXT})).encode()
     pairs = (("accept", "application/json"),)
-    incoming = Incoming(agent=LOCAL, server="notes", verb="POST", body=body, pairs=pairs)
+    incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=pairs)
     answering = asyncio.ensure_future(answered(gateway, incoming))
     while not (there := await gateway.service.open()) and not answering.done():
         await asyncio.sleep(0)

@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from approvals.lifecycle import REPEATED_FOR
-from approvals.model import Answer, State
-from gateway.call.delivered import Given
+from approvals.model import Decision, State
+from gateway.call.delivered import DeliveredAnswers
 from gateway.config.options import ToolOptions
-from gateway.hold.repeats import Again
+from gateway.hold.repeats import Repeats
 from gateways import call, last_frame, running, text
 from recorder import Recorder, error, result
 from silent import Silent
@@ -27,7 +27,7 @@ async def deny(gateway, arguments=None, **headers):
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", arguments, headers=headers))
         [held] = await gateway.held()
-        await gateway.review(held, Answer.DENY, "not in prod")
+        await gateway.review(held, Decision.DENY, "not in prod")
         return text(await agent)
 
 
@@ -262,8 +262,8 @@ async def test_after_a_restart_the_first_request_of_a_session_may_be_the_repeat(
         [session] = await sessions(gateway, "s1")
         await approve(gateway, **session)
         proxy = gateway.gateway.proxy
-        proxy._holding.given = Given()
-        proxy._again = Again(gateway.gateway.service, proxy._record, proxy._holding.given)
+        proxy._held_answers.given = DeliveredAnswers()
+        proxy._repeats = Repeats(gateway.gateway.service, proxy._audit, proxy._held_answers.given)
         assert texts(await repeat(gateway, **session)) == AGAIN
 
 

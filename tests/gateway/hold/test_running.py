@@ -247,7 +247,7 @@ async def test_a_fault_of_the_gateways_own_leaves_doubt_and_not_silence():
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
-            gateway.gateway.proxy.setting.upstreams["notes"].send = Broken().send
+            gateway.gateway.proxy.settings.upstreams["notes"].send = Broken().send
             await gateway.review(held)
             assert "It MAY have run" in text(await agent)
 
@@ -326,7 +326,7 @@ async def test_runs_get_some_time_to_end_when_the_gateway_stops():
         [held] = await gateway.held()
         await gateway.review(held)
         await arrived.wait()
-        ending = asyncio.ensure_future(gateway.gateway.forward.finish(5))
+        ending = asyncio.ensure_future(gateway.gateway.forwarder.finish(5))
         await asyncio.sleep(0)
         release.set()
         await ending
@@ -346,7 +346,7 @@ async def test_a_run_that_does_not_end_in_time_is_left_in_doubt():
         [held] = await gateway.held()
         await gateway.review(held)
         await arrived.wait()
-        await gateway.gateway.forward.finish(0.01)
+        await gateway.gateway.forwarder.finish(0.01)
         assert "It MAY have run" in text(await agent)
         assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
 

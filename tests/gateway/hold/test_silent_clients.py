@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from approvals.model import Answer
+from approvals.model import Decision
 from gateways import running, text
 from recorder import Recorder, result
 from silent import Silent
@@ -193,7 +193,7 @@ async def test_on_disconnect_cancel_a_client_that_asks_again_has_not_left():
         await client.give_up()
         newest = await client.ask()
         assert (await soon(older)).startswith(WAITING)
-        await gateway.review(held, Answer.DENY, "no")
+        await gateway.review(held, Decision.DENY, "no")
         assert (await soon(newest)).startswith("Denied by alice: no.")
 
 
@@ -238,5 +238,5 @@ async def test_waiting_is_told_as_a_result_to_clients_that_would_end_their_run_a
         # A refusal stays an error.
         [held, _] = await gateway.held(2)
         answer = asyncio.ensure_future(gateway.call("create_note", headers=client.headers))
-        await gateway.review(held, Answer.DENY, "no")
+        await gateway.review(held, Decision.DENY, "no")
         assert (await answer)["result"]["isError"] is True

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from approvals.errors import StoreError
-from approvals.model import Answer, CallId, State
+from approvals.model import CallId, Decision, State
 from gateway.hold.tasks import Tasks
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream
@@ -65,7 +65,7 @@ async def test_a_refusal_is_a_completed_task_that_says_so():
     async with running() as gateway:
         task = await begin(gateway)
         [held] = await gateway.held()
-        await gateway.review(held, Answer.DENY, "not today")
+        await gateway.review(held, Decision.DENY, "not today")
         done = await look(gateway, task)
         assert (done["status"], done["result"]["isError"]) == ("completed", True)
         assert (
@@ -183,7 +183,7 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
         proxy.tasks.attend_all(approved)
         assert proxy.tasks._attended == {}
         assert gateway.ran() == []
-        Tasks(gateway.gateway.service, proxy._holding, proxy._upstream).attend_all(approved)
+        Tasks(gateway.gateway.service, proxy._held_answers, proxy._upstream).attend_all(approved)
         await settled(gateway, held.id)
         assert (await look(gateway, task))["result"]["content"][0]["text"] == "ran create_note"
         meta = gateway.ran()[0]["_meta"]
@@ -201,7 +201,7 @@ async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
         await begin(gateway)
         [held] = await gateway.held()
         upstream = HttpUpstream(moved.url, Fixed({}), gateway.http)
-        proxy.adopt(replace(proxy.setting, upstreams={"notes": upstream}))
+        proxy.adopt(replace(proxy.settings, upstreams={"notes": upstream}))
         await gateway.review(held)
         await settled(gateway, held.id)
         assert (gateway.ran(), len(moved.calls)) == ([], 1)
@@ -215,7 +215,7 @@ async def test_a_task_whose_server_is_taken_out_of_the_config_runs_when_it_is_pu
             looked_for.set()
 
     async with running() as gateway:
-        proxy, setting = gateway.gateway.proxy, gateway.gateway.proxy.setting
+        proxy, setting = gateway.gateway.proxy, gateway.gateway.proxy.settings
         await begin(gateway)
         [held] = await gateway.held()
         proxy.adopt(replace(setting, upstreams=Gone()))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.app import config
 from gateway.policy import evaluation
 from gateway.policy.compiling import compile_policy
-from gateway.policy.evaluation import STRICTNESS, Action, Facts
+from gateway.policy.evaluation import STRICTNESS, Action, CallFacts
 from gateway.tools.classify.risk import Category, classify
 
 PEOPLE = "approvers: [{name: alice}, {name: bob}, {name: carol}]\ngroups: {platform: [alice, bob]}\n"
@@ -26,7 +26,7 @@ def judge(rules, tool: str, arguments=None, server="iam"):
     made = compiled(rules) if isinstance(rules, str) else rules
     found = classify({"name": tool}, ())
     return made.evaluate(
-        Facts(server=server, tool=tool, agent="ci-bot", arguments=arguments or {}, classification=found)
+        CallFacts(server=server, tool=tool, agent="ci-bot", arguments=arguments or {}, classification=found)
     )
 
 
@@ -286,7 +286,7 @@ def test_only_so_many_tools_are_remembered():
     made = compiled("{default: deny}")
     found = classify({"name": "t"}, ())
     for n in range(evaluation.MAX_CANDIDATES + 5):
-        made.evaluate(Facts(server="iam", tool=f"t{n}", agent="a", arguments={}, classification=found))
+        made.evaluate(CallFacts(server="iam", tool=f"t{n}", agent="a", arguments={}, classification=found))
     assert len(made._candidates) == evaluation.MAX_CANDIDATES
 
 

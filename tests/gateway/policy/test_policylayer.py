@@ -13,7 +13,7 @@ from gateway.errors import UserError
 from gateway.policy import policylayer
 from gateway.policy.compiling import compile_policy
 from gateway.policy.conditions import When
-from gateway.policy.evaluation import Action, Facts
+from gateway.policy.evaluation import Action, CallFacts
 from gateway.policy.limits import Scope, Windows
 from gateway.policy.policylayer import translate
 from gateway.policy.policylayer.conditions import NoEqual, fails, holds
@@ -35,7 +35,7 @@ class Gate:
         self.policy, self.windows = compile_policy(loaded(self.made)), Windows()
 
     def call(self, tool, arguments=None, now=0.0, agent="a"):
-        facts = Facts(
+        facts = CallFacts(
             server="iam", tool=tool, agent=agent, arguments=arguments or {}, classification=classify({"name": tool}, ())
         )  # fmt: skip
         verdict = self.policy.evaluate(facts)
@@ -48,7 +48,7 @@ class Gate:
 
 
 def said(gate, tool, arguments=None):
-    facts = Facts(
+    facts = CallFacts(
         server="iam", tool=tool, agent="a", arguments=arguments or {}, classification=classify({"name": tool}, ())
     )  # fmt: skip
     return gate.policy.evaluate(facts).reason

@@ -139,7 +139,7 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
 
 async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
     recorder.modern, recorder.session = False, "s1"
-    assert len((await discovery.offer(HttpUpstream(recorder.url, Fixed(), http))).tools) == 3
+    assert len((await discovery.list_tools(HttpUpstream(recorder.url, Fixed(), http))).tools) == 3
     verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
     assert verbs == [
         ("POST", "server/discover"),
@@ -180,7 +180,10 @@ async def half_open(_, frame):
 
 @pytest.mark.parametrize(
     "opening",
-    [discovery.offer, lambda upstream: discovery.reopened(upstream, b"{}", {"mcp-session-id": "s0"})],
+    [
+        discovery.list_tools,
+        lambda upstream: discovery.open_session(upstream, b"{}", {"mcp-session-id": "s0"}),
+    ],
 )
 async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http, opening):
     recorder.modern, recorder.on_initialize = False, half_open
@@ -195,14 +198,14 @@ async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew
     monkeypatch.setattr(stdio, "SILENCE", 0.05 if argument == "--silent" else 5.0)
     upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
     async with asyncio.timeout(5):
-        assert "echo" in [tool["name"] for tool in (await discovery.offer(upstream)).tools]
+        assert "echo" in [tool["name"] for tool in (await discovery.list_tools(upstream)).tools]
     await upstream.close()
 
 
 @pytest.mark.parametrize("argument", ["--modern", "--legacy"])
 async def test_a_stdio_server_is_asked_in_the_revision_it_speaks(argument):
     upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
-    assert "echo" in [tool["name"] for tool in (await discovery.offer(upstream)).tools]
+    assert "echo" in [tool["name"] for tool in (await discovery.list_tools(upstream)).tools]
     await upstream.close()
 
 
@@ -231,7 +234,9 @@ async def serve(handler):
 
 async def test_every_page_is_read_also_from_streams(http):
     runner, url = await serve(pages)
-    assert [tool["name"] for tool in (await discovery.offer(HttpUpstream(url, Fixed(), http))).tools] == [
+    assert [
+        tool["name"] for tool in (await discovery.list_tools(HttpUpstream(url, Fixed(), http))).tools
+    ] == [
         "t0",
         "t1",
         "t2",
@@ -246,7 +251,7 @@ async def test_an_odd_answer_is_a_refusal(http, answer):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await discovery.offer(HttpUpstream(url, Fixed(), http))
+        await discovery.list_tools(HttpUpstream(url, Fixed(), http))
     await runner.cleanup()
 
 
@@ -256,7 +261,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await discovery.offer(HttpUpstream(url, Fixed(), http))
+        await discovery.list_tools(HttpUpstream(url, Fixed(), http))
     await runner.cleanup()
 
 
@@ -285,7 +290,7 @@ def answering(said):
 @pytest.mark.parametrize("tools", [b"null", b"{}", b"5", b'"x"'])
 async def test_a_server_whose_list_is_none_has_no_tools(http, tools):
     runner, url = await serve(answering(b'{"tools":' + tools + b"}"))
-    assert (await discovery.offer(HttpUpstream(url, Fixed(), http))).tools == []
+    assert (await discovery.list_tools(HttpUpstream(url, Fixed(), http))).tools == []
     await runner.cleanup()
 
 

@@ -30,7 +30,7 @@ def with_schema(**schema):
     ],
 )  # fmt: skip
 def test_a_plain_definition_has_no_flaw(definition):
-    assert defects.flaw(definition, json.dumps(definition).encode()) == ""
+    assert defects.defect(definition, json.dumps(definition).encode()) == ""
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_plain_definition_has_no_flaw(definition):
     ],
 )  # fmt: skip
 def test_a_definition_that_could_mislead_is_told_what_is_wrong_with_it(definition, told):
-    assert told in defects.flaw(definition, json.dumps(definition).encode())
+    assert told in defects.defect(definition, json.dumps(definition).encode())
 
 
 def test_names_that_a_list_has_twice_are_found_with_and_without_case():

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from approvals.model import State
-from gateway.tools.pins import MAX_DIFFERENCE, difference, written
+from gateway.tools.pins import MAX_DIFFERENCE, canonical_definition, difference
 from gateways import last_frame, running, text
 from recorder import TOOLS, Recorder, error
 
@@ -48,7 +48,7 @@ async def test_a_changed_tool_asks_a_person_who_sees_what_changed_and_accepts_it
 
 
 async def test_a_denied_call_accepts_nothing():
-    from approvals.model import Answer
+    from approvals.model import Decision
 
     async with running(READS) as gateway:
         await gateway.call("get_note")
@@ -56,13 +56,13 @@ async def test_a_denied_call_accepts_nothing():
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("get_note"))
             [held] = await gateway.held()
-            await gateway.review(held, Answer.DENY, "no")
+            await gateway.review(held, Decision.DENY, "no")
             await agent
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("get_note", {"x": 1}))
             [held] = await gateway.held()
             assert held.changes
-            await gateway.review(held, Answer.DENY, "no")
+            await gateway.review(held, Decision.DENY, "no")
             await agent
 
 
@@ -152,11 +152,13 @@ async def test_two_calls_wait_for_one_answer_of_what_the_tools_are_now():
 
 
 async def test_a_tool_is_known_by_what_was_accepted_while_its_server_is_silent():
-    accepted = written({"name": "get_rows", "inputSchema": {"properties": {"sql": {"type": "string"}}}})
+    accepted = canonical_definition(
+        {"name": "get_rows", "inputSchema": {"properties": {"sql": {"type": "string"}}}}
+    )
     policy = "default: deny\nmatrix: [{category: [Read], action: allow}]"
     async with running(policy, more="pin: warn", recorder=Recorder(on_list=silent)) as gateway:
         gateway.gateway.catalogue._pins.accept("notes", "get_rows", accepted)
-        gateway.gateway.catalogue._pins.accept("notes", "get_note", written(TOOLS[0]))
+        gateway.gateway.catalogue._pins.accept("notes", "get_note", canonical_definition(TOOLS[0]))
         assert text(await gateway.call("get_rows")).startswith("Denied")
         assert text(await gateway.call("get_note")) == "ran get_note"
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from gateway.errors import NotSentError
 from gateway.upstreams import oauth, whole
 from gateway.upstreams.http import HttpUpstream, pool
-from gateway.upstreams.oauth import Client, ClientCredentials
+from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 from gateway.upstreams.sse import Source, SseUpstream
 from gateways import Clock, running, text
 from recorder import Recorder
@@ -78,8 +78,8 @@ async def tokens(clock):
         yield server
 
 
-def client(tokens, **other) -> Client:
-    return Client(
+def client(tokens, **other) -> OAuthClient:
+    return OAuthClient(
         **{"token_url": tokens.url, "id": ID, "secret": SECRET, "resource": "http://x/mcp", **other}
     )
 
@@ -254,7 +254,7 @@ async def test_a_held_call_goes_out_with_the_token_of_the_moment_and_without_one
             [held] = await gateway.held()
             gateway.clock.now += 700
             tokens.answer = {}
-            for upstream in gateway.gateway.proxy.setting.upstreams.values():
+            for upstream in gateway.gateway.proxy.settings.upstreams.values():
                 upstream.inner._credentials.refused(bearer(1))
             await gateway.review(held)
             async with asyncio.timeout(5):

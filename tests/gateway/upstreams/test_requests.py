@@ -10,7 +10,7 @@ from gateway.errors import CutError
 from gateway.upstreams import whole
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
-from gateway.upstreams.requests import REFUSED, Limited
+from gateway.upstreams.requests import REFUSED, RequestFilter
 from gateway.wire import sse
 from gateways import call, running
 from recorder import Recorder, result
@@ -46,7 +46,7 @@ def asking(method, params, request_id="s1"):
 async def through(recorder, kinds):
     """Call a tool through an upstream with these kinds; returns the frames that a client sees."""
     async with pool() as http:
-        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), kinds)
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), kinds)
         body = json.dumps(call("get_note")).encode()
         reply = await upstream.send("POST", body, {"mcp-session-id": "s", "last-event-id": "7"})
         seen = [json.loads(event.data) async for event in sse.events(reply.chunks)]
@@ -148,7 +148,7 @@ async def test_a_body_that_is_not_one_answer_does_not_cross(body):
         return web.Response(body=body, content_type="application/json")
 
     async with Recorder(on_call=serve) as recorder, pool() as http:
-        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
         with pytest.raises(CutError):
             await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
 
@@ -181,7 +181,7 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
         return web.Response(status=status, text=body, content_type=kind)
 
     async with Recorder(on_call=serve) as recorder, pool() as http:
-        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert (reply.status, await whole(reply.chunks)) == (status, crosses.encode())
         reply.close()
@@ -189,7 +189,7 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
 
 async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
     async with Recorder(on_call=streaming(asking(*ASKS["roots"]))) as recorder, pool() as http:
-        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         upstream.inner._url = "http://127.0.0.1:1/mcp"
         assert json.loads([event async for event in sse.events(reply.chunks)][-1].data)["result"] == DONE
@@ -236,7 +236,7 @@ async def test_questions_that_name_no_method_do_not_cross():
         return result(frame, {"resultType": "input_required", "inputRequests": {"a": 1}})
 
     async with Recorder(on_call=odd) as recorder, pool() as http:
-        upstream = Limited("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert json.loads(await whole(reply.chunks))["error"]["message"] == REFUSED
         reply.close()

@@ -10,7 +10,7 @@ from mcp import Client
 from gateway import errors
 from gateway.errors import CutError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, checked
-from gateway.tools.discovery import offer
+from gateway.tools.discovery import list_tools
 from gateway.upstreams import sessions, whole
 from gateway.upstreams import sse as upstream_sse
 from gateway.upstreams.credentials import Fixed
@@ -336,7 +336,10 @@ def test_what_is_refused_on_this_side_was_not_sent(error):
 async def test_the_catalogue_learns_the_tools_of_a_real_server(http):
     async with sdk_server() as url:
         upstream = Server(Source(name="n", url=url, credentials=Fixed(), http=http), lambda: 0.0)
-        assert sorted(tool["name"] for tool in (await offer(upstream)).tools) == ["create_note", "get_note"]
+        assert sorted(tool["name"] for tool in (await list_tools(upstream)).tools) == [
+            "create_note",
+            "get_note",
+        ]
         assert upstream._sessions == {}
         await upstream.close()
 
@@ -372,7 +375,7 @@ async def test_a_held_call_whose_stream_is_gone_when_it_is_approved_runs_in_anot
             session = {"Mcp-Session-Id": opened.headers["Mcp-Session-Id"]}
         agent = asyncio.ensure_future(gateway.post(call("write_note"), session))
         [held] = await gateway.held()
-        upstream = gateway.gateway.proxy.setting.upstreams["notes"].inner
+        upstream = gateway.gateway.proxy.settings.upstreams["notes"].inner
         async with asyncio.timeout(5):
             for request in nasty.opened.values():
                 if request.transport is not None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from approvals.model import Outcome
 from gateway.wire import frames
-from gateway.wire.frames import FrameError, Notification, Request, Response, ToolCall, decode
+from gateway.wire.frames import CallFrame, FrameError, Notification, Request, Response, decode
 
 CALL = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":%s}}'
 DEEP = '{"a":' * 40 + '{"x":1,"x":2}' + "}" * 40
@@ -120,7 +120,7 @@ def test_frames_are_told_apart():
 def test_a_tool_call_keeps_its_argument_bytes_and_the_rest_of_its_params():
     text = '{"method":"tools/call","params":{"_meta":{"progressToken": 7},"arguments": { "b":1.0,"a":-0 },"name":"t"},"id":"i","jsonrpc":"2.0"}'
     call = decode(text.encode())
-    assert isinstance(call, ToolCall)
+    assert isinstance(call, CallFrame)
     assert (call.id, call.name, call.method, call.progress_token) == ("i", "t", "tools/call", 7)
     assert call.arguments == b'{ "b":1.0,"a":-0 }'
     assert call.rest == {"_meta": b'{"progressToken": 7}'}

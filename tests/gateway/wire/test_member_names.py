@@ -16,7 +16,7 @@ from gateway.cli import tools
 from gateway.policy.closed_schema import closed
 from gateway.policy.compiling import compile_policy
 from gateway.policy.conditions import Schema, When
-from gateway.policy.evaluation import Action, Facts
+from gateway.policy.evaluation import Action, CallFacts
 from gateway.tools.classify.risk import classify
 from gateway.wire import member_names
 from gateway.wire.member_names import Names, folded, members
@@ -50,7 +50,7 @@ def shop():
 
 def judge(policy, arguments, tool=PAY):
     config = parse(f"servers: {{s: {{url: 'http://s.example'}}}}\npolicy:\n{indent(policy, '  ')}", {}, str)
-    facts = Facts(
+    facts = CallFacts(
         server="s", tool=tool["name"], agent="a", arguments=arguments, classification=classify(tool, ()),
         declared=frozenset(members(tool["inputSchema"])),
     )  # fmt: skip
@@ -87,7 +87,7 @@ async def test_a_held_call_is_looked_at_again_when_the_tool_or_the_rules_know_mo
             "policy: {default: require_approval, tools: {create_note: {when: args.amount > 5, action: deny}}}", {}, str,
         )  # fmt: skip
         proxy = gateway.gateway.proxy
-        proxy.setting = replace(proxy.setting, policy=compile_policy(config))
+        proxy.settings = replace(proxy.settings, policy=compile_policy(config))
         await gateway.review(held)
         assert text(await agent).startswith("No longer valid: the policy now denies this call")
         assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED

@@ -87,16 +87,16 @@ def test_headers_for_the_server_are_made_from_the_body():
         "mcp-param-region": "eu",
         "last-event-id": "3",
     }
-    assert protocol.crossing(given, MODERN) == {
+    assert protocol.request_headers(given, MODERN) == {
         "mcp-name": "t", "mcp-method": "tools/call", "mcp-protocol-version": "2026-07-28", "last-event-id": "3",
     }  # fmt: skip
-    assert protocol.crossing(given, LEGACY) == {"last-event-id": "3"}
-    assert protocol.crossing(given, None) == {"last-event-id": "3"}
+    assert protocol.request_headers(given, LEGACY) == {"last-event-id": "3"}
+    assert protocol.request_headers(given, None) == {"last-event-id": "3"}
 
 
 def test_headers_are_made_for_a_revision_that_only_its_header_names():
     request = frames.Request(id=1, method="prompts/get", params={"name": "p"}, raw=b"")
-    assert protocol.crossing({"mcp-protocol-version": "2031-01-01", "mcp-name": "lie"}, request) == {
+    assert protocol.request_headers({"mcp-protocol-version": "2031-01-01", "mcp-name": "lie"}, request) == {
         "mcp-protocol-version": "2031-01-01",
         "mcp-method": "prompts/get",
         "mcp-name": "p",
@@ -111,7 +111,7 @@ def test_only_harmless_headers_come_back():
         "WWW-Authenticate": "w",
         "Server": "x",
     }
-    assert protocol.returning(answer) == {"Content-Type": "a", "Mcp-Session-Id": "s"}
+    assert protocol.response_headers(answer) == {"Content-Type": "a", "Mcp-Session-Id": "s"}
 
 
 @given(st.text(min_size=1, max_size=30))

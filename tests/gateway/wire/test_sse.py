@@ -129,7 +129,7 @@ async def test_an_event_with_other_data_keeps_its_id_and_type():
 async def test_an_id_or_a_retry_that_cannot_be_sent_or_counted_stops_no_reader(line):
     """Superscript digits are digits to Python, and no header takes NUL."""
     [event] = await read(line.encode() + b"\ndata: x\n\n")
-    place = sse.Place()
+    place = sse.ResumePoint()
     place.reach(event)
     assert place.id is None
     assert place.wait in (1.0, sse.LONGEST_WAIT)

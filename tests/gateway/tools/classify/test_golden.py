@@ -96,7 +96,7 @@ async def offered(server):
     upstream = StdioUpstream(Command(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0)
     try:
         async with asyncio.timeout(30):
-            return (await discovery.offer(upstream)).tools
+            return (await discovery.list_tools(upstream)).tools
     finally:
         await upstream.close()
 

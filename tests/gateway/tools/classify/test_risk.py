@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 
 from gateway.tools.classify.lexicon import RANK
-from gateway.tools.classify.risk import RISKS, Category, Classification, Risk, Severity, classify
+from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, ToolClassification, classify
 from gateway.tools.classify.severity import rank
 
 IAM_TOOLS = (
@@ -158,7 +158,7 @@ PARAMS = st.lists(
 )
 
 
-def order(found: Classification):
+def order(found: ToolClassification):
     return RANK[found.category], list(Risk).index(found.risk), rank(found.severity)
 
 
