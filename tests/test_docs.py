@@ -1,4 +1,4 @@
-"""The documentation says what is so: commands, files, configs, states."""
+"""The documentation matches the code: commands, links, configs, routes, states."""
 
 import json
 import re
@@ -38,13 +38,13 @@ def test_every_command_is_documented(command):
 
 
 def anchors(page):
-    """Return what links to the headings of a page end in."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
         target = page.parent / path if path else page
         assert target.exists(), path
@@ -52,7 +52,7 @@ def test_every_link_leads_somewhere(page):
 
 
 def prose_problems(text):
-    """Yield the lines that are too long and the words that no page uses; code blocks may be wide."""
+    """Yield each line that is too long and each banned word; code blocks may be wide."""
     text = CODE.sub(lambda block: "\n" * block[0].count("\n"), text)
     for number, line in enumerate(text.splitlines(), 1):
         longest = 300 if line.startswith("|") else 120
@@ -79,14 +79,14 @@ def test_a_long_line_a_wide_row_and_a_banned_word_are_reported():
     ]
 
 
-def test_every_test_that_the_guarantees_name_is_there():
+def test_every_test_file_named_in_the_guarantees_exists():
     for name in re.findall(
         r"tests/[\w/]+\.py", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
     ):
         assert (ROOT / name).exists(), name
 
 
-def test_every_attack_that_the_guarantees_name_is_a_test_of_that_name():
+def test_every_attack_in_the_guarantees_has_a_test_of_that_name():
     found = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8"))
     assert len(set(named)) > 40
@@ -110,7 +110,7 @@ AGENTS = re.findall(
 
 
 @pytest.mark.parametrize("agents", AGENTS)
-def test_all_agents_of_the_documentation_load(agents):
+def test_every_config_on_the_agents_page_loads(agents):
     servers = "servers: {github: {command: [x]}}\npolicy: {default: deny}\n"
     assert config.parse(servers + agents, {"CI_BOT_TOKEN_SHA256": "a" * 64}, str).agents
 
@@ -119,7 +119,7 @@ README = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encodin
 HASH = "PUT-THE-HASH-HERE"
 
 
-def test_the_readmes_config_loads_once_it_has_a_hash_of_ones_own():
+def test_the_config_in_the_readme_loads_with_a_hash():
     assert config.parse(README[0].replace(HASH, "a" * 64), {}, str).servers["files"].command
     with pytest.raises(config.ConfigProblems) as refused:
         config.parse(README[0], {}, str)
@@ -132,14 +132,14 @@ def test_the_readmes_config_loads_once_it_has_a_hash_of_ones_own():
 SLACK = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1"}
 
 
-def test_what_the_readme_says_of_slack_loads_when_it_is_appended():
+def test_the_slack_config_in_the_readme_can_be_appended():
     named = README[0].replace(HASH, "a" * 64).replace("name: alice,", "name: alice, slack: U01ALICE,")
     loaded = config.parse(named + README[1], SLACK, str)
     assert loaded.slack.channel == "C0123456789"
     assert loaded.inbox.url == "https://approvals.example.com"
 
 
-def test_the_config_of_the_slack_page_loads():
+def test_the_config_on_the_slack_page_loads():
     [text] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "slack.md").read_text(encoding="utf-8"), re.DOTALL
     )
@@ -147,7 +147,7 @@ def test_the_config_of_the_slack_page_loads():
     assert config.parse(rest + text, SLACK, str).inbox.url == "https://approvals.example.com"
 
 
-def test_the_config_of_the_servers_page_loads():
+def test_the_config_on_the_servers_page_loads():
     [text] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "servers.md").read_text(encoding="utf-8"), re.DOTALL
     )
@@ -223,7 +223,7 @@ TABLE = re.compile(r"^\| ([^|]+) \| ((?:(?:answered|rounds|asks again) \| ?)+)$"
 WORDS = {"1": "answered", "rounds": "rounds", "again": "asks again"}
 
 
-def test_what_the_documentation_says_of_clients_is_what_the_tests_show():
+def test_the_client_table_matches_the_simulation():
     shown = {name: [WORDS[word] for word in words.split()] for name, (_, _, words) in CLIENTS.items()}
     told = {
         name: cells.strip(" |").split(" | ")
