@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts coverage bench neighbours soak conformance classify programs clean check
+.PHONY: demo test lint types contracts coverage bench neighbours soak conformance picture classify programs clean check
 
 demo: .venv/run
 	$(BIN)/okayed demo
@@ -43,6 +43,10 @@ neighbours: .venv/test
 # The protocol's own suite, past the gateway and through it: prints the table of docs/protocol.md, and each difference.
 conformance: .venv/test
 	$(BIN)/python tests/fakes/conformance.py
+
+# Retakes docs/inbox.png; needs Chromium.
+picture: .venv/test
+	$(BIN)/python tests/fakes/picture.py
 
 # Slow rings: kill -9 for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
