@@ -39,7 +39,8 @@ from gateway.relay.relay import Relay
 from gateway.relay.reopening import ReopeningUpstream
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import difference
-from gateway.upstreams import Reply, Upstream, frame_reply
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
 
 log = logging.getLogger("okayed.proxy")

@@ -7,7 +7,7 @@ from typing import Any
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
 from gateway.call.request import Exchange
-from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
 
 MINUTE = 60.0

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import ClassVar
 
 from gateway.errors import GatewayError
-from gateway.upstreams import Reply
+from gateway.upstreams.reply import Reply
 
 
 class Kind(Enum):

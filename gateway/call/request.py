@@ -12,7 +12,8 @@ from gateway.call import envelope
 from gateway.call.delivered import SessionKey
 from gateway.call.sessions import Session
 from gateway.policy.limits import Scope
-from gateway.upstreams import EVENTS, Upstream
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import EVENTS
 from gateway.wire import frames, protocol
 
 

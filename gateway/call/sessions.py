@@ -13,7 +13,7 @@ from approvals.model import AgentSession
 from approvals.store import Store
 from gateway.auth.agents import Agent
 from gateway.errors import UnknownSessionError
-from gateway.upstreams import Reply
+from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
 #: Sessions that are kept in memory; the others are in the store.

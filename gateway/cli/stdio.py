@@ -17,9 +17,9 @@ from gateway.config.addresses import is_http, within
 from gateway.errors import NotSentError, UserError
 from gateway.fronts import RUN
 from gateway.fronts.stdio import MAX_LINE, StdioFront
-from gateway.upstreams import Reply
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
 #: What an address that is a Unix socket begins with, and the name by which requests over one call the gateway.

@@ -13,7 +13,8 @@ from contextlib import aclosing, suppress
 import msgspec
 
 from gateway.errors import CutError, GatewayError, NotSentError, TooLongError
-from gateway.upstreams import JSON, Reply, answers, frame_reply, whole
+from gateway.upstreams import answers
+from gateway.upstreams.reply import JSON, Reply, frame_reply, read_body
 from gateway.wire import frames, protocol, sse
 
 #: Does one exchange: verb, body, headers.
@@ -134,7 +135,7 @@ class Conversation:
                     headers |= (
                         {protocol.SESSION: session} if (session := reply.header(protocol.SESSION)) else {}
                     )
-                    await whole(reply.chunks)
+                    await read_body(reply.chunks)
                 finally:
                     reply.close()
             self._headers |= headers
@@ -215,7 +216,7 @@ async def _frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> Async
     """Yield the frames of a reply; what is no frame is not passed on. A cut stream only ends where there is a way to go on."""
     try:
         if not reply.streams:
-            body = (await whole(reply.chunks)).strip()
+            body = (await read_body(reply.chunks)).strip()
             if _is_frame(body):
                 yield body
             return

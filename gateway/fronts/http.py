@@ -22,7 +22,7 @@ from gateway.call.request import Exchange
 from gateway.errors import CutError
 from gateway.fronts import RUN
 from gateway.proxy import Proxy
-from gateway.upstreams import JSON, Reply
+from gateway.upstreams.reply import JSON, Reply
 from gateway.wire import frames, protocol
 
 #: The largest request body, in bytes.

@@ -28,7 +28,8 @@ from gateway.hold.ladder import Rung
 from gateway.hold.patience import Patience, Who
 from gateway.hold.request_state import Seals, Ticket
 from gateway.hold.running import Forwarder, Outbound
-from gateway.upstreams import JSON, Reply, Upstream
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import JSON, Reply
 from gateway.wire import frames, protocol, sse
 
 #: What a client is told when the store fails while it waits: its call may have run by then.

@@ -18,7 +18,8 @@ from gateway.hold import answer_timeout, session_probe
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.session_probe import SilentError
 from gateway.tools import discovery
-from gateway.upstreams import Reply, Upstream, answers
+from gateway.upstreams import Upstream, answers
+from gateway.upstreams.reply import Reply
 from gateway.wire import frames, sse
 from gateway.wire.protocol import LIST_CHANGED
 

@@ -9,7 +9,7 @@ import msgspec
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
 from gateway.hold import dialects, ladder
-from gateway.upstreams import Reply
+from gateway.upstreams.reply import Reply
 from gateway.wire import frames, protocol, sse
 
 METHOD = "subscriptions/listen"

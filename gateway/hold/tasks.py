@@ -26,7 +26,8 @@ from gateway.hold import dialects, ladder, request_state, subscriptions
 from gateway.hold.answering import HeldAnswers, rebuild_request
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.ladder import AnswerMode, Rung
-from gateway.upstreams import Reply, Upstream, frame_reply
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol, sse
 
 log = logging.getLogger("okayed.tasks")

@@ -15,7 +15,8 @@ from gateway.hold.answering import HeldAnswers
 from gateway.hold.tasks import Tasks
 from gateway.relay import rewriting
 from gateway.tools.catalogue import Catalogue
-from gateway.upstreams import Reply, Upstream
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import Reply
 from gateway.wire import frames, protocol
 
 TOO_LONG = protocol.Rejection(

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from gateway.call.sessions import Session
 from gateway.errors import NotSentError, UnknownSessionError
 from gateway.tools import discovery
-from gateway.upstreams import Reply, Upstream
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
 #: Seconds after a server's last answer in a session for which the session is taken to be there.

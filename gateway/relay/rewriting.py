@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import CutError, GatewayError
-from gateway.upstreams import Reply, whole, with_body
+from gateway.upstreams.reply import Reply, read_body, replace_body
 from gateway.wire import frames, protocol, sse
 
 APPROVAL_NEEDED = "A person has to approve calls of this tool before they run; that can take a while."
@@ -63,7 +63,7 @@ async def edited(reply: Reply, *edits: Edit) -> Reply:
         return reply
     if reply.streams:
         return replace(reply, chunks=_edited_events(reply.chunks, edits))
-    return with_body(reply, _edited(await whole(reply.chunks), edits))
+    return replace_body(reply, _edited(await read_body(reply.chunks), edits))
 
 
 async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from gateway.errors import CutError, GatewayError, NotSentError, UseInitializeError
-from gateway.upstreams import Reply, Upstream, answers, whole
+from gateway.upstreams import Upstream, answers
+from gateway.upstreams.reply import Reply, read_body
 from gateway.wire import frames, protocol, sse
 
 INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -183,7 +184,7 @@ async def _result(reply: Reply) -> dict[str, Any]:
 
 async def _frames(reply: Reply) -> Any:
     if not reply.streams:
-        yield msgspec.json.decode(await whole(reply.chunks))
+        yield msgspec.json.decode(await read_body(reply.chunks))
         return
     async for event in sse.events(reply.chunks):
         if event.data:

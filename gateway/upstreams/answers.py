@@ -6,7 +6,7 @@ import msgspec
 
 from approvals.model import Outcome
 from gateway.errors import CutError
-from gateway.upstreams import JSON, Reply, whole
+from gateway.upstreams.reply import JSON, Reply, read_body
 from gateway.wire import frames, sse
 
 #: HTTP statuses that rule out a run: without credentials or permission, not this method, too large, not this media type,
@@ -50,7 +50,7 @@ def _refused(status: int) -> Outcome:
 
 async def _frames_of(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
-        body = await whole(reply.chunks)
+        body = await read_body(reply.chunks)
         if body.strip() and reply.media_type == JSON:
             yield body, sse.event(body)
         return

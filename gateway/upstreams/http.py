@@ -15,8 +15,8 @@ import aiohttp
 from yarl import URL
 
 from gateway.errors import CutError, NotSentError
-from gateway.upstreams import EVENTS, JSON, Reply
 from gateway.upstreams.credentials import Credentials
+from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
 
 #: Seconds to get a connection, be it a new one or one that another exchange lets go of; there is no limit on an answer,

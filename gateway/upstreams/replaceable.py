@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.upstreams import Reply, Upstream
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import Reply
 
 
 @dataclass

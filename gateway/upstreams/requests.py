@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.errors import CutError, GatewayError
-from gateway.upstreams import JSON, Reply, Upstream, whole, with_body
+from gateway.upstreams import Upstream
+from gateway.upstreams.reply import JSON, Reply, read_body, replace_body
 from gateway.wire import frames, sse
 
 #: What a server may ask, and the request by which it does.
@@ -43,11 +44,11 @@ class RequestFilter:
         reply = await self.inner.send(verb, body, headers)
         if reply.streams:
             return replace(reply, chunks=self._let_through(reply.chunks, headers))
-        answer = await whole(reply.chunks)
+        answer = await read_body(reply.chunks)
         if reply.status == 202 or reply.media_type != JSON:
             # It holds no frame; the words of a refusal may be read all the same.
-            return with_body(reply, answer if reply.status >= 400 else b"")
-        return with_body(reply, self._alone(answer) if answer.strip() else answer)
+            return replace_body(reply, answer if reply.status >= 400 else b"")
+        return replace_body(reply, self._alone(answer) if answer.strip() else answer)
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """See `Upstream.knows`."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.errors import BusyError, GatewayError, NotSentError, UnknownSessionError, UseInitializeError
-from gateway.upstreams import Reply, frame_reply
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest, is_response
+from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol, sse
 
 #: Seconds a request may stay without a frame before its answer becomes a stream, and between comments on it.

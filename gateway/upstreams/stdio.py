@@ -13,8 +13,8 @@ from math import inf
 import msgspec
 
 from gateway.errors import GatewayError, UseInitializeError
-from gateway.upstreams import Reply
 from gateway.upstreams.child import Child
+from gateway.upstreams.reply import Reply
 from gateway.upstreams.sessions import SessionUpstream, exchanged
 from gateway.wire import frames, protocol
 

@@ -23,7 +23,7 @@ from gateway.policy.limits import Windows
 from gateway.proxy import Proxy
 from gateway.tools.catalogue import Catalogue
 from gateway.tools.pins import Pins
-from gateway.upstreams import Reply, frame_reply, whole
+from gateway.upstreams.reply import Reply, frame_reply, read_body
 from gateway.wire import protocol
 
 SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
@@ -164,7 +164,7 @@ class Client:
             info = {"name": self.name, "version": "1"}
             params = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": info}
             opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-            await whole((await self.world.send(opening)).chunks)
+            await read_body((await self.world.send(opening)).chunks)
 
     async def request(self, method, params, verb="POST", **more):
         """Send one request and return the frame that answers, within the limits."""

@@ -13,7 +13,7 @@ from approvals.model import Decision, State
 from gateway.call.sessions import MAX_OPENING
 from gateway.hold.answering import ASK_AGAIN
 from gateway.policy.limits import Windows
-from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.reply import Reply, frame_reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
 

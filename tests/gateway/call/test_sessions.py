@@ -9,7 +9,7 @@ from gateway.auth.agents import Agent
 from gateway.call import sessions
 from gateway.call.sessions import Sessions
 from gateway.errors import UnknownSessionError
-from gateway.upstreams import Reply
+from gateway.upstreams.reply import Reply
 
 ALICE, BOB = Agent(name="alice"), Agent(name="bob")
 OPENED = Reply(status=200, headers={"Mcp-Session-Id": "s1"})

@@ -23,7 +23,7 @@ from gateway.config.yaml import ConfigProblems
 from gateway.errors import NotSentError, UserError
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
-from gateway.upstreams import whole
+from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from process import sha256
 from recorder import Recorder
@@ -59,7 +59,7 @@ async def note(way):
     """Get a note; returns what its server said."""
     async with asyncio.timeout(10):
         reply = await way.exchange("POST", json.dumps(call("get_note")).encode(), {})
-        return text(json.loads(await whole(reply.chunks)))
+        return text(json.loads(await read_body(reply.chunks)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from gateway.call.request import Exchange
 from gateway.cli import tools
 from gateway.policy.evaluation import Action
 from gateway.tools.pins import Pins, canonical_definition
-from gateway.upstreams import whole
+from gateway.upstreams.reply import read_body
 from recorder import TOOLS, Recorder
 
 
@@ -66,7 +66,7 @@ async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
         reply = await gateway.proxy.handle(
             Exchange(agent=LOCAL, server="files", verb="POST", body=body.encode(), pairs=())
         )
-        assert b"/srv" not in await whole(reply.chunks)
+        assert b"/srv" not in await read_body(reply.chunks)
 
 
 async def test_a_server_whose_own_child_keeps_stderr_open_is_not_waited_for():

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import CutError, NotSentError, TooLongError
 from gateway.fronts.client import Conversation
-from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, sse
 
 INITIALIZE = {

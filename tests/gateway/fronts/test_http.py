@@ -16,7 +16,7 @@ from gateway.app.serving import hosts
 from gateway.config.options import Config, PolicyOptions
 from gateway.errors import CutError
 from gateway.fronts.http import GUESSES
-from gateway.upstreams import Reply, frame_reply
+from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
 from process import sha256
 from recorder import Recorder

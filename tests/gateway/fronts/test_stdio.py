@@ -12,9 +12,9 @@ import pytest
 from approvals.errors import StoreError
 from gateway.errors import CutError, NotSentError
 from gateway.fronts.stdio import MAX_LINE, StdioFront
-from gateway.upstreams import Reply, frame_reply
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream
+from gateway.upstreams.reply import Reply, frame_reply
 from gateway.upstreams.stdio import Command, StdioUpstream
 from gateway.wire import sse
 from gateways import running

@@ -11,7 +11,7 @@ from gateway.app.gateway import assembled, disk_used
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange
 from gateway.config.yaml import ConfigProblems
-from gateway.upstreams import whole
+from gateway.upstreams.reply import read_body
 from gateways import Clock, call, running, text
 from recorder import Recorder
 
@@ -111,7 +111,7 @@ async def hold_and_cancel(gateway, n):
 
 async def answered(gateway, incoming):
     reply = await gateway.proxy.handle(incoming)
-    return (await whole(reply.chunks)).decode()
+    return (await read_body(reply.chunks)).decode()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from aiohttp import web
 from approvals.errors import StoreError
 from approvals.model import State
 from gateway.errors import CutError
-from gateway.upstreams import Reply, answers
+from gateway.upstreams import answers
+from gateway.upstreams.reply import Reply
 from gateways import TASKS, running, text
 from recorder import Recorder, result
 

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import NotSentError
-from gateway.upstreams import oauth, whole
+from gateway.upstreams import oauth
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.oauth import ClientCredentials, OAuthClient
+from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import Source, SseUpstream
 from gateways import Clock, running, text
 from recorder import Recorder
@@ -222,7 +223,7 @@ async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, t
         upstream = SseUpstream(source, clock)
         opening = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}).encode()
         reply = await upstream.send("POST", opening, {})
-        await whole(reply.chunks)
+        await read_body(reply.chunks)
         session = {"Mcp-Session-Id": reply.header("mcp-session-id")}
         clock.now += 1000
         nasty.authorization = "Bearer token-2"

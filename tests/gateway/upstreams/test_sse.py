@@ -11,10 +11,11 @@ from gateway import errors
 from gateway.errors import CutError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, checked
 from gateway.tools.discovery import list_tools
-from gateway.upstreams import sessions, whole
+from gateway.upstreams import sessions
 from gateway.upstreams import sse as upstream_sse
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import pool
+from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import Source, SseUpstream
 from gateway.wire import sse
 from gateways import call, last_frame, running, text
@@ -34,7 +35,7 @@ async def frames(reply) -> list[dict]:
     try:
         if reply.streams:
             return [json.loads(event.data) async for event in sse.events(reply.chunks) if event.data]
-        return [json.loads(await whole(reply.chunks))]
+        return [json.loads(await read_body(reply.chunks))]
     finally:
         reply.close()
 

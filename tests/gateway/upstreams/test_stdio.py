@@ -19,8 +19,9 @@ from gateway.errors import (
     UnknownSessionError,
     UseInitializeError,
 )
-from gateway.upstreams import child, sessions, stdio, whole
+from gateway.upstreams import child, sessions, stdio
 from gateway.upstreams.child import Child
+from gateway.upstreams.reply import read_body
 from gateway.upstreams.stdio import Command, StdioUpstream
 from gateway.wire import protocol, sse
 
@@ -60,7 +61,7 @@ async def frames(reply) -> list[dict]:
     try:
         if reply.streams:
             return [json.loads(event.data) async for event in sse.events(reply.chunks) if event.data]
-        return [json.loads(await whole(reply.chunks))]
+        return [json.loads(await read_body(reply.chunks))]
     finally:
         reply.close()
 

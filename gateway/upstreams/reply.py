@@ -1,0 +1,74 @@
+"""A server's reply to one exchange: status, headers, and a body that is one JSON frame or a stream of events."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from gateway.errors import TooLongError
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+#: The longest JSON answer that is read into memory, in bytes.
+MAX_ANSWER = 16 << 20
+
+
+def _do_nothing() -> None:
+    """Nothing to release."""
+
+
+async def _note_nothing() -> None:
+    """Nothing to record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A server's reply to one exchange."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    #: The body. Reading it may raise `CutError`.
+    chunks: AsyncIterator[bytes] = field(default_factory=lambda: _once(b""))
+    #: Releases the exchange. The reader calls it at the end, whether or not it read the body.
+    close: Callable[[], None] = _do_nothing
+    #: Awaited after the last byte of the body was written to the client.
+    delivered: Callable[[], Awaitable[None]] = _note_nothing
+
+    @property
+    def streams(self) -> bool:
+        """Whether the body is a stream of events."""
+        return self.media_type == EVENTS
+
+    @property
+    def media_type(self) -> str:
+        """The media type without parameters, in lower case."""
+        return self.header("content-type").partition(";")[0].strip().lower()
+
+    def header(self, name: str) -> str:
+        """Return a header by its lower-case name, or ""."""
+        return next((value for key, value in self.headers.items() if key.lower() == name), "")
+
+
+def frame_reply(frame: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return a reply whose body is one JSON frame."""
+    return Reply(status=status, headers={"Content-Type": JSON, **(headers or {})}, chunks=_once(frame))
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
+
+
+def replace_body(reply: Reply, body: bytes) -> Reply:
+    """Return *reply* with another body."""
+    return replace(reply, chunks=_once(body))
+
+
+async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
+    """Read a body to its end; raises `TooLongError` when it is longer than `MAX_ANSWER`."""
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > MAX_ANSWER:
+            raise TooLongError
+        parts.append(chunk)
+    return b"".join(parts)
