@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# The tests start hundreds of processes: none of them shall compile the whole source again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint types contracts coverage bench neighbours soak conformance picture classify programs clean check
 
 demo: .venv/run
