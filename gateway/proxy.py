@@ -131,7 +131,7 @@ class Proxy:
         if isinstance(frame, frames.Request | frames.CallFrame):
             self._unless_closed()
         if (mismatch := protocol.check_headers(exchange.pairs, frame)) is not None:
-            return self._audit.refuse(exchange, frames.id_of(frame), mismatch)
+            return self._audit.refuse(exchange, frames.request_id_of(frame), mismatch)
         if isinstance(frame, frames.CallFrame):
             return await self._call(
                 CallRequest(exchange=exchange, upstream=upstream, frame=frame, session=session)
@@ -158,7 +158,7 @@ class Proxy:
             return upstream, None
         note = partial(self._audit.post, exchange, "session.reopened")
         lasting = ReopeningUpstream(
-            inner=upstream, session=session, id=exchange.headers[protocol.SESSION], reopened=note, clock=self._service.clock,
+            inner=upstream, session=session, id=exchange.headers[protocol.SESSION_HEADER], reopened=note, clock=self._service.clock,
         )  # fmt: skip
         return lasting, session
 
@@ -330,8 +330,8 @@ def _in_words(tool: Tool) -> Classification:
 
 
 def _fault(frame: frames.Frame | None, error: GatewayError) -> Reply:
-    body = frames.error(frames.id_of(frame), error.code, str(error))
-    unsent = {protocol.UNSENT: "1"} if isinstance(error, NotSentError) else {}
+    body = frames.error(frames.request_id_of(frame), error.code, str(error))
+    unsent = {protocol.UNSENT_HEADER: "1"} if isinstance(error, NotSentError) else {}
     return frame_reply(body, status=error.status, headers={**error.headers, **unsent})
 
 

@@ -60,16 +60,16 @@ def beside(frame: frames.CallFrame) -> bytes:
 
     What an agent says in `_meta` is part of it: a server may act on it, so people have to see it.
     """
-    own = _own(frames.members(frame.rest.get("_meta", b"{}")))
-    members = {**frames.members(more(frame)), **({"_meta": own} if own else {})}
+    own = _own(frames.raw_members(frame.rest.get("_meta", b"{}")))
+    members = {**frames.raw_members(more(frame)), **({"_meta": own} if own else {})}
     return msgspec.json.encode(members) if members else b""
 
 
 def with_own_meta(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
     """Return the frame with what *call* says in `_meta`, beside what belongs to the frame's own exchange."""
-    now = frames.members(frame.rest.get("_meta", b"{}"))
+    now = frames.raw_members(frame.rest.get("_meta", b"{}"))
     own = _own(now)
-    said = _own(frames.members(_beside(call).get("_meta", msgspec.Raw(b"{}"))))
+    said = _own(frames.raw_members(_beside(call).get("_meta", msgspec.Raw(b"{}"))))
     if own == said:
         return frame
     meta = {**{name: raw for name, raw in now.items() if name not in own}, **said}
@@ -84,7 +84,7 @@ def as_approved(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
 
 
 def _beside(call: ToolCall) -> dict[str, msgspec.Raw]:
-    return frames.members(call.beside or b"{}")
+    return frames.raw_members(call.beside or b"{}")
 
 
 def _own(meta: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:

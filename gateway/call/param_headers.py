@@ -13,7 +13,7 @@ from gateway.wire import protocol
 
 def check(request: CallRequest, tool: Tool) -> protocol.Rejection | None:
     """Return why headers do not fit the arguments that they mirror, or None; a front of ours makes none."""
-    if not _has_some(request, tool) or protocol.FRONT in request.exchange.headers:
+    if not _has_some(request, tool) or protocol.FRONT_HEADER in request.exchange.headers:
         return None
     from mcp.shared.inbound import validate_mcp_param_headers
 

@@ -32,7 +32,7 @@ class Exchange:
         """The headers by name. The revision of 2026-07-28 has no sessions, so what claims to be the id of one is left out."""
         found = dict(self.pairs)
         if found.get("mcp-protocol-version") in protocol.MODERN:
-            found.pop(protocol.SESSION, None)
+            found.pop(protocol.SESSION_HEADER, None)
         return found
 
     @property
@@ -45,7 +45,7 @@ class Exchange:
 def place(exchange: Exchange, session: Session | None) -> SessionKey:
     """Return the session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
     agent = exchange.agent.name
-    named = exchange.headers[protocol.SESSION] if session else agent
+    named = exchange.headers[protocol.SESSION_HEADER] if session else agent
     return SessionKey(agent, exchange.server, named)
 
 
@@ -135,7 +135,7 @@ class CallRequest:
     @property
     def fronted(self) -> bool:
         """Whether a front of our own speaks for the client, which asks for a held call again when its connection is cut."""
-        return protocol.FRONT in self.exchange.headers
+        return protocol.FRONT_HEADER in self.exchange.headers
 
     @property
     def resumes(self) -> bool:

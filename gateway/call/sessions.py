@@ -59,7 +59,7 @@ class Sessions:
 
     async def opened(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
         """Remember the session that *reply* to an initialize request opens, if it does, before its client hears of it."""
-        if session_id := reply.header(protocol.SESSION):
+        if session_id := reply.header(protocol.SESSION_HEADER):
             opening = msgspec.json.encode(initialize)
             await self._store.remember(
                 AgentSession(
@@ -70,7 +70,7 @@ class Sessions:
 
     async def find(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
         """Return the session that the headers name; raises `UnknownSessionError` unless *agent* opened it here."""
-        session_id = headers.get(protocol.SESSION)
+        session_id = headers.get(protocol.SESSION_HEADER)
         if session_id is None:
             return None
         session = self._sessions.get((server, session_id)) or await self._recalled(server, session_id)
@@ -95,6 +95,6 @@ class Sessions:
 
     def closed(self, server: str, headers: Mapping[str, str]) -> None:
         """Forget the session that the headers name."""
-        session_id = headers.get(protocol.SESSION, "")
+        session_id = headers.get(protocol.SESSION_HEADER, "")
         self._sessions.pop((server, session_id), None)
         self._store.forget(server, session_id)

@@ -155,7 +155,7 @@ class GatewayLocator:
 
 def _not_now(reply: Reply) -> bool:
     """Say whether a gateway refuses an exchange for now, as one that stops does, and sent nothing on."""
-    return reply.status == 503 and bool(reply.header(protocol.UNSENT))
+    return reply.status == 503 and bool(reply.header(protocol.UNSENT_HEADER))
 
 
 async def _stdin() -> asyncio.StreamReader:

@@ -62,7 +62,7 @@ class Conversation:
     @property
     def session(self) -> str | None:
         """The session id, once the handshake is done; None where there is no session."""
-        return self._headers.get(protocol.SESSION) if len(self._handshake) > 1 else None
+        return self._headers.get(protocol.SESSION_HEADER) if len(self._handshake) > 1 else None
 
     async def say(self, frame: frames.Frame, line: bytes) -> AsyncGenerator[bytes, None]:
         """Send a frame of the client's; yields the frames of the answer."""
@@ -86,7 +86,7 @@ class Conversation:
 
     async def end(self) -> None:
         """End the session."""
-        if protocol.SESSION in self._headers:
+        if protocol.SESSION_HEADER in self._headers:
             with suppress(GatewayError):  # a session that is gone already needs no end
                 (await self._exchange("DELETE", b"", self._headers)).close()
 
@@ -100,14 +100,14 @@ class Conversation:
         reply = await self._posted(frame, line, held)
         if reply.status != 404 or session is None:
             return reply
-        if isinstance(frame, frames.CallFrame) and not reply.header(protocol.UNSENT):
+        if isinstance(frame, frames.CallFrame) and not reply.header(protocol.UNSENT_HEADER):
             return await self._answered(frame, reply, session)
         reply.close()
         await self._reopen(session)
         return await self._posted(frame, line, held)
 
     async def _posted(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
-        named = {protocol.HOLD: held} if held else {}
+        named = {protocol.HOLD_HEADER: held} if held else {}
         return await self._exchange(
             "POST", line, {**self._headers, **protocol.routing_headers(frame), **named}
         )
@@ -125,15 +125,19 @@ class Conversation:
     async def _reopen(self, gone: str) -> None:
         """Open the session again, unless another frame has done so meanwhile."""
         async with self._reopening:
-            if self._headers[protocol.SESSION] != gone:
+            if self._headers[protocol.SESSION_HEADER] != gone:
                 return
             log.info("the session is gone; it is opened again")
-            headers = {name: value for name, value in self._headers.items() if name != protocol.SESSION}
+            headers = {
+                name: value for name, value in self._headers.items() if name != protocol.SESSION_HEADER
+            }
             for line in self._handshake:
                 reply = await self._exchange("POST", line, headers)
                 try:
                     headers |= (
-                        {protocol.SESSION: session} if (session := reply.header(protocol.SESSION)) else {}
+                        {protocol.SESSION_HEADER: session}
+                        if (session := reply.header(protocol.SESSION_HEADER))
+                        else {}
                     )
                     await read_body(reply.chunks)
                 finally:
@@ -141,10 +145,12 @@ class Conversation:
             self._headers |= headers
 
     def _remember(self, frame: frames.Frame, line: bytes, reply: Reply) -> None:
-        if getattr(frame, "method", "") == "initialize" and (session := reply.header(protocol.SESSION)):
-            self._headers[protocol.SESSION] = session
+        if getattr(frame, "method", "") == "initialize" and (
+            session := reply.header(protocol.SESSION_HEADER)
+        ):
+            self._headers[protocol.SESSION_HEADER] = session
             self._handshake = [line]
-        elif protocol.finishes_handshake(frame) and protocol.SESSION in self._headers:
+        elif protocol.finishes_handshake(frame) and protocol.SESSION_HEADER in self._headers:
             self._handshake = [*self._handshake[:1], line]
 
     def _agree(self, data: bytes) -> None:
@@ -154,12 +160,12 @@ class Conversation:
 
     async def _answer(self, frame: frames.Frame, line: bytes, reply: Reply) -> AsyncGenerator[bytes, None]:
         """Yield the frames of an answer up to its end, which for a request is the answer under its id."""
-        wanted, place = frames.id_of(frame), sse.ResumePoint()
+        wanted, place = frames.request_id_of(frame), sse.ResumePoint()
         while True:
-            held = reply.header(protocol.HOLD)
+            held = reply.header(protocol.HOLD_HEADER)
             async with aclosing(_frames(reply, place, held)) as answer:
                 async for data in answer:
-                    if wanted is None and _is_error_for_nobody(frames.members(data)):
+                    if wanted is None and _is_error_for_nobody(frames.raw_members(data)):
                         continue  # a notification gets no answer (JSON-RPC 2.0, 4.1)
                     shown, ends = (data, False) if wanted is None else _addressed(data, wanted)
                     yield shown
@@ -171,14 +177,14 @@ class Conversation:
 
     async def _rest(self, reply: Reply, place: sse.ResumePoint) -> Reply:
         """Take up a stream that ended before its answer; raises `CutError` where it cannot be taken up."""
-        if (wait := place.again()) is None:
+        if (wait := place.retry_delay()) is None:
             raise CutError(f"The server's answer, of HTTP status {reply.status}, ended without a result.")
         await asyncio.sleep(wait)
         return await self._exchange("GET", b"", {**self._headers, "last-event-id": place.id or ""})
 
     async def _asked_again(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
         """Ask for a held call by its id until the gateway is back; raises `CutError` when it stays away."""
-        request_id = frames.id_of(frame)
+        request_id = frames.request_id_of(frame)
         self._again |= {request_id} if request_id is not None else set()
         try:
             async with asyncio.timeout(self._away):
@@ -196,12 +202,12 @@ class Conversation:
 
 def _is_the_gateways(reply: Reply) -> bool:
     """Say whether the gateway answered, and no proxy before it while the gateway is away."""
-    return bool(reply.header(protocol.HOLD)) or (reply.status < 500 and reply.media_type == JSON)
+    return bool(reply.header(protocol.HOLD_HEADER)) or (reply.status < 500 and reply.media_type == JSON)
 
 
 def _addressed(data: bytes, wanted: frames.Id) -> tuple[bytes, bool]:
     """Return a frame and whether it answers the request *wanted*; an error for nobody is for who asked."""
-    members = frames.members(data)
+    members = frames.raw_members(data)
     if _is_error_for_nobody(members):
         return msgspec.json.encode({**members, "id": wanted}), True
     request_id = msgspec.json.decode(members.get("id", b"null"))
@@ -221,7 +227,7 @@ async def _frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> Async
                 yield body
             return
         async for event in sse.events(reply.chunks):
-            place.reach(event)
+            place.advance(event)
             if _is_frame(event.data):
                 yield event.data
     except TooLongError:
@@ -235,7 +241,7 @@ async def _frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> Async
 
 def _is_frame(data: bytes) -> bool:
     try:
-        frames.members(data)
+        frames.raw_members(data)
     except frames.UNREADABLE:
         return False
     return True

@@ -134,7 +134,7 @@ class _Front:
     def _run(self, exchange: Exchange) -> Iterator[None]:
         """Note an exchange that is waited for when the listener stops; a stream that only listens has no end to wait for."""
         task = asyncio.current_task()
-        if task is not None and not protocol.listens(exchange.verb, exchange.headers):
+        if task is not None and not protocol.is_subscription(exchange.verb, exchange.headers):
             self._running.add(task)
         try:
             yield

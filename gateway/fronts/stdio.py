@@ -33,7 +33,7 @@ class StdioFront:
         self._write = write
         self._grace = grace
         self._answering: set[asyncio.Task[None]] = set()
-        self._talk = Conversation(exchange, {protocol.FRONT: "stdio"})
+        self._talk = Conversation(exchange, {protocol.FRONT_HEADER: "stdio"})
         #: The session whose own messages are listened to.
         self._heard: str | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class StdioFront:
         In 2026-07-28 hanging up is how a client cancels over HTTP ("Cancellation"). In the handshake revisions it means nothing there;
         but while the gateway is away no notification reaches it, and the call must not be asked for again.
         """
-        request_id = protocol.cancelled(frame)
+        request_id = protocol.cancelled_id(frame)
         answering = None if request_id is None else self._requests.get(request_id)
         if request_id is None or answering is None:
             return False
@@ -135,7 +135,7 @@ class StdioFront:
         self._listen()
 
     async def _refuse(self, frame: frames.Frame, error: GatewayError) -> None:
-        if (request_id := frames.id_of(frame)) is not None:
+        if (request_id := frames.request_id_of(frame)) is not None:
             await self._write(frames.error(request_id, error.code, str(error)))
 
     def _listen(self) -> None:

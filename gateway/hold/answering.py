@@ -144,12 +144,12 @@ class HeldAnswers:
     def to_front(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer a front of our own: it gets the id at once, and asks for the call again when the stream ends without an answer."""
         client = self._waiting(request, held, resumes=True, quiet=0.0)
-        headers = {**sse.HEADERS, protocol.HOLD: held.id}
+        headers = {**sse.HEADERS, protocol.HOLD_HEADER: held.id}
         return self._reply(client, 200, headers, response_stream.stream(None, self._until_told(client), None))
 
     async def named(self, request: CallRequest) -> HeldCall | None:
         """Return the held call that a front asks for again by its id; None when it names none. Raises `UnknownHoldError`."""
-        name = request.exchange.headers.get(protocol.HOLD)
+        name = request.exchange.headers.get(protocol.HOLD_HEADER)
         if name is None or not request.fronted:
             return None
         held = await self._service.store.get(CallId(name))
@@ -369,7 +369,7 @@ class HeldAnswers:
             return response_stream.FinalFrame(frames.result(request.frame.id, self._sealed(held, question)))
         outcome = messages.repeated(held, outcome) if held.repeated else outcome
         return response_stream.FinalFrame(
-            frames.answer(request.frame.id, outcome), status=protocol.status(request.era, outcome)
+            frames.answer(request.frame.id, outcome), status=protocol.http_status(request.era, outcome)
         )
 
     def _as_result(self, request: CallRequest) -> bool:
@@ -387,7 +387,7 @@ class HeldAnswers:
 
     def _shows_link(self, request: CallRequest) -> bool:
         """Say whether the requester is to be shown where people decide, and its client can."""
-        return bool(self.holds.link) and protocol.takes_links(request.capabilities)
+        return bool(self.holds.link) and protocol.supports_url_elicitation(request.capabilities)
 
     def _sealed(self, held: HeldCall, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Put our state around the server's, so that its answers come under the same approval."""
@@ -405,7 +405,7 @@ def _rounds_left(request: CallRequest) -> int:
 
 
 def _named(exchange: Exchange, request_id: frames.Id) -> RequestKey:
-    session = exchange.headers.get(protocol.SESSION, "")
+    session = exchange.headers.get(protocol.SESSION_HEADER, "")
     return RequestKey(agent=exchange.agent.name, server=exchange.server, session=session, id=request_id)
 
 

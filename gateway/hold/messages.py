@@ -117,7 +117,7 @@ def _until(call: HeldCall) -> str:
 
 def repeated(call: HeldCall, outcome: Outcome) -> Outcome:
     """Return the *outcome* of a call as it is given a second time: as it came, with what says so beside it."""
-    members = frames.members(outcome.body)
+    members = frames.raw_members(outcome.body)
     about = {META: {"id": call.id, "state": call.state, "repeated": True}}
     where = "data" if outcome.is_error else "_meta"
     told = {where: _joined(members.get(where), about)}
@@ -136,7 +136,7 @@ def _joined(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
     found = _decoded(given)
     if found is None:
         return more
-    return {**frames.members(given or b"{}"), **more} if isinstance(found, dict) else given
+    return {**frames.raw_members(given or b"{}"), **more} if isinstance(found, dict) else given
 
 
 def _decoded(raw: msgspec.Raw | None) -> Any:

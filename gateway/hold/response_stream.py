@@ -30,7 +30,7 @@ async def stream(
 ) -> AsyncIterator[bytes]:
     """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
     if handle is not None:
-        yield sse.priming(handle, ladder.RETRY)
+        yield sse.priming_event(handle, ladder.RETRY)
     async for item in _all(first, items):
         if item != HANG_UP:
             yield sse.event(item.frame) if isinstance(item, FinalFrame) else item

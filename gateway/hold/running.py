@@ -189,7 +189,7 @@ async def _outcome(reply: Reply, way: Outbound, show: Show) -> Outcome:
         try:
             return await answers.outcome_of(reply, way.frame.id, show, place)
         except CutError:
-            if (wait := place.again()) is None:
+            if (wait := place.retry_delay()) is None:
                 raise
         show(HANG_UP)
         await asyncio.sleep(wait)

@@ -25,7 +25,7 @@ async def ensured(upstream: Upstream, opening: bytes, headers: Mapping[str, str]
 
     Raises `SilentError` when the server does not answer, `NotSentError` when it opens no new session.
     """
-    if not opening or protocol.SESSION not in headers:
+    if not opening or protocol.SESSION_HEADER not in headers:
         return headers
     try:
         async with asyncio.timeout(PATIENCE):

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 
 from gateway.policy.closed_schema import closed
-from gateway.wire.member_names import members, place
+from gateway.wire.member_names import format_path, schema_members
 
 #: What a `when` may speak of.
 VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
@@ -87,7 +87,7 @@ class Schema:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         #: The names of members that it speaks of.
-        self.names = frozenset(members(schema))
+        self.names = frozenset(schema_members(schema))
         try:
             self._validators = [
                 jsonschema_rs.Draft202012Validator(
@@ -102,4 +102,4 @@ class Schema:
         """Return what is wrong with the arguments, with its path, or None."""
         errors = (error for one in self._validators for error in one.iter_errors(arguments))
         error = next(errors, None)
-        return None if error is None else f"{place(error.instance_path)}: {error.message}"
+        return None if error is None else f"{format_path(error.instance_path)}: {error.message}"

@@ -16,7 +16,7 @@ from gateway.policy.conditions import Schema, Unclear, When
 from gateway.policy.limits import Limit, bad_amount, sized
 from gateway.tools.classify.risk import ToolClassification
 from gateway.wire.frames import TOOL_NAME
-from gateway.wire.member_names import Names
+from gateway.wire.member_names import KnownNames
 
 #: How many (server, tool) pairs are remembered with the rules that name them.
 MAX_CANDIDATES = 10_000
@@ -31,7 +31,7 @@ class Action(StrEnum):
 
 
 #: What a call is held against where a rule says `alike: allow`.
-NO_NAMES = Names((), {}, alike=True)
+NO_NAMES = KnownNames((), {}, alike=True)
 #: From the laxest to the strictest.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
@@ -174,7 +174,7 @@ class Policy:
         self._hide = hide
         self._terms = terms
         self._candidates: dict[tuple[str, str], tuple[Rule, ...]] = {}
-        self._known: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, Names]] = {}
+        self._known: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, KnownNames]] = {}
 
     def hidden(self, server: str, tool: str) -> bool:
         """Say whether agents must not know of this tool."""
@@ -199,14 +199,14 @@ class Policy:
         if self.hidden(facts.server, facts.tool):
             return self._denied("hide", f"There is no tool {facts.tool}")
         named = self._rules_for(facts.server, facts.tool)
-        if (wrong := self._names_for(facts, named).wrong(facts.arguments)) is not None:
+        if (wrong := self._names_for(facts, named).find_ambiguous(facts.arguments)) is not None:
             return self._denied("alike", wrong)
         heard = [(rule, match) for rule in named if (match := rule.heard(facts)) is not None]
         if not any(rule.action for rule, _ in heard):
             heard.append(self._general(facts))
         return self._verdict(facts, heard)
 
-    def _names_for(self, facts: CallFacts, named: Sequence[Rule]) -> Names:
+    def _names_for(self, facts: CallFacts, named: Sequence[Rule]) -> KnownNames:
         """Return the names that members of a call must not be confused with; made anew when the tool is another."""
         key = (facts.server, facts.tool)
         declared, found, names = self._known.get(key, (None, None, NO_NAMES))
@@ -278,12 +278,12 @@ class Policy:
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
 
 
-def _names_of(rules: Iterable[Rule], declared: frozenset[str]) -> Names:
+def _names_of(rules: Iterable[Rule], declared: frozenset[str]) -> KnownNames:
     """Return the names that count for a tool, or none when a rule allows alike ones."""
     heard = list(rules)
     if any(rule.alike for rule in heard):
         return NO_NAMES
-    return Names(declared, {name: rule.name for rule in heard for name in rule.names})
+    return KnownNames(declared, {name: rule.name for rule in heard for name in rule.names})
 
 
 def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> float:

@@ -58,11 +58,11 @@ class Relay:
 
     async def frame(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame) -> Reply:
         """Relay a frame that is no tool call."""
-        if not protocol.may_pass(frame, exchange.headers):
+        if not protocol.is_allowed(frame, exchange.headers):
             return self._not_passed(exchange, frame)
         if ladder.answers_link(frame):
             return Reply(status=202)
-        if (request_id := protocol.cancelled(frame)) is not None:
+        if (request_id := protocol.cancelled_id(frame)) is not None:
             self._held_answers.cancelled(exchange, request_id)
         if protocol.is_cancellation(frame) and protocol.era(exchange.headers, frame) is protocol.Era.MODERN:
             # Ids are each client's own there, and a server may take one for another's: hanging up is what cancels.

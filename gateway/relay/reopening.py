@@ -36,7 +36,7 @@ class ReopeningUpstream:
         The headers may name another session, opened in place of this one; its answers say nothing of this one.
         """
         reply = await self._sent(verb, body, headers)
-        if reply.status < 400 and headers.get(protocol.SESSION) == self.id:
+        if reply.status < 400 and headers.get(protocol.SESSION_HEADER) == self.id:
             self.session.answered_at = self.clock()
         return reply
 
@@ -63,12 +63,12 @@ class ReopeningUpstream:
         await self.inner.close()
 
     def _present(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        return {**headers, protocol.SESSION: self.session.now} if self.session.now else headers
+        return {**headers, protocol.SESSION_HEADER: self.session.now} if self.session.now else headers
 
     async def _reopen(self, headers: Mapping[str, str]) -> None:
         try:
             again = await discovery.open_session(self.inner, self.session.opening, headers)
         except NotSentError as error:
             raise UnknownSessionError from error
-        self.session.now = again.get(protocol.SESSION, "")
+        self.session.now = again.get(protocol.SESSION_HEADER, "")
         self.reopened()

@@ -69,13 +69,13 @@ async def edited(reply: Reply, *edits: Edit) -> Reply:
 async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:
     async for event in sse.events(chunks):
         data = _edited(event.data, edits) if event.data else event.data
-        yield event.raw if data == event.data else event.carrying(data)
+        yield event.raw if data == event.data else event.with_data(data)
 
 
 def _edited(frame: bytes, edits: Sequence[Edit]) -> bytes:
     """Edit the result in one frame, each edit what the one before left. A frame that cannot be read is not passed on."""
     try:
-        members = frames.members(frame) if frame.strip() else {}
+        members = frames.raw_members(frame) if frame.strip() else {}
         came = result = _object(members.get("result"))
         for edit in edits if came else ():
             result = {**result, **_encoded(edit(result) or {})}
@@ -90,7 +90,7 @@ def _encoded(members: Mapping[str, Any]) -> Members:
 
 def _object(raw: msgspec.Raw | None) -> Members:
     """Return the members of a value; none when it is no object."""
-    return frames.members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
+    return frames.raw_members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
 
 
 def hiding(hidden: Callable[[str], bool]) -> Edit:
@@ -131,7 +131,7 @@ def annotating(gated: Callable[[str], bool]) -> Edit:
 def _annotated(tool: msgspec.Raw) -> Any:
     definition = msgspec.json.decode(tool)
     said = f"{definition.get('description') or ''}\n\n{APPROVAL_NEEDED}".strip()
-    return {**frames.members(tool), "description": said}
+    return {**frames.raw_members(tool), "description": said}
 
 
 def offering_tasks(gated: Callable[[str], bool]) -> Edit:
@@ -146,7 +146,7 @@ def offering_tasks(gated: Callable[[str], bool]) -> Edit:
 
 
 def _as_task(tool: msgspec.Raw) -> Any:
-    definition = frames.members(tool)
+    definition = frames.raw_members(tool)
     execution = _object(definition.get("execution"))
     return (
         tool

@@ -16,7 +16,7 @@ from gateway.tools.classify.risk import RISKS, Category, Risk, ToolClassificatio
 from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams import Upstream
-from gateway.wire.member_names import members
+from gateway.wire.member_names import schema_members
 
 #: Seconds a server has to name its tools, and after which one that could not is asked again.
 PATIENCE = 20.0
@@ -282,7 +282,7 @@ class Catalogue:
             hash=sha256(form),
             written=form,
             flaw=defects.defect(definition, form),
-            members=frozenset(members(definition.get("inputSchema"))),
+            members=frozenset(schema_members(definition.get("inputSchema"))),
             mirrors=b'"x-mcp-header"' in form,
             classification=self._told_by_operator(server, name, classify(definition, siblings)),
         )

@@ -63,8 +63,8 @@ async def _handshake(
     A session that could only be half opened is ended.
     """
     reply = await upstream.send("POST", _request("initialize", params), {})
-    session = reply.header(protocol.SESSION)
-    named = {protocol.SESSION: session} if session else {}
+    session = reply.header(protocol.SESSION_HEADER)
+    named = {protocol.SESSION_HEADER: session} if session else {}
     try:
         opened = await _result(reply)
         agreed = {"mcp-protocol-version": str(opened.get("protocolVersion", protocol.HANDSHAKE[-1]))}
@@ -86,7 +86,11 @@ async def open_session(upstream: Upstream, opening: bytes, headers: Mapping[str,
 
     Raises `NotSentError` when the server does not let us: the call that needs it was not sent.
     """
-    kept = {name: value for name, value in headers.items() if name not in {protocol.SESSION, "last-event-id"}}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if name not in {protocol.SESSION_HEADER, "last-event-id"}
+    }
     try:
         return (await _handshake(upstream, msgspec.Raw(opening), kept))[0]
     except NotSentError:
@@ -125,7 +129,7 @@ def _code(error: bytes) -> Any:
 
 async def close_session(upstream: Upstream, headers: Mapping[str, str]) -> None:
     """End a session of ours; a server that knows it no more, keeps none, or takes its time is left alone."""
-    if protocol.SESSION in headers:
+    if protocol.SESSION_HEADER in headers:
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(ENDING):
                 (await upstream.send("DELETE", b"", headers)).close()

@@ -25,10 +25,10 @@ async def outcome_of(
     strayed = False
     try:
         async for data, raw in _frames_of(reply, place):
-            frame = frames.from_server(data)
-            if (outcome := frames.outcome(frame, data, request_id)) is not None:
+            frame = frames.parse_server_frame(data)
+            if (outcome := frames.parse_outcome(frame, data, request_id)) is not None:
                 return outcome
-            if frames.is_message(frame):
+            if frames.is_request_or_notification(frame):
                 show(raw)
             elif frame.get("id") is not None:
                 strayed = True
@@ -55,6 +55,6 @@ async def _frames_of(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tupl
             yield body, sse.event(body)
         return
     async for event in sse.events(reply.chunks):
-        place.reach(event)
+        place.advance(event)
         if event.data:
             yield event.data, event.raw

@@ -138,7 +138,7 @@ class HttpUpstream:
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
-        session = self._streams if protocol.listens(verb, headers) else self._session
+        session = self._streams if protocol.is_subscription(verb, headers) else self._session
         response = await request(
             session, verb, self._url,
             headers={**_negotiated(verb), **headers}, credentials=self._credentials, body=body,

@@ -68,7 +68,7 @@ class RequestFilter:
                 await self._refuse(event.data, asks, headers)
             else:
                 answer = self._answer(event.data)
-                yield event.raw if answer == event.data else event.carrying(answer)
+                yield event.raw if answer == event.data else event.with_data(answer)
 
     def _alone(self, body: bytes) -> bytes:
         """Return what is to cross of a body that is one frame: an answer, where no request has its place."""

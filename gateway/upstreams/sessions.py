@@ -65,7 +65,7 @@ class SessionUpstream:
 
     def knows(self, headers: Mapping[str, str]) -> bool:
         """Say whether the session of *headers* has a connection."""
-        session = self._sessions.get(headers.get(protocol.SESSION, ""))
+        session = self._sessions.get(headers.get(protocol.SESSION_HEADER, ""))
         return session is not None and not session.connection.ended.is_set()
 
     async def _modern(self, _frame: frames.Frame, _body: bytes, /) -> Reply:
@@ -83,7 +83,7 @@ class SessionUpstream:
             if isinstance(error, GatewayError):
                 error.stderr = await connection.last_words()
             raise
-        return replace(reply, headers={**reply.headers, protocol.SESSION: session_id})
+        return replace(reply, headers={**reply.headers, protocol.SESSION_HEADER: session_id})
 
     async def _connected(self) -> MultiplexedConnection:
         """Make one more connection, unless there are enough; those that are just being made or stopped count."""
@@ -109,13 +109,13 @@ class SessionUpstream:
     def _session(self, headers: Mapping[str, str]) -> _Session:
         if not self.knows(headers):
             raise UnknownSessionError
-        session = self._sessions[headers[protocol.SESSION]]
+        session = self._sessions[headers[protocol.SESSION_HEADER]]
         session.used_at = self._clock()
         return session
 
     async def _delete(self, headers: Mapping[str, str]) -> Reply:
         self._session(headers)
-        await asyncio.shield(self._stop(self._sessions.pop(headers[protocol.SESSION]).connection))
+        await asyncio.shield(self._stop(self._sessions.pop(headers[protocol.SESSION_HEADER]).connection))
         return Reply(status=200)
 
     def _listen(self, session: _Session) -> Reply:

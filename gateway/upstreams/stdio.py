@@ -102,4 +102,4 @@ async def _handshakes_for(child: Child) -> float:
 def _status(answer: bytes) -> int:
     """Return the HTTP status of a JSON-RPC answer in the revision of 2026-07-28."""
     error = msgspec.json.decode(answer).get("error")
-    return protocol.STATUS.get(error["code"], 200) if error else 200
+    return protocol.HTTP_STATUS.get(error["code"], 200) if error else 200

@@ -33,7 +33,7 @@ CALL = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "reque
 #: Members of params that decide where a request goes; nothing may look like one without being it.
 ROUTING = CALL | {"uri", "taskId"}
 
-_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MEMBER = re.compile(rb'"\s*:')
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -110,7 +110,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
         raise FrameError(INVALID_REQUEST, f"The message has more than {MAX_MEMBERS} members.")
     try:
         text = data.decode("utf-8")
-        value = _strict.decode(text)
+        value = _strict_decoder.decode(text)
     except UnicodeDecodeError as error:
         raise FrameError(PARSE_ERROR, "The message is not UTF-8.") from error
     except RecursionError as error:
@@ -127,25 +127,27 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
 _TOO_DEEP = f"The message is nested deeper than {MAX_DEPTH} levels."
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise FrameError(INVALID_REQUEST, "The message repeats a member of an object.")
     return members
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if not isfinite(number):
         raise FrameError(PARSE_ERROR, "The message has a number that is too large.")
     return number
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise FrameError(PARSE_ERROR, f"The message has {name}, which is not JSON.")
 
 
-_strict = json.JSONDecoder(object_pairs_hook=_members, parse_float=_finite, parse_constant=_no_constant)
+_strict_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_float=_parse_float, parse_constant=_refuse_constant
+)
 
 
 def _first_line(error: ValueError) -> str:
@@ -155,12 +157,12 @@ def _first_line(error: ValueError) -> str:
 def _depth(value: Any) -> int:
     """Return how deep a value is nested, without recursion."""
     depth, level = 0, [value]
-    while level := [item for container in level for item in _contained(container)]:
+    while level := [item for container in level for item in _containers(container)]:
         depth += 1
     return depth + 1
 
 
-def _contained(value: Any) -> Iterator[Any]:
+def _containers(value: Any) -> Iterator[Any]:
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return (item for item in inside if isinstance(item, dict | list))
 
@@ -183,7 +185,7 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> Frame:
     if "id" in value and not _is_id(request_id):
         raise FrameError(INVALID_REQUEST, "The id must be a string or an integer.")
     try:
-        return _classified(value, data)
+        return _parse_envelope(value, data)
     except FrameError as error:
         error.id = request_id
         raise
@@ -193,12 +195,12 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
-def _classified(value: dict[str, Any], data: bytes) -> Frame:
-    _only(value, ENVELOPE, "message")
+def _parse_envelope(value: dict[str, Any], data: bytes) -> Frame:
+    _refuse_unknown(value, ENVELOPE, "message")
     if value.get("jsonrpc") != "2.0":
         raise FrameError(INVALID_REQUEST, 'The message must say "jsonrpc": "2.0".')
     if "method" not in value:
-        return _response(value, data)
+        return _parse_response(value, data)
     if "result" in value or "error" in value:
         raise FrameError(INVALID_REQUEST, "A message cannot be a request and an answer at once.")
     method, params = value["method"], value.get("params", {})
@@ -208,29 +210,29 @@ def _classified(value: dict[str, Any], data: bytes) -> Frame:
         raise FrameError(INVALID_REQUEST, "The params must be an object.")
     if not isinstance(params.get("_meta", {}), dict):
         raise FrameError(INVALID_PARAMS, "The _meta of params must be an object.")
-    _no_look_alike(params, ROUTING, "params")
+    _refuse_look_alikes(params, ROUTING, "params")
     if method == "tools/call":
-        return _tool_call(value, params, data)
+        return _parse_call(value, params, data)
     if "id" not in value:
         return Notification(method=method, params=params, raw=data)
     return Request(id=value["id"], method=method, params=params, raw=data)
 
 
-def _response(value: dict[str, Any], data: bytes) -> Response:
+def _parse_response(value: dict[str, Any], data: bytes) -> Response:
     if "id" not in value or ("result" in value) == ("error" in value) or "params" in value:
         raise FrameError(INVALID_REQUEST, "The message is neither a request nor an answer.")
     return Response(id=value["id"], raw=data)
 
 
-def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> CallFrame:
+def _parse_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> CallFrame:
     if "id" not in value:
         raise FrameError(INVALID_REQUEST, "A tools/call needs an id.")
-    _only(params, CALL, "params of a tools/call")
+    _refuse_unknown(params, CALL, "params of a tools/call")
     if not isinstance(params.get("name"), str):
         raise FrameError(INVALID_PARAMS, "A tools/call needs the name of a tool.")
     if not isinstance(params.get("arguments", {}), dict):
         raise FrameError(INVALID_PARAMS, "The arguments of a tools/call must be an object.")
-    rest = {name: bytes(raw) for name, raw in members(bytes(members(data)["params"])).items()}
+    rest = {name: bytes(raw) for name, raw in raw_members(bytes(raw_members(data)["params"])).items()}
     rest.pop("name")
     arguments = rest.pop("arguments", b"{}")
     return CallFrame(
@@ -238,35 +240,35 @@ def _tool_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> Ca
     )
 
 
-def _only(value: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
+def _refuse_unknown(value: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
     if unknown := [name for name in value if name not in allowed]:
         raise FrameError(INVALID_REQUEST, f"The {where} has an unknown member {json.dumps(unknown[0])}.")
 
 
-def _no_look_alike(value: Mapping[str, Any], names: frozenset[str], where: str) -> None:
+def _refuse_look_alikes(value: Mapping[str, Any], names: frozenset[str], where: str) -> None:
     """Refuse members that a reader who folds case or Unicode would take for one of *names* (CVE-2026-27896)."""
     for name in value:
-        if name not in names and folded(name) in _FOLDED:
+        if name not in names and fold(name) in _FOLDED:
             raise FrameError(
                 INVALID_REQUEST, f"The {where} has a member {json.dumps(name)} that looks like another."
             )
 
 
-def folded(name: str) -> str:
+def fold(name: str) -> str:
     """Return *name* as a careless reader might take it."""
     return unicodedata.normalize("NFKC", name.replace("\0", "")).casefold()
 
 
-_FOLDED = frozenset(folded(name) for name in ROUTING)
+_FOLDED = frozenset(fold(name) for name in ROUTING)
 
 
 #: What reading a JSON text of a server's raises when it cannot be read.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+def raw_members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """Return the members of a JSON object, each as its exact bytes."""
-    return _raw_members.decode(data)
+    return _object_decoder.decode(data)
 
 
 def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
@@ -276,7 +278,7 @@ def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
     return head.encode() + (call.arguments if arguments is None else arguments) + rest.encode() + b"}}"
 
 
-def id_of(frame: Frame | None) -> Id | None:
+def request_id_of(frame: Frame | None) -> Id | None:
     """Return the id under which a frame wants its answer, if it wants one."""
     return frame.id if isinstance(frame, Request | CallFrame) else None
 
@@ -303,31 +305,31 @@ def answer(request_id: Id, outcome: Outcome) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, member: msgspec.Raw(outcome.body)})
 
 
-def from_server(data: bytes) -> Mapping[str, Any]:
+def parse_server_frame(data: bytes) -> Mapping[str, Any]:
     """Return a server's frame, {} when it is no object; raises `FrameError` when it cannot be read in one way only."""
     value = parse_json(data, max_bytes=MAX_SERVER_BYTES)
     return value if isinstance(value, dict) else {}
 
 
-def outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outcome | None:
+def parse_outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outcome | None:
     """Return what a server's frame, read from *data*, says when it is the answer to *request_id*.
 
     An id of another type is another id. Raises `FrameError` when its result or error is no object (MCP, "Responses").
     """
-    if is_message(frame) or not _same_id(frame.get("id"), request_id):
+    if is_request_or_notification(frame) or not _is_same_id(frame.get("id"), request_id):
         return None
     if ("result" in frame) == ("error" in frame):
         return None
     member = "error" if "error" in frame else "result"
     if not isinstance(frame[member], dict):
         raise FrameError(INVALID_REQUEST, f"The {member} of an answer must be an object.")
-    return Outcome(is_error=member == "error", body=bytes(members(data)[member]))
+    return Outcome(is_error=member == "error", body=bytes(raw_members(data)[member]))
 
 
-def _same_id(given: Any, wanted: Id) -> bool:
+def _is_same_id(given: Any, wanted: Id) -> bool:
     return type(given) is type(wanted) and bool(given == wanted)
 
 
-def is_message(frame: Mapping[str, Any]) -> bool:
+def is_request_or_notification(frame: Mapping[str, Any]) -> bool:
     """Say whether a server's frame is a request or notification of its own."""
     return "method" in frame

@@ -15,45 +15,45 @@ from approvals.safetext import one_line, seen
 #: The longest name in a denial, in characters.
 LONGEST = 60
 #: Keywords of JSON Schema whose value is data and no schema (JSON Schema 2020-12, validation).
-_DATA = frozenset({"const", "default", "enum", "examples", "required"})
+_DATA_KEYWORDS = frozenset({"const", "default", "enum", "examples", "required"})
 
 
 Path = tuple[str | int, ...]
 
 
-def place(path: Iterable[str | int]) -> str:
+def format_path(path: Iterable[str | int]) -> str:
     """Return where a value is in a call's arguments: `arguments.items[0].amount`."""
     return "arguments" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
-def folded(name: str) -> str:
+def fold(name: str) -> str:
     """Return *name* without case, width and hidden characters: NFKC and case folding (Unicode, UAX #31)."""
-    return next(all_folded([name]))
+    return next(fold_all([name]))
 
 
-def all_folded(names: Iterable[str]) -> Iterator[str]:
+def fold_all(names: Iterable[str]) -> Iterator[str]:
     """Return the folded forms of many names in order; folding them as one text is many times faster."""
     text = "\n".join(name.replace("\n", "") for name in names)
     if text.isascii() and text.replace("\n", "").isprintable():
         return iter(text.lower().split("\n"))
     text = unicodedata.normalize("NFD", seen(text))
-    text = text.translate({ord(char): _folded(char) for char in set(text)})
+    text = text.translate({ord(char): _fold_char(char) for char in set(text)})
     return iter(unicodedata.normalize("NFKC", text).split("\n"))
 
 
 @lru_cache(maxsize=4096)
-def _folded(char: str) -> str:
+def _fold_char(char: str) -> str:
     """Return one character folded. Upper case comes first: Java's equalsIgnoreCase takes a dotless i for an i."""
     for _ in range(2):
         char = unicodedata.normalize("NFKC", seen(char)).upper().casefold()
     return unicodedata.normalize("NFKC", seen(char))
 
 
-def members(schema: Any) -> Iterator[str]:
+def schema_members(schema: Any) -> Iterator[str]:
     """Yield the names of members that a JSON Schema declares or requires, at any depth."""
     if isinstance(schema, list):
         for one in schema:
-            yield from members(one)
+            yield from schema_members(one)
     if not isinstance(schema, Mapping):
         return
     if isinstance(required := schema.get("required"), list):
@@ -61,12 +61,12 @@ def members(schema: Any) -> Iterator[str]:
     for keyword, value in schema.items():
         if keyword in {"properties", "$defs", "definitions"} and isinstance(value, Mapping):
             yield from value if keyword == "properties" else ()
-            yield from members(list(value.values()))
-        elif keyword not in _DATA:
-            yield from members(value)
+            yield from schema_members(list(value.values()))
+        elif keyword not in _DATA_KEYWORDS:
+            yield from schema_members(value)
 
 
-class Names:
+class KnownNames:
     """The names that a tool declares and that rules use, each under its folded form."""
 
     def __init__(self, declared: Iterable[str], used: Mapping[str, str], *, alike: bool = False) -> None:
@@ -77,18 +77,21 @@ class Names:
         self._alike = alike
         self._known: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for name in declared:
-            self._known[folded(name)][name] = "which this tool declares"
+            self._known[fold(name)][name] = "which this tool declares"
         for name, rule in used.items():
-            self._known[folded(name)].setdefault(name, f"which the rule {rule} uses")
-        right = [_right(spellings, frozenset(declared), used.keys()) for spellings in self._known.values()]
+            self._known[fold(name)].setdefault(name, f"which the rule {rule} uses")
+        right = [
+            _allowed_spellings(spellings, frozenset(declared), used.keys())
+            for spellings in self._known.values()
+        ]
         self._right = frozenset[str]().union(*right)
         #: Names that are right, and alike to no other that is.
         self._plain = frozenset[str]().union(*(names for names in right if len(names) == 1))
 
-    def wrong(self, arguments: Mapping[str, Any]) -> str | None:
+    def find_ambiguous(self, arguments: Mapping[str, Any]) -> str | None:
         """Say which member is spelt like a known name, or like another member of its object; None when none is."""
         found = None if self._alike else self._first(arguments)
-        return None if found is None else f"{place(found[0])} {found[1]}"
+        return None if found is None else f"{format_path(found[0])} {found[1]}"
 
     def _first(self, value: Mapping[str, Any] | list[Any]) -> tuple[Path, str] | None:
         """Return the path of the first such member, and what is wrong with it."""
@@ -106,13 +109,13 @@ class Names:
 
     def _member(self, members: Mapping[str, Any]) -> tuple[Path, str] | None:
         before: dict[str, str] = {}
-        for name, form in zip(members, all_folded(members), strict=True):
+        for name, form in zip(members, fold_all(members), strict=True):
             if why := self._unlike_known(name, form):
                 return (one_line(name, LONGEST),), why
             if form in before:
                 return (
                     one_line(name, LONGEST),
-                ), f"is spelt like {_shown(before[form])}, which is there as well"
+                ), f"is spelt like {_display(before[form])}, which is there as well"
             before[form] = name
         return None
 
@@ -120,10 +123,12 @@ class Names:
         if name in self._right or form not in self._known:
             return None
         other, why = next((known, why) for known, why in self._known[form].items() if known != name)
-        return f"is spelt like {_shown(other)}, {why}"
+        return f"is spelt like {_display(other)}, {why}"
 
 
-def _right(spellings: Iterable[str], declared: frozenset[str], used: Iterable[str]) -> frozenset[str]:
+def _allowed_spellings(
+    spellings: Iterable[str], declared: frozenset[str], used: Iterable[str]
+) -> frozenset[str]:
     """Return which of the alike *spellings* may be sent: those declared; once rules use one, that one only."""
     known = frozenset(spellings)
     by_tool, by_rules = known & declared, known.intersection(used)
@@ -133,5 +138,5 @@ def _right(spellings: Iterable[str], declared: frozenset[str], used: Iterable[st
     return by_rules if agreed else frozenset()
 
 
-def _shown(name: str) -> str:
+def _display(name: str) -> str:
     return one_line(name, LONGEST)

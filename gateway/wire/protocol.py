@@ -29,26 +29,28 @@ TASKS = f"{_PREFIX}tasks"
 
 HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
 #: The HTTP status that carries an error code in the revision of 2026-07-28; 200 for every other.
-STATUS: Mapping[int, int] = {
+HTTP_STATUS: Mapping[int, int] = {
     -32700: 400, -32600: 400, -32602: 400, -32020: 400, -32021: 400, -32022: 400, -32601: 404,
 }  # fmt: skip
 
 #: The header that names a session of the handshake revisions.
-SESSION = "mcp-session-id"
+SESSION_HEADER = "mcp-session-id"
 #: Request headers that go on to a server, and response headers that come back. Credentials, cookies, hosts and
 #: origins do neither; what is about the body is never taken from a client, but made from the body.
-CROSSING = frozenset({SESSION, "mcp-protocol-version", "last-event-id"})
-RETURNING = frozenset({"content-type", SESSION, "cache-control", "x-accel-buffering", "allow", "retry-after"})
+REQUEST_HEADERS = frozenset({SESSION_HEADER, "mcp-protocol-version", "last-event-id"})
+RESPONSE_HEADERS = frozenset(
+    {"content-type", SESSION_HEADER, "cache-control", "x-accel-buffering", "allow", "retry-after"}
+)
 PARAM_HEADER = "mcp-param-"
 #: Says that a front of our own speaks for a client on stdio. It makes no headers from arguments, and resumes no stream of ours:
 #: it asks for a held call again.
-FRONT = "okayed-front"
+FRONT_HEADER = "okayed-front"
 #: The id of a held call: such a front gets it as soon as its call is held, and sends it with the same call to ask for that one again.
-HOLD = "okayed-hold"
+HOLD_HEADER = "okayed-hold"
 #: Says, on an error of the gateway's own, that nothing of the request reached the server. No server's header crosses under it.
-UNSENT = "okayed-unsent"
+UNSENT_HEADER = "okayed-unsent"
 
-_SHARED = {
+_BOTH_ERAS = {
     "tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read", "prompts/list",
     "prompts/get", "completion/complete", "tasks/get", "tasks/cancel",
 }  # fmt: skip
@@ -70,8 +72,8 @@ class Era(Enum):
 
 
 METHODS: Mapping[Era, frozenset[str]] = {
-    Era.HANDSHAKE: frozenset(_SHARED | _HANDSHAKE_ONLY),
-    Era.MODERN: frozenset(_SHARED | _MODERN_ONLY),
+    Era.HANDSHAKE: frozenset(_BOTH_ERAS | _HANDSHAKE_ONLY),
+    Era.MODERN: frozenset(_BOTH_ERAS | _MODERN_ONLY),
 }
 NOTIFICATIONS = frozenset(_NOTIFICATIONS)
 #: Methods whose frames name something in a header, and the member of params that names it.
@@ -112,7 +114,7 @@ def _version(frame: Frame | None) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def listens(verb: str, headers: Mapping[str, str]) -> bool:
+def is_subscription(verb: str, headers: Mapping[str, str]) -> bool:
     """Say whether an exchange is there to listen for as long as its client likes, and asks for nothing that ends."""
     return verb == "GET" or headers.get("mcp-method") == "subscriptions/listen"
 
@@ -140,7 +142,7 @@ def _mismatch(headers: Mapping[str, str], frame: Frame) -> Rejection | None:
     for name, value in wanted.items():
         if name not in headers:
             return Rejection(code=HEADER_MISMATCH, message=f"The header {name} is missing.")
-        if decoded(headers[name]) != value:
+        if decode_header(headers[name]) != value:
             return Rejection(code=HEADER_MISMATCH, message=f"The header {name} does not match the body.")
     return None
 
@@ -162,7 +164,7 @@ def routing_headers(frame: Frame) -> Mapping[str, str]:
     """Return the headers that name a modern frame, made from its body; {} in the handshake era."""
     if _version(frame) is None:
         return {}
-    return {name: encoded(value) for name, value in _values(frame).items()}
+    return {name: encode_header(value) for name, value in _values(frame).items()}
 
 
 def declares_tasks(params: Mapping[str, Any]) -> bool:
@@ -185,7 +187,7 @@ def has_tasks(capabilities: Mapping[str, Any]) -> bool:
     return "tasks" in capabilities or (isinstance(extensions, dict) and TASKS in extensions)
 
 
-def takes_links(capabilities: Mapping[str, Any]) -> bool:
+def supports_url_elicitation(capabilities: Mapping[str, Any]) -> bool:
     """Say whether a client that declares *capabilities* shows a link when it is asked to (URL elicitation)."""
     elicitation = capabilities.get("elicitation")
     return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)
@@ -210,14 +212,14 @@ _PLAIN = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 _SENTINEL = re.compile(r"=\?base64\?([A-Za-z0-9+/]*={0,2})\?=")
 
 
-def encoded(value: str) -> str:
+def encode_header(value: str) -> str:
     """Return *value* as a header value: as it is when it is plain ASCII, else `=?base64?...?=`."""
     if _PLAIN.fullmatch(value) and not _SENTINEL.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
-def decoded(value: str) -> str | None:
+def decode_header(value: str) -> str | None:
     """Return what a header value stands for, or None when its encoding is not canonical."""
     match = _SENTINEL.fullmatch(value)
     if match is None:
@@ -231,18 +233,18 @@ def decoded(value: str) -> str | None:
 
 def request_headers(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
     """Return the headers that go on to the server: of the client's the protocol's own, those about the body made anew from it."""
-    kept = {name: value for name, value in headers.items() if name in CROSSING}
+    kept = {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
     if frame is None or era(headers, frame) is Era.HANDSHAKE:
         return kept
-    return kept | {name.lower(): encoded(value) for name, value in _values(frame).items()}
+    return kept | {name.lower(): encode_header(value) for name, value in _values(frame).items()}
 
 
 def response_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers of a server's answer that come back to the client."""
-    return {name: value for name, value in headers.items() if name.lower() in RETURNING}
+    return {name: value for name, value in headers.items() if name.lower() in RESPONSE_HEADERS}
 
 
-def may_pass(frame: Frame, headers: Mapping[str, str]) -> bool:
+def is_allowed(frame: Frame, headers: Mapping[str, str]) -> bool:
     """Say whether a client may send this in its revision. Answers pass, where servers may ask."""
     match frame:
         case Response():
@@ -253,12 +255,12 @@ def may_pass(frame: Frame, headers: Mapping[str, str]) -> bool:
             return frame.method in METHODS[era(headers, frame)]
 
 
-def status(which: Era, outcome: Outcome) -> int:
+def http_status(which: Era, outcome: Outcome) -> int:
     """Return the HTTP status of an answer of the server's, where it is the first that is sent."""
     if which is Era.HANDSHAKE or not outcome.is_error:
         return 200
     code = msgspec.json.decode(outcome.body).get("code")
-    return STATUS.get(code, 200)
+    return HTTP_STATUS.get(code, 200)
 
 
 def is_cancellation(frame: Frame) -> bool:
@@ -266,7 +268,7 @@ def is_cancellation(frame: Frame) -> bool:
     return isinstance(frame, Notification) and frame.method == "notifications/cancelled"
 
 
-def cancelled(frame: Frame) -> Id | None:
+def cancelled_id(frame: Frame) -> Id | None:
     """Return the id of the request that this notification takes back, or None when it does not."""
     if not (isinstance(frame, Notification) and is_cancellation(frame)):
         return None

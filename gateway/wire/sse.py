@@ -37,7 +37,7 @@ class Event:
         """Its type: `message` where it names none."""
         return self.field(b"event") or "message"
 
-    def carrying(self, data: bytes) -> bytes:
+    def with_data(self, data: bytes) -> bytes:
         """Return the event with other data; its id, type and retry stay."""
         lines = [
             line
@@ -57,7 +57,7 @@ class ResumePoint:
     _moved: bool = False
     _tries: int = 0
 
-    def reach(self, event: Event) -> None:
+    def advance(self, event: Event) -> None:
         """Note an event. An id with NUL, and a retry that is not all ASCII digits, do not count (WHATWG HTML, 9.2.6)."""
         self._moved = True
         given = event.field(b"id") or ""
@@ -66,7 +66,7 @@ class ResumePoint:
         if retry.isascii() and retry.isdigit():
             self.wait = min(float(retry) / 1000, LONGEST_WAIT)  # int() refuses thousands of digits
 
-    def again(self) -> float | None:
+    def retry_delay(self) -> float | None:
         """Return after how many seconds to ask for the rest of a stream that ended, or None when that is no use."""
         self._tries = 0 if self._moved else self._tries + 1
         self._moved = False
@@ -78,7 +78,7 @@ def event(data: bytes) -> bytes:
     return b"event: message\ndata: " + data + b"\n\n"
 
 
-def priming(event_id: str, retry: int) -> bytes:
+def priming_event(event_id: str, retry: int) -> bytes:
     """Return the event that gives a client the id to resume by, and after how many milliseconds (MCP 2025-11-25)."""
     return f"id: {event_id}\nretry: {retry}\ndata: \n\n".encode()
 
@@ -89,16 +89,16 @@ def comment(text: str) -> bytes:
 
 
 #: Two line ends in a row: the second one ends an empty line. CRLF is one line end (WHATWG HTML, 9.2.5).
-MARKS = (b"\n\n", b"\n\r", b"\r\r")
+LINE_END_PAIRS = (b"\n\n", b"\n\r", b"\r\r")
 
 
-class Splitter:
+class EventSplitter:
     """Cuts a stream into blocks, each with the empty line that ends it. No byte is searched twice for a mark."""
 
     def __init__(self, buffer: bytearray | None = None) -> None:
         self._buffer = bytearray() if buffer is None else buffer
         #: Where to look for each mark next; it does not begin before.
-        self._from = dict.fromkeys(MARKS, 0)
+        self._from = dict.fromkeys(LINE_END_PAIRS, 0)
 
     def take(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the blocks that end in *chunk*; raises `TooLongError` when the next one is too long."""
@@ -109,12 +109,12 @@ class Splitter:
             start = end
         if start:
             del self._buffer[:start]
-            self._from = dict.fromkeys(MARKS, 0)
+            self._from = dict.fromkeys(LINE_END_PAIRS, 0)
         if len(self._buffer) > MAX_EVENT:
             raise TooLongError
 
     def _end(self, start: int) -> int | None:
-        found = [at for mark in MARKS if (at := self._next(mark, start)) >= 0]
+        found = [at for mark in LINE_END_PAIRS if (at := self._next(mark, start)) >= 0]
         if not found:
             return None
         # An empty line that ends in CR ends its event at once; an LF may follow, but is not waited for.
@@ -129,7 +129,7 @@ class Splitter:
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """Split a stream into its events; comments and empty events come through with empty data."""
-    splitter, mark = Splitter(), BOM
+    splitter, mark = EventSplitter(), BOM
     async for chunk in chunks:
         for block in splitter.take(chunk):
             raw, mark = block.removeprefix(mark), b""

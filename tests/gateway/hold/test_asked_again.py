@@ -85,7 +85,7 @@ async def test_another_agents_another_servers_or_another_call_is_unknown_and_not
             async with gateway.http.post(url, json=body, headers=again(held, **headers)) as answer:
                 assert answer.status == 404
                 assert "not know this held call" in (await answer.json())["error"]["message"]
-                assert protocol.UNSENT not in answer.headers
+                assert protocol.UNSENT_HEADER not in answer.headers
         unknown = await gateway.post(call("create_note"), {**FRONT, "Okayed-Hold": "hold_0", **mine})
         assert unknown.status == 404
         assert len(await gateway.held()) == 1

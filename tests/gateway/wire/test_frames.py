@@ -256,12 +256,12 @@ def test_no_text_inside_a_frame_raises_anything_else(text):
 )
 def test_only_the_answer_with_the_very_same_id_counts(frame, outcome):
     data = frame.encode()
-    assert frames.outcome(frames.from_server(data), data, 1) == outcome
+    assert frames.parse_outcome(frames.parse_server_frame(data), data, 1) == outcome
 
 
 def test_an_answer_that_can_be_read_in_two_ways_is_none():
     with pytest.raises(FrameError):
-        frames.from_server(b'{"jsonrpc":"2.0","id":1,"id":2,"result":{}}')
+        frames.parse_server_frame(b'{"jsonrpc":"2.0","id":1,"id":2,"result":{}}')
 
 
 def test_messages_of_the_server_are_known():
@@ -270,7 +270,7 @@ def test_messages_of_the_server_are_known():
         (b'{"jsonrpc":"2.0","id":1,"result":{}}', False),
         (b"[]", False),
     ):
-        assert frames.is_message(frames.from_server(data)) is message
+        assert frames.is_request_or_notification(frames.parse_server_frame(data)) is message
 
 
 def test_the_frames_of_ours():
@@ -286,9 +286,9 @@ def test_the_frames_of_ours():
 
 
 def test_ids_are_answered_only_to_those_who_ask():
-    assert frames.id_of(decode(b'{"jsonrpc":"2.0","id":5,"method":"ping"}')) == 5
-    assert frames.id_of(decode(b'{"jsonrpc":"2.0","id":5,"result":{}}')) is None
-    assert frames.id_of(None) is None
+    assert frames.request_id_of(decode(b'{"jsonrpc":"2.0","id":5,"method":"ping"}')) == 5
+    assert frames.request_id_of(decode(b'{"jsonrpc":"2.0","id":5,"result":{}}')) is None
+    assert frames.request_id_of(None) is None
 
 
 def test_tool_names_are_plain_ascii():

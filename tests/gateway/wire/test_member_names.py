@@ -19,7 +19,7 @@ from gateway.policy.conditions import Schema, When
 from gateway.policy.evaluation import Action, CallFacts
 from gateway.tools.classify.risk import classify
 from gateway.wire import member_names
-from gateway.wire.member_names import Names, folded, members
+from gateway.wire.member_names import KnownNames, fold, schema_members
 from gateways import running, text
 from recorder import Recorder, result
 
@@ -52,7 +52,7 @@ def judge(policy, arguments, tool=PAY):
     config = parse(f"servers: {{s: {{url: 'http://s.example'}}}}\npolicy:\n{indent(policy, '  ')}", {}, str)
     facts = CallFacts(
         server="s", tool=tool["name"], agent="a", arguments=arguments, classification=classify(tool, ()),
-        declared=frozenset(members(tool["inputSchema"])),
+        declared=frozenset(schema_members(tool["inputSchema"])),
     )  # fmt: skip
     return compile_policy(config).evaluate(facts)
 
@@ -142,21 +142,21 @@ PLACES = st.lists(st.sampled_from(["list", "object"]), max_size=5)
 @given(st.data(), NAMES, PLACES)
 def test_any_other_spelling_of_a_declared_name_is_denied_at_any_depth(data, name, places):
     spelling = data.draw(respelt(name))
-    wrong = Names([name], {}).wrong(nested(places, {spelling: 1}))
+    wrong = KnownNames([name], {}).find_ambiguous(nested(places, {spelling: 1}))
     assert (wrong is None) == (spelling == name)
 
 
 @given(st.data(), NAMES, PLACES)
 def test_so_is_one_of_a_name_that_a_rule_uses(data, name, places):
     spelling = data.draw(respelt(name))
-    wrong = Names((), {name: "tools.pay"}).wrong(nested(places, {spelling: 1}))
+    wrong = KnownNames((), {name: "tools.pay"}).find_ambiguous(nested(places, {spelling: 1}))
     assert (wrong is None) == (spelling == name)
 
 
 @given(st.data(), NAMES, PLACES)
 def test_and_of_two_alike_members_of_one_object_that_nobody_knows(data, name, places):
     one, other = data.draw(respelt(name)), data.draw(respelt(name))
-    wrong = Names((), {}).wrong(nested(places, {one: 1, other: 2}))
+    wrong = KnownNames((), {}).find_ambiguous(nested(places, {one: 1, other: 2}))
     assert (wrong is None) == (one == other)
 
 
@@ -164,9 +164,9 @@ def test_and_of_two_alike_members_of_one_object_that_nobody_knows(data, name, pl
 def test_the_order_of_members_changes_nothing(data, names):
     declared = data.draw(st.sets(NAMES))
     spellings = [data.draw(st.one_of(st.just(name), respelt(name))) for name in names]
-    known = Names(declared, {})
+    known = KnownNames(declared, {})
     verdicts = {
-        known.wrong(dict.fromkeys(order, 1)) is None
+        known.find_ambiguous(dict.fromkeys(order, 1)) is None
         for order in (spellings, data.draw(st.permutations(spellings)))
     }
     assert len(verdicts) == 1
@@ -185,14 +185,14 @@ def test_a_rule_with_a_schema_never_lets_another_spelling_pass(data, beside, mor
 
 @given(st.text(max_size=8))
 def test_folding_twice_changes_nothing_more(name):
-    assert folded(folded(name)) == folded(name)
+    assert fold(fold(name)) == fold(name)
 
 
 def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypatch):
     read = []
     monkeypatch.setattr(member_names, "seen", lambda text: read.append(len(text)) or seen(text))
     name = "\ufdfa" * 100_000  # a ligature of 18 characters
-    assert len(folded(name)) == 18 * len(name)
+    assert len(fold(name)) == 18 * len(name)
     assert sum(read) < 1.01 * len(name)
 
 
@@ -214,7 +214,7 @@ def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypat
     ],
 )  # fmt: skip
 def test_which_member_is_wrong_and_why(declared, used, arguments, wrong):
-    assert Names(declared, used).wrong(arguments) == wrong
+    assert KnownNames(declared, used).find_ambiguous(arguments) == wrong
 
 
 def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
@@ -224,8 +224,8 @@ def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
         "$defs": {"x": {"properties": {"f": {}}}, "properties": {"properties": {"g": {}}}},
         "required": ["h", 5], "default": {"properties": {"no": {}}}, "enum": [{"required": ["no"]}],
     }  # fmt: skip
-    assert set(members(schema)) == {"a", "b", "c", "d", "e", "f", "g", "h", "properties"}
-    assert set(members(None)) == set()
+    assert set(schema_members(schema)) == {"a", "b", "c", "d", "e", "f", "g", "h", "properties"}
+    assert set(schema_members(None)) == set()
 
 
 @pytest.mark.parametrize(

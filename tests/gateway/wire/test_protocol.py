@@ -28,7 +28,7 @@ def test_the_revisions_are_those_of_the_sdk():
 
 def test_the_statuses_are_those_of_the_sdk():
     known = {int(code): status for code, status in inbound.ERROR_CODE_HTTP_STATUS.items()}
-    assert {code: protocol.STATUS.get(code, 200) for code in known} == known
+    assert {code: protocol.HTTP_STATUS.get(code, 200) for code in known} == known
 
 
 def test_the_era_is_what_the_body_or_the_header_says():
@@ -120,10 +120,10 @@ def test_header_values_are_encoded_as_the_sdk_encodes_them(text):
         text.encode()
     except UnicodeEncodeError:
         return
-    ours = protocol.encoded(text)
-    assert protocol.decoded(ours) == text
+    ours = protocol.encode_header(text)
+    assert protocol.decode_header(ours) == text
     assert inbound.decode_header_value(ours) == text
-    assert protocol.decoded(inbound.encode_header_value(text)) == text
+    assert protocol.decode_header(inbound.encode_header_value(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_header_values_are_encoded_as_the_sdk_encodes_them(text):
     ],
 )
 def test_what_may_pass_is_listed_per_era(text, headers, passes):
-    assert protocol.may_pass(frames.decode(text.encode()), headers) is passes
+    assert protocol.is_allowed(frames.decode(text.encode()), headers) is passes
 
 
 def test_the_end_of_the_handshake_is_known():
@@ -164,7 +164,7 @@ def test_the_end_of_the_handshake_is_known():
 )
 def test_a_client_takes_back_the_request_that_it_names(said, taken_back):
     frame = frames.decode(f'{{"jsonrpc":"2.0",{said}}}'.encode())
-    assert protocol.cancelled(frame) == taken_back
+    assert protocol.cancelled_id(frame) == taken_back
 
 
 def test_the_gateways_own_question_is_a_valid_frame_of_the_modern_revision():

@@ -101,7 +101,7 @@ class Counted(bytearray):
 )
 def test_each_byte_is_looked_at_once_for_each_mark(stream, size):
     buffer = Counted()
-    splitter = sse.Splitter(buffer)
+    splitter = sse.EventSplitter(buffer)
     parts = (stream[at : at + size] for at in range(0, len(stream), size))
     blocks = [block for part in parts for block in splitter.take(part)]
     assert b"".join(blocks) == stream
@@ -122,7 +122,7 @@ async def test_ours_read_back():
 
 async def test_an_event_with_other_data_keeps_its_id_and_type():
     [event] = await read(b"id: 7\nevent: message\nretry: 5\ndata: a\ndata: b\n\n")
-    assert event.carrying(b"c") == b"id: 7\nevent: message\nretry: 5\ndata: c\n\n"
+    assert event.with_data(b"c") == b"id: 7\nevent: message\nretry: 5\ndata: c\n\n"
 
 
 @pytest.mark.parametrize("line", ["retry: \u00b2", "retry: " + "9" * 5000, "id: a\0b"])
@@ -130,6 +130,6 @@ async def test_an_id_or_a_retry_that_cannot_be_sent_or_counted_stops_no_reader(l
     """Superscript digits are digits to Python, and no header takes NUL."""
     [event] = await read(line.encode() + b"\ndata: x\n\n")
     place = sse.ResumePoint()
-    place.reach(event)
+    place.advance(event)
     assert place.id is None
     assert place.wait in (1.0, sse.LONGEST_WAIT)
