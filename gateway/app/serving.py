@@ -21,7 +21,7 @@ from approvals.client_address import Proxies
 from approvals.errors import StoreError, StoreTaken
 from approvals.notices import Notices
 from approvals.store import Store
-from approvals.store.turn import turn
+from approvals.store.run_lock import turn
 from approvals.web.options import WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import channels_of

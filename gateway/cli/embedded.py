@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from approvals.errors import StoreTaken
-from approvals.store.turn import of_a_run
+from approvals.store.run_lock import of_a_run
 from gateway.app.config import known_server, load
 from gateway.app.gateway import MEMORY, Gateway, assembled, database
 from gateway.app.serving import serving

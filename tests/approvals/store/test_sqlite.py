@@ -15,9 +15,9 @@ from approvals.lifecycle import advance, touch
 from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, State
 from approvals.quotas import Quotas
 from approvals.service import ApprovalService
-from approvals.store import _sql, read_only, sqlite
+from approvals.store import read_only, sqlite
 from approvals.store.memory import is_open
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite import SqliteStore, statements
 from approvals.summaries import size, summary
 from stored import a_call, a_full_call, an_event
 
@@ -367,19 +367,21 @@ NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "t
 TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
 CAPS = Quotas().caps("bot", 9e9)
 QUERIES = {
-    "call": (_sql.CALL, ("hold_1",)),
-    "key": (_sql.NEWEST_OF_KEY, ("k",)),
-    "due": (_sql.DUE, (1.0,)),
-    "open": (_sql.OPEN_CALLS, ()),
-    "stale": (_sql.STALE, {"channel": "slack", "now": 1.0}),
-    "waiting": _sql.calls(_sql.ROWS, [State.PENDING], **NARROW),
-    "an agent's": _sql.calls(_sql.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}),
-    **{f"cap {n}": _sql.counted(cap) for n, cap in enumerate(CAPS)},
-    "call's events": _sql.events(**TRAIL | {"call": "hold_1"}),
-    "later events": _sql.events(**TRAIL | {"after": 5}),
-    "hits": (_sql.DROP_HITS, (1.0,)),
-    "a call's last event": (_sql.LAST_OF_CALL, ("hold_1",)),
-    "login": (_sql.LOGGED_IN, ("s",)),
+    "call": (statements.CALL, ("hold_1",)),
+    "key": (statements.NEWEST_OF_KEY, ("k",)),
+    "due": (statements.DUE, (1.0,)),
+    "open": (statements.OPEN_CALLS, ()),
+    "stale": (statements.STALE, {"channel": "slack", "now": 1.0}),
+    "waiting": statements.calls(statements.ROWS, [State.PENDING], **NARROW),
+    "an agent's": statements.calls(
+        statements.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}
+    ),
+    **{f"cap {n}": statements.counted(cap) for n, cap in enumerate(CAPS)},
+    "call's events": statements.events(**TRAIL | {"call": "hold_1"}),
+    "later events": statements.events(**TRAIL | {"after": 5}),
+    "hits": (statements.DROP_HITS, (1.0,)),
+    "a call's last event": (statements.LAST_OF_CALL, ("hold_1",)),
+    "login": (statements.LOGGED_IN, ("s",)),
 }
 
 
@@ -393,9 +395,12 @@ async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_tabl
 @pytest.mark.parametrize(
     "query",
     [
-        *(_sql.calls(read, [], **NARROW) for read in (_sql.ROWS, _sql.SUMMARIES)),
-        *(_sql.calls(read, [State.DENIED, State.EXPIRED], **NARROW) for read in (_sql.ROWS, _sql.SUMMARIES)),
-        _sql.events(**TRAIL),
+        *(statements.calls(read, [], **NARROW) for read in (statements.ROWS, statements.SUMMARIES)),
+        *(
+            statements.calls(read, [State.DENIED, State.EXPIRED], **NARROW)
+            for read in (statements.ROWS, statements.SUMMARIES)
+        ),
+        statements.events(**TRAIL),
     ],
     ids=["all", "all summed up", "denied or expired", "denied or expired, summed up", "events"],
 )
@@ -406,7 +411,7 @@ async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, que
 @pytest.mark.parametrize("cap", CAPS)
 async def test_what_a_cap_counts_is_found_in_an_index_alone(store, cap):
     """Behind a call's large body its other columns are far away."""
-    assert "COVERING INDEX" in await store._writer.read(lambda db: plan(db, _sql.counted(cap)))
+    assert "COVERING INDEX" in await store._writer.read(lambda db: plan(db, statements.counted(cap)))
 
 
 async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):

@@ -12,8 +12,8 @@ from standardwebhooks import Webhook
 from approvals.errors import StoreError
 from approvals.model import Decision, Outcome, State
 from approvals.store import Starts
-from approvals.store._file import StoreFile
-from approvals.store._writer import Writer
+from approvals.store.sqlite.file import StoreFile
+from approvals.store.sqlite.writer import Writer
 from gateway.app.config import parse
 from gateway.app.gateway import assembled
 from gateways import Clock

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from approvals.errors import StoreError, StoreTaken
-from approvals.store.turn import turn
+from approvals.store.run_lock import turn
 from gateway.app.config import load, parse
 from gateway.app.config_file import listen_of
 from gateway.app.gateway import assembled

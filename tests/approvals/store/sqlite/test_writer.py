@@ -6,8 +6,8 @@ from contextlib import suppress
 import pytest
 
 from approvals.errors import Conflict, StoreError
-from approvals.store import _writer
-from approvals.store._writer import Writer
+from approvals.store.sqlite import writer
+from approvals.store.sqlite.writer import Writer
 
 
 class Watch:
@@ -97,7 +97,7 @@ async def test_what_waits_shares_one_commit(desk):
 
 
 async def test_no_more_than_a_batch_shares_a_commit(desk):
-    await together(desk, *(desk.do(number) for number in range(_writer.BATCH + 1)))
+    await together(desk, *(desk.do(number) for number in range(writer.BATCH + 1)))
     assert desk.count("COMMIT") == 3
 
 
@@ -197,7 +197,7 @@ async def test_when_the_commit_fails_nothing_is_acknowledged_and_no_more_is_take
 async def test_what_was_asked_before_the_store_failed_and_comes_after_is_refused_too(desk):
     go = desk.held_up()
     desk.watch.broken = OSError("the file is gone")
-    later = [asyncio.ensure_future(desk.do(number)) for number in range(_writer.BATCH + 10)]
+    later = [asyncio.ensure_future(desk.do(number)) for number in range(writer.BATCH + 10)]
     await asyncio.sleep(0)
     go.set()
     told = {str(one) for one in await asyncio.gather(*later, return_exceptions=True)}
@@ -280,7 +280,7 @@ async def test_posts_are_written_also_when_nothing_else_comes(desk):
     desk.watch.committed = lambda _: loop.call_soon_threadsafe(written.set)
     desk.post(1)
     await written.wait()
-    for number in range(2, 2 + _writer.BATCH):
+    for number in range(2, 2 + writer.BATCH):
         desk.post(number)
     assert desk.writer._posted == []
     await desk.writer.close()
@@ -290,7 +290,7 @@ async def test_posts_are_written_also_when_nothing_else_comes(desk):
 async def test_more_posts_than_may_lie_unwritten_are_refused_not_dropped(desk):
     go = desk.held_up()
     nothing = desk.insert()
-    for _ in range(_writer.MAX_POSTED - 1):
+    for _ in range(writer.MAX_POSTED - 1):
         desk.writer.post(nothing)
     with pytest.raises(
         StoreError, match=r"^The store cannot keep up: too much waits to be written\. Try again later\.$"
@@ -304,7 +304,7 @@ async def test_more_posts_than_may_lie_unwritten_are_refused_not_dropped(desk):
 
 async def test_more_callers_than_may_wait_are_refused(desk):
     go = desk.held_up()
-    waiting = [asyncio.ensure_future(desk.rows()) for _ in range(_writer.MAX_WAITING)]
+    waiting = [asyncio.ensure_future(desk.rows()) for _ in range(writer.MAX_WAITING)]
     await asyncio.sleep(0)
     with pytest.raises(StoreError, match="cannot keep up"):
         await desk.do(1)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from approvals.errors import StoreError, StoreTaken
-from approvals.store.turn import of_a_run, turn
+from approvals.store.run_lock import of_a_run, turn
 
 
 def test_a_run_has_the_turn_until_it_ends(tmp_path):
@@ -25,7 +25,7 @@ def test_a_run_has_the_turn_until_it_ends(tmp_path):
 
 async def test_it_ends_with_the_process_however_that_ends(tmp_path):
     store = tmp_path / "okayed.db"
-    code = f"from pathlib import Path; from approvals.store.turn import turn\nwith turn(Path({str(store)!r})): print(flush=True); input()"
+    code = f"from pathlib import Path; from approvals.store.run_lock import turn\nwith turn(Path({str(store)!r})): print(flush=True); input()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )

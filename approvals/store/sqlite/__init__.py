@@ -17,11 +17,12 @@ from approvals.audit import Checkpoint
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import latest
 from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import ALL, SESSION_LIFE, Starts, _sql
-from approvals.store._file import StoreFile
-from approvals.store._sealed import Seal
-from approvals.store._writer import Writer
+from approvals.store import ALL, SESSION_LIFE, Starts
 from approvals.store.changes import Changes
+from approvals.store.sqlite import statements
+from approvals.store.sqlite.file import StoreFile
+from approvals.store.sqlite.seal import Seal
+from approvals.store.sqlite.writer import Writer
 from approvals.summaries import Summary, fitting, size
 
 #: How many of the newest events are checked when the file is opened.
@@ -66,19 +67,21 @@ class SqliteStore:
 
     def _look_over(self, db: sqlite3.Connection) -> None:
         """Refuse a file whose newest events or open calls are not what was written, or not under this key."""
-        tail = list(map(audit.from_row, db.execute(_sql.LAST_EVENTS, (TAIL,))))
+        tail = list(map(audit.from_row, db.execute(statements.LAST_EVENTS, (TAIL,))))
         if tail and (broken := audit.verify(tail, self._key, start=tail[0])):
             raise StoreError(
                 f"its audit event {broken.seq} is not what was written, or was written under another key"
                 f" ({broken.why})."
             )
-        for body, seal in db.execute(_sql.OPEN_CALLS):  # one after the other: together they may be large
+        for body, seal in db.execute(
+            statements.OPEN_CALLS
+        ):  # one after the other: together they may be large
             self._not_an_older(self._seal.call(body, seal), db)
 
     def _sum_up(self, db: sqlite3.Connection) -> bool:
         """Write the summaries of some calls that have none; returns whether there may be more."""
         for _ in range(AT_ONCE):
-            row = db.execute(_sql.WITHOUT_SUMMARY).fetchone()
+            row = db.execute(statements.WITHOUT_SUMMARY).fetchone()
             if row is None:
                 return False
             n, state, agent, created_at, body, seal = row
@@ -87,7 +90,7 @@ class SqliteStore:
                 shown, bytes_ = self._seal.summary_row(call), size(call)
             except StoreError:  # it is not read in a list either
                 shown, bytes_ = (state, b"", b""), len(body)
-            db.execute(_sql.INSERT_SUMMARY, (*shown, n, agent, created_at, bytes_))
+            db.execute(statements.INSERT_SUMMARY, (*shown, n, agent, created_at, bytes_))
         return True
 
     def _not_an_older(self, call: HeldCall, db: sqlite3.Connection) -> None:
@@ -100,7 +103,7 @@ class SqliteStore:
 
     def _said_last(self, call_id: CallId, db: sqlite3.Connection) -> tuple[Any, Any] | None:
         """Return the version and state of a call after its last event; None when there is none as it was written."""
-        row = db.execute(_sql.LAST_OF_CALL, (call_id,)).fetchone()
+        row = db.execute(statements.LAST_OF_CALL, (call_id,)).fetchone()
         if row is None or audit.verify([last := audit.from_row(row)], self._key, start=last):
             return None
         return last.detail.get("version"), last.detail.get("state")
@@ -125,14 +128,14 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> None:
             if reached := next((cap for cap in caps if _exceeded(cap, bytes_, db)), None):
                 # Nothing is written of it: it may be large, and come again and again.
-                there = db.execute(_sql.IN_THE_WAY, (call.id, call.key)).fetchone()
+                there = db.execute(statements.IN_THE_WAY, (call.id, call.key)).fetchone()
                 raise Conflict if there else reached.refusal
             try:
-                n = db.execute(_sql.INSERT_CALL, row).lastrowid
+                n = db.execute(statements.INSERT_CALL, row).lastrowid
             except sqlite3.IntegrityError as error:
                 raise Conflict from error
-            db.execute(_sql.INSERT_SUMMARY, (*shown, n, asked.agent, call.created_at, bytes_))
-            db.execute(_sql.REACHED, (latest(call),))
+            db.execute(statements.INSERT_SUMMARY, (*shown, n, asked.agent, call.created_at, bytes_))
+            db.execute(statements.REACHED, (latest(call),))
             self._record(entries, db)
 
         await self._writer.do(work, then=partial(self._changes.announce, (call.id,)))
@@ -144,27 +147,27 @@ class SqliteStore:
         entries = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
-            if db.execute(_sql.SWAP_CALL, row).rowcount != 1:
+            if db.execute(statements.SWAP_CALL, row).rowcount != 1:
                 raise Conflict
-            db.execute(_sql.SWAP_SUMMARY, shown)
+            db.execute(statements.SWAP_SUMMARY, shown)
             self._not_an_older(old, db)
-            db.execute(_sql.REACHED, (latest(new),))
+            db.execute(statements.REACHED, (latest(new),))
             self._record(entries, db)
 
         await self._writer.do(work, then=partial(self._changes.announce, (old.id,)))
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         """Return one call."""
-        return next(iter(await self._found(_sql.CALL, call_id)), None)
+        return next(iter(await self._found(statements.CALL, call_id)), None)
 
     async def version(self, call_id: CallId) -> int | None:
         """Return the version of a call."""
-        row = await self._row(_sql.VERSION, call_id)
+        row = await self._row(statements.VERSION, call_id)
         return None if row is None else int(row[0])
 
     async def find(self, key: str) -> HeldCall | None:
         """Return the newest call of a key."""
-        return next(iter(await self._found(_sql.NEWEST_OF_KEY, key)), None)
+        return next(iter(await self._found(statements.NEWEST_OF_KEY, key)), None)
 
     async def select(
         self,
@@ -179,13 +182,20 @@ class SqliteStore:
         room: float = inf,
     ) -> Sequence[HeldCall]:
         """Return calls, newest first."""
-        sql, values = _sql.calls(
-            _sql.ROWS, states, limit=limit, before=before, tool=tool, agent=agent, server=server, text=text
+        sql, values = statements.calls(
+            statements.ROWS,
+            states,
+            limit=limit,
+            before=before,
+            tool=tool,
+            agent=agent,
+            server=server,
+            text=text,
         )
 
         def work(db: sqlite3.Connection) -> list[HeldCall]:
             rows = list(fitting(db.execute(sql, values), room))
-            return [call for n in rows for call in self._calls(_sql.CALL_OF_ROW, (n,), db)]
+            return [call for n in rows for call in self._calls(statements.CALL_OF_ROW, (n,), db)]
 
         return await self._writer.read(work)
 
@@ -201,8 +211,8 @@ class SqliteStore:
         text: str = "",
     ) -> Sequence[Summary]:
         """Return the summaries of calls, newest first."""
-        sql, values = _sql.calls(
-            _sql.SUMMARIES,
+        sql, values = statements.calls(
+            statements.SUMMARIES,
             states,
             limit=limit,
             before=before,
@@ -215,7 +225,7 @@ class SqliteStore:
 
     async def due(self, now: float) -> Sequence[Summary]:
         """Return calls whose time is over."""
-        return await self._summed_up(_sql.DUE, now)
+        return await self._summed_up(statements.DUE, now)
 
     async def _summed_up(self, sql: str, *values: Any) -> Sequence[Summary]:
         def work(db: sqlite3.Connection) -> list[Summary]:
@@ -236,10 +246,10 @@ class SqliteStore:
     # The audit trail.
 
     def _record(self, entries: Sequence[audit.Entry], db: sqlite3.Connection) -> None:
-        seq, prev = db.execute(_sql.LAST_LINK).fetchone() or (0, "")
+        seq, prev = db.execute(statements.LAST_LINK).fetchone() or (0, "")
         for entry in entries:
             row = entry.linked(seq + 1, prev, self._key)
-            db.execute(_sql.INSERT_EVENT, row)
+            db.execute(statements.INSERT_EVENT, row)
             seq, *_, prev = row
 
     async def append(self, *events: AuditEvent) -> None:
@@ -261,7 +271,9 @@ class SqliteStore:
         call: str = "",
     ) -> Sequence[AuditEvent]:
         """Return events in order."""
-        sql, values = _sql.events(after=after, limit=limit, since=since, tool=tool, agent=agent, call=call)
+        sql, values = statements.events(
+            after=after, limit=limit, since=since, tool=tool, agent=agent, call=call
+        )
         return await self._writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
 
     # What channels show.
@@ -270,7 +282,7 @@ class SqliteStore:
         """Return what the channel does not show yet, oldest call first."""
 
         def work(db: sqlite3.Connection) -> list[tuple[Summary, Notice | None]]:
-            rows = db.execute(_sql.STALE, {"channel": channel, "now": now})
+            rows = db.execute(statements.STALE, {"channel": channel, "now": now})
             return [
                 (self._seal.summary(shown, seal), _notice(row) if row[0] else None)
                 for _, shown, seal, *row in rows
@@ -281,7 +293,7 @@ class SqliteStore:
     async def shown(self, notice: Notice) -> None:
         """Keep what the channel shows."""
         await self._write(
-            _sql.SHOWN,
+            statements.SHOWN,
             notice.call,
             notice.channel,
             notice.ref,
@@ -297,20 +309,20 @@ class SqliteStore:
         """Record a use, and drop those that count no more."""
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_sql.DROP_HITS, (at,))
-            db.execute(_sql.INSERT_HIT, (key, at, until, amount))
+            db.execute(statements.DROP_HITS, (at,))
+            db.execute(statements.INSERT_HIT, (key, at, until, amount))
 
         self._writer.post(work)
 
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the uses that still count."""
-        return await self._writer.read(lambda db: db.execute(_sql.HITS, (now,)).fetchall())
+        return await self._writer.read(lambda db: db.execute(statements.HITS, (now,)).fetchall())
 
     # Starts.
 
     async def starts(self) -> Starts:
         """Return how often a gateway was started with this file."""
-        counted = await self._writer.read(lambda db: int(db.execute(_sql.STARTS).fetchone()[0]))
+        counted = await self._writer.read(lambda db: int(db.execute(statements.STARTS).fetchone()[0]))
         return Starts(counted, self._file.noted().get("starts", ""))
 
     async def begin(self) -> int:
@@ -318,7 +330,7 @@ class SqliteStore:
         starts = await self.starts()
         if starts.agree:
             self._file.note(starts=f"{starts.store} {starts.next}")
-        await self._write(_sql.STARTED, starts.next)
+        await self._write(statements.STARTED, starts.next)
         self._file.note(starts=str(starts.next))
         return starts.next
 
@@ -328,20 +340,20 @@ class SqliteStore:
 
     async def head(self) -> Checkpoint | None:
         """Return the last event."""
-        row = await self._row(_sql.LAST_LINK)
+        row = await self._row(statements.LAST_LINK)
         return None if row is None else Checkpoint(*row)
 
     # Time.
 
     async def mark(self) -> float:
         """Return the highest time that was kept."""
-        return await self._writer.read(lambda db: float(db.execute(_sql.MARK).fetchone()[0]))
+        return await self._writer.read(lambda db: float(db.execute(statements.MARK).fetchone()[0]))
 
     def reached(self, at: float) -> None:
         """Keep a time when it is the highest."""
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_sql.REACHED, (at,))
+            db.execute(statements.REACHED, (at,))
 
         self._writer.post(work)
 
@@ -350,7 +362,7 @@ class SqliteStore:
         entries = tuple(map(audit.entry, events))
 
         def work(db: sqlite3.Connection) -> None:
-            for statement in _sql.RESET_TIME:
+            for statement in statements.RESET_TIME:
                 db.execute(statement, {"at": at})
             self._record(entries, db)
 
@@ -363,28 +375,28 @@ class SqliteStore:
         )
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_sql.DROP_LOGINS, (session.created_at,))
-            db.execute(_sql.LOGIN, row)
+            db.execute(statements.DROP_LOGINS, (session.created_at,))
+            db.execute(statements.LOGIN, row)
 
         await self._writer.do(work)
 
     async def logged_in(self, id_sha256: str) -> LoginSession | None:
         """Return a login."""
-        row = self._seal.opened("logins", await self._row(_sql.LOGGED_IN, id_sha256))
+        row = self._seal.opened("logins", await self._row(statements.LOGGED_IN, id_sha256))
         if row is None:
             return None
         return LoginSession(id_sha256=row[0], approver=row[1], created_at=row[2], expires_at=row[3])
 
     async def logout(self, id_sha256: str) -> None:
         """Forget a login."""
-        await self._write(_sql.LOGOUT, id_sha256)
+        await self._write(statements.LOGOUT, id_sha256)
 
     async def secret(self, name: str) -> bytes:
         """Return the bytes of this name."""
 
         def work(db: sqlite3.Connection) -> bytes:
-            db.execute(_sql.MAKE_BYTES, (name, token_bytes(32)))
-            found: bytes = db.execute(_sql.BYTES, (name,)).fetchone()[0]
+            db.execute(statements.MAKE_BYTES, (name, token_bytes(32)))
+            found: bytes = db.execute(statements.BYTES, (name,)).fetchone()[0]
             return found
 
         return await self._writer.do(work)
@@ -394,13 +406,13 @@ class SqliteStore:
         row = (pin.server, pin.tool, pin.hash, pin.definition, pin.identity)
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_sql.PIN, row)
+            db.execute(statements.PIN, row)
 
         self._writer.post(work)
 
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""
-        rows = await self._writer.read(lambda db: db.execute(_sql.PINS).fetchall())
+        rows = await self._writer.read(lambda db: db.execute(statements.PINS).fetchall())
         return [
             Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3], identity=row[4]) for row in rows
         ]
@@ -414,14 +426,14 @@ class SqliteStore:
         )
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_sql.DROP_SESSIONS, (session.at - SESSION_LIFE,))
-            db.execute(_sql.REMEMBER, row)
+            db.execute(statements.DROP_SESSIONS, (session.at - SESSION_LIFE,))
+            db.execute(statements.REMEMBER, row)
 
         await self._writer.do(work)
 
     async def recall(self, server: str, session_id: str) -> AgentSession | None:
         """Return a session."""
-        row = self._seal.opened("sessions", await self._row(_sql.RECALL, server, session_id))
+        row = self._seal.opened("sessions", await self._row(statements.RECALL, server, session_id))
         if row is None:
             return None
         return AgentSession(server=row[0], id=row[1], agent=row[2], opening=row[3], at=row[4])
@@ -430,7 +442,7 @@ class SqliteStore:
         """Forget a session."""
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute(_sql.FORGET, (server, session_id))
+            db.execute(statements.FORGET, (server, session_id))
 
         self._writer.post(work)
 
@@ -438,7 +450,7 @@ class SqliteStore:
 
     async def check(self) -> None:
         """Commit a small thing."""
-        await self._write(_sql.PROBE)
+        await self._write(statements.PROBE)
 
     async def close(self) -> None:
         """Write what was posted and let go of the file; raises `StoreError` when some could not be written."""
@@ -461,7 +473,7 @@ class SqliteStore:
 
 def _exceeded(cap: Cap, bytes_: int, db: sqlite3.Connection) -> bool:
     """Say whether one more call, of so many bytes, exceeds a cap."""
-    sql, values = _sql.counted(cap)
+    sql, values = statements.counted(cap)
     there = int(db.execute(sql, values).fetchone()[0])
     return there + (bytes_ if cap.in_bytes else 1) > cap.most
 

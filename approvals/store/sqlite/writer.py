@@ -50,7 +50,7 @@ class _Job:
 
 
 class Guard(Protocol):
-    """What stands by the writer in its thread; `approvals.store._file.StoreFile` does."""
+    """What stands by the writer in its thread; `approvals.store.sqlite.file.StoreFile` does."""
 
     def still_ours(self) -> None:
         """Raise before a transaction that must not begin."""

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from approvals.errors import StoreError
-from approvals.store import _notes
-from approvals.store._file import StoreFile
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite import SqliteStore, lock_file
+from approvals.store.sqlite.file import StoreFile
 from stored import a_call, an_event
 
 
@@ -324,10 +323,10 @@ async def test_a_process_without_the_lock_writes_a_note_and_no_other_note_is_los
     file = StoreFile(path)
     connection = file.connect()
     with path.with_name("okayed.db.lock").open("r+b") as beside:
-        _notes.write(beside.fileno(), "wanted", "4711")
+        lock_file.write(beside.fileno(), "wanted", "4711")
         file.note(starts="7")
-        assert _notes.read(beside.fileno()) == file.noted() == {"starts": "7", "wanted": "4711"}
-        _notes.write(beside.fileno(), "wanted", "")
+        assert lock_file.read(beside.fileno()) == file.noted() == {"starts": "7", "wanted": "4711"}
+        lock_file.write(beside.fileno(), "wanted", "")
         assert file.noted() == {"starts": "7"}
     connection.close()
     file.close()

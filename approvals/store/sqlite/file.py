@@ -1,7 +1,7 @@
 """The store's file: one gateway at a time, never made where one should be, refused when it is not what was left.
 
 Beside it lies `<file>.lock`: locked as long as a gateway runs, with notes such as the last audit event that was
-committed (see `_notes`). So a file that was removed, cut short, put back from an older copy or robbed of its `-wal` is noticed.
+committed (see `lock_file`). So a file that was removed, cut short, put back from an older copy or robbed of its `-wal` is noticed.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from approvals.errors import StoreError, StoreTaken
-from approvals.store import _notes, schema
+from approvals.store.sqlite import lock_file, schema
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
@@ -118,13 +118,13 @@ class StoreFile:
 
     def noted(self) -> Mapping[str, str]:
         """Return what stands in `.lock`, by name."""
-        return _notes.read(self._lock)
+        return lock_file.read(self._lock)
 
     def note(self, **values: str) -> None:
         """Write down values by name, and sync them; raises `StoreError`."""
         try:
             for name, value in values.items():
-                _notes.write(self._lock, name, value)
+                lock_file.write(self._lock, name, value)
             os.fsync(self._lock)
         except OSError as error:
             raise StoreError(f"{self.lock_path} cannot be written ({error.strerror}).") from error
@@ -136,7 +136,7 @@ class StoreFile:
             row = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
             head = f"{row[0]:020d} {row[1]}" if row else ""
             if head != self._head:
-                _notes.write(self._lock, "event", head)
+                lock_file.write(self._lock, "event", head)
                 self._head = head
 
     def _identity(self) -> tuple[tuple[int, int], ...]:
