@@ -38,7 +38,7 @@ from gateway.relay import rewriting
 from gateway.relay.relay import Relay
 from gateway.relay.reopening import ReopeningUpstream
 from gateway.tools.catalogue import Catalogue, Tool
-from gateway.tools.pins import difference
+from gateway.tools.pins import format_diff
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
@@ -69,7 +69,7 @@ class Proxy:
         self._sessions = Sessions(service.store, service.clock)
         self._judge = Judge(lambda: self.settings, catalogue)
         self._held_answers = HeldAnswers(
-            service=service, forwarder=forwarder, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.learn, structured=catalogue.structured,
+            service=service, forwarder=forwarder, seals=seals, new_id=new_id, objection=self._judge.objection, learn=catalogue.ensure_listed, structured=catalogue.has_output_schema,
         )  # fmt: skip
         self.tasks = Tasks(service, self._held_answers, self._upstream)
         self._audit = AuditLog(service)
@@ -166,7 +166,7 @@ class Proxy:
 
     async def _call(self, request: CallRequest) -> Reply:
         """Judge a tool call and do what the verdict says."""
-        tool = await self._catalogue.tool(request.exchange.server, request.frame.name)
+        tool = await self._catalogue.find(request.exchange.server, request.frame.name)
         if (wrong := param_headers.check(request, tool)) is not None:
             return self._audit.refuse(request.exchange, request.frame.id, wrong)
         request = replace(request, params=param_headers.build(request, tool))
@@ -269,7 +269,7 @@ class Proxy:
             definition=tool.hash,
             identity=identity,
             address=self.settings.addresses.get(server, ""),
-            changes=difference(tool.was, tool.written) if tool.was and tool.written else "",
+            changes=format_diff(tool.accepted, tool.canonical) if tool.accepted and tool.canonical else "",
             key=request.key,
             digest=digest.digest(call, tool.hash, identity),
             created_at=now,

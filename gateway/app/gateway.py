@@ -41,7 +41,7 @@ from gateway.proxy import Proxy
 from gateway.tools.catalogue import Catalogue, Override, Tool
 from gateway.tools.classify.risk import Category, Risk
 from gateway.tools.classify.severity import Severity
-from gateway.tools.pins import OnChange, Pins
+from gateway.tools.pins import ChangeAction, Pins
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, Fixed
 from gateway.upstreams.http import HttpUpstream, Pools, pool
@@ -97,7 +97,7 @@ class Gateway:
         self.service.room = room(config)
         self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
-        self.forwarder = Forwarder(self.service, self.catalogue.outdate)
+        self.forwarder = Forwarder(self.service, self.catalogue.mark_stale)
         # One for each address, so that a changed config does not ask for keys that are there.
         self._jwks = cache(lambda url: Jwks(url, http, clock))
         self.agents = Agents(config, self._jwks, clock)
@@ -142,7 +142,7 @@ class Gateway:
         identities = self._identities(config)
         for name, before in self.proxy.settings.identities.items():
             if identities.get(name) != before:
-                self.catalogue.drop(name)
+                self.catalogue.forget(name)
                 yield self._upstreams.pop(name)
 
     def _renewed(self, was: Config, config: Config) -> Iterator[Upstream]:
@@ -150,7 +150,7 @@ class Gateway:
         for name, renewed in self._upstreams.items():
             options = config.servers[name]
             if _reaching(was.servers[name]) != _reaching(options):
-                self.catalogue.outdate(name)
+                self.catalogue.mark_stale(name)
                 yield renewed.renew(upstream(name, options, self._http, self._pools, self.clock))
 
     async def bind(self) -> None:
@@ -178,8 +178,8 @@ class Gateway:
                 self._upstreams[name] = ReplaceableUpstream(
                     upstream(name, options, self._http, self._pools, self.clock)
                 )
-        self._pins.serve(self._identities(config))
-        self.catalogue.serve(
+        self._pins.configure(self._identities(config))
+        self.catalogue.configure(
             self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
         )
 
@@ -193,28 +193,30 @@ class Gateway:
             shares=shares(config),
             may_use=admitted(config),
             requesters=directory(config).of_owner,
-            pin=OnChange(config.pin),
+            pin=ChangeAction(config.pin),
             annotate=config.annotate,
             audit_allowed=config.audit.allowed,
         )
 
     def _tool_changed(self, server: str, tool: Tool) -> None:
         """Tell of a tool that is not the accepted one, or has a flaw, and void what waits for it."""
-        why = f"quarantined: {tool.flaw}" if tool.flaw else "its definition is not the accepted one"
+        why = f"quarantined: {tool.defect}" if tool.defect else "its definition is not the accepted one"
         log.warning("%s/%s: %s", server, tool.name, why)
         self.store.post(
             AuditEvent(
                 at=self.clock.wall(), kind="tool.changed", actor="okayed", server=server, tool=tool.name,
-                detail={"why": why, "was": sha256(tool.was) if tool.was else "", "now": tool.hash},
+                detail={"why": why, "was": sha256(tool.accepted) if tool.accepted else "", "now": tool.hash},
             )
         )  # fmt: skip
-        if tool.was and self.config.pin == "warn":
+        if tool.accepted and self.config.pin == "warn":
             self.catalogue.accept(server, tool)
         self.forwarder.void(server, tool.name, tool.hash)
 
     def accept(self, server: str, tool: str, who: str) -> list[str]:
         """Accept the definitions that the tools of a server have now (all of them when *tool* is ""); returns which."""
-        changed = [one for one in self.catalogue.tools(server) if one.was and tool in ("", one.name)]
+        changed = [
+            one for one in self.catalogue.listed_tools(server) if one.accepted and tool in ("", one.name)
+        ]
         for one in changed:
             self.catalogue.accept(server, one)
             event = AuditEvent(
@@ -254,7 +256,7 @@ class Gateway:
 
     async def freshen(self) -> None:
         """Ask each server whose tools are not known, or may be others by now; one that cannot say keeps nobody from the others."""
-        await self.catalogue.freshen(only_asked=self.inside)
+        await self.catalogue.refresh_stale(only_asked=self.inside)
         self.learnt.set()
 
     async def drain(self) -> None:

@@ -8,7 +8,7 @@ from gateway.call.judging import pinned
 from gateway.explain.report import tell
 from gateway.policy.evaluation import CallFacts, Verdict
 from gateway.tools.catalogue import Tool
-from gateway.tools.pins import difference
+from gateway.tools.pins import format_diff
 
 
 def tool_views(gateway: Gateway) -> list[ToolView]:
@@ -17,7 +17,7 @@ def tool_views(gateway: Gateway) -> list[ToolView]:
     return [
         _view(server, tool, pinned(settings.policy.evaluate(_bare(server, tool)), tool, settings.pin))
         for server in gateway.config.servers
-        for tool in gateway.catalogue.tools(server)
+        for tool in gateway.catalogue.listed_tools(server)
     ]
 
 
@@ -28,7 +28,7 @@ def _bare(server: str, tool: Tool) -> CallFacts:
         agent="",
         arguments={},
         classification=tool.classification,
-        declared=tool.members,
+        declared=tool.member_names,
     )
 
 
@@ -45,7 +45,7 @@ def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
         action=verdict.action,
         rule=verdict.rule,
         definition=tool.hash,
-        changed=bool(tool.was),
+        changed=bool(tool.accepted),
         facts=partial(_facts, server, tool, verdict),
     )
 
@@ -54,7 +54,7 @@ def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolFacts:
     told = tell(server, tool.definition, tool.classification, verdict)
     return ToolFacts(
         does=told.does,
-        changes=difference(tool.was, tool.written) if tool.was else "",
+        changes=format_diff(tool.accepted, tool.canonical) if tool.accepted else "",
         why=told.why,
         advice=told.advice,
         confidence=told.confidence,

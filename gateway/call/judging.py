@@ -9,7 +9,7 @@ from gateway.call.request import CallRequest
 from gateway.call.settings import ProxySettings
 from gateway.policy.evaluation import Action, CallFacts, Verdict, stricter
 from gateway.tools.catalogue import Catalogue, Tool
-from gateway.tools.pins import OnChange
+from gateway.tools.pins import ChangeAction
 
 #: Why a call of an agent does not run that the config does not name any more, or for other servers only.
 REMOVED = "the agent that asked may not use this server any more"
@@ -34,15 +34,15 @@ def unfit(held: HeldCall | Summary, settings: ProxySettings) -> str | None:
     return None
 
 
-def pinned(verdict: Verdict, tool: Tool, on_change: OnChange) -> Verdict:
+def pinned(verdict: Verdict, tool: Tool, on_change: ChangeAction) -> Verdict:
     """Return the verdict on a tool that has a flaw, or whose definition is not the accepted one: never a laxer one."""
-    if tool.flaw:
-        reason = f"This tool is in quarantine: {tool.flaw}"
+    if tool.defect:
+        reason = f"This tool is in quarantine: {tool.defect}"
         return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
-    if not tool.was or on_change is OnChange.WARN or verdict.action is Action.DENY:
+    if not tool.accepted or on_change is ChangeAction.WARN or verdict.action is Action.DENY:
         return verdict
     reason = _unlike(tool)
-    if on_change is OnChange.QUARANTINE:
+    if on_change is ChangeAction.QUARANTINE:
         return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
     if verdict.action is Action.ALLOW:
         return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"pin ({verdict.rule})", reason=reason)
@@ -73,7 +73,7 @@ class Judge:
             owner=agent.owner,
             arguments=request.arguments,
             classification=tool.classification,
-            declared=tool.members,
+            declared=tool.member_names,
         )
         return pinned(settings.policy.evaluate(facts), tool, settings.pin)
 
@@ -81,7 +81,7 @@ class Judge:
         """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
         if why := unfit(held, self._settings()):
             return why
-        tool = self._catalogue.present(held.call.server, held.call.tool)
+        tool = self._catalogue.current_tool(held.call.server, held.call.tool)
         if tool.hash != held.definition:
             return CHANGED if tool.hash else GONE
         requesters = self._settings().requesters(held.call.owner)

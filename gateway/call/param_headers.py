@@ -32,7 +32,7 @@ def build(request: CallRequest, tool: Tool) -> Mapping[str, str]:
 
 
 def _has_some(request: CallRequest, tool: Tool) -> bool:
-    return tool.mirrors and request.era is protocol.Era.MODERN
+    return tool.has_param_headers and request.era is protocol.Era.MODERN
 
 
 def _schema(tool: Tool) -> object:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import HoldSettings
 from gateway.policy.evaluation import Policy
-from gateway.tools.pins import OnChange
+from gateway.tools.pins import ChangeAction
 from gateway.upstreams import Upstream
 
 
@@ -27,7 +27,7 @@ class ProxySettings:
     #: The names of the approvers who are the person behind an agent, given that person's name or e-mail address.
     requesters: Callable[[str | None], frozenset[str]] = lambda _: frozenset()
     #: What becomes of a tool whose definition is not the accepted one.
-    pin: OnChange = OnChange.REASK
+    pin: ChangeAction = ChangeAction.REASK
     #: Whether agents read in a tool's description that a person has to approve its calls.
     annotate: bool = False
     #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.

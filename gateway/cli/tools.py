@@ -56,11 +56,11 @@ async def tools(config: Config, server: str) -> list[ToolRow]:
 
 
 async def _rows(gateway: Gateway, server: str) -> list[ToolRow]:
-    if (problem := await gateway.catalogue.ask(server)) is not None:
+    if (problem := await gateway.catalogue.refresh(server)) is not None:
         return [ToolRow(server=server, problem=problem)]
     return [
         ToolRow(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {}))
-        for tool in gateway.catalogue.tools(server)
+        for tool in gateway.catalogue.listed_tools(server)
     ]
 
 
@@ -73,7 +73,7 @@ async def explain(config: Config, server: str, name: str, arguments: str) -> Exp
     if not isinstance(given, dict):
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
     async with _looking(config) as gateway:
-        tool = await gateway.catalogue.tool(known_server(config, server), name)
+        tool = await gateway.catalogue.find(known_server(config, server), name)
         return Explanation(
             server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given)
         )
@@ -95,7 +95,7 @@ def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any
         agent="local",
         arguments=arguments,
         classification=tool.classification,
-        declared=tool.members,
+        declared=tool.member_names,
     )
     settings = gateway.proxy.settings
     return pinned(settings.policy.evaluate(facts), tool, settings.pin)

@@ -153,7 +153,7 @@ class Forwarder:
             if not exchange.done():
                 given_up.result()
                 show(None)
-                if await discovery.taken_back(way.upstream, way.frame, way.headers):
+                if await discovery.cancel_call(way.upstream, way.frame, way.headers):
                     await asyncio.wait({exchange}, timeout=answer_timeout.LATE)
             if not exchange.done():
                 raise CutError("The server did not answer.")

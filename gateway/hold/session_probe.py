@@ -39,4 +39,4 @@ async def ensured(upstream: Upstream, opening: bytes, headers: Mapping[str, str]
 
 async def _has(upstream: Upstream, headers: Mapping[str, str]) -> bool:
     known = upstream.knows(headers)
-    return await discovery.pinged(upstream, headers) if known is None else known
+    return await discovery.has_session(upstream, headers) if known is None else known

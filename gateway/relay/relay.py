@@ -114,17 +114,17 @@ class Relay:
     async def _listed(self, server: str, settings: ProxySettings) -> list[rewriting.Edit]:
         """Return how a list of tools is shown: without what is hidden or in quarantine, and with what we offer."""
         tasks, catalogue = settings.holds.tasks is TaskOffer.ALL, self._catalogue
-        await catalogue.learn(server)
+        await catalogue.ensure_listed(server)
 
         def hidden(name: str) -> bool:
-            known = catalogue.known(server, name)
-            return settings.policy.hidden(server, name) or (known is not None and bool(known.flaw))
+            known = catalogue.listed_tool(server, name)
+            return settings.policy.hidden(server, name) or (known is not None and bool(known.defect))
 
         def gated(name: str) -> bool:
             return self._may_be_held(server, name)
 
         return [
-            rewriting.hearing(lambda tools: catalogue.heard(server, tools)),
+            rewriting.hearing(lambda tools: catalogue.check_list(server, tools)),
             rewriting.hiding(hidden),
             *([rewriting.annotating(gated)] if settings.annotate else []),
             *([rewriting.offering_tasks(gated)] if tasks and not catalogue.has_tasks(server) else []),
@@ -132,12 +132,12 @@ class Relay:
 
     def _may_be_held(self, server: str, name: str) -> bool:
         """Say whether a call of this tool may be held, as far as can be said without its arguments."""
-        tool = self._catalogue.known(server, name)
+        tool = self._catalogue.listed_tool(server, name)
         return tool is None or self._settings().policy.may_hold(server, name, tool.classification)
 
     def watched(self, exchange: Exchange, reply: Reply) -> Reply:
         """Return the reply, and notice in it that the server's tools have changed."""
-        return rewriting.watched(reply, lambda: self._catalogue.outdate(exchange.server))
+        return rewriting.watched(reply, lambda: self._catalogue.mark_stale(exchange.server))
 
     def _not_passed(self, exchange: Exchange, frame: frames.Frame) -> Reply:
         """Default deny: an unknown method is answered, an unknown notification or answer is dropped."""

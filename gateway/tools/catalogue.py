@@ -19,12 +19,12 @@ from gateway.upstreams import Upstream
 from gateway.wire.member_names import schema_members
 
 #: Seconds a server has to name its tools, and after which one that could not is asked again.
-PATIENCE = 20.0
+LIST_TIMEOUT = 20.0
 RETRY = 30.0
 #: What is said of a server that the config changed while it was asked.
-REPLACED = "The config now says something else about it."
+SERVER_CHANGED = "The config now says something else about it."
 #: Under what name a server itself is pinned; no tool can have it.
-ITSELF = ""
+SERVER_PIN = ""
 log = logging.getLogger("okayed.catalogue")
 
 
@@ -38,14 +38,14 @@ class Tool:
     hash: str
     classification: ToolClassification
     #: The definition in the form that is hashed, and the accepted one when this is not it; b"" for a tool that is not listed.
-    written: bytes = b""
-    was: bytes = b""
+    canonical: bytes = b""
+    accepted: bytes = b""
     #: What is wrong with the definition, so that no call of this tool is passed on; "" when nothing is.
-    flaw: str = ""
+    defect: str = ""
     #: The names of members that its inputSchema has, at any depth.
-    members: frozenset[str] = frozenset()
+    member_names: frozenset[str] = frozenset()
     #: Whether its schema asks for headers that are made from arguments (2026-07-28, `x-mcp-header`).
-    mirrors: bool = False
+    has_param_headers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +58,13 @@ class Override:
 
 
 #: Is told of a tool whose definition is not the accepted one, or has a flaw.
-Changed = Callable[[str, Tool], None]
+ChangeListener = Callable[[str, Tool], None]
 
 
 class Catalogue:
     """The tools of every server."""
 
-    def __init__(self, clock: Callable[[], float], pins: Pins, changed: Changed) -> None:
+    def __init__(self, clock: Callable[[], float], pins: Pins, changed: ChangeListener) -> None:
         self._clock = clock
         self._pins = pins
         self._changed = changed
@@ -82,7 +82,7 @@ class Catalogue:
         self._problems: dict[str, str | None] = {}
         self._asking: dict[str, asyncio.Lock] = {}
 
-    def serve(
+    def configure(
         self, upstreams: Mapping[str, Upstream], overrides: Mapping[str, Mapping[str, Override]]
     ) -> None:
         """Use these servers and overrides from now on; what was learnt of a server that stays is classified anew."""
@@ -95,45 +95,45 @@ class Catalogue:
         for server in known.keys() & upstreams.keys():
             self._take(server, known[server])
 
-    def drop(self, server: str) -> None:
+    def forget(self, server: str) -> None:
         """Know nothing of a server any more: another one has its name now, or none. What was accepted of it stays."""
         self._tools.pop(server, None)
         self._asked_at.pop(server, None)
         self._with_tasks.discard(server)
 
-    async def tool(self, server: str, name: str) -> Tool:
+    async def find(self, server: str, name: str) -> Tool:
         """Return the tool, asking the server for its list when it is not known, or may be another by now."""
-        if self.known(server, name) is None or server in self._stale:
-            await self.ask(server)
-        return self.present(server, name)
+        if self.listed_tool(server, name) is None or server in self._stale:
+            await self.refresh(server)
+        return self.current_tool(server, name)
 
-    async def learn(self, server: str) -> None:
+    async def ensure_listed(self, server: str) -> None:
         """Ask the server for its tools unless what it listed last still stands."""
         if server in self._stale:
-            await self.ask(server)
+            await self.refresh(server)
 
-    async def freshen(self, *, only_asked: bool = False) -> None:
+    async def refresh_stale(self, *, only_asked: bool = False) -> None:
         """Ask each server whose tools are not known, or may be others by now; *only_asked*: of those asked before."""
         stale = self._stale & self._problems.keys() if only_asked else self._stale
-        await asyncio.gather(*(self.ask(server) for server in list(stale)))
+        await asyncio.gather(*(self.refresh(server) for server in list(stale)))
 
-    def known(self, server: str, name: str) -> Tool | None:
+    def listed_tool(self, server: str, name: str) -> Tool | None:
         """Return the tool as its server listed it last; it may be another by now."""
         return self._tools.get(server, {}).get(name)
 
-    def present(self, server: str, name: str) -> Tool:
+    def current_tool(self, server: str, name: str) -> Tool:
         """Return the tool as far as it is known now, without asking."""
-        known = self.known(server, name)
+        known = self.listed_tool(server, name)
         if known is not None and server not in self._stale:
             return known
         return self._unsure(server, known or self._remembered(server, name))
 
-    def structured(self, server: str, name: str) -> bool:
+    def has_output_schema(self, server: str, name: str) -> bool:
         """Say whether the results of a tool have to fit a schema, as far as is known; those of an unknown tool may."""
-        tool = self.known(server, name)
+        tool = self.listed_tool(server, name)
         return tool is None or "outputSchema" in tool.definition
 
-    def tools(self, server: str) -> Sequence[Tool]:
+    def listed_tools(self, server: str) -> Sequence[Tool]:
         """Return what a server listed last, by name."""
         return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)
 
@@ -141,13 +141,13 @@ class Catalogue:
         """Say whether a server has tasks of its own; its calls are then not ours to make tasks of."""
         return server in self._with_tasks
 
-    def outdate(self, server: str) -> None:
+    def mark_stale(self, server: str) -> None:
         """Ask again soon, and before the next call: the server said that its list changed."""
         self._changes[server] += 1
         self._asked_at.pop(server, None)
         self._stale.add(server)
 
-    async def ask(self, server: str) -> str | None:
+    async def refresh(self, server: str) -> str | None:
         """Ask a server for its tools; returns why it could not say, or None.
 
         Whoever comes while it is being asked gets the same answer, and so do those who come a moment later.
@@ -163,7 +163,7 @@ class Catalogue:
         try:
             return await self._asked(server)
         except (GatewayError, TimeoutError) as error:
-            why = _why(error)
+            why = _explain(error)
             log.warning("%s could not be asked for its tools: %s", server, why)
             return why
         except asyncio.CancelledError:
@@ -177,11 +177,11 @@ class Catalogue:
     async def _asked(self, server: str) -> str | None:
         upstream, changes = self._upstreams.get(server), self._changes[server]
         if upstream is None:
-            return REPLACED
-        async with asyncio.timeout(PATIENCE):
+            return SERVER_CHANGED
+        async with asyncio.timeout(LIST_TIMEOUT):
             offer = await discovery.list_tools(upstream)
         if self._upstreams.get(server) is not upstream:
-            return REPLACED
+            return SERVER_CHANGED
         self._recognise(server, offer.name)
         self._take(server, offer.tools)
         self._with_tasks = (self._with_tasks - {server}) | ({server} if offer.tasks else set())
@@ -194,32 +194,32 @@ class Catalogue:
 
     def _learnt(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, Tool]:
         named = {name: tool for tool in definitions if isinstance(name := tool.get("name"), str)}
-        twice = defects.repeated(definitions)
+        twice = defects.find_duplicates(definitions)
         learnt = {}
         for name, definition in named.items():
             tool = self._defined(server, definition, tuple(named))
             learnt[name] = (
-                replace(tool, flaw="its server lists two tools of this name") if name in twice else tool
+                replace(tool, defect="its server lists two tools of this name") if name in twice else tool
             )
         return learnt
 
     def _recognise(self, server: str, name: str) -> None:
         """Warn when another server answers at this address than before."""
         form = canonical_definition({"name": name})
-        pin = self._pins.known(server, ITSELF)
+        pin = self._pins.find(server, SERVER_PIN)
         if pin is not None and pin.definition != form:
             log.warning(
                 "%s: the server calls itself %r now; look whether it is the one you mean", server, name
             )
         if pin is None or pin.definition != form:
-            self._pins.accept(server, ITSELF, form)
+            self._pins.accept(server, SERVER_PIN, form)
 
     def _take(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
         """Take what a server says of its tools, hold it against what was accepted, and tell of each change once."""
         found = {name: self._pinned(server, tool) for name, tool in self._learnt(server, definitions).items()}
         self._tools[server] = found
         for name, tool in list(found.items()):
-            if (tool.was or tool.flaw) and self._told.get((server, name)) != tool.hash:
+            if (tool.accepted or tool.defect) and self._told.get((server, name)) != tool.hash:
                 self._told[server, name] = tool.hash
                 self._changed(server, tool)
 
@@ -229,39 +229,39 @@ class Catalogue:
         What another server was trusted with says nothing for this one: the same definition is accepted anew, as
         on first sight, and a different one is a change, as it would be without the move.
         """
-        pin = self._pins.known(server, tool.name)
+        pin = self._pins.find(server, tool.name)
         if pin is not None and pin.hash != tool.hash:
-            return replace(tool, was=pin.definition)
-        if self._pins.vouched(server, tool.name) is None and not tool.flaw:
-            self._pins.accept(server, tool.name, tool.written)
+            return replace(tool, accepted=pin.definition)
+        if self._pins.find_trusted(server, tool.name) is None and not tool.defect:
+            self._pins.accept(server, tool.name, tool.canonical)
         return tool
 
     def accept(self, server: str, tool: Tool) -> None:
         """Take the definition that a tool has now for the accepted one."""
-        self._pins.accept(server, tool.name, tool.written)
-        self._tools[server][tool.name] = replace(tool, was=b"")
+        self._pins.accept(server, tool.name, tool.canonical)
+        self._tools[server][tool.name] = replace(tool, accepted=b"")
 
-    def heard(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
+    def check_list(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
         """Ask again before the next call when a list that passed says other than what we know."""
         known = self._tools.get(server, {})
         for definition in definitions:
             tool = known.get(str(definition.get("name")))
             # A tool that only this agent is shown is not asked for again and again.
             differs = (
-                self._may_ask(server) if tool is None else tool.written != canonical_definition(definition)
+                self._may_ask(server) if tool is None else tool.canonical != canonical_definition(definition)
             )
             if differs:
-                self.outdate(server)
+                self.mark_stale(server)
                 return
 
     def _unsure(self, server: str, tool: Tool) -> Tool:
         """Return a tool as one of which nobody can say that it is the accepted one."""
-        pin = self._pins.known(server, tool.name)
-        return replace(tool, hash="", written=b"", was=pin.definition if pin else b"")
+        pin = self._pins.find(server, tool.name)
+        return replace(tool, hash="", canonical=b"", accepted=pin.definition if pin else b"")
 
     def _remembered(self, server: str, name: str) -> Tool:
         """Make a tool that is not listed of the definition that was accepted, or else of its name."""
-        if (pin := self._pins.vouched(server, name)) is not None:
+        if (pin := self._pins.find_trusted(server, name)) is not None:
             return self._defined(
                 server, msgspec.json.decode(pin.definition), tuple(self._tools.get(server, {}))
             )
@@ -280,20 +280,20 @@ class Catalogue:
             name=name,
             definition=definition,
             hash=sha256(form),
-            written=form,
-            flaw=defects.defect(definition, form),
-            members=frozenset(schema_members(definition.get("inputSchema"))),
-            mirrors=b'"x-mcp-header"' in form,
+            canonical=form,
+            defect=defects.find_defect(definition, form),
+            member_names=frozenset(schema_members(definition.get("inputSchema"))),
+            has_param_headers=b'"x-mcp-header"' in form,
             classification=self._told_by_operator(server, name, classify(definition, siblings)),
         )
 
     def _told_by_operator(self, server: str, name: str, found: ToolClassification) -> ToolClassification:
         """Return what the config says of a tool where it does, and what was found elsewhere."""
         override = self._overrides.get(server, {}).get(name)
-        return found if override is None else _overridden(found, override)
+        return found if override is None else apply_override(found, override)
 
 
-def _overridden(found: ToolClassification, override: Override) -> ToolClassification:
+def apply_override(found: ToolClassification, override: Override) -> ToolClassification:
     category = override.category or found.category
     follows = RISKS[category] if override.category else found.risk
     return replace(
@@ -306,7 +306,7 @@ def _overridden(found: ToolClassification, override: Override) -> ToolClassifica
     )
 
 
-def _why(error: GatewayError | TimeoutError) -> str:
+def _explain(error: GatewayError | TimeoutError) -> str:
     """Say why a server could not be asked, with its own last words when it left any."""
     said = getattr(error, "stderr", "")
     return (

@@ -20,7 +20,7 @@ from approvals.store import Store
 MAX_DIFFERENCE = 20_000
 
 
-class OnChange(Enum):
+class ChangeAction(Enum):
     """What becomes of a tool whose definition changed."""
 
     WARN = "warn"
@@ -48,17 +48,17 @@ class Pins:
                 self._pins[place] = replace(pin, identity=identity)
                 self._store.pin(self._pins[place])
 
-    def serve(self, identities: Mapping[str, str]) -> None:
+    def configure(self, identities: Mapping[str, str]) -> None:
         """Use these identities of servers, by name, from now on."""
         self._identities = identities
 
-    def known(self, server: str, tool: str) -> Pin | None:
+    def find(self, server: str, tool: str) -> Pin | None:
         """Return the pin of a tool, or None for one that was never seen."""
         return self._pins.get((server, tool))
 
-    def vouched(self, server: str, tool: str) -> Pin | None:
+    def find_trusted(self, server: str, tool: str) -> Pin | None:
         """Return the pin of a tool when the server of that name is still the one that gave the definition."""
-        pin = self.known(server, tool)
+        pin = self.find(server, tool)
         return pin if pin is not None and pin.identity == self._identity(server) else None
 
     def _identity(self, server: str) -> str:
@@ -73,9 +73,9 @@ class Pins:
         self._store.pin(pin)
 
 
-def difference(was: bytes, now: bytes) -> str:
+def format_diff(was: bytes, now: bytes) -> str:
     """Return, line by line, how a definition differs from the accepted one; hidden characters are made visible."""
-    before, after = (_lines(one) for one in (was, now))
+    before, after = (_indented_lines(one) for one in (was, now))
     lines = list(unified_diff(before, after, "accepted", "now", lineterm="", n=2))
     told = "\n".join(visible(line) for line in lines)
     if len(told) <= MAX_DIFFERENCE:
@@ -83,5 +83,5 @@ def difference(was: bytes, now: bytes) -> str:
     return f"{told[:MAX_DIFFERENCE]}\n... {len(told) - MAX_DIFFERENCE} more characters"
 
 
-def _lines(definition: bytes) -> list[str]:
+def _indented_lines(definition: bytes) -> list[str]:
     return msgspec.json.format(definition, indent=2).decode().splitlines()

@@ -92,7 +92,7 @@ class World:
         self.store = MemoryStore()
         self.service = ApprovalService(self.store, Directory([Approver(name="alice")]), clock=clock)
         catalogue = Catalogue(clock, Pins(self.store, ()), lambda *_: None)
-        catalogue.serve({"notes": self.server}, {"notes": {}})
+        catalogue.configure({"notes": self.server}, {"notes": {}})
         seals, numbers = Seals([b"k" * 32]), itertools.count()
         self.proxy = Proxy(
             settings=ProxySettings(

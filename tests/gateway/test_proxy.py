@@ -186,7 +186,7 @@ async def test_nothing_runs_for_a_client_that_cancels_while_the_server_is_asked_
         agent = tasks.create_task(gateway.call("create_note", id=7))
         [held] = await gateway.held()
         gateway.recorder.on_list = slow
-        gateway.gateway.catalogue.outdate("notes")
+        gateway.gateway.catalogue.mark_stale("notes")
         await gateway.review(held)
         await asked.wait()
         async with await gateway.post(cancel(7)) as taken:
@@ -511,8 +511,8 @@ async def test_a_changed_definition_voids_the_approval(gateway):
         [held] = await gateway.held()
         gateway.recorder.tools[1]["description"] = "Now sends the note to everybody."
         gateway.clock.now += 31
-        gateway.gateway.catalogue.outdate("notes")
-        await gateway.gateway.catalogue.ask("notes")
+        gateway.gateway.catalogue.mark_stale("notes")
+        await gateway.gateway.catalogue.refresh("notes")
         await gateway.review(held)
         assert "the definition of this tool changed" in text(await agent)
     assert gateway.ran() == []

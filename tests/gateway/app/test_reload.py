@@ -58,12 +58,12 @@ async def test_an_answer_of_a_server_that_was_replaced_meanwhile_says_nothing_of
 
     async with running(READS, recorder=Recorder(on_list=slow)) as gateway, Recorder(tools=[]) as other:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(gateway.gateway.catalogue.freshen())
+            tasks.create_task(gateway.gateway.catalogue.refresh_stale())
             await asked.wait()
             await adopt(gateway, url=other.url)
             answer.set()
-        assert gateway.gateway.catalogue.tools("notes") == []
-        await gateway.gateway.catalogue.freshen()
+        assert gateway.gateway.catalogue.listed_tools("notes") == []
+        await gateway.gateway.catalogue.refresh_stale()
         assert [one.frame["method"] for one in other.received][-1] == "tools/list"
 
 
@@ -72,7 +72,7 @@ async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_change
         upstream = gateway.gateway.proxy.settings.upstreams["notes"]
         await adopt(gateway, tools={"get_note": ToolOptions(severity="critical")})
         assert gateway.gateway.proxy.settings.upstreams["notes"] is upstream
-        tool = gateway.gateway.catalogue.known("notes", "get_note")
+        tool = gateway.gateway.catalogue.listed_tool("notes", "get_note")
         assert tool.classification.severity is Severity.CRITICAL
         await gateway.review(held)
         assert text(await agent) == "ran create_note"

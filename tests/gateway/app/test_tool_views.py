@@ -13,8 +13,8 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
     inside = gateway.gateway
     views = {view.tool: view for view in tool_views(inside)}
     [server] = inside.config.servers
-    assert set(views) == {tool.name for tool in inside.catalogue.tools(server)}
-    for tool in inside.catalogue.tools(server):
+    assert set(views) == {tool.name for tool in inside.catalogue.listed_tools(server)}
+    for tool in inside.catalogue.listed_tools(server):
         facts = CallFacts(
             server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification
         )
@@ -50,8 +50,8 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     gateway.recorder.tools[0]["description"] = "Get a note, and more."
     gateway.recorder.tools[1]["inputSchema"] = {"type": "wish"}
     [server] = gateway.gateway.config.servers
-    gateway.gateway.catalogue.outdate(server)
-    await gateway.gateway.catalogue.ask(server)
+    gateway.gateway.catalogue.mark_stale(server)
+    await gateway.gateway.catalogue.refresh(server)
     views = {view.tool: view for view in tool_views(gateway.gateway)}
     assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
     assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].facts().applies[0]

@@ -299,7 +299,7 @@ async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked
     config = parse(f"store: 'memory:'\nservers:\n{servers}\npolicy: {{default: allow}}\n", {}, str)
     async with assembled(config, inside=inside) as gateway, asyncio.timeout(20):
         await gateway.freshen()
-        assert (await gateway.catalogue.tool("s7", "echo")).hash
+        assert (await gateway.catalogue.find("s7", "echo")).hash
         await gateway.freshen()
         assert await gateway.ready() is None
     assert sorted(set(note.read_text().split())) == started

@@ -268,7 +268,7 @@ async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_t
         str,
     )
     async with assembled(config, accepted=[pin]) as gateway:
-        bound = gateway.catalogue._pins.vouched("notes", "create_note")
+        bound = gateway.catalogue._pins.find_trusted("notes", "create_note")
         assert bound.identity == gateway.proxy.settings.identities["notes"]
 
 

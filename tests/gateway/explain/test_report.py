@@ -11,7 +11,7 @@ from gateway.explain import report
 from gateway.explain.advice import ADVICE
 from gateway.explain.report import tell
 from gateway.policy.evaluation import Action
-from gateway.tools.catalogue import Override, _overridden
+from gateway.tools.catalogue import Override, apply_override
 from gateway.tools.classify.risk import Category, Risk, Severity, classify
 from offers import DEFINITIONS, SERVER, found, judged, loaded
 
@@ -95,14 +95,14 @@ def test_the_stakes_are_those_on_the_card_of_a_held_call():
     for category in Category:
         for severity in Severity:
             override = Override(category=category, severity=severity)
-            said = told(DEFINITIONS[0], classification=_overridden(found(DEFINITIONS[0]), override))
+            said = told(DEFINITIONS[0], classification=apply_override(found(DEFINITIONS[0]), override))
             assert said.why[0] == impact(category, severity)
     assert len({impact(category, severity) for category in Category for severity in Severity}) == 24
 
 
 def test_the_operators_word_is_told_as_such():
     override = Override(risk=Risk.CRITICAL, severity=Severity.CRITICAL)
-    said = told(tool("list_users"), classification=_overridden(found(tool("list_users")), override))
+    said = told(tool("list_users"), classification=apply_override(found(tool("list_users")), override))
     assert said.confidence == "Confidence is 1.00: the operator said what it is."
     assert said.why[1:] == (
         "Its risk class is Critical, by the operator's config.",

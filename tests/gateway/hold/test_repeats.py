@@ -97,7 +97,7 @@ async def test_a_denial_ends_when_the_definition_of_the_tool_changes():
         gateway.recorder.tools[:] = [
             {**tool, "description": "Make a note anywhere."} for tool in gateway.recorder.tools
         ]
-        gateway.gateway.catalogue.outdate("notes")
+        gateway.gateway.catalogue.mark_stale("notes")
         await deny(gateway)
         assert len(await gateway.gateway.store.select()) == 2
 

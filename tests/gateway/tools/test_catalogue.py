@@ -45,7 +45,7 @@ async def recorder():
 @pytest.fixture
 def known(recorder, http):
     found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-    found.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+    found.configure({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
     return found
 
 
@@ -54,47 +54,47 @@ def lists(recorder):
 
 
 async def test_a_server_is_asked_when_a_tool_is_first_needed_and_then_not_again(known, recorder):
-    tool = await known.tool("notes", "create_note")
+    tool = await known.find("notes", "create_note")
     assert (tool.classification.category, tool.definition["description"]) == (
         Category.WRITE,
         "Create a note.",
     )
     assert len(tool.hash) == 64
-    await known.tool("notes", "get_note")
+    await known.find("notes", "get_note")
     assert lists(recorder) == 1
-    assert [tool.name for tool in known.tools("notes")] == ["create_note", "delete_note", "get_note"]
-    assert known.known("notes", "get_note") is not None
+    assert [tool.name for tool in known.listed_tools("notes")] == ["create_note", "delete_note", "get_note"]
+    assert known.listed_tool("notes", "get_note") is not None
 
 
 async def test_a_tool_that_is_not_listed_is_classified_by_its_name_and_has_no_hash(known, recorder):
-    tool = await known.tool("notes", "frobnicate")
+    tool = await known.find("notes", "frobnicate")
     assert (tool.hash, tool.classification.category) == ("", Category.OTHER)
-    await known.tool("notes", "frobnicate")
+    await known.find("notes", "frobnicate")
     assert lists(recorder) == 1
 
 
 async def test_a_changed_list_is_asked_for_again(known, recorder):
-    before = await known.tool("notes", "create_note")
+    before = await known.find("notes", "create_note")
     recorder.tools[1]["description"] = "Now it deletes."
-    known.outdate("notes")
-    assert (await known.tool("notes", "create_note")).hash != before.hash
+    known.mark_stale("notes")
+    assert (await known.find("notes", "create_note")).hash != before.hash
     assert lists(recorder) == 2
 
 
 async def test_the_order_of_members_is_no_change(known, recorder):
-    before = await known.tool("notes", "create_note")
+    before = await known.find("notes", "create_note")
     recorder.tools[1] = dict(reversed(recorder.tools[1].items()))
-    known.outdate("notes")
-    assert (await known.tool("notes", "create_note")).hash == before.hash
+    known.mark_stale("notes")
+    assert (await known.find("notes", "create_note")).hash == before.hash
 
 
 async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, recorder):
     await recorder._runner.cleanup()
-    assert "could not be reached" in await known.ask("notes")
-    assert await known.ask("notes") is not None
+    assert "could not be reached" in await known.refresh("notes")
+    assert await known.refresh("notes") is not None
     known._clock.now += catalogue.RETRY
-    assert await known.ask("notes") is not None
-    assert (await known.tool("notes", "get_note")).hash == ""
+    assert await known.refresh("notes") is not None
+    assert (await known.find("notes", "get_note")).hash == ""
 
 
 async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
@@ -105,19 +105,19 @@ async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
         await asyncio.Event().wait()
 
     answer, recorder._answer = recorder._answer, silent
-    leaving = asyncio.ensure_future(known.ask("notes"))
+    leaving = asyncio.ensure_future(known.refresh("notes"))
     await asked.wait()
     leaving.cancel()
     await asyncio.wait([leaving])
     recorder._answer = answer
-    assert await known.ask("notes") is None
-    assert (await known.tool("notes", "get_note")).hash
+    assert await known.refresh("notes") is None
+    assert (await known.find("notes", "get_note")).hash
 
 
 async def test_the_operators_word_beats_the_classifier(recorder, http):
     found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
     upstreams = {"notes": HttpUpstream(recorder.url, Fixed(), http)}
-    found.serve(
+    found.configure(
         upstreams,
         {
             "notes": {
@@ -126,15 +126,15 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
             }
         },
     )
-    tool = await found.tool("notes", "create_note")
+    tool = await found.find("notes", "create_note")
     assert (tool.classification.category, tool.classification.risk) == (Category.READ, Risk.LOW)
     assert tool.classification.evidence[0] == "The operator's config says so."
-    assert (await found.tool("notes", "get_note")).classification.severity is Severity.CRITICAL
-    found.serve(upstreams, {"notes": {"create_note": Override(risk=Risk.HIGH)}})
-    again = found.known("notes", "create_note")
+    assert (await found.find("notes", "get_note")).classification.severity is Severity.CRITICAL
+    found.configure(upstreams, {"notes": {"create_note": Override(risk=Risk.HIGH)}})
+    again = found.listed_tool("notes", "create_note")
     assert (again.classification.category, again.classification.risk) == (Category.WRITE, Risk.HIGH)
-    found.serve({}, {})
-    assert found.known("notes", "create_note") is None
+    found.configure({}, {})
+    assert found.listed_tool("notes", "create_note") is None
 
 
 async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
@@ -164,11 +164,11 @@ async def reset(request, frame):
 async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_session(
     known, recorder, monkeypatch, on_delete
 ):
-    monkeypatch.setattr(discovery, "ENDING", 0.05)
+    monkeypatch.setattr(discovery, "CLOSE_TIMEOUT", 0.05)
     recorder.modern, recorder.session, recorder.on_delete = False, "s1", on_delete
     async with asyncio.timeout(5):
-        assert await known.ask("notes") is None
-    assert len(known.tools("notes")) == 3
+        assert await known.refresh("notes") is None
+    assert len(known.listed_tools("notes")) == 3
     assert recorder.received[-1].verb == "DELETE"
 
 
@@ -269,8 +269,8 @@ async def test_a_refused_list_is_told(http):
     async with Recorder() as recorder:
         recorder._answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-        known.serve({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
-        assert await known.ask("notes")
+        known.configure({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+        assert await known.refresh("notes")
 
 
 async def _refuse(frame):
@@ -299,8 +299,8 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 
 async def could_not_be_asked(url, http):
     known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-    known.serve({"notes": HttpUpstream(url, Fixed(), http)}, {})
-    return await known.ask("notes") is not None and (await known.tool("notes", "get_note")).hash == ""
+    known.configure({"notes": HttpUpstream(url, Fixed(), http)}, {})
+    return await known.refresh("notes") is not None and (await known.find("notes", "get_note")).hash == ""
 
 
 async def test_a_server_that_answers_too_deep_to_be_read_could_not_be_asked(http):

@@ -30,7 +30,7 @@ def with_schema(**schema):
     ],
 )  # fmt: skip
 def test_a_plain_definition_has_no_flaw(definition):
-    assert defects.defect(definition, json.dumps(definition).encode()) == ""
+    assert defects.find_defect(definition, json.dumps(definition).encode()) == ""
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_plain_definition_has_no_flaw(definition):
     ],
 )  # fmt: skip
 def test_a_definition_that_could_mislead_is_told_what_is_wrong_with_it(definition, told):
-    assert told in defects.defect(definition, json.dumps(definition).encode())
+    assert told in defects.find_defect(definition, json.dumps(definition).encode())
 
 
 def test_names_that_a_list_has_twice_are_found_with_and_without_case():
     listed = [{"name": "a"}, {"name": "b"}, {"name": "B"}, {"name": "a"}, {"name": "c"}, {}]
-    assert defects.repeated(listed) == {"a", "b", "B"}
+    assert defects.find_duplicates(listed) == {"a", "b", "B"}
