@@ -13,6 +13,7 @@ from approvals.audit import Broken, Checkpoint
 from approvals.errors import StoreError
 from approvals.store import read_only
 from approvals.store.sqlite import SqliteStore
+from rows import each_row
 from stored import an_event
 
 
@@ -101,19 +102,19 @@ def test_a_trail_as_it_was_written_is_whole():
     assert audit.verify(chain(9), checkpoint=at(chain()[-1])) is None
 
 
-@pytest.mark.parametrize(("damage", "broken"), DAMAGE.values(), ids=DAMAGE.keys())
+@each_row(("damage", "broken"), DAMAGE.values())
 def test_the_first_event_that_is_not_what_was_written_is_named(damage, broken):
     assert audit.verify(damage(chain())) == broken
 
 
-@pytest.mark.parametrize(("damage", "_"), DAMAGE.values(), ids=DAMAGE.keys())
+@each_row(("damage", "_"), DAMAGE.values())
 def test_under_a_key_that_the_forger_has_not_hashing_anew_does_not_help(damage, _):
     assert audit.verify(relinked(damage(chain(key=b"k")), b"guess"), b"k") == Broken(
         seq=1, why="its content was changed"
     )
 
 
-@pytest.mark.parametrize("cut", range(5))
+@each_row("cut", range(5))
 def test_a_tail_that_was_cut_shows_against_a_checkpoint(cut):
     trail = chain()
     assert audit.verify(trail[:cut]) is None

@@ -4,6 +4,7 @@ import pytest
 from multidict import CIMultiDict
 
 from approvals.client_address import LOCAL, Proxies
+from rows import each_row
 
 PROXIES = Proxies.of(["10.0.0.0/8", "2001:db8::1"])
 
@@ -13,7 +14,7 @@ def client(peer, *, forwarded=(), x=(), proxies=PROXIES):
     return proxies.client(peer, CIMultiDict(headers))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("peer", "x", "found"),
     [
         ("10.0.0.1", ["192.0.2.1"], "192.0.2.1"),
@@ -35,7 +36,7 @@ def test_it_is_the_rightmost_address_that_is_no_proxys(peer, x, found):
     assert client(peer, x=x) == found
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("forwarded", "found"),
     [
         (["for=192.0.2.1"], "192.0.2.1"),

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from approvals.client_meta import MOST, NAMES, READ, parted
 from approvals.digest import digest
 from captured import CAPTURED
 from holds import held
+from rows import each_row
 
 CODEX = {
     name: value
@@ -39,7 +39,7 @@ def test_the_card_says_both_and_names_what_is_folded():
     )
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("meta", "redacted", "hidden"),
     [
         ({"callId": "c", "x-codex-turn-metadata": {"cwd": "x" * MOST}}, 0, 0),
@@ -97,6 +97,6 @@ def test_nothing_is_lost_between_what_is_shown_and_what_is_folded(meta, more):
     assert together == json.loads(beside)
 
 
-@pytest.mark.parametrize("beside", [b"", b'{"_meta":"callId"}', b'{"_meta":[1]}', b"[]", b"\xff"])
+@each_row("beside", [b"", b'{"_meta":"callId"}', b'{"_meta":[1]}', b"[]", b"\xff"])
 def test_what_has_no_members_is_left_alone(beside):
     assert parted(beside).shown == beside

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from approvals.digest import digest, key
 from holds import held
+from rows import each_row
 
 CALL = held(0.0).call
 
@@ -29,7 +30,7 @@ def test_order_white_space_and_escapes_do_not_count(one, other):
     assert of(one) == of(other)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("one", "other"),
     [('{"a":1}', '{"a":1.0}'), ('{"a":1}', '{"a":1e0}'), ('{"a":9007199254740993}', '{"a":9007199254740992}'), ('{"a":0}', '{"a":-0}'),
      ('{"a":1}', '{"a":"1"}'), ('{"a":1}', '{"a":"n1"}'), ('{"a":"s"}', '{"a":"ss"}'), ('{"a":true}', '{"a":1}'), ('{"a":true}', '{"a":"true"}'),
@@ -39,9 +40,7 @@ def test_the_spelling_of_a_number_and_every_value_count(one, other):
     assert of(one) != of(other)
 
 
-@pytest.mark.parametrize(
-    "change", [{"agent": "x"}, {"server": "x"}, {"tool": "x"}, {"arguments": b'{"user_name": "eve"}'}]
-)
+@each_row("change", [{"agent": "x"}, {"server": "x"}, {"tool": "x"}, {"arguments": b'{"user_name": "eve"}'}])
 def test_agent_server_tool_and_arguments_count(change):
     assert key(replace(CALL, **change)) != key(CALL)
     assert digest(replace(CALL, **change)) != digest(CALL)

@@ -9,6 +9,7 @@ from approvals.errors import NotAnApprover, OwnRequest
 from approvals.identity import Directory
 from approvals.model import Approver
 from holds import held
+from rows import each_row
 
 
 def hashed(token):
@@ -31,13 +32,13 @@ def test_people_are_found_by_each_of_their_identities():
     )
 
 
-@pytest.mark.parametrize("unknown", ["", "x", "é", "\ud800", "None"])
+@each_row("unknown", ["", "x", "é", "\ud800", "None"])
 def test_the_unknown_and_the_empty_are_nobody(unknown):
     for found in (PEOPLE.by_name, PEOPLE.by_slack, PEOPLE.by_email, PEOPLE.by_token):
         assert found(unknown) is None
 
 
-@pytest.mark.parametrize("same", [slice(0, 32), slice(32, 64), slice(0, 63), slice(1, 64)])
+@each_row("same", [slice(0, 32), slice(32, 64), slice(0, 63), slice(1, 64)])
 def test_a_token_whose_hash_is_only_partly_the_same_is_nobodys(same):
     known = ["0" if digit != "0" else "1" for digit in hashed("a")]
     known[same] = hashed("a")[same]

@@ -1,6 +1,5 @@
-import pytest
-
 from approvals.impact import impact
+from rows import each_row
 
 CATEGORIES = ("Read", "Write", "Execute", "Destructive", "Financial", "Other")
 SEVERITIES = ("low", "medium", "high", "critical")
@@ -12,7 +11,7 @@ def test_every_category_and_severity_has_one_sentence_of_its_own():
     assert all(sentence.count(".") == 1 and len(sentence) < 200 for sentence in said)
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
+@each_row("severity", SEVERITIES)
 def test_what_is_not_known_is_never_soothed(severity):
     assert impact("Harmless", severity) == impact("Other", severity)
     assert impact("Write", "none") == impact("Write", "critical")

@@ -1,6 +1,7 @@
 """The law of states, walked completely."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -9,6 +10,7 @@ from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.lifecycle import SETTLED, TIMED, TRANSITIONS
 from approvals.model import Decision, Outcome, Review, State
 from holds import held
+from rows import each_row
 
 NOW = 1000.0
 #: Written out once more by hand: what the table must allow.
@@ -28,8 +30,7 @@ def said(answer=Decision.APPROVE, who="alice", at=NOW + 1, reason="", via="inbox
     return Review(approver=who, answer=answer, at=at, reason=reason, via=via)
 
 
-@pytest.mark.parametrize("before", State)
-@pytest.mark.parametrize("after", State)
+@each_row(("before", "after"), product(State, State))
 def test_every_step_is_allowed_or_refused_as_the_law_says(before, after):
     call = in_state(before)
     if (before, after) not in ALLOWED:
@@ -47,8 +48,7 @@ def test_what_is_settled_has_no_way_out_but_a_doubt():
     assert {State.PENDING, State.APPROVED} == TIMED
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.PENDING])
-@pytest.mark.parametrize("answer", Decision)
+@each_row(("state", "answer"), product(set(State) - {State.PENDING}, Decision))
 def test_a_review_of_what_is_not_pending_is_too_late(state, answer):
     with pytest.raises(AlreadyDecided, match=f"already {state}"):
         lifecycle.review(in_state(state), said(answer))
@@ -91,11 +91,10 @@ def test_one_no_ends_it_whatever_was_said_before():
     assert denied.expires_at == first.expires_at
 
 
-@pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize(("at", "over"), [(NOW + 899.999, False), (NOW + 900, True), (NOW + 5000, True)])
-def test_only_what_waits_expires_and_not_before_its_time(state, at, over):
+@each_row(("state", "at"), product(State, (NOW + 899.999, NOW + 900, NOW + 5000)))
+def test_only_what_waits_expires_and_not_before_its_time(state, at):
     expired = lifecycle.expire(in_state(state), at)
-    assert (expired is not None) == (over and state in TIMED)
+    assert (expired is not None) == (at >= NOW + 900 and state in TIMED)
     if expired:
         assert (expired.state, expired.settled_at) == (State.EXPIRED, at)
 
@@ -113,13 +112,13 @@ def test_an_answer_that_comes_after_all_ends_a_doubt_and_its_note():
     assert (done.state, done.note, done.settled_at) == (State.COMPLETED, "", NOW + 9)
 
 
-@pytest.mark.parametrize("state", State)
+@each_row("state", State)
 def test_only_a_running_call_becomes_a_doubt(state):
     doubt = lifecycle.doubt(in_state(state), "cut", NOW)
     assert (doubt is not None) == (state is State.FORWARDING)
 
 
-@pytest.mark.parametrize("state", State)
+@each_row("state", State)
 def test_which_call_the_same_call_asked_again_is(state):
     settled = {"settled_at": NOW} if state in SETTLED else {}
     call = in_state(state, **settled)

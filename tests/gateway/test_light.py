@@ -14,6 +14,7 @@ from gateway.app.gateway import assembled
 from gateway.app.serving import loops
 from gateway.hold.request_state import PREFIX, ForgedError, Seals, Ticket
 from recorder import Recorder
+from rows import each_row
 
 OLD, NEW = b"o" * 32, b"n" * 32
 TICKET = Ticket(call="hold_1", round=2, asked=True, state="theirs")
@@ -58,7 +59,7 @@ def test_our_states_and_those_of_the_sdk_open_each_other():
     assert ours.open(sealed) == TICKET
 
 
-@pytest.mark.parametrize(
+@each_row(
     "spoilt",
     [
         lambda state: state[:-1] + ("A" if state[-1] != "A" else "B"),

@@ -14,6 +14,7 @@ from approvals.web.login import (
     local_path,
 )
 from inbox import Inbox, sha256, token
+from rows import each_row
 
 
 async def answer(client, path, method="GET", **more):
@@ -65,7 +66,7 @@ async def test_signing_in_leads_back_to_the_page_that_was_asked_for(inbox):
     assert (await answer(client, "/login?next=/history"))[2]["Location"] == "/history"
 
 
-@pytest.mark.parametrize(
+@each_row(
     "onward",
     [
         "//evil.example",

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from approvals.web.nested_json import MAX_DOCUMENTS, unpacked
+from rows import each_row
 
 
 def packed(**values):
@@ -17,7 +18,7 @@ def test_a_document_inside_a_string_is_unpacked_with_its_place():
     ]
 
 
-@pytest.mark.parametrize(
+@each_row(
     "text",
     [
         "plain",

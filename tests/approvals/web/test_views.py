@@ -1,13 +1,12 @@
 from dataclasses import replace
 
-import pytest
-
 from approvals.model import Decision, Outcome, Review, State
 from approvals.web import views
 from holds import held
+from rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("state", "outcome", "shown"),
     [
         (State.COMPLETED, Outcome(is_error=False, body=b'{"content": []}'), ("Done", "good")),
@@ -26,7 +25,7 @@ def test_every_state_has_a_word_and_a_meaning():
     assert set(views.WORDS) == set(views.MEANING) == set(State)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "expected"),
     [
         ('{"a": 1}', [("", "{"), ("key", '"a"'), ("", ": "), ("number", "1"), ("", "}")]),
@@ -55,7 +54,7 @@ def test_very_long_text_is_shown_whole_with_hidden_characters_marked():
     assert list(views.pieces(text)) == [("", text[:-12]), ("hidden", "\\u{200B}"), ("", 'end"')]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "words"),
     [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 d ago")],
 )

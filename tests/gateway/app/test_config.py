@@ -8,6 +8,7 @@ import pytest
 
 from gateway.app import checks, config
 from gateway.app.config import ConfigProblems, load, parse
+from rows import each_row
 
 BASE = """\
 servers:
@@ -35,9 +36,7 @@ def oauth(server: str, options: str) -> str:
     return f"servers:\n  iam:\n    {server}\n    oauth: {{{options}}}\npolicy: {{default: deny}}\n"
 
 
-@pytest.mark.parametrize(
-    "url", ["https://id.example/token", "http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t"]
-)
+@each_row("url", ["https://id.example/token", "http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t"])
 def test_a_token_is_fetched_over_tls_or_on_this_machine(url):
     good = parse(oauth("url: 'http://x'", f"token_url: '{url}', client_id: a, client_secret: b"), {}, str)
     assert good.servers["iam"].oauth.token_url == url
@@ -176,7 +175,7 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "told"), BROKEN.values(), ids=BROKEN.keys())
+@each_row(("text", "told"), BROKEN.values())
 def test_a_broken_config_is_told_in_one_sentence_with_its_line(text, told):
     found = problems(text)
     assert found[0].startswith(told)

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from gateway.app import file_limit
+from rows import each_row
 
 LIMITED = """
 import resource
@@ -23,7 +24,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(soft, hard, raised):
     assert done.stdout.split() == [str(raised)] * 2
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("files", "agents", "inbox"), [(1024, 832, 128), (4096, 3520, 512), (65536, 57280, 8192), (100, 1, 128)]
 )
 def test_the_inbox_and_the_gateway_have_files_that_agents_cannot_take(files, agents, inbox):

@@ -17,6 +17,7 @@ from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
 from holds import held
 from process import free_ports, sha256, token
+from rows import each_row
 
 CONFIG = """
 listen: 127.0.0.1:0
@@ -28,7 +29,7 @@ inbox: {{listen: "{listen}", url: "https://approvals.example.com"}}
 """
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("listen", "url"),
     [
         ("127.0.0.1:8809", "http://127.0.0.1:8809"),

@@ -27,6 +27,7 @@ from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from process import sha256
 from recorder import Recorder
+from rows import each_row
 
 CONFIG = """
 listen: {listen}
@@ -80,7 +81,7 @@ async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recor
         assert await note(GatewayLocator("notes", "ci-token", http, at=at)) == "ran get_note"
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
+@each_row("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
 def test_what_is_no_address_of_a_gateway_is_refused(url):
     with pytest.raises(UserError, match=r"no address of a gateway; write one such as http://127.0.0.1:8808"):
         checked(url)

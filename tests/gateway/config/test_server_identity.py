@@ -20,6 +20,7 @@ from gateway.config.options import OAuthOptions, ServerOptions
 from gateway.config.server_identity import COUNTED, address, identity
 from gateways import TASKS, running, text
 from recorder import Recorder, error
+from rows import each_row
 
 KEY = b"k" * 32
 ASKS = "default: require_approval"
@@ -323,7 +324,7 @@ def test_every_option_that_counts_makes_another_identity():
     assert len({identity(one, KEY) for one in [BASE, *ELSE.values()]}) == len(ELSE) + 1
 
 
-@pytest.mark.parametrize("field", ["token_url", "client_id", "scope", "resource"])
+@each_row("field", ["token_url", "client_id", "scope", "resource"])
 def test_so_does_every_part_of_oauth_but_the_secret(field):
     other = msgspec.structs.replace(BASE.oauth, **{field: "https://other.example.com"})
     assert identity(msgspec.structs.replace(BASE, oauth=other), KEY) != identity(BASE, KEY)
@@ -390,7 +391,7 @@ def test_the_name_of_a_header_counts_without_case():
     assert identity(lower, KEY) == identity(BASE, KEY)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("options", "shown"),
     [
         ("url: 'https://mcp.example.com/mcp', account: prod", "https://mcp.example.com/mcp (account prod)"),

@@ -8,6 +8,7 @@ from gateway.explain.first_policy import UNKNOWN, scaffold
 from gateway.policy.evaluation import Action
 from gateway.tools.classify.risk import Category
 from offers import DEFINITIONS, SERVER, found, judged, tool
+from rows import each_row
 
 TOOLS = [(SERVER, tool(definition)) for definition in DEFINITIONS]
 PRINTED = scaffold(TOOLS, {"slow": "It did not\nanswer in time."})
@@ -21,7 +22,7 @@ def test_one_tool_of_each_category_is_offered():
     assert {found(definition).category for definition in DEFINITIONS} == set(Category)
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition["name"])
+@each_row("definition", DEFINITIONS)
 def test_every_tool_is_judged_as_the_advice_for_its_category_says(definition):
     advice = ADVICE[found(definition).category]
     verdict = judged(parsed(PRINTED), definition)
@@ -29,7 +30,7 @@ def test_every_tool_is_judged_as_the_advice_for_its_category_says(definition):
     assert [limit.max for limit in verdict.limits] == [advice.per_minute] * bool(advice.per_minute)
 
 
-@pytest.mark.parametrize("definition", DEFINITIONS, ids=lambda definition: definition["name"])
+@each_row("definition", DEFINITIONS)
 def test_a_tool_that_comes_later_is_judged_by_its_category(definition):
     verdict = judged(parsed(PRINTED), definition, server="later")
     assert verdict.action is ADVICE[found(definition).category].action

@@ -1,6 +1,5 @@
-import pytest
-
 from gateway.explain.parameters import LINE, SHOWN, checks, declared
+from rows import each_row
 
 MIXED = {
     "inputSchema": {
@@ -30,9 +29,7 @@ def test_each_parameter_is_told_with_its_type_and_one_safe_line():
     assert found.counted == "6 parameters, 1 required"
 
 
-@pytest.mark.parametrize(
-    "schema", [None, 7, [], {}, {"properties": 7}, {"properties": {}, "required": "all"}], ids=str
-)
+@each_row("schema", [None, 7, [], {}, {"properties": 7}, {"properties": {}, "required": "all"}])
 def test_a_schema_of_any_shape_is_read(schema):
     assert declared({"inputSchema": schema}).counted == "No parameters"
 

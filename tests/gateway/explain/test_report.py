@@ -14,6 +14,7 @@ from gateway.policy.evaluation import Action
 from gateway.tools.catalogue import Override, apply_override
 from gateway.tools.classify.risk import Category, Risk, Severity, classify
 from offers import DEFINITIONS, SERVER, found, judged, loaded
+from rows import each_row
 
 NOW = loaded("policy:\n  matrix: [{category: [Read], action: allow, rate_limit: {max: 60, window: 60}}]")
 NAMES = [definition["name"] for definition in DEFINITIONS]
@@ -77,7 +78,7 @@ def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_
     assert "sql (string, required)" in text(said)
 
 
-@pytest.mark.parametrize("odd", [None, 7, "", " \n", ["x"]], ids=repr)
+@each_row("odd", [None, 7, "", " \n", ["x"]])
 def test_a_description_that_is_none_is_not_quoted(odd):
     assert told({"name": "put_user_policy", "description": odd}).does.startswith(
         "Its server does not describe it."
@@ -135,7 +136,7 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", RULES.values(), ids=RULES)
+@each_row("case", RULES.values())
 def test_the_rule_that_applies_now_is_named_and_why(case):
     more, name, sentence = case
     options = loaded(
@@ -173,7 +174,7 @@ def test_six_questions_are_asked_of_every_tool():
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_the_rule_to_enforce_does_what_the_advice_says(name):
     advice = ADVICE[found(tool(name)).category]
     verdict = judged(
@@ -208,7 +209,7 @@ def test_the_arguments_of_an_execute_are_bounded_by_what_is_declared():
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_the_operators_word_that_is_proposed_is_what_the_tool_counts_as(name):
     classified = found(tool(name))
     word = pasted(name, 2).servers[SERVER].tools[name]
@@ -216,13 +217,13 @@ def test_the_operators_word_that_is_proposed_is_what_the_tool_counts_as(name):
     assert word.severity == classified.severity
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_the_limit_adds_to_what_is_decided_elsewhere(name):
     verdict = judged(pasted(name, 3), tool(name))
     assert (verdict.action, len(verdict.limits)) == (Action.REQUIRE_APPROVAL, 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_row("name", NAMES)
 def test_what_blocks_a_tool_denies_it_and_no_other(name):
     options = pasted(name, 4, default="allow")
     verdict = judged(options, tool(name))

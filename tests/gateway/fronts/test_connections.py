@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.fronts.connections import RATE, Connections, Deadlines, Phase
 from gateway.fronts.listener import listener
+from rows import each_row
 
 #: Every deadline short, so that a test waits for the cut itself.
 SHORT = Deadlines(first=0.1, head=0.1, body=0.1, idle=0.1, unread=0.1, tick=0.01)
@@ -139,7 +140,7 @@ async def test_a_peer_that_reads_nothing_of_its_answer_is_cut(size, caplog):
     assert [record.message for record in caplog.records] == [CUT % 1]
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("phase", "received", "allowed"),
     [
         (Phase.NEW, 0, 10), (Phase.HEAD, 0, 10), (Phase.BODY, 0, 60), (Phase.BODY, RATE * 5, 65),

@@ -9,6 +9,7 @@ from approvals.model import CallId
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
 from gateway.hold.event_buffer import EventBuffer
 from gateways import Clock
+from rows import each_row
 
 NAMED = RequestKey(agent="ci-bot", server="iam", session="s1", id=1)
 CALL = CallId("hold_1")
@@ -22,7 +23,7 @@ def test_a_cancelled_request_ends_its_wait():
         assert wait.cancelled
 
 
-@pytest.mark.parametrize("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
+@each_row("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
 def test_a_request_of_another_client_ends_nothing(other):
     waits = Cancellations(Clock())
     with waits.waiting(NAMED, PendingWait(call_id=CALL)) as wait:

@@ -10,6 +10,7 @@ from gateway.call.hold_settings import ClientRule
 from gateway.hold import ladder
 from gateway.hold.ladder import Rung, Step
 from holds import held
+from rows import each_row
 
 NOW = 1000.0
 
@@ -18,7 +19,7 @@ def in_state(state):
     return replace(held(NOW), state=state)
 
 
-@pytest.mark.parametrize("state", sorted(SETTLED))
+@each_row("state", sorted(SETTLED))
 def test_what_is_settled_is_told(state):
     assert ladder.step(in_state(state), NOW, NOW + 50) == Step(Rung.TELL)
     assert ladder.step(in_state(state), NOW + 99, NOW + 50) == Step(Rung.TELL)
@@ -49,7 +50,7 @@ def test_what_is_undecided_waits_a_beat_at_a_time_and_then_is_told_to_come_back(
     assert ladder.step(call, NOW + 50, NOW + 50) == Step(Rung.LATER)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("client", "hold_for", "known", "seconds"),
     [
         ("", None, {}, 50.0),
@@ -78,7 +79,7 @@ def test_patience_is_the_configs_word_for_this_client_or_for_all_or_what_is_know
     assert ladder.client(client, hold_for, known).wait == seconds
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("hold_for", "rule", "wait", "learns", "as_result"),
     [
         (None, ClientRule(), 14400.0, True, False),

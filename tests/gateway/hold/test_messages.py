@@ -4,13 +4,12 @@ import json
 from dataclasses import replace
 from math import inf
 
-import pytest
-
 from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
 from approvals.model import Decision, Outcome, Review, State, Terms
 from gateway.hold import messages
 from gateway.policy.limits import Exceeded, Limit
 from holds import held
+from rows import each_row
 
 NOW = 1_800_000_000.0
 TEN = Limit(name="r", max=10, window=60)
@@ -39,7 +38,7 @@ TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "text"), TEXTS)
+@each_row(("changes", "text"), TEXTS)
 def test_each_state_has_its_words(changes, text):
     call = replace(held(NOW), **changes)
     told = messages.told(call)
@@ -72,7 +71,7 @@ def test_the_servers_own_answer_goes_out_as_it_came():
     assert pending["id"] == 3
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("seconds", "words"),
     [(1, "1 s"), (60, "60 s"), (90, "90 s"), (120, "2 min"), (900, "15 min"), (3600, "60 min"), (7200, "2 h"), (5400, "90 min"), (90000, "25 h"), (604800, "7 days"), (200, "3.3 min")],
 )  # fmt: skip

@@ -14,6 +14,7 @@ from gateway.config.yaml import ConfigProblems
 from gateway.upstreams.reply import read_body
 from gateways import Clock, call, running, text
 from recorder import Recorder
+from rows import each_row
 
 AGENTS = "".join(
     f"  - {{name: {name}, token_sha256: {hashlib.sha256(name.encode() * 16).hexdigest()}}}\n"
@@ -134,7 +135,7 @@ async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
         assert 0 < disk_used(tmp_path) < 1
 
 
-@pytest.mark.parametrize("given", ["'16 apples'", "0", "-1", "1.5MB", "''"])
+@each_row("given", ["'16 apples'", "0", "-1", "1.5MB", "''"])
 def test_a_size_that_is_none_is_refused(given):
     with pytest.raises(ConfigProblems, match="is not a size; write bytes, or 64KB, 16MB, 1GB"):
         parse(

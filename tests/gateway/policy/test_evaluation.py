@@ -12,6 +12,7 @@ from gateway.policy import evaluation
 from gateway.policy.compiling import compile_policy
 from gateway.policy.evaluation import STRICTNESS, Action, CallFacts
 from gateway.tools.classify.risk import Category, classify
+from rows import each_row
 
 PEOPLE = "approvers: [{name: alice}, {name: bob}, {name: carol}]\ngroups: {platform: [alice, bob]}\n"
 
@@ -51,7 +52,7 @@ SMALL = """{default: deny, matrix: [
     {category: [Read], when: "args.count < 100", action: require_approval}]}"""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "action", "rule"),
     [
         ({"count": 9}, Action.ALLOW, "matrix[0]"),
@@ -66,7 +67,7 @@ def test_a_row_whose_condition_does_not_hold_is_not_for_the_call(arguments, acti
     assert (verdict.action, verdict.rule) == (action, rule)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("rows", "may_be_held"),
     [
         ('{when: "args.a > 1", action: require_approval}, {action: allow}', True),
@@ -91,7 +92,7 @@ def test_a_named_rule_replaces_the_matrix():
     assert judge(rules, "list_users").action is Action.ALLOW
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pattern", "server", "tool", "names"),
     [
         ("get_user", "iam", "get_user", True), ("get_*", "iam", "get_user", True), ("iam/get_user", "iam", "get_user", True),
@@ -104,9 +105,7 @@ def test_patterns_name_tools_exactly(pattern, server, tool, names):
     assert (verdict.action is Action.DENY) is names
 
 
-@pytest.mark.parametrize(
-    ("server", "tool"), [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")]
-)
+@each_row(("server", "tool"), [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")])
 def test_a_rule_for_one_servers_tool_says_nothing_of_anothers_however_their_names_run_together(server, tool):
     places = [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")]
     rules = f'{{default: allow, tools: {{"{server}/{tool}": {{action: deny}}}}}}'
@@ -127,7 +126,7 @@ def test_the_strictest_of_all_matching_rules_wins_with_the_strictest_terms():
     assert {match.rule for match in verdict.trace} == {"tools.put_*", "tools.put_user_policy", "tools.*"}
 
 
-@pytest.mark.parametrize("order", list(permutations(["allow", "require_approval", "deny"])))
+@each_row("order", list(permutations(["allow", "require_approval", "deny"])))
 def test_whichever_rule_stands_first_the_strictest_decides(order):
     rules = ", ".join(f"{{action: {action}}}" for action in order)
     assert judge(f"{{default: allow, tools: {{t: [{rules}]}}}}", "t").action is Action.DENY
@@ -158,7 +157,7 @@ def test_conditions_choose_between_rules():
     assert judge(made, "create_charge", {"amount": 10}).action is Action.ALLOW
 
 
-@pytest.mark.parametrize("arguments", [{}, {"amount": "many"}, {"amount": None}, {"amount": []}])
+@each_row("arguments", [{}, {"amount": "many"}, {"amount": None}, {"amount": []}])
 def test_a_condition_that_cannot_be_evaluated_restricts_but_never_allows(arguments):
     allow = judge("{default: deny, tools: {pay: {when: 'args.amount < 5', action: allow}}}", "pay", arguments)
     assert (allow.action, allow.rule) == (Action.DENY, "default")
@@ -168,7 +167,7 @@ def test_a_condition_that_cannot_be_evaluated_restricts_but_never_allows(argumen
     assert "counts as true" in deny.trace[0].note
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("when", "to", "action"),
     [
         ("args.to.exists(one, !one.endsWith('@example.org'))", ["a@example.org", "b@other.org"], Action.DENY),
@@ -237,9 +236,7 @@ def test_a_pattern_that_takes_others_for_ever_does_not():
         assert judge(rules, "t", {"a": "a" * 5000}).action is Action.ALLOW
 
 
-@pytest.mark.parametrize(
-    "name", ["create_not\u0435", "get user", "get_user\n", "", "x" * 129, "a/b", "\u200bget_user"]
-)
+@each_row("name", ["create_not\u0435", "get user", "get_user\n", "", "x" * 129, "a/b", "\u200bget_user"])
 def test_a_name_that_no_tool_may_have_is_denied(name):
     assert judge("{default: allow, tools: {'*': {action: allow}}}", name).rule == "name"
 
@@ -406,7 +403,7 @@ def test_a_tool_whose_limits_ask_may_be_held():
     assert not compiled(SPEND.replace("on_exceed: require_approval, ", "")).may_hold("iam", "pay", found)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("spend", "path"),
     [
         ("{of: amount, max: 1, window: 1d}", "policy.tools.pay.spend.of"),

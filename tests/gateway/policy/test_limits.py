@@ -2,11 +2,11 @@
 
 from math import inf, nan
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy.limits import Limit, Per, Scope, Windows, bad_amount, key, sized
+from rows import each_row
 
 ME = Scope(agent="a", session="s", server="iam", tool="t")
 SPEND = Limit(name="s", max=100, window=60, of="args.pay.amount")
@@ -120,7 +120,7 @@ def test_one_limit_over_calls_and_amounts_takes_both_or_none():
     assert windows.take([TWO, spending(0)], ME, 3).limit == TWO
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("arguments", "why"),
     [
         ({"pay": {"amount": 0}}, None),

@@ -18,6 +18,7 @@ from gateway.policy.limits import Scope, Windows
 from gateway.policy.policylayer import translate
 from gateway.policy.policylayer.conditions import NoEqual, fails, holds
 from gateway.tools.classify.risk import classify
+from rows import each_row
 
 ALLOWED, HELD, DENIED = "allowed", "held", "denied"
 
@@ -215,9 +216,7 @@ def test_snippets_from_pages_are_policies_too():
     assert "# It says no default, so what is not named asks for a person.\n" in gate.made.yaml
 
 
-@pytest.mark.parametrize(
-    "text", ["", "  \n", "[1]", "a: [b", "servers: {}\n", "servers: {x: {command: [y]}}\n"]
-)
+@each_row("text", ["", "  \n", "[1]", "a: [b", "servers: {}\n", "servers: {x: {command: [y]}}\n"])
 def test_what_is_no_policy_is_said_in_a_sentence(text):
     with pytest.raises(UserError):
         translate(text, "their.yaml")
@@ -292,7 +291,7 @@ NO_EQUAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "row"), NO_EQUAL.items())
+@each_row(("text", "row"), NO_EQUAL.items())
 def test_what_has_no_equal_is_said_at_its_place_and_never_lets_more_through(text, row):
     fate, why = row
     gate = Gate(text)
@@ -316,7 +315,7 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize(("state", "row"), STATES.items())
+@each_row(("state", "row"), STATES.items())
 def test_counters_are_limits_where_they_bound_their_own_rule(state, row):
     fate, whys = row
     gate = Gate(RULE % f"{{name: n, conditions: [{{path: state.t.n, op: {state}}}")
@@ -387,7 +386,7 @@ REGEXES = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "good", "bad"), REGEXES)
+@each_row(("pattern", "good", "bad"), REGEXES)
 def test_patterns_mean_what_they_meant(pattern, good, bad):
     gate = Gate(CONDITION % ("args.x", "regex", json.dumps(pattern)))
     assert gate.made.notes == ()
@@ -413,7 +412,7 @@ OPERATORS = [
 ]
 
 
-@pytest.mark.parametrize(("op", "value", "good", "bad"), OPERATORS)
+@each_row(("op", "value", "good", "bad"), OPERATORS)
 def test_operators_let_through_only_what_is_certain(op, value, good, bad):
     gate = Gate(CONDITION % ("args.x", op, json.dumps(value)))
     assert [gate.call("t", {"x": x}) for x in good] == [ALLOWED] * len(good)

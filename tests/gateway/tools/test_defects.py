@@ -2,9 +2,8 @@
 
 import json
 
-import pytest
-
 from gateway.tools import defects
+from rows import each_row
 
 GOOD = {"name": "create_note", "description": "Create a note.", "inputSchema": {"type": "object"}}
 
@@ -17,7 +16,7 @@ def with_schema(**schema):
     return GOOD | {"inputSchema": {"type": "object", **schema}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     "definition",
     [
         GOOD,
@@ -33,7 +32,7 @@ def test_a_plain_definition_has_no_flaw(definition):
     assert defects.find_defect(definition, json.dumps(definition).encode()) == ""
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("definition", "told"),
     [
         ({"name": "delete_us\u0435r"}, "its name is not one"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from approvals.model import Outcome
 from gateway.wire import frames
 from gateway.wire.frames import CallFrame, FrameError, Notification, Request, Response, decode
+from rows import each_row
 
 CALL = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t","arguments":%s}}'
 DEEP = '{"a":' * 40 + '{"x":1,"x":2}' + "}" * 40
@@ -73,7 +74,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED.keys())
+@each_row("text", REFUSED.values())
 def test_a_frame_is_refused(text):
     with pytest.raises(FrameError) as refused:
         decode(text.encode())
@@ -81,7 +82,7 @@ def test_a_frame_is_refused(text):
     assert refused.value.message.endswith(".")
 
 
-@pytest.mark.parametrize(
+@each_row(
     "data",
     [
         (CALL % "{}").encode("utf-16"), (CALL % "{}").encode("utf-32"), b"\xef\xbb\xbf" + (CALL % "{}").encode(),
@@ -136,7 +137,7 @@ def test_a_call_without_arguments_has_an_empty_object():
     assert call.progress_token is None
 
 
-@pytest.mark.parametrize("token", ["true", "1.5", "null", "{}"])
+@each_row("token", ["true", "1.5", "null", "{}"])
 def test_a_progress_token_is_a_string_or_an_integer(token):
     call = decode(
         f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t","_meta":{{"progressToken":{token}}}}}}}'.encode()
@@ -206,7 +207,7 @@ def test_a_repeated_member_is_refused_wherever_it_stands(arguments, key, first, 
             decode((CALL % inside).encode())
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 39, 40, 41, 64, 100, 1000, 20_000])
+@each_row("size", [1, 2, 7, 8, 39, 40, 41, 64, 100, 1000, 20_000])
 def test_a_repeated_member_is_refused_however_large_the_object_is(size):
     members = [f'"m{number}":{number}' for number in range(size)]
     for first, second in {(0, size), (size // 2, size), (size - 1, size), (0, 0)}:
@@ -236,7 +237,7 @@ def test_no_text_inside_a_frame_raises_anything_else(text):
 # Answers of servers.
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("frame", "outcome"),
     [
         ('{"jsonrpc":"2.0","id":1,"result":{ "a":1.0 }}', Outcome(is_error=False, body=b'{ "a":1.0 }')),

@@ -22,6 +22,7 @@ from gateway.wire import member_names
 from gateway.wire.member_names import KnownNames, fold, schema_members
 from gateways import running, text
 from recorder import Recorder, result
+from rows import each_row
 
 BIG = "default: allow\ntools: {pay: {when: 'args.amount > 50', action: require_approval}}"
 MOST = "default: allow\ntools: {pay: {arguments: {properties: {amount: {maximum: 50}}, additionalProperties: true}}}"
@@ -196,7 +197,7 @@ def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypat
     assert sum(read) < 1.01 * len(name)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("declared", "used", "arguments", "wrong"),
     [
         (["amount"], {}, {"amount": 1, "note": {"Note": 1}}, None),
@@ -228,7 +229,7 @@ def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
     assert set(schema_members(None)) == set()
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("source", "names"),
     [
         ("args.amount > 50 && risk.category == 'Read'", {"amount"}),
@@ -290,7 +291,7 @@ BIG_SUM = {"properties": {"p": {"properties": {"a": {"minimum": 50}}, "required"
 DEEP = {"properties": {"p": INNER}}
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("schema", "good", "bad"),
     [
         ({"properties": {"a": {}}}, {"a": 1}, {"a": 1, "x": 1}),
@@ -320,7 +321,7 @@ def test_a_schema_that_declares_members_lets_through_no_others(schema, good, bad
     assert "unexpected" in check(bad)
 
 
-@pytest.mark.parametrize(
+@each_row(
     "schema",
     [
         {"required": ["a"]},

@@ -1,6 +1,5 @@
 """The revisions' tables, with the SDK's own functions as a second opinion on headers."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared import inbound
@@ -8,6 +7,7 @@ from mcp_types import version
 
 from gateway.wire import frames, protocol
 from gateway.wire.protocol import Era
+from rows import each_row
 
 META = '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}'
 MODERN = frames.decode(
@@ -38,7 +38,7 @@ def test_the_era_is_what_the_body_or_the_header_says():
     assert protocol.era({"mcp-protocol-version": "2025-11-25"}, None) is Era.HANDSHAKE
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("pairs", "code"),
     [
         ([VERSION, METHOD, NAME], None),
@@ -126,7 +126,7 @@ def test_header_values_are_encoded_as_the_sdk_encodes_them(text):
     assert protocol.decode_header(inbound.encode_header_value(text)) == text
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("text", "headers", "passes"),
     [
         ('{"jsonrpc":"2.0","id":1,"method":"ping"}', {}, True),
@@ -150,7 +150,7 @@ def test_the_end_of_the_handshake_is_known():
     assert not protocol.finishes_handshake(LEGACY)
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("said", "taken_back"),
     [
         ('"method":"notifications/cancelled","params":{"requestId":7,"reason":"tired"}', 7),

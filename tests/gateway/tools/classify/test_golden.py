@@ -20,11 +20,12 @@ from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, classif
 from gateway.tools.classify.severity import rank
 from gateway.upstreams.stdio import Command, StdioUpstream
 from npm import MODULES, NODE
+from rows import each_row
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parents[2] / "golden").glob("*.yaml"))}
 GOLDEN = {server: YAML(typ="safe").load(path) for server, path in FILES.items()}
 TOOLS = [(server, tool) for server, golden in GOLDEN.items() for tool in golden["tools"]]
-EACH = pytest.mark.parametrize(("server", "entry"), TOOLS, ids=[f"{s}/{t['name']}" for s, t in TOOLS])
+EACH = each_row(("server", "entry"), TOOLS)
 RISK_ORDER = list(Risk)
 
 #: Those that live in the environment of the tests.

@@ -1,13 +1,12 @@
 """Idioms: what a verb means with a certain object."""
 
-import pytest
-
 from gateway.tools.classify.idioms import IDIOMS
 from gateway.tools.classify.lexicon import VERBS, Category
 from gateway.tools.classify.risk import classify
+from rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("plain", "idiomatic", "expected"),
     [
         ("cancel_order", "cancel_run", Category.EXECUTE),
@@ -35,7 +34,7 @@ def test_an_object_changes_what_a_verb_means(plain, idiomatic, expected):
     assert classify({"name": plain}, ()).category is not expected
 
 
-@pytest.mark.parametrize("idiom", IDIOMS, ids=lambda idiom: idiom.meaning)
+@each_row("idiom", IDIOMS)
 def test_every_row_speaks_of_known_verbs_and_plain_words(idiom):
     assert idiom.verbs <= set(VERBS)
     assert idiom.objects

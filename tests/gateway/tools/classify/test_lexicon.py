@@ -1,10 +1,9 @@
 """The words: each in one row, and no reading word that would let a changing tool pass."""
 
-import pytest
-
 from gateway.tools.classify import lexicon
 from gateway.tools.classify.lexicon import GROUPS, VERBS, Category
 from gateway.tools.classify.risk import classify
+from rows import each_row
 
 READERS = sorted(verb.word for verb in VERBS.values() if verb.category is Category.READ)
 ACTORS = sorted(verb.word for verb in VERBS.values() if verb.category is not Category.READ)
@@ -38,7 +37,7 @@ LOOKALIKES = {
 }
 
 
-@pytest.mark.parametrize("group", LOOKALIKES)
+@each_row("group", LOOKALIKES)
 def test_names_that_only_look_like_reads_are_never_read(group):
     passed = [
         name for name in LOOKALIKES[group].split() if classify({"name": name}, ()).category is Category.READ
@@ -46,21 +45,21 @@ def test_names_that_only_look_like_reads_are_never_read(group):
     assert passed == []
 
 
-@pytest.mark.parametrize("reader", READERS)
+@each_row("reader", READERS)
 def test_no_reading_word_hides_a_second_verb(reader):
     names = [f"{reader}_{joint}_{action}_user" for joint in ("and", "or", "then") for action in ACTIONS]
     names += [f"{reader}_user_{action}" for action in ACTIONS]
     assert [name for name in names if classify({"name": name}, ()).category is Category.READ] == []
 
 
-@pytest.mark.parametrize("actor", ACTORS)
+@each_row("actor", ACTORS)
 def test_no_verb_of_action_reads_when_it_leads(actor):
     alone = [actor, f"{actor}_it", f"{actor}_item", f"{actor}_user_record"]
     read = [name for name in alone if classify({"name": name}, ()).category is Category.READ]
     assert [name for name in read if "track" not in name] == []
 
 
-@pytest.mark.parametrize("word", sorted(lexicon.READOUTS | lexicon.STATES | lexicon.NOUNS))
+@each_row("word", sorted(lexicon.READOUTS | lexicon.STATES | lexicon.NOUNS))
 def test_a_noun_behind_a_firm_verb_never_makes_it_a_read(word):
     assert classify({"name": f"delete_{word}"}, ()).category is Category.DESTRUCTIVE
     assert classify({"name": f"update_{word}"}, ()).category is not Category.READ

@@ -1,13 +1,12 @@
 """Words and siblings: how a name splits, and what the names of one server show together."""
 
-import pytest
-
 from gateway.tools.classify.naming import NAME_LIMIT, Family, core, family, split
+from rows import each_row
 
 BROWSER = ("browser_click", "browser_navigate", "browser_console_messages", "browser_tab_list")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "words"),
     [
         ("getUserByID", "get user by id"),
@@ -26,7 +25,7 @@ def test_a_name_splits_into_words(name, words):
     assert split(name) == tuple(words.split())
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("siblings", "prefix"),
     [
         (BROWSER, ("browser",)),

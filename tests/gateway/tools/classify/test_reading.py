@@ -1,6 +1,5 @@
 """Readings: which word of a name decides, and why."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,11 +7,12 @@ from gateway.tools.classify import lexicon
 from gateway.tools.classify.lexicon import RANK, VERBS, Category
 from gateway.tools.classify.naming import Family, family, split
 from gateway.tools.classify.reading import read
+from rows import each_row
 
 TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "quota_usage_check", "vm_get")
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "siblings", "expected"),
     [
         ("group_list", TRAILING, Category.READ),
@@ -35,7 +35,7 @@ def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
     assert read(name, family(siblings)).category is expected
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "word", "why"),
     [
         ("db_backup_and_verify", "backup", "joins two verbs"),

@@ -10,6 +10,7 @@ from mcp.server.mcpserver import MCPServer
 from gateway.tools.classify.lexicon import RANK
 from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, ToolClassification, classify
 from gateway.tools.classify.severity import rank
+from rows import each_row
 
 IAM_TOOLS = (
     "list_users",
@@ -95,7 +96,7 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize("expected", KNOWN)
+@each_row("expected", KNOWN)
 def test_tools_of_many_trades_are_known(expected):
     found = {name: category(name, description="-") for name in KNOWN[expected].split()}
     assert {name: got for name, got in found.items() if got is not expected} == {}
@@ -119,9 +120,7 @@ def test_what_is_not_read_in_the_name_is_never_low(name, siblings):
     assert found.category is not Category.READ or name.isascii()
 
 
-@pytest.mark.parametrize(
-    "name", ["get_us\u0435rs", "get_users\u202e", "list\u200b_users", "ｇet_users", "получить"]
-)
+@each_row("name", ["get_us\u0435rs", "get_users\u202e", "list\u200b_users", "ｇet_users", "получить"])
 def test_a_name_with_characters_from_elsewhere_is_not_understood(name):
     assert category(name) is Category.OTHER
 
@@ -191,7 +190,7 @@ def test_parameters_only_raise(name, some, more):
     assert all(one <= other for one, other in zip(few, many, strict=True))
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("definition", "expected", "reason"),
     [
         (tool("fetch_rows", params=["sql"]), Category.EXECUTE, '"sql" carries a program'),
@@ -263,7 +262,6 @@ def test_parameters_only_raise(name, some, more):
             "destructiveHint says",
         ),
     ],
-    ids=lambda value: value["name"] if isinstance(value, dict) else "",
 )
 def test_what_the_definition_adds_is_said(definition, expected, reason):
     found = classify(definition, ())
@@ -271,7 +269,7 @@ def test_what_the_definition_adds_is_said(definition, expected, reason):
     assert any(reason in sentence for sentence in found.evidence), found.evidence
 
 
-@pytest.mark.parametrize(
+@each_row(
     "schema",
     [
         {"enum": ["list", "get", "delete"]},
@@ -309,7 +307,7 @@ UNKNOWN_REFERENCES = [
 ]
 
 
-@pytest.mark.parametrize(("besides", "mode"), REFERRED.values(), ids=REFERRED.keys())
+@each_row(("besides", "mode"), REFERRED.values())
 def test_a_mode_that_stands_elsewhere_in_the_schema_is_found(besides, mode):
     definition = {"name": "get_records", "inputSchema": {"properties": {"operation": mode}, **besides}}
     assert classify(definition, ()).category is Category.DESTRUCTIVE
@@ -326,7 +324,7 @@ async def test_an_enum_as_the_sdk_tells_of_it_is_a_mode():
     assert classify(definition.model_dump(by_alias=True), ()).category is Category.DESTRUCTIVE
 
 
-@pytest.mark.parametrize("reference", UNKNOWN_REFERENCES)
+@each_row("reference", UNKNOWN_REFERENCES)
 def test_a_reference_to_nowhere_or_to_another_place_is_not_followed(reference):
     besides = {"$defs": {"Mode": MODE}, "anyOf": [{}]}
     definition = {"name": "get_it", "inputSchema": {"properties": {"mode": {"$ref": reference}}, **besides}}
@@ -343,7 +341,7 @@ def test_a_mode_that_only_reads_raises_nothing():
     assert category("get_items", params={"operation": {"enum": ["get", "list"]}, "mode": 5}) is Category.READ
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("name", "description", "spec", "expected"),
     [
         ("get_items", "Use 'list' or `delete`.", {}, Category.DESTRUCTIVE),
@@ -391,7 +389,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("definition", HOSTILE, ids=range(len(HOSTILE)))
+@each_row("definition", HOSTILE)
 def test_hostile_definitions_never_raise(definition):
     found = classify(definition, ("x", None, 7, "get_\ud800", "a" * 100_000))
     assert found.category in Category

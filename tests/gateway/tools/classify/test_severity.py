@@ -7,9 +7,10 @@ import pytest
 from gateway.tools.classify.lexicon import RANK, Category
 from gateway.tools.classify.naming import split
 from gateway.tools.classify.severity import BASE, MANY_IDS, SUBJECTS, Severity, assess, rank
+from rows import each_row
 
 
-@pytest.mark.parametrize(
+@each_row(
     ("category", "name", "params", "expected", "reason"),
     [
         ("Read", "list_users", (), "low", "it changes nothing"),
@@ -41,7 +42,7 @@ def test_severity_follows_what_is_touched_and_how_far_it_reaches(category, name,
     assert why.startswith(f"Severity is {level}: ")
 
 
-@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.what)
+@each_row("subject", SUBJECTS)
 def test_changing_is_never_milder_than_reading_nor_destroying_than_changing(subject):
     assert rank(subject.reading) <= rank(subject.changing) <= rank(subject.destroying)
 
