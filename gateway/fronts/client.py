@@ -14,12 +14,13 @@ import msgspec
 
 from gateway.errors import CutError, GatewayError, NotSentError, TooLongError
 from gateway.upstreams import answers
+from gateway.upstreams.lifecycle import SessionRefusedError, reopen_session
 from gateway.upstreams.reply import JSON, Reply, frame_reply, read_body
 from gateway.wire import frames, protocol, sse
 
 #: Does one exchange: verb, body, headers.
 Exchange = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
-VERSION = "MCP-Protocol-Version"
+VERSION = "mcp-protocol-version"
 #: Seconds for which a held call is asked for again while the gateway is away, and between two times.
 AWAY = 600.0
 PAUSE = 0.5
@@ -51,8 +52,9 @@ class Conversation:
     ) -> None:
         self._exchange = exchange
         self._headers = dict(headers)
-        #: The lines with which the client opened its session.
-        self._handshake: list[bytes] = []
+        #: The params of the client's initialize, as JSON; b"" without a session.
+        self._opening = b""
+        self._initialized = False
         self._reopening = asyncio.Lock()
         self._away = away
         self._pause = pause
@@ -62,12 +64,12 @@ class Conversation:
     @property
     def session(self) -> str | None:
         """The session id, once the handshake is done; None where there is no session."""
-        return self._headers.get(protocol.SESSION_HEADER) if len(self._handshake) > 1 else None
+        return self._headers.get(protocol.SESSION_HEADER) if self._initialized else None
 
     async def say(self, frame: frames.Frame, line: bytes) -> AsyncGenerator[bytes, None]:
         """Send a frame of the client's; yields the frames of the answer."""
         reply = await self._sent(frame, line)
-        self._remember(frame, line, reply)
+        self._remember(frame, reply)
         async with aclosing(self._answer(frame, line, reply)) as answer:
             async for data in answer:
                 if getattr(frame, "method", "") == "initialize":
@@ -122,36 +124,23 @@ class Conversation:
             return frame_reply(frames.error(call.id, GatewayError.code, DOUBT))
         return frame_reply(frames.answer(call.id, outcome))
 
-    async def _reopen(self, gone: str) -> None:
-        """Open the session again, unless another frame has done so meanwhile."""
+    async def _reopen(self, lost: str) -> None:
+        """Reopen the session, unless another frame has done so; a gateway that refuses answers the next frame itself."""
         async with self._reopening:
-            if self._headers[protocol.SESSION_HEADER] != gone:
+            if self._headers[protocol.SESSION_HEADER] != lost:
                 return
-            log.info("the session is gone; it is opened again")
-            headers = {
-                name: value for name, value in self._headers.items() if name != protocol.SESSION_HEADER
-            }
-            for line in self._handshake:
-                reply = await self._exchange("POST", line, headers)
-                try:
-                    headers |= (
-                        {protocol.SESSION_HEADER: session}
-                        if (session := reply.header(protocol.SESSION_HEADER))
-                        else {}
-                    )
-                    await read_body(reply.chunks)
-                finally:
-                    reply.close()
-            self._headers |= headers
+            log.info("the session is lost; reopening it")
+            with suppress(SessionRefusedError):
+                self._headers |= await reopen_session(self._exchange, self._opening, self._headers)
 
-    def _remember(self, frame: frames.Frame, line: bytes, reply: Reply) -> None:
-        if getattr(frame, "method", "") == "initialize" and (
-            session := reply.header(protocol.SESSION_HEADER)
-        ):
+    def _remember(self, frame: frames.Frame, reply: Reply) -> None:
+        """Keep the session that an initialize opens, and how it was opened."""
+        session = reply.header(protocol.SESSION_HEADER)
+        if isinstance(frame, frames.Request) and frame.method == "initialize" and session:
             self._headers[protocol.SESSION_HEADER] = session
-            self._handshake = [line]
-        elif protocol.finishes_handshake(frame) and protocol.SESSION_HEADER in self._headers:
-            self._handshake = [*self._handshake[:1], line]
+            self._opening, self._initialized = msgspec.json.encode(frame.params), False
+        elif protocol.finishes_handshake(frame) and self._opening:
+            self._initialized = True
 
     def _agree(self, data: bytes) -> None:
         """Note the revision that the answer to initialize agrees on."""

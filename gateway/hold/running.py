@@ -17,8 +17,7 @@ from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.hold import answer_timeout, session_probe
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.session_probe import SilentError
-from gateway.tools import discovery
-from gateway.upstreams import Upstream, answers
+from gateway.upstreams import Upstream, answers, lifecycle
 from gateway.upstreams.reply import Reply
 from gateway.wire import frames, sse
 from gateway.wire.protocol import LIST_CHANGED
@@ -113,7 +112,7 @@ class Forwarder:
                 await self._send(claimed, replace(way, headers=headers), show)
         finally:
             if headers is not way.headers:
-                self._keep(discovery.close_session(way.upstream, headers))
+                self._keep(lifecycle.close_session(way.upstream.send, headers))
 
     async def _unsent(self, held: HeldCall, objection: Objection, why: str) -> None:
         """End a call that cannot be sent, because its server opens no session for it."""
@@ -153,7 +152,7 @@ class Forwarder:
             if not exchange.done():
                 given_up.result()
                 show(None)
-                if await discovery.cancel_call(way.upstream, way.frame, way.headers):
+                if await lifecycle.cancel_call(way.upstream.send, way.frame, way.headers):
                     await asyncio.wait({exchange}, timeout=answer_timeout.LATE)
             if not exchange.done():
                 raise CutError("The server did not answer.")

@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Mapping
 
 from gateway.errors import GatewayError
-from gateway.tools import discovery
-from gateway.upstreams import Upstream
+from gateway.upstreams import Upstream, lifecycle
 from gateway.wire import protocol
 
 #: Seconds a server has to answer the ping, and as many to open another session.
@@ -32,11 +31,11 @@ async def ensured(upstream: Upstream, opening: bytes, headers: Mapping[str, str]
             if await _has(upstream, headers):
                 return headers
         async with asyncio.timeout(PATIENCE):
-            return await discovery.open_session(upstream, opening, headers)
+            return await lifecycle.reopen_session(upstream.send, opening, headers)
     except TimeoutError as error:
         raise SilentError from error
 
 
 async def _has(upstream: Upstream, headers: Mapping[str, str]) -> bool:
     known = upstream.knows(headers)
-    return await discovery.has_session(upstream, headers) if known is None else known
+    return await lifecycle.has_session(upstream.send, headers) if known is None else known

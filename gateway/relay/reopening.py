@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from gateway.call.sessions import Session
 from gateway.errors import NotSentError, UnknownSessionError
-from gateway.tools import discovery
-from gateway.upstreams import Upstream
+from gateway.upstreams import Upstream, lifecycle
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
@@ -67,7 +66,7 @@ class ReopeningUpstream:
 
     async def _reopen(self, headers: Mapping[str, str]) -> None:
         try:
-            again = await discovery.open_session(self.inner, self.session.opening, headers)
+            again = await lifecycle.reopen_session(self.inner.send, self.session.opening, headers)
         except NotSentError as error:
             raise UnknownSessionError from error
         self.session.now = again.get(protocol.SESSION_HEADER, "")

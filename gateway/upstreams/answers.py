@@ -1,17 +1,47 @@
 """Reads a server's reply to one request, up to the frame that answers it."""
 
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgspec
 
 from approvals.model import Outcome
-from gateway.errors import CutError
+from gateway.errors import CutError, GatewayError
 from gateway.upstreams.reply import JSON, Reply, read_body
-from gateway.wire import frames, sse
+from gateway.wire import frames, protocol, sse
 
 #: HTTP statuses that rule out a run: without credentials or permission, not this method, too large, not this media type,
 #: not this host (RFC 9110, 15.5). Any other may come from a proxy while the server runs the call.
 REFUSALS = frozenset({401, 403, 405, 413, 415, 421})
+
+
+class NoResultError(GatewayError):
+    """The server refused to answer the gateway's question."""
+
+
+async def read_result(reply: Reply) -> dict[str, Any]:
+    """Return the result that answers a request of the gateway's own; raises `NoResultError` or `CutError`."""
+    try:
+        async for frame in _read_values(reply):
+            if isinstance(frame, dict) and frame.get("id") == protocol.OUR_ID and "method" not in frame:
+                if isinstance(result := frame.get("result"), dict):
+                    return result
+                break
+    except frames.UNREADABLE as error:
+        raise NoResultError from error
+    finally:
+        reply.close()
+    raise NoResultError
+
+
+async def _read_values(reply: Reply) -> AsyncIterator[Any]:
+    if not reply.streams:
+        yield msgspec.json.decode(await read_body(reply.chunks))
+        return
+    async for event in sse.events(reply.chunks):
+        if event.data:
+            yield msgspec.json.decode(event.data)
+    raise CutError
 
 
 async def outcome_of(

@@ -46,6 +46,7 @@ class Server:
         self.known = set()
         self.seen = []
         self.down = False
+        self.refuses = False
 
     async def __call__(self, verb, body, headers):
         session = headers.get("mcp-session-id")
@@ -54,10 +55,12 @@ class Server:
         self.seen.append((verb, frame.get("method"), session))
         if self.down:
             raise NotSentError
+        if frame.get("method") == "initialize" and self.refuses:
+            return frame_reply(frames.error(frame["id"], -32603, "no"), status=502)
         if frame.get("method") == "initialize":
             made = f"s{sum(method == 'initialize' for _, method, _ in self.seen)}"
             self.known.add(made)
-            answer = line(result(0, protocolVersion="2025-11-25"))
+            answer = line(result(frame["id"], protocolVersion="2025-11-25"))
             return frame_reply(answer, headers={"Mcp-Session-Id": made})
         if session not in self.known:
             return frame_reply(frames.error(None, -32001, "Session not found."), status=404)
@@ -102,11 +105,20 @@ async def test_while_it_cannot_be_opened_again_the_client_is_told_and_later_it_c
     assert await say(conversation, request()) == [result(1, session="s2")]
 
 
+async def test_a_server_that_opens_no_session_again_answers_the_request_itself():
+    server = Server()
+    conversation = await opened(server)
+    server.known.clear()
+    server.refuses = True
+    [answer] = await say(conversation, request())
+    assert (answer["id"], answer["error"]["message"]) == (1, "Session not found.")
+
+
 async def test_the_revision_is_the_one_that_the_last_initialize_agreed_on():
     seen = []
 
     async def exchange(verb, body, headers):
-        seen.append(headers.get("MCP-Protocol-Version"))
+        seen.append(headers.get("mcp-protocol-version"))
         frame = json.loads(body)
         revision = frame["params"].get("protocolVersion", "of a tool's result")
         return frame_reply(line(result(frame["id"], protocolVersion=revision)))

@@ -14,7 +14,7 @@ from gateway.tools.catalogue import Catalogue, Override
 from gateway.tools.classify.risk import Category, Risk
 from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import Pins
-from gateway.upstreams import stdio
+from gateway.upstreams import lifecycle, stdio
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import HttpUpstream, pool
 from gateway.upstreams.stdio import Command, StdioUpstream
@@ -164,7 +164,7 @@ async def reset(request, frame):
 async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_session(
     known, recorder, monkeypatch, on_delete
 ):
-    monkeypatch.setattr(discovery, "CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.05)
     recorder.modern, recorder.session, recorder.on_delete = False, "s1", on_delete
     async with asyncio.timeout(5):
         assert await known.refresh("notes") is None
@@ -182,7 +182,7 @@ async def half_open(_, frame):
     "opening",
     [
         discovery.list_tools,
-        lambda upstream: discovery.open_session(upstream, b"{}", {"mcp-session-id": "s0"}),
+        lambda upstream: lifecycle.reopen_session(upstream.send, b"{}", {"mcp-session-id": "s0"}),
     ],
 )
 async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http, opening):

@@ -1,0 +1,115 @@
+"""A session from the client's side: initialize, ping, cancel, end (MCP 2025-11-25, Lifecycle).
+
+The gateway opens sessions of its own to list tools. With a client's stored initialize it also reopens a session that
+was lost: the stdio front at its gateway, the proxy at a server, and a run before it claims its call.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+
+from gateway.errors import CutError, GatewayError, NotSentError
+from gateway.upstreams import answers
+from gateway.upstreams.reply import Reply
+from gateway.wire import frames, protocol
+
+#: Does one exchange: verb, body, headers. Raises `NotSentError` or `CutError`, as `Upstream.send` does.
+Send = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
+
+INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
+METHOD_NOT_FOUND = -32601
+#: Seconds a server has to acknowledge the end of a session, or a cancellation. Neither should hold anything up.
+CLOSE_TIMEOUT = 2.0
+
+
+class SessionRefusedError(NotSentError):
+    """The server has ended the session and would not open another."""
+
+
+async def open_session(
+    send: Send, params: Mapping[str, Any] | msgspec.Raw, headers: Mapping[str, str]
+) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+    """Do the handshake with the *params* of an initialize; returns *headers* for the new session, and the result.
+
+    A session that was only half opened is closed. Raises `NoResultError` when the server refuses, or as `Send` does.
+    """
+    reply = await send("POST", request_frame("initialize", params), {})
+    session = reply.header(protocol.SESSION_HEADER)
+    named = {protocol.SESSION_HEADER: session} if session else {}
+    try:
+        result = await answers.read_result(reply)
+        agreed = {"mcp-protocol-version": str(result.get("protocolVersion", protocol.HANDSHAKE[-1]))}
+        renewed = {**agreed, **headers, **named}
+        (await send("POST", INITIALIZED, renewed)).close()
+    except BaseException:
+        await close_session(send, named)
+        raise
+    return renewed, result
+
+
+async def reopen_session(send: Send, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Open a session like the lost one in *headers*; returns the headers with the new session's id.
+
+    *opening* is the params of the client's initialize, as JSON. Raises `NotSentError`, since the request that needs the
+    session was not sent; `SessionRefusedError` if the server answers without a session.
+    """
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if name not in {protocol.SESSION_HEADER, "last-event-id"}
+    }
+    try:
+        return (await open_session(send, msgspec.Raw(opening), kept))[0]
+    except answers.NoResultError as error:
+        raise SessionRefusedError from error
+    except CutError as error:
+        raise NotSentError(
+            "The connection broke while the session was reopened; nothing was sent."
+        ) from error
+
+
+async def has_session(send: Send, headers: Mapping[str, str]) -> bool:
+    """Say whether the server has the session in *headers*: it answers a ping, even with "method not found"."""
+    request_id = f"{protocol.OUR_ID}-{token_hex(8)}"  # an id may be used once in a session
+    try:
+        reply = await send("POST", request_frame("ping", {}, request_id), headers)
+        outcome = await answers.outcome_of(reply, request_id, lambda _: None)
+    except GatewayError:
+        return False
+    return not outcome.is_error or _error_code(outcome.body) == METHOD_NOT_FOUND
+
+
+def _error_code(error: bytes) -> Any:
+    found = msgspec.json.decode(error)
+    return found.get("code") if isinstance(found, dict) else None
+
+
+async def cancel_call(send: Send, call: frames.CallFrame, headers: Mapping[str, str]) -> bool:
+    """Send notifications/cancelled for *call*; False in 2026-07-28, where closing the stream cancels."""
+    if protocol.era(headers, call) is protocol.Era.MODERN:
+        return False
+    params = {"requestId": call.id, "reason": "The gateway no longer waits for the answer."}
+    with suppress(GatewayError, TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            body = frames.notification("notifications/cancelled", params)
+            (await send("POST", body, headers)).close()
+    return True
+
+
+async def close_session(send: Send, headers: Mapping[str, str]) -> None:
+    """End the session in *headers*, if any; ignores a server that does not know it or is slow."""
+    if protocol.SESSION_HEADER in headers:
+        with suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                (await send("DELETE", b"", headers)).close()
+
+
+def request_frame(
+    method: str, params: Mapping[str, Any] | msgspec.Raw, request_id: str = protocol.OUR_ID
+) -> bytes:
+    """Return a request of the gateway's own."""
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
