@@ -8,9 +8,9 @@ class UserError(Exception):
     """Something that whoever runs the command can mend; the message is one plain sentence with the remedy."""
 
 
-def first(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
     """Return the first of several faults that ended a group of tasks; an error that is no group is returned as it is."""
-    return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 class GatewayError(Exception):
@@ -28,7 +28,7 @@ class GatewayError(Exception):
         super().__init__(message or (type(self).__doc__ or "").strip())
 
 
-class BrokenError(GatewayError):
+class InternalError(GatewayError):
     """The gateway failed on this request, and its log says why. It is not known whether it was carried out."""
 
 
@@ -40,7 +40,7 @@ class CutError(GatewayError):
     """The connection to the server broke after the request may have been sent."""
 
 
-class TooLongError(CutError):
+class ResponseTooLargeError(CutError):
     """The server's answer is longer than the gateway takes."""
 
 

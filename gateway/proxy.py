@@ -24,7 +24,7 @@ from gateway.call.metrics import Metrics
 from gateway.call.request import CallRequest, Exchange, place
 from gateway.call.sessions import Session, Sessions
 from gateway.call.settings import ProxySettings
-from gateway.errors import BrokenError, GatewayError, NotSentError, StoppingError, UnknownServerError
+from gateway.errors import GatewayError, InternalError, NotSentError, StoppingError, UnknownServerError
 from gateway.hold import answering, ladder, messages, request_state
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.ladder import AnswerMode
@@ -319,7 +319,7 @@ class Proxy:
             return _fault(frame, GatewayError(f"{error} Nothing was executed for this request."))
         except Exception:
             log.exception("an exchange failed")
-            return _fault(frame, BrokenError())
+            return _fault(frame, InternalError())
 
 
 def _in_words(tool: Tool) -> Classification:

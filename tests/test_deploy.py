@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.app import gateway
 from gateway.config import yaml
-from gateway.config.options import seconds
+from gateway.config.options import parse_duration
 from gateway.fronts import listener
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ def copied():
 
 def service():
     text = (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8")
-    return yaml.read(text, {}, str).value["services"]["okayed"]
+    return yaml.read_document(text, {}, str).value["services"]["okayed"]
 
 
 def test_the_image_is_built_from_named_files_in_a_stage_that_is_left_behind():
@@ -51,7 +51,7 @@ def test_what_the_image_is_built_from_is_all_that_the_build_reads():
 
 
 def test_a_stopped_container_has_longer_than_running_calls_have():
-    assert seconds(service()["stop_grace_period"]) >= gateway.GRACE + 5 * listener.LINGER
+    assert parse_duration(service()["stop_grace_period"]) >= gateway.GRACE + 5 * listener.LINGER
     assert (service()["init"], service()["restart"]) == (True, "unless-stopped")
 
 

@@ -101,7 +101,7 @@ POLICIES = re.findall(
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_in_the_documentation_loads(policy):
     indented = "".join(f"  {line}\n" for line in policy.splitlines())
-    assert config.parse(f"servers: {{iam: {{command: [x]}}}}\npolicy:\n{indented}", {}, str)
+    assert config.parse_config(f"servers: {{iam: {{command: [x]}}}}\npolicy:\n{indented}", {}, str)
 
 
 AGENTS = re.findall(
@@ -112,7 +112,7 @@ AGENTS = re.findall(
 @pytest.mark.parametrize("agents", AGENTS)
 def test_every_config_on_the_agents_page_loads(agents):
     servers = "servers: {github: {command: [x]}}\npolicy: {default: deny}\n"
-    assert config.parse(servers + agents, {"CI_BOT_TOKEN_SHA256": "a" * 64}, str).agents
+    assert config.parse_config(servers + agents, {"CI_BOT_TOKEN_SHA256": "a" * 64}, str).agents
 
 
 README = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -120,9 +120,9 @@ HASH = "PUT-THE-HASH-HERE"
 
 
 def test_the_config_in_the_readme_loads_with_a_hash():
-    assert config.parse(README[0].replace(HASH, "a" * 64), {}, str).servers["files"].command
+    assert config.parse_config(README[0].replace(HASH, "a" * 64), {}, str).servers["files"].command
     with pytest.raises(config.ConfigProblems) as refused:
-        config.parse(README[0], {}, str)
+        config.parse_config(README[0], {}, str)
     assert str(refused.value) == (
         "approvers[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; "
         "make one with: okayed token approver NAME  (line 4)"
@@ -134,7 +134,7 @@ SLACK = {"SLACK_BOT_TOKEN": "xoxb-1", "SLACK_APP_TOKEN": "xapp-1"}
 
 def test_the_slack_config_in_the_readme_can_be_appended():
     named = README[0].replace(HASH, "a" * 64).replace("name: alice,", "name: alice, slack: U01ALICE,")
-    loaded = config.parse(named + README[1], SLACK, str)
+    loaded = config.parse_config(named + README[1], SLACK, str)
     assert loaded.slack.channel == "C0123456789"
     assert loaded.inbox.url == "https://approvals.example.com"
 
@@ -144,14 +144,14 @@ def test_the_config_on_the_slack_page_loads():
         r"```yaml\n(.*?)```", (ROOT / "docs" / "slack.md").read_text(encoding="utf-8"), re.DOTALL
     )
     rest = "servers: {iam: {command: [x]}}\npolicy: {default: deny}\n"
-    assert config.parse(rest + text, SLACK, str).inbox.url == "https://approvals.example.com"
+    assert config.parse_config(rest + text, SLACK, str).inbox.url == "https://approvals.example.com"
 
 
 def test_the_config_on_the_servers_page_loads():
     [text] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "servers.md").read_text(encoding="utf-8"), re.DOTALL
     )
-    loaded = config.parse(text, {"GITHUB_TOKEN": "g", "BILLING_CLIENT_SECRET": "s"}, str)
+    loaded = config.parse_config(text, {"GITHUB_TOKEN": "g", "BILLING_CLIENT_SECRET": "s"}, str)
     assert [server.transport for server in loaded.servers.values()] == ["http", "http", "sse", "http"]
 
 
@@ -159,9 +159,11 @@ def test_the_config_for_the_compose_file_loads_and_fits_what_it_publishes():
     [text] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "sidecar.md").read_text(encoding="utf-8"), re.DOTALL
     )
-    compose = yaml.read((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"), {}, str).value
+    compose = yaml.read_document(
+        (ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"), {}, str
+    ).value
     gateway, agent = compose["services"]["okayed"], compose["services"]["agent"]
-    loaded = config.parse(
+    loaded = config.parse_config(
         text, dict.fromkeys(gateway["environment"], "a" * 64) | {"ALICE_TOKEN_SHA256": "b" * 64}, str
     )
     host, _, inside = gateway["ports"][0].rpartition(":")

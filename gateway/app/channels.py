@@ -10,12 +10,12 @@ from approvals.channels.slack.http import SlackEndpoint
 from approvals.channels.webhook import WebhookChannel
 from gateway.config.options import Config, SlackOptions
 
-Actions = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SlackActions = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def channels_of(
+def build_channels(
     config: Config, inbox_url: str, clock: Callable[[], float]
-) -> tuple[list[Channel], Actions | None]:
+) -> tuple[list[Channel], SlackActions | None]:
     """Return the channels, and what serves `POST /slack/actions` when Slack comes over HTTP."""
     hooks: list[Channel] = [
         WebhookChannel(name=f"webhook:{hook.url}", url=hook.url, secret=hook.secret, clock=clock)
@@ -38,7 +38,7 @@ def _slack(options: SlackOptions, inbox_url: str) -> SlackChannel:
     )
 
 
-def _actions(endpoint: SlackEndpoint) -> Actions:
+def _actions(endpoint: SlackEndpoint) -> SlackActions:
     async def receive(request: web.Request) -> web.Response:
         status, body = await endpoint.receive(await request.read(), request.headers)
         return web.Response(

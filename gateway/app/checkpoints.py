@@ -21,35 +21,35 @@ from approvals.store import Store
 from gateway.config.options import CheckpointOptions
 
 #: Seconds between two looks at whether the trail has grown.
-EVERY = 60.0
+INTERVAL = 60.0
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 log = logging.getLogger("okayed")
 
 
-class Kept(msgspec.Struct, frozen=True):
+class ExternalCheckpoint(msgspec.Struct, frozen=True):
     """What is kept outside: `Checkpoint` as text, and the number of the start."""
 
     checkpoint: str
     starts: int
 
 
-class Outside(Protocol):
+class CheckpointTarget(Protocol):
     """A place outside the store."""
 
-    async def last(self) -> Kept | None:
+    async def last(self) -> ExternalCheckpoint | None:
         """Return what was kept last; None when there is nothing, or it cannot be asked for."""
 
-    async def keep(self, kept: Kept) -> None:
+    async def keep(self, kept: ExternalCheckpoint) -> None:
         """Keep it in place of what was kept; raises `OSError` or `aiohttp.ClientError`."""
 
 
-class InFile:
+class CheckpointFile:
     """A file, replaced whole each time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def last(self) -> Kept | None:
+    async def last(self) -> ExternalCheckpoint | None:
         """Return what the file says; raises `StoreError` when it cannot be read."""
         try:
             return _decoded(await asyncio.to_thread(self._path.read_bytes))
@@ -60,7 +60,7 @@ class InFile:
                 f"The checkpoint {self._path} cannot be read ({error}); mend it, or remove it to go on without it."
             ) from error
 
-    async def keep(self, kept: Kept) -> None:
+    async def keep(self, kept: ExternalCheckpoint) -> None:
         """Write the file."""
         await asyncio.to_thread(self._write, msgspec.json.encode(kept) + b"\n")
 
@@ -73,7 +73,7 @@ class InFile:
         fresh.replace(self._path)
 
 
-class AtWebhook:
+class CheckpointWebhook:
     """A receiver of signed webhooks, which may answer a GET with what it was told last."""
 
     def __init__(
@@ -84,7 +84,7 @@ class AtWebhook:
         self._http = http
         self._clock = clock
 
-    async def last(self) -> Kept | None:
+    async def last(self) -> ExternalCheckpoint | None:
         """Ask for it. A receiver that does not answer, or not with a checkpoint, keeps nobody from starting."""
         try:
             async with self._http.get(
@@ -97,7 +97,7 @@ class AtWebhook:
             log.warning("the store was not held against a checkpoint: the webhook gave none (%s)", error)
             return None
 
-    async def keep(self, kept: Kept) -> None:
+    async def keep(self, kept: ExternalCheckpoint) -> None:
         """Tell the receiver."""
         body = msgspec.json.encode(
             {"type": "okayed.checkpoint", "data": {"checkpoint": kept.checkpoint, "starts": kept.starts}}
@@ -112,32 +112,32 @@ class AtWebhook:
         return signed(message_id, self._clock(), body, self._key)
 
 
-def _decoded(data: bytes) -> Kept:
-    kept = msgspec.json.decode(data, type=Kept)
+def _decoded(data: bytes) -> ExternalCheckpoint:
+    kept = msgspec.json.decode(data, type=ExternalCheckpoint)
     Checkpoint.parse(kept.checkpoint)
     return kept
 
 
-def outside(
+def build_checkpoint_target(
     options: CheckpointOptions | None, http: aiohttp.ClientSession, clock: Callable[[], float]
-) -> Outside | None:
+) -> CheckpointTarget | None:
     """Return the place that the config names, None when it names none."""
     if options is None:
         return None
     if options.file is not None:
-        return InFile(Path(options.file))
-    return AtWebhook(options.webhook or "", options.secret or "", http, clock)
+        return CheckpointFile(Path(options.file))
+    return CheckpointWebhook(options.webhook or "", options.secret or "", http, clock)
 
 
 class Checkpoints:
     """Keeps a checkpoint outside as often as the trail has grown."""
 
-    def __init__(self, store: Store, outside: Outside | None) -> None:
+    def __init__(self, store: Store, outside: CheckpointTarget | None) -> None:
         self._store = store
         self._outside = outside
-        self._kept: Kept | None = None
+        self._kept: ExternalCheckpoint | None = None
 
-    async def last(self) -> Kept | None:
+    async def last(self) -> ExternalCheckpoint | None:
         """Return what was kept last outside, also by an earlier start; raises `StoreError` when it cannot be read."""
         return await self._outside.last() if self._outside else None
 
@@ -145,7 +145,7 @@ class Checkpoints:
         """Keep one now and each minute, for ever."""
         while True:
             await self.keep()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(INTERVAL)
 
     async def keep(self) -> None:
         """Keep one unless nothing has changed. A place that cannot be reached is logged, and tried the next time."""
@@ -153,7 +153,7 @@ class Checkpoints:
             return
         try:
             head, starts = await self._store.head(), await self._store.starts()
-            if head is not None and (kept := Kept(str(head), starts.store)) != self._kept:
+            if head is not None and (kept := ExternalCheckpoint(str(head), starts.store)) != self._kept:
                 await self._outside.keep(kept)
                 self._kept = kept
         except (StoreError, OSError, aiohttp.ClientError) as error:

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 from approvals.client_address import UNIX
 from gateway.auth import issuers
-from gateway.config.addresses import address, is_http, is_loopback, is_safe
+from gateway.config.addresses import host_and_port, is_http_url, is_loopback, is_secure_url
 from gateway.config.options import (
     ClientOptions,
     Config,
@@ -15,9 +15,9 @@ from gateway.config.options import (
     OAuthOptions,
     ServerOptions,
     is_off,
-    place,
-    seconds,
-    size,
+    listen_address,
+    parse_duration,
+    parse_size,
 )
 from gateway.config.yaml import Path, did_you_mean
 from gateway.policy.compiling import BadPolicy, compile_policy
@@ -69,7 +69,7 @@ def _server_problems(config: Config) -> Iterator[Said]:
             yield path, "give either a command (a list) or a url."
         if server.command is not None and (not server.command or not server.command[0]):
             yield (*path, "command"), "the list needs at least the program to start."
-        if server.url is not None and not is_http(server.url):
+        if server.url is not None and not is_http_url(server.url):
             yield (*path, "url"), _HTTP
         if server.url is None and server.transport != "http":
             yield (*path, "transport"), "this belongs to a url; leave it out."
@@ -82,7 +82,7 @@ def _oauth_problems(path: Path, server: ServerOptions, oauth: OAuthOptions) -> I
         yield path, "this belongs to a url; a command gets its credentials by env."
     if "authorization" in map(str.lower, server.headers):
         yield path, "headers has an Authorization already; keep one of them."
-    if not is_safe(oauth.token_url):
+    if not is_secure_url(oauth.token_url):
         yield (
             (*path, "token_url"),
             "this must be an https:// address (http:// on this machine only): the secret goes there.",
@@ -180,7 +180,7 @@ def _duration_problems(config: Config) -> Iterator[Said]:
         given.append((("drain",), config.drain))
     for path, value in given:
         try:
-            seconds(value)
+            parse_duration(value)
         except ValueError as error:
             yield path, str(error)
 
@@ -188,7 +188,7 @@ def _duration_problems(config: Config) -> Iterator[Said]:
 def _size_problems(config: Config) -> Iterator[Said]:
     for name in ("bytes", "bytes_per_agent", "bytes_per_agent_hour"):
         try:
-            size(getattr(config.limits, name))
+            parse_size(getattr(config.limits, name))
         except ValueError as error:
             yield ("limits", name), str(error)
 
@@ -215,12 +215,12 @@ def _place_problems(config: Config) -> Iterator[Said]:
     at = {("listen",): config.listen, ("inbox", "listen"): config.inbox.listen}
     for path, listen in at.items():
         try:
-            places[path] = address(place(listen))
+            places[path] = host_and_port(listen_address(listen))
         except ValueError:
             yield path, f"{listen!r} is not host:port or unix:/path."
         yield from _mode_problems(path, listen)
-    agents = place(config.listen)
-    if agents == place(config.inbox.listen) and not agents.endswith(":0"):
+    agents = listen_address(config.listen)
+    if agents == listen_address(config.inbox.listen) and not agents.endswith(":0"):
         yield ("inbox", "listen"), "the inbox needs a listener of its own: agents must not reach it."
     here = places.get(("listen",))
     if not config.agents and not config.jwt and here is not None and not is_loopback(here[0]):
@@ -228,7 +228,7 @@ def _place_problems(config: Config) -> Iterator[Said]:
             ("listen",),
             "without agents and tokens this may listen on this machine only; add agents, or use 127.0.0.1.",
         )
-    if config.inbox.url is not None and not is_http(config.inbox.url):
+    if config.inbox.url is not None and not is_http_url(config.inbox.url):
         yield ("inbox", "url"), _HTTP
     if not re.match(r"sqlite:///.|memory:$", config.store):
         yield (
@@ -275,7 +275,7 @@ def _slack_problems(config: Config) -> Iterator[Said]:
     for field in ("bot_token", "channel"):
         if not getattr(slack, field):
             yield ("slack", field), "this must not be empty."
-    if slack.api_url is not None and not is_http(slack.api_url):
+    if slack.api_url is not None and not is_http_url(slack.api_url):
         yield ("slack", "api_url"), _HTTP
     if bool(slack.app_token) == bool(slack.signing_secret):
         yield ("slack",), "give either app_token (Socket Mode) or signing_secret (the HTTP endpoint)."
@@ -292,7 +292,7 @@ def _checkpoint_problems(config: Config) -> Iterator[Said]:
     path: Path = ("audit", "checkpoint")
     if (asked.file is None) == (asked.webhook is None):
         yield path, "give either a file or a webhook."
-    if asked.webhook is not None and not is_http(asked.webhook):
+    if asked.webhook is not None and not is_http_url(asked.webhook):
         yield (*path, "webhook"), _HTTP
     if (asked.webhook is None) != (not asked.secret):
         yield (*path, "secret"), "a webhook needs a secret, which must not be empty; a file needs none."
@@ -300,7 +300,7 @@ def _checkpoint_problems(config: Config) -> Iterator[Said]:
 
 def _webhook_problems(config: Config) -> Iterator[Said]:
     for number, hook in enumerate(config.webhooks):
-        if not is_http(hook.url):
+        if not is_http_url(hook.url):
             yield ("webhooks", number, "url"), _HTTP
         if not hook.secret:
             yield ("webhooks", number, "secret"), "this must not be empty: receivers know us by it."

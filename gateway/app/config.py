@@ -8,24 +8,25 @@ from typing import Any
 import msgspec
 
 from gateway.app.checks import meaning_problems
-from gateway.app.config_file import text_of
+from gateway.app.config_file import read_config_text
 from gateway.config.options import Config
-from gateway.config.schema import schema, shape_problems
-from gateway.config.yaml import ConfigProblems, Filled, Path, Problem, read, spelt
+from gateway.config.schema import shape_problems
+from gateway.config.yaml import ConfigProblems, Path, Problem, ResolvedText, format_path, read_document
 from gateway.errors import UserError
 
 #: What a store's place begins with when it is a file.
 SQLITE = "sqlite:///"
-__all__ = ["Config", "ConfigProblems", "Problem", "load", "parse", "schema"]
 
 
 #: What stands in for a rule of a wrong shape, so that what the others mean is checked as well.
 _ANY_RULE = {"action": "deny"}
 
 
-def load(path: File, environ: Mapping[str, str]) -> Config:
+def load_config(path: File, environ: Mapping[str, str]) -> Config:
     """Read the config file; raises `ConfigProblems`."""
-    config = parse(text_of(path), environ, lambda name: File(name).read_text(encoding="utf-8"))
+    config = parse_config(
+        read_config_text(path), environ, lambda name: File(name).read_text(encoding="utf-8")
+    )
     folder = path.absolute().parent
     audit = config.audit
     if audit.checkpoint and audit.checkpoint.file:
@@ -55,18 +56,18 @@ def _refuse_an_earlier_store(path: File) -> None:
         raise ConfigProblems((Problem(path="store", line=None, message=said),))
 
 
-def known_server(config: Config, name: str) -> str:
+def check_server_name(config: Config, name: str) -> str:
     """Return *name* when the config has a server of that name; raises `UserError` with those that it has."""
     if name not in config.servers:
         raise UserError(f"The config has no server {name!r}; it has {', '.join(config.servers)}.")
     return name
 
 
-def parse(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Config:
+def parse_config(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Config:
     """Turn YAML into a config; raises `ConfigProblems` with all that is wrong."""
-    document = read(text, environ, read_file)
+    document = read_document(text, environ, read_file)
     unread = {problem.path for problem in document.problems}
-    shape = [said for said in shape_problems(document.value) if spelt(said[0]) not in unread]
+    shape = [said for said in shape_problems(document.value) if format_path(said[0]) not in unread]
     problems = [*document.problems, *(document.problem(*said) for said in shape)]
     if unread or not all(_in_a_rule(path) for path, _ in shape):
         raise ConfigProblems(tuple(problems))
@@ -80,7 +81,7 @@ def parse(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]
     return config
 
 
-def _remembering(value: Any, filled: Mapping[Path, Filled], path: Path) -> Any:
+def _remembering(value: Any, filled: Mapping[Path, ResolvedText], path: Path) -> Any:
     """Return *value* with each text that has references as one that knows them; only identities ask for that."""
     match value:
         case dict():

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 
-from gateway.config.addresses import address
-from gateway.config.options import LISTEN
-from gateway.config.yaml import ConfigProblems, Problem, member
+from gateway.config.addresses import host_and_port
+from gateway.config.options import DEFAULT_LISTEN
+from gateway.config.yaml import ConfigProblems, Problem, read_key
 
 
-def text_of(path: Path) -> str:
+def read_config_text(path: Path) -> str:
     """Return the text of a config file; raises `ConfigProblems` when it cannot be read, or others can write to it."""
     old = path.with_name("holdpoint.yaml")
     if path.name == "okayed.yaml" and old.exists() and not path.exists():
@@ -33,11 +33,13 @@ def text_of(path: Path) -> str:
     return text
 
 
-def listen_of(path: Path, environ: Mapping[str, str]) -> str:
+def read_listen(path: Path, environ: Mapping[str, str]) -> str:
     """Return the `listen` of a config file; raises `ConfigProblems`. What the rest of it refers to may be unset."""
-    listen = member(text_of(path), "listen", environ, lambda name: Path(name).read_text(encoding="utf-8"))
+    listen = read_key(
+        read_config_text(path), "listen", environ, lambda name: Path(name).read_text(encoding="utf-8")
+    )
     try:
-        address(given := _given(listen))
+        host_and_port(given := _given(listen))
     except ValueError as error:
         raise _one(f"listen: {listen!r} is not host:port or unix:/path.") from error
     return given
@@ -47,7 +49,7 @@ def _given(listen: object) -> str:
     """Return the place in a `listen` as it is written; LISTEN where there is none."""
     if isinstance(listen, Mapping):
         return f"unix:{listen.get('unix', '')}"
-    return LISTEN if listen is None else str(listen)
+    return DEFAULT_LISTEN if listen is None else str(listen)
 
 
 def _one(message: str, line: int | None = None) -> ConfigProblems:

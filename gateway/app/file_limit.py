@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 #: Enough for any gateway. Servers that are started here inherit the limit, and some loop over all files they could have.
-MOST = 1 << 16
+MAX_FILES = 1 << 16
 #: Fewer are few: each agent that waits has a connection here, and its call may have one to its server.
-FEW = 4096
+LOW_LIMIT = 4096
 #: Files for the gateway itself: the store, sockets to servers, children.
-OWN = 64
+RESERVED = 64
 #: Connections that the inbox has at least, whatever agents do.
-INBOX = 128
+MIN_INBOX = 128
 
 
 class FileShares(NamedTuple):
@@ -21,31 +21,31 @@ class FileShares(NamedTuple):
     inbox: int
 
 
-def hard() -> int:
+def hard_limit() -> int:
     """Return how many files the process could have open at most."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return MOST if limit == resource.RLIM_INFINITY else limit
+    return MAX_FILES if limit == resource.RLIM_INFINITY else limit
 
 
-def warnings() -> Iterator[str]:
+def limit_warnings() -> Iterator[str]:
     """Yield what is wrong with the hard limit, as a sentence."""
-    if (files := hard()) < FEW:
+    if (files := hard_limit()) < LOW_LIMIT:
         yield (
-            f"this process may open {files} files, so at most {shares(files).agents} connections of agents; "
-            f"raise the hard limit to {FEW} or more (ulimit -Hn, LimitNOFILE=, docker --ulimit nofile)."
+            f"this process may open {files} files, so at most {divide_files(files).agents} connections of agents; "
+            f"raise the hard limit to {LOW_LIMIT} or more (ulimit -Hn, LimitNOFILE=, docker --ulimit nofile)."
         )
 
 
-def raised() -> int:
+def raise_limit() -> int:
     """Raise the limit as far as useful; returns how many files the process may have open now."""
     soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard(), MOST)
+    wanted = min(hard_limit(), MAX_FILES)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, limit))
     return max(soft, wanted)
 
 
-def shares(files: int) -> FileShares:
+def divide_files(files: int) -> FileShares:
     """Divide *files* into connections of agents and of the inbox; the gateway's own are left out."""
-    inbox = max(INBOX, files // 8)
-    return FileShares(agents=max(1, files - OWN - inbox), inbox=inbox)
+    inbox = max(MIN_INBOX, files // 8)
+    return FileShares(agents=max(1, files - RESERVED - inbox), inbox=inbox)

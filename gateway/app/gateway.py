@@ -23,16 +23,24 @@ from approvals.service import ApprovalService
 from approvals.store import Store
 from approvals.store.memory import MemoryStore
 from gateway.app import recovery
-from gateway.app.checkpoints import Checkpoints, outside
+from gateway.app.checkpoints import Checkpoints, build_checkpoint_target
 from gateway.auth.agents import Agents
-from gateway.auth.jwks import Jwks
+from gateway.auth.jwks import JwksCache
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import ClientRule, HoldSettings, TaskOffer
 from gateway.call.judging import unfit
 from gateway.call.metrics import Metrics
 from gateway.call.settings import ProxySettings
-from gateway.config.options import ClientOptions, Config, Duration, ServerOptions, is_off, seconds, size
-from gateway.config.server_identity import address, identity
+from gateway.config.options import (
+    ClientOptions,
+    Config,
+    Duration,
+    ServerOptions,
+    is_off,
+    parse_duration,
+    parse_size,
+)
+from gateway.config.server_identity import compute_identity, describe_location
 from gateway.hold.request_state import Seals
 from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
@@ -56,7 +64,7 @@ GRACE = 20.0
 #: The secrets of the gateway's own that the store keeps.
 SECRETS = ("rounds", "identity")
 #: How much of the store's disk may be used, from 0 to 1, until the gateway is not ready.
-FULL = 0.85
+DISK_FULL = 0.85
 #: The store that keeps nothing.
 MEMORY = "memory:"
 log = logging.getLogger("okayed")
@@ -81,34 +89,36 @@ class Gateway:
         secrets: Mapping[str, bytes],
         clock: EffectiveClock,
         *,
-        inside: bool = False,
+        embedded: bool = False,
         disk_used: Callable[[], float],
     ) -> None:
         self.config = config
         #: Whether it is inside an `okayed stdio`. Then its servers are asked for nothing before a client needs them.
-        self.inside = inside
+        self.embedded = embedded
         self._secrets = secrets
         self._started_in = str(Path.cwd())
         self.store = store
         self.clock = clock
         self.service = ApprovalService(
-            store, directory(config), clock=clock, wall=clock.wall, monotonic=clock.monotonic
+            store, build_directory(config), clock=clock, wall=clock.wall, monotonic=clock.monotonic
         )
-        self.service.room = room(config)
+        self.service.room = build_quotas(config)
         self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
         self.forwarder = Forwarder(self.service, self.catalogue.mark_stale)
         # One for each address, so that a changed config does not ask for keys that are there.
-        self._jwks = cache(lambda url: Jwks(url, http, clock))
+        self._jwks = cache(lambda url: JwksCache(url, http, clock))
         self.agents = Agents(config, self._jwks, clock)
         self._disk_used = disk_used
         self.metrics = Metrics(disk_used)
-        self.checkpoints = Checkpoints(store, outside(config.audit.checkpoint, http, clock.wall))
+        self.checkpoints = Checkpoints(
+            store, build_checkpoint_target(config.audit.checkpoint, http, clock.wall)
+        )
         self._http = http
         self._pools = pools
         self._upstreams: dict[str, ReplaceableUpstream] = {}
         #: Whether every server was asked for its tools once, whatever came of it.
-        self.learnt = asyncio.Event()
+        self.discovery_done = asyncio.Event()
         #: Whether it is about to stop, so that no more clients should be sent here.
         self._draining = False
         #: When, on the loop's clock, running calls are cut; None as long as the gateway does not stop.
@@ -122,7 +132,7 @@ class Gateway:
 
     def seals(self) -> Seals:
         """Return what seals the states that clients carry."""
-        return _seals(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
+        return _build_seals(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
 
     async def adopt(self, config: Config) -> None:
         """Make *config* the one that counts from now on. Servers that stay the same keep their connections."""
@@ -131,8 +141,8 @@ class Gateway:
         self._serve(config)
         self.proxy.adopt(self._settings(config))
         self.agents = Agents(config, self._jwks, self.clock)
-        self.service.directory = directory(config)
-        self.service.room = room(config)
+        self.service.directory = build_directory(config)
+        self.service.room = build_quotas(config)
         await self._void_unfit()
         for upstream in leaving:
             await upstream.close()
@@ -149,9 +159,9 @@ class Gateway:
         """Reach each server that stays the same, but has a new token, say, as *config* says; yields its old connection."""
         for name, renewed in self._upstreams.items():
             options = config.servers[name]
-            if _reaching(was.servers[name]) != _reaching(options):
+            if _connection_options(was.servers[name]) != _connection_options(options):
                 self.catalogue.mark_stale(name)
-                yield renewed.renew(upstream(name, options, self._http, self._pools, self.clock))
+                yield renewed.renew(build_upstream(name, options, self._http, self._pools, self.clock))
 
     async def bind(self) -> None:
         """Bind calls and pins of before to their servers; then void each call whose server is another than it was held for."""
@@ -170,17 +180,19 @@ class Gateway:
 
     def _identities(self, config: Config) -> Mapping[str, str]:
         key = self._secrets["identity"]
-        return {name: identity(server, key, self._started_in) for name, server in config.servers.items()}
+        return {
+            name: compute_identity(server, key, self._started_in) for name, server in config.servers.items()
+        }
 
     def _serve(self, config: Config) -> None:
         for name, options in config.servers.items():
             if name not in self._upstreams:
                 self._upstreams[name] = ReplaceableUpstream(
-                    upstream(name, options, self._http, self._pools, self.clock)
+                    build_upstream(name, options, self._http, self._pools, self.clock)
                 )
         self._pins.configure(self._identities(config))
         self.catalogue.configure(
-            self._upstreams, {name: overrides(server) for name, server in config.servers.items()}
+            self._upstreams, {name: build_overrides(server) for name, server in config.servers.items()}
         )
 
     def _settings(self, config: Config) -> ProxySettings:
@@ -188,11 +200,11 @@ class Gateway:
             policy=compile_policy(config),
             upstreams=self._upstreams,
             identities=self._identities(config),
-            addresses={name: address(server) for name, server in config.servers.items()},
-            holds=holds(config),
-            shares=shares(config),
-            may_use=admitted(config),
-            requesters=directory(config).of_owner,
+            addresses={name: describe_location(server) for name, server in config.servers.items()},
+            holds=build_hold_settings(config),
+            shares=build_exchange_shares(config),
+            may_use=build_access_check(config),
+            requesters=build_directory(config).of_owner,
             pin=ChangeAction(config.pin),
             annotate=config.annotate,
             audit_allowed=config.audit.allowed,
@@ -244,20 +256,20 @@ class Gateway:
             used = self._disk_used()
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the store, the answer is "not ready")
             return f"store: {error}"
-        if used >= FULL:
+        if used >= DISK_FULL:
             return f"store: its disk is {used:.0%} full; make room on it"
         if problem := self.clock_problem():
             return problem
         return (
             None
-            if self.learnt.is_set() or self.inside
+            if self.discovery_done.is_set() or self.embedded
             else "servers: not all of them have been asked for their tools yet"
         )
 
-    async def freshen(self) -> None:
+    async def refresh_tools(self) -> None:
         """Ask each server whose tools are not known, or may be others by now; one that cannot say keeps nobody from the others."""
-        await self.catalogue.refresh_stale(only_asked=self.inside)
-        self.learnt.set()
+        await self.catalogue.refresh_stale(only_asked=self.embedded)
+        self.discovery_done.set()
 
     async def drain(self) -> None:
         """Serve on for a while when asked to stop, so that a balancer that looks at /readyz sends its clients elsewhere.
@@ -266,8 +278,8 @@ class Gateway:
         """
         if not self._draining:
             self._draining = True
-            off = self.inside or is_off(self.config.drain)
-            await asyncio.sleep(0.0 if off else seconds(self.config.drain))
+            off = self.embedded or is_off(self.config.drain)
+            await asyncio.sleep(0.0 if off else parse_duration(self.config.drain))
 
     async def stop(self) -> float:
         """Begin nothing more, and tell who waits for people to ask again; returns the seconds that running calls have."""
@@ -290,14 +302,14 @@ class Gateway:
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
-def disk_used(folder: Path) -> float:
+def measure_disk_use(folder: Path) -> float:
     """Return how much of the disk of a folder is used, from 0 to 1; what is reserved for root does not count."""
     found = shutil.disk_usage(folder)
     return found.used / (found.used + found.free)
 
 
 @asynccontextmanager
-async def assembled(
+async def assemble(
     config: Config,
     clock: Clock = time.time,
     monotonic: Clock = time.monotonic,
@@ -305,8 +317,8 @@ async def assembled(
     accepted: Iterable[Pin] = (),
     restored: bool = False,
     opening: Callable[..., Awaitable[Store]] | None = None,
-    inside: bool = False,
-    disk: Callable[[Path], float] = disk_used,
+    embedded: bool = False,
+    disk: Callable[[Path], float] = measure_disk_use,
 ) -> AsyncIterator[Gateway]:
     """Build everything but the listeners and channels: what `run`, `stdio`, `tools` and `demo` have in common.
 
@@ -330,19 +342,19 @@ async def assembled(
             Pins(store, [*await store.pins(), *accepted]),
             {name: await store.secret(name) for name in SECRETS},
             effective,
-            inside=inside,
+            embedded=embedded,
             disk_used=(lambda: 0.0)
             if config.store == MEMORY
-            else partial(disk, database(config.store).absolute().parent),
+            else partial(disk, database_path(config.store).absolute().parent),
         )
-        await recovery.begin(gateway.service, await gateway.checkpoints.last(), forced=restored)
+        await recovery.record_start(gateway.service, await gateway.checkpoints.last(), forced=restored)
         stack.push_async_callback(gateway.checkpoints.keep)
         stack.push_async_callback(gateway.close)
         await gateway.bind()
         yield gateway
 
 
-def admitted(config: Config) -> Callable[[str, str], bool]:
+def build_access_check(config: Config) -> Callable[[str, str], bool]:
     """Return what says whether an agent of this name may use a server."""
     named = {agent.name: agent.servers for agent in config.agents}
     anybody = any(issuer.any_subject for issuer in config.jwt) or not (config.agents or config.jwt)
@@ -357,53 +369,53 @@ def admitted(config: Config) -> Callable[[str, str], bool]:
 
 
 @lru_cache(maxsize=1)
-def _seals(keys: tuple[str, ...], secret: bytes) -> Seals:
+def _build_seals(keys: tuple[str, ...], secret: bytes) -> Seals:
     return Seals([key.encode() for key in keys] or [secret])
 
 
-def holds(config: Config) -> HoldSettings:
+def build_hold_settings(config: Config) -> HoldSettings:
     """Return what a config says about holding."""
     asked = config.approvals
     return HoldSettings(
-        hold_for=None if asked.hold_for == "auto" else seconds(asked.hold_for),
-        clients={name: _client(options) for name, options in asked.clients.items()},
+        hold_for=None if asked.hold_for == "auto" else parse_duration(asked.hold_for),
+        clients={name: _client_rule(options) for name, options in asked.clients.items()},
         tasks=TaskOffer(asked.tasks),
         cancel_on_disconnect=asked.on_disconnect == "cancel",
         link=(config.inbox.url or "") if asked.notify_requester else "",
         answer_within={
-            name: seconds(server.answer_within)
+            name: parse_duration(server.answer_within)
             for name, server in config.servers.items()
             if server.answer_within is not None
         },
     )
 
 
-def _client(options: Duration | ClientOptions) -> ClientRule:
+def _client_rule(options: Duration | ClientOptions) -> ClientRule:
     if not isinstance(options, ClientOptions):
-        return ClientRule(wait=seconds(options))
-    wait = None if options.wait is None else seconds(options.wait)
+        return ClientRule(wait=parse_duration(options))
+    wait = None if options.wait is None else parse_duration(options.wait)
     return ClientRule(wait=wait, as_result=options.waiting == "result")
 
 
-def room(config: Config) -> Quotas:
+def build_quotas(config: Config) -> Quotas:
     """Return how many held calls a config lets agents have, and how large."""
     limits = config.limits
     return Quotas(
         open=limits.open,
         open_per_agent=limits.open_per_agent,
-        bytes=size(limits.bytes),
-        bytes_per_agent=size(limits.bytes_per_agent),
-        bytes_per_agent_hour=size(limits.bytes_per_agent_hour),
+        bytes=parse_size(limits.bytes),
+        bytes_per_agent=parse_size(limits.bytes_per_agent),
+        bytes_per_agent_hour=parse_size(limits.bytes_per_agent_hour),
     )
 
 
-def shares(config: Config) -> ExchangeShares:
+def build_exchange_shares(config: Config) -> ExchangeShares:
     """Return how many exchanges a config lets one agent have at once."""
     limits = config.limits
     return ExchangeShares(
         requests=limits.exchanges_per_agent,
         streams=limits.streams_per_agent,
-        bodies=size(limits.bodies_per_agent),
+        bodies=parse_size(limits.bodies_per_agent),
     )
 
 
@@ -414,15 +426,15 @@ async def open_store(config: Config, *, restored: bool = False) -> Store:
         return MemoryStore(chain_key=key)
     from approvals.store.sqlite import SqliteStore
 
-    return await SqliteStore.open(database(config.store), chain_key=key, restored=restored)
+    return await SqliteStore.open(database_path(config.store), chain_key=key, restored=restored)
 
 
-def database(where: str) -> Path:
+def database_path(where: str) -> Path:
     """Return the file of a `sqlite:///` store."""
     return Path(where.removeprefix("sqlite:///"))
 
 
-def directory(config: Config) -> Directory:
+def build_directory(config: Config) -> Directory:
     """Return the approvers of a config."""
     return Directory(
         Approver(name=one.name, email=one.email, slack=one.slack, token_sha256=one.token_sha256)
@@ -430,7 +442,7 @@ def directory(config: Config) -> Directory:
     )
 
 
-def upstream(
+def build_upstream(
     name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
 ) -> Upstream:
     """Return the connection to one server, over which it may ask what the config lets it ask."""
@@ -445,14 +457,14 @@ def _reached(
         return StdioUpstream(
             Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
         )
-    own, its = credentials(options, http, clock), pools.of(name, options.connections)
+    own, its = build_credentials(options, http, clock), pools.of(name, options.connections)
     if options.transport == "sse":
         source = Source(name=name, url=options.url, credentials=own, http=its.requests, streams=its.streams)
         return SseUpstream(source, clock)
     return HttpUpstream(options.url, own, its.requests, its.streams)
 
 
-def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
+def build_credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
     """Return what a server wants to see: the headers of the config, and a token where it says how to get one."""
     if options.oauth is None:
         return Fixed(options.headers)
@@ -466,12 +478,12 @@ def credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Cloc
     return ClientCredentials(client, http, clock, beside=options.headers)
 
 
-def _reaching(options: ServerOptions) -> ServerOptions:
+def _connection_options(options: ServerOptions) -> ServerOptions:
     """Return what a config says of how a server is reached."""
     return msgspec.structs.replace(options, tools={}, connections=1, answer_within=None)
 
 
-def overrides(server: ServerOptions) -> Mapping[str, Override]:
+def build_overrides(server: ServerOptions) -> Mapping[str, Override]:
     """Return the operator's word about a server's tools."""
     return {
         name: Override(

@@ -12,12 +12,12 @@ from approvals.call_events import GATEWAY
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
 from approvals.store import Starts, Store
-from gateway.app.checkpoints import Kept
+from gateway.app.checkpoints import ExternalCheckpoint
 
 log = logging.getLogger("okayed")
 
 
-async def begin(service: ApprovalService, kept: Kept | None, *, forced: bool) -> None:
+async def record_start(service: ApprovalService, kept: ExternalCheckpoint | None, *, forced: bool) -> None:
     """End what waits in a store that was put back, then count this start; raises `StoreError`.
 
     *kept* is the checkpoint outside. A crash before the count is done leaves a copy that the next start finds again.
@@ -34,7 +34,7 @@ async def begin(service: ApprovalService, kept: Kept | None, *, forced: bool) ->
     await store.begin()
 
 
-async def _put_back(store: Store, starts: Starts, kept: Kept | None) -> str:
+async def _put_back(store: Store, starts: Starts, kept: ExternalCheckpoint | None) -> str:
     """Say by what the store shows that it was put back; "" when it does not."""
     if not starts.agree:
         return "the store and its .lock do not count the same starts"

@@ -24,12 +24,12 @@ from approvals.store import Store
 from approvals.store.run_lock import turn
 from approvals.web.options import WebOptions
 from gateway.app import file_limit
-from gateway.app.channels import channels_of
-from gateway.app.config import load
-from gateway.app.gateway import GRACE, MEMORY, Gateway, assembled, database, open_store
-from gateway.app.tool_views import tool_views
-from gateway.config.addresses import address
-from gateway.config.options import Config, place
+from gateway.app.channels import build_channels
+from gateway.app.config import load_config
+from gateway.app.gateway import GRACE, MEMORY, Gateway, assemble, database_path, open_store
+from gateway.app.tool_views import list_tool_views
+from gateway.config.addresses import host_and_port
+from gateway.config.options import Config, listen_address
 from gateway.config.yaml import ConfigProblems
 from gateway.fronts import INSIDE, RUN, http
 from gateway.fronts.connections import Connections
@@ -54,18 +54,18 @@ async def run(path: Path, *, restored: bool = False) -> None:
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    config = load(path, os.environ)
-    with turn_of(config):
+    config = load_config(path, os.environ)
+    with take_turn(config):
         await _serve(path, config, stop, restored=restored)
     log.info("stopped")
 
 
-def turn_of(config: Config) -> AbstractContextManager[None]:
+def take_turn(config: Config) -> AbstractContextManager[None]:
     """Return the turn at the config's store; raises `StoreTaken` when another `run` has it."""
-    return nullcontext() if config.store == MEMORY else turn(database(config.store))
+    return nullcontext() if config.store == MEMORY else turn(database_path(config.store))
 
 
-async def opened_in_turn(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:
+async def open_store_in_turn(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:
     """Open the store once the gateway inside a sidecar has let go of it: it sees whose turn it is. Raises `StoreError`."""
     loop = asyncio.get_running_loop()
     until = loop.time() + HANDOVER
@@ -80,14 +80,14 @@ async def opened_in_turn(config: Config, *, stop: asyncio.Event, restored: bool 
 
 async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: bool) -> None:
     loop = asyncio.get_running_loop()
-    opening = partial(opened_in_turn, stop=stop)
+    opening = partial(open_store_in_turn, stop=stop)
     async with (
-        assembled(config, restored=restored, opening=opening) as gateway,
-        serving(gateway) as listening,
+        assemble(config, restored=restored, opening=opening) as gateway,
+        serve(gateway) as listening,
     ):
         log.info("agents: %s   inbox: %s", listening.agents, listening.inbox)
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(reload(path, gateway, stop))
+            watch = tasks.create_task(watch_config(path, gateway, stop))
             await stop.wait()
             watch.cancel()
         for number in SIGNALS:
@@ -96,7 +96,7 @@ async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: b
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class Endpoints:
     """Where a running gateway is reached."""
 
     agents: str
@@ -105,42 +105,44 @@ class Listening:
 
 
 @asynccontextmanager
-async def serving(gateway: Gateway) -> AsyncIterator[Listening]:
+async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
     """Open the listeners and keep the loops running for as long as the context is open."""
     config = gateway.config
     async with AsyncExitStack() as stack:
-        inbox_url = config.inbox.url or f"http://{place(config.inbox.listen)}"
+        inbox_url = config.inbox.url or f"http://{listen_address(config.inbox.listen)}"
         # A link that people cannot open is worse than none: without a public address cards carry no link.
-        channels, slack_actions = channels_of(config, config.inbox.url or "", gateway.clock.wall)
-        inbox = approvals.web.build(gateway.service, web_options(config, inbox_url, slack_actions, gateway))
-        most = file_limit.shares(file_limit.raised())
-        agents = http.build(gateway.proxy, _door(gateway))
+        channels, slack_actions = build_channels(config, config.inbox.url or "", gateway.clock.wall)
+        inbox = approvals.web.build(
+            gateway.service, build_web_options(config, inbox_url, slack_actions, gateway)
+        )
+        most = file_limit.divide_files(file_limit.raise_limit())
+        agents = http.build(gateway.proxy, _listener_policy(gateway))
         agents_at = await stack.enter_async_context(
             listener(agents, config.listen, Connections("agents", most.agents))
         )
         inbox_at = await stack.enter_async_context(
             listener(inbox, config.inbox.listen, Connections("inbox", most.inbox))
         )
-        await stack.enter_async_context(loops(gateway, channels, config.inbox.url or ""))
+        await stack.enter_async_context(run_loops(gateway, channels, config.inbox.url or ""))
         # Comes first in the end: while calls still run people decide, and clients are answered, not refused.
         stack.push_async_callback(agents.shutdown)
-        yield Listening(
+        yield Endpoints(
             agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN]
         )
 
 
 @asynccontextmanager
-async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -> AsyncIterator[None]:
+async def run_loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -> AsyncIterator[None]:
     """Wake who waits, sweep what is due, and keep every channel up to date."""
     notices = Notices(gateway.service, channels, url=inbox_url)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(gateway.service.waiters.follow(gateway.store)),
-            tasks.create_task(sweep(gateway)),
+            tasks.create_task(sweep_calls(gateway)),
             tasks.create_task(notices.run()),
-            tasks.create_task(freshen(gateway)),
+            tasks.create_task(refresh_tools(gateway)),
             tasks.create_task(gateway.checkpoints.run()),
-            tasks.create_task(settle(gateway)),
+            tasks.create_task(freeze_startup_objects(gateway)),
         ]
         for channel in channels:
             await channel.start(gateway.service)
@@ -153,9 +155,9 @@ async def loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -
                 task.cancel()
 
 
-async def settle(gateway: Gateway) -> None:
+async def freeze_startup_objects(gateway: Gateway) -> None:
     """Keep the objects of the start out of garbage collections: they stay, and walking them delays every request."""
-    await (asyncio.sleep(LATER) if gateway.inside else gateway.learnt.wait())
+    await (asyncio.sleep(LATER) if gateway.embedded else gateway.discovery_done.wait())
     gc.collect()
     gc.freeze()
     try:
@@ -164,11 +166,11 @@ async def settle(gateway: Gateway) -> None:
         gc.unfreeze()
 
 
-async def sweep(gateway: Gateway) -> None:
+async def sweep_calls(gateway: Gateway) -> None:
     """Bring every open call to what it should be by now, again and again."""
     wrong = False
     while True:
-        wrong = _told_of_clock(gateway.clock_problem(), told=wrong)
+        wrong = _log_clock(gateway.clock_problem(), told=wrong)
         try:
             open_calls = await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(open_calls)
@@ -178,7 +180,7 @@ async def sweep(gateway: Gateway) -> None:
         await asyncio.sleep(SWEEP)
 
 
-def _told_of_clock(problem: str | None, *, told: bool) -> bool:
+def _log_clock(problem: str | None, *, told: bool) -> bool:
     """Log a wrong clock when it goes wrong, and once more when it is right again; returns whether it is wrong."""
     if problem and not told:
         log.error("%s", problem)
@@ -187,27 +189,27 @@ def _told_of_clock(problem: str | None, *, told: bool) -> bool:
     return problem is not None
 
 
-async def freshen(gateway: Gateway) -> None:
+async def refresh_tools(gateway: Gateway) -> None:
     """Ask each server for its tools: at the start, and whenever it said that they changed."""
     while True:
-        await gateway.freshen()
+        await gateway.refresh_tools()
         await asyncio.sleep(SWEEP)
 
 
-async def reload(path: Path, gateway: Gateway, stop: asyncio.Event) -> None:
+async def watch_config(path: Path, gateway: Gateway, stop: asyncio.Event) -> None:
     """Adopt each good change of the config file; report a bad one and keep what counts."""
     # Where Kubernetes mounts a config, the file is a link through `..data`, and that is what is replaced.
     names = {path.name, "..data"}
     async for _ in awatch(
         path.parent, stop_event=stop, recursive=False, watch_filter=lambda _, changed: Path(changed).name in names,
     ):  # fmt: skip
-        await adopt(path, gateway)
+        await reload_config(path, gateway)
 
 
-async def adopt(path: Path, gateway: Gateway) -> None:
+async def reload_config(path: Path, gateway: Gateway) -> None:
     """Read the config again and use it when it is good."""
     try:
-        config = load(path, os.environ)
+        config = load_config(path, os.environ)
     except ConfigProblems as problems:
         log.error("the config was changed but cannot be used; the one before stays:\n%s", problems)  # noqa: TRY400  (the sentence says all; a trace would bury it)
         return
@@ -225,7 +227,7 @@ async def adopt(path: Path, gateway: Gateway) -> None:
 _FIXED = ("listen", "url", "hosts", "trusted_proxies", "store", "store_key", "inbox", "slack", "webhooks")
 
 
-def web_options(
+def build_web_options(
     config: Config, inbox_url: str, slack_actions: Callable[[web.Request], Awaitable[web.StreamResponse]] | None, gateway: Gateway,
 ) -> WebOptions:  # fmt: skip
     """Return how the inbox of this config is reached and by whom."""
@@ -236,10 +238,10 @@ def web_options(
         proxy_peers=tuple(header.from_) if header else (),
         proxies=Proxies.of(config.trusted_proxies),
         token_login=config.inbox.login.token,
-        hosts=_named([*config.hosts, _host(place(config.inbox.listen))]),
+        hosts=_lower_names([*config.hosts, _host(listen_address(config.inbox.listen))]),
         slack_actions=slack_actions,
         metrics=gateway.metrics.exposition,
-        tools=lambda: tool_views(gateway),
+        tools=lambda: list_tool_views(gateway),
         accept=gateway.accept,
     )
 
@@ -249,29 +251,31 @@ async def _stop(gateway: Gateway) -> float:
     return await gateway.stop()
 
 
-def _door(gateway: Gateway) -> http.ListenerPolicy:
+def _listener_policy(gateway: Gateway) -> http.ListenerPolicy:
     return http.ListenerPolicy(
         agents=lambda: gateway.agents,
-        hosts=hosts(gateway.config),
+        hosts=agent_hosts(gateway.config),
         ready=gateway.ready,
         stop=lambda: _stop(gateway),
         parked=lambda: gateway.proxy.parked,
         cut=gateway.cut,
         clock=gateway.clock,
-        role=INSIDE if gateway.inside else RUN,
+        role=INSIDE if gateway.embedded else RUN,
         proxies=Proxies.of(gateway.config.trusted_proxies),
     )
 
 
-def hosts(config: Config) -> frozenset[str]:
+def agent_hosts(config: Config) -> frozenset[str]:
     """Return the names, beside this machine's own, by which the agents' listener is addressed."""
-    return _named([*config.hosts, _host(place(config.listen)), urlsplit(config.url or "").hostname])
+    return _lower_names(
+        [*config.hosts, _host(listen_address(config.listen)), urlsplit(config.url or "").hostname]
+    )
 
 
 def _host(listen: str) -> str | None:
-    place = address(listen)
+    place = host_and_port(listen)
     return place and place[0]
 
 
-def _named(names: Iterable[str | None]) -> frozenset[str]:
+def _lower_names(names: Iterable[str | None]) -> frozenset[str]:
     return frozenset(name.lower() for name in names if name)

@@ -11,7 +11,7 @@ from gateway.tools.catalogue import Tool
 from gateway.tools.pins import format_diff
 
 
-def tool_views(gateway: Gateway) -> list[ToolView]:
+def list_tool_views(gateway: Gateway) -> list[ToolView]:
     """Return every tool that is known, with what the policy asks of a call of it without arguments."""
     settings = gateway.proxy.settings
     return [

@@ -5,9 +5,9 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.auth.jwks import Jwks
+from gateway.auth.jwks import JwksCache
 from gateway.auth.protected_resource import challenge
-from gateway.auth.tokens import BadToken, Tokens, VerifiedToken
+from gateway.auth.tokens import InvalidToken, TokenVerifier, VerifiedToken
 from gateway.config.options import AgentOptions, Config
 
 
@@ -39,9 +39,9 @@ class AuthenticationFailed(Exception):
 class Agents:
     """The agents of one config, known by tokens of their own or by JWTs of its issuers."""
 
-    def __init__(self, config: Config, jwks: Callable[[str], Jwks], clock: Callable[[], float]) -> None:
+    def __init__(self, config: Config, jwks: Callable[[str], JwksCache], clock: Callable[[], float]) -> None:
         self.config = config
-        self._tokens = Tokens(config, jwks, clock)
+        self._tokens = TokenVerifier(config, jwks, clock)
         self._by_hash = [(one.token_sha256, _agent(one)) for one in config.agents if one.token_sha256]
 
     async def authenticate(self, authorization: Sequence[str], server: str) -> Agent:
@@ -60,7 +60,7 @@ class Agents:
             raise AuthenticationFailed(401, "Give an agent's token.", challenge(self.config, server))
         try:
             vouched = await self._tokens.verify(token.decode("ascii", "replace"), server)
-        except BadToken as error:
+        except InvalidToken as error:
             raise AuthenticationFailed(
                 401, str(error), challenge(self.config, server, "invalid_token")
             ) from None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from gateway.config.addresses import is_safe, split
+from gateway.config.addresses import is_secure_url, parse_url
 from gateway.config.options import AgentOptions, Config, IssuerOptions
 from gateway.config.yaml import Path
 
@@ -31,8 +31,8 @@ def _url_problems(config: Config) -> Iterator[Said]:
         if config.jwt:
             yield ("jwt",), "this needs the address that agents use; add url: https://... at the top level."
         return
-    parts = split(config.url)
-    if parts is None or not is_safe(config.url) or parts.path.strip("/") or parts.query:
+    parts = parse_url(config.url)
+    if parts is None or not is_secure_url(config.url) or parts.path.strip("/") or parts.query:
         yield (
             ("url",),
             "this must be https:// and a host alone, such as https://mcp.example.com (http:// only on this machine).",
@@ -41,7 +41,7 @@ def _url_problems(config: Config) -> Iterator[Said]:
 
 def _issuer_problems(path: Path, issuer: IssuerOptions) -> Iterator[Said]:
     for field in ("issuer", "jwks"):
-        if not is_safe(getattr(issuer, field)):
+        if not is_secure_url(getattr(issuer, field)):
             yield (*path, field), _SAFE
     for field in ("audience", "algorithms"):
         if getattr(issuer, field) == []:

@@ -22,7 +22,7 @@ log = logging.getLogger("okayed")
 Jwk = Mapping[str, Any]
 
 
-class Jwks:
+class JwksCache:
     """The key set at one address."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
@@ -48,10 +48,10 @@ class Jwks:
 
     async def _ask(self) -> None:
         try:
-            self._keys = _usable(await self._fetch())
-        except (_Unusable, aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
+            self._keys = _parse_keys(await self._fetch())
+        except (_JwksError, aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
             # Not a library's own words: they may hold what the other side sent.
-            reason = str(error) if isinstance(error, _Unusable) else type(error).__name__
+            reason = str(error) if isinstance(error, _JwksError) else type(error).__name__
             log.warning(
                 "the keys at %s could not be fetched (%s); the ones there are stay",
                 urlsplit(self._url).hostname, reason,
@@ -61,26 +61,26 @@ class Jwks:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         async with self._http.get(self._url, allow_redirects=False, timeout=timeout) as answer:
             if answer.status != 200:
-                raise _Unusable(f"HTTP {answer.status}")
+                raise _JwksError(f"HTTP {answer.status}")
             body = bytearray()
             async for chunk in answer.content.iter_any():
                 body += chunk
                 if len(body) > MAX_SIZE:
-                    raise _Unusable(f"longer than {MAX_SIZE} bytes")
+                    raise _JwksError(f"longer than {MAX_SIZE} bytes")
             return bytes(body)
 
 
-class _Unusable(Exception):
+class _JwksError(Exception):
     """An answer that holds no keys; the message says why."""
 
 
-class _KeySet(msgspec.Struct):
+class _JwksDocument(msgspec.Struct):
     keys: list[dict[str, Any]]
 
 
-def _usable(body: bytes) -> Mapping[str, Jwk]:
+def _parse_keys(body: bytes) -> Mapping[str, Jwk]:
     """Return the public keys for signatures by their ids. One that was published with its private half is nobody's."""
-    found = msgspec.json.decode(body, type=_KeySet).keys
+    found = msgspec.json.decode(body, type=_JwksDocument).keys
     return {
         key["kid"]: key
         for key in found

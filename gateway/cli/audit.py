@@ -8,14 +8,14 @@ from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.model import AuditEvent
 from approvals.store import read_only
-from gateway.app.gateway import MEMORY, database
+from gateway.app.gateway import MEMORY, database_path
 from gateway.errors import UserError
 
 #: Seconds between looks for new events when following.
 LOOK = 0.5
 
 
-class NoTrail(UserError):
+class TrailNotFound(UserError):
     """There is no audit trail to read; the message says why."""
 
 
@@ -23,16 +23,16 @@ class BrokenTrail(UserError):
     """The audit trail is not what was written; the message says where."""
 
 
-def file_of(store: str) -> Path:
+def trail_file(store: str) -> Path:
     """Return the file that holds the trail of this store; raises `NoTrail`."""
     if store == MEMORY:
-        raise NoTrail("A store in memory leaves no audit trail behind; use store: sqlite:///okayed.db")
-    if not (path := database(store)).exists():
-        raise NoTrail(f"There is no {path} yet; it is made when the gateway first runs.")
+        raise TrailNotFound("A store in memory leaves no audit trail behind; use store: sqlite:///okayed.db")
+    if not (path := database_path(store)).exists():
+        raise TrailNotFound(f"There is no {path} yet; it is made when the gateway first runs.")
     return path
 
 
-def verified(path: Path, key: bytes, checkpoint: Checkpoint | None) -> tuple[int, Checkpoint | None]:
+def verify_trail(path: Path, key: bytes, checkpoint: Checkpoint | None) -> tuple[int, Checkpoint | None]:
     """Check a trail; returns how many events it has and the checkpoint of now. Raises `BrokenTrail`."""
     count, head = 0, None
 
@@ -47,9 +47,9 @@ def verified(path: Path, key: bytes, checkpoint: Checkpoint | None) -> tuple[int
     return count, head
 
 
-def events(store: str, *, tool: str, agent: str, since: float, follow: bool) -> Iterator[AuditEvent]:
+def read_events(store: str, *, tool: str, agent: str, since: float, follow: bool) -> Iterator[AuditEvent]:
     """Yield events in order, narrowed by what is given; with *follow* go on as they come."""
-    path, last = file_of(store), 0
+    path, last = trail_file(store), 0
     while True:
         for event in read_only.events(path, after=last):
             last = event.seq

@@ -8,7 +8,7 @@ from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
-from gateway.app.gateway import MEMORY, directory, open_store
+from gateway.app.gateway import MEMORY, build_directory, open_store
 from gateway.config.options import Config
 from gateway.errors import UserError
 
@@ -24,7 +24,7 @@ async def reset_clock(config: Config, clock: Clock = time.time) -> str:
         raise UserError("A store in memory keeps no time; there is nothing to reset.")
     store = await open_store(config)
     try:
-        service = ApprovalService(store, directory(config), clock=clock)
+        service = ApprovalService(store, build_directory(config), clock=clock)
         was, waiting = await store.mark(), await store.summaries(tuple(TIMED))
         for held in waiting:
             await service.void(held.id, WHY)

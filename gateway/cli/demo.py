@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from approvals.model import Approver
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
-from gateway.app.serving import Listening, serving
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
+from gateway.app.serving import Endpoints, serve
 from gateway.config.options import Config
 
 APPROVER = "you"
@@ -45,7 +45,7 @@ policy:
 approvals: {{expire_after: 1h, hold_for: 1h}}
 inbox: {{listen: "127.0.0.1:{port + 1 if port else 0}"}}
 """
-    return parse(text, {}, lambda name: name)
+    return parse_config(text, {}, lambda name: name)
 
 
 async def run(port: int) -> None:
@@ -55,14 +55,14 @@ async def run(port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     secret = secrets.token_urlsafe(24)
     loaded = config(port, hashlib.sha256(secret.encode()).hexdigest())
-    async with assembled(loaded) as gateway, serving(gateway) as listening, asyncio.TaskGroup() as tasks:
+    async with assemble(loaded) as gateway, serve(gateway) as listening, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(act(f"{listening.agents}shop"))
         _welcome(listening, secret)
         await stop.wait()
         agent.cancel()
 
 
-def _welcome(listening: Listening, secret: str) -> None:
+def _welcome(listening: Endpoints, secret: str) -> None:
     code = listening.login.one_time_code(Approver(name=APPROVER))
     lines = [
         "",

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from approvals.errors import StoreTaken
 from approvals.store.run_lock import of_a_run
-from gateway.app.config import known_server, load
-from gateway.app.gateway import MEMORY, Gateway, assembled, database
-from gateway.app.serving import serving
+from gateway.app.config import check_server_name, load_config
+from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
+from gateway.app.serving import serve
 from gateway.auth.agents import AuthenticationFailed
-from gateway.config.addresses import address
-from gateway.config.options import Config, place
-from gateway.errors import NotSentError, UserError, first
+from gateway.config.addresses import host_and_port
+from gateway.config.options import Config, listen_address
+from gateway.errors import NotSentError, UserError, first_error
 
 #: Seconds between two looks whether a `run` wants the store.
 LOOK = 1.0
@@ -24,7 +24,7 @@ LOCAL = "http://localhost"
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class EmbeddedGateway:
     """A gateway that runs in this process from when it is needed until its client leaves, or a `run` takes its place."""
 
     #: The config, the server that the client uses, and the token that it comes with.
@@ -35,14 +35,14 @@ class Inside:
     tasks: asyncio.TaskGroup
     left: asyncio.Event
 
-    async def started(self) -> str:
+    async def start(self) -> str:
         """Start a gateway and return its URL.
 
         Raises `NotSentError` while another has its store or its address, `UserError` when the config does not allow it.
         """
-        config = load(self.path, os.environ)
-        known_server(config, self.server)
-        if _wanted(config):
+        config = load_config(self.path, os.environ)
+        check_server_name(config, self.server)
+        if _run_is_waiting(config):
             raise NotSentError("An `okayed run` has the config's store, and does not listen yet.")
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks.create_task(self._run(config, url))
@@ -58,20 +58,20 @@ class Inside:
     async def _run(self, config: Config, url: asyncio.Future[str]) -> None:
         """Run a gateway until the client leaves. *url* gets its URL, or the error that keeps it from starting."""
         try:
-            async with assembled(config, inside=True) as gateway:
+            async with assemble(config, embedded=True) as gateway:
                 await self._checked(gateway)
-                async with serving(gateway) as listening:
-                    tcp = address(place(config.listen)) is not None
+                async with serve(gateway) as listening:
+                    tcp = host_and_port(listen_address(config.listen)) is not None
                     url.set_result(listening.agents.removesuffix("/mcp/") if tcp else LOCAL)
                     await self._until_over(config)
         except Exception as error:
             if url.done():
                 raise
-            url.set_exception(first(error))
+            url.set_exception(first_error(error))
 
     async def _until_over(self, config: Config) -> None:
         """Return when the client has left, or a `run` wants the store."""
-        while not self.left.is_set() and not _wanted(config):
+        while not self.left.is_set() and not _run_is_waiting(config):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.left.wait(), LOOK)
 
@@ -83,6 +83,6 @@ class Inside:
             raise UserError("Set OKAYED_AGENT_TOKEN to the token of an agent of the config.") from error
 
 
-def _wanted(config: Config) -> bool:
+def _run_is_waiting(config: Config) -> bool:
     """Say whether a `run` has the turn at the config's store."""
-    return config.store != MEMORY and of_a_run(database(config.store))
+    return config.store != MEMORY and of_a_run(database_path(config.store))

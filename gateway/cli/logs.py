@@ -5,18 +5,18 @@ from typing import TextIO
 
 from approvals import safetext
 
-FORM = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class _Entry(logging.Formatter):
+class _LogFormatter(logging.Formatter):
     """Writes hidden characters out and indents further lines, so that no words can look like an entry or steer a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return safetext.visible(super().format(record)).replace("\n", "\n    ")
 
 
-def log_to(stream: TextIO, level: int) -> None:
+def configure_logging(stream: TextIO, level: int) -> None:
     """Write the log to *stream* from now on."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Entry(FORM))
+    handler.setFormatter(_LogFormatter(FORMAT))
     logging.basicConfig(level=level, handlers=[handler])

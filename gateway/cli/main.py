@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from approvals.errors import ApprovalError
-from gateway.config.options import place, seconds
-from gateway.errors import GatewayError, UserError, first
+from gateway.config.options import listen_address, parse_duration
+from gateway.errors import GatewayError, UserError, first_error
 
 if TYPE_CHECKING:
     from gateway.cli.review import ApiClient
@@ -101,7 +101,7 @@ def check(
 
     loaded = _load(config)
     typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
-    for warning in file_limit.warnings():
+    for warning in file_limit.limit_warnings():
         typer.echo(f"warning: {warning}", err=True)
     if reset_clock:
         from gateway.cli import check as resetting
@@ -152,7 +152,7 @@ def tools(
         for name in [server] if server else _load(config).servers:
             output.accepted(name, _ask(config, _accepting(name)))
         return
-    rows = _go(inspecting.tools(_load(config), server))
+    rows = _go(inspecting.list_tools(_load(config), server))
     if policy:
         output.policy(rows)
     else:
@@ -173,7 +173,7 @@ def explain(
     from gateway.cli import output
     from gateway.cli import tools as inspecting
 
-    output.explanation(_go(inspecting.explain(_load(config), server, tool, args)), as_json=as_json)
+    output.explanation(_go(inspecting.explain_call(_load(config), server, tool, args)), as_json=as_json)
 
 
 @app.command()
@@ -258,10 +258,10 @@ def log(
     from gateway.cli import output
 
     try:
-        start = time.time() - seconds(since) if since else 0.0
+        start = time.time() - parse_duration(since) if since else 0.0
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
-    for event in trail.events(_load(config).store, tool=tool, agent=agent, since=start, follow=follow):
+    for event in trail.read_events(_load(config).store, tool=tool, agent=agent, since=start, follow=follow):
         output.event(event, as_json=as_json)
 
 
@@ -282,9 +282,9 @@ def audit_verify(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
     loaded = None if file is not None and not config.exists() else _load(config)
-    path = file or trail.file_of(loaded.store if loaded else "")
+    path = file or trail.trail_file(loaded.store if loaded else "")
     key = (loaded.store_key if loaded else None) or ""
-    count, head = trail.verified(path, key.encode(), known)
+    count, head = trail.verify_trail(path, key.encode(), known)
     typer.echo(f"{path}: {count} events, the chain is whole.")
     if head is not None:
         typer.echo(f"checkpoint {head}")
@@ -297,7 +297,7 @@ def audit_export(config: ConfigFile = DEFAULT) -> None:
     from approvals.store.read_only import events
     from gateway.cli import audit as trail
 
-    for event in events(trail.file_of(_load(config).store)):
+    for event in events(trail.trail_file(_load(config).store)):
         sys.stdout.buffer.write(to_json_line(event) + b"\n")
 
 
@@ -322,20 +322,20 @@ def _token(section: str, name: str) -> None:
 
 
 def _load(path: Path) -> "Config":
-    from gateway.app.config import load
+    from gateway.app.config import load_config
 
-    return load(path, os.environ)
+    return load_config(path, os.environ)
 
 
 def _ask(path: Path, question: "Callable[[ApiClient], Awaitable[Answer]]") -> Answer:
     """Ask the running gateway that the config describes, or the one at OKAYED_URL."""
-    from gateway.cli.review import api
-    from gateway.config.addresses import within
+    from gateway.cli.review import connect
+    from gateway.config.addresses import local_address
 
-    url = os.environ.get("OKAYED_URL") or within(place(_load(path).inbox.listen))
+    url = os.environ.get("OKAYED_URL") or local_address(listen_address(_load(path).inbox.listen))
 
     async def asked() -> Answer:
-        async with api(url, os.environ.get("OKAYED_TOKEN", "")) as connection:
+        async with connect(url, os.environ.get("OKAYED_TOKEN", "")) as connection:
             return await question(connection)
 
     return _go(asked())
@@ -349,7 +349,7 @@ def _go(job: Coroutine[Any, Any, Answer]) -> Answer:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except BaseExceptionGroup as group:
-        raise first(group) from group
+        raise first_error(group) from group
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -363,9 +363,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _log_to_stderr(level: int) -> None:
-    from gateway.cli.logs import log_to
+    from gateway.cli.logs import configure_logging
 
-    log_to(sys.stderr, level)
+    configure_logging(sys.stderr, level)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from approvals import client_meta, safetext
 from approvals.model import AuditEvent
-from gateway.cli.tools import Explanation, ToolRow
+from gateway.cli.tools import CallExplanation, ToolRow
 from gateway.explain import report
 from gateway.explain.first_policy import scaffold
 from gateway.hold.messages import rfc3339, span
@@ -71,7 +71,7 @@ def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
     return {"server": row.server, "tool": row.tool.name, **asdict(found), **judged}
 
 
-def explanation(found: Explanation, *, as_json: bool) -> None:
+def explanation(found: CallExplanation, *, as_json: bool) -> None:
     """Show the verdict for a call, each rule that matched, and the evidence."""
     verdict, classified = found.verdict, found.tool.classification
     if as_json:

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.config.addresses import is_http
+from gateway.config.addresses import is_http_url
 from gateway.errors import UserError
 from gateway.wire import sse
 
@@ -69,7 +69,7 @@ class ApiClient:
         """Show the waiting calls now and after every change, until interrupted."""
         with self._reached():
             async with self._session.get(f"{self._base}/api/v1/events") as stream:
-                await _checked(stream)
+                await _read_json(stream)
                 show(await self.calls("pending"))
                 async for event in sse.events(stream.content.iter_any()):
                     if event.data:
@@ -78,7 +78,7 @@ class ApiClient:
     async def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         with self._reached():
             async with self._session.request(verb, self._base + path, json=body) as answer:
-                return await _checked(answer)
+                return await _read_json(answer)
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -88,7 +88,7 @@ class ApiClient:
             raise RequestRefused(f"No gateway answers at {self._url}; start one with: okayed run") from error
 
 
-async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+async def _read_json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     if answer.content_type == "text/event-stream" and answer.status == 200:
         return {}
     said: Any = await answer.json() if answer.content_type == "application/json" else {}
@@ -104,12 +104,12 @@ async def _checked(answer: aiohttp.ClientResponse) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def api(url: str, token: str) -> AsyncIterator[ApiClient]:
+async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
     """Connect to the gateway whose inbox is at *url*: `http(s)://...`, or `unix:/path`.
 
     A token that was read from a file may end in a newline.
     """
-    if not (url.startswith(UNIX) or is_http(url)):
+    if not (url.startswith(UNIX) or is_http_url(url)):
         raise RequestRefused(
             f"{url} is no address of an inbox; in OKAYED_URL write one such as http://127.0.0.1:8809"
         )

@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 
 from approvals.errors import ApprovalError
-from gateway.app.config_file import listen_of
-from gateway.config.addresses import is_http, within
+from gateway.app.config_file import read_listen
+from gateway.config.addresses import is_http_url, local_address
 from gateway.errors import NotSentError, UserError
 from gateway.fronts import RUN
 from gateway.fronts.stdio import MAX_LINE, StdioFront
@@ -35,36 +35,36 @@ LOOK = aiohttp.ClientTimeout(total=5.0)
 async def run(server: str, path: Path, url: str) -> None:
     """Serve one client: with the gateway at *url*, or the one that the config at *path* describes when *url* is ""."""
     token = os.environ.get("OKAYED_AGENT_TOKEN", "").strip()
-    place = checked(url) if url else within(listen_of(path, os.environ))
-    async with reaching(place) as http, asyncio.TaskGroup() as tasks:
+    place = check_url(url) if url else local_address(read_listen(path, os.environ))
+    async with open_client(place) as http, asyncio.TaskGroup() as tasks:
         if url:
             await _serve(GatewayLocator(server, token, http, at=place))
             return
         left = asyncio.Event()
 
-        async def instead() -> str:
-            from gateway.cli.embedded import Inside
+        async def start_gateway() -> str:
+            from gateway.cli.embedded import EmbeddedGateway
 
-            return await Inside(path, server, token, tasks, left).started()
+            return await EmbeddedGateway(path, server, token, tasks, left).start()
 
-        way = GatewayLocator(server, token, http, at=place, instead=instead)
-        await way.look()
-        await _serve(way)
+        locator = GatewayLocator(server, token, http, at=place, start_gateway=start_gateway)
+        await locator.find_gateway()
+        await _serve(locator)
         left.set()
 
 
-async def _serve(way: "GatewayLocator") -> None:
-    await StdioFront(await _stdin(), _to_stdout(), way.exchange).run()
+async def _serve(locator: "GatewayLocator") -> None:
+    await StdioFront(await _stdin(), _to_stdout(), locator.exchange).run()
 
 
-def checked(url: str) -> str:
+def check_url(url: str) -> str:
     """Return the address of a gateway, without what names one of its servers; raises `UserError`."""
-    if not (url.startswith(UNIX) or is_http(url)):
+    if not (url.startswith(UNIX) or is_http_url(url)):
         raise UserError(f"{url} is no address of a gateway; write one such as http://127.0.0.1:8808")
     return url.partition("/mcp/")[0].rstrip("/")
 
 
-def reaching(place: str) -> aiohttp.ClientSession:
+def open_client(place: str) -> aiohttp.ClientSession:
     """Return what reaches the gateway at *place*: `http(s)://...`, or `unix:/path`."""
     return pool(place.removeprefix(UNIX) if place.startswith(UNIX) else "")
 
@@ -79,7 +79,7 @@ class GatewayLocator:
         http: aiohttp.ClientSession,
         *,
         at: str,
-        instead: Callable[[], Awaitable[str]] | None = None,
+        start_gateway: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         """*instead* is called while no gateway answers: it starts one and returns its URL, or raises `NotSentError`."""
         self._at = at
@@ -87,7 +87,7 @@ class GatewayLocator:
         self._server = server
         self._own = Fixed({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http
-        self._instead = instead
+        self._instead = start_gateway
         self._looking = asyncio.Lock()
         #: Whether the gateway that answered last was a `run`, which is waited for, and why none was started.
         self._of_a_run = False
@@ -100,7 +100,7 @@ class GatewayLocator:
         while True:
             try:
                 reply = await self._sent(verb, body, headers)
-                if not _not_now(reply) or loop.time() >= until:
+                if not _is_retryable(reply) or loop.time() >= until:
                     return reply
                 reply.close()
             except NotSentError as error:
@@ -119,7 +119,7 @@ class GatewayLocator:
         try:
             async with asyncio.timeout_at(until):
                 while True:
-                    if await self.look():
+                    if await self.find_gateway():
                         return
                     await asyncio.sleep(PAUSE)
         except TimeoutError:
@@ -127,7 +127,7 @@ class GatewayLocator:
         except (UserError, ApprovalError, OSError) as error:
             raise NotSentError(f"No gateway could be started; nothing was sent. {error}") from error
 
-    async def look(self) -> bool:
+    async def find_gateway(self) -> bool:
         """Say whether a gateway answers, be it one that is started now."""
         async with self._looking:
             if role := await self._role():
@@ -153,7 +153,7 @@ class GatewayLocator:
             return ""
 
 
-def _not_now(reply: Reply) -> bool:
+def _is_retryable(reply: Reply) -> bool:
     """Say whether a gateway refuses an exchange for now, as one that stops does, and sent nothing on."""
     return reply.status == 503 and bool(reply.header(protocol.UNSENT_HEADER))
 

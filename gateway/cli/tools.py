@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from approvals.store import read_only
-from gateway.app.config import known_server
-from gateway.app.gateway import MEMORY, Gateway, assembled, database
+from gateway.app.config import check_server_name
+from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
 from gateway.call.judging import pinned
 from gateway.config.options import Config
 from gateway.errors import UserError
@@ -29,7 +29,7 @@ class ToolRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class CallExplanation:
     """The verdict for one call, and how it came about."""
 
     server: str
@@ -48,10 +48,10 @@ class BadArguments(UserError):
     """The arguments given are no JSON object."""
 
 
-async def tools(config: Config, server: str) -> list[ToolRow]:
+async def list_tools(config: Config, server: str) -> list[ToolRow]:
     """Ask one server, or all, for their tools and judge a call of each without arguments."""
-    async with _looking(config) as gateway:
-        names = [known_server(config, server)] if server else list(config.servers)
+    async with _open_temporary_gateway(config) as gateway:
+        names = [check_server_name(config, server)] if server else list(config.servers)
         return [row for name in names for row in await _rows(gateway, name)]
 
 
@@ -59,12 +59,12 @@ async def _rows(gateway: Gateway, server: str) -> list[ToolRow]:
     if (problem := await gateway.catalogue.refresh(server)) is not None:
         return [ToolRow(server=server, problem=problem)]
     return [
-        ToolRow(server=server, tool=tool, verdict=_verdict(gateway, server, tool, {}))
+        ToolRow(server=server, tool=tool, verdict=_judge(gateway, server, tool, {}))
         for tool in gateway.catalogue.listed_tools(server)
     ]
 
 
-async def explain(config: Config, server: str, name: str, arguments: str) -> Explanation:
+async def explain_call(config: Config, server: str, name: str, arguments: str) -> CallExplanation:
     """Judge one call as the proxy would."""
     try:
         given = frames.parse_json(arguments.encode("utf-8", "surrogateescape"))
@@ -72,23 +72,23 @@ async def explain(config: Config, server: str, name: str, arguments: str) -> Exp
         raise BadArguments(f"--args{error.message.removeprefix('The message')}") from error
     if not isinstance(given, dict):
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
-    async with _looking(config) as gateway:
-        tool = await gateway.catalogue.find(known_server(config, server), name)
-        return Explanation(
-            server=server, tool=tool, listed=bool(tool.hash), verdict=_verdict(gateway, server, tool, given)
+    async with _open_temporary_gateway(config) as gateway:
+        tool = await gateway.catalogue.find(check_server_name(config, server), name)
+        return CallExplanation(
+            server=server, tool=tool, listed=bool(tool.hash), verdict=_judge(gateway, server, tool, given)
         )
 
 
-def _looking(config: Config) -> AbstractAsyncContextManager[Gateway]:
+def _open_temporary_gateway(config: Config) -> AbstractAsyncContextManager[Gateway]:
     """Return a gateway with a store of its own, since looking must not touch the one of a running gateway.
 
     What was accepted there counts here as well.
     """
-    accepted = [] if config.store == MEMORY else read_only.pins(database(config.store))
-    return assembled(msgspec.structs.replace(config, store=MEMORY), accepted=accepted)
+    accepted = [] if config.store == MEMORY else read_only.pins(database_path(config.store))
+    return assemble(msgspec.structs.replace(config, store=MEMORY), accepted=accepted)
 
 
-def _verdict(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
+def _judge(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
     facts = CallFacts(
         server=server,
         tool=tool.name,

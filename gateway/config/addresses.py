@@ -15,22 +15,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_safe(url: str) -> bool:
+def is_secure_url(url: str) -> bool:
     """Say whether *url* is https, or http on this machine, without a user and a fragment."""
-    parts = split(url)
+    parts = parse_url(url)
     if parts is None or not parts.hostname or parts.username is not None or parts.fragment:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
-def is_http(url: str) -> bool:
+def is_http_url(url: str) -> bool:
     """Say whether *url* is an http or https address with a host."""
-    parts = split(url)
+    parts = parse_url(url)
     whole = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
     return whole and not any(map(str.isspace, url))
 
 
-def split(url: str) -> SplitResult | None:
+def parse_url(url: str) -> SplitResult | None:
     """Return the parts of *url*, or None when it has none that can be read."""
     try:
         parts = urlsplit(url)
@@ -40,7 +40,7 @@ def split(url: str) -> SplitResult | None:
     return parts
 
 
-def address(listen: str) -> tuple[str, int] | None:
+def host_and_port(listen: str) -> tuple[str, int] | None:
     """Return host and port of `host:port`, or None for a Unix socket; raises `ValueError`."""
     if listen.startswith("unix:"):
         return None
@@ -50,9 +50,9 @@ def address(listen: str) -> tuple[str, int] | None:
     return host.strip("[]"), int(port)
 
 
-def within(listen: str) -> str:
+def local_address(listen: str) -> str:
     """Return where this very machine reaches what listens there: a URL, or the Unix socket as it is."""
-    place = address(listen)
+    place = host_and_port(listen)
     if place is None:
         return listen
     host = _ANY.get(place[0], place[0])

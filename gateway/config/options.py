@@ -9,26 +9,26 @@ from msgspec import Meta, Struct, field
 
 Duration = int | float | str
 #: Where agents find the gateway when the config does not say.
-LISTEN = "127.0.0.1:8808"
+DEFAULT_LISTEN = "127.0.0.1:8808"
 Count = Annotated[int, Meta(ge=1)]
 Size = int | str
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 #: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
-LONGEST = 3650 * 86400
+MAX_DURATION = 3650 * 86400
 _OFF = re.compile(r"0(?:\.0+)?\s*[smhd]?")
 _BYTES = {"": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([kmg]b)?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
 
-def seconds(duration: Duration) -> float:
+def parse_duration(duration: Duration) -> float:
     """Return a duration (`60`, `60s`, `15m`, `1h`, `1d`) in seconds; raises `ValueError` that says what to write."""
     match = _DURATION.fullmatch(str(duration))
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{duration!r} is not a duration; write seconds, or 60s, 15m, 1h, 1d.")
     found = float(match[1]) * _UNITS[match[2]]
-    if found > LONGEST:
-        raise ValueError(f"{duration!r} is too long; write at most {LONGEST // 86400}d.")
+    if found > MAX_DURATION:
+        raise ValueError(f"{duration!r} is too long; write at most {MAX_DURATION // 86400}d.")
     return found
 
 
@@ -37,7 +37,7 @@ def is_off(duration: Duration) -> bool:
     return _OFF.fullmatch(str(duration)) is not None
 
 
-def size(given: Size) -> int:
+def parse_size(given: Size) -> int:
     """Return a size (`1024`, `64KB`, `16MB`, `1GB`) in bytes, 1024 to the KB; raises `ValueError` that says what to write."""
     match = _SIZE.fullmatch(str(given))
     if match is None or not int(match[1]):
@@ -249,7 +249,7 @@ class SocketOptions(Options, kw_only=True, frozen=True):
 Listen = str | SocketOptions
 
 
-def place(listen: Listen) -> str:
+def listen_address(listen: Listen) -> str:
     """Return where a listener is, as `host:port` or `unix:/path`."""
     return listen if isinstance(listen, str) else f"unix:{listen.unix}"
 
@@ -316,7 +316,7 @@ class CapOptions(Options, kw_only=True, frozen=True):
 class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
-    listen: Listen = LISTEN
+    listen: Listen = DEFAULT_LISTEN
     #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
     hosts: list[str] = []
     #: Addresses and networks of reverse proxies whose Forwarded or X-Forwarded-For is believed; `unix:` for Unix sockets.

@@ -11,7 +11,7 @@ from gateway.config.options import Config
 from gateway.config.yaml import Path, did_you_mean
 
 
-def schema() -> dict[str, Any]:
+def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of the config, for editors and for the check."""
     made = msgspec.json.schema(Config)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Okayed config", **made}
@@ -19,7 +19,7 @@ def schema() -> dict[str, Any]:
 
 @cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(schema(), offline=True)
+    return jsonschema_rs.Draft202012Validator(config_schema(), offline=True)
 
 
 def shape_problems(value: Any) -> Iterator[tuple[Path, str]]:
@@ -54,7 +54,7 @@ def _said(error: jsonschema_rs.ValidationError) -> Iterator[tuple[Path, str]]:
 
 
 def _known(error: jsonschema_rs.ValidationError) -> list[str]:
-    node: Any = schema()
+    node: Any = config_schema()
     for part in error.schema_path[:-1]:
         node = node[part]
     return list(node.get("properties", {}))

@@ -16,7 +16,7 @@ import msgspec
 
 from approvals import redact
 from gateway.config.options import OAuthOptions, ServerOptions
-from gateway.config.yaml import Filled
+from gateway.config.yaml import ResolvedText
 
 #: What may be a secret in an address: a long word with a digit in it.
 _LONG = re.compile(r"[\w-]{20,}")
@@ -24,18 +24,18 @@ _LONG = re.compile(r"[\w-]{20,}")
 _NAMED = re.compile(r"-*([\w-]+)\s*[:=](?!//)")
 
 
-def identity(server: ServerOptions, key: bytes, started_in: str = "") -> str:
+def compute_identity(server: ServerOptions, key: bytes, started_in: str = "") -> str:
     """Return the HMAC-SHA-256 of the options that count, in hex; the *key* keeps their values from being guessed.
 
     *started_in* is the folder of the gateway. It counts for a child process that runs there, or in a folder relative to it.
     """
-    found = {option: read(server) for option, read in COUNTED.items()}
+    found = {option: read(server) for option, read in IDENTITY_OPTIONS.items()}
     if server.command is not None:
         found["cwd"] = posixpath.normpath(posixpath.join(started_in, found["cwd"]))
     return hmac.digest(key, msgspec.json.encode(found, order="deterministic"), "sha256").hex()
 
 
-def address(server: ServerOptions) -> str:
+def describe_location(server: ServerOptions) -> str:
     """Return, in one line without secrets, where a server is: its URL or command, its folder and its account."""
     where = _shown(server.url) if server.url is not None else _command_line(server.command or [])
     folder = f" in {_shown(server.cwd)}" if server.cwd else ""
@@ -48,7 +48,7 @@ def address(server: ServerOptions) -> str:
 
 def _counted(text: str) -> str:
     """Return *text* filled in, but with each reference to a secret as it is written."""
-    if not isinstance(text, Filled):
+    if not isinstance(text, ResolvedText):
         return text
     return "".join(written if _is_secret(written) else value for written, value in text.pieces)
 
@@ -61,7 +61,7 @@ def _named(values: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _reference(secret: str) -> str:
-    return secret.written if isinstance(secret, Filled) else ""
+    return secret.written if isinstance(secret, ResolvedText) else ""
 
 
 def _is_secret(written: str) -> bool:
@@ -80,7 +80,7 @@ def _oauth(oauth: OAuthOptions | None, url: str) -> Mapping[str, Any] | None:
 
 
 #: The options that count, and how each is read. The others say nothing about where a call runs.
-COUNTED: Mapping[str, Callable[[ServerOptions], Any]] = {
+IDENTITY_OPTIONS: Mapping[str, Callable[[ServerOptions], Any]] = {
     "url": lambda server: _counted(server.url or ""),
     "transport": lambda server: server.transport,
     "command": lambda server: list(map(_counted, server.command or [])),
@@ -106,7 +106,7 @@ def _command_line(command: list[str]) -> str:
 
 def _shown(text: str) -> str:
     """Return *text* with its references as written, and without what may be a secret."""
-    written = text.written if isinstance(text, Filled) else text
+    written = text.written if isinstance(text, ResolvedText) else text
     if (named := _NAMED.match(written)) and redact.is_secret(named[1]):
         return f"{named[0]}{redact.REDACTED}"
     if "://" in written:

@@ -46,7 +46,7 @@ class ConfigProblems(UserError):
         self.problems = problems
 
 
-class Filled(str):
+class ResolvedText(str):
     """A text whose references were filled in: as what it is now, with how each piece of it was written."""
 
     __slots__ = ("pieces",)
@@ -67,15 +67,15 @@ class Document:
     lines: Mapping[Path, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     #: The texts that have references, by their path.
-    filled: Mapping[Path, Filled] = field(default_factory=dict)
+    filled: Mapping[Path, ResolvedText] = field(default_factory=dict)
 
     def problem(self, path: Path, message: str) -> Problem:
         """Return a problem of the value at *path*; its line is that of the nearest value around it."""
         near = next((path[:size] for size in range(len(path), -1, -1) if path[:size] in self.lines), ())
-        return Problem(path=spelt(path), line=self.lines.get(near), message=message)
+        return Problem(path=format_path(path), line=self.lines.get(near), message=message)
 
 
-def spelt(path: Path) -> str:
+def format_path(path: Path) -> str:
     """Return a path as people write it: `policy.matrix[2].action`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
@@ -86,7 +86,7 @@ def did_you_mean(given: object, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def read(
+def read_document(
     text: str, environ: Mapping[str, str], read_file: Callable[[str], str], *, what: str = "The config"
 ) -> Document:
     """Read a YAML mapping; raises `ConfigProblems`, whose sentences call it *what*, when it is none.
@@ -94,12 +94,12 @@ def read(
     A value that has a problem is "".
     """
     tree = _mapping(text, what)
-    reading = _Reading(environ, read_file)
+    reading = _Reader(environ, read_file)
     value = reading.plain(tree, ())
     return Document(value, reading.lines, tuple(reading.problems), reading.filled)
 
 
-def member(text: str, name: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Any:
+def read_key(text: str, name: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Any:
     """Return one member of a YAML mapping, None when it has none; what the other members refer to is not looked up.
 
     Raises `ConfigProblems`.
@@ -107,20 +107,20 @@ def member(text: str, name: str, environ: Mapping[str, str], read_file: Callable
     tree = _mapping(text, "The config")
     if name not in tree:
         return None
-    reading = _Reading(environ, read_file)
+    reading = _Reader(environ, read_file)
     value = reading.plain(tree[name], (name,))
     if reading.problems:
         raise ConfigProblems(tuple(reading.problems))
     return value
 
 
-class _Reading:
+class _Reader:
     """One walk through a YAML tree: plain values out, lines and problems kept."""
 
     def __init__(self, environ: Mapping[str, str], read_file: Callable[[str], str]) -> None:
         self.lines: dict[Path, int] = {(): 1}
         self.problems: list[Problem] = []
-        self.filled: dict[Path, Filled] = {}
+        self.filled: dict[Path, ResolvedText] = {}
         self._environ = environ
         self._read_file = read_file
 
@@ -166,7 +166,7 @@ class _Reading:
             return text
         pieces.append((text[end:],) * 2)
         filled = self._text("".join(value for _, value in pieces), path)
-        self.filled[path] = Filled(filled)
+        self.filled[path] = ResolvedText(filled)
         self.filled[path].pieces = tuple(pieces)
         return filled
 

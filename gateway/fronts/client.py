@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 
 import msgspec
 
-from gateway.errors import CutError, GatewayError, NotSentError, TooLongError
+from gateway.errors import CutError, GatewayError, NotSentError, ResponseTooLargeError
 from gateway.upstreams import answers
 from gateway.upstreams.lifecycle import SessionRefusedError, reopen_session
 from gateway.upstreams.reply import JSON, Reply, frame_reply, read_body
@@ -219,7 +219,7 @@ async def _frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> Async
             place.advance(event)
             if _is_frame(event.data):
                 yield event.data
-    except TooLongError:
+    except ResponseTooLargeError:
         raise
     except CutError:
         if place.id is None and not held:

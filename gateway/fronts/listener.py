@@ -11,8 +11,8 @@ from typing import cast
 
 from aiohttp import web
 
-from gateway.config.addresses import address
-from gateway.config.options import Listen, SocketOptions, place
+from gateway.config.addresses import host_and_port
+from gateway.config.options import Listen, SocketOptions, listen_address
 from gateway.errors import UserError
 from gateway.fronts.connections import Connection, Connections
 
@@ -36,7 +36,7 @@ async def listener(app: web.Application, listen: Listen, connections: Connection
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(connections.watch())
             try:
-                yield _name(sockets) or place(listen)
+                yield _name(sockets) or listen_address(listen)
             finally:
                 watch.cancel()
                 sockets.close()
@@ -45,7 +45,7 @@ async def listener(app: web.Application, listen: Listen, connections: Connection
 
 
 async def _open(listen: Listen, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-    loop, tcp = asyncio.get_running_loop(), address(place(listen))
+    loop, tcp = asyncio.get_running_loop(), host_and_port(listen_address(listen))
     if tcp is not None:
         return await loop.create_server(connection, *tcp, backlog=BACKLOG)
     options = SocketOptions(unix=listen.removeprefix("unix:")) if isinstance(listen, str) else listen

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from weakref import WeakSet, WeakValueDictionary
 
 from approvals.errors import ApprovalError
-from gateway.errors import BrokenError, GatewayError
+from gateway.errors import GatewayError, InternalError
 from gateway.fronts.client import Conversation, Exchange
 from gateway.wire import frames, protocol
 
@@ -131,7 +131,7 @@ class StdioFront:
             await self._refuse(frame, GatewayError(str(error)))
         except Exception:  # one answer that fails must not end the client's other requests
             log.exception("an exchange failed")
-            await self._refuse(frame, BrokenError())
+            await self._refuse(frame, InternalError())
         self._listen()
 
     async def _refuse(self, frame: frames.Frame, error: GatewayError) -> None:

@@ -7,8 +7,8 @@ import msgspec
 
 from approvals.digest import sha256
 from approvals.model import Terms
-from gateway.config.options import Config, Duration, RowOptions, RuleOptions, is_off, seconds
-from gateway.config.yaml import Path, did_you_mean, spelt
+from gateway.config.options import Config, Duration, RowOptions, RuleOptions, is_off, parse_duration
+from gateway.config.yaml import Path, did_you_mean, format_path
 from gateway.policy.conditions import BadCondition, Schema, When
 from gateway.policy.evaluation import Action, MatrixRow, Policy, Rule, ToolRules
 from gateway.policy.limits import Limit, limit, problems
@@ -56,8 +56,8 @@ class _Compiler:
         self._groups = config.groups
         self.terms = Terms(
             approvers=self.approvers,
-            expire_after=seconds(config.approvals.expire_after),
-            approved_for=seconds(config.approvals.approved_for),
+            expire_after=parse_duration(config.approvals.expire_after),
+            approved_for=parse_duration(config.approvals.approved_for),
             denied_for=_unless_off(config.approvals.remember_denials),
             requester_may_approve=config.approvals.requester_may_approve,
         )
@@ -81,7 +81,7 @@ class _Compiler:
         )
 
     def rule(self, path: Path, options: RuleOptions) -> Rule:
-        name = spelt(path).removeprefix("policy.")
+        name = format_path(path).removeprefix("policy.")
         alike, schema = self._alike((*path, "arguments"), options)
         if options.approvals is not None and options.approvals < 1:
             self._problem(
@@ -147,7 +147,7 @@ class _Compiler:
 
     def _seconds(self, path: Path, duration: Duration | None) -> float | None:
         try:
-            return None if duration is None else seconds(duration)
+            return None if duration is None else parse_duration(duration)
         except ValueError as error:
             self._problem(path, str(error))
             return None
@@ -167,7 +167,7 @@ class _Compiler:
 
 def _unless_off(duration: Duration) -> float:
     """Return a duration in seconds, 0 for one that is turned off."""
-    return 0.0 if is_off(duration) else seconds(duration)
+    return 0.0 if is_off(duration) else parse_duration(duration)
 
 
 def _set(names: Iterable[str] | None) -> frozenset[str] | None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from gateway.errors import TooLongError
+from gateway.errors import ResponseTooLargeError
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -69,6 +69,6 @@ async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
     async for chunk in chunks:
         size += len(chunk)
         if size > MAX_ANSWER:
-            raise TooLongError
+            raise ResponseTooLargeError
         parts.append(chunk)
     return b"".join(parts)

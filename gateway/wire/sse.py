@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from gateway.errors import TooLongError
+from gateway.errors import ResponseTooLargeError
 
 #: Headers of a stream that proxies in between must not buffer.
 HEADERS = {
@@ -111,7 +111,7 @@ class EventSplitter:
             del self._buffer[:start]
             self._from = dict.fromkeys(LINE_END_PAIRS, 0)
         if len(self._buffer) > MAX_EVENT:
-            raise TooLongError
+            raise ResponseTooLargeError
 
     def _end(self, start: int) -> int | None:
         found = [at for mark in LINE_END_PAIRS if (at := self._next(mark, start)) >= 0]

@@ -12,8 +12,8 @@ import aiohttp
 from approvals.client_address import Proxies
 from approvals.model import Decision as Said
 from approvals.model import HeldCall
-from gateway.app.config import parse
-from gateway.app.gateway import Gateway, assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import Gateway, assemble
 from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
@@ -197,12 +197,12 @@ async def running(
     async with AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(recorder or Recorder())
         options = server_options or f"url: '{recorder.url}'"
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{{options}}}{f', {beside}: {{{options}}}' if beside else ''}}}\nstore: '{store}'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
             f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
         )  # fmt: skip
         clock = Clock()
-        gateway = await stack.enter_async_context(assembled(config, clock.wall, clock.monotonic))
+        gateway = await stack.enter_async_context(assemble(config, clock.wall, clock.monotonic))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
         stack.callback(follow.cancel)

@@ -46,7 +46,7 @@ def loaded(text, server=SERVER, default="require_approval"):
     )
     text += "" if "policy:" in text else f"\npolicy: {{default: {default}}}"
     text += "" if "servers:" in text else f"\nservers: {{{server}: {{command: [x]}}}}"
-    return config.parse(text + "\n", {}, str)
+    return config.parse_config(text + "\n", {}, str)
 
 
 def judged(options, definition, server=SERVER, classification=None, **arguments):

@@ -9,7 +9,7 @@ from approvals.identity import Directory
 from approvals.model import Approver, CallId, Decision
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from gateway.app.config import parse
+from gateway.app.config import parse_config
 from gateway.auth.agents import LOCAL
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import HoldSettings, TaskOffer
@@ -88,7 +88,7 @@ class World:
     def __init__(self):
         self.server = Server()
         clock = asyncio.get_running_loop().time
-        config = parse(CONFIG, {}, str)
+        config = parse_config(CONFIG, {}, str)
         self.store = MemoryStore()
         self.service = ApprovalService(self.store, Directory([Approver(name="alice")]), clock=clock)
         catalogue = Catalogue(clock, Pins(self.store, ()), lambda *_: None)

@@ -9,9 +9,9 @@ import sys
 import pytest
 from mcp.server.request_state import AESGCMRequestStateCodec
 
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
-from gateway.app.serving import loops
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
+from gateway.app.serving import run_loops
 from gateway.hold.request_state import PREFIX, ForgedError, Seals, Ticket
 from recorder import Recorder
 from rows import each_row
@@ -21,16 +21,16 @@ TICKET = Ticket(call="hold_1", round=2, asked=True, state="theirs")
 
 STARTED = """
 import asyncio, sys
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
 from gateway.hold.request_state import Ticket
-from gateway.app.serving import serving
+from gateway.app.serving import serve
 
 CONFIG = "servers: {notes: {url: 'http://127.0.0.1:1/mcp'}}\\npolicy: {default: deny}\\nstore: 'memory:'\\nlisten: '127.0.0.1:0'\\ninbox: {listen: '127.0.0.1:0'}"
 
 async def main():
-    async with assembled(parse(CONFIG, {}, str)) as gateway, serving(gateway):
-        await gateway.learnt.wait()
+    async with assemble(parse_config(CONFIG, {}, str)) as gateway, serve(gateway):
+        await gateway.discovery_done.wait()
         seals = gateway.seals()
         assert seals.open(seals.seal(Ticket(call="hold_1"))).call == "hold_1"
         print([name for name in sys.modules if name.partition(".")[0] in {"mcp", "mcp_types", "pydantic"}])
@@ -80,12 +80,12 @@ def test_what_was_not_sealed_under_a_key_of_ours_is_forged(spoilt):
 
 async def test_collections_leave_out_what_was_there_at_the_start_for_as_long_as_the_gateway_runs():
     async with Recorder() as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{n: {{url: '{recorder.url}'}}}}\npolicy: {{default: deny}}\nstore: 'memory:'", {}, str
         )
-        async with assembled(config) as gateway:
-            async with loops(gateway, [], ""), asyncio.timeout(5):
+        async with assemble(config) as gateway:
+            async with run_loops(gateway, [], ""), asyncio.timeout(5):
                 while not gc.get_freeze_count():
                     await asyncio.sleep(0)
-                assert gateway.learnt.is_set()
+                assert gateway.discovery_done.is_set()
             assert gc.get_freeze_count() == 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from json import dumps
 from typing import Any
 
-from gateway.config.yaml import ConfigProblems, read
+from gateway.config.yaml import ConfigProblems, read_document
 from gateway.errors import UserError
 from gateway.policy.policylayer.conditions import NoEqual, fails, holds, present
 from gateway.policy.policylayer.document import Line, one_line, plain, reason, titles, to_yaml
@@ -57,7 +57,7 @@ def translate(text: str, origin: str) -> Imported:
     """Turn a policy into ours; *origin* is named in its first comment. Raises `UserError` when it is none."""
     if not text.strip():
         raise UserError(f"{origin} is empty.")
-    document = read(text, _AsWritten(), lambda name: f"${{file:{name}}}", what=origin)
+    document = read_document(text, _AsWritten(), lambda name: f"${{file:{name}}}", what=origin)
     if document.problems:
         raise ConfigProblems(document.problems)
     given = document.value

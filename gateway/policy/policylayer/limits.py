@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.config.options import seconds
+from gateway.config.options import parse_duration
 from gateway.policy.limits import AMOUNT
 from gateway.policy.policylayer.conditions import EXACT, NoEqual
 from gateway.wire.frames import TOOL_NAME
@@ -54,7 +54,7 @@ def duration(given: Any) -> str:
     """Return a duration as Go writes it (`1h30m`) as ours; raises `NoEqual`."""
     parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(given))
     try:
-        total = round(sum(seconds("".join(part)) for part in parts if float(part[0])), 6)
+        total = round(sum(parse_duration("".join(part)) for part in parts if float(part[0])), 6)
     except ValueError as error:
         raise NoEqual(str(error).rstrip(".")) from error
     if "".join(map("".join, parts)) != str(given) or not total:
@@ -68,7 +68,7 @@ def _is_number(value: Any) -> bool:
 
 def _window(window: Any) -> Any:
     try:
-        seconds(found := _WINDOWS.get(str(window), window))
+        parse_duration(found := _WINDOWS.get(str(window), window))
     except ValueError as error:
         raise NoEqual(f"{window!r} is not a window of time") from error
     return found

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import checks, config
-from gateway.app.config import ConfigProblems, load, parse
+from gateway.app import checks
+from gateway.app.config import load_config, parse_config
+from gateway.config.schema import config_schema
+from gateway.config.yaml import ConfigProblems
 from rows import each_row
 
 BASE = """\
@@ -28,7 +30,7 @@ def problems(text: str, environ=None, files=None) -> list[str]:
         raise FileNotFoundError(2, "No such file or directory")
 
     with pytest.raises(ConfigProblems) as found:
-        parse(text, environ or {}, read_file)
+        parse_config(text, environ or {}, read_file)
     return [str(problem) for problem in found.value.problems]
 
 
@@ -38,12 +40,14 @@ def oauth(server: str, options: str) -> str:
 
 @each_row("url", ["https://id.example/token", "http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t"])
 def test_a_token_is_fetched_over_tls_or_on_this_machine(url):
-    good = parse(oauth("url: 'http://x'", f"token_url: '{url}', client_id: a, client_secret: b"), {}, str)
+    good = parse_config(
+        oauth("url: 'http://x'", f"token_url: '{url}', client_id: a, client_secret: b"), {}, str
+    )
     assert good.servers["iam"].oauth.token_url == url
 
 
 def test_the_smallest_config_has_sensible_defaults():
-    good = parse(BASE, {}, str)
+    good = parse_config(BASE, {}, str)
     assert good.listen == "127.0.0.1:8808"
     assert good.inbox.listen == "127.0.0.1:8809"
     assert good.approvals.expire_after == "15m"
@@ -232,7 +236,7 @@ def test_a_config_that_refers_to_itself_or_to_code_is_refused(text):
 
 
 def test_in_yaml_1_2_no_is_a_word_and_a_time_is_no_number():
-    good = parse(BASE + "  tools: {a: {reason: no}, b: {reason: 12:30}}\n", {}, str)
+    good = parse_config(BASE + "  tools: {a: {reason: no}, b: {reason: 12:30}}\n", {}, str)
     assert (good.policy.tools["a"].reason, good.policy.tools["b"].reason) == ("no", "12:30")
 
 
@@ -241,23 +245,23 @@ def test_references_are_filled_in_and_never_shown():
         BASE
         + "agents: [{name: a, token_sha256: '${HASH}'}]\nwebhooks: [{url: 'https://x', secret: '${file:/run/s}'}]\n"
     )
-    good = parse(text, {"HASH": SHA}, {"/run/s": "whsec\n"}.__getitem__)
+    good = parse_config(text, {"HASH": SHA}, {"/run/s": "whsec\n"}.__getitem__)
     assert good.agents[0].token_sha256 == SHA
     assert good.webhooks[0].secret == "whsec"
     assert "whsec" not in repr(good) + repr(good.webhooks[0])
 
 
 def test_a_good_unix_socket_needs_no_tokens():
-    assert parse(BASE + "listen: unix:/run/okayed.sock\n", {}, str).listen.startswith("unix:")
-    assert parse(BASE + "listen: '[::1]:8808'\n", {}, str)
-    assert parse(BASE + "listen: localhost:8808\n", {}, str)
+    assert parse_config(BASE + "listen: unix:/run/okayed.sock\n", {}, str).listen.startswith("unix:")
+    assert parse_config(BASE + "listen: '[::1]:8808'\n", {}, str)
+    assert parse_config(BASE + "listen: localhost:8808\n", {}, str)
 
 
 def test_a_listener_with_issuers_needs_no_other_tokens():
-    good = parse(ANY + "listen: 0.0.0.0:8808\n", {}, str)
+    good = parse_config(ANY + "listen: 0.0.0.0:8808\n", {}, str)
     assert good.jwt[0].algorithms == ["RS256", "ES256", "EdDSA"]
     for here in ("http://localhost:1", "http://127.0.0.1:1/", "'http://[::1]:1'", "https://MCP.example.com/"):
-        assert parse(ANY.replace("https://mcp", here), {}, str)
+        assert parse_config(ANY.replace("https://mcp", here), {}, str)
 
 
 @pytest.fixture
@@ -269,7 +273,7 @@ def file(tmp_path) -> Path:
 
 
 def test_a_file_is_loaded(file):
-    assert load(file, os.environ).policy.default == "require_approval"
+    assert load_config(file, os.environ).policy.default == "require_approval"
 
 
 @pytest.mark.parametrize(
@@ -284,8 +288,8 @@ def test_a_file_is_loaded(file):
 def test_a_store_is_where_the_config_is_wherever_a_command_is_started(file, monkeypatch, store, placed):
     file.write_text(BASE + f"store: '{store}'\n")
     monkeypatch.chdir(file.parent)
-    assert load(file, {}).store == placed.format(folder=file.parent)
-    assert load(Path(file.name), {}).store == placed.format(folder=file.parent)
+    assert load_config(file, {}).store == placed.format(folder=file.parent)
+    assert load_config(Path(file.name), {}).store == placed.format(folder=file.parent)
 
 
 @pytest.mark.parametrize(("mode", "who"), [(0o602, "everybody"), (0o620, "its group"), (0o666, "everybody")])
@@ -295,15 +299,15 @@ def test_a_file_that_others_can_write_is_refused(file, mode, who):
         ConfigProblems,
         match=f"can be written by {who}, so an agent could change its own rules; run: chmod go-w",
     ):
-        load(file, {})
+        load_config(file, {})
 
 
 def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path, file):
     with pytest.raises(ConfigProblems, match=r"cannot be read \(No such file or directory\)"):
-        load(tmp_path / "none.yaml", {})
+        load_config(tmp_path / "none.yaml", {})
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigProblems, match="is not UTF-8 text"):
-        load(file, {})
+        load_config(file, {})
 
 
 def test_a_file_cut_at_any_byte_is_good_or_refused_but_never_an_error(file):
@@ -311,7 +315,7 @@ def test_a_file_cut_at_any_byte_is_good_or_refused_but_never_an_error(file):
     for end in range(len(text)):
         file.write_bytes(text[:end])
         try:
-            load(file, {})
+            load_config(file, {})
         except ConfigProblems:
             continue
 
@@ -320,14 +324,14 @@ def test_a_referred_file_is_read_from_disk(file, tmp_path):
     secret = tmp_path / "s"
     secret.write_text("hush\n")
     file.write_text(BASE + f"webhooks: [{{url: 'https://x', secret: '${{file:{secret}}}'}}]\n")
-    assert load(file, {}).webhooks[0].secret == "hush"
+    assert load_config(file, {}).webhooks[0].secret == "hush"
 
 
 def test_a_referred_file_that_is_no_text_is_one_sentence(file, tmp_path):
     (tmp_path / "s").write_bytes(b"\xff\xfe\x00")
     file.write_text(BASE + f"store_key: '${{file:{tmp_path / 's'}}}'\n")
     with pytest.raises(ConfigProblems) as found:
-        load(file, {})
+        load_config(file, {})
     assert str(found.value) == f"store_key: the file {tmp_path / 's'} is not UTF-8 text.  (line 5)"
 
 
@@ -339,18 +343,18 @@ def test_a_variable_that_is_no_text_is_one_sentence():
 
 
 def test_a_character_that_json_writes_as_two_halves_is_one():
-    good = parse(BASE + '  tools: {a: {reason: "\\ud83d\\ude00"}}\n', {}, str)
+    good = parse_config(BASE + '  tools: {a: {reason: "\\ud83d\\ude00"}}\n', {}, str)
     assert good.policy.tools["a"].reason == "\N{GRINNING FACE}"
 
 
 def test_an_owner_may_approve_alone_where_the_config_says_so_and_beside_others_anyway():
     text = BASE + f"agents: [{{name: x, owner: a, token_sha256: {SHA}}}]\napprovers: [{{name: a}}%s]\n%s"
-    assert parse(text % ("", "approvals: {requester_may_approve: true}\n"), {}, str)
-    assert parse(text % (", {name: b}", ""), {}, str)
+    assert parse_config(text % ("", "approvals: {requester_may_approve: true}\n"), {}, str)
+    assert parse_config(text % (", {name: b}", ""), {}, str)
 
 
 def test_the_schema_is_json_and_names_every_section():
-    schema = json.loads(json.dumps(config.schema()))
+    schema = json.loads(json.dumps(config_schema()))
     assert set(schema["$defs"]["Config"]["properties"]) >= {
         "servers",
         "policy",

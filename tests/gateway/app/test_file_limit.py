@@ -13,7 +13,7 @@ LIMITED = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from gateway.app import file_limit
-print(file_limit.raised(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print(file_limit.raise_limit(), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 
@@ -28,7 +28,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(soft, hard, raised):
     ("files", "agents", "inbox"), [(1024, 832, 128), (4096, 3520, 512), (65536, 57280, 8192), (100, 1, 128)]
 )
 def test_the_inbox_and_the_gateway_have_files_that_agents_cannot_take(files, agents, inbox):
-    assert file_limit.shares(files) == (agents, inbox)
+    assert file_limit.divide_files(files) == (agents, inbox)
 
 
 @pytest.mark.parametrize(
@@ -36,4 +36,4 @@ def test_the_inbox_and_the_gateway_have_files_that_agents_cannot_take(files, age
 )
 def test_a_low_hard_limit_is_a_warning(hard, warned, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
-    assert bool(list(file_limit.warnings())) == warned
+    assert bool(list(file_limit.limit_warnings())) == warned

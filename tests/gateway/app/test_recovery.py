@@ -14,8 +14,8 @@ from approvals.model import Decision, Outcome, State
 from approvals.store import Starts
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.writer import Writer
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
 from gateways import Clock
 from holds import held
 
@@ -38,13 +38,13 @@ class Yard:
 
     @asynccontextmanager
     async def started(self, **options):
-        config = parse(
+        config = parse_config(
             f"servers: {{iam: {{url: 'http://127.0.0.1:9/mcp'}}}}\nstore: sqlite:///{self.store}/h.db\n"
             f"approvers: [{{name: alice}}, {{name: bob}}]\npolicy: {{default: require_approval}}\n{self.checkpoint}",
             {},
             str,
         )
-        async with assembled(config, self.clock.wall, self.clock, **options) as gateway:
+        async with assemble(config, self.clock.wall, self.clock, **options) as gateway:
             yield gateway
 
     def copy(self):

@@ -10,8 +10,8 @@ from aiohttp import web
 from approvals.model import Decision
 from gateway.app import gateway as app
 from gateway.app import serving
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
 from gateway.fronts import listener
 from gateways import MODERN, Clock, call, last_frame, text
 from recorder import Recorder, result
@@ -32,7 +32,7 @@ async def test_the_inbox_is_known_by_the_host_that_it_listens_on_too():
         'inbox: {listen: "127.0.0.1:0"}',
         'inbox: {listen: "127.0.0.2:0", url: "https://approvals.example.com"}',
     )
-    async with assembled(parse(text, {}, str), Clock()) as gateway, serving.serving(gateway) as listening:
+    async with assemble(parse_config(text, {}, str), Clock()) as gateway, serving.serve(gateway) as listening:
         async with aiohttp.ClientSession() as http, http.get(f"{listening.inbox}login") as answer:
             assert answer.status == 200
         async with aiohttp.ClientSession() as http:
@@ -52,9 +52,9 @@ class Serving:
         self._stack = AsyncExitStack()
         self._running = AsyncExitStack()
         await self._stack.enter_async_context(self.recorder)
-        config = parse(CONFIG.format(url=self.recorder.url) + self._more, {}, str)
-        self.gateway = await self._running.enter_async_context(assembled(config, Clock()))
-        listening = await self._running.enter_async_context(serving.serving(self.gateway))
+        config = parse_config(CONFIG.format(url=self.recorder.url) + self._more, {}, str)
+        self.gateway = await self._running.enter_async_context(assemble(config, Clock()))
+        listening = await self._running.enter_async_context(serving.serve(self.gateway))
         self._stack.push_async_callback(self._running.aclose)
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
         self.url = f"{listening.agents}notes"

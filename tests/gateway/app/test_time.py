@@ -9,8 +9,8 @@ from approvals import lifecycle
 from approvals.errors import AlreadyDecided
 from approvals.model import Decision, LoginSession, Outcome, State
 from gateway.app import serving
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
 from gateway.cli import check
 from gateways import Clock, running, text
 from holds import held
@@ -29,7 +29,7 @@ def clock():
 
 @pytest.fixture
 def config(tmp_path):
-    return parse(
+    return parse_config(
         f"servers: {{iam: {{url: 'http://127.0.0.1:9/mcp'}}}}\nstore: sqlite:///{tmp_path}/h.db\n"
         "approvers: [{name: alice}, {name: bob}]\npolicy: {default: require_approval}\n",
         {},
@@ -39,7 +39,7 @@ def config(tmp_path):
 
 @asynccontextmanager
 async def started(config, clock):
-    async with assembled(config, clock.wall, clock) as gateway:
+    async with assemble(config, clock.wall, clock) as gateway:
         yield gateway
 
 
@@ -130,13 +130,13 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
 ):
     caplog.set_level("INFO")
     async with started(config, clock) as gateway:
-        gateway.learnt.set()
+        gateway.discovery_done.set()
         clock.ahead = -60.0
         assert await gateway.ready() is None
         clock.ahead = -61.0
         told = False
         for _ in range(3):
-            told = serving._told_of_clock(gateway.clock_problem(), told=told)
+            told = serving._log_clock(gateway.clock_problem(), told=told)
         said = (
             "clock: this machine's clock is 61 s behind the time that was reached before. Deadlines go by the later"
             " time. Set the clock right; if it was ahead before, stop the gateway and run okayed check --reset-clock."
@@ -144,7 +144,7 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
         assert await gateway.ready() == said
         clock.ahead = 0.0
         assert await gateway.ready() is None
-        serving._told_of_clock(gateway.clock_problem(), told=told)
+        serving._log_clock(gateway.clock_problem(), told=told)
     assert [one.message for one in caplog.records if one.message.startswith("clock:")] == [
         said,
         "clock: it has caught up",

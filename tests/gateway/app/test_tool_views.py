@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from approvals.web import ToolFacts
-from gateway.app.tool_views import tool_views
+from gateway.app.tool_views import list_tool_views
 from gateway.explain.report import tell
 from gateway.policy.evaluation import Action, CallFacts
 
@@ -11,7 +11,7 @@ from gateway.policy.evaluation import Action, CallFacts
 async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
     await gateway.call("get_note")
     inside = gateway.gateway
-    views = {view.tool: view for view in tool_views(inside)}
+    views = {view.tool: view for view in list_tool_views(inside)}
     [server] = inside.config.servers
     assert set(views) == {tool.name for tool in inside.catalogue.listed_tools(server)}
     for tool in inside.catalogue.listed_tools(server):
@@ -39,7 +39,7 @@ async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
     for tool in gateway.recorder.tools:
         tool["icons"] = [{"src": "javascript:alert(1)"}, {"src": "http://tracker.example/i.png"}]
     await gateway.call("get_note")
-    for view in tool_views(gateway.gateway):
+    for view in list_tool_views(gateway.gateway):
         told = f"{replace(view, facts=ToolFacts)} {view.facts()}"
         assert "javascript" not in told
         assert "tracker" not in told
@@ -52,7 +52,7 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     [server] = gateway.gateway.config.servers
     gateway.gateway.catalogue.mark_stale(server)
     await gateway.gateway.catalogue.refresh(server)
-    views = {view.tool: view for view in tool_views(gateway.gateway)}
+    views = {view.tool: view for view in list_tool_views(gateway.gateway)}
     assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
     assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].facts().applies[0]
     assert views["get_note"].changed
@@ -60,7 +60,7 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     assert not views["delete_note"].changed
     assert views["delete_note"].facts().changes == ""
     gateway.gateway.accept(server, "get_note", "alice")
-    [accepted] = [view for view in tool_views(gateway.gateway) if view.tool == "get_note"]
+    [accepted] = [view for view in list_tool_views(gateway.gateway) if view.tool == "get_note"]
     assert (accepted.action, accepted.changed) == (Action.ALLOW, False)
     assert accepted.definition == views["get_note"].definition
     assert (views["create_note"].action, views["create_note"].rule) == (Action.DENY, "quarantine")

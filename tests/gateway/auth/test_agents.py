@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 from msgspec.structs import replace
 
-from gateway.auth.tokens import BadToken, Tokens
+from gateway.auth.tokens import InvalidToken, TokenVerifier
 from gateway.config.options import Config, IssuerOptions, PolicyOptions
 from gateways import Clock, call, running
 from issuer import Issuer, unsigned
@@ -497,8 +497,8 @@ def _no_keys(url: str):
 
 @given(st.text(max_size=80) | st.lists(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)), min_size=2, max_size=3).map(lambda parts: ".".join(map(unsigned, parts))))  # fmt: skip
 def test_what_is_not_a_token_is_refused_whatever_it_is(token):
-    with pytest.raises(BadToken):
-        Tokens(NOBODY, _no_keys, float).verify(token, "notes").send(
+    with pytest.raises(InvalidToken):
+        TokenVerifier(NOBODY, _no_keys, float).verify(token, "notes").send(
             None
         )  # it is refused before it waits for anything
 

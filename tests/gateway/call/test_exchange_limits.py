@@ -211,7 +211,7 @@ async def too_long(gateway, server):
     async def endless(request, frame):
         return web.Response(body=b"[" * (17 << 20), content_type="application/json")
 
-    await gateway.gateway.freshen()
+    await gateway.gateway.refresh_tools()
     gateway.recorder.on_list = endless
     for n in range(2):
         async with await gateway.post(

@@ -14,7 +14,7 @@ def log():
     root, written = logging.getLogger(), io.StringIO()
     before, root.handlers = root.handlers, []
     level = root.level
-    logs.log_to(written, logging.INFO)
+    logs.configure_logging(written, logging.INFO)
     yield written
     root.handlers = before
     root.setLevel(level)

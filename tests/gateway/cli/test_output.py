@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from approvals.model import AuditEvent
-from gateway.app.config import parse
+from gateway.app.config import parse_config
 from gateway.cli import output, tools
 from recorder import Recorder
 
@@ -76,13 +76,13 @@ SHOWN = r"get_x\u{000A}notes/delete_note: allow\u{001B}[31m"
 async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     async with Recorder(tools=[{"name": NAME, "inputSchema": {"type": "object"}}]) as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\npolicy: {{default: deny}}",
             {},
             str,
         )
-        output.tools(await tools.tools(config, "notes"), as_json=False)
-        output.explanation(await tools.explain(config, "notes", NAME, "{}"), as_json=False)
+        output.tools(await tools.list_tools(config, "notes"), as_json=False)
+        output.explanation(await tools.explain_call(config, "notes", NAME, "{}"), as_json=False)
     output.accepted("notes", [NAME])
     denied = AuditEvent(
         at=1.0, kind="call.denied", actor="bot", server="notes", tool=NAME, detail={"why": NAME}

@@ -7,12 +7,12 @@ import pytest
 from aiohttp import web
 
 from approvals.model import Decision
-from gateway.app.config import load
-from gateway.app.gateway import assembled
-from gateway.app.serving import serving
+from gateway.app.config import load_config
+from gateway.app.gateway import assemble
+from gateway.app.serving import serve
 from gateway.cli import main
-from gateway.cli.review import RequestRefused, api
-from gateway.config.addresses import within
+from gateway.cli.review import RequestRefused, connect
+from gateway.config.addresses import local_address
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
 from holds import held
@@ -40,7 +40,7 @@ inbox: {{listen: "{listen}", url: "https://approvals.example.com"}}
     ],
 )
 def test_where_a_listener_is_reached_from_its_own_machine(listen, url):
-    assert within(listen) == url
+    assert local_address(listen) == url
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:{port}", "unix:{folder}/inbox"])
@@ -52,7 +52,7 @@ async def test_a_command_reaches_the_inbox_of_its_config_where_it_listens(listen
     )
     file.chmod(0o600)
     monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
-    async with assembled(load(file, {})) as gateway, serving(gateway):
+    async with assemble(load_config(file, {})) as gateway, serve(gateway):
         assert await asyncio.to_thread(main._ask, file, lambda alice: alice.calls("pending")) == []
 
 
@@ -62,7 +62,7 @@ async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch,
     file.write_text(CONFIG.format(alice=sha256(token("alice")), listen=f"127.0.0.1:{port}"))
     file.chmod(0o600)
     monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
-    async with assembled(load(file, {})) as gateway, serving(gateway):
+    async with assemble(load_config(file, {})) as gateway, serve(gateway):
         service = gateway.service
         call = await service.hold(held(service.clock()))
         alice = service.directory.by_name("alice")
@@ -94,7 +94,7 @@ async def breaking():
 
 
 async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
-    async with breaking() as url, api(url, "") as anybody, asyncio.timeout(5):
+    async with breaking() as url, connect(url, "") as anybody, asyncio.timeout(5):
         with pytest.raises(
             RequestRefused, match=f"^No gateway answers at {url}; start one with: okayed run$"
         ):
@@ -102,7 +102,7 @@ async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
 
 
 async def test_a_socket_that_is_not_there_is_one_sentence(tmp_path):
-    async with api(f"unix:{tmp_path}/inbox", "") as anybody:
+    async with connect(f"unix:{tmp_path}/inbox", "") as anybody:
         with pytest.raises(
             RequestRefused, match=f"^No gateway answers at unix:{tmp_path}/inbox; start one with"
         ):
@@ -134,15 +134,15 @@ async def test_an_address_that_is_none_is_one_sentence(url):
     with pytest.raises(
         RequestRefused, match="is no address of an inbox; in OKAYED_URL write one such as http:"
     ):
-        async with api(url, "token") as client:
+        async with connect(url, "token") as client:
             await client.calls("pending")
 
 
 async def test_a_token_from_a_file_may_end_in_a_newline():
     async with inbox(lambda _: {"calls": [], "next": None}) as (url, asked):
-        async with api(url, "token\n") as client:
+        async with connect(url, "token\n") as client:
             assert await client.calls("pending") == []
-        async with api(url, "\n") as client:
+        async with connect(url, "\n") as client:
             assert await client.calls("pending") == []
     assert [request.headers.get("Authorization") for request in asked] == ["Bearer token", None]
 
@@ -154,5 +154,5 @@ async def test_calls_are_asked_for_page_by_page():
         calls, following = pages[request.query.get("before")]
         return {"calls": calls, "next": following}
 
-    async with inbox(answer) as (url, _), api(url, "token") as client:
+    async with inbox(answer) as (url, _), connect(url, "token") as client:
         assert [call["id"] for call in await client.calls("pending")] == ["hold_3", "hold_2", "hold_1"]

@@ -12,13 +12,13 @@ from aiohttp import web
 
 from approvals.errors import StoreError, StoreTaken
 from approvals.store.run_lock import turn
-from gateway.app.config import load, parse
-from gateway.app.config_file import listen_of
-from gateway.app.gateway import assembled
-from gateway.app.serving import opened_in_turn, serving
+from gateway.app.config import load_config, parse_config
+from gateway.app.config_file import read_listen
+from gateway.app.gateway import assemble
+from gateway.app.serving import open_store_in_turn, serve
 from gateway.cli import stdio
-from gateway.cli.embedded import Inside
-from gateway.cli.stdio import GatewayLocator, checked, reaching
+from gateway.cli.embedded import EmbeddedGateway
+from gateway.cli.stdio import GatewayLocator, check_url, open_client
 from gateway.config.yaml import ConfigProblems
 from gateway.errors import NotSentError, UserError
 from gateway.fronts.connections import Connections
@@ -50,9 +50,9 @@ def write(folder, recorder, listen="127.0.0.1:0", **more):
 @asynccontextmanager
 async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1:1"):
     """The way of a command that runs a gateway inside when none answers at *at*."""
-    async with reaching(at) as http, asyncio.TaskGroup() as tasks:
-        gateway = Inside(path, server, token, tasks, left := asyncio.Event())
-        yield GatewayLocator(server, token, http, at=at, instead=gateway.started)
+    async with open_client(at) as http, asyncio.TaskGroup() as tasks:
+        gateway = EmbeddedGateway(path, server, token, tasks, left := asyncio.Event())
+        yield GatewayLocator(server, token, http, at=at, start_gateway=gateway.start)
         left.set()
 
 
@@ -71,24 +71,24 @@ async def recorder():
 
 async def test_the_address_and_the_token_are_all_that_it_takes_to_join(monkeypatch, tmp_path):
     async with running(more=f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]") as gateway:
-        async with reaching(at := checked(gateway.url)) as http:
+        async with open_client(at := check_url(gateway.url)) as http:
             assert await note(GatewayLocator("notes", "ci-token", http, at=at)) == "ran get_note"
 
 
 async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recorder):
-    config = load(write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock"), {})
-    async with assembled(config) as gateway, serving(gateway), reaching(at) as http:
+    config = load_config(write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock"), {})
+    async with assemble(config) as gateway, serve(gateway), open_client(at) as http:
         assert await note(GatewayLocator("notes", "ci-token", http, at=at)) == "ran get_note"
 
 
 @each_row("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
 def test_what_is_no_address_of_a_gateway_is_refused(url):
     with pytest.raises(UserError, match=r"no address of a gateway; write one such as http://127.0.0.1:8808"):
-        checked(url)
+        check_url(url)
 
 
 def test_the_address_of_one_of_its_servers_is_an_address_of_the_gateway():
-    assert checked("http://127.0.0.1:8808/mcp/notes") == checked("http://127.0.0.1:8808/")
+    assert check_url("http://127.0.0.1:8808/mcp/notes") == check_url("http://127.0.0.1:8808/")
 
 
 def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_path):
@@ -99,7 +99,7 @@ def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_pa
         "servers: {}": "127.0.0.1:8808",
     }.items():
         path.write_text(written)
-        assert listen_of(path, {"HERE": "/run"}) == listen
+        assert read_listen(path, {"HERE": "/run"}) == listen
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_config_that_does_not_say_where_the_gateway_listens_is_a_problem(tmp_p
     path = tmp_path / "okayed.yaml"
     path.write_text(written)
     with pytest.raises(ConfigProblems, match=said):
-        listen_of(path, {})
+        read_listen(path, {})
 
 
 async def test_where_no_gateway_answers_one_runs_inside(tmp_path, recorder):
@@ -137,12 +137,12 @@ async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
     path = write(tmp_path, recorder)
     async with inside(path, token="other") as way:
         with pytest.raises(UserError, match="OKAYED_AGENT_TOKEN"):
-            await way.look()
+            await way.find_gateway()
         with pytest.raises(NotSentError, match="OKAYED_AGENT_TOKEN"):
             await note(way)
     async with inside(path, server="nonesuch") as way:
         with pytest.raises(UserError, match="no server 'nonesuch'; it has notes"):
-            await way.look()
+            await way.find_gateway()
 
 
 async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
@@ -150,7 +150,7 @@ async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
     (tmp_path / "okayed.db").write_text("no database at all")
     async with inside(path) as way:
         with pytest.raises(StoreError, match="cannot be used"):
-            await way.look()
+            await way.find_gateway()
 
 
 async def test_while_another_has_the_store_or_the_address_a_request_waits_and_is_told_why(
@@ -158,14 +158,14 @@ async def test_while_another_has_the_store_or_the_address_a_request_waits_and_is
 ):
     path = write(tmp_path, recorder)
     monkeypatch.setattr(stdio, "PATIENCE", 0.0)
-    async with assembled(load(path, {})), inside(path) as way:
-        assert not await way.look()
+    async with assemble(load_config(path, {})), inside(path) as way:
+        assert not await way.find_gateway()
         with pytest.raises(NotSentError, match=r"No gateway answers at .*Another gateway uses"):
             await note(way)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         path = write(tmp_path, recorder, f"127.0.0.1:{taken.getsockname()[1]}")
         async with inside(path) as way:
-            assert not await way.look()
+            assert not await way.find_gateway()
             with pytest.raises(NotSentError, match=r"No gateway answers at .*in use"):
                 await note(way)
 
@@ -185,23 +185,23 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
     monkeypatch.setattr(stdio, "PATIENCE", 0.0)
     async with inside(path, at=at) as way:
         with turn(tmp_path / "okayed.db"):
-            assert not await way.look()
+            assert not await way.find_gateway()
             with pytest.raises(NotSentError, match="okayed run` has the config's store"):
                 await note(way)
-        assert await way.look()
+        assert await way.find_gateway()
         assert await note(way) == "ran get_note"
         with turn(tmp_path / "okayed.db"):
             async with asyncio.timeout(10):
-                store = await opened_in_turn(load(path, {}), stop=asyncio.Event())
+                store = await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())
             await store.close()
 
 
 async def test_a_run_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path, recorder):
-    config, stop = load(write(tmp_path, recorder), {}), asyncio.Event()
+    config, stop = load_config(write(tmp_path, recorder), {}), asyncio.Event()
     stop.set()
-    async with assembled(config):
+    async with assemble(config):
         with pytest.raises(StoreTaken):
-            await opened_in_turn(config, stop=stop)
+            await open_store_in_turn(config, stop=stop)
 
 
 async def test_what_answers_without_saying_what_it_is_is_no_gateway():
@@ -217,13 +217,13 @@ async def test_what_answers_without_saying_what_it_is_is_no_gateway():
 
     app = web.Application()
     app.router.add_get("/healthz", answer)
-    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
+    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
 
         async def none():
             raise NotSentError
 
-        way = GatewayLocator("notes", "", http, at=f"http://{at}", instead=none)
-        assert [await way.look() for _ in range(4)] == [False] * 4
+        way = GatewayLocator("notes", "", http, at=f"http://{at}", start_gateway=none)
+        assert [await way.find_gateway() for _ in range(4)] == [False] * 4
 
 
 async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a_server_refuses_does_not(
@@ -238,7 +238,7 @@ async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a
     app = web.Application()
     app.router.add_post("/mcp/notes", answer)
     monkeypatch.setattr(stdio, "PAUSE", 0.0)
-    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, reaching("") as http:
+    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
         way = GatewayLocator("notes", "", http, at=f"http://{at}")
         said = [
             web.Response(status=503, headers=unsent),
@@ -266,7 +266,7 @@ async def test_a_gateway_whose_inbox_has_no_address_waits_for_one_like_one_whose
             )
         )
         async with inside(path) as way:
-            assert not await way.look()
+            assert not await way.find_gateway()
             with pytest.raises(NotSentError, match=r"No gateway answers at .*in use"):
                 await note(way)
 
@@ -282,7 +282,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain
         assert await note(way) == "ran get_note"
         with turn(tmp_path / "okayed.db"):
             async with asyncio.timeout(10):
-                await (await opened_in_turn(load(path, {}), stop=asyncio.Event())).close()
+                await (await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())).close()
 
 
 CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
@@ -297,10 +297,10 @@ async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked
         f"  s{number}: {{command: [sh, -c, 'echo s{number} >> {note}; {f'exec {sys.executable} {CHILD}' if number == 7 else ''}']}}"
         for number in range(13)
     )
-    config = parse(f"store: 'memory:'\nservers:\n{servers}\npolicy: {{default: allow}}\n", {}, str)
-    async with assembled(config, inside=inside) as gateway, asyncio.timeout(20):
-        await gateway.freshen()
+    config = parse_config(f"store: 'memory:'\nservers:\n{servers}\npolicy: {{default: allow}}\n", {}, str)
+    async with assemble(config, embedded=inside) as gateway, asyncio.timeout(20):
+        await gateway.refresh_tools()
         assert (await gateway.catalogue.find("s7", "echo")).hash
-        await gateway.freshen()
+        await gateway.refresh_tools()
         assert await gateway.ready() is None
     assert sorted(set(note.read_text().split())) == started

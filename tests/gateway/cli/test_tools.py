@@ -6,8 +6,8 @@ import json
 import pytest
 
 from approvals.store.sqlite import SqliteStore
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange
 from gateway.cli import tools
@@ -27,12 +27,12 @@ async def test_a_tool_is_held_against_what_was_accepted_in_the_store(tmp_path, g
     if not gateway_runs:
         await store.close()
     async with Recorder() as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\npin: quarantine\n"
             "policy: {default: allow}", {}, str,
         )  # fmt: skip
-        explained = await tools.explain(config, "notes", "get_note", "{}")
-        rows = {row.tool.name: row.verdict.action for row in await tools.tools(config, "notes")}
+        explained = await tools.explain_call(config, "notes", "get_note", "{}")
+        rows = {row.tool.name: row.verdict.action for row in await tools.list_tools(config, "notes")}
     if gateway_runs:
         await store.close()
     assert (explained.verdict.action, explained.verdict.rule) == (Action.DENY, "pin")
@@ -41,11 +41,11 @@ async def test_a_tool_is_held_against_what_was_accepted_in_the_store(tmp_path, g
 
 async def test_looking_makes_no_store(tmp_path):
     async with Recorder() as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\n"
             "policy: {default: allow}", {}, str,
         )  # fmt: skip
-        assert len(await tools.tools(config, "notes")) == 3
+        assert len(await tools.list_tools(config, "notes")) == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -53,13 +53,13 @@ DYING = "echo starting >&2; echo 'cannot open /srv/\x1b[31mdata' >&2; echo >&2; 
 
 
 async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
-    config = parse(
+    config = parse_config(
         f"servers: {{files: {{command: [sh, -c, {json.dumps(DYING)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
         {}, str,
     )  # fmt: skip
-    [row] = await tools.tools(config, "files")
+    [row] = await tools.list_tools(config, "files")
     assert row.problem.endswith(r"Its last line on stderr: cannot open /srv/\u{001B}[31mdata")
-    async with assembled(config) as gateway:
+    async with assemble(config) as gateway:
         body = json.dumps(
             {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "x", "arguments": {}}}
         )
@@ -71,10 +71,10 @@ async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
 
 async def test_a_server_whose_own_child_keeps_stderr_open_is_not_waited_for():
     command = "sleep 30 >/dev/null & echo gone >&2; exit 1"
-    config = parse(
+    config = parse_config(
         f"servers: {{files: {{command: [sh, -c, {json.dumps(command)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
         {}, str,
     )  # fmt: skip
     async with asyncio.timeout(20):
-        [row] = await tools.tools(config, "files")
+        [row] = await tools.list_tools(config, "files")
     assert row.problem.endswith("Its last line on stderr: gone")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from approvals.digest import digest
 from approvals.model import Pin, State
 from approvals.store.sqlite import SqliteStore
-from gateway.app.config import parse
-from gateway.app.gateway import assembled
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble
 from gateway.config.options import OAuthOptions, ServerOptions
-from gateway.config.server_identity import COUNTED, address, identity
+from gateway.config.server_identity import IDENTITY_OPTIONS, compute_identity, describe_location
 from gateways import TASKS, running, text
 from recorder import Recorder, error
 from rows import each_row
@@ -246,7 +246,7 @@ async def test_a_live_change_that_leaves_the_server_the_same_keeps_what_waits():
         ):
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
-            rotated = parse(
+            rotated = parse_config(
                 f"servers: {{notes: {{{options}, may_ask: []}}}}\nstore: 'memory:'\n"
                 "approvers: [{name: alice}, {name: bob}]\npolicy: {default: require_approval}",
                 {"TOKEN": "new"},
@@ -263,12 +263,12 @@ async def test_a_live_change_that_leaves_the_server_the_same_keeps_what_waits():
 
 async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_the_first_start():
     pin = Pin(server="notes", tool="create_note", hash="h", definition=b"{}")
-    config = parse(
+    config = parse_config(
         "servers: {notes: {url: 'http://127.0.0.1:9/mcp'}}\nstore: 'memory:'\npolicy: {default: deny}",
         {},
         str,
     )
-    async with assembled(config, accepted=[pin]) as gateway:
+    async with assemble(config, accepted=[pin]) as gateway:
         bound = gateway.catalogue._pins.find_trusted("notes", "create_note")
         assert bound.identity == gateway.proxy.settings.identities["notes"]
 
@@ -320,16 +320,16 @@ ELSE: dict[str, ServerOptions] = {
 
 
 def test_every_option_that_counts_makes_another_identity():
-    assert ELSE.keys() == COUNTED.keys()
-    assert len({identity(one, KEY) for one in [BASE, *ELSE.values()]}) == len(ELSE) + 1
+    assert ELSE.keys() == IDENTITY_OPTIONS.keys()
+    assert len({compute_identity(one, KEY) for one in [BASE, *ELSE.values()]}) == len(ELSE) + 1
 
 
 @each_row("field", ["token_url", "client_id", "scope", "resource"])
 def test_so_does_every_part_of_oauth_but_the_secret(field):
     other = msgspec.structs.replace(BASE.oauth, **{field: "https://other.example.com"})
-    assert identity(msgspec.structs.replace(BASE, oauth=other), KEY) != identity(BASE, KEY)
+    assert compute_identity(msgspec.structs.replace(BASE, oauth=other), KEY) != compute_identity(BASE, KEY)
     rotated = msgspec.structs.replace(BASE.oauth, client_secret="rotated")
-    assert identity(msgspec.structs.replace(BASE, oauth=rotated), KEY) == identity(BASE, KEY)
+    assert compute_identity(msgspec.structs.replace(BASE, oauth=rotated), KEY) == compute_identity(BASE, KEY)
 
 
 WORD = st.text("abcdefghij", min_size=1, max_size=6)
@@ -339,7 +339,7 @@ SECRET = {"GITHUB_TOKEN", "API_KEY", "DB_PASSWORD"}
 
 def server_of(env, environ, files):
     lines = json.dumps(dict(env))
-    config = parse(
+    config = parse_config(
         f"servers: {{a: {{command: [x, '--region', '${{REGION}}'], env: {lines}}}}}\npolicy: {{default: deny}}",
         environ, lambda name: files[name],
     )  # fmt: skip
@@ -356,8 +356,8 @@ def server_of(env, environ, files):
 )
 def test_a_changed_secret_leaves_the_identity_and_any_other_changed_value_does_not(env, changed, value):
     environ = {"AWS_PROFILE": "0", "REGION": "0", "GITHUB_TOKEN": "0", "API_KEY": "0"}
-    before = identity(server_of(env, environ, {"/t": "0"}), KEY)
-    after = identity(
+    before = compute_identity(server_of(env, environ, {"/t": "0"}), KEY)
+    after = compute_identity(
         server_of(env, environ | {changed: value}, {"/t": value if changed == "/t" else "0"}), KEY
     )
     counts = changed == "REGION" or any(
@@ -367,28 +367,28 @@ def test_a_changed_secret_leaves_the_identity_and_any_other_changed_value_does_n
 
 
 def test_what_is_written_plainly_is_the_same_as_what_a_reference_comes_to():
-    assert identity(
+    assert compute_identity(
         server_of([("AWS_PROFILE", "${AWS_PROFILE}")], {"AWS_PROFILE": "dev", "REGION": "eu"}, {}), KEY
-    ) == (identity(server_of([("AWS_PROFILE", "dev")], {"REGION": "eu"}, {}), KEY))
+    ) == (compute_identity(server_of([("AWS_PROFILE", "dev")], {"REGION": "eu"}, {}), KEY))
 
 
 @pytest.mark.parametrize("cwd", [None, ".", "/srv/../srv/data/"])
 def test_the_folder_of_the_gateway_counts_where_a_child_runs_in_it(cwd):
     child = ServerOptions(command=["x"], cwd=cwd)
-    elsewhere = identity(child, KEY, "/srv") != identity(child, KEY, "/home")
+    elsewhere = compute_identity(child, KEY, "/srv") != compute_identity(child, KEY, "/home")
     assert elsewhere is (cwd in {None, "."})
     whole = ServerOptions(command=["x"], cwd="/srv/data")
-    assert identity(child, KEY, "/srv/data") == identity(whole, KEY, "/")
-    assert identity(BASE, KEY, "/srv") == identity(BASE, KEY, "/home")
+    assert compute_identity(child, KEY, "/srv/data") == compute_identity(whole, KEY, "/")
+    assert compute_identity(BASE, KEY, "/srv") == compute_identity(BASE, KEY, "/home")
 
 
 def test_another_key_makes_another_identity():
-    assert identity(BASE, KEY) != identity(BASE, b"other")
+    assert compute_identity(BASE, KEY) != compute_identity(BASE, b"other")
 
 
 def test_the_name_of_a_header_counts_without_case():
     lower = msgspec.structs.replace(BASE, headers={name.lower(): one for name, one in BASE.headers.items()})
-    assert identity(lower, KEY) == identity(BASE, KEY)
+    assert compute_identity(lower, KEY) == compute_identity(BASE, KEY)
 
 
 @each_row(
@@ -403,8 +403,8 @@ def test_the_name_of_a_header_counts_without_case():
     ],
 )  # fmt: skip
 def test_the_address_says_where_a_server_is_and_no_secret(options, shown):
-    config = parse(
+    config = parse_config(
         f"servers: {{a: {{{options}}}}}\npolicy: {{default: deny}}",
         {"HOST": "https://h.example/very-secret", "GITHUB_TOKEN": "hush"}, str,
     )  # fmt: skip
-    assert address(config.servers["a"]) == shown
+    assert describe_location(config.servers["a"]) == shown

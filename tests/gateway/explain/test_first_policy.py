@@ -15,7 +15,7 @@ PRINTED = scaffold(TOOLS, {"slow": "It did not\nanswer in time."})
 
 
 def parsed(text):
-    return config.parse(f"servers: {{{SERVER}: {{command: [x]}}}}\n{text}", {}, str)
+    return config.parse_config(f"servers: {{{SERVER}: {{command: [x]}}}}\n{text}", {}, str)
 
 
 def test_one_tool_of_each_category_is_offered():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import CutError, NotSentError, TooLongError
+from gateway.errors import CutError, NotSentError, ResponseTooLargeError
 from gateway.fronts.client import Conversation
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, sse
@@ -271,8 +271,8 @@ async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():
 
 
 async def test_an_answer_that_is_too_long_is_not_asked_for_again():
-    gateway = Gateway(held(TooLongError()))
-    with pytest.raises(TooLongError):
+    gateway = Gateway(held(ResponseTooLargeError()))
+    with pytest.raises(ResponseTooLargeError):
         await say(patient(gateway), CALL)
     assert len(gateway.asked) == 1
 

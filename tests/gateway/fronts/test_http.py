@@ -12,7 +12,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from approvals.throttle import WINDOW
-from gateway.app.serving import hosts
+from gateway.app.serving import agent_hosts
 from gateway.config.options import Config, PolicyOptions
 from gateway.errors import CutError
 from gateway.fronts.http import GUESSES
@@ -56,13 +56,13 @@ async def test_the_names_of_this_machine_are_ours(gateway, host):
 
 def test_the_names_of_the_config_are_ours_too():
     config = Config(servers={}, policy=PolicyOptions(default="deny"), hosts=["Inside"], listen="10.0.0.1:1")
-    assert hosts(config) == {"inside", "10.0.0.1"}
-    assert hosts(replace(config, url="https://MCP.example.com:8443/")) == {
+    assert agent_hosts(config) == {"inside", "10.0.0.1"}
+    assert agent_hosts(replace(config, url="https://MCP.example.com:8443/")) == {
         "inside",
         "10.0.0.1",
         "mcp.example.com",
     }
-    assert hosts(replace(config, listen="unix:/x", hosts=[])) == set()
+    assert agent_hosts(replace(config, listen="unix:/x", hosts=[])) == set()
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_health_and_readiness(gateway):
     async with gateway.http.get(f"{base}/readyz") as answer:
         said = {"status": "servers: not all of them have been asked for their tools yet"}
         assert (answer.status, await answer.json()) == (503, said)
-    await gateway.gateway.freshen()
+    await gateway.gateway.refresh_tools()
     async with gateway.http.get(f"{base}/readyz") as answer:
         assert (answer.status, await answer.json()) == (200, {"status": "ok"})
     gateway.gateway.store.check = None
@@ -226,7 +226,7 @@ async def test_health_and_readiness(gateway):
 
 async def test_a_server_that_cannot_be_asked_keeps_nobody_from_the_others():
     async with running(server_options="command: ['true']") as gateway:
-        await gateway.gateway.freshen()
+        await gateway.gateway.refresh_tools()
         async with gateway.http.get(f"{gateway.url.removesuffix('/mcp/notes')}/readyz") as answer:
             assert answer.status == 200
 

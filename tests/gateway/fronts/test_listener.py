@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.app.config_file import listen_of
+from gateway.app.config_file import read_listen
 from gateway.config.options import SocketOptions
 from gateway.errors import UserError
 from gateway.fronts.connections import Connections
@@ -89,4 +89,4 @@ def test_a_command_finds_a_socket_of_either_form(tmp_path):
     for written in ("unix:/run/a.sock", "{unix: /run/a.sock, mode: '0660'}"):
         file.write_text(f"listen: {written}\n")
         file.chmod(0o600)
-        assert listen_of(file, {}) == "unix:/run/a.sock"
+        assert read_listen(file, {}) == "unix:/run/a.sock"

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from gateway.app.config import parse
-from gateway.app.gateway import assembled, disk_used
+from gateway.app.config import parse_config
+from gateway.app.gateway import assemble, measure_disk_use
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange
 from gateway.config.yaml import ConfigProblems
@@ -73,24 +73,24 @@ async def test_the_numbers_of_open_calls_are_in_the_config():
         assert (await held(gateway, 1)).startswith("WAITING")
         assert (await held(gateway, 2)).startswith("Too many of your calls already wait")
         assert (await held(gateway, 3, agent="bob")).startswith("WAITING")
-    plain = parse("servers: {a: {url: 'http://127.0.0.1'}}\npolicy: {default: deny}", {}, str).limits
+    plain = parse_config("servers: {a: {url: 'http://127.0.0.1'}}\npolicy: {default: deny}", {}, str).limits
     assert (plain.open, plain.open_per_agent) == (10_000, 100)
 
 
 async def test_who_holds_and_cancels_again_and_again_is_stopped_for_an_hour_also_after_a_restart(tmp_path):
     async with Recorder() as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\napprovers: [{{name: alice}}]\n"
             f"limits: {{bytes_per_agent_hour: 220KB}}\npolicy: {{default: require_approval}}\n",
             {},
             str,
         )
         clock = Clock()
-        async with assembled(config, clock) as gateway:
+        async with assemble(config, clock) as gateway:
             assert "Cancelled: no more." in await hold_and_cancel(gateway, 1)
             clock.now += 1800
             assert "Cancelled: no more." in await hold_and_cancel(gateway, 2)
-        async with assembled(config, clock) as gateway:
+        async with assemble(config, clock) as gateway:
             clock.now += 1700
             assert "Your calls of the last hour take too much room." in await hold_and_cancel(gateway, 3)
             clock.now += 101
@@ -120,25 +120,25 @@ async def answered(gateway, incoming):
 )
 async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
     async with Recorder() as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\npolicy: {{default: deny}}\n",
             {},
             str,
         )
         asked = []
-        async with assembled(config, disk=lambda folder: asked.append(folder) or used) as gateway:
-            await gateway.freshen()
+        async with assemble(config, disk=lambda folder: asked.append(folder) or used) as gateway:
+            await gateway.refresh_tools()
             assert await gateway.ready() == ready
             text_, _ = gateway.metrics.exposition()
             assert f"okayed_store_disk_used_ratio {used}".encode() in text_
         assert set(asked) == {tmp_path}
-        assert 0 < disk_used(tmp_path) < 1
+        assert 0 < measure_disk_use(tmp_path) < 1
 
 
 @each_row("given", ["'16 apples'", "0", "-1", "1.5MB", "''"])
 def test_a_size_that_is_none_is_refused(given):
     with pytest.raises(ConfigProblems, match="is not a size; write bytes, or 64KB, 16MB, 1GB"):
-        parse(
+        parse_config(
             f"servers: {{a: {{url: 'http://127.0.0.1'}}}}\npolicy: {{default: deny}}\nlimits: {{bytes: {given}}}",
             {},
             str,

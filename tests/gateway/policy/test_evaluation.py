@@ -19,7 +19,7 @@ PEOPLE = "approvers: [{name: alice}, {name: bob}, {name: carol}]\ngroups: {platf
 
 def compiled(text: str, more: str = PEOPLE):
     return compile_policy(
-        config.parse(f"servers: {{iam: {{command: [x]}}}}\n{more}policy: {text}\n", {}, str)
+        config.parse_config(f"servers: {{iam: {{command: [x]}}}}\n{more}policy: {text}\n", {}, str)
     )
 
 

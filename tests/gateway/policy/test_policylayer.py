@@ -25,7 +25,7 @@ ALLOWED, HELD, DENIED = "allowed", "held", "denied"
 
 def loaded(made):
     """A config with an imported policy."""
-    return config.parse(f"servers: {{iam: {{command: [x]}}}}\n{made.yaml}", {}, str)
+    return config.parse_config(f"servers: {{iam: {{command: [x]}}}}\n{made.yaml}", {}, str)
 
 
 class Gate:

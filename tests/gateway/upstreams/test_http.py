@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from gateway import upstreams
-from gateway.errors import CutError, NotSentError, TooLongError
+from gateway.errors import CutError, NotSentError, ResponseTooLargeError
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import LOOKS, HttpUpstream, pool
 from gateway.upstreams.reply import Reply, frame_reply, read_body, replace_body
@@ -167,7 +167,7 @@ async def test_an_answer_has_a_greatest_length():
         while True:
             yield b"x" * (1 << 20)
 
-    with pytest.raises(TooLongError):
+    with pytest.raises(ResponseTooLargeError):
         await read_body(endless())
 
 

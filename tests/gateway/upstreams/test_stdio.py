@@ -15,7 +15,7 @@ from gateway.errors import (
     BusyError,
     CutError,
     NotSentError,
-    TooLongError,
+    ResponseTooLargeError,
     UnknownSessionError,
     UseInitializeError,
 )
@@ -492,7 +492,7 @@ def test_nothing_is_sent_into_a_closed_pipe(loop):
 
 def test_the_gateways_question_is_what_children_are_probed_with():
     assert json.loads(protocol.DISCOVER)["method"] == "server/discover"
-    assert issubclass(TooLongError, CutError)
+    assert issubclass(ResponseTooLargeError, CutError)
 
 
 async def test_a_connection_that_was_closed_starts_no_process_any_more(clock, monkeypatch):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from approvals.model import State
 from approvals.safetext import seen
-from gateway.app.config import ConfigProblems, parse
+from gateway.app.config import parse_config
 from gateway.cli import tools
+from gateway.config.yaml import ConfigProblems
 from gateway.policy.closed_schema import closed
 from gateway.policy.compiling import compile_policy
 from gateway.policy.conditions import Schema, When
@@ -50,7 +51,9 @@ def shop():
 
 
 def judge(policy, arguments, tool=PAY):
-    config = parse(f"servers: {{s: {{url: 'http://s.example'}}}}\npolicy:\n{indent(policy, '  ')}", {}, str)
+    config = parse_config(
+        f"servers: {{s: {{url: 'http://s.example'}}}}\npolicy:\n{indent(policy, '  ')}", {}, str
+    )
     facts = CallFacts(
         server="s", tool=tool["name"], agent="a", arguments=arguments, classification=classify(tool, ()),
         declared=frozenset(schema_members(tool["inputSchema"])),
@@ -83,7 +86,7 @@ async def test_a_held_call_is_looked_at_again_when_the_tool_or_the_rules_know_mo
     async with running("default: require_approval") as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", {"AMOUNT": 60000}))
         [held] = await gateway.held()
-        config = parse(
+        config = parse_config(
             f"servers: {{notes: {{url: '{gateway.recorder.url}'}}}}\nstore: 'memory:'\napprovers: [{{name: alice}}]\n"
             "policy: {default: require_approval, tools: {create_note: {when: args.amount > 5, action: deny}}}", {}, str,
         )  # fmt: skip
@@ -97,12 +100,12 @@ async def test_a_held_call_is_looked_at_again_when_the_tool_or_the_rules_know_mo
 
 async def test_explain_says_why():
     async with Recorder(tools=[PAY]) as recorder:
-        config = parse(
+        config = parse_config(
             f"servers: {{s: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
             {},
             str,
         )
-        said = (await tools.explain(config, "s", "pay", '{"AMOUNT": 1}')).verdict
+        said = (await tools.explain_call(config, "s", "pay", '{"AMOUNT": 1}')).verdict
     assert (said.action, said.rule) == (Action.DENY, "alike")
     assert said.reason == "arguments.AMOUNT is spelt like amount, which this tool declares"
 

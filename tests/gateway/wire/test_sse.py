@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import TooLongError
+from gateway.errors import ResponseTooLargeError
 from gateway.wire import sse
 
 
@@ -109,7 +109,7 @@ def test_each_byte_is_looked_at_once_for_each_mark(stream, size):
 
 
 async def test_an_event_has_a_longest_length():
-    with pytest.raises(TooLongError):
+    with pytest.raises(ResponseTooLargeError):
         await read(b"data: " + b"x" * sse.MAX_EVENT + b"y")
 
 
