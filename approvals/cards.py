@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from approvals import client_meta, redact
 from approvals.channels import Card
-from approvals.impact import impact
+from approvals.impact import describe_impact
 from approvals.model import CallId, HeldCall, State
-from approvals.safetext import hidden, name, one_line, visible
+from approvals.safetext import ascii_name, count_hidden, escape_hidden, one_line
 from approvals.summaries import Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
+class CallPreview:
     """One held call in a list, made safe like a card."""
 
     id: CallId
@@ -33,7 +33,7 @@ class Glance:
 MAX_ADDRESS = 300
 
 
-def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
+def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     """Return what a channel may show of a call; *url* is that of the inbox, or "".
 
     No more than the first *most* bytes of the arguments are read, and of what goes along: a list of large calls is
@@ -46,22 +46,22 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         id=call.id,
         version=call.version,
         state=call.state,
-        agent=name(asked.agent),
-        owner=name(asked.owner or ""),
-        server=name(asked.server),
-        tool=name(asked.tool),
+        agent=ascii_name(asked.agent),
+        owner=ascii_name(asked.owner or ""),
+        server=ascii_name(asked.server),
+        tool=ascii_name(asked.tool),
         address=one_line(call.address, MAX_ADDRESS),
         category=call.classification.category,
         risk=call.classification.risk,
         severity=call.classification.severity,
-        stakes=impact(call.classification.category, call.classification.severity),
-        evidence=tuple(map(visible, call.classification.evidence)),
-        rule=visible(call.rule),
-        reason=visible(call.reason),
-        arguments=visible(arguments.text),
-        beside=visible(beside.text),
+        impact=describe_impact(call.classification.category, call.classification.severity),
+        evidence=tuple(map(escape_hidden, call.classification.evidence)),
+        rule=escape_hidden(call.rule),
+        reason=escape_hidden(call.reason),
+        arguments=escape_hidden(arguments.text),
+        beside=escape_hidden(beside.text),
         bookkeeping=along.line,
-        hidden_characters=hidden(arguments.text) + hidden(beside.text),
+        hidden_characters=count_hidden(arguments.text) + count_hidden(beside.text),
         redacted=arguments.count + beside.count,
         size=len(asked.arguments) + len(asked.beside),
         whole=most is None or max(len(asked.arguments), len(along.shown)) <= most,
@@ -70,39 +70,41 @@ def card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         expires_at=call.expires_at,
         decided_at=call.decided_at,
         needed=call.terms.needed,
-        reviews=tuple((name(one.approver), one.answer, visible(one.reason), one.via) for one in call.reviews),
+        reviews=tuple(
+            (ascii_name(one.approver), one.answer, escape_hidden(one.reason), one.via) for one in call.reviews
+        ),
         attended=call.attended,
-        note=visible(call.note),
+        note=escape_hidden(call.note),
         failed=call.failed,
         result=_result(call),
         url=f"{url.rstrip('/')}/calls/{call.id}" if url else "",
-        changes=visible(call.changes),
+        changes=escape_hidden(call.changes),
         twin=_twin(call),
     )
 
 
-def glance(call: Summary) -> Glance:
+def build_preview(call: Summary) -> CallPreview:
     """Return what a list shows of a call."""
     begun = redact.redact(call.beginning)
-    return Glance(
+    return CallPreview(
         id=call.id,
-        agent=name(call.call.agent),
-        owner=name(call.call.owner or ""),
-        server=name(call.call.server),
-        tool=name(call.call.tool),
+        agent=ascii_name(call.call.agent),
+        owner=ascii_name(call.call.owner or ""),
+        server=ascii_name(call.call.server),
+        tool=ascii_name(call.call.tool),
         category=call.classification.category,
         severity=call.classification.severity,
-        arguments=visible(begun.text),
-        hidden_characters=hidden(begun.text),
+        arguments=escape_hidden(begun.text),
+        hidden_characters=count_hidden(begun.text),
         attended=call.attended,
         needed=call.terms.needed,
     )
 
 
-def _read(sent: bytes, most: int | None, *, flat: bool = False) -> redact.Redacted:
+def _read(sent: bytes, most: int | None, *, flat: bool = False) -> redact.RedactedText:
     if not sent:
-        return redact.Redacted("", 0)
-    return redact.redact(sent if most is None else redact.beginning(sent, most), flat=flat)
+        return redact.RedactedText("", 0)
+    return redact.redact(sent if most is None else redact.truncate_json(sent, most), flat=flat)
 
 
 def _result(call: HeldCall) -> str:

@@ -20,14 +20,14 @@ _WITH_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+|\[([^\]]*)\](?::\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Proxies:
+class TrustedProxies:
     """The reverse proxies whose word on a client's address is believed."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     unix: bool = False
 
     @classmethod
-    def of(cls, written: Iterable[str]) -> "Proxies":
+    def parse(cls, written: Iterable[str]) -> "TrustedProxies":
         """Read addresses, networks and `unix:`; raises `ValueError` for anything else."""
         places = set(written)
         networks = tuple(ip_network(one, strict=False) for one in places - {UNIX})
@@ -62,7 +62,7 @@ class Proxies:
 
 
 #: No proxy is believed.
-NONE = Proxies()
+NO_PROXIES = TrustedProxies()
 
 
 def _split(value: str) -> Iterator[str]:

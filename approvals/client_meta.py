@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 from approvals.model import ToolCall
-from approvals.redact import Redacted, redact
-from approvals.safetext import hidden, name, one_line
+from approvals.redact import RedactedText, redact
+from approvals.safetext import ascii_name, count_hidden, one_line
 
 #: Members of `_meta`, as codex-mcp-client 0.169 spells them.
 NAMES = frozenset({"callId", "itemId", "sessionId", "threadId", "windowId", "x-codex-turn-metadata"})
@@ -35,7 +35,7 @@ class Parted:
     @property
     def line(self) -> str:
         """The one line that stands for what is folded, or ""."""
-        names = ", ".join(map(name, _members(self.folded)))
+        names = ", ".join(map(ascii_name, _members(self.folded)))
         told = f"{len(self.folded)} bytes of the client's bookkeeping: {names}"
         return one_line(told, LINE) if self.folded else ""
 
@@ -68,10 +68,10 @@ def _may_be_folded(packed: bytes) -> bool:
     if len(packed) > MOST:
         return False
     read = _read(packed)
-    return not read.count and not hidden(read.text)
+    return not read.count and not count_hidden(read.text)
 
 
-def _read(packed: bytes) -> Redacted:
+def _read(packed: bytes) -> RedactedText:
     return redact(packed, flat=True, ids=True)
 
 

@@ -20,6 +20,6 @@ _REACH: Mapping[str, str] = {
 }
 
 
-def impact(category: str, severity: str) -> str:
+def describe_impact(category: str, severity: str) -> str:
     """Say what could go wrong with a tool like this, and how far it reaches."""
     return f"{_WRONG.get(category, _WRONG['Other'])}; {_REACH.get(severity, _REACH['critical'])}."

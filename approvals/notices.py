@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from approvals.cards import card
+from approvals.cards import build_card
 from approvals.channels import Card, Channel
 from approvals.model import HeldCall, Notice
 from approvals.service import ApprovalService
@@ -63,7 +63,7 @@ class Notices:
     async def _show(self, channel: Channel, call: HeldCall, shown: Notice | None) -> None:
         notice = shown or Notice(call=call.id, channel=channel.name)
         try:
-            ref = await self._post(channel, card(call, self._url, most=READ), notice.ref)
+            ref = await self._post(channel, build_card(call, self._url, most=READ), notice.ref)
         except Exception as error:  # noqa: BLE001  (whatever a channel does wrong, the call must go on)
             await self._service.store.shown(self._failed(channel, notice, error))
             return

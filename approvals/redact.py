@@ -66,30 +66,30 @@ _CLOSERS = {"[": "]", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True)
-class Redacted:
+class RedactedText:
     """Arguments as text, and how many values were taken out of it."""
 
     text: str
     count: int
 
 
-class _Number(str):
+class _NumberText(str):
     """A number as it was spelt."""
 
     __slots__ = ()
 
 
-def redact(arguments: bytes, *, flat: bool = False, ids: bool = False) -> Redacted:
+def redact(arguments: bytes, *, flat: bool = False, ids: bool = False) -> RedactedText:
     """Return a JSON object as text without its secrets: indented, or *flat* on one line.
 
     With *ids* a session id is none: the object is a client's bookkeeping, whose sessions are its own.
     """
-    value = json.loads(arguments, parse_int=_Number, parse_float=_Number)
-    writer = _Writer(flat=flat, ids=ids)
-    return Redacted(writer.write(value, ""), writer.count)
+    value = json.loads(arguments, parse_int=_NumberText, parse_float=_NumberText)
+    writer = _Redactor(flat=flat, ids=ids)
+    return RedactedText(writer.write(value, ""), writer.count)
 
 
-def beginning(arguments: bytes, most: int) -> bytes:
+def truncate_json(arguments: bytes, most: int) -> bytes:
     """Return at most the first *most* bytes of a JSON object or list, closed where they break off.
 
     A text is cut; a number, a name or a literal is left out, since half of one says something else.
@@ -112,12 +112,12 @@ def beginning(arguments: bytes, most: int) -> bytes:
     return f"{text[:end]}{closers}".encode()
 
 
-def without_secrets(text: str) -> str:
+def redact_text(text: str) -> str:
     """Return *text* without the words that have a secret's shape, or stand behind a secret's name."""
-    return _Writer(flat=True, ids=False).without_shapes(text)
+    return _Redactor(flat=True, ids=False).without_shapes(text)
 
 
-class _Writer:
+class _Redactor:
     def __init__(self, *, flat: bool, ids: bool) -> None:
         self.count = 0
         self._flat = flat
@@ -139,7 +139,7 @@ class _Writer:
                 return self._block(
                     "[", [self.write(item, indent + "  ", secret=secret) for item in value], indent, "]"
                 )
-            case _Number():
+            case _NumberText():
                 return _text(self._without_words(value)) if secret else str(value)
             case str():
                 return _text(self._without_words(value) if secret else self.without_shapes(value))
@@ -147,7 +147,7 @@ class _Writer:
                 return json.dumps(value)
 
     def _is_secret(self, name: str) -> bool:
-        return is_secret(name) and not (self._ids and _folded(name) == "sessionid")
+        return is_secret_name(name) and not (self._ids and _folded(name) == "sessionid")
 
     def _without_words(self, text: str) -> str:
         """Return a secret without its words. It counts as one, however many it has."""
@@ -184,7 +184,7 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def is_secret(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Say whether a member, header or variable of this name holds a secret."""
     folded = _folded(name)
     return bool(_NAMES.search(folded)) and not _HARMLESS.search(folded)

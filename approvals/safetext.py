@@ -30,19 +30,19 @@ _READ = 8
 _ASCII = re.compile(r"[\t\n\x20-\x7e]*")
 
 
-def visible(text: str) -> str:
+def escape_hidden(text: str) -> str:
     r"""Return *text* with each hidden character written as `\u{...}`; new lines, tabs and spaces stay."""
     return _with_hidden(text, lambda char: f"\\u{{{ord(char):04X}}}")
 
 
-def seen(text: str) -> str:
+def remove_hidden(text: str) -> str:
     """Return *text* without its hidden characters."""
     return _with_hidden(text, lambda _: "")
 
 
-def hidden(text: str) -> int:
+def count_hidden(text: str) -> int:
     """Count the hidden characters in *text*."""
-    return len(text) - len(seen(text))
+    return len(text) - len(remove_hidden(text))
 
 
 def _with_hidden(text: str, written: Callable[[str], str]) -> str:
@@ -68,7 +68,7 @@ def _is_hidden(char: str) -> bool:
     return unseen or unicodedata.combining(char) == _OVERLAY
 
 
-def name(text: str) -> str:
+def ascii_name(text: str) -> str:
     """Return a name (tool, server, agent) in ASCII, so that letters that only look alike show as what they are."""
     return text if text.isascii() and text.isprintable() else json.dumps(text)[1:-1]
 
@@ -78,5 +78,5 @@ def one_line(text: str, limit: int) -> str:
 
     Only its beginning is read, so that a long text costs no more than a short one.
     """
-    line = " ".join(visible(text[: limit * _READ]).split())
+    line = " ".join(escape_hidden(text[: limit * _READ]).split())
     return line if len(line) <= limit and len(text) <= limit * _READ else line[: limit - 1] + "\u2026"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from approvals.model import CallId, Classification, HeldCall, Review, State, Terms
-from approvals.redact import beginning
+from approvals.redact import truncate_json
 
 #: The most bytes of the arguments that are kept in a summary.
 BEGINNING = 1024
@@ -78,7 +78,7 @@ def summary(held: HeldCall) -> Summary:
         task=held.task,
         enough=held.enough,
         failed=held.failed,
-        beginning=beginning(call.arguments, BEGINNING),
+        beginning=truncate_json(call.arguments, BEGINNING),
         size=size(held),
     )
 

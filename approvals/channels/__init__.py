@@ -24,7 +24,7 @@ class Card:
     risk: str
     severity: str
     #: What could go wrong and how far it reaches, in one sentence.
-    stakes: str
+    impact: str
     evidence: tuple[str, ...]
     rule: str
     reason: str

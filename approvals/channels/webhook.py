@@ -20,7 +20,7 @@ from approvals.service import ApprovalService
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
-class NotTaken(Exception):
+class WebhookError(Exception):
     """The receiver did not take the webhook."""
 
 
@@ -30,7 +30,7 @@ class WebhookChannel:
     def __init__(self, *, name: str, url: str, secret: str, clock: Callable[[], float]) -> None:
         self.name = name
         self._url = url
-        self._key = key(secret)
+        self._key = signing_key(secret)
         self._clock = clock
         self._http: aiohttp.ClientSession | None = None
 
@@ -50,12 +50,12 @@ class WebhookChannel:
 
     async def _send(self, card: Card) -> None:
         if self._http is None:
-            raise NotTaken("The channel was not started.")
-        body = msgspec.json.encode({"type": "okayed.call", "data": _facts(card)})
-        headers = signed(f"{card.id}-{card.version}", self._clock(), body, self._key)
+            raise WebhookError("The channel was not started.")
+        body = msgspec.json.encode({"type": "okayed.call", "data": _payload(card)})
+        headers = sign(f"{card.id}-{card.version}", self._clock(), body, self._key)
         async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
             if answer.status >= 300:
-                raise NotTaken(f"HTTP {answer.status}")
+                raise WebhookError(f"HTTP {answer.status}")
 
     async def close(self) -> None:
         """Close the connection pool."""
@@ -63,13 +63,13 @@ class WebhookChannel:
             await self._http.close()
 
 
-def _facts(card: Card) -> dict[str, object]:
+def _payload(card: Card) -> dict[str, object]:
     """Return what is told: everything but what would reach the server."""
     sent = {"arguments", "beside", "bookkeeping"}
     return {name: value for name, value in asdict(card).items() if name not in sent}
 
 
-def key(secret: str) -> bytes:
+def signing_key(secret: str) -> bytes:
     """Return the signing key: the base64 behind `whsec_`, or the secret's own bytes."""
     try:
         return (
@@ -81,7 +81,7 @@ def key(secret: str) -> bytes:
         return secret.encode()
 
 
-def signed(message_id: str, at: float, body: bytes, secret: bytes) -> dict[str, str]:
+def sign(message_id: str, at: float, body: bytes, secret: bytes) -> dict[str, str]:
     """Return the headers of a signed webhook."""
     stamp = str(int(at))
     content = b".".join((message_id.encode(), stamp.encode(), body))

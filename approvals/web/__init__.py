@@ -7,16 +7,16 @@ from pathlib import Path
 from aiohttp import web
 
 from approvals.service import ApprovalService
-from approvals.web.api import Api
-from approvals.web.events import Events
-from approvals.web.guard import Guard
+from approvals.web.api import InboxApi
+from approvals.web.events import EventStreams
 from approvals.web.login import Login
-from approvals.web.options import Handler, ToolFacts, ToolView, WebOptions
-from approvals.web.pages import Pages
+from approvals.web.options import Handler, ToolDetails, ToolView, WebOptions
+from approvals.web.pages import InboxPages
 from approvals.web.request_bodies import MAX_BODY
-from approvals.web.tools import Tools
+from approvals.web.security import SecurityMiddleware
+from approvals.web.tools import ToolPages
 
-__all__ = ["LOGIN", "Login", "ToolFacts", "ToolView", "WebOptions", "build"]
+__all__ = ["LOGIN", "Login", "ToolDetails", "ToolView", "WebOptions", "build"]
 
 #: Where the application keeps what signs people in: `app[LOGIN].one_time_code(approver)`.
 LOGIN = web.AppKey("login", Login)
@@ -24,16 +24,16 @@ LOGIN = web.AppKey("login", Login)
 
 def build(service: ApprovalService, options: WebOptions) -> web.Application:
     """Return the inbox as an application, ready to be served."""
-    guard = Guard(options)
+    guard = SecurityMiddleware(options)
     login = Login(service, options)
-    events = Events(service.store, options)
-    pages = Pages(service, login, options)
+    events = EventStreams(service.store, options)
+    pages = InboxPages(service, login, options)
     app = web.Application(middlewares=[guard.middleware, login.middleware], client_max_size=MAX_BODY)
     app[LOGIN] = login
     app.router.add_routes(login.routes())
     app.router.add_routes(pages.routes())
-    app.router.add_routes(Tools(service, pages, login, options).routes())
-    app.router.add_routes(Api(service, login, events, options).routes())
+    app.router.add_routes(ToolPages(service, pages, login, options).routes())
+    app.router.add_routes(InboxApi(service, login, events, options).routes())
     app.router.add_get("/healthz", _alive)
     app.router.add_static("/static", Path(str(files("approvals.web") / "static")))
     if options.slack_actions:

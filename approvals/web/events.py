@@ -10,10 +10,10 @@ from approvals.web.options import WebOptions
 
 #: nginx buffers a stream that does not say so.
 HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
-Allowed = Callable[[], Awaitable[bool]]
+IsAllowed = Callable[[], Awaitable[bool]]
 
 
-class Events:
+class EventStreams:
     """Every open stream of live updates."""
 
     def __init__(self, store: Store, options: WebOptions) -> None:
@@ -27,7 +27,7 @@ class Events:
         """Whether no more streams can be opened."""
         return len(self._streams) >= self._options.max_streams
 
-    async def serve(self, request: web.Request, allowed: Allowed) -> web.StreamResponse:
+    async def serve(self, request: web.Request, allowed: IsAllowed) -> web.StreamResponse:
         """Stream until the browser leaves, *allowed* says no, or the inbox closes."""
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
@@ -48,7 +48,7 @@ class Events:
         async for _ in self._store.changes():
             changed.set()
 
-    async def _tell(self, response: web.StreamResponse, changed: asyncio.Event, allowed: Allowed) -> None:
+    async def _tell(self, response: web.StreamResponse, changed: asyncio.Event, allowed: IsAllowed) -> None:
         # The first event comes at once: what changed between the page and this stream is not missed.
         count = 0
         await response.write(b"retry: 3000\nevent: inbox\ndata: 0\n\n")

@@ -18,7 +18,7 @@ from approvals.service import ApprovalService
 from approvals.throttle import Throttle
 from approvals.web.options import Handler, WebOptions
 from approvals.web.request_bodies import form
-from approvals.web.responses import Refused, page, see
+from approvals.web.responses import HttpError, redirect, render
 
 #: Seconds until a session ends, whatever its owner does, and when nobody uses it.
 ABSOLUTE = 24 * 3600.0
@@ -34,11 +34,11 @@ _FRESH = web.RequestKey("fresh", str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visitor:
+class BrowserUser:
     """A person who is signed in, and the token that their forms must carry."""
 
     approver: Approver
-    form_token: str
+    csrf_token: str
 
 
 class Login:
@@ -72,7 +72,7 @@ class Login:
         self._codes[_hash(code)] = (approver.name, now + CODE_LIFE)
         return code
 
-    async def visitor(self, request: web.Request) -> Visitor | None:
+    async def find_user(self, request: web.Request) -> BrowserUser | None:
         """Return who asks, or None when nobody is signed in."""
         if named := self._named_by_proxy(request):
             return self._proxied(request, named)
@@ -80,25 +80,25 @@ class Login:
         by_hand = request.path != STREAM and REFRESH not in request.headers
         session = await self._session(secret, by_hand=by_hand) if secret else None
         approver = self._service.directory.by_name(session.approver) if session else None
-        return Visitor(approver=approver, form_token=_form_token(secret)) if approver else None
+        return BrowserUser(approver=approver, csrf_token=_csrf_token(secret)) if approver else None
 
-    async def required(self, request: web.Request) -> Visitor:
+    async def require_user(self, request: web.Request) -> BrowserUser:
         """Return who asks, or send them to sign in."""
-        if visitor := await self.visitor(request):
-            return visitor
+        if user := await self.find_user(request):
+            return user
         if request.method not in {"GET", "HEAD"}:
-            raise Refused(401, "You are not signed in any more. Sign in and try again.")
+            raise HttpError(401, "You are not signed in any more. Sign in and try again.")
         raise web.HTTPSeeOther(f"/login?next={_quoted(request.path_qs)}" if request.path != "/" else "/login")
 
-    async def posted(self, request: web.Request) -> tuple[Visitor, dict[str, str]]:
+    async def read_form(self, request: web.Request) -> tuple[BrowserUser, dict[str, str]]:
         """Return who posts, and the form, whose token must be theirs."""
-        visitor = await self.required(request)
+        user = await self.require_user(request)
         fields = await form(request)
-        if not hmac.compare_digest(fields.get("form_token", "").encode(), visitor.form_token.encode()):
-            raise Refused(403, "This form is not from your session. Open the page again.")
-        return visitor, fields
+        if not hmac.compare_digest(fields.get("csrf_token", "").encode(), user.csrf_token.encode()):
+            raise HttpError(403, "This form is not from your session. Open the page again.")
+        return user, fields
 
-    def program(self, request: web.Request) -> Approver:
+    def authenticate_program(self, request: web.Request) -> Approver:
         """Return the approver whose token a program gives, or refuse; a good one counts however many were wrong."""
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
         kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
@@ -106,7 +106,7 @@ class Login:
         if approver is None:
             if given:
                 self._failed(request, self._guesses)
-            raise Refused(401)
+            raise HttpError(401)
         return approver
 
     @web.middleware
@@ -122,7 +122,7 @@ class Login:
             return []
         return request.headers.getall(self._options.proxy_header, [])
 
-    def _proxied(self, request: web.Request, names: list[str]) -> Visitor | None:
+    def _proxied(self, request: web.Request, names: list[str]) -> BrowserUser | None:
         directory = self._service.directory
         approver = directory.by_email(names[0]) or directory.by_name(names[0]) if len(names) == 1 else None
         if approver is None:
@@ -130,7 +130,7 @@ class Login:
         secret = request.cookies.get(self._cookie, "")
         if not secret:
             secret = request[_FRESH] = secrets.token_urlsafe(32)
-        return Visitor(approver=approver, form_token=_form_token(secret))
+        return BrowserUser(approver=approver, csrf_token=_csrf_token(secret))
 
     async def _session(self, secret: str, *, by_hand: bool) -> LoginSession | None:
         now = self._service.clock()
@@ -146,13 +146,13 @@ class Login:
 
     async def _show(self, request: web.Request) -> web.Response:
         onward = local_path(request.query.get("next", ""))
-        if await self.visitor(request):
-            return see(onward)
+        if await self.find_user(request):
+            return redirect(onward)
         return self._form(onward)
 
     def _form(self, onward: str, status: int = 200, error: str = "") -> web.Response:
         allowed = self._options.token_login
-        return page("login.html", status=status, onward=onward, error=error, token_login=allowed)
+        return render("login.html", status=status, onward=onward, error=error, token_login=allowed)
 
     async def _enter(self, request: web.Request) -> web.Response:
         fields = await form(request)
@@ -164,7 +164,7 @@ class Login:
         return await self._admit(approver, onward, "token")
 
     async def _show_once(self, request: web.Request) -> web.Response:
-        return page("once.html", code=request.match_info["code"])
+        return render("once.html", code=request.match_info["code"])
 
     async def _enter_once(self, request: web.Request) -> web.Response:
         fields = await form(request)
@@ -179,7 +179,7 @@ class Login:
         """Count a wrong token or code; raises `Refused` once there were too many from this address."""
         now, client = self._service.clock(), self._options.proxies.client(request.remote, request.headers)
         if attempts.too_many(client, now):
-            raise Refused(429)
+            raise HttpError(429)
         attempts.failed(client, now)
         self._service.store.post(
             AuditEvent(at=self._service.wall(), kind="login.refused", actor="nobody", detail={"from": client})
@@ -200,16 +200,16 @@ class Login:
                 at=self._service.wall(), kind="login.entered", actor=approver.name, detail={"how": how}
             )
         )
-        answer = see(onward)
+        answer = redirect(onward)
         self._set_cookie(answer, secret)
         return answer
 
     async def _leave(self, request: web.Request) -> web.Response:
-        await self.posted(request)
+        await self.read_form(request)
         session = _hash(request.cookies.get(self._cookie, ""))
         await self._service.store.logout(session)
         self._seen.pop(session, None)
-        answer = see("/login")
+        answer = redirect("/login")
         answer.del_cookie(self._cookie, path="/", secure=self._options.secure, httponly=True, samesite="Lax")
         return answer
 
@@ -240,5 +240,5 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _form_token(secret: str) -> str:
+def _csrf_token(secret: str) -> str:
     return hashlib.sha256(b"form\x00" + secret.encode()).hexdigest()

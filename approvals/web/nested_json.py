@@ -5,18 +5,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from approvals.redact import redact
-from approvals.safetext import visible
+from approvals.safetext import escape_hidden
 
 #: At most so many are unpacked; all of them are in the arguments above anyway.
 MAX_DOCUMENTS = 20
 
 
-def unpacked(arguments: bytes) -> Sequence[tuple[str, str]]:
+def unpack(arguments: bytes) -> Sequence[tuple[str, str]]:
     """Return the place and the indented text, made safe, of each string that holds a JSON object or list."""
     found: list[tuple[str, str]] = []
     for place, text in _strings(json.loads(arguments), ""):
         if len(found) < MAX_DOCUMENTS and (document := _document(text)):
-            found.append((visible(place), document))
+            found.append((escape_hidden(place), document))
     return found
 
 
@@ -38,7 +38,7 @@ def _document(text: str) -> str:
         return ""
     try:
         json.loads(text, object_pairs_hook=_without_repeats)
-        return visible(redact(text.encode()).text)
+        return escape_hidden(redact(text.encode()).text)
     except (ValueError, RecursionError):
         return ""
 

@@ -8,14 +8,14 @@ import msgspec
 from approvals.model import State
 from approvals.web.schemas import (
     AcceptBody,
-    Accepted,
+    AcceptedTools,
     ApproveBody,
     AuditPage,
     Call,
     CallPage,
     DenyBody,
+    ErrorBody,
     GiveUpBody,
-    Problem,
     ResolveBody,
 )
 
@@ -24,13 +24,13 @@ _SHAPES = (
     CallPage,
     Call,
     AuditPage,
-    Problem,
+    ErrorBody,
     ApproveBody,
     DenyBody,
     GiveUpBody,
     ResolveBody,
     AcceptBody,
-    Accepted,
+    AcceptedTools,
 )
 _REFUSALS = {
     "400": "The request cannot be understood, or a reason is missing.",
@@ -72,7 +72,7 @@ def _paths() -> dict[str, Any]:
         "/api/v1/calls": {
             "get": _operation(
                 "List calls, newest first.",
-                "CallPage",
+                CallPage,
                 _READ,
                 _parameter("state", f"Only calls in this state; may be repeated. One of {', '.join(State)}."),
                 _parameter("tool", "Only calls of this tool."),
@@ -81,19 +81,17 @@ def _paths() -> dict[str, Any]:
                 _parameter("before", "Only calls older than the one with this id."),
             )
         },
-        "/api/v1/calls/{id}": {"get": _operation("Show a call.", "Call", ("401", "404", "429"), call)},
+        "/api/v1/calls/{id}": {"get": _operation("Show a call.", Call, ("401", "404", "429"), call)},
         "/api/v1/calls/{id}/approve": {
-            "post": _operation("Approve a call.", "Call", _WRITE, call, body="ApproveBody")
+            "post": _operation("Approve a call.", Call, _WRITE, call, body=ApproveBody)
         },
         "/api/v1/calls/{id}/deny": {
-            "post": _operation(
-                "Deny a call; the agent reads the reason.", "Call", _WRITE, call, body="DenyBody"
-            )
+            "post": _operation("Deny a call; the agent reads the reason.", Call, _WRITE, call, body=DenyBody)
         },
         "/api/v1/calls/{id}/reveal": {
             "post": _operation(
                 "Show the exact text of a call, secrets included. The audit trail records who looked.",
-                "Call",
+                Call,
                 ("401", "403", "404", "429"),
                 call,
             )
@@ -101,29 +99,27 @@ def _paths() -> dict[str, Any]:
         "/api/v1/calls/{id}/give-up": {
             "post": _operation(
                 "Stop waiting for the server's answer to a running call, which is then in doubt.",
-                "Call",
+                Call,
                 _WRITE,
                 call,
-                body="GiveUpBody",
+                body=GiveUpBody,
             )
         },
         "/api/v1/calls/{id}/resolve": {
-            "post": _operation(
-                "Say what became of a call in doubt.", "Call", _WRITE, call, body="ResolveBody"
-            )
+            "post": _operation("Say what became of a call in doubt.", Call, _WRITE, call, body=ResolveBody)
         },
         "/api/v1/tools/accept": {
             "post": _operation(
                 "Accept the definitions that the tools of a server have now.",
-                "Accepted",
+                AcceptedTools,
                 ("400", "401", "404", "413", "415", "429"),
-                body="AcceptBody",
+                body=AcceptBody,
             )
         },
         "/api/v1/audit": {
             "get": _operation(
                 "Read the audit trail.",
-                "AuditPage",
+                AuditPage,
                 _READ,
                 _parameter("after", "Only events with a greater number.", kind="integer"),
                 _parameter("limit", "At most so many, 1 to 1000.", kind="integer"),
@@ -155,7 +151,11 @@ def _paths() -> dict[str, Any]:
 
 
 def _operation(
-    summary: str, answer: str, refusals: tuple[str, ...], *parameters: Any, body: str = ""
+    summary: str,
+    answer: type[msgspec.Struct],
+    refusals: tuple[str, ...],
+    *parameters: Any,
+    body: type[msgspec.Struct] | None = None,
 ) -> dict[str, Any]:
     posted = {"requestBody": {"required": True, "content": _json(body)}} if body else {}
     return {
@@ -168,11 +168,11 @@ def _operation(
 
 def _refused(codes: tuple[str, ...]) -> dict[str, Any]:
     words = _REFUSALS | {"503": "Too many streams are open."}
-    return {code: {"description": words[code], "content": _json("Problem")} for code in codes}
+    return {code: {"description": words[code], "content": _json(ErrorBody)} for code in codes}
 
 
-def _json(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(name=name)}}}
+def _json(shape: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REF.format(name=shape.__name__)}}}
 
 
 def _parameter(

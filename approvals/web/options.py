@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from approvals import client_address
-from approvals.client_address import Proxies
+from approvals.client_address import TrustedProxies
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -17,7 +17,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToolFacts:
+class ToolDetails:
     """What a tool's own page says beyond the list, in sentences."""
 
     does: str = ""
@@ -54,7 +54,7 @@ class ToolView:
     definition: str = ""
     changed: bool = False
     #: Returns the rest, which is made only for the tool that is looked at.
-    facts: Callable[[], ToolFacts] = ToolFacts
+    facts: Callable[[], ToolDetails] = ToolDetails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class WebOptions:
     proxy_header: str = ""
     proxy_peers: tuple[str, ...] = ()
     #: The reverse proxies that are believed about a client's address.
-    proxies: Proxies = client_address.NONE
+    proxies: TrustedProxies = client_address.NO_PROXIES
     #: Whether people may sign in with their token.
     token_login: bool = True
     #: More host names to answer to, such as a service's name inside a cluster.

@@ -17,14 +17,14 @@ from approvals.errors import (
 )
 from approvals.model import Approver, CallId, Decision, HeldCall, State
 from approvals.redact import redact
-from approvals.safetext import name, visible
+from approvals.safetext import ascii_name, escape_hidden
 from approvals.service import ApprovalService
 from approvals.summaries import Summary
 from approvals.web import request_bodies, views
-from approvals.web.login import Login, Visitor
-from approvals.web.nested_json import unpacked
+from approvals.web.login import BrowserUser, Login
+from approvals.web.nested_json import unpack
 from approvals.web.options import WebOptions
-from approvals.web.responses import STATUS, Refused, page, see
+from approvals.web.responses import STATUS, HttpError, redirect, render
 
 #: Calls on one page of the history, and the most that the front page shows.
 PER_PAGE = 50
@@ -41,7 +41,7 @@ MARKS: Mapping[type[ApprovalError], str] = {
 _ANSWERS = (AlreadyDecided, StaleView, NotRevealed, NotAnApprover, OwnRequest, ReasonNeeded)
 
 
-class Pages:
+class InboxPages:
     """The routes of the inbox."""
 
     def __init__(self, service: ApprovalService, login: Login, options: WebOptions) -> None:
@@ -63,63 +63,63 @@ class Pages:
         ]
 
     async def _waiting(self, request: web.Request) -> web.Response:
-        visitor = await self._login.required(request)
-        return page("waiting.html", **await self.frame(visitor, "/"), last=await self._last_decision())
+        user = await self._login.require_user(request)
+        return render("waiting.html", **await self.shared_values(user, "/"), last=await self._last_decision())
 
-    async def frame(self, visitor: Visitor, path: str) -> dict[str, Any]:
+    async def shared_values(self, user: BrowserUser, path: str) -> dict[str, Any]:
         """Return what every page of a signed-in person shows: their name, and the calls that wait."""
         waiting = await self._service.store.summaries(OPEN_TO_PEOPLE, limit=MAX_WAITING)
         soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
         return {
-            "visitor": visitor,
+            "user": user,
             "path": path,
-            "rows": [self.row(call, self._mark(visitor.approver, call)) for call in soonest],
+            "rows": [self.list_row(call, self._mark(user.approver, call)) for call in soonest],
             "tools_shown": self._options.tools is not None,
         }
 
     async def _last_decision(self) -> str:
         settled = tuple(state for state in State if state not in OPEN_TO_PEOPLE)
         for call in await self._service.store.summaries(settled, limit=1):
-            when = views.ago(self._service.clock() - (call.decided_at or call.created_at))
+            when = views.format_age(self._service.clock() - (call.decided_at or call.created_at))
             who = ", ".join(views.deciders(call.reviews)) or "okayed"
-            tool, server = name(call.call.tool), name(call.call.server)
-            return f"Last: {tool} on {server}, {views.wording(call)[0].lower()} ({who}, {when})."
+            tool, server = ascii_name(call.call.tool), ascii_name(call.call.server)
+            return f"Last: {tool} on {server}, {views.state_label(call)[0].lower()} ({who}, {when})."
         return ""
 
     async def _call(self, request: web.Request) -> web.Response:
-        visitor = await self._login.required(request)
-        return await self._show(visitor, await self._service.get(_id(request)))
+        user = await self._login.require_user(request)
+        return await self._show(user, await self._service.get(_id(request)))
 
     async def _show(
-        self, visitor: Visitor, call: HeldCall, *, status: int = 200, error: str = ""
+        self, user: BrowserUser, call: HeldCall, *, status: int = 200, error: str = ""
     ) -> web.Response:
-        card = cards.card(call, self._options.url)
-        word, tone = views.wording(call)
-        exact = "" if card.redacted and visitor.approver.name not in call.revealed else _exact(call)
-        return page(
+        card = cards.build_card(call, self._options.url)
+        word, tone = views.state_label(call)
+        exact = "" if card.redacted and user.approver.name not in call.revealed else _exact(call)
+        return render(
             "call.html",
             status=status,
-            **await self.frame(visitor, f"/calls/{call.id}"),
+            **await self.shared_values(user, f"/calls/{call.id}"),
             call=call,
             card=card,
             word=word,
             tone=tone,
-            meaning=views.meaning(call),
+            meaning=views.explain_state(call),
             sent=views.SENT.get(call.state, "would have been sent"),
-            arguments=views.pieces(card.arguments),
-            beside=views.pieces(card.beside),
-            bookkeeping=views.pieces(client_meta.parted(call.call.beside).text),
-            changes=views.marked(card.changes),
-            exact=views.pieces(exact),
-            documents=[(place, views.pieces(text)) for place, text in unpacked(call.call.arguments)],
-            answer=views.pieces(visible(redact(call.outcome.body).text)) if call.outcome else (),
+            arguments=views.highlight(card.arguments),
+            beside=views.highlight(card.beside),
+            bookkeeping=views.highlight(client_meta.parted(call.call.beside).text),
+            changes=views.mark_hidden(card.changes),
+            exact=views.highlight(exact),
+            documents=[(place, views.highlight(text)) for place, text in unpack(call.call.arguments)],
+            answer=views.highlight(escape_hidden(redact(call.outcome.body).text)) if call.outcome else (),
             size=len(call.call.arguments),
-            created=views.moment(call.created_at),
-            expires=views.moment(call.expires_at),
-            decided=views.moment(call.decided_at) if call.decided_at else None,
-            settled=views.moment(call.settled_at) if call.settled_at else None,
-            barred=str(self._bar(visitor.approver, call) or ""),
-            answered=_has_answered(visitor.approver, call),
+            created=views.timestamp(call.created_at),
+            expires=views.timestamp(call.expires_at),
+            decided=views.timestamp(call.decided_at) if call.decided_at else None,
+            settled=views.timestamp(call.settled_at) if call.settled_at else None,
+            barred=str(self._bar(user.approver, call) or ""),
+            answered=_has_answered(user.approver, call),
             error=error,
         )
 
@@ -144,52 +144,52 @@ class Pages:
         return await self._review(request, Decision.DENY)
 
     async def _review(self, request: web.Request, answer: Decision) -> web.Response:
-        visitor, fields = await self._login.posted(request)
+        user, fields = await self._login.read_form(request)
         reason, digest = request_bodies.reason(fields.get("reason", "")), fields.get("digest", "")
         return await self._decided(
             request,
-            visitor,
+            user,
             lambda call_id: self._service.review(
-                call_id, visitor.approver, answer, via="inbox", reason=reason, digest=digest
+                call_id, user.approver, answer, via="inbox", reason=reason, digest=digest
             ),
         )
 
     async def _give_up(self, request: web.Request) -> web.Response:
-        visitor, fields = await self._login.posted(request)
+        user, fields = await self._login.read_form(request)
         reason = request_bodies.reason(fields.get("reason", ""))
         return await self._decided(
             request,
-            visitor,
-            lambda call_id: self._service.give_up(call_id, visitor.approver, reason, via="inbox"),
+            user,
+            lambda call_id: self._service.give_up(call_id, user.approver, reason, via="inbox"),
         )
 
     async def _resolve(self, request: web.Request) -> web.Response:
-        visitor, fields = await self._login.posted(request)
+        user, fields = await self._login.read_form(request)
         reason = request_bodies.reason(fields.get("reason", ""))
         return await self._decided(
             request,
-            visitor,
-            lambda call_id: self._service.resolve(call_id, visitor.approver, reason, via="inbox"),
+            user,
+            lambda call_id: self._service.resolve(call_id, user.approver, reason, via="inbox"),
         )
 
     async def _decided(
-        self, request: web.Request, visitor: Visitor, decide: Callable[[CallId], Awaitable[HeldCall]]
+        self, request: web.Request, user: BrowserUser, decide: Callable[[CallId], Awaitable[HeldCall]]
     ) -> web.Response:
         try:
             call = await decide(_id(request))
         except _ANSWERS as refused:
             now = await self._service.get(_id(request))
-            return await self._show(visitor, now, status=STATUS[type(refused)], error=str(refused))
-        return see(f"/calls/{call.id}")
+            return await self._show(user, now, status=STATUS[type(refused)], error=str(refused))
+        return redirect(f"/calls/{call.id}")
 
     async def _reveal(self, request: web.Request) -> web.Response:
         """Put on record that someone who may review the call looks at its secrets; from then on its page shows them."""
-        visitor, _ = await self._login.posted(request)
-        call = await self._service.reveal(_id(request), visitor.approver, via="inbox")
-        return see(f"/calls/{call.id}#exact")
+        user, _ = await self._login.read_form(request)
+        call = await self._service.reveal(_id(request), user.approver, via="inbox")
+        return redirect(f"/calls/{call.id}#exact")
 
     async def _history(self, request: web.Request) -> web.Response:
-        visitor = await self._login.required(request)
+        user = await self._login.require_user(request)
         asked = {
             name: request.query.get(name, "").strip() for name in ("state", "tool", "agent", "q", "before")
         }
@@ -203,19 +203,19 @@ class Pages:
             text=asked["q"],
         )
         shown, more = found[:PER_PAGE], len(found) > PER_PAGE
-        return page(
+        return render(
             "history.html",
-            **await self.frame(visitor, request.path_qs),
+            **await self.shared_values(user, request.path_qs),
             asked=asked,
             narrowed=any(asked.values()),
             states=[(state, views.WORDS[state][0]) for state in State],
-            found=[self.row(call) for call in shown],
+            found=[self.list_row(call) for call in shown],
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
         )
 
-    def row(self, call: Summary, mark: str = "") -> views.CallRow:
+    def list_row(self, call: Summary, mark: str = "") -> views.CallRow:
         """Return what a list shows of a call, and *mark* on it."""
-        return views.row(call, cards.glance(call), mark)
+        return views.call_row(call, cards.build_preview(call), mark)
 
 
 def _has_answered(approver: Approver, call: HeldCall | Summary) -> bool:
@@ -226,7 +226,7 @@ def _exact(call: HeldCall) -> str:
     """Return all that would reach the server, as it would be sent."""
     asked = call.call
     beside = f"\n\nsent along:\n{asked.beside.decode()}" if asked.beside else ""
-    return visible(f"{asked.arguments.decode()}{beside}")
+    return escape_hidden(f"{asked.arguments.decode()}{beside}")
 
 
 def _id(request: web.Request) -> CallId:
@@ -237,4 +237,4 @@ def _state(given: str) -> State:
     try:
         return State(given)
     except ValueError as error:
-        raise Refused(400) from error
+        raise HttpError(400) from error

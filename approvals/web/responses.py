@@ -57,7 +57,7 @@ PAGES = Environment(
 )
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """The request is answered with *status* and one sentence."""
 
     def __init__(self, status: int, message: str = "", **facts: Any) -> None:
@@ -66,7 +66,7 @@ class Refused(Exception):
         self.facts = facts
 
 
-def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
+def render(template: str, *, status: int = 200, **values: Any) -> web.Response:
     """Render a page."""
     return web.Response(
         status=status,
@@ -76,19 +76,19 @@ def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
     )
 
 
-def encoded(value: Any, *, status: int = 200) -> web.Response:
+def json_response(value: Any, *, status: int = 200) -> web.Response:
     """Answer a program with JSON."""
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
-def refusal(request: web.Request, status: int, message: str = "", **facts: Any) -> web.Response:
+def error_response(request: web.Request, status: int, message: str = "", **facts: Any) -> web.Response:
     """Say no in one sentence that echoes nothing: JSON below /api/, else a plain page."""
     sentence = message or SENTENCES.get(status, SENTENCES[400])
     if request.path.startswith("/api/"):
-        return encoded({"error": sentence, **facts}, status=status)
-    return page("message.html", status=status, title=sentence, status_code=status)
+        return json_response({"error": sentence, **facts}, status=status)
+    return render("message.html", status=status, title=sentence, status_code=status)
 
 
-def see(path: str) -> web.Response:
+def redirect(path: str) -> web.Response:
     """Send the browser on to a page of ours after a form was accepted."""
     return web.Response(status=303, headers={"Location": path})

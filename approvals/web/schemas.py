@@ -8,7 +8,7 @@ import msgspec
 
 from approvals import client_meta, model, redact
 from approvals.model import State
-from approvals.safetext import visible
+from approvals.safetext import escape_hidden
 
 #: The most bytes of arguments and outcome that a list shows of one call.
 LISTED = 64 << 10
@@ -36,7 +36,7 @@ class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
     tool: str = ""
 
 
-class Accepted(msgspec.Struct):
+class AcceptedTools(msgspec.Struct):
     """The tools whose definitions were not the accepted ones before."""
 
     tools: tuple[str, ...]
@@ -54,7 +54,7 @@ class ResolveBody(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
 
 
-class Review(msgspec.Struct):
+class CallReview(msgspec.Struct):
     """One approver's answer."""
 
     approver: str
@@ -64,7 +64,7 @@ class Review(msgspec.Struct):
     via: str
 
 
-class Outcome(msgspec.Struct):
+class CallOutcome(msgspec.Struct):
     """The server's answer: a result, or an error. `is_error` is true for an error and for a result with `isError`."""
 
     is_error: bool
@@ -106,9 +106,9 @@ class Call(msgspec.Struct):
     expires_at: datetime
     decided_at: datetime | None
     settled_at: datetime | None
-    reviews: tuple[Review, ...]
+    reviews: tuple[CallReview, ...]
     needed: Count
-    outcome: Outcome | None
+    outcome: CallOutcome | None
     attended: bool
     collected: bool
     changes: str
@@ -124,7 +124,7 @@ class CallPage(msgspec.Struct):
     next: str | None
 
 
-class AuditEvent(msgspec.Struct):
+class AuditEntry(msgspec.Struct):
     """One line of the audit trail."""
 
     seq: Count
@@ -143,23 +143,23 @@ class AuditEvent(msgspec.Struct):
 class AuditPage(msgspec.Struct):
     """Audit events in order, and the number to give as `after` for the next page."""
 
-    events: tuple[AuditEvent, ...]
+    events: tuple[AuditEntry, ...]
     next: Count
 
 
-class Problem(msgspec.Struct, omit_defaults=True):
+class ErrorBody(msgspec.Struct, omit_defaults=True):
     """Why a request was refused, in one sentence; with the call's state where that is the reason."""
 
     error: str
     state: State | None = None
 
 
-def moment(at: float) -> datetime:
+def utc(at: float) -> datetime:
     """Return epoch seconds as the UTC time that is shown, to the millisecond."""
     return datetime.fromtimestamp(round(at, 3), UTC)
 
 
-def shown_call(held: model.HeldCall, url: str, viewer: str) -> Call:
+def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     """Return a held call as the program of *viewer* sees it: with its secrets once that approver has revealed them."""
     call, kind = held.call, held.classification
     hidden = 0 if viewer in held.revealed else client_meta.hidden_values(call)
@@ -186,13 +186,13 @@ def shown_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         evidence=kind.evidence,
         rule=held.rule,
         reason=held.reason,
-        created_at=moment(held.created_at),
-        expires_at=moment(held.expires_at),
-        decided_at=_maybe(held.decided_at),
-        settled_at=_maybe(held.settled_at),
+        created_at=utc(held.created_at),
+        expires_at=utc(held.expires_at),
+        decided_at=_utc_or_none(held.decided_at),
+        settled_at=_utc_or_none(held.settled_at),
         reviews=tuple(
-            Review(
-                approver=one.approver, answer=one.answer, reason=one.reason, at=moment(one.at), via=one.via
+            CallReview(
+                approver=one.approver, answer=one.answer, reason=one.reason, at=utc(one.at), via=one.via
             )
             for one in held.reviews
         ),
@@ -200,20 +200,20 @@ def shown_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         outcome=_outcome(held.outcome, exact=viewer in held.revealed),
         attended=held.attended,
         collected=held.collected,
-        changes=visible(held.changes),
+        changes=escape_hidden(held.changes),
         twin=held.twin,
         note=held.note,
         url=url,
     )
 
 
-def listed_call(held: model.HeldCall, url: str, viewer: str) -> Call:
+def summarize_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     """Return a held call as a list shows it: a large one without what makes it large, which takes long to look through."""
     if _size(held) <= LISTED:
-        return shown_call(held, url, viewer)
+        return encode_call(held, url, viewer)
     call = replace(held.call, arguments=b"null", beside=b"")
-    brief = shown_call(replace(held, call=call, outcome=None), url, viewer)
-    outcome = Outcome(held.failed, msgspec.Raw(b"null")) if held.outcome else None
+    brief = encode_call(replace(held, call=call, outcome=None), url, viewer)
+    outcome = CallOutcome(held.failed, msgspec.Raw(b"null")) if held.outcome else None
     return msgspec.structs.replace(brief, arguments_text="", outcome=outcome, whole=False)
 
 
@@ -222,11 +222,11 @@ def _size(held: model.HeldCall) -> int:
     return sum(map(len, (held.call.arguments, held.call.beside, held.outcome.body if held.outcome else b"")))
 
 
-def shown_event(event: model.AuditEvent) -> AuditEvent:
+def encode_event(event: model.AuditEvent) -> AuditEntry:
     """Return an audit event as programs see it."""
-    return AuditEvent(
+    return AuditEntry(
         seq=event.seq,
-        at=moment(event.at),
+        at=utc(event.at),
         kind=event.kind,
         actor=event.actor,
         call=event.call,
@@ -239,10 +239,10 @@ def shown_event(event: model.AuditEvent) -> AuditEvent:
     )
 
 
-def _outcome(outcome: model.Outcome | None, *, exact: bool) -> Outcome | None:
+def _outcome(outcome: model.Outcome | None, *, exact: bool) -> CallOutcome | None:
     if outcome is None:
         return None
-    return Outcome(outcome.failed, msgspec.Raw(outcome.body if exact else _without_secrets(outcome.body)))
+    return CallOutcome(outcome.failed, msgspec.Raw(outcome.body if exact else _without_secrets(outcome.body)))
 
 
 def _without_secrets(sent: bytes) -> bytes:
@@ -251,5 +251,5 @@ def _without_secrets(sent: bytes) -> bytes:
     return shown.text.encode() if shown and shown.count else sent
 
 
-def _maybe(at: float | None) -> datetime | None:
-    return None if at is None else moment(at)
+def _utc_or_none(at: float | None) -> datetime | None:
+    return None if at is None else utc(at)

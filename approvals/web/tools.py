@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from approvals.safetext import visible
+from approvals.safetext import escape_hidden
 from approvals.service import ApprovalService
 from approvals.web.login import Login
-from approvals.web.options import ToolFacts, ToolView, WebOptions
-from approvals.web.pages import Pages
-from approvals.web.responses import Refused, page, see
+from approvals.web.options import ToolDetails, ToolView, WebOptions
+from approvals.web.pages import InboxPages
+from approvals.web.responses import HttpError, redirect, render
 
 #: Action -> (words, tone), in the order in which the tools of a server are listed.
 ACTIONS: Mapping[str, tuple[str, str]] = {
@@ -28,13 +28,15 @@ FILTERS = ("server", "category", "risk", "action")
 #: Held calls on a tool's page.
 RECENT = 10
 
-Shown = TypeVar("Shown", ToolView, ToolFacts)
+Shown = TypeVar("Shown", ToolView, ToolDetails)
 
 
-class Tools:
+class ToolPages:
     """The routes below /tools; there are none where nobody says which tools there are."""
 
-    def __init__(self, service: ApprovalService, pages: Pages, login: Login, options: WebOptions) -> None:
+    def __init__(
+        self, service: ApprovalService, pages: InboxPages, login: Login, options: WebOptions
+    ) -> None:
         self._service = service
         self._pages = pages
         self._login = login
@@ -56,22 +58,22 @@ class Tools:
         return sorted(known, key=lambda tool: (tool.server, order.index(tool.action), tool.tool))
 
     async def _list(self, request: web.Request) -> web.Response:
-        visitor = await self._login.required(request)
+        user = await self._login.require_user(request)
         asked = {name: request.query.get(name, "") for name in FILTERS}
         tools = self._tools()
         servers: dict[str, list[tuple[str, ToolView]]] = {}
-        for tool in narrowed(tools, asked):
-            servers.setdefault(visible(tool.server), []).append((_path(tool), _safe(tool)))
-        return page(
+        for tool in filter_tools(tools, asked):
+            servers.setdefault(escape_hidden(tool.server), []).append((_path(tool), _safe(tool)))
+        return render(
             "tools.html",
-            **await self._pages.frame(visitor, request.path_qs),
+            **await self._pages.shared_values(user, request.path_qs),
             servers=servers,
             known=len(tools),
             asked=asked,
             names=sorted({tool.server for tool in tools}),
             categories=[
                 (category, count, str(request.rel_url.update_query(category=category)))
-                for category, count in _counts(narrowed(tools, asked | {"category": ""}))
+                for category, count in _counts(filter_tools(tools, asked | {"category": ""}))
             ],
             every=str(request.rel_url.without_query_params("category")),
             risks=RISKS,
@@ -82,34 +84,34 @@ class Tools:
         wanted = (request.match_info["server"], request.match_info["tool"])
         tool = next((tool for tool in self._tools() if (tool.server, tool.tool) == wanted), None)
         if tool is None:
-            raise Refused(404, "There is no such tool.")
+            raise HttpError(404, "There is no such tool.")
         return tool
 
     async def _accept(self, request: web.Request) -> web.Response:
         """Accept the definition that was shown; another one that came meanwhile is shown first."""
-        visitor, fields = await self._login.posted(request)
+        user, fields = await self._login.read_form(request)
         tool = self._wanted(request)
         if self._options.accept is None or fields.get("definition", "") != tool.definition:
-            raise Refused(409, "The definition changed again meanwhile. Open the page again.")
-        self._options.accept(tool.server, tool.tool, visitor.approver.name)
-        return see(_path(tool))
+            raise HttpError(409, "The definition changed again meanwhile. Open the page again.")
+        self._options.accept(tool.server, tool.tool, user.approver.name)
+        return redirect(_path(tool))
 
     async def _show(self, request: web.Request) -> web.Response:
-        visitor = await self._login.required(request)
+        user = await self._login.require_user(request)
         tool = self._wanted(request)
         found = await self._service.store.summaries(limit=RECENT, tool=tool.tool, server=tool.server)
-        return page(
+        return render(
             "tool.html",
-            **await self._pages.frame(visitor, _path(tool)),
+            **await self._pages.shared_values(user, _path(tool)),
             tool=_safe(tool),
             facts=_safe(tool.facts()),
-            recent=list(map(self._pages.row, found)),
+            recent=list(map(self._pages.list_row, found)),
             history=f"/history?tool={quote(tool.tool, safe='')}",
             actions=ACTIONS,
         )
 
 
-def narrowed(tools: Sequence[ToolView], asked: Mapping[str, str]) -> Sequence[ToolView]:
+def filter_tools(tools: Sequence[ToolView], asked: Mapping[str, str]) -> Sequence[ToolView]:
     """Return the tools that have what is asked for; "" asks for nothing."""
     return [
         tool for tool in tools if all(getattr(tool, name) == value for name, value in asked.items() if value)
@@ -130,7 +132,7 @@ def _safe(shown: Shown) -> Shown:
 def _visible(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_visible, value))
-    return visible(value) if isinstance(value, str) else value
+    return escape_hidden(value) if isinstance(value, str) else value
 
 
 def _path(tool: ToolView) -> str:

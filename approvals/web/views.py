@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from approvals.cards import Glance
+from approvals.cards import CallPreview
 from approvals.model import Decision, HeldCall, Review, State
 from approvals.summaries import Summary
 
@@ -76,7 +76,7 @@ Pieces = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class Timestamp:
     """A time, for people and for scripts."""
 
     iso: str
@@ -88,40 +88,40 @@ class Moment:
 class CallRow:
     """One call in a list."""
 
-    card: Glance
+    call: CallPreview
     word: str
     tone: str
     preview: str
-    created: Moment
-    expires: Moment
+    created: Timestamp
+    expires: Timestamp
     approvals: int
     decided_by: str
     #: Why it does not wait for the person who looks, in a few words, or "".
     mark: str
 
 
-def row(call: Summary, card: Glance, mark: str = "") -> CallRow:
+def call_row(call: Summary, card: CallPreview, mark: str = "") -> CallRow:
     """Return what a list shows of a call."""
-    word, tone = wording(call)
+    word, tone = state_label(call)
     return CallRow(
-        card=card,
+        call=card,
         word=word,
         tone=tone,
         preview=" ".join(card.arguments[: PREVIEW * 4].split())[:PREVIEW],
-        created=moment(call.created_at),
-        expires=moment(call.expires_at),
+        created=timestamp(call.created_at),
+        expires=timestamp(call.expires_at),
         approvals=len(deciders(call.reviews)),
         decided_by=", ".join(deciders(call.reviews)) if call.decided_at else "",
         mark=mark,
     )
 
 
-def wording(call: HeldCall | Summary) -> tuple[str, str]:
+def state_label(call: HeldCall | Summary) -> tuple[str, str]:
     """Return the word for the state of a call, and its tone."""
     return FAILED if call.failed else WORDS[call.state]
 
 
-def meaning(call: HeldCall) -> str:
+def explain_state(call: HeldCall) -> str:
     """Return what the state of a call means for the person who looks."""
     return UNCOLLECTED if call.state is State.EXPIRED and call.enough else MEANING[call.state]
 
@@ -133,24 +133,24 @@ def deciders(reviews: Sequence[Review]) -> Sequence[str]:
     return denied[:1] or tuple(dict.fromkeys(approved))
 
 
-def moment(at: float) -> Moment:
+def timestamp(at: float) -> Timestamp:
     """Return epoch seconds as a time to show."""
     time = datetime.fromtimestamp(at, UTC)
-    return Moment(
+    return Timestamp(
         iso=time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         words=time.strftime("%-d %b %Y, %H:%M:%S UTC"),
         clock=time.strftime("%H:%M UTC"),
     )
 
 
-def pieces(text: str) -> Pieces:
+def highlight(text: str) -> Pieces:
     """Cut JSON text into (kind, text), so that keys, values and hidden characters can be told apart."""
     if len(text) > MAX_COLOURED:
-        return marked(text)
+        return mark_hidden(text)
     return [piece for piece in _cut(text) if piece[1]]
 
 
-def marked(text: str) -> Pieces:
+def mark_hidden(text: str) -> Pieces:
     """Cut text that is no JSON into (kind, text), so that hidden characters can be told apart."""
     return [piece for piece in _marked("", text) if piece[1]]
 
@@ -174,7 +174,7 @@ def _marked(kind: str, text: str) -> Iterator[tuple[str, str]]:
     yield kind, text[end:]
 
 
-def ago(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """Return how long ago that was, in words."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

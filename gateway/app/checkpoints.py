@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from approvals.audit import Checkpoint
-from approvals.channels.webhook import key, signed
+from approvals.channels.webhook import sign, signing_key
 from approvals.errors import StoreError
 from approvals.store import Store
 from gateway.config.options import CheckpointOptions
@@ -80,7 +80,7 @@ class CheckpointWebhook:
         self, url: str, secret: str, http: aiohttp.ClientSession, clock: Callable[[], float]
     ) -> None:
         self._url = url
-        self._key = key(secret)
+        self._key = signing_key(secret)
         self._http = http
         self._clock = clock
 
@@ -109,7 +109,7 @@ class CheckpointWebhook:
             answer.raise_for_status()
 
     def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
-        return signed(message_id, self._clock(), body, self._key)
+        return sign(message_id, self._clock(), body, self._key)
 
 
 def _decoded(data: bytes) -> ExternalCheckpoint:

@@ -17,7 +17,7 @@ from watchfiles import awatch
 
 import approvals.web
 from approvals.channels import Channel
-from approvals.client_address import Proxies
+from approvals.client_address import TrustedProxies
 from approvals.errors import StoreError, StoreTaken
 from approvals.notices import Notices
 from approvals.store import Store
@@ -236,7 +236,7 @@ def build_web_options(
         url=inbox_url,
         proxy_header=header.name if header else "",
         proxy_peers=tuple(header.from_) if header else (),
-        proxies=Proxies.of(config.trusted_proxies),
+        proxies=TrustedProxies.parse(config.trusted_proxies),
         token_login=config.inbox.login.token,
         hosts=_lower_names([*config.hosts, _host(listen_address(config.inbox.listen))]),
         slack_actions=slack_actions,
@@ -261,7 +261,7 @@ def _listener_policy(gateway: Gateway) -> http.ListenerPolicy:
         cut=gateway.cut,
         clock=gateway.clock,
         role=INSIDE if gateway.embedded else RUN,
-        proxies=Proxies.of(gateway.config.trusted_proxies),
+        proxies=TrustedProxies.parse(gateway.config.trusted_proxies),
     )
 
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from approvals.web.options import ToolFacts, ToolView
+from approvals.web.options import ToolDetails, ToolView
 from gateway.app.gateway import Gateway
 from gateway.call.judging import pinned
 from gateway.explain.report import tell
@@ -50,9 +50,9 @@ def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
     )
 
 
-def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolFacts:
+def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolDetails:
     told = tell(server, tool.definition, tool.classification, verdict)
-    return ToolFacts(
+    return ToolDetails(
         does=told.does,
         changes=format_diff(tool.accepted, tool.canonical) if tool.accepted else "",
         why=told.why,

@@ -12,7 +12,7 @@ class _LogFormatter(logging.Formatter):
     """Writes hidden characters out and indents further lines, so that no words can look like an entry or steer a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return safetext.visible(super().format(record)).replace("\n", "\n    ")
+        return safetext.escape_hidden(super().format(record)).replace("\n", "\n    ")
 
 
 def configure_logging(stream: TextIO, level: int) -> None:

@@ -102,7 +102,7 @@ def explanation(found: CallExplanation, *, as_json: bool) -> None:
     ]
     if not found.listed:
         lines.append("The server does not list this tool; it was classified by its name alone.")
-    console().print(Text("\n".join(map(safetext.visible, lines))))
+    console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
 
 
 def accepted(server: str, names: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
         for review in one["reviews"]
     ]
-    console().print(Text("\n".join(map(safetext.visible, lines))))
+    console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
 
 
 def _along(one: Mapping[str, Any]) -> Iterable[str]:
@@ -214,7 +214,7 @@ def _left(expires_at: str) -> str:
 
 def _line(text: str) -> str:
     """Return *text* on one line, so that no name can look like a line of ours."""
-    return safetext.visible(text).replace("\n", r"\u{000A}")
+    return safetext.escape_hidden(text).replace("\n", r"\u{000A}")
 
 
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -56,7 +56,7 @@ def _counted(text: str) -> str:
 def _named(values: Mapping[str, str]) -> Mapping[str, str]:
     """Return values by name. One whose name is that of a secret counts as its reference, or not at all."""
     return {
-        name: _reference(text) if redact.is_secret(name) else _counted(text) for name, text in values.items()
+        name: _reference(text) if redact.is_secret_name(name) else _counted(text) for name, text in values.items()
     }
 
 
@@ -65,7 +65,7 @@ def _reference(secret: str) -> str:
 
 
 def _is_secret(written: str) -> bool:
-    return written.startswith("${file:") or redact.is_secret(written)
+    return written.startswith("${file:") or redact.is_secret_name(written)
 
 
 def _oauth(oauth: OAuthOptions | None, url: str) -> Mapping[str, Any] | None:
@@ -98,7 +98,7 @@ IDENTITY_OPTIONS: Mapping[str, Callable[[ServerOptions], Any]] = {
 def _command_line(command: list[str]) -> str:
     """Return a command as it is typed, without the values of options that are named like secrets."""
     shown = [
-        redact.REDACTED if flag.startswith("-") and redact.is_secret(flag) else _shown(word)
+        redact.REDACTED if flag.startswith("-") and redact.is_secret_name(flag) else _shown(word)
         for flag, word in pairwise(["", *command])
     ]
     return " ".join(word if word == redact.REDACTED else shlex.quote(word) for word in shown)
@@ -107,11 +107,11 @@ def _command_line(command: list[str]) -> str:
 def _shown(text: str) -> str:
     """Return *text* with its references as written, and without what may be a secret."""
     written = text.written if isinstance(text, ResolvedText) else text
-    if (named := _NAMED.match(written)) and redact.is_secret(named[1]):
+    if (named := _NAMED.match(written)) and redact.is_secret_name(named[1]):
         return f"{named[0]}{redact.REDACTED}"
     if "://" in written:
         written = re.sub(r"[?#].*", "?...", written, flags=re.DOTALL)
-    return _LONG.sub(_unless_a_word, redact.without_secrets(written))
+    return _LONG.sub(_unless_a_word, redact.redact_text(written))
 
 
 def _unless_a_word(found: re.Match[str]) -> str:

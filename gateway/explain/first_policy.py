@@ -68,7 +68,7 @@ def _section(category: Category, offers: Sequence[tuple[str, Tool]]) -> Iterator
 
 def _entry(server: str, tool: Tool) -> Iterator[str]:
     found = tool.classification
-    name = safetext.one_line(safetext.name(tool.name), 200)
+    name = safetext.one_line(safetext.ascii_name(tool.name), 200)
     why = f" {safetext.one_line(found.evidence[0], 300)}" if found.evidence else ""
     yield ""
     yield f"    # {name}: risk {found.risk}, severity {found.severity}.{why}"

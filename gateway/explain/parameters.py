@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from approvals.safetext import name as safe_name
+from approvals.safetext import ascii_name as safe_name
 from approvals.safetext import one_line
 from gateway.tools.classify.naming import PLAIN
 

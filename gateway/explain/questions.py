@@ -32,7 +32,7 @@ def answers(
     server: str, name: str, found: ToolClassification, parameters: Declared, does: str, *, listed: bool
 ) -> Iterator[Answer]:
     """Answer the questions; *does* says what the tool does."""
-    tool, category = safetext.name(name), found.category
+    tool, category = safetext.ascii_name(name), found.category
     yield Answer(question=f"What does {tool} do?", text=f"{does} {MEANINGS[category]}")
     yield _ruled(
         name,

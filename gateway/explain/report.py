@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from approvals import safetext
-from approvals.impact import impact
+from approvals.impact import describe_impact
 from approvals.model import Terms
 from gateway.explain import questions
 from gateway.explain.advice import ADVICE
@@ -88,10 +88,10 @@ def tell(
     parameters = declared(definition)
     does = _does(name, definition.get("description"), found.category)
     return ToolReport(
-        title=f"{safetext.name(name)} on {server}",
+        title=f"{safetext.ascii_name(name)} on {server}",
         does=does,
-        why=(impact(found.category, found.severity), questions.classed(found), _reach(found)),
-        evidence=tuple(map(safetext.visible, found.evidence)),
+        why=(describe_impact(found.category, found.severity), questions.classed(found), _reach(found)),
+        evidence=tuple(map(safetext.escape_hidden, found.evidence)),
         confidence=_confidence(found, definition, parameters),
         parameters=parameters,
         applies=tuple(_applies(verdict)),
@@ -111,7 +111,7 @@ def brief(text: object) -> str:
 def _does(name: str, description: object, category: Category) -> str:
     if said := brief(description):
         return f'Its server says: "{said}"'
-    words = " ".join(naming.split(name)) or safetext.name(name)
+    words = " ".join(naming.split(name)) or safetext.ascii_name(name)
     taken = (
         "it was not understood" if category is Category.OTHER else f"it is taken for {questions.a(category)}"
     )
@@ -125,7 +125,7 @@ def _reach(found: ToolClassification) -> str:
     """Repeat the classifier's sentence on severity, unless something else had the last word."""
     start = f"Severity is {found.severity}"
     said = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
-    return safetext.visible(said or f"{start}: a reason below set it.")
+    return safetext.escape_hidden(said or f"{start}: a reason below set it.")
 
 
 def _confidence(found: ToolClassification, definition: Mapping[str, Any], parameters: Declared) -> str:

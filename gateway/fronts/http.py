@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 
 from approvals import client_address
-from approvals.client_address import Proxies
+from approvals.client_address import TrustedProxies
 from approvals.throttle import WINDOW, Throttle
 from gateway.auth import protected_resource
 from gateway.auth.agents import Agents, AuthenticationFailed
@@ -63,7 +63,7 @@ class ListenerPolicy:
     #: What the gateway is, for a command that may join it.
     role: str = RUN
     #: The reverse proxies that are believed about a client's address.
-    proxies: Proxies = client_address.NONE
+    proxies: TrustedProxies = client_address.NO_PROXIES
 
 
 def build(proxy: Proxy, door: ListenerPolicy) -> web.Application:

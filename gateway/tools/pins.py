@@ -13,7 +13,7 @@ import msgspec
 
 from approvals.digest import sha256
 from approvals.model import Pin
-from approvals.safetext import visible
+from approvals.safetext import escape_hidden
 from approvals.store import Store
 
 #: The longest difference that is kept with a held call, in characters.
@@ -77,7 +77,7 @@ def format_diff(was: bytes, now: bytes) -> str:
     """Return, line by line, how a definition differs from the accepted one; hidden characters are made visible."""
     before, after = (_indented_lines(one) for one in (was, now))
     lines = list(unified_diff(before, after, "accepted", "now", lineterm="", n=2))
-    told = "\n".join(visible(line) for line in lines)
+    told = "\n".join(escape_hidden(line) for line in lines)
     if len(told) <= MAX_DIFFERENCE:
         return told
     return f"{told[:MAX_DIFFERENCE]}\n... {len(told) - MAX_DIFFERENCE} more characters"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from approvals.safetext import one_line, seen
+from approvals.safetext import one_line, remove_hidden
 
 #: The longest name in a denial, in characters.
 LONGEST = 60
@@ -36,7 +36,7 @@ def fold_all(names: Iterable[str]) -> Iterator[str]:
     text = "\n".join(name.replace("\n", "") for name in names)
     if text.isascii() and text.replace("\n", "").isprintable():
         return iter(text.lower().split("\n"))
-    text = unicodedata.normalize("NFD", seen(text))
+    text = unicodedata.normalize("NFD", remove_hidden(text))
     text = text.translate({ord(char): _fold_char(char) for char in set(text)})
     return iter(unicodedata.normalize("NFKC", text).split("\n"))
 
@@ -45,8 +45,8 @@ def fold_all(names: Iterable[str]) -> Iterator[str]:
 def _fold_char(char: str) -> str:
     """Return one character folded. Upper case comes first: Java's equalsIgnoreCase takes a dotless i for an i."""
     for _ in range(2):
-        char = unicodedata.normalize("NFKC", seen(char)).upper().casefold()
-    return unicodedata.normalize("NFKC", seen(char))
+        char = unicodedata.normalize("NFKC", remove_hidden(char)).upper().casefold()
+    return unicodedata.normalize("NFKC", remove_hidden(char))
 
 
 def schema_members(schema: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from approvals.cards import card
+from approvals.cards import build_card
 from approvals.model import Outcome, State
 from holds import held
 
@@ -14,7 +14,7 @@ LARGE = json.dumps(
 
 def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
     call = held(0.0, arguments=LARGE, beside=b'{"_meta": {"a": 1}}')
-    whole, begun = card(call, ""), card(call, "", most=1000)
+    whole, begun = build_card(call, ""), build_card(call, "", most=1000)
     assert begun.arguments.removesuffix('"\n}') in whole.arguments
     assert 500 < len(begun.arguments) < 1100
     assert begun.beside == whole.beside
@@ -25,15 +25,15 @@ def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
 
 def test_a_call_that_fits_is_the_same_card_either_way():
     call = held(0.0, beside=b'{"_meta": {"a": 1}}')
-    assert card(call, "", most=1000) == card(call, "")
+    assert build_card(call, "", most=1000) == build_card(call, "")
 
 
 def test_what_goes_along_is_begun_only_too():
-    begun = card(held(0.0, beside=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
+    begun = build_card(held(0.0, beside=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
     assert (len(begun.beside) < 1100, begun.whole) == (True, False)
 
 
 def test_a_card_says_that_the_server_reported_a_failure():
     outcome = Outcome(is_error=False, body=b'{"content": [], "isError": true}')
-    shown = card(replace(held(0.0), state=State.COMPLETED, outcome=outcome), "")
+    shown = build_card(replace(held(0.0), state=State.COMPLETED, outcome=outcome), "")
     assert (shown.failed, shown.result) == (True, "It was sent once, and the server reported a failure.")

@@ -3,10 +3,10 @@
 import pytest
 from multidict import CIMultiDict
 
-from approvals.client_address import LOCAL, Proxies
+from approvals.client_address import LOCAL, TrustedProxies
 from rows import each_row
 
-PROXIES = Proxies.of(["10.0.0.0/8", "2001:db8::1"])
+PROXIES = TrustedProxies.parse(["10.0.0.0/8", "2001:db8::1"])
 
 
 def client(peer, *, forwarded=(), x=(), proxies=PROXIES):
@@ -55,7 +55,7 @@ def test_the_standard_header_is_read(forwarded, found):
 @pytest.mark.parametrize("peer", ["192.0.2.9", "::1", "11.0.0.1"])
 def test_a_peer_that_is_no_trusted_proxy_is_not_believed(peer):
     assert client(peer, x=["192.0.2.1"], forwarded=["for=192.0.2.1"]) == peer
-    assert client(peer, x=["192.0.2.1"], proxies=Proxies()) == peer
+    assert client(peer, x=["192.0.2.1"], proxies=TrustedProxies()) == peer
 
 
 def test_two_headers_that_differ_are_not_believed():
@@ -66,5 +66,5 @@ def test_two_headers_that_differ_are_not_believed():
 @pytest.mark.parametrize("peer", ["", None])
 def test_a_unix_socket_is_trusted_when_it_is_named(peer):
     assert client(peer, x=["192.0.2.1"]) == LOCAL
-    assert client(peer, x=["192.0.2.1"], proxies=Proxies.of(["unix:"])) == "192.0.2.1"
-    assert client(peer, proxies=Proxies.of(["unix:"])) == LOCAL
+    assert client(peer, x=["192.0.2.1"], proxies=TrustedProxies.parse(["unix:"])) == "192.0.2.1"
+    assert client(peer, proxies=TrustedProxies.parse(["unix:"])) == LOCAL

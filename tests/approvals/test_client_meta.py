@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from approvals.cards import card
+from approvals.cards import build_card
 from approvals.client_meta import MOST, NAMES, READ, parted
 from approvals.digest import digest
 from captured import CAPTURED
@@ -32,7 +32,7 @@ def test_what_a_client_says_beyond_its_bookkeeping_is_shown_as_before():
 
 
 def test_the_card_says_both_and_names_what_is_folded():
-    shown = card(held(0.0, beside=packed({"callId": "c1", "acme/target": "prod"})), "")
+    shown = build_card(held(0.0, beside=packed({"callId": "c1", "acme/target": "prod"})), "")
     assert shown.everything.endswith(
         '\n\nsent along: {"_meta": {"acme/target": "prod"}}\n'
         "sent along: 15 bytes of the client's bookkeeping: callId"
@@ -57,12 +57,12 @@ def test_the_card_says_both_and_names_what_is_folded():
 def test_what_could_mislead_is_not_folded_and_counts_as_before(meta, redacted, hidden):
     beside = packed(meta)
     assert (parted(beside).shown, parted(beside).line) == (beside, "")
-    shown = card(held(0.0, beside=beside), "")
+    shown = build_card(held(0.0, beside=beside), "")
     assert (shown.redacted, shown.hidden_characters) == (redacted, hidden)
 
 
 def test_a_session_id_is_a_secret_everywhere_else():
-    shown = card(held(0.0, beside=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
+    shown = build_card(held(0.0, beside=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
     assert (shown.redacted, shown.bookkeeping != "") == (1, True)
     assert "s-123" not in shown.everything
 

@@ -1,4 +1,4 @@
-from approvals.impact import impact
+from approvals.impact import describe_impact
 from rows import each_row
 
 CATEGORIES = ("Read", "Write", "Execute", "Destructive", "Financial", "Other")
@@ -6,12 +6,12 @@ SEVERITIES = ("low", "medium", "high", "critical")
 
 
 def test_every_category_and_severity_has_one_sentence_of_its_own():
-    said = {impact(category, severity) for category in CATEGORIES for severity in SEVERITIES}
+    said = {describe_impact(category, severity) for category in CATEGORIES for severity in SEVERITIES}
     assert len(said) == len(CATEGORIES) * len(SEVERITIES)
     assert all(sentence.count(".") == 1 and len(sentence) < 200 for sentence in said)
 
 
 @each_row("severity", SEVERITIES)
 def test_what_is_not_known_is_never_soothed(severity):
-    assert impact("Harmless", severity) == impact("Other", severity)
-    assert impact("Write", "none") == impact("Write", "critical")
+    assert describe_impact("Harmless", severity) == describe_impact("Other", severity)
+    assert describe_impact("Write", "none") == describe_impact("Write", "critical")

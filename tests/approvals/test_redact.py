@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals import redact as redacting
-from approvals.redact import REDACTED, beginning, redact
+from approvals.redact import REDACTED, redact, truncate_json
 from rows import each_row
 
 
@@ -249,7 +249,7 @@ def test_on_one_line_it_says_the_same(value):
 )  # fmt: skip
 def test_the_beginning_of_a_text_shows_as_the_text_begins(value, ensure_ascii, indent, most):
     whole = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode("utf-8", "surrogatepass")
-    begun = beginning(whole, most)
+    begun = truncate_json(whole, most)
     assert json.loads(begun) == value if len(whole) <= most else len(begun) <= 2 * most + 1
     without_closers = redact(begun).text.rstrip(' \n"]}')
     assert redact(whole).text.startswith(without_closers)
@@ -272,7 +272,7 @@ def test_the_beginning_of_a_text_shows_as_the_text_begins(value, ensure_ascii, i
 def test_what_breaks_off_is_closed_and_half_a_number_or_name_left_out(broken, closed):
     whole = '{"a": [{"né": 12}, "x\\u00e9y"], "count": "z1234"}'
     assert whole.startswith(broken)
-    assert beginning(whole.encode(), len(broken.encode())).decode() == closed
+    assert truncate_json(whole.encode(), len(broken.encode())).decode() == closed
 
 
 @pytest.mark.parametrize(
@@ -284,14 +284,14 @@ def test_what_breaks_off_is_closed_and_half_a_number_or_name_left_out(broken, cl
     ],
 )
 def test_a_secret_in_which_a_text_breaks_off_is_hidden(secret):
-    shown = redact(beginning(json.dumps({"a": secret + "c" * 99}).encode(), 90))
+    shown = redact(truncate_json(json.dumps({"a": secret + "c" * 99}).encode(), 90))
     assert (REDACTED in shown.text, shown.count) == (True, 1)
     assert not any(part in shown.text for part in ("aaa", "abab", "MIIE"))
 
 
 @each_row("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
 def test_no_beginning_takes_for_ever(piece):
-    beginning(b'{"a":' + piece.encode() * 200_000, 100_000)
+    truncate_json(b'{"a":' + piece.encode() * 200_000, 100_000)
 
 
 PATTERNS = (redacting._SHAPES, redacting._ASSIGNED)

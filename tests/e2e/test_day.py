@@ -121,8 +121,8 @@ async def test_a_write_waits_and_runs_once_when_alice_approves_in_the_inbox(runn
         for fact in ("put_user_policy", "Write", "Medium", "high", json.dumps(DOCUMENT), *held["evidence"]):
             assert fact in shown
         assert aws.inline_policy("bob", "inbox") is None
-        form_token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
-        await alice.press(f"/calls/{held['id']}/approve", form_token=form_token, digest=held["digest"])
+        csrf_token = re.search(r'name="csrf_token" value="([^"]+)"', page)[1]
+        await alice.press(f"/calls/{held['id']}/approve", csrf_token=csrf_token, digest=held["digest"])
         result = await agent
     assert not result.is_error
     assert "Successfully created/updated inline policy inbox for user bob" in text(result)

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from approvals.model import State
-from approvals.web import ToolFacts, ToolView
+from approvals.web import ToolDetails, ToolView
 from browser import FOUND, MISSING, barriers, chromium, window
 from inbox import Inbox, sha256, token
 
@@ -364,7 +364,7 @@ async def test_a_new_call_is_announced_while_the_tab_is_hidden_without_its_argum
     assert await told.all_inner_texts() == ["Okayed: 1 waiting for a person"]
 
 
-FACTS = ToolFacts(
+FACTS = ToolDetails(
     does='Its server says: "Deletes a user."',
     why=("It removes or cancels what may not come back.",),
     counted="1 parameter, 1 required",

@@ -4,7 +4,7 @@ import asyncio
 
 import aiohttp
 
-from approvals.client_address import Proxies
+from approvals.client_address import TrustedProxies
 from approvals.throttle import ATTEMPTS
 from inbox import Inbox, token
 from nginx import nginx
@@ -20,7 +20,7 @@ async def test_live_updates_arrive_through_nginx_with_its_defaults(tmp_path):
 
 
 async def test_wrong_tokens_through_nginx_lock_out_no_good_one(tmp_path):
-    trusted = Proxies.of(["127.0.0.1"])
+    trusted = TrustedProxies.parse(["127.0.0.1"])
     async with Inbox(proxies=trusted) as inbox, nginx(inbox.here, tmp_path) as proxy:
         async with aiohttp.ClientSession(headers={"Sec-Fetch-Site": "same-origin"}) as http:
 

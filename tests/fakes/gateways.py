@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from approvals.client_address import Proxies
+from approvals.client_address import TrustedProxies
 from approvals.model import Decision as Said
 from approvals.model import HeldCall
 from gateway.app.config import parse_config
@@ -210,7 +210,7 @@ async def running(
             agents=lambda: gateway.agents,
             ready=gateway.ready,
             clock=gateway.clock,
-            proxies=Proxies.of(config.trusted_proxies),
+            proxies=TrustedProxies.parse(config.trusted_proxies),
         )
         app = server.build(gateway.proxy, door)
         at = await stack.enter_async_context(listener(app, "127.0.0.1:0", Connections("agents", 1000)))

@@ -21,7 +21,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from approvals.cards import card as card_of
+from approvals.cards import build_card as card_of
 from approvals.channels import Card
 from approvals.channels.slack import blocks
 from approvals.channels.slack.inbound import Interaction, parse_interaction
@@ -50,7 +50,7 @@ log = logging.getLogger("okayed.slack")
 Ack = Mapping[str, Any] | None
 
 
-class _Socket(SocketModeClient):
+class _SocketModeConnection(SocketModeClient):
     """A connection that the SDK opens again as often as it takes, unless Slack says that it never will be."""
 
     async def issue_new_wss_url(self) -> str:
@@ -102,7 +102,7 @@ class SlackChannel:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self, app_token: str) -> None:
-        self._socket = _Socket(app_token=app_token, web_client=self._web)
+        self._socket = _SocketModeConnection(app_token=app_token, web_client=self._web)
         self._socket.socket_mode_request_listeners.append(self._on_request)
         await self._socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
 

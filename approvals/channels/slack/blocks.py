@@ -142,7 +142,7 @@ def _asks(card: Card) -> Block:
 
 def _fields(card: Card) -> Iterator[str]:
     kind = one_line(f"{card.category}, risk {card.risk}, severity {card.severity}", 200)
-    yield f"{kind}\n{one_line(card.stakes, 300)}"
+    yield f"{kind}\n{one_line(card.impact, 300)}"
     why = "\n".join(one_line(sentence, 300) for sentence in card.evidence[:EVIDENCE])
     yield f"Why it is that\n{why or 'no evidence'}"[:2000]
     reason = f": {card.reason}" if card.reason else ""

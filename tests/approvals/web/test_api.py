@@ -432,7 +432,7 @@ async def test_what_is_served_is_what_is_described(inbox):
         (f"/calls/{call.id}", "Call"),
         ("/calls", "CallPage"),
         ("/audit", "AuditPage"),
-        ("/calls/none", "Problem"),
+        ("/calls/none", "ErrorBody"),
     ):
         schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
         _, shown = await ask(program, path)

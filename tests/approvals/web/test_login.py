@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from approvals.client_address import Proxies
+from approvals.client_address import TrustedProxies
 from approvals.identity import Directory
 from approvals.throttle import ATTEMPTS, WINDOW
 from approvals.web.login import (
@@ -22,9 +22,9 @@ async def answer(client, path, method="GET", **more):
         return got.status, await got.text(), got.headers
 
 
-async def form_token(client, path="/"):
+async def csrf_token(client, path="/"):
     _, body, _ = await answer(client, path)
-    return re.search(r'name="form_token" value="(\w+)"', body)[1]
+    return re.search(r'name="csrf_token" value="(\w+)"', body)[1]
 
 
 OPEN = {"/login", "/login/once/{code}", "/login/once", "/healthz", "/metrics", "/slack/actions", "/static"}
@@ -129,7 +129,7 @@ async def test_a_session_given_beforehand_is_not_taken_over(inbox):
 async def test_signing_out_ends_the_session_on_the_server_and_only_that_one(inbox):
     desk, phone = await inbox.person(), await inbox.person()
     secret = next(iter(desk.cookie_jar)).value
-    data = {"form_token": await form_token(desk)}
+    data = {"csrf_token": await csrf_token(desk)}
     assert (await answer(desk, "/logout", "POST", data=data))[2]["Location"] == "/login"
     desk.cookie_jar.update_cookies({"okayed": secret})
     assert (await answer(desk, "/"))[0] == 303
@@ -139,24 +139,24 @@ async def test_signing_out_ends_the_session_on_the_server_and_only_that_one(inbo
 @pytest.mark.parametrize("given", ["", "0" * 64, "é"])
 async def test_a_form_with_a_wrong_token_is_refused(inbox, given):
     client = await inbox.person()
-    assert (await answer(client, "/logout", "POST", data={"form_token": given}))[0] == 403
+    assert (await answer(client, "/logout", "POST", data={"csrf_token": given}))[0] == 403
     assert (await answer(client, "/"))[0] == 200
 
 
 @pytest.mark.parametrize("same", [slice(0, 32), slice(32, 64), slice(0, 63)])
 async def test_a_form_token_that_is_only_partly_the_same_is_refused(inbox, same):
     client = await inbox.person()
-    whole = await form_token(client)
+    whole = await csrf_token(client)
     given = ["0" if digit != "0" else "1" for digit in whole]
     given[same] = whole[same]
     for wrong in ("".join(given), whole[same]):
-        assert (await answer(client, "/logout", "POST", data={"form_token": wrong}))[0] == 403
+        assert (await answer(client, "/logout", "POST", data={"csrf_token": wrong}))[0] == 403
     assert (await answer(client, "/"))[0] == 200
 
 
 async def test_a_form_token_of_another_session_is_refused(inbox):
     mine, theirs = await inbox.person("alice"), await inbox.person("bob")
-    data = {"form_token": await form_token(theirs)}
+    data = {"csrf_token": await csrf_token(theirs)}
     assert (await answer(mine, "/logout", "POST", data=data))[0] == 403
 
 
@@ -218,7 +218,7 @@ async def test_guessing_is_stopped_and_a_good_token_and_a_link_count_all_the_whi
     ids=["trusted", "none", "other"],
 )
 async def test_wrong_tokens_behind_a_trusted_proxy_count_for_their_client_alone(trusted, second):
-    async with Inbox(proxies=Proxies.of(trusted)) as inbox:
+    async with Inbox(proxies=TrustedProxies.parse(trusted)) as inbox:
         client = await inbox.stranger()
 
         async def guessed(address):
@@ -286,7 +286,7 @@ async def test_a_trusted_proxy_says_who_asks():
         status, body, _ = await answer(client, "/")
         assert status == 200
         assert ">alice<" in body
-        data = {"form_token": await form_token(client)}
+        data = {"csrf_token": await csrf_token(client)}
         assert (await answer(client, "/logout", "POST", data=data))[0] == 303
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from approvals.web.nested_json import MAX_DOCUMENTS, unpacked
+from approvals.web.nested_json import MAX_DOCUMENTS, unpack
 from rows import each_row
 
 
@@ -12,7 +12,7 @@ def packed(**values):
 
 def test_a_document_inside_a_string_is_unpacked_with_its_place():
     arguments = packed(user="ana", policy='{"Effect": "Allow", "n": 1.0}', list=[{"deep": "[1]"}], number=3)
-    assert unpacked(arguments) == [
+    assert unpack(arguments) == [
         ("policy", '{\n  "Effect": "Allow",\n  "n": 1.0\n}'),
         ("list[0].deep", "[\n  1\n]"),
     ]
@@ -34,20 +34,20 @@ def test_a_document_inside_a_string_is_unpacked_with_its_place():
     ],
 )
 def test_what_is_no_document_is_left_alone(text):
-    assert unpacked(packed(a=text)) == []
+    assert unpack(packed(a=text)) == []
 
 
 @pytest.mark.parametrize("text", ['{"Effect": "Deny", "Effect": "Allow"}', '[{"a": {"b": 1, "b": 2}}]'])
 def test_a_document_that_says_two_things_is_not_unpacked(text):
-    assert unpacked(packed(a=text)) == []
+    assert unpack(packed(a=text)) == []
 
 
 def test_secrets_and_hidden_characters_of_a_document_are_treated_as_everywhere():
-    ((place, text),) = unpacked(packed(**{"a\u202e": json.dumps({"password": "hunter2", "b": "x\u202ey"})}))
+    ((place, text),) = unpack(packed(**{"a\u202e": json.dumps({"password": "hunter2", "b": "x\u202ey"})}))
     assert place == "a\\u{202E}"
     assert "hunter2" not in text
     assert "x\\u{202E}y" in text
 
 
 def test_only_so_many_documents_are_unpacked():
-    assert len(unpacked(packed(**{f"a{number}": "[]" for number in range(50)}))) == MAX_DOCUMENTS
+    assert len(unpack(packed(**{f"a{number}": "[]" for number in range(50)}))) == MAX_DOCUMENTS

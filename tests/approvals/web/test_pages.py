@@ -154,9 +154,9 @@ async def test_looking_decides_nothing(inbox):
 async def test_a_form_without_the_sessions_token_decides_nothing(inbox):
     call = await inbox.hold()
     mine, theirs = await inbox.person(), await inbox.person("bob")
-    foreign = (await form(theirs, call))["form_token"]
+    foreign = (await form(theirs, call))["csrf_token"]
     for token in ("", "0" * 64, foreign):
-        data = {"digest": call.digest, "form_token": token}
+        data = {"digest": call.digest, "csrf_token": token}
         assert (await answer(mine, f"/calls/{call.id}/approve", "POST", data=data))[0] == 403
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
@@ -165,12 +165,12 @@ async def test_a_form_without_the_sessions_token_decides_nothing(inbox):
     ("data", "content_type", "status"),
     [
         (b"{}", "application/json", 415),
-        (b"form_token=x", "text/plain", 415),
-        (b"form_token=x", "multipart/form-data; boundary=x", 415),
-        (b"form_token=x", "application/x-www-form-urlencoded; charset=utf-7", 415),
-        (b"form_token=x&form_token=y", "application/x-www-form-urlencoded", 400),
-        (b"form_token", "application/x-www-form-urlencoded", 400),
-        (b"form_token=%ff", "application/x-www-form-urlencoded", 400),
+        (b"csrf_token=x", "text/plain", 415),
+        (b"csrf_token=x", "multipart/form-data; boundary=x", 415),
+        (b"csrf_token=x", "application/x-www-form-urlencoded; charset=utf-7", 415),
+        (b"csrf_token=x&csrf_token=y", "application/x-www-form-urlencoded", 400),
+        (b"csrf_token", "application/x-www-form-urlencoded", 400),
+        (b"csrf_token=%ff", "application/x-www-form-urlencoded", 400),
         (b"\xff", "application/x-www-form-urlencoded", 400),
         (b"&".join([b"a%d=1" % number for number in range(30)]), "application/x-www-form-urlencoded", 400),
         (b"", "application/x-www-form-urlencoded", 403),
@@ -217,7 +217,7 @@ async def test_who_may_not_decide_sees_the_call_without_buttons(inbox, changes):
     assert "/approve" not in body
     assert "/deny" not in body
     data = {
-        "form_token": re.search(r'name="form_token" value="(\w+)"', body)[1],
+        "csrf_token": re.search(r'name="csrf_token" value="(\w+)"', body)[1],
         "digest": call.digest,
         "reason": "x",
     }
@@ -466,7 +466,7 @@ async def test_secrets_are_counted_and_shown_only_on_record(inbox):
     _, body, _ = await answer(client, f"/calls/{call.id}")
     assert "2 values hidden" in body
     data = await form(client, call, "reveal")
-    assert (await answer(client, f"/calls/{call.id}/reveal", "POST", data=data | {"form_token": "x"}))[
+    assert (await answer(client, f"/calls/{call.id}/reveal", "POST", data=data | {"csrf_token": "x"}))[
         0
     ] == 403
     status, _, headers = await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)

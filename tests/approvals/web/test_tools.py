@@ -3,10 +3,10 @@ import re
 import pytest
 from yarl import URL
 
-from approvals.web import ToolFacts, ToolView
+from approvals.web import ToolDetails, ToolView
 from inbox import Inbox
 
-FACTS = ToolFacts(
+FACTS = ToolDetails(
     does='Its server says: "Deletes."',
     why=("It removes what may not come back.", "Hidden \u202e here."),
     advice="Deny it.",
@@ -167,14 +167,14 @@ async def test_there_is_no_page_of_tools_where_nobody_knows_them(inbox):
 
 CHANGED = ToolView(
     server="a/b", tool="x?y", category="Other", risk="Medium", severity="medium", action="deny", definition="now", changed=True,
-    facts=lambda: ToolFacts(changes="-was <b>\n+is \u202e"),
+    facts=lambda: ToolDetails(changes="-was <b>\n+is \u202e"),
 )  # fmt: skip
 
 
 async def accepting(body, client, **fields):
-    token = re.search(r'name="form_token" value="([^"]+)"', body)[1]
+    token = re.search(r'name="csrf_token" value="([^"]+)"', body)[1]
     path = "/tools/a%2Fb/x%3Fy/accept"
-    form = {"form_token": token} | fields
+    form = {"csrf_token": token} | fields
     async with client.post(URL.build(path=path, encoded=True), data=form, allow_redirects=False) as got:
         return got.status, got.headers.get("Location"), await got.text()
 
@@ -192,7 +192,7 @@ async def test_a_changed_definition_is_shown_and_accepted_by_who_saw_it():
         assert "\u202e" not in body
         assert (await accepting(body, client, definition="before"))[:2] == (409, None)
         assert (await accepting(body, client))[:2] == (409, None)
-        assert (await accepting(body, client, definition="now", form_token="x"))[:2] == (403, None)
+        assert (await accepting(body, client, definition="now", csrf_token="x"))[:2] == (403, None)
         assert said == []
         status, onward, _ = await accepting(body, client, definition="now")
         assert (status, onward) == (303, "/tools/a%2Fb/x%3Fy")

@@ -18,7 +18,7 @@ from rows import each_row
 )  # fmt: skip
 def test_a_call_whose_server_reported_a_failure_is_not_shown_as_done(state, outcome, shown):
     call = replace(held(0.0), state=state, outcome=outcome)
-    assert views.wording(call) == shown
+    assert views.state_label(call) == shown
 
 
 def test_every_state_has_a_word_and_a_meaning():
@@ -41,17 +41,17 @@ def test_every_state_has_a_word_and_a_meaning():
     ],
 )  # fmt: skip
 def test_json_is_cut_into_pieces_that_say_what_they_are(text, expected):
-    assert list(views.pieces(text)) == expected
+    assert list(views.highlight(text)) == expected
 
 
 def test_no_character_is_lost_or_added_when_text_is_cut():
     text = '{"a": "\\u{202E}", "b\\\\": [1, 2.5, false, "x\\ny"], odd "quote: nullable}'
-    assert "".join(part for _, part in views.pieces(text)) == text
+    assert "".join(part for _, part in views.highlight(text)) == text
 
 
 def test_very_long_text_is_shown_whole_with_hidden_characters_marked():
     text = '"' + "x" * views.MAX_COLOURED + '\\u{200B}end"'
-    assert list(views.pieces(text)) == [("", text[:-12]), ("hidden", "\\u{200B}"), ("", 'end"')]
+    assert list(views.highlight(text)) == [("", text[:-12]), ("hidden", "\\u{200B}"), ("", 'end"')]
 
 
 @each_row(
@@ -59,11 +59,11 @@ def test_very_long_text_is_shown_whole_with_hidden_characters_marked():
     [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 d ago")],
 )
 def test_how_long_ago_is_told_in_words(seconds, words):
-    assert views.ago(seconds) == words
+    assert views.format_age(seconds) == words
 
 
 def test_a_time_is_given_for_people_and_for_scripts():
-    shown = views.moment(1793500000.25)
+    shown = views.timestamp(1793500000.25)
     assert (shown.iso, shown.words, shown.clock) == (
         "2026-11-01T02:26:40.250Z",
         "1 Nov 2026, 02:26:40 UTC",
@@ -76,8 +76,8 @@ def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unanswered(
     approved = replace(
         expired, reviews=(Review(approver="alice", answer=Decision.APPROVE, at=1.0, via="inbox"),)
     )
-    assert views.meaning(expired) == "It did not run: the time was over."
+    assert views.explain_state(expired) == "It did not run: the time was over."
     assert (
-        views.meaning(approved)
+        views.explain_state(approved)
         == "It did not run: it was approved, but the agent did not come back for it in time."
     )

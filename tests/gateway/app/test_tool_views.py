@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from approvals.web import ToolFacts
+from approvals.web import ToolDetails
 from gateway.app.tool_views import list_tool_views
 from gateway.explain.report import tell
 from gateway.policy.evaluation import Action, CallFacts
@@ -40,7 +40,7 @@ async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
         tool["icons"] = [{"src": "javascript:alert(1)"}, {"src": "http://tracker.example/i.png"}]
     await gateway.call("get_note")
     for view in list_tool_views(gateway.gateway):
-        told = f"{replace(view, facts=ToolFacts)} {view.facts()}"
+        told = f"{replace(view, facts=ToolDetails)} {view.facts()}"
         assert "javascript" not in told
         assert "tracker" not in told
 

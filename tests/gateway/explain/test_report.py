@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from approvals.impact import impact
+from approvals.impact import describe_impact
 from gateway.explain import report
 from gateway.explain.advice import ADVICE
 from gateway.explain.report import tell
@@ -97,8 +97,8 @@ def test_the_stakes_are_those_on_the_card_of_a_held_call():
         for severity in Severity:
             override = Override(category=category, severity=severity)
             said = told(DEFINITIONS[0], classification=apply_override(found(DEFINITIONS[0]), override))
-            assert said.why[0] == impact(category, severity)
-    assert len({impact(category, severity) for category in Category for severity in Severity}) == 24
+            assert said.why[0] == describe_impact(category, severity)
+    assert len({describe_impact(category, severity) for category in Category for severity in Severity}) == 24
 
 
 def test_the_operators_word_is_told_as_such():

@@ -217,6 +217,6 @@ async def test_metrics_and_slack_are_served_when_they_are_given():
 
 async def test_a_body_that_is_too_large_is_refused(inbox):
     client = await inbox.person()
-    status, body, _ = await answer(client, "/logout", "POST", data={"form_token": "x" * 300_000})
+    status, body, _ = await answer(client, "/logout", "POST", data={"csrf_token": "x" * 300_000})
     assert status == 413
     assert "This is too large." in body

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from approvals.errors import ApprovalError
 from approvals.web.options import Handler, WebOptions
-from approvals.web.responses import STATUS, Refused, refusal
+from approvals.web.responses import STATUS, HttpError, error_response
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ READS = frozenset({"GET", "HEAD"})
 PROGRAMS = ("/api/", "/slack/")
 
 
-class Guard:
+class SecurityMiddleware:
     """The checks before, and the headers after, every route."""
 
     def __init__(self, options: WebOptions) -> None:
@@ -46,30 +46,30 @@ class Guard:
         try:
             self._check(request)
             return await handler(request)
-        except Refused as refused:
-            return refusal(request, refused.status, str(refused), **refused.facts)
+        except HttpError as refused:
+            return error_response(request, refused.status, str(refused), **refused.facts)
         except ApprovalError as error:
-            return refusal(request, STATUS.get(type(error), 400), str(error))
+            return error_response(request, STATUS.get(type(error), 400), str(error))
         except web.HTTPException as error:
             if error.status < 400:
                 raise
             return _plain(request, error)
         except Exception:
             log.exception("A page of the inbox failed")
-            return refusal(request, 500)
+            return error_response(request, 500)
 
     def _check(self, request: web.Request) -> None:
         hosts = request.headers.getall(hdrs.HOST, [])
         if len(hosts) != 1 or not self._options.knows_host(hosts[0]):
-            raise Refused(421)
+            raise HttpError(421)
         origins = request.headers.getall(hdrs.ORIGIN, [])
         if not {origin.lower() for origin in origins} <= self._options.origins(hosts[0]):
-            raise Refused(403, "Requests from another site are not allowed.")
+            raise HttpError(403, "Requests from another site are not allowed.")
         if request.method in READS or request.path.startswith(PROGRAMS):
             return
         sites = request.headers.getall("Sec-Fetch-Site", [])
         if not (set(sites) <= {"same-origin", "none"} if sites else origins):
-            raise Refused(403, "Forms are accepted only from this site's own pages.")
+            raise HttpError(403, "Forms are accepted only from this site's own pages.")
 
     async def headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         """Put the headers on an answer that is about to be sent."""
@@ -79,7 +79,7 @@ class Guard:
 
 
 def _plain(request: web.Request, error: web.HTTPException) -> web.Response:
-    answer = refusal(request, error.status)
+    answer = error_response(request, error.status)
     if hdrs.ALLOW in error.headers:
         answer.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
     return answer
