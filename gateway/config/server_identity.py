@@ -56,7 +56,8 @@ def _counted(text: str) -> str:
 def _named(values: Mapping[str, str]) -> Mapping[str, str]:
     """Return values by name. One whose name is that of a secret counts as its reference, or not at all."""
     return {
-        name: _reference(text) if redact.is_secret_name(name) else _counted(text) for name, text in values.items()
+        name: _reference(text) if redact.is_secret_name(name) else _counted(text)
+        for name, text in values.items()
     }
 
 

@@ -194,7 +194,9 @@ def test_folding_twice_changes_nothing_more(name):
 
 def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypatch):
     read = []
-    monkeypatch.setattr(member_names, "remove_hidden", lambda text: read.append(len(text)) or remove_hidden(text))
+    monkeypatch.setattr(
+        member_names, "remove_hidden", lambda text: read.append(len(text)) or remove_hidden(text)
+    )
     name = "\ufdfa" * 100_000  # a ligature of 18 characters
     assert len(fold(name)) == 18 * len(name)
     assert sum(read) < 1.01 * len(name)
