@@ -211,7 +211,7 @@ async def _frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> Async
     """Yield the frames of a reply; what is no frame is not passed on. A cut stream only ends where there is a way to go on."""
     try:
         if not reply.streams:
-            body = (await read_body(reply.chunks)).strip()
+            body = (await read_body(reply)).strip()
             if _is_frame(body):
                 yield body
             return

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -223,7 +224,9 @@ def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None)
 
 async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
     """Write the reply as its chunks come. A client that leaves cancels this, and closing the reply tells the rest."""
-    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    whole = reply.body is not None
+    kind = partial(web.Response, body=reply.body) if whole else web.StreamResponse
+    response = kind(status=reply.status, headers=reply.headers)
     try:
         await response.prepare(request)
         async for chunk in reply.chunks:

@@ -63,7 +63,7 @@ async def edited(reply: Reply, *edits: Edit) -> Reply:
         return reply
     if reply.streams:
         return replace(reply, chunks=_edited_events(reply.chunks, edits))
-    return replace_body(reply, _edited(await read_body(reply.chunks), edits))
+    return replace_body(reply, _edited(await read_body(reply), edits))
 
 
 async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:

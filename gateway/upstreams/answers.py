@@ -36,7 +36,7 @@ async def read_result(reply: Reply) -> dict[str, Any]:
 
 async def _read_values(reply: Reply) -> AsyncIterator[Any]:
     if not reply.streams:
-        yield msgspec.json.decode(await read_body(reply.chunks))
+        yield msgspec.json.decode(await read_body(reply))
         return
     async for event in sse.events(reply.chunks):
         if event.data:
@@ -80,7 +80,7 @@ def _refused(status: int) -> Outcome:
 
 async def _frames_of(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
-        body = await read_body(reply.chunks)
+        body = await read_body(reply)
         if body.strip() and reply.media_type == JSON:
             yield body, sse.event(body)
         return

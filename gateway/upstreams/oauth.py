@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.errors import CutError, NotSentError
 from gateway.upstreams.http import read
-from gateway.upstreams.reply import JSON, read_body
+from gateway.upstreams.reply import JSON, join
 
 #: Seconds the token endpoint has to answer.
 PATIENCE = 20.0
@@ -118,7 +118,7 @@ class ClientCredentials:
                     allow_redirects=False,
                 ) as response,
             ):
-                members = _members(await read_body(read(response)))
+                members = _members(await join(read(response)))
         except TimeoutError as error:
             raise _failed("it did not answer in time") from error
         except (aiohttp.ClientError, CutError, OSError) as error:

@@ -19,14 +19,34 @@ async def _note_nothing() -> None:
     """Nothing to record."""
 
 
+class _Nothing:
+    """An empty body. It is one object for all replies, since a generator would be made for each."""
+
+    def __aiter__(self) -> "_Nothing":
+        """Iterate over nothing."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """End at once."""
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Do nothing, where a generator would be closed."""
+
+
+NOTHING = _Nothing()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A server's reply to one exchange."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: The body. Reading it may raise `CutError`.
-    chunks: AsyncIterator[bytes] = field(default_factory=lambda: _once(b""))
+    #: The whole body, if it is in memory; else None, and it comes in `chunks`.
+    body: bytes | None = None
+    #: The body as it arrives. Reading it may raise `CutError`.
+    chunks: AsyncIterator[bytes] = NOTHING
     #: Releases the exchange. The reader calls it at the end, whether or not it read the body.
     close: Callable[[], None] = _do_nothing
     #: Awaited after the last byte of the body was written to the client.
@@ -49,21 +69,21 @@ class Reply:
 
 def frame_reply(frame: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """Return a reply whose body is one JSON frame."""
-    return Reply(status=status, headers={"Content-Type": JSON, **(headers or {})}, chunks=_once(frame))
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    if body:
-        yield body
+    return Reply(status=status, headers={"Content-Type": JSON, **(headers or {})}, body=frame)
 
 
 def replace_body(reply: Reply, body: bytes) -> Reply:
     """Return *reply* with another body."""
-    return replace(reply, chunks=_once(body))
+    return replace(reply, body=body, chunks=NOTHING)
 
 
-async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
-    """Read a body to its end; raises `TooLongError` when it is longer than `MAX_ANSWER`."""
+async def read_body(reply: Reply) -> bytes:
+    """Return the whole body; raises `TooLongError` when it is longer than `MAX_ANSWER`."""
+    return await join(reply.chunks) if reply.body is None else reply.body
+
+
+async def join(chunks: AsyncIterator[bytes]) -> bytes:
+    """Read chunks to their end; raises `TooLongError` when they are longer than `MAX_ANSWER`."""
     parts: list[bytes] = []
     size = 0
     async for chunk in chunks:

@@ -44,7 +44,7 @@ class RequestFilter:
         reply = await self.inner.send(verb, body, headers)
         if reply.streams:
             return replace(reply, chunks=self._let_through(reply.chunks, headers))
-        answer = await read_body(reply.chunks)
+        answer = await read_body(reply)
         if reply.status == 202 or reply.media_type != JSON:
             # It holds no frame; the words of a refusal may be read all the same.
             return replace_body(reply, answer if reply.status >= 400 else b"")

@@ -18,7 +18,7 @@ from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.http import read, request
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
-from gateway.upstreams.reply import EVENTS, JSON, Reply, read_body
+from gateway.upstreams.reply import EVENTS, JSON, Reply, join
 from gateway.upstreams.sessions import SessionUpstream
 from gateway.wire import sse
 
@@ -84,7 +84,7 @@ class Source:
             if response.status >= 300:
                 raise RefusedError(response.status)
             with suppress(CutError):  # the message was taken; what else is said of it does not matter
-                await read_body(read(response))
+                await join(read(response))
         finally:
             response.close()
 

@@ -164,7 +164,7 @@ class Client:
             info = {"name": self.name, "version": "1"}
             params = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": info}
             opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-            await read_body((await self.world.send(opening)).chunks)
+            await read_body(await self.world.send(opening))
 
     async def request(self, method, params, verb="POST", **more):
         """Send one request and return the frame that answers, within the limits."""
@@ -188,7 +188,7 @@ class Client:
             raise GaveUp from None
 
     async def read(self, reply):
-        body = b""
+        body = reply.body or b""
         try:
             while True:
                 try:
@@ -280,7 +280,7 @@ class Cut(Client):
             {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, self.headers(method, None)
         )
         while True:
-            seen = b""
+            seen = reply.body or b""
             try:
                 async with asyncio.timeout(600):
                     async for chunk in reply.chunks:

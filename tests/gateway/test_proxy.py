@@ -13,7 +13,7 @@ from approvals.model import Decision, State
 from gateway.call.sessions import MAX_OPENING
 from gateway.hold.answering import ASK_AGAIN
 from gateway.policy.limits import Windows
-from gateway.upstreams.reply import Reply, frame_reply
+from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from recorder import Recorder, error, result
 
@@ -734,7 +734,7 @@ async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, metho
         return Reply(
             status=200,
             headers={"Content-Type": "application/json", "Mcp-Session-Id": "s1"},
-            chunks=frame_reply(b"<html>").chunks,
+            body=b"<html>",
             close=lambda: closed.append(method),
         )
 

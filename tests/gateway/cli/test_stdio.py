@@ -60,7 +60,7 @@ async def note(way):
     """Get a note; returns what its server said."""
     async with asyncio.timeout(10):
         reply = await way.exchange("POST", json.dumps(call("get_note")).encode(), {})
-        return text(json.loads(await read_body(reply.chunks)))
+        return text(json.loads(await read_body(reply)))
 
 
 @pytest.fixture

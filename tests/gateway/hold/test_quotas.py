@@ -112,7 +112,7 @@ async def hold_and_cancel(gateway, n):
 
 async def answered(gateway, incoming):
     reply = await gateway.proxy.handle(incoming)
-    return (await read_body(reply.chunks)).decode()
+    return (await read_body(reply)).decode()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from approvals.model import Decision, State
 from gateway.call.delivered import DeliveredAnswers
 from gateway.config.options import ToolOptions
 from gateway.hold.repeats import Repeats
+from gateway.upstreams.reply import read_body
 from gateways import call, last_frame, running, text
 from recorder import Recorder, error, result
 from silent import Silent
@@ -329,7 +330,7 @@ async def test_an_answer_counts_as_collected_when_its_last_byte_was_written_and_
         assert agent.exception() is not None
         gateway.gateway.proxy.handle = handle
         [reply] = replies
-        assert b"ran create_note" in b"".join([chunk async for chunk in reply.chunks])
+        assert b"ran create_note" in await read_body(reply)
         stored = await gateway.gateway.service.get(held.id)
         assert (stored.state, stored.collected) == (State.COMPLETED, False)
         assert texts(await repeat(gateway)) == ["ran create_note"]

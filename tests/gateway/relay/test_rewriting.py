@@ -27,15 +27,14 @@ def hides_b(name):
 
 async def test_only_hidden_tools_are_taken_out_of_a_list():
     reply = await rewriting.edited(frame_reply(json.dumps(LIST).encode()), rewriting.hiding(hides_b))
-    left = json.loads(await read_body(reply.chunks))
+    left = json.loads(await read_body(reply))
     assert left["result"] == {"tools": [{"name": "a", "x": 1.0}], "nextCursor": "c", "cacheScope": "private"}
 
 
 async def test_a_list_with_nothing_hidden_crosses_byte_for_byte():
     body = json.dumps(LIST, indent=3).encode()
     assert (
-        await read_body((await rewriting.edited(frame_reply(body), rewriting.hiding(lambda _: False))).chunks)
-        == body
+        await read_body(await rewriting.edited(frame_reply(body), rewriting.hiding(lambda _: False))) == body
     )
 
 
@@ -46,7 +45,7 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
         b'data: {"method":"x"}\n\n',
     ]
     reply = Reply(status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(*stream))
-    out = await read_body((await rewriting.edited(reply, rewriting.hiding(hides_b))).chunks)
+    out = await read_body(await rewriting.edited(reply, rewriting.hiding(hides_b)))
     assert out.startswith(b": hi\n\nid: 1\n")
     assert b'"b"' not in out
     assert out.endswith(stream[2])
@@ -70,7 +69,7 @@ async def test_odd_lists_do_not_break_it(body):
         rewriting.annotating(lambda _: True),
         rewriting.offering_tasks(lambda _: True),
     )
-    assert await read_body((await rewriting.edited(frame_reply(body), *edits)).chunks) == body
+    assert await read_body(await rewriting.edited(frame_reply(body), *edits)) == body
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ async def test_odd_lists_do_not_break_it(body):
 )
 async def test_odd_members_are_as_good_as_none(edit, result, edited):
     reply = await rewriting.edited(frame_reply(json.dumps({"result": result}).encode()), edit)
-    assert json.loads(await read_body(reply.chunks))["result"] == edited
+    assert json.loads(await read_body(reply))["result"] == edited
 
 
 async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
@@ -101,7 +100,7 @@ async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
         rewriting.offering_tasks(lambda _: True),
     )
     reply = await rewriting.edited(frame_reply(json.dumps(LIST).encode()), *edits)
-    assert json.loads(await read_body(reply.chunks))["result"]["tools"] == [
+    assert json.loads(await read_body(reply))["result"]["tools"] == [
         {
             "name": "a",
             "x": 1.0,
@@ -117,7 +116,7 @@ async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
 async def test_a_refusal_crosses_as_it_came(status, body):
     refusal = Reply(status=status, headers={"content-type": "text/html"}, chunks=chunks(body))
     reply = await rewriting.edited(refusal, rewriting.hiding(hides_b))
-    assert (reply.status, await read_body(reply.chunks)) == (status, body)
+    assert (reply.status, await read_body(reply)) == (status, body)
 
 
 UNREADABLE = [b"<html>", b"[1]", b'{"result":{"tools":[{"name":"\xff"}]}}', b'{"result":' + b"[" * 100_000]
@@ -129,13 +128,13 @@ async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
         await rewriting.edited(frame_reply(body), rewriting.hiding(hides_b))
     stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.event(body)))
     with pytest.raises(CutError, match="could not be read"):
-        await read_body((await rewriting.edited(stream, rewriting.hiding(hides_b))).chunks)
+        await read_body(await rewriting.edited(stream, rewriting.hiding(hides_b)))
 
 
 async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came():
     body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}'
     edits = rewriting.hearing(lambda _: None), rewriting.hiding(hides_b), rewriting.annotating(hides_b)
-    assert await read_body((await rewriting.edited(frame_reply(body), *edits)).chunks) == body
+    assert await read_body(await rewriting.edited(frame_reply(body), *edits)) == body
 
 
 async def test_a_refusal_of_the_gateways_credentials_stays_here():
@@ -156,5 +155,5 @@ async def test_a_changed_list_is_noticed_wherever_the_chunks_are_cut():
         reply = Reply(
             status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(event[:cut], event[cut:])
         )
-        assert await read_body(rewriting.watched(reply, lambda: seen.append(1)).chunks) == event
+        assert await read_body(rewriting.watched(reply, lambda: seen.append(1))) == event
     assert len(seen) == len(event)

@@ -10,7 +10,7 @@ from gateway import upstreams
 from gateway.errors import CutError, NotSentError, ResponseTooLargeError
 from gateway.upstreams.credentials import Fixed
 from gateway.upstreams.http import LOOKS, HttpUpstream, pool
-from gateway.upstreams.reply import Reply, frame_reply, read_body, replace_body
+from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
 from recorder import Recorder
 
 
@@ -27,7 +27,7 @@ async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http
             "POST", b'{"jsonrpc":"2.0","id":1,"method":"ping"}', {"mcp-session-id": "s"}
         )
         assert (reply.status, reply.media_type, reply.streams) == (200, "application/json", False)
-        await read_body(reply.chunks)
+        await read_body(reply)
         reply.close()
         await upstream.close()
     [received] = recorder.received
@@ -132,7 +132,7 @@ async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     reply = await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
     with pytest.raises(CutError):
-        await read_body(reply.chunks)
+        await read_body(reply)
     reply.close()
     server.close()
 
@@ -168,13 +168,13 @@ async def test_an_answer_has_a_greatest_length():
             yield b"x" * (1 << 20)
 
     with pytest.raises(ResponseTooLargeError):
-        await read_body(endless())
+        await join(endless())
 
 
 async def test_replies_of_our_own():
     reply = frame_reply(b"{}", status=400, headers={"X": "y"})
-    assert (reply.status, reply.header("x"), await read_body(reply.chunks)) == (400, "y", b"{}")
+    assert (reply.status, reply.header("x"), await read_body(reply)) == (400, "y", b"{}")
     reply.close()
     empty = Reply(status=202)
-    assert (await read_body(empty.chunks), empty.media_type) == (b"", "")
-    assert await read_body(replace_body(reply, b"[]").chunks) == b"[]"
+    assert (await read_body(empty), empty.media_type) == (b"", "")
+    assert await read_body(replace_body(reply, b"[]")) == b"[]"

@@ -223,7 +223,7 @@ async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, t
         upstream = SseUpstream(source, clock)
         opening = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}).encode()
         reply = await upstream.send("POST", opening, {})
-        await read_body(reply.chunks)
+        await read_body(reply)
         session = {"Mcp-Session-Id": reply.header("mcp-session-id")}
         clock.now += 1000
         nasty.authorization = "Bearer token-2"

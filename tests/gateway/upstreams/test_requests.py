@@ -183,7 +183,7 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
     async with Recorder(on_call=serve) as recorder, pool() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
-        assert (reply.status, await read_body(reply.chunks)) == (status, crosses.encode())
+        assert (reply.status, await read_body(reply)) == (status, crosses.encode())
         reply.close()
 
 
@@ -238,5 +238,5 @@ async def test_questions_that_name_no_method_do_not_cross():
     async with Recorder(on_call=odd) as recorder, pool() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
-        assert json.loads(await read_body(reply.chunks))["error"]["message"] == REFUSED
+        assert json.loads(await read_body(reply))["error"]["message"] == REFUSED
         reply.close()

@@ -61,7 +61,7 @@ async def frames(reply) -> list[dict]:
     try:
         if reply.streams:
             return [json.loads(event.data) async for event in sse.events(reply.chunks) if event.data]
-        return [json.loads(await read_body(reply.chunks))]
+        return [json.loads(await read_body(reply))]
     finally:
         reply.close()
 
