@@ -295,7 +295,7 @@ class Proxy:
     def _mode(self, request: CallRequest) -> AnswerMode:
         if self._catalogue.has_tasks(request.exchange.server):
             return AnswerMode.WAIT
-        return ladder.manner(request.frame, request.era, self.settings.holds.tasks)
+        return ladder.answer_mode(request.frame, request.era, self.settings.holds.tasks)
 
     def _judged(self, request: CallRequest, verdict: str, by: Verdict, **detail: Any) -> None:
         self._metrics.judged(request.exchange.server, verdict)

@@ -22,7 +22,7 @@ from gateway.call.hold_settings import HoldSettings
 from gateway.call.request import CallRequest, Exchange
 from gateway.call.sessions import Session
 from gateway.errors import GatewayError, UnknownHoldError, UnknownSessionError
-from gateway.hold import ladder, messages, request_state, response_stream
+from gateway.hold import elicitation, known_clients, ladder, messages, request_state, response_stream
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
 from gateway.hold.ladder import Rung
 from gateway.hold.patience import Patience, Who
@@ -60,7 +60,7 @@ class ClientWait:
 
     def step(self, now: float, *, over: bool) -> ladder.Step:
         """Return what to do for it next; when all waiting is *over*, it is told to ask again."""
-        return ladder.step(
+        return ladder.next_step(
             self.held, now, self.give_up_at,
             rounds_left=self.rounds_left, cancelled=self.wait.over or over, tried=self.tried,
         )  # fmt: skip
@@ -269,8 +269,8 @@ class HeldAnswers:
             rounds_left=_rounds_left(request) if patience == known.wait else 0,
         )
 
-    def _client(self, request: CallRequest) -> ladder.ClientHold:
-        return ladder.client(request.client, self.holds.hold_for, self.holds.clients)
+    def _client(self, request: CallRequest) -> known_clients.ClientHold:
+        return known_clients.client_hold(request.client, self.holds.hold_for, self.holds.clients)
 
     def _came(self, request: CallRequest, held: HeldCall) -> None:
         """Answer the older requests of the same client for this call with WAITING, and learn from their age."""
@@ -287,7 +287,7 @@ class HeldAnswers:
         """Yield what there is to show until the client is to be told: a link, signs of life, what the server says."""
         request, shows = client.request, client.request.resumes and self._shows_link(client.request)
         if shows:
-            yield ladder.link_2025(client.held, self.holds.link)
+            yield elicitation.request_event(client.held, self.holds.link)
         while (step := client.step(self._service.monotonic(), over=self._waits.over)).rung in (
             Rung.WAIT,
             Rung.RUN,
@@ -307,7 +307,7 @@ class HeldAnswers:
             client.held = await self._service.changed(client.held, seconds)
         client.rung = step.rung
         if shows and step.rung is Rung.TELL:
-            yield ladder.link_is_over(client.held)
+            yield elicitation.complete_event(client.held)
 
     def cancelled(self, exchange: Exchange, request_id: frames.Id) -> None:
         """Let the client that takes this request back wait no longer."""
@@ -381,7 +381,7 @@ class HeldAnswers:
     def _round(self, request: CallRequest, held: HeldCall) -> Mapping[str, Any]:
         """Ask the client to come again at once, and show a requester that may see it where people decide."""
         state = self._seals().seal(Ticket(call=held.id, round=request.round + 1))
-        asks = {"inputRequests": {request_state.QUESTION: ladder.link(held, self.holds.link)}}
+        asks = {"inputRequests": {request_state.QUESTION: elicitation.url_request(held, self.holds.link)}}
         link = asks if self._shows_link(request) else {}
         return {"resultType": "input_required", "requestState": state, **link}
 

@@ -105,7 +105,9 @@ class Tasks:
         try:
             with self._service.attending(call_id):
                 held = await self._service.get(call_id)
-                while (step := ladder.step(held, self._service.monotonic(), FOREVER)).rung is not Rung.TELL:
+                while (
+                    step := ladder.next_step(held, self._service.monotonic(), FOREVER)
+                ).rung is not Rung.TELL:
                     if step.rung is Rung.RUN:
                         await self._run(held, heard)
                     held = await self._service.changed(held, step.seconds)
@@ -200,7 +202,7 @@ class Tasks:
         self, task_id: str, held: HeldCall, request_id: frames.Id
     ) -> AsyncIterator[bytes]:
         """Wait for the result and give it, with what the server said meanwhile (2025-11-25, `tasks/result`)."""
-        while ladder.step(held, self._service.monotonic(), FOREVER).rung is not Rung.TELL:
+        while ladder.next_step(held, self._service.monotonic(), FOREVER).rung is not Rung.TELL:
             if self._closed:
                 return
             yield sse.comment("waiting for approval")

@@ -10,7 +10,7 @@ from gateway.call.hold_settings import TaskOffer
 from gateway.call.request import Exchange
 from gateway.call.sessions import MAX_OPENING, Session, Sessions
 from gateway.call.settings import ProxySettings
-from gateway.hold import ladder, subscriptions
+from gateway.hold import elicitation, subscriptions
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.tasks import Tasks
 from gateway.relay import rewriting
@@ -60,7 +60,7 @@ class Relay:
         """Relay a frame that is no tool call."""
         if not protocol.is_allowed(frame, exchange.headers):
             return self._not_passed(exchange, frame)
-        if ladder.answers_link(frame):
+        if elicitation.is_response(frame):
             return Reply(status=202)
         if (request_id := protocol.cancelled_id(frame)) is not None:
             self._held_answers.cancelled(exchange, request_id)

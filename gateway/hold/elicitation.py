@@ -1,0 +1,41 @@
+"""Shows the requester a link to the approval page, by URL elicitation (PURE).
+
+Opening the link approves nothing. Clients of 2026-07-28 get the request in an `input_required` result; clients of
+2025-11-25 get it as a request on the open stream.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from approvals.model import HeldCall
+from gateway.wire import frames, sse
+
+#: The prefix of the ids of the gateway's own requests to clients.
+ID_PREFIX = "okayed-"
+
+
+def url_request(call: HeldCall, url: str) -> Mapping[str, Any]:
+    """Return an elicitation/create request in URL mode; *url* is the base URL of the inbox."""
+    message = f"Approval {call.id} is needed. An approver decides on this page."
+    params = {"mode": "url", "message": message, "url": f"{url.rstrip('/')}/calls/{call.id}"}
+    return {"method": "elicitation/create", "params": params}
+
+
+def request_event(call: HeldCall, url: str) -> bytes:
+    """Return the same request as an event, for a stream of 2025-11-25."""
+    request = url_request(call, url)
+    params = {**request["params"], "elicitationId": call.id}
+    frame = {"jsonrpc": "2.0", "id": ID_PREFIX + call.id, "method": request["method"], "params": params}
+    return sse.event(msgspec.json.encode(frame))
+
+
+def complete_event(call: HeldCall) -> bytes:
+    """Return the event that tells the client to close the link (2025-11-25, notifications/elicitation/complete)."""
+    return sse.event(frames.notification("notifications/elicitation/complete", {"elicitationId": call.id}))
+
+
+def is_response(frame: frames.Frame) -> bool:
+    """Say whether a client answers one of these requests; the answer is dropped, since it decides nothing."""
+    return isinstance(frame, frames.Response) and str(frame.id).startswith(ID_PREFIX)
