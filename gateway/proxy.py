@@ -32,8 +32,8 @@ from gateway.hold.repeats import Repeats
 from gateway.hold.request_state import ForgedError, Seals
 from gateway.hold.running import Forwarder
 from gateway.hold.tasks import Tasks
-from gateway.policy.evaluation import Action, Verdict, over
-from gateway.policy.limits import Exceeded, Windows, key
+from gateway.policy.evaluation import Action, Verdict, require_approval
+from gateway.policy.limits import Exceeded, Windows, window_key
 from gateway.relay import rewriting
 from gateway.relay.relay import Relay
 from gateway.relay.reopening import ReopeningUpstream
@@ -180,9 +180,9 @@ class Proxy:
         if verdict.action is Action.DENY:
             return self._deny(request, verdict)
         if (exceeded := self._take(request, verdict)) is not None:
-            if not exceeded.limit.ask:
+            if not exceeded.limit.asks_person:
                 return self._limit(request, verdict, exceeded)
-            verdict = over(verdict)
+            verdict = require_approval(verdict)
         if verdict.action is Action.ALLOW and self._mode(request) is not AnswerMode.TASK_2025:
             return await self._allow(request, verdict)
         return await self._hold(request, tool, verdict)
@@ -215,7 +215,9 @@ class Proxy:
             return exceeded
         for limit in verdict.limits:
             if limit.amount:
-                self._service.store.hit(key(limit, scope), now, now + limit.window, float(limit.amount))
+                self._service.store.hit(
+                    window_key(limit, scope), now, now + limit.window, float(limit.amount)
+                )
         return None
 
     def _deny(self, request: CallRequest, verdict: Verdict) -> Reply:

@@ -20,7 +20,7 @@ from gateway.config.options import (
     parse_size,
 )
 from gateway.config.yaml import Path, did_you_mean
-from gateway.policy.compiling import BadPolicy, compile_policy
+from gateway.policy.compiling import PolicyError, compile_policy
 
 _MODE = re.compile(r"0?[0-7]{3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -54,7 +54,7 @@ def meaning_problems(config: Config) -> Iterator[Said]:
 def _policy_problems(config: Config) -> Iterator[Said]:
     try:
         compile_policy(config)
-    except BadPolicy as error:
+    except PolicyError as error:
         yield from error.problems
 
 

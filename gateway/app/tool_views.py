@@ -28,7 +28,7 @@ def _bare(server: str, tool: Tool) -> CallFacts:
         agent="",
         arguments={},
         classification=tool.classification,
-        declared=tool.member_names,
+        declared_names=tool.member_names,
     )
 
 

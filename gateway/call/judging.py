@@ -7,7 +7,7 @@ from approvals.model import HeldCall, State
 from approvals.summaries import Summary
 from gateway.call.request import CallRequest
 from gateway.call.settings import ProxySettings
-from gateway.policy.evaluation import Action, CallFacts, Verdict, stricter
+from gateway.policy.evaluation import Action, CallFacts, Verdict, find_shortfall
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import ChangeAction
 
@@ -73,7 +73,7 @@ class Judge:
             owner=agent.owner,
             arguments=request.arguments,
             classification=tool.classification,
-            declared=tool.member_names,
+            declared_names=tool.member_names,
         )
         return pinned(settings.policy.evaluate(facts), tool, settings.pin)
 
@@ -85,7 +85,7 @@ class Judge:
         if tool.hash != held.definition:
             return CHANGED if tool.hash else GONE
         requesters = self._settings().requesters(held.call.owner)
-        if (why := stricter(self.verdict(request, tool), held, requesters)) is None and held.changes:
+        if (why := find_shortfall(self.verdict(request, tool), held, requesters)) is None and held.changes:
             # People were shown what changed, and approved: it is the definition that counts from now on.
             self._catalogue.accept(held.call.server, tool)
         return why

@@ -11,7 +11,7 @@ from gateway.auth.agents import Agent
 from gateway.call import envelope
 from gateway.call.delivered import SessionKey
 from gateway.call.sessions import Session
-from gateway.policy.limits import Scope
+from gateway.policy.limits import LimitUser
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import EVENTS
 from gateway.wire import frames, protocol
@@ -104,10 +104,10 @@ class CallRequest:
         return digest.key(self.call, envelope.more(self.frame))
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> LimitUser:
         """Whose uses of a limit this call counts to."""
         agent = self.exchange.agent.name
-        return Scope(
+        return LimitUser(
             agent=agent, session=self.place.session, server=self.exchange.server, tool=self.frame.name
         )
 

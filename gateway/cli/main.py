@@ -112,7 +112,7 @@ def check(
 @app.command("import")
 def import_policy(file: Path) -> None:
     """Turn a policy of PolicyLayer or Intercept into ours, on stdout; exit 3 when something had no equal."""
-    from gateway.policy.policylayer import translate
+    from gateway.policy.policylayer.translation import translate
 
     try:
         made = translate(file.read_text(encoding="utf-8"), file.name)

@@ -95,7 +95,7 @@ def _judge(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any])
         agent="local",
         arguments=arguments,
         classification=tool.classification,
-        declared=tool.member_names,
+        declared_names=tool.member_names,
     )
     settings = gateway.proxy.settings
     return pinned(settings.policy.evaluate(facts), tool, settings.pin)

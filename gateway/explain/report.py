@@ -19,7 +19,7 @@ from gateway.explain.advice import ADVICE
 from gateway.explain.parameters import Declared, declared
 from gateway.explain.questions import PASTE, Answer
 from gateway.policy.evaluation import Action, Verdict
-from gateway.policy.limits import Per
+from gateway.policy.limits import LimitScope
 from gateway.tools.classify import naming
 from gateway.tools.classify.risk import Category, ToolClassification
 
@@ -50,10 +50,10 @@ _BY: Mapping[str, str] = {
 }
 
 
-_COUNTED: Mapping[Per, str] = {
-    Per.SESSION: "for each session",
-    Per.AGENT: "for each agent",
-    Per.EVERYONE: "for everyone together",
+_COUNTED: Mapping[LimitScope, str] = {
+    LimitScope.SESSION: "for each session",
+    LimitScope.AGENT: "for each agent",
+    LimitScope.EVERYONE: "for everyone together",
 }
 
 

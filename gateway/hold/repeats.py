@@ -14,7 +14,7 @@ from gateway.call.audit import AuditLog
 from gateway.call.delivered import DeliveredAnswers
 from gateway.call.request import CallRequest
 from gateway.call.settings import ProxySettings
-from gateway.policy.evaluation import Verdict, may_be_held, over
+from gateway.policy.evaluation import Verdict, can_hold, require_approval
 from gateway.tools.catalogue import Tool
 
 
@@ -30,7 +30,7 @@ class Repeats:
         self, request: CallRequest, tool: Tool, verdict: Verdict, settings: ProxySettings
     ) -> HeldCall | None:
         """Return the call whose answer this one gets, or None when it is a new one."""
-        found = await self._newest(request) if may_be_held(verdict) else None
+        found = await self._newest(request) if can_hold(verdict) else None
         if found is not None and (repeated := await self._repeated(request, found)) is not None:
             return repeated
         self._given.asked(request.place)
@@ -63,7 +63,7 @@ class Repeats:
         now = (settings.policy.revision, tool.hash, settings.identities.get(held.call.server))
         return (
             (held.policy_revision, held.definition, held.identity) == now
-            and held.rule in {verdict.rule, over(verdict).rule}
+            and held.rule in {verdict.rule, require_approval(verdict).rule}
             and lifecycle.stands(held, self._service.clock())
         )
 

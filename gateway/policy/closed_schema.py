@@ -9,46 +9,50 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 #: Keywords that say themselves which other members there may be.
-OPEN = ("additionalProperties", "unevaluatedProperties")
+OPENING = ("additionalProperties", "unevaluatedProperties")
 #: Keywords whose value is a schema, a list of schemas, or schemas by name, for the value itself (2020-12, core, 10.2).
-_ONE, _LIST, _NAMED = ("if", "then", "else"), ("allOf", "anyOf", "oneOf"), ("dependentSchemas",)
+_SAME_ONE, _SAME_LIST, _SAME_NAMED = (
+    ("if", "then", "else"),
+    ("allOf", "anyOf", "oneOf"),
+    ("dependentSchemas",),
+)
 #: Keywords whose value is a schema for members or items, a list of them, or such schemas by name (2020-12, core, 10.3).
-_INNER_ONE = ("items", "unevaluatedItems", *OPEN)
+_INNER_ONE = ("items", "unevaluatedItems", *OPENING)
 _INNER_LIST, _INNER_NAMED = ("prefixItems",), ("properties", "patternProperties")
 #: Schemas that are only referred to. Like the parts of a schema, each is closed where it is used.
-_KEPT = ("$defs", "definitions")
+_DEFINITIONS = ("$defs", "definitions")
 #: Stands for a schema that a reference names in a way that is not followed here: it may declare members.
 _UNKNOWN: Schema = {"properties": {}}
 
 
-def closed(schema: Schema) -> dict[str, Any]:
+def close(schema: Schema) -> dict[str, Any]:
     """Return *schema* in which each object that declares members has no others; those that are required are declared."""
-    made = _closed(schema, schema)
+    made = _close(schema, schema)
     return made if isinstance(made, dict) else {}
 
 
-def _closed(schema: Any, root: Schema) -> Any:
+def _close(schema: Any, root: Schema) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    made = _closed_inside(schema, root)
-    parts = list(_in_place(schema, root, ()))
+    made = _close_inner(schema, root)
+    parts = list(_same_value_schemas(schema, root, ()))
     if any("properties" in part for part in parts) and not any(
-        word in part for part in parts for word in OPEN
+        word in part for part in parts for word in OPENING
     ):
-        required = {name: True for part in parts for name in _names(part.get("required"))}
+        required = {name: True for part in parts for name in _required_names(part.get("required"))}
         made["properties"] = {**required, **made.get("properties", {})}
         made["additionalProperties" if len(parts) == 1 else "unevaluatedProperties"] = False
     return made
 
 
-def _closed_inside(schema: Any, root: Schema) -> Any:
+def _close_inner(schema: Any, root: Schema) -> Any:
     """Return *schema* with what it says of members and items closed, and itself left open. A condition stays as it is."""
     if not isinstance(schema, Mapping):
         return schema
     made = dict(schema)
     for close, ones, lists, named in (
-        (_closed, _INNER_ONE, _INNER_LIST, _INNER_NAMED),
-        (_closed_inside, ("then", "else"), _LIST, (*_NAMED, *_KEPT)),
+        (_close, _INNER_ONE, _INNER_LIST, _INNER_NAMED),
+        (_close_inner, ("then", "else"), _SAME_LIST, (*_SAME_NAMED, *_DEFINITIONS)),
     ):
         for word in schema.keys() & {*ones}:
             made[word] = close(schema[word], root)
@@ -61,33 +65,33 @@ def _closed_inside(schema: Any, root: Schema) -> Any:
     return made
 
 
-def _in_place(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Schema]:
+def _same_value_schemas(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Schema]:
     """Yield *schema* and each schema in it that is for the same value, those that it refers to included."""
     if not isinstance(schema, Mapping):
         return
     yield schema
-    for part in _parts(schema):
-        yield from _in_place(part, root, seen)
+    for part in _same_value_parts(schema):
+        yield from _same_value_schemas(part, root, seen)
     reference = schema.get("$ref")
     if isinstance(reference, str) and reference not in seen:
-        yield from _in_place(_referred(reference, root), root, (*seen, reference))
+        yield from _same_value_schemas(_resolve(reference, root), root, (*seen, reference))
     if "$dynamicRef" in schema:
         yield _UNKNOWN
 
 
-def _parts(schema: Schema) -> Iterator[Any]:
+def _same_value_parts(schema: Schema) -> Iterator[Any]:
     """Yield what stands in *schema* for the same value."""
-    for word in schema.keys() & {*_ONE, *_LIST, *_NAMED}:
+    for word in schema.keys() & {*_SAME_ONE, *_SAME_LIST, *_SAME_NAMED}:
         match schema[word]:
-            case list(parts) if word in _LIST:
+            case list(parts) if word in _SAME_LIST:
                 yield from parts
-            case Mapping() as named if word in _NAMED:
+            case Mapping() as named if word in _SAME_NAMED:
                 yield from named.values()
             case part:
                 yield part
 
 
-def _referred(reference: str, root: Schema) -> Any:
+def _resolve(reference: str, root: Schema) -> Any:
     """Return what a pointer into the same schema (`#/$defs/x`) names; other references are not followed."""
     head, *parts = reference.split("/")
     if head != "#" or "~" in reference or "%" in reference:
@@ -98,5 +102,5 @@ def _referred(reference: str, root: Schema) -> Any:
     return found
 
 
-def _names(required: Any) -> list[str]:
+def _required_names(required: Any) -> list[str]:
     return [name for name in required if isinstance(name, str)] if isinstance(required, list) else []

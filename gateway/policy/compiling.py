@@ -9,9 +9,9 @@ from approvals.digest import sha256
 from approvals.model import Terms
 from gateway.config.options import Config, Duration, RowOptions, RuleOptions, is_off, parse_duration
 from gateway.config.yaml import Path, did_you_mean, format_path
-from gateway.policy.conditions import BadCondition, Schema, When
+from gateway.policy.conditions import ArgumentsSchema, CelExpression, ConditionError
 from gateway.policy.evaluation import Action, MatrixRow, Policy, Rule, ToolRules
-from gateway.policy.limits import Limit, limit, problems
+from gateway.policy.limits import Limit, build_limit, find_problems
 
 #: The key of a rule's `arguments` that is no keyword of JSON Schema.
 ALIKE = "alike"
@@ -19,7 +19,7 @@ Source = TypeVar("Source")
 Compiled = TypeVar("Compiled")
 
 
-class BadPolicy(Exception):
+class PolicyError(Exception):
     """Every problem of a policy: where it stands, and what to mend."""
 
     def __init__(self, problems: tuple[tuple[Path, str], ...]) -> None:
@@ -29,7 +29,7 @@ class BadPolicy(Exception):
 
 def compile_policy(config: Config) -> Policy:
     """Compile the policy of a config; raises `BadPolicy` with every condition and name that is wrong."""
-    compiler = _Compiler(config)
+    compiler = _PolicyCompiler(config)
     policy = config.policy
     named = tuple(
         ToolRules(pattern=pattern, rules=tuple(compiler.rules(("policy", "tools", pattern), rules)))
@@ -37,7 +37,7 @@ def compile_policy(config: Config) -> Policy:
     )
     matrix = tuple(compiler.row(number, row) for number, row in enumerate(policy.matrix))
     if compiler.problems:
-        raise BadPolicy(tuple(compiler.problems))
+        raise PolicyError(tuple(compiler.problems))
     judged_by = {"policy": policy, "groups": config.groups, "approvers": sorted(compiler.approvers)}
     return Policy(
         revision=sha256(msgspec.json.encode(judged_by, order="deterministic"))[:16],
@@ -49,7 +49,7 @@ def compile_policy(config: Config) -> Policy:
     )
 
 
-class _Compiler:
+class _PolicyCompiler:
     def __init__(self, config: Config) -> None:
         self.problems: list[tuple[Path, str]] = []
         self.approvers = frozenset(approver.name for approver in config.approvers)
@@ -58,7 +58,7 @@ class _Compiler:
             approvers=self.approvers,
             expire_after=parse_duration(config.approvals.expire_after),
             approved_for=parse_duration(config.approvals.approved_for),
-            denied_for=_unless_off(config.approvals.remember_denials),
+            denied_for=_seconds_or_zero(config.approvals.remember_denials),
             requester_may_approve=config.approvals.requester_may_approve,
         )
 
@@ -75,9 +75,9 @@ class _Compiler:
             self._problem((*path, "action"), "a row of the matrix needs an action.")
         return MatrixRow(
             rule=self.rule(path, options),
-            category=_set(options.category),
-            risk=_set(options.risk),
-            severity=_set(options.severity),
+            category=_optional_set(options.category),
+            risk=_optional_set(options.risk),
+            severity=_optional_set(options.severity),
         )
 
     def rule(self, path: Path, options: RuleOptions) -> Rule:
@@ -92,9 +92,9 @@ class _Compiler:
         return Rule(
             name=name,
             action=None if options.action is None else Action(options.action),
-            when=self._compiled((*path, "when"), When, options.when),
-            schema=self._compiled((*path, "arguments"), Schema, schema),
-            alike=alike,
+            when=self._compiled((*path, "when"), CelExpression, options.when),
+            schema=self._compiled((*path, "arguments"), ArgumentsSchema, schema),
+            allows_alike=alike,
             limits=tuple(self._limits(path, name, options)),
             reason=options.reason,
             approvals=options.approvals,
@@ -122,8 +122,8 @@ class _Compiler:
             if asked is None:
                 continue
             window = self._seconds((*path, key, "window"), asked.window) or 1.0
-            made = limit(name, asked, window, options.reason)
-            for field, why in problems(made):
+            made = build_limit(name, asked, window, options.reason)
+            for field, why in find_problems(made):
                 self._problem((*path, key, field), why)
             yield made
 
@@ -157,7 +157,7 @@ class _Compiler:
     ) -> Compiled | None:
         try:
             return None if source is None else kind(source)
-        except BadCondition as error:
+        except ConditionError as error:
             self._problem(path, f"{error}.")
             return None
 
@@ -165,10 +165,10 @@ class _Compiler:
         self.problems.append((path, message))
 
 
-def _unless_off(duration: Duration) -> float:
+def _seconds_or_zero(duration: Duration) -> float:
     """Return a duration in seconds, 0 for one that is turned off."""
     return 0.0 if is_off(duration) else parse_duration(duration)
 
 
-def _set(names: Iterable[str] | None) -> frozenset[str] | None:
+def _optional_set(names: Iterable[str] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)

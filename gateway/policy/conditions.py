@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from gateway.policy.closed_schema import closed
+from gateway.policy.closed_schema import close
 from gateway.wire.member_names import format_path, schema_members
 
 #: What a `when` may speak of.
@@ -20,21 +20,21 @@ _TOKEN = re.compile(
     r"""(?x) (?P<text> [rRbB]{0,2} (?: "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' ) ) | (?P<name> [A-Za-z_]\w* ) | (?P<sign> \S )"""
 )
 #: Names that a macro gives to the items of a list: `args.to.all(one, one.endsWith("@example.org"))`.
-_BOUND = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
+_MACRO_NAME = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
 
 
-class BadCondition(Exception):
+class ConditionError(Exception):
     """A condition of the config that cannot be used; the message says why in one line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unclear:
+class EvaluationFailure:
     """A condition that could not be evaluated for this call, and why."""
 
     why: str
 
 
-class When:
+class CelExpression:
     """A compiled CEL expression."""
 
     def __init__(self, source: str) -> None:
@@ -44,26 +44,26 @@ class When:
         try:
             self._program = cel.compile(source)
         except ValueError as error:
-            raise BadCondition(f"this is not CEL: {_cel_error(error)}") from error
+            raise ConditionError(f"this is not CEL: {_cel_error(error)}") from error
         if unknown := sorted(
-            set(self._program.variables()) - VARIABLES - TYPES - set(_BOUND.findall(source))
+            set(self._program.variables()) - VARIABLES - TYPES - set(_MACRO_NAME.findall(source))
         ):
-            raise BadCondition(
+            raise ConditionError(
                 f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}"
             )
 
-    def __call__(self, facts: Mapping[str, Any]) -> bool | Unclear:
+    def __call__(self, facts: Mapping[str, Any]) -> bool | EvaluationFailure:
         """Say whether the condition holds, or why that cannot be said."""
         try:
             value = self._program.execute(dict(facts))
         except KeyError as error:
-            return Unclear(f"there is no {error.args[0]}")
+            return EvaluationFailure(f"there is no {error.args[0]}")
         except Exception as error:  # noqa: BLE001  (whatever the engine raises, the call must still be judged)
-            return Unclear(str(error).partition(":")[0].partition(".")[0])
-        return value if isinstance(value, bool) else Unclear("it is not true or false")
+            return EvaluationFailure(str(error).partition(":")[0].partition(".")[0])
+        return value if isinstance(value, bool) else EvaluationFailure("it is not true or false")
 
     @property
-    def names(self) -> Iterator[str]:
+    def member_names(self) -> Iterator[str]:
         """The names of members that it speaks of: `args.x`, `args["x"]`, `"x" in args`."""
         tokens = [(found.lastgroup, found[0]) for found in _TOKEN.finditer(self.source)]
         padded = [("", "")] * 3 + tokens + [("", "")]
@@ -82,21 +82,21 @@ def _cel_error(error: ValueError) -> str:
     return (lines[0].partition("ERROR: <input>:")[2] or lines[0]) if lines else str(error).splitlines()[0]
 
 
-class Schema:
+class ArgumentsSchema:
     """A compiled JSON Schema, as written and closed. Nothing is fetched, and patterns are matched in linear time."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         #: The names of members that it speaks of.
-        self.names = frozenset(schema_members(schema))
+        self.member_names = frozenset(schema_members(schema))
         try:
             self._validators = [
                 jsonschema_rs.Draft202012Validator(
                     one, offline=True, pattern_options=jsonschema_rs.RegexOptions()
                 )
-                for one in (dict(schema), closed(schema))
+                for one in (dict(schema), close(schema))
             ]
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise BadCondition(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
+            raise ConditionError(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
 
     def __call__(self, arguments: Mapping[str, Any]) -> str | None:
         """Return what is wrong with the arguments, with its path, or None."""

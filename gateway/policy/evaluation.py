@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from approvals.model import Decision, HeldCall, Terms
-from gateway.policy.conditions import Schema, Unclear, When
-from gateway.policy.limits import Limit, bad_amount, sized
+from gateway.policy.conditions import ArgumentsSchema, CelExpression, EvaluationFailure
+from gateway.policy.limits import Limit, find_bad_amount, with_amount
 from gateway.tools.classify.risk import ToolClassification
 from gateway.wire.frames import TOOL_NAME
 from gateway.wire.member_names import KnownNames
@@ -31,7 +31,7 @@ class Action(StrEnum):
 
 
 #: What a call is held against where a rule says `alike: allow`.
-NO_NAMES = KnownNames((), {}, alike=True)
+ANY_NAMES = KnownNames((), {}, alike=True)
 #: From the laxest to the strictest.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
@@ -47,7 +47,7 @@ class CallFacts:
     arguments: Mapping[str, Any]
     classification: ToolClassification
     #: The names of members that the tool's inputSchema has, at any depth.
-    declared: frozenset[str] = frozenset()
+    declared_names: frozenset[str] = frozenset()
 
     def variables(self) -> Mapping[str, Any]:
         """Return what a `when` may speak of."""
@@ -94,8 +94,8 @@ class Rule:
 
     name: str
     action: Action | None = None
-    when: When | None = None
-    schema: Schema | None = None
+    when: CelExpression | None = None
+    schema: ArgumentsSchema | None = None
     limits: tuple[Limit, ...] = ()
     reason: str = ""
     approvals: int | None = None
@@ -103,21 +103,21 @@ class Rule:
     expire_after: float | None = None
     approved_for: float | None = None
     #: Whether members may be spelt like known names, see `alike`.
-    alike: bool = False
+    allows_alike: bool = False
 
     @property
-    def names(self) -> Iterator[str]:
+    def member_names(self) -> Iterator[str]:
         """The names of members that it speaks of."""
-        yield from self.when.names if self.when else ()
-        yield from self.schema.names if self.schema else ()
-        yield from (part for one in self.limits if one.of for part in one.of.split(".")[1:])
+        yield from self.when.member_names if self.when else ()
+        yield from self.schema.member_names if self.schema else ()
+        yield from (part for one in self.limits if one.argument for part in one.argument.split(".")[1:])
 
-    def heard(self, facts: CallFacts) -> Match | None:
+    def match(self, facts: CallFacts) -> Match | None:
         """Say whether this rule speaks of the call."""
         if self.when is None:
             return Match(rule=self.name, action=self.action)
         answer = self.when(facts.variables())
-        if isinstance(answer, Unclear):
+        if isinstance(answer, EvaluationFailure):
             counts = self.action is not Action.ALLOW
             note = f"its condition could not be evaluated ({answer.why}) and counts as {str(counts).lower()}"
             return Match(rule=self.name, action=self.action, note=note) if counts else None
@@ -126,7 +126,7 @@ class Rule:
     def violation(self, arguments: Mapping[str, Any]) -> str | None:
         """Say what is wrong with the arguments: against the schema, or as an amount that is to be added up."""
         wrong = None if self.schema is None else self.schema(arguments)
-        return wrong or next(filter(None, (bad_amount(one, arguments) for one in self.limits)), None)
+        return wrong or next(filter(None, (find_bad_amount(one, arguments) for one in self.limits)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +151,12 @@ class ToolRules:
     pattern: str
     rules: tuple[Rule, ...]
 
-    def names(self, server: str, tool: str) -> bool:
+    def matches(self, server: str, tool: str) -> bool:
         """Say whether the pattern names this tool; exact code points, no folding."""
-        return _names(self.pattern, server, tool)
+        return _matches_pattern(self.pattern, server, tool)
 
 
-def _names(pattern: str, server: str, tool: str) -> bool:
+def _matches_pattern(pattern: str, server: str, tool: str) -> bool:
     return fnmatchcase(f"{server}/{tool}" if "/" in pattern else tool, pattern)
 
 
@@ -176,32 +176,32 @@ class Policy:
         self._candidates: dict[tuple[str, str], tuple[Rule, ...]] = {}
         self._known: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, KnownNames]] = {}
 
-    def hidden(self, server: str, tool: str) -> bool:
+    def is_hidden(self, server: str, tool: str) -> bool:
         """Say whether agents must not know of this tool."""
-        return any(_names(pattern, server, tool) for pattern in self._hide)
+        return any(_matches_pattern(pattern, server, tool) for pattern in self._hide)
 
     def may_hold(self, server: str, tool: str, found: ToolClassification) -> bool:
         """Say whether some call of this tool may be held, whatever its arguments."""
-        rules = self._may_be_heard(self._rules_for(server, tool), found)
+        rules = self._possible_rules(self._rules_for(server, tool), found)
         held = Action.REQUIRE_APPROVAL
-        return any(rule.action is held or any(one.ask for one in rule.limits) for rule in rules)
+        return any(rule.action is held or any(one.asks_person for one in rule.limits) for rule in rules)
 
-    def _may_be_heard(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
+    def _possible_rules(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
         """Return every rule that may speak of a call of this tool, given those that name it."""
         # A rule with a condition may not be heard, and then the matrix is.
         always = any(rule.action and rule.when is None for rule in named)
-        return named if always else [*named, *self._possible(found)]
+        return named if always else [*named, *self._possible_rows(found)]
 
     def evaluate(self, facts: CallFacts) -> Verdict:
         """Judge one call."""
         if not TOOL_NAME.fullmatch(facts.tool):
             return self._denied("name", "This is not a name that a tool may have")
-        if self.hidden(facts.server, facts.tool):
+        if self.is_hidden(facts.server, facts.tool):
             return self._denied("hide", f"There is no tool {facts.tool}")
         named = self._rules_for(facts.server, facts.tool)
         if (wrong := self._names_for(facts, named).find_ambiguous(facts.arguments)) is not None:
             return self._denied("alike", wrong)
-        heard = [(rule, match) for rule in named if (match := rule.heard(facts)) is not None]
+        heard = [(rule, match) for rule in named if (match := rule.match(facts)) is not None]
         if not any(rule.action for rule, _ in heard):
             heard.append(self._general(facts))
         return self._verdict(facts, heard)
@@ -209,18 +209,18 @@ class Policy:
     def _names_for(self, facts: CallFacts, named: Sequence[Rule]) -> KnownNames:
         """Return the names that members of a call must not be confused with; made anew when the tool is another."""
         key = (facts.server, facts.tool)
-        declared, found, names = self._known.get(key, (None, None, NO_NAMES))
-        if declared is not facts.declared or found is not facts.classification:
-            names = _names_of(self._may_be_heard(named, facts.classification), facts.declared)
+        declared, found, names = self._known.get(key, (None, None, ANY_NAMES))
+        if declared is not facts.declared_names or found is not facts.classification:
+            names = _known_names(self._possible_rules(named, facts.classification), facts.declared_names)
             if key in self._known or len(self._known) < MAX_CANDIDATES:
-                self._known[key] = facts.declared, facts.classification, names
+                self._known[key] = facts.declared_names, facts.classification, names
         return names
 
     def _rules_for(self, server: str, tool: str) -> tuple[Rule, ...]:
         """Return the rules that name this tool; only the name counts, so the arguments never enter the cache."""
         key = (server, tool)
         if (found := self._candidates.get(key)) is None:
-            found = tuple(rule for named in self._named if named.names(*key) for rule in named.rules)
+            found = tuple(rule for named in self._named if named.matches(*key) for rule in named.rules)
             if len(self._candidates) < MAX_CANDIDATES:
                 self._candidates[key] = found
         return found
@@ -228,10 +228,10 @@ class Policy:
     def _general(self, facts: CallFacts) -> tuple[Rule, Match]:
         """Return the first row that fits the tool and speaks of the call, else the default."""
         rows = (row.rule for row in self._matrix if row.fits(facts.classification))
-        heard = ((rule, match) for rule in rows if (match := rule.heard(facts)) is not None)
+        heard = ((rule, match) for rule in rows if (match := rule.match(facts)) is not None)
         return next(heard, (self._default, Match(rule=self._default.name, action=self._default.action)))
 
-    def _possible(self, found: ToolClassification) -> Iterator[Rule]:
+    def _possible_rows(self, found: ToolClassification) -> Iterator[Rule]:
         """Yield what may speak of a call of such a tool: rows with a condition, and then the first without one."""
         for row in self._matrix:
             if row.fits(found):
@@ -253,9 +253,9 @@ class Policy:
         return Verdict(
             action=action,
             rule=deciding.name,
-            reason=deciding.reason or _plain_reason(deciding),
+            reason=deciding.reason or _default_reason(deciding),
             terms=self._strictest(rules),
-            limits=tuple(sized(one, facts.arguments) for rule in rules for one in rule.limits),
+            limits=tuple(with_amount(one, facts.arguments) for rule in rules for one in rule.limits),
             trace=trace,
         )
 
@@ -278,12 +278,12 @@ class Policy:
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
 
 
-def _names_of(rules: Iterable[Rule], declared: frozenset[str]) -> KnownNames:
+def _known_names(rules: Iterable[Rule], declared: frozenset[str]) -> KnownNames:
     """Return the names that count for a tool, or none when a rule allows alike ones."""
     heard = list(rules)
-    if any(rule.alike for rule in heard):
-        return NO_NAMES
-    return KnownNames(declared, {name: rule.name for rule in heard for name in rule.names})
+    if any(rule.allows_alike for rule in heard):
+        return ANY_NAMES
+    return KnownNames(declared, {name: rule.name for rule in heard for name in rule.member_names})
 
 
 def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> float:
@@ -296,21 +296,21 @@ def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> flo
     return min(times, default=default)
 
 
-def may_be_held(verdict: Verdict) -> bool:
+def can_hold(verdict: Verdict) -> bool:
     """Say whether a call of this verdict may wait for people: the rule asks for them, or a limit may."""
     if verdict.action is Action.DENY:
         return False
-    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.ask for limit in verdict.limits)
+    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.asks_person for limit in verdict.limits)
 
 
-def over(verdict: Verdict) -> Verdict:
+def require_approval(verdict: Verdict) -> Verdict:
     """Return the verdict on a call over a limit that asks a person."""
     if verdict.action is Action.REQUIRE_APPROVAL:
         return verdict
     return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
 
 
-def stricter(verdict: Verdict, held: HeldCall, requesters: frozenset[str]) -> str | None:
+def find_shortfall(verdict: Verdict, held: HeldCall, requesters: frozenset[str]) -> str | None:
     """Say how the policy now asks for more than what *held* was approved under, or None.
 
     Approvals that were given count only while those who gave them may still approve. *requesters* are the approvers
@@ -331,5 +331,5 @@ def _first_violation(rules: Iterable[Rule], arguments: Mapping[str, Any]) -> tup
     return next(((rule, why) for rule in rules if (why := rule.violation(arguments)) is not None), None)
 
 
-def _plain_reason(rule: Rule) -> str:
+def _default_reason(rule: Rule) -> str:
     return f"the rule {rule.name} does not allow this call" if rule.action is Action.DENY else ""

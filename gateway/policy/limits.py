@@ -18,7 +18,7 @@ MAX_KEYS = 100_000
 AMOUNT = re.compile(r"args(\.[^.\s]+)+")
 
 
-class Per(StrEnum):
+class LimitScope(StrEnum):
     """Whose uses are counted together."""
 
     SESSION = "session"
@@ -34,13 +34,13 @@ class Limit:
     name: str
     max: float
     window: float
-    per: Per = Per.SESSION
+    per: LimitScope = LimitScope.SESSION
     #: Whether a call over the limit is held for a person; else it is denied.
-    ask: bool = False
+    asks_person: bool = False
     #: Whether the rule's tools are counted together; else each of them apart.
     shared: bool = False
     #: The argument that is added up, such as `args.amount`; None counts calls.
-    of: str | None = None
+    argument: str | None = None
     #: What its author wants a call over it to be told.
     reason: str = ""
     #: What this use adds.
@@ -50,52 +50,52 @@ class Limit:
     def text(self) -> str:
         """The limit as people say it."""
         most = f"{Decimal(str(self.max)).normalize():f}"
-        if self.of is not None:
-            return f"{self.of} adds up to {most} at most per {self.window:g} s"
+        if self.argument is not None:
+            return f"{self.argument} adds up to {most} at most per {self.window:g} s"
         return f"{most} call{'' if self.max == 1 else 's'} per {self.window:g} s"
 
 
-def limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
+def build_limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
     """Return the limit that a rule asks for; *window* is in seconds."""
     spend = asked if isinstance(asked, SpendOptions) else None
     return Limit(
         name=rule if spend is None else f"{rule}.spend",
         max=asked.max,
         window=window,
-        per=Per(asked.per),
-        ask=asked.on_exceed == "require_approval",
+        per=LimitScope(asked.per),
+        asks_person=asked.on_exceed == "require_approval",
         shared=asked.shared,
-        of=None if spend is None else spend.of,
+        argument=None if spend is None else spend.of,
         reason=reason,
     )
 
 
-def problems(limit: Limit) -> Iterator[tuple[str, str]]:
+def find_problems(limit: Limit) -> Iterator[tuple[str, str]]:
     """Yield what cannot be kept: the option, and what to mend."""
     if not 0 <= limit.max < inf:
         yield "max", "this must not be negative." if limit.max < 0 else "this must be finite."
-    if limit.of is not None and not AMOUNT.fullmatch(limit.of):
+    if limit.argument is not None and not AMOUNT.fullmatch(limit.argument):
         yield "of", "name the argument to add up, such as args.amount."
 
 
-def sized(limit: Limit, arguments: Mapping[str, Any]) -> Limit:
+def with_amount(limit: Limit, arguments: Mapping[str, Any]) -> Limit:
     """Return *limit* with what a call with these arguments adds to it."""
-    return limit if limit.of is None else replace(limit, amount=_at(arguments, limit.of))
+    return limit if limit.argument is None else replace(limit, amount=_argument_at(arguments, limit.argument))
 
 
-def bad_amount(limit: Limit, arguments: Mapping[str, Any]) -> str | None:
+def find_bad_amount(limit: Limit, arguments: Mapping[str, Any]) -> str | None:
     """Say why what *limit* adds up cannot be added, or None when it can."""
-    if limit.of is None:
+    if limit.argument is None:
         return None
-    found = _at(arguments, limit.of)
+    found = _argument_at(arguments, limit.argument)
     if isinstance(found, bool) or not isinstance(found, int | float):
-        return f"{limit.of} must be a number, because it is added up"
+        return f"{limit.argument} must be a number, because it is added up"
     if not 0 <= found < inf:
-        return f"{limit.of} must not be negative, because it is added up"
+        return f"{limit.argument} must not be negative, because it is added up"
     return None
 
 
-def _at(arguments: Mapping[str, Any], path: str) -> Any:
+def _argument_at(arguments: Mapping[str, Any], path: str) -> Any:
     found: Any = arguments
     for part in path.split(".")[1:]:
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -103,7 +103,7 @@ def _at(arguments: Mapping[str, Any], path: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class LimitUser:
     """Who uses it."""
 
     agent: str
@@ -120,12 +120,12 @@ class Exceeded:
     retry_after: float
 
 
-def key(limit: Limit, scope: Scope) -> str:
+def window_key(limit: Limit, scope: LimitUser) -> str:
     """Return the name under which uses of *limit* by *scope* are counted."""
     match limit.per:
-        case Per.EVERYONE:
+        case LimitScope.EVERYONE:
             who = ""
-        case Per.AGENT:
+        case LimitScope.AGENT:
             who = scope.agent
         case _:
             who = f"{scope.agent}\x1f{scope.session}"
@@ -133,7 +133,7 @@ def key(limit: Limit, scope: Scope) -> str:
     return f"{limit.name}\x1f{where}\x1f{limit.per}\x1f{who}"
 
 
-class _Uses:
+class _Window:
     """The uses of one limit by one scope, oldest first, and their sum: exact, so that 0.1 + 0.2 is 0.3."""
 
     def __init__(self) -> None:
@@ -141,7 +141,7 @@ class _Uses:
         self.total = Fraction(0)
 
     def add(self, at: float, amount: float) -> None:
-        self.kept.append((at, _exact(amount)))
+        self.kept.append((at, _to_fraction(amount)))
         self.total += self.kept[-1][1]
 
     def drop(self, until: float) -> None:
@@ -150,7 +150,7 @@ class _Uses:
 
     def fits_at(self, limit: Limit) -> float:
         """Return from when on a use of *limit* fits: -inf for now, inf for never."""
-        over = self.total + _exact(limit.amount) - _exact(limit.max)
+        over = self.total + _to_fraction(limit.amount) - _to_fraction(limit.max)
         if over <= 0:
             return -inf
         for at, amount in self.kept:
@@ -160,7 +160,7 @@ class _Uses:
         return inf
 
 
-def _exact(amount: float) -> Fraction:
+def _to_fraction(amount: float) -> Fraction:
     return Fraction(amount if isinstance(amount, int) else repr(amount))
 
 
@@ -169,36 +169,38 @@ class Windows:
 
     def __init__(self, hits: Iterable[tuple[str, float, float]] = (), *, most: int = MAX_KEYS) -> None:
         self._most = most
-        self._uses: dict[str, _Uses] = {}
+        self._uses: dict[str, _Window] = {}
         self._now = 0.0
         for name, at, amount in hits:
-            self._uses.setdefault(name, _Uses()).add(at, amount)
+            self._uses.setdefault(name, _Window()).add(at, amount)
             self._now = max(self._now, at)
 
-    def take(self, limits: Sequence[Limit], scope: Scope, now: float) -> Exceeded | None:
+    def take(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> Exceeded | None:
         """Count one use of all *limits*, or of none and return the one that is exceeded."""
         self._now = max(self._now, now)
         if (exceeded := self.peek(limits, scope, now)) is not None:
             return exceeded
         for limit in limits:
             if limit.amount:
-                self._count(key(limit, scope), limit.amount)
+                self._count(window_key(limit, scope), limit.amount)
         return None
 
-    def peek(self, limits: Sequence[Limit], scope: Scope, now: float) -> Exceeded | None:
+    def peek(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> Exceeded | None:
         """Return the limit that is exceeded, if one is; the one to wait longest for."""
         self._now = max(self._now, now)
         over = [exceeded for limit in limits if (exceeded := self._over(limit, scope)) is not None]
-        return max(over, key=lambda exceeded: (not exceeded.limit.ask, exceeded.retry_after), default=None)
+        return max(
+            over, key=lambda exceeded: (not exceeded.limit.asks_person, exceeded.retry_after), default=None
+        )
 
-    def _over(self, limit: Limit, scope: Scope) -> Exceeded | None:
-        uses = self._uses.get(key(limit, scope), _Uses())
+    def _over(self, limit: Limit, scope: LimitUser) -> Exceeded | None:
+        uses = self._uses.get(window_key(limit, scope), _Window())
         uses.drop(self._now - limit.window)
         fits_at = uses.fits_at(limit)
         return None if fits_at == -inf else Exceeded(limit=limit, retry_after=fits_at - self._now)
 
     def _count(self, name: str, amount: float) -> None:
-        uses = self._uses.pop(name, _Uses())
+        uses = self._uses.pop(name, _Window())
         uses.add(self._now, amount)
         self._uses[name] = uses  # the last in the dict is the one used last
         if len(self._uses) > self._most:

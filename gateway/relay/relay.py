@@ -118,7 +118,7 @@ class Relay:
 
         def hidden(name: str) -> bool:
             known = catalogue.listed_tool(server, name)
-            return settings.policy.hidden(server, name) or (known is not None and bool(known.defect))
+            return settings.policy.is_hidden(server, name) or (known is not None and bool(known.defect))
 
         def gated(name: str) -> bool:
             return self._may_be_held(server, name)

@@ -42,27 +42,27 @@ _RESERVED = frozenset(
 )
 
 
-class NoEqual(Exception):
+class TranslationError(Exception):
     """Something of the imported policy that cannot be said in ours, and why in a few words."""
 
 
-def holds(path: str, op: str, value: Any) -> str:
+def condition_to_cel(path: str, op: str, value: Any) -> str:
     """Return CEL that is true only where the condition holds; raises `NoEqual`."""
     if op not in _OPERATORS:
-        raise NoEqual(f"the operator {op!r} is not known")
+        raise TranslationError(f"the operator {op!r} is not known")
     return _OPERATORS[op](_parts(path), value)
 
 
-def fails(path: str, op: str, value: Any) -> str:
+def negation_to_cel(path: str, op: str, value: Any) -> str:
     """Return CEL that is true only where the condition fails; raises `NoEqual`."""
     if op == "exists" and isinstance(value, bool):
-        return holds(path, op, not value)
+        return condition_to_cel(path, op, not value)
     if op not in _OPPOSITES:
-        raise NoEqual(f"the operator {op!r} is not known")
-    return holds(path, _OPPOSITES[op], value)
+        raise TranslationError(f"the operator {op!r} is not known")
+    return condition_to_cel(path, _OPPOSITES[op], value)
 
 
-def present(path: str) -> str:
+def presence_to_cel(path: str) -> str:
     """Return CEL that says whether an argument is there and not null, and is never an error; raises `NoEqual`."""
     return _present(_parts(path))
 
@@ -70,30 +70,30 @@ def present(path: str) -> str:
 def _parts(path: str) -> tuple[str, ...]:
     root, *parts = path.split(".")
     if root != "args" or not parts:
-        raise NoEqual(f"{path} is not an argument")
+        raise TranslationError(f"{path} is not an argument")
     return tuple(parts)
 
 
-def _field(parent: str, name: str) -> str:
+def _field_of(parent: str, name: str) -> str:
     plain = _IDENTIFIER.fullmatch(name) and name not in _RESERVED
     return f"{parent}.{name}" if plain else f"{parent}[{_literal(name)}]"
 
 
-def _at(parts: tuple[str, ...]) -> str:
+def _path_to(parts: tuple[str, ...]) -> str:
     found = "args"
     for part in parts:
-        found = _field(found, part)
+        found = _field_of(found, part)
     return found
 
 
 def _present(parts: tuple[str, ...]) -> str:
     terms: list[str] = []
     for size, part in enumerate(parts):
-        parent = _at(parts[:size])
-        child = _field(parent, part)
+        parent = _path_to(parts[:size])
+        child = _field_of(parent, part)
         terms += [f"type({parent}) == map"] if size else []
         terms.append(f"has({child})" if child.endswith(f".{part}") else f"{_literal(part)} in {parent}")
-    return " && ".join([*terms, f"{_at(parts)} != null"])
+    return " && ".join([*terms, f"{_path_to(parts)} != null"])
 
 
 # Values.
@@ -109,14 +109,14 @@ def _literal(value: Any) -> str:
         case list():
             return f"[{', '.join(map(_literal, value))}]"
         case _:
-            raise NoEqual(f"it compares with {_shown(value)}")
+            raise TranslationError(f"it compares with {_display(value)}")
 
 
 def _is_exact(value: float) -> bool:
     return abs(value) <= EXACT
 
 
-def _kind(value: Any) -> str:
+def _kind_of(value: Any) -> str:
     match value:
         case bool():
             return "bool"
@@ -125,10 +125,10 @@ def _kind(value: Any) -> str:
         case int() | float() if _is_exact(value):
             return _NUMBER
         case _:
-            raise NoEqual(f"it compares with {_shown(value)}")
+            raise TranslationError(f"it compares with {_display(value)}")
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     return "a mapping or list" if isinstance(value, Mapping | list) else str(value)
 
 
@@ -136,59 +136,59 @@ def _shown(value: Any) -> str:
 
 
 def _equal(parts: tuple[str, ...], value: Any) -> str:
-    return f"{_at(parts)} == {_literal(value)}"
+    return f"{_path_to(parts)} == {_literal(value)}"
 
 
 def _not_equal(parts: tuple[str, ...], value: Any) -> str:
     """A value of another kind may look the same in print, which counts as equal there."""
-    x = _at(parts)
-    return f"{_KINDS[_kind(value)].format(x=x)} && {x} != {_literal(value)}"
+    x = _path_to(parts)
+    return f"{_KINDS[_kind_of(value)].format(x=x)} && {x} != {_literal(value)}"
 
 
 def _in(parts: tuple[str, ...], value: Any) -> str:
-    return f"{_at(parts)} in {_literal(_list(value))}"
+    return f"{_path_to(parts)} in {_literal(_list(value))}"
 
 
 def _not_in(parts: tuple[str, ...], value: Any) -> str:
-    x = _at(parts)
-    kinds = {_kind(item) for item in _list(value)}
+    x = _path_to(parts)
+    kinds = {_kind_of(item) for item in _list(value)}
     if len(kinds) != 1:
-        raise NoEqual("its list is empty or mixes text and numbers")
+        raise TranslationError("its list is empty or mixes text and numbers")
     return f"{_KINDS[kinds.pop()].format(x=x)} && !({x} in {_literal(value)})"
 
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise NoEqual("its value is not a list")
+        raise TranslationError("its value is not a list")
     return value
 
 
-def _compared(sign: str) -> Callable[[tuple[str, ...], Any], str]:
+def _comparison(sign: str) -> Callable[[tuple[str, ...], Any], str]:
     def compared(parts: tuple[str, ...], value: Any) -> str:
-        if _kind(value) != _NUMBER:
-            raise NoEqual("its value is not a number")
-        return f"{_at(parts)} {sign} {_literal(value)}"
+        if _kind_of(value) != _NUMBER:
+            raise TranslationError("its value is not a number")
+        return f"{_path_to(parts)} {sign} {_literal(value)}"
 
     return compared
 
 
 def _contains(parts: tuple[str, ...], value: Any) -> str:
-    x, text = _at(parts), _literal(value)
-    if _kind(value) == "string":
+    x, text = _path_to(parts), _literal(value)
+    if _kind_of(value) == "string":
         return f"(type({x}) == list ? {text} in {x} : {x}.contains({text}))"
     return f"type({x}) == list && {text} in {x}"
 
 
 def _contains_not(parts: tuple[str, ...], value: Any) -> str:
-    x, text = _at(parts), _literal(value)
-    others = f"{x}.all(e, {_KINDS[_kind(value)].format(x='e')} && e != {text})"
-    if _kind(value) == "string":
+    x, text = _path_to(parts), _literal(value)
+    others = f"{x}.all(e, {_KINDS[_kind_of(value)].format(x='e')} && e != {text})"
+    if _kind_of(value) == "string":
         return f"(type({x}) == list ? {others} : !{x}.contains({text}))"
     return f"type({x}) == list && {others}"
 
 
 def _matches(parts: tuple[str, ...], value: Any) -> str:
-    return f"{_at(parts)}.matches({_literal(_regex(value))})"
+    return f"{_path_to(parts)}.matches({_literal(_to_cel_regex(value))})"
 
 
 def _matches_not(parts: tuple[str, ...], value: Any) -> str:
@@ -197,7 +197,7 @@ def _matches_not(parts: tuple[str, ...], value: Any) -> str:
 
 def _exists(parts: tuple[str, ...], value: Any) -> str:
     if not isinstance(value, bool):
-        raise NoEqual("its value is not true or false")
+        raise TranslationError("its value is not true or false")
     return _present(parts) if value else f"!({_present(parts)})"
 
 
@@ -206,10 +206,10 @@ _OPERATORS: Mapping[str, Callable[[tuple[str, ...], Any], str]] = {
     "neq": _not_equal,
     "in": _in,
     "not_in": _not_in,
-    "lt": _compared("<"),
-    "lte": _compared("<="),
-    "gt": _compared(">"),
-    "gte": _compared(">="),
+    "lt": _comparison("<"),
+    "lte": _comparison("<="),
+    "gt": _comparison(">"),
+    "gte": _comparison(">="),
     "contains": _contains,
     "not_contains": _contains_not,
     "regex": _matches,
@@ -239,20 +239,20 @@ _TOKEN = re.compile(
 _SET_ESCAPE = re.compile(_ESCAPE)
 
 
-def _regex(pattern: Any) -> str:
+def _to_cel_regex(pattern: Any) -> str:
     if not isinstance(pattern, str):
-        raise NoEqual("its pattern is not text")
+        raise TranslationError("its pattern is not text")
     made, at = [], 0
     while at < len(pattern):
         if (token := _TOKEN.match(pattern, at)) is None:
-            raise NoEqual(
+            raise TranslationError(
                 f"the pattern {pattern} has {pattern[at : at + 2]}, which may mean something else here"
             )
         inside = token["set"] is not None
-        made.append(_SET_ESCAPE.sub(_ascii, token[0]) if inside else _OUTSIDE.get(token[0], token[0]))
+        made.append(_SET_ESCAPE.sub(_to_ascii, token[0]) if inside else _OUTSIDE.get(token[0], token[0]))
         at = token.end()
     return "".join(made)
 
 
-def _ascii(escape: re.Match[str]) -> str:
+def _to_ascii(escape: re.Match[str]) -> str:
     return _INSIDE.get(escape[0], escape[0])

@@ -10,25 +10,25 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class CommentedRule:
     """One rule of ours, and what is said above it."""
 
     rule: Mapping[str, Any]
-    above: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
 
 
-def titles(told: Mapping[str, Any]) -> tuple[str, ...]:
+def title_comments(told: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a rule is called, for the comment above it."""
     return tuple(str(told[key]) for key in ("name", "description") if told.get(key))
 
 
-def reason(told: Mapping[str, Any]) -> dict[str, str]:
+def read_reason(told: Mapping[str, Any]) -> dict[str, str]:
     """Return what the author of a rule wants to be read, as a part of a rule of ours."""
     found = next((told[key] for key in ("on_deny", "reason", "message") if told.get(key)), None)
-    return {} if found is None else {"reason": plain(one_line(str(found)))}
+    return {} if found is None else {"reason": escape_references(one_line(str(found)))}
 
 
-def plain(text: str) -> str:
+def escape_references(text: str) -> str:
     """Return text that the config's reader fills nothing into."""
     return text.replace("${", "$ {")
 
@@ -39,15 +39,15 @@ def one_line(text: str) -> str:
 
 
 def to_yaml(
-    head: Iterable[str], top: Iterable[str], default: str, hide: list[str], tools: Mapping[str, Iterable[Line]],
+    head: Iterable[str], top: Iterable[str], default: str, hide: list[str], tools: Mapping[str, Iterable[CommentedRule]],
 ) -> str:  # fmt: skip
     """Return a `policy:` mapping; *head* and *top* are comments for its beginning."""
     policy = CommentedMap(default=default)
     if tools:
-        policy["tools"] = CommentedMap({name: _rules(lines) for name, lines in tools.items()})
+        policy["tools"] = CommentedMap({name: _to_sequence(lines) for name, lines in tools.items()})
     if hide:
         policy["hide"] = hide
-    _say(policy, "default", top, indent=2)
+    _add_comment(policy, "default", top, indent=2)
     document = CommentedMap(policy=policy)
     document.yaml_set_start_comment("\n".join(map(one_line, head)))
     out = io.StringIO()
@@ -58,14 +58,16 @@ def to_yaml(
     return out.getvalue()
 
 
-def _rules(lines: Iterable[Line]) -> CommentedSeq:
+def _to_sequence(lines: Iterable[CommentedRule]) -> CommentedSeq:
     rules = CommentedSeq()
     for number, line in enumerate(lines):
         rules.append(CommentedMap(line.rule))
-        _say(rules, number, line.above, indent=6)
+        _add_comment(rules, number, line.comments, indent=6)
     return rules
 
 
-def _say(where: CommentedMap | CommentedSeq, key: str | int, told: Iterable[str], *, indent: int) -> None:
+def _add_comment(
+    where: CommentedMap | CommentedSeq, key: str | int, told: Iterable[str], *, indent: int
+) -> None:
     if text := "\n".join(map(one_line, told)):
         where.yaml_set_comment_before_after_key(key, before=text, indent=indent)

@@ -9,56 +9,56 @@ from typing import Any
 
 from gateway.config.options import parse_duration
 from gateway.policy.limits import AMOUNT
-from gateway.policy.policylayer.conditions import EXACT, NoEqual
+from gateway.policy.policylayer.conditions import EXACT, TranslationError
 from gateway.wire.frames import TOOL_NAME
 
 _WINDOWS = {"second": "1s", "minute": "1m", "hour": "1h", "day": "1d"}
 _RATE = re.compile(rf"(\d{{1,15}}) ?/ ?({'|'.join(_WINDOWS)})s?")
 
 
-def shorthand(given: Any) -> tuple[int, str]:
+def parse_rate(given: Any) -> tuple[int, str]:
     """Return the number and the unit of `10/minute`; raises `NoEqual`."""
     if (match := _RATE.fullmatch(str(given))) is None:
-        raise NoEqual(f"{given!r} is not like 10/minute")
+        raise TranslationError(f"{given!r} is not like 10/minute")
     return int(match[1]), match[2]
 
 
-def bound(op: str, value: Any) -> int:
+def counter_maximum(op: str, value: Any) -> int:
     """Return the most that a condition on a counter leaves, below zero for nothing; raises `NoEqual`."""
     if op not in ("lt", "lte") or not _is_number(value):
-        raise NoEqual(f"a counter can be bounded by lt and lte here, not by {op} {value!r}")
+        raise TranslationError(f"a counter can be bounded by lt and lte here, not by {op} {value!r}")
     most = int(value)
     return most - 1 if op == "lt" else most
 
 
-def limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+def translate_limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) -> dict[str, Any]:
     """Return `rate_limit` or `spend` for the tools called *name*; raises `NoEqual`."""
     if not _is_number(most) or most < 0:
-        raise NoEqual(f"{most!r} is not a limit")
-    made: dict[str, Any] = {"max": most, "window": _window(window), "per": _per(told)}
+        raise TranslationError(f"{most!r} is not a limit")
+    made: dict[str, Any] = {"max": most, "window": _to_window(window), "per": _limit_scope(told)}
     if not TOOL_NAME.fullmatch(name):
         made["shared"] = True  # one counter for all tools, as it was
     if told.get("on_exceed") == "require_approval":
         made["on_exceed"] = "require_approval"
     if (of := told.get("increment_from")) is not None:
         if not AMOUNT.fullmatch(str(of)) or "${" in of:
-            raise NoEqual(f"{of!r} is not an argument that can be added up")
+            raise TranslationError(f"{of!r} is not an argument that can be added up")
         return {"spend": {"of": of, **made}}
     step = told.get("increment") or 1
     if not _is_number(step) or step < 1:
-        raise NoEqual(f"each call adds {step!r} to its counter")
+        raise TranslationError(f"each call adds {step!r} to its counter")
     return {"rate_limit": {**made, "max": int(most // step)}}
 
 
-def duration(given: Any) -> str:
+def translate_duration(given: Any) -> str:
     """Return a duration as Go writes it (`1h30m`) as ours; raises `NoEqual`."""
     parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(given))
     try:
         total = round(sum(parse_duration("".join(part)) for part in parts if float(part[0])), 6)
     except ValueError as error:
-        raise NoEqual(str(error).rstrip(".")) from error
+        raise TranslationError(str(error).rstrip(".")) from error
     if "".join(map("".join, parts)) != str(given) or not total:
-        raise NoEqual(f"{given!r} is not a duration such as 30m")
+        raise TranslationError(f"{given!r} is not a duration such as 30m")
     return f"{total:f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -66,15 +66,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= EXACT
 
 
-def _window(window: Any) -> Any:
+def _to_window(window: Any) -> Any:
     try:
         parse_duration(found := _WINDOWS.get(str(window), window))
     except ValueError as error:
-        raise NoEqual(f"{window!r} is not a window of time") from error
+        raise TranslationError(f"{window!r} is not a window of time") from error
     return found
 
 
-def _per(told: Mapping[str, Any]) -> str:
+def _limit_scope(told: Mapping[str, Any]) -> str:
     """Return whose uses count together: a grant is an agent; for any other scope everyone, the strictest."""
     if (per := told.get("per")) in ("session", "agent", "everyone"):
         return str(per)

@@ -80,7 +80,7 @@ def test_durations_are_said_as_people_say_them(seconds, words):
 
 
 def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
-    limit = replace(TEN, of="args.amount", reason="Ask finance.")
+    limit = replace(TEN, argument="args.amount", reason="Ask finance.")
     told = messages.limited(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
     assert told == (
         "Rate limit: args.amount adds up to 10 at most per 60 s for pay. NOT EXECUTED. It never fits. Ask finance."

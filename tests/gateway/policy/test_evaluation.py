@@ -244,8 +244,8 @@ def test_a_name_that_no_tool_may_have_is_denied(name):
 def test_hidden_tools_are_denied_before_anything_else():
     made = compiled("{default: allow, hide: ['admin_*', 'iam/secret'], tools: {admin_x: {action: allow}}}")
     assert judge(made, "admin_x").rule == "hide"
-    assert made.hidden("iam", "secret")
-    assert not made.hidden("other", "secret")
+    assert made.is_hidden("iam", "secret")
+    assert not made.is_hidden("other", "secret")
 
 
 def test_medium_and_high_risk_writes_and_executes_need_approval():
@@ -290,7 +290,13 @@ def test_only_so_many_tools_are_remembered():
 def test_limits_carry_their_scope_and_what_happens_over_them():
     rules = "{default: allow, tools: {t: {rate_limit: {max: 3, window: 1m, per: everyone, on_exceed: require_approval}}}}"
     [limit] = judge(rules, "t").limits
-    assert (limit.max, limit.window, limit.per, limit.ask, limit.name) == (3, 60, "everyone", True, "tools.t")
+    assert (limit.max, limit.window, limit.per, limit.asks_person, limit.name) == (
+        3,
+        60,
+        "everyone",
+        True,
+        "tools.t",
+    )
 
 
 # Proofs.
@@ -336,7 +342,7 @@ def policy_of(named, default="allow"):
 
 def outcome(verdict):
     """What of a verdict must not depend on the order of the rules."""
-    limits = sorted((limit.max, limit.window, limit.ask) for limit in verdict.limits)
+    limits = sorted((limit.max, limit.window, limit.asks_person) for limit in verdict.limits)
     return verdict.action, verdict.terms, limits
 
 
@@ -392,7 +398,7 @@ def test_an_amount_that_cannot_be_added_up_is_denied_in_a_plain_sentence(argumen
 def test_a_spend_limit_knows_what_this_call_adds():
     verdict = judge(SPEND, "pay", {"amount": 30})
     [limit] = verdict.limits
-    assert (verdict.action, limit.name, limit.amount, limit.ask, limit.shared) == (
+    assert (verdict.action, limit.name, limit.amount, limit.asks_person, limit.shared) == (
         Action.ALLOW, "tools.pay.spend", 30, True, True,
     )  # fmt: skip
 

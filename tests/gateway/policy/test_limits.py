@@ -5,11 +5,19 @@ from math import inf, nan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.limits import Limit, Per, Scope, Windows, bad_amount, key, sized
+from gateway.policy.limits import (
+    Limit,
+    LimitScope,
+    LimitUser,
+    Windows,
+    find_bad_amount,
+    window_key,
+    with_amount,
+)
 from rows import each_row
 
-ME = Scope(agent="a", session="s", server="iam", tool="t")
-SPEND = Limit(name="s", max=100, window=60, of="args.pay.amount")
+ME = LimitUser(agent="a", session="s", server="iam", tool="t")
+SPEND = Limit(name="s", max=100, window=60, argument="args.pay.amount")
 TWO = Limit(name="r", max=2, window=60)
 
 
@@ -44,25 +52,27 @@ def test_a_limit_of_none_allows_nothing_ever():
 
 def test_uses_are_counted_apart_by_session_agent_tool_or_together():
     other = {
-        Per.SESSION: Scope(agent="a", session="other", server="iam", tool="t"),
-        Per.AGENT: Scope(agent="b", session="s", server="iam", tool="t"),
+        LimitScope.SESSION: LimitUser(agent="a", session="other", server="iam", tool="t"),
+        LimitScope.AGENT: LimitUser(agent="b", session="s", server="iam", tool="t"),
     }
     for per, scope in other.items():
-        assert key(Limit(name="r", max=1, window=1, per=per), ME) != key(
+        assert window_key(Limit(name="r", max=1, window=1, per=per), ME) != window_key(
             Limit(name="r", max=1, window=1, per=per), scope
         )
-    everyone = Limit(name="r", max=1, window=1, per=Per.EVERYONE)
-    assert key(everyone, ME) == key(everyone, other[Per.AGENT])
-    assert key(everyone, ME) != key(everyone, Scope(agent="a", session="s", server="iam", tool="u"))
+    everyone = Limit(name="r", max=1, window=1, per=LimitScope.EVERYONE)
+    assert window_key(everyone, ME) == window_key(everyone, other[LimitScope.AGENT])
+    assert window_key(everyone, ME) != window_key(
+        everyone, LimitUser(agent="a", session="s", server="iam", tool="u")
+    )
 
 
 def test_uses_before_a_restart_still_count():
-    windows = Windows([(key(TWO, ME), 100.0, 1), (key(TWO, ME), 110.0, 1)])
+    windows = Windows([(window_key(TWO, ME), 100.0, 1), (window_key(TWO, ME), 110.0, 1)])
     assert windows.take([TWO], ME, 120).retry_after == 40
 
 
 def test_a_denying_limit_is_told_before_one_that_asks():
-    ask, deny = Limit(name="a", max=0, window=99, ask=True), Limit(name="d", max=0, window=1)
+    ask, deny = Limit(name="a", max=0, window=99, asks_person=True), Limit(name="d", max=0, window=1)
     assert Windows().peek([ask, deny], ME, 0).limit == deny
 
 
@@ -70,13 +80,13 @@ def test_a_limit_is_said_as_people_say_it():
     assert TWO.text == "2 calls per 60 s"
     assert Limit(name="r", max=1, window=0.5).text == "1 call per 0.5 s"
     assert SPEND.text == "args.pay.amount adds up to 100 at most per 60 s"
-    assert Limit(name="r", max=1e6 + 0.5, window=1, of="args.a").text.startswith(
+    assert Limit(name="r", max=1e6 + 0.5, window=1, argument="args.a").text.startswith(
         "args.a adds up to 1000000.5 at"
     )
 
 
 def spending(amount):
-    return sized(SPEND, {"pay": {"amount": amount}})
+    return with_amount(SPEND, {"pay": {"amount": amount}})
 
 
 def test_amounts_are_added_up_and_leave_with_their_window():
@@ -94,10 +104,10 @@ def test_an_amount_over_the_limit_by_itself_never_fits():
 
 
 def test_money_is_added_as_it_is_written():
-    tenths = Limit(name="s", max=0.3, window=60, of="args.x")
+    tenths = Limit(name="s", max=0.3, window=60, argument="args.x")
     windows = Windows()
-    assert [windows.take([sized(tenths, {"x": x})], ME, 0) for x in (0.1, 0.2)] == [None, None]
-    assert windows.take([sized(tenths, {"x": 1e-300})], ME, 0) is not None
+    assert [windows.take([with_amount(tenths, {"x": x})], ME, 0) for x in (0.1, 0.2)] == [None, None]
+    assert windows.take([with_amount(tenths, {"x": 1e-300})], ME, 0) is not None
 
 
 def test_what_costs_nothing_takes_no_room():
@@ -108,7 +118,7 @@ def test_what_costs_nothing_takes_no_room():
 
 
 def test_amounts_before_a_restart_still_count():
-    windows = Windows([(key(SPEND, ME), 100.0, 60.0), (key(SPEND, ME), 110.0, 30.0)])
+    windows = Windows([(window_key(SPEND, ME), 100.0, 60.0), (window_key(SPEND, ME), 110.0, 30.0)])
     assert windows.take([spending(11)], ME, 120).retry_after == 40
 
 
@@ -136,17 +146,21 @@ def test_one_limit_over_calls_and_amounts_takes_both_or_none():
     ],
 )
 def test_an_amount_that_cannot_be_added_is_told(arguments, why):
-    assert bad_amount(TWO, arguments) is None
-    told = bad_amount(SPEND, arguments)
+    assert find_bad_amount(TWO, arguments) is None
+    told = find_bad_amount(SPEND, arguments)
     assert told is None if why is None else why in told
     if told is None:
-        assert sized(SPEND, arguments).amount == arguments["pay"]["amount"]
+        assert with_amount(SPEND, arguments).amount == arguments["pay"]["amount"]
 
 
 def test_a_shared_limit_is_one_for_all_tools():
     shared = Limit(name="r", max=1, window=1, shared=True)
-    assert key(shared, ME) == key(shared, Scope(agent="a", session="s", server="other", tool="u"))
-    assert key(shared, ME) != key(shared, Scope(agent="a", session="u", server="iam", tool="t"))
+    assert window_key(shared, ME) == window_key(
+        shared, LimitUser(agent="a", session="s", server="other", tool="u")
+    )
+    assert window_key(shared, ME) != window_key(
+        shared, LimitUser(agent="a", session="u", server="iam", tool="t")
+    )
 
 
 @given(st.lists(st.tuples(st.floats(-5, 30), st.integers(0, 120)), max_size=60))
@@ -177,14 +191,14 @@ def test_no_window_ever_holds_more_than_the_limit(steps, most, window):
 def test_only_so_many_keys_are_remembered():
     windows = Windows(most=100)
     for n in range(110):
-        windows.take([TWO], Scope(agent=str(n), session="", server="", tool=""), 0)
+        windows.take([TWO], LimitUser(agent=str(n), session="", server="", tool=""), 0)
     assert len(windows._uses) == 100
 
 
 def test_the_key_that_was_used_last_is_forgotten_last():
     windows = Windows(most=2)
     for session in "abac":
-        windows.take([TWO], Scope(agent="a", session=session, server="", tool=""), 0)
-    assert [key(TWO, Scope(agent="a", session=session, server="", tool="")) for session in "ac"] == list(
-        windows._uses
-    )
+        windows.take([TWO], LimitUser(agent="a", session=session, server="", tool=""), 0)
+    assert [
+        window_key(TWO, LimitUser(agent="a", session=session, server="", tool="")) for session in "ac"
+    ] == list(windows._uses)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from gateway.app import config
 from gateway.errors import UserError
-from gateway.policy import policylayer
 from gateway.policy.compiling import compile_policy
-from gateway.policy.conditions import When
+from gateway.policy.conditions import CelExpression
 from gateway.policy.evaluation import Action, CallFacts
-from gateway.policy.limits import Scope, Windows
-from gateway.policy.policylayer import translate
-from gateway.policy.policylayer.conditions import NoEqual, fails, holds
+from gateway.policy.limits import LimitUser, Windows
+from gateway.policy.policylayer import translation
+from gateway.policy.policylayer.conditions import TranslationError, condition_to_cel, negation_to_cel
+from gateway.policy.policylayer.translation import translate
 from gateway.tools.classify.risk import classify
 from rows import each_row
 
@@ -42,9 +42,9 @@ class Gate:
         verdict = self.policy.evaluate(facts)
         if verdict.action is Action.DENY:
             return DENIED
-        scope = Scope(agent=agent, session=agent, server="iam", tool=tool)
+        scope = LimitUser(agent=agent, session=agent, server="iam", tool=tool)
         if (exceeded := self.windows.take(verdict.limits, scope, now)) is not None:
-            return HELD if exceeded.limit.ask and verdict.action is Action.ALLOW else DENIED
+            return HELD if exceeded.limit.asks_person and verdict.action is Action.ALLOW else DENIED
         return ALLOWED if verdict.action is Action.ALLOW else HELD
 
 
@@ -441,25 +441,25 @@ def up_to_two(items):
 
 
 ANY_CONDITION = some_of(
-    policylayer._CONDITION, path=st.sampled_from(["args.x", "state.t.n"]), op=st.sampled_from(["lte", "in", "regex", "exists"])
+    translation._CONDITION, path=st.sampled_from(["args.x", "state.t.n"]), op=st.sampled_from(["lte", "in", "regex", "exists"])
 )  # fmt: skip
-ANY_STATE = some_of(policylayer._STATE, counter=st.just("n"), window=st.just("hour"))
+ANY_STATE = some_of(translation._STATE, counter=st.just("n"), window=st.just("hour"))
 ANY_RULE = {
     "action": st.sampled_from(["evaluate", "allow", "deny", "require_approval"]),
     "conditions": up_to_two(ANY_CONDITION),
     "state": ANY_STATE,
-    "rate_limit": some_of(policylayer._RATE, window=st.just("hour")),
+    "rate_limit": some_of(translation._RATE, window=st.just("hour")),
 }
 ANY_TOOL = some_of(
-    policylayer._TOOL,
+    translation._TOOL,
     **ANY_RULE,
-    rules=up_to_two(some_of(policylayer._RULE, **ANY_RULE)),
+    rules=up_to_two(some_of(translation._RULE, **ANY_RULE)),
     require=up_to_two(ANY_CONDITION),
     deny_if=up_to_two(ANY_CONDITION),
-    limits=up_to_two(some_of(policylayer._LIMIT, window=st.just("hour"))),
+    limits=up_to_two(some_of(translation._LIMIT, window=st.just("hour"))),
 )
 ANY_POLICY = some_of(
-    policylayer._TOP, tools=st.dictionaries(st.sampled_from(["t", "*"]), ANY_TOOL, max_size=2), all_tools=ANY_TOOL
+    translation._TOP, tools=st.dictionaries(st.sampled_from(["t", "*"]), ANY_TOOL, max_size=2), all_tools=ANY_TOOL
 )  # fmt: skip
 
 
@@ -681,12 +681,12 @@ def test_a_condition_in_cel_never_says_more_than_it_did(condition, data):
     x = data.draw(st.one_of(VALUES, near, near.map(lambda one: [one]), near.map(lambda one: {"y": one})))
     arguments = data.draw(st.sampled_from([{"x": x}, {"z-1": x}, {"x": {"y": x}}]))
     so = Intercept({}).holds("t", {}, condition, arguments, 0)
-    for said, wanted in ((holds, True), (fails, False)):
+    for said, wanted in ((condition_to_cel, True), (negation_to_cel, False)):
         try:
             source = said(path, op, value)
-        except NoEqual:
+        except TranslationError:
             continue
-        if When(source)({"args": arguments}) is True:
+        if CelExpression(source)({"args": arguments}) is True:
             assert so is wanted, source
 
 

@@ -14,9 +14,9 @@ from approvals.safetext import remove_hidden
 from gateway.app.config import parse_config
 from gateway.cli import tools
 from gateway.config.yaml import ConfigProblems
-from gateway.policy.closed_schema import closed
+from gateway.policy.closed_schema import close
 from gateway.policy.compiling import compile_policy
-from gateway.policy.conditions import Schema, When
+from gateway.policy.conditions import ArgumentsSchema, CelExpression
 from gateway.policy.evaluation import Action, CallFacts
 from gateway.tools.classify.risk import classify
 from gateway.wire import member_names
@@ -56,7 +56,7 @@ def judge(policy, arguments, tool=PAY):
     )
     facts = CallFacts(
         server="s", tool=tool["name"], agent="a", arguments=arguments, classification=classify(tool, ()),
-        declared=frozenset(schema_members(tool["inputSchema"])),
+        declared_names=frozenset(schema_members(tool["inputSchema"])),
     )  # fmt: skip
     return compile_policy(config).evaluate(facts)
 
@@ -247,7 +247,7 @@ def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
     ],
 )
 def test_the_names_of_a_condition_are_the_members_that_it_speaks_of(source, names):
-    assert set(When(source).names) == names
+    assert set(CelExpression(source).member_names) == names
 
 
 def test_a_limit_on_an_amount_uses_its_name():
@@ -321,7 +321,7 @@ DEEP = {"properties": {"p": INNER}}
     ],
 )  # fmt: skip
 def test_a_schema_that_declares_members_lets_through_no_others(schema, good, bad):
-    check = Schema(schema)
+    check = ArgumentsSchema(schema)
     assert check(good) is None
     assert "unexpected" in check(bad)
 
@@ -337,8 +337,8 @@ def test_a_schema_that_declares_members_lets_through_no_others(schema, good, bad
     ],
 )
 def test_a_schema_that_says_what_else_there_may_be_or_declares_nothing_stays_as_it_is(schema):
-    assert closed(schema) == schema
-    assert Schema(schema)({"a": 1, "x": 1}) is None
+    assert close(schema) == schema
+    assert ArgumentsSchema(schema)({"a": 1, "x": 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -349,11 +349,11 @@ def test_a_schema_that_says_what_else_there_may_be_or_declares_nothing_stays_as_
     ],
 )  # fmt: skip
 def test_what_a_schema_refuses_as_written_closing_never_lets_through(schema):
-    assert Schema(schema)({"p": {"a": 60, "x": 1}}) is not None
-    assert Schema(schema)({"p": {"a": 60}}) is not None
+    assert ArgumentsSchema(schema)({"p": {"a": 60, "x": 1}}) is not None
+    assert ArgumentsSchema(schema)({"p": {"a": 60}}) is not None
 
 
 def test_a_schema_that_refers_to_itself_is_closed_all_the_same():
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}}}}}
-    assert "unexpected" in Schema(json.loads(json.dumps(schema)))({"x": 1})
-    assert "unexpected" in Schema(json.loads(json.dumps(schema)))({"n": {"n": {"x": 1}}})
+    assert "unexpected" in ArgumentsSchema(json.loads(json.dumps(schema)))({"x": 1})
+    assert "unexpected" in ArgumentsSchema(json.loads(json.dumps(schema)))({"n": {"n": {"x": 1}}})
