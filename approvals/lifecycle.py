@@ -50,7 +50,7 @@ PUT_BACK = (
 NEVER = "never"
 
 
-def latest(call: HeldCall) -> float:
+def last_changed_at(call: HeldCall) -> float:
     """Return the latest time that something happened to *call*."""
     return max(call.created_at, call.decided_at or 0.0, call.settled_at or 0.0)
 
@@ -64,7 +64,7 @@ def advance(call: HeldCall, to: State, now: float, **changes: Any) -> HeldCall:
     return replace(call, state=to, version=call.version + 1, **(ended | decided | changes))
 
 
-def touch(call: HeldCall, **changes: Any) -> HeldCall:
+def update(call: HeldCall, **changes: Any) -> HeldCall:
     """Return *call* with facts changed that are no transition (attended, collected), one version on."""
     return replace(call, version=call.version + 1, **changes)
 
@@ -87,16 +87,16 @@ def review(call: HeldCall, given: Review) -> HeldCall:
     if given.answer is Decision.DENY:
         return advance(reviewed, State.DENIED, given.at)
     if not reviewed.enough:
-        return touch(reviewed)
+        return update(reviewed)
     return advance(reviewed, State.APPROVED, given.at, expires_at=given.at + call.terms.approved_for)
 
 
-def continuable(call: HeldCall | Summary, now: float) -> bool:
+def can_continue(call: HeldCall | Summary, now: float) -> bool:
     """Say whether a call may still be continued under its approval: it ran, and not too long ago."""
     return call.state is State.COMPLETED and _lately(call.settled_at, call.terms.approved_for, now)
 
 
-def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
+def approve_continuation(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
     """Return a new call as approved by those who approved *parent*, which it continues."""
     return replace(
         call,
@@ -107,14 +107,14 @@ def approved_before(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
     )
 
 
-def put_back(call: HeldCall, now: float) -> HeldCall | None:
+def end_restored(call: HeldCall, now: float) -> HeldCall | None:
     """Return what a call in a copy of the store becomes, None when it stays: what ran since the copy must not run again."""
     if call.state in TIMED:
         return advance(call, State.VOIDED, now, note=PUT_BACK)
     if call.state is State.FORWARDING:
         return advance(call, State.IN_DOUBT, now, note=PUT_BACK)
-    if continuable(call, now) and call.continued != NEVER:
-        return touch(call, continued=NEVER)
+    if can_continue(call, now) and call.continued != NEVER:
+        return update(call, continued=NEVER)
     return None
 
 
@@ -131,23 +131,23 @@ def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
     return advance(call, to, now, outcome=outcome, note="")
 
 
-def doubt(call: HeldCall, why: str, now: float) -> HeldCall | None:
+def put_in_doubt(call: HeldCall, why: str, now: float) -> HeldCall | None:
     """Return a running call as one in doubt; None for a call that does not run any more."""
     return advance(call, State.IN_DOUBT, now, note=why) if call.state is State.FORWARDING else None
 
 
-def repeatable(call: HeldCall, now: float, session: str) -> bool:
+def can_repeat(call: HeldCall, now: float, session: str) -> bool:
     """Say whether the session that was just given the outcome gets it once more when it asks for the same call."""
     just_given = _lately(call.collected_at, REPEATED_FOR, now)
     return just_given and call.collected_by == session and call.outcome is not None and not call.repeated
 
 
-def stands(call: HeldCall, now: float) -> bool:
+def is_still_denied(call: HeldCall, now: float) -> bool:
     """Say whether a person's denial still answers the same call asked again."""
     return call.state is State.DENIED and _lately(call.settled_at, call.terms.denied_for, now)
 
 
-def collectable(call: HeldCall, now: float) -> bool:
+def can_join(call: HeldCall, now: float) -> bool:
     """Say whether the same call asked again is this one: it waits, runs, or has an answer nobody fetched yet."""
     if call.state not in SETTLED:
         return call.state not in TIMED or now < call.expires_at

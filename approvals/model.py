@@ -218,7 +218,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cap:
+class CallLimit:
     """The most calls, or bytes of calls, that there may be: of one agent, or of all ("")."""
 
     #: The states that count; () counts every state.
@@ -230,7 +230,7 @@ class Cap:
     #: Only calls that were asked for later than this count.
     since: float = 0.0
     #: What is raised when it is reached.
-    refusal: type[TooMany] = TooMany
+    error: type[TooMany] = TooMany
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

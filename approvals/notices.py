@@ -55,7 +55,7 @@ class Notices:
 
     async def _bring(self, channel: Channel) -> None:
         try:
-            for stale, shown in await self._service.store.stale(channel.name, self._service.clock()):
+            for stale, shown in await self._service.store.stale_calls(channel.name, self._service.clock()):
                 await self._show(channel, await self._service.get(stale.id), shown)
         except Exception:
             log.exception("%s could not be brought up to date; the next round tries again", channel.name)
@@ -65,9 +65,9 @@ class Notices:
         try:
             ref = await self._post(channel, build_card(call, self._url, most=READ), notice.ref)
         except Exception as error:  # noqa: BLE001  (whatever a channel does wrong, the call must go on)
-            await self._service.store.shown(self._failed(channel, notice, error))
+            await self._service.store.save_notice(self._failed(channel, notice, error))
             return
-        await self._service.store.shown(
+        await self._service.store.save_notice(
             replace(notice, ref=ref, shown_version=call.version, failures=0, retry_at=0.0),
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from approvals.errors import TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
 from approvals.lifecycle import OPEN
-from approvals.model import Cap
+from approvals.model import CallLimit
 
 HOUR = 3600.0
 
@@ -21,15 +21,15 @@ class Quotas:
     #: Of the calls that were held within an hour, whatever became of them.
     bytes_per_agent_hour: int = 256 << 20
 
-    def caps(self, agent: str, now: float) -> Sequence[Cap]:
+    def limits(self, agent: str, now: float) -> Sequence[CallLimit]:
         """Return what one more call of this agent must not exceed."""
         return (
-            Cap(states=OPEN, most=self.open_per_agent, agent=agent),
-            Cap(states=OPEN, most=self.open),
-            Cap(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, refusal=TooMuchOfOne),
-            Cap(states=OPEN, most=self.bytes, in_bytes=True, refusal=TooMuchOfAll),
-            Cap(
+            CallLimit(states=OPEN, most=self.open_per_agent, agent=agent),
+            CallLimit(states=OPEN, most=self.open),
+            CallLimit(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, error=TooMuchOfOne),
+            CallLimit(states=OPEN, most=self.bytes, in_bytes=True, error=TooMuchOfAll),
+            CallLimit(
                 states=(), most=self.bytes_per_agent_hour, agent=agent, in_bytes=True, since=now - HOUR,
-                refusal=TooMuchInAnHour,
+                error=TooMuchInAnHour,
             ),
         )  # fmt: skip

@@ -74,7 +74,7 @@ class ApprovalService:
         self.monotonic = monotonic or clock
         #: Until when the time need not be kept in the store again.
         self._kept_until = 0.0
-        self.room = Quotas()
+        self.quotas = Quotas()
         self._attending: Counter[CallId] = Counter()
         self._running: Counter[CallId] = Counter()
 
@@ -90,16 +90,14 @@ class ApprovalService:
 
         Raises `TooMany`, or one of its kinds, when the calls of the agent, or of all agents, leave no room for it.
         """
-        caps = self.room.caps(call.call.agent, call.created_at)
-        while (twin := await self.store.find(call.key)) is None or not lifecycle.collectable(
-            twin, self.clock()
-        ):
+        caps = self.quotas.limits(call.call.agent, call.created_at)
+        while (twin := await self.store.find(call.key)) is None or not lifecycle.can_join(twin, self.clock()):
             if twin is not None:  # one that is over, but that no sweep has closed yet, would stand in the way
                 await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
                 event = call_events.changed(held, call.call.agent, self.wall(), f"hold.{held.state}")
-                await self.store.add(held, event, caps=caps)
+                await self.store.add(held, event, limits=caps)
             except Conflict:
                 continue
             return held
@@ -114,14 +112,14 @@ class ApprovalService:
         child = replace(call, key=sha256(f"{parent}{call.key}".encode()), continues=parent)
 
         def mark(old: HeldCall) -> HeldCall | None:
-            if not lifecycle.continuable(old, self.clock()):
+            if not lifecycle.can_continue(old, self.clock()):
                 raise AlreadyDecided("The time to go on with this call is over.")
             if old.continued not in {"", child.key}:
                 raise AlreadyDecided("This call was already continued with other answers.")
-            return None if old.continued else lifecycle.touch(old, continued=child.key)
+            return None if old.continued else lifecycle.update(old, continued=child.key)
 
         was = await self._change(parent, mark, kind="hold.continued")
-        child = lifecycle.approved_before(child, was, self.clock())
+        child = lifecycle.approve_continuation(child, was, self.clock())
         while (known := await self.store.find(child.key)) is None:
             with suppress(Conflict):
                 event = call_events.changed(child, GATEWAY, self.wall(), "hold.approved", continues=parent)
@@ -183,7 +181,7 @@ class ApprovalService:
             self.directory.may_review(approver, call)
             if approver.name in call.revealed:
                 return None
-            return lifecycle.touch(call, revealed=(*call.revealed, approver.name))
+            return lifecycle.update(call, revealed=(*call.revealed, approver.name))
 
         return await self._change(call_id, look, actor=approver.name, kind="arguments.revealed", via=via)
 
@@ -250,11 +248,11 @@ class ApprovalService:
 
     async def in_doubt(self, call_id: CallId, why: str) -> HeldCall:
         """End the run of a claimed call that may or may not have run."""
-        return await self._end(call_id, lambda call: lifecycle.doubt(call, why, self.clock()))
+        return await self._end(call_id, lambda call: lifecycle.put_in_doubt(call, why, self.clock()))
 
     async def unanswered(self, call_id: CallId, why: str) -> HeldCall:
         """Put a running call in doubt; its runner may still bring the answer."""
-        return await self._change(call_id, lambda call: lifecycle.doubt(call, why, self.clock()))
+        return await self._change(call_id, lambda call: lifecycle.put_in_doubt(call, why, self.clock()))
 
     async def give_up(self, call_id: CallId, approver: Approver, reason: str, *, via: str) -> HeldCall:
         """Stop waiting for the server's answer to a running call, at a person's word: the call is in doubt.
@@ -268,7 +266,7 @@ class ApprovalService:
             self.directory.may_review(approver, call)
             if call.state is not State.FORWARDING:
                 raise AlreadyDecided(f"This call is {call.state}, not running.")
-            return lifecycle.doubt(call, f"{approver.name} gave it up: {said}", self.clock())
+            return lifecycle.put_in_doubt(call, f"{approver.name} gave it up: {said}", self.clock())
 
         return await self._change(call_id, leave, actor=approver.name, via=via, reason=said)
 
@@ -291,7 +289,7 @@ class ApprovalService:
     async def as_task(self, call_id: CallId) -> HeldCall:
         """Record that the agent holds a task handle: the call runs as soon as it is approved."""
         return await self._change(
-            call_id, lambda call: None if call.task else lifecycle.touch(call, task=True), kind="hold.task"
+            call_id, lambda call: None if call.task else lifecycle.update(call, task=True), kind="hold.task"
         )
 
     async def bind(self, call_id: CallId, identity: str, address: str) -> HeldCall:
@@ -300,7 +298,7 @@ class ApprovalService:
         def bound(call: HeldCall) -> HeldCall | None:
             if call.identity or call.state not in lifecycle.TIMED:
                 return None
-            return lifecycle.touch(call, identity=identity, address=address)
+            return lifecycle.update(call, identity=identity, address=address)
 
         return await self._change(call_id, bound, kind="hold.bound")
 
@@ -337,7 +335,7 @@ class ApprovalService:
             if call.collected or call.state is State.IN_DOUBT:
                 return None
             given = {"collected_at": self.clock(), "collected_by": session} if session else {}
-            return lifecycle.touch(call, collected=True, **given)
+            return lifecycle.update(call, collected=True, **given)
 
         return await self._change(call_id, taken, kind="hold.collected")
 
@@ -347,8 +345,8 @@ class ApprovalService:
 
         def again(call: HeldCall) -> HeldCall | None:
             nonlocal won
-            won = lifecycle.repeatable(call, self.clock(), session)
-            return lifecycle.touch(call, repeated=True) if won else None
+            won = lifecycle.can_repeat(call, self.clock(), session)
+            return lifecycle.update(call, repeated=True) if won else None
 
         call = await self._change(call_id, again, kind="hold.repeated")
         return call if won else None
@@ -401,19 +399,19 @@ class ApprovalService:
         last: CallId | None = None
         while page := await self.store.summaries((State.COMPLETED,), limit=PAGE, before=last):
             for call in page:
-                if lifecycle.continuable(call, self.clock()):
+                if lifecycle.can_continue(call, self.clock()):
                     await self._change(call.id, self._put_back, kind="hold.continued")
             last = page[-1].id
         return came_to
 
     def _put_back(self, call: HeldCall) -> HeldCall | None:
-        return lifecycle.put_back(call, self.clock())
+        return lifecycle.end_restored(call, self.clock())
 
     def _keep_time(self) -> None:
         """Keep the time in the store now and then, so that a restart goes on from there."""
         if (now := self.clock()) >= self._kept_until:
             self._kept_until = now + KEEP
-            self.store.reached(now)
+            self.store.keep_time(now)
 
     def _is_off(self, call: HeldCall | Summary) -> bool:
         """Say whether a call is not what it should be: on its way and left behind, or attended otherwise."""
@@ -427,7 +425,7 @@ class ApprovalService:
         if call.state is State.FORWARDING:
             why = "The gateway stopped while this call was on its way."
             return lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
-        return lifecycle.touch(call, attended=not call.attended)
+        return lifecycle.update(call, attended=not call.attended)
 
     async def _change(
         self,

@@ -18,7 +18,7 @@ One = TypeVar("One")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class CallHeader:
     """Who calls what."""
 
     agent: str
@@ -34,7 +34,7 @@ class Summary:
     id: CallId
     version: int
     state: State
-    call: Head
+    call: CallHeader
     terms: Terms
     #: Without the evidence.
     classification: Classification
@@ -64,7 +64,7 @@ def summary(held: HeldCall) -> Summary:
         id=held.id,
         version=held.version,
         state=held.state,
-        call=Head(agent=call.agent, owner=call.owner, server=call.server, tool=call.tool),
+        call=CallHeader(agent=call.agent, owner=call.owner, server=call.server, tool=call.tool),
         terms=held.terms,
         classification=replace(held.classification, evidence=()),
         definition=held.definition,
@@ -89,7 +89,7 @@ def size(held: HeldCall) -> int:
     return ROW + len(call.arguments) + len(call.beside) + len(call.along)
 
 
-def fitting(sized: Iterable[tuple[One, int]], room: float) -> Iterator[One]:
+def limit_size(sized: Iterable[tuple[One, int]], room: float) -> Iterator[One]:
     """Yield the first, and then the next ones as long as all of them have at most *room* bytes."""
     taken = 0
     for one, bytes_ in sized:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from approvals.model import CallId
-from approvals.store import Store
+from approvals.store import CallStore
 
 
 class Wakeups:
@@ -37,7 +37,7 @@ class Wakeups:
         for call_id in self._listening:
             self.wake(call_id)
 
-    async def follow(self, store: Store) -> None:
+    async def follow(self, store: CallStore) -> None:
         """Wake for each change of the store, for ever."""
         async for call_id in store.changes():
             self.wake(call_id)

@@ -215,7 +215,7 @@ class Proxy:
             return exceeded
         for limit in verdict.limits:
             if limit.amount:
-                self._service.store.hit(
+                self._service.store.add_hit(
                     window_key(limit, scope), now, now + limit.window, float(limit.amount)
                 )
         return None

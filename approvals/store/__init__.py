@@ -1,8 +1,8 @@
-"""The seam to durability: what every store can do, and nothing of the rules.
+"""The seam to durability: one protocol for each kind of user, and none of the rules.
 
-A store keeps values and swaps them; it never decides. All changes of a held call go through `swap`, which
-writes the new value *if nobody else changed the call since it was read*, together with its audit events, in
-one commit, and returns only after that commit is durable.
+A store keeps values and swaps them; it decides nothing. Every change of a held call goes through `swap`. It writes the
+new value *if the call is still the version that was read*, together with its audit events, in one commit, and returns
+after that commit is durable. Every method raises `StoreError` when the store cannot be used.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -11,41 +11,52 @@ from math import inf
 from typing import Protocol
 
 from approvals.audit import Checkpoint
-from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
+from approvals.model import (
+    AgentSession,
+    AuditEvent,
+    CallId,
+    CallLimit,
+    HeldCall,
+    LoginSession,
+    Notice,
+    Pin,
+    State,
+)
 from approvals.summaries import Summary
 
-#: The limit that leaves nothing out.
-ALL = 2**63 - 1
+#: For `limit`: return every row.
+NO_LIMIT = 2**63 - 1
 #: Seconds for which an agent's session is kept.
 SESSION_LIFE = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Starts:
-    """How often gateways were started with a store, as the store says and as the note beside it says."""
+class StartCounts:
+    """How many times a gateway was started with a store: the store's own count, and the one in its `.lock` file."""
 
     store: int
-    #: `7`; `7 8` while the eighth start is counted; "" when there is no note; other words agree with nothing.
+    #: `7`; `7 8` while the eighth start is being counted; "" without a note; any other word matches no count.
     noted: str = ""
 
     @property
     def agree(self) -> bool:
-        """Whether the store is the one that the note was written for, and no copy of before."""
+        """Whether the counts agree. They differ when the store is an older copy."""
         return str(self.store) in (self.noted or "0").split()
 
     @property
     def next(self) -> int:
-        """The number of the next start: higher than all that was counted."""
+        """The number of the next start, higher than both counts."""
         return 1 + max(self.store, *(int(word) for word in self.noted.split() if word.isdecimal()), 0)
 
 
-class Store(Protocol):
-    """Durable held calls, notices, audit trail, login sessions and rate-limit hits."""
+class CallStore(Protocol):
+    """Held calls."""
 
-    async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
-        """Insert a new held call with its events; `Conflict` when its id, or an open call of its key, exists.
+    async def add(self, call: HeldCall, *events: AuditEvent, limits: Sequence[CallLimit] = ()) -> None:
+        """Insert a new held call with its events.
 
-        The refusal of a cap in *caps* that this call would exceed; they are looked at in the same commit, so no burst passes one.
+        Raises `Conflict` when the id, or an open call with the same key, exists. Raises the error of the first limit that
+        the call would exceed. Limits are checked in the same commit, so a burst cannot pass them.
         """
 
     async def get(self, call_id: CallId) -> HeldCall | None:
@@ -69,35 +80,36 @@ class Store(Protocol):
         text: str = "",
         room: float = inf,
     ) -> Sequence[HeldCall]:
-        """Return calls newest first, narrowed by what is given; `text` is looked for in tool, agent and id.
+        """Return the matching calls, newest first; `text` is searched in tool, agent and id.
 
-        The first is always among them, the others as long as all of them have at most *room* bytes.
+        Returns at least one match, and more while their total size is at most *room* bytes.
         """
 
     async def summaries(
         self,
         states: Sequence[State] = (),
         *,
-        limit: int = ALL,
+        limit: int = NO_LIMIT,
         before: CallId | None = None,
         tool: str = "",
         agent: str = "",
         server: str = "",
         text: str = "",
     ) -> Sequence[Summary]:
-        """Return the summaries of calls, as `select` does the calls."""
+        """Return the summaries of the matching calls, in the order of `select`."""
 
     async def due(self, now: float) -> Sequence[Summary]:
-        """Return the summaries of calls that are pending or approved and whose `expires_at` is at or before *now*."""
+        """Return the summaries of pending and approved calls whose `expires_at` is at or before *now*."""
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
-        """Replace *old* by *new* and add *events* in one commit; `Conflict` when *old* is not the stored version."""
+        """Replace *old* with *new* and add *events* in one commit; `Conflict` when *old* is not the stored version."""
 
-    async def append(self, *events: AuditEvent) -> None:
-        """Add events to the audit trail and wait until they are durable."""
+    def changes(self) -> AsyncIterator[CallId]:
+        """Yield the id of each held call after the commit that changed it; every listener gets every id."""
 
-    def post(self, *events: AuditEvent) -> None:
-        """Add events to the audit trail without waiting; they ride in the next commit."""
+
+class TrailReader(Protocol):
+    """The audit trail, read-only."""
 
     async def events(
         self,
@@ -109,79 +121,102 @@ class Store(Protocol):
         agent: str = "",
         call: str = "",
     ) -> Sequence[AuditEvent]:
-        """Return audit events with `seq` > *after* in order of `seq`, narrowed by what is given."""
+        """Return the matching audit events with `seq` > *after*, in order of `seq`."""
 
-    async def stale(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
-        """Return the summaries of calls whose newest version *channel* does not show yet and whose retry time has come.
+    async def head(self) -> Checkpoint | None:
+        """Return the last event as a checkpoint, or None for an empty trail."""
+
+
+class TrailStore(TrailReader, Protocol):
+    """The audit trail."""
+
+    async def append(self, *events: AuditEvent) -> None:
+        """Add events and wait until they are durable."""
+
+    def post(self, *events: AuditEvent) -> None:
+        """Add events with the next commit, without waiting."""
+
+
+class NoticeStore(Protocol):
+    """Which version of each held call each channel shows."""
+
+    async def stale_calls(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
+        """Return the calls whose newest version *channel* does not show yet, unless their retry time is still to come.
 
         Calls that were settled before the channel ever posted them are left out.
         """
 
-    async def shown(self, notice: Notice) -> None:
+    async def save_notice(self, notice: Notice) -> None:
         """Insert or replace the notice of (call, channel)."""
 
-    def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
-        """Record one use of a limit that *amount* counts of, without waiting; it may be forgotten after *until*."""
 
-    async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
-        """Return the (key, at, amount) of every hit that is still to be counted, oldest first."""
-
-    async def mark(self) -> float:
-        """Return the highest time that was kept, by `reached` or with a change of a call; 0.0 when there is none."""
-
-    def reached(self, at: float) -> None:
-        """Keep the time *at* when it is the highest so far, without waiting."""
-
-    async def reset_time(self, at: float, *events: AuditEvent) -> None:
-        """Lower the highest time to *at*, with what is dated later, and add *events* in the same commit."""
-
-    async def starts(self) -> Starts:
-        """Return how often a gateway was started with this store."""
-
-    async def begin(self) -> int:
-        """Count a start, in the store and beside it, and return its number; raises `StoreError`.
-
-        A crash half-way leaves counts that agree, when they agreed before.
-        """
-
-    def distrust(self) -> None:
-        """Note durably that the store is a copy that was put back: no counts agree until the next `begin`."""
-
-    async def head(self) -> Checkpoint | None:
-        """Return the last event of the audit trail as a checkpoint, None when there is none."""
-
-    async def login(self, session: LoginSession) -> None:
-        """Keep a login session."""
-
-    async def logged_in(self, id_sha256: str) -> LoginSession | None:
-        """Return the login session, or None."""
-
-    async def logout(self, id_sha256: str) -> None:
-        """Forget the login session, if there is one."""
-
-    async def secret(self, name: str) -> bytes:
-        """Return 32 random bytes that are made when this name is first asked for, and stay."""
-
-    def pin(self, pin: Pin) -> None:
-        """Keep the pin of (server, tool) in place of any other, without waiting."""
+class PinReader(Protocol):
+    """The accepted tool definitions, read-only."""
 
     async def pins(self) -> Sequence[Pin]:
         """Return every pin."""
 
-    async def remember(self, session: AgentSession) -> None:
-        """Keep an agent's session; those that were opened SESSION_LIFE before it may be forgotten."""
 
-    async def recall(self, server: str, session_id: str) -> AgentSession | None:
-        """Return the session of this id, or None."""
+class StateStore(PinReader, Protocol):
+    """The gateway's own state: pins, sessions, logins, secrets, rate-limit hits, the highest time, the count of starts."""
 
-    def forget(self, server: str, session_id: str) -> None:
-        """Forget a session that has ended, without waiting."""
+    def save_pin(self, pin: Pin) -> None:
+        """Insert or replace the pin of (server, tool), without waiting."""
 
-    def changes(self) -> AsyncIterator[CallId]:
-        """Yield the id of each held call after the commit that changed it; every listener gets every id."""
+    async def save_session(self, session: AgentSession) -> None:
+        """Keep an agent's session; those opened SESSION_LIFE before it may be dropped."""
+
+    async def find_session(self, server: str, session_id: str) -> AgentSession | None:
+        """Return the session with this id, or None."""
+
+    def delete_session(self, server: str, session_id: str) -> None:
+        """Delete a session that has ended, without waiting."""
+
+    async def save_login(self, session: LoginSession) -> None:
+        """Keep a login session."""
+
+    async def find_login(self, id_sha256: str) -> LoginSession | None:
+        """Return the login session, or None."""
+
+    async def delete_login(self, id_sha256: str) -> None:
+        """Delete the login session, if it exists."""
+
+    async def secret(self, name: str) -> bytes:
+        """Return the 32 random bytes of this name; they are created on first use and kept."""
+
+    def add_hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
+        """Add *amount* to a limit's window, without waiting; it may be dropped after *until*."""
+
+    async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
+        """Return the (key, at, amount) of every hit that has not ended by *now*, oldest first."""
+
+    async def highest_time(self) -> float:
+        """Return the highest time kept by `keep_time` or with a change of a call; 0.0 for a new store."""
+
+    def keep_time(self, at: float) -> None:
+        """Keep *at* if it is the highest time so far, without waiting."""
+
+    async def reset_time(self, at: float, *events: AuditEvent) -> None:
+        """Lower the highest time to *at*, move later dates back to it, and add *events* in the same commit."""
+
+    async def start_counts(self) -> StartCounts:
+        """Return how many times a gateway was started with this store."""
+
+    async def count_start(self) -> int:
+        """Count a start, in the store and in its `.lock` file, and return its number.
+
+        A crash half-way leaves counts that agree if they agreed before.
+        """
+
+    def mark_restored(self) -> None:
+        """Note durably that the store was restored from a copy: the counts disagree until the next `count_start`."""
+
+
+class Store(CallStore, TrailStore, NoticeStore, StateStore, Protocol):
+    """Everything that a gateway keeps."""
 
     async def check(self) -> None:
         """Raise `StoreError` when the store cannot commit now (readiness)."""
 
     async def close(self) -> None:
-        """Finish what was posted and let go of the file."""
+        """Write what was posted and release the file."""

@@ -1,4 +1,4 @@
-"""A store in memory, for tests and the demo: the same promises, but for surviving the process."""
+"""A store in memory, for tests and the demo: the same guarantees, except that nothing survives the process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -10,20 +10,30 @@ from secrets import token_bytes
 from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import Conflict
-from approvals.lifecycle import SETTLED, TIMED, latest
-from approvals.model import AgentSession, AuditEvent, CallId, Cap, HeldCall, LoginSession, Notice, Pin, State
-from approvals.store import ALL, SESSION_LIFE, Starts
-from approvals.store.changes import Changes
-from approvals.summaries import Summary, fitting, size, summary
+from approvals.lifecycle import SETTLED, TIMED, last_changed_at
+from approvals.model import (
+    AgentSession,
+    AuditEvent,
+    CallId,
+    CallLimit,
+    HeldCall,
+    LoginSession,
+    Notice,
+    Pin,
+    State,
+)
+from approvals.store import NO_LIMIT, SESSION_LIFE, StartCounts
+from approvals.store.change_feed import ChangeFeed
+from approvals.summaries import Summary, limit_size, size, summary
 
 
 def is_open(call: HeldCall) -> bool:
-    """Say whether a call still asks for somebody; it stands in the way of another of its key."""
+    """Say whether a call is open or in doubt; there is at most one such call of a key."""
     return call.state not in SETTLED or call.state is State.IN_DOUBT
 
 
 class MemoryStore:
-    """Everything in dictionaries; each method is one step of the event loop, and so atomic."""
+    """See `approvals.store.Store`. Each method is one step of the event loop, and so atomic."""
 
     def __init__(self, *, chain_key: bytes = b"") -> None:
         self._calls: dict[CallId, HeldCall] = {}
@@ -35,17 +45,17 @@ class MemoryStore:
         self._hits: list[tuple[float, int, str, float, float]] = []
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
-        self._changes = Changes()
-        self._mark = 0.0
+        self._changes = ChangeFeed()
+        self._highest_time = 0.0
         self._chain_key = chain_key
 
-    async def add(self, call: HeldCall, *events: AuditEvent, caps: Sequence[Cap] = ()) -> None:
+    async def add(self, call: HeldCall, *events: AuditEvent, limits: Sequence[CallLimit] = ()) -> None:
         if call.id in self._calls or any(
             is_open(other) and other.key == call.key for other in self._calls.values()
         ):
             raise Conflict
-        if reached := next((cap for cap in caps if self._exceeded(cap, call)), None):
-            raise reached.refusal
+        if reached := next((limit for limit in limits if self._is_exceeded(limit, call)), None):
+            raise reached.error
         self._put(call, events)
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
@@ -57,8 +67,8 @@ class MemoryStore:
     def _put(self, call: HeldCall, events: Sequence[AuditEvent]) -> None:
         self.post(*events)
         self._calls[call.id] = call
-        self.reached(latest(call))
-        self._changes.announce([call.id])
+        self.keep_time(last_changed_at(call))
+        self._changes.publish(call.id)
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         return self._calls.get(call_id)
@@ -75,24 +85,24 @@ class MemoryStore:
         server: str = "", text: str = "", room: float = inf,
     ) -> Sequence[HeldCall]:  # fmt: skip
         found = islice(
-            self._narrowed(states, before, tool=tool, agent=agent, server=server, text=text), limit
+            self._matching(states, before, tool=tool, agent=agent, server=server, text=text), limit
         )
-        return list(fitting(((call, _length(call)) for call in found), room))
+        return list(limit_size(((call, _length(call)) for call in found), room))
 
     async def summaries(
-        self, states: Sequence[State] = (), *, limit: int = ALL, before: CallId | None = None, tool: str = "", agent: str = "",
+        self, states: Sequence[State] = (), *, limit: int = NO_LIMIT, before: CallId | None = None, tool: str = "", agent: str = "",
         server: str = "", text: str = "",
     ) -> Sequence[Summary]:  # fmt: skip
         return list(
             map(
                 summary,
                 islice(
-                    self._narrowed(states, before, tool=tool, agent=agent, server=server, text=text), limit
+                    self._matching(states, before, tool=tool, agent=agent, server=server, text=text), limit
                 ),
             )
         )
 
-    def _narrowed(
+    def _matching(
         self, states: Sequence[State], before: CallId | None, *, tool: str, agent: str, server: str, text: str
     ) -> Iterator[HeldCall]:
         return (
@@ -106,25 +116,25 @@ class MemoryStore:
         )
 
     def _older(self, before: CallId | None) -> Iterator[HeldCall]:
-        """Yield the calls that were added before one, newest first; all of them without one."""
+        """Yield the calls that were added before the given one (None: every call), newest first."""
         newest_first = reversed(self._calls.values())
         if before is None:
             return newest_first
         return islice(dropwhile(lambda call: call.id != before, newest_first), 1, None)
 
-    def _exceeded(self, cap: Cap, one_more: HeldCall) -> bool:
-        counted = [one for one in self._calls.values() if _counts(cap, one)]
-        return sum(size(one) if cap.in_bytes else 1 for one in (*counted, one_more)) > cap.most
+    def _is_exceeded(self, limit: CallLimit, new: HeldCall) -> bool:
+        limited = [call for call in self._calls.values() if _applies(limit, call)]
+        return sum(size(call) if limit.in_bytes else 1 for call in (*limited, new)) > limit.most
 
     async def due(self, now: float) -> Sequence[Summary]:
-        over = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
-        return list(map(summary, sorted(over, key=lambda call: call.expires_at)))
+        overdue = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
+        return list(map(summary, sorted(overdue, key=lambda call: call.expires_at)))
 
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
 
     def post(self, *events: AuditEvent) -> None:
-        for entry in tuple(map(audit.entry, events)):  # all can be written, or none is
+        for entry in tuple(map(audit.entry, events)):  # every event can be encoded, or none is added
             prev = self._events[-1].hash if self._events else ""
             row = entry.linked(len(self._events) + 1, prev, self._chain_key)
             self._events.append(audit.from_row(row))
@@ -143,86 +153,79 @@ class MemoryStore:
         return list(islice(found, limit))
 
     async def secret(self, name: str) -> bytes:
-        """Return the bytes of this name."""
         return self._secrets.setdefault(name, token_bytes(32))
 
-    def pin(self, pin: Pin) -> None:
-        """Keep a pin."""
+    def save_pin(self, pin: Pin) -> None:
         self._pins[pin.server, pin.tool] = pin
 
     async def pins(self) -> Sequence[Pin]:
-        """Return the pins."""
         return list(self._pins.values())
 
-    async def remember(self, session: AgentSession) -> None:
-        # The one that was opened first is the first in the dict.
+    async def save_session(self, session: AgentSession) -> None:
+        # The dict is in the order in which sessions were opened.
         while self._sessions and next(iter(self._sessions.values())).at <= session.at - SESSION_LIFE:
             del self._sessions[next(iter(self._sessions))]
         self._sessions.pop((session.server, session.id), None)
         self._sessions[session.server, session.id] = session
 
-    async def recall(self, server: str, session_id: str) -> AgentSession | None:
+    async def find_session(self, server: str, session_id: str) -> AgentSession | None:
         return self._sessions.get((server, session_id))
 
-    def forget(self, server: str, session_id: str) -> None:
+    def delete_session(self, server: str, session_id: str) -> None:
         self._sessions.pop((server, session_id), None)
 
-    async def stale(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
+    async def stale_calls(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
         pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
         return [(summary(call), notice) for call, notice in pairs if _is_stale(call, notice, now)]
 
-    async def shown(self, notice: Notice) -> None:
+    async def save_notice(self, notice: Notice) -> None:
         self._notices[notice.call, notice.channel] = notice
 
-    def hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
+    def add_hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
         while self._hits and self._hits[0][0] <= at:
             heappop(self._hits)
         heappush(self._hits, (until, next(self._number), key, at, amount))
 
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
-        counted = sorted(
+        current = sorted(
             (at, number, key, amount) for until, number, key, at, amount in self._hits if until > now
         )
-        return [(key, at, amount) for at, _, key, amount in counted]
+        return [(key, at, amount) for at, _, key, amount in current]
 
-    async def mark(self) -> float:
-        """Return the highest time that was kept."""
-        return self._mark
+    async def highest_time(self) -> float:
+        return self._highest_time
 
-    def reached(self, at: float) -> None:
-        """Keep a time when it is the highest."""
-        self._mark = max(self._mark, at)
+    def keep_time(self, at: float) -> None:
+        self._highest_time = max(self._highest_time, at)
 
     async def reset_time(self, at: float, *events: AuditEvent) -> None:
-        """Lower the time; nothing outlives this process anyway."""
         self.post(*events)
-        self._mark = at
+        self._highest_time = at
 
-    async def starts(self) -> Starts:
-        """Return nought: a store in memory was never started before."""
-        return Starts(0)
+    async def start_counts(self) -> StartCounts:
+        return StartCounts(0)
 
-    async def begin(self) -> int:
-        """Count the only start."""
+    async def count_start(self) -> int:
         return 1
 
-    def distrust(self) -> None:
-        """Nothing outlives this process anyway."""
+    def mark_restored(self) -> None:
+        """Do nothing: this store ends with its process."""
 
     async def head(self) -> Checkpoint | None:
-        """Return the last event."""
         return Checkpoint(self._events[-1].seq, self._events[-1].hash) if self._events else None
 
-    async def login(self, session: LoginSession) -> None:
-        over = [one.id_sha256 for one in self._logins.values() if one.expires_at <= session.created_at]
-        for id_sha256 in over:
+    async def save_login(self, session: LoginSession) -> None:
+        expired = [
+            login.id_sha256 for login in self._logins.values() if login.expires_at <= session.created_at
+        ]
+        for id_sha256 in expired:
             del self._logins[id_sha256]
         self._logins[session.id_sha256] = session
 
-    async def logged_in(self, id_sha256: str) -> LoginSession | None:
+    async def find_login(self, id_sha256: str) -> LoginSession | None:
         return self._logins.get(id_sha256)
 
-    async def logout(self, id_sha256: str) -> None:
+    async def delete_login(self, id_sha256: str) -> None:
         self._logins.pop(id_sha256, None)
 
     def changes(self) -> AsyncIterator[CallId]:
@@ -235,10 +238,12 @@ class MemoryStore:
         self._changes.close()
 
 
-def _counts(cap: Cap, call: HeldCall) -> bool:
-    """Say whether a cap counts this call."""
-    asked_since = not cap.since or call.created_at > cap.since
-    return (not cap.states or call.state in cap.states) and cap.agent in ("", call.call.agent) and asked_since
+def _applies(limit: CallLimit, call: HeldCall) -> bool:
+    """Say whether a limit applies to this call."""
+    recent = not limit.since or call.created_at > limit.since
+    return (
+        recent and (not limit.states or call.state in limit.states) and limit.agent in ("", call.call.agent)
+    )
 
 
 def _length(call: HeldCall) -> int:

@@ -1,25 +1,64 @@
-"""Opening a store's file beside a gateway that may be using it: to read, and to change nothing."""
+"""Reads a store's file beside a gateway that may be using it, and changes nothing."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from approvals import audit
+from approvals.audit import Checkpoint
 from approvals.errors import StoreError
 from approvals.model import AuditEvent, Pin
+from approvals.store.sqlite import statements
 
 _SQLITE = b"SQLite format 3\x00"
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a SQLite file read-only; raises `sqlite3.Error` when it is none.
+class ReadOnlyStore:
+    """The trail and the pins of a file that another process may be writing: a `TrailReader` and a `PinReader`.
 
-    A second connection that never writes cannot hurt the one that does. Without a -wal nobody has the file open, and
-    `immutable` keeps SQLite from making one that the gateway's user may then not own.
+    Each method opens the file and closes it again, so it sees the newest commit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        since: float = 0.0,
+        tool: str = "",
+        agent: str = "",
+        call: str = "",
+    ) -> Sequence[AuditEvent]:
+        """Return the matching events in order; raises `StoreError` when the file has no readable trail."""
+        sql, values = statements.events(
+            after=after, limit=limit, since=since, tool=tool, agent=agent, call=call
+        )
+        with _readable(self._path), open_read_only(self._path) as db:
+            return list(map(audit.from_row, db.execute(sql, values)))
+
+    async def head(self) -> Checkpoint | None:
+        """Return the last event; raises `StoreError` when the file has no readable trail."""
+        with _readable(self._path), open_read_only(self._path) as db:
+            row = db.execute(statements.LAST_LINK).fetchone()
+            return None if row is None else Checkpoint(*row)
+
+    async def pins(self) -> Sequence[Pin]:
+        """Return the pins without their servers' identities; none when the file does not exist or cannot be read."""
+        return pins(self._path)
+
+
+@contextmanager
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite file read-only; raises `sqlite3.Error` for any other file.
+
+    A second connection that never writes cannot harm the first. Without a -wal no process has the file open; `immutable`
+    then keeps SQLite from creating one, which the gateway's user might not own.
     """
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
@@ -27,31 +66,31 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def pins(path: Path) -> list[Pin]:
-    """Return which definitions of tools were accepted; none when there is no such file, or none that can be read."""
-    with suppress(sqlite3.Error), opened(path) as db:
+    """Return the accepted tool definitions; none when the file does not exist or cannot be read."""
+    with suppress(sqlite3.Error), open_read_only(path) as db:
+        # An older version's file has no column `identity`.
         rows = db.execute("SELECT server, tool, hash, definition FROM pins")
         return [Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3]) for row in rows]
     return []
 
 
 def events(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
-    """Yield the events of an exported file or of a store's file, also beside a gateway that runs; changes nothing.
-
-    Raises `StoreError` when the file is neither.
-    """
-    try:
+    """Yield the events of an export or of a store's file, in order; raises `StoreError` when the file is neither."""
+    with _readable(path):
         with path.open("rb") as file:
             if file.read(len(_SQLITE)) != _SQLITE:
                 file.seek(0)
                 yield from (event for line in file if (event := audit.from_json_line(line)).seq > after)
                 return
-        yield from _read_table(path, after)
+        with open_read_only(path) as db:
+            yield from map(
+                audit.from_row, db.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,))
+            )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error) as error:
         raise StoreError(f"{path} holds no audit trail that can be read: {error}.") from error
-
-
-def _read_table(path: Path, after: int) -> Iterator[AuditEvent]:
-    with opened(path) as db:
-        yield from map(
-            audit.from_row, db.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,))
-        )

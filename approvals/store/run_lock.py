@@ -1,6 +1,6 @@
-"""Whose turn it is at a store: a `run` keeps `<file>.run` locked while it lives, so no gateway of a sidecar takes its place.
+"""The lock of `okayed run`: it holds `<file>.run` while it lives, so that no gateway inside a sidecar takes its place.
 
-The kernel ends the lock with the process, however that ends.
+The kernel releases the lock when the process ends, however it ends.
 """
 
 import fcntl
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from approvals.errors import StoreError, StoreTaken
 
-#: How often a `run` tries, and how many seconds apart: a look at the lock holds it for an instant.
+#: Attempts of a `run`, and seconds between them: `is_held_by_run` holds the lock for an instant.
 TRIES = 10
 INSTANT = 0.02
 
 
 @contextmanager
-def turn(store: Path) -> Iterator[None]:
-    """Have the store's turn for a `run`, before it opens the store; raises `StoreTaken` when another `run` has it."""
+def hold_run_lock(store: Path) -> Iterator[None]:
+    """Hold the run lock of a store, from before the store is opened; raises `StoreTaken` when another `run` holds it."""
     try:
-        lock = os.open(_beside(store), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(_lock_path(store), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(
             f"The store's folder {store.parent} cannot be written to ({error.strerror})."
@@ -33,10 +33,10 @@ def turn(store: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def of_a_run(store: Path) -> bool:
-    """Say whether a `run` has the turn: it uses the store, or waits for it."""
+def is_held_by_run(store: Path) -> bool:
+    """Say whether a `run` uses the store or waits for it."""
     try:
-        lock = os.open(_beside(store), os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(_lock_path(store), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -55,12 +55,12 @@ def _lock(lock: int, store: Path) -> None:
         except BlockingIOError as error:
             if not left:
                 raise StoreTaken(
-                    f"Another `okayed run` uses {store} already; stop it, or give this one a store of its own."
+                    f"Another `okayed run` uses {store}. Stop it, or give this gateway its own store."
                 ) from error
             time.sleep(INSTANT)
         else:
             return
 
 
-def _beside(store: Path) -> Path:
+def _lock_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.run")

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from approvals.store import Store
+from approvals.store import CallStore
 from approvals.web.options import WebOptions
 
 #: nginx buffers a stream that does not say so.
@@ -16,7 +16,7 @@ IsAllowed = Callable[[], Awaitable[bool]]
 class EventStreams:
     """Every open stream of live updates."""
 
-    def __init__(self, store: Store, options: WebOptions) -> None:
+    def __init__(self, store: CallStore, options: WebOptions) -> None:
         self._store = store
         self._options = options
         self._streams: set[asyncio.Event] = set()

@@ -134,11 +134,11 @@ class Login:
 
     async def _session(self, secret: str, *, by_hand: bool) -> LoginSession | None:
         now = self._service.clock()
-        session = await self._service.store.logged_in(_hash(secret))
+        session = await self._service.store.find_login(_hash(secret))
         if session is None or now >= session.expires_at:
             return None
         if now >= self._seen.setdefault(session.id_sha256, now) + IDLE:
-            await self._service.store.logout(session.id_sha256)
+            await self._service.store.delete_login(session.id_sha256)
             return None
         if by_hand:
             self._seen[session.id_sha256] = now
@@ -194,7 +194,7 @@ class Login:
         self._seen = {one: at for one, at in self._seen.items() if at + ABSOLUTE > now} | {
             session.id_sha256: now
         }
-        await self._service.store.login(session)
+        await self._service.store.save_login(session)
         self._service.store.post(
             AuditEvent(
                 at=self._service.wall(), kind="login.entered", actor=approver.name, detail={"how": how}
@@ -207,7 +207,7 @@ class Login:
     async def _leave(self, request: web.Request) -> web.Response:
         await self.read_form(request)
         session = _hash(request.cookies.get(self._cookie, ""))
-        await self._service.store.logout(session)
+        await self._service.store.delete_login(session)
         self._seen.pop(session, None)
         answer = redirect("/login")
         answer.del_cookie(self._cookie, path="/", secure=self._options.secure, httponly=True, samesite="Lax")

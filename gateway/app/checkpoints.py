@@ -152,7 +152,7 @@ class Checkpoints:
         if self._outside is None:
             return
         try:
-            head, starts = await self._store.head(), await self._store.starts()
+            head, starts = await self._store.head(), await self._store.start_counts()
             if head is not None and (kept := ExternalCheckpoint(str(head), starts.store)) != self._kept:
                 await self._outside.keep(kept)
                 self._kept = kept

@@ -102,7 +102,7 @@ class Gateway:
         self.service = ApprovalService(
             store, build_directory(config), clock=clock, wall=clock.wall, monotonic=clock.monotonic
         )
-        self.service.room = build_quotas(config)
+        self.service.quotas = build_quotas(config)
         self._pins = pins
         self.catalogue = Catalogue(clock, pins, self._tool_changed)
         self.forwarder = Forwarder(self.service, self.catalogue.mark_stale)
@@ -142,7 +142,7 @@ class Gateway:
         self.proxy.adopt(self._settings(config))
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = build_directory(config)
-        self.service.room = build_quotas(config)
+        self.service.quotas = build_quotas(config)
         await self._void_unfit()
         for upstream in leaving:
             await upstream.close()
@@ -298,7 +298,7 @@ class Gateway:
         """Let running calls end, then end the servers."""
         await self.cut()
         with suppress(StoreError):  # then the time of an earlier commit is what the next start goes on from
-            self.store.reached(self.clock())
+            self.store.keep_time(self.clock())
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 
@@ -329,7 +329,7 @@ async def assemble(
     async with AsyncExitStack() as stack:
         store = await (opening or open_store)(config, restored=restored)
         stack.push_async_callback(store.close)
-        effective = EffectiveClock(clock, monotonic, await store.mark())
+        effective = EffectiveClock(clock, monotonic, await store.highest_time())
         http = await stack.enter_async_context(pool())
         pools = Pools()
         stack.push_async_callback(pools.close)
@@ -424,7 +424,7 @@ async def open_store(config: Config, *, restored: bool = False) -> Store:
     key = (config.store_key or "").encode()
     if config.store == MEMORY:
         return MemoryStore(chain_key=key)
-    from approvals.store.sqlite import SqliteStore
+    from approvals.store.sqlite.store import SqliteStore
 
     return await SqliteStore.open(database_path(config.store), chain_key=key, restored=restored)
 

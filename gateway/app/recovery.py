@@ -11,7 +11,7 @@ from approvals.audit import Checkpoint
 from approvals.call_events import GATEWAY
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
-from approvals.store import Starts, Store
+from approvals.store import StartCounts, TrailReader
 from gateway.app.checkpoints import ExternalCheckpoint
 
 log = logging.getLogger("okayed")
@@ -23,18 +23,18 @@ async def record_start(service: ApprovalService, kept: ExternalCheckpoint | None
     *kept* is the checkpoint outside. A crash before the count is done leaves a copy that the next start finds again.
     """
     store = service.store
-    starts = await store.starts()
+    starts = await store.start_counts()
     if why := "the operator says so" if forced else await _put_back(store, starts, kept):
-        store.distrust()
+        store.mark_restored()
         came_to = await service.put_back()
         numbers = {"starts": starts.store, "noted": starts.noted, "outside": kept.starts if kept else None}
         detail = {"why": why, **numbers, **came_to}
         await store.append(AuditEvent(at=service.wall(), kind="store.restored", actor=GATEWAY, detail=detail))
         log.warning("the store was put back from a copy (%s); what waited in it is void", why)
-    await store.begin()
+    await store.count_start()
 
 
-async def _put_back(store: Store, starts: Starts, kept: ExternalCheckpoint | None) -> str:
+async def _put_back(store: TrailReader, starts: StartCounts, kept: ExternalCheckpoint | None) -> str:
     """Say by what the store shows that it was put back; "" when it does not."""
     if not starts.agree:
         return "the store and its .lock do not count the same starts"

@@ -21,7 +21,7 @@ from approvals.client_address import TrustedProxies
 from approvals.errors import StoreError, StoreTaken
 from approvals.notices import Notices
 from approvals.store import Store
-from approvals.store.run_lock import turn
+from approvals.store.run_lock import hold_run_lock
 from approvals.web.options import WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import build_channels
@@ -62,7 +62,7 @@ async def run(path: Path, *, restored: bool = False) -> None:
 
 def take_turn(config: Config) -> AbstractContextManager[None]:
     """Return the turn at the config's store; raises `StoreTaken` when another `run` has it."""
-    return nullcontext() if config.store == MEMORY else turn(database_path(config.store))
+    return nullcontext() if config.store == MEMORY else hold_run_lock(database_path(config.store))
 
 
 async def open_store_in_turn(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from approvals.model import AgentSession
-from approvals.store import Store
+from approvals.store import StateStore
 from gateway.auth.agents import Agent
 from gateway.errors import UnknownSessionError
 from gateway.upstreams.reply import Reply
@@ -52,7 +52,7 @@ class Session:
 class Sessions:
     """The open sessions of all agents. They are kept in the store as well: a restart of the gateway ends none."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: StateStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
@@ -61,7 +61,7 @@ class Sessions:
         """Remember the session that *reply* to an initialize request opens, if it does, before its client hears of it."""
         if session_id := reply.header(protocol.SESSION_HEADER):
             opening = msgspec.json.encode(initialize)
-            await self._store.remember(
+            await self._store.save_session(
                 AgentSession(
                     server=server, id=session_id, agent=agent.name, opening=opening, at=self._clock()
                 )
@@ -80,7 +80,7 @@ class Sessions:
         return session
 
     async def _recalled(self, server: str, session_id: str) -> Session | None:
-        kept = await self._store.recall(server, session_id)
+        kept = await self._store.find_session(server, session_id)
         if kept is None:
             return None
         # Of two requests that come at once, the second finds the session of the first.
@@ -97,4 +97,4 @@ class Sessions:
         """Forget the session that the headers name."""
         session_id = headers.get(protocol.SESSION_HEADER, "")
         self._sessions.pop((server, session_id), None)
-        self._store.forget(server, session_id)
+        self._store.delete_session(server, session_id)

@@ -25,7 +25,7 @@ async def reset_clock(config: Config, clock: Clock = time.time) -> str:
     store = await open_store(config)
     try:
         service = ApprovalService(store, build_directory(config), clock=clock)
-        was, waiting = await store.mark(), await store.summaries(tuple(TIMED))
+        was, waiting = await store.highest_time(), await store.summaries(tuple(TIMED))
         for held in waiting:
             await service.void(held.id, WHY)
         detail = {"was": was, "voided": len(waiting)}

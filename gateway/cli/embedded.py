@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from approvals.errors import StoreTaken
-from approvals.store.run_lock import of_a_run
+from approvals.store.run_lock import is_held_by_run
 from gateway.app.config import check_server_name, load_config
 from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
 from gateway.app.serving import serve
@@ -85,4 +85,4 @@ class EmbeddedGateway:
 
 def _run_is_waiting(config: Config) -> bool:
     """Say whether a `run` has the turn at the config's store."""
-    return config.store != MEMORY and of_a_run(database_path(config.store))
+    return config.store != MEMORY and is_held_by_run(database_path(config.store))

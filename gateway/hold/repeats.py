@@ -34,7 +34,7 @@ class Repeats:
         if found is not None and (repeated := await self._repeated(request, found)) is not None:
             return repeated
         self._given.asked(request.place)
-        if found is None or lifecycle.collectable(found, self._service.clock()):
+        if found is None or lifecycle.can_join(found, self._service.clock()):
             return found
         if self._stands(found, tool, verdict, settings):
             self._write_down(request, found)
@@ -54,7 +54,7 @@ class Repeats:
         """Return the call when its outcome is to be given once more."""
         session = request.place.session
         now = self._service.clock()
-        if not lifecycle.repeatable(held, now, session) or not self._given.is_last(request.place, held.id):
+        if not lifecycle.can_repeat(held, now, session) or not self._given.is_last(request.place, held.id):
             return None
         return await self._service.repeat(held.id, session)
 
@@ -64,7 +64,7 @@ class Repeats:
         return (
             (held.policy_revision, held.definition, held.identity) == now
             and held.rule in {verdict.rule, require_approval(verdict).rule}
-            and lifecycle.stands(held, self._service.clock())
+            and lifecycle.is_still_denied(held, self._service.clock())
         )
 
     def _write_down(self, request: CallRequest, held: HeldCall) -> None:

@@ -89,7 +89,7 @@ class Tasks:
         self._partial = {
             one: (held, answers)
             for one, (held, answers) in self._partial.items()
-            if lifecycle.continuable(held, now)
+            if lifecycle.can_continue(held, now)
         }
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from approvals.digest import sha256
 from approvals.model import Pin
 from approvals.safetext import escape_hidden
-from approvals.store import Store
+from approvals.store import StateStore
 
 #: The longest difference that is kept with a held call, in characters.
 MAX_DIFFERENCE = 20_000
@@ -36,7 +36,7 @@ def canonical_definition(definition: Mapping[str, Any]) -> bytes:
 class Pins:
     """The accepted definitions of all tools."""
 
-    def __init__(self, store: Store, kept: Iterable[Pin]) -> None:
+    def __init__(self, store: StateStore, kept: Iterable[Pin]) -> None:
         self._store = store
         self._pins = {(pin.server, pin.tool): pin for pin in kept}
         self._identities: Mapping[str, str] = {}
@@ -46,7 +46,7 @@ class Pins:
         for place, pin in self._pins.items():
             if not pin.identity and (identity := identities.get(pin.server)):
                 self._pins[place] = replace(pin, identity=identity)
-                self._store.pin(self._pins[place])
+                self._store.save_pin(self._pins[place])
 
     def configure(self, identities: Mapping[str, str]) -> None:
         """Use these identities of servers, by name, from now on."""
@@ -70,7 +70,7 @@ class Pins:
             server=server, tool=tool, hash=sha256(definition), definition=definition, identity=self._identity(server),
         )  # fmt: skip
         self._pins[server, tool] = pin
-        self._store.pin(pin)
+        self._store.save_pin(pin)
 
 
 def format_diff(was: bytes, now: bytes) -> str:

@@ -12,7 +12,7 @@ from approvals import audit
 from approvals.audit import Broken, Checkpoint
 from approvals.errors import StoreError
 from approvals.store import read_only
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 from rows import each_row
 from stored import an_event
 

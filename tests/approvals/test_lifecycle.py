@@ -114,7 +114,7 @@ def test_an_answer_that_comes_after_all_ends_a_doubt_and_its_note():
 
 @each_row("state", State)
 def test_only_a_running_call_becomes_a_doubt(state):
-    doubt = lifecycle.doubt(in_state(state), "cut", NOW)
+    doubt = lifecycle.put_in_doubt(in_state(state), "cut", NOW)
     assert (doubt is not None) == (state is State.FORWARDING)
 
 
@@ -122,14 +122,14 @@ def test_only_a_running_call_becomes_a_doubt(state):
 def test_which_call_the_same_call_asked_again_is(state):
     settled = {"settled_at": NOW} if state in SETTLED else {}
     call = in_state(state, **settled)
-    assert lifecycle.collectable(call, NOW + 1) is True
-    assert lifecycle.collectable(replace(call, collected=True), NOW + 1) is (
+    assert lifecycle.can_join(call, NOW + 1) is True
+    assert lifecycle.can_join(replace(call, collected=True), NOW + 1) is (
         state not in SETTLED or state is State.IN_DOUBT
     )
-    late = lifecycle.collectable(call, NOW + 900)
+    late = lifecycle.can_join(call, NOW + 900)
     assert late is (state in (State.FORWARDING, State.IN_DOUBT))
 
 
 def test_touching_changes_facts_and_the_version_only():
-    touched = lifecycle.touch(held(NOW), attended=False)
+    touched = lifecycle.update(held(NOW), attended=False)
     assert (touched.state, touched.version, touched.attended) == (State.PENDING, 2, False)

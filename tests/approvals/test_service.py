@@ -24,7 +24,7 @@ from approvals.model import Approver, Decision, Outcome, State
 from approvals.quotas import Quotas
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 from holds import Clock, directory, held
 
 DONE = Outcome(is_error=False, body=b'{"content":[]}')
@@ -84,14 +84,14 @@ async def test_many_of_the_same_call_at_once_are_one(service):
 async def test_an_overdue_twin_makes_room_before_any_sweep(service):
     first = await hold(service)
     service.clock.now = first.expires_at
-    assert not lifecycle.collectable(first, service.clock())
+    assert not lifecycle.can_join(first, service.clock())
     second = await hold(service)
     assert (second.id != first.id, second.twin) == (True, first.id)
     assert (await service.get(first.id)).state is State.EXPIRED
 
 
 async def test_an_agent_may_have_only_so_many_open_calls(service):
-    service.room = Quotas(open_per_agent=2, open=3)
+    service.quotas = Quotas(open_per_agent=2, open=3)
     for n in range(2):
         await hold(service, tool=f"t{n}")
     with pytest.raises(TooMany):
@@ -102,10 +102,10 @@ async def test_an_agent_may_have_only_so_many_open_calls(service):
 
 
 async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service):
-    holds = [hold(service, tool=f"t{n}") for n in range(service.room.open_per_agent + 9)]
+    holds = [hold(service, tool=f"t{n}") for n in range(service.quotas.open_per_agent + 9)]
     told = await asyncio.gather(*holds, return_exceptions=True)
     assert sum(isinstance(one, TooMany) for one in told) == 9
-    assert len(await service.store.select()) == service.room.open_per_agent
+    assert len(await service.store.select()) == service.quotas.open_per_agent
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ async def test_an_answer_is_collected_once(service):
     assert (await service.collected(call.id)).collected
     await service.collected(call.id)
     assert (await kinds(service)).count("hold.collected") == 1
-    assert not lifecycle.collectable(await service.get(call.id), service.clock())
+    assert not lifecycle.can_join(await service.get(call.id), service.clock())
     assert (await hold(service)).twin == call.id
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from approvals.store.memory import MemoryStore
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 
 
 @asynccontextmanager

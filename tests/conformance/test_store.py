@@ -7,8 +7,8 @@ import pytest
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError, TooMany, TooMuchInAnHour, TooMuchOfOne
-from approvals.lifecycle import SETTLED, advance, touch
-from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, Pin, State
+from approvals.lifecycle import SETTLED, advance, update
+from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
 from approvals.summaries import BEGINNING, ROW, size, summary
 from stored import a_call, a_full_call, an_event
@@ -87,7 +87,7 @@ async def test_a_swap_replaces_the_call_and_adds_its_events(store):
 
 async def test_a_swap_of_an_older_version_changes_nothing(store):
     (call,) = await added(store, a_call())
-    now = touch(call, attended=False)
+    now = update(call, attended=False)
     await store.swap(call, now)
     with pytest.raises(Conflict):
         await store.swap(call, advance(call, State.APPROVED, 1.0), an_event())
@@ -98,7 +98,7 @@ async def test_a_swap_of_an_older_version_changes_nothing(store):
 async def test_a_swap_of_a_call_that_was_never_added_is_a_conflict(store):
     call = a_call()
     with pytest.raises(Conflict):
-        await store.swap(call, touch(call))
+        await store.swap(call, update(call))
     assert await store.get(call.id) is None
 
 
@@ -143,7 +143,7 @@ async def test_a_change_whose_event_cannot_be_written_does_not_happen(store):
     good = an_event()
     for bad in (an_event(detail={"of": object()}), an_event(actor="\ud800"), an_event(detail={"\ud800": 1})):
         with pytest.raises(StoreError):
-            await store.swap(call, touch(call, attended=False), good, bad)
+            await store.swap(call, update(call, attended=False), good, bad)
         with pytest.raises(StoreError):
             await store.add(a_call(), good, bad)
         with pytest.raises(StoreError):
@@ -181,15 +181,15 @@ async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
     ):
         await store.add(a_call(key=f"k{number}", state=state, agent=agent))
     still_open = [State.PENDING, State.APPROVED]
-    for full in (Cap(states=still_open, most=3), Cap(states=still_open, most=2, agent="bob")):
+    for full in (CallLimit(states=still_open, most=3), CallLimit(states=still_open, most=2, agent="bob")):
         with pytest.raises(TooMany):
             await store.add(
-                a_call(999_999, key="k9"), an_event(), caps=[Cap(states=still_open, most=9), full]
+                a_call(999_999, key="k9"), an_event(), limits=[CallLimit(states=still_open, most=9), full]
             )
     assert (len(await store.select()), len(await store.events())) == (4, 0)
     await store.add(
         a_call(999_999, key="k9"),
-        caps=[Cap(states=still_open, most=4), Cap(states=still_open, most=2, agent="ann")],
+        limits=[CallLimit(states=still_open, most=4), CallLimit(states=still_open, most=2, agent="ann")],
     )
 
 
@@ -210,25 +210,25 @@ def large(bytes_, **fields):
 async def test_bytes_are_counted_in_the_states_and_of_the_agent_that_a_cap_names(store, states, agent, there):
     denied = large(30_000, agent="ann", state=State.DENIED)
     await added(store, large(20_000, agent="ann"), denied, large(40_000, agent="bob"))
-    fits = Cap(states=states, most=there + 10_000, agent=agent, in_bytes=True, refusal=TooMuchOfOne)
+    fits = CallLimit(states=states, most=there + 10_000, agent=agent, in_bytes=True, error=TooMuchOfOne)
     with pytest.raises(TooMuchOfOne):
-        await store.add(large(10_001), an_event(), caps=[fits])
+        await store.add(large(10_001), an_event(), limits=[fits])
     assert (len(await store.select()), len(await store.events())) == (3, 0)
-    await store.add(large(10_000), caps=[fits])
+    await store.add(large(10_000), limits=[fits])
 
 
 async def test_only_what_was_asked_for_lately_counts_where_a_cap_says_so(store):
     for at in (1000.0, 2000.0, 3000.0):
         await store.add(large(10_000, agent="ann", state=State.CANCELLED, created_at=at))
-    cap = Cap(states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, refusal=TooMuchInAnHour)
+    cap = CallLimit(states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, error=TooMuchInAnHour)
     with pytest.raises(TooMuchInAnHour):
-        await store.add(large(10_000, agent="ann", created_at=3001.0), caps=[cap])
-    await store.add(large(10_000, agent="ann", created_at=3001.0), caps=[replace(cap, since=2000.0)])
+        await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[cap])
+    await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(cap, since=2000.0)])
 
 
 async def test_of_a_burst_no_more_bytes_are_added_than_a_cap_allows(store):
-    cap = Cap(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
-    adding = (store.add(large(10_000, key=f"k{n}"), caps=[cap]) for n in range(12))
+    cap = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
+    adding = (store.add(large(10_000, key=f"k{n}"), limits=[cap]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in told] == [type(None)] * 3 + [TooMany] * 9
 
@@ -254,8 +254,8 @@ async def test_a_page_of_calls_has_as_many_as_there_is_room_for_and_one_at_least
 
 
 async def test_of_a_burst_no_more_are_added_than_a_cap_allows(store):
-    cap = Cap(states=[State.PENDING], most=3)
-    adding = (store.add(a_call(key=f"k{n}"), caps=[cap]) for n in range(12))
+    cap = CallLimit(states=[State.PENDING], most=3)
+    adding = (store.add(a_call(key=f"k{n}"), limits=[cap]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in told] == [type(None)] * 3 + [TooMany] * 9
 
@@ -338,13 +338,13 @@ async def test_the_chain_is_whole_however_many_write_at_once(store):
     async def change(call):
         for number in range(5):
             store.post(an_event("posted", detail={"n": number}))
-            with_event = store.swap(call, touch(call), an_event("won"))
-            late = store.swap(call, touch(call), an_event("lost"))
+            with_event = store.swap(call, update(call), an_event("won"))
+            late = store.swap(call, update(call), an_event("lost"))
             told = await asyncio.gather(
                 with_event, late, store.append(an_event("waited")), return_exceptions=True
             )
             assert [type(one) for one in told] == [type(None), Conflict, type(None)]
-            call = touch(call)
+            call = update(call)
 
     async with asyncio.TaskGroup() as tasks:
         for call in calls:
@@ -391,34 +391,36 @@ async def test_events_are_read_on_from_a_number_and_narrowed_by_what_is_given(st
 
 
 async def stale(store, channel="slack", now=1000.0):
-    return [(call.id, notice and notice.shown_version) for call, notice in await store.stale(channel, now)]
+    return [
+        (call.id, notice and notice.shown_version) for call, notice in await store.stale_calls(channel, now)
+    ]
 
 
 async def test_an_open_call_is_stale_on_every_channel_until_it_is_shown_there(store):
     one, two = await added(store, a_call(), a_call(state=State.APPROVED))
-    await store.shown(Notice(call=one.id, channel="slack", ref="m1", shown_version=1))
-    assert await store.stale("slack", 0.0) == [(summary(two), None)]
-    assert await store.stale("hook", 0.0) == [(summary(one), None), (summary(two), None)]
+    await store.save_notice(Notice(call=one.id, channel="slack", ref="m1", shown_version=1))
+    assert await store.stale_calls("slack", 0.0) == [(summary(two), None)]
+    assert await store.stale_calls("hook", 0.0) == [(summary(one), None), (summary(two), None)]
 
 
 async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(store):
     (call,) = await added(store, a_call())
     notice = Notice(call=call.id, channel="slack", ref="m1", shown_version=1)
-    await store.shown(notice)
+    await store.save_notice(notice)
     denied = advance(call, State.DENIED, 5.0)
     await store.swap(call, denied)
-    assert await store.stale("slack", 0.0) == [(summary(denied), notice)]
-    assert await store.stale("hook", 0.0) == []
-    await store.shown(replace(notice, shown_version=2))
+    assert await store.stale_calls("slack", 0.0) == [(summary(denied), notice)]
+    assert await store.stale_calls("hook", 0.0) == []
+    await store.save_notice(replace(notice, shown_version=2))
     assert await stale(store) == []
-    await store.swap(denied, touch(denied, collected=True))
+    await store.swap(denied, update(denied, collected=True))
     assert await stale(store) == [(call.id, 2)]
 
 
 async def test_an_open_call_that_changed_since_it_was_shown_is_stale_once(store):
     (call,) = await added(store, a_call())
-    await store.shown(Notice(call=call.id, channel="slack", ref="m1", shown_version=1))
-    await store.swap(call, touch(call, attended=False))
+    await store.save_notice(Notice(call=call.id, channel="slack", ref="m1", shown_version=1))
+    await store.swap(call, update(call, attended=False))
     assert await stale(store) == [(call.id, 1)]
 
 
@@ -430,15 +432,15 @@ async def test_a_call_that_is_in_doubt_is_shown_also_where_it_never_was(store):
 async def test_a_call_whose_posting_failed_waits_for_its_retry_time(store):
     (call,) = await added(store, a_call())
     failed = Notice(call=call.id, channel="slack", failures=2, retry_at=100.0)
-    await store.shown(failed)
-    assert await store.stale("slack", 99.9) == []
-    assert await store.stale("slack", 100.0) == [(summary(call), failed)]
+    await store.save_notice(failed)
+    assert await store.stale_calls("slack", 99.9) == []
+    assert await store.stale_calls("slack", 100.0) == [(summary(call), failed)]
 
 
 async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_when_it_is_over(store):
     (call,) = await added(store, a_call())
     await store.swap(call, advance(call, State.EXPIRED, 5.0))
-    await store.shown(
+    await store.save_notice(
         Notice(call=call.id, channel="slack", ref="m1", shown_version=1, failures=1, retry_at=100.0)
     )
     assert await stale(store, now=99.9) == []
@@ -447,7 +449,7 @@ async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_w
 
 async def test_a_call_that_was_over_before_it_could_be_posted_is_left_out(store):
     (call,) = await added(store, a_call())
-    await store.shown(Notice(call=call.id, channel="slack", failures=1, retry_at=0.0))
+    await store.save_notice(Notice(call=call.id, channel="slack", failures=1, retry_at=0.0))
     await store.swap(call, advance(call, State.CANCELLED, 5.0))
     assert await stale(store) == []
     assert await stale(store, "hook") == []
@@ -456,15 +458,15 @@ async def test_a_call_that_was_over_before_it_could_be_posted_is_left_out(store)
 async def test_a_notice_is_replaced_by_the_next_one_of_its_call_and_channel(store):
     (call,) = await added(store, a_call())
     notice = Notice(call=call.id, channel="slack", ref="m1", failures=3, retry_at=7.5)
-    await store.shown(Notice(call=call.id, channel="slack"))
-    await store.shown(notice)
-    assert await store.stale("slack", 7.5) == [(summary(call), notice)]
-    assert await store.stale("hook", 7.5) == [(summary(call), None)]
+    await store.save_notice(Notice(call=call.id, channel="slack"))
+    await store.save_notice(notice)
+    assert await store.stale_calls("slack", 7.5) == [(summary(call), notice)]
+    assert await store.stale_calls("hook", 7.5) == [(summary(call), None)]
 
 
 async def test_stale_calls_come_oldest_first(store):
     old, new, newest = await added(store, a_call(), a_call(), a_call())
-    await store.shown(Notice(call=old.id, channel="slack", ref="m1", shown_version=1))
+    await store.save_notice(Notice(call=old.id, channel="slack", ref="m1", shown_version=1))
     await store.swap(old, advance(old, State.DENIED, 5.0))
     assert [call_id for call_id, _ in await stale(store)] == [old.id, new.id, newest.id]
 
@@ -473,37 +475,37 @@ async def test_stale_calls_come_oldest_first(store):
 
 
 async def test_hits_come_back_oldest_first_as_long_as_they_count(store):
-    store.hit("b", 20.0, 80.0)
-    store.hit("a", 10.0, 70.0, 2.5)
-    store.hit("a", 20.0, 75.0)
+    store.add_hit("b", 20.0, 80.0)
+    store.add_hit("a", 10.0, 70.0, 2.5)
+    store.add_hit("a", 20.0, 75.0)
     assert await store.hits(50.0) == [("a", 10.0, 2.5), ("b", 20.0, 1), ("a", 20.0, 1)]
     assert await store.hits(70.0) == [("b", 20.0, 1), ("a", 20.0, 1)]
     assert await store.hits(80.0) == []
 
 
 async def test_a_hit_drops_those_that_count_no_more(store):
-    store.hit("a", 10.0, 70.0)
-    store.hit("a", 70.0, 170.0)
+    store.add_hit("a", 10.0, 70.0)
+    store.add_hit("a", 70.0, 170.0)
     assert await store.hits(0.0) == [("a", 70.0, 1)]
 
 
 async def test_a_login_is_kept_replaced_and_forgotten(store):
     session = LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0)
-    await store.login(session)
-    assert await store.logged_in("s1") == session
+    await store.save_login(session)
+    assert await store.find_login("s1") == session
     longer = replace(session, expires_at=200.0)
-    await store.login(longer)
-    assert await store.logged_in("s1") == longer
-    await store.logout("s1")
-    await store.logout("never")
-    assert await store.logged_in("s1") is None
+    await store.save_login(longer)
+    assert await store.find_login("s1") == longer
+    await store.delete_login("s1")
+    await store.delete_login("never")
+    assert await store.find_login("s1") is None
 
 
 async def test_a_login_drops_those_that_are_over(store):
-    await store.login(LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0))
-    await store.login(LoginSession(id_sha256="s2", approver="bob", created_at=100.0, expires_at=200.0))
-    assert await store.logged_in("s1") is None
-    assert (await store.logged_in("s2")).approver == "bob"
+    await store.save_login(LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0))
+    await store.save_login(LoginSession(id_sha256="s2", approver="bob", created_at=100.0, expires_at=200.0))
+    assert await store.find_login("s1") is None
+    assert (await store.find_login("s2")).approver == "bob"
 
 
 # Changes
@@ -516,7 +518,7 @@ async def heard(listener, number):
 async def test_every_listener_hears_of_every_change(store):
     one, two = store.changes(), store.changes()
     (call,) = await added(store, a_call())
-    await store.swap(call, touch(call))
+    await store.swap(call, update(call))
     (other,) = await added(store, a_call())
     assert await heard(one, 3) == await heard(two, 3) == [call.id, call.id, other.id]
 
@@ -532,7 +534,7 @@ async def test_a_change_is_told_when_it_can_be_read(store):
         tasks.create_task(follow())
         (call,) = await added(store, a_call())
         for _ in range(2):
-            await store.swap(call, call := touch(call))
+            await store.swap(call, call := update(call))
 
 
 async def test_what_did_not_change_is_not_told(store):
@@ -541,7 +543,7 @@ async def test_what_did_not_change_is_not_told(store):
     with pytest.raises(Conflict):
         await store.add(a_call(key=call.key))
     with pytest.raises(Conflict):
-        await store.swap(touch(call), call)
+        await store.swap(update(call), call)
     await store.append(an_event())
     (last,) = await added(store, a_call())
     assert await heard(listener, 2) == [call.id, last.id]
@@ -560,7 +562,7 @@ async def test_a_change_whose_caller_was_cancelled_is_whole_or_never_was(store):
     calls = await added(store, *(a_call() for _ in range(40)))
     listener = store.changes()
     tasks = [
-        asyncio.ensure_future(store.swap(call, touch(call, attended=False), an_event(call=call.id)))
+        asyncio.ensure_future(store.swap(call, update(call, attended=False), an_event(call=call.id)))
         for call in calls
     ]
     for rounds, task in enumerate(tasks):
@@ -591,7 +593,7 @@ async def test_the_pin_of_a_tool_takes_the_place_of_the_one_before(store):
         for server, tool, hashed in [("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1"), ("a", "x", "2")]
     ]
     for pin in pins:
-        store.pin(pin)
+        store.save_pin(pin)
     await store.append()
     assert sorted(await store.pins(), key=lambda pin: (pin.server, pin.tool)) == [pins[3], pins[1], pins[2]]
 
@@ -599,12 +601,12 @@ async def test_the_pin_of_a_tool_takes_the_place_of_the_one_before(store):
 async def test_an_agents_session_is_remembered_until_it_ends_or_is_very_old(store):
     first = AgentSession(server="iam", id="s1", agent="ci", opening=b"{}", at=1.0)
     for session in (first, replace(first, server="github", agent="other"), replace(first, id="s2", at=2.0)):
-        await store.remember(session)
-    assert await store.recall("iam", "s1") == first
-    assert (await store.recall("github", "s1")).agent == "other"
-    assert await store.recall("iam", "s3") is None
-    store.forget("github", "s1")
-    assert await store.recall("github", "s1") is None
-    await store.remember(replace(first, id="s4", at=1.0 + SESSION_LIFE))
-    assert await store.recall("iam", "s1") is None
-    assert (await store.recall("iam", "s2")).at == 2.0
+        await store.save_session(session)
+    assert await store.find_session("iam", "s1") == first
+    assert (await store.find_session("github", "s1")).agent == "other"
+    assert await store.find_session("iam", "s3") is None
+    store.delete_session("github", "s1")
+    assert await store.find_session("github", "s1") is None
+    await store.save_session(replace(first, id="s4", at=1.0 + SESSION_LIFE))
+    assert await store.find_session("iam", "s1") is None
+    assert (await store.find_session("iam", "s2")).at == 2.0

@@ -420,7 +420,7 @@ async def test_a_session_that_ends_is_told_without_losing_the_page(page, inbox):
     call = await inbox.hold()
     await page.goto(f"/calls/{call.id}")
     await live(page)
-    await inbox.store.logout(sha256(next(one["value"] for one in await page.context.cookies())))
+    await inbox.store.delete_login(sha256(next(one["value"] for one in await page.context.cookies())))
     await inbox.hold("another")
     await page.locator("#live.lost", has_text="Signed out").wait_for()
     assert await page.get_by_role("heading", name="put_user_policy").count() == 1

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from approvals import audit
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 
 ROUNDS = int(os.environ.get("OKAYED_SOAK", "6"))
 FAKES = Path(__file__).parent.parent / "fakes"

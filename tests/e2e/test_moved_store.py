@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import replace
 
 from approvals.model import CallId
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 from process import Person, before_notes
 from recorder import Recorder
 from stored import a_call

@@ -8,9 +8,9 @@ import os
 import sys
 from itertools import count
 
-from approvals.lifecycle import advance, touch
+from approvals.lifecycle import advance, update
 from approvals.model import State
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 from stored import a_call, an_event
 
 WRITERS = 16
@@ -34,7 +34,7 @@ async def write(store, round_, writer):
         await store.add(call, said(call))
         say(call)
         for step in (
-            lambda held: touch(held, attended=False),
+            lambda held: update(held, attended=False),
             lambda held: advance(held, State.APPROVED, 1.0),
             lambda held: advance(held, State.FORWARDING, 2.0),
             lambda held: advance(held, State.COMPLETED, 3.0),

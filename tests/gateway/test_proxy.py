@@ -385,7 +385,7 @@ async def test_in_the_revision_without_sessions_a_session_of_another_is_not_reac
         ]
         assert reached
         assert not any("mcp-session-id" in one.headers for one in reached)
-        assert await gateway.gateway.store.recall("notes", "s1") is not None
+        assert await gateway.gateway.store.find_session("notes", "s1") is not None
 
 
 ASKING = "tools: {get_note: {rate_limit: {max: 1, window: 6, on_exceed: require_approval}}}"
@@ -608,7 +608,7 @@ async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
         def post(self, *events):
             raise StoreError("The disk is full.")
 
-        async def add(self, call, *events, caps=()):
+        async def add(self, call, *events, limits=()):
             raise StoreError("The disk is full.")
 
     gateway.gateway.store.__class__ = Broken
@@ -665,7 +665,7 @@ async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
 
 async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises_nothing(gateway, caplog):
     class Broken(type(gateway.gateway.store)):
-        async def add(self, call, *events, caps=()):
+        async def add(self, call, *events, limits=()):
             raise RuntimeError("a bug")
 
     gateway.gateway.store.__class__ = Broken
@@ -725,7 +725,7 @@ OPENING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"
 @pytest.mark.parametrize(("method", "params"), [("initialize", OPENING), ("tools/list", {})])
 async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, method, params):
     class Broken(type(gateway.gateway.store)):
-        async def remember(self, session):
+        async def save_session(self, session):
             raise StoreError("The disk is full.")
 
     closed = []
@@ -754,7 +754,7 @@ async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens
     info["version"] = "x" * (MAX_OPENING - len(json.dumps(body)) + more)
     async with running(recorder=Recorder(session="s")) as gateway, await gateway.post(body) as answer:
         frame = await answer.json()
-        kept = await gateway.gateway.store.recall("notes", "s")
+        kept = await gateway.gateway.store.find_session("notes", "s")
         sent = [one for one in gateway.recorder.received if one.frame.get("method") == "initialize"]
         assert ("result" in frame, kept is not None, len(sent)) == (opens, opens, int(opens))
     if not opens:

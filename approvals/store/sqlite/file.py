@@ -1,7 +1,7 @@
-"""The store's file: one gateway at a time, never made where one should be, refused when it is not what was left.
+"""The store's file: used by one gateway at a time, created only if it never existed, refused when it was changed.
 
-Beside it lies `<file>.lock`: locked as long as a gateway runs, with notes such as the last audit event that was
-committed (see `lock_file`). So a file that was removed, cut short, put back from an older copy or robbed of its `-wal` is noticed.
+Beside it is `<file>.lock`, locked while a gateway runs. Its notes (see `lock_file`) name the last committed audit event.
+They reveal a file that was removed, truncated, restored from an older copy, or separated from its `-wal`.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ class StoreFile:
     """A locked database file."""
 
     def __init__(self, path: Path) -> None:
-        """Lock *path* for this process; raises `StoreError` when another has it or its folder is not there."""
+        """Lock *path* for this process; raises `StoreError` when another process has it or its folder does not exist."""
         self.path = path
         self.lock_path = path.with_name(f"{path.name}.lock")
         self._head = ""
         try:
             self._lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
-            raise StoreError(f"There is no folder {path.parent} for the store; make it first.") from error
+            raise StoreError(f"The store's folder {path.parent} does not exist; create it first.") from error
         except OSError as error:
             raise StoreError(
                 f"The store's folder {path.parent} cannot be written to ({error.strerror})."
@@ -48,11 +48,11 @@ class StoreFile:
         except OSError as error:
             os.close(self._lock)
             raise StoreTaken(
-                f"Another gateway uses {path} already; stop it, or give this one a store of its own."
+                f"Another gateway uses {path}. Stop it, or give this gateway its own store."
             ) from error
 
     def connect(self, *, restored: bool = False) -> sqlite3.Connection:
-        """Open the database, made new only when there never was one; raises `StoreError` with the cause when it is bad.
+        """Open the database, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
 
         With *restored* it may lack events that were committed.
         """
@@ -60,15 +60,15 @@ class StoreFile:
             if not self.path.exists():
                 self._create()
             connection = self._open(restored=restored)
-            self._was = self._identity()
+            self._opened_as = self._identity()
         except (OSError, sqlite3.Error, StoreError) as error:
             raise StoreError(f"The store {self.path} cannot be used: {error}.") from error
         return connection
 
     def _create(self) -> None:
-        if "event" in self.noted():
+        if "event" in self.read_notes():
             raise StoreError(
-                f"it was removed; put it back, or delete {self.lock_path} to begin anew without it"
+                f"it was removed; restore it, or delete {self.lock_path} to start with a new store"
             )
         fresh = self.path.with_name(f"{self.path.name}.new")
         fresh.unlink(missing_ok=True)
@@ -85,43 +85,43 @@ class StoreFile:
             raise StoreError("it is not a file")
         if not self.path.stat().st_size:
             raise StoreError(
-                "it is empty, so it was cut short; put a good copy back, or delete it to begin anew"
+                "it is empty, so it was truncated; restore a good copy, or delete it to start with a new store"
             )
         connection = _connection(self.path)
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
-                raise StoreError(f"it is damaged ({found.splitlines()[-1]}); put a good copy back")
-            schema.recognise(connection)
+                raise StoreError(f"it is damaged ({found.splitlines()[-1]}); restore a good copy")
+            schema.check_origin(connection)
             self.path.chmod(0o600)
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
-            schema.bring_up_to_date(connection)
+            schema.migrate(connection)
             if not restored:
-                self._compare(connection)
+                self._check_last_event(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _compare(self, connection: sqlite3.Connection) -> None:
-        """Refuse a file without the last event that was committed to it."""
-        if not (event := self.noted().get("event")):
+    def _check_last_event(self, connection: sqlite3.Connection) -> None:
+        """Raise `StoreError` when the file lacks the last event that was committed to it."""
+        if not (event := self.read_notes().get("event")):
             return
         seq, _, digest = event.partition(" ")
         found = connection.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
         if found != (digest,):
             raise StoreError(
-                f"it lacks audit event {seq} that was committed, so its -wal file is missing or an older copy was"
-                " put back; put the right files back, or go on with what is there: okayed run --restored"
+                f"it lacks audit event {seq}, which was committed: its -wal file is missing, or it is an older copy;"
+                " restore the right files, or continue with this one: okayed run --restored"
             )
 
-    def noted(self) -> Mapping[str, str]:
-        """Return what stands in `.lock`, by name."""
+    def read_notes(self) -> Mapping[str, str]:
+        """Return the notes in `.lock` by name."""
         return lock_file.read(self._lock)
 
-    def note(self, **values: str) -> None:
-        """Write down values by name, and sync them; raises `StoreError`."""
+    def write_notes(self, **values: str) -> None:
+        """Write notes to `.lock` by name, and sync them; raises `StoreError`."""
         try:
             for name, value in values.items():
                 lock_file.write(self._lock, name, value)
@@ -130,8 +130,8 @@ class StoreFile:
             raise StoreError(f"{self.lock_path} cannot be written ({error.strerror}).") from error
 
     def committed(self, connection: sqlite3.Connection) -> None:
-        """Note the last event that is committed. Not synced: after a power cut it says less, never more."""
-        # The commit stands whatever happens here; then the note stays an older one.
+        """Note the last committed event. Not synced: after a power cut the note may be older, never newer."""
+        # The commit is done whatever happens here; on a failure the older note stays.
         with contextlib.suppress(OSError, sqlite3.Error):
             row = connection.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
             head = f"{row[0]:020d} {row[1]}" if row else ""
@@ -142,24 +142,24 @@ class StoreFile:
     def _identity(self) -> tuple[tuple[int, int], ...]:
         return tuple((found.st_dev, found.st_ino) for found in (self.path.stat(), self.lock_path.stat()))
 
-    def still_ours(self) -> None:
-        """Raise `StoreError` when the file, or its lock, was removed or replaced: SQLite would write into the void."""
+    def check_identity(self) -> None:
+        """Raise `StoreError` when the file or its lock was removed or replaced: SQLite would write to a deleted file."""
         try:
-            same = self._identity() == self._was
+            same = self._identity() == self._opened_as
         except OSError:
             same = False
         if not same:
             raise StoreError(f"{self.path} or its lock was removed or replaced while the gateway ran")
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
 def _connection(path: Path) -> sqlite3.Connection:
-    """Open an existing file; transactions are begun and ended by hand."""
+    """Open an existing file, in autocommit mode: the writer begins and ends its transactions."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
     )

@@ -1,22 +1,22 @@
-"""The notes beside a store's file, in `<file>.lock`: lines of `name value`, each at a place of its own.
+"""The notes in a store's `<file>.lock`: lines of `name value`, each at a fixed offset.
 
-A process writes one line without touching the others, so the gateway that holds the lock and one that waits for it
-can both write. A line is 128 bytes, filled up with spaces. Older versions wrote one line, `SEQ HASH`; it is read as
-the line `event`.
+A process writes one line without touching the others. So the gateway that holds the lock and one that waits for it can
+both write. A line is 128 bytes, padded with spaces. Older versions wrote a single line, `SEQ HASH`; it is read as the
+line `event`.
 """
 
 import os
 from collections.abc import Mapping
 
-#: Bytes of a line, with its end.
+#: Bytes of a line, with its newline.
 WIDTH = 128
-#: Every line there may be, in the order of their places: the last audit event that was committed, how often a gateway
-#: was started with this store, and the process that wants it.
+#: The names of the lines in file order: the last committed audit event, how many times a gateway was started with this
+#: store, and the process that waits for it.
 LINES = ("event", "starts", "wanted")
 
 
 def read(file: int) -> Mapping[str, str]:
-    """Return the notes in the open *file* by name; a line that was never written is left out."""
+    """Return the notes in the open *file* by name, without the lines that are empty."""
     text = os.pread(file, WIDTH * len(LINES), 0).decode("ascii", "replace")
     lines = [line.strip(" \0") for line in text.split("\n")]
     if lines[0][:1].isdecimal():
@@ -25,6 +25,6 @@ def read(file: int) -> Mapping[str, str]:
 
 
 def write(file: int, name: str, value: str) -> None:
-    """Write one line of the open *file*, in place of what it said."""
+    """Replace one line of the open *file*."""
     line = f"{name} {value}".ljust(WIDTH - 1)
     os.pwrite(file, f"{line}\n".encode("ascii"), WIDTH * LINES.index(name))

@@ -1,4 +1,7 @@
-"""The SQLite schema, as migrations in order. One that was released is never changed; the next one is added."""
+"""The SQLite schema, as a list of migrations. A released migration never changes; a new one is appended.
+
+The functions' names are recorded in each store, so they cannot change either.
+"""
 
 import sqlite3
 from contextlib import closing
@@ -8,10 +11,10 @@ from sqlite_utils.migrations import Migrations
 
 from approvals.errors import StoreError
 
-#: Marks a SQLite file as ours: "Hold" in ASCII.
+#: Marks a SQLite file as a store of Okayed: "Hold" in ASCII.
 APPLICATION_ID = 0x486F6C64
 
-#: Stores record their migrations under this name, which was the product's first; it cannot change.
+#: The name under which stores record their migrations: the product's first name. It cannot change.
 migrations = Migrations("holdpoint")
 
 _CALLS = (
@@ -81,7 +84,7 @@ _EVENTS = (
     """,
 )
 
-# `wanted` follows the call's version, so that the few notices that lag behind it are found by an index.
+# `wanted` follows the call's version, so that an index finds the few notices that are behind it.
 _NOTICES = (
     """
     CREATE TABLE notices (
@@ -105,14 +108,14 @@ _NOTICES = (
 
 @migrations()
 def calls_events_notices(db: Database) -> None:
-    """Held calls, the audit trail, and what the channels show."""
+    """Held calls, the audit trail, and the notices on channels."""
     for statement in (*_CALLS, *_EVENTS, *_NOTICES):
         db.execute(statement)
 
 
 @migrations()
 def hits_and_logins(db: Database) -> None:
-    """Uses of rate limits, people's logins, and a row that readiness writes to."""
+    """Rate-limit hits, logins of people, and a row that the readiness check writes to."""
     db.table("hits").create({"key": str, "at": float, "until": float}, not_null={"key", "at", "until"})
     db.table("hits").create_index(["until"])
     db.table("logins").create(
@@ -126,13 +129,13 @@ def hits_and_logins(db: Database) -> None:
 
 @migrations()
 def secrets_of_our_own(db: Database) -> None:
-    """Random bytes that outlive a restart, such as the key of the states that clients carry."""
+    """Random bytes that survive a restart, such as the key that seals request states."""
     db.table("secrets").create({"name": str, "bytes": bytes}, pk="name", not_null={"bytes"})
 
 
 @migrations()
 def pins_of_tools(db: Database) -> None:
-    """The definitions of tools that were accepted."""
+    """The accepted tool definitions."""
     db.table("pins").create(
         {"server": str, "tool": str, "hash": str, "definition": bytes},
         pk=("server", "tool"),
@@ -142,13 +145,13 @@ def pins_of_tools(db: Database) -> None:
 
 @migrations()
 def amounts(db: Database) -> None:
-    """What each use adds to its limit; one that was recorded before counts as one."""
+    """The amount that each hit adds to its limit; earlier hits add 1."""
     db.execute("ALTER TABLE hits ADD COLUMN amount REAL NOT NULL DEFAULT 1")
 
 
 @migrations()
 def sessions_of_agents(db: Database) -> None:
-    """Whose session is whose, and how it was opened: so that a restart ends none."""
+    """MCP sessions, their agents and their initialize params, so that sessions survive a restart."""
     db.table("sessions").create(
         {"server": str, "id": str, "agent": str, "opening": bytes, "at": float},
         pk=("server", "id"),
@@ -159,33 +162,33 @@ def sessions_of_agents(db: Database) -> None:
 
 @migrations()
 def seals(db: Database) -> None:
-    """Logins and agents' sessions are sealed like held calls; those without a seal are opened anew."""
+    """Seals on logins and sessions, as on held calls; those without a seal must be opened again."""
     for table in ("logins", "sessions"):
         db.execute(f"ALTER TABLE {table} ADD COLUMN seal BLOB NOT NULL DEFAULT x''")
 
 
 @migrations()
 def identities_of_pins(db: Database) -> None:
-    """Each accepted definition belongs to one server; those of before are bound when the gateway starts."""
+    """The server identity of each pin; earlier pins are bound when the gateway starts."""
     db.execute("ALTER TABLE pins ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
 
 
 @migrations()
 def progress(db: Database) -> None:
-    """The highest time that was reached, so that a clock set back brings no call back to life."""
+    """The highest time so far, so that a clock that is set back does not revive an expired call."""
     db.table("progress").create({"id": int, "time": float}, pk="id", not_null={"time"})
     db.table("progress").insert({"id": 1, "time": 0.0})
 
 
 @migrations()
 def starts(db: Database) -> None:
-    """How often gateways were started with this file, so that an older copy of it is known for one."""
+    """The number of starts with this file, which reveals an older copy of it."""
     db.execute("ALTER TABLE progress ADD COLUMN starts INTEGER NOT NULL DEFAULT 0")
 
 
 @migrations()
 def summaries(db: Database) -> None:
-    """What lists, sweeps and limits need of a call, apart from its content; `SqliteStore.open` writes those of older calls."""
+    """Summaries for lists, sweeps and limits; `SqliteStore.open` writes the summaries of older calls."""
     db.table("summaries").create(
         {
             "n": int,
@@ -200,38 +203,38 @@ def summaries(db: Database) -> None:
         not_null={"state", "agent", "created_at", "size", "summary", "seal"},
         foreign_keys=[("n", "calls", "n")],
     )
-    # Each has all that a limit asks for, so that no row is read to count it.
+    # Covering indexes: a limit is counted without reading a row.
     db.table("summaries").create_index(["state", "agent", "size"])
     db.table("summaries").create_index(["agent", "created_at", "size"])
 
 
 @migrations()
 def lists_in_order_of_arrival(db: Database) -> None:
-    """Lists go by row number, since the ids of earlier versions (`hp_...`) sort after newer ones."""
+    """Order lists by row number, since the ids of earlier versions (`hp_...`) sort after newer ids."""
     for column in ("state", "agent"):
         db.execute(f"DROP INDEX calls_by_{column}")
         db.execute(f"CREATE INDEX calls_by_{column} ON calls ({column})")
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the schema in an empty file."""
+    """Create the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    bring_up_to_date(connection)
+    migrate(connection)
 
 
-def recognise(connection: sqlite3.Connection) -> None:
-    """Raise `StoreError` when the file is not ours or was written by a newer Okayed."""
+def check_origin(connection: sqlite3.Connection) -> None:
+    """Raise `StoreError` when another program, or a newer Okayed, wrote the file."""
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     if mark != APPLICATION_ID:
-        raise StoreError("it is a SQLite file of some other program")
+        raise StoreError("it is a SQLite file of another program")
     with closing(sqlite3.connect(":memory:")) as empty:
         known = {migration.name for migration in migrations.pending(_database(empty))}
     if any(migration.name not in known for migration in migrations.applied(_database(connection))):
-        raise StoreError("a newer Okayed wrote it; start that version, or give this one a store of its own")
+        raise StoreError("a newer Okayed wrote it; start that version, or give this gateway its own store")
 
 
-def bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Apply the migrations that are missing, each with its own record in one transaction."""
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply the missing migrations, each in one transaction with its record."""
     migrations.apply(_database(connection))
 
 

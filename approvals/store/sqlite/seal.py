@@ -1,7 +1,7 @@
-"""Rows under a seal: a held call, a login, a session that was changed in the file, by hand or by a bad disk, is not read.
+"""Seals on rows, so that a held call, login or session that was changed in the file is not read.
 
-Without a key the seal finds damage. With a key that lies elsewhere it also finds a forger, who could otherwise write
-an approval, or a login to approve by, into the file.
+Without a key, the seal detects damage. With a key that is stored elsewhere, it also detects forgery: otherwise somebody
+who can write the file could add an approval, or a login to approve with.
 """
 
 import hashlib
@@ -18,48 +18,48 @@ from approvals.summaries import Summary, summary
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(HeldCall).decode
 _decode_summary = msgspec.json.Decoder(Summary).decode
-#: Stands before a summary in its seal, so that no other row's seal fits one.
+#: Prefixed to a summary before it is sealed, so that the seal of another row does not fit it.
 _SUMMARY = b"summary "
-_NOT_WRITTEN = "A held call is not what was written to the store, or was written under another key."
+_CHANGED = "A held call was changed in the store, or was written under another key."
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Seals rows, and opens what it sealed."""
+    """Seals rows, and opens the rows that it sealed."""
 
     key: bytes
 
-    def row(self, call: HeldCall) -> tuple[Any, ...]:
-        """Return the values of the columns that change with the call; raises `StoreError` when it is no JSON."""
+    def call_columns(self, call: HeldCall) -> tuple[Any, ...]:
+        """Return the columns that change with the call; raises `StoreError` when it cannot be encoded as JSON."""
         try:
             body = _encode(call)
         except (TypeError, ValueError) as error:
             raise StoreError(f"The call {call.id} cannot be written: {error}.") from error
         return call.version, call.state, call.digest, call.expires_at, call.settled_at, body, self._of(body)
 
-    def summary_row(self, call: HeldCall) -> tuple[Any, ...]:
-        """Return the values of the columns of a call's summary that change with it."""
-        shown = _encode(summary(call))
-        return call.state, shown, self._of(_SUMMARY + shown)
+    def summary_columns(self, call: HeldCall) -> tuple[Any, ...]:
+        """Return the columns of the summary that change with the call."""
+        body = _encode(summary(call))
+        return call.state, body, self._of(_SUMMARY + body)
 
-    def summary(self, shown: bytes, seal: bytes) -> Summary:
-        """Return the summary; raises `StoreError` when it is not the one that was sealed."""
-        if not hmac.compare_digest(seal, self._of(_SUMMARY + shown)):
-            raise StoreError(_NOT_WRITTEN)
-        return _decode_summary(shown)
+    def open_summary(self, body: bytes, seal: bytes) -> Summary:
+        """Return the summary; raises `StoreError` when it was changed."""
+        if not hmac.compare_digest(seal, self._of(_SUMMARY + body)):
+            raise StoreError(_CHANGED)
+        return _decode_summary(body)
 
-    def call(self, body: bytes, seal: bytes) -> HeldCall:
-        """Return the call; raises `StoreError` when it is not the one that was sealed."""
+    def open_call(self, body: bytes, seal: bytes) -> HeldCall:
+        """Return the call; raises `StoreError` when it was changed."""
         if not hmac.compare_digest(seal, self._of(body)):
-            raise StoreError(_NOT_WRITTEN)
+            raise StoreError(_CHANGED)
         return _decode(body)
 
-    def sealed(self, table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return a row of *table* with its seal behind it."""
+    def seal_row(self, table: str, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a row of *table* with its seal as the last value."""
         return (*row, self._of(_encode((table, *row))))
 
-    def opened(self, table: str, row: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        """Return the row without its seal; None when there is none, or it is not the one that was sealed."""
+    def open_row(self, table: str, row: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        """Return the row without its seal; None when the row is None or was changed."""
         if row is None:
             return None
         *values, seal = row

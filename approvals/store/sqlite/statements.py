@@ -1,10 +1,10 @@
-"""What the SQLite store says to its file; `schema` has the tables, and the indexes that each line counts on."""
+"""The SQL of the SQLite store; `schema` has the tables, and the indexes that each query relies on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from approvals.lifecycle import SETTLED
-from approvals.model import Cap, State
+from approvals.model import CallLimit, State
 
 INSERT_CALL = """
     INSERT INTO calls (version, state, digest, expires_at, settled_at, body, seal, id, key, agent, server, tool, created_at)
@@ -20,12 +20,12 @@ INSERT_SUMMARY = """
 SWAP_SUMMARY = """
     UPDATE summaries SET state = ?, summary = ?, seal = ? WHERE n = (SELECT n FROM calls WHERE id = ?)
 """
-#: The next call that was written before there were summaries.
+#: The next call without a summary: an older version wrote it.
 WITHOUT_SUMMARY = """
     SELECT n, state, agent, created_at, body, seal FROM calls
     WHERE n > (SELECT coalesce(max(n), 0) FROM summaries) ORDER BY n LIMIT 1
 """
-IN_THE_WAY = """
+SAME_ID_OR_KEY = """
     SELECT 1 FROM calls WHERE id = ? UNION ALL
     SELECT 1 FROM calls WHERE key = ? AND state IN ('pending', 'approved', 'forwarding', 'in_doubt') LIMIT 1
 """
@@ -37,7 +37,7 @@ OPEN_CALLS = "SELECT body, seal FROM calls WHERE state IN ('pending', 'approved'
 DUE = """
     SELECT summary, summaries.seal FROM calls JOIN summaries USING (n) WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
 """
-# Two halves, each found by an index: open calls, and settled ones that the channel did post.
+# Two halves, each found by an index: open calls, and settled calls that the channel has posted.
 STALE = """
     SELECT calls.n, summary, summaries.seal, notice.* FROM calls JOIN summaries USING (n)
     LEFT JOIN (SELECT * FROM notices WHERE channel = :channel) AS notice ON notice.call = calls.id
@@ -50,7 +50,7 @@ STALE = """
     AND calls.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
     ORDER BY 1
 """
-SHOWN = """
+SAVE_NOTICE = """
     INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, failures, retry_at, wanted)
     VALUES (?, ?, ?, ?, ?, ?, (SELECT version FROM calls WHERE id = ?))
 """
@@ -62,23 +62,25 @@ DROP_HITS = "DELETE FROM hits WHERE until <= ?"
 INSERT_HIT = "INSERT INTO hits (key, at, until, amount) VALUES (?, ?, ?, ?)"
 HITS = "SELECT key, at, amount FROM hits WHERE until > ? ORDER BY at, rowid"
 DROP_LOGINS = "DELETE FROM logins WHERE expires_at <= ?"
-LOGIN = (
+SAVE_LOGIN = (
     "INSERT OR REPLACE INTO logins (id_sha256, approver, created_at, expires_at, seal) VALUES (?, ?, ?, ?, ?)"
 )
-LOGGED_IN = "SELECT id_sha256, approver, created_at, expires_at, seal FROM logins WHERE id_sha256 = ?"
-LOGOUT = "DELETE FROM logins WHERE id_sha256 = ?"
-MAKE_BYTES = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"
-BYTES = "SELECT bytes FROM secrets WHERE name = ?"
-PIN = "INSERT OR REPLACE INTO pins (server, tool, hash, definition, identity) VALUES (?, ?, ?, ?, ?)"
+LOGIN = "SELECT id_sha256, approver, created_at, expires_at, seal FROM logins WHERE id_sha256 = ?"
+DELETE_LOGIN = "DELETE FROM logins WHERE id_sha256 = ?"
+CREATE_SECRET = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"  # noqa: S105  (SQL)
+SECRET = "SELECT bytes FROM secrets WHERE name = ?"  # noqa: S105  (SQL)
+SAVE_PIN = "INSERT OR REPLACE INTO pins (server, tool, hash, definition, identity) VALUES (?, ?, ?, ?, ?)"
 PINS = "SELECT server, tool, hash, definition, identity FROM pins ORDER BY server, tool"
 DROP_SESSIONS = "DELETE FROM sessions WHERE at <= ?"
-REMEMBER = "INSERT OR REPLACE INTO sessions (server, id, agent, opening, at, seal) VALUES (?, ?, ?, ?, ?, ?)"
-RECALL = "SELECT server, id, agent, opening, at, seal FROM sessions WHERE server = ? AND id = ?"
-FORGET = "DELETE FROM sessions WHERE server = ? AND id = ?"
+SAVE_SESSION = (
+    "INSERT OR REPLACE INTO sessions (server, id, agent, opening, at, seal) VALUES (?, ?, ?, ?, ?, ?)"
+)
+SESSION = "SELECT server, id, agent, opening, at, seal FROM sessions WHERE server = ? AND id = ?"
+DELETE_SESSION = "DELETE FROM sessions WHERE server = ? AND id = ?"
 STARTS = "SELECT starts FROM progress"
-STARTED = "UPDATE progress SET starts = ?"
-MARK = "SELECT time FROM progress"
-REACHED = "UPDATE progress SET time = ?1 WHERE time < ?1"
+COUNT_START = "UPDATE progress SET starts = ?"
+HIGHEST_TIME = "SELECT time FROM progress"
+KEEP_TIME = "UPDATE progress SET time = ?1 WHERE time < ?1"
 RESET_TIME = (
     "UPDATE progress SET time = :at",
     "UPDATE hits SET until = :at + until - at, at = :at WHERE at > :at",
@@ -92,7 +94,7 @@ _OPEN = frozenset(State) - SETTLED
 Query = tuple[str, tuple[Any, ...]]
 
 
-#: What is read of calls that are listed whole, and of those that are only summed up.
+#: The two starts of a query for `calls`: row numbers and sizes of whole calls, or summaries.
 ROWS = "SELECT n, length(body) FROM calls"
 SUMMARIES = "SELECT summary, summaries.seal FROM calls JOIN summaries USING (n)"
 
@@ -108,8 +110,8 @@ def calls(
     server: str,
     text: str,
 ) -> Query:
-    """Return the query that reads *read* of calls, newest first, narrowed by what is given."""
-    # Open calls are few, so their index is read; the many settled ones are read in the order they were added.
+    """Return the query that starts with *read* (`ROWS` or `SUMMARIES`) for the matching calls, newest first."""
+    # Open calls are few, so their index is used; the many settled calls are read in the order they were added.
     state = "calls.state" if _OPEN.issuperset(states) else "+calls.state"
     where, values = _where(
         {
@@ -124,25 +126,25 @@ def calls(
     return f"{read} {where} ORDER BY calls.n DESC LIMIT ?", (*values, limit)
 
 
-def counted(cap: Cap) -> Query:
-    """Return the query for the number of calls that a cap counts, or of their bytes."""
+def usage(limit: CallLimit) -> Query:
+    """Return the query for the number of calls that a limit applies to, or for their bytes."""
     where, values = _where(
         {
-            f"state IN ({', '.join('?' * len(cap.states))})": cap.states,
-            "agent = ?": (cap.agent,) if cap.agent else (),
-            "created_at > ?": (cap.since,) if cap.since else (),
+            f"state IN ({', '.join('?' * len(limit.states))})": limit.states,
+            "agent = ?": (limit.agent,) if limit.agent else (),
+            "created_at > ?": (limit.since,) if limit.since else (),
         }
     )
-    what = "coalesce(sum(size), 0)" if cap.in_bytes else "count(*)"
-    return f"SELECT {what} FROM summaries {where}", values  # noqa: S608  (values are bound)
+    total = "coalesce(sum(size), 0)" if limit.in_bytes else "count(*)"
+    return f"SELECT {total} FROM summaries {where}", values  # noqa: S608  (values are bound)
 
 
 def events(*, after: int, limit: int, since: float, tool: str, agent: str, call: str) -> Query:
-    """Return the query for audit events in order, narrowed by what is given."""
+    """Return the query for the matching audit events, in order."""
     where, values = _where(
         {
             "seq > ?": (after,),
-            # The first bound is found by the index of times, and lets the walk begin there.
+            # The first bound is found by the index on times, so the scan starts there.
             "seq >= (SELECT min(seq) FROM events WHERE at >= ?) AND at >= ?": (since, since) if since else (),
             "tool = ?": (tool,) if tool else (),
             "agent = ?": (agent,) if agent else (),
@@ -153,7 +155,7 @@ def events(*, after: int, limit: int, since: float, tool: str, agent: str, call:
 
 
 def _where(conditions: Mapping[str, Sequence[Any]]) -> Query:
-    """Return the WHERE clause of the conditions that have values, and those values."""
+    """Return a WHERE clause of the conditions that have values, and those values."""
     given = {condition: values for condition, values in conditions.items() if values}
     clause = f"WHERE {' AND '.join(given)}" if given else ""
     return clause, tuple(value for values in given.values() for value in values)

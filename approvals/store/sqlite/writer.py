@@ -1,9 +1,9 @@
 """The one thread that owns the SQLite connection: jobs come through a bounded queue and share their commits.
 
-Whatever waits, up to BATCH jobs, runs in one BEGIN IMMEDIATE ... COMMIT, each in a savepoint of its own, and is
-answered after the commit. A job that fails undoes only itself. When the commit fails, nothing was done and everyone
-is told so. A full or busy disk may mend itself: what was posted is kept and tried again. After any other failure
-nobody knows what is on the disk, so no more work is taken.
+Up to BATCH waiting jobs run in one BEGIN IMMEDIATE ... COMMIT, each in its own savepoint, and are answered after the
+commit. A job that fails undoes only itself. A commit that fails undoes every job in it, and every caller gets the
+error. A full or busy disk may recover, so posted jobs are kept and tried again. After any other failure the state of
+the disk is unknown, so no more work is accepted.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from approvals.errors import ApprovalError, StoreError
 
 #: Jobs that share one commit.
 BATCH = 256
-#: Callers that may wait, and posted jobs that may lie unwritten, before more are refused.
+#: The most callers that may wait, and the most posted jobs that may be unwritten.
 MAX_WAITING = 10_000
 MAX_POSTED = 50_000
-#: Seconds that posted work waits for company, and that kept work waits for the disk to mend.
+#: Seconds that posted work waits to share a commit, and seconds before kept work is tried again.
 LINGER = 0.02
 RETRY = 0.25
 
-#: Failures that leave the file as it was and may pass.
-_PASSING = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+#: Failures that leave the file unchanged and may be temporary.
+_TEMPORARY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ Work = Callable[[sqlite3.Connection], Result]
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Work, and what became of it. Nobody waits for a job without a future: it was posted, and holds *size* of them."""
+    """Work and its result. A job without a future was posted: no caller waits for it, and it holds *size* posts."""
 
     work: Work[Any]
     future: "asyncio.Future[Any] | None" = None
@@ -49,75 +49,75 @@ class _Job:
     error: Exception | None = None
 
 
-class Guard(Protocol):
-    """What stands by the writer in its thread; `approvals.store.sqlite.file.StoreFile` does."""
+class LockedFile(Protocol):
+    """The file behind the connection, as the writer's thread uses it: `approvals.store.sqlite.file.StoreFile`."""
 
-    def still_ours(self) -> None:
-        """Raise before a transaction that must not begin."""
+    def check_identity(self) -> None:
+        """Raise when no transaction may begin, since the file was replaced."""
 
     def committed(self, connection: sqlite3.Connection) -> None:
-        """Take note of what was committed."""
+        """Note the last committed event."""
 
     def close(self) -> None:
-        """Let go; the connection is closed."""
+        """Release the lock, after the connection was closed."""
 
 
 class Writer:
-    """Runs jobs in its thread, in the order they came. All methods belong to the event loop that made it."""
+    """Runs jobs in its thread, in order of arrival. Every method belongs to the event loop that created it."""
 
-    def __init__(self, connection: sqlite3.Connection, guard: Guard) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: LockedFile) -> None:
         self._db = connection
-        self._guard = guard
+        self._file = file
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._posted: list[Work[None]] = []
         self._flush: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._unwritten = 0
-        #: Why no more work is taken, once it is not.
+        #: Why no more work is accepted; None while it is.
         self._refusal: str | None = None
         self._failed: str | None = None
         self._thread = threading.Thread(target=self._run, name="okayed-store", daemon=True)
         self._thread.start()
 
     async def do(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:
-        """Run *work* and return its result after its commit; *then* runs in the event loop, also if the caller left."""
+        """Run *work* and return its result after the commit; *then* runs in the event loop, even if the caller left."""
         future: asyncio.Future[Result] = self._loop.create_future()
         self._put(_Job(work, future, then=then))
         try:
             return await future
-        finally:  # an error keeps this frame, which must not keep the error: the work may hold megabytes
+        finally:  # a traceback keeps this frame, and must not keep the future: its work may hold megabytes
             del future
 
     async def read(self, work: Work[Result]) -> Result:
-        """Run *work* that changes nothing and return its result."""
+        """Run *work* that only reads, and return its result."""
         future: asyncio.Future[Result] = self._loop.create_future()
         self._put(_Job(work, future, writes=False))
         return await future
 
     def _put(self, job: _Job) -> None:
-        self._may_come(self._waiting, MAX_WAITING)
+        self._check_capacity(self._waiting, MAX_WAITING)
         self._waiting += 1
-        self._pass_posted_on()
+        self._flush_posted()
         self._jobs.put(job)
 
     def post(self, work: Work[None]) -> None:
         """Run *work* with the next commit, without waiting; raises `StoreError` when the store cannot keep up."""
-        self._may_come(self._unwritten, MAX_POSTED)
+        self._check_capacity(self._unwritten, MAX_POSTED)
         self._unwritten += 1
         self._posted.append(work)
         if len(self._posted) >= BATCH:
-            self._pass_posted_on()
+            self._flush_posted()
         elif self._flush is None:
-            self._flush = self._loop.call_later(LINGER, self._pass_posted_on)
+            self._flush = self._loop.call_later(LINGER, self._flush_posted)
 
-    def _may_come(self, there: int, most: int) -> None:
+    def _check_capacity(self, used: int, most: int) -> None:
         if self._refusal is not None:
             raise StoreError(self._refusal)
-        if there >= most:
-            raise StoreError("The store cannot keep up: too much waits to be written. Try again later.")
+        if used >= most:
+            raise StoreError("The store cannot keep up: too many writes are waiting. Try again later.")
 
-    def _pass_posted_on(self) -> None:
+    def _flush_posted(self) -> None:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
@@ -126,17 +126,19 @@ class Writer:
             self._jobs.put(_Job(lambda db: _each(works, db), size=len(works)))
 
     async def close(self) -> None:
-        """Write what was given, then let go of the connection; raises `StoreError` when some could not be written."""
+        """Write every job, then close the connection; raises `StoreError` when some posts could not be written."""
         if self._thread.is_alive():
-            self._pass_posted_on()
+            self._flush_posted()
             self._refusal = self._refusal or "The store is closed."
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
-            await asyncio.sleep(0)  # the last answers were handed to the loop before the thread ended
+            await asyncio.sleep(
+                0
+            )  # let the loop deliver the last answers, which the thread scheduled before it ended
         if self._unwritten:
             lost, self._unwritten = self._unwritten, 0
             raise StoreError(
-                f"{lost} entries, audit events among them, could not be written before the store closed."
+                f"{lost} entries, including audit events, could not be written before the store closed."
             )
 
     # In the thread.
@@ -147,13 +149,13 @@ class Writer:
         while not closing:
             batch, closing = self._gather(kept)
             kept = self._commit(batch)
-            del batch  # what they hold may be large, and the next one may be long in coming
-        with contextlib.suppress(sqlite3.Error):  # all that counts is committed
+            del batch  # jobs may be large, and the next one may come late
+        with contextlib.suppress(sqlite3.Error):  # every commit is done
             self._db.close()
-        self._guard.close()
+        self._file.close()
 
     def _gather(self, kept: list[_Job]) -> tuple[list[_Job], bool]:
-        """Return what waits, behind what was kept, and whether the end has come."""
+        """Return the kept jobs and then the waiting ones, and whether the writer is closing."""
         batch = list(kept)
         try:
             job = self._jobs.get(timeout=RETRY) if kept else self._jobs.get()
@@ -167,12 +169,12 @@ class Writer:
         return batch, True
 
     def _commit(self, jobs: list[_Job]) -> list[_Job]:
-        """Run *jobs* in one transaction, answer them, and return those that must be tried again."""
+        """Run *jobs* in one transaction, answer them, and return the jobs to try again."""
         try:
             self._transact(jobs)
-        except Exception as error:  # noqa: BLE001  (whatever happens in here, those who wait must hear of it)
+        except Exception as error:  # noqa: BLE001  (every failure must reach the callers)
             return self._undo(jobs, error)
-        self._tell(jobs)
+        self._schedule_answers(jobs)
         return []
 
     def _transact(self, jobs: list[_Job]) -> None:
@@ -180,53 +182,55 @@ class Writer:
             raise StoreError(self._failed)
         writes = any(job.writes for job in jobs)
         if writes:
-            self._guard.still_ours()
+            self._file.check_identity()
         self._db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         for job in jobs:
             self._attempt(job)
         self._db.execute("COMMIT")
         if writes:
-            self._guard.committed(self._db)
+            self._file.committed(self._db)
 
     def _attempt(self, job: _Job) -> None:
         self._db.execute("SAVEPOINT job")
         try:
             job.result = job.work(self._db)
         except Exception as error:
-            if job.future is None or _hurts_all(error) or not self._db.in_transaction:
+            if job.future is None or _is_fatal(error) or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO job")
-            # Without the frames that it came through: they keep the job, and the job keeps the error.
-            job.error = (error if isinstance(error, ApprovalError) else _refused(error)).with_traceback(None)
+            # Drop the traceback: its frames keep the job, and the job keeps the error.
+            job.error = (error if isinstance(error, ApprovalError) else _refusal_of(error)).with_traceback(
+                None
+            )
         self._db.execute("RELEASE job")
 
     def _undo(self, jobs: list[_Job], error: Exception) -> list[_Job]:
-        with contextlib.suppress(sqlite3.Error):  # it may have undone itself
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
             self._db.rollback()
         writes = [job for job in jobs if job.writes]
-        if self._failed is None and writes and _code(error) in _PASSING:
-            logger.warning("store: could not write (%s); what was posted is tried again", error)
+        if self._failed is None and writes and _code(error) in _TEMPORARY:
+            logger.warning("store: could not write (%s); posted entries will be retried", error)
             self._fail(
                 [job for job in writes if job.future],
                 f"The store could not write ({error}); nothing was changed.",
             )
-            self._commit([job for job in jobs if not job.writes])  # a full disk can still be read
+            self._commit([job for job in jobs if not job.writes])  # reads work on a full disk
             return [job for job in writes if not job.future]
         if self._failed is None:
             self._failed = self._refusal = (
-                f"The store failed ({error}) and takes no more work; mend it and start again."
+                f"The store failed ({error}) and accepts no more work; repair it and restart."
             )
             logger.critical("store: %s", self._failed)
         self._fail(jobs, self._failed)
         return []
 
-    def _fail(self, jobs: list[_Job], said: str) -> None:
+    def _fail(self, jobs: list[_Job], message: str) -> None:
         for job in jobs:
-            job.error = StoreError(said)
-        self._tell(jobs)
+            job.error = StoreError(message)
+        self._schedule_answers(jobs)
 
-    def _tell(self, jobs: list[_Job]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it everyone who could listen
+    def _schedule_answers(self, jobs: list[_Job]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller is left
             self._loop.call_soon_threadsafe(self._answer, jobs)
 
     # In the event loop again.
@@ -239,7 +243,7 @@ class Writer:
                 self._unwritten -= job.size if job.error is None else 0
                 continue
             self._waiting -= 1
-            if job.future.done():  # its caller was cancelled
+            if job.future.done():  # the caller was cancelled
                 continue
             if job.error is not None:
                 job.future.set_exception(job.error)
@@ -258,15 +262,15 @@ def _code(error: Exception) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _hurts_all(error: Exception) -> bool:
-    """Say whether *error* is of the file or the disk, not of one job's values."""
+def _is_fatal(error: Exception) -> bool:
+    """Say whether *error* is about the file or the disk, and not about one job's values."""
     return (
         isinstance(error, sqlite3.OperationalError | sqlite3.InternalError)
         or type(error) is sqlite3.DatabaseError
     )
 
 
-def _refused(error: Exception) -> StoreError:
-    said = StoreError(f"The store refused this: {error}.")
-    said.__cause__ = error
-    return said
+def _refusal_of(error: Exception) -> StoreError:
+    refusal = StoreError(f"The store refused this: {error}.")
+    refusal.__cause__ = error
+    return refusal

@@ -442,7 +442,7 @@ async def test_a_deleted_card_of_a_decided_call_is_left_alone(w):
     await w.service.cancel(call.id, "changed its mind", actor="ci-bot")
     await w.notices.bring_up_to_date()
     assert w.slack.messages == []
-    assert await w.store.stale("slack", w.clock.now + 1000) == []
+    assert await w.store.stale_calls("slack", w.clock.now + 1000) == []
 
 
 @pytest.mark.parametrize(("url", "buttons"), [(URL, ["open"]), ("", [])])

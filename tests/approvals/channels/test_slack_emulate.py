@@ -41,7 +41,9 @@ async def test_a_card_is_posted_and_updated_after_the_decision(world):
     web, channel_id, service, _, notices, clock = world
     call = await service.hold(held(clock.now))
     await notices.bring_up_to_date()
-    [notice] = [one for one in (await service.store.stale("slack", clock.now)) if one[1] is None] or [None]
+    [notice] = [one for one in (await service.store.stale_calls("slack", clock.now)) if one[1] is None] or [
+        None
+    ]
     assert notice is None  # it was shown
     posted = (await history(web, channel_id))[0]
     assert "Approve put_user_policy on iam?" in posted["text"]
@@ -57,5 +59,5 @@ async def test_an_unknown_channel_or_message_is_an_error_and_the_call_waits(worl
     channel._channel = "C404"
     call = await service.hold(held(clock.now, tool="other"))
     await notices.bring_up_to_date()
-    [(_, notice)] = await service.store.stale("slack", clock.now + 100)
+    [(_, notice)] = await service.store.stale_calls("slack", clock.now + 100)
     assert (notice.call, notice.failures, notice.ref) == (call.id, 1, None)

@@ -83,5 +83,5 @@ async def test_a_redirect_is_not_followed(world):
     receiver.status = 307
     call = await service.hold(held(clock.now))
     await notices.bring_up_to_date()
-    [(stale, notice)] = await service.store.stale("webhook:1", clock.now + 100)
+    [(stale, notice)] = await service.store.stale_calls("webhook:1", clock.now + 100)
     assert (stale.id, notice.failures) == (call.id, 1)

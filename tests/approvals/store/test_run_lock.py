@@ -6,46 +6,49 @@ import sys
 import pytest
 
 from approvals.errors import StoreError, StoreTaken
-from approvals.store.run_lock import of_a_run, turn
+from approvals.store.run_lock import hold_run_lock, is_held_by_run
 
 
 def test_a_run_has_the_turn_until_it_ends(tmp_path):
     store = tmp_path / "okayed.db"
-    assert not of_a_run(store)
-    with turn(store):
-        assert of_a_run(store)
-        with pytest.raises(StoreTaken, match=r"Another `okayed run` uses .*okayed.db already; stop it"):
-            with turn(store):
+    assert not is_held_by_run(store)
+    with hold_run_lock(store):
+        assert is_held_by_run(store)
+        with pytest.raises(StoreTaken, match=r"Another `okayed run` uses .*okayed\.db\. Stop it"):
+            with hold_run_lock(store):
                 pass
-        assert of_a_run(store)
-    assert not of_a_run(store)
-    with turn(store):
+        assert is_held_by_run(store)
+    assert not is_held_by_run(store)
+    with hold_run_lock(store):
         assert (tmp_path / "okayed.db.run").stat().st_mode & 0o777 == 0o600
 
 
 async def test_it_ends_with_the_process_however_that_ends(tmp_path):
     store = tmp_path / "okayed.db"
-    code = f"from pathlib import Path; from approvals.store.run_lock import turn\nwith turn(Path({str(store)!r})): print(flush=True); input()"
+    code = f"from pathlib import Path; from approvals.store.run_lock import hold_run_lock\nwith hold_run_lock(Path({str(store)!r})): print(flush=True); input()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     await process.stdout.readline()
-    assert of_a_run(store)
+    assert is_held_by_run(store)
     process.kill()
     await process.wait()
-    assert not of_a_run(store)
+    assert not is_held_by_run(store)
 
 
 def test_looks_at_it_keep_no_run_from_it(tmp_path):
     store = tmp_path / "okayed.db"
-    with turn(store):
+    with hold_run_lock(store):
         pass
     for _ in range(100):
-        assert not of_a_run(store)
-        with turn(store):
+        assert not is_held_by_run(store)
+        with hold_run_lock(store):
             pass
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(StoreError, match="cannot be written to"), turn(tmp_path / "nowhere" / "okayed.db"):
+    with (
+        pytest.raises(StoreError, match="cannot be written to"),
+        hold_run_lock(tmp_path / "nowhere" / "okayed.db"),
+    ):
         pass

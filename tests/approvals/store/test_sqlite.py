@@ -11,13 +11,15 @@ import pytest
 from approvals import audit
 from approvals.errors import Conflict, StoreError, TooMany
 from approvals.identity import Directory
-from approvals.lifecycle import advance, touch
-from approvals.model import AgentSession, CallId, Cap, LoginSession, Notice, State
+from approvals.lifecycle import advance, update
+from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, State
 from approvals.quotas import Quotas
 from approvals.service import ApprovalService
-from approvals.store import read_only, sqlite
+from approvals.store import read_only
 from approvals.store.memory import is_open
-from approvals.store.sqlite import SqliteStore, statements
+from approvals.store.sqlite import calls as calls_module
+from approvals.store.sqlite import statements
+from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summary
 from stored import a_call, a_full_call, an_event
 
@@ -65,14 +67,14 @@ async def test_everything_is_there_again_after_a_restart(path):
     session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0)
     async with opened(path, chain_key=b"k") as store:
         await store.add(call, an_event("one", detail={"nul": "\x00", "of": [1.0, 1, None, True]}))
-        await store.shown(notice)
-        await store.login(session)
-        store.hit("limit", 1.0, 9.0)
+        await store.save_notice(notice)
+        await store.save_login(session)
+        store.add_hit("limit", 1.0, 9.0)
         store.post(an_event("two"))
     async with opened(path, chain_key=b"k") as store:
         assert await store.get(call.id) == call
-        assert await store.stale("slack", 2.5) == [(summary(call), notice)]
-        assert await store.logged_in("s") == session
+        assert await store.stale_calls("slack", 2.5) == [(summary(call), notice)]
+        assert await store.find_login("s") == session
         assert await store.hits(5.0) == [("limit", 1.0, 1)]
         await store.append(an_event("three"))
         events = await store.events()
@@ -98,7 +100,7 @@ async def test_a_call_that_came_to_its_end_keeps_its_state_whoever_writes(store,
             await store.swap(call, replace(call, version=2, state=after), an_event())
     assert await store.get(call.id) == call
     assert await store.events() == []
-    fetched = touch(call, collected=True)
+    fetched = update(call, collected=True)
     await store.swap(call, fetched)
     assert await store.get(call.id) == fetched
 
@@ -122,11 +124,11 @@ async def test_what_the_trail_refuses_does_not_happen(store):
         await store.add(a_call(), an_event())
     assert await store.select() == [call]
     store.post(an_event())
-    with pytest.raises(StoreError, match="takes no more work"):
+    with pytest.raises(StoreError, match="accepts no more work"):
         await store.check()
-    with pytest.raises(StoreError, match="takes no more work"):
+    with pytest.raises(StoreError, match="accepts no more work"):
         store.post(an_event())
-    with pytest.raises(StoreError, match="1 entries"):
+    with pytest.raises(StoreError, match="1 entries, including audit events"):
         await store.close()
 
 
@@ -136,7 +138,7 @@ async def test_a_call_that_was_changed_in_the_file_is_not_read(path):
         await store.add(call)
         await direct(store, "UPDATE calls SET body = CAST(replace(body, 'denied', 'approved') AS BLOB)")
         for read in (lambda: store.get(call.id), lambda: store.find(call.key), store.select):
-            with pytest.raises(StoreError, match=r"A held call is not what was written to the store"):
+            with pytest.raises(StoreError, match=r"A held call was changed in the store"):
                 await read()
         assert await store.due(0.0) == []
 
@@ -150,7 +152,7 @@ async def test_a_store_with_a_changed_open_call_does_not_start(path):
     with pytest.raises(StoreError) as refused:
         await SqliteStore.open(path)
     assert str(refused.value) == (
-        f"The store {path} cannot be used: A held call is not what was written to the store, or was written under"
+        f"The store {path} cannot be used: A held call was changed in the store, or was written under"
         " another key."
     )
 
@@ -166,7 +168,7 @@ async def test_a_forger_without_the_key_cannot_write_an_approval(path):
         f"ATTACH '{path.with_name('forged.db')}' AS f",
         "UPDATE calls SET (state, body, seal) = (SELECT state, body, seal FROM f.calls)",
     )
-    with pytest.raises(StoreError, match="A held call is not what was written"):
+    with pytest.raises(StoreError, match="A held call was changed in the store"):
         await SqliteStore.open(path, chain_key=b"key")
 
 
@@ -175,7 +177,7 @@ def step(call):
     return an_event(f"hold.{call.state}", call=call.id, detail={"version": call.version, "state": call.state})
 
 
-PUT_BACK = "The held call hold_00000000000000000000000001 is not what the audit trail says of it last."
+PUT_BACK = "The held call hold_00000000000000000000000001 does not match its last audit event."
 
 
 async def approved_and_run(store):
@@ -246,14 +248,14 @@ LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at
 )
 async def test_a_login_that_was_made_up_in_the_file_is_nobodys(path, forging):
     async with opened(path, chain_key=b"key") as store:
-        await store.login(replace(LOGIN, id_sha256="other"))
+        await store.save_login(replace(LOGIN, id_sha256="other"))
         await direct(store, forging)
-        assert await store.logged_in("s") is None
+        assert await store.find_login("s") is None
 
 
 async def test_a_login_of_a_store_without_the_key_is_nobodys_under_the_key(path):
     async with opened(path.with_name("forged.db")) as forged:
-        await forged.login(LOGIN)
+        await forged.save_login(LOGIN)
     async with opened(path, chain_key=b"key"):
         pass
     sql(
@@ -262,16 +264,16 @@ async def test_a_login_of_a_store_without_the_key_is_nobodys_under_the_key(path)
         "INSERT INTO logins SELECT * FROM f.logins",
     )
     async with opened(path, chain_key=b"key") as store:
-        assert await store.logged_in("s") is None
+        assert await store.find_login("s") is None
 
 
 @pytest.mark.parametrize("forging", ["agent = 'other'", "id = 's2'", "opening = x'7b'", "server = 'iam'"])
 async def test_a_session_that_was_changed_in_the_file_is_nobodys(path, forging):
     async with opened(path, chain_key=b"key") as store:
-        await store.remember(SESSION)
-        assert await store.recall("notes", "s") == SESSION
+        await store.save_session(SESSION)
+        assert await store.find_session("notes", "s") == SESSION
         await direct(store, f"UPDATE sessions SET {forging}")
-        found = [await store.recall(server, id) for server in ("notes", "iam") for id in ("s", "s2")]
+        found = [await store.find_session(server, id) for server in ("notes", "iam") for id in ("s", "s2")]
         assert found == [None] * 4
 
 
@@ -282,7 +284,7 @@ async def test_a_store_whose_newest_events_were_changed_does_not_start(path):
     with pytest.raises(StoreError) as refused:
         await SqliteStore.open(path)
     assert str(refused.value) == (
-        f"The store {path} cannot be used: its audit event 3 is not what was written, or was written under another key"
+        f"The store {path} cannot be used: its audit event 3 was changed, or was written under another key"
         " (its content was changed)."
     )
 
@@ -292,7 +294,7 @@ async def test_a_store_does_not_start_under_another_key(path):
         await store.append(an_event())
     for other in (b"two", b""):
         with pytest.raises(
-            StoreError, match="its audit event 1 is not what was written, or was written under another key"
+            StoreError, match="its audit event 1 was changed, or was written under another key"
         ):
             await SqliteStore.open(path, chain_key=other)
     async with opened(path, chain_key=b"one") as store:
@@ -319,7 +321,7 @@ async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_afte
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
         try:
             with pytest.raises(
-                StoreError, match=r"The store failed \(disk I/O error\) and takes no more work"
+                StoreError, match=r"The store failed \(disk I/O error\) and accepts no more work"
             ):
                 while True:
                     await store.append(an_event(detail={"pad": "x" * 1000}))
@@ -332,9 +334,9 @@ async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_afte
             store.get(CallId("hold_1")),
             store.check(),
         ):
-            with pytest.raises(StoreError, match="takes no more work"):
+            with pytest.raises(StoreError, match="accepts no more work"):
                 await refused
-        with pytest.raises(StoreError, match="takes no more work"):
+        with pytest.raises(StoreError, match="accepts no more work"):
             store.post(an_event())
     assert acknowledged > 20
     async with opened(path) as store:
@@ -365,7 +367,7 @@ def plan(db, query):
 
 NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "text": ""}
 TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
-CAPS = Quotas().caps("bot", 9e9)
+CAPS = Quotas().limits("bot", 9e9)
 QUERIES = {
     "call": (statements.CALL, ("hold_1",)),
     "key": (statements.NEWEST_OF_KEY, ("k",)),
@@ -376,12 +378,12 @@ QUERIES = {
     "an agent's": statements.calls(
         statements.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}
     ),
-    **{f"cap {n}": statements.counted(cap) for n, cap in enumerate(CAPS)},
+    **{f"cap {n}": statements.usage(cap) for n, cap in enumerate(CAPS)},
     "call's events": statements.events(**TRAIL | {"call": "hold_1"}),
     "later events": statements.events(**TRAIL | {"after": 5}),
     "hits": (statements.DROP_HITS, (1.0,)),
     "a call's last event": (statements.LAST_OF_CALL, ("hold_1",)),
-    "login": (statements.LOGGED_IN, ("s",)),
+    "login": (statements.LOGIN, ("s",)),
 }
 
 
@@ -411,7 +413,7 @@ async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, que
 @pytest.mark.parametrize("cap", CAPS)
 async def test_what_a_cap_counts_is_found_in_an_index_alone(store, cap):
     """Behind a call's large body its other columns are far away."""
-    assert "COVERING INDEX" in await store._writer.read(lambda db: plan(db, statements.counted(cap)))
+    assert "COVERING INDEX" in await store._writer.read(lambda db: plan(db, statements.usage(cap)))
 
 
 async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
@@ -427,20 +429,20 @@ async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
 
     await store._writer.read(lambda db: db.set_authorizer(authorize))
     assert len(await service.sweep()) == len(await service.open()) == 3
-    assert len(await store.summaries(text="hold")) == len(await store.stale("slack", 1.0)) == 3
+    assert len(await store.summaries(text="hold")) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
     await store.version(CallId("hold_1"))
     assert "state" in read
     assert "body" not in read
     with pytest.raises(TooMany):
-        await store.add(a_call(key="over"), caps=[Cap(states=(), most=3)])
+        await store.add(a_call(key="over"), limits=[CallLimit(states=(), most=3)])
     assert "body" not in read
     await store.select()
     assert "body" in read
 
 
 async def test_a_store_of_before_there_were_summaries_gets_them_at_the_start(path, monkeypatch):
-    monkeypatch.setattr(sqlite, "AT_ONCE", 2)
+    monkeypatch.setattr(calls_module, "SUMMARIES_PER_COMMIT", 2)
     calls = [a_call(arguments=b"[%d]" % n, state=state) for n, state in enumerate(State)]
     async with opened(path, chain_key=b"key") as store:
         for call in calls:
@@ -457,7 +459,7 @@ async def test_a_store_of_before_there_were_summaries_gets_them_at_the_start(pat
         assert rows[0][3] == size(calls[0])
         assert await store.summaries([State.PENDING]) == [summary(calls[0])]
         assert len(await store.summaries(before=calls[2].id)) == 2
-        with pytest.raises(StoreError, match="not what was written"):
+        with pytest.raises(StoreError, match="was changed in the store"):
             await store.summaries()
 
 
@@ -465,7 +467,7 @@ async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
     async with opened(path) as store:
         await store.add(a_call())
         await direct(store, "UPDATE summaries SET summary = CAST(replace(summary, 'bot', 'bat') AS BLOB)")
-        with pytest.raises(StoreError, match="not what was written"):
+        with pytest.raises(StoreError, match="was changed in the store"):
             await store.summaries()
 
 
@@ -485,14 +487,14 @@ async def test_at_the_start_open_calls_are_looked_at_one_after_the_other(path):
 
 async def test_of_calls_that_are_refused_nothing_stays_in_the_memory_nor_in_the_file(store, path):
     """An agent may send large calls again and again; the collector comes seldom, because they are few objects."""
-    one, full = 1 << 20, [Cap(states=(), most=0)]
+    one, full = 1 << 20, [CallLimit(states=(), most=0)]
     gc.collect()
     gc.disable()
     tracemalloc.start()
     try:
         for n in range(20):
             with pytest.raises(TooMany):
-                await store.add(a_call(key=f"k{n}", arguments=b'"' + b"x" * one + b'"'), caps=full)
+                await store.add(a_call(key=f"k{n}", arguments=b'"' + b"x" * one + b'"'), limits=full)
         await store.check()
         assert tracemalloc.get_traced_memory()[0] < 4 * one
     finally:
@@ -505,12 +507,12 @@ async def test_a_call_in_the_way_is_told_before_a_cap(store):
     await store.add(call := a_call(key="k"))
     for other in (a_call(key="k"), replace(a_call(key="other"), id=call.id)):
         with pytest.raises(Conflict):
-            await store.add(other, caps=[Cap(states=(), most=1)])
+            await store.add(other, limits=[CallLimit(states=(), most=1)])
 
 
 async def test_a_notice_of_a_call_that_is_not_there_is_refused(store):
     with pytest.raises(StoreError):
-        await store.shown(Notice(call=CallId("hold_no"), channel="slack"))
+        await store.save_notice(Notice(call=CallId("hold_no"), channel="slack"))
 
 
 async def test_a_call_that_is_no_text_is_refused(store):

@@ -62,7 +62,7 @@ async def test_a_stream_ends_with_the_session(quick):
     secret = next(iter(client.cookie_jar)).value
     async with client.get("/api/v1/events") as stream:
         await part(stream)
-        await quick.store.logout(sha256(secret))
+        await quick.store.delete_login(sha256(secret))
         assert b"event" not in await rest(stream)
 
 

@@ -105,8 +105,8 @@ async def test_over_tls_the_cookie_is_bound_to_this_host():
 async def test_the_store_keeps_only_the_hash_of_a_session(inbox):
     client = await inbox.person()
     secret = next(iter(client.cookie_jar)).value
-    assert (await inbox.store.logged_in(sha256(secret))).approver == "alice"
-    assert await inbox.store.logged_in(secret) is None
+    assert (await inbox.store.find_login(sha256(secret))).approver == "alice"
+    assert await inbox.store.find_login(secret) is None
 
 
 async def test_signing_in_is_on_record_without_the_token(inbox):

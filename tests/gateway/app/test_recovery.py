@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 
 from approvals.errors import StoreError
 from approvals.model import Decision, Outcome, State
-from approvals.store import Starts
+from approvals.store import StartCounts
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.writer import Writer
 from gateway.app.config import parse_config
@@ -125,7 +125,7 @@ async def test_a_restart_is_no_restore(yard):
         async with yard.started() as gateway:
             assert (await gateway.service.get(call.id)).state is State.PENDING
             assert (await gateway.service.get(approved.id)).state is State.APPROVED
-            assert await gateway.store.starts() == Starts(number, str(number))
+            assert await gateway.store.start_counts() == StartCounts(number, str(number))
             assert "store.restored" not in [event.kind for event in await gateway.store.events()]
 
 
@@ -140,7 +140,7 @@ async def test_a_copy_put_back_without_its_lock_runs_nothing_again(yard):
 async def test_a_copy_put_back_beside_the_lock_that_was_left_is_refused_until_the_operator_says_so(yard):
     await yard.day()
     yard.put_back("h.db")
-    with pytest.raises(StoreError, match=r"or go on with what is there: okayed run --restored"):
+    with pytest.raises(StoreError, match=r"or continue with this one: okayed run --restored"):
         async with yard.started():
             pass
     event = await yard.all_void("the operator says so", restored=True)
@@ -290,7 +290,7 @@ class Killed(BaseException):
 def killed_at(monkeypatch):
     """Return what makes the process end before its so many-th write to the store or its .lock, from a start on."""
     left = [None]
-    note, do = StoreFile.note, Writer.do
+    note, do = StoreFile.write_notes, Writer.do
 
     def step():
         if left[0] is not None:
@@ -306,7 +306,7 @@ def killed_at(monkeypatch):
         step()
         return await do(writer, work, **options)
 
-    monkeypatch.setattr(StoreFile, "note", counted_note)
+    monkeypatch.setattr(StoreFile, "write_notes", counted_note)
     monkeypatch.setattr(Writer, "do", counted_do)
 
     def at(number):
@@ -382,5 +382,5 @@ async def test_a_store_of_before_the_count_is_no_copy(yard):
     lock.write_text(f"{seq} {digest}\n")
     async with yard.started() as gateway:
         assert (await gateway.service.get(call.id)).state is State.PENDING
-        assert await gateway.store.starts() == Starts(1, "1")
+        assert await gateway.store.start_counts() == StartCounts(1, "1")
     assert os.path.getsize(lock) == 256

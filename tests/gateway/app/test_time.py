@@ -119,10 +119,10 @@ async def test_time_that_passes_without_a_commit_is_kept_once_a_minute(config, c
         await gateway.service.sweep()
         clock.now += 59
         await gateway.service.sweep()
-        assert await gateway.store.mark() == clock.now - 59
+        assert await gateway.store.highest_time() == clock.now - 59
         clock.now += 1
         await gateway.service.sweep()
-        assert await gateway.store.mark() == clock.now
+        assert await gateway.store.highest_time() == clock.now
 
 
 async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_caught_up(
@@ -171,9 +171,9 @@ async def test_after_a_clock_that_was_ahead_reset_clock_voids_what_waits_and_goe
     async with started(config, clock) as gateway:
         pending = await hold(gateway)
         approved = await review(gateway, await hold(gateway, tool="other"))
-        gateway.store.hit("limit", gateway.clock(), gateway.clock() + 60)
+        gateway.store.add_hit("limit", gateway.clock(), gateway.clock() + 60)
         now = gateway.clock()
-        await gateway.store.login(
+        await gateway.store.save_login(
             LoginSession(id_sha256="x", approver="alice", created_at=now, expires_at=now + 60)
         )
     clock.ahead = 0.0
@@ -189,7 +189,7 @@ async def test_after_a_clock_that_was_ahead_reset_clock_voids_what_waits_and_goe
         assert gateway.clock_problem() is None
         assert [await state(gateway, one) for one in (pending, approved)] == [State.VOIDED] * 2
         assert await gateway.store.hits(clock.now) == [("limit", clock.now, 1)]
-        assert await gateway.store.logged_in("x") is None
+        assert await gateway.store.find_login("x") is None
         last = (await gateway.store.events())[-1]
         assert (last.kind, last.at, last.detail) == (
             "clock.reset",
@@ -228,9 +228,9 @@ async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_rese
     await check.reset_clock(config, clock.wall)
     async with started(config, clock) as gateway:
         denied, ran, given = [await gateway.service.get(one.id) for one in (denied, ran, given)]
-        assert not lifecycle.stands(denied, clock.now)
-        assert not lifecycle.collectable(ran, clock.now)
-        assert not lifecycle.repeatable(given, clock.now, "s1")
+        assert not lifecycle.is_still_denied(denied, clock.now)
+        assert not lifecycle.can_join(ran, clock.now)
+        assert not lifecycle.can_repeat(given, clock.now, "s1")
 
 
 async def test_a_running_gateway_keeps_the_clock_from_being_reset(config, clock):

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from approvals.errors import StoreError, StoreTaken
-from approvals.store.run_lock import turn
+from approvals.store.run_lock import hold_run_lock
 from gateway.app.config import load_config, parse_config
 from gateway.app.config_file import read_listen
 from gateway.app.gateway import assemble
@@ -184,13 +184,13 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
     monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)
     monkeypatch.setattr(stdio, "PATIENCE", 0.0)
     async with inside(path, at=at) as way:
-        with turn(tmp_path / "okayed.db"):
+        with hold_run_lock(tmp_path / "okayed.db"):
             assert not await way.find_gateway()
             with pytest.raises(NotSentError, match="okayed run` has the config's store"):
                 await note(way)
         assert await way.find_gateway()
         assert await note(way) == "ran get_note"
-        with turn(tmp_path / "okayed.db"):
+        with hold_run_lock(tmp_path / "okayed.db"):
             async with asyncio.timeout(10):
                 store = await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())
             await store.close()
@@ -280,7 +280,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain
     monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)
     async with inside(path) as way:
         assert await note(way) == "ran get_note"
-        with turn(tmp_path / "okayed.db"):
+        with hold_run_lock(tmp_path / "okayed.db"):
             async with asyncio.timeout(10):
                 await (await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())).close()
 

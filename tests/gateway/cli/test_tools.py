@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.auth.agents import LOCAL

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from approvals.digest import digest
 from approvals.model import Pin, State
-from approvals.store.sqlite import SqliteStore
+from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.config.options import OAuthOptions, ServerOptions

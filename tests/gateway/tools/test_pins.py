@@ -264,7 +264,7 @@ async def test_a_change_may_only_be_warned_of():
 
 
 async def test_a_pin_outlives_a_restart(tmp_path):
-    from approvals.store.sqlite import SqliteStore
+    from approvals.store.sqlite.store import SqliteStore
     from gateway.tools.catalogue import Catalogue
     from gateway.tools.pins import Pins
     from gateway.upstreams.credentials import Fixed

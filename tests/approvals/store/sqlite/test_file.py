@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from approvals.errors import StoreError
-from approvals.store.sqlite import SqliteStore, lock_file
+from approvals.store.sqlite import lock_file
 from approvals.store.sqlite.file import StoreFile
+from approvals.store.sqlite.store import SqliteStore
 from stored import a_call, an_event
 
 
@@ -92,7 +93,7 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
 
 async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
     async with opened(path) as store:
-        said = f"Another gateway uses {path} already; stop it, or give this one a store of its own."
+        said = f"Another gateway uses {path}. Stop it, or give this gateway its own store."
         files = open_files()
         assert await refusal(path) == said
         assert open_files() == files
@@ -110,7 +111,7 @@ async def test_a_refused_start_leaves_no_lock_behind(path):
 
 
 async def test_a_folder_that_is_missing_is_named(tmp_path):
-    said = f"There is no folder {tmp_path / 'no'} for the store; make it first."
+    said = f"The store's folder {tmp_path / 'no'} does not exist; create it first."
     assert await refusal(tmp_path / "no" / "okayed.db") == said
     assert list(tmp_path.iterdir()) == []
 
@@ -133,7 +134,7 @@ async def test_a_path_that_is_a_folder_is_refused(path):
 
 async def test_an_empty_file_is_refused_and_left_alone(path):
     path.write_bytes(b"")
-    said = "it is empty, so it was cut short; put a good copy back, or delete it to begin anew."
+    said = "it is empty, so it was truncated; restore a good copy, or delete it to start with a new store."
     assert await refusal(path) == cause(path, said)
     assert path.read_bytes() == b""
 
@@ -149,7 +150,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
 async def test_a_database_of_some_other_program_is_refused_and_left_alone(path):
     sql(path, "CREATE TABLE calls (id)")
     before = path.read_bytes()
-    assert await refusal(path) == cause(path, "it is a SQLite file of some other program.")
+    assert await refusal(path) == cause(path, "it is a SQLite file of another program.")
     assert path.read_bytes() == before
 
 
@@ -160,7 +161,7 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
     )
     sql(path, later)
     before = path.read_bytes()
-    said = "a newer Okayed wrote it; start that version, or give this one a store of its own."
+    said = "a newer Okayed wrote it; start that version, or give this gateway its own store."
     assert await refusal(path) == cause(path, said)
     assert path.read_bytes() == before
 
@@ -193,7 +194,7 @@ async def test_a_file_with_any_bad_page_is_refused(path):
 async def test_a_file_that_was_removed_is_not_made_anew(path):
     await used(path)
     path.unlink()
-    said = f"it was removed; put it back, or delete {path}.lock to begin anew without it."
+    said = f"it was removed; restore it, or delete {path}.lock to start with a new store."
     assert await refusal(path) == cause(path, said)
     assert not path.exists()
     path.with_name("okayed.db.lock").unlink()
@@ -204,8 +205,8 @@ async def test_a_file_that_was_removed_is_not_made_anew(path):
 def lacking(path, seq):
     return cause(
         path,
-        f"it lacks audit event {seq:020d} that was committed, so its -wal file is missing or an older copy was put"
-        f" back; put the right files back, or go on with what is there: okayed run --restored.",
+        f"it lacks audit event {seq:020d}, which was committed: its -wal file is missing, or it is an older copy;"
+        f" restore the right files, or continue with this one: okayed run --restored.",
     )
 
 
@@ -259,7 +260,7 @@ async def test_a_migration_that_was_killed_goes_on_at_the_next_start(path):
         "DELETE FROM _sqlite_migrations WHERE name IN ('hits_and_logins', 'amounts')",
     )
     async with opened(path) as store:
-        store.hit("a", 1.0, 5.0)
+        store.add_hit("a", 1.0, 5.0)
         assert await store.hits(2.0) == [("a", 1.0, 1)]
         assert len(await store.select()) == 3
 
@@ -287,7 +288,7 @@ async def test_nothing_is_acknowledged_once_the_file_or_its_lock_is_not_ours_any
             shutil.copy(path.with_name("aside"), gone)
         with pytest.raises(StoreError, match=r"was removed or replaced while the gateway ran"):
             await store.append(an_event())
-        with pytest.raises(StoreError, match=r"takes no more work"):
+        with pytest.raises(StoreError, match=r"accepts no more work"):
             await store.check()
 
 
@@ -324,9 +325,9 @@ async def test_a_process_without_the_lock_writes_a_note_and_no_other_note_is_los
     connection = file.connect()
     with path.with_name("okayed.db.lock").open("r+b") as beside:
         lock_file.write(beside.fileno(), "wanted", "4711")
-        file.note(starts="7")
-        assert lock_file.read(beside.fileno()) == file.noted() == {"starts": "7", "wanted": "4711"}
+        file.write_notes(starts="7")
+        assert lock_file.read(beside.fileno()) == file.read_notes() == {"starts": "7", "wanted": "4711"}
         lock_file.write(beside.fileno(), "wanted", "")
-        assert file.noted() == {"starts": "7"}
+        assert file.read_notes() == {"starts": "7"}
     connection.close()
     file.close()

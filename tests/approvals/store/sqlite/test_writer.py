@@ -18,7 +18,7 @@ class Watch:
         self.noted = 0
         self.closed = threading.Event()
 
-    def still_ours(self):
+    def check_identity(self):
         if self.broken:
             broken, self.broken = self.broken, None
             raise broken
@@ -64,7 +64,7 @@ class Desk:
             go.wait(10)
 
         self.writer.post(wait)
-        self.writer._pass_posted_on()
+        self.writer._flush_posted()
         begun.wait(10)
         return go
 
@@ -137,9 +137,9 @@ async def test_a_job_that_shows_the_disk_or_the_file_to_be_bad_stops_the_store(d
         raise error("disk I/O error")
 
     told = await together(desk, desk.do(1), desk.writer.do(unlucky))
-    said = "The store failed (disk I/O error) and takes no more work; mend it and start again."
+    said = "The store failed (disk I/O error) and accepts no more work; repair it and restart."
     assert [str(one) for one in told] == [said] * 2
-    with pytest.raises(StoreError, match="takes no more work"):
+    with pytest.raises(StoreError, match="accepts no more work"):
         await desk.rows()
 
 
@@ -182,7 +182,7 @@ async def test_when_the_commit_fails_nothing_is_acknowledged_and_no_more_is_take
         desk.writer.do(orphan),
         desk.rows(),
     )
-    said = "The store failed (FOREIGN KEY constraint failed) and takes no more work; mend it and start again."
+    said = "The store failed (FOREIGN KEY constraint failed) and accepts no more work; repair it and restart."
     assert [str(one) for one in told] == [said] * 3
     assert heard == []
     for refused in (desk.do(2), desk.rows()):
@@ -201,7 +201,7 @@ async def test_what_was_asked_before_the_store_failed_and_comes_after_is_refused
     await asyncio.sleep(0)
     go.set()
     told = {str(one) for one in await asyncio.gather(*later, return_exceptions=True)}
-    assert told == {"The store failed (the file is gone) and takes no more work; mend it and start again."}
+    assert told == {"The store failed (the file is gone) and accepts no more work; repair it and restart."}
     assert desk.db.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
@@ -262,7 +262,7 @@ async def test_what_could_not_be_written_until_the_end_is_told(desk):
     full(desk)
     desk.writer.post(big(1))
     desk.writer.post(big(2))
-    with pytest.raises(StoreError, match=r"^2 entries, audit events among them, could not be written"):
+    with pytest.raises(StoreError, match=r"^2 entries, including audit events, could not be written"):
         await desk.writer.close()
     await desk.writer.close()
 
@@ -293,7 +293,7 @@ async def test_more_posts_than_may_lie_unwritten_are_refused_not_dropped(desk):
     for _ in range(writer.MAX_POSTED - 1):
         desk.writer.post(nothing)
     with pytest.raises(
-        StoreError, match=r"^The store cannot keep up: too much waits to be written\. Try again later\.$"
+        StoreError, match=r"^The store cannot keep up: too many writes are waiting\. Try again later\.$"
     ):
         desk.post(1)
     go.set()

@@ -1,25 +1,24 @@
-"""Tells every listener which calls changed, after their commit."""
+"""Publishes the ids of changed calls to every listener, after their commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 from approvals.model import CallId
 
 
-class Changes:
-    """Listeners in one event loop. `announce` may be called from that loop only."""
+class ChangeFeed:
+    """The listeners of one event loop; `publish` may be called only from that loop."""
 
     def __init__(self) -> None:
         self._queues: set[asyncio.Queue[CallId | None]] = set()
 
-    def announce(self, changed: Iterable[CallId]) -> None:
-        """Tell every listener."""
-        for call_id in changed:
-            for queue in self._queues:
-                queue.put_nowait(call_id)
+    def publish(self, changed: CallId) -> None:
+        """Send an id to every listener."""
+        for queue in self._queues:
+            queue.put_nowait(changed)
 
     def listen(self) -> AsyncIterator[CallId]:
-        """Start to listen now; the ids come as they are announced, until `close`."""
+        """Start listening now; yield each id that is published, until `close`."""
         queue: asyncio.Queue[CallId | None] = asyncio.Queue()
         self._queues.add(queue)
         return self._drain(queue)

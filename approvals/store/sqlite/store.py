@@ -1,0 +1,56 @@
+"""The durable store: one SQLite file, one connection, one writer thread, WAL with `synchronous=FULL`.
+
+One connection only: SQLite before 3.51.3 can corrupt a WAL that two connections reset. Changes are published after the
+commit that holds them.
+"""
+
+from pathlib import Path
+
+from approvals.errors import StoreError
+from approvals.store.sqlite import statements
+from approvals.store.sqlite.calls import SqliteCalls
+from approvals.store.sqlite.file import StoreFile
+from approvals.store.sqlite.notices import SqliteNotices
+from approvals.store.sqlite.state import SqliteState
+
+
+class SqliteStore(SqliteCalls, SqliteNotices, SqliteState):
+    """See `approvals.store.Store`; made by `open`."""
+
+    @classmethod
+    async def open(cls, path: Path | str, *, chain_key: bytes = b"", restored: bool = False) -> "SqliteStore":
+        """Open the file, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
+
+        *restored* accepts a file that lacks events: a copy that the operator restored.
+        """
+        file = StoreFile(Path(path))
+        try:
+            connection = file.connect(restored=restored)
+        except BaseException:
+            file.close()
+            raise
+        store = cls(connection, file, chain_key)
+        try:
+            await store._verify()
+        except BaseException as error:
+            await store.close()
+            if isinstance(error, StoreError):
+                raise StoreError(f"The store {path} cannot be used: {error}") from error
+            raise
+        return store
+
+    async def _verify(self) -> None:
+        """Verify the newest events and the open calls; write the summaries that an older version did not have."""
+        await self._writer.read(self._verify_tail)
+        await self._writer.read(self._verify_open_calls)
+        while await self._writer.do(self._write_missing_summaries):
+            pass
+
+    async def check(self) -> None:
+        """Commit a small change."""
+        await self._write(statements.PROBE)
+
+    async def close(self) -> None:
+        """Write what was posted and release the file; raises `StoreError` when some could not be written."""
+        self._changes.close()
+        await self._writer.close()

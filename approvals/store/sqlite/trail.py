@@ -1,0 +1,73 @@
+"""The audit trail in SQLite."""
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from approvals import audit
+from approvals.audit import Checkpoint
+from approvals.errors import StoreError
+from approvals.model import AuditEvent, CallId
+from approvals.store.sqlite import statements
+from approvals.store.sqlite.base import SqliteBase
+
+#: How many of the newest events are verified when the file is opened.
+TAIL = 1000
+
+
+class SqliteTrail(SqliteBase):
+    """See `approvals.store.TrailStore`."""
+
+    async def append(self, *events: AuditEvent) -> None:
+        """Add events and wait for their commit."""
+        await self._writer.do(partial(self._write_events, tuple(map(audit.entry, events))))
+
+    def post(self, *events: AuditEvent) -> None:
+        """Add events with the next commit; raises `StoreError` rather than lose one."""
+        self._writer.post(partial(self._write_events, tuple(map(audit.entry, events))))
+
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        since: float = 0.0,
+        tool: str = "",
+        agent: str = "",
+        call: str = "",
+    ) -> Sequence[AuditEvent]:
+        """Return the matching events in order."""
+        sql, values = statements.events(
+            after=after, limit=limit, since=since, tool=tool, agent=agent, call=call
+        )
+        return await self._writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
+
+    async def head(self) -> Checkpoint | None:
+        """Return the last event."""
+        row = await self._read_row(statements.LAST_LINK)
+        return None if row is None else Checkpoint(*row)
+
+    # In the writer's thread.
+
+    def _write_events(self, entries: Sequence[audit.Entry], db: sqlite3.Connection) -> None:
+        seq, prev = db.execute(statements.LAST_LINK).fetchone() or (0, "")
+        for entry in entries:
+            row = entry.linked(seq + 1, prev, self._key)
+            db.execute(statements.INSERT_EVENT, row)
+            seq, *_, prev = row
+
+    def _verify_tail(self, db: sqlite3.Connection) -> None:
+        """Raise `StoreError` unless the newest events are as written, under this key."""
+        tail = list(map(audit.from_row, db.execute(statements.LAST_EVENTS, (TAIL,))))
+        if tail and (broken := audit.verify(tail, self._key, start=tail[0])):
+            raise StoreError(
+                f"its audit event {broken.seq} was changed, or was written under another key ({broken.why})."
+            )
+
+    def _last_state(self, call_id: CallId, db: sqlite3.Connection) -> tuple[Any, Any] | None:
+        """Return the version and state in the last event of a call; None when that event is missing or was changed."""
+        row = db.execute(statements.LAST_OF_CALL, (call_id,)).fetchone()
+        if row is None or audit.verify([last := audit.from_row(row)], self._key, start=last):
+            return None
+        return last.detail.get("version"), last.detail.get("state")
