@@ -1,12 +1,10 @@
-"""Held calls as tasks: a handle that the agent polls while people decide, in both dialects that MCP has had.
+"""Held calls as tasks: the agent polls a handle while people decide.
 
-A task's id is that of its held call. The call runs as soon as it is approved, whether or not anybody polls, and its
-result is kept. Ids that are not ours belong to the server, and pass.
+The id of a task is that of its held call; other ids belong to the server's tasks, and their requests are relayed.
+The dialect of 2025-11-25 is in `tasks_2025`.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -21,21 +19,17 @@ from approvals.summaries import Summary
 from gateway.auth.agents import Agent
 from gateway.call import envelope
 from gateway.call.request import CallRequest, Exchange
-from gateway.errors import GatewayError
-from gateway.hold import dialects, ladder, request_state, subscriptions
-from gateway.hold.answering import HeldAnswers, rebuild_request
-from gateway.hold.event_buffer import EventBuffer
-from gateway.hold.ladder import AnswerMode, Rung
+from gateway.hold import request_state, subscriptions, task_extension, tasks_2025
+from gateway.hold.answering import HeldAnswers
+from gateway.hold.ladder import AnswerMode
+from gateway.hold.task_runs import TaskRuns
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import Reply, frame_reply
-from gateway.wire import frames, protocol, sse
+from gateway.wire import frames, protocol
 
-log = logging.getLogger("okayed.tasks")
 METHODS = frozenset({"tasks/get", "tasks/update", "tasks/cancel", "tasks/result"})
-FOREVER = float("inf")
-UNKNOWN = protocol.Rejection(code=frames.INVALID_PARAMS, message="There is no such task.")
-OVER = protocol.Rejection(code=frames.INVALID_PARAMS, message="This task is over already.", status=200)
-NEEDED = protocol.Rejection(
+UNKNOWN_TASK = protocol.Rejection(code=frames.INVALID_PARAMS, message="There is no such task.")
+EXTENSION_NEEDED = protocol.Rejection(
     code=protocol.MISSING_CAPABILITY,
     message="This request needs the tasks extension.",
     data={"requiredCapabilities": {"extensions": {protocol.TASKS: {}}}},
@@ -43,87 +37,45 @@ NEEDED = protocol.Rejection(
 
 
 class Tasks:
-    """The tasks that agents hold."""
+    """Serves the task methods and subscriptions for held calls."""
 
     def __init__(
         self, service: ApprovalService, held_answers: HeldAnswers, upstream: Callable[[str], Upstream | None]
     ) -> None:
+        """*upstream* returns the server of a name as it is configured now; None when it is not configured."""
         self._service = service
         self._held_answers = held_answers
-        self._upstream = upstream
-        self._closed = False
-        self._attended: dict[CallId, asyncio.Task[None]] = {}
-        #: What the server says of its own accord while a task that is attended runs.
-        self._heard: dict[CallId, EventBuffer] = {}
-        #: Answers to some of a server's questions, kept until the rest of them has come or it is too late for it.
-        self._partial: dict[CallId, tuple[HeldCall, dict[str, Any]]] = {}
+        self.runs = TaskRuns(service, held_answers, upstream)
+        self._methods_2025 = tasks_2025.TaskMethods2025(
+            service, held_answers, self.runs.events_of, lambda: self.runs.closed
+        )
+        #: Answers to some of a server's questions, kept until the others arrive or the approval ends.
+        self.partial_answers: dict[CallId, tuple[HeldCall, dict[str, Any]]] = {}
 
     async def begin(self, request: CallRequest, held: HeldCall, mode: AnswerMode) -> Reply:
-        """Answer a call with the handle of a task; the call is durable already."""
+        """Answer a call with the handle of its task; the held call is stored already."""
         if not held.task:
             held = await self._service.as_task(held.id)
-        self.attend(held.id)
-        dialect = dialects.EXTENSION if mode is AnswerMode.TASK else dialects.CORE_2025
-        return frame_reply(frames.result(request.frame.id, dialect.created(held)))
-
-    # Running what was approved.
-
-    def attend(self, call_id: CallId) -> None:
-        """See to it that a task's call runs as soon as it is approved."""
-        if call_id not in self._attended and not self._closed:
-            heard = self._heard[call_id] = EventBuffer()
-            task = asyncio.get_running_loop().create_task(self._until_settled(call_id, heard))
-            self._attended[call_id] = task
-            task.add_done_callback(lambda _: self._let_go(call_id))
-
-    def _let_go(self, call_id: CallId) -> None:
-        self._attended.pop(call_id, None)
-        self._heard.pop(call_id, None)
+        self.runs.attend(held.id)
+        dialect = task_extension if mode is AnswerMode.TASK else tasks_2025
+        return frame_reply(frames.result(request.frame.id, dialect.created_result(held)))
 
     def attend_all(self, open_calls: Iterable[Summary]) -> None:
-        """Attend every task among the open calls: those of before a restart, and those whose attendance failed."""
-        for held in open_calls:
-            if held.task:
-                self.attend(held.id)
+        """Attend every task among the open calls, and drop answers whose approval has ended."""
+        self.runs.attend_all(open_calls)
         now = self._service.clock()
-        self._partial = {
-            one: (held, answers)
-            for one, (held, answers) in self._partial.items()
+        self.partial_answers = {
+            call_id: (held, answers)
+            for call_id, (held, answers) in self.partial_answers.items()
             if lifecycle.can_continue(held, now)
         }
 
     async def close(self) -> None:
-        """Attend no task any more, and let nobody wait for a result; the tasks stay as they are."""
-        self._closed = True
-        self._service.waiters.wake_all()
-        attending = list(self._attended.values())
-        for task in attending:
-            task.cancel()
-        await asyncio.gather(*attending, return_exceptions=True)
-
-    async def _until_settled(self, call_id: CallId, heard: EventBuffer) -> None:
-        try:
-            with self._service.attending(call_id):
-                held = await self._service.get(call_id)
-                while (
-                    step := ladder.next_step(held, self._service.monotonic(), FOREVER)
-                ).rung is not Rung.TELL:
-                    if step.rung is Rung.RUN:
-                        await self._run(held, heard)
-                    held = await self._service.changed(held, step.seconds)
-        except Exception:
-            log.exception("the task %s is not attended any more; the next sweep attends it again", call_id)
-
-    async def _run(self, held: HeldCall, heard: EventBuffer) -> None:
-        """Let the call run at its server as it is now; while there is none, it waits."""
-        if (upstream := self._upstream(held.call.server)) is not None:
-            async for event in self._held_answers.run(_as_asked(held, upstream), held):
-                heard.put(event)
-
-    # Serving the methods.
+        """Attend no more tasks, and end the waits for results; the held calls stay."""
+        await self.runs.close()
 
     def owns(self, frame: frames.Frame) -> bool:
-        """Say whether a request is about a task of ours."""
+        """Say whether a request is about a task of the gateway's own."""
         return (
             isinstance(frame, frames.Request)
             and frame.method in METHODS
@@ -131,133 +83,94 @@ class Tasks:
         )
 
     async def answer(self, exchange: Exchange, frame: frames.Request) -> Reply:
-        """Answer a request about a task of ours."""
+        """Answer a request about a task of the gateway's own."""
         modern = protocol.era(exchange.headers, frame) is protocol.Era.MODERN
         if modern and not protocol.declares_tasks(frame.params):
-            return _error(frame, NEEDED)
+            return _error(frame, EXTENSION_NEEDED)
         task_id = str(frame.params["taskId"])
-        held = await self._newest(exchange.agent, exchange.server, task_id)
+        held = await self._find(exchange.agent, exchange.server, task_id)
         if held is None:
-            return _error(frame, UNKNOWN)
-        match frame.method, modern:
-            case "tasks/get", True:
-                shown = dialects.EXTENSION.shown(task_id, held, self._answers(held))
-                return _result(frame, await self._collected(held, shown))
-            case "tasks/update", True:
+            return _error(frame, UNKNOWN_TASK)
+        if not modern:
+            return await self._methods_2025.answer(frame, task_id, held)
+        return await self._answer_extension(exchange, frame, task_id, held)
+
+    async def _answer_extension(
+        self, exchange: Exchange, frame: frames.Request, task_id: str, held: HeldCall
+    ) -> Reply:
+        match frame.method:
+            case "tasks/get":
+                return _result(frame, await self._get(task_id, held))
+            case "tasks/update":
                 await self._update(exchange, frame, held)
-                return _result(frame, {"resultType": "complete"})
-            case "tasks/cancel", True:
-                await self._cancel(held)
-                return _result(frame, {"resultType": "complete"})
-            case "tasks/get", False:
-                return _result(frame, dialects.CORE_2025.task(task_id, held))
-            case "tasks/cancel", False if held.state in lifecycle.SETTLED:
-                return _error(frame, OVER)
-            case "tasks/cancel", False:
-                return _result(frame, dialects.CORE_2025.task(task_id, await self._cancel(held)))
-        return Reply(status=200, headers=sse.HEADERS, chunks=self._when_settled(task_id, held, frame.id))
+            case "tasks/cancel":
+                reason = "the agent cancelled the task"
+                await self._service.cancel(held.id, reason, actor=held.call.agent)
+        return _result(frame, {"resultType": "complete"})
 
-    async def _collected(self, held: HeldCall, shown: Mapping[str, Any]) -> Mapping[str, Any]:
-        if shown["status"] in dialects.TERMINAL:
+    async def _get(self, task_id: str, held: HeldCall) -> Mapping[str, Any]:
+        result = task_extension.get_result(task_id, held, self._answers(held))
+        if result["status"] in task_extension.TERMINAL:
             await self._held_answers.collected(held.id)
-        return shown
+        return result
 
-    async def _newest(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
-        """Return the call that a task has come to; a foreign task is unknown."""
+    async def _find(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
+        """Return the newest call of a task; None for an unknown task and for another agent's."""
         with suppress(UnknownCall):
             held = await self._service.get(CallId(task_id))
             if (held.call.agent, held.call.server) == (agent.name, server) and held.task:
                 return await subscriptions.newest(self._service, held)
         return None
 
-    async def _cancel(self, held: HeldCall) -> HeldCall:
-        return await self._service.cancel(held.id, "the agent cancelled the task", actor=held.call.agent)
-
     async def _update(self, exchange: Exchange, frame: frames.Request, held: HeldCall) -> None:
-        """Take answers to what the server asked; when all are there, the call goes on under the same approval."""
+        """Take answers to the server's questions; once all are there, the call continues under the same approval."""
         question = request_state.question(held.outcome.body) if held.outcome else None
         given = frame.params.get("inputResponses")
         if question is None or not isinstance(given, dict):
             return
         wanted = question.get("inputRequests") or {}
         answers = {**self._answers(held), **{name: one for name, one in given.items() if name in wanted}}
-        self._partial[held.id] = held, answers
-        if answers.keys() != wanted.keys():
-            return
-        request = _as_asked(held, self._upstream(held.call.server), exchange.agent)
+        self.partial_answers[held.id] = held, answers
+        if answers.keys() == wanted.keys():
+            await self._continue(exchange, held, answers, question.get("requestState"))
+
+    async def _continue(
+        self, exchange: Exchange, held: HeldCall, answers: Mapping[str, Any], state: Any
+    ) -> None:
+        request = self.runs.stored_request(held, exchange.agent)
         rest = {
             "inputResponses": msgspec.json.encode(answers),
-            "requestState": _encoded(question.get("requestState")),
+            "requestState": None if state is None else msgspec.json.encode(state),
         }
         request = replace(request, frame=envelope.with_rest(request.frame, rest))
         with suppress(AlreadyDecided):
-            self.attend((await self._held_answers.follow(request, held, task=True)).id)
-        self._partial.pop(held.id, None)
+            self.runs.attend((await self._held_answers.follow(request, held, task=True)).id)
+        self.partial_answers.pop(held.id, None)
 
     def _answers(self, held: HeldCall) -> Mapping[str, Any]:
-        """Return the answers that were given to what the server asked, as far as they have come."""
-        return self._partial.get(held.id, (held, {}))[1]
-
-    async def _when_settled(
-        self, task_id: str, held: HeldCall, request_id: frames.Id
-    ) -> AsyncIterator[bytes]:
-        """Wait for the result and give it, with what the server said meanwhile (2025-11-25, `tasks/result`)."""
-        while ladder.next_step(held, self._service.monotonic(), FOREVER).rung is not Rung.TELL:
-            if self._closed:
-                return
-            yield sse.comment("waiting for approval")
-            async for event in self._heard_until(held):
-                yield event
-            held = await self._service.get(held.id)
-        yield sse.event(dialects.CORE_2025.result(task_id, held, request_id))
-        await self._held_answers.collected(held.id)
-
-    async def _heard_until(self, held: HeldCall) -> AsyncIterator[bytes]:
-        """Yield what the server says until the call changes or a beat is over."""
-        heard = self._heard.get(held.id, EventBuffer())
-        changed = asyncio.ensure_future(self._service.changed(held, ladder.BEAT))
-        waiting: set[asyncio.Future[Any]] = {changed}
-        try:
-            while not changed.done():
-                waiting = {changed, saying := asyncio.ensure_future(heard.get())}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if saying.done() and (event := saying.result()):
-                    yield event
-        finally:
-            for one in waiting:
-                one.cancel()
+        """Return the answers to the server's questions that have arrived so far."""
+        return self.partial_answers.get(held.id, (held, {}))[1]
 
     async def listen(
-        self, exchange: Exchange, frame: frames.Request, pass_on: Callable[[bytes], Awaitable[Reply]]
+        self, exchange: Exchange, frame: frames.Request, relay: Callable[[bytes], Awaitable[Reply]]
     ) -> Reply | None:
-        """Serve a subscription that names tasks of ours; None when it names none."""
+        """Serve a subscription that names tasks of the gateway's own; None when it names none.
+
+        *relay* sends the rest of the subscription to the server.
+        """
         named = [one for one in subscriptions.tasks_of(frame) if str(one).startswith(CALL_ID_PREFIXES)]
-        found = {one: await self._newest(exchange.agent, exchange.server, one) for one in named}
         if not named:
             return None
+        found = {one: await self._find(exchange.agent, exchange.server, one) for one in named}
         ours = {one: held for one, held in found.items() if held is not None}
         theirs = subscriptions.without(frame, named)
         if theirs is None:
             return subscriptions.alone(self._service, frame, ours)
-        reply = await pass_on(theirs)
+        reply = await relay(theirs)
         if not reply.streams:
             return reply
-        return replace(
-            reply,
-            chunks=subscriptions.merged(reply.chunks, subscriptions.changes(self._service, frame.id, ours)),
-        )
-
-
-def _as_asked(held: HeldCall, upstream: Upstream | None, agent: Agent | None = None) -> CallRequest:
-    if upstream is None:
-        raise GatewayError(f"The server {held.call.server} is not in the config any more.")
-    agent = agent or Agent(name=held.call.agent, owner=held.call.owner)
-    exchange = Exchange(agent=agent, server=held.call.server, verb="POST", body=b"", pairs=())
-    return rebuild_request(held.call, upstream, exchange, held.id)
-
-
-def _encoded(value: Any) -> bytes | None:
-    return None if value is None else msgspec.json.encode(value)
+        changes = subscriptions.changes(self._service, frame.id, ours)
+        return replace(reply, chunks=subscriptions.merged(reply.chunks, changes))
 
 
 def _result(frame: frames.Request, value: Mapping[str, Any]) -> Reply:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import CutError, GatewayError
+from gateway.hold import tasks_2025
 from gateway.upstreams.reply import Reply, read_body, replace_body
 from gateway.wire import frames, protocol, sse
 
@@ -148,11 +149,8 @@ def offering_tasks(gated: Callable[[str], bool]) -> Edit:
 def _as_task(tool: msgspec.Raw) -> Any:
     definition = frames.raw_members(tool)
     execution = _object(definition.get("execution"))
-    return (
-        tool
-        if "taskSupport" in execution
-        else {**definition, "execution": {**execution, "taskSupport": "optional"}}
-    )
+    offered = tasks_2025.offer_in_tool(execution)
+    return tool if offered == execution else {**definition, "execution": offered}
 
 
 def _tools(result: Members) -> list[msgspec.Raw]:
@@ -173,9 +171,8 @@ def with_tasks(result: Members) -> Mapping[str, Any] | None:
     """Offer tasks in the answer to initialize, unless the server has its own (2025-11-25)."""
     offered = _object(result.get("capabilities"))
     revision = msgspec.json.decode(result.get("protocolVersion", b"null"))
-    if "tasks" in offered or revision != protocol.HANDSHAKE[-1]:
-        return None
-    return {"capabilities": {**offered, "tasks": {"cancel": {}, "requests": {"tools": {"call": {}}}}}}
+    with_tasks = tasks_2025.offer_in_initialize(offered, revision)
+    return None if with_tasks is None else {"capabilities": with_tasks}
 
 
 def _name(tool: msgspec.Raw) -> str:

@@ -181,7 +181,7 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
         await gateway.review(held)
         approved = await gateway.gateway.store.select(["approved"])
         proxy.tasks.attend_all(approved)
-        assert proxy.tasks._attended == {}
+        assert len(proxy.tasks.runs) == 0
         assert gateway.ran() == []
         Tasks(gateway.gateway.service, proxy._held_answers, proxy._upstream).attend_all(approved)
         await settled(gateway, held.id)
@@ -242,11 +242,9 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         service.store.__class__ = Broken
         service.waiters.wake(held.id)
         async with asyncio.timeout(5):
-            while tasks._attended:
+            while len(tasks.runs):
                 await asyncio.sleep(0)
-        assert caplog.messages == [
-            f"the task {held.id} is not attended any more; the next sweep attends it again"
-        ]
+        assert caplog.messages == [f"task {held.id} is no longer attended; the next sweep attends it again"]
         service.store.__class__ = works
         await gateway.review(held)
         tasks.attend_all(await service.open())
@@ -286,9 +284,9 @@ async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
         assert (asking["status"], set(asking["inputRequests"])) == ("input_required", {"why"})
         tasks = gateway.gateway.proxy.tasks
         tasks.attend_all([])
-        assert list(tasks._partial) == [held.id]
+        assert list(tasks.partial_answers) == [held.id]
         await update(why=work)
-        assert tasks._partial == {}
+        assert tasks.partial_answers == {}
         newest = (await gateway.gateway.service.get(held.id)).continued
         await settled(gateway, (await gateway.gateway.store.find(newest)).id)
         done = await look(gateway, task)
@@ -305,10 +303,10 @@ async def test_answers_that_came_too_late_to_be_completed_are_not_kept():
         params = {"taskId": task["taskId"], "inputResponses": {"who": {"action": "decline"}}}
         await gateway.ask("tasks/update", params, declares=TASKS)
         tasks = gateway.gateway.proxy.tasks
-        assert list(tasks._partial) == [held.id]
+        assert list(tasks.partial_answers) == [held.id]
         gateway.clock.now += held.terms.approved_for + 1
         tasks.attend_all([])
-        assert tasks._partial == {}
+        assert tasks.partial_answers == {}
 
 
 # Subscriptions.
@@ -484,7 +482,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
             said = await stays.read()
         assert b"second" in said
         assert "result" in last_frame(said)
-        assert gateway.gateway.proxy.tasks._heard == {}
+        assert len(gateway.gateway.proxy.tasks.runs) == 0
 
 
 async def test_an_old_task_can_be_cancelled_and_says_so():

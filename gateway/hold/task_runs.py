@@ -1,0 +1,101 @@
+"""Runs the call of each task as soon as it is approved, whether or not a client polls."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from approvals.model import CallId, HeldCall
+from approvals.service import ApprovalService
+from approvals.summaries import Summary
+from gateway.auth.agents import Agent
+from gateway.call.request import CallRequest, Exchange
+from gateway.errors import GatewayError
+from gateway.hold import ladder
+from gateway.hold.answering import HeldAnswers, rebuild_request
+from gateway.hold.event_buffer import EventBuffer
+from gateway.hold.ladder import Rung
+from gateway.upstreams import Upstream
+
+log = logging.getLogger("okayed.tasks")
+
+
+@dataclass(frozen=True, slots=True)
+class Attendance:
+    """A task that waits for its approval: the job that runs it, and the notifications of its server meanwhile."""
+
+    job: asyncio.Task[None]
+    events: EventBuffer
+
+
+class TaskRuns:
+    """Every task that is attended."""
+
+    def __init__(
+        self, service: ApprovalService, held_answers: HeldAnswers, upstream: Callable[[str], Upstream | None]
+    ) -> None:
+        """*upstream* returns the server of a name as it is configured now; None when it is not configured."""
+        self._service = service
+        self._held_answers = held_answers
+        self._upstream = upstream
+        self.closed = False
+        self._attended: dict[CallId, Attendance] = {}
+
+    def __len__(self) -> int:
+        return len(self._attended)
+
+    def attend(self, call_id: CallId) -> None:
+        """Run a task's call as soon as it is approved."""
+        if call_id not in self._attended and not self.closed:
+            events = EventBuffer()
+            job = asyncio.get_running_loop().create_task(self._run_when_approved(call_id, events))
+            self._attended[call_id] = Attendance(job, events)
+            job.add_done_callback(lambda _: self._attended.pop(call_id, None))
+
+    def attend_all(self, open_calls: Iterable[Summary]) -> None:
+        """Attend every task among the open calls: those from before a restart, and those whose attendance failed."""
+        for held in open_calls:
+            if held.task:
+                self.attend(held.id)
+
+    async def close(self) -> None:
+        """Attend no more tasks, and end the waits for results; the held calls stay."""
+        self.closed = True
+        self._service.waiters.wake_all()
+        jobs = [attendance.job for attendance in self._attended.values()]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def events_of(self, call_id: CallId) -> EventBuffer:
+        """Return the notifications of a task's run; an empty buffer for a task that is not attended."""
+        attendance = self._attended.get(call_id)
+        return EventBuffer() if attendance is None else attendance.events
+
+    async def _run_when_approved(self, call_id: CallId, events: EventBuffer) -> None:
+        try:
+            with self._service.attending(call_id):
+                held = await self._service.get(call_id)
+                while (step := self._next_step(held)).rung is not Rung.TELL:
+                    if step.rung is Rung.RUN:
+                        await self._run(held, events)
+                    held = await self._service.changed(held, step.seconds)
+        except Exception:
+            log.exception("task %s is no longer attended; the next sweep attends it again", call_id)
+
+    def _next_step(self, held: HeldCall) -> ladder.Step:
+        return ladder.next_step(held, self._service.monotonic(), float("inf"))
+
+    async def _run(self, held: HeldCall, events: EventBuffer) -> None:
+        """Run the call on the configured server; do nothing while it is not configured."""
+        if self._upstream(held.call.server) is not None:
+            async for event in self._held_answers.run(self.stored_request(held), held):
+                events.put(event)
+
+    def stored_request(self, held: HeldCall, agent: Agent | None = None) -> CallRequest:
+        """Rebuild the request of a stored call; raises `GatewayError` if its server is not configured."""
+        if (upstream := self._upstream(held.call.server)) is None:
+            raise GatewayError(f"The server {held.call.server} is no longer configured.")
+        agent = agent or Agent(name=held.call.agent, owner=held.call.owner)
+        exchange = Exchange(agent=agent, server=held.call.server, verb="POST", body=b"", pairs=())
+        return rebuild_request(held.call, upstream, exchange, held.id)
