@@ -1,4 +1,4 @@
-"""A held call as a card: everything a channel may show of it, made safe in this one place (PURE)."""
+"""Builds the cards and previews of held calls: the only place where their text is made safe to show (PURE)."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from approvals.summaries import Summary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPreview:
-    """One held call in a list, made safe like a card."""
+    """A held call in a list: safe to show, like a card."""
 
     id: CallId
     agent: str
@@ -21,35 +21,34 @@ class CallPreview:
     tool: str
     category: str
     severity: str
-    #: How the arguments begin.
+    #: The beginning of the arguments.
     arguments: str
-    #: Of what stands above.
+    #: In the fields above.
     hidden_characters: int
     attended: bool
     needed: int
 
 
-#: The longest address of a server that is shown, in characters.
+#: Characters of a server's address that are shown.
 MAX_ADDRESS = 300
 
 
 def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
-    """Return what a channel may show of a call; *url* is that of the inbox, or "".
+    """Build the card of a call; *url* is the inbox's, or "".
 
-    No more than the first *most* bytes of the arguments are read, and of what goes along: a list of large calls is
-    soon made.
+    With *most*, read at most that many bytes of the arguments, and of the other params, so that large calls stay cheap.
     """
-    asked = call.call
-    along = client_meta.parted(asked.beside)
-    arguments, beside = _read(asked.arguments, most), _read(along.shown, most, flat=True)
+    tool_call = call.call
+    along = client_meta.parted(tool_call.beside)
+    arguments, beside = _read(tool_call.arguments, most), _read(along.shown, most, flat=True)
     return Card(
         id=call.id,
         version=call.version,
         state=call.state,
-        agent=ascii_name(asked.agent),
-        owner=ascii_name(asked.owner or ""),
-        server=ascii_name(asked.server),
-        tool=ascii_name(asked.tool),
+        agent=ascii_name(tool_call.agent),
+        owner=ascii_name(tool_call.owner or ""),
+        server=ascii_name(tool_call.server),
+        tool=ascii_name(tool_call.tool),
         address=one_line(call.address, MAX_ADDRESS),
         category=call.classification.category,
         risk=call.classification.risk,
@@ -63,8 +62,8 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         bookkeeping=along.line,
         hidden_characters=count_hidden(arguments.text) + count_hidden(beside.text),
         redacted=arguments.count + beside.count,
-        size=len(asked.arguments) + len(asked.beside),
-        whole=most is None or max(len(asked.arguments), len(along.shown)) <= most,
+        size=len(tool_call.arguments) + len(tool_call.beside),
+        whole=most is None or max(len(tool_call.arguments), len(along.shown)) <= most,
         digest=call.digest,
         created_at=call.created_at,
         expires_at=call.expires_at,
@@ -84,7 +83,7 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
 
 
 def build_preview(call: Summary) -> CallPreview:
-    """Return what a list shows of a call."""
+    """Build the preview of a call."""
     begun = redact.redact(call.beginning)
     return CallPreview(
         id=call.id,
@@ -108,13 +107,13 @@ def _read(sent: bytes, most: int | None, *, flat: bool = False) -> redact.Redact
 
 
 def _result(call: HeldCall) -> str:
-    """Say in one line how the run ended. What the server answered is the agent's, not the channel's."""
+    """Return one line about the end of the run. The server's answer is for the agent only, never for a channel."""
     took = f" after {call.settled_at - call.decided_at:.1f} s" if call.settled_at and call.decided_at else ""
     match call.state:
         case State.COMPLETED | State.UPSTREAM_ERROR if call.failed:
-            return f"It was sent once, and the server reported a failure{took}."
+            return f"Sent once; the server reported a failure{took}."
         case State.COMPLETED:
-            return f"It ran once and the server answered{took}."
+            return f"Ran once; the server answered{took}."
         case State.NOT_SENT | State.IN_DOUBT:
             return one_line(call.note, 200)
         case _:
@@ -124,9 +123,7 @@ def _result(call: HeldCall) -> str:
 def _twin(call: HeldCall) -> str:
     if call.twin is None:
         return ""
-    ago = (
-        f"{max(0, (call.created_at - call.twin_at) / 60):.0f} min before"
-        if call.twin_at is not None
-        else "before"
-    )
-    return f"The same call was asked {ago} ({call.twin})."
+    if call.twin_at is None:
+        return f"Same call as {call.twin}, made earlier."
+    minutes = max(0, (call.created_at - call.twin_at) / 60)
+    return f"Same call as {call.twin}, made {minutes:.0f} min earlier."

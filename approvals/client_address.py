@@ -1,4 +1,4 @@
-"""The address of a client behind reverse proxies (RFC 7239, and X-Forwarded-For) (PURE)."""
+"""Finds a client's address behind trusted reverse proxies, from Forwarded (RFC 7239) or X-Forwarded-For (PURE)."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,36 +8,36 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from multidict import MultiMapping
 
 Address = IPv4Address | IPv6Address
-#: How a Unix socket is written among the trusted proxies, as in nginx's set_real_ip_from.
+#: Stands for a Unix socket in a list of trusted proxies, as in nginx's set_real_ip_from.
 UNIX = "unix:"
-#: The name of a peer that has no address.
+#: Shown as the address of a peer on a Unix socket.
 LOCAL = "a local socket"
-#: One element of a list whose quoted strings may hold commas (RFC 9110, 5.6.1).
+#: One list element; quoted strings may contain commas (RFC 9110, section 5.6.1).
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*"?([^";]*)', re.IGNORECASE)
-#: 192.0.2.1:80, [2001:db8::1] and [2001:db8::1]:80 hold an address; so does 2001:db8::1 as it is.
+#: 192.0.2.1:80, [2001:db8::1] and [2001:db8::1]:80. A bare 2001:db8::1 has no port to remove.
 _WITH_PORT = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+|\[([^\]]*)\](?::\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedProxies:
-    """The reverse proxies whose word on a client's address is believed."""
+    """Reverse proxies whose forwarding headers are trusted."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     unix: bool = False
 
     @classmethod
     def parse(cls, written: Iterable[str]) -> "TrustedProxies":
-        """Read addresses, networks and `unix:`; raises `ValueError` for anything else."""
+        """Parse addresses, networks and `unix:`. Raises `ValueError` for anything else."""
         places = set(written)
         networks = tuple(ip_network(one, strict=False) for one in places - {UNIX})
         return cls(networks, unix=UNIX in places)
 
     def client(self, peer: str | None, headers: MultiMapping[str]) -> str:
-        """Return the address that a request came from: the rightmost one that is no trusted proxy's.
+        """Return the client's address: the rightmost hop that is not a trusted proxy.
 
-        A proxy writes one of the two headers and may pass on the other as the client sent it. When they differ, the
-        proxy's own address is returned.
+        A proxy writes one of the two headers and may forward the other as the client sent it. If they disagree, return
+        the address of the proxy itself.
         """
         nearest = _address(peer or "")
         trusted = self.unix if nearest is None else self._trusts(nearest)
@@ -61,7 +61,7 @@ class TrustedProxies:
         return any(address in network for network in self.networks)
 
 
-#: No proxy is believed.
+#: Trusts no proxy.
 NO_PROXIES = TrustedProxies()
 
 
@@ -79,7 +79,7 @@ _HEADERS = {"Forwarded": _forwarded, "X-Forwarded-For": _split}
 
 
 def _address(node: str) -> Address | None:
-    """Return the address of a node without its port; None for a name, "unknown" or nothing."""
+    """Return a node's address without its port; None for a name, "unknown" or an empty node."""
     match = _WITH_PORT.fullmatch(node)
     try:
         address = ip_address(match[1] or match[2] if match else node)

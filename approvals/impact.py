@@ -1,25 +1,25 @@
-"""Why calls of a tool need somebody's eye: one sentence, made from its category and its severity alone (PURE)."""
+"""The impact of a tool's calls in two sentences, from its category and its severity (PURE)."""
 
 from collections.abc import Mapping
 
-#: What could go wrong, by category. A category that is not known is an Other.
-_WRONG: Mapping[str, str] = {
-    "Read": "It changes nothing, but what it reads goes to the agent",
-    "Write": "It changes something, and a wrong change stays until somebody changes it back",
-    "Execute": "It sets something going, and its arguments decide what happens beyond the call",
-    "Destructive": "It removes or cancels what may not come back",
-    "Financial": "It moves money or commits to an obligation",
-    "Other": "What it does is not understood, so it counts as a tool that changes something",
+#: Category -> effect of a call. An unknown category reads as Other.
+_EFFECTS: Mapping[str, str] = {
+    "Read": "Reads data and returns it to the agent.",
+    "Write": "Changes data.",
+    "Execute": "Runs an operation whose effect depends on the arguments.",
+    "Destructive": "Deletes or cancels something, possibly for good.",
+    "Financial": "Moves money or makes a financial commitment.",
+    "Other": "Its effect is unknown, so it is treated as a change.",
 }
-#: How far it reaches, by severity. A severity that is not known is critical.
-_REACH: Mapping[str, str] = {
-    "low": "one wrong call does little harm",
-    "medium": "one wrong call does harm that takes some work to mend",
-    "high": "one wrong call can do great harm",
-    "critical": "one wrong call can do great harm that may not be mended",
+#: Severity -> harm of a wrong call. An unknown severity reads as critical.
+_HARM: Mapping[str, str] = {
+    "low": "A mistake does little harm.",
+    "medium": "A mistake can be fixed with some work.",
+    "high": "A mistake can do serious harm.",
+    "critical": "A mistake can do serious harm that may be irreversible.",
 }
 
 
 def describe_impact(category: str, severity: str) -> str:
-    """Say what could go wrong with a tool like this, and how far it reaches."""
-    return f"{_WRONG.get(category, _WRONG['Other'])}; {_REACH.get(severity, _REACH['critical'])}."
+    """Return the effect of a call of this category, and the harm that a mistake does."""
+    return f"{_EFFECTS.get(category, _EFFECTS['Other'])} {_HARM.get(severity, _HARM['critical'])}"

@@ -1,8 +1,8 @@
-"""Arguments as people see them: indented, every number as it was spelt, secrets taken out and counted (PURE).
+"""Formats JSON for people: indented, numbers as written, secrets replaced and counted (PURE).
 
-The server gets the original; this is for Slack, pages and terminals. What a secret is, is told by the name of the
-member that holds it and by its shape. An agent chooses both, so only words are ever hidden: the members of a value, the
-blanks between its words, and whatever a shell would act on stay in sight.
+For Slack, pages and terminals; the server gets the original. A secret is recognized by the name of its member or by its
+shape. The agent chooses both, so only words are hidden: member names, blanks between words, and characters that a shell
+acts on stay visible.
 """
 
 import json
@@ -13,22 +13,22 @@ from typing import Any
 
 REDACTED = "[redacted]"
 
-#: Names of members that hold secrets, or several, compared without case, `-` and `_`. Of `tokens` alone there may be a number.
+#: Names of members that hold secrets, compared without case, `-` and `_`. Plain `tokens` is usually a count.
 _NAMES = re.compile(
     r"((password|passwd|passphrase|pwd|secret|apikey|accesskey|secretkey|privatekey|credential|authorization|cookie|"
     r"sessionid|signature|bearer|otp|cvv|cvc|(access|api|auth|refresh|session|id|bearer)token)s?|token|pin)"
     r"(value|string|binary|text)?$"
 )
-#: Names that end like a secret but hold none.
+#: Exceptions: names that end like a secret's name.
 _HARMLESS = re.compile(
     r"(pagetoken|nexttoken|continuationtoken|maxtokens|progresstoken|accesskeyid|tokencount)$"
 )
-#: A word that may be a secret. No blank, quote, or character that a shell acts on is ever in one.
+#: A word that may be a secret: without blanks, quotes, and characters that a shell acts on.
 _WORD = r"[\w.~+/=@%:-]+"
-#: A private key from its first line to its last, or to where the text breaks off; between them are lines of base64, in packed text behind `\n`.
+#: A PEM private key up to its last line or the end of the text. Its base64 lines follow newlines, or `\n` in packed JSON.
 _LINE = r"(?:\r?\n|\\n)"
 _KEY = rf"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:{_LINE}[A-Za-z0-9+/=]+)+(?:{_LINE}-----END [A-Z ]*PRIVATE KEY-----|{_LINE}?-*\Z)"
-# Each starts where no other match of it could run through, so that no text takes more than linear time.
+# No match can start inside another match of the same alternative, so the search takes linear time.
 _SHAPES = re.compile(
     r"AKIA[0-9A-Z]{16}"  # an AWS access key id
     r"|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"  # a JWT
@@ -37,25 +37,25 @@ _SHAPES = re.compile(
     r"|xox[abposr]-[A-Za-z0-9-]{8,}|xapp-[A-Za-z0-9-]{8,}"
     r"|sk_(?:live|test)_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}"
     r"|AIza[0-9A-Za-z_-]{35}"
-    r"|(?<=://)[\w.~+=%-]+:[\w.~+=%:-]+(?=@)"  # user and password of a URL
+    r"|(?<=://)[\w.~+=%-]+:[\w.~+=%:-]+(?=@)"  # user and password in a URL
 )
-#: Every shape has one of these. To look for them costs a tenth of looking for the shapes.
+#: Each shape contains one of these. Searching for them costs a tenth of matching the shapes.
 _SHAPE_MARKS = (
     "AKIA", "eyJ", "PRIVATE KEY", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "xapp-",
     "sk_", "sk-", "AIza", "://",
 )  # fmt: skip
-#: A secret whose name stands before it in a text, such as a document packed into a string: `"password": "..."`, `token=...`.
+#: A secret after its name inside a string: `"password": "..."`, `token=...`.
 _ASSIGNED = re.compile(
     rf"""(?ix) ( (?:password|passwd|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|token)
     ["']? \s* [:=] \s* ["']? ) {_WORD} | ( (?:bearer|basic) \s+ ) [A-Za-z0-9._~+/-]{{16,}}=*"""
 )
-#: Every assignment has one of these, in lower case.
+#: Each assignment contains one of these, in lower case.
 _ASSIGNED_MARKS = ("passw", "passphrase", "secret", "key", "token", "bearer", "basic")
-#: In a member that is named like a secret every word is one.
+#: In a member named like a secret, every word is hidden.
 _ALL = re.compile(f"{_KEY}|{_WORD}")
 
 
-#: One piece of a JSON text: a bracket, a member's name, a value that has come to its end, a text that breaks off.
+#: A JSON token: a bracket, a member name, a complete value, or a truncated string or other value.
 _PIECE = re.compile(
     r"""(?xs) (?P<open> [\[{] ) | (?P<close> [\]}] ) | (?P<name> "(?:[^"\\]|\\.)*+" \s* : )
     | (?P<value> (?: "(?:[^"\\]|\\.)*+" | [^\s\[\]{},:"]++ ) (?= \s*[,\]}] ) )
@@ -67,22 +67,22 @@ _CLOSERS = {"[": "]", "{": "}"}
 
 @dataclass(frozen=True, slots=True)
 class RedactedText:
-    """Arguments as text, and how many values were taken out of it."""
+    """JSON as text, and the number of values hidden in it."""
 
     text: str
     count: int
 
 
 class _NumberText(str):
-    """A number as it was spelt."""
+    """A number as it was written."""
 
     __slots__ = ()
 
 
 def redact(arguments: bytes, *, flat: bool = False, ids: bool = False) -> RedactedText:
-    """Return a JSON object as text without its secrets: indented, or *flat* on one line.
+    """Format a JSON object without its secrets: indented, or *flat* on one line.
 
-    With *ids* a session id is none: the object is a client's bookkeeping, whose sessions are its own.
+    With *ids*, session ids stay visible: in a client's own metadata they are not credentials.
     """
     value = json.loads(arguments, parse_int=_NumberText, parse_float=_NumberText)
     writer = _Redactor(flat=flat, ids=ids)
@@ -90,9 +90,9 @@ def redact(arguments: bytes, *, flat: bool = False, ids: bool = False) -> Redact
 
 
 def truncate_json(arguments: bytes, most: int) -> bytes:
-    """Return at most the first *most* bytes of a JSON object or list, closed where they break off.
+    """Truncate a JSON object or list to about *most* bytes and close it, so that it parses.
 
-    A text is cut; a number, a name or a literal is left out, since half of one says something else.
+    A string is cut. An incomplete number, name or literal is dropped, because half of it would mean something else.
     """
     if len(arguments) <= most:
         return arguments
@@ -113,8 +113,8 @@ def truncate_json(arguments: bytes, most: int) -> bytes:
 
 
 def redact_text(text: str) -> str:
-    """Return *text* without the words that have a secret's shape, or stand behind a secret's name."""
-    return _Redactor(flat=True, ids=False).without_shapes(text)
+    """Replace the words of *text* that have a secret's shape or follow a secret's name."""
+    return _Redactor(flat=True, ids=False).redact_string(text)
 
 
 class _Redactor:
@@ -129,7 +129,7 @@ class _Redactor:
                 return self._block(
                     "{",
                     [
-                        f"{_text(name)}: {self.write(item, indent + '  ', secret=secret or self._is_secret(name))}"
+                        f"{_quote(name)}: {self.write(item, indent + '  ', secret=secret or self._is_secret(name))}"
                         for name, item in value.items()
                     ],
                     indent,
@@ -140,27 +140,27 @@ class _Redactor:
                     "[", [self.write(item, indent + "  ", secret=secret) for item in value], indent, "]"
                 )
             case _NumberText():
-                return _text(self._without_words(value)) if secret else str(value)
+                return _quote(self._hide_words(value)) if secret else str(value)
             case str():
-                return _text(self._without_words(value) if secret else self.without_shapes(value))
+                return _quote(self._hide_words(value) if secret else self.redact_string(value))
             case _:
                 return json.dumps(value)
 
     def _is_secret(self, name: str) -> bool:
-        return is_secret_name(name) and not (self._ids and _folded(name) == "sessionid")
+        return is_secret_name(name) and not (self._ids and _fold(name) == "sessionid")
 
-    def _without_words(self, text: str) -> str:
-        """Return a secret without its words. It counts as one, however many it has."""
+    def _hide_words(self, text: str) -> str:
+        """Hide every word of a secret. The secret adds one to the count."""
         clean, words = _ALL.subn(REDACTED, text)
         self.count += bool(words)
         return clean
 
-    def without_shapes(self, text: str) -> str:
+    def redact_string(self, text: str) -> str:
         shapes = assigned = 0
         if _may_have(text, _SHAPE_MARKS):
             text, shapes = _SHAPES.subn(REDACTED, text)
         if _may_have(text.lower(), _ASSIGNED_MARKS):
-            text, assigned = _ASSIGNED.subn(_unassigned, text)
+            text, assigned = _ASSIGNED.subn(_hide_assigned, text)
         self.count += shapes + assigned
         return text
 
@@ -172,23 +172,23 @@ class _Redactor:
 
 
 def _may_have(text: str, marks: Iterable[str]) -> bool:
-    """Say whether *text* may hold a secret. Of letters beyond ASCII some count as `i`, `k` or `s` in any case."""
+    """Return whether *text* may hold a secret. Some non-ASCII letters match `i`, `k` or `s` when case is ignored."""
     return not text.isascii() or any(mark in text for mark in marks)
 
 
-def _unassigned(found: re.Match[str]) -> str:
+def _hide_assigned(found: re.Match[str]) -> str:
     return f"{found[1] or found[2]}{REDACTED}"
 
 
-def _text(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
 def is_secret_name(name: str) -> bool:
-    """Say whether a member, header or variable of this name holds a secret."""
-    folded = _folded(name)
+    """Return whether a member, header or variable of this name holds a secret."""
+    folded = _fold(name)
     return bool(_NAMES.search(folded)) and not _HARMLESS.search(folded)
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.casefold())

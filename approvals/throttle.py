@@ -1,27 +1,27 @@
-"""Counts wrong tokens and codes by client address; the caller tells an address with too many to wait."""
+"""Limits wrong tokens and codes per client address. The caller answers a blocked address."""
 
 from collections import deque
 
-#: An address with this many failed attempts within this many seconds has to wait.
+#: An address with this many failures within this many seconds is blocked.
 ATTEMPTS = 10
 WINDOW = 300.0
-#: So many addresses are remembered; the one that failed longest ago is forgotten first.
+#: Most addresses remembered. The one that failed longest ago is dropped first.
 MAX_PEERS = 1024
 
 
 class Throttle:
-    """Failed attempts of the last minutes; *most* of one address are too many."""
+    """Recent failures by address; *most* of them within the window block the address."""
 
     def __init__(self, most: int = ATTEMPTS) -> None:
         self._most = most
         self._failed: dict[str, deque[float]] = {}
 
-    def too_many(self, peer: str, now: float) -> bool:
-        """Say whether this address has failed too often of late."""
+    def is_blocked(self, peer: str, now: float) -> bool:
+        """Return whether *peer* is blocked."""
         return len([at for at in self._failed.get(peer, ()) if at > now - WINDOW]) >= self._most
 
-    def failed(self, peer: str, now: float) -> None:
-        """Remember a failed attempt."""
+    def record_failure(self, peer: str, now: float) -> None:
+        """Record a failure of *peer*."""
         times = self._failed.pop(peer, deque(maxlen=self._most))
         times.append(now)
         self._failed[peer] = times

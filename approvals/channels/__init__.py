@@ -1,4 +1,4 @@
-"""The seam to people: a channel shows cards and passes reviews on. It holds no state and decides nothing."""
+"""The seam to people: a channel shows cards and forwards reviews. It keeps no state and decides nothing."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a channel shows of one held call, already made safe: hidden characters visible, secrets redacted."""
+    """The view of a held call for a channel. Its text is safe to show: hidden characters escaped, secrets redacted."""
 
     id: CallId
     version: int
@@ -23,29 +23,29 @@ class Card:
     category: str
     risk: str
     severity: str
-    #: What could go wrong and how far it reaches, in one sentence.
+    #: The effect of the call and the harm that a mistake does, in two sentences.
     impact: str
     evidence: tuple[str, ...]
     rule: str
     reason: str
-    #: The arguments as indented JSON; a channel that cannot show all of it must not offer Approve.
+    #: The arguments as indented JSON. A channel that cannot show all of it must not offer Approve.
     arguments: str
-    #: Where the server is, in one line, or "".
+    #: The server's address, on one line, or "".
     address: str = ""
-    #: What reaches the server beside them, as one line of JSON, or "".
+    #: The other params that reach the server, as one line of JSON, or "".
     beside: str = ""
-    #: One line that stands for the client's bookkeeping, which goes along, too, or "".
+    #: One line that summarizes the client's own metadata, which reaches the server too, or "".
     bookkeeping: str = ""
-    #: Of what stands above.
+    #: Found in the arguments and the other params.
     hidden_characters: int
     redacted: int
-    #: How many bytes would reach the server, and whether they all stand above: large ones are only begun.
+    #: Bytes that would reach the server, and whether all of them are in the fields above.
     size: int
     whole: bool
     digest: str
     created_at: float
     expires_at: float
-    #: When it was decided, or None while it waits.
+    #: When the call was decided, or None while it waits.
     decided_at: float | None
     needed: int
     #: (approver, answer, reason, via) in order.
@@ -54,35 +54,35 @@ class Card:
     note: str
     #: Whether the server reported a failure.
     failed: bool = False
-    #: One line about how the run ended, or "". What the server answered is the agent's, and on no card.
+    #: One line about the end of the run, or "". The server's answer is for the agent and never on a card.
     result: str
-    #: The call's page in the inbox, or "" when no inbox URL is known.
+    #: The URL of the call's page, or "" without an inbox URL.
     url: str
-    #: How the tool's definition differs from the accepted one, as lines; "" when it does not.
+    #: The difference between the tool's definition and the accepted one, as lines, or "".
     changes: str = ""
-    #: "the same call ran 2 min ago (hold_...)", or "".
+    #: "Same call as hold_..., made 2 min earlier.", or "".
     twin: str
 
     @property
     def everything(self) -> str:
-        """All that would reach the server."""
-        along = "\n".join(f"sent along: {one}" for one in (self.beside, self.bookkeeping) if one)
+        """All the text that would reach the server."""
+        along = "\n".join(f"also sent: {one}" for one in (self.beside, self.bookkeeping) if one)
         return f"{self.arguments}\n\n{along}" if along else self.arguments
 
 
 class Channel(Protocol):
-    """A way to reach people. `post` and `update` raise on failure; the reconciler tries again later."""
+    """A way to reach people. `post` and `update` raise on failure; the reconciler retries later."""
 
     name: str
 
     async def start(self, service: "ApprovalService") -> None:
-        """Begin to listen for answers; returns at once."""
+        """Start to listen for reviews. Returns at once."""
 
     async def post(self, card: Card) -> str:
-        """Show a new card and return the channel's reference to it."""
+        """Post a new card and return the channel's reference to it."""
 
     async def update(self, ref: str, card: Card) -> str:
-        """Bring the message *ref* to what *card* says; returns its reference, another one when it was posted anew."""
+        """Update the message *ref* to *card*. Returns its reference, which is new if the card was posted again."""
 
     async def close(self) -> None:
-        """Stop listening and let go of connections."""
+        """Stop listening and close all connections."""

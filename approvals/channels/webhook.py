@@ -1,7 +1,7 @@
-"""A signed POST for every change of a held call, for programs that want to know. It tells; it takes no answers.
+"""Posts a signed webhook for every change of a held call. One way: it takes no reviews.
 
-Signed as the Standard Webhooks specification says: `webhook-id`, `webhook-timestamp`, and `webhook-signature: v1,` with
-the base64 of HMAC-SHA-256 over `id.timestamp.body`.
+Signed according to the Standard Webhooks specification: `webhook-id`, `webhook-timestamp`, and `webhook-signature: v1,`
+with the base64 of HMAC-SHA-256 over `id.timestamp.body`.
 """
 
 import base64
@@ -21,11 +21,11 @@ TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 class WebhookError(Exception):
-    """The receiver did not take the webhook."""
+    """The webhook was not delivered."""
 
 
 class WebhookChannel:
-    """One receiver."""
+    """One webhook receiver."""
 
     def __init__(self, *, name: str, url: str, secret: str, clock: Callable[[], float]) -> None:
         self.name = name
@@ -39,12 +39,12 @@ class WebhookChannel:
         self._http = aiohttp.ClientSession(timeout=TIMEOUT)
 
     async def post(self, card: Card) -> str:
-        """Tell of a new call; its id is the reference."""
+        """Post a new call; its id is the reference."""
         await self._send(card)
         return card.id
 
     async def update(self, ref: str, card: Card) -> str:
-        """Tell of a change."""
+        """Post a change."""
         await self._send(card)
         return ref
 
@@ -64,13 +64,13 @@ class WebhookChannel:
 
 
 def _payload(card: Card) -> dict[str, object]:
-    """Return what is told: everything but what would reach the server."""
-    sent = {"arguments", "beside", "bookkeeping"}
-    return {name: value for name, value in asdict(card).items() if name not in sent}
+    """Return the card's fields, without those that would reach the server."""
+    withheld = {"arguments", "beside", "bookkeeping"}
+    return {name: value for name, value in asdict(card).items() if name not in withheld}
 
 
 def signing_key(secret: str) -> bytes:
-    """Return the signing key: the base64 behind `whsec_`, or the secret's own bytes."""
+    """Return the signing key: the decoded base64 after `whsec_`, or the bytes of the secret."""
     try:
         return (
             base64.b64decode(secret.removeprefix("whsec_"), validate=True)
@@ -82,7 +82,7 @@ def signing_key(secret: str) -> bytes:
 
 
 def sign(message_id: str, at: float, body: bytes, secret: bytes) -> dict[str, str]:
-    """Return the headers of a signed webhook."""
+    """Sign a webhook and return its headers."""
     stamp = str(int(at))
     content = b".".join((message_id.encode(), stamp.encode(), body))
     signature = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()

@@ -178,9 +178,9 @@ class Login:
     def _failed(self, request: web.Request, attempts: Throttle) -> None:
         """Count a wrong token or code; raises `Refused` once there were too many from this address."""
         now, client = self._service.clock(), self._options.proxies.client(request.remote, request.headers)
-        if attempts.too_many(client, now):
+        if attempts.is_blocked(client, now):
             raise HttpError(429)
-        attempts.failed(client, now)
+        attempts.record_failure(client, now)
         self._service.store.post(
             AuditEvent(at=self._service.wall(), kind="login.refused", actor="nobody", detail={"from": client})
         )

@@ -153,7 +153,7 @@ def call(one: Mapping[str, Any], *, as_json: bool) -> None:
     shown = {**one, "state": _state(one)}
     lines = [f"{name:>10}  {shown[name] if shown[name] is not None else ''}" for name in facts]
     lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
-    lines += [f"sent along: {along}" for along in _along(one)]
+    lines += [f"also sent: {along}" for along in _along(one)]
     if one["hidden"]:
         lines += ["", f"{one['hidden']} hidden. To see all of it: okayed show {one['id']} --exact"]
     lines += [

@@ -154,11 +154,11 @@ class _Front:
         """Refuse a request without a good token; an address that keeps sending wrong ones has to wait."""
         peer, now = self._door.proxies.client(request.remote, request.headers), self._door.clock()
         if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
-            if self._guesses.too_many(peer, now):
+            if self._guesses.is_blocked(peer, now):
                 wait = {"Retry-After": str(int(WINDOW))}
                 return _refuse(429, "Too many wrong tokens came from this address. Wait a few minutes.", wait)
-            self._guesses.failed(peer, now)
-            if self._guesses.too_many(peer, now):
+            self._guesses.record_failure(peer, now)
+            if self._guesses.is_blocked(peer, now):
                 log.warning("%s gave %d wrong agent tokens within %.0f s", peer, GUESSES, WINDOW)
         return _refuse(refused.status, str(refused), _challenge(refused))
 

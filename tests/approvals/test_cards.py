@@ -36,4 +36,4 @@ def test_what_goes_along_is_begun_only_too():
 def test_a_card_says_that_the_server_reported_a_failure():
     outcome = Outcome(is_error=False, body=b'{"content": [], "isError": true}')
     shown = build_card(replace(held(0.0), state=State.COMPLETED, outcome=outcome), "")
-    assert (shown.failed, shown.result) == (True, "It was sent once, and the server reported a failure.")
+    assert (shown.failed, shown.result) == (True, "Sent once; the server reported a failure.")

@@ -34,8 +34,8 @@ def test_what_a_client_says_beyond_its_bookkeeping_is_shown_as_before():
 def test_the_card_says_both_and_names_what_is_folded():
     shown = build_card(held(0.0, beside=packed({"callId": "c1", "acme/target": "prod"})), "")
     assert shown.everything.endswith(
-        '\n\nsent along: {"_meta": {"acme/target": "prod"}}\n'
-        "sent along: 15 bytes of the client's bookkeeping: callId"
+        '\n\nalso sent: {"_meta": {"acme/target": "prod"}}\n'
+        "also sent: 15 bytes of the client's bookkeeping: callId"
     )
 
 

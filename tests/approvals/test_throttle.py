@@ -4,27 +4,27 @@ from approvals.throttle import ATTEMPTS, MAX_PEERS, WINDOW, Throttle
 def failed(times, at=0.0, peer="10.0.0.1"):
     attempts = Throttle()
     for _ in range(times):
-        attempts.failed(peer, at)
+        attempts.record_failure(peer, at)
     return attempts
 
 
 def test_so_many_failures_of_an_address_are_too_many():
-    assert not failed(ATTEMPTS - 1).too_many("10.0.0.1", 0.0)
-    assert failed(ATTEMPTS).too_many("10.0.0.1", 0.0)
+    assert not failed(ATTEMPTS - 1).is_blocked("10.0.0.1", 0.0)
+    assert failed(ATTEMPTS).is_blocked("10.0.0.1", 0.0)
 
 
 def test_other_addresses_are_not_held_up():
-    assert not failed(ATTEMPTS).too_many("10.0.0.2", 0.0)
+    assert not failed(ATTEMPTS).is_blocked("10.0.0.2", 0.0)
 
 
 def test_failures_are_forgotten_after_a_while():
-    assert failed(ATTEMPTS).too_many("10.0.0.1", WINDOW - 1)
-    assert not failed(ATTEMPTS).too_many("10.0.0.1", WINDOW)
+    assert failed(ATTEMPTS).is_blocked("10.0.0.1", WINDOW - 1)
+    assert not failed(ATTEMPTS).is_blocked("10.0.0.1", WINDOW)
 
 
 def test_only_so_many_addresses_are_remembered_and_the_oldest_is_forgotten():
     attempts = failed(ATTEMPTS)
     for number in range(MAX_PEERS):
-        attempts.failed(f"peer {number}", 1.0)
-    assert not attempts.too_many("10.0.0.1", 1.0)
+        attempts.record_failure(f"peer {number}", 1.0)
+    assert not attempts.is_blocked("10.0.0.1", 1.0)
     assert len(attempts._failed) == MAX_PEERS

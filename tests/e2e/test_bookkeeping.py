@@ -104,19 +104,19 @@ async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_app
         shown = text_of(card.blocks)
         assert buttons_of(card.blocks) == ["approve", "deny"]
         assert "possible secret" not in shown
-        assert f"sent along: {line}" in shown
+        assert f"also sent: {line}" in shown
 
         page = await scene.alice.page(f"/calls/{held['id']}")
         folded = re.search(r'<details id="bookkeeping">(.*?)</details>', page, re.DOTALL)[1]
-        assert f"Sent along: {line}" in plain(folded.split("</summary>")[0])
+        assert f"Also sent: {line}" in plain(folded.split("</summary>")[0])
         assert all(secret in plain(folded) for secret in secrets)
-        assert 'aria-label="Sent along"' not in page
+        assert 'aria-label="Also sent"' not in page
         assert 'id="approve-button"' in page
 
         assert held["bookkeeping"] == line
         assert held["beside"] == {"_meta": said}
         _, out, _ = await scene.process.command("show", held["id"])
-        assert f"sent along: {line}" in out.splitlines()
+        assert f"also sent: {line}" in out.splitlines()
         assert not any(secret in out for secret in secrets)
 
         await scene.slack.click("U01ALICE", card, "approve")

@@ -178,7 +178,7 @@ def test_a_verdict_is_explained(folder):
     assert "Category Destructive, risk Critical" in done.stdout
     for sentence in (
         'Its server says: "Delete a customer and all orders for good."',
-        "It removes or cancels what may not come back; one wrong call can do great harm",
+        "Deletes or cancels something, possibly for good. A mistake can do serious harm",
         "1 parameter, 1 required:",
         "How do I block delete_customer completely?",
         'hide: ["shop/delete_customer"]',
@@ -264,7 +264,7 @@ async def test_a_call_is_reviewed_from_a_terminal(running):
         assert json.loads((await process.command("pending", "--json"))[1])[0]["id"] == held["id"]
         _, out, _ = await process.command("show", held["id"])
         assert '"status":"shipped"' in out.replace(" ", "")
-        assert 'sent along: {"_meta":{"acme/ticket":"OPS-1"}}' in out
+        assert 'also sent: {"_meta":{"acme/ticket":"OPS-1"}}' in out
         code, _, err = await process.command("approve", held["id"], who="eve")
         assert (code, "OKAYED_TOKEN" in err) == (1, True)
         code, out, _ = await process.command("deny", held["id"], "--reason", "not today", who="bob")
@@ -507,7 +507,7 @@ async def test_the_tools_are_on_a_page_of_the_inbox(running):
     await alice.log_in()
     assert "refund_order" in await alice.page("/tools")
     shown = await alice.page("/tools/shop/refund_order")
-    assert "It moves money or commits to an obligation; one wrong call can do great harm" in shown
+    assert "Moves money or makes a financial commitment. A mistake can do serious harm" in shown
     assert "How do I block refund_order completely?" in shown
 
 

@@ -1,7 +1,7 @@
 """Slack: a card in a channel, buttons for approvers, and modals for reasons and long arguments.
 
-The channel shows what the reconciler tells it to and passes answers to the service; it never writes what became of a
-call by itself, so a message can only ever say what is committed.
+The channel shows the reconciler's cards and forwards reviews to the service. It never changes a message on its own, so
+a message only shows committed state.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from approvals.errors import ApprovalError
 from approvals.model import Approver, CallId, Decision, State
 from approvals.service import ApprovalService
 
-#: Errors after which no retry helps: a person has to mend the app or its token.
+#: Errors that no retry fixes: someone has to repair the app or its token.
 FATAL = frozenset(
     {
         "invalid_auth",
@@ -42,23 +42,23 @@ FATAL = frozenset(
         "link_disabled",
     }
 )
-#: Errors that say the blocks themselves are at fault.
+#: Errors caused by the blocks themselves.
 UNSHOWABLE = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long"})
 log = logging.getLogger("okayed.slack")
 
-#: What is answered to Slack for a submitted modal; None is the plain acknowledgement.
+#: The response to a submitted modal; None is a plain acknowledgement.
 Ack = Mapping[str, Any] | None
 
 
 class _SocketModeConnection(SocketModeClient):
-    """A connection that the SDK opens again as often as it takes, unless Slack says that it never will be."""
+    """A Socket Mode connection that the SDK reopens until Slack returns a fatal error."""
 
     async def issue_new_wss_url(self) -> str:
         try:
             return await super().issue_new_wss_url()
         except SlackApiError as error:
             if (code := error.response.get("error")) in FATAL:
-                self.closed = True  # the SDK tries again until it is
+                self.closed = True  # ends the SDK's retries
                 log.error("Slack refused the connection (%s); check slack.app_token", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
             raise
 
@@ -91,12 +91,12 @@ class SlackChannel:
         self._service: ApprovalService
 
     async def start(self, service: ApprovalService) -> None:
-        """Begin to listen; connecting goes on in the background, as often as it takes."""
+        """Start to listen. The connection is made and retried in the background."""
         self._service = service
         if self._app_token:
-            self._keep(self._listen(self._app_token))
+            self._run_in_background(self._listen(self._app_token))
 
-    def _keep(self, job: Any) -> None:
+    def _run_in_background(self, job: Any) -> None:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -107,25 +107,25 @@ class SlackChannel:
         await self._socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
 
     async def post(self, card: Card) -> str:
-        """Show a new card; the reference is the message's channel and time stamp."""
-        sent = await self._say(
+        """Post a new card; the reference is the message's channel and timestamp."""
+        sent = await self._send(
             "chat_postMessage", card, channel=self._channel, unfurl_links=False, unfurl_media=False
         )
         return f"{sent['channel']} {sent['ts']}"
 
     async def update(self, ref: str, card: Card) -> str:
-        """Bring a message to what the card says. One that somebody deleted is posted anew while people are asked."""
+        """Update a message. If it was deleted while the call is pending, post it again."""
         channel, _, ts = ref.partition(" ")
         try:
-            await self._say("chat_update", card, channel=channel, ts=ts)
+            await self._send("chat_update", card, channel=channel, ts=ts)
         except SlackApiError as error:
             if error.response.get("error") != "message_not_found":
                 raise
             return await self.post(card) if card.state is State.PENDING else ref
         return ref
 
-    async def _say(self, method: str, card: Card, **where: Any) -> Mapping[str, Any]:
-        """Send a card; one that Slack cannot show becomes a line that says where to look."""
+    async def _send(self, method: str, card: Card, **where: Any) -> Mapping[str, Any]:
+        """Send a card. If Slack rejects its blocks, send one line with a link instead."""
         send = getattr(self._web, method)
         try:
             sent: Mapping[str, Any] = await send(**where, **blocks.message(card))
@@ -135,7 +135,7 @@ class SlackChannel:
                 log.error("Slack refused a message (%s); check slack.bot_token and the app's scopes", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
             if code not in UNSHOWABLE:
                 raise
-            sent = await send(**where, **blocks.minimal(card))
+            sent = await send(**where, **blocks.fallback_message(card))
         return sent
 
     async def close(self) -> None:
@@ -147,7 +147,7 @@ class SlackChannel:
             await self._socket.close()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
 
     async def _on_request(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
-        """Take one envelope. Buttons are acknowledged first, since Slack waits three seconds only."""
+        """Handle one envelope. Buttons are acknowledged first, because Slack waits only three seconds."""
         if request.type != "interactive":
             await client.send_socket_mode_response(SocketModeResponse(envelope_id=request.envelope_id))
             return
@@ -163,7 +163,7 @@ class SlackChannel:
             )
 
     async def interact(self, interaction: Interaction | None) -> Ack:
-        """Do what a click or a submission asks; returns what a modal is answered."""
+        """Handle a click or a submission. Returns the response to a modal."""
         if interaction is None or interaction.action == "open":
             return None
         try:
@@ -179,7 +179,7 @@ class SlackChannel:
         except (ApprovalError, SlackApiError) as error:
             return await self._refuse(interaction, error)
         except Exception as error:
-            log.exception("a click in Slack could not be handled")
+            log.exception("Failed to handle a Slack interaction")
             return await self._refuse(interaction, error)
         return None
 
@@ -192,21 +192,21 @@ class SlackChannel:
 
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
-        self._service.directory.may_review(await self._person(interaction), call)
+        self._service.directory.may_review(await self._approver(interaction), call)
         view = blocks.review_view(card_of(call, self._inbox_url))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _review(self, interaction: Interaction, answer: Decision) -> None:
         await self._service.review(
-            CallId(interaction.call), await self._person(interaction), answer,
+            CallId(interaction.call), await self._approver(interaction), answer,
             via="slack", reason=interaction.reason, digest=interaction.digest,
         )  # fmt: skip
 
-    async def _person(self, interaction: Interaction) -> Approver:
-        """Return the approver who clicked: by member id and team, never by name; anybody else is a stranger."""
+    async def _approver(self, interaction: Interaction) -> Approver:
+        """Return the approver who clicked, by member id and team, never by name; otherwise a stranger."""
         approver = self._service.directory.by_slack(interaction.user)
         if approver is None or not interaction.team or interaction.team != await self._own_team():
-            # The service is asked all the same, so that the refusal is in the audit trail.
+            # The service still gets the review, so that the refusal is in the audit trail.
             return Approver(name=f"slack:{interaction.user}")
         return approver
 
@@ -216,18 +216,18 @@ class SlackChannel:
         return self._team
 
     async def _refuse(self, interaction: Interaction, error: Exception) -> Ack:
-        """Tell the person, and only them, why nothing happened."""
-        told = (
+        """Tell only the person who clicked why nothing happened."""
+        message = (
             str(error)
             if isinstance(error, ApprovalError)
-            else "This could not be done now; try again, or use the inbox."
+            else "Something went wrong. Try again, or use the inbox."
         )
         if interaction.action.startswith("submit:"):
-            return {"response_action": "errors", "errors": {"reason": told}}
+            return {"response_action": "errors", "errors": {"reason": message}}
         try:
             await self._web.chat_postEphemeral(
-                channel=interaction.channel or self._channel, user=interaction.user, text=told
+                channel=interaction.channel or self._channel, user=interaction.user, text=message
             )
         except (SlackApiError, aiohttp.ClientError, OSError):
-            log.warning("nobody could be told that a click was refused", exc_info=True)
+            log.warning("Failed to tell a Slack user why a click was refused", exc_info=True)
         return None

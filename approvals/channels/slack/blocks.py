@@ -1,8 +1,7 @@
-"""A card as Slack's blocks: built with slack-sdk's models, what comes from agents and servers as literal text only.
+"""Renders a card as Slack blocks, with text from agents and servers as literal text only.
 
-Untrusted text stands in `rich_text` and `plain_text`, where nothing is a mention, a link or the end of a fence. A card
-that cannot show all arguments has no Approve button: it has Review, which shows them all. Where secrets are left out, not
-even that shows them all, and only the inbox can approve.
+Untrusted text goes into `rich_text` and `plain_text`, where nothing is a mention, a link or the end of a fence. A card
+that cannot show all arguments has a Review button instead of Approve. If secrets are hidden, only the inbox can approve.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,13 +32,13 @@ from approvals.channels import Card
 from approvals.model import Decision, State
 from approvals.safetext import one_line
 
-#: The most of the arguments that a message shows (characters, lines), that one block of a modal holds, and that a
-#: whole modal may hold. A message longer than about 13,200 characters is refused by Slack (msg_blocks_too_long).
+#: Arguments on a message (characters, lines), in one block of a modal, and in a whole modal. Slack refuses a message
+#: of more than about 13,200 characters (msg_blocks_too_long).
 MESSAGE_ARGUMENTS = 2500
 MESSAGE_LINES = 20
 MODAL_BLOCK = 2900
 MODAL_ARGUMENTS = 20_000
-#: The longest reason a modal takes.
+#: Characters of a reason in a modal.
 MAX_REASON = 1000
 #: Sentences of evidence on a message.
 EVIDENCE = 3
@@ -60,21 +59,21 @@ HEADLINES = {
     State.RESOLVED: "Resolved: {tool} on {server}",
 }
 ENDINGS = {
-    State.APPROVED: "✅ Approved. It runs when the agent collects it.",
-    State.FORWARDING: "⏳ Approved, and on its way to the server.",
+    State.APPROVED: "✅ Approved. It runs when the agent picks it up.",
+    State.FORWARDING: "⏳ Approved and running.",
     State.DENIED: "❌ Denied.",
-    State.EXPIRED: "⌛ Nobody answered in time; the call was denied.",
-    State.CANCELLED: "The agent took it back; nothing ran.",
-    State.VOIDED: "The policy or the tool changed while it waited; nothing ran.",
-    State.IN_DOUBT: "⚠️ No answer came: it may have run, or not. It will not run again. Look, then say so in the inbox.",
-    State.RESOLVED: "A person found out what became of it.",
+    State.EXPIRED: "⌛ No one answered in time, so the call was denied.",
+    State.CANCELLED: "The agent cancelled the call; nothing ran.",
+    State.VOIDED: "The policy or the tool changed while the call was waiting; nothing ran.",
+    State.IN_DOUBT: "⚠️ The server did not answer, so the call may or may not have run. It will not run again. Find out what happened and record it in the inbox.",
+    State.RESOLVED: "A person recorded what happened.",
 }
-UNCOLLECTED = "⌛ Approved, but the agent did not come back for it in time; nothing ran."
+UNCOLLECTED = "⌛ Approved, but the agent did not pick it up in time; nothing ran."
 _RISKY = ("High", "Critical")
 
 
-def fits(card: Card) -> bool:
-    """Say whether a message can show all of the arguments."""
+def fits_message(card: Card) -> bool:
+    """Return whether a message can show all arguments."""
     return (
         card.whole
         and len(card.everything) <= MESSAGE_ARGUMENTS
@@ -82,16 +81,16 @@ def fits(card: Card) -> bool:
     )
 
 
-def is_shown_whole(card: Card) -> bool:
-    """Say whether Slack can show all that would be approved, on the message or in a modal."""
+def fits_slack(card: Card) -> bool:
+    """Return whether Slack can show all of the call, on the message or in a modal."""
     return card.whole and not card.redacted and not card.changes and len(card.everything) <= MODAL_ARGUMENTS
 
 
 def message(card: Card) -> dict[str, Any]:
-    """Return `text`, `blocks` and `metadata` for chat.postMessage and chat.update."""
+    """Build `text`, `blocks` and `metadata` for chat.postMessage and chat.update."""
     blocks: list[Block] = [
         HeaderBlock(text=_plain(one_line(headline(card), 150))),
-        _asks(card),
+        _requester(card),
         SectionBlock(fields=[_plain(field) for field in _fields(card)]),
         _preformatted(_shown_arguments(card)),
         *_notes(card),
@@ -110,8 +109,8 @@ def message(card: Card) -> dict[str, Any]:
     }
 
 
-def minimal(card: Card) -> dict[str, Any]:
-    """Return a message that Slack takes whatever the card holds: the tool, the id, and where to look."""
+def fallback_message(card: Card) -> dict[str, Any]:
+    """Build a message that Slack always accepts: the tool, the id and a link to the inbox."""
     line = f"{one_line(headline(card), 2000)} This call cannot be shown here. Open it in the inbox: {card.url or card.id}"
     blocks: list[Block] = [SectionBlock(text=_plain(line)), _fine_print(card)]
     if card.url:
@@ -120,13 +119,13 @@ def minimal(card: Card) -> dict[str, Any]:
 
 
 def headline(card: Card) -> str:
-    """Return the sentence above a card."""
+    """Return the headline of a card."""
     line = FAILED if card.failed else HEADLINES[card.state]
     return line.format(tool=card.tool, server=card.server)
 
 
-def _asks(card: Card) -> Block:
-    owner = f"for {card.owner}" if card.owner else "(no owner named)"
+def _requester(card: Card) -> Block:
+    owner = f"for {card.owner}" if card.owner else "(no owner)"
     return RichTextBlock(
         elements=[
             RichTextSectionElement(
@@ -141,42 +140,42 @@ def _asks(card: Card) -> Block:
 
 
 def _fields(card: Card) -> Iterator[str]:
-    kind = one_line(f"{card.category}, risk {card.risk}, severity {card.severity}", 200)
+    kind = one_line(f"{card.category} · {card.risk} risk · {card.severity} severity", 200)
     yield f"{kind}\n{one_line(card.impact, 300)}"
     why = "\n".join(one_line(sentence, 300) for sentence in card.evidence[:EVIDENCE])
-    yield f"Why it is that\n{why or 'no evidence'}"[:2000]
+    yield f"Why\n{why or 'No evidence'}"[:2000]
     reason = f": {card.reason}" if card.reason else ""
     yield one_line(f"Held by rule {card.rule}{reason}", 600)
     if card.needed > 1:
-        yield f"Approvals {_approvals(card)} of {card.needed}"
+        yield f"{_approvals(card)} of {card.needed} approvals"
 
 
 def _shown_arguments(card: Card) -> str:
-    if fits(card):
+    if fits_message(card):
         return card.everything
     lines = card.everything[:MESSAGE_ARGUMENTS].split("\n")[:MESSAGE_LINES]
     shown = "\n".join(lines)
-    return f"{shown}\n… {card.size} bytes in all: not all of it is shown here"
+    return f"{shown}\n… {card.size} bytes in total, not all shown"
 
 
 def _notes(card: Card) -> Iterator[Block]:
     notes = [
-        f"⚠️ {_count(card.hidden_characters, 'hidden character')}, written as \\u{{…}}"
+        f"⚠️ {_count(card.hidden_characters, 'hidden character')}, shown as \\u{{…}}"
         if card.hidden_characters
         else "",
-        f"{_count(card.redacted, 'possible secret')} hidden; the server gets everything. Only the inbox shows everything, and can approve"
+        f"{_count(card.redacted, 'possible secret')} hidden here, but sent to the server. View and approve the call in the inbox."
         if card.redacted
         else "",
-        "The agent is not waiting any more; it collects the answer when it asks again"
+        "The agent is no longer waiting. It gets the result when it asks again."
         if card.state is State.PENDING and not card.attended
         else "",
-        "⚠️ The tool's definition is not the one that was accepted. The inbox shows what changed"
+        "⚠️ The tool's definition has changed since it was accepted. See the changes in the inbox."
         if card.changes
         else "",
         card.twin,
     ]
-    if told := "\n".join(note for note in notes if note):
-        yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(told)])])
+    if text := "\n".join(note for note in notes if note):
+        yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(text)])])
 
 
 def _reviews(card: Card) -> Iterator[Block]:
@@ -187,8 +186,8 @@ def _reviews(card: Card) -> Iterator[Block]:
     ]
     result = [one_line(card.result, 400)] if card.result else []
     note = [one_line(card.note, 400)] if card.note and card.note != card.result else []
-    if told := "\n".join([*lines, *_ending(card), *result, *note]):
-        yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(told)])])
+    if text := "\n".join([*lines, *_ending(card), *result, *note]):
+        yield RichTextBlock(elements=[RichTextSectionElement(elements=[_text(text)])])
 
 
 def _ending(card: Card) -> Iterator[str]:
@@ -203,10 +202,10 @@ def _approvals(card: Card) -> int:
 
 
 def _fine_print(card: Card) -> Block:
-    """Id and digest, and the time it has or when that was over: Slack writes times in the reader's own zone."""
+    """The deadline or the time of the decision, the id and the digest. Slack shows times in the reader's zone."""
     parts = [f"`{card.id}`", f"sha256 `{card.digest[:12]}`"]
     if card.state is State.PENDING:
-        parts.insert(0, f"Expires {_when(card.expires_at, '{time} ({ago})')}, then denied")
+        parts.insert(0, f"Denied automatically at {_when(card.expires_at, '{time} ({ago})')}")
     elif card.decided_at is not None:
         word = "Decided" if card.reviews else "Ended"
         parts.insert(0, f"{word} {_when(card.decided_at, '{date_short_pretty} {time}')}")
@@ -230,8 +229,8 @@ def _buttons(card: Card) -> Block:
     review = ButtonElement(text=_plain("Review…"), action_id="review", value=value)
     deny = ButtonElement(text=_plain("Deny…"), action_id="deny", style="danger", value=value)
     buttons = [deny]
-    if is_shown_whole(card):
-        buttons.insert(0, approve if fits(card) else review)
+    if fits_slack(card):
+        buttons.insert(0, approve if fits_message(card) else review)
     if card.url:
         buttons.append(_link(card))
     return ActionsBlock(block_id="decide", elements=buttons)
@@ -246,22 +245,22 @@ def _confirm(card: Card) -> ConfirmObject:
         title=_plain("Run this call?"),
         text=_plain(_warning(card)),
         confirm=_plain("Approve"),
-        deny=_plain("Back"),
+        deny=_plain("Cancel"),
     )
 
 
 def _warning(card: Card) -> str:
-    return f"{card.risk} risk, {card.severity} severity. It runs once, exactly as shown."
+    return f"{card.risk} risk, {card.severity} severity. The call runs once, exactly as shown."
 
 
 def deny_view(card: Card, digest: str) -> dict[str, Any]:
-    """Return the modal that asks why a call is denied; *digest* is that of what was looked at."""
-    note = "The agent reads the reason as the tool's error, so say what it should do instead."
+    """Build the modal that asks for the reason of a denial; *digest* is that of the call as shown."""
+    note = "The agent gets your reason as the tool's error. Tell it what to do instead."
     reason = PlainTextInputElement(
         action_id="reason", multiline=True, max_length=MAX_REASON, focus_on_load=True
     )
     blocks = [
-        _asks(card),
+        _requester(card),
         SectionBlock(text=_plain(note)),
         InputBlock(block_id="reason", label=_plain("Reason"), element=reason),
     ]
@@ -269,16 +268,16 @@ def deny_view(card: Card, digest: str) -> dict[str, Any]:
 
 
 def review_view(card: Card) -> dict[str, Any]:
-    """Return the modal that shows all arguments and lets them be approved."""
+    """Build the modal that shows all arguments and approves them."""
     blocks: list[Block] = [
-        _asks(card),
+        _requester(card),
         SectionBlock(fields=[_plain(field) for field in _fields(card)]),
         *_notes(card),
         *(_preformatted(piece) for piece in _pieces(card.everything)),
         _fine_print(card),
-        # A modal cannot ask back, so it says above its button what a message's button asks.
+        # A modal has no confirmation dialog, so the warning is a line above its button.
         *([SectionBlock(text=_plain(_warning(card)))] if card.risk in _RISKY else []),
-        # A modal needs an input to be told which block an error belongs to.
+        # Slack shows an error below an input, so a modal needs one.
         InputBlock(
             block_id="reason", label=_plain("Reason"), optional=True,
             element=PlainTextInputElement(action_id="reason", max_length=MAX_REASON),
@@ -287,21 +286,21 @@ def review_view(card: Card) -> dict[str, Any]:
     return _view("approve", f"{card.id} {card.digest}", blocks)
 
 
-#: What a modal is called and what its button says, by what submitting it means.
+#: callback_id -> the title of a modal and the label of its button.
 MODALS = {"deny": ("Deny this call", "Deny"), "approve": ("Review this call", "Approve")}
 
 
-def _view(callback: str, about: str, blocks: Sequence[Block]) -> dict[str, Any]:
+def _view(callback: str, metadata: str, blocks: Sequence[Block]) -> dict[str, Any]:
     title, submit = MODALS[callback]
     view = View(
-        type="modal", callback_id=callback, title=_plain(title), submit=_plain(submit), close=_plain("Back"),
-        private_metadata=about, blocks=list(blocks),
+        type="modal", callback_id=callback, title=_plain(title), submit=_plain(submit), close=_plain("Cancel"),
+        private_metadata=metadata, blocks=list(blocks),
     )  # fmt: skip
     return dict(view.to_dict())
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -322,5 +321,5 @@ def _plain(text: str) -> PlainTextObject:
 
 
 def _escaped(text: str) -> str:
-    """Escape the three characters that Slack's own markup is made of; `text` is what notifications read out."""
+    """Escape the control characters of Slack's mrkdwn (&, <, >) for `text`, which notifications show."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""Slack over HTTP: the signed endpoint for workspaces that do not use Socket Mode."""
+"""Slack over HTTP: the signed endpoint for apps without Socket Mode."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger("okayed.slack")
 
 
 class SlackEndpoint:
-    """Checks Slack's signature and passes the interaction on."""
+    """Verifies Slack's signature and forwards the interaction to the channel."""
 
     def __init__(self, channel: SlackChannel, signing_secret: str) -> None:
         if not signing_secret:
@@ -23,20 +23,20 @@ class SlackEndpoint:
         self._verifier = SignatureVerifier(signing_secret)
 
     async def receive(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Return the status and JSON body that Slack is answered."""
+        """Return the status and JSON body of the response."""
         if not self._is_signed(body, headers):
             return 401, b""
         try:
             payload = json.loads(parse_qs(body.decode())["payload"][0])
         except (KeyError, ValueError, RecursionError) as error:
-            return _unread(type(error).__name__)
+            return _bad_request(type(error).__name__)
         if not isinstance(payload, dict):
-            return _unread("it is no object")
+            return _bad_request("not a JSON object")
         ack = await self._channel.interact(parse_interaction(payload))
         return 200, json.dumps(ack).encode() if ack else b""
 
     def _is_signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
-        """Say whether Slack signed this within five minutes. The verifier raises on odd input: that is no signature."""
+        """Return whether Slack signed this within five minutes. The verifier raises on malformed input."""
         try:
             return bool(
                 self._verifier.is_valid(
@@ -47,6 +47,6 @@ class SlackEndpoint:
             return False
 
 
-def _unread(why: str) -> tuple[int, bytes]:
-    log.warning("a signed request of Slack's cannot be read: %s", why)
+def _bad_request(why: str) -> tuple[int, bytes]:
+    log.warning("Cannot parse a signed request from Slack: %s", why)
     return 400, b""

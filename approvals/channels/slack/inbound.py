@@ -1,4 +1,4 @@
-"""What a click or a submitted modal means. Slack says who clicked; whether they may, the service decides."""
+"""Parses clicks and submitted modals. Slack identifies the user; the service decides what they may do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interaction:
-    """One click or submission: who, in which team, what, on which call, as they saw it."""
+    """One click or submission: the user and team, the action, and the call with the digest that was shown."""
 
     #: `approve`, `deny`, `review`, `open` for buttons; `submit:approve`, `submit:deny` for modals.
     action: str
@@ -21,15 +21,15 @@ class Interaction:
 
 
 def parse_interaction(payload: Mapping[str, Any]) -> Interaction | None:
-    """Return the interaction that a payload of Slack's describes, or None for one that is none of ours."""
+    """Parse an interaction payload; None for other kinds of payload."""
     match payload:
         case {
             "type": "block_actions",
             "actions": [{"action_id": str(action), **rest}],
             "user": {"id": str(user)},
         }:
-            call, digest = _named(rest.get("value", ""))
-            channel = _part(payload, "channel")
+            call, digest = _call_and_digest(rest.get("value", ""))
+            channel = _object(payload, "channel")
             return Interaction(
                 action=action, user=user, team=_team(payload), call=call, digest=digest,
                 trigger=str(payload.get("trigger_id", "")), channel=str(channel.get("id", "")),
@@ -39,7 +39,7 @@ def parse_interaction(payload: Mapping[str, Any]) -> Interaction | None:
             "view": {"callback_id": str(action), **view},
             "user": {"id": str(user)},
         }:
-            call, digest = _named(view.get("private_metadata", ""))
+            call, digest = _call_and_digest(view.get("private_metadata", ""))
             return Interaction(
                 action=f"submit:{action}", user=user, team=_team(payload), call=call, digest=digest, reason=_reason(view),
             )  # fmt: skip
@@ -47,22 +47,22 @@ def parse_interaction(payload: Mapping[str, Any]) -> Interaction | None:
             return None
 
 
-def _part(of: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
-    """Return a member that is an object; an empty one in place of anything else."""
-    part = of.get(name)
+def _object(parent: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
+    """Return a member that is an object, or an empty one."""
+    part = parent.get(name)
     return part if isinstance(part, Mapping) else {}
 
 
 def _team(payload: Mapping[str, Any]) -> str:
-    """Return the team that the person belongs to: in a shared channel it may be another than the channel's."""
-    return str(_part(payload, "user").get("team_id") or _part(payload, "team").get("id") or "")
+    """Return the user's own team; in a shared channel it can differ from the channel's."""
+    return str(_object(payload, "user").get("team_id") or _object(payload, "team").get("id") or "")
 
 
-def _named(value: object) -> tuple[str, str]:
+def _call_and_digest(value: object) -> tuple[str, str]:
     call, _, digest = str(value).partition(" ")
     return call, digest
 
 
 def _reason(view: Mapping[Any, Any]) -> str:
-    given = _part(_part(_part(_part(view, "state"), "values"), "reason"), "reason")
+    given = _object(_object(_object(_object(view, "state"), "values"), "reason"), "reason")
     return str(given.get("value") or "")

@@ -71,8 +71,8 @@ async def test_the_card_says_who_wants_what_why_it_is_held_and_until_when(w):
     call, message = await w.hold(reason="IAM changes need a second pair of eyes")
     shown = text_of(message.blocks)
     for fact in (
-        "Approve put_user_policy on iam?", "ci-bot", "maria", "Write, risk Medium, severity high",
-        "It changes something, and a wrong change stays until somebody changes it back; one wrong call can do great harm.",
+        "Approve put_user_policy on iam?", "ci-bot", "maria", "Write · Medium risk · high severity",
+        "Changes data. A mistake can do serious harm.",
         "It touches who may do what.", "IAM changes need a second pair of eyes", '"user_name": "bob"', call.id, call.digest[:12],
         f"<!date^{int(call.expires_at)}^",
     ):  # fmt: skip
@@ -84,7 +84,7 @@ async def test_the_card_says_who_wants_what_why_it_is_held_and_until_when(w):
 
 async def test_a_card_says_that_nobody_is_named_behind_an_agent(w):
     _, message = await w.hold(owner=None)
-    assert " (no owner named) wants to run " in text_of(message.blocks)
+    assert " (no owner) wants to run " in text_of(message.blocks)
 
 
 async def test_alice_approves_with_one_click_and_the_card_says_so(w):
@@ -143,7 +143,7 @@ async def test_a_modal_that_could_not_be_handled_stays_open_and_says_so(w):
 
     w.store.swap = full
     answer = await w.slack.submit(await w.slack.next_modal(), reason="use staging")
-    assert answer["errors"] == {"reason": "This could not be done now; try again, or use the inbox."}
+    assert answer["errors"] == {"reason": "Something went wrong. Try again, or use the inbox."}
     assert (await w.service.get(call.id)).state is State.PENDING
 
 
@@ -198,7 +198,7 @@ async def test_two_are_needed_and_the_card_counts_them(w):
         while (now := await w.service.get(call.id)).approvals < 1:
             await w.service.changed(now, 1)
     await w.notices.bring_up_to_date()
-    assert "Approvals 1 of 2" in text_of(message.blocks)
+    assert "1 of 2 approvals" in text_of(message.blocks)
     assert "approve" in buttons_of(message.blocks)
     await w.slack.click("U02BOB", message, "approve")
     await w.settle(call, State.APPROVED)
@@ -252,7 +252,7 @@ async def test_an_expired_call_says_so_on_its_card(w):
     w.clock.now = call.expires_at
     await w.service.sweep()
     await w.notices.bring_up_to_date()
-    assert "Nobody answered in time; the call was denied." in text_of(message.blocks)
+    assert "No one answered in time, so the call was denied." in text_of(message.blocks)
     assert buttons_of(message.blocks) == []
 
 
@@ -262,8 +262,8 @@ async def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unans
     w.clock.now = (await w.settle(call, State.APPROVED)).expires_at
     await w.service.sweep()
     await w.notices.bring_up_to_date()
-    assert "Approved, but the agent did not come back for it in time; nothing ran." in text_of(message.blocks)
-    assert "Nobody answered" not in text_of(message.blocks)
+    assert "Approved, but the agent did not pick it up in time; nothing ran." in text_of(message.blocks)
+    assert "No one answered" not in text_of(message.blocks)
 
 
 async def test_a_late_click_is_told_that_it_is_over(w):
@@ -294,7 +294,7 @@ async def test_the_card_follows_the_run_to_its_end(w):
     await w.service.finish(call.id, Outcome(is_error=False, body=b'{"content":[]}'))
     await w.notices.bring_up_to_date()
     assert "Done: put_user_policy on iam" in text_of(message.blocks)
-    assert "It ran once" in text_of(message.blocks)
+    assert "Ran once" in text_of(message.blocks)
 
 
 @pytest.mark.parametrize(
@@ -310,10 +310,10 @@ async def test_what_does_not_fit_cannot_be_approved_from_the_card_but_reviewed_w
     body = json.dumps(arguments).encode()
     call, message = await w.hold(arguments=body)
     if "approve" in buttons_of(message.blocks):
-        assert "not all of it is shown" not in text_of(message.blocks)
+        assert "not all shown" not in text_of(message.blocks)
         return
     assert buttons_of(message.blocks) == ["review", "deny", "open"]
-    assert "not all of it is shown here" in text_of(message.blocks)
+    assert "not all shown" in text_of(message.blocks)
     await w.slack.click("U01ALICE", message, "review")
     modal = await w.slack.next_modal()
     pieces = [block["elements"][0] for block in modal.view["blocks"] if block["type"] == "rich_text"]
@@ -327,7 +327,7 @@ async def test_what_does_not_fit_cannot_be_approved_from_the_card_but_reviewed_w
 
 @pytest.mark.parametrize(("risk", "said"), [("Medium", False), ("High", True), ("Critical", True)])
 async def test_what_is_risky_says_so_where_it_is_approved(w, risk, said):
-    sentence = f"{risk} risk, high severity. It runs once, exactly as shown."
+    sentence = f"{risk} risk, high severity. The call runs once, exactly as shown."
     for arguments in ({"a": 1}, {"text": "x" * 3001}):
         call = held(w.clock.now, tool=f"t{len(str(arguments))}", arguments=json.dumps(arguments).encode())
         await w.service.hold(replace(call, classification=replace(call.classification, risk=risk)))
@@ -340,12 +340,12 @@ async def test_what_is_risky_says_so_where_it_is_approved(w, risk, said):
 
 async def test_what_is_sent_along_beside_the_arguments_is_on_the_card_or_the_card_cannot_approve(w):
     _, message = await w.hold(beside=b'{"_meta":{"acme/target":"prod"}}')
-    assert 'sent along: {"_meta": {"acme/target": "prod"}}' in text_of(message.blocks)
+    assert 'also sent: {"_meta": {"acme/target": "prod"}}' in text_of(message.blocks)
     assert "approve" in buttons_of(message.blocks)
     secret = {"_meta": {"acme/target": "prod", "password": "hunter2"}}
     _, message = await w.hold(tool="secret", beside=json.dumps(secret).encode())
     assert "hunter2" not in json.dumps(message.blocks)
-    assert "1 possible secret hidden;" in text_of(message.blocks)
+    assert "1 possible secret hidden here" in text_of(message.blocks)
     assert buttons_of(message.blocks) == ["deny", "open"]
     _, message = await w.hold(tool="other", beside=json.dumps({"_meta": {"x": "y" * 3000}}).encode())
     assert buttons_of(message.blocks) == ["review", "deny", "open"]
@@ -362,7 +362,7 @@ async def test_of_a_call_that_is_too_large_to_be_read_for_a_message_the_beginnin
     call, message = await w.hold(arguments=json.dumps({"path": "/etc/x", "text": "\u200b" * 50_000}).encode())
     assert buttons_of(message.blocks) == ["deny", "open"]
     assert '"path": "/etc/x"' in text_of(message.blocks)
-    assert f"{len(call.call.arguments)} bytes in all: not all of it is shown here" in text_of(message.blocks)
+    assert f"{len(call.call.arguments)} bytes in total, not all shown" in text_of(message.blocks)
 
 
 HOSTILE = "<!channel> <@U1> <https://evil|Approve> ``` *x* &lt; \u202egnp\u200b {{7*7}}"
@@ -392,7 +392,7 @@ async def test_secrets_do_not_reach_slack(w):
     dump = json.dumps(message.blocks) + message.text
     for value in ("hunter2", "AKIAABCDEFGHIJKLMNOP", "t0p"):
         assert value not in dump
-    assert "3 possible secrets hidden;" in dump
+    assert "3 possible secrets hidden here" in dump
 
 
 @pytest.mark.parametrize("length", [1, 3000])
@@ -400,7 +400,7 @@ async def test_where_secrets_are_left_out_only_the_inbox_can_approve(w, length):
     secret = {"password": "hunter2", "text": "x" * length}
     call, message = await w.hold(arguments=json.dumps(secret).encode())
     assert buttons_of(message.blocks) == ["deny", "open"]
-    assert "Only the inbox shows everything, and can approve" in text_of(message.blocks)
+    assert "View and approve the call in the inbox" in text_of(message.blocks)
     await w.slack.click("U02BOB", message, "deny")
     await w.slack.submit(await w.slack.next_modal(), reason="use staging")
     await w.settle(call, State.DENIED)
@@ -584,5 +584,5 @@ async def test_a_twin_and_an_unattended_agent_are_noted(w):
     await w.store.add(replace(call, attended=False, twin="hold_before", twin_at=w.clock.now - 120))
     await w.notices.bring_up_to_date()
     shown = text_of(w.slack.messages[0].blocks)
-    assert "The agent is not waiting any more" in shown
-    assert "The same call was asked 2 min before (hold_before)." in shown
+    assert "The agent is no longer waiting" in shown
+    assert "Same call as hold_before, made 2 min earlier." in shown

@@ -43,7 +43,7 @@ def test_putting_a_policy_on_a_user_is_a_write_of_medium_risk_and_high_severity(
     said = text(told({"name": "put_user_policy"}))
     for sentence in (
         'Its server does not describe it. Its name reads "put user policy", and it is taken for a Write: it creates or changes something.',
-        "It changes something, and a wrong change stays until somebody changes it back; one wrong call can do great harm.",
+        "Changes data. A mistake can do serious harm.",
         "Its risk class is Medium, as that of every Write.",
         'Severity is high: it touches identity and permissions ("user", "policy").',
         'The name begins with a verb, "put", which creates something or replaces what is there.',
@@ -60,7 +60,7 @@ def test_starting_a_policy_generation_is_an_execute_of_high_risk():
     said = text(told({"name": "policy_generation_start"}))
     for sentence in (
         "it is taken for an Execute: it sets something going.",
-        "It sets something going, and its arguments decide what happens beyond the call; one wrong call can do great harm.",
+        "Runs an operation whose effect depends on the arguments. A mistake can do serious harm.",
         "Its risk class is High, as that of every Execute.",
         'The name begins with a noun and ends in a verb, "start"',
         "It declares no parameters.",
