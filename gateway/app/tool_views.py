@@ -5,7 +5,7 @@ from functools import partial
 from approvals.web.options import ToolDetails, ToolView
 from gateway.app.gateway import Gateway
 from gateway.call.judging import pinned
-from gateway.explain.report import tell
+from gateway.explain.report import build_report
 from gateway.policy.evaluation import CallFacts, Verdict
 from gateway.tools.catalogue import Tool
 from gateway.tools.pins import format_diff
@@ -51,15 +51,15 @@ def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
 
 
 def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolDetails:
-    told = tell(server, tool.definition, tool.classification, verdict)
+    report = build_report(server, tool.definition, tool.classification, verdict)
     return ToolDetails(
-        does=told.does,
+        does=report.does,
         changes=format_diff(tool.accepted, tool.canonical) if tool.accepted else "",
-        why=told.why,
-        advice=told.advice,
-        confidence=told.confidence,
-        counted=told.parameters.counted,
-        parameters=tuple((one.name, one.type, one.required, one.line) for one in told.parameters.shown),
-        applies=told.applies,
-        answers=tuple((answer.question, answer.text, answer.yaml) for answer in told.answers),
+        why=report.why,
+        advice=report.advice,
+        confidence=report.confidence,
+        counted=report.parameters.summary,
+        parameters=tuple((one.name, one.type, one.required, one.line) for one in report.parameters.shown),
+        applies=report.applies,
+        answers=tuple((answer.question, answer.text, answer.yaml) for answer in report.answers),
     )

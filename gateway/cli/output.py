@@ -16,7 +16,7 @@ from approvals import client_meta, safetext
 from approvals.model import AuditEvent
 from gateway.cli.tools import CallExplanation, ToolRow
 from gateway.explain import report
-from gateway.explain.first_policy import scaffold
+from gateway.explain.first_policy import generate_policy
 from gateway.hold.messages import rfc3339, span
 
 #: What stands between two columns.
@@ -60,7 +60,7 @@ def _tool_cells(row: ToolRow) -> Sequence[str]:
 def policy(rows: Sequence[ToolRow]) -> None:
     """Print a policy to start from."""
     tools = [(row.server, row.tool) for row in rows if row.tool is not None]
-    sys.stdout.write(scaffold(tools, {row.server: row.problem for row in rows if row.problem}))
+    sys.stdout.write(generate_policy(tools, {row.server: row.problem for row in rows if row.problem}))
 
 
 def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ def explanation(found: CallExplanation, *, as_json: bool) -> None:
         "",
         f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}.",
         "",
-        *report.lines(found.told),
+        *report.format_report(found.told),
     ]
     if not found.listed:
         lines.append("The server does not list this tool; it was classified by its name alone.")

@@ -12,7 +12,7 @@ from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
 from gateway.call.judging import pinned
 from gateway.config.options import Config
 from gateway.errors import UserError
-from gateway.explain.report import ToolReport, tell
+from gateway.explain.report import ToolReport, build_report
 from gateway.policy.evaluation import CallFacts, Verdict
 from gateway.tools.catalogue import Tool
 from gateway.wire import frames
@@ -41,7 +41,9 @@ class CallExplanation:
     def told(self) -> ToolReport:
         """All that is said of the tool."""
         tool = self.tool
-        return tell(self.server, tool.definition, tool.classification, self.verdict, listed=self.listed)
+        return build_report(
+            self.server, tool.definition, tool.classification, self.verdict, listed=self.listed
+        )
 
 
 class BadArguments(UserError):

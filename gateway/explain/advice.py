@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.explain.parameters import Declared, checks
+from gateway.explain.parameters import ParameterList, propose_schema
 from gateway.policy.evaluation import Action
 from gateway.tools.classify.risk import Category, Severity
 
@@ -45,83 +45,85 @@ ADVICE: Mapping[Category, Advice] = {
     ),
 }
 #: The calls a minute that a limit is shown with where the catalogue advises none.
-FEW = 10
+DEFAULT_PER_MINUTE = 10
 
 
-def limit(per_minute: int) -> str:
+def format_limit(per_minute: int) -> str:
     """Return a limit as YAML."""
     return f"{{max: {per_minute}, window: 60}}"
 
 
-def facts(advice: Advice) -> Sequence[str]:
+def rule_terms(advice: Advice) -> Sequence[str]:
     """Return the action and the limit of an advice, as lines of a rule."""
-    counted = [f"rate_limit: {limit(advice.per_minute)}"] if advice.per_minute else []
+    counted = [f"rate_limit: {format_limit(advice.per_minute)}"] if advice.per_minute else []
     return [f"action: {advice.action}", *counted]
 
 
-def rule(server: str, tool: str, category: Category, parameters: Declared) -> Sequence[str]:
+def build_rule(server: str, tool: str, category: Category, parameters: ParameterList) -> Sequence[str]:
     """Return the rule that follows the advice for one tool, as lines of what stands under `policy.tools`.
 
     One that allows ends by itself: should the server change the tool into more than a Read, the matrix counts again.
     """
     advice = ADVICE[category]
-    checked = checks(parameters) if advice.validate else ()
+    checked = propose_schema(parameters) if advice.validate else ()
     lines = [
         *([f"when: risk.category == '{category}'"] if advice.action is Action.ALLOW else []),
-        *facts(advice),
-        *(["arguments:", *indented(checked)] if checked else []),
+        *rule_terms(advice),
+        *(["arguments:", *indent(checked)] if checked else []),
     ]
-    return [f"{key(server, tool)}:", *indented(lines)]
+    return [f"{policy_key(server, tool)}:", *indent(lines)]
 
 
-def limited(server: str, tool: str, category: Category) -> str:
+def build_limit_rule(server: str, tool: str, category: Category) -> str:
     """Return a rule that only limits how often a tool is called."""
-    return under(
+    return nest(
         "policy",
         "tools",
-        [f"{key(server, tool)}: {{rate_limit: {limit(ADVICE[category].per_minute or FEW)}}}"],
-    )
-
-
-def blocked(server: str, tool: str) -> str:
-    """Return what hides a tool and denies every call of it; in a comment, what only denies."""
-    return under(
-        "policy",
         [
-            f"hide: [{key(server, tool)}]",
-            "# Or let agents see it, and deny each call with a reason that they read:",
-            "# tools:",
-            f"#   {key(server, tool)}: {{action: deny, reason: Not from here}}",
+            f"{policy_key(server, tool)}: {{rate_limit: {format_limit(ADVICE[category].per_minute or DEFAULT_PER_MINUTE)}}}"
         ],
     )
 
 
-def named(server: str, tool: str, category: Category, severity: Severity) -> str:
+def build_hide(server: str, tool: str) -> str:
+    """Return what hides a tool and denies every call of it; in a comment, what only denies."""
+    return nest(
+        "policy",
+        [
+            f"hide: [{policy_key(server, tool)}]",
+            "# Or let agents see it, and deny each call with a reason that they read:",
+            "# tools:",
+            f"#   {policy_key(server, tool)}: {{action: deny, reason: Not from here}}",
+        ],
+    )
+
+
+def build_override(server: str, tool: str, category: Category, severity: Severity) -> str:
     """Return the operator's word about a tool; what was not understood is shown as the Write it counts as."""
     known = Category.WRITE if category is Category.OTHER else category
     word = f"{json.dumps(tool)}: {{category: {known}, severity: {severity}}}"
-    return under("servers", json.dumps(server), "tools", [word])
+    return nest("servers", json.dumps(server), "tools", [word])
 
 
-def whole(server: str) -> str:
+def build_server_rule(server: str) -> str:
     """Return a rule for all tools of a server."""
-    return under("policy", "tools", [f"{key(server, '*')}: {{action: require_approval}}"])
+    return nest("policy", "tools", [f"{policy_key(server, '*')}: {{action: require_approval}}"])
 
 
-def key(server: str, tool: str) -> str:
+def policy_key(server: str, tool: str) -> str:
     """Return the name of a tool as a key of the policy."""
     return json.dumps(f"{server}/{tool}")
 
 
-def under(*place: str | Iterable[str]) -> str:
+def nest(*place: str | Iterable[str]) -> str:
     """Return lines (the last argument) below the keys that lead to them."""
     *keys, lines = place
     written = list(lines)
     for name in reversed(keys):
-        written = [f"{name}:", *indented(written)]
+        written = [f"{name}:", *indent(written)]
     return "\n".join(written)
 
 
-def indented(lines: Iterable[str]) -> list[str]:
+def indent(lines: Iterable[str]) -> list[str]:
     """Return lines one level deeper."""
     return [f"  {line}" for line in lines]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from approvals import safetext
 from gateway.explain import advice
 from gateway.explain.advice import ADVICE
-from gateway.explain.parameters import declared
+from gateway.explain.parameters import read_parameters
 from gateway.tools.catalogue import Tool
 from gateway.tools.classify.risk import MEANINGS, Category
 from gateway.wire.frames import TOOL_NAME
@@ -27,7 +27,7 @@ _TOOLS = """
 UNKNOWN = "? Not understood. Say what these are under servers.<server>.tools, or here what happens to them."
 
 
-def scaffold(offers: Sequence[tuple[str, Tool]], silent: Mapping[str, str]) -> str:
+def generate_policy(offers: Sequence[tuple[str, Tool]], silent: Mapping[str, str]) -> str:
     """Return the policy as YAML; *offers* are tools with their servers, *silent* why a server could not be asked."""
     return "\n".join(
         [
@@ -45,7 +45,7 @@ def scaffold(offers: Sequence[tuple[str, Tool]], silent: Mapping[str, str]) -> s
 
 
 def _row(category: Category) -> str:
-    return f"{{{', '.join([f'category: [{category}]', *advice.facts(ADVICE[category])])}}}"
+    return f"{{{', '.join([f'category: [{category}]', *advice.rule_terms(ADVICE[category])])}}}"
 
 
 def _tools(offers: Sequence[tuple[str, Tool]]) -> Iterator[str]:
@@ -75,5 +75,5 @@ def _entry(server: str, tool: Tool) -> Iterator[str]:
     if not TOOL_NAME.fullmatch(tool.name):
         yield "    # Every call of it is denied: its name is not one that a tool may have."
         return
-    rule = advice.rule(server, tool.name, found.category, declared(tool.definition))
+    rule = advice.build_rule(server, tool.name, found.category, read_parameters(tool.definition))
     yield from (f"    {line}" for line in rule)

@@ -13,10 +13,10 @@ from approvals.safetext import one_line
 from gateway.tools.classify.naming import PLAIN
 
 #: The most parameters that are shown of one tool, and the characters of what is said of each.
-SHOWN = 100
-LINE = 160
+MAX_SHOWN = 100
+MAX_LINE = 160
 #: The bound on a text that the check proposes, in characters; whoever pastes it knows a better one.
-LONGEST = 2000
+MAX_TEXT = 2000
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
 
@@ -31,7 +31,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Declared:
+class ParameterList:
     """What a definition declares: the first parameters, and how many there are."""
 
     shown: tuple[Parameter, ...]
@@ -39,61 +39,63 @@ class Declared:
     required: int
 
     @property
-    def counted(self) -> str:
+    def summary(self) -> str:
         """How many there are, in words."""
         if not self.total:
             return "No parameters"
         return f"{self.total} parameter{'' if self.total == 1 else 's'}, {self.required or 'none'} required"
 
 
-def declared(definition: Mapping[str, Any]) -> Declared:
+def read_parameters(definition: Mapping[str, Any]) -> ParameterList:
     """Read the parameters of a tool's definition, whatever shape its schema has."""
     schema = definition.get("inputSchema")
     schema = schema if isinstance(schema, Mapping) else {}
     found = schema.get("properties")
     found = found if isinstance(found, Mapping) else {}
     required = {one for one in _list(schema.get("required")) if isinstance(one, str)} & found.keys()
-    shown = tuple(_parameter(name, spec, name in required) for name, spec in islice(found.items(), SHOWN))
-    return Declared(shown=shown, total=len(found), required=len(required))
+    shown = tuple(
+        _read_parameter(name, spec, name in required) for name, spec in islice(found.items(), MAX_SHOWN)
+    )
+    return ParameterList(shown=shown, total=len(found), required=len(required))
 
 
-def checks(found: Declared) -> Sequence[str]:
+def propose_schema(found: ParameterList) -> Sequence[str]:
     """Return the lines of a JSON Schema, as YAML, that lets through what is declared and nothing else.
 
     No line where a name is odd or there are too many to write down: a schema of half of them would deny the rest.
     """
     if found.total > len(found.shown) or not all(PLAIN.match(one.name) for one in found.shown):
         return ()
-    named = [f"  {json.dumps(one.name)}: {_bound(one.type)}" for one in found.shown]
+    named = [f"  {json.dumps(one.name)}: {_property_schema(one.type)}" for one in found.shown]
     return ["additionalProperties: false", *(["properties:", *named] if named else [])]
 
 
-def _bound(kind: str) -> str:
+def _property_schema(kind: str) -> str:
     if kind == "string":
-        return f"{{type: string, maxLength: {LONGEST}}}"
+        return f"{{type: string, maxLength: {MAX_TEXT}}}"
     return f"{{type: {kind}}}" if kind in _TYPES else "{}"
 
 
-def _parameter(name: str, spec: object, required: bool) -> Parameter:
+def _read_parameter(name: str, spec: object, required: bool) -> Parameter:
     spec = spec if isinstance(spec, Mapping) else {}
     said = spec.get("description")
     values = _list(spec.get("enum"))
-    line = said if isinstance(said, str) and said.strip() else _one_of(values)
-    kinds = list(dict.fromkeys(_kinds(spec)))
+    line = said if isinstance(said, str) and said.strip() else _list_values(values)
+    kinds = list(dict.fromkeys(_json_types(spec)))
     return Parameter(
         name=safe_name(name),
         type=" or ".join(kinds) or "any",
         required=required,
-        line=one_line(line[: 4 * LINE], LINE),
+        line=one_line(line[: 4 * MAX_LINE], MAX_LINE),
     )
 
 
-def _one_of(values: Sequence[object]) -> str:
+def _list_values(values: Sequence[object]) -> str:
     told = [value for value in values if isinstance(value, (str, int, float))]
-    return f"One of {', '.join(str(value)[:LINE] for value in told[:20])}." if told else ""
+    return f"One of {', '.join(str(value)[:MAX_LINE] for value in told[:20])}." if told else ""
 
 
-def _kinds(spec: Mapping[str, Any]) -> Iterator[str]:
+def _json_types(spec: Mapping[str, Any]) -> Iterator[str]:
     """Name the JSON types that a schema allows, its own and those of its alternatives."""
     inner = [one for key in ("anyOf", "oneOf") for one in _list(spec.get(key)) if isinstance(one, Mapping)]
     for part in (spec, *inner):

@@ -16,16 +16,16 @@ from approvals.impact import describe_impact
 from approvals.model import Terms
 from gateway.explain import questions
 from gateway.explain.advice import ADVICE
-from gateway.explain.parameters import Declared, declared
-from gateway.explain.questions import PASTE, Answer
+from gateway.explain.parameters import ParameterList, read_parameters
+from gateway.explain.questions import PASTE_HINT, QuestionAnswer
 from gateway.policy.evaluation import Action, Verdict
 from gateway.policy.limits import LimitScope
 from gateway.tools.classify import naming
 from gateway.tools.classify.risk import Category, ToolClassification
 
 #: How much of a server's description is quoted: sentences, and characters.
-SENTENCES = 2
-QUOTED = 400
+MAX_SENTENCES = 2
+MAX_QUOTED = 400
 _END = re.compile(r"(?<=[.!?])\s+(?=\S)")
 
 _DOES: Mapping[Category, str] = {
@@ -50,7 +50,7 @@ _BY: Mapping[str, str] = {
 }
 
 
-_COUNTED: Mapping[LimitScope, str] = {
+_PER: Mapping[LimitScope, str] = {
     LimitScope.SESSION: "for each session",
     LimitScope.AGENT: "for each agent",
     LimitScope.EVERYONE: "for everyone together",
@@ -68,14 +68,14 @@ class ToolReport:
     evidence: tuple[str, ...]
     #: How sure the classification is, and what it rests on.
     confidence: str
-    parameters: Declared
+    parameters: ParameterList
     #: What happens to a call now, by which rule, and on which terms.
     applies: tuple[str, ...]
     advice: str
-    answers: tuple[Answer, ...]
+    answers: tuple[QuestionAnswer, ...]
 
 
-def tell(
+def build_report(
     server: str,
     definition: Mapping[str, Any],
     found: ToolClassification,
@@ -85,35 +85,41 @@ def tell(
 ) -> ToolReport:
     """Say all there is to say of a tool, and of a call of it that was judged as *verdict*."""
     name = str(definition["name"])
-    parameters = declared(definition)
-    does = _does(name, definition.get("description"), found.category)
+    parameters = read_parameters(definition)
+    does = _describe_tool(name, definition.get("description"), found.category)
     return ToolReport(
         title=f"{safetext.ascii_name(name)} on {server}",
         does=does,
-        why=(describe_impact(found.category, found.severity), questions.classed(found), _reach(found)),
+        why=(
+            describe_impact(found.category, found.severity),
+            questions.describe_risk(found),
+            _describe_severity(found),
+        ),
         evidence=tuple(map(safetext.escape_hidden, found.evidence)),
-        confidence=_confidence(found, definition, parameters),
+        confidence=_describe_confidence(found, definition, parameters),
         parameters=parameters,
-        applies=tuple(_applies(verdict)),
+        applies=tuple(_describe_verdict(verdict)),
         advice=ADVICE[found.category].text,
-        answers=tuple(questions.answers(server, name, found, parameters, does, listed=listed)),
+        answers=tuple(questions.answer_questions(server, name, found, parameters, does, listed=listed)),
     )
 
 
-def brief(text: object) -> str:
+def first_sentences(text: object) -> str:
     """Return the first sentences of a description on one safe line, or ""."""
     if not isinstance(text, str):
         return ""
-    sentences = _END.split(text[: 4 * QUOTED].strip())
-    return safetext.one_line(" ".join(sentences[:SENTENCES]), QUOTED)
+    sentences = _END.split(text[: 4 * MAX_QUOTED].strip())
+    return safetext.one_line(" ".join(sentences[:MAX_SENTENCES]), MAX_QUOTED)
 
 
-def _does(name: str, description: object, category: Category) -> str:
-    if said := brief(description):
+def _describe_tool(name: str, description: object, category: Category) -> str:
+    if said := first_sentences(description):
         return f'Its server says: "{said}"'
-    words = " ".join(naming.split(name)) or safetext.ascii_name(name)
+    words = " ".join(naming.split_words(name)) or safetext.ascii_name(name)
     taken = (
-        "it was not understood" if category is Category.OTHER else f"it is taken for {questions.a(category)}"
+        "it was not understood"
+        if category is Category.OTHER
+        else f"it is taken for {questions.with_article(category)}"
     )
     return f'Its server does not describe it. Its name reads "{words}", and {taken}: {_DOES[category]}.'
 
@@ -121,19 +127,25 @@ def _does(name: str, description: object, category: Category) -> str:
 # Why it needs a policy
 
 
-def _reach(found: ToolClassification) -> str:
+def _describe_severity(found: ToolClassification) -> str:
     """Repeat the classifier's sentence on severity, unless something else had the last word."""
     start = f"Severity is {found.severity}"
     said = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
     return safetext.escape_hidden(said or f"{start}: a reason below set it.")
 
 
-def _confidence(found: ToolClassification, definition: Mapping[str, Any], parameters: Declared) -> str:
+def _describe_confidence(
+    found: ToolClassification, definition: Mapping[str, Any], parameters: ParameterList
+) -> str:
     level = f"Confidence is {found.confidence:.2f}"
     if found.confidence == 1:
         return f"{level}: the operator said what it is."
     reasons = [
-        *([] if brief(definition.get("description")) else ["It is lower because there is no description."]),
+        *(
+            []
+            if first_sentences(definition.get("description"))
+            else ["It is lower because there is no description."]
+        ),
         *([] if parameters.total else ["There are no parameters to go by."]),
     ]
     return " ".join([f"{level}.", *reasons])
@@ -142,53 +154,53 @@ def _confidence(found: ToolClassification, definition: Mapping[str, Any], parame
 # The rule that applies
 
 
-def _applies(verdict: Verdict) -> Iterator[str]:
-    yield f"A call {_HAPPENS[verdict.action]}, {_by(verdict.rule)}."
+def _describe_verdict(verdict: Verdict) -> Iterator[str]:
+    yield f"A call {_HAPPENS[verdict.action]}, {_describe_rule(verdict.rule)}."
     if verdict.reason:
         yield f"Its reason: {safetext.one_line(verdict.reason, 400).rstrip('.')}."
     yield from (f"{match.rule}: {match.note}." for match in verdict.trace if match.note)
     if verdict.action is Action.REQUIRE_APPROVAL:
-        yield _people(verdict.terms)
-    yield from (f"Limit: {limit.text}, {_COUNTED[limit.per]}." for limit in verdict.limits)
+        yield _describe_approval(verdict.terms)
+    yield from (f"Limit: {limit.text}, {_PER[limit.per]}." for limit in verdict.limits)
 
 
-def _by(rule: str) -> str:
+def _describe_rule(rule: str) -> str:
     if rule.startswith("matrix["):
         return f"by {rule}, the first row of the matrix that fits it; no rule that names it decides"
     if rule.startswith("pin ("):
-        return f"{_BY['pin']}; otherwise {_by(rule[5:-1])}"
+        return f"{_BY['pin']}; otherwise {_describe_rule(rule[5:-1])}"
     return _BY.get(rule, f"by {rule}, which names it")
 
 
-def _people(terms: Terms) -> str:
+def _describe_approval(terms: Terms) -> str:
     who = "One person" if terms.needed == 1 else f"{terms.needed} people"
     return f"{who} must approve it within {terms.expire_after / 60:g} min."
 
 
-def lines(told: ToolReport) -> Sequence[str]:
+def format_report(report: ToolReport) -> Sequence[str]:
     """Return what is told as lines of text, the questions last."""
     return [
         "What it does:",
-        f"  {told.does}",
+        f"  {report.does}",
         "",
         "Why it needs a policy:",
-        *(f"  {line}" for line in told.why),
-        f"  Advice: {told.advice}",
+        *(f"  {line}" for line in report.why),
+        f"  Advice: {report.advice}",
         "",
-        f"From its definition. {told.confidence}",
-        *(f"  {line}" for line in told.evidence),
-        f"{told.parameters.counted}{':' if told.parameters.shown else '.'}",
+        f"From its definition. {report.confidence}",
+        *(f"  {line}" for line in report.evidence),
+        f"{report.parameters.summary}{':' if report.parameters.shown else '.'}",
         *(
             f"  {one.name} ({one.type}{', required' if one.required else ''}){f': {one.line}' if one.line else ''}"
-            for one in told.parameters.shown
+            for one in report.parameters.shown
         ),
-        *(line for answer in told.answers[1:] for line in _asked(answer)),
+        *(line for answer in report.answers[1:] for line in _format_answer(answer)),
         "",
-        PASTE,
+        PASTE_HINT,
     ]
 
 
-def _asked(answer: Answer) -> Iterator[str]:
+def _format_answer(answer: QuestionAnswer) -> Iterator[str]:
     yield from ("", answer.question, f"  {answer.text}")
     if answer.yaml:
         yield ""

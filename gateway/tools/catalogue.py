@@ -12,7 +12,7 @@ import msgspec
 from approvals.digest import sha256
 from gateway.errors import GatewayError
 from gateway.tools import defects, discovery
-from gateway.tools.classify.risk import RISKS, Category, Risk, ToolClassification, classify, of_name_alone
+from gateway.tools.classify.risk import RISKS, Category, Risk, ToolClassification, classify, classify_unlisted
 from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams import Upstream
@@ -265,7 +265,7 @@ class Catalogue:
             return self._defined(
                 server, msgspec.json.decode(pin.definition), tuple(self._tools.get(server, {}))
             )
-        found = of_name_alone(name, self._tools.get(server, {}))
+        found = classify_unlisted(name, self._tools.get(server, {}))
         return Tool(
             name=name,
             definition={"name": name},

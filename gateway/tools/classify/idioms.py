@@ -61,9 +61,9 @@ class Idiom:
     meaning: str
 
 
-def _idiom(line: str) -> Idiom:
+def _parse_row(line: str) -> Idiom:
     verbs, objects, category, meaning = (cell.strip() for cell in line.split("|"))
     return Idiom(verbs=words(verbs), objects=words(objects), category=Category(category), meaning=meaning)
 
 
-IDIOMS = tuple(_idiom(line) for line in TABLE.strip().splitlines())
+IDIOMS = tuple(_parse_row(line) for line in TABLE.strip().splitlines())

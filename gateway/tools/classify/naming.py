@@ -11,9 +11,9 @@ from itertools import islice
 
 from gateway.tools.classify.lexicon import MANNERS, VERBS, WRAPPERS
 
-NAMED = 3
+MAX_SIBLINGS_NAMED = 3
 NAME_LIMIT = 256
-SIBLINGS = 5_000
+MAX_SIBLINGS = 5_000
 PLAIN = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
 _EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z0-9]+")
@@ -21,83 +21,83 @@ _SHARED = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class SiblingNames:
     """What the names of one server's tools say together."""
 
     names: frozenset[str] = frozenset()
     prefix: tuple[str, ...] = ()
-    trailing: bool = False
+    verb_last: bool = False
     namespaces: frozenset[str] = frozenset()
     nouns: frozenset[str] = frozenset()
-    users: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    by_word: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def like(self, name: str, words: Iterable[str]) -> list[str]:
+    def find_similar(self, name: str, words: Iterable[str]) -> list[str]:
         """Siblings of the tool `name` that use one of these words, a few of them, none twice."""
-        found = dict.fromkeys(user for word in words for user in self.users.get(word, ()) if user != name)
-        return list(found)[:NAMED]
+        found = dict.fromkeys(user for word in words for user in self.by_word.get(word, ()) if user != name)
+        return list(found)[:MAX_SIBLINGS_NAMED]
 
 
-def split(name: str) -> tuple[str, ...]:
+def split_words(name: str) -> tuple[str, ...]:
     """The words of a name in lower case: `getUserByID2` is get, user, by, id."""
-    return _split(name[:NAME_LIMIT])
+    return _split_words(name[:NAME_LIMIT])
 
 
 @lru_cache(maxsize=8192)
-def _split(name: str) -> tuple[str, ...]:
+def _split_words(name: str) -> tuple[str, ...]:
     parts = _WORD.findall(_EDGE.sub(" ", name).lower())
     return tuple(part.rstrip("0123456789") if part.rstrip("0123456789") in VERBS else part for part in parts)
 
 
-def family(siblings: Iterable[object]) -> Family:
+def analyze_siblings(siblings: Iterable[object]) -> SiblingNames:
     """What the siblings share; remembered for each tuple. What is no name, or too long for one, is left out."""
-    names = siblings if isinstance(siblings, tuple) else tuple(islice(siblings, SIBLINGS))
+    names = siblings if isinstance(siblings, tuple) else tuple(islice(siblings, MAX_SIBLINGS))
     try:
-        return _family(names)
+        return _analyze(names)
     except TypeError:  # something that cannot be hashed is no name
-        return _family(tuple(name for name in names if isinstance(name, str)))
+        return _analyze(tuple(name for name in names if isinstance(name, str)))
 
 
 @lru_cache(maxsize=256)
-def _family(given: tuple[object, ...]) -> Family:
-    siblings = [name for name in given[:SIBLINGS] if isinstance(name, str) and len(name) <= NAME_LIMIT]
-    names = [split(name) for name in siblings]
-    prefix = _prefix(names)
+def _analyze(given: tuple[object, ...]) -> SiblingNames:
+    siblings = [name for name in given[:MAX_SIBLINGS] if isinstance(name, str) and len(name) <= NAME_LIMIT]
+    names = [split_words(name) for name in siblings]
+    prefix = _shared_prefix(names)
     rest = [words[len(prefix) :] if words[: len(prefix)] == prefix else words for words in names]
     endings: defaultdict[str, set[str]] = defaultdict(set)
     nouns: set[str] = set()
     for words in rest:
-        if len(words) > 1 and words[-1] in VERBS and (_firm(words[-1]) or words[0] not in VERBS):
+        if len(words) > 1 and words[-1] in VERBS and (_is_firm(words[-1]) or words[0] not in VERBS):
             endings[words[0]].add(words[-1])
-        if words and _firm(words[0]):
+        if words and _is_firm(words[0]):
             nouns.update(words[1:])
     spaces = (
-        word for word, ends in endings.items() if len(ends) > 1 and not _firm(word) and word not in MANNERS
+        word for word, ends in endings.items() if len(ends) > 1 and not _is_firm(word) and word not in MANNERS
     )
     late = sum(1 for words in rest if len(words) > 1 and words[-1] in VERBS and words[0] not in VERBS)
     trailing = len(rest) > 3 and late >= len(rest) / 2
-    users = _users(siblings, prefix)
-    return Family(
+    users = _siblings_by_word(siblings, prefix)
+    return SiblingNames(
         names=frozenset(siblings),
         prefix=prefix,
-        trailing=trailing,
+        verb_last=trailing,
         namespaces=frozenset(spaces),
         nouns=frozenset(nouns),
-        users=users,
+        by_word=users,
     )
 
 
-def _users(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
+def _siblings_by_word(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
     """For each word, the first few siblings whose names have it; names with odd characters are never quoted."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for name in siblings:
         if PLAIN.match(name):
-            for word in split(name)[len(prefix) :]:
-                if len(users[word]) <= NAMED:
+            for word in split_words(name)[len(prefix) :]:
+                if len(users[word]) <= MAX_SIBLINGS_NAMED:
                     users[word].append(name)
     return {word: tuple(names) for word, names in users.items()}
 
 
-def _prefix(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+def _shared_prefix(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The leading words that most names share; a firm verb is never part of it."""
     prefix: tuple[str, ...] = ()
     while len(names) >= 3:
@@ -107,22 +107,22 @@ def _prefix(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
             return prefix
         word, times = Counter(words[depth] for words in deeper).most_common(1)[0]
         verbs = sum(1 for words in deeper if words[depth] == word and words[depth + 1] in VERBS)
-        if times < _SHARED * len(names) or _firm(word) or (word in VERBS and verbs < times / 2):
+        if times < _SHARED * len(names) or _is_firm(word) or (word in VERBS and verbs < times / 2):
             return prefix
         prefix = (*prefix, word)
     return prefix
 
 
-def _firm(word: str) -> bool:
+def _is_firm(word: str) -> bool:
     verb = VERBS.get(word)
     return verb is not None and verb.firm
 
 
-def core(name: str, kin: Family) -> tuple[str, ...]:
+def core_words(name: str, siblings: SiblingNames) -> tuple[str, ...]:
     """The words of a name without what every tool of its server says, and without wrappers such as `mcp`."""
-    words = split(name)
-    if len(words) > len(kin.prefix) and words[: len(kin.prefix)] == kin.prefix:
-        words = words[len(kin.prefix) :]
+    words = split_words(name)
+    if len(words) > len(siblings.prefix) and words[: len(siblings.prefix)] == siblings.prefix:
+        words = words[len(siblings.prefix) :]
     while len(words) > 1 and words[0] in WRAPPERS:
         words = words[1:]
     while len(words) > 1 and words[-1] in WRAPPERS:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from gateway.tools.classify import naming
 from gateway.tools.classify.lexicon import RANK, VERBS, Category, Verb, words
-from gateway.tools.classify.reading import Reading
+from gateway.tools.classify.reading import NameClassification
 from gateway.tools.classify.severity import Severity
 
 
@@ -60,7 +60,7 @@ EXAMINES = words(
     "explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
     " convert inspect classify format detect describe"
 )
-PARAMS = 1_000
+MAX_PARAMETERS = 1_000
 _LETTERS = re.compile(r"[^a-z0-9]")
 _NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
 _QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
@@ -70,29 +70,29 @@ _COMBINES = ("anyOf", "oneOf", "allOf")
 COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
 
 
-def declared(schema: object) -> dict[str, object]:
+def read_parameters(schema: object) -> dict[str, object]:
     """The declared parameters, by name; at most PARAMS of them."""
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
         return {}
-    return {name: spec for name, spec in islice(properties.items(), PARAMS) if isinstance(name, str)}
+    return {name: spec for name, spec in islice(properties.items(), MAX_PARAMETERS) if isinstance(name, str)}
 
 
-def raises(
-    said: Reading, parts: tuple[str, ...], schema: object, quoted: Sequence[str]
+def find_escalations(
+    by_name: NameClassification, parts: tuple[str, ...], schema: object, quoted: Sequence[str]
 ) -> Iterator[Escalation]:
     """What the parameters of a schema say: a program, a mode, a file to write, a switch that only a changing tool has.
 
     `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
     """
-    examines = said.word in EXAMINES
-    for name, spec in declared(schema).items():
+    examines = by_name.word in EXAMINES
+    for name, spec in read_parameters(schema).items():
         plain = _LETTERS.sub("", name.lower())
-        if _is_program(plain, said, parts):
+        if _is_program(plain, by_name, parts):
             yield Escalation(
                 category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.'
             )
-        if plain in MODES and (worst := _worst_mode(spec, schema, said, () if examines else quoted)):
+        if plain in MODES and (worst := _worst_mode(spec, schema, by_name, () if examines else quoted)):
             yield Escalation(
                 category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".'
             )
@@ -105,7 +105,7 @@ def raises(
                 category=Category.WRITE,
                 why=f'Its parameter "{plain}" belongs to a tool that changes something.',
             )
-        if _NEW.match(name) and said.word not in COMPARES:
+        if _NEW.match(name) and by_name.word not in COMPARES:
             yield Escalation(
                 category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.'
             )
@@ -119,69 +119,76 @@ def raises(
             )
 
 
-def _is_program(plain: str, said: Reading, parts: tuple[str, ...]) -> bool:
+def _is_program(plain: str, by_name: NameClassification, parts: tuple[str, ...]) -> bool:
     """Whether the parameter of a tool carries a program that it runs."""
     if plain in PROGRAMS:
-        return said.word not in EXAMINES
+        return by_name.word not in EXAMINES
     if plain in STORED_PROGRAMS:
-        return said.word not in EXAMINES and said.category in (Category.READ, Category.OTHER)
-    speaks = said.word == "query" and any(part in LANGUAGES for part in parts)
-    return plain in MAYBE_PROGRAMS and (speaks or said.word in RUNS or said.category is Category.OTHER)
+        return by_name.word not in EXAMINES and by_name.category in (Category.READ, Category.OTHER)
+    speaks = by_name.word == "query" and any(part in LANGUAGES for part in parts)
+    return plain in MAYBE_PROGRAMS and (speaks or by_name.word in RUNS or by_name.category is Category.OTHER)
 
 
-def quotes(text: str) -> tuple[str, ...]:
+def find_quoted(text: str) -> tuple[str, ...]:
     """What a text has in quotes, as the values of a mode often are: `"delete"`."""
     return tuple(_QUOTED.findall(text))
 
 
-def _worst_mode(spec: object, schema: object, said: Reading, quoted: Sequence[str]) -> Verb | None:
+def _worst_mode(
+    spec: object, schema: object, by_name: NameClassification, quoted: Sequence[str]
+) -> Verb | None:
     """The worst verb among the values a parameter may take; where none are listed, among those that are quoted."""
-    listed = [value for value in islice(_values(spec, schema), PARAMS) if value is not None]
-    found = [verb for value in listed for verb in _acting(value)]
+    listed = [value for value in islice(_listed_values(spec, schema), MAX_PARAMETERS) if value is not None]
+    found = [verb for value in listed for verb in _changing_verbs(value)]
     if not listed:
         text = spec.get("description") if isinstance(spec, Mapping) else None
-        own = quotes(text[:PARAMS]) if isinstance(text, str) else ()
-        found = [verb for value in (*quoted, *own) for verb in islice(_acting(value), 1) if _sure(verb, said)]
+        own = find_quoted(text[:MAX_PARAMETERS]) if isinstance(text, str) else ()
+        found = [
+            verb
+            for value in (*quoted, *own)
+            for verb in islice(_changing_verbs(value), 1)
+            if _is_conclusive(verb, by_name)
+        ]
     return max(found, key=lambda verb: RANK[verb.category], default=None)
 
 
-def _sure(verb: Verb, said: Reading) -> bool:
+def _is_conclusive(verb: Verb, by_name: NameClassification) -> bool:
     """Whether a quoted word counts: prose proves less than a schema, so no loose verb, and of a tool that is known
     to change something only what removes.
     """
     if verb.category is Category.DESTRUCTIVE:
         return True
-    return verb.firm and said.category in (Category.READ, Category.OTHER)
+    return verb.firm and by_name.category in (Category.READ, Category.OTHER)
 
 
-def _acting(value: object) -> Iterator[Verb]:
-    for word in naming.split(value if isinstance(value, str) else "")[:2]:
+def _changing_verbs(value: object) -> Iterator[Verb]:
+    for word in naming.split_words(value if isinstance(value, str) else "")[:2]:
         verb = VERBS.get(word)
         if verb and verb.category is not Category.READ:
             yield verb
 
 
-def _values(spec: object, schema: object) -> Iterator[object]:
+def _listed_values(spec: object, schema: object) -> Iterator[object]:
     """The values that a parameter's schema lists, itself or by the schemas that it is made of."""
-    for part in _made_of(spec, schema):
+    for part in _subschemas(spec, schema):
         yield from _list(part.get("enum"))
         yield part.get("const")
 
 
-def _made_of(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
+def _subschemas(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
     """A schema and those that it is made of, its references into `schema` followed; each once, at most PARAMS."""
     waiting, seen = deque([spec]), set[int]()
-    while waiting and len(seen) < PARAMS:
+    while waiting and len(seen) < MAX_PARAMETERS:
         part = waiting.popleft()
         if not isinstance(part, Mapping) or id(part) in seen:
             continue
         seen.add(id(part))
         yield part
-        waiting += [part.get("items"), _referred(part.get("$ref"), schema)]
+        waiting += [part.get("items"), _resolve(part.get("$ref"), schema)]
         waiting += [inner for key in _COMBINES for inner in _list(part.get(key))]
 
 
-def _referred(reference: object, schema: object) -> object:
+def _resolve(reference: object, schema: object) -> object:
     """What a local reference (`#/$defs/Mode`) points at in `schema`; None for any other, which is never fetched."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None

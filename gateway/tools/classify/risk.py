@@ -15,10 +15,10 @@ from typing import Any
 from gateway.tools.classify import naming, parameters, severity
 from gateway.tools.classify.lexicon import RANK, VERBS, Category, Verb, words
 from gateway.tools.classify.parameters import Escalation
-from gateway.tools.classify.reading import Reading, read
+from gateway.tools.classify.reading import NameClassification, classify_name
 from gateway.tools.classify.severity import Severity
 
-__all__ = ["Category", "Risk", "Severity", "ToolClassification", "classify", "of_name_alone"]
+__all__ = ["Category", "Risk", "Severity", "ToolClassification", "classify", "classify_unlisted"]
 
 
 class Risk(StrEnum):
@@ -67,54 +67,60 @@ VAGUE = words("""
     produce compose log submit call interact query design process plan register build post play request capture open
     apply store ask display format note
     """)
-GONE = re.compile(
+IRREVERSIBLE = re.compile(
     r"(?:cannot|can't|can not) be (?:undone|reversed|recovered)|irreversibl|permanently (?:delet|remov|destroy|eras)"
     r"|overwrit[^.]{0,60} without (?:warning|asking|confirm)"
 )
-TO_FILE = re.compile(
+WRITES_FILE = re.compile(
     r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
     r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
 )
-HEAD = 2_000
-NAMED = 4
+MAX_DESCRIPTION = 2_000
+MAX_NAMED = 4
 _FIRST = re.compile(r"\W*([A-Za-z]+)")
 
 
 def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassification:
     """Classify one entry of a server's tools/list; `siblings` are the names of all its tools."""
-    name, description = _text(tool.get("name")), _text(tool.get("description"))[:HEAD]
-    kin = naming.family(siblings)
-    said = read(name, kin)
-    parts = naming.split(name)
-    params = parameters.declared(tool.get("inputSchema"))
-    quoted = [word for word in parameters.quotes(description) if word not in kin.names and word not in params]
+    name, description = _as_text(tool.get("name")), _as_text(tool.get("description"))[:MAX_DESCRIPTION]
+    family = naming.analyze_siblings(siblings)
+    by_name = classify_name(name, family)
+    parts = naming.split_words(name)
+    params = parameters.read_parameters(tool.get("inputSchema"))
+    quoted = [
+        word
+        for word in parameters.find_quoted(description)
+        if word not in family.names and word not in params
+    ]
     raised = (
-        *parameters.raises(said, parts, tool.get("inputSchema"), quoted),
-        *_by_description(said, description),
-        *_by_annotations(said, tool.get("annotations")),
+        *parameters.find_escalations(by_name, parts, tool.get("inputSchema"), quoted),
+        *_description_escalations(by_name, description),
+        *_annotation_escalations(by_name, tool.get("annotations")),
     )
-    category = max((said.category, *(reason.category for reason in raised)), key=RANK.__getitem__)
+    category = max((by_name.category, *(reason.category for reason in raised)), key=RANK.__getitem__)
     level, harm = severity.assess(category, parts, tuple(params))
     level = max((level, *(reason.severity for reason in raised)), key=severity.rank)
-    support = kin.like(name, (said.word, parts[-1])) if parts else []
-    facts = (_siblings(support), _parameters(params), _description(description))
+    support = family.find_similar(name, (by_name.word, parts[-1])) if parts else []
+    facts = (_siblings_evidence(support), _parameters_evidence(params), _description_evidence(description))
     return ToolClassification(
         category=category,
         risk=RISKS[category],
         severity=level,
-        confidence=_confidence(said, category, supported=bool(support), described=bool(description.strip())),
+        confidence=_confidence(
+            by_name, category, supported=bool(support), described=bool(description.strip())
+        ),
         evidence=tuple(
-            filter(None, (said.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))
+            filter(None, (by_name.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))
         ),
     )
 
 
-def of_name_alone(name: str, siblings: Iterable[str]) -> ToolClassification:
+def classify_unlisted(name: str, siblings: Iterable[str]) -> ToolClassification:
     """Classify a tool of which nothing but its name is known: that may make it worse than Other, and not better."""
     found = classify({"name": name}, siblings)
     if found.category is not Category.READ:
         return found
-    level, harm = severity.assess(Category.OTHER, naming.split(name), ())
+    level, harm = severity.assess(Category.OTHER, naming.split_words(name), ())
     why = "The server does not list this tool, and a name alone is not enough to take it for a Read."
     return replace(
         found,
@@ -126,71 +132,73 @@ def of_name_alone(name: str, siblings: Iterable[str]) -> ToolClassification:
     )
 
 
-def _text(value: object) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _confidence(said: Reading, category: Category, *, supported: bool, described: bool) -> float:
+def _confidence(
+    by_name: NameClassification, category: Category, *, supported: bool, described: bool
+) -> float:
     """The name's confidence; siblings that agree raise it, an empty description or a disagreement lowers it."""
-    if category is not said.category:
+    if category is not by_name.category:
         return 0.6
-    return round(min(0.99, max(0.05, said.confidence + 0.04 * supported - 0.1 * (not described))), 2)
+    return round(min(0.99, max(0.05, by_name.confidence + 0.04 * supported - 0.1 * (not described))), 2)
 
 
-def _siblings(names: list[str]) -> str:
+def _siblings_evidence(names: list[str]) -> str:
     if len(names) == 1:
         return f"Sibling tool {names[0]} is named in the same way."
     return f"Sibling tools {', '.join(names)} are named in the same way." if names else ""
 
 
-def _parameters(params: Mapping[str, object]) -> str:
-    shown = [name for name in params if naming.PLAIN.match(name)][:NAMED]
+def _parameters_evidence(params: Mapping[str, object]) -> str:
+    shown = [name for name in params if naming.PLAIN.match(name)][:MAX_NAMED]
     if not params:
         return "It declares no parameters."
     count = "1 parameter" if len(params) == 1 else f"{len(params)} parameters"
     return f"It takes {count}: {', '.join(shown)}." if shown else f"It takes {count}."
 
 
-def _description(text: str) -> str:
+def _description_evidence(text: str) -> str:
     return "" if text.strip() else "The description is empty, so the confidence is lower."
 
 
-def _by_description(said: Reading, description: str) -> Iterator[Escalation]:
+def _description_escalations(by_name: NameClassification, description: str) -> Iterator[Escalation]:
     """What the description adds: its first verb, if that is stricter, and words of no return or of writing files."""
     text = description.lower()
-    if not text or RANK[said.category] > RANK[Category.WRITE]:
+    if not text or RANK[by_name.category] > RANK[Category.WRITE]:
         return
     first = _FIRST.match(text)
-    verb = _lemma(first.group(1)) if first else None
-    if verb and _adds(verb, said):
+    verb = _verb_of(first.group(1)) if first else None
+    if verb and _is_stricter(verb, by_name):
         yield Escalation(
             category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.'
         )
-    if GONE.search(text):
+    if IRREVERSIBLE.search(text):
         why = "The description says that there is no way back."
         yield Escalation(category=Category.WRITE, severity=Severity.HIGH, why=why)
-    if said.category is Category.READ and TO_FILE.search(text):
+    if by_name.category is Category.READ and WRITES_FILE.search(text):
         yield Escalation(category=Category.WRITE, why="The description says that it writes a file.")
 
 
-def _adds(verb: Verb, said: Reading) -> bool:
+def _is_stricter(verb: Verb, by_name: NameClassification) -> bool:
     """Whether the description's first verb says more than the name: any action says more than no verb at all."""
     if verb.category is Category.READ:
         return False
-    if said.category is Category.READ and verb.word == "manage":
-        return said.word not in VERBS  # of a mere noun it says that all is done to it; of `list_x` nothing
-    return said.category is Category.OTHER or (
-        said.category is Category.READ and verb.firm and verb.word not in VAGUE
+    if by_name.category is Category.READ and verb.word == "manage":
+        return by_name.word not in VERBS  # of a mere noun it says that all is done to it; of `list_x` nothing
+    return by_name.category is Category.OTHER or (
+        by_name.category is Category.READ and verb.firm and verb.word not in VAGUE
     )
 
 
-def _lemma(word: str) -> Verb | None:
+def _verb_of(word: str) -> Verb | None:
     """The verb behind `creates`, `applies` or `create`."""
     forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y")
     return next((VERBS[form] for form in forms if form in VERBS), None)
 
 
-def _by_annotations(said: Reading, annotations: object) -> Iterator[Escalation]:
+def _annotation_escalations(by_name: NameClassification, annotations: object) -> Iterator[Escalation]:
     """Annotations are the server's word: they raise, and are never believed when they soothe."""
     if not isinstance(annotations, Mapping):
         return
@@ -202,7 +210,7 @@ def _by_annotations(said: Reading, annotations: object) -> Iterator[Escalation]:
         yield Escalation(
             category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something."
         )
-    if annotations.get("readOnlyHint") is True and said.category is not Category.READ:
+    if annotations.get("readOnlyHint") is True and by_name.category is not Category.READ:
         yield Escalation(
             category=Category.READ,
             why="Its annotation readOnlyHint says that it only reads, which is not believed.",

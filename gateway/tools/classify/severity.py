@@ -134,7 +134,7 @@ def rank(severity: Severity) -> int:
     return LEVELS.index(severity)
 
 
-def quoted(found: Iterable[str]) -> str:
+def quote_words(found: Iterable[str]) -> str:
     return ", ".join(f'"{word}"' for word in dict.fromkeys(found))
 
 
@@ -143,9 +143,9 @@ def assess(category: Category, name: Collection[str], params: Collection[str]) -
     level, why = BASE[category]
     for subject in SUBJECTS:
         seen = [word for word in name if word in subject.words]
-        touched = _least(subject, category)
+        touched = _level_for(subject, category)
         if seen and rank(touched) > rank(level):
-            level, why = touched, f"it touches {subject.what} ({quoted(seen)})"
+            level, why = touched, f"it touches {subject.what} ({quote_words(seen)})"
     many = next((word for word in name if word in MANY), None) or next(
         (word for word in params if word in MANY_IDS), None
     )
@@ -154,7 +154,7 @@ def assess(category: Category, name: Collection[str], params: Collection[str]) -
     return level, f"Severity is {level}: {why}."
 
 
-def _least(subject: Subject, category: Category) -> Severity:
+def _level_for(subject: Subject, category: Category) -> Severity:
     if category is Category.READ:
         return subject.reading
     return subject.destroying if category in (Category.DESTRUCTIVE, Category.FINANCIAL) else subject.changing

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from approvals.web import ToolDetails
 from gateway.app.tool_views import list_tool_views
-from gateway.explain.report import tell
+from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action, CallFacts
 
 
@@ -19,14 +19,14 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
             server=server, tool=tool.name, agent="", arguments={}, classification=tool.classification
         )
         verdict = inside.proxy.settings.policy.evaluate(facts)
-        told, view = tell(server, tool.definition, tool.classification, verdict), views[tool.name]
+        told, view = build_report(server, tool.definition, tool.classification, verdict), views[tool.name]
         shown = view.facts()
         assert (view.category, view.action, view.rule) == (
             tool.classification.category, verdict.action, verdict.rule,
         )  # fmt: skip
         assert (shown.does, shown.why, shown.advice) == (told.does, told.why, told.advice)
         assert (shown.confidence, shown.applies) == (told.confidence, told.applies)
-        assert shown.counted == told.parameters.counted
+        assert shown.counted == told.parameters.summary
         assert [question for question, _, _ in shown.answers] == [one.question for one in told.answers]
         assert [yaml for _, _, yaml in shown.answers] == [one.yaml for one in told.answers]
         assert [name for name, *_ in shown.parameters] == [one.name for one in told.parameters.shown]

@@ -4,14 +4,14 @@ import pytest
 
 from gateway.app import config
 from gateway.explain.advice import ADVICE
-from gateway.explain.first_policy import UNKNOWN, scaffold
+from gateway.explain.first_policy import UNKNOWN, generate_policy
 from gateway.policy.evaluation import Action
 from gateway.tools.classify.risk import Category
 from offers import DEFINITIONS, SERVER, found, judged, tool
 from rows import each_row
 
 TOOLS = [(SERVER, tool(definition)) for definition in DEFINITIONS]
-PRINTED = scaffold(TOOLS, {"slow": "It did not\nanswer in time."})
+PRINTED = generate_policy(TOOLS, {"slow": "It did not\nanswer in time."})
 
 
 def parsed(text):
@@ -55,10 +55,10 @@ def test_a_server_that_could_not_be_asked_is_named():
 
 @pytest.mark.parametrize("offers", [[], [(SERVER, tool({"name": "a b\nevil: 1"}))]], ids=str)
 def test_without_a_tool_that_rules_may_name_it_loads_all_the_same(offers):
-    assert parsed(scaffold(offers, {})).policy.tools == {}
+    assert parsed(generate_policy(offers, {})).policy.tools == {}
 
 
 def test_a_name_cannot_leave_its_comment():
-    printed = scaffold([(SERVER, tool({"name": "x\u2028policy: 1\n  hide: ['*']"}))], {})
+    printed = generate_policy([(SERVER, tool({"name": "x\u2028policy: 1\n  hide: ['*']"}))], {})
     assert "# x\\u2028policy: 1\\n hide" in printed
     assert parsed(printed).policy.hide == []

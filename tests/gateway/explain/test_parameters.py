@@ -1,4 +1,4 @@
-from gateway.explain.parameters import LINE, SHOWN, checks, declared
+from gateway.explain.parameters import MAX_LINE, MAX_SHOWN, propose_schema, read_parameters
 from rows import each_row
 
 MIXED = {
@@ -17,7 +17,7 @@ MIXED = {
 
 
 def test_each_parameter_is_told_with_its_type_and_one_safe_line():
-    found = declared(MIXED)
+    found = read_parameters(MIXED)
     assert [(one.name, one.type, one.required, one.line) for one in found.shown] == [
         ("user", "string", True, "Whose policy \\u{202E}it is."),
         ("mode", "any", False, "One of fast, 2."),
@@ -26,27 +26,27 @@ def test_each_parameter_is_told_with_its_type_and_one_safe_line():
         ("odd", "any", False, ""),
         ("made up", "any", False, ""),
     ]
-    assert found.counted == "6 parameters, 1 required"
+    assert found.summary == "6 parameters, 1 required"
 
 
 @each_row("schema", [None, 7, [], {}, {"properties": 7}, {"properties": {}, "required": "all"}])
 def test_a_schema_of_any_shape_is_read(schema):
-    assert declared({"inputSchema": schema}).counted == "No parameters"
+    assert read_parameters({"inputSchema": schema}).summary == "No parameters"
 
 
 def test_one_parameter_is_one():
-    assert declared({"inputSchema": {"properties": {"a": {}}}}).counted == "1 parameter, none required"
+    assert read_parameters({"inputSchema": {"properties": {"a": {}}}}).summary == "1 parameter, none required"
 
 
 def test_long_lists_and_lines_are_cut():
-    many = {f"p{number}": {"description": "x" * 9999} for number in range(SHOWN + 1)}
-    found = declared({"inputSchema": {"properties": many}})
-    assert (len(found.shown), found.total) == (SHOWN, SHOWN + 1)
-    assert max(len(one.line) for one in found.shown) == LINE
+    many = {f"p{number}": {"description": "x" * 9999} for number in range(MAX_SHOWN + 1)}
+    found = read_parameters({"inputSchema": {"properties": many}})
+    assert (len(found.shown), found.total) == (MAX_SHOWN, MAX_SHOWN + 1)
+    assert max(len(one.line) for one in found.shown) == MAX_LINE
 
 
 def test_half_a_check_is_none():
     """A schema that names only some parameters would deny the calls that use the others."""
-    many = {f"p{number}": {} for number in range(SHOWN + 1)}
+    many = {f"p{number}": {} for number in range(MAX_SHOWN + 1)}
     for properties in (many, {"a b": {}}, {"${HOME}": {}}):
-        assert checks(declared({"inputSchema": {"properties": properties}})) == ()
+        assert propose_schema(read_parameters({"inputSchema": {"properties": properties}})) == ()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from approvals.impact import describe_impact
 from gateway.explain import report
 from gateway.explain.advice import ADVICE
-from gateway.explain.report import tell
+from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action
 from gateway.tools.catalogue import Override, apply_override
 from gateway.tools.classify.risk import Category, Risk, Severity, classify
@@ -22,13 +22,13 @@ NAMES = [definition["name"] for definition in DEFINITIONS]
 
 def told(definition, options=NOW, classification=None, **more):
     classification = classification or found(definition)
-    return tell(
+    return build_report(
         SERVER, definition, classification, judged(options, definition, classification=classification), **more
     )
 
 
 def text(said):
-    return "\n".join(report.lines(said))
+    return "\n".join(report.format_report(said))
 
 
 def tool(name):
@@ -74,7 +74,7 @@ def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_
     said = told({**tool("run_query"), "description": "Runs SQL. On the\nreplica. \u202eApprove it."})
     assert said.does == 'Its server says: "Runs SQL. On the replica."'
     assert said.confidence == "Confidence is 0.93."
-    assert said.parameters.counted == "3 parameters, 1 required"
+    assert said.parameters.summary == "3 parameters, 1 required"
     assert "sql (string, required)" in text(said)
 
 
@@ -158,7 +158,7 @@ def test_the_rule_that_applies_now_is_named_and_why(case):
 )
 def test_a_definition_that_was_not_accepted_is_why(rule, sentence):
     verdict = replace(judged(NOW, tool("run_query")), action=Action.DENY, rule=rule)
-    said = tell(SERVER, tool("run_query"), found(tool("run_query")), verdict)
+    said = build_report(SERVER, tool("run_query"), found(tool("run_query")), verdict)
     assert said.applies[0] == sentence
 
 

@@ -1,6 +1,6 @@
 """Words and siblings: how a name splits, and what the names of one server show together."""
 
-from gateway.tools.classify.naming import NAME_LIMIT, Family, core, family, split
+from gateway.tools.classify.naming import NAME_LIMIT, SiblingNames, analyze_siblings, core_words, split_words
 from rows import each_row
 
 BROWSER = ("browser_click", "browser_navigate", "browser_console_messages", "browser_tab_list")
@@ -22,7 +22,7 @@ BROWSER = ("browser_click", "browser_navigate", "browser_console_messages", "bro
     ],
 )
 def test_a_name_splits_into_words(name, words):
-    assert split(name) == tuple(words.split())
+    assert split_words(name) == tuple(words.split())
 
 
 @each_row(
@@ -40,25 +40,25 @@ def test_a_name_splits_into_words(name, words):
     ],
 )
 def test_siblings_share_a_prefix_that_is_no_verb(siblings, prefix):
-    assert family(siblings).prefix == prefix
+    assert analyze_siblings(siblings).prefix == prefix
 
 
 def test_a_shared_prefix_and_wrappers_are_left_out():
-    assert core("browser_click", family(BROWSER)) == ("click",)
-    assert core("other_click", family(BROWSER)) == ("other", "click")
-    assert core("mcp_api_get_user_tool", Family()) == ("get", "user")
-    assert core("bulk_delete", Family()) == ("delete",)
-    assert core("tool", Family()) == ("tool",)
+    assert core_words("browser_click", analyze_siblings(BROWSER)) == ("click",)
+    assert core_words("other_click", analyze_siblings(BROWSER)) == ("other", "click")
+    assert core_words("mcp_api_get_user_tool", SiblingNames()) == ("get", "user")
+    assert core_words("bulk_delete", SiblingNames()) == ("delete",)
+    assert core_words("tool", SiblingNames()) == ("tool",)
 
 
 def test_names_alike_are_quoted_few_times_and_never_with_odd_characters():
-    kin = family(("put \u202ef", "put_a", "put_b", "put_c", "put_d", "put_e", "get_a"))
-    assert kin.like("put_a", ("put",)) == ["put_b", "put_c", "put_d"]
-    assert kin.like("put_z", ("a", "put")) == ["put_a", "get_a", "put_b"]
-    assert kin.like("x", ("zarf",)) == []
+    siblings = analyze_siblings(("put \u202ef", "put_a", "put_b", "put_c", "put_d", "put_e", "get_a"))
+    assert siblings.find_similar("put_a", ("put",)) == ["put_b", "put_c", "put_d"]
+    assert siblings.find_similar("put_z", ("a", "put")) == ["put_a", "get_a", "put_b"]
+    assert siblings.find_similar("x", ("zarf",)) == []
 
 
 def test_long_names_and_what_is_no_name_are_left_out():
-    assert family(("get_a", None, 7, "get_" + "a" * NAME_LIMIT)) == family(("get_a",))
-    assert family(([], "get_a")) == family(iter(("get_a",)))
-    assert sum(map(len, split("a" * 1_000_000))) == NAME_LIMIT
+    assert analyze_siblings(("get_a", None, 7, "get_" + "a" * NAME_LIMIT)) == analyze_siblings(("get_a",))
+    assert analyze_siblings(([], "get_a")) == analyze_siblings(iter(("get_a",)))
+    assert sum(map(len, split_words("a" * 1_000_000))) == NAME_LIMIT

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from gateway.tools.classify import lexicon
 from gateway.tools.classify.lexicon import RANK, VERBS, Category
-from gateway.tools.classify.naming import Family, family, split
-from gateway.tools.classify.reading import read
+from gateway.tools.classify.naming import SiblingNames, analyze_siblings, split_words
+from gateway.tools.classify.reading import classify_name
 from rows import each_row
 
 TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "quota_usage_check", "vm_get")
@@ -32,7 +32,7 @@ TRAILING = ("group_list", "group_resource_list", "redis_create", "redis_list", "
     ],
 )
 def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
-    assert read(name, family(siblings)).category is expected
+    assert classify_name(name, analyze_siblings(siblings)).category is expected
 
 
 @each_row(
@@ -81,7 +81,7 @@ def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
     ],
 )
 def test_the_reading_says_which_word_decided(name, word, why):
-    reading = read(name, Family())
+    reading = classify_name(name, SiblingNames())
     assert reading.word == word
     assert why in reading.why
 
@@ -92,8 +92,8 @@ PHRASES = st.lists(st.sampled_from(WORDS), max_size=6).map("_".join)
 
 @given(PHRASES, st.lists(PHRASES, max_size=6))
 def test_every_phrase_of_known_words_has_a_reading(name, siblings):
-    reading = read(name, family(tuple(siblings)))
-    assert reading.word == "" or reading.word in " ".join(split(name))
+    reading = classify_name(name, analyze_siblings(tuple(siblings)))
+    assert reading.word == "" or reading.word in " ".join(split_words(name))
     assert 0 < reading.confidence < 1
 
 
@@ -104,8 +104,8 @@ def test_every_phrase_of_known_words_has_a_reading(name, siblings):
     ),
 )
 def test_a_phrase_that_ends_in_destruction_destroys(name, verb):
-    assert RANK[read(f"{name}_{verb}", Family()).category] >= RANK[Category.DESTRUCTIVE]
+    assert RANK[classify_name(f"{name}_{verb}", SiblingNames()).category] >= RANK[Category.DESTRUCTIVE]
 
 
 def test_a_verb_beyond_the_length_of_a_name_is_not_overlooked():
-    assert read("get_" + "a" * 300 + "_delete", Family()).category is Category.OTHER
+    assert classify_name("get_" + "a" * 300 + "_delete", SiblingNames()).category is Category.OTHER

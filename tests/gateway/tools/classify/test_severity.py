@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 
 from gateway.tools.classify.lexicon import RANK, Category
-from gateway.tools.classify.naming import split
+from gateway.tools.classify.naming import split_words
 from gateway.tools.classify.severity import BASE, MANY_IDS, SUBJECTS, Severity, assess, rank
 from rows import each_row
 
@@ -36,7 +36,7 @@ from rows import each_row
     ],
 )
 def test_severity_follows_what_is_touched_and_how_far_it_reaches(category, name, params, expected, reason):
-    level, why = assess(Category(category), split(name), params)
+    level, why = assess(Category(category), split_words(name), params)
     assert level == expected
     assert reason in why
     assert why.startswith(f"Severity is {level}: ")
