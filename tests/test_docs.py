@@ -13,6 +13,7 @@ from approvals.web.schemas import Call
 from gateway.app import config
 from gateway.cli import main as cli
 from gateway.config import yaml
+from gateway.config.problems import ConfigProblems
 from patient import CLIENTS
 
 ROOT = Path(__file__).parents[1]
@@ -121,7 +122,7 @@ HASH = "PUT-THE-HASH-HERE"
 
 def test_the_config_in_the_readme_loads_with_a_hash():
     assert config.parse_config(README[0].replace(HASH, "a" * 64), {}, str).servers["files"].command
-    with pytest.raises(config.ConfigProblems) as refused:
+    with pytest.raises(ConfigProblems) as refused:
         config.parse_config(README[0], {}, str)
     assert str(refused.value) == (
         "approvers[0].token_sha256: this must be the SHA-256 of a token, 64 hex digits; "

@@ -1,96 +1,107 @@
-"""From YAML to values, with every problem told at once: path, line, one plain sentence (PURE but for `load`)."""
+"""Loads a config: parses the YAML, validates it, and reports every problem at once with its path and line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path as File
-from shlex import quote
 from typing import Any
 
 import msgspec
 
-from gateway.app.checks import meaning_problems
 from gateway.app.config_file import read_config_text
-from gateway.config.options import Config
+from gateway.app.earlier_name import refuse_earlier_store
+from gateway.auth import issuers
+from gateway.config.checks import channels, listeners, people, servers, values
+from gateway.config.options import AuditOptions, Config
+from gateway.config.problems import ConfigProblems, Path, Problem
 from gateway.config.schema import shape_problems
-from gateway.config.yaml import ConfigProblems, Path, Problem, ResolvedText, format_path, read_document
+from gateway.config.yaml import ResolvedText, read_document
 from gateway.errors import UserError
+from gateway.policy.compiling import compile_policy
 
-#: What a store's place begins with when it is a file.
+#: The scheme of a SQLite store.
 SQLITE = "sqlite:///"
-
-
-#: What stands in for a rule of a wrong shape, so that what the others mean is checked as well.
-_ANY_RULE = {"action": "deny"}
+#: What a config means is checked subject by subject, in this order.
+CHECKS = (servers, people, issuers, listeners, channels, values)
+#: Replaces a rule whose shape is invalid, so that the rest of the config is still checked.
+_PLACEHOLDER_RULE = {"action": "deny"}
 
 
 def load_config(path: File, environ: Mapping[str, str]) -> Config:
-    """Read the config file; raises `ConfigProblems`."""
+    """Load a config file. Relative paths in it start from its folder. Raises `ConfigProblems`."""
     config = parse_config(
         read_config_text(path), environ, lambda name: File(name).read_text(encoding="utf-8")
     )
     folder = path.absolute().parent
-    audit = config.audit
-    if audit.checkpoint and audit.checkpoint.file:
-        file = str(folder / audit.checkpoint.file)
-        audit = msgspec.structs.replace(
-            audit, checkpoint=msgspec.structs.replace(audit.checkpoint, file=file)
-        )
-    return msgspec.structs.replace(config, store=_placed(config.store, folder), audit=audit)
+    return msgspec.structs.replace(
+        config, store=_resolve_store(config.store, folder), audit=_resolve_checkpoint(config.audit, folder)
+    )
 
 
-def _placed(store: str, folder: File) -> str:
-    """Return where a store is, seen from the config's folder: every command finds the same one, wherever it is started."""
+def _resolve_store(store: str, folder: File) -> str:
+    """Return the address of a store with an absolute path, so that every command finds the same store."""
     file = store.removeprefix(SQLITE)
     if file == store:
         return store
-    _refuse_an_earlier_store(place := folder / file)
-    return f"{SQLITE}{place}"
+    refuse_earlier_store(path := folder / file)
+    return f"{SQLITE}{path}"
 
 
-def _refuse_an_earlier_store(path: File) -> None:
-    """Raise `ConfigProblems` when only a store of the product's earlier name is there: a new one would lack its calls."""
-    if path.name == "okayed.db" and not path.exists() and path.with_name("holdpoint.db").exists():
-        said = (
-            f"Holdpoint is now Okayed, and its store {path}; stop the old gateway, then run:"
-            f' cd {quote(str(path.parent))} && for file in holdpoint.db*; do mv "$file" "okayed${{file#holdpoint}}"; done'
-        )
-        raise ConfigProblems((Problem(path="store", line=None, message=said),))
+def _resolve_checkpoint(audit: AuditOptions, folder: File) -> AuditOptions:
+    if audit.checkpoint is None or not audit.checkpoint.file:
+        return audit
+    checkpoint = msgspec.structs.replace(audit.checkpoint, file=str(folder / audit.checkpoint.file))
+    return msgspec.structs.replace(audit, checkpoint=checkpoint)
 
 
 def check_server_name(config: Config, name: str) -> str:
-    """Return *name* when the config has a server of that name; raises `UserError` with those that it has."""
+    """Return *name* if the config has a server of that name; else raises `UserError` that lists the servers."""
     if name not in config.servers:
         raise UserError(f"The config has no server {name!r}; it has {', '.join(config.servers)}.")
     return name
 
 
 def parse_config(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Config:
-    """Turn YAML into a config; raises `ConfigProblems` with all that is wrong."""
+    """Parse and validate YAML text; raises `ConfigProblems` with everything that is wrong."""
     document = read_document(text, environ, read_file)
     unread = {problem.path for problem in document.problems}
-    shape = [said for said in shape_problems(document.value) if format_path(said[0]) not in unread]
-    problems = [*document.problems, *(document.problem(*said) for said in shape)]
-    if unread or not all(_in_a_rule(path) for path, _ in shape):
-        raise ConfigProblems(tuple(problems))
-    for path, _ in shape:
-        document.value["policy"][path[1]][path[2]] = _ANY_RULE
-    document.value["servers"] = _remembering(document.value["servers"], document.filled, ("servers",))
+    shape = [problem for problem in shape_problems(document.value) if problem.path not in unread]
+    problems = [*document.problems, *map(document.locate, shape)]
+    if unread or not all(_is_in_rule(problem.path) for problem in shape):
+        raise ConfigProblems(*problems)
+    for problem in shape:
+        document.value["policy"][problem.path[1]][problem.path[2]] = _PLACEHOLDER_RULE
+    document.value["servers"] = _keep_references(document.value["servers"], document.resolved, ("servers",))
     config = msgspec.convert(document.value, Config)
-    problems += [document.problem(*said) for said in meaning_problems(config)]
+    problems += map(document.locate, _meaning_problems(config))
     if problems:
-        raise ConfigProblems(tuple(problems))
+        raise ConfigProblems(*problems)
     return config
 
 
-def _remembering(value: Any, filled: Mapping[Path, ResolvedText], path: Path) -> Any:
-    """Return *value* with each text that has references as one that knows them; only identities ask for that."""
+def _meaning_problems(config: Config) -> Iterator[Problem]:
+    """Report what is wrong in a config whose shape is valid. The policy compiles only if all durations are valid."""
+    for check in CHECKS:
+        yield from check.problems(config)
+    durations = list(values.duration_problems(config))
+    yield from durations or _policy_problems(config)
+
+
+def _policy_problems(config: Config) -> Iterator[Problem]:
+    try:
+        compile_policy(config)
+    except ConfigProblems as error:
+        yield from error.problems
+
+
+def _keep_references(value: Any, resolved: Mapping[Path, ResolvedText], path: Path) -> Any:
+    """Return *value* with its resolved strings as `ResolvedText`, which the identity of a server needs."""
     match value:
         case dict():
-            return {name: _remembering(one, filled, (*path, name)) for name, one in value.items()}
+            return {name: _keep_references(item, resolved, (*path, name)) for name, item in value.items()}
         case list():
-            return [_remembering(one, filled, (*path, number)) for number, one in enumerate(value)]
-    return filled.get(path, value)
+            return [_keep_references(item, resolved, (*path, number)) for number, item in enumerate(value)]
+    return resolved.get(path, value)
 
 
-def _in_a_rule(path: Path) -> bool:
-    """Whether a path is that of a rule, or leads into one: no other part of a config depends on it."""
+def _is_in_rule(path: Path) -> bool:
+    """Say whether a path leads to a rule or into one; the rest of a config does not depend on it."""
     return len(path) > 2 and path[:2] in (("policy", "tools"), ("policy", "matrix"))

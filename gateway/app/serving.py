@@ -30,7 +30,7 @@ from gateway.app.gateway import GRACE, MEMORY, Gateway, assemble, database_path,
 from gateway.app.tool_views import list_tool_views
 from gateway.config.addresses import host_and_port
 from gateway.config.options import Config, listen_address
-from gateway.config.yaml import ConfigProblems
+from gateway.config.problems import ConfigProblems
 from gateway.fronts import INSIDE, RUN, http
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener

@@ -1,86 +1,95 @@
-"""What can be wrong with a config's issuers of tokens, and with the agents that they vouch for (PURE)."""
+"""Checks the issuers of a config, and the agents that they vouch for (PURE)."""
 
 import re
 from collections.abc import Iterator, Sequence
 
 from gateway.config.addresses import is_secure_url, parse_url
 from gateway.config.options import AgentOptions, Config, IssuerOptions
-from gateway.config.yaml import Path
+from gateway.config.problems import Path, Problem
 
-Said = tuple[Path, str]
-
-#: What RFC 6749 lets a scope consist of; nothing in it can end a quoted string.
+#: The characters of a scope (RFC 6749, section 3.3); none of them ends a quoted string.
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-_SAFE = "this must be an https:// address (http:// only on this machine), without a user or a fragment."
+_SECURE_URL = "this must be an https:// address (http:// only on this machine), without a user or a fragment."
 
 
-def problems(config: Config) -> Iterator[Said]:
-    """Say everything that is wrong, each with its path."""
+def problems(config: Config) -> Iterator[Problem]:
+    """Report invalid issuers, and agents whose tokens or subjects could not be verified."""
     yield from _url_problems(config)
     for number, issuer in enumerate(config.jwt):
         yield from _issuer_problems(("jwt", number), issuer)
         if issuer.issuer in [other.issuer for other in config.jwt[:number]]:
-            yield ("jwt", number, "issuer"), "this issuer is given twice; keep one of them."
+            yield Problem(("jwt", number, "issuer"), "this issuer is given twice; remove one of them.")
     if sum(issuer.any_subject for issuer in config.jwt) > 1:
-        yield ("jwt",), "only one issuer may have any_subject: with two, their agents could share a name."
+        why = "only one issuer may have any_subject, because agents of two issuers could share a name."
+        yield Problem(("jwt",), why)
     yield from _agent_problems(config)
+    yield from _unused_issuer_problems(config)
 
 
-def _url_problems(config: Config) -> Iterator[Said]:
+def _url_problems(config: Config) -> Iterator[Problem]:
     if config.url is None:
         if config.jwt:
-            yield ("jwt",), "this needs the address that agents use; add url: https://... at the top level."
+            why = "this needs the address that agents use; add url: https://... at the top level."
+            yield Problem(("jwt",), why)
         return
     parts = parse_url(config.url)
     if parts is None or not is_secure_url(config.url) or parts.path.strip("/") or parts.query:
-        yield (
-            ("url",),
-            "this must be https:// and a host alone, such as https://mcp.example.com (http:// only on this machine).",
-        )
+        example = "such as https://mcp.example.com (http:// only on this machine)"
+        yield Problem(("url",), f"this must be https:// and a host, without a path or a query, {example}.")
 
 
-def _issuer_problems(path: Path, issuer: IssuerOptions) -> Iterator[Said]:
+def _issuer_problems(path: Path, issuer: IssuerOptions) -> Iterator[Problem]:
     for field in ("issuer", "jwks"):
         if not is_secure_url(getattr(issuer, field)):
-            yield (*path, field), _SAFE
+            yield Problem((*path, field), _SECURE_URL)
     for field in ("audience", "algorithms"):
         if getattr(issuer, field) == []:
-            yield (*path, field), "name at least one, or leave the key out."
+            yield Problem((*path, field), "name at least one, or remove the key.")
     for scope in issuer.scopes:
         if not _SCOPE.fullmatch(scope):
-            yield (*path, "scopes"), f"{scope!r} is not a scope; it has no spaces, quotes or backslashes."
+            why = f"{scope!r} is not a scope; a scope has no spaces, quotes or backslashes."
+            yield Problem((*path, "scopes"), why)
 
 
-def _agent_problems(config: Config) -> Iterator[Said]:
-    names = [issuer.issuer for issuer in config.jwt]
+def _agent_problems(config: Config) -> Iterator[Problem]:
+    issuers = [issuer.issuer for issuer in config.jwt]
     known: set[tuple[str, str]] = set()
     for number, agent in enumerate(config.agents):
-        found = _agent_problem(agent, names)
-        subject = (agent.issuer or "".join(names[:1]), agent.subject or "")
+        found = _agent_problem(agent, issuers)
+        subject = _subject(agent, issuers)
         if found is None and agent.subject is not None and subject in known:
-            found = "another of the agents has this subject already."
+            found = "another of the agents already has this subject."
         if found is not None:
-            yield ("agents", number), found
+            yield Problem(("agents", number), found)
         known.add(subject)
+
+
+def _unused_issuer_problems(config: Config) -> Iterator[Problem]:
+    """Report issuers whose tokens no agent could use."""
+    issuers = [issuer.issuer for issuer in config.jwt]
+    used = {issuer for issuer, subject in (_subject(agent, issuers) for agent in config.agents) if subject}
     for number, issuer in enumerate(config.jwt):
-        if not issuer.any_subject and not any(name == issuer.issuer for name, subject in known if subject):
-            yield (
-                ("jwt", number),
-                "no agent has a subject of this issuer, so nobody could use its tokens; add one, or any_subject: true.",
-            )
+        if not issuer.any_subject and issuer.issuer not in used:
+            why = "no agent has a subject of this issuer; add one, or set any_subject: true."
+            yield Problem(("jwt", number), why)
 
 
-def _agent_problem(agent: AgentOptions, names: Sequence[str]) -> str | None:
+def _subject(agent: AgentOptions, issuers: Sequence[str]) -> tuple[str, str]:
+    """Return the issuer and the subject of an agent; the first issuer is the default, "" is no subject."""
+    return agent.issuer or "".join(issuers[:1]), agent.subject or ""
+
+
+def _agent_problem(agent: AgentOptions, issuers: Sequence[str]) -> str | None:
     if (agent.token_sha256 is None) == (not agent.subject):
-        return "give either token_sha256 (of a token of its own) or subject (of a JWT)."
+        return "give either token_sha256 (of its own token) or subject (of a JWT)."
     if agent.subject is None:
-        return None if agent.issuer is None else "issuer belongs to a subject, and this agent has none."
-    if not names:
-        return "no issuer vouches for the subject; add jwt, or give token_sha256 instead."
+        return None if agent.issuer is None else "only an agent with a subject has an issuer; remove issuer."
+    if not issuers:
+        return "no issuer vouches for the subject; add jwt, or use token_sha256 instead."
     if agent.issuer is None:
         return (
             None
-            if len(names) == 1
-            else "there are several issuers; say whose subject this is: issuer: https://..."
+            if len(issuers) == 1
+            else "there are several issuers; add the issuer: https://... of this subject."
         )
-    return None if agent.issuer in names else f"there is no issuer {agent.issuer!r} in jwt."
+    return None if agent.issuer in issuers else f"there is no issuer {agent.issuer!r} in jwt."

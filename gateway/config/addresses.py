@@ -1,14 +1,14 @@
-"""Addresses: what they say, which lead to this machine, and which are safe to trust what comes from them (PURE)."""
+"""Listener addresses and URLs: parsing them, and which of them are local or secure (PURE)."""
 
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
-#: What listens on every address of this machine is reached at one of them: no request is addressed to all.
+#: The address that reaches a listener on all interfaces: a request needs one destination.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether *host* is this machine."""
+    """Say whether *host* is a loopback address or `localhost`."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -16,7 +16,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_secure_url(url: str) -> bool:
-    """Say whether *url* is https, or http on this machine, without a user and a fragment."""
+    """Say whether *url* is https, or http to this machine, with neither a user nor a fragment."""
     parts = parse_url(url)
     if parts is None or not parts.hostname or parts.username is not None or parts.fragment:
         return False
@@ -24,14 +24,14 @@ def is_secure_url(url: str) -> bool:
 
 
 def is_http_url(url: str) -> bool:
-    """Say whether *url* is an http or https address with a host."""
+    """Say whether *url* is an http or https URL with a host and no spaces."""
     parts = parse_url(url)
     whole = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
     return whole and not any(map(str.isspace, url))
 
 
 def parse_url(url: str) -> SplitResult | None:
-    """Return the parts of *url*, or None when it has none that can be read."""
+    """Return the parts of *url*, or None if it is malformed."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -41,7 +41,7 @@ def parse_url(url: str) -> SplitResult | None:
 
 
 def host_and_port(listen: str) -> tuple[str, int] | None:
-    """Return host and port of `host:port`, or None for a Unix socket; raises `ValueError`."""
+    """Return the host and the port of `host:port`, or None for a Unix socket; raises `ValueError`."""
     if listen.startswith("unix:"):
         return None
     host, _, port = listen.rpartition(":")
@@ -51,9 +51,9 @@ def host_and_port(listen: str) -> tuple[str, int] | None:
 
 
 def local_address(listen: str) -> str:
-    """Return where this very machine reaches what listens there: a URL, or the Unix socket as it is."""
-    place = host_and_port(listen)
-    if place is None:
+    """Return the address of a listener as seen from this machine: an http URL, or `unix:/path` unchanged."""
+    found = host_and_port(listen)
+    if found is None:
         return listen
-    host = _ANY.get(place[0], place[0])
-    return f"http://[{host}]:{place[1]}" if ":" in host else f"http://{host}:{place[1]}"
+    host, port = _ANY.get(found[0], found[0]), found[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,6 +1,4 @@
-"""The config's shape: what may be written where, as types. The JSON Schema that editors and the check use is made
-from these, and so are the values that the rest of the program reads (PURE).
-"""
+"""The keys of a config and their types. The JSON Schema and the values that the gateway reads are made from them (PURE)."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -8,12 +6,12 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 Duration = int | float | str
-#: Where agents find the gateway when the config does not say.
+#: The default address of the agents' listener.
 DEFAULT_LISTEN = "127.0.0.1:8808"
 Count = Annotated[int, Meta(ge=1)]
 Size = int | str
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-#: The longest time, in seconds: ten years. A date that lies further ahead may be none that can be written.
+#: The longest duration, in seconds: ten years. A later date may not be representable.
 MAX_DURATION = 3650 * 86400
 _OFF = re.compile(r"0(?:\.0+)?\s*[smhd]?")
 _BYTES = {"": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
@@ -22,7 +20,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 
 
 def parse_duration(duration: Duration) -> float:
-    """Return a duration (`60`, `60s`, `15m`, `1h`, `1d`) in seconds; raises `ValueError` that says what to write."""
+    """Return a duration (`60`, `60s`, `15m`, `1h`, `1d`) in seconds; raises `ValueError` with the remedy."""
     match = _DURATION.fullmatch(str(duration))
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{duration!r} is not a duration; write seconds, or 60s, 15m, 1h, 1d.")
@@ -33,12 +31,12 @@ def parse_duration(duration: Duration) -> float:
 
 
 def is_off(duration: Duration) -> bool:
-    """Say whether a duration is `0` (or `0s`), which turns off what lasts for it."""
+    """Say whether a duration is `0` or `0s`, which turns the feature off."""
     return _OFF.fullmatch(str(duration)) is not None
 
 
 def parse_size(given: Size) -> int:
-    """Return a size (`1024`, `64KB`, `16MB`, `1GB`) in bytes, 1024 to the KB; raises `ValueError` that says what to write."""
+    """Return a size (`1024`, `64KB`, `16MB`, `1GB`) in bytes (1 KB is 1024); raises `ValueError` with the remedy."""
     match = _SIZE.fullmatch(str(given))
     if match is None or not int(match[1]):
         raise ValueError(f"{given!r} is not a size; write bytes, or 64KB, 16MB, 1GB.")
@@ -48,7 +46,7 @@ def parse_size(given: Size) -> int:
 CategoryName = Literal["Read", "Write", "Execute", "Destructive", "Financial", "Other"]
 RiskName = Literal["Low", "Medium", "High", "Critical"]
 SeverityName = Literal["low", "medium", "high", "critical"]
-#: How a JWT may be signed: by a key pair only, never with a shared secret.
+#: The signature algorithms of a JWT: asymmetric only, never a shared secret.
 AlgorithmName = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
@@ -56,14 +54,14 @@ ActionName = Literal["allow", "deny", "require_approval"]
 
 
 class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A mapping of the config. Its values may be secrets, so they are never printed."""
+    """A mapping in the config. Its values may be secrets, so `repr` hides them."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
 
 class ToolOptions(Options, kw_only=True, frozen=True):
-    """The operator's word about one tool of a server."""
+    """The operator's classification of one tool; it overrides the classifier."""
 
     category: CategoryName | None = None
     risk: RiskName | None = None
@@ -71,13 +69,13 @@ class ToolOptions(Options, kw_only=True, frozen=True):
 
 
 class OAuthOptions(Options, kw_only=True, frozen=True):
-    """Where the gateway gets its token for a server, as a client of its own (OAuth client credentials)."""
+    """The OAuth client-credentials grant by which the gateway gets its token for a server (RFC 6749, section 4.4)."""
 
     token_url: str
     client_id: str
     client_secret: str
     scope: str | None = None
-    #: Which server the token is for (RFC 8707); its URL when left out.
+    #: The resource that the token is for (RFC 8707); default: the server's URL.
     resource: str | None = None
 
 
@@ -91,49 +89,49 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     transport: Literal["http", "sse"] = "http"
     headers: dict[str, str] = {}
     oauth: OAuthOptions | None = None
-    #: Whose data the calls touch, in words of the operator's; an approval is for this account only.
+    #: The account whose data the calls touch, as a label; an approval is valid for this account only.
     account: str | None = None
     tools: dict[str, ToolOptions] = {}
-    #: The most connections that requests may take at once; streams have their own.
+    #: The most connections for concurrent requests; streams are counted separately.
     connections: Count = 100
-    #: How long an approved call may stay unanswered; then it is in doubt.
+    #: How long an approved call may run without an answer before it is in doubt.
     answer_within: Duration | None = None
-    #: What the server may ask of clients while it works.
+    #: The requests that the server may send to clients.
     may_ask: list[Literal["sampling", "elicitation", "roots"]] = field(
         default_factory=lambda: ["sampling", "elicitation", "roots"]
     )
 
 
 class IssuerOptions(Options, kw_only=True, frozen=True):
-    """Who issues the JWTs that agents may come with, and what must be in them."""
+    """One issuer of JWTs for agents, and the claims that its tokens need."""
 
     issuer: str
-    #: Where its public keys are.
+    #: The URL of its JSON Web Key Set.
     jwks: str
-    #: What a token must be for, instead of the server it is used at or the whole gateway.
+    #: The accepted audiences; default: the URL of the server or of the gateway.
     audience: list[str] | None = None
     algorithms: list[AlgorithmName] = field(default_factory=lambda: ["RS256", "ES256", "EdDSA"])
     agent_claim: str = "sub"
     owner_claim: str | None = None
     scopes: list[str] = []
-    #: Whether a subject that no agent has is an agent of that name.
+    #: Whether an unknown subject is accepted as an agent of that name.
     any_subject: bool = False
 
 
 class AgentOptions(Options, kw_only=True, frozen=True):
-    """One agent, known by its own token or as the subject of a JWT."""
+    """One agent, identified by its own token or by the subject of a JWT."""
 
     name: str
     owner: str | None = None
     token_sha256: str | None = None
     subject: str | None = None
-    #: Whose subject, when there are several issuers.
+    #: The issuer of the subject; required if there are several.
     issuer: str | None = None
     servers: list[str] | None = None
 
 
 class ApproverOptions(Options, kw_only=True, frozen=True):
-    """One person who may review."""
+    """One person who may approve calls."""
 
     name: str
     email: str | None = None
@@ -142,11 +140,11 @@ class ApproverOptions(Options, kw_only=True, frozen=True):
 
 
 class LimitOptions(Options, kw_only=True, frozen=True):
-    """What every limit says: its window, whose uses count together, and what becomes of a call over it."""
+    """The keys of every limit: its window, its scope, and the action when it is exceeded."""
 
     window: Duration
     per: Literal["session", "agent", "everyone"] = "session"
-    #: Whether the tools that the rule is for share one limit; else each has its own.
+    #: Whether the tools that match the rule share one limit; otherwise each has its own.
     shared: bool = False
     on_exceed: Literal["deny", "require_approval"] = "deny"
 
@@ -158,14 +156,14 @@ class RateLimitOptions(LimitOptions, kw_only=True, frozen=True):
 
 
 class SpendOptions(LimitOptions, kw_only=True, frozen=True):
-    """The argument at `of` (`args.amount`) adds up to at most `max` per `window`."""
+    """The sum of the argument at `of` (`args.amount`) is at most `max` per `window`."""
 
     of: str
     max: float
 
 
 class RuleOptions(Options, kw_only=True, frozen=True):
-    """What to do with a call."""
+    """One policy rule."""
 
     action: ActionName | None = None
     when: str | None = None
@@ -180,7 +178,7 @@ class RuleOptions(Options, kw_only=True, frozen=True):
 
 
 class RowOptions(RuleOptions, kw_only=True, frozen=True):
-    """A row of the matrix: a rule for every tool of these classes."""
+    """A row of the matrix: a rule for the tools of these classes."""
 
     category: list[CategoryName] | None = None
     risk: list[RiskName] | None = None
@@ -188,7 +186,7 @@ class RowOptions(RuleOptions, kw_only=True, frozen=True):
 
 
 class PolicyOptions(Options, kw_only=True, frozen=True):
-    """How calls are judged. `default` is what applies where nothing else does."""
+    """The policy. `default` applies if no rule and no row matches."""
 
     default: ActionName
     matrix: list[RowOptions] = []
@@ -197,51 +195,51 @@ class PolicyOptions(Options, kw_only=True, frozen=True):
 
 
 class ClientOptions(Options, kw_only=True, frozen=True):
-    """How clients of one name are kept waiting."""
+    """How long clients of one name wait, and which result they get."""
 
-    #: How long a connection is kept open; left out, as long as such clients are known to bear it.
+    #: How long a connection is kept open; default: the known timeout of such clients.
     wait: Duration | None = None
-    #: Whether WAITING is told as an error of the tool, which a model reads best, or as a result.
+    #: Whether WAITING is sent as a tool error, which models read best, or as a result.
     waiting: Literal["error", "result"] = "error"
 
 
 class ApprovalOptions(Options, kw_only=True, frozen=True):
-    """How long people have, and what becomes of a call that nobody waits for."""
+    """Approval timeouts, and how long clients are kept waiting."""
 
     expire_after: Duration = "15m"
     approved_for: Duration = "10m"
-    #: How long a denial also answers the same call asked again; 0 for not at all.
+    #: How long a denial also answers repetitions of the call; 0: never.
     remember_denials: Duration = "10m"
     hold_for: Duration = "auto"
-    #: How clients of these names are kept waiting: for how long, or more.
+    #: The waiting time, or more options, by client name.
     clients: dict[str, Duration | ClientOptions] = {}
     tasks: Literal["extension", "all", "off"] = "extension"
     notify_requester: bool = False
-    #: Secrets that seal what clients carry between rounds; the first seals. Left out, one is kept in the store.
+    #: Keys that seal the requestState of clients; the first one seals. Default: a key in the store.
     state_keys: list[str] = []
     on_disconnect: Literal["keep", "cancel"] = "keep"
     requester_may_approve: bool = False
 
 
 class ProxyHeaderOptions(Options, kw_only=True, frozen=True):
-    """A header with the approver's e-mail address, believed from these peers only."""
+    """A header with the approver's email address, accepted only from these peers."""
 
     name: str
     from_: list[str] = field(name="from")
 
 
 class LoginOptions(Options, kw_only=True, frozen=True):
-    """How people log in to the inbox."""
+    """How approvers log in to the inbox."""
 
     token: bool = True
     proxy_header: ProxyHeaderOptions | None = None
 
 
 class SocketOptions(Options, kw_only=True, frozen=True):
-    """A Unix socket that users of another group, or all users, may connect to."""
+    """A Unix socket with its mode and group."""
 
     unix: str
-    #: Octal digits, such as "0660"; left out, what the gateway's umask leaves.
+    #: Octal digits, such as "0660"; default: set by the umask.
     mode: str | int | None = None
     group: str | None = None
 
@@ -250,7 +248,7 @@ Listen = str | SocketOptions
 
 
 def listen_address(listen: Listen) -> str:
-    """Return where a listener is, as `host:port` or `unix:/path`."""
+    """Return the address of a listener: `host:port` or `unix:/path`."""
     return listen if isinstance(listen, str) else f"unix:{listen.unix}"
 
 
@@ -273,7 +271,7 @@ class SlackOptions(Options, kw_only=True, frozen=True):
 
 
 class WebhookOptions(Options, kw_only=True, frozen=True):
-    """Where each change of a held call is posted, signed."""
+    """A URL that gets a signed POST for each change of a held call."""
 
     url: str
     secret: str
@@ -288,28 +286,28 @@ class CheckpointOptions(Options, kw_only=True, frozen=True):
 
 
 class AuditOptions(Options, kw_only=True, frozen=True):
-    """What is done with the audit trail."""
+    """Options of the audit trail."""
 
-    #: Whether the events of allowed calls are written behind, waited for, or left out.
+    #: Whether the events of allowed calls are written in the background, before the answer, or not at all.
     allowed: Literal["post", "wait", "off"] = "post"
-    #: A place outside the store that remembers how far the trail was.
+    #: Where checkpoints of the trail are kept outside the store.
     checkpoint: CheckpointOptions | None = None
 
 
 class CapOptions(Options, kw_only=True, frozen=True):
-    """What one agent, and all agents together, may take of the gateway."""
+    """Limits on what one agent, and all agents together, may use."""
 
-    #: Held calls that wait or run: all, and those of one agent.
+    #: Held calls that are not settled: of all agents, and of one.
     open: Count = 10_000
     open_per_agent: Count = 100
-    #: The bytes of these.
+    #: Their size.
     bytes: Size = "256MB"
     bytes_per_agent: Size = "16MB"
-    #: The bytes of the calls of one agent that were held within an hour, whatever became of them.
+    #: The size of all calls of one agent that were held within an hour.
     bytes_per_agent_hour: Size = "256MB"
     exchanges_per_agent: Count = 64
     streams_per_agent: Count = 256
-    #: The bytes of request bodies of one agent that are being read and judged.
+    #: The size of one agent's request bodies that are being read and judged.
     bodies_per_agent: Size = "32MB"
 
 
@@ -317,18 +315,18 @@ class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
     listen: Listen = DEFAULT_LISTEN
-    #: More names by which the listeners are addressed, such as a service's name; this machine's are always known.
+    #: More host names of the listeners, such as a service name; loopback names are always accepted.
     hosts: list[str] = []
-    #: Addresses and networks of reverse proxies whose Forwarded or X-Forwarded-For is believed; `unix:` for Unix sockets.
+    #: Addresses and networks of reverse proxies whose Forwarded and X-Forwarded-For are trusted; `unix:` for Unix sockets.
     trusted_proxies: list[str] = []
-    #: How long everything is still served after SIGTERM, while /readyz is 503 already.
+    #: How long requests are still served after SIGTERM while /readyz is 503.
     drain: Duration = 0
-    #: A path that is relative is meant from the folder of the config.
+    #: A relative path starts from the folder of the config.
     store: str = "sqlite:///okayed.db"
-    #: What the audit trail and the held calls are sealed with; it has to lie elsewhere than the store.
+    #: The key that seals the audit trail and the held calls; keep it apart from the store.
     store_key: str | None = None
     servers: dict[str, ServerOptions]
-    #: The address by which agents reach the listener from elsewhere.
+    #: The public URL of the agents' listener.
     url: str | None = None
     jwt: list[IssuerOptions] = []
     agents: list[AgentOptions] = []
@@ -341,7 +339,7 @@ class Config(Options, kw_only=True, frozen=True):
     webhooks: list[WebhookOptions] = []
     audit: AuditOptions = AuditOptions()
     limits: CapOptions = CapOptions()
-    #: What becomes of a tool whose definition is not the accepted one any more.
+    #: How calls are treated after the definition of their tool has changed.
     pin: Literal["warn", "reask", "quarantine"] = "reask"
-    #: Whether the description of a tool says that a person has to approve its calls.
+    #: Whether tool descriptions mention that calls need approval.
     annotate: bool = False

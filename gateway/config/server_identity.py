@@ -1,7 +1,7 @@
 """The identity of a server: the part of its config that an approval is bound to (PURE).
 
-A secret counts by where it comes from, so rotating a token changes nothing. Everything else counts as the text that
-the config yields, so `AWS_PROFILE: ${PROFILE}` changes with the environment variable.
+For a secret, the identity has its reference, so rotating a token does not change it. For any other option it has the
+resolved text, so `AWS_PROFILE: ${PROFILE}` changes it when the environment variable changes.
 """
 
 import hmac
@@ -18,16 +18,16 @@ from approvals import redact
 from gateway.config.options import OAuthOptions, ServerOptions
 from gateway.config.yaml import ResolvedText
 
-#: What may be a secret in an address: a long word with a digit in it.
-_LONG = re.compile(r"[\w-]{20,}")
-#: A name and what is assigned to it: `token=...`, `--api-key=...`, `Authorization: ...`.
-_NAMED = re.compile(r"-*([\w-]+)\s*[:=](?!//)")
+#: A word in an address that may be a secret if it contains a digit.
+_LONG_WORD = re.compile(r"[\w-]{20,}")
+#: The name in an assignment: `token=...`, `--api-key=...`, `Authorization: ...`.
+_ASSIGNMENT = re.compile(r"-*([\w-]+)\s*[:=](?!//)")
 
 
 def compute_identity(server: ServerOptions, key: bytes, started_in: str = "") -> str:
-    """Return the HMAC-SHA-256 of the options that count, in hex; the *key* keeps their values from being guessed.
+    """Return the HMAC-SHA-256 of the identity options, in hex; *key* prevents guessing their values.
 
-    *started_in* is the folder of the gateway. It counts for a child process that runs there, or in a folder relative to it.
+    *started_in* is the working folder of the gateway; the `cwd` of a child process is resolved against it.
     """
     found = {option: read(server) for option, read in IDENTITY_OPTIONS.items()}
     if server.command is not None:
@@ -36,27 +36,27 @@ def compute_identity(server: ServerOptions, key: bytes, started_in: str = "") ->
 
 
 def describe_location(server: ServerOptions) -> str:
-    """Return, in one line without secrets, where a server is: its URL or command, its folder and its account."""
-    where = _shown(server.url) if server.url is not None else _command_line(server.command or [])
-    folder = f" in {_shown(server.cwd)}" if server.cwd else ""
-    account = f" (account {_shown(server.account)})" if server.account else ""
+    """Return the location of a server in one line, without secrets: its URL or command, folder and account."""
+    where = _redact(server.url) if server.url is not None else _command_line(server.command or [])
+    folder = f" in {_redact(server.cwd)}" if server.cwd else ""
+    account = f" (account {_redact(server.account)})" if server.account else ""
     return f"{where}{folder}{account}"
 
 
-# What counts.
+# The identity.
 
 
-def _counted(text: str) -> str:
-    """Return *text* filled in, but with each reference to a secret as it is written."""
+def _identity_text(text: str) -> str:
+    """Return *text* resolved, but with each reference to a secret as written."""
     if not isinstance(text, ResolvedText):
         return text
     return "".join(written if _is_secret(written) else value for written, value in text.pieces)
 
 
-def _named(values: Mapping[str, str]) -> Mapping[str, str]:
-    """Return values by name. One whose name is that of a secret counts as its reference, or not at all."""
+def _identity_texts(values: Mapping[str, str]) -> Mapping[str, str]:
+    """Return environment variables or headers; a secret is replaced by its reference, or by ""."""
     return {
-        name: _reference(text) if redact.is_secret_name(name) else _counted(text)
+        name: _reference(text) if redact.is_secret_name(name) else _identity_text(text)
         for name, text in values.items()
     }
 
@@ -74,46 +74,46 @@ def _oauth(oauth: OAuthOptions | None, url: str) -> Mapping[str, Any] | None:
         return None
     texts = {"token_url": oauth.token_url, "client_id": oauth.client_id, "scope": oauth.scope or ""}
     return {
-        **{name: _counted(text) for name, text in texts.items()},
-        "resource": _counted(oauth.resource or url),
+        **{name: _identity_text(text) for name, text in texts.items()},
+        "resource": _identity_text(oauth.resource or url),
         "client_secret": _reference(oauth.client_secret),
     }
 
 
-#: The options that count, and how each is read. The others say nothing about where a call runs.
+#: The options in the identity, and how each is read. The others do not affect where a call runs.
 IDENTITY_OPTIONS: Mapping[str, Callable[[ServerOptions], Any]] = {
-    "url": lambda server: _counted(server.url or ""),
+    "url": lambda server: _identity_text(server.url or ""),
     "transport": lambda server: server.transport,
-    "command": lambda server: list(map(_counted, server.command or [])),
-    "cwd": lambda server: _counted(server.cwd or ""),
-    "env": lambda server: _named(server.env),
-    "headers": lambda server: _named({name.lower(): text for name, text in server.headers.items()}),
+    "command": lambda server: list(map(_identity_text, server.command or [])),
+    "cwd": lambda server: _identity_text(server.cwd or ""),
+    "env": lambda server: _identity_texts(server.env),
+    "headers": lambda server: _identity_texts({name.lower(): text for name, text in server.headers.items()}),
     "oauth": lambda server: _oauth(server.oauth, server.url or ""),
-    "account": lambda server: _counted(server.account or ""),
+    "account": lambda server: _identity_text(server.account or ""),
 }
 
 
-# What is shown.
+# The location.
 
 
 def _command_line(command: list[str]) -> str:
-    """Return a command as it is typed, without the values of options that are named like secrets."""
+    """Return a command as a shell line, without the values of options whose names look secret."""
     shown = [
-        redact.REDACTED if flag.startswith("-") and redact.is_secret_name(flag) else _shown(word)
+        redact.REDACTED if flag.startswith("-") and redact.is_secret_name(flag) else _redact(word)
         for flag, word in pairwise(["", *command])
     ]
     return " ".join(word if word == redact.REDACTED else shlex.quote(word) for word in shown)
 
 
-def _shown(text: str) -> str:
-    """Return *text* with its references as written, and without what may be a secret."""
+def _redact(text: str) -> str:
+    """Return *text* with its references as written, and with possible secrets redacted."""
     written = text.written if isinstance(text, ResolvedText) else text
-    if (named := _NAMED.match(written)) and redact.is_secret_name(named[1]):
-        return f"{named[0]}{redact.REDACTED}"
+    if (assignment := _ASSIGNMENT.match(written)) and redact.is_secret_name(assignment[1]):
+        return f"{assignment[0]}{redact.REDACTED}"
     if "://" in written:
         written = re.sub(r"[?#].*", "?...", written, flags=re.DOTALL)
-    return _LONG.sub(_unless_a_word, redact.redact_text(written))
+    return _LONG_WORD.sub(_redact_unless_word, redact.redact_text(written))
 
 
-def _unless_a_word(found: re.Match[str]) -> str:
+def _redact_unless_word(found: re.Match[str]) -> str:
     return redact.REDACTED if any(map(str.isdigit, found[0])) else found[0]

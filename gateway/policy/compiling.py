@@ -8,7 +8,7 @@ import msgspec
 from approvals.digest import sha256
 from approvals.model import Terms
 from gateway.config.options import Config, Duration, RowOptions, RuleOptions, is_off, parse_duration
-from gateway.config.yaml import Path, did_you_mean, format_path
+from gateway.config.problems import ConfigProblems, Path, Problem, did_you_mean, format_path
 from gateway.policy.conditions import ArgumentsSchema, CelExpression, ConditionError
 from gateway.policy.evaluation import Action, MatrixRow, Policy, Rule, ToolRules
 from gateway.policy.limits import Limit, build_limit, find_problems
@@ -19,16 +19,8 @@ Source = TypeVar("Source")
 Compiled = TypeVar("Compiled")
 
 
-class PolicyError(Exception):
-    """Every problem of a policy: where it stands, and what to mend."""
-
-    def __init__(self, problems: tuple[tuple[Path, str], ...]) -> None:
-        super().__init__("; ".join(message for _, message in problems))
-        self.problems = problems
-
-
 def compile_policy(config: Config) -> Policy:
-    """Compile the policy of a config; raises `BadPolicy` with every condition and name that is wrong."""
+    """Compile the policy of a config; raises `ConfigProblems` with every condition and name that is wrong."""
     compiler = _PolicyCompiler(config)
     policy = config.policy
     named = tuple(
@@ -37,7 +29,7 @@ def compile_policy(config: Config) -> Policy:
     )
     matrix = tuple(compiler.row(number, row) for number, row in enumerate(policy.matrix))
     if compiler.problems:
-        raise PolicyError(tuple(compiler.problems))
+        raise ConfigProblems(*compiler.problems)
     judged_by = {"policy": policy, "groups": config.groups, "approvers": sorted(compiler.approvers)}
     return Policy(
         revision=sha256(msgspec.json.encode(judged_by, order="deterministic"))[:16],
@@ -51,7 +43,7 @@ def compile_policy(config: Config) -> Policy:
 
 class _PolicyCompiler:
     def __init__(self, config: Config) -> None:
-        self.problems: list[tuple[Path, str]] = []
+        self.problems: list[Problem] = []
         self.approvers = frozenset(approver.name for approver in config.approvers)
         self._groups = config.groups
         self.terms = Terms(
@@ -162,7 +154,7 @@ class _PolicyCompiler:
             return None
 
     def _problem(self, path: Path, message: str) -> None:
-        self.problems.append((path, message))
+        self.problems.append(Problem(path, message))
 
 
 def _seconds_or_zero(duration: Duration) -> float:

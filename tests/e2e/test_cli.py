@@ -57,7 +57,7 @@ BROKEN = {
     "world-writable": (BASE, r"can be written by everybody.*chmod go-w.*\(line 1\)"),
     "wrong type": (BASE + "listen: [1]\n", r"listen: this must be text or a mapping\.  \(line 6\)"),
     "empty": ("", r"The config is empty.*\(line 1\)"),
-    "not YAML": ("a: [b\n", r"This is not YAML.*\(line [12]\)"),
+    "not YAML": ("a: [b\n", r"This is not valid YAML.*\(line [12]\)"),
 }
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from json import dumps
 from typing import Any
 
-from gateway.config.yaml import ConfigProblems, read_document
+from gateway.config.problems import ConfigProblems
+from gateway.config.yaml import read_document
 from gateway.errors import UserError
 from gateway.policy.policylayer.conditions import (
     TranslationError,
@@ -71,7 +72,7 @@ def translate(text: str, origin: str) -> ImportedPolicy:
         raise UserError(f"{origin} is empty.")
     document = read_document(text, _LiteralEnvironment(), lambda name: f"${{file:{name}}}", what=origin)
     if document.problems:
-        raise ConfigProblems(document.problems)
+        raise ConfigProblems(*document.problems)
     given = document.value
     if not given.keys() & {"tools", "default", "hide", "all_tools"}:
         given = {"tools": given}

@@ -19,7 +19,7 @@ from gateway.app.serving import open_store_in_turn, serve
 from gateway.cli import stdio
 from gateway.cli.embedded import EmbeddedGateway
 from gateway.cli.stdio import GatewayLocator, check_url, open_client
-from gateway.config.yaml import ConfigProblems
+from gateway.config.problems import ConfigProblems
 from gateway.errors import NotSentError, UserError
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
@@ -107,7 +107,7 @@ def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_pa
     [
         ("listen: nowhere", "'nowhere' is not host:port or unix:/path"),
         ("listen: '${UNSET}'", "listen: the environment variable UNSET is not set"),
-        ("listen: [a", "This is not YAML"),
+        ("listen: [a", "This is not valid YAML"),
         ("", "The config is empty"),
     ],
 )

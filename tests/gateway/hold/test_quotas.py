@@ -10,7 +10,7 @@ from gateway.app.config import parse_config
 from gateway.app.gateway import assemble, measure_disk_use
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange
-from gateway.config.yaml import ConfigProblems
+from gateway.config.problems import ConfigProblems
 from gateway.upstreams.reply import read_body
 from gateways import Clock, call, running, text
 from recorder import Recorder

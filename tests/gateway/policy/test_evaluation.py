@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.app import config
+from gateway.config.problems import ConfigProblems, format_path
 from gateway.policy import evaluation
 from gateway.policy.compiling import compile_policy
 from gateway.policy.evaluation import STRICTNESS, Action, CallFacts
@@ -421,6 +422,6 @@ def test_a_tool_whose_limits_ask_may_be_held():
     ],
 )
 def test_a_spend_limit_that_cannot_be_kept_is_a_problem(spend, path):
-    with pytest.raises(config.ConfigProblems) as caught:
+    with pytest.raises(ConfigProblems) as caught:
         compiled(f"{{default: deny, tools: {{pay: {{spend: {spend}}}}}}}")
-    assert [problem.path for problem in caught.value.problems] == [path]
+    assert [format_path(problem.path) for problem in caught.value.problems] == [path]

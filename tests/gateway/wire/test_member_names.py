@@ -13,7 +13,7 @@ from approvals.model import State
 from approvals.safetext import remove_hidden
 from gateway.app.config import parse_config
 from gateway.cli import tools
-from gateway.config.yaml import ConfigProblems
+from gateway.config.problems import ConfigProblems
 from gateway.policy.closed_schema import close
 from gateway.policy.compiling import compile_policy
 from gateway.policy.conditions import ArgumentsSchema, CelExpression

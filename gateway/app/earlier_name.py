@@ -1,0 +1,28 @@
+"""Refuses a folder that still has the config or store of Holdpoint, the product's earlier name.
+
+A gateway that made new files beside them would start without the old policy and calls.
+"""
+
+from pathlib import Path
+from shlex import quote
+
+from gateway.config.problems import ConfigProblems, Problem
+
+
+def refuse_earlier_config(path: Path) -> None:
+    """Raise `ConfigProblems` if the folder has `holdpoint.yaml` and not *path*."""
+    old = path.with_name("holdpoint.yaml")
+    if path.name == "okayed.yaml" and old.exists() and not path.exists():
+        move = f"mv {quote(str(old))} {quote(str(path))}"
+        raise ConfigProblems(Problem((), f"Holdpoint is now Okayed, and its config {path}; run: {move}"))
+
+
+def refuse_earlier_store(path: Path) -> None:
+    """Raise `ConfigProblems` if the folder has `holdpoint.db` and not *path*."""
+    if path.name == "okayed.db" and not path.exists() and path.with_name("holdpoint.db").exists():
+        move = 'for file in holdpoint.db*; do mv "$file" "okayed${file#holdpoint}"; done'
+        message = (
+            f"Holdpoint is now Okayed, and its store {path}; stop the old gateway, then run:"
+            f" cd {quote(str(path.parent))} && {move}"
+        )
+        raise ConfigProblems(Problem(("store",), message))
