@@ -21,7 +21,7 @@ from gateway.call.audit import AuditLog
 from gateway.call.exchange_limits import ExchangeLimits, Kind, TooManyExchangesError
 from gateway.call.judging import Judge
 from gateway.call.metrics import Metrics
-from gateway.call.request import CallRequest, Exchange, place
+from gateway.call.request import CallRequest, Exchange, session_key
 from gateway.call.sessions import Session, Sessions
 from gateway.call.settings import ProxySettings
 from gateway.errors import GatewayError, InternalError, NotSentError, StoppingError, UnknownServerError
@@ -133,11 +133,9 @@ class Proxy:
         if (mismatch := protocol.check_headers(exchange.pairs, frame)) is not None:
             return self._audit.refuse(exchange, frames.request_id_of(frame), mismatch)
         if isinstance(frame, frames.CallFrame):
-            return await self._call(
-                CallRequest(exchange=exchange, upstream=upstream, frame=frame, session=session)
-            )
+            return await self._call(exchange, upstream, session, frame)
         if isinstance(frame, frames.Request) and frame.method != "ping":
-            self._held_answers.given.asked(place(exchange, session))
+            self._held_answers.given.asked(session_key(exchange, session))
         return await self._relay.frame(exchange, upstream, frame)
 
     def _unless_closed(self) -> None:
@@ -164,12 +162,15 @@ class Proxy:
 
     # Tool calls.
 
-    async def _call(self, request: CallRequest) -> Reply:
+    async def _call(
+        self, exchange: Exchange, upstream: Upstream, session: Session | None, frame: frames.CallFrame
+    ) -> Reply:
         """Judge a tool call and do what the verdict says."""
-        tool = await self._catalogue.find(request.exchange.server, request.frame.name)
-        if (wrong := param_headers.check(request, tool)) is not None:
-            return self._audit.refuse(request.exchange, request.frame.id, wrong)
-        request = replace(request, params=param_headers.build(request, tool))
+        tool = await self._catalogue.find(exchange.server, frame.name)
+        if (wrong := param_headers.check(exchange, frame, tool)) is not None:
+            return self._audit.refuse(exchange, frame.id, wrong)
+        made = param_headers.build(exchange, frame, tool)
+        request = CallRequest.read(exchange, upstream, frame, session, param_headers=made)
         if (reply := await self._came_again(request)) is not None:
             return reply
         request = answering.without_state(request) if request_state.state_of(request.frame) else request

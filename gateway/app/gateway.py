@@ -28,7 +28,7 @@ from gateway.auth.agents import Agents
 from gateway.auth.jwks import JwksCache
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import ClientRule, HoldSettings, TaskOffer
-from gateway.call.judging import unfit
+from gateway.call.judging import config_objection
 from gateway.call.metrics import Metrics
 from gateway.call.settings import ProxySettings
 from gateway.config.options import (
@@ -143,7 +143,7 @@ class Gateway:
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = build_directory(config)
         self.service.quotas = build_quotas(config)
-        await self._void_unfit()
+        await self._void_impossible_calls()
         for upstream in leaving:
             await upstream.close()
 
@@ -170,12 +170,12 @@ class Gateway:
         for held in await self.service.open():
             if not held.identity and (server := held.call.server) in settings.identities:
                 await self.service.bind(held.id, settings.identities[server], settings.addresses[server])
-        await self._void_unfit()
+        await self._void_impossible_calls()
 
-    async def _void_unfit(self) -> None:
+    async def _void_impossible_calls(self) -> None:
         """Void each open call whose agent or server is not the one that it was held for."""
         for held in await self.service.open():
-            if why := unfit(held, self.proxy.settings):
+            if why := config_objection(held, self.proxy.settings):
                 await self.service.void(held.id, why)
 
     def _identities(self, config: Config) -> Mapping[str, str]:

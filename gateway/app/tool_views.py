@@ -4,7 +4,7 @@ from functools import partial
 
 from approvals.web.options import ToolDetails, ToolView
 from gateway.app.gateway import Gateway
-from gateway.call.judging import pinned
+from gateway.call.judging import restrict
 from gateway.explain.report import build_report
 from gateway.policy.evaluation import CallFacts, Verdict
 from gateway.tools.catalogue import Tool
@@ -15,7 +15,7 @@ def list_tool_views(gateway: Gateway) -> list[ToolView]:
     """Return every tool that is known, with what the policy asks of a call of it without arguments."""
     settings = gateway.proxy.settings
     return [
-        _view(server, tool, pinned(settings.policy.evaluate(_bare(server, tool)), tool, settings.pin))
+        _view(server, tool, restrict(settings.policy.evaluate(_bare(server, tool)), tool, settings.pin))
         for server in gateway.config.servers
         for tool in gateway.catalogue.listed_tools(server)
     ]

@@ -1,4 +1,4 @@
-"""How a call is judged: by the policy, and by whether its tool is the one that was accepted."""
+"""Judges a call by the policy and by the accepted definition of its tool."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,38 +10,38 @@ from gateway.call.settings import ProxySettings
 from gateway.policy.evaluation import Action, CallFacts, Verdict, find_shortfall
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import ChangeAction
+from gateway.wire import frames
 
-#: Why a call of an agent does not run that the config does not name any more, or for other servers only.
-REMOVED = "the agent that asked may not use this server any more"
-REMOVED_SERVER = "the config does not have this server any more"
-CHANGED = "the definition of this tool changed while the call waited"
-GONE = "the server does not say any more that it has this tool"
+AGENT_REMOVED = "the agent may no longer use this server"
+SERVER_REMOVED = "the server is no longer in the config"
+TOOL_CHANGED = "the definition of this tool changed while the call waited"
+TOOL_GONE = "the server no longer lists this tool"
 
 
-def unfit(held: HeldCall | Summary, settings: ProxySettings) -> str | None:
-    """Say why a call may not run under *setting*, whatever the policy says; None when it may.
+def config_objection(held: HeldCall | Summary, settings: ProxySettings) -> str | None:
+    """Say why *settings* no longer let a held call run, before the policy is asked; None if they do.
 
-    Its agent may not use the server any more, or the server is not the one that it was held for.
+    The agent lost the server, the config lost the server, or the server's identity is not the one that was approved.
     """
     server = held.call.server
     if not settings.may_use(held.call.agent, server):
-        return REMOVED
+        return AGENT_REMOVED
     if server not in settings.identities:
-        return REMOVED_SERVER
+        return SERVER_REMOVED
     if settings.identities[server] != held.identity:
         when = "while the call waited" if held.state is State.PENDING else "after the approval"
         return f"This server's address or credentials changed {when}."
     return None
 
 
-def pinned(verdict: Verdict, tool: Tool, on_change: ChangeAction) -> Verdict:
-    """Return the verdict on a tool that has a flaw, or whose definition is not the accepted one: never a laxer one."""
+def restrict(verdict: Verdict, tool: Tool, on_change: ChangeAction) -> Verdict:
+    """Return the verdict for a tool that is defective or not the accepted one; it is never more permissive."""
     if tool.defect:
         reason = f"This tool is in quarantine: {tool.defect}"
         return replace(verdict, action=Action.DENY, rule="quarantine", reason=reason)
     if not tool.accepted or on_change is ChangeAction.WARN or verdict.action is Action.DENY:
         return verdict
-    reason = _unlike(tool)
+    reason = _difference_in_words(tool)
     if on_change is ChangeAction.QUARANTINE:
         return replace(verdict, action=Action.DENY, rule="pin", reason=reason)
     if verdict.action is Action.ALLOW:
@@ -49,23 +49,23 @@ def pinned(verdict: Verdict, tool: Tool, on_change: ChangeAction) -> Verdict:
     return verdict
 
 
-def _unlike(tool: Tool) -> str:
-    """Say how a tool is not the one that was accepted."""
+def _difference_in_words(tool: Tool) -> str:
+    """Say how a tool differs from the accepted one."""
     if not tool.hash:
-        return "The server does not say just now whether this tool is still the one that was accepted"
-    return "The definition of this tool changed, and nobody has accepted it yet (okayed tools --accept)"
+        return "The server cannot confirm right now that this is still the accepted tool"
+    return "The definition of this tool changed and is not accepted yet (okayed tools --accept)"
 
 
 class Judge:
-    """Judges each call by the setting of the moment: when it is asked for, and again when it is about to run."""
+    """Judges each call by the current settings: when it arrives, and again before it runs."""
 
     def __init__(self, settings: Callable[[], ProxySettings], catalogue: Catalogue) -> None:
         self._settings = settings
         self._catalogue = catalogue
 
     def verdict(self, request: CallRequest, tool: Tool) -> Verdict:
-        """Say what becomes of a call of *tool*."""
-        agent, settings = request.exchange.agent, self._settings()
+        """Return the verdict on a call of *tool*."""
+        agent = request.exchange.agent
         facts = CallFacts(
             server=request.exchange.server,
             tool=request.frame.name,
@@ -75,17 +75,34 @@ class Judge:
             classification=tool.classification,
             declared_names=tool.member_names,
         )
-        return pinned(settings.policy.evaluate(facts), tool, settings.pin)
+        return self._evaluate(facts, tool)
 
-    def objection(self, request: CallRequest, held: HeldCall) -> str | None:
-        """Say why an approved call may not run after all: the tool or the policy is not what was approved."""
-        if why := unfit(held, self._settings()):
+    def objection(self, held: HeldCall) -> str | None:
+        """Say why an approved call may not run: the config, its tool or the policy changed; None if it may."""
+        if why := config_objection(held, self._settings()):
             return why
         tool = self._catalogue.current_tool(held.call.server, held.call.tool)
         if tool.hash != held.definition:
-            return CHANGED if tool.hash else GONE
-        requesters = self._settings().requesters(held.call.owner)
-        if (why := find_shortfall(self.verdict(request, tool), held, requesters)) is None and held.changes:
-            # People were shown what changed, and approved: it is the definition that counts from now on.
+            return TOOL_CHANGED if tool.hash else TOOL_GONE
+        why = self._policy_objection(held, tool)
+        if why is None and held.changes:
+            # The approvers saw what changed, so the new definition is the accepted one from now on.
             self._catalogue.accept(held.call.server, tool)
         return why
+
+    def _policy_objection(self, held: HeldCall, tool: Tool) -> str | None:
+        call = held.call
+        facts = CallFacts(
+            server=call.server,
+            tool=call.tool,
+            agent=call.agent,
+            owner=call.owner,
+            arguments=frames.parse_json(call.arguments),
+            classification=tool.classification,
+            declared_names=tool.member_names,
+        )
+        return find_shortfall(self._evaluate(facts, tool), held, self._settings().requesters(call.owner))
+
+    def _evaluate(self, facts: CallFacts, tool: Tool) -> Verdict:
+        settings = self._settings()
+        return restrict(settings.policy.evaluate(facts), tool, settings.pin)

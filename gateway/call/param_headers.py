@@ -1,38 +1,43 @@
-"""Headers that mirror arguments of a tool call, where the tool's schema asks for them (2026-07-28, `x-mcp-header`).
+"""Mcp-Param headers: arguments that a tool's schema repeats in headers (2026-07-28, `x-mcp-header`).
 
-What stands between could route by a header that the body contradicts, so the two are compared; and what goes on to the
-server is made anew from the body. The rules are the SDK's, which is late in loading and seldom needed.
+A proxy may route by such a header, so the client's headers must match the body, and the headers that go to the server
+are made from the body. The SDK has the rules; it is imported only for tools that ask for such headers.
 """
 
 from collections.abc import Mapping
 
-from gateway.call.request import CallRequest
+from gateway.call.request import Exchange
 from gateway.tools.catalogue import Tool
-from gateway.wire import protocol
+from gateway.wire import frames, protocol
 
 
-def check(request: CallRequest, tool: Tool) -> protocol.Rejection | None:
-    """Return why headers do not fit the arguments that they mirror, or None; a front of ours makes none."""
-    if not _has_some(request, tool) or protocol.FRONT_HEADER in request.exchange.headers:
+def check(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> protocol.Rejection | None:
+    """Say why the headers do not match the arguments, or None. Our stdio front sends no such headers."""
+    if not _applies(exchange, frame, tool) or protocol.FRONT_HEADER in exchange.headers:
         return None
     from mcp.shared.inbound import validate_mcp_param_headers
 
-    wrong = validate_mcp_param_headers(_schema(tool), request.arguments, dict(request.exchange.pairs))
+    wrong = validate_mcp_param_headers(_schema(tool), _arguments(frame), dict(exchange.pairs))
     return None if wrong is None else protocol.Rejection(code=protocol.HEADER_MISMATCH, message=wrong.message)
 
 
-def build(request: CallRequest, tool: Tool) -> Mapping[str, str]:
-    """Return the headers that mirror the arguments."""
-    if not _has_some(request, tool):
+def build(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> Mapping[str, str]:
+    """Return the headers that the arguments ask for, with lower-case names."""
+    if not _applies(exchange, frame, tool):
         return {}
     from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 
-    mirrored = mcp_param_headers(x_mcp_header_map(_schema(tool)), request.arguments)
-    return {name.lower(): value for name, value in mirrored.items()}
+    made = mcp_param_headers(x_mcp_header_map(_schema(tool)), _arguments(frame))
+    return {name.lower(): value for name, value in made.items()}
 
 
-def _has_some(request: CallRequest, tool: Tool) -> bool:
-    return tool.has_param_headers and request.era is protocol.Era.MODERN
+def _applies(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> bool:
+    return tool.has_param_headers and protocol.era(exchange.headers, frame) is protocol.Era.MODERN
+
+
+def _arguments(frame: frames.CallFrame) -> Mapping[str, object]:
+    found: Mapping[str, object] = frame.params.get("arguments", {})
+    return found
 
 
 def _schema(tool: Tool) -> object:

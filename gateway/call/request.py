@@ -1,4 +1,4 @@
-"""What a front hands to the proxy: one exchange, and the tool call that it asks for."""
+"""The request of a tool call: the exchange that carries it, and what the call path reads from both."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,67 +19,70 @@ from gateway.wire import frames, protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One exchange as a front received it. `pairs` are the headers in order, names in lower case."""
+    """One HTTP request of an agent, or one frame on stdio. `pairs` are the headers in order, names in lower case."""
 
     agent: Agent
     server: str
     verb: str
     body: bytes
     pairs: tuple[tuple[str, str], ...]
+    #: The headers by name. Revision 2026-07-28 has no sessions, so a session id sent with it is dropped.
+    headers: Mapping[str, str] = field(init=False)
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers by name. The revision of 2026-07-28 has no sessions, so what claims to be the id of one is left out."""
+    def __post_init__(self) -> None:
+        """Read the headers once; every step of the call path looks at them."""
         found = dict(self.pairs)
         if found.get("mcp-protocol-version") in protocol.MODERN:
             found.pop(protocol.SESSION_HEADER, None)
-        return found
+        object.__setattr__(self, "headers", found)
 
     @property
-    def takes_events(self) -> bool:
-        """Whether the client can read a stream of events."""
+    def accepts_events(self) -> bool:
+        """Whether the client accepts an event stream."""
         accepted = self.headers.get("accept", "*/*")
         return EVENTS in accepted or "*/*" in accepted
 
 
-def place(exchange: Exchange, session: Session | None) -> SessionKey:
-    """Return the session that the agent opened, or the agent where there is none: an id that is only claimed says nothing."""
+def session_key(exchange: Exchange, session: Session | None) -> SessionKey:
+    """Return the key of the agent's session; without an opened session, the agent's name stands for its id."""
     agent = exchange.agent.name
-    named = exchange.headers[protocol.SESSION_HEADER] if session else agent
-    return SessionKey(agent, exchange.server, named)
+    session_id = exchange.headers[protocol.SESSION_HEADER] if session else agent
+    return SessionKey(agent, exchange.server, session_id)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallRequest:
-    """One tool call as an agent asks for it now: by which exchange, of which server, in which session and round.
+    """A tools/call as one agent sends it now: its frame, its server, its session and its round.
 
-    It has no slots, because `call` and `key` are kept: for a large call each takes longer than all else.
+    The class has no slots: `call` and `key` are kept once computed, since they take longest for a large call.
     """
 
     exchange: Exchange
     upstream: Upstream
     frame: frames.CallFrame
-    #: What the agent said when it opened its session; None where the revision has none.
+    #: The era of the request.
+    era: protocol.Era
+    #: The headers that go to the server with the call.
+    headers: Mapping[str, str]
+    #: The session in which it was sent; None if the agent has opened none.
     session: Session | None = None
-    #: How often this call has come again with a sealed state.
+    #: How many input_required rounds this call has had.
     round: int = 0
-    #: Headers that are made from the arguments, see `mirrors.made`.
-    params: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def era(self) -> protocol.Era:
-        """The era of the request."""
-        return protocol.era(self.exchange.headers, self.frame)
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers with which it goes to the server."""
-        crossing = {**protocol.request_headers(self.exchange.headers, self.frame), **self.params}
-        return {name: value for name, value in crossing.items() if name != "last-event-id"}
+    @classmethod
+    def read(
+        cls, exchange: Exchange, upstream: Upstream, frame: frames.CallFrame, session: Session | None,
+        *, param_headers: Mapping[str, str] | None = None,
+    ) -> "CallRequest":  # fmt: skip
+        """Read a request from its exchange. *param_headers* are the Mcp-Param headers made from its arguments."""
+        sent = {**protocol.request_headers(exchange.headers, frame), **(param_headers or {})}
+        sent.pop("last-event-id", None)
+        era = protocol.era(exchange.headers, frame)
+        return cls(exchange=exchange, upstream=upstream, frame=frame, era=era, headers=sent, session=session)
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The arguments, read."""
+        """The arguments, decoded."""
         found: Mapping[str, Any] = self.frame.params.get("arguments", {})
         return found
 
@@ -90,7 +93,7 @@ class CallRequest:
         return ToolCall(
             agent=agent.name,
             owner=agent.owner,
-            session=self.place.session,
+            session=self.session_key.session,
             server=self.exchange.server,
             tool=self.frame.name,
             arguments=self.frame.arguments,
@@ -100,46 +103,45 @@ class CallRequest:
 
     @cached_property
     def key(self) -> str:
-        """What the same call asked again shares with this one."""
+        """The key that repeats of the same call share."""
         return digest.key(self.call, envelope.more(self.frame))
 
     @property
     def scope(self) -> LimitUser:
-        """Whose uses of a limit this call counts to."""
+        """The rate-limit scope of this call."""
         agent = self.exchange.agent.name
         return LimitUser(
-            agent=agent, session=self.place.session, server=self.exchange.server, tool=self.frame.name
+            agent=agent, session=self.session_key.session, server=self.exchange.server, tool=self.frame.name
         )
 
     @property
-    def place(self) -> SessionKey:
-        """The session in which it is asked."""
-        return place(self.exchange, self.session)
+    def session_key(self) -> SessionKey:
+        """The key of the session in which it was sent."""
+        return session_key(self.exchange, self.session)
 
     @property
     def opening(self) -> bytes:
-        """The params of the initialize that opened its session, as JSON; b"" where there is none."""
+        """The params of the initialize that opened its session, as JSON; b"" without a session."""
         return self.session.opening if self.session else b""
 
     @property
     def capabilities(self) -> Mapping[str, Any]:
-        """What the client declares: with this request, or when it opened its session."""
+        """The capabilities that the client declares with this request, or declared when it opened its session."""
         return self.session.capabilities if self.session else protocol.capabilities(self.frame.params)
 
     @property
     def client(self) -> str:
-        """The client's name for itself, or ""; believed for patience only."""
+        """The client's name for itself, or ""; used only to choose how long it is kept waiting."""
         named = protocol.client_name(self.frame.params)
         return named or (self.session.client if self.session else "")
 
     @property
-    def fronted(self) -> bool:
-        """Whether a front of our own speaks for the client, which asks for a held call again when its connection is cut."""
+    def from_our_front(self) -> bool:
+        """Whether our stdio front speaks for the client; it repeats a held call when its connection is cut."""
         return protocol.FRONT_HEADER in self.exchange.headers
 
     @property
     def resumes(self) -> bool:
-        """Whether a client of this revision comes back for the rest of a stream that it was given an id for."""
-        headers = self.exchange.headers
-        revision = headers.get("mcp-protocol-version")
-        return revision == protocol.HANDSHAKE[-1] and not self.fronted
+        """Whether a client of this revision resumes a stream by the event id that it was given."""
+        revision = self.exchange.headers.get("mcp-protocol-version")
+        return revision == protocol.HANDSHAKE[-1] and not self.from_our_front

@@ -9,7 +9,7 @@ import msgspec
 from approvals.store import read_only
 from gateway.app.config import check_server_name
 from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
-from gateway.call.judging import pinned
+from gateway.call.judging import restrict
 from gateway.config.options import Config
 from gateway.errors import UserError
 from gateway.explain.report import ToolReport, build_report
@@ -100,4 +100,4 @@ def _judge(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any])
         declared_names=tool.member_names,
     )
     settings = gateway.proxy.settings
-    return pinned(settings.policy.evaluate(facts), tool, settings.pin)
+    return restrict(settings.policy.evaluate(facts), tool, settings.pin)

@@ -14,7 +14,7 @@ import msgspec
 
 from approvals import digest
 from approvals.errors import StoreError
-from approvals.model import CallId, HeldCall, ToolCall
+from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
 from gateway.call import envelope
 from gateway.call.delivered import DeliveredAnswers
@@ -25,9 +25,10 @@ from gateway.errors import GatewayError, UnknownHoldError, UnknownSessionError
 from gateway.hold import elicitation, known_clients, ladder, messages, request_state, response_stream
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
 from gateway.hold.ladder import Rung
+from gateway.hold.outbound import Outbound, as_approved, as_sent
 from gateway.hold.patience import Patience, Who
 from gateway.hold.request_state import Seals, Ticket
-from gateway.hold.running import Forwarder, Outbound
+from gateway.hold.running import Forwarder
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import JSON, Reply
 from gateway.wire import frames, protocol, sse
@@ -84,7 +85,7 @@ class HeldAnswers:
         forwarder: Forwarder,
         seals: Callable[[], Seals],
         new_id: Callable[[], CallId],
-        objection: Callable[[CallRequest, HeldCall], str | None],
+        objection: Callable[[HeldCall], str | None],
         learn: Callable[[str], Awaitable[None]],
         structured: Callable[[str, str], bool],
     ) -> None:
@@ -104,14 +105,14 @@ class HeldAnswers:
     async def open(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer the client when the call is decided, and keep it from giving up until then."""
         self._came(request, held)
-        if request.fronted:
+        if request.from_our_front:
             return self.to_front(request, held)
-        resumes = request.resumes and request.exchange.takes_events
+        resumes = request.resumes and request.exchange.accepts_events
         client = self._waiting(request, held, resumes=resumes)
         items = self._until_told(client)
         first = await anext(items, None)
         if isinstance(first, response_stream.FinalFrame) or (
-            first is not None and not request.exchange.takes_events
+            first is not None and not request.exchange.accepts_events
         ):
             status = first.status if isinstance(first, response_stream.FinalFrame) else 200
             return self._reply(client, status, {"Content-Type": JSON}, response_stream.answer(first, items))
@@ -134,7 +135,7 @@ class HeldAnswers:
         if held is None or (held.call.agent, held.call.server) != (exchange.agent.name, exchange.server):
             raise UnknownSessionError
         frame = envelope.frame_of(held.call, seen[1])
-        request = CallRequest(exchange=exchange, upstream=upstream, frame=frame, session=session)
+        request = CallRequest.read(exchange, upstream, frame, session)
         client = self._waiting(request, held, resumes=True, quiet=0.0)
         handle = response_stream.handle_of(held.id, seen[1])
         return self._reply(
@@ -150,7 +151,7 @@ class HeldAnswers:
     async def named(self, request: CallRequest) -> HeldCall | None:
         """Return the held call that a front asks for again by its id; None when it names none. Raises `UnknownHoldError`."""
         name = request.exchange.headers.get(protocol.HOLD_HEADER)
-        if name is None or not request.fronted:
+        if name is None or not request.from_our_front:
             return None
         held = await self._service.store.get(CallId(name))
         if held is None or not _of_its_agent(request, held) or not _same_call(request, held):
@@ -177,12 +178,16 @@ class HeldAnswers:
             return await self.open(replace(without_state(request), round=ticket.round), held)
         state = None if ticket.state is None else msgspec.json.encode(ticket.state)
         request = replace(request, frame=envelope.with_rest(request.frame, {"requestState": state}))
-        return await self.open(request, await self.follow(request, held))
+        return await self.open(request, await self.follow(held, as_sent(request)))
 
-    async def follow(self, request: CallRequest, held: HeldCall, *, task: bool = False) -> HeldCall:
+    async def follow(self, held: HeldCall, outbound: Outbound, *, task: bool = False) -> HeldCall:
         """Return the call that continues *held*, which was approved, with the answers that *asked* brings."""
-        request = replace(request, frame=envelope.with_own_meta(request.frame, held.call))
-        call = replace(held.call, beside=request.call.beside, along=request.call.along)
+        frame = envelope.with_own_meta(outbound.frame, held.call)
+        call = replace(
+            held.call,
+            beside=envelope.beside(frame),
+            along=envelope.packed(frame, outbound.headers, outbound.opening),
+        )
         child = HeldCall(
             id=self._new_id(),
             call=call,
@@ -194,7 +199,7 @@ class HeldAnswers:
             definition=held.definition,
             identity=held.identity,
             address=held.address,
-            key=digest.key(call, envelope.more(request.frame)),
+            key=digest.key(call, envelope.more(frame)),
             digest=held.digest,
             created_at=self._service.clock(),
             expires_at=0.0,
@@ -240,7 +245,7 @@ class HeldAnswers:
         if not client.told or client.wait.over:
             return
         if client.rung is Rung.TELL:
-            place = client.request.place
+            place = client.request.session_key
             if client.held.outcome is not None:
                 self.given.give(place, client.held.id)
             await self.collected(client.held.id, place.session)
@@ -293,7 +298,7 @@ class HeldAnswers:
             Rung.RUN,
         ):
             if step.rung is Rung.RUN:
-                async for event in self.run(request, client.held, client.wait):
+                async for event in self.run(client.held, as_approved(request, client.held), client.wait):
                     yield event
                 now = await self._service.get(client.held.id)
                 if now.version > client.held.version or client.wait.over:
@@ -334,20 +339,14 @@ class HeldAnswers:
             self._forwarder.cancel(held)
 
     async def run(
-        self, request: CallRequest, held: HeldCall, wait: PendingWait | None = None
+        self, held: HeldCall, outbound: Outbound, wait: PendingWait | None = None
     ) -> AsyncIterator[bytes]:
         """Let the call run once, and show what the server says meanwhile, until *wait* is over."""
         await self._learn(held.call.server)
         if wait is not None and wait.over:
             return
-        way = Outbound(
-            frame=envelope.as_approved(request.frame, held.call),
-            upstream=request.upstream,
-            headers=request.headers,
-            opening=request.opening,
-            answer_within=self.holds.answer_within.get(held.call.server),
-        )
-        shown = self._forwarder.start(held, way, lambda call: self._objection(request, call))
+        within = self.holds.answer_within.get(held.call.server)
+        shown = self._forwarder.start(held, outbound, self._objection, within=within)
         if wait is not None:
             wait.shown = shown
         while (event := await shown.get()) is not None:
@@ -424,21 +423,4 @@ def without_state(request: CallRequest) -> CallRequest:
     """Return the call without what it brings from an earlier round of ours."""
     return replace(
         request, frame=envelope.with_rest(request.frame, {"requestState": None, "inputResponses": None})
-    )
-
-
-def rebuild_request(
-    call: ToolCall, upstream: Upstream, exchange: Exchange, request_id: frames.Id
-) -> CallRequest:
-    """Return a call as it was asked, from what was kept with it."""
-    kept = envelope.unpacked(call)
-    opening = b"" if bytes(kept.opening) == b"null" else bytes(kept.opening)
-    return CallRequest(
-        exchange=replace(exchange, pairs=tuple(kept.headers.items())),
-        upstream=upstream,
-        frame=envelope.frame_of(call, request_id),
-        session=Session(agent=call.agent, opening=opening) if opening else None,
-        params={
-            name: value for name, value in kept.headers.items() if name.startswith(protocol.PARAM_HEADER)
-        },
     )

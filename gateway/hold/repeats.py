@@ -33,7 +33,7 @@ class Repeats:
         found = await self._newest(request) if can_hold(verdict) else None
         if found is not None and (repeated := await self._repeated(request, found)) is not None:
             return repeated
-        self._given.asked(request.place)
+        self._given.asked(request.session_key)
         if found is None or lifecycle.can_join(found, self._service.clock()):
             return found
         if self._stands(found, tool, verdict, settings):
@@ -44,17 +44,19 @@ class Repeats:
     async def _newest(self, request: CallRequest) -> HeldCall | None:
         """Return the newest call that is the same, as collected when its answer has just been written."""
         found = await self._service.store.find(request.key)
-        if found is None or found.collected or not self._given.was_given(request.place, found.id):
+        if found is None or found.collected or not self._given.was_given(request.session_key, found.id):
             return found
         with suppress(StoreError):
-            return await self._service.collected(found.id, request.place.session)
+            return await self._service.collected(found.id, request.session_key.session)
         return found
 
     async def _repeated(self, request: CallRequest, held: HeldCall) -> HeldCall | None:
         """Return the call when its outcome is to be given once more."""
-        session = request.place.session
+        session = request.session_key.session
         now = self._service.clock()
-        if not lifecycle.can_repeat(held, now, session) or not self._given.is_last(request.place, held.id):
+        if not lifecycle.can_repeat(held, now, session) or not self._given.is_last(
+            request.session_key, held.id
+        ):
             return None
         return await self._service.repeat(held.id, session)
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
 from approvals.summaries import Summary
-from gateway.auth.agents import Agent
-from gateway.call.request import CallRequest, Exchange
 from gateway.errors import GatewayError
 from gateway.hold import ladder
-from gateway.hold.answering import HeldAnswers, rebuild_request
+from gateway.hold.answering import HeldAnswers
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.ladder import Rung
+from gateway.hold.outbound import Outbound, as_stored
 from gateway.upstreams import Upstream
 
 log = logging.getLogger("okayed.tasks")
@@ -89,13 +88,11 @@ class TaskRuns:
     async def _run(self, held: HeldCall, events: EventBuffer) -> None:
         """Run the call on the configured server; do nothing while it is not configured."""
         if self._upstream(held.call.server) is not None:
-            async for event in self._held_answers.run(self.stored_request(held), held):
+            async for event in self._held_answers.run(held, self.outbound(held)):
                 events.put(event)
 
-    def stored_request(self, held: HeldCall, agent: Agent | None = None) -> CallRequest:
-        """Rebuild the request of a stored call; raises `GatewayError` if its server is not configured."""
+    def outbound(self, held: HeldCall) -> Outbound:
+        """Return a stored call as it goes out; raises `GatewayError` if its server is not configured."""
         if (upstream := self._upstream(held.call.server)) is None:
             raise GatewayError(f"The server {held.call.server} is no longer configured.")
-        agent = agent or Agent(name=held.call.agent, owner=held.call.owner)
-        exchange = Exchange(agent=agent, server=held.call.server, verb="POST", body=b"", pairs=())
-        return rebuild_request(held.call, upstream, exchange, held.id)
+        return as_stored(held, upstream)

@@ -93,16 +93,14 @@ class Tasks:
             return _error(frame, UNKNOWN_TASK)
         if not modern:
             return await self._methods_2025.answer(frame, task_id, held)
-        return await self._answer_extension(exchange, frame, task_id, held)
+        return await self._answer_extension(frame, task_id, held)
 
-    async def _answer_extension(
-        self, exchange: Exchange, frame: frames.Request, task_id: str, held: HeldCall
-    ) -> Reply:
+    async def _answer_extension(self, frame: frames.Request, task_id: str, held: HeldCall) -> Reply:
         match frame.method:
             case "tasks/get":
                 return _result(frame, await self._get(task_id, held))
             case "tasks/update":
-                await self._update(exchange, frame, held)
+                await self._update(frame, held)
             case "tasks/cancel":
                 reason = "the agent cancelled the task"
                 await self._service.cancel(held.id, reason, actor=held.call.agent)
@@ -122,7 +120,7 @@ class Tasks:
                 return await subscriptions.newest(self._service, held)
         return None
 
-    async def _update(self, exchange: Exchange, frame: frames.Request, held: HeldCall) -> None:
+    async def _update(self, frame: frames.Request, held: HeldCall) -> None:
         """Take answers to the server's questions; once all are there, the call continues under the same approval."""
         question = request_state.question(held.outcome.body) if held.outcome else None
         given = frame.params.get("inputResponses")
@@ -132,19 +130,17 @@ class Tasks:
         answers = {**self._answers(held), **{name: one for name, one in given.items() if name in wanted}}
         self.partial_answers[held.id] = held, answers
         if answers.keys() == wanted.keys():
-            await self._continue(exchange, held, answers, question.get("requestState"))
+            await self._continue(held, answers, question.get("requestState"))
 
-    async def _continue(
-        self, exchange: Exchange, held: HeldCall, answers: Mapping[str, Any], state: Any
-    ) -> None:
-        request = self.runs.stored_request(held, exchange.agent)
+    async def _continue(self, held: HeldCall, answers: Mapping[str, Any], state: Any) -> None:
+        stored = self.runs.outbound(held)
         rest = {
             "inputResponses": msgspec.json.encode(answers),
             "requestState": None if state is None else msgspec.json.encode(state),
         }
-        request = replace(request, frame=envelope.with_rest(request.frame, rest))
+        answered = replace(stored, frame=envelope.with_rest(stored.frame, rest))
         with suppress(AlreadyDecided):
-            self.runs.attend((await self._held_answers.follow(request, held, task=True)).id)
+            self.runs.attend((await self._held_answers.follow(held, answered, task=True)).id)
         self.partial_answers.pop(held.id, None)
 
     def _answers(self, held: HeldCall) -> Mapping[str, Any]:

@@ -546,7 +546,7 @@ async def test_a_call_of_an_agent_that_may_not_use_the_server_any_more_is_void(s
         one, two = gateway.gateway.config.agents
         left = [two] if servers is None else [msgspec.structs.replace(one, servers=servers), two]
         await gateway.gateway.adopt(msgspec.structs.replace(gateway.gateway.config, agents=left))
-        assert "the agent that asked may not use this server any more" in text(await agent)
+        assert "the agent may no longer use this server" in text(await agent)
     assert gateway.ran() == []
 
 
@@ -557,7 +557,7 @@ async def test_an_approval_of_before_the_removal_does_not_run_either(gateway):
         proxy = gateway.gateway.proxy
         proxy.adopt(replace(proxy.settings, may_use=lambda agent, _server: agent != "local"))
         await gateway.review(held)
-        assert "the agent that asked may not use this server any more" in text(await agent)
+        assert "the agent may no longer use this server" in text(await agent)
     assert gateway.ran() == []
 
 

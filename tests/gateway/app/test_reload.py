@@ -96,7 +96,7 @@ async def test_the_task_of_a_server_that_was_removed_is_void():
         held = await gateway.gateway.service.get(begun.result["taskId"])
         assert (held.state, held.note) == (
             State.VOIDED,
-            "the config does not have this server any more",
+            "the server is no longer in the config",
         )
 
 

@@ -93,7 +93,7 @@ async def test_an_approved_call_of_a_tool_that_is_gone_does_not_run():
         del gateway.recorder.tools[1]
         gateway.gateway.catalogue.mark_stale("notes")
         await gateway.review(held)
-        assert "the server does not say any more that it has this tool" in text(await agent)
+        assert "the server no longer lists this tool" in text(await agent)
         assert gateway.ran() == []
 
 
@@ -101,7 +101,7 @@ async def silent(request, frame):
     return error(frame, -32603, "not now")
 
 
-NOT_SURE = "The server does not say just now whether this tool is still the one that was accepted"
+NOT_SURE = "The server cannot confirm right now that this is still the accepted tool"
 
 
 async def test_a_tool_whose_server_does_not_say_what_it_is_now_asks_a_person():
@@ -242,7 +242,7 @@ async def test_a_changed_tool_in_quarantine_is_denied_until_somebody_accepts_it(
         await changes(gateway)
         refused = text(await gateway.call("get_note"))
         assert refused.startswith(
-            "Denied by policy: The definition of this tool changed, and nobody has accepted it"
+            "Denied by policy: The definition of this tool changed and is not accepted yet"
         )
         assert gateway.gateway.accept("notes", "", "alice") == ["get_note"]
         assert gateway.gateway.accept("notes", "", "alice") == []
