@@ -51,13 +51,13 @@ from gateway.tools.classify.risk import Category, Risk
 from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import ChangeAction, Pins
 from gateway.upstreams import Upstream
-from gateway.upstreams.credentials import Credentials, Fixed
-from gateway.upstreams.http import HttpUpstream, Pools, pool
+from gateway.upstreams.credentials import Credentials, FixedCredentials
+from gateway.upstreams.http import ConnectionPools, HttpUpstream, open_client_session
 from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 from gateway.upstreams.replaceable import ReplaceableUpstream
 from gateway.upstreams.requests import KINDS, RequestFilter
-from gateway.upstreams.sse import Source, SseUpstream
-from gateway.upstreams.stdio import Command, StdioUpstream
+from gateway.upstreams.sse import SseServer, SseUpstream
+from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 
 #: Seconds that running calls get to end when the gateway stops.
 GRACE = 20.0
@@ -83,7 +83,7 @@ class Gateway:
         config: Config,
         store: Store,
         http: aiohttp.ClientSession,
-        pools: Pools,
+        pools: ConnectionPools,
         windows: Windows,
         pins: Pins,
         secrets: Mapping[str, bytes],
@@ -330,8 +330,8 @@ async def assemble(
         store = await (opening or open_store)(config, restored=restored)
         stack.push_async_callback(store.close)
         effective = EffectiveClock(clock, monotonic, await store.highest_time())
-        http = await stack.enter_async_context(pool())
-        pools = Pools()
+        http = await stack.enter_async_context(open_client_session())
+        pools = ConnectionPools()
         stack.push_async_callback(pools.close)
         gateway = Gateway(
             config,
@@ -443,7 +443,7 @@ def build_directory(config: Config) -> Directory:
 
 
 def build_upstream(
-    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
+    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
     """Return the connection to one server, over which it may ask what the config lets it ask."""
     reached = _reached(name, options, http, pools, clock)
@@ -451,15 +451,17 @@ def build_upstream(
 
 
 def _reached(
-    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: Pools, clock: Clock
+    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
     if options.url is None:
         return StdioUpstream(
-            Command(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
+            ServerCommand(name=name, argv=options.command or [], env=options.env, cwd=options.cwd), clock
         )
     own, its = build_credentials(options, http, clock), pools.of(name, options.connections)
     if options.transport == "sse":
-        source = Source(name=name, url=options.url, credentials=own, http=its.requests, streams=its.streams)
+        source = SseServer(
+            name=name, url=options.url, credentials=own, http=its.requests, streams=its.streams
+        )
         return SseUpstream(source, clock)
     return HttpUpstream(options.url, own, its.requests, its.streams)
 
@@ -467,7 +469,7 @@ def _reached(
 def build_credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
     """Return what a server wants to see: the headers of the config, and a token where it says how to get one."""
     if options.oauth is None:
-        return Fixed(options.headers)
+        return FixedCredentials(options.headers)
     client = OAuthClient(
         token_url=options.oauth.token_url,
         id=options.oauth.client_id,
@@ -475,7 +477,7 @@ def build_credentials(options: ServerOptions, http: aiohttp.ClientSession, clock
         scope=options.oauth.scope,
         resource=options.oauth.resource or options.url or "",
     )
-    return ClientCredentials(client, http, clock, beside=options.headers)
+    return ClientCredentials(client, http, clock, extra_headers=options.headers)
 
 
 def _connection_options(options: ServerOptions) -> ServerOptions:

@@ -17,8 +17,8 @@ from gateway.config.addresses import is_http_url, local_address
 from gateway.errors import NotSentError, UserError
 from gateway.fronts import RUN
 from gateway.fronts.stdio import MAX_LINE, StdioFront
-from gateway.upstreams.credentials import Fixed
-from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.credentials import FixedCredentials
+from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
@@ -66,7 +66,7 @@ def check_url(url: str) -> str:
 
 def open_client(place: str) -> aiohttp.ClientSession:
     """Return what reaches the gateway at *place*: `http(s)://...`, or `unix:/path`."""
-    return pool(place.removeprefix(UNIX) if place.startswith(UNIX) else "")
+    return open_client_session(place.removeprefix(UNIX) if place.startswith(UNIX) else "")
 
 
 class GatewayLocator:
@@ -85,7 +85,7 @@ class GatewayLocator:
         self._at = at
         self._url = LOCAL if at.startswith(UNIX) else at
         self._server = server
-        self._own = Fixed({"Authorization": f"Bearer {token}"} if token else {})
+        self._own = FixedCredentials({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http
         self._instead = start_gateway
         self._looking = asyncio.Lock()

@@ -54,7 +54,7 @@ async def outcome_of(
     place = place or sse.ResumePoint()
     strayed = False
     try:
-        async for data, raw in _frames_of(reply, place):
+        async for data, raw in _read_frames(reply, place):
             frame = frames.parse_server_frame(data)
             if (outcome := frames.parse_outcome(frame, data, request_id)) is not None:
                 return outcome
@@ -68,17 +68,17 @@ async def outcome_of(
         reply.close()
     # The status of the rest of a stream, or of somebody else's answer, says nothing of this call.
     if reply.status in REFUSALS and place.id is None and not strayed:
-        return _refused(reply.status)
+        return _refusal_outcome(reply.status)
     raise CutError(f"The server answered HTTP {reply.status} without a result for this call.")
 
 
-def _refused(status: int) -> Outcome:
+def _refusal_outcome(status: int) -> Outcome:
     """A plain HTTP refusal: the server, or what stands before it, did not take the call."""
     error = {"code": -32603, "message": f"The server refused the call with HTTP {status}."}
     return Outcome(is_error=True, body=msgspec.json.encode(error))
 
 
-async def _frames_of(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _read_frames(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
         body = await read_body(reply)
         if body.strip() and reply.media_type == JSON:

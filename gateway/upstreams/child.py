@@ -18,10 +18,10 @@ MAX_LINE = 16 << 20
 #: Bytes that may wait for a child to read them.
 MAX_UNREAD = 16 << 20
 #: Seconds between closing stdin, SIGTERM and SIGKILL.
-PATIENCE = 2.0
+STOP_TIMEOUT = 2.0
 #: Seconds that the end of a server's stderr is waited for, and characters of its last line that are kept.
-LAST_WORDS = 0.5
-LAST_LINE = 300
+STDERR_TIMEOUT = 0.5
+MAX_STDERR_LINE = 300
 
 log = logging.getLogger("okayed.servers")
 
@@ -51,8 +51,8 @@ class Child(MultiplexedConnection):
             ) from error
         child = cls(name, process)
         if process.stdout is not None and process.stderr is not None:
-            child._keep(child._read_log(process.stderr))
-            child._keep(child._read_frames(process.stdout))
+            child._spawn(child._read_log(process.stderr))
+            child._spawn(child._read_frames(process.stdout))
         return child
 
     def _request(self, frame: bytes, _exchange: PendingRequest, /) -> None:
@@ -63,8 +63,8 @@ class Child(MultiplexedConnection):
 
     def cancel(self, exchange: PendingRequest) -> None:
         """Leave an exchange, and tell a server that has not answered it that nobody waits any more."""
-        waiting = exchange.number in self.exchanges
-        self.leave(exchange)
+        waiting = exchange.number in self.pending
+        self.forget(exchange)
         if waiting:
             params = {"requestId": exchange.number}
             frame = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
@@ -83,26 +83,26 @@ class Child(MultiplexedConnection):
     async def _read_frames(self, stdout: asyncio.StreamReader) -> None:
         try:
             while line := await stdout.readline():
-                self._take(line.strip())
+                self._handle_frame(line.strip())
         except ValueError:
             log.warning(
                 "%s: a line on stdout is longer than %d bytes; the server is stopped", self.name, MAX_LINE
             )
             self._signal(signal.SIGKILL)
         finally:
-            self._end()
+            self._mark_ended()
 
     async def _read_log(self, stderr: asyncio.StreamReader) -> None:
         while chunk := await stderr.read(1 << 16):
             for line in chunk.decode("utf-8", "replace").splitlines():
                 log.info("%s: %s", self.name, line)
-                self._last_line = one_line(line, LAST_LINE) or self._last_line
+                self._last_line = one_line(line, MAX_STDERR_LINE) or self._last_line
         self._log_ended.set()
 
-    async def last_words(self) -> str:
+    async def last_log_line(self) -> str:
         """Return the last line of stderr, once it has ended; a process that the server started may keep it open."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._log_ended.wait(), LAST_WORDS)
+            await asyncio.wait_for(self._log_ended.wait(), STDERR_TIMEOUT)
         return self._last_line
 
     async def stop(self) -> None:
@@ -111,7 +111,7 @@ class Child(MultiplexedConnection):
             self.process.stdin.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.process.wait(), PATIENCE)
+                await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT)
                 break
             self._signal(number)
         await self.process.wait()

@@ -11,12 +11,12 @@ class Credentials(Protocol):
     async def headers(self) -> Mapping[str, str]:
         """Return the headers to send now; raises `NotSentError` when there are none to be had."""
 
-    def refused(self, headers: Mapping[str, str]) -> None:
+    def mark_refused(self, headers: Mapping[str, str]) -> None:
         """Take note that the server answered 401 to these headers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class FixedCredentials:
     """Headers that stay as the config has them."""
 
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -25,5 +25,5 @@ class Fixed:
         """Return them."""
         return self.given
 
-    def refused(self, headers: Mapping[str, str]) -> None:
+    def mark_refused(self, headers: Mapping[str, str]) -> None:
         """Change nothing: only the operator can mend them."""

@@ -24,50 +24,50 @@ from gateway.wire import protocol
 CONNECT_SECONDS = 10.0
 #: TCP keepalive in seconds, by the names that platforms have for the options: the first probe, the time between probes, and how
 #: many may go unanswered. Without it the gateway would wait for ever for a server that vanished.
-LOOKS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 #: Seconds an idle connection is kept. Shorter than the 5 s after which common servers close theirs, so that a
 #: call is not sent into a connection that is about to close.
 KEEP_ALIVE_SECONDS = 4.0
 #: The most connections to one server on which streams are listened to.
 MAX_STREAMS = 1000
 #: Bodies longer than this (bytes) are written piece by piece.
-LARGE = 1 << 20
+LARGE_BODY = 1 << 20
 
 
 @dataclass(slots=True)
-class _Place:
+class _QueueState:
     """Where a request stands: whether it waits in line because all connections are in use."""
 
-    in_line: bool = False
+    queued: bool = False
 
 
-async def _comes_into_line(_session: object, context: SimpleNamespace, _said: object) -> None:
-    _set_in_line(context, value=True)
+async def _enter_queue(_session: object, context: SimpleNamespace, _said: object) -> None:
+    _set_queued(context, value=True)
 
 
-async def _leaves_the_line(_session: object, context: SimpleNamespace, _said: object) -> None:
-    _set_in_line(context, value=False)
+async def _leave_queue(_session: object, context: SimpleNamespace, _said: object) -> None:
+    _set_queued(context, value=False)
 
 
-def _set_in_line(context: SimpleNamespace, *, value: bool) -> None:
-    if isinstance(place := context.trace_request_ctx, _Place):
-        place.in_line = value
+def _set_queued(context: SimpleNamespace, *, value: bool) -> None:
+    if isinstance(place := context.trace_request_ctx, _QueueState):
+        place.queued = value
 
 
-def _traces() -> aiohttp.TraceConfig:
+def _trace_queue() -> aiohttp.TraceConfig:
     """Return what tells a request that waits in line from one whose server does not answer."""
     traces = aiohttp.TraceConfig()
-    traces.on_connection_queued_start.append(_comes_into_line)
-    traces.on_connection_queued_end.append(_leaves_the_line)
+    traces.on_connection_queued_start.append(_enter_queue)
+    traces.on_connection_queued_end.append(_leave_queue)
     return traces
 
 
-def pool(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientSession:
+def open_client_session(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientSession:
     """Return a client session of so many connections, over a Unix socket where one is given; close it at the end."""
     connect = (
         partial(aiohttp.UnixConnector, socket)
         if socket
-        else partial(aiohttp.TCPConnector, socket_factory=_looked_at)
+        else partial(aiohttp.TCPConnector, socket_factory=_open_keepalive_socket)
     )
     return aiohttp.ClientSession(
         connector=connect(limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
@@ -76,31 +76,33 @@ def pool(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientS
         skip_auto_headers=("User-Agent",),
         max_line_size=16 << 10,
         read_bufsize=1 << 18,
-        trace_configs=[_traces()],
+        trace_configs=[_trace_queue()],
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ServerConnections:
     """The connections to one server. Streams have their own, so that they leave room for requests."""
 
     requests: aiohttp.ClientSession
     streams: aiohttp.ClientSession
 
 
-class Pools:
+class ConnectionPools:
     """The connections of one gateway, by server. All are closed together at the end.
 
     A server that leaves the config keeps its connections until then, because calls may still run on them.
     """
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, int], Pool] = {}
+        self._pools: dict[tuple[str, int], ServerConnections] = {}
 
-    def of(self, server: str, connections: int) -> Pool:
+    def of(self, server: str, connections: int) -> ServerConnections:
         """Return the connections to a server, at most *connections* of them for requests."""
         if (server, connections) not in self._pools:
-            self._pools[server, connections] = Pool(pool(connections=connections), pool())
+            self._pools[server, connections] = ServerConnections(
+                open_client_session(connections=connections), open_client_session()
+            )
         return self._pools[server, connections]
 
     async def close(self) -> None:
@@ -110,11 +112,11 @@ class Pools:
             await one.streams.close()
 
 
-def _looked_at(address: aiohttp.AddrInfoType) -> socket.socket:
+def _open_keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Return a socket with TCP keepalive on."""
     made = socket.socket(*address[:3])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in LOOKS.items():
+    for name, value in KEEPALIVE_OPTIONS.items():
         if hasattr(socket, name):
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return made
@@ -139,15 +141,15 @@ class HttpUpstream:
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
         session = self._streams if protocol.is_subscription(verb, headers) else self._session
-        response = await request(
+        response = await send_request(
             session, verb, self._url,
-            headers={**_negotiated(verb), **headers}, credentials=self._credentials, body=body,
+            headers={**_content_headers(verb), **headers}, credentials=self._credentials, body=body,
         )  # fmt: skip
         return Reply(
             status=response.status,
             headers=response.headers,
-            chunks=read(response),
-            close=partial(_close, response),
+            chunks=read_chunks(response),
+            close=partial(_release, response),
         )
 
     def knows(self, _headers: Mapping[str, str], /) -> None:
@@ -157,7 +159,7 @@ class HttpUpstream:
         """Nothing of its own to close: the pool belongs to the application."""
 
 
-async def request(
+async def send_request(
     session: aiohttp.ClientSession,
     verb: str,
     url: str | URL,
@@ -168,45 +170,45 @@ async def request(
 ) -> aiohttp.ClientResponse:
     """Send one request with the gateway's credentials; raises `NotSentError` or `CutError`, as `Upstream.send` does."""
     own = await credentials.headers()
-    place = _Place()
+    place = _QueueState()
     try:
         response = await session.request(
-            verb, url, data=_sent(body), headers={**headers, **own}, allow_redirects=False, trace_request_ctx=place,
+            verb, url, data=_request_body(body), headers={**headers, **own}, allow_redirects=False, trace_request_ctx=place,
         )  # fmt: skip
     except aiohttp.ClientConnectorError as error:
         raise NotSentError(
             f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
         ) from error
     except aiohttp.ConnectionTimeoutError as error:
-        raise NotSentError(_unreached(place)) from error
+        raise NotSentError(_timeout_message(place)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise CutError from error
     if response.status == 401:
-        credentials.refused(own)
+        credentials.mark_refused(own)
     return response
 
 
-def _unreached(place: _Place) -> str:
+def _timeout_message(place: _QueueState) -> str:
     waited = f"{CONNECT_SECONDS:.0f} s"
-    if place.in_line:
+    if place.queued:
         return (
             f"All connections to the server have been in use for {waited}; nothing was sent. Try again later."
         )
     return f"The server could not be reached (no connection within {waited})."
 
 
-def _sent(body: bytes) -> bytes | BytesIO | None:
+def _request_body(body: bytes) -> bytes | BytesIO | None:
     """Return the body as the library likes it: a large one as a file, so that writing it does not hold up others."""
-    return BytesIO(body) if len(body) > LARGE else body or None
+    return BytesIO(body) if len(body) > LARGE_BODY else body or None
 
 
-def _negotiated(verb: str) -> Mapping[str, str]:
+def _content_headers(verb: str) -> Mapping[str, str]:
     if verb == "POST":
         return {"Content-Type": JSON, "Accept": f"{JSON}, {EVENTS}"}
     return {"Accept": EVENTS}
 
 
-async def read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """Return the body piece by piece; `CutError` when it ends before its time."""
     try:
         async for chunk in response.content.iter_any():
@@ -215,7 +217,7 @@ async def read(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise CutError from error
 
 
-def _close(response: aiohttp.ClientResponse) -> None:
+def _release(response: aiohttp.ClientResponse) -> None:
     """Return the connection to the pool, or cut it: that is how this transport says "cancelled"."""
     if response.content.at_eof():
         response.release()

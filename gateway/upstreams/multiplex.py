@@ -41,7 +41,7 @@ class PendingRequest:
         """Take the next frame, or the reason why none will come."""
         self._frames.put_nowait(frame)
 
-    async def next(self, seconds: float | None = None) -> bytes | None:
+    async def next_frame(self, seconds: float | None = None) -> bytes | None:
         """Return the next frame, or None when none comes within *seconds*; raises what ended the exchange."""
         try:
             async with asyncio.timeout(seconds):
@@ -52,10 +52,10 @@ class PendingRequest:
             raise frame
         return frame
 
-    async def answer(self) -> bytes:
+    async def response(self) -> bytes:
         """Return the response, passing over what comes before it."""
         while True:
-            frame = await self.next()
+            frame = await self.next_frame()
             if frame is not None and is_response(frame):
                 return frame
 
@@ -65,9 +65,9 @@ class MultiplexedConnection(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.exchanges: dict[int, PendingRequest] = {}
-        self.unsent: deque[bytes] = deque(maxlen=MAX_UNSENT)
-        self.unsent_came = asyncio.Event()
+        self.pending: dict[int, PendingRequest] = {}
+        self.backlog: deque[bytes] = deque(maxlen=MAX_UNSENT)
+        self.has_backlog = asyncio.Event()
         self.ended = asyncio.Event()
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,50 +84,52 @@ class MultiplexedConnection(ABC):
     async def stop(self) -> None:
         """End the connection and let go of all it holds."""
 
-    async def last_words(self) -> str:
+    async def last_log_line(self) -> str:
         """Return the server's last line on stderr, for the operator; "" where it has none."""
         return ""
 
-    def _keep(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def ask(self, body: bytes) -> PendingRequest:
+    def send_request(self, body: bytes) -> PendingRequest:
         """Send a request and return its exchange."""
         frame = _members.decode(body)
         exchange = PendingRequest(next(self._numbers), frame)
-        self._request(_renumbered(frame, exchange), exchange)
-        self.exchanges[exchange.number] = exchange
+        self._request(_with_own_ids(frame, exchange), exchange)
+        self.pending[exchange.number] = exchange
         return exchange
 
-    async def tell(self, body: bytes) -> None:
+    async def send_message(self, body: bytes) -> None:
         """Send a notification, or the client's answer to a request of the server's."""
         frame = _members.decode(body)
-        if _value(frame.get("method")) == "notifications/cancelled":
-            await self._tell_cancelled(frame)
+        if _decode_value(frame.get("method")) == "notifications/cancelled":
+            await self._forward_cancellation(frame)
         else:
             await self._notify(body)
 
-    async def _tell_cancelled(self, frame: Members) -> None:
+    async def _forward_cancellation(self, frame: Members) -> None:
         params = _members.decode(frame.get("params", Raw(b"{}")))
-        wanted = _value(params.get("requestId"))
-        named = [exchange for exchange in self.exchanges.values() if _value(exchange.client_id) == wanted]
+        wanted = _decode_value(params.get("requestId"))
+        named = [
+            exchange for exchange in self.pending.values() if _decode_value(exchange.client_id) == wanted
+        ]
         if named:
             await self._notify(_encode(frame | {"params": params | {"requestId": named[-1].number}}))
 
-    def leave(self, exchange: PendingRequest) -> None:
+    def forget(self, exchange: PendingRequest) -> None:
         """Let go of an exchange: nobody waits for its answer any more."""
-        self.exchanges.pop(exchange.number, None)
+        self.pending.pop(exchange.number, None)
 
-    def _end(self) -> None:
+    def _mark_ended(self) -> None:
         """Tell everybody who waits that nothing more will come."""
         self.ended.set()
-        self.unsent_came.set()
-        for exchange in self.exchanges.values():
+        self.has_backlog.set()
+        for exchange in self.pending.values():
             exchange.add(CutError("The server ended before it answered."))
 
-    def _take(self, data: bytes) -> None:
+    def _handle_frame(self, data: bytes) -> None:
         """Hand one frame of the server to whom it belongs."""
         try:
             self._route(_members.decode(data))
@@ -135,49 +137,49 @@ class MultiplexedConnection(ABC):
             log.warning("%s: what it sent is no JSON-RPC frame and was dropped", self.name)
 
     def _route(self, frame: Members) -> None:
-        if _answers(frame):
-            self._answer(frame)
-        elif (exchange := self._whose(frame)) is not None:
+        if _is_response(frame):
+            self._deliver_response(frame)
+        elif (exchange := self._find_request(frame)) is not None:
             exchange.add(_encode(frame))
         else:
-            self.unsent.append(_encode(frame))
-            self.unsent_came.set()
+            self.backlog.append(_encode(frame))
+            self.has_backlog.set()
 
-    def _answer(self, frame: Members) -> None:
-        exchange = self.exchanges.pop(_number(frame["id"]), None)
+    def _deliver_response(self, frame: Members) -> None:
+        exchange = self.pending.pop(_decode_number(frame["id"]), None)
         if exchange is None:
             log.info("%s: an answer that nobody waits for was dropped", self.name)
             return
-        exchange.add(_encode(_resubscribed(frame | {"id": exchange.client_id}, exchange)))
+        exchange.add(_encode(_restore_subscription_id(frame | {"id": exchange.client_id}, exchange)))
 
-    def _whose(self, frame: Members) -> PendingRequest | None:
+    def _find_request(self, frame: Members) -> PendingRequest | None:
         """Find the exchange that a message of the server belongs to; put the client's own values back into it."""
         params = _members.decode(frame.get("params", Raw(b"{}")))
-        if (token := params.get(PROGRESS)) is not None and (found := self.exchanges.get(_number(token))):
+        if (token := params.get(PROGRESS)) is not None and (found := self.pending.get(_decode_number(token))):
             frame["params"] = Raw(_encode(params | {PROGRESS: found.token}))
             return found
         meta = _members.decode(params.get("_meta", Raw(b"{}")))
-        if (mark := meta.get(SUBSCRIPTION)) is not None and (found := self.exchanges.get(_number(mark))):
+        if (mark := meta.get(SUBSCRIPTION)) is not None and (found := self.pending.get(_decode_number(mark))):
             frame["params"] = Raw(_encode(params | {"_meta": meta | {SUBSCRIPTION: found.client_id}}))
             return found
-        return next(iter(self.exchanges.values())) if len(self.exchanges) == 1 else None
+        return next(iter(self.pending.values())) if len(self.pending) == 1 else None
 
 
 def is_response(frame: bytes) -> bool:
     """Say whether a frame of a server answers a request."""
-    return _answers(_members.decode(frame))
+    return _is_response(_members.decode(frame))
 
 
-def _answers(frame: Members) -> bool:
+def _is_response(frame: Members) -> bool:
     return "method" not in frame and "id" in frame
 
 
-def _value(raw: Raw | None) -> object:
+def _decode_value(raw: Raw | None) -> object:
     return None if raw is None else msgspec.json.decode(raw)
 
 
-def _number(raw: Raw) -> int:
-    value = _value(raw)
+def _decode_number(raw: Raw) -> int:
+    value = _decode_value(raw)
     return value if isinstance(value, int) else -1
 
 
@@ -186,7 +188,7 @@ def _meta(frame: Members) -> Members:
     return _members.decode(params.get("_meta", Raw(b"{}")))
 
 
-def _renumbered(frame: Members, exchange: PendingRequest) -> bytes:
+def _with_own_ids(frame: Members, exchange: PendingRequest) -> bytes:
     """Return the frame with our id, and our progress token where the client gave one; the rest as it came."""
     ours: dict[str, object] = {**frame, "id": exchange.number}
     if exchange.token is not None:
@@ -195,7 +197,7 @@ def _renumbered(frame: Members, exchange: PendingRequest) -> bytes:
     return _encode(ours)
 
 
-def _resubscribed(frame: Members, exchange: PendingRequest) -> Members:
+def _restore_subscription_id(frame: Members, exchange: PendingRequest) -> Members:
     """Put the client's own id back where the last frame of a subscription names it."""
     if SUBSCRIPTION.encode() not in bytes(frame.get("result", Raw(b""))):
         return frame

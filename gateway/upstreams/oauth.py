@@ -16,17 +16,17 @@ import aiohttp
 import msgspec
 
 from gateway.errors import CutError, NotSentError
-from gateway.upstreams.http import read
+from gateway.upstreams.http import read_chunks
 from gateway.upstreams.reply import JSON, join
 
 #: Seconds the token endpoint has to answer.
-PATIENCE = 20.0
+TOKEN_TIMEOUT = 20.0
 #: Seconds a token lives when the endpoint does not say (RFC 6749, section 5.1, only recommends it).
-LIFE = 300.0
+DEFAULT_LIFETIME = 300.0
 #: Seconds before its end that a token is no longer used; half its life when it is a short one.
 MARGIN = 30.0
 #: Why a token may be refused (RFC 6749, section 5.2; RFC 8707, section 2). No other word of the endpoint is repeated.
-REASONS = frozenset(
+ERROR_CODES = frozenset(
     {
         "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
         "invalid_scope", "invalid_target",
@@ -70,12 +70,12 @@ class ClientCredentials:
         client: OAuthClient,
         http: aiohttp.ClientSession,
         clock: Callable[[], float],
-        beside: Mapping[str, str] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
         self._http = http
         self._clock = clock
-        self._beside = beside or {}
+        self._extra_headers = extra_headers or {}
         self._token: str | None = None
         self._usable_until = 0.0
         self._fetching = asyncio.Lock()
@@ -87,30 +87,30 @@ class ClientCredentials:
                 await self._fetch()
             return self._with(self._token)
 
-    def refused(self, headers: Mapping[str, str]) -> None:
+    def mark_refused(self, headers: Mapping[str, str]) -> None:
         """Forget the token that these headers carry, unless it was replaced already."""
         if headers == self._with(self._token):
             self._token = None
 
     def _with(self, token: str | None) -> Mapping[str, str]:
-        return {**self._beside, "Authorization": f"Bearer {token}"}
+        return {**self._extra_headers, "Authorization": f"Bearer {token}"}
 
     async def _fetch(self) -> None:
         asked_at = self._clock()
-        answer = await self._asked()
-        token, life = answer.get("access_token"), _seconds(answer.get("expires_in"))
+        answer = await self._request_token()
+        token, life = answer.get("access_token"), _token_lifetime(answer.get("expires_in"))
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise _failed("its answer has no usable access_token")
+            raise _token_error("its answer has no usable access_token")
         if str(answer.get("token_type")).lower() != "bearer":
-            raise _failed("its token is not a Bearer token")
+            raise _token_error("its token is not a Bearer token")
         self._token = token
         self._usable_until = asked_at + max(life - MARGIN, life / 2)
 
-    async def _asked(self) -> Mapping[str, Any]:
+    async def _request_token(self) -> Mapping[str, Any]:
         """Ask the token endpoint, and return the members of its answer."""
         try:
             async with (
-                asyncio.timeout(PATIENCE),
+                asyncio.timeout(TOKEN_TIMEOUT),
                 self._http.post(
                     self._client.token_url,
                     data=self._client.form,
@@ -118,24 +118,24 @@ class ClientCredentials:
                     allow_redirects=False,
                 ) as response,
             ):
-                members = _members(await join(read(response)))
+                members = _parse_object(await join(read_chunks(response)))
         except TimeoutError as error:
-            raise _failed("it did not answer in time") from error
+            raise _token_error("it did not answer in time") from error
         except (aiohttp.ClientError, CutError, OSError) as error:
-            raise _failed("it could not be reached") from error
+            raise _token_error("it could not be reached") from error
         if response.status != 200:
             reason = str(members.get("error"))
-            raise _failed(f"HTTP {response.status}" + (f", {reason}" if reason in REASONS else ""))
+            raise _token_error(f"HTTP {response.status}" + (f", {reason}" if reason in ERROR_CODES else ""))
         return members
 
 
-def _failed(why: str) -> NotSentError:
+def _token_error(why: str) -> NotSentError:
     return NotSentError(
         f"The token endpoint gave no token for this server ({why}); nothing was sent to the server."
     )
 
 
-def _members(body: bytes) -> Mapping[str, Any]:
+def _parse_object(body: bytes) -> Mapping[str, Any]:
     try:
         answer = msgspec.json.decode(body)
     except msgspec.MsgspecError:
@@ -143,6 +143,6 @@ def _members(body: bytes) -> Mapping[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _seconds(expires_in: object) -> float:
+def _token_lifetime(expires_in: object) -> float:
     """Return a token's life; some endpoints write the number as text."""
-    return float(str(expires_in)) if _NUMBER.fullmatch(str(expires_in)) else LIFE
+    return float(str(expires_in)) if _NUMBER.fullmatch(str(expires_in)) else DEFAULT_LIFETIME

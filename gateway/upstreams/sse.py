@@ -16,28 +16,28 @@ from yarl import URL
 
 from gateway.errors import CutError, GatewayError, NotSentError
 from gateway.upstreams.credentials import Credentials
-from gateway.upstreams.http import read, request
+from gateway.upstreams.http import read_chunks, send_request
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
 from gateway.upstreams.reply import EVENTS, JSON, Reply, join
 from gateway.upstreams.sessions import SessionUpstream
 from gateway.wire import sse
 
 #: Seconds a server has to open its stream and to name the address to post to.
-PATIENCE = 10.0
+CONNECT_TIMEOUT = 10.0
 log = logging.getLogger("okayed.servers")
 
 
-class RefusedError(CutError):
+class MessageRefusedError(CutError):
     """The server refused a message."""
 
     def __init__(self, answered: int) -> None:
         super().__init__(f"The server refused the message with HTTP {answered}.")
         #: The HTTP status it answered.
-        self.answered = answered
+        self.http_status = answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class SseServer:
     """Where a server's stream is, and what it wants to see."""
 
     name: str
@@ -47,32 +47,34 @@ class Source:
     #: Carries the streams; `http` does when it is left out.
     streams: aiohttp.ClientSession | None = None
 
-    async def open(self) -> "Stream":
+    async def open(self) -> "SseConnection":
         """Open the stream; raises `NotSentError`, or `RefusedError` when the credentials are refused."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                return await self._opened()
-        except RefusedError:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await self._connect()
+        except MessageRefusedError:
             raise
         except (CutError, TimeoutError) as error:
             raise NotSentError("The server did not name the address to post messages to.") from error
 
-    async def _opened(self) -> "Stream":
+    async def _connect(self) -> "SseConnection":
         session = self.streams or self.http
-        response = await request(
+        response = await send_request(
             session, "GET", self.url, headers={"Accept": EVENTS}, credentials=self.credentials
         )
         try:
-            _check(response)
-            events = sse.events(read(response))
-            return Stream(self, response, events, _address(self.url, await _named(events)))
+            _check_response(response)
+            events = sse.events(read_chunks(response))
+            return SseConnection(
+                self, response, events, _endpoint_url(self.url, await _read_endpoint(events))
+            )
         except BaseException:
             response.close()
             raise
 
     async def post(self, address: URL, frame: bytes) -> None:
         """Post one message; raises `NotSentError`, `RefusedError` or `CutError`."""
-        response = await request(
+        response = await send_request(
             self.http,
             "POST",
             address,
@@ -82,30 +84,34 @@ class Source:
         )
         try:
             if response.status >= 300:
-                raise RefusedError(response.status)
+                raise MessageRefusedError(response.status)
             with suppress(CutError):  # the message was taken; what else is said of it does not matter
-                await join(read(response))
+                await join(read_chunks(response))
         finally:
             response.close()
 
 
-class Stream(MultiplexedConnection):
+class SseConnection(MultiplexedConnection):
     """One open stream of a server, and the address that goes with it."""
 
     def __init__(
-        self, source: Source, response: aiohttp.ClientResponse, events: AsyncIterator[sse.Event], address: URL
+        self,
+        source: SseServer,
+        response: aiohttp.ClientResponse,
+        events: AsyncIterator[sse.Event],
+        address: URL,
     ) -> None:
         super().__init__(source.name)
         self._source = source
         self._response = response
         self._address = address
-        self._keep(self._read(events))
+        self._spawn(self._read(events))
 
     def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
         """Post beside the reading: some servers answer the POST only after they have answered on the stream."""
-        self._keep(self._posted(frame, exchange))
+        self._spawn(self._post(frame, exchange))
 
-    async def _posted(self, frame: bytes, exchange: PendingRequest) -> None:
+    async def _post(self, frame: bytes, exchange: PendingRequest) -> None:
         try:
             await self._notify(frame)
         except GatewayError as error:
@@ -118,11 +124,11 @@ class Stream(MultiplexedConnection):
         try:
             async for event in events:
                 if event.data and event.kind == "message":
-                    self._take(event.data)
+                    self._handle_frame(event.data)
         except CutError as error:
             log.info("%s: its stream was cut: %s", self.name, error)
         finally:
-            self._end()
+            self._mark_ended()
 
     async def stop(self) -> None:
         """Hang up, which is how this transport ends a session."""
@@ -135,27 +141,27 @@ class Stream(MultiplexedConnection):
 class SseUpstream(SessionUpstream):
     """One server, as many streams as its sessions need."""
 
-    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+    def __init__(self, source: SseServer, clock: Callable[[], float]) -> None:
         super().__init__(source.open, clock)
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`. A refusal is answered as the server answered it."""
         try:
             return await super().send(verb, body, headers)
-        except RefusedError as error:
-            return Reply(status=error.answered)
+        except MessageRefusedError as error:
+            return Reply(status=error.http_status)
 
 
-def _check(response: aiohttp.ClientResponse) -> None:
+def _check_response(response: aiohttp.ClientResponse) -> None:
     if response.status == 401:
-        raise RefusedError(response.status)
+        raise MessageRefusedError(response.status)
     if response.status != 200 or response.content_type != EVENTS:
         raise NotSentError(
             f"The server answered HTTP {response.status} and opened no stream; does it speak HTTP+SSE (transport: sse)?"
         )
 
 
-async def _named(events: AsyncIterator[sse.Event]) -> str:
+async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
     """Return the address that the first event names."""
     async for event in events:
         if event.data and event.kind != "endpoint":
@@ -165,7 +171,7 @@ async def _named(events: AsyncIterator[sse.Event]) -> str:
     raise CutError
 
 
-def _address(url: str, named: str) -> URL:
+def _endpoint_url(url: str, named: str) -> URL:
     """Return the address to post to; raises `NotSentError` unless it is of the server's own origin."""
     ours = URL(url)
     try:

@@ -15,16 +15,16 @@ import msgspec
 from gateway.errors import GatewayError, UseInitializeError
 from gateway.upstreams.child import Child
 from gateway.upstreams.reply import Reply
-from gateway.upstreams.sessions import SessionUpstream, exchanged
+from gateway.upstreams.sessions import SessionUpstream, exchange_frame
 from gateway.wire import frames, protocol
 
 #: Seconds a server has to say which revision it speaks, and after which one that did not say is asked again.
-SILENCE = 5.0
-ASK_AGAIN = 600.0
+PROBE_TIMEOUT = 5.0
+PROBE_INTERVAL = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class ServerCommand:
     """How to start a server: an argument list (never a shell string), its environment, its folder."""
 
     name: str
@@ -40,7 +40,7 @@ class Command:
 class StdioUpstream(SessionUpstream):
     """One server, as many children as its sessions need."""
 
-    def __init__(self, command: Command, clock: Callable[[], float]) -> None:
+    def __init__(self, command: ServerCommand, clock: Callable[[], float]) -> None:
         super().__init__(command.start, clock)
         self._command = command
         self._shared: Child | None = None
@@ -48,14 +48,14 @@ class StdioUpstream(SessionUpstream):
         self._handshakes_until = -inf
         self._starting = asyncio.Lock()
 
-    async def _modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
+    async def _send_modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
         # An id names a request of any client here. Who takes one back closes its stream, which only its own client can.
         if isinstance(frame, frames.Notification):
             return Reply(status=202)
-        child = await self._serving()
-        return await exchanged(child, frame, body, leave=child.cancel, status=_status)
+        child = await self._shared_child()
+        return await exchange_frame(child, frame, body, leave=child.cancel, status=_http_status)
 
-    async def _serving(self) -> Child:
+    async def _shared_child(self) -> Child:
         """Return the shared child, started and probed when there is none; a server may speak handshakes only."""
         async with self._starting:
             if self._shared is not None and self._shared.ended.is_set():
@@ -64,14 +64,14 @@ class StdioUpstream(SessionUpstream):
             if self._clock() < self._handshakes_until:
                 raise UseInitializeError
             if self._shared is None:
-                self._shared = await self._probed()
+                self._shared = await self._start_shared()
             return self._shared
 
-    async def _probed(self) -> Child:
+    async def _start_shared(self) -> Child:
         child = await self._command.start()
         try:
-            handshakes = await _handshakes_for(child)
-            self._unless_closed()
+            handshakes = await _probe_revision(child)
+            self._check_open()
         except BaseException:
             self._stop(child)
             raise
@@ -89,17 +89,17 @@ class StdioUpstream(SessionUpstream):
         await super().close()
 
 
-async def _handshakes_for(child: Child) -> float:
+async def _probe_revision(child: Child) -> float:
     """Ask a server which revision it speaks; returns for how many seconds it counts as one of handshakes only."""
     try:
-        async with asyncio.timeout(SILENCE):
-            answer = await child.ask(protocol.DISCOVER).answer()
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            answer = await child.send_request(protocol.DISCOVER).response()
     except (GatewayError, TimeoutError):
-        return ASK_AGAIN
+        return PROBE_INTERVAL
     return 0.0 if "result" in msgspec.json.decode(answer) else inf
 
 
-def _status(answer: bytes) -> int:
+def _http_status(answer: bytes) -> int:
     """Return the HTTP status of a JSON-RPC answer in the revision of 2026-07-28."""
     error = msgspec.json.decode(answer).get("error")
     return protocol.HTTP_STATUS.get(error["code"], 200) if error else 200

@@ -12,10 +12,10 @@ import pytest
 from approvals.errors import StoreError
 from gateway.errors import CutError, NotSentError
 from gateway.fronts.stdio import MAX_LINE, StdioFront
-from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.upstreams.reply import Reply, frame_reply
-from gateway.upstreams.stdio import Command, StdioUpstream
+from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from gateway.wire import sse
 from gateways import running
 
@@ -44,7 +44,7 @@ class Terminal:
 
 @pytest.fixture
 async def upstream():
-    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD]), lambda: 0.0)
+    upstream = StdioUpstream(ServerCommand(name="child", argv=[sys.executable, CHILD]), lambda: 0.0)
     yield upstream
     await upstream.close()
 
@@ -152,7 +152,7 @@ async def test_an_answer_is_delivered_when_it_was_written_to_the_client():
 
 
 def joined(gateway):
-    return HttpUpstream(gateway.url, Fixed({}), gateway.http).send
+    return HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send
 
 
 async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody():
@@ -348,12 +348,14 @@ def taking_back(request_id):
 
 async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_under_its_id(caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
-    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, "--modern"]), lambda: 0.0)
+    upstream = StdioUpstream(
+        ServerCommand(name="child", argv=[sys.executable, CHILD, "--modern"]), lambda: 0.0
+    )
     terminal = Terminal(upstream.send)
     running = asyncio.ensure_future(terminal.front.run())
     terminal.type(calling("wait", "mine", **MODERN))
     async with asyncio.timeout(5):
-        while upstream._shared is None or not upstream._shared.exchanges:
+        while upstream._shared is None or not upstream._shared.pending:
             await asyncio.sleep(0)
         terminal.type(taking_back("mine"))
         while "told notifications/cancelled True" not in caplog.text:

@@ -224,7 +224,7 @@ async def test_a_child_that_is_told_may_still_answer():
             running_now = await until(gateway, await gateway.review(held), State.FORWARDING)
             [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner._sessions.values()
             async with asyncio.timeout(5):
-                while not behind.connection.exchanges:
+                while not behind.connection.pending:
                     await asyncio.sleep(0)
             doubt = await give_up(gateway, running_now)
             assert "It MAY have run" in text(await agent)

@@ -9,7 +9,7 @@ from aiohttp import web
 from approvals.model import State
 from gateway.fronts.client import Conversation
 from gateway.hold import session_probe
-from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.wire import frames
 from gateways import call, running, text
@@ -83,7 +83,7 @@ async def said(conversation, frame):
 
 async def joined(gateway):
     """Return the conversation of a client of the command `stdio`, which joined this gateway over HTTP."""
-    conversation = Conversation(HttpUpstream(gateway.url, Fixed({}), gateway.http).send, {})
+    conversation = Conversation(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
     for frame in (INITIALIZE, INITIALIZED):
         await said(conversation, frame)
     return conversation

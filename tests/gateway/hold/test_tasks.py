@@ -10,7 +10,7 @@ from aiohttp import web
 from approvals.errors import StoreError
 from approvals.model import CallId, Decision, State
 from gateway.hold.tasks import Tasks
-from gateway.upstreams.credentials import Fixed
+from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.wire import sse
 from gateways import META, TASKS, call, last_frame, running
@@ -200,7 +200,7 @@ async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
         proxy = gateway.gateway.proxy
         await begin(gateway)
         [held] = await gateway.held()
-        upstream = HttpUpstream(moved.url, Fixed({}), gateway.http)
+        upstream = HttpUpstream(moved.url, FixedCredentials({}), gateway.http)
         proxy.adopt(replace(proxy.settings, upstreams={"notes": upstream}))
         await gateway.review(held)
         await settled(gateway, held.id)

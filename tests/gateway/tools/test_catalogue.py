@@ -15,9 +15,9 @@ from gateway.tools.classify.risk import Category, Risk
 from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import Pins
 from gateway.upstreams import lifecycle, stdio
-from gateway.upstreams.credentials import Fixed
-from gateway.upstreams.http import HttpUpstream, pool
-from gateway.upstreams.stdio import Command, StdioUpstream
+from gateway.upstreams.credentials import FixedCredentials
+from gateway.upstreams.http import HttpUpstream, open_client_session
+from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from recorder import Recorder, error, result
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -32,7 +32,7 @@ class Clock:
 
 @pytest.fixture
 async def http():
-    async with pool() as session:
+    async with open_client_session() as session:
         yield session
 
 
@@ -45,7 +45,7 @@ async def recorder():
 @pytest.fixture
 def known(recorder, http):
     found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-    found.configure({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+    found.configure({"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}, {})
     return found
 
 
@@ -116,7 +116,7 @@ async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
 
 async def test_the_operators_word_beats_the_classifier(recorder, http):
     found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-    upstreams = {"notes": HttpUpstream(recorder.url, Fixed(), http)}
+    upstreams = {"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}
     found.configure(
         upstreams,
         {
@@ -139,7 +139,7 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
 
 async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
     recorder.modern, recorder.session = False, "s1"
-    assert len((await discovery.list_tools(HttpUpstream(recorder.url, Fixed(), http))).tools) == 3
+    assert len((await discovery.list_tools(HttpUpstream(recorder.url, FixedCredentials(), http))).tools) == 3
     verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
     assert verbs == [
         ("POST", "server/discover"),
@@ -188,15 +188,15 @@ async def half_open(_, frame):
 async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http, opening):
     recorder.modern, recorder.on_initialize = False, half_open
     with pytest.raises(GatewayError):
-        await opening(HttpUpstream(recorder.url, Fixed(), http))
+        await opening(HttpUpstream(recorder.url, FixedCredentials(), http))
     assert recorder.received[-1].verb == "DELETE"
     assert recorder.received[-1].headers["mcp-session-id"] == "s1"
 
 
 @pytest.mark.parametrize("argument", ["--strict", "--silent"])
 async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew(monkeypatch, argument):
-    monkeypatch.setattr(stdio, "SILENCE", 0.05 if argument == "--silent" else 5.0)
-    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
+    monkeypatch.setattr(stdio, "PROBE_TIMEOUT", 0.05 if argument == "--silent" else 5.0)
+    upstream = StdioUpstream(ServerCommand(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
     async with asyncio.timeout(5):
         assert "echo" in [tool["name"] for tool in (await discovery.list_tools(upstream)).tools]
     await upstream.close()
@@ -204,7 +204,7 @@ async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew
 
 @pytest.mark.parametrize("argument", ["--modern", "--legacy"])
 async def test_a_stdio_server_is_asked_in_the_revision_it_speaks(argument):
-    upstream = StdioUpstream(Command(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
+    upstream = StdioUpstream(ServerCommand(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
     assert "echo" in [tool["name"] for tool in (await discovery.list_tools(upstream)).tools]
     await upstream.close()
 
@@ -235,7 +235,8 @@ async def serve(handler):
 async def test_every_page_is_read_also_from_streams(http):
     runner, url = await serve(pages)
     assert [
-        tool["name"] for tool in (await discovery.list_tools(HttpUpstream(url, Fixed(), http))).tools
+        tool["name"]
+        for tool in (await discovery.list_tools(HttpUpstream(url, FixedCredentials(), http))).tools
     ] == [
         "t0",
         "t1",
@@ -251,7 +252,7 @@ async def test_an_odd_answer_is_a_refusal(http, answer):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await discovery.list_tools(HttpUpstream(url, Fixed(), http))
+        await discovery.list_tools(HttpUpstream(url, FixedCredentials(), http))
     await runner.cleanup()
 
 
@@ -261,7 +262,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 
     runner, url = await serve(odd)
     with pytest.raises(GatewayError):
-        await discovery.list_tools(HttpUpstream(url, Fixed(), http))
+        await discovery.list_tools(HttpUpstream(url, FixedCredentials(), http))
     await runner.cleanup()
 
 
@@ -269,7 +270,7 @@ async def test_a_refused_list_is_told(http):
     async with Recorder() as recorder:
         recorder._answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-        known.configure({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+        known.configure({"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}, {})
         assert await known.refresh("notes")
 
 
@@ -290,7 +291,7 @@ def answering(said):
 @pytest.mark.parametrize("tools", [b"null", b"{}", b"5", b'"x"'])
 async def test_a_server_whose_list_is_none_has_no_tools(http, tools):
     runner, url = await serve(answering(b'{"tools":' + tools + b"}"))
-    assert (await discovery.list_tools(HttpUpstream(url, Fixed(), http))).tools == []
+    assert (await discovery.list_tools(HttpUpstream(url, FixedCredentials(), http))).tools == []
     await runner.cleanup()
 
 
@@ -299,7 +300,7 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
 
 async def could_not_be_asked(url, http):
     known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
-    known.configure({"notes": HttpUpstream(url, Fixed(), http)}, {})
+    known.configure({"notes": HttpUpstream(url, FixedCredentials(), http)}, {})
     return await known.refresh("notes") is not None and (await known.find("notes", "get_note")).hash == ""
 
 

@@ -267,18 +267,18 @@ async def test_a_pin_outlives_a_restart(tmp_path):
     from approvals.store.sqlite.store import SqliteStore
     from gateway.tools.catalogue import Catalogue
     from gateway.tools.pins import Pins
-    from gateway.upstreams.credentials import Fixed
-    from gateway.upstreams.http import HttpUpstream, pool
+    from gateway.upstreams.credentials import FixedCredentials
+    from gateway.upstreams.http import HttpUpstream, open_client_session
 
     told = []
-    async with Recorder() as recorder, pool() as http:
+    async with Recorder() as recorder, open_client_session() as http:
         for description in ("Get a note.", SLY):
             recorder.tools[0]["description"] = description
             store = await SqliteStore.open(tmp_path / "x.db")
             catalogue = Catalogue(
                 lambda: 0.0, Pins(store, await store.pins()), lambda *what: told.append(what)
             )
-            catalogue.configure({"notes": HttpUpstream(recorder.url, Fixed(), http)}, {})
+            catalogue.configure({"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}, {})
             await catalogue.refresh("notes")
             await store.close()
     assert [(server, tool.name) for server, tool in told] == [("notes", "get_note")]

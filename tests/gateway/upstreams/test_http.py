@@ -8,21 +8,21 @@ from aiohttp import web
 
 from gateway import upstreams
 from gateway.errors import CutError, NotSentError, ResponseTooLargeError
-from gateway.upstreams.credentials import Fixed
-from gateway.upstreams.http import LOOKS, HttpUpstream, pool
+from gateway.upstreams.credentials import FixedCredentials
+from gateway.upstreams.http import KEEPALIVE_OPTIONS, HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
 from recorder import Recorder
 
 
 @pytest.fixture
 async def http():
-    async with pool() as session:
+    async with open_client_session() as session:
         yield session
 
 
 async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http):
     async with Recorder() as recorder:
-        upstream = HttpUpstream(recorder.url, Fixed({"Authorization": "Bearer ours"}), http)
+        upstream = HttpUpstream(recorder.url, FixedCredentials({"Authorization": "Bearer ours"}), http)
         reply = await upstream.send(
             "POST", b'{"jsonrpc":"2.0","id":1,"method":"ping"}', {"mcp-session-id": "s"}
         )
@@ -48,7 +48,7 @@ async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http
 async def test_a_large_body_arrives_whole(http):
     async with Recorder() as recorder:
         body = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"' + b"x" * (2 << 20) + b'"}}'
-        reply = await HttpUpstream(recorder.url, Fixed(), http).send("POST", body, {})
+        reply = await HttpUpstream(recorder.url, FixedCredentials(), http).send("POST", body, {})
         reply.close()
     assert recorder.received[0].body == body
 
@@ -58,7 +58,7 @@ async def test_a_redirect_is_returned_and_not_followed(http):
         return web.Response(status=307, headers={"Location": "/mcp"})
 
     async with Recorder(on_call=redirect) as recorder:
-        reply = await HttpUpstream(recorder.url, Fixed(), http).send(
+        reply = await HttpUpstream(recorder.url, FixedCredentials(), http).send(
             "POST", b'{"id":1,"method":"tools/call"}', {}
         )
         assert reply.status == 307
@@ -70,7 +70,7 @@ async def test_a_server_that_is_not_there_got_nothing(http):
     async with Recorder() as recorder:
         url = recorder.url
     with pytest.raises(NotSentError, match="could not be reached"):
-        await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
+        await HttpUpstream(url, FixedCredentials(), http).send("POST", b"{}", {})
 
 
 async def silent(request, frame):
@@ -81,8 +81,12 @@ async def silent(request, frame):
 
 async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit(monkeypatch):
     monkeypatch.setattr(upstreams.http, "CONNECT_SECONDS", 0.5)
-    async with Recorder(on_get=silent) as recorder, pool(connections=1) as http, asyncio.timeout(5):
-        upstream = HttpUpstream(recorder.url, Fixed(), http)
+    async with (
+        Recorder(on_get=silent) as recorder,
+        open_client_session(connections=1) as http,
+        asyncio.timeout(5),
+    ):
+        upstream = HttpUpstream(recorder.url, FixedCredentials(), http)
         stream = await upstream.send("GET", b"", {})
         with pytest.raises(NotSentError, match="All connections to the server have been in use"):
             await upstream.send("POST", b"{}", {})
@@ -95,7 +99,7 @@ async def test_a_connection_finds_out_that_the_other_side_is_gone(http):
         response = await http.get(recorder.url)
         socket_ = response.connection.transport.get_extra_info("socket")
         assert socket_.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        looks = {name: value for name, value in LOOKS.items() if hasattr(socket, name)}
+        looks = {name: value for name, value in KEEPALIVE_OPTIONS.items() if hasattr(socket, name)}
         assert {
             name: socket_.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in looks
         } == looks
@@ -121,7 +125,7 @@ async def test_a_connection_that_breaks_before_the_answer_leaves_doubt(http, ans
     server = await raw_server(answer)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     with pytest.raises(CutError):
-        await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
+        await HttpUpstream(url, FixedCredentials(), http).send("POST", b"{}", {})
     server.close()
 
 
@@ -130,7 +134,7 @@ async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     )
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
-    reply = await HttpUpstream(url, Fixed(), http).send("POST", b"{}", {})
+    reply = await HttpUpstream(url, FixedCredentials(), http).send("POST", b"{}", {})
     with pytest.raises(CutError):
         await read_body(reply)
     reply.close()
@@ -152,7 +156,7 @@ async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
         return response
 
     async with Recorder(on_call=endless) as recorder:
-        reply = await HttpUpstream(recorder.url, Fixed(), http).send(
+        reply = await HttpUpstream(recorder.url, FixedCredentials(), http).send(
             "POST", b'{"id":1,"method":"tools/call"}', {}
         )
         assert reply.streams

@@ -11,10 +11,10 @@ from aiohttp import web
 
 from gateway.errors import NotSentError
 from gateway.upstreams import oauth
-from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 from gateway.upstreams.reply import read_body
-from gateway.upstreams.sse import Source, SseUpstream
+from gateway.upstreams.sse import SseServer, SseUpstream
 from gateways import Clock, running, text
 from recorder import Recorder
 from sse_server import Nasty
@@ -64,7 +64,7 @@ class Tokens:
 
 @pytest.fixture
 async def http():
-    async with pool() as session:
+    async with open_client_session() as session:
         yield session
 
 
@@ -108,10 +108,10 @@ async def test_a_token_is_kept_until_shortly_before_it_ends(credentials, tokens,
     [
         (20, 10),
         ("60", 30),
-        (None, oauth.LIFE - oauth.MARGIN),
-        ("soon", oauth.LIFE - oauth.MARGIN),
+        (None, oauth.DEFAULT_LIFETIME - oauth.MARGIN),
+        ("soon", oauth.DEFAULT_LIFETIME - oauth.MARGIN),
         (1, 0.5),
-        (-5, oauth.LIFE - oauth.MARGIN),
+        (-5, oauth.DEFAULT_LIFETIME - oauth.MARGIN),
     ],
 )
 async def test_how_long_a_token_is_kept(credentials, tokens, clock, expires_in, kept):
@@ -188,13 +188,13 @@ async def test_a_token_endpoint_that_is_not_there_or_does_not_answer(tokens, htt
         pass
     with pytest.raises(NotSentError, match="could not be reached"):
         await ClientCredentials(client(gone), http, clock).headers()
-    was, oauth.PATIENCE = oauth.PATIENCE, 0.05
+    was, oauth.TOKEN_TIMEOUT = oauth.TOKEN_TIMEOUT, 0.05
     try:
         tokens.let_go.clear()
         with pytest.raises(NotSentError, match="did not answer in time"):
             await credentials.headers()
     finally:
-        oauth.PATIENCE = was
+        oauth.TOKEN_TIMEOUT = was
         tokens.let_go.set()
     assert (await credentials.headers())["Authorization"] == "Bearer token-2"
 
@@ -212,14 +212,14 @@ async def test_a_refused_token_is_forgotten_and_the_call_is_not_repeated(credent
             assert len(recorder.received) == number
             assert recorder.received[-1].headers["authorization"] == f"Bearer token-{number}"
     assert await credentials.headers() == bearer(3)
-    credentials.refused(bearer(1))
+    credentials.mark_refused(bearer(1))
     assert await credentials.headers() == bearer(3)
 
 
 async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, tokens, http, clock):
     tokens.answer = {"expires_in": 1000}
     async with Nasty(authorization="Bearer token-1") as nasty:
-        source = Source(name="n", url=nasty.url, credentials=credentials, http=http)
+        source = SseServer(name="n", url=nasty.url, credentials=credentials, http=http)
         upstream = SseUpstream(source, clock)
         opening = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}).encode()
         reply = await upstream.send("POST", opening, {})
@@ -256,7 +256,7 @@ async def test_a_held_call_goes_out_with_the_token_of_the_moment_and_without_one
             gateway.clock.now += 700
             tokens.answer = {}
             for upstream in gateway.gateway.proxy.settings.upstreams.values():
-                upstream.inner._credentials.refused(bearer(1))
+                upstream.inner._credentials.mark_refused(bearer(1))
             await gateway.review(held)
             async with asyncio.timeout(5):
                 assert "ran create_note" in text(await waiting)

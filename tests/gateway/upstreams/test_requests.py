@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import CutError
-from gateway.upstreams.credentials import Fixed
-from gateway.upstreams.http import HttpUpstream, pool
+from gateway.upstreams.credentials import FixedCredentials
+from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.reply import read_body
-from gateway.upstreams.requests import REFUSED, RequestFilter
+from gateway.upstreams.requests import NOT_ALLOWED, RequestFilter
 from gateway.wire import sse
 from gateways import call, running
 from recorder import Recorder, result
@@ -45,8 +45,8 @@ def asking(method, params, request_id="s1"):
 
 async def through(recorder, kinds):
     """Call a tool through an upstream with these kinds; returns the frames that a client sees."""
-    async with pool() as http:
-        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), kinds)
+    async with open_client_session() as http:
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), kinds)
         body = json.dumps(call("get_note")).encode()
         reply = await upstream.send("POST", body, {"mcp-session-id": "s", "last-event-id": "7"})
         seen = [json.loads(event.data) async for event in sse.events(reply.chunks)]
@@ -70,7 +70,7 @@ async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog
         [answer] = await through(recorder, others)
     assert answer["result"] == DONE
     told = recorder.received[1]
-    assert told.frame == {"jsonrpc": "2.0", "id": "s1", "error": {"code": -32601, "message": REFUSED}}
+    assert told.frame == {"jsonrpc": "2.0", "id": "s1", "error": {"code": -32601, "message": NOT_ALLOWED}}
     assert told.headers["mcp-session-id"] == "s"
     assert "last-event-id" not in told.headers
     assert f"notes asked for {ASKS[kind][0]}, which it may not" in caplog.text
@@ -88,7 +88,7 @@ async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog
 async def test_no_other_spelling_and_no_unknown_request_gets_past(frame):
     async with Recorder(on_call=streaming(frame)) as recorder:
         assert [one.get("result") for one in await through(recorder, [])] == [DONE]
-    assert recorder.received[1].frame["error"]["message"] == REFUSED
+    assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
 
 async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
@@ -127,7 +127,7 @@ async def test_a_mark_before_the_stream_hides_no_request(lead):
 
     async with Recorder(on_call=serve) as recorder:
         assert [one.get("result") for one in await through(recorder, [])] == [DONE]
-    assert recorder.received[1].frame["error"]["message"] == REFUSED
+    assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
 
 REQUEST = json.dumps(asking(*ASKS["sampling"]))
@@ -147,8 +147,8 @@ async def test_a_body_that_is_not_one_answer_does_not_cross(body):
     async def serve(request, frame):
         return web.Response(body=body, content_type="application/json")
 
-    async with Recorder(on_call=serve) as recorder, pool() as http:
-        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+    async with Recorder(on_call=serve) as recorder, open_client_session() as http:
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         with pytest.raises(CutError):
             await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
 
@@ -180,16 +180,16 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
     async def serve(request, frame):
         return web.Response(status=status, text=body, content_type=kind)
 
-    async with Recorder(on_call=serve) as recorder, pool() as http:
-        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+    async with Recorder(on_call=serve) as recorder, open_client_session() as http:
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert (reply.status, await read_body(reply)) == (status, crosses.encode())
         reply.close()
 
 
 async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
-    async with Recorder(on_call=streaming(asking(*ASKS["roots"]))) as recorder, pool() as http:
-        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+    async with Recorder(on_call=streaming(asking(*ASKS["roots"]))) as recorder, open_client_session() as http:
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         upstream.inner._url = "http://127.0.0.1:1/mcp"
         assert json.loads([event async for event in sse.events(reply.chunks)][-1].data)["result"] == DONE
@@ -228,15 +228,15 @@ async def test_input_required_crosses_with_what_the_server_may_ask_only(asked, a
     if crosses:
         assert said["result"]["inputRequests"].keys() == set(asked)
     else:
-        assert said["error"] == {"code": -32603, "message": REFUSED}
+        assert said["error"] == {"code": -32603, "message": NOT_ALLOWED}
 
 
 async def test_questions_that_name_no_method_do_not_cross():
     async def odd(request, frame):
         return result(frame, {"resultType": "input_required", "inputRequests": {"a": 1}})
 
-    async with Recorder(on_call=odd) as recorder, pool() as http:
-        upstream = RequestFilter("notes", HttpUpstream(recorder.url, Fixed(), http), [])
+    async with Recorder(on_call=odd) as recorder, open_client_session() as http:
+        upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
-        assert json.loads(await read_body(reply))["error"]["message"] == REFUSED
+        assert json.loads(await read_body(reply))["error"]["message"] == NOT_ALLOWED
         reply.close()

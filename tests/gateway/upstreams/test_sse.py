@@ -13,10 +13,10 @@ from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, ch
 from gateway.tools.discovery import list_tools
 from gateway.upstreams import sessions
 from gateway.upstreams import sse as upstream_sse
-from gateway.upstreams.credentials import Fixed
-from gateway.upstreams.http import pool
+from gateway.upstreams.credentials import FixedCredentials
+from gateway.upstreams.http import open_client_session
 from gateway.upstreams.reply import read_body
-from gateway.upstreams.sse import Source, SseUpstream
+from gateway.upstreams.sse import SseServer, SseUpstream
 from gateway.wire import sse
 from gateways import call, last_frame, running, text
 from sse_server import Nasty, sdk_server
@@ -55,7 +55,7 @@ class Server(SseUpstream):
 
 @pytest.fixture
 async def http():
-    async with pool() as session:
+    async with open_client_session() as session:
         yield session
 
 
@@ -66,7 +66,9 @@ async def nasty():
 
 
 def connected(http, nasty, **headers) -> Server:
-    return Server(Source(name="n", url=nasty.url, credentials=Fixed(headers), http=http), lambda: 0.0)
+    return Server(
+        SseServer(name="n", url=nasty.url, credentials=FixedCredentials(headers), http=http), lambda: 0.0
+    )
 
 
 @pytest.fixture
@@ -250,13 +252,13 @@ async def test_what_is_no_such_server_is_sent_nothing(server, nasty, wrong):
 
 
 async def test_a_server_that_names_no_address_in_time_is_sent_nothing(server, nasty):
-    was, upstream_sse.PATIENCE = upstream_sse.PATIENCE, 0.05
+    was, upstream_sse.CONNECT_TIMEOUT = upstream_sse.CONNECT_TIMEOUT, 0.05
     try:
         nasty.endpoint = None
         with pytest.raises(NotSentError, match="did not name"):
             await server.opened()
     finally:
-        upstream_sse.PATIENCE = was
+        upstream_sse.CONNECT_TIMEOUT = was
 
 
 async def test_a_stream_that_ends_before_it_names_an_address_is_sent_nothing(http):
@@ -269,7 +271,7 @@ async def test_a_stream_that_ends_before_it_names_an_address_is_sent_nothing(htt
 
     raw = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}/sse"
-    upstream = Server(Source(name="n", url=url, credentials=Fixed(), http=http), lambda: 0.0)
+    upstream = Server(SseServer(name="n", url=url, credentials=FixedCredentials(), http=http), lambda: 0.0)
     with pytest.raises(NotSentError, match="did not name"):
         await upstream.opened()
     raw.close()
@@ -336,7 +338,9 @@ def test_what_is_refused_on_this_side_was_not_sent(error):
 
 async def test_the_catalogue_learns_the_tools_of_a_real_server(http):
     async with sdk_server() as url:
-        upstream = Server(Source(name="n", url=url, credentials=Fixed(), http=http), lambda: 0.0)
+        upstream = Server(
+            SseServer(name="n", url=url, credentials=FixedCredentials(), http=http), lambda: 0.0
+        )
         assert sorted(tool["name"] for tool in (await list_tools(upstream)).tools) == [
             "create_note",
             "get_note",

@@ -22,7 +22,7 @@ from gateway.errors import (
 from gateway.upstreams import child, sessions, stdio
 from gateway.upstreams.child import Child
 from gateway.upstreams.reply import read_body
-from gateway.upstreams.stdio import Command, StdioUpstream
+from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from gateway.wire import protocol, sse
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -90,14 +90,16 @@ async def clock():
 
 @pytest.fixture
 async def server(clock):
-    upstream = Server(Command(name="child", argv=[sys.executable, CHILD], env={"COLOUR": "blue"}), clock)
+    upstream = Server(
+        ServerCommand(name="child", argv=[sys.executable, CHILD], env={"COLOUR": "blue"}), clock
+    )
     yield upstream
     await upstream.close()
 
 
 @pytest.fixture
 async def shared(clock):
-    upstream = Server(Command(name="child", argv=[sys.executable, CHILD, "--modern"]), clock)
+    upstream = Server(ServerCommand(name="child", argv=[sys.executable, CHILD, "--modern"]), clock)
     yield upstream
     await upstream.close()
 
@@ -245,9 +247,9 @@ async def test_sessions_that_are_opened_at_once_are_no_more_than_may_be_open(clo
     monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     started = []
 
-    class Counted(Command):
+    class Counted(ServerCommand):
         async def start(self):
-            started.append(await Command.start(self))
+            started.append(await ServerCommand.start(self))
             return started[-1]
 
     upstream = StdioUpstream(Counted(name="tiny", argv=["/bin/sh", "-c", TINY]), clock)
@@ -259,7 +261,7 @@ async def test_sessions_that_are_opened_at_once_are_no_more_than_may_be_open(clo
 
 
 async def test_a_program_that_is_not_there_is_not_sent_to(clock):
-    upstream = Server(Command(name="gone", argv=["/no/such/program"]), clock)
+    upstream = Server(ServerCommand(name="gone", argv=["/no/such/program"]), clock)
     with pytest.raises(NotSentError, match="could not be started"):
         await upstream.opened()
 
@@ -269,7 +271,7 @@ async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_o
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
     behind = next(iter(server._sessions.values())).connection
-    while not behind.exchanges:
+    while not behind.pending:
         await asyncio.sleep(0)
     await server.send("POST", frame("notifications/cancelled", {"requestId": "nobody's"}, None), headers)
     await server.send("POST", frame("notifications/cancelled", {"requestId": "mine"}, None), headers)
@@ -298,21 +300,21 @@ async def test_a_server_of_the_handshake_era_sends_modern_clients_to_initialize(
 async def test_what_a_server_speaks_is_asked_again_where_it_was_only_guessed(clock, tmp_path):
     ready = tmp_path / "ready"
     late = f"[ -e {ready} ] && exec {sys.executable} {CHILD} --modern; exit 1"
-    upstream = Server(Command(name="late", argv=["/bin/sh", "-c", late]), clock)
-    for seconds in (0.0, stdio.ASK_AGAIN - 1):
+    upstream = Server(ServerCommand(name="late", argv=["/bin/sh", "-c", late]), clock)
+    for seconds in (0.0, stdio.PROBE_INTERVAL - 1):
         clock.now = seconds
         with pytest.raises(UseInitializeError):
             await upstream.send("POST", modern("echo"), VERSION)
         ready.touch()
-    clock.now = stdio.ASK_AGAIN
+    clock.now = stdio.PROBE_INTERVAL
     assert (await frames(await upstream.send("POST", modern("echo"), VERSION)))[0]["id"] == 1
     await upstream.close()
 
 
 async def test_a_server_that_ended_before_the_first_question_is_one_that_ended_at_it(clock):
-    class Gone(Command):
+    class Gone(ServerCommand):
         async def start(self):
-            behind = await Command.start(self)
+            behind = await ServerCommand.start(self)
             await behind.ended.wait()
             return behind
 
@@ -338,7 +340,7 @@ async def test_an_error_has_the_http_status_of_its_code(shared):
 async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     leaving = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
-    while shared._shared is None or not shared._shared.exchanges:
+    while shared._shared is None or not shared._shared.pending:
         await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -350,7 +352,7 @@ async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
 async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_id(shared, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     waiting = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
-    while shared._shared is None or not shared._shared.exchanges:
+    while shared._shared is None or not shared._shared.pending:
         await asyncio.sleep(0)
     for request_id in (1, True):
         taking_back = frame("notifications/cancelled", {"requestId": request_id, "_meta": META}, None)
@@ -369,10 +371,10 @@ async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_i
 
 async def test_what_says_not_whose_it_is_goes_to_neither_of_two_who_wait(shared):
     asking = [asyncio.ensure_future(shared.send("POST", modern("wait", n), VERSION)) for n in range(2)]
-    while shared._shared is None or len(shared._shared.exchanges) < 2:
+    while shared._shared is None or len(shared._shared.pending) < 2:
         await asyncio.sleep(0)
-    shared._shared._take(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
-    assert len(shared._shared.unsent) == 1
+    shared._shared._handle_frame(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
+    assert len(shared._shared.backlog) == 1
     assert not any(task.done() for task in asking)
     for task in asking:
         task.cancel()
@@ -409,7 +411,7 @@ TINY = """read line; echo '{"jsonrpc":"2.0","id":1,"result":{}}'; cat >/dev/null
 
 
 async def test_nothing_is_left_after_two_hundred_sessions(clock):
-    upstream = StdioUpstream(Command(name="tiny", argv=["/bin/sh", "-c", TINY]), clock)
+    upstream = StdioUpstream(ServerCommand(name="tiny", argv=["/bin/sh", "-c", TINY]), clock)
     for _ in range(200):
         reply = await upstream.send("POST", frame("initialize", {}), {})
         await upstream.send("DELETE", b"", {"Mcp-Session-Id": reply.header("mcp-session-id")})
@@ -442,8 +444,8 @@ STUBBORN = """trap '' TERM; read line; echo '{"jsonrpc":"2.0","id":1,"result":{}
 
 @pytest.mark.parametrize("verb", ["POST", "DELETE"])
 async def test_a_client_that_leaves_while_children_are_stopped_leaves_none_behind(clock, verb, monkeypatch):
-    monkeypatch.setattr(child, "PATIENCE", 0.05)
-    upstream = Server(Command(name="stubborn", argv=["/bin/sh", "-c", STUBBORN]), clock)
+    monkeypatch.setattr(child, "STOP_TIMEOUT", 0.05)
+    upstream = Server(ServerCommand(name="stubborn", argv=["/bin/sh", "-c", STUBBORN]), clock)
     replies = [await upstream.send("POST", frame("initialize", {}), {}) for _ in range(3)]
     processes = [session.connection.process for session in upstream._sessions.values()]
     clock.now += (sessions.IDLE + 1) * (verb == "POST")
@@ -459,30 +461,30 @@ async def test_a_client_that_leaves_while_children_are_stopped_leaves_none_behin
 
 async def test_a_child_that_ignores_its_end_is_killed(clock):
     stubborn = 'import signal,sys,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsys.stdin.readline()\nsys.stdout.write(\'{"jsonrpc":"2.0","id":1,"result":{}}\\n\')\nsys.stdout.flush()\ntime.sleep(60)'
-    was, child.PATIENCE = child.PATIENCE, 0.1
+    was, child.STOP_TIMEOUT = child.STOP_TIMEOUT, 0.1
     try:
-        upstream = Server(Command(name="stubborn", argv=[sys.executable, "-c", stubborn]), clock)
+        upstream = Server(ServerCommand(name="stubborn", argv=[sys.executable, "-c", stubborn]), clock)
         await upstream.send("POST", frame("initialize", {"protocolVersion": "2025-11-25"}), {})
         process = next(iter(upstream._sessions.values())).connection.process
         await upstream.close()
         assert process.returncode == -9
     finally:
-        child.PATIENCE = was
+        child.STOP_TIMEOUT = was
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_nothing_is_sent_into_a_closed_pipe(loop):
     async def ask():
         child = await Child.start("brief", ["cat"], {}, None)
-        before = child.ask(frame("tools/list"))
+        before = child.send_request(frame("tools/list"))
         stopping = asyncio.ensure_future(child.stop())
         await asyncio.sleep(0)
         try:
             assert not child.ended.is_set()
             with pytest.raises(NotSentError, match="The server brief has ended"):
-                child.ask(frame("tools/list"))
+                child.send_request(frame("tools/list"))
             child.cancel(before)
-            assert child.exchanges == {}
+            assert child.pending == {}
         finally:
             await stopping
 
@@ -505,7 +507,7 @@ async def test_a_connection_that_was_closed_starts_no_process_any_more(clock, mo
         return child
 
     monkeypatch.setattr(Child, "start", counted)
-    upstream = StdioUpstream(Command(name="t", argv=[sys.executable, CHILD, "--modern"]), clock)
+    upstream = StdioUpstream(ServerCommand(name="t", argv=[sys.executable, CHILD, "--modern"]), clock)
     opening = asyncio.gather(
         upstream.send("POST", frame("initialize", {}), {}),
         upstream.send("POST", modern("echo"), VERSION),

@@ -18,7 +18,7 @@ from gateway.tools import discovery
 from gateway.tools.classify.lexicon import RANK
 from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, classify
 from gateway.tools.classify.severity import rank
-from gateway.upstreams.stdio import Command, StdioUpstream
+from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from npm import MODULES, NODE
 from rows import each_row
 
@@ -94,7 +94,9 @@ def installed(server):
 
 async def offered(server):
     """What the real server offers, started as a child."""
-    upstream = StdioUpstream(Command(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0)
+    upstream = StdioUpstream(
+        ServerCommand(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0
+    )
     try:
         async with asyncio.timeout(30):
             return (await discovery.list_tools(upstream)).tools
