@@ -39,7 +39,7 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     With *most*, read at most that many bytes of the arguments, and of the other params, so that large calls stay cheap.
     """
     tool_call = call.call
-    along = client_meta.parted(tool_call.beside)
+    along = client_meta.parted(tool_call.extra_params)
     arguments, beside = _read(tool_call.arguments, most), _read(along.shown, most, flat=True)
     return Card(
         id=call.id,
@@ -62,7 +62,7 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         bookkeeping=along.line,
         hidden_characters=count_hidden(arguments.text) + count_hidden(beside.text),
         redacted=arguments.count + beside.count,
-        size=len(tool_call.arguments) + len(tool_call.beside),
+        size=len(tool_call.arguments) + len(tool_call.extra_params),
         whole=most is None or max(len(tool_call.arguments), len(along.shown)) <= most,
         digest=call.digest,
         created_at=call.created_at,

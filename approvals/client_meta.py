@@ -61,7 +61,7 @@ def parted(beside: bytes) -> Parted:
 
 def hidden_values(call: ToolCall) -> int:
     """Count the values that look like secrets, which people see only after they ask for the exact text."""
-    return sum(redact(part).count for part in (call.arguments, parted(call.beside).shown) if part)
+    return sum(redact(part).count for part in (call.arguments, parted(call.extra_params).shown) if part)
 
 
 def _may_be_folded(packed: bytes) -> bool:

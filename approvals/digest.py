@@ -53,5 +53,7 @@ def digest(call: ToolCall, definition: str = "", identity: str = "") -> str:
     """Return the digest of what an approver is shown: the call's exact bytes, the tool's definition, the server's identity."""
     parts = (call.agent, call.server, call.tool, definition, *([identity] if identity else []))
     return sha256(
-        b"\x00".join([json.dumps(parts).encode(), call.arguments, *([call.beside] if call.beside else [])])
+        b"\x00".join(
+            [json.dumps(parts).encode(), call.arguments, *([call.extra_params] if call.extra_params else [])]
+        )
     )

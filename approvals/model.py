@@ -41,9 +41,12 @@ class Decision(StrEnum):
     DENY = "deny"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolCall:
-    """One MCP `tools/call`, frozen: what is judged is what is shown is what is sent."""
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One MCP `tools/call`, immutable: the gateway judges, shows and sends this value.
+
+    A change is a new value made with `msgspec.structs.replace`. A store holds it as sealed JSON, so the stored names of
+    its fields cannot change: see `name=`.
+    """
 
     agent: str
     #: The person behind the agent; None when nobody was named.
@@ -54,10 +57,10 @@ class ToolCall:
     tool: str
     #: The exact bytes of the JSON object as received.
     arguments: bytes
-    #: What reaches the server beside them, as a JSON object; b"" for nothing. Shown and approved with the arguments.
-    beside: bytes = b""
-    #: What else goes along when the call runs without its client: opaque here, and never shown.
-    along: bytes = b""
+    #: The other params that reach the server, as a JSON object; b"" for none. Shown and approved with the arguments.
+    extra_params: bytes = msgspec.field(name="beside", default=b"")
+    #: What the gateway needs to run the call without its client. Opaque here, and never shown.
+    envelope: bytes = msgspec.field(name="along", default=b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

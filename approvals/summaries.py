@@ -86,7 +86,7 @@ def summary(held: HeldCall) -> Summary:
 def size(held: HeldCall) -> int:
     """Return how many bytes a held call counts for: what its agent sent, and its row."""
     call = held.call
-    return ROW + len(call.arguments) + len(call.beside) + len(call.along)
+    return ROW + len(call.arguments) + len(call.extra_params) + len(call.envelope)
 
 
 def limit_size(sized: Iterable[tuple[One, int]], room: float) -> Iterator[One]:

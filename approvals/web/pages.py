@@ -108,7 +108,7 @@ class InboxPages:
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.highlight(card.arguments),
             beside=views.highlight(card.beside),
-            bookkeeping=views.highlight(client_meta.parted(call.call.beside).text),
+            bookkeeping=views.highlight(client_meta.parted(call.call.extra_params).text),
             changes=views.mark_hidden(card.changes),
             exact=views.highlight(exact),
             documents=[(place, views.highlight(text)) for place, text in unpack(call.call.arguments)],
@@ -225,7 +225,7 @@ def _has_answered(approver: Approver, call: HeldCall | Summary) -> bool:
 def _exact(call: HeldCall) -> str:
     """Return all that would reach the server, as it would be sent."""
     asked = call.call
-    beside = f"\n\nsent along:\n{asked.beside.decode()}" if asked.beside else ""
+    beside = f"\n\nsent along:\n{asked.extra_params.decode()}" if asked.extra_params else ""
     return escape_hidden(f"{asked.arguments.decode()}{beside}")
 
 

@@ -163,7 +163,9 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     """Return a held call as the program of *viewer* sees it: with its secrets once that approver has revealed them."""
     call, kind = held.call, held.classification
     hidden = 0 if viewer in held.revealed else client_meta.hidden_values(call)
-    arguments, beside = (_without_secrets(part) if hidden else part for part in (call.arguments, call.beside))
+    arguments, beside = (
+        _without_secrets(part) if hidden else part for part in (call.arguments, call.extra_params)
+    )
     return Call(
         id=held.id,
         state=held.state,
@@ -176,7 +178,7 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         arguments=msgspec.Raw(arguments),
         arguments_text=arguments.decode(),
         beside=msgspec.Raw(beside or b"null"),
-        bookkeeping=client_meta.parted(call.beside).line,
+        bookkeeping=client_meta.parted(call.extra_params).line,
         hidden=hidden,
         whole=True,
         digest=held.digest,
@@ -211,7 +213,7 @@ def summarize_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     """Return a held call as a list shows it: a large one without what makes it large, which takes long to look through."""
     if _size(held) <= LISTED:
         return encode_call(held, url, viewer)
-    call = replace(held.call, arguments=b"null", beside=b"")
+    call = msgspec.structs.replace(held.call, arguments=b"null", extra_params=b"")
     brief = encode_call(replace(held, call=call, outcome=None), url, viewer)
     outcome = CallOutcome(held.failed, msgspec.Raw(b"null")) if held.outcome else None
     return msgspec.structs.replace(brief, arguments_text="", outcome=outcome, whole=False)
@@ -219,7 +221,9 @@ def summarize_call(held: model.HeldCall, url: str, viewer: str) -> Call:
 
 def _size(held: model.HeldCall) -> int:
     """Return how many bytes of a call its agent and its server chose."""
-    return sum(map(len, (held.call.arguments, held.call.beside, held.outcome.body if held.outcome else b"")))
+    return sum(
+        map(len, (held.call.arguments, held.call.extra_params, held.outcome.body if held.outcome else b""))
+    )
 
 
 def encode_event(event: model.AuditEvent) -> AuditEntry:

@@ -31,7 +31,7 @@ def packed(frame: frames.CallFrame, headers: Mapping[str, str], opening: bytes) 
 
 def unpacked(call: ToolCall) -> Envelope:
     """Return the envelope of a stored call."""
-    return msgspec.json.decode(call.along or b"{}", type=Envelope)
+    return msgspec.json.decode(call.envelope or b"{}", type=Envelope)
 
 
 def frame_of(call: ToolCall, request_id: frames.Id) -> frames.CallFrame:
@@ -84,7 +84,7 @@ def as_approved(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
 
 
 def _beside(call: ToolCall) -> dict[str, msgspec.Raw]:
-    return frames.raw_members(call.beside or b"{}")
+    return frames.raw_members(call.extra_params or b"{}")
 
 
 def _own(meta: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:

@@ -97,8 +97,8 @@ class CallRequest:
             server=self.exchange.server,
             tool=self.frame.name,
             arguments=self.frame.arguments,
-            beside=envelope.beside(self.frame),
-            along=envelope.packed(self.frame, self.headers, self.opening),
+            extra_params=envelope.beside(self.frame),
+            envelope=envelope.packed(self.frame, self.headers, self.opening),
         )
 
     @cached_property

@@ -183,10 +183,10 @@ class HeldAnswers:
     async def follow(self, held: HeldCall, outbound: Outbound, *, task: bool = False) -> HeldCall:
         """Return the call that continues *held*, which was approved, with the answers that *asked* brings."""
         frame = envelope.with_own_meta(outbound.frame, held.call)
-        call = replace(
+        call = msgspec.structs.replace(
             held.call,
-            beside=envelope.beside(frame),
-            along=envelope.packed(frame, outbound.headers, outbound.opening),
+            extra_params=envelope.beside(frame),
+            envelope=envelope.packed(frame, outbound.headers, outbound.opening),
         )
         child = HeldCall(
             id=self._new_id(),

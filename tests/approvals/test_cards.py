@@ -13,7 +13,7 @@ LARGE = json.dumps(
 
 
 def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
-    call = held(0.0, arguments=LARGE, beside=b'{"_meta": {"a": 1}}')
+    call = held(0.0, arguments=LARGE, extra_params=b'{"_meta": {"a": 1}}')
     whole, begun = build_card(call, ""), build_card(call, "", most=1000)
     assert begun.arguments.removesuffix('"\n}') in whole.arguments
     assert 500 < len(begun.arguments) < 1100
@@ -24,12 +24,12 @@ def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
 
 
 def test_a_call_that_fits_is_the_same_card_either_way():
-    call = held(0.0, beside=b'{"_meta": {"a": 1}}')
+    call = held(0.0, extra_params=b'{"_meta": {"a": 1}}')
     assert build_card(call, "", most=1000) == build_card(call, "")
 
 
 def test_what_goes_along_is_begun_only_too():
-    begun = build_card(held(0.0, beside=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
+    begun = build_card(held(0.0, extra_params=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
     assert (len(begun.beside) < 1100, begun.whole) == (True, False)
 
 

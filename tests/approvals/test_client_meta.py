@@ -1,8 +1,8 @@
 """What is folded of what goes along with a call: a client's own bookkeeping, and nothing that could mislead."""
 
 import json
-from dataclasses import replace
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ def test_what_a_client_says_beyond_its_bookkeeping_is_shown_as_before():
 
 
 def test_the_card_says_both_and_names_what_is_folded():
-    shown = build_card(held(0.0, beside=packed({"callId": "c1", "acme/target": "prod"})), "")
+    shown = build_card(held(0.0, extra_params=packed({"callId": "c1", "acme/target": "prod"})), "")
     assert shown.everything.endswith(
         '\n\nalso sent: {"_meta": {"acme/target": "prod"}}\n'
         "also sent: 15 bytes of the client's bookkeeping: callId"
@@ -57,12 +57,12 @@ def test_the_card_says_both_and_names_what_is_folded():
 def test_what_could_mislead_is_not_folded_and_counts_as_before(meta, redacted, hidden):
     beside = packed(meta)
     assert (parted(beside).shown, parted(beside).line) == (beside, "")
-    shown = build_card(held(0.0, beside=beside), "")
+    shown = build_card(held(0.0, extra_params=beside), "")
     assert (shown.redacted, shown.hidden_characters) == (redacted, hidden)
 
 
 def test_a_session_id_is_a_secret_everywhere_else():
-    shown = build_card(held(0.0, beside=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
+    shown = build_card(held(0.0, extra_params=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
     assert (shown.redacted, shown.bookkeeping != "") == (1, True)
     assert "s-123" not in shown.everything
 
@@ -79,8 +79,8 @@ def test_bookkeeping_of_one_byte_less_than_the_limit_is_folded():
 
 
 def test_a_review_is_bound_to_the_bookkeeping_that_was_folded():
-    call = held(0.0, beside=packed(CODEX)).call
-    other = replace(call, beside=packed({**CODEX, "callId": "call_1"}))
+    call = held(0.0, extra_params=packed(CODEX)).call
+    other = msgspec.structs.replace(call, extra_params=packed({**CODEX, "callId": "call_1"}))
     assert digest(call) != digest(other)
 
 

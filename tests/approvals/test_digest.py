@@ -1,11 +1,11 @@
 """What makes two calls the same, and what binds a review to what was seen."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from approvals.digest import digest, key
 from holds import held

@@ -116,7 +116,7 @@ async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service
         ({}, {"digest": "0" * 64}, StaleView),
         ({}, {"digest": ""}, StaleView),
         ({"arguments": b'{"password": "hunter2"}'}, {}, NotRevealed),
-        ({"beside": b'{"_meta": {"token": "abc"}}'}, {}, NotRevealed),
+        ({"extra_params": b'{"_meta": {"token": "abc"}}'}, {}, NotRevealed),
         ({}, {"answer": Decision.DENY}, ReasonNeeded),
         ({}, {"answer": Decision.DENY, "reason": " \n"}, ReasonNeeded),
     ],

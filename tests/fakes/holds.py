@@ -30,10 +30,16 @@ def directory() -> Directory:
 
 def held(
     now: float, *, tool: str = "put_user_policy", agent: str = "ci-bot", owner: str | None = "maria",
-    arguments: bytes = b'{"user_name": "bob"}', needed: int = 1, reason: str = "", beside: bytes = b"",
+    arguments: bytes = b'{"user_name": "bob"}', needed: int = 1, reason: str = "", extra_params: bytes = b"",
 ) -> HeldCall:  # fmt: skip
     call = ToolCall(
-        agent=agent, owner=owner, session="s1", server="iam", tool=tool, arguments=arguments, beside=beside
+        agent=agent,
+        owner=owner,
+        session="s1",
+        server="iam",
+        tool=tool,
+        arguments=arguments,
+        extra_params=extra_params,
     )
     return HeldCall(
         id=CallId(f"hold_{next(_numbers):026d}"),

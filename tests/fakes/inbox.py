@@ -96,7 +96,7 @@ class Inbox:
         self._made += 1
         inner = {name: changes.pop(name) for name in ("agent", "owner", "server") if name in changes}
         call = ToolCall(
-            beside=changes.pop("beside", b""),
+            extra_params=changes.pop("extra_params", b""),
             **({"agent": "ci-bot", "owner": "maria", "server": "iam"} | inner),
             tool=tool,
             arguments=arguments,

@@ -339,17 +339,17 @@ async def test_what_is_risky_says_so_where_it_is_approved(w, risk, said):
 
 
 async def test_what_is_sent_along_beside_the_arguments_is_on_the_card_or_the_card_cannot_approve(w):
-    _, message = await w.hold(beside=b'{"_meta":{"acme/target":"prod"}}')
+    _, message = await w.hold(extra_params=b'{"_meta":{"acme/target":"prod"}}')
     assert 'also sent: {"_meta": {"acme/target": "prod"}}' in text_of(message.blocks)
     assert "approve" in buttons_of(message.blocks)
     secret = {"_meta": {"acme/target": "prod", "password": "hunter2"}}
-    _, message = await w.hold(tool="secret", beside=json.dumps(secret).encode())
+    _, message = await w.hold(tool="secret", extra_params=json.dumps(secret).encode())
     assert "hunter2" not in json.dumps(message.blocks)
     assert "1 possible secret hidden here" in text_of(message.blocks)
     assert buttons_of(message.blocks) == ["deny", "open"]
-    _, message = await w.hold(tool="other", beside=json.dumps({"_meta": {"x": "y" * 3000}}).encode())
+    _, message = await w.hold(tool="other", extra_params=json.dumps({"_meta": {"x": "y" * 3000}}).encode())
     assert buttons_of(message.blocks) == ["review", "deny", "open"]
-    _, message = await w.hold(tool="third", beside=json.dumps({"_meta": {"x": "y" * 30_000}}).encode())
+    _, message = await w.hold(tool="third", extra_params=json.dumps({"_meta": {"x": "y" * 30_000}}).encode())
     assert buttons_of(message.blocks) == ["deny", "open"]
 
 

@@ -51,7 +51,7 @@ async def world():
 async def test_each_change_is_told_signed_and_without_arguments(world):
     receiver, service, notices, clock = world
     call = await service.hold(
-        held(clock.now, arguments=b'{"note": "between us"}', beside=b'{"_meta": {"a": "between us"}}')
+        held(clock.now, arguments=b'{"note": "between us"}', extra_params=b'{"_meta": {"a": "between us"}}')
     )
     await notices.bring_up_to_date()
     await service.review(

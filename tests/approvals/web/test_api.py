@@ -87,7 +87,7 @@ SECRETS = b'{"user": "bob", "password": "hunter2"}'
 
 
 async def test_a_program_sees_secrets_only_after_a_reveal_that_is_recorded(inbox):
-    call = await inbox.hold(arguments=SECRETS, beside=b'{"_meta":{"token":"t0psecret"}}')
+    call = await inbox.hold(arguments=SECRETS, extra_params=b'{"_meta":{"token":"t0psecret"}}')
     program, path = await inbox.program(), f"/calls/{call.id}"
     _, shown = await ask(program, path)
     assert (shown["hidden"], shown["arguments"]) == (2, {"user": "bob", "password": "[redacted]"})

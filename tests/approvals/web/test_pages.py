@@ -414,7 +414,7 @@ async def test_a_hidden_character_is_seen_and_flagged(inbox, character):
 
 
 async def test_hidden_characters_are_red_wherever_an_agent_or_a_server_wrote_them(inbox):
-    call = await inbox.hold(beside='{"a":"x\u202ey"}'.encode(), changes="- old\n+ new \u202e 1")
+    call = await inbox.hold(extra_params='{"a":"x\u202ey"}'.encode(), changes="- old\n+ new \u202e 1")
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     for label in ("Sent along", "What changed in the tool"):
         shown = re.search(rf'aria-label="{label}">(.*?)</pre>', body, re.DOTALL)[1]
@@ -424,7 +424,7 @@ async def test_hidden_characters_are_red_wherever_an_agent_or_a_server_wrote_the
 
 async def test_what_is_sent_along_beside_the_arguments_is_shown_with_them(inbox):
     beside = {"_meta": {"acme/<b>": "x\u200by", "password": "hunter2hunter2"}}
-    call = await inbox.hold(beside=json.dumps(beside, ensure_ascii=False).encode())
+    call = await inbox.hold(extra_params=json.dumps(beside, ensure_ascii=False).encode())
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
     assert "Sent along" in body

@@ -21,7 +21,11 @@ def frame(**params):
 def held(**params):
     made = frame(**params)
     return ToolCall(
-        agent="a", server="s", tool="create_note", arguments=made.arguments, beside=envelope.beside(made)
+        agent="a",
+        server="s",
+        tool="create_note",
+        arguments=made.arguments,
+        extra_params=envelope.beside(made),
     )
 
 
@@ -51,7 +55,7 @@ def test_what_an_agent_says_of_its_own_is():
 )
 def test_asked_again_a_call_brings_its_own_exchange_and_what_was_shown(first, again):
     sent = envelope.as_approved(frame(**again), held(**first))
-    assert envelope.beside(sent) == held(**first).beside
+    assert envelope.beside(sent) == held(**first).extra_params
     now = {name: value for name, value in again.get("_meta", {}).items() if name in OURS}
     assert sent.params.get("_meta", {}) == {**now, **first.get("_meta", {})}
     assert sent.progress_token == now.get("progressToken")
@@ -71,7 +75,7 @@ async def test_nobody_gets_another_meta_approved_than_the_one_that_people_saw():
 
         first = await ask("staging")
         [one] = await gateway.held()
-        assert json.loads(one.call.beside) == {"_meta": {"acme/target": "staging"}}
+        assert json.loads(one.call.extra_params) == {"_meta": {"acme/target": "staging"}}
         first.close()
         second = await ask("production")
         assert [again.id for again in await gateway.held()] == [one.id]
