@@ -1,1 +1,1 @@
-"""The bytes on the wire: JSON-RPC frames, server-sent events, and the revisions of MCP."""
+"""Wire formats: JSON-RPC frames, server-sent events, and the revisions of MCP."""

@@ -1,8 +1,8 @@
-"""The one strict JSON-RPC parser in front of every transport, and the frames that the gateway itself writes.
+"""Parses and builds JSON-RPC frames; every transport uses this one strict parser (PURE).
 
-PURE. Two readers must never see two different things in one frame, so whatever could be read in two ways is refused:
-repeated members, odd spellings of the envelope, other encodings, numbers that overflow, batches. The arguments of
-a tool call are kept as the exact bytes that came, and go out as those bytes.
+Two parsers must never read one frame differently. Ambiguous frames are therefore refused: repeated members,
+misspelt envelope members, encodings other than UTF-8, numbers that overflow, batches. The arguments of a tool call
+are forwarded as the exact bytes received.
 """
 
 import json
@@ -19,18 +19,18 @@ from approvals.model import Outcome
 
 Id = str | int
 
-#: Limits of one frame: bytes of a client's and of a server's, nesting, members of all its objects together.
+#: Limits of one frame: bytes from a client, bytes from a server, nesting depth, members in all its objects.
 MAX_BYTES = 4 << 20
 MAX_SERVER_BYTES = 16 << 20
 MAX_DEPTH = 64
 MAX_MEMBERS = 50_000
-#: A tool's name; anything else is denied (MCP, server/tools, "Tool Names").
+#: A valid tool name; calls of any other name are denied (MCP, server/tools, "Tool Names").
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS = -32700, -32600, -32602
 ENVELOPE = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 CALL = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
-#: Members of params that decide where a request goes; nothing may look like one without being it.
+#: Members of params that route a request; members that look like one of these are refused.
 ROUTING = CALL | {"uri", "taskId"}
 
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -39,7 +39,7 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class FrameError(Exception):
-    """The frame was refused; nothing of it may be passed on."""
+    """The frame is refused and must not be forwarded: JSON-RPC code, message, and request id if known."""
 
     def __init__(self, code: int, message: str, request_id: Id | None = None) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request that is no tool call. `raw` is the frame as it came."""
+    """A request other than tools/call. `raw` is the frame as received."""
 
     id: Id
     method: str
@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """A notification."""
+    """A notification from the client."""
 
     method: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A client's answer to a request of the server's."""
+    """A client's answer to a server's request."""
 
     id: Id
     raw: bytes
@@ -77,7 +77,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFrame:
-    """A tools/call. `arguments` are the exact bytes of that member, `rest` those of the other members of params."""
+    """A tools/call. `arguments` and `rest` hold the exact bytes of arguments and of the other params."""
 
     id: Id
     name: str
@@ -88,12 +88,12 @@ class CallFrame:
 
     @property
     def method(self) -> str:
-        """The method, as for every request."""
+        """The method, always tools/call."""
         return "tools/call"
 
     @property
     def progress_token(self) -> Id | None:
-        """The token under which the client asks for progress."""
+        """The progressToken of the request, or None."""
         meta = self.params.get("_meta")
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         return token if isinstance(token, str | int) and not isinstance(token, bool) else None
@@ -103,7 +103,7 @@ Frame = Request | Notification | Response | CallFrame
 
 
 def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
-    """Return the value of a JSON text that can be read in one way only, or raise `FrameError`."""
+    """Decode an unambiguous JSON text; raises `FrameError`."""
     if len(data) > max_bytes:
         raise FrameError(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes.")
     if data.count(b":") > MAX_MEMBERS and len(_MEMBER.findall(data)) > MAX_MEMBERS:
@@ -120,7 +120,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise FrameError(INVALID_REQUEST, _TOO_DEEP)
     if _SURROGATE.search(text) and not _encodable(value):
-        raise FrameError(PARSE_ERROR, "The message has half of a surrogate pair.")
+        raise FrameError(PARSE_ERROR, "The message has an unpaired surrogate.")
     return value
 
 
@@ -130,14 +130,14 @@ _TOO_DEEP = f"The message is nested deeper than {MAX_DEPTH} levels."
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise FrameError(INVALID_REQUEST, "The message repeats a member of an object.")
+        raise FrameError(INVALID_REQUEST, "The message repeats a member in an object.")
     return members
 
 
 def _parse_float(text: str) -> float:
     number = float(text)
     if not isfinite(number):
-        raise FrameError(PARSE_ERROR, "The message has a number that is too large.")
+        raise FrameError(PARSE_ERROR, "The message has a number out of range.")
     return number
 
 
@@ -155,7 +155,7 @@ def _first_line(error: ValueError) -> str:
 
 
 def _depth(value: Any) -> int:
-    """Return how deep a value is nested, without recursion."""
+    """Return the nesting depth of a value, without recursion."""
     depth, level = 0, [value]
     while level := [item for container in level for item in _containers(container)]:
         depth += 1
@@ -176,10 +176,10 @@ def _encodable(value: Any) -> bool:
 
 
 def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> Frame:
-    """Return the frame, or raise `FrameError`."""
+    """Decode a client's frame; raises `FrameError`."""
     value = parse_json(data, max_bytes=max_bytes)
     if not isinstance(value, dict):
-        kind = "Batches are not accepted" if isinstance(value, list) else "A message is an object"
+        kind = "Batches are not supported" if isinstance(value, list) else "The message must be an object"
         raise FrameError(INVALID_REQUEST, f"{kind}.")
     request_id = value.get("id")
     if "id" in value and not _is_id(request_id):
@@ -198,11 +198,11 @@ def _is_id(value: Any) -> bool:
 def _parse_envelope(value: dict[str, Any], data: bytes) -> Frame:
     _refuse_unknown(value, ENVELOPE, "message")
     if value.get("jsonrpc") != "2.0":
-        raise FrameError(INVALID_REQUEST, 'The message must say "jsonrpc": "2.0".')
+        raise FrameError(INVALID_REQUEST, 'The message must have "jsonrpc": "2.0".')
     if "method" not in value:
         return _parse_response(value, data)
     if "result" in value or "error" in value:
-        raise FrameError(INVALID_REQUEST, "A message cannot be a request and an answer at once.")
+        raise FrameError(INVALID_REQUEST, "A message cannot be both a request and a response.")
     method, params = value["method"], value.get("params", {})
     if not isinstance(method, str):
         raise FrameError(INVALID_REQUEST, "The method must be a string.")
@@ -220,7 +220,7 @@ def _parse_envelope(value: dict[str, Any], data: bytes) -> Frame:
 
 def _parse_response(value: dict[str, Any], data: bytes) -> Response:
     if "id" not in value or ("result" in value) == ("error" in value) or "params" in value:
-        raise FrameError(INVALID_REQUEST, "The message is neither a request nor an answer.")
+        raise FrameError(INVALID_REQUEST, "The message is neither a request nor a response.")
     return Response(id=value["id"], raw=data)
 
 
@@ -229,7 +229,7 @@ def _parse_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> C
         raise FrameError(INVALID_REQUEST, "A tools/call needs an id.")
     _refuse_unknown(params, CALL, "params of a tools/call")
     if not isinstance(params.get("name"), str):
-        raise FrameError(INVALID_PARAMS, "A tools/call needs the name of a tool.")
+        raise FrameError(INVALID_PARAMS, "A tools/call needs a tool name.")
     if not isinstance(params.get("arguments", {}), dict):
         raise FrameError(INVALID_PARAMS, "The arguments of a tools/call must be an object.")
     rest = {name: bytes(raw) for name, raw in raw_members(bytes(raw_members(data)["params"])).items()}
@@ -246,7 +246,7 @@ def _refuse_unknown(value: Mapping[str, Any], allowed: frozenset[str], where: st
 
 
 def _refuse_look_alikes(value: Mapping[str, Any], names: frozenset[str], where: str) -> None:
-    """Refuse members that a reader who folds case or Unicode would take for one of *names* (CVE-2026-27896)."""
+    """Refuse members that a case- or Unicode-folding parser would read as one of *names* (CVE-2026-27896)."""
     for name in value:
         if name not in names and fold(name) in _FOLDED:
             raise FrameError(
@@ -255,66 +255,66 @@ def _refuse_look_alikes(value: Mapping[str, Any], names: frozenset[str], where: 
 
 
 def fold(name: str) -> str:
-    """Return *name* as a careless reader might take it."""
+    """Return *name* without case, compatibility forms and NUL, as a lenient parser might read it."""
     return unicodedata.normalize("NFKC", name.replace("\0", "")).casefold()
 
 
 _FOLDED = frozenset(fold(name) for name in ROUTING)
 
 
-#: What reading a JSON text of a server's raises when it cannot be read.
+#: The exceptions of decoding a server's JSON.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def raw_members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """Return the members of a JSON object, each as its exact bytes."""
+    """Return the members of a JSON object, each as its exact bytes; raises one of `UNREADABLE`."""
     return _object_decoder.decode(data)
 
 
 def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
-    """Return the frame to send for *call*, written anew around the exact bytes of its arguments."""
+    """Rebuild the frame of *call* around the exact bytes of its arguments, or around *arguments*."""
     rest = "".join(f",{json.dumps(name)}:{raw.decode()}" for name, raw in call.rest.items())
     head = f'{{"jsonrpc":"2.0","id":{json.dumps(call.id)},"method":"tools/call","params":{{"name":{json.dumps(call.name)},"arguments":'
     return head.encode() + (call.arguments if arguments is None else arguments) + rest.encode() + b"}}"
 
 
 def request_id_of(frame: Frame | None) -> Id | None:
-    """Return the id under which a frame wants its answer, if it wants one."""
+    """Return the id of a request, None for a notification, a response or no frame."""
     return frame.id if isinstance(frame, Request | CallFrame) else None
 
 
 def result(request_id: Id, value: Mapping[str, Any]) -> bytes:
-    """Return the frame that answers a request with a result of ours."""
+    """Build a response with a result."""
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "result": value})
 
 
 def error(request_id: Id | None, code: int, message: str, data: Any = None) -> bytes:
-    """Return the frame that answers a request with an error of ours."""
+    """Build a response with an error."""
     fault = {"code": code, "message": message} | ({} if data is None else {"data": data})
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": fault})
 
 
 def notification(method: str, params: Mapping[str, Any]) -> bytes:
-    """Return a notification of ours."""
+    """Build a notification."""
     return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
 
 
 def answer(request_id: Id, outcome: Outcome) -> bytes:
-    """Return the frame that answers a request with what a server said."""
+    """Build a response with the result or error of a server."""
     member = "error" if outcome.is_error else "result"
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, member: msgspec.Raw(outcome.body)})
 
 
 def parse_server_frame(data: bytes) -> Mapping[str, Any]:
-    """Return a server's frame, {} when it is no object; raises `FrameError` when it cannot be read in one way only."""
+    """Decode a server's frame, {} if it is not an object; raises `FrameError`."""
     value = parse_json(data, max_bytes=MAX_SERVER_BYTES)
     return value if isinstance(value, dict) else {}
 
 
 def parse_outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outcome | None:
-    """Return what a server's frame, read from *data*, says when it is the answer to *request_id*.
+    """Return the outcome of *request_id* if *frame*, decoded from *data*, is its response; else None.
 
-    An id of another type is another id. Raises `FrameError` when its result or error is no object (MCP, "Responses").
+    Ids of different types differ. Raises `FrameError` if the result or error is not an object (MCP, "Responses").
     """
     if is_request_or_notification(frame) or not _is_same_id(frame.get("id"), request_id):
         return None
@@ -322,7 +322,7 @@ def parse_outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outc
         return None
     member = "error" if "error" in frame else "result"
     if not isinstance(frame[member], dict):
-        raise FrameError(INVALID_REQUEST, f"The {member} of an answer must be an object.")
+        raise FrameError(INVALID_REQUEST, f"The {member} of a response must be an object.")
     return Outcome(is_error=member == "error", body=bytes(raw_members(data)[member]))
 
 
@@ -331,5 +331,5 @@ def _is_same_id(given: Any, wanted: Id) -> bool:
 
 
 def is_request_or_notification(frame: Mapping[str, Any]) -> bool:
-    """Say whether a server's frame is a request or notification of its own."""
+    """Return whether a server's frame is a request or a notification."""
     return "method" in frame

@@ -1,7 +1,7 @@
-"""Member names that a server may read as one another, such as `amount` and `AMOUNT` (PURE).
+"""Finds member names that a server may confuse, such as `amount` and `AMOUNT` (PURE).
 
-Go's encoding/json, and others, match names without case, and the last match wins. A rule on `args.amount` would then
-be passed by `{"amount": 1, "AMOUNT": 60000}`. So a member is denied that is spelt like a known name, but differently.
+Go's encoding/json and other parsers ignore case, and the last match wins. `{"amount": 1, "AMOUNT": 60000}` would then
+pass a rule on `args.amount`. A call is therefore denied if a member resembles a known name without being it.
 """
 
 import unicodedata
@@ -12,9 +12,9 @@ from typing import Any
 
 from approvals.safetext import one_line, remove_hidden
 
-#: The longest name in a denial, in characters.
+#: The most characters of a name in a denial.
 LONGEST = 60
-#: Keywords of JSON Schema whose value is data and no schema (JSON Schema 2020-12, validation).
+#: Keywords whose value is data, not a schema (JSON Schema 2020-12, validation).
 _DATA_KEYWORDS = frozenset({"const", "default", "enum", "examples", "required"})
 
 
@@ -22,17 +22,17 @@ Path = tuple[str | int, ...]
 
 
 def format_path(path: Iterable[str | int]) -> str:
-    """Return where a value is in a call's arguments: `arguments.items[0].amount`."""
+    """Format the path of a value in a call's arguments: `arguments.items[0].amount`."""
     return "arguments" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
 def fold(name: str) -> str:
-    """Return *name* without case, width and hidden characters: NFKC and case folding (Unicode, UAX #31)."""
+    """Fold case, width and hidden characters of *name*: NFKC and case folding (Unicode, UAX #31)."""
     return next(fold_all([name]))
 
 
 def fold_all(names: Iterable[str]) -> Iterator[str]:
-    """Return the folded forms of many names in order; folding them as one text is many times faster."""
+    """Fold many names, in order; folding them as one text is many times faster."""
     text = "\n".join(name.replace("\n", "") for name in names)
     if text.isascii() and text.replace("\n", "").isprintable():
         return iter(text.lower().split("\n"))
@@ -43,14 +43,14 @@ def fold_all(names: Iterable[str]) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _fold_char(char: str) -> str:
-    """Return one character folded. Upper case comes first: Java's equalsIgnoreCase takes a dotless i for an i."""
+    """Fold one character, by way of upper case: Java's equalsIgnoreCase equates a dotless i with an i."""
     for _ in range(2):
         char = unicodedata.normalize("NFKC", remove_hidden(char)).upper().casefold()
     return unicodedata.normalize("NFKC", remove_hidden(char))
 
 
 def schema_members(schema: Any) -> Iterator[str]:
-    """Yield the names of members that a JSON Schema declares or requires, at any depth."""
+    """Yield the member names that a JSON Schema declares or requires, at any depth."""
     if isinstance(schema, list):
         for one in schema:
             yield from schema_members(one)
@@ -67,13 +67,10 @@ def schema_members(schema: Any) -> Iterator[str]:
 
 
 class KnownNames:
-    """The names that a tool declares and that rules use, each under its folded form."""
+    """The names that a tool declares or a rule uses, by folded form."""
 
     def __init__(self, declared: Iterable[str], used: Mapping[str, str], *, alike: bool = False) -> None:
-        """*declared* are names in the tool's inputSchema; *used* are names in rules, with the rule of each.
-
-        *alike* lets every name pass.
-        """
+        """*declared*: names in the tool's inputSchema; *used*: the rule that uses each name; *alike*: allow every name."""
         self._alike = alike
         self._known: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for name in declared:
@@ -85,16 +82,16 @@ class KnownNames:
             for spellings in self._known.values()
         ]
         self._right = frozenset[str]().union(*right)
-        #: Names that are right, and alike to no other that is.
+        #: Allowed names that resemble no other allowed name.
         self._plain = frozenset[str]().union(*(names for names in right if len(names) == 1))
 
     def find_ambiguous(self, arguments: Mapping[str, Any]) -> str | None:
-        """Say which member is spelt like a known name, or like another member of its object; None when none is."""
+        """Return the first member that resembles a known name or a sibling member, or None."""
         found = None if self._alike else self._first(arguments)
         return None if found is None else f"{format_path(found[0])} {found[1]}"
 
     def _first(self, value: Mapping[str, Any] | list[Any]) -> tuple[Path, str] | None:
-        """Return the path of the first such member, and what is wrong with it."""
+        """Return the path of the first such member, and the problem."""
         items: Iterable[tuple[Any, Any]]
         if isinstance(value, list):
             items = enumerate(value)
@@ -115,7 +112,7 @@ class KnownNames:
             if form in before:
                 return (
                     one_line(name, LONGEST),
-                ), f"is spelt like {_display(before[form])}, which is there as well"
+                ), f"looks like {_display(before[form])}, which is also present"
             before[form] = name
         return None
 
@@ -123,13 +120,13 @@ class KnownNames:
         if name in self._right or form not in self._known:
             return None
         other, why = next((known, why) for known, why in self._known[form].items() if known != name)
-        return f"is spelt like {_display(other)}, {why}"
+        return f"looks like {_display(other)}, {why}"
 
 
 def _allowed_spellings(
     spellings: Iterable[str], declared: frozenset[str], used: Iterable[str]
 ) -> frozenset[str]:
-    """Return which of the alike *spellings* may be sent: those declared; once rules use one, that one only."""
+    """Return the *spellings* that may be sent: the declared ones, or only the one that rules use."""
     known = frozenset(spellings)
     by_tool, by_rules = known & declared, known.intersection(used)
     if not by_rules:

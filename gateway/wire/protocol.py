@@ -1,4 +1,4 @@
-"""The five revisions of MCP as tables: eras, headers, which methods may pass, which status says what (PURE)."""
+"""The five revisions of MCP as tables: eras, headers, allowed methods, HTTP statuses (PURE)."""
 
 import base64
 import binascii
@@ -14,42 +14,48 @@ import msgspec
 from approvals.model import Outcome
 from gateway.wire.frames import CallFrame, Frame, Id, Notification, Request, Response
 
+#: Revisions whose sessions begin with initialize (2025-11-25, basic/lifecycle, "Initialization").
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+#: Stateless revisions (2026-07-28, basic, "Statelessness"), found by server/discover (basic/versioning).
 MODERN = ("2026-07-28",)
 SUPPORTED = (*HANDSHAKE, *MODERN)
 
+#: Reserved `_meta` keys of a stateless request (2026-07-28, basic, "_meta").
 _PREFIX = "io.modelcontextprotocol/"
 META_VERSION = f"{_PREFIX}protocolVersion"
 META_CAPABILITIES = f"{_PREFIX}clientCapabilities"
 META_CLIENT = f"{_PREFIX}clientInfo"
 META_SERVER = f"{_PREFIX}serverInfo"
 META_SUBSCRIPTION = f"{_PREFIX}subscriptionId"
-#: The extension that the client declares, and the server offers, for tasks.
+#: The tasks extension, as clients and servers declare it (ext-tasks).
 TASKS = f"{_PREFIX}tasks"
 
+#: Error codes of 2026-07-28 (basic, "Error Codes").
 HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
-#: The HTTP status that carries an error code in the revision of 2026-07-28; 200 for every other.
+#: The HTTP status for an error code in 2026-07-28 (basic/transports/streamable-http); 200 for any other code.
 HTTP_STATUS: Mapping[int, int] = {
     -32700: 400, -32600: 400, -32602: 400, -32020: 400, -32021: 400, -32022: 400, -32601: 404,
 }  # fmt: skip
 
-#: The header that names a session of the handshake revisions.
+#: The session id in the handshake revisions (2025-11-25, basic/transports, "Session Management").
 SESSION_HEADER = "mcp-session-id"
-#: Request headers that go on to a server, and response headers that come back. Credentials, cookies, hosts and
-#: origins do neither; what is about the body is never taken from a client, but made from the body.
+#: The request headers forwarded to a server and the response headers returned to a client. Credentials, cookies,
+#: hosts and origins never cross; headers that mirror the body are built from the body.
 REQUEST_HEADERS = frozenset({SESSION_HEADER, "mcp-protocol-version", "last-event-id"})
 RESPONSE_HEADERS = frozenset(
     {"content-type", SESSION_HEADER, "cache-control", "x-accel-buffering", "allow", "retry-after"}
 )
+#: The prefix of headers that mirror arguments (2026-07-28, "Custom Headers from Tool Parameters").
 PARAM_HEADER = "mcp-param-"
-#: Says that a front of our own speaks for a client on stdio. It makes no headers from arguments, and resumes no stream of ours:
-#: it asks for a held call again.
+#: Marks a request of our own stdio front. It builds no headers from arguments and resumes none of our streams;
+#: it repeats a held call instead.
 FRONT_HEADER = "okayed-front"
-#: The id of a held call: such a front gets it as soon as its call is held, and sends it with the same call to ask for that one again.
+#: The id of a held call: sent to the stdio front when its call is held, and sent back when the front repeats the call.
 HOLD_HEADER = "okayed-hold"
-#: Says, on an error of the gateway's own, that nothing of the request reached the server. No server's header crosses under it.
+#: Marks a gateway error whose request never reached the server. A server's header of this name is never forwarded.
 UNSENT_HEADER = "okayed-unsent"
 
+#: Methods a client may send, by era (schema.ts, "ClientRequest").
 _BOTH_ERAS = {
     "tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read", "prompts/list",
     "prompts/get", "completion/complete", "tasks/get", "tasks/cancel",
@@ -58,6 +64,7 @@ _HANDSHAKE_ONLY = {
     "initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list", "tasks/result",
 }  # fmt: skip
 _MODERN_ONLY = {"server/discover", "subscriptions/listen", "tasks/update"}
+#: Notifications a client may send, in any era (schema.ts, "ClientNotification").
 _NOTIFICATIONS = {
     "notifications/initialized", "notifications/cancelled", "notifications/progress", "notifications/roots/list_changed",
     "notifications/tasks/status", "notifications/elicitation/complete",
@@ -65,7 +72,7 @@ _NOTIFICATIONS = {
 
 
 class Era(Enum):
-    """Revisions with a handshake and sessions, and the one without."""
+    """Revisions with a handshake and sessions, and stateless revisions."""
 
     HANDSHAKE = "handshake"
     MODERN = "modern"
@@ -76,21 +83,21 @@ METHODS: Mapping[Era, frozenset[str]] = {
     Era.MODERN: frozenset(_BOTH_ERAS | _MODERN_ONLY),
 }
 NOTIFICATIONS = frozenset(_NOTIFICATIONS)
-#: Methods whose frames name something in a header, and the member of params that names it.
+#: The member of params that Mcp-Name mirrors, by method (2026-07-28, "Standard Request Headers"; ext-tasks).
 NAMED_BY = {
     "tools/call": "name", "prompts/get": "name", "resources/read": "uri",
     "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
 }  # fmt: skip
 
-#: What a notification says whose sender has other tools, prompts or resources than before.
+#: The part of a method that announces changed tools, prompts or resources.
 LIST_CHANGED = b"list_changed"
-#: The id of the gateway's own requests, and its question whether a server speaks the modern revision.
+#: The JSON-RPC id of the gateway's own requests.
 OUR_ID = "okayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """Why a frame is refused before it is looked at: the JSON-RPC error and its HTTP status."""
+    """The refusal of a frame by its headers: JSON-RPC error and HTTP status."""
 
     code: int
     message: str
@@ -99,9 +106,9 @@ class Rejection:
 
 
 def era(headers: Mapping[str, str], frame: Frame | None) -> Era:
-    """Return the era a request belongs to: modern when its body or its version header says so.
+    """Return the era of a request, from its body or its version header.
 
-    A revision that is not known has no handshake that we know of, so it is judged by the stricter rules.
+    Without the header it is 2025-03-26 ("Protocol Version Header"). Unknown revisions get the stricter, modern rules.
     """
     version = headers.get("mcp-protocol-version", HANDSHAKE[1])
     return Era.MODERN if _version(frame) is not None or version not in HANDSHAKE else Era.HANDSHAKE
@@ -115,16 +122,19 @@ def _version(frame: Frame | None) -> str | None:
 
 
 def is_subscription(verb: str, headers: Mapping[str, str]) -> bool:
-    """Say whether an exchange is there to listen for as long as its client likes, and asks for nothing that ends."""
+    """Return whether an exchange is an open-ended stream: GET, or subscriptions/listen."""
     return verb == "GET" or headers.get("mcp-method") == "subscriptions/listen"
 
 
 def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection | None:
-    """Return why the headers do not fit the body, or None. *pairs* are the headers in order, names in lower case."""
+    """Check the headers against the body (2026-07-28, "Server Validation"); None if they match.
+
+    *pairs* are the headers in order, with names in lower case.
+    """
     given = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
     headers = dict(given)
     version = headers.get("mcp-protocol-version")
-    # What a server says to a revision that it does not know passes; a tool call of one cannot be judged.
+    # Servers answer unknown revisions themselves; only a tool call, which cannot be judged, is refused.
     if version is not None and version not in SUPPORTED and isinstance(frame, CallFrame):
         data = {"supported": list(SUPPORTED), "requested": version}
         return Rejection(
@@ -133,7 +143,7 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
     if era(headers, frame) is Era.HANDSHAKE:
         return None
     if len(headers) != len(given):
-        return Rejection(code=HEADER_MISMATCH, message="An Mcp- header is given twice.")
+        return Rejection(code=HEADER_MISMATCH, message="An Mcp- header is repeated.")
     return _mismatch(headers, frame)
 
 
@@ -148,7 +158,7 @@ def _mismatch(headers: Mapping[str, str], frame: Frame) -> Rejection | None:
 
 
 def _values(frame: Frame) -> Mapping[str, str]:
-    """Return the header values that a frame of the modern revision asks for, not yet encoded."""
+    """Return the headers that mirror a modern frame, not yet encoded."""
     if isinstance(frame, Response):
         return {}
     version = _version(frame)
@@ -161,20 +171,20 @@ def _values(frame: Frame) -> Mapping[str, str]:
 
 
 def routing_headers(frame: Frame) -> Mapping[str, str]:
-    """Return the headers that name a modern frame, made from its body; {} in the handshake era."""
+    """Build the headers that mirror a modern frame; {} in the handshake era."""
     if _version(frame) is None:
         return {}
     return {name: encode_header(value) for name, value in _values(frame).items()}
 
 
 def declares_tasks(params: Mapping[str, Any]) -> bool:
-    """Say whether the client of a modern request declares the tasks extension."""
+    """Return whether the client of a modern request declares the tasks extension."""
     extensions = capabilities(params).get("extensions")
     return isinstance(extensions, dict) and TASKS in extensions
 
 
 def server_name(result: Mapping[str, Any]) -> str:
-    """Return the name a server gives itself in its answer to initialize or server/discover, or ""."""
+    """Return the server's name in its initialize or server/discover result, or ""."""
     meta = result.get("_meta")
     info = result.get("serverInfo") or (meta.get(META_SERVER) if isinstance(meta, dict) else None)
     name = info.get("name") if isinstance(info, dict) else None
@@ -182,26 +192,26 @@ def server_name(result: Mapping[str, Any]) -> str:
 
 
 def has_tasks(capabilities: Mapping[str, Any]) -> bool:
-    """Say whether a server that declares *capabilities* has tasks of its own, of either dialect."""
+    """Return whether a server's *capabilities* declare tasks, in either dialect."""
     extensions = capabilities.get("extensions")
     return "tasks" in capabilities or (isinstance(extensions, dict) and TASKS in extensions)
 
 
 def supports_url_elicitation(capabilities: Mapping[str, Any]) -> bool:
-    """Say whether a client that declares *capabilities* shows a link when it is asked to (URL elicitation)."""
+    """Return whether a client's *capabilities* declare URL elicitation."""
     elicitation = capabilities.get("elicitation")
     return isinstance(elicitation, dict) and isinstance(elicitation.get("url"), dict)
 
 
 def capabilities(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the client of a modern request declares."""
+    """Return the capabilities that the client of a modern request declares, or {}."""
     meta = params.get("_meta")
     declared = meta.get(META_CAPABILITIES) if isinstance(meta, dict) else None
     return declared if isinstance(declared, dict) else {}
 
 
 def client_name(params: Mapping[str, Any]) -> str:
-    """Return the name that the client of a modern request gives itself, or ""."""
+    """Return the client's name in a modern request, or ""."""
     meta = params.get("_meta")
     info = meta.get(META_CLIENT) if isinstance(meta, dict) else None
     name = info.get("name") if isinstance(info, dict) else None
@@ -213,14 +223,14 @@ _SENTINEL = re.compile(r"=\?base64\?([A-Za-z0-9+/]*={0,2})\?=")
 
 
 def encode_header(value: str) -> str:
-    """Return *value* as a header value: as it is when it is plain ASCII, else `=?base64?...?=`."""
+    """Encode a header value: plain ASCII as it is, else `=?base64?...?=` (2026-07-28, "Value Encoding")."""
     if _PLAIN.fullmatch(value) and not _SENTINEL.fullmatch(value):
         return value
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
 def decode_header(value: str) -> str | None:
-    """Return what a header value stands for, or None when its encoding is not canonical."""
+    """Decode a header value; None if its encoding is not canonical."""
     match = _SENTINEL.fullmatch(value)
     if match is None:
         return value
@@ -232,7 +242,7 @@ def decode_header(value: str) -> str | None:
 
 
 def request_headers(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
-    """Return the headers that go on to the server: of the client's the protocol's own, those about the body made anew from it."""
+    """Build the headers for the server: the client's protocol headers, and those that mirror the body."""
     kept = {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
     if frame is None or era(headers, frame) is Era.HANDSHAKE:
         return kept
@@ -240,12 +250,12 @@ def request_headers(headers: Mapping[str, str], frame: Frame | None) -> Mapping[
 
 
 def response_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the headers of a server's answer that come back to the client."""
+    """Return the server's headers that are forwarded to the client."""
     return {name: value for name, value in headers.items() if name.lower() in RESPONSE_HEADERS}
 
 
 def is_allowed(frame: Frame, headers: Mapping[str, str]) -> bool:
-    """Say whether a client may send this in its revision. Answers pass, where servers may ask."""
+    """Return whether a client may send this frame in its era. Responses are allowed where servers may send requests."""
     match frame:
         case Response():
             return era(headers, frame) is Era.HANDSHAKE
@@ -256,7 +266,7 @@ def is_allowed(frame: Frame, headers: Mapping[str, str]) -> bool:
 
 
 def http_status(which: Era, outcome: Outcome) -> int:
-    """Return the HTTP status of an answer of the server's, where it is the first that is sent."""
+    """Return the HTTP status for a server's response that is sent as a whole."""
     if which is Era.HANDSHAKE or not outcome.is_error:
         return 200
     code = msgspec.json.decode(outcome.body).get("code")
@@ -264,30 +274,30 @@ def http_status(which: Era, outcome: Outcome) -> int:
 
 
 def is_cancellation(frame: Frame) -> bool:
-    """Say whether this is a notification that takes a request back."""
+    """Return whether this is notifications/cancelled."""
     return isinstance(frame, Notification) and frame.method == "notifications/cancelled"
 
 
 def cancelled_id(frame: Frame) -> Id | None:
-    """Return the id of the request that this notification takes back, or None when it does not."""
+    """Return the id of the request that this notification cancels, or None."""
     if not (isinstance(frame, Notification) and is_cancellation(frame)):
         return None
     request_id = frame.params.get("requestId")
-    # true is no id, though Python takes it for 1.
+    # bool is a subclass of int, but true is not an id.
     return request_id if type(request_id) in {str, int} else None
 
 
 def finishes_handshake(frame: Frame) -> bool:
-    """Say whether this is the notification after which a handshake is done."""
+    """Return whether this is notifications/initialized."""
     return isinstance(frame, Notification) and frame.method == "notifications/initialized"
 
 
 def modern_headers(method: str) -> Mapping[str, str]:
-    """Return the headers of a request of the gateway's own."""
+    """Return the headers of a modern request that the gateway itself sends."""
     return {"MCP-Protocol-Version": MODERN[0], "Mcp-Method": method}
 
 
-#: What the gateway says of itself as a client, and the `_meta` of its own requests in the modern revision.
+#: The gateway's clientInfo, and the `_meta` of its own modern requests.
 CLIENT = {"name": "okayed", "version": metadata.version("okayed")}
 OUR_META: Mapping[str, Any] = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
 DISCOVER = msgspec.json.encode(

@@ -1,44 +1,44 @@
-"""Server-sent events, as Streamable HTTP uses them (WHATWG HTML, section 9.2): events to bytes and back."""
+"""Parses and builds server-sent events for Streamable HTTP (WHATWG HTML, section 9.2)."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from gateway.errors import ResponseTooLargeError
 
-#: Headers of a stream that proxies in between must not buffer.
+#: Response headers of a stream that proxies must not buffer.
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
-#: A stream may begin with one, which is no part of its first event.
+#: A stream may begin with a byte order mark, which is not part of its first event.
 BOM = b"\xef\xbb\xbf"
-#: The longest event that is read, in bytes.
+#: The longest event accepted, in bytes.
 MAX_EVENT = 16 << 20
-#: How often in a row a stream is taken up again without a single event coming, and the longest wait before, in seconds.
+#: Resumptions in a row that may bring no event, and the longest delay before one, in seconds.
 TRIES = 3
 LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: `data` is its payload, `raw` its bytes as they came, ending in an empty line."""
+    """One event: `data` is its payload, `raw` its bytes as received, with the empty line that ends it."""
 
     data: bytes
     raw: bytes
 
     def field(self, name: bytes) -> str | None:
-        """Return the last field of this name, such as `id` or `retry`, or None."""
+        """Return the last value of a field such as `id` or `retry`, or None."""
         lines = [line for line in self.raw.splitlines() if line.startswith(name + b":")]
         return lines[-1].partition(b":")[2].strip().decode("utf-8", "replace") if lines else None
 
     @property
     def kind(self) -> str:
-        """Its type: `message` where it names none."""
+        """The event type, `message` by default."""
         return self.field(b"event") or "message"
 
     def with_data(self, data: bytes) -> bytes:
-        """Return the event with other data; its id, type and retry stay."""
+        """Return the bytes of the event with other data and the same id, type and retry."""
         lines = [
             line
             for line in self.raw.splitlines(keepends=True)
@@ -49,16 +49,16 @@ class Event:
 
 @dataclass(slots=True)
 class ResumePoint:
-    """Where in a server's stream a reader is, and whether it can ask for the rest of it (MCP 2025-11-25, resumability)."""
+    """A position in a server's stream, to resume from (2025-11-25, "Resumability and Redelivery")."""
 
     id: str | None = None
-    #: Seconds after which the server wants to be asked.
+    #: Seconds to wait before resuming, as the server asks.
     wait: float = 1.0
     _moved: bool = False
     _tries: int = 0
 
     def advance(self, event: Event) -> None:
-        """Note an event. An id with NUL, and a retry that is not all ASCII digits, do not count (WHATWG HTML, 9.2.6)."""
+        """Move past an event. Ignores an id with NUL and a retry other than ASCII digits (WHATWG HTML, 9.2.6)."""
         self._moved = True
         given = event.field(b"id") or ""
         self.id = given if given and "\0" not in given else self.id
@@ -67,41 +67,41 @@ class ResumePoint:
             self.wait = min(float(retry) / 1000, LONGEST_WAIT)  # int() refuses thousands of digits
 
     def retry_delay(self) -> float | None:
-        """Return after how many seconds to ask for the rest of a stream that ended, or None when that is no use."""
+        """Return the seconds to wait before resuming a stream that ended; None to give up."""
         self._tries = 0 if self._moved else self._tries + 1
         self._moved = False
         return None if self.id is None or self._tries > TRIES else self.wait
 
 
 def event(data: bytes) -> bytes:
-    """Return the event that carries one JSON-RPC frame."""
+    """Build the event for one JSON-RPC frame."""
     return b"event: message\ndata: " + data + b"\n\n"
 
 
 def priming_event(event_id: str, retry: int) -> bytes:
-    """Return the event that gives a client the id to resume by, and after how many milliseconds (MCP 2025-11-25)."""
+    """Build the event that primes a client to reconnect: event id, and retry in milliseconds (2025-11-25)."""
     return f"id: {event_id}\nretry: {retry}\ndata: \n\n".encode()
 
 
 def comment(text: str) -> bytes:
-    """Return a comment: bytes that keep a connection alive and mean nothing."""
+    """Build a comment, which keeps a connection alive."""
     return f": {text}\n\n".encode()
 
 
-#: Two line ends in a row: the second one ends an empty line. CRLF is one line end (WHATWG HTML, 9.2.5).
+#: Two line ends in a row, the second of which ends an empty line. CRLF is one line end (WHATWG HTML, 9.2.5).
 LINE_END_PAIRS = (b"\n\n", b"\n\r", b"\r\r")
 
 
 class EventSplitter:
-    """Cuts a stream into blocks, each with the empty line that ends it. No byte is searched twice for a mark."""
+    """Splits a stream into blocks, each ending in an empty line. Each byte is searched once per mark."""
 
     def __init__(self, buffer: bytearray | None = None) -> None:
         self._buffer = bytearray() if buffer is None else buffer
-        #: Where to look for each mark next; it does not begin before.
+        #: Where the search for each mark continues.
         self._from = dict.fromkeys(LINE_END_PAIRS, 0)
 
     def take(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the blocks that end in *chunk*; raises `TooLongError` when the next one is too long."""
+        """Yield the blocks that end in *chunk*; raises `TooLongError` if the next one exceeds the limit."""
         self._buffer += chunk
         start = 0
         while (end := self._end(start)) is not None:
@@ -117,7 +117,7 @@ class EventSplitter:
         found = [at for mark in LINE_END_PAIRS if (at := self._next(mark, start)) >= 0]
         if not found:
             return None
-        # An empty line that ends in CR ends its event at once; an LF may follow, but is not waited for.
+        # A CR ends the empty line, and its event, at once: do not wait for a possible LF.
         end = min(found) + 2
         return end + 1 if self._buffer[end - 1 : end + 1] == b"\r\n" else end
 
@@ -128,13 +128,13 @@ class EventSplitter:
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """Split a stream into its events; comments and empty events come through with empty data."""
+    """Split a stream into its events; comments and empty events have empty data."""
     splitter, mark = EventSplitter(), BOM
     async for chunk in chunks:
         for block in splitter.take(chunk):
             raw, mark = block.removeprefix(mark), b""
             yield Event(_data(raw), raw)
-    # What follows the last empty line is no event: the standard discards it.
+    # The standard discards an incomplete event at the end.
 
 
 def _data(block: bytes) -> bytes:

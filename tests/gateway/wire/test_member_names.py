@@ -1,4 +1,4 @@
-"""A server may read `AMOUNT` as `amount`: a member that is spelt like a known name, but differently, is denied."""
+"""A server may read `AMOUNT` as `amount`: a member that resembles a known name is denied."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ async def test_what_a_server_in_go_would_have_paid_past_the_rule_never_reaches_i
             assert (await answer.json())["result"]["content"][0]["text"] == "paid"
         assert paid == [60000]  # at the server itself: it would have run
         assert text(await gateway.call("pay", arguments)) == (
-            "Denied by policy: arguments.AMOUNT is spelt like amount, which this tool declares. NOT EXECUTED."
+            "Denied by policy: arguments.AMOUNT looks like amount, which this tool declares. NOT EXECUTED."
         )
         assert len(paid) == 1
         assert text(await gateway.call("pay", {"amount": 10})) == "paid"
@@ -107,7 +107,7 @@ async def test_explain_says_why():
         )
         said = (await tools.explain_call(config, "s", "pay", '{"AMOUNT": 1}')).verdict
     assert (said.action, said.rule) == (Action.DENY, "alike")
-    assert said.reason == "arguments.AMOUNT is spelt like amount, which this tool declares"
+    assert said.reason == "arguments.AMOUNT looks like amount, which this tool declares"
 
 
 # Which names are alike.
@@ -206,17 +206,17 @@ def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypat
     ("declared", "used", "arguments", "wrong"),
     [
         (["amount"], {}, {"amount": 1, "note": {"Note": 1}}, None),
-        (["amount"], {}, {"items": [{"n": 1}, {"Amount": 1}]}, "arguments.items[1].Amount is spelt like amount, which this tool declares"),
-        ([], {"amount": "tools.pay"}, {"AMOUNT": 1}, "arguments.AMOUNT is spelt like amount, which the rule tools.pay uses"),
-        ([], {}, {"a": 1, "A": 2}, "arguments.A is spelt like a, which is there as well"),
-        (["Amount"], {"amount": "tools.pay"}, {"Amount": 1}, "arguments.Amount is spelt like amount, which the rule tools.pay uses"),
-        (["Amount"], {"amount": "tools.pay"}, {"amount": 1}, "arguments.amount is spelt like Amount, which this tool declares"),
+        (["amount"], {}, {"items": [{"n": 1}, {"Amount": 1}]}, "arguments.items[1].Amount looks like amount, which this tool declares"),
+        ([], {"amount": "tools.pay"}, {"AMOUNT": 1}, "arguments.AMOUNT looks like amount, which the rule tools.pay uses"),
+        ([], {}, {"a": 1, "A": 2}, "arguments.A looks like a, which is also present"),
+        (["Amount"], {"amount": "tools.pay"}, {"Amount": 1}, "arguments.Amount looks like amount, which the rule tools.pay uses"),
+        (["Amount"], {"amount": "tools.pay"}, {"amount": 1}, "arguments.amount looks like Amount, which this tool declares"),
         (["id", "ID"], {}, {"id": 1, "in": {"ID": 1}}, None),
-        (["id", "ID"], {}, {"id": 1, "ID": 1}, "arguments.ID is spelt like id, which is there as well"),
-        (["id", "ID"], {"id": "tools.x"}, {"ID": 1}, "arguments.ID is spelt like id, which this tool declares"),
-        ([], {"id": "tools.x", "ID": "tools.y"}, {"id": 1}, "arguments.id is spelt like ID, which the rule tools.y uses"),
-        (["id"], {}, {"\u0131d": 1}, "arguments.\u0131d is spelt like id, which this tool declares"),
-        (["amount"], {}, {"am\u200dount": 1}, "arguments.am\\u{200D}ount is spelt like amount, which this tool declares"),
+        (["id", "ID"], {}, {"id": 1, "ID": 1}, "arguments.ID looks like id, which is also present"),
+        (["id", "ID"], {"id": "tools.x"}, {"ID": 1}, "arguments.ID looks like id, which this tool declares"),
+        ([], {"id": "tools.x", "ID": "tools.y"}, {"id": 1}, "arguments.id looks like ID, which the rule tools.y uses"),
+        (["id"], {}, {"\u0131d": 1}, "arguments.\u0131d looks like id, which this tool declares"),
+        (["amount"], {}, {"am\u200dount": 1}, "arguments.am\\u{200D}ount looks like amount, which this tool declares"),
     ],
 )  # fmt: skip
 def test_which_member_is_wrong_and_why(declared, used, arguments, wrong):
@@ -253,14 +253,12 @@ def test_the_names_of_a_condition_are_the_members_that_it_speaks_of(source, name
 def test_a_limit_on_an_amount_uses_its_name():
     policy = "default: allow\ntools: {pay: {spend: {of: args.sum.total, max: 5, window: 1h}}}"
     said = judge(policy, {"sum": {"total": 1, "Total": 9}})
-    assert said.reason == "arguments.sum.Total is spelt like total, which the rule tools.pay uses"
+    assert said.reason == "arguments.sum.Total looks like total, which the rule tools.pay uses"
 
 
 def test_a_row_of_the_matrix_that_may_judge_the_call_uses_names_too():
     policy = "default: allow\nmatrix: [{when: 'args.sum > 5', action: deny}]"
-    assert (
-        judge(policy, {"SUM": 9}).reason == "arguments.SUM is spelt like sum, which the rule matrix[0] uses"
-    )
+    assert judge(policy, {"SUM": 9}).reason == "arguments.SUM looks like sum, which the rule matrix[0] uses"
     assert judge(f"{policy}\ntools: {{pay: {{action: allow}}}}", {"SUM": 9}).action is Action.ALLOW
 
 
