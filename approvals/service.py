@@ -65,7 +65,7 @@ class ApprovalService:
     ) -> None:
         self.store = store
         self.directory = directory
-        self.waiters = Wakeups()
+        self.wakeups = Wakeups()
         #: What deadlines, limits and claims go by; it never goes back.
         self.clock = clock
         #: What the audit trail is dated by.
@@ -103,7 +103,7 @@ class ApprovalService:
             return held
         return twin
 
-    async def follow(self, parent: CallId, call: HeldCall) -> HeldCall:
+    async def continue_call(self, parent: CallId, call: HeldCall) -> HeldCall:
         """Continue an approved call that its server answered with a question, without asking people again.
 
         The same answers given again are the same call. Raises `AlreadyDecided` when other answers were given before:
@@ -236,7 +236,7 @@ class ApprovalService:
             self.store.post(call_events.late(call, outcome, self.wall()))
         return call
 
-    async def not_sent(self, call_id: CallId, why: str) -> HeldCall:
+    async def record_not_sent(self, call_id: CallId, why: str) -> HeldCall:
         """Record that not one byte of a claimed call left this process, unless it was given up meanwhile."""
 
         def unsent(call: HeldCall) -> HeldCall | None:
@@ -246,11 +246,11 @@ class ApprovalService:
 
         return await self._end(call_id, unsent)
 
-    async def in_doubt(self, call_id: CallId, why: str) -> HeldCall:
+    async def record_in_doubt(self, call_id: CallId, why: str) -> HeldCall:
         """End the run of a claimed call that may or may not have run."""
         return await self._end(call_id, lambda call: lifecycle.put_in_doubt(call, why, self.clock()))
 
-    async def unanswered(self, call_id: CallId, why: str) -> HeldCall:
+    async def record_unanswered(self, call_id: CallId, why: str) -> HeldCall:
         """Put a running call in doubt; its runner may still bring the answer."""
         return await self._change(call_id, lambda call: lifecycle.put_in_doubt(call, why, self.clock()))
 
@@ -286,13 +286,13 @@ class ApprovalService:
 
         return await self._change(call_id, stop, actor=actor)
 
-    async def as_task(self, call_id: CallId) -> HeldCall:
+    async def attach_task(self, call_id: CallId) -> HeldCall:
         """Record that the agent holds a task handle: the call runs as soon as it is approved."""
         return await self._change(
             call_id, lambda call: None if call.task else lifecycle.update(call, task=True), kind="hold.task"
         )
 
-    async def bind(self, call_id: CallId, identity: str, address: str) -> HeldCall:
+    async def bind_server(self, call_id: CallId, identity: str, address: str) -> HeldCall:
         """Bind a call that was held before servers had an identity to that of its server now. What was shown stays valid."""
 
         def bound(call: HeldCall) -> HeldCall | None:
@@ -325,7 +325,7 @@ class ApprovalService:
 
         return await self._change(call_id, settle, actor=approver.name, via=via, reason=said)
 
-    async def collected(self, call_id: CallId, session: str = "") -> HeldCall:
+    async def record_collected(self, call_id: CallId, session: str = "") -> HeldCall:
         """Record that the agent has been given the final answer. A doubt is none: what a person finds out follows.
 
         *session* is the one that it was written to; "" when it cannot be lost, as with a task.
@@ -339,7 +339,7 @@ class ApprovalService:
 
         return await self._change(call_id, taken, kind="hold.collected")
 
-    async def repeat(self, call_id: CallId, session: str) -> HeldCall | None:
+    async def claim_repeat(self, call_id: CallId, session: str) -> HeldCall | None:
         """Record that an outcome is given a second time, and return the call; None when it may not be."""
         won = False
 
@@ -351,9 +351,9 @@ class ApprovalService:
         call = await self._change(call_id, again, kind="hold.repeated")
         return call if won else None
 
-    async def changed(self, call: HeldCall, seconds: float) -> HeldCall:
+    async def wait_for_change(self, call: HeldCall, seconds: float) -> HeldCall:
         """Wait until *call* is newer than the one given, at most *seconds*, and return it as it is then."""
-        with self.waiters.listen(call.id) as woken:
+        with self.wakeups.listen(call.id) as woken:
             if (now := await self._newest(call)).version > call.version:
                 return now
             with suppress(TimeoutError):
@@ -366,7 +366,7 @@ class ApprovalService:
         return call if await self.store.version(call.id) == call.version else await self.get(call.id)
 
     @contextmanager
-    def attending(self, call_id: CallId) -> Iterator[None]:
+    def attend(self, call_id: CallId) -> Iterator[None]:
         """Mark that somebody on the agent's side waits for this call, for as long as the context is open."""
         self._attending[call_id] += 1
         try:
@@ -376,7 +376,7 @@ class ApprovalService:
             if not self._attending[call_id]:
                 del self._attending[call_id]
 
-    async def open(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
+    async def open_calls(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
         """Return the summaries of the open calls, narrowed by what is given."""
         return await self.store.summaries(OPEN, server=server, tool=tool)
 
@@ -387,14 +387,14 @@ class ApprovalService:
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
         swept = [
             summary(await self._change(call.id, self._as_it_is)) if self._is_off(call) else call
-            for call in await self.open()
+            for call in await self.open_calls()
         ]
         return [call for call in swept if call.state in OPEN]
 
-    async def put_back(self) -> Mapping[str, int]:
+    async def end_restored(self) -> Mapping[str, int]:
         """End what a copy of the store brought back (`lifecycle.put_back`); returns how many calls came to which state."""
         came_to: Counter[str] = Counter()
-        for call in await self.open():
+        for call in await self.open_calls():
             came_to[(await self._change(call.id, self._put_back)).state] += 1
         last: CallId | None = None
         while page := await self.store.summaries((State.COMPLETED,), limit=PAGE, before=last):

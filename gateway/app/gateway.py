@@ -167,14 +167,16 @@ class Gateway:
         """Bind calls and pins of before to their servers; then void each call whose server is another than it was held for."""
         settings = self.proxy.settings
         self._pins.bind(settings.identities)
-        for held in await self.service.open():
+        for held in await self.service.open_calls():
             if not held.identity and (server := held.call.server) in settings.identities:
-                await self.service.bind(held.id, settings.identities[server], settings.addresses[server])
+                await self.service.bind_server(
+                    held.id, settings.identities[server], settings.addresses[server]
+                )
         await self._void_impossible_calls()
 
     async def _void_impossible_calls(self) -> None:
         """Void each open call whose agent or server is not the one that it was held for."""
-        for held in await self.service.open():
+        for held in await self.service.open_calls():
             if why := config_objection(held, self.proxy.settings):
                 await self.service.void(held.id, why)
 

@@ -26,7 +26,7 @@ async def record_start(service: ApprovalService, kept: ExternalCheckpoint | None
     starts = await store.start_counts()
     if why := "the operator says so" if forced else await _put_back(store, starts, kept):
         store.mark_restored()
-        came_to = await service.put_back()
+        came_to = await service.end_restored()
         numbers = {"starts": starts.store, "noted": starts.noted, "outside": kept.starts if kept else None}
         detail = {"why": why, **numbers, **came_to}
         await store.append(AuditEvent(at=service.wall(), kind="store.restored", actor=GATEWAY, detail=detail))

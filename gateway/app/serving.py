@@ -137,7 +137,7 @@ async def run_loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: st
     notices = Notices(gateway.service, channels, url=inbox_url)
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(gateway.service.waiters.follow(gateway.store)),
+            tasks.create_task(gateway.service.wakeups.follow(gateway.store)),
             tasks.create_task(sweep_calls(gateway)),
             tasks.create_task(notices.run()),
             tasks.create_task(refresh_tools(gateway)),

@@ -39,5 +39,7 @@ async def given_up(service: ApprovalService, held: HeldCall, within: float | Non
 async def _next(service: ApprovalService, held: HeldCall, left: float, within: float) -> HeldCall:
     """Return the call when it has changed or a look is due; put it in doubt when no time is *left*."""
     if left > 0:
-        return await service.changed(held, min(left, LOOK))
-    return await service.unanswered(held.id, f"The server did not answer within {messages.span(within)}.")
+        return await service.wait_for_change(held, min(left, LOOK))
+    return await service.record_unanswered(
+        held.id, f"The server did not answer within {messages.span(within)}."
+    )

@@ -205,7 +205,7 @@ class HeldAnswers:
             expires_at=0.0,
             task=task,
         )
-        return await self._service.follow(held.id, child)
+        return await self._service.continue_call(held.id, child)
 
     # Waiting.
 
@@ -213,9 +213,9 @@ class HeldAnswers:
         """Wait, run and tell, as the ladder says; ends with the answer, or without one when the gateway stops."""
         request, held = client.request, client.held
         named = _named(request.exchange, request.frame.id)
-        with self._service.attending(held.id), self._waits.waiting(named, client.wait):
+        with self._service.attend(held.id), self._waits.waiting(named, client.wait):
             if self._waits.crowded(held.id):
-                self._service.waiters.wake(held.id)
+                self._service.wakeups.wake(held.id)
             try:
                 async with aclosing(self._meanwhile(client)) as events:
                     async for event in events:
@@ -282,7 +282,7 @@ class HeldAnswers:
         who, now, known = _who(request), self._service.monotonic(), self._client(request)
         gap = self._waits.supersede(held.id, request.client, now)
         if gap is not None:
-            self._service.waiters.wake(held.id)
+            self._service.wakeups.wake(held.id)
         if gap is not None and known.learns:
             self._patience.gave_up(who, gap, now)
         elif known.learns and not self._waits.of(held.id, request.client):
@@ -309,7 +309,7 @@ class HeldAnswers:
             sign, seconds = client.beat(step.seconds)
             if sign is not None:
                 yield sign
-            client.held = await self._service.changed(client.held, seconds)
+            client.held = await self._service.wait_for_change(client.held, seconds)
         client.rung = step.rung
         if shows and step.rung is Rung.TELL:
             yield elicitation.complete_event(client.held)
@@ -317,12 +317,12 @@ class HeldAnswers:
     def cancelled(self, exchange: Exchange, request_id: frames.Id) -> None:
         """Let the client that takes this request back wait no longer."""
         for call_id in self._waits.cancel(_named(exchange, request_id)):
-            self._service.waiters.wake(call_id)
+            self._service.wakeups.wake(call_id)
 
     def close(self) -> None:
         """End every wait: clients are told to ask again, or their streams are parked. The held calls stay."""
         self._waits.over = True
-        self._service.waiters.wake_all()
+        self._service.wakeups.wake_all()
 
     @property
     def parked(self) -> frozenset[asyncio.Task[Any] | None]:

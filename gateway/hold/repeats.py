@@ -47,7 +47,7 @@ class Repeats:
         if found is None or found.collected or not self._given.was_given(request.session_key, found.id):
             return found
         with suppress(StoreError):
-            return await self._service.collected(found.id, request.session_key.session)
+            return await self._service.record_collected(found.id, request.session_key.session)
         return found
 
     async def _repeated(self, request: CallRequest, held: HeldCall) -> HeldCall | None:
@@ -58,7 +58,7 @@ class Repeats:
             request.session_key, held.id
         ):
             return None
-        return await self._service.repeat(held.id, session)
+        return await self._service.claim_repeat(held.id, session)
 
     def _stands(self, held: HeldCall, tool: Tool, verdict: Verdict, settings: ProxySettings) -> bool:
         """Say whether a denial still answers: its time is not over, and the call is judged as it was, for the same server."""

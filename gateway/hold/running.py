@@ -54,7 +54,7 @@ class Forwarder:
 
     async def collected(self, call_id: CallId, session: str = "") -> None:
         """Record that the agent has its answer, even when its connection ends this very moment."""
-        await asyncio.shield(self._keep(self._service.collected(call_id, session)))
+        await asyncio.shield(self._keep(self._service.record_collected(call_id, session)))
 
     def cancel(self, held: HeldCall) -> None:
         """Take back a call whose client left, unless it is on its outbound already."""
@@ -65,7 +65,7 @@ class Forwarder:
         self._keep(self._void(server, tool, definition))
 
     async def _void(self, server: str, tool: str, definition: str) -> None:
-        for held in await self._service.open(server=server, tool=tool):
+        for held in await self._service.open_calls(server=server, tool=tool):
             if held.definition and held.definition != definition:
                 await self._service.void(held.id, "the definition of this tool changed while the call waited")
 
@@ -115,7 +115,7 @@ class Forwarder:
         """End a call that cannot be sent, because its server opens no session for it."""
         _, won = await self._service.claim(held.id, objection)
         if won:
-            await self._service.not_sent(held.id, why)
+            await self._service.record_not_sent(held.id, why)
 
     def _reopened(self, held: HeldCall) -> None:
         self._service.store.post(
@@ -129,12 +129,14 @@ class Forwarder:
         try:
             outcome = await self._answered(held, outbound, within, show)
         except NotSentError as error:
-            await self._service.not_sent(held.id, str(error))
+            await self._service.record_not_sent(held.id, str(error))
         except GatewayError as error:
-            await self._service.in_doubt(held.id, str(error))
+            await self._service.record_in_doubt(held.id, str(error))
         except BaseException:
             await asyncio.shield(
-                self._service.in_doubt(held.id, "The gateway failed while this call was on its outbound.")
+                self._service.record_in_doubt(
+                    held.id, "The gateway failed while this call was on its outbound."
+                )
             )
             raise
         else:

@@ -83,7 +83,7 @@ def _notification(subscription: frames.Id, shown: Mapping[str, Any]) -> bytes:
 
 
 async def _any_changed(service: ApprovalService, calls: Any) -> None:
-    waiting = [asyncio.ensure_future(service.changed(held, ladder.BEAT)) for held in calls]
+    waiting = [asyncio.ensure_future(service.wait_for_change(held, ladder.BEAT)) for held in calls]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -60,7 +60,7 @@ class TaskRuns:
     async def close(self) -> None:
         """Attend no more tasks, and end the waits for results; the held calls stay."""
         self.closed = True
-        self._service.waiters.wake_all()
+        self._service.wakeups.wake_all()
         jobs = [attendance.job for attendance in self._attended.values()]
         for job in jobs:
             job.cancel()
@@ -73,12 +73,12 @@ class TaskRuns:
 
     async def _run_when_approved(self, call_id: CallId, events: EventBuffer) -> None:
         try:
-            with self._service.attending(call_id):
+            with self._service.attend(call_id):
                 held = await self._service.get(call_id)
                 while (step := self._next_step(held)).rung is not Rung.TELL:
                     if step.rung is Rung.RUN:
                         await self._run(held, events)
-                    held = await self._service.changed(held, step.seconds)
+                    held = await self._service.wait_for_change(held, step.seconds)
         except Exception:
             log.exception("task %s is no longer attended; the next sweep attends it again", call_id)
 

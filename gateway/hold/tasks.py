@@ -55,7 +55,7 @@ class Tasks:
     async def begin(self, request: CallRequest, held: HeldCall, mode: AnswerMode) -> Reply:
         """Answer a call with the handle of its task; the held call is stored already."""
         if not held.task:
-            held = await self._service.as_task(held.id)
+            held = await self._service.attach_task(held.id)
         self.runs.attend(held.id)
         dialect = task_extension if mode is AnswerMode.TASK else tasks_2025
         return frame_reply(frames.result(request.frame.id, dialect.created_result(held)))

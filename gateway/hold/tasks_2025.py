@@ -99,7 +99,7 @@ class TaskMethods2025:
     async def _next_events(self, held: HeldCall) -> AsyncIterator[bytes]:
         """Yield the server's notifications until the call changes or a beat is over."""
         events = self._events_of(held.id)
-        changed = asyncio.ensure_future(self._service.changed(held, ladder.BEAT))
+        changed = asyncio.ensure_future(self._service.wait_for_change(held, ladder.BEAT))
         waiting: set[asyncio.Future[Any]] = {changed}
         try:
             while not changed.done():

@@ -38,7 +38,7 @@ def fine(_):
 async def service(request, tmp_path):
     store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "h.db")
     made = ApprovalService(store, directory(), clock=Clock())
-    follow = asyncio.ensure_future(made.waiters.follow(store))
+    follow = asyncio.ensure_future(made.wakeups.follow(store))
     yield made
     follow.cancel()
     await store.close()
@@ -312,7 +312,7 @@ async def test_an_objection_voids_an_approval(service):
 @pytest.mark.parametrize(
     ("end", "state"),
     [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
-     (lambda s, c: s.not_sent(c, "refused"), State.NOT_SENT), (lambda s, c: s.in_doubt(c, "cut"), State.IN_DOUBT)],
+     (lambda s, c: s.record_not_sent(c, "refused"), State.NOT_SENT), (lambda s, c: s.record_in_doubt(c, "cut"), State.IN_DOUBT)],
 )  # fmt: skip
 async def test_a_run_ends_as_it_went_and_is_let_go(service, end, state):
     call = await approved(service)
@@ -340,12 +340,12 @@ async def test_a_doubt_is_resolved_by_an_approver_with_a_reason(service):
     alice = service.directory.by_name("alice")
     with pytest.raises(AlreadyDecided, match="not in doubt"):
         await service.resolve(call.id, alice, "it ran", via="inbox")
-    await service.in_doubt(call.id, "cut")
+    await service.record_in_doubt(call.id, "cut")
     with pytest.raises(ReasonNeeded):
         await service.resolve(call.id, alice, " ", via="inbox")
     with pytest.raises(NotAnApprover):
         await service.resolve(call.id, Approver(name="eve"), "it ran", via="inbox")
-    assert not (await service.collected(call.id)).collected
+    assert not (await service.record_collected(call.id)).collected
     assert (await service.resolve(call.id, alice, "it ran", via="inbox")).note == "alice: it ran"
 
 
@@ -374,11 +374,11 @@ async def test_a_running_call_is_given_up_by_an_approver_with_a_reason(service):
 @pytest.mark.parametrize(
     ("end", "state"),
     [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
-     (lambda s, c: s.not_sent(c, "refused"), State.IN_DOUBT), (lambda s, c: s.in_doubt(c, "cut"), State.IN_DOUBT)],
+     (lambda s, c: s.record_not_sent(c, "refused"), State.IN_DOUBT), (lambda s, c: s.record_in_doubt(c, "cut"), State.IN_DOUBT)],
 )  # fmt: skip
 async def test_a_run_that_was_given_up_ends_by_its_answer_only_and_is_let_go(service, end, state):
     call = await running(service)
-    await service.unanswered(call.id, "late")
+    await service.record_unanswered(call.id, "late")
     await service.sweep()
     assert service._running
     assert (await end(service, call.id)).state is state
@@ -458,7 +458,7 @@ async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_no
     after = ApprovalService(service.store, directory(), clock=service.clock)
     with ExitStack() as waits:
         for call in attended:
-            waits.enter_context(after.attending(call.id))
+            waits.enter_context(after.attend(call.id))
         swept = await after.sweep()
     assert {call.id: (call.version, call.attended) for call in swept} == {
         left.id: (2, False),
@@ -470,14 +470,14 @@ async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_no
 
 async def test_the_sweep_notes_who_is_waited_for(service):
     call = await hold(service)
-    with service.attending(call.id):
-        with service.attending(call.id):
+    with service.attend(call.id):
+        with service.attend(call.id):
             await service.sweep()
         await service.sweep()
         assert (await service.get(call.id)).attended is True
     await service.sweep()
     assert (await service.get(call.id)).attended is False
-    with service.attending(call.id):
+    with service.attend(call.id):
         await service.sweep()
         assert (await service.get(call.id)).attended is True
     assert [kind for kind in await kinds(service) if "attended" in kind] == [
@@ -489,8 +489,8 @@ async def test_the_sweep_notes_who_is_waited_for(service):
 async def test_an_answer_is_collected_once(service):
     call = await hold(service)
     await review(service, call, Decision.DENY, reason="no")
-    assert (await service.collected(call.id)).collected
-    await service.collected(call.id)
+    assert (await service.record_collected(call.id)).collected
+    await service.record_collected(call.id)
     assert (await kinds(service)).count("hold.collected") == 1
     assert not lifecycle.can_join(await service.get(call.id), service.clock())
     assert (await hold(service)).twin == call.id
@@ -499,20 +499,20 @@ async def test_an_answer_is_collected_once(service):
 async def test_a_change_is_seen_at_once_and_waited_for_otherwise(service):
     call = await hold(service)
     after = await review(service, call)
-    assert await service.changed(call, 5) == after
-    waiting = asyncio.ensure_future(service.changed(after, 5))
+    assert await service.wait_for_change(call, 5) == after
+    waiting = asyncio.ensure_future(service.wait_for_change(after, 5))
     await asyncio.sleep(0)
     await service.cancel(call.id, "x", actor="a")
     async with asyncio.timeout(3):
         assert (await waiting).state is State.CANCELLED
-    assert (await service.changed(await service.get(call.id), 0.001)).state is State.CANCELLED
+    assert (await service.wait_for_change(await service.get(call.id), 0.001)).state is State.CANCELLED
 
 
 async def test_no_wake_up_is_lost_between_reading_and_waiting(service):
     for n in range(30):
         call = await hold(service, tool=f"t{n}")
         async with asyncio.timeout(3):
-            changed, _ = await asyncio.gather(service.changed(call, 10), review(service, call))
+            changed, _ = await asyncio.gather(service.wait_for_change(call, 10), review(service, call))
         assert changed.state is State.APPROVED
 
 
@@ -520,7 +520,7 @@ async def test_the_events_of_a_call_fold_to_its_row(service):
     call = await approved(service, needed=1)
     await service.claim(call.id, fine)
     await service.finish(call.id, DONE)
-    await service.collected(call.id)
+    await service.record_collected(call.id)
     last = (await service.store.events(call=call.id))[-1]
     row = await service.get(call.id)
     assert (last.detail["state"], last.detail["version"]) == (row.state, row.version)

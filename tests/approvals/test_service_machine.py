@@ -94,17 +94,17 @@ class Approvals(RuleBasedStateMachine):
                 case "error":
                     self.do(self.service.finish(call.id, Outcome(is_error=True, body=b"{}")))
                 case "refused":
-                    self.do(self.service.not_sent(call.id, "refused"))
+                    self.do(self.service.record_not_sent(call.id, "refused"))
                 case "cut":
-                    self.do(self.service.in_doubt(call.id, "cut"))
+                    self.do(self.service.record_in_doubt(call.id, "cut"))
                 case "late" | "late error":
-                    self.do(self.service.unanswered(call.id, "late"))
+                    self.do(self.service.record_unanswered(call.id, "late"))
                     self.do(self.service.finish(call.id, Outcome(is_error=how == "late error", body=b"{}")))
                 case "given up":
-                    self.do(self.service.unanswered(call.id, "late"))
-                    self.do(self.service.in_doubt(call.id, "cut"))
+                    self.do(self.service.record_unanswered(call.id, "late"))
+                    self.do(self.service.record_in_doubt(call.id, "cut"))
                 case "resolved":
-                    self.do(self.service.unanswered(call.id, "late"))
+                    self.do(self.service.record_unanswered(call.id, "late"))
                     alice = self.service.directory.by_name("alice")
                     self.do(self.service.resolve(call.id, alice, "it ran", via="cli"))
                     self.do(self.service.finish(call.id, Outcome(is_error=False, body=b"{}")))
@@ -120,7 +120,7 @@ class Approvals(RuleBasedStateMachine):
     def collect(self, tool):
         for call in self.each(tool):
             if call.state in SETTLED:
-                self.do(self.service.collected(call.id))
+                self.do(self.service.record_collected(call.id))
 
     @rule(seconds=st.sampled_from([1, 299, 600, 900]))
     def tick(self, seconds):

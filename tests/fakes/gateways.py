@@ -140,13 +140,13 @@ class Running:
 
     async def later(self, seconds: float) -> None:
         """Let this much time pass once somebody waits for a call."""
-        listening = self.gateway.service.waiters._listening
+        listening = self.gateway.service.wakeups._listening
         async with asyncio.timeout(5):
             while not listening:
                 await asyncio.sleep(0)
         self.clock.now += seconds
         for call_id in list(listening):
-            self.gateway.service.waiters.wake(call_id)
+            self.gateway.service.wakeups.wake(call_id)
 
     async def review(
         self, held: HeldCall, answer: Said = Said.APPROVE, reason: str = "", who: str = "alice"
@@ -204,7 +204,7 @@ async def running(
         clock = Clock()
         gateway = await stack.enter_async_context(assemble(config, clock.wall, clock.monotonic))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        follow = tasks.create_task(gateway.service.waiters.follow(gateway.store))
+        follow = tasks.create_task(gateway.service.wakeups.follow(gateway.store))
         stack.callback(follow.cancel)
         door = server.ListenerPolicy(
             agents=lambda: gateway.agents,

@@ -142,4 +142,4 @@ class Inbox:
 
     async def doubt(self, call):
         await self.send(call)
-        return await self.service.in_doubt(call.id, "The server was cut off.")
+        return await self.service.record_in_doubt(call.id, "The server was cut off.")

@@ -100,7 +100,7 @@ async def test_after_its_patience_the_client_is_told_to_ask_again_and_then_colle
             agent = tasks.create_task(gateway.call("create_note", {"n": 1}))
             [held] = await gateway.held()
             gateway.clock.now += 1
-            gateway.gateway.service.waiters.wake(held.id)
+            gateway.gateway.service.wakeups.wake(held.id)
             waiting = await agent
         assert text(waiting) == (
             f"WAITING: a person has to approve this call ({held.id}). It has NOT run. Nothing is wrong."
@@ -711,7 +711,7 @@ async def test_an_answer_that_cannot_be_marked_as_taken_is_given_all_the_same(ga
         held = await gateway.review(held)
         async with asyncio.timeout(5):
             while held.settled_at is None:
-                held = await gateway.gateway.service.changed(held, 5)
+                held = await gateway.gateway.service.wait_for_change(held, 5)
         answer = (await agent).result
     if declares:
         answer = (await gateway.ask("tasks/get", {"taskId": held.id}, declares=TASKS)).result["result"]

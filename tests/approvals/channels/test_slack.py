@@ -32,7 +32,7 @@ class World:
         """Wait until the call is in *state*, then let the channel show it."""
         async with asyncio.timeout(5):
             while (now := await self.service.get(call.id)).state is not state:
-                await self.service.changed(now, 1)
+                await self.service.wait_for_change(now, 1)
         await self.notices.bring_up_to_date()
         return now
 
@@ -52,7 +52,7 @@ async def world(*, socket: bool = True, url: str = URL):
         await it.channel.start(it.service)
         if socket:
             await slack.connected()
-        follow = asyncio.ensure_future(it.service.waiters.follow(it.store))
+        follow = asyncio.ensure_future(it.service.wakeups.follow(it.store))
         try:
             yield it
         finally:
@@ -196,7 +196,7 @@ async def test_two_are_needed_and_the_card_counts_them(w):
     await w.slack.click("U01ALICE", message, "approve")
     async with asyncio.timeout(5):
         while (now := await w.service.get(call.id)).approvals < 1:
-            await w.service.changed(now, 1)
+            await w.service.wait_for_change(now, 1)
     await w.notices.bring_up_to_date()
     assert "1 of 2 approvals" in text_of(message.blocks)
     assert "approve" in buttons_of(message.blocks)

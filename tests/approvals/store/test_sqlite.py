@@ -428,7 +428,7 @@ async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
         return sqlite3.SQLITE_OK
 
     await store._writer.read(lambda db: db.set_authorizer(authorize))
-    assert len(await service.sweep()) == len(await service.open()) == 3
+    assert len(await service.sweep()) == len(await service.open_calls()) == 3
     assert len(await store.summaries(text="hold")) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
     await store.version(CallId("hold_1"))

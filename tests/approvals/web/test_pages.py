@@ -335,7 +335,7 @@ async def test_an_agent_that_left_is_told(inbox):
 
 async def test_a_call_asked_before_links_to_the_first(inbox):
     first = await inbox.run(await inbox.hold())
-    await inbox.service.collected(first.id)
+    await inbox.service.record_collected(first.id)
     second = await inbox.hold()
     _, body, _ = await answer(await inbox.person(), f"/calls/{second.id}")
     assert f'<a href="/calls/{first.id}">' in body

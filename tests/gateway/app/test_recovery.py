@@ -71,7 +71,7 @@ class Yard:
         async with self.started() as gateway:
             await run(gateway, self.approved)
             await review(gateway, self.pending, Decision.DENY)
-            await gateway.service.follow(self.asked.id, held(gateway.clock(), tool="answers"))
+            await gateway.service.continue_call(self.asked.id, held(gateway.clock(), tool="answers"))
 
     def voided(self):
         with closing(sqlite3.connect(self.store / "h.db")) as db:
@@ -88,7 +88,9 @@ class Yard:
             assert [why in one.detail["why"] for one in events] == [True]
             assert (events[0].detail["voided"], events[0].detail["in_doubt"]) == (2, 1)
             with pytest.raises(Exception, match="already continued"):
-                await gateway.service.follow(self.asked.id, held(gateway.clock(), tool="other answers"))
+                await gateway.service.continue_call(
+                    self.asked.id, held(gateway.clock(), tool="other answers")
+                )
             kept = await hold(gateway, tool="new")
         async with self.started() as gateway:
             assert (await gateway.service.get(kept.id)).state is State.PENDING

@@ -208,7 +208,7 @@ async def test_a_call_that_ran_by_the_clock_that_was_ahead_is_not_continued_afte
     await check.reset_clock(config, clock.wall)
     async with started(config, clock) as gateway:
         with pytest.raises(AlreadyDecided):
-            await gateway.service.follow(call.id, held(clock.now))
+            await gateway.service.continue_call(call.id, held(clock.now))
 
 
 async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_reset(config, clock):
@@ -223,7 +223,7 @@ async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_rese
         given = await review(gateway, await hold(gateway, tool="third"))
         await gateway.service.claim(given.id, fine)
         await gateway.service.finish(given.id, Outcome(is_error=False, body=b"{}"))
-        await gateway.service.collected(given.id, "s1")
+        await gateway.service.record_collected(given.id, "s1")
     clock.ahead = 0.0
     await check.reset_clock(config, clock.wall)
     async with started(config, clock) as gateway:

@@ -64,7 +64,7 @@ async def give_up(gateway, held):
 async def until(gateway, held, state):
     async with asyncio.timeout(5):
         while held.state is not state:
-            held = await gateway.gateway.service.changed(held, 5)
+            held = await gateway.gateway.service.wait_for_change(held, 5)
     return held
 
 
@@ -109,7 +109,7 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
             gateway.recorder = server
             agent, held = await sent(gateway, agents)
             await gateway.later(seconds)
-            looked = gateway.gateway.service.waiters._listening
+            looked = gateway.gateway.service.wakeups._listening
             async with asyncio.timeout(5):
                 while state is State.FORWARDING and not looked:
                     await asyncio.sleep(0)
@@ -134,8 +134,8 @@ async def test_a_clock_that_is_set_ahead_does_not_shorten_the_time_to_answer(mon
             gateway.recorder = server
             agent, held = await sent(gateway, agents)
             gateway.clock.ahead = 3600.0
-            monkeypatch.setattr(gateway.gateway.service, "changed", look)
-            gateway.gateway.service.waiters.wake(held.id)
+            monkeypatch.setattr(gateway.gateway.service, "wait_for_change", look)
+            gateway.gateway.service.wakeups.wake(held.id)
             async with asyncio.timeout(5):
                 await looked.wait()
             assert (await gateway.gateway.service.get(held.id)).state is State.FORWARDING

@@ -62,7 +62,7 @@ async def test_one_of_which_nobody_knows_whether_it_ran_is_told_so_and_does_not_
     service = gateway.gateway.service
     _, won = await service.claim(held.id, lambda _: None)
     assert won
-    await service.in_doubt(held.id, "The gateway was killed.")
+    await service.record_in_doubt(held.id, "The gateway was killed.")
     assert "MAY" in text(await gateway.call("create_note", headers=again(held)))
     assert gateway.ran() == []
 

@@ -40,7 +40,7 @@ async def held(gateway, n, size=TEXT, agent="ann"):
     )
     while not calling.done():
         gateway.clock.now += 0.001
-        gateway.gateway.service.waiters.wake_all()
+        gateway.gateway.service.wakeups.wake_all()
         await asyncio.sleep(0)
     return text(await calling)
 
@@ -57,7 +57,7 @@ async def test_calls_that_take_too_much_room_are_not_held():
         assert await held(gateway, 5, agent="bob") == (
             "The waiting calls of all agents take too much room. NOT EXECUTED. Try again later, or send less."
         )
-        assert len(await gateway.gateway.service.open()) == 4
+        assert len(await gateway.gateway.service.open_calls()) == 4
         assert gateway.ran() == []
 
 
@@ -102,11 +102,11 @@ async def hold_and_cancel(gateway, n):
     pairs = (("accept", "application/json"),)
     incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=pairs)
     answering = asyncio.ensure_future(answered(gateway, incoming))
-    while not (there := await gateway.service.open()) and not answering.done():
+    while not (there := await gateway.service.open_calls()) and not answering.done():
         await asyncio.sleep(0)
     for one in there:
         await gateway.service.cancel(one.id, "no more", actor="local")
-    gateway.service.waiters.wake_all()
+    gateway.service.wakeups.wake_all()
     return await answering
 
 

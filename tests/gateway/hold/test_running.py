@@ -306,10 +306,10 @@ async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at
         assert len(tried) == 1
         assert caplog.messages == [f"{held.id} could not be claimed or finished: The disk is full."]
         tried *= 5  # there is room again
-        service.waiters.wake(held.id)
+        service.wakeups.wake(held.id)
         async with asyncio.timeout(5):
             while held.settled_at is None:
-                held = await service.changed(held, 5)
+                held = await service.wait_for_change(held, 5)
         assert (held.state, len(gateway.ran())) == (State.COMPLETED, 1)
         await agent
 

@@ -253,7 +253,7 @@ async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat
         await gateway.later(0)  # it waits again
         assert (await gateway.gateway.service.get(held.id)).state is State.APPROVED
         gateway.recorder.on_ping = gateway.recorder.on_initialize = None
-        gateway.gateway.service.waiters.wake(held.id)
+        gateway.gateway.service.wakeups.wake(held.id)
         assert text(await agent) == "ran create_note"
         assert len(gateway.ran()) == 1
 

@@ -27,7 +27,7 @@ def test_the_decision_arrives_however_long_it_takes_and_the_call_runs_once(name,
         person = asyncio.ensure_future(world.decide(TIMES[takes]))
         others = [
             asyncio.ensure_future(world.run()),
-            asyncio.ensure_future(world.service.waiters.follow(world.store)),
+            asyncio.ensure_future(world.service.wakeups.follow(world.store)),
         ]
         said = await client.work()
         await person

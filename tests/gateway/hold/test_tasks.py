@@ -37,7 +37,7 @@ async def settled(gateway, call_id):
     held = await gateway.gateway.service.get(call_id)
     async with asyncio.timeout(5):
         while held.settled_at is None:
-            held = await gateway.gateway.service.changed(held, 5)
+            held = await gateway.gateway.service.wait_for_change(held, 5)
     return held
 
 
@@ -223,7 +223,7 @@ async def test_a_task_whose_server_is_taken_out_of_the_config_runs_when_it_is_pu
         async with asyncio.timeout(5):
             await looked_for.wait()
         proxy.adopt(setting)
-        gateway.gateway.service.waiters.wake(held.id)
+        gateway.gateway.service.wakeups.wake(held.id)
         assert (await settled(gateway, held.id)).state is State.COMPLETED
         assert len(gateway.ran()) == 1
 
@@ -240,14 +240,14 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
 
         works = type(service.store)
         service.store.__class__ = Broken
-        service.waiters.wake(held.id)
+        service.wakeups.wake(held.id)
         async with asyncio.timeout(5):
             while len(tasks.runs):
                 await asyncio.sleep(0)
         assert caplog.messages == [f"task {held.id} is no longer attended; the next sweep attends it again"]
         service.store.__class__ = works
         await gateway.review(held)
-        tasks.attend_all(await service.open())
+        tasks.attend_all(await service.open_calls())
         assert (await settled(gateway, held.id)).state is State.COMPLETED
 
 
@@ -464,7 +464,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
     async def until(listening):
         """Wait until so many listen for the call beside its run."""
         async with asyncio.timeout(5):
-            while len(gateway.gateway.service.waiters._listening[held.id]) != 1 + listening:
+            while len(gateway.gateway.service.wakeups._listening[held.id]) != 1 + listening:
                 await asyncio.sleep(0)
 
     async with running(more=ALL, recorder=Recorder(on_call=telling)) as gateway:
