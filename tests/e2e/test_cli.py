@@ -14,9 +14,8 @@ import aiohttp
 import pytest
 
 from gateways import META, MODERN, call
-from process import OKAYED, Person, free_ports, gateway_process, sha256, token
+from process import OKAYED, SHOP, Person, free_ports, gateway_process, sha256, token
 
-SHOP = f"{{command: [{sys.executable}, -W, ignore, -m, gateway.cli.sample_server]}}"
 BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matrix: [{{category: [Read], action: allow}}]\n"
 
 

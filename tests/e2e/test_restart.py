@@ -1,14 +1,13 @@
 """The gateway is killed and started again: its clients go on in the connections that they have."""
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
 from mcp import Client, MCPError
 
-from process import Person, Process, free_ports, sha256, token
+from process import SHOP, Person, Process, free_ports, sha256, token
 from recorder import Recorder
 
 SHIP = {"number": "1002", "status": "shipped"}
@@ -28,7 +27,7 @@ def gateway(tmp_path, server):
 
 @pytest.fixture
 async def shop(tmp_path):
-    process = gateway(tmp_path, f"{{command: [{sys.executable}, -W, ignore, -m, gateway.cli.sample_server]}}")
+    process = gateway(tmp_path, SHOP)
     await process.start()
     yield process
     await process.stop()

@@ -2,13 +2,12 @@
 
 import asyncio
 import os
-import sys
 from contextlib import AsyncExitStack
 
 import pytest
 from mcp import Client, StdioServerParameters
 
-from process import OKAYED, Person, Process, free_ports, gateway_process, sha256, token
+from process import OKAYED, SHOP, Person, Process, free_ports, gateway_process, sha256, token
 
 SHIP = {"number": "1002", "status": "shipped"}
 
@@ -20,7 +19,7 @@ def gateway(tmp_path):
     config = tmp_path / "okayed.yaml"
     config.write_text(
         f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{tmp_path}/okayed.db\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
-        f"servers: {{shop: {{command: [{sys.executable}, -W, ignore, -m, gateway.cli.sample_server]}}}}\n"
+        f"servers: {{shop: {SHOP}}}\n"
         f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}]\n"
         "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
     )

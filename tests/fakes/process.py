@@ -14,6 +14,8 @@ import aiohttp
 from watchfiles import awatch
 
 OKAYED = str(Path(sys.executable).parent / "okayed")
+#: A server of the config: a child with the tools of the demo's shop.
+SHOP = f"{{command: [{sys.executable}, {Path(__file__).with_name('shop.py')}]}}"
 
 
 def token(name: str) -> str:
