@@ -1,0 +1,340 @@
+"""The command line beside a gateway that runs: reviews, the trail, reloads, starts and stops."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from command import BASE, okayed
+from gateways import META, MODERN, call
+from process import OKAYED, Person, free_ports, gateway_process, sha256, token
+
+
+@pytest.fixture
+async def running(tmp_path):
+    agents, inbox = free_ports(2)
+    file = tmp_path / "okayed.yaml"
+    file.write_text(
+        BASE
+        + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///{tmp_path}/h.db\n"
+        f"approvers: [{{name: alice, token_sha256: {sha256(token('alice'))}}}, {{name: bob, token_sha256: {sha256(token('bob'))}}}]\n"
+    )
+    file.chmod(0o600)
+    async with gateway_process(file, agents, inbox) as process, Person(process.inbox) as alice:
+        yield process, alice
+
+
+async def test_a_server_that_ends_at_once_takes_nothing_else_with_it(running):
+    process, alice = running
+    config = process.config.read_text()
+    process.config.write_text(config.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n"))
+    await process.stop()
+    await process.start()
+    await process.logged("brief could not be asked for its tools")
+    assert "1002" in await ask(process, "list_orders", status="paid")
+    assert await alice.calls("pending") == []
+    assert await process.stop() == 0
+    assert "Traceback" not in process.log.read_text()
+
+
+async def ask(process, tool="update_order", meta=None, **arguments):
+    from mcp import Client
+
+    given = arguments or {"number": "1002", "status": "shipped"}
+    async with Client(f"{process.agents}/mcp/shop") as client:
+        return (await client.call_tool(tool, given, meta=meta)).content[0].text
+
+
+async def test_a_call_is_reviewed_from_a_terminal(running):
+    process, alice = running
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(ask(process, meta={"acme/ticket": "OPS-1"}))
+        held = await alice.waiting()
+        _, out, _ = await process.command("pending")
+        assert held["id"] in out
+        assert "update_order" in out
+        assert json.loads((await process.command("pending", "--json"))[1])[0]["id"] == held["id"]
+        _, out, _ = await process.command("show", held["id"])
+        assert '"status":"shipped"' in out.replace(" ", "")
+        assert 'also sent: {"_meta":{"acme/ticket":"OPS-1"}}' in out
+        code, _, err = await process.command("approve", held["id"], who="eve")
+        assert (code, "OKAYED_TOKEN" in err) == (1, True)
+        code, out, _ = await process.command("deny", held["id"], "--reason", "not today", who="bob")
+        assert (code, "denied" in out) == (0, True)
+        assert await agent == "Denied by bob: not today. NOT EXECUTED. Asking again will not change this."
+    code, _, err = await process.command("approve", held["id"])
+    assert (code, "already denied" in err) == (1, True)
+    code, _, err = await process.command("show", "hold_nothing")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert (await process.command("pending"))[1] == "Nothing is waiting.\n"
+    _, out, _ = await process.command("show", held["id"], "--json")
+    assert json.loads(out)["reviews"][0]["reason"] == "not today"
+
+
+async def test_a_call_with_secrets_is_approved_from_a_terminal_after_they_were_shown(running):
+    process, alice = running
+    async with asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(ask(process, meta={"acme/api_key": "t0psecret"}))
+        held = await alice.waiting()
+        shown = [(await process.command(*words))[1] for words in (("pending",), ("show", held["id"]))]
+        assert "t0psecret" not in "".join(shown)
+        assert f"1 hidden. To see all of it: okayed show {held['id']} --exact" in shown[1]
+        code, _, err = await process.command("approve", held["id"])
+        assert (code, "okayed show ID --exact" in err) == (1, True)
+        assert "t0psecret" in (await process.command("show", held["id"], "--exact"))[1]
+        assert (await process.command("approve", held["id"]))[0] == 0
+        assert "1002" in await agent
+    assert "t0psecret" not in (await process.command("log", "--json"))[1]
+
+
+async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
+    process, _ = running
+    assert "1002" in await ask(process, "list_orders", status="paid")
+    _, out, _ = await process.command("log")
+    assert "call.allowed" in out
+    _, out, _ = await process.command(
+        "log", "--json", "--tool", "list_orders", "--agent", "local", "--since", "1h"
+    )
+    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["call.allowed"]
+    assert (await process.command("log", "--tool", "other"))[1] == ""
+    code, out, _ = await process.command("audit", "verify")
+    assert (code, "the chain is whole" in out) == (0, True)
+    checkpoint = out.split("checkpoint ")[1].strip()
+    await ask(process, "list_orders", status="paid")
+    assert (await process.command("audit", "verify", "--checkpoint", checkpoint))[0] == 0
+    _, exported, _ = await process.command("audit", "export")
+    file = tmp_path / "trail.jsonl"
+    file.write_text(exported.replace("list_orders", "list_0rders"))
+    code, _, err = await process.command("audit", "verify", str(file))
+    assert code == 1
+    assert re.search(r"event \d+ is not what was written: ", err)
+
+
+def cut(exported):
+    """Take the last event away."""
+    return "".join(exported.splitlines(keepends=True)[:-1])
+
+
+async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_config(running, tmp_path):
+    process, _ = running
+    await ask(process, "list_orders", status="paid")
+    _, out, _ = await process.command("audit", "verify")
+    checkpoint = out.split("checkpoint ")[1].strip()
+    _, exported, _ = await process.command("audit", "export")
+    file = tmp_path / "elsewhere.jsonl"
+    file.write_text(cut(exported))
+    done = okayed("audit", "verify", str(file), cwd=tmp_path)
+    assert (done.returncode, "the chain is whole" in done.stdout) == (0, True)
+    done = okayed("audit", "verify", str(file), "--checkpoint", checkpoint, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(r"event \d+ is not what was written: the trail ends before event \d+", done.stderr)
+    done = okayed("audit", "verify", str(file), "--checkpoint", "5", cwd=tmp_path)
+    assert (done.returncode, "is no checkpoint" in done.stderr) == (2, True)
+
+
+async def test_under_a_store_key_the_trail_and_the_held_calls_are_whole_for_who_has_the_key_only(tmp_path):
+    agents, inbox = free_ports(2)
+    config = tmp_path / "keyed.yaml"
+    text = (
+        BASE + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+        f"store: sqlite:///{tmp_path}/h.db\nstore_key: {'k' * 32}\n"
+    )
+    config.write_text(text)
+    config.chmod(0o600)
+    async with gateway_process(config, agents, inbox) as process:
+        await ask(process, "list_orders", status="paid")
+    assert (await process.command("audit", "verify"))[0] == 0
+    config.write_text(text.replace("k" * 32, "j" * 32))
+    code, _, err = await process.command("audit", "verify")
+    assert (code, "event 1 is not what was written" in err) == (1, True)
+    done = await asyncio.to_thread(okayed, "run", "-c", str(config), cwd=tmp_path)
+    assert (done.returncode, "was written under another key" in done.stderr) == (1, True)
+
+
+async def test_watching_shows_calls_as_they_come(running):
+    process, alice = running
+    env = {**os.environ, "OKAYED_TOKEN": token("alice"), "OKAYED_URL": process.inbox, "COLUMNS": "200"}
+    watching = await asyncio.create_subprocess_exec(
+        OKAYED, "watch", "-c", str(process.config), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        assert await watching.stdout.readline() == b"Nothing is waiting.\n"
+        agent = asyncio.ensure_future(ask(process))
+        held = await alice.waiting()
+        while held["id"].encode() not in await watching.stdout.readline():
+            pass
+        await alice.post(held["id"], "deny", digest=held["digest"], reason="no")
+        await agent
+        watching.send_signal(signal.SIGINT)
+        await watching.communicate()
+    assert watching.returncode == 130
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+async def test_following_the_log_shows_events_as_they_come(running, form):
+    process, _ = running
+    following = await asyncio.create_subprocess_exec(
+        OKAYED, "log", "--follow", *form, "-c", str(process.config), stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+    await ask(process, "list_orders", status="paid")
+    async with asyncio.timeout(20):
+        assert b"call.allowed" in await following.stdout.readline()
+    following.kill()
+    await following.communicate()
+
+
+async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(running):
+    process, alice = running
+    good = process.config.read_text()
+    process.config.write_text(good.replace("default: require_approval", "default: nonsense"))
+    await process.logged("cannot be used")
+    agent = asyncio.ensure_future(ask(process))
+    held = await alice.waiting()
+    await alice.post(held["id"], "deny", digest=held["digest"], reason="still held")
+    assert "still held" in await agent
+    process.config.write_text(good.replace("default: require_approval", "default: deny"))
+    await process.logged("counts from now on")
+    assert "Denied by policy" in await ask(process, number="1003", status="lost")
+
+
+async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_version(tmp_path):
+    agents, inbox = free_ports(2)
+    mount = tmp_path / "etc"
+
+    def version(name, default):
+        """Do as the kubelet does: a folder for each version, and a link to the newest that is replaced in one step."""
+        (mount / name).mkdir(parents=True)
+        file = mount / name / "okayed.yaml"
+        file.write_text(
+            BASE.replace("require_approval", default)
+            + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: 'memory:'\n"
+        )
+        file.chmod(0o644)
+        (mount / "..data_tmp").symlink_to(name)
+        (mount / "..data_tmp").rename(mount / "..data")
+
+    version("..1", "require_approval")
+    (mount / "okayed.yaml").symlink_to("..data/okayed.yaml")
+    async with gateway_process(mount / "okayed.yaml", agents, inbox) as process:
+        version("..2", "deny")
+        await process.logged("counts from now on")
+        assert "Denied by policy" in await ask(process, number="1003", status="lost")
+
+
+async def test_a_second_gateway_on_the_same_store_is_refused(running, tmp_path):
+    agents, inbox = free_ports(2)
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        BASE
+        + f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///{tmp_path}/h.db\n"
+    )
+    other.chmod(0o600)
+    done = await asyncio.to_thread(okayed, "run", "-c", str(other), cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+async def test_a_port_that_is_taken_is_one_sentence(running, tmp_path):
+    process, _ = running
+    taken = process.agents.rpartition(":")[2]
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        BASE + f"listen: 127.0.0.1:{taken}\ninbox: {{listen: '127.0.0.1:1'}}\nstore: 'memory:'\n"
+    )
+    other.chmod(0o600)
+    done = await asyncio.to_thread(okayed, "run", "-c", str(other), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_waits(running):
+    process, alice = running
+    agent = asyncio.ensure_future(ask(process))
+    held = await alice.waiting()
+    assert await process.stop() == 0
+    assert (await agent).startswith(
+        f"WAITING: a person has to approve this call ({held['id']}). It has NOT run."
+    )
+    assert "Traceback" not in process.log.read_text()
+    await process.start()
+    assert [call["id"] for call in await alice.calls("pending")] == [held["id"]]
+
+
+async def test_a_gateway_that_is_told_twice_to_stop_ends_at_once(tmp_path):
+    agents, inbox = free_ports(2)
+    file = tmp_path / "okayed.yaml"
+    child = Path(__file__).parents[1] / "fakes" / "child.py"
+    file.write_text(
+        f"servers: {{shop: {{command: [{sys.executable}, {child}, --modern]}}}}\npolicy: {{default: allow}}\nstore: 'memory:'\n"
+        f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"
+    )
+    file.chmod(0o600)
+    headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "tools/call", "Mcp-Name": "wait"}
+    async with gateway_process(file, agents, inbox) as process, aiohttp.ClientSession() as http:
+        url = f"{process.agents}/mcp/shop"
+        await process.ready()
+        agent = asyncio.ensure_future(http.post(url, json=call("wait", _meta=META), headers=headers))
+        await process.logged("waits for a line")
+        process.tell(signal.SIGTERM)
+        await process.logged("stopping; running calls get 20 s")
+        process.tell(signal.SIGTERM)
+        assert await process.ended() == -signal.SIGTERM
+        with pytest.raises(aiohttp.ClientError):
+            await agent
+
+
+async def test_the_metrics_count_verdicts_and_what_waits(running):
+    process, alice = running
+    await ask(process, "list_orders", status="paid")
+    async with alice.api.get(f"{process.inbox}/metrics") as answer:
+        text = await answer.text()
+    assert 'okayed_tool_calls_total{server="shop",verdict="allowed"} 1.0' in text
+
+
+async def test_the_tools_are_on_a_page_of_the_inbox(running):
+    process, alice = running
+    await ask(process, "list_orders", status="paid")
+    await alice.log_in()
+    assert "refund_order" in await alice.page("/tools")
+    shown = await alice.page("/tools/shop/refund_order")
+    assert "Moves money or makes a financial commitment. A mistake can do serious harm" in shown
+    assert "How do I block refund_order completely?" in shown
+
+
+async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
+    process = await asyncio.create_subprocess_exec(
+        OKAYED, "demo", "--port", "0", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    seen = ""
+    async with asyncio.timeout(60):
+        while "agent: refund_order {" not in seen:
+            line = (await process.stdout.readline()).decode()
+            assert line, (await process.stderr.read()).decode()
+            seen += line
+        secret = re.search(r"OKAYED_TOKEN=(\S+)", seen)[1]
+        link = re.search(r"http://\S+/login/once/\S+", seen)[0]
+        inbox = re.search(r"OKAYED_URL=(\S+)", seen)[1]
+        env = {"OKAYED_TOKEN": secret, "OKAYED_URL": inbox}
+        while not (
+            waiting := json.loads(
+                (await asyncio.to_thread(okayed, "pending", "--json", cwd=Path.cwd(), **env)).stdout
+            )
+        ):
+            pass
+        done = await asyncio.to_thread(okayed, "approve", waiting[0]["id"], cwd=Path.cwd(), **env)
+        assert done.returncode == 0, done.stderr
+        while "agent: refund_order -> refunded 980.00" not in seen:
+            seen += (await process.stdout.readline()).decode()
+        async with aiohttp.ClientSession() as http, http.get(link) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")

@@ -1,0 +1,15 @@
+"""The okayed command, run to its end in a folder with a config."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from process import OKAYED, SHOP
+
+#: A config of one server, whose reads are allowed and whose other calls are held.
+BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matrix: [{{category: [Read], action: allow}}]\n"
+
+
+def okayed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+    given = {**os.environ, "COLUMNS": "160", **env}
+    return subprocess.run([OKAYED, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=60)
