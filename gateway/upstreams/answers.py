@@ -1,4 +1,4 @@
-"""Reads a server's reply to one request, up to the frame that answers it."""
+"""Reads a server's reply to one request, up to the response."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,8 +10,8 @@ from gateway.errors import CutError, GatewayError
 from gateway.upstreams.reply import JSON, Reply, read_body
 from gateway.wire import frames, protocol, sse
 
-#: HTTP statuses that rule out a run: without credentials or permission, not this method, too large, not this media type,
-#: not this host (RFC 9110, 15.5). Any other may come from a proxy while the server runs the call.
+#: HTTP statuses that rule out a run: unauthorized, forbidden, wrong method, body or media type, wrong host
+#: (RFC 9110, 15.5). Any other status may come from a proxy while the server runs the call.
 REFUSALS = frozenset({401, 403, 405, 413, 415, 421})
 
 
@@ -47,9 +47,9 @@ async def _read_values(reply: Reply) -> AsyncIterator[Any]:
 async def outcome_of(
     reply: Reply, request_id: frames.Id, show: Callable[[bytes], None], place: sse.ResumePoint | None = None
 ) -> Outcome:
-    """Return the answer that carries *request_id*, whatever the HTTP status; *show* gets the other messages as events.
+    """Return the response to *request_id*, whatever the HTTP status; *show* gets the other messages as events.
 
-    Without any answer, a status of `REFUSALS` is an error. Else `CutError` is raised: whether the call ran is unknown.
+    Without a response, a status in `REFUSALS` is an error outcome. Otherwise raises `CutError`: the call may have run.
     """
     place = place or sse.ResumePoint()
     strayed = False
@@ -66,14 +66,14 @@ async def outcome_of(
         raise CutError("The server's answer could not be read.") from error
     finally:
         reply.close()
-    # The status of the rest of a stream, or of somebody else's answer, says nothing of this call.
+    # The status of a resumed stream, or of a response to another request, says nothing about this call.
     if reply.status in REFUSALS and place.id is None and not strayed:
         return _refusal_outcome(reply.status)
     raise CutError(f"The server answered HTTP {reply.status} without a result for this call.")
 
 
 def _refusal_outcome(status: int) -> Outcome:
-    """A plain HTTP refusal: the server, or what stands before it, did not take the call."""
+    """Return the outcome of a plain HTTP refusal: the server, or a proxy before it, rejected the call."""
     error = {"code": -32603, "message": f"The server refused the call with HTTP {status}."}
     return Outcome(is_error=True, body=msgspec.json.encode(error))
 

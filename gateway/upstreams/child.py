@@ -1,4 +1,4 @@
-"""One MCP server as a child process: frames out on its stdin, frames in from its stdout, its stderr into the log."""
+"""One MCP server as a child process: frames on stdin and stdout, stderr to the log."""
 
 import asyncio
 import logging
@@ -15,11 +15,11 @@ from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
 
 #: The longest line read from a child, in bytes.
 MAX_LINE = 16 << 20
-#: Bytes that may wait for a child to read them.
+#: The most bytes that wait for a child to read its stdin.
 MAX_UNREAD = 16 << 20
 #: Seconds between closing stdin, SIGTERM and SIGKILL.
 STOP_TIMEOUT = 2.0
-#: Seconds that the end of a server's stderr is waited for, and characters of its last line that are kept.
+#: Seconds to wait for the end of a server's stderr, and the most characters of its last line that are kept.
 STDERR_TIMEOUT = 0.5
 MAX_STDERR_LINE = 300
 
@@ -39,7 +39,7 @@ class Child(MultiplexedConnection):
     async def start(
         cls, name: str, command: Sequence[str], env: Mapping[str, str], cwd: str | None
     ) -> "Child":
-        """Start *command* with a clean environment; raises `NotSentError` when it cannot be started."""
+        """Start *command* with a clean environment; raises `NotSentError` if it cannot start."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *command, env=clean_environment(env), cwd=cwd, start_new_session=True, limit=MAX_LINE,
@@ -62,7 +62,7 @@ class Child(MultiplexedConnection):
         self._write(frame)
 
     def cancel(self, exchange: PendingRequest) -> None:
-        """Leave an exchange, and tell a server that has not answered it that nobody waits any more."""
+        """Forget a request, and send notifications/cancelled unless the server has answered."""
         waiting = exchange.number in self.pending
         self.forget(exchange)
         if waiting:
@@ -73,11 +73,11 @@ class Child(MultiplexedConnection):
 
     def _write(self, frame: bytes) -> None:
         stdin = self.process.stdin
-        # A pipe whose reader is gone drops what is written, or raises, before its end is heard of on stdout.
+        # Writing to a pipe without a reader fails or is lost before the end shows on stdout.
         if self.ended.is_set() or stdin is None or stdin.is_closing():
             raise NotSentError(f"The server {self.name} has ended.")
         if stdin.transport.get_write_buffer_size() > MAX_UNREAD:
-            raise NotSentError(f"The server {self.name} does not read what it is sent.")
+            raise NotSentError(f"The server {self.name} does not read its stdin.")
         stdin.write(frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n")
 
     async def _read_frames(self, stdout: asyncio.StreamReader) -> None:
@@ -86,7 +86,7 @@ class Child(MultiplexedConnection):
                 self._handle_frame(line.strip())
         except ValueError:
             log.warning(
-                "%s: a line on stdout is longer than %d bytes; the server is stopped", self.name, MAX_LINE
+                "%s: a line on stdout is longer than %d bytes; killing the server", self.name, MAX_LINE
             )
             self._signal(signal.SIGKILL)
         finally:
@@ -100,13 +100,13 @@ class Child(MultiplexedConnection):
         self._log_ended.set()
 
     async def last_log_line(self) -> str:
-        """Return the last line of stderr, once it has ended; a process that the server started may keep it open."""
+        """Return the last line of stderr. Waits briefly for its end: a grandchild process may keep it open."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._log_ended.wait(), STDERR_TIMEOUT)
         return self._last_line
 
     async def stop(self) -> None:
-        """End the process: close its stdin, then SIGTERM, then SIGKILL, each after a while; nothing is left behind."""
+        """End the process group: close stdin, then SIGTERM, then SIGKILL, `STOP_TIMEOUT` apart."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -115,7 +115,7 @@ class Child(MultiplexedConnection):
                 break
             self._signal(number)
         await self.process.wait()
-        self._signal(signal.SIGKILL)  # whatever the server itself started and left in its process group
+        self._signal(signal.SIGKILL)  # processes that the server started and left in its process group
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -124,5 +124,5 @@ class Child(MultiplexedConnection):
 
 
 def clean_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the only environment a child gets: PATH and HOME of ours, and what its config names."""
+    """Return a child's whole environment: our PATH and HOME, and the variables in its config."""
     return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | dict(env)

@@ -1,4 +1,4 @@
-"""The seam to what a server wants to see from the gateway: headers, asked for each time something is sent."""
+"""The seam for the gateway's own credentials: headers that are read before each request to a server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,24 +6,24 @@ from typing import Protocol
 
 
 class Credentials(Protocol):
-    """The gateway's own credentials for one server. An agent's never go there."""
+    """The gateway's own credentials for one server. An agent's credentials are never sent to a server."""
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the headers to send now; raises `NotSentError` when there are none to be had."""
+        """Return the headers for a request; raises `NotSentError` if no token can be fetched."""
 
     def mark_refused(self, headers: Mapping[str, str]) -> None:
-        """Take note that the server answered 401 to these headers."""
+        """Note that the server answered 401 to these headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedCredentials:
-    """Headers that stay as the config has them."""
+    """Fixed headers from the config."""
 
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def headers(self) -> Mapping[str, str]:
-        """Return them."""
+        """Return the headers."""
         return self.given
 
     def mark_refused(self, headers: Mapping[str, str]) -> None:
-        """Change nothing: only the operator can mend them."""
+        """Do nothing: only the operator can fix them."""

@@ -1,7 +1,7 @@
-"""An MCP server reached over Streamable HTTP: each server has its own connections, credentials are put in here.
+"""An MCP server over Streamable HTTP. Each server has its own connections and credentials.
 
-Redirects are not followed (a 307 would send the call and the credentials elsewhere), answers are not decompressed
-beyond their limits, and a POST is never repeated: an exchange either was not sent, or may have been.
+Redirects are not followed: a 307 would send the call and the credentials elsewhere. Answers are not decompressed
+beyond their limits. A POST is never retried.
 """
 
 import socket
@@ -19,24 +19,24 @@ from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
 
-#: Seconds to get a connection, be it a new one or one that another exchange lets go of; there is no limit on an answer,
-#: which may wait for a person on the other side.
+#: Seconds to get a connection, new or from the pool. An answer has no time limit: it may wait for a person at the
+#: other end.
 CONNECT_SECONDS = 10.0
-#: TCP keepalive in seconds, by the names that platforms have for the options: the first probe, the time between probes, and how
-#: many may go unanswered. Without it the gateway would wait for ever for a server that vanished.
+#: TCP keepalive by socket option: seconds before the first probe and between probes, and the number of probes.
+#: Without it the gateway would wait forever for a server that vanished. Platforms differ in the names.
 KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-#: Seconds an idle connection is kept. Shorter than the 5 s after which common servers close theirs, so that a
-#: call is not sent into a connection that is about to close.
+#: Seconds an idle connection is kept. Common servers close theirs after 5 s; a call must not be sent on a connection
+#: that is about to close.
 KEEP_ALIVE_SECONDS = 4.0
-#: The most connections to one server on which streams are listened to.
+#: The most connections to one server that carry long-lived streams.
 MAX_STREAMS = 1000
-#: Bodies longer than this (bytes) are written piece by piece.
+#: Bodies longer than this (bytes) are written in chunks.
 LARGE_BODY = 1 << 20
 
 
 @dataclass(slots=True)
 class _QueueState:
-    """Where a request stands: whether it waits in line because all connections are in use."""
+    """Whether a request waits for a connection because all of them are in use."""
 
     queued: bool = False
 
@@ -55,7 +55,7 @@ def _set_queued(context: SimpleNamespace, *, value: bool) -> None:
 
 
 def _trace_queue() -> aiohttp.TraceConfig:
-    """Return what tells a request that waits in line from one whose server does not answer."""
+    """Return a trace that records whether a request waits in the queue for a connection."""
     traces = aiohttp.TraceConfig()
     traces.on_connection_queued_start.append(_enter_queue)
     traces.on_connection_queued_end.append(_leave_queue)
@@ -63,7 +63,7 @@ def _trace_queue() -> aiohttp.TraceConfig:
 
 
 def open_client_session(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientSession:
-    """Return a client session of so many connections, over a Unix socket where one is given; close it at the end."""
+    """Open a client session with at most *connections*, over a Unix *socket* if given; the caller closes it."""
     connect = (
         partial(aiohttp.UnixConnector, socket)
         if socket
@@ -82,16 +82,16 @@ def open_client_session(socket: str = "", *, connections: int = MAX_STREAMS) -> 
 
 @dataclass(frozen=True, slots=True)
 class ServerConnections:
-    """The connections to one server. Streams have their own, so that they leave room for requests."""
+    """The connections to one server. Streams have their own, so they cannot use up those for requests."""
 
     requests: aiohttp.ClientSession
     streams: aiohttp.ClientSession
 
 
 class ConnectionPools:
-    """The connections of one gateway, by server. All are closed together at the end.
+    """The connections to each server, closed together at shutdown.
 
-    A server that leaves the config keeps its connections until then, because calls may still run on them.
+    A server that is removed from the config keeps its connections until then: calls may still run on them.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class ConnectionPools:
 
 
 def _open_keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Return a socket with TCP keepalive on."""
+    """Create a socket with TCP keepalive."""
     made = socket.socket(*address[:3])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE_OPTIONS.items():
@@ -132,7 +132,7 @@ class HttpUpstream:
         session: aiohttp.ClientSession,
         streams: aiohttp.ClientSession | None = None,
     ) -> None:
-        """*streams* carries the exchanges that only listen; *session* does when it is left out."""
+        """*streams* carries the long-lived streams; *session* does if it is omitted."""
         self._url = url
         self._credentials = credentials
         self._session = session
@@ -153,10 +153,10 @@ class HttpUpstream:
         )
 
     def knows(self, _headers: Mapping[str, str], /) -> None:
-        """The server keeps its sessions itself."""
+        """Return None: the server keeps its sessions itself."""
 
     async def close(self) -> None:
-        """Nothing of its own to close: the pool belongs to the application."""
+        """Do nothing: the application owns the connections."""
 
 
 async def send_request(
@@ -198,7 +198,7 @@ def _timeout_message(place: _QueueState) -> str:
 
 
 def _request_body(body: bytes) -> bytes | BytesIO | None:
-    """Return the body as the library likes it: a large one as a file, so that writing it does not hold up others."""
+    """Return a large body as a file, which aiohttp writes in chunks without blocking other requests."""
     return BytesIO(body) if len(body) > LARGE_BODY else body or None
 
 
@@ -209,7 +209,7 @@ def _content_headers(verb: str) -> Mapping[str, str]:
 
 
 async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Return the body piece by piece; `CutError` when it ends before its time."""
+    """Yield the body in chunks; raises `CutError` if it ends early."""
     try:
         async for chunk in response.content.iter_any():
             yield chunk
@@ -218,7 +218,7 @@ async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _release(response: aiohttp.ClientResponse) -> None:
-    """Return the connection to the pool, or cut it: that is how this transport says "cancelled"."""
+    """Return the connection to the pool, or close it before the end: this transport cancels that way."""
     if response.content.at_eof():
         response.release()
     else:

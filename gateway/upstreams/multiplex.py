@@ -1,7 +1,7 @@
-"""One connection to a server that answers out of order: frames in are routed to who waits for them.
+"""One connection to a server that answers out of order: incoming frames are routed to the requests that wait.
 
-Requests get an id and a progress token of our own on the way out and their client's own on the way back, so clients
-that use one id for everything, or share one connection, never receive each other's answers.
+Requests go out with our ids and progress tokens, and responses come back with the client's. Clients that share a
+connection, or reuse an id, never receive each other's responses.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.errors import CutError, GatewayError
 
-#: Server messages kept while no stream is open to send them on.
+#: The most server messages kept while no stream is open for them.
 MAX_UNSENT = 256
 
 PROGRESS = "progressToken"
@@ -29,7 +29,7 @@ log = logging.getLogger("okayed.servers")
 
 
 class PendingRequest:
-    """One request that a server is answering: the frames that belong to it, in order, the response last."""
+    """A request without a response yet: the frames that belong to it, in order, the response last."""
 
     def __init__(self, number: int, frame: Members) -> None:
         self.number = number
@@ -38,11 +38,11 @@ class PendingRequest:
         self._frames: asyncio.Queue[bytes | GatewayError] = asyncio.Queue()
 
     def add(self, frame: bytes | GatewayError) -> None:
-        """Take the next frame, or the reason why none will come."""
+        """Queue the next frame, or the error that ends the exchange."""
         self._frames.put_nowait(frame)
 
     async def next_frame(self, seconds: float | None = None) -> bytes | None:
-        """Return the next frame, or None when none comes within *seconds*; raises what ended the exchange."""
+        """Return the next frame, or None after *seconds*; raises the error that ended the exchange."""
         try:
             async with asyncio.timeout(seconds):
                 frame = await self._frames.get()
@@ -53,7 +53,7 @@ class PendingRequest:
         return frame
 
     async def response(self) -> bytes:
-        """Return the response, passing over what comes before it."""
+        """Return the response; skip the frames before it."""
         while True:
             frame = await self.next_frame()
             if frame is not None and is_response(frame):
@@ -61,7 +61,7 @@ class PendingRequest:
 
 
 class MultiplexedConnection(ABC):
-    """What is under way between us and one server. A subclass carries the frames, and calls `_take` and `_end`."""
+    """A connection and its pending requests. Subclasses carry the frames; they call `_handle_frame` and `_mark_ended`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,18 +74,18 @@ class MultiplexedConnection(ABC):
 
     @abstractmethod
     def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
-        """Begin to send a request; what goes wrong later is added to its exchange."""
+        """Start sending a request; a later error is added to its exchange."""
 
     @abstractmethod
     async def _notify(self, frame: bytes) -> None:
-        """Send a frame that has no answer."""
+        """Send a frame that gets no response."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """End the connection and let go of all it holds."""
+        """Close the connection and release its resources."""
 
     async def last_log_line(self) -> str:
-        """Return the server's last line on stderr, for the operator; "" where it has none."""
+        """Return the server's last line on stderr, for the operator, or ""."""
         return ""
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
@@ -94,7 +94,7 @@ class MultiplexedConnection(ABC):
         task.add_done_callback(self._tasks.discard)
 
     def send_request(self, body: bytes) -> PendingRequest:
-        """Send a request and return its exchange."""
+        """Send a request under an id of our own."""
         frame = _members.decode(body)
         exchange = PendingRequest(next(self._numbers), frame)
         self._request(_with_own_ids(frame, exchange), exchange)
@@ -102,7 +102,7 @@ class MultiplexedConnection(ABC):
         return exchange
 
     async def send_message(self, body: bytes) -> None:
-        """Send a notification, or the client's answer to a request of the server's."""
+        """Send a notification, or the client's response to a request from the server."""
         frame = _members.decode(body)
         if _decode_value(frame.get("method")) == "notifications/cancelled":
             await self._forward_cancellation(frame)
@@ -119,22 +119,22 @@ class MultiplexedConnection(ABC):
             await self._notify(_encode(frame | {"params": params | {"requestId": named[-1].number}}))
 
     def forget(self, exchange: PendingRequest) -> None:
-        """Let go of an exchange: nobody waits for its answer any more."""
+        """Drop a request whose response is no longer wanted."""
         self.pending.pop(exchange.number, None)
 
     def _mark_ended(self) -> None:
-        """Tell everybody who waits that nothing more will come."""
+        """Fail every pending request: no more frames will come."""
         self.ended.set()
         self.has_backlog.set()
         for exchange in self.pending.values():
             exchange.add(CutError("The server ended before it answered."))
 
     def _handle_frame(self, data: bytes) -> None:
-        """Hand one frame of the server to whom it belongs."""
+        """Route one frame from the server."""
         try:
             self._route(_members.decode(data))
         except msgspec.MsgspecError:
-            log.warning("%s: what it sent is no JSON-RPC frame and was dropped", self.name)
+            log.warning("%s: dropped a message that is not JSON-RPC", self.name)
 
     def _route(self, frame: Members) -> None:
         if _is_response(frame):
@@ -148,12 +148,12 @@ class MultiplexedConnection(ABC):
     def _deliver_response(self, frame: Members) -> None:
         exchange = self.pending.pop(_decode_number(frame["id"]), None)
         if exchange is None:
-            log.info("%s: an answer that nobody waits for was dropped", self.name)
+            log.info("%s: dropped a response that matches no pending request", self.name)
             return
         exchange.add(_encode(_restore_subscription_id(frame | {"id": exchange.client_id}, exchange)))
 
     def _find_request(self, frame: Members) -> PendingRequest | None:
-        """Find the exchange that a message of the server belongs to; put the client's own values back into it."""
+        """Find the request that a server's message belongs to, and restore the client's token or id in it."""
         params = _members.decode(frame.get("params", Raw(b"{}")))
         if (token := params.get(PROGRESS)) is not None and (found := self.pending.get(_decode_number(token))):
             frame["params"] = Raw(_encode(params | {PROGRESS: found.token}))
@@ -166,7 +166,7 @@ class MultiplexedConnection(ABC):
 
 
 def is_response(frame: bytes) -> bool:
-    """Say whether a frame of a server answers a request."""
+    """Say whether a server's frame is a response."""
     return _is_response(_members.decode(frame))
 
 
@@ -189,7 +189,7 @@ def _meta(frame: Members) -> Members:
 
 
 def _with_own_ids(frame: Members, exchange: PendingRequest) -> bytes:
-    """Return the frame with our id, and our progress token where the client gave one; the rest as it came."""
+    """Return the frame with our id, and our progress token if the client sent one; other members are unchanged."""
     ours: dict[str, object] = {**frame, "id": exchange.number}
     if exchange.token is not None:
         params = _members.decode(frame["params"])
@@ -198,7 +198,7 @@ def _with_own_ids(frame: Members, exchange: PendingRequest) -> bytes:
 
 
 def _restore_subscription_id(frame: Members, exchange: PendingRequest) -> Members:
-    """Put the client's own id back where the last frame of a subscription names it."""
+    """Restore the client's id in the response that ends its subscription."""
     if SUBSCRIPTION.encode() not in bytes(frame.get("result", Raw(b""))):
         return frame
     result = _members.decode(frame["result"])

@@ -1,7 +1,7 @@
-"""A token of the gateway's own for a server: OAuth 2.1 client credentials, fetched when a message is about to leave.
+"""The gateway's own access token for a server, by OAuth 2.1 client credentials.
 
-One fetch at a time, whoever waits; the token is kept until shortly before its end. A token that the server refuses is
-forgotten, so that the next message goes with a new one; nothing is sent again by itself.
+The token is fetched when a request needs it, one fetch at a time, and reused until shortly before it expires. A token
+that the server rejects is dropped: the next request fetches a new one. The rejected request is not retried.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from gateway.errors import CutError, NotSentError
 from gateway.upstreams.http import read_chunks
 from gateway.upstreams.reply import JSON, join
 
-#: Seconds the token endpoint has to answer.
+#: Seconds the token endpoint may take to answer.
 TOKEN_TIMEOUT = 20.0
-#: Seconds a token lives when the endpoint does not say (RFC 6749, section 5.1, only recommends it).
+#: Lifetime of a token in seconds if the response has no expires_in (RFC 6749, section 5.1, only recommends it).
 DEFAULT_LIFETIME = 300.0
-#: Seconds before its end that a token is no longer used; half its life when it is a short one.
+#: Seconds before its expiry that a token is replaced; at most half of its lifetime.
 MARGIN = 30.0
-#: Why a token may be refused (RFC 6749, section 5.2; RFC 8707, section 2). No other word of the endpoint is repeated.
+#: Error codes of a token endpoint (RFC 6749, section 5.2; RFC 8707, section 2). Nothing else that it says is logged.
 ERROR_CODES = frozenset(
     {
         "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
@@ -39,31 +39,31 @@ _USER_IN_URL = re.compile(r"(?<=//)[^/?]*@")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuthClient:
-    """Who the gateway is at a token endpoint, and what it asks for."""
+    """The gateway's registration at a token endpoint, and the token that it requests."""
 
     token_url: str
     id: str
     secret: str = field(repr=False)
-    #: What the token is for (RFC 8707).
+    #: The resource indicator of the token (RFC 8707).
     resource: str
     scope: str | None = None
 
     @property
     def authorization(self) -> str:
-        """The Basic authentication of RFC 6749, section 2.3.1: both parts form-encoded first."""
+        """The Basic authentication header (RFC 6749, section 2.3.1): id and secret are form-encoded first."""
         pair = f"{quote_plus(self.id)}:{quote_plus(self.secret)}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     @property
     def form(self) -> Mapping[str, str]:
-        """What is posted."""
+        """The form fields of the token request."""
         resource = _USER_IN_URL.sub("", urldefrag(self.resource).url)
         request = {"grant_type": "client_credentials", "resource": resource}
         return request | ({"scope": self.scope} if self.scope else {})
 
 
 class ClientCredentials:
-    """The token of one server, with the headers that stay the same *beside* it."""
+    """The access token for one server."""
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class ClientCredentials:
         self._fetching = asyncio.Lock()
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the headers, with a token that is good now; raises `NotSentError`."""
+        """Return the headers with a valid token; raises `NotSentError` if none can be fetched."""
         async with self._fetching:
             if self._token is None or self._clock() >= self._usable_until:
                 await self._fetch()
             return self._with(self._token)
 
     def mark_refused(self, headers: Mapping[str, str]) -> None:
-        """Forget the token that these headers carry, unless it was replaced already."""
+        """Drop the token in these headers, unless it was replaced already."""
         if headers == self._with(self._token):
             self._token = None
 
@@ -100,14 +100,14 @@ class ClientCredentials:
         answer = await self._request_token()
         token, life = answer.get("access_token"), _token_lifetime(answer.get("expires_in"))
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise _token_error("its answer has no usable access_token")
+            raise _token_error("its response has no usable access_token")
         if str(answer.get("token_type")).lower() != "bearer":
             raise _token_error("its token is not a Bearer token")
         self._token = token
         self._usable_until = asked_at + max(life - MARGIN, life / 2)
 
     async def _request_token(self) -> Mapping[str, Any]:
-        """Ask the token endpoint, and return the members of its answer."""
+        """Post the token request; returns the members of the response."""
         try:
             async with (
                 asyncio.timeout(TOKEN_TIMEOUT),
@@ -144,5 +144,5 @@ def _parse_object(body: bytes) -> Mapping[str, Any]:
 
 
 def _token_lifetime(expires_in: object) -> float:
-    """Return a token's life; some endpoints write the number as text."""
+    """Return a token's lifetime in seconds; some endpoints send the number as a string."""
     return float(str(expires_in)) if _NUMBER.fullmatch(str(expires_in)) else DEFAULT_LIFETIME

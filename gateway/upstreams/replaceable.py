@@ -1,4 +1,4 @@
-"""One server whose connection the config may renew: with a rotated token, say, or another `may_ask`."""
+"""An upstream whose connection a config reload can replace, for example for a rotated token or another `may_ask`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from gateway.upstreams.reply import Reply
 
 @dataclass
 class ReplaceableUpstream:
-    """The newest connection to one server. A call that waits goes out over it, and never to another server."""
+    """The current connection to one server. A waiting call is sent over it, and never to another server."""
 
     inner: Upstream
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange over the newest connection."""
+        """Do one exchange over the current connection."""
         return await self.inner.send(verb, body, headers)
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
-        """Say whether the newest connection has the session of *headers*."""
+        """Say whether the current connection has the session in *headers*."""
         return self.inner.knows(headers)
 
     async def close(self) -> None:
-        """Close the newest connection."""
+        """Close the current connection."""
         await self.inner.close()
 
     def renew(self, inner: Upstream) -> Upstream:
-        """Use *inner* from now on; returns the connection before, for the caller to close."""
+        """Switch to *inner*; returns the previous connection, which the caller closes."""
         before, self.inner = self.inner, inner
         return before

@@ -1,7 +1,7 @@
-"""Servers of the handshake revisions with one connection per session, behind the face of Streamable HTTP.
+"""Serves Streamable HTTP sessions over one connection each, for servers of the handshake revisions.
 
-Capabilities, log level and subscriptions belong to a connection, so each session has one of its own. A connection that
-ends is not missed until the next request, which is told that its session is gone.
+Capabilities, log level and subscriptions belong to a connection, so each session needs its own. When a connection
+ends, the next request of its session gets `UnknownSessionError`.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest, i
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol, sse
 
-#: Seconds a request may stay without a frame before its answer becomes a stream, and between comments on it.
+#: Seconds without a frame after which a response becomes a stream, and between keep-alive comments on streams.
 QUIET = 10.0
-#: Seconds after which an idle session's connection is ended.
+#: Seconds after which the connection of an idle session is closed.
 IDLE = 1800.0
 MAX_SESSIONS = 64
-#: Told of what comes after the end.
-REPLACED = "The config was changed, and this connection to the server is closed; nothing was sent."
+#: The error for a request after `close`.
+REPLACED = "The config changed and this connection to the server is closed; nothing was sent."
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class _SessionConnection:
 
 
 class SessionUpstream:
-    """One server, as many connections as its sessions need."""
+    """One server with one connection per session."""
 
     def __init__(
         self, connect: Callable[[], Awaitable[MultiplexedConnection]], clock: Callable[[], float]
@@ -41,7 +41,7 @@ class SessionUpstream:
         self._connect = connect
         self._clock = clock
         self._sessions: dict[str, _SessionConnection] = {}
-        #: How many connections are being made, each for one more session.
+        #: How many connections are being opened, each for a new session.
         self._connecting = 0
         self._stopping: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -61,22 +61,22 @@ class SessionUpstream:
         if isinstance(frame, frames.Request) and frame.method == "initialize":
             return await self._open(frame, body)
         connection = self._session(given).connection
-        return await exchange_frame(connection, frame, body, leave=connection.forget)
+        return await exchange_frame(connection, frame, body, on_end=connection.forget)
 
     def knows(self, headers: Mapping[str, str]) -> bool:
-        """Say whether the session of *headers* has a connection."""
+        """Say whether the session in *headers* has a connection."""
         session = self._sessions.get(headers.get(protocol.SESSION_HEADER, ""))
         return session is not None and not session.connection.ended.is_set()
 
     async def _send_modern(self, _frame: frames.Frame, _body: bytes, /) -> Reply:
-        """Answer in the revision without sessions, for servers that speak it."""
+        """Send a request of 2026-07-28; a subclass overrides this if its servers support that revision."""
         raise UseInitializeError
 
     async def _open(self, frame: frames.Frame, body: bytes) -> Reply:
         session_id, connection = secrets.token_hex(16), await self._add_connection()
         self._sessions[session_id] = _SessionConnection(connection, self._clock())
         try:
-            reply = await exchange_frame(connection, frame, body, leave=connection.forget)
+            reply = await exchange_frame(connection, frame, body, on_end=connection.forget)
         except BaseException as error:
             self._sessions.pop(session_id, None)
             self._stop(connection)
@@ -86,7 +86,7 @@ class SessionUpstream:
         return replace(reply, headers={**reply.headers, protocol.SESSION_HEADER: session_id})
 
     async def _add_connection(self) -> MultiplexedConnection:
-        """Make one more connection, unless there are enough; those that are just being made or stopped count."""
+        """Open a connection; raises `BusyError` at the limit, which includes connections that are opening or stopping."""
         if len(self._sessions) + self._connecting + len(self._stopping) >= MAX_SESSIONS:
             raise BusyError
         self._connecting += 1
@@ -102,7 +102,7 @@ class SessionUpstream:
         return connection
 
     def _check_open(self) -> None:
-        """Refuse what comes late, such as a call that was claimed while a reload replaced its server: nobody would end its connection."""
+        """Raise `NotSentError` after `close`: a call claimed during a reload would open a connection that is never closed."""
         if self._closed:
             raise NotSentError(REPLACED)
 
@@ -119,7 +119,7 @@ class SessionUpstream:
         return Reply(status=200)
 
     def _open_stream(self, session: _SessionConnection) -> Reply:
-        """Open the stream for messages that belong to no request; one per session, as in the SDKs."""
+        """Open the session's stream for messages outside of requests; one per session, as in the SDKs."""
         if session.streaming:
             return Reply(status=409)
         session.streaming = True
@@ -139,14 +139,14 @@ class SessionUpstream:
             self._stop(self._sessions.pop(session_id).connection)
 
     def _stop(self, connection: MultiplexedConnection) -> asyncio.Task[None]:
-        """End a connection, whatever becomes of the request during which it is ended: nobody else knows of it any more."""
+        """Stop a connection in a task of its own, so that it ends even if the current request is cancelled."""
         task = asyncio.get_running_loop().create_task(connection.stop())
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
         return task
 
     async def close(self) -> None:
-        """End every connection, and make no more."""
+        """Close every connection and open no more."""
         self._closed = True
         for session in self._sessions.values():
             self._stop(session.connection)
@@ -163,12 +163,12 @@ async def exchange_frame(
     frame: frames.Frame,
     body: bytes,
     *,
-    leave: Callable[[PendingRequest], None],
+    on_end: Callable[[PendingRequest], None],
     status: Callable[[bytes], int] = _always_200,
 ) -> Reply:
-    """Send a frame; a request's reply is one frame, or a stream when more than one comes or none for a while.
+    """Send a frame. The reply is one frame, or a stream if the response does not come first or within `QUIET`.
 
-    *leave* is called with the exchange in the end; *status* says the HTTP status of an answer that is one frame.
+    *on_end* is called with the request at its end; *status* returns the HTTP status of a response that comes first.
     """
     if not isinstance(frame, frames.Request | frames.CallFrame):
         await connection.send_message(body)
@@ -177,7 +177,7 @@ async def exchange_frame(
     try:
         first = await exchange.next_frame(QUIET)
     except BaseException:
-        leave(exchange)
+        on_end(exchange)
         raise
     if first is not None and is_response(first):
         return frame_reply(first, status=status(first))
@@ -185,7 +185,7 @@ async def exchange_frame(
         status=200,
         headers=sse.HEADERS,
         chunks=_response_events(first, exchange),
-        close=partial(leave, exchange),
+        close=partial(on_end, exchange),
     )
 
 

@@ -1,7 +1,7 @@
-"""An MCP server of the revision 2024-11-05: messages go out in POSTs, and all that it says comes on one stream.
+"""An MCP server with the HTTP+SSE transport of 2024-11-05: requests by POST, all responses on one event stream.
 
-A GET opens the stream, whose first event names the address to post to; the connection is the session. An address of
-another origin is refused: the gateway's credentials and the calls would go there.
+A GET opens the stream. Its first event names the endpoint for POSTs; the stream is the session. An endpoint of
+another origin is refused: calls and credentials would go there.
 """
 
 import asyncio
@@ -22,40 +22,39 @@ from gateway.upstreams.reply import EVENTS, JSON, Reply, join
 from gateway.upstreams.sessions import SessionUpstream
 from gateway.wire import sse
 
-#: Seconds a server has to open its stream and to name the address to post to.
+#: Seconds a server may take to open its stream and name its endpoint.
 CONNECT_TIMEOUT = 10.0
 log = logging.getLogger("okayed.servers")
 
 
 class MessageRefusedError(CutError):
-    """The server refused a message."""
+    """The server refused a message with an HTTP error."""
 
     def __init__(self, answered: int) -> None:
         super().__init__(f"The server refused the message with HTTP {answered}.")
-        #: The HTTP status it answered.
         self.http_status = answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SseServer:
-    """Where a server's stream is, and what it wants to see."""
+    """The address of one server and the credentials for it."""
 
     name: str
     url: str
     credentials: Credentials
     http: aiohttp.ClientSession
-    #: Carries the streams; `http` does when it is left out.
+    #: Carries the streams; `http` does if it is omitted.
     streams: aiohttp.ClientSession | None = None
 
     async def open(self) -> "SseConnection":
-        """Open the stream; raises `NotSentError`, or `RefusedError` when the credentials are refused."""
+        """Open the stream; raises `NotSentError`, or `MessageRefusedError` if the server rejects the credentials."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._connect()
         except MessageRefusedError:
             raise
         except (CutError, TimeoutError) as error:
-            raise NotSentError("The server did not name the address to post messages to.") from error
+            raise NotSentError("The server did not name its endpoint for messages.") from error
 
     async def _connect(self) -> "SseConnection":
         session = self.streams or self.http
@@ -85,14 +84,14 @@ class SseServer:
         try:
             if response.status >= 300:
                 raise MessageRefusedError(response.status)
-            with suppress(CutError):  # the message was taken; what else is said of it does not matter
+            with suppress(CutError):  # the server accepted the message; its body does not matter
                 await join(read_chunks(response))
         finally:
             response.close()
 
 
 class SseConnection(MultiplexedConnection):
-    """One open stream of a server, and the address that goes with it."""
+    """One open event stream and its endpoint."""
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class SseConnection(MultiplexedConnection):
         self._spawn(self._read(events))
 
     def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
-        """Post beside the reading: some servers answer the POST only after they have answered on the stream."""
+        """Post in a task of its own: some servers complete the POST only after they respond on the stream."""
         self._spawn(self._post(frame, exchange))
 
     async def _post(self, frame: bytes, exchange: PendingRequest) -> None:
@@ -126,12 +125,12 @@ class SseConnection(MultiplexedConnection):
                 if event.data and event.kind == "message":
                     self._handle_frame(event.data)
         except CutError as error:
-            log.info("%s: its stream was cut: %s", self.name, error)
+            log.info("%s: the event stream broke: %s", self.name, error)
         finally:
             self._mark_ended()
 
     async def stop(self) -> None:
-        """Hang up, which is how this transport ends a session."""
+        """Close the stream, which ends the session in this transport."""
         for task in self._tasks:
             task.cancel()
         self._response.close()
@@ -139,13 +138,13 @@ class SseConnection(MultiplexedConnection):
 
 
 class SseUpstream(SessionUpstream):
-    """One server, as many streams as its sessions need."""
+    """One server with one event stream per session."""
 
     def __init__(self, source: SseServer, clock: Callable[[], float]) -> None:
         super().__init__(source.open, clock)
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange; see `Upstream.send`. A refusal is answered as the server answered it."""
+        """Do one exchange; see `Upstream.send`. An HTTP refusal is returned with the server's status."""
         try:
             return await super().send(verb, body, headers)
         except MessageRefusedError as error:
@@ -157,12 +156,12 @@ def _check_response(response: aiohttp.ClientResponse) -> None:
         raise MessageRefusedError(response.status)
     if response.status != 200 or response.content_type != EVENTS:
         raise NotSentError(
-            f"The server answered HTTP {response.status} and opened no stream; does it speak HTTP+SSE (transport: sse)?"
+            f"The server answered HTTP {response.status} without an event stream; is it an HTTP+SSE server (transport: sse)?"
         )
 
 
 async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
-    """Return the address that the first event names."""
+    """Return the endpoint in the first event; raises `CutError` if another event comes first."""
     async for event in events:
         if event.data and event.kind != "endpoint":
             break
@@ -172,7 +171,7 @@ async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
 
 
 def _endpoint_url(url: str, named: str) -> URL:
-    """Return the address to post to; raises `NotSentError` unless it is of the server's own origin."""
+    """Return the URL of the endpoint; raises `NotSentError` if its origin is not the server's."""
     ours = URL(url)
     try:
         address = URL(urljoin(url, named))
@@ -180,9 +179,7 @@ def _endpoint_url(url: str, named: str) -> URL:
     except ValueError:
         same = False
     if not same:
-        raise NotSentError(
-            "The server named an address of another origin to post messages to; it is not used."
-        )
+        raise NotSentError("The server named an endpoint of another origin; it is not used.")
     return address.with_user(ours.user).with_password(ours.password)
 
 

@@ -1,8 +1,8 @@
-"""An MCP server that speaks stdio, behind the face of Streamable HTTP.
+"""Serves an MCP server with the stdio transport as a Streamable HTTP server.
 
-Handshake revisions get one child per session. The revision of 2026-07-28 has no connection state, so one shared child
-serves every client; when it has ended, the next request starts another. Which of them a server speaks it is asked in a frame
-that some servers of the handshake revisions end at, or never answer; what is only guessed from that is asked again later.
+Handshake revisions get one child per session. 2026-07-28 has no connection state, so one shared child serves every
+client; after it ends, the next request starts another. A server/discover request shows which revision a server
+speaks. Older servers may exit at it or never answer; then it is repeated after `PROBE_INTERVAL`.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from gateway.upstreams.reply import Reply
 from gateway.upstreams.sessions import SessionUpstream, exchange_frame
 from gateway.wire import frames, protocol
 
-#: Seconds a server has to say which revision it speaks, and after which one that did not say is asked again.
+#: Seconds a server may take to answer server/discover, and until it is probed again if it did not.
 PROBE_TIMEOUT = 5.0
 PROBE_INTERVAL = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerCommand:
-    """How to start a server: an argument list (never a shell string), its environment, its folder."""
+    """How to start a server: an argument list (never a shell string), an environment, a working directory."""
 
     name: str
     argv: Sequence[str]
@@ -38,25 +38,25 @@ class ServerCommand:
 
 
 class StdioUpstream(SessionUpstream):
-    """One server, as many children as its sessions need."""
+    """One server with one child per session, or one shared child."""
 
     def __init__(self, command: ServerCommand, clock: Callable[[], float]) -> None:
         super().__init__(command.start, clock)
         self._command = command
         self._shared: Child | None = None
-        #: Until when the server counts as one that speaks handshakes only.
+        #: Until when the server is taken to speak handshake revisions only.
         self._handshakes_until = -inf
         self._starting = asyncio.Lock()
 
     async def _send_modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
-        # An id names a request of any client here. Who takes one back closes its stream, which only its own client can.
+        # Ids of different clients may clash here, so notifications are dropped. Closing the stream cancels a request.
         if isinstance(frame, frames.Notification):
             return Reply(status=202)
         child = await self._shared_child()
-        return await exchange_frame(child, frame, body, leave=child.cancel, status=_http_status)
+        return await exchange_frame(child, frame, body, on_end=child.cancel, status=_http_status)
 
     async def _shared_child(self) -> Child:
-        """Return the shared child, started and probed when there is none; a server may speak handshakes only."""
+        """Return the shared child, started if needed; raises `UseInitializeError` for handshake-only servers."""
         async with self._starting:
             if self._shared is not None and self._shared.ended.is_set():
                 self._stop(self._shared)
@@ -82,7 +82,7 @@ class StdioUpstream(SessionUpstream):
         return child
 
     async def close(self) -> None:
-        """End every child."""
+        """Stop every child."""
         if self._shared is not None:
             self._stop(self._shared)
             self._shared = None
@@ -90,7 +90,7 @@ class StdioUpstream(SessionUpstream):
 
 
 async def _probe_revision(child: Child) -> float:
-    """Ask a server which revision it speaks; returns for how many seconds it counts as one of handshakes only."""
+    """Send server/discover; returns for how many seconds the server is taken to speak handshake revisions only."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT):
             answer = await child.send_request(protocol.DISCOVER).response()
@@ -100,6 +100,6 @@ async def _probe_revision(child: Child) -> float:
 
 
 def _http_status(answer: bytes) -> int:
-    """Return the HTTP status of a JSON-RPC answer in the revision of 2026-07-28."""
+    """Return the HTTP status of a JSON-RPC response in 2026-07-28."""
     error = msgspec.json.decode(answer).get("error")
     return protocol.HTTP_STATUS.get(error["code"], 200) if error else 200

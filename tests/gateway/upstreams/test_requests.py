@@ -73,7 +73,7 @@ async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog
     assert told.frame == {"jsonrpc": "2.0", "id": "s1", "error": {"code": -32601, "message": NOT_ALLOWED}}
     assert told.headers["mcp-session-id"] == "s"
     assert "last-event-id" not in told.headers
-    assert f"notes asked for {ASKS[kind][0]}, which it may not" in caplog.text
+    assert f"notes requested {ASKS[kind][0]}, which may_ask does not allow" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
         upstream.inner._url = "http://127.0.0.1:1/mcp"
         assert json.loads([event async for event in sse.events(reply.chunks)][-1].data)["result"] == DONE
         reply.close()
-    assert "could not be told that it may not" in caplog.text
+    assert "the refusal could not be sent" in caplog.text
 
 
 def wanting(*kinds, **more):
