@@ -1,7 +1,7 @@
-"""Which answers each session was given since its last request (PURE).
+"""The answers that each session was sent since its last request (PURE).
 
-An answer may be written and still be lost, when a process on the way is killed. If the next request of the session is the same call,
-the agent has most likely not seen the answer.
+An answer that was written may still be lost, when a process on the way is killed. If the next request of the session
+is the same call, the agent has most likely not seen the answer.
 """
 
 from collections import OrderedDict
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from approvals.model import CallId
 
-#: The most sessions that are remembered; the one that was heard of longest ago is forgotten first.
+#: The most sessions that are remembered; the least recently used is forgotten first.
 MAX_SESSIONS = 10_000
 
 
 class SessionKey(NamedTuple):
-    """A session: whose it is, with which server, and its id, or the agent's name where the protocol has no sessions."""
+    """The agent, the server, and the session id; the agent's name if the protocol has no sessions."""
 
     agent: str
     server: str
@@ -22,37 +22,36 @@ class SessionKey(NamedTuple):
 
 
 class DeliveredAnswers:
-    """The calls whose answers were written to each session, with no other request of it since."""
+    """The calls whose answers were written to each session, with no other request of the session since."""
 
     def __init__(self, most: int = MAX_SESSIONS) -> None:
         self._most = most
-        self._given: OrderedDict[SessionKey, frozenset[CallId]] = OrderedDict()
-        #: Whether sessions were forgotten. Then nothing can be said of one that is not known.
+        self._delivered: OrderedDict[SessionKey, frozenset[CallId]] = OrderedDict()
+        #: Whether a session was forgotten; then an unknown session says nothing.
         self._forgot = False
 
-    def give(self, place: SessionKey, call_id: CallId) -> None:
-        """Note that the last byte of an answer was written."""
-        self._keep(place, self._given.get(place, frozenset()) | {call_id})
+    def record(self, key: SessionKey, call_id: CallId) -> None:
+        """Record that the last byte of an answer was written."""
+        self._keep(key, self._delivered.get(key, frozenset()) | {call_id})
 
-    def asked(self, place: SessionKey) -> None:
-        """Note another request of the session."""
-        self._keep(place, frozenset())
+    def record_request(self, key: SessionKey) -> None:
+        """Record another request of the session."""
+        self._keep(key, frozenset())
 
-    def was_given(self, place: SessionKey, call_id: CallId) -> bool:
-        """Say whether the session was given this answer since its last request."""
-        return call_id in self._given.get(place, ())
+    def has(self, key: SessionKey, call_id: CallId) -> bool:
+        """Whether the session was sent this answer since its last request."""
+        return call_id in self._delivered.get(key, ())
 
-    def is_last(self, place: SessionKey, call_id: CallId) -> bool:
-        """Say whether the session has asked for nothing since it was given this answer.
+    def is_last(self, key: SessionKey, call_id: CallId) -> bool:
+        """Whether the session sent no request since this answer.
 
-        A session that is not known has asked for nothing since this process was started, unless sessions were forgotten.
+        An unknown session has sent none since this process started, unless sessions were forgotten.
         """
-        known = place in self._given
-        return self.was_given(place, call_id) if known else not self._forgot
+        return self.has(key, call_id) if key in self._delivered else not self._forgot
 
-    def _keep(self, place: SessionKey, calls: frozenset[CallId]) -> None:
-        self._given[place] = calls
-        self._given.move_to_end(place)
-        if len(self._given) > self._most:
-            self._given.popitem(last=False)
+    def _keep(self, key: SessionKey, calls: frozenset[CallId]) -> None:
+        self._delivered[key] = calls
+        self._delivered.move_to_end(key)
+        if len(self._delivered) > self._most:
+            self._delivered.popitem(last=False)
             self._forgot = True

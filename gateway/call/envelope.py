@@ -1,4 +1,4 @@
-"""What goes with the arguments when a held call is sent: kept with the call, for when its client is not there (PURE)."""
+"""The envelope of a call: everything beside the arguments that is stored with a held call and forwarded with it (PURE)."""
 
 from collections.abc import Mapping
 
@@ -8,35 +8,35 @@ from approvals.model import ToolCall
 from gateway.wire import frames
 
 #: Members of params, and of `_meta`, that belong to one exchange and not to the call.
-_OF_THE_EXCHANGE = frozenset({"_meta", "task"})
-_META_OF_THE_EXCHANGE = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
-_PROTOCOL = "io.modelcontextprotocol/"
+_EXCHANGE_PARAMS = frozenset({"_meta", "task"})
+_EXCHANGE_META = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
+_PROTOCOL_PREFIX = "io.modelcontextprotocol/"
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """The other members of params, the protocol's headers, and the initialize that opened the session."""
+    """The other members of params, the protocol's headers, and the params of the initialize that opened the session."""
 
     rest: dict[str, msgspec.Raw] = {}
     headers: dict[str, str] = {}
     opening: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def packed(frame: frames.CallFrame, headers: Mapping[str, str], opening: bytes) -> bytes:
-    """Return the envelope of a call as bytes."""
+def pack(frame: frames.CallFrame, headers: Mapping[str, str], opening: bytes) -> bytes:
+    """Return the envelope of a call as JSON."""
     rest = {name: msgspec.Raw(raw) for name, raw in frame.rest.items() if name != "task"}
     return msgspec.json.encode(
         Envelope(rest=rest, headers=dict(headers), opening=msgspec.Raw(opening or b"null"))
     )
 
 
-def unpacked(call: ToolCall) -> Envelope:
+def unpack(call: ToolCall) -> Envelope:
     """Return the envelope of a stored call."""
     return msgspec.json.decode(call.envelope or b"{}", type=Envelope)
 
 
-def frame_of(call: ToolCall, request_id: frames.Id) -> frames.CallFrame:
-    """Return the frame that a stored call goes out as when its client is not there to send one."""
-    rest = {name: bytes(raw) for name, raw in unpacked(call).rest.items()}
+def rebuild_frame(call: ToolCall, request_id: frames.Id) -> frames.CallFrame:
+    """Rebuild the frame of a stored call from its envelope, under a new id."""
+    rest = {name: bytes(raw) for name, raw in unpack(call).rest.items()}
     decoded = {name: msgspec.json.decode(raw) for name, raw in rest.items()}
     return frames.CallFrame(
         id=request_id,
@@ -48,55 +48,41 @@ def frame_of(call: ToolCall, request_id: frames.Id) -> frames.CallFrame:
     )
 
 
-def more(frame: frames.CallFrame) -> bytes:
-    """Return, as a JSON object, what beside its arguments makes a call another call: answers to a server's questions."""
-    return msgspec.json.encode(
-        {name: msgspec.Raw(raw) for name, raw in frame.rest.items() if name not in _OF_THE_EXCHANGE}
-    )
+def continuation_params(frame: frames.CallFrame) -> bytes:
+    """Return, as a JSON object, the params that make a repeat another call: the answers to a server's questions."""
+    return msgspec.json.encode(_continuation_params(frame))
 
 
-def beside(frame: frames.CallFrame) -> bytes:
-    """Return what of a call reaches the server beside its arguments, as a JSON object; b"" for nothing.
+def extra_params(frame: frames.CallFrame) -> bytes:
+    """Return the other params that will be forwarded, as a JSON object; b"" if there are none.
 
-    What an agent says in `_meta` is part of it: a server may act on it, so people have to see it.
+    They include the agent's own `_meta`: a server may act on it, so approvers see it.
     """
-    own = _own(frames.raw_members(frame.rest.get("_meta", b"{}")))
-    members = {**frames.raw_members(more(frame)), **({"_meta": own} if own else {})}
+    own = _own_meta(frames.raw_members(frame.rest.get("_meta", b"{}")))
+    members = {**_continuation_params(frame), **({"_meta": own} if own else {})}
     return msgspec.json.encode(members) if members else b""
 
 
-def with_own_meta(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
-    """Return the frame with what *call* says in `_meta`, beside what belongs to the frame's own exchange."""
+def with_approved_meta(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
+    """Replace the agent's own `_meta` with that of *call*; what belongs to the frame's exchange stays."""
     now = frames.raw_members(frame.rest.get("_meta", b"{}"))
-    own = _own(now)
-    said = _own(frames.raw_members(_beside(call).get("_meta", msgspec.Raw(b"{}"))))
-    if own == said:
+    own = _own_meta(now)
+    approved = _own_meta(frames.raw_members(_extra(call).get("_meta", msgspec.Raw(b"{}"))))
+    if own == approved:
         return frame
-    meta = {**{name: raw for name, raw in now.items() if name not in own}, **said}
-    return with_rest(frame, {"_meta": msgspec.json.encode(meta) if meta else None})
+    meta = {**{name: raw for name, raw in now.items() if name not in own}, **approved}
+    return with_params(frame, {"_meta": msgspec.json.encode(meta) if meta else None})
 
 
-def as_approved(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
-    """Return the frame with everything that was shown of *call*: whoever asks again cannot send along something else."""
-    request = {name: None for name in frame.rest if name not in _OF_THE_EXCHANGE}
-    shown = {name: bytes(raw) for name, raw in _beside(call).items() if name != "_meta"}
-    return with_rest(with_own_meta(frame, call), {**request, **shown})
+def with_approved_params(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
+    """Replace the params with the approved ones; a re-issued request cannot add members."""
+    dropped = {name: None for name in frame.rest if name not in _EXCHANGE_PARAMS}
+    approved = {name: bytes(raw) for name, raw in _extra(call).items() if name != "_meta"}
+    return with_params(with_approved_meta(frame, call), {**dropped, **approved})
 
 
-def _beside(call: ToolCall) -> dict[str, msgspec.Raw]:
-    return frames.raw_members(call.extra_params or b"{}")
-
-
-def _own(meta: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    return {
-        name: raw
-        for name, raw in meta.items()
-        if name not in _META_OF_THE_EXCHANGE and not name.startswith(_PROTOCOL)
-    }
-
-
-def with_rest(frame: frames.CallFrame, changes: Mapping[str, bytes | None]) -> frames.CallFrame:
-    """Return the frame with other members of params; None takes one out."""
+def with_params(frame: frames.CallFrame, changes: Mapping[str, bytes | None]) -> frames.CallFrame:
+    """Return the frame with other members of params, as JSON; None removes a member."""
     rest = {name: raw for name, raw in {**frame.rest, **changes}.items() if raw is not None}
     kept = {
         name: value for name, value in frame.params.items() if name in rest or name in {"name", "arguments"}
@@ -110,3 +96,20 @@ def with_rest(frame: frames.CallFrame, changes: Mapping[str, bytes | None]) -> f
         rest=rest,
         raw=frame.raw,
     )
+
+
+def _continuation_params(frame: frames.CallFrame) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(raw) for name, raw in frame.rest.items() if name not in _EXCHANGE_PARAMS}
+
+
+def _extra(call: ToolCall) -> dict[str, msgspec.Raw]:
+    return frames.raw_members(call.extra_params or b"{}")
+
+
+def _own_meta(meta: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """Return the members of `_meta` that are the agent's own, not the exchange's or the protocol's."""
+    return {
+        name: raw
+        for name, raw in meta.items()
+        if name not in _EXCHANGE_META and not name.startswith(_PROTOCOL_PREFIX)
+    }

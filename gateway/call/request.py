@@ -97,14 +97,14 @@ class CallRequest:
             server=self.exchange.server,
             tool=self.frame.name,
             arguments=self.frame.arguments,
-            extra_params=envelope.beside(self.frame),
-            envelope=envelope.packed(self.frame, self.headers, self.opening),
+            extra_params=envelope.extra_params(self.frame),
+            envelope=envelope.pack(self.frame, self.headers, self.opening),
         )
 
     @cached_property
     def key(self) -> str:
         """The key that repeats of the same call share."""
-        return digest.key(self.call, envelope.more(self.frame))
+        return digest.key(self.call, envelope.continuation_params(self.frame))
 
     @property
     def scope(self) -> LimitUser:

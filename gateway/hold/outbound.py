@@ -30,15 +30,15 @@ def as_sent(request: CallRequest) -> Outbound:
 
 def as_approved(request: CallRequest, held: HeldCall) -> Outbound:
     """Return *held* as it goes out for a client that waits: in its exchange, with the params that were approved."""
-    return replace(as_sent(request), frame=envelope.as_approved(request.frame, held.call))
+    return replace(as_sent(request), frame=envelope.with_approved_params(request.frame, held.call))
 
 
 def as_stored(held: HeldCall, upstream: Upstream) -> Outbound:
     """Return *held* as it goes out without its client, from the envelope that was stored with it."""
-    stored = envelope.unpacked(held.call)
+    stored = envelope.unpack(held.call)
     opening = bytes(stored.opening)
     return Outbound(
-        frame=envelope.frame_of(held.call, held.id),
+        frame=envelope.rebuild_frame(held.call, held.id),
         upstream=upstream,
         headers=stored.headers,
         opening=b"" if opening == b"null" else opening,

@@ -1,7 +1,8 @@
-"""The same call asked again: which earlier call answers it, if one does.
+"""Finds the held call that answers a repeat: the same call, sent again by its agent.
 
-A call that is open, or whose answer was not collected yet, is joined. A person's denial answers for a while longer. An outcome is
-given once more to a session that asks for the same call right after it: the first answer may have been lost on the way.
+A repeat joins an open call, and collects an answer that was not collected. A person's denial answers repeats for a
+while longer. An outcome is sent once more to a session that repeats the call right after it: the first answer may have
+been lost on the way.
 """
 
 from contextlib import suppress
@@ -19,49 +20,46 @@ from gateway.tools.catalogue import Tool
 
 
 class Repeats:
-    """Finds the call that answers the same call asked again."""
+    """Finds the held call for each repeat."""
 
-    def __init__(self, service: ApprovalService, audit: AuditLog, given: DeliveredAnswers) -> None:
+    def __init__(self, service: ApprovalService, audit: AuditLog, delivered: DeliveredAnswers) -> None:
         self._service = service
         self._audit = audit
-        self._given = given
+        self._delivered = delivered
 
     async def find(
         self, request: CallRequest, tool: Tool, verdict: Verdict, settings: ProxySettings
     ) -> HeldCall | None:
-        """Return the call whose answer this one gets, or None when it is a new one."""
-        found = await self._newest(request) if can_hold(verdict) else None
-        if found is not None and (repeated := await self._repeated(request, found)) is not None:
+        """Return the call that answers this request; None if the request is a new call."""
+        found = await self._find_newest(request) if can_hold(verdict) else None
+        if found is not None and (repeated := await self._repeat_outcome(request, found)) is not None:
             return repeated
-        self._given.asked(request.session_key)
+        self._delivered.record_request(request.session_key)
         if found is None or lifecycle.can_join(found, self._service.clock()):
             return found
-        if self._stands(found, tool, verdict, settings):
-            self._write_down(request, found)
+        if self._is_still_denied(found, tool, verdict, settings):
+            self._record_denial(request, found)
             return found
         return None
 
-    async def _newest(self, request: CallRequest) -> HeldCall | None:
-        """Return the newest call that is the same, as collected when its answer has just been written."""
+    async def _find_newest(self, request: CallRequest) -> HeldCall | None:
+        """Return the newest call with the same key; it is marked collected if its answer was just written."""
         found = await self._service.store.find(request.key)
-        if found is None or found.collected or not self._given.was_given(request.session_key, found.id):
+        if found is None or found.collected or not self._delivered.has(request.session_key, found.id):
             return found
         with suppress(StoreError):
             return await self._service.record_collected(found.id, request.session_key.session)
         return found
 
-    async def _repeated(self, request: CallRequest, held: HeldCall) -> HeldCall | None:
-        """Return the call when its outcome is to be given once more."""
-        session = request.session_key.session
-        now = self._service.clock()
-        if not lifecycle.can_repeat(held, now, session) or not self._given.is_last(
-            request.session_key, held.id
-        ):
-            return None
-        return await self._service.claim_repeat(held.id, session)
+    async def _repeat_outcome(self, request: CallRequest, held: HeldCall) -> HeldCall | None:
+        """Return the call if its outcome may be sent once more to this session."""
+        key, now = request.session_key, self._service.clock()
+        if lifecycle.can_repeat(held, now, key.session) and self._delivered.is_last(key, held.id):
+            return await self._service.claim_repeat(held.id, key.session)
+        return None
 
-    def _stands(self, held: HeldCall, tool: Tool, verdict: Verdict, settings: ProxySettings) -> bool:
-        """Say whether a denial still answers: its time is not over, and the call is judged as it was, for the same server."""
+    def _is_still_denied(self, held: HeldCall, tool: Tool, verdict: Verdict, settings: ProxySettings) -> bool:
+        """Whether a denial answers this repeat: it is recent, and policy, tool and server are unchanged."""
         now = (settings.policy.revision, tool.hash, settings.identities.get(held.call.server))
         return (
             (held.policy_revision, held.definition, held.identity) == now
@@ -69,7 +67,7 @@ class Repeats:
             and lifecycle.is_still_denied(held, self._service.clock())
         )
 
-    def _write_down(self, request: CallRequest, held: HeldCall) -> None:
+    def _record_denial(self, request: CallRequest, held: HeldCall) -> None:
         denier = held.denial.approver if held.denial else ""
         self._audit.at_most_once_a_minute(
             request.exchange, "call.denied", about=held.id,

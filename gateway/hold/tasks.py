@@ -21,6 +21,7 @@ from gateway.call import envelope
 from gateway.call.request import CallRequest, Exchange
 from gateway.hold import request_state, subscriptions, task_extension, tasks_2025
 from gateway.hold.answering import HeldAnswers
+from gateway.hold.continuations import Continuations
 from gateway.hold.ladder import AnswerMode
 from gateway.hold.task_runs import TaskRuns
 from gateway.upstreams import Upstream
@@ -40,11 +41,16 @@ class Tasks:
     """Serves the task methods and subscriptions for held calls."""
 
     def __init__(
-        self, service: ApprovalService, held_answers: HeldAnswers, upstream: Callable[[str], Upstream | None]
+        self,
+        service: ApprovalService,
+        held_answers: HeldAnswers,
+        continuations: Continuations,
+        upstream: Callable[[str], Upstream | None],
     ) -> None:
         """*upstream* returns the server of a name as it is configured now; None when it is not configured."""
         self._service = service
         self._held_answers = held_answers
+        self._continuations = continuations
         self.runs = TaskRuns(service, held_answers, upstream)
         self._methods_2025 = tasks_2025.TaskMethods2025(
             service, held_answers, self.runs.events_of, lambda: self.runs.closed
@@ -138,9 +144,9 @@ class Tasks:
             "inputResponses": msgspec.json.encode(answers),
             "requestState": None if state is None else msgspec.json.encode(state),
         }
-        answered = replace(stored, frame=envelope.with_rest(stored.frame, rest))
+        answered = replace(stored, frame=envelope.with_params(stored.frame, rest))
         with suppress(AlreadyDecided):
-            self.runs.attend((await self._held_answers.follow(held, answered, task=True)).id)
+            self.runs.attend((await self._continuations.follow(held, answered, task=True)).id)
         self.partial_answers.pop(held.id, None)
 
     def _answers(self, held: HeldCall) -> Mapping[str, Any]:

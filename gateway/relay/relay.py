@@ -63,7 +63,7 @@ class Relay:
         if elicitation.is_response(frame):
             return Reply(status=202)
         if (request_id := protocol.cancelled_id(frame)) is not None:
-            self._held_answers.cancelled(exchange, request_id)
+            self._held_answers.cancel(exchange, request_id)
         if protocol.is_cancellation(frame) and protocol.era(exchange.headers, frame) is protocol.Era.MODERN:
             # Ids are each client's own there, and a server may take one for another's: hanging up is what cancels.
             return Reply(status=202)

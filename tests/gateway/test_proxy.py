@@ -11,7 +11,7 @@ from approvals.errors import StoreError
 from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Decision, State
 from gateway.call.sessions import MAX_OPENING
-from gateway.hold.answering import ASK_AGAIN
+from gateway.hold.answering import REPEAT_THE_CALL
 from gateway.policy.limits import Windows
 from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
@@ -691,7 +691,7 @@ async def test_when_the_store_fails_once_a_call_is_on_its_way_nobody_says_that_i
         [held] = await gateway.held()
         await gateway.review(held)
         answer = await agent
-    assert answer["error"]["message"] == f"The disk cannot be read. {ASK_AGAIN}"
+    assert answer["error"]["message"] == f"The disk cannot be read. {REPEAT_THE_CALL}"
     assert len(gateway.ran()) == 1
 
 

@@ -25,12 +25,12 @@ def held(**params):
         server="s",
         tool="create_note",
         arguments=made.arguments,
-        extra_params=envelope.beside(made),
+        extra_params=envelope.extra_params(made),
     )
 
 
 def beside(**params):
-    found = envelope.beside(frame(**params))
+    found = envelope.extra_params(frame(**params))
     return json.loads(found) if found else None
 
 
@@ -54,8 +54,8 @@ def test_what_an_agent_says_of_its_own_is():
     "again", [{}, {"_meta": OURS}, {"_meta": {**OURS, "x": 2, "y": 3}}, {"inputResponses": {"a": 1}}]
 )
 def test_asked_again_a_call_brings_its_own_exchange_and_what_was_shown(first, again):
-    sent = envelope.as_approved(frame(**again), held(**first))
-    assert envelope.beside(sent) == held(**first).extra_params
+    sent = envelope.with_approved_params(frame(**again), held(**first))
+    assert envelope.extra_params(sent) == held(**first).extra_params
     now = {name: value for name, value in again.get("_meta", {}).items() if name in OURS}
     assert sent.params.get("_meta", {}) == {**now, **first.get("_meta", {})}
     assert sent.progress_token == now.get("progressToken")

@@ -263,8 +263,8 @@ async def test_after_a_restart_the_first_request_of_a_session_may_be_the_repeat(
         [session] = await sessions(gateway, "s1")
         await approve(gateway, **session)
         proxy = gateway.gateway.proxy
-        proxy._held_answers.given = DeliveredAnswers()
-        proxy._repeats = Repeats(gateway.gateway.service, proxy._audit, proxy._held_answers.given)
+        proxy._held_answers.delivered = DeliveredAnswers()
+        proxy._repeats = Repeats(gateway.gateway.service, proxy._audit, proxy._held_answers.delivered)
         assert texts(await repeat(gateway, **session)) == AGAIN
 
 

@@ -183,7 +183,9 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
         proxy.tasks.attend_all(approved)
         assert len(proxy.tasks.runs) == 0
         assert gateway.ran() == []
-        Tasks(gateway.gateway.service, proxy._held_answers, proxy._upstream).attend_all(approved)
+        Tasks(gateway.gateway.service, proxy._held_answers, proxy._continuations, proxy._upstream).attend_all(
+            approved
+        )
         await settled(gateway, held.id)
         assert (await look(gateway, task))["result"]["content"][0]["text"] == "ran create_note"
         meta = gateway.ran()[0]["_meta"]

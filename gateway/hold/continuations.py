@@ -1,0 +1,103 @@
+"""Continues a held call when its client sends it again with a reference to it.
+
+A client of 2026-07-28 brings the sealed request state of its last round (MCP, `input_required`), our stdio front the
+id of the held call. The arguments must be those of the held call.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+
+from approvals import digest
+from approvals.model import CallId, HeldCall
+from approvals.service import ApprovalService
+from gateway.call import envelope
+from gateway.call.request import CallRequest
+from gateway.errors import UnknownHoldError
+from gateway.hold import new_calls, request_state
+from gateway.hold.answering import HeldAnswers
+from gateway.hold.outbound import Outbound, as_sent
+from gateway.hold.request_state import ForgedError, Seals, Ticket
+from gateway.upstreams.reply import Reply
+from gateway.wire import protocol
+
+
+class Continuations:
+    """Finds the held call that a request refers to, and continues it."""
+
+    def __init__(
+        self,
+        service: ApprovalService,
+        held_answers: HeldAnswers,
+        seals: Callable[[], Seals],
+        new_id: Callable[[], CallId],
+    ) -> None:
+        self._service = service
+        self._held_answers = held_answers
+        self._seals = seals
+        self._new_id = new_id
+
+    async def answer(self, request: CallRequest) -> Reply | None:
+        """Answer a request that refers to a held call; None for one that does not, or has other arguments.
+
+        Raises `ForgedError` and `UnknownCall` for state that is not valid, `UnknownHoldError` for an id that is not,
+        and `AlreadyDecided` for a call that cannot be continued.
+        """
+        ticket = self._open_ticket(request)
+        if (held := await self._find_for_front(request)) is not None:
+            round_before = ticket.round if ticket else 0
+            return self._held_answers.answer_front(replace(without_state(request), round=round_before), held)
+        if ticket is None or (held := await self._find_by_ticket(request, ticket)) is None:
+            return None
+        if not ticket.asked:
+            return await self._held_answers.answer(replace(without_state(request), round=ticket.round), held)
+        return await self._pass_answers_on(request, held, ticket)
+
+    async def follow(self, held: HeldCall, answered: Outbound, *, task: bool = False) -> HeldCall:
+        """Store and return the call that continues *held* with the answers in *answered*."""
+        following = new_calls.continuing(
+            held, answered, call_id=self._new_id(), now=self._service.clock(), task=task
+        )
+        return await self._service.continue_call(held.id, following)
+
+    async def _pass_answers_on(self, request: CallRequest, held: HeldCall, ticket: Ticket) -> Reply:
+        """Continue with the client's answers and the server's own state, which our state carried."""
+        state = None if ticket.state is None else msgspec.json.encode(ticket.state)
+        request = replace(request, frame=envelope.with_params(request.frame, {"requestState": state}))
+        return await self._held_answers.answer(request, await self.follow(held, as_sent(request)))
+
+    def _open_ticket(self, request: CallRequest) -> Ticket | None:
+        state = request_state.state_of(request.frame)
+        return None if state is None else self._seals().open(state)
+
+    async def _find_by_ticket(self, request: CallRequest, ticket: Ticket) -> HeldCall | None:
+        held = await self._service.get(CallId(ticket.call))
+        if not _is_from_same_agent(request, held):
+            raise ForgedError
+        return held if _is_same_call(request, held) else None
+
+    async def _find_for_front(self, request: CallRequest) -> HeldCall | None:
+        call_id = request.exchange.headers.get(protocol.HOLD_HEADER)
+        if call_id is None or not request.from_our_front:
+            return None
+        held = await self._service.store.get(CallId(call_id))
+        if held is None or not _is_from_same_agent(request, held) or not _is_same_call(request, held):
+            raise UnknownHoldError
+        return held
+
+
+def without_state(request: CallRequest) -> CallRequest:
+    """Drop our requestState and inputResponses."""
+    frame = envelope.with_params(request.frame, {"requestState": None, "inputResponses": None})
+    return replace(request, frame=frame)
+
+
+def _is_from_same_agent(request: CallRequest, held: HeldCall) -> bool:
+    return (held.call.agent, held.call.server) == (request.exchange.agent.name, request.exchange.server)
+
+
+def _is_same_call(request: CallRequest, held: HeldCall) -> bool:
+    """Whether the tool and the arguments are those of the held call, whatever the spelling of the JSON."""
+    arguments = digest.canonical(request.frame.arguments)
+    return held.call.tool == request.frame.name and digest.canonical(held.call.arguments) == arguments
