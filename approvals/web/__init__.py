@@ -1,4 +1,4 @@
-"""The web inbox: pages for people, an API for programs, on a listener of its own that agents never reach."""
+"""The web inbox: pages for people and an API for programs, on a separate listener that agents never reach."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -18,12 +18,12 @@ from approvals.web.tools import ToolPages
 
 __all__ = ["LOGIN", "Login", "ToolDetails", "ToolView", "WebOptions", "build"]
 
-#: Where the application keeps what signs people in: `app[LOGIN].one_time_code(approver)`.
+#: The key of the application's `Login`, as in `app[LOGIN].one_time_code(approver)`.
 LOGIN = web.AppKey("login", Login)
 
 
 def build(service: ApprovalService, options: WebOptions) -> web.Application:
-    """Return the inbox as an application, ready to be served."""
+    """Build the inbox as an aiohttp application."""
     guard = SecurityMiddleware(options)
     login = Login(service, options)
     events = EventStreams(service.store, options)
@@ -34,24 +34,24 @@ def build(service: ApprovalService, options: WebOptions) -> web.Application:
     app.router.add_routes(pages.routes())
     app.router.add_routes(ToolPages(service, pages, login, options).routes())
     app.router.add_routes(InboxApi(service, login, events, options).routes())
-    app.router.add_get("/healthz", _alive)
+    app.router.add_get("/healthz", _healthz)
     app.router.add_static("/static", Path(str(files("approvals.web") / "static")))
     if options.slack_actions:
         app.router.add_post("/slack/actions", options.slack_actions)
     if options.metrics:
-        app.router.add_get("/metrics", _measured(options.metrics))
+        app.router.add_get("/metrics", _metrics_handler(options.metrics))
     app.on_response_prepare.append(guard.headers)
     app.on_shutdown.append(events.close)
     return app
 
 
-async def _alive(_request: web.Request) -> web.Response:
+async def _healthz(_request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-def _measured(metrics: Callable[[], tuple[bytes, str]]) -> Handler:
-    async def measured(_request: web.Request) -> web.Response:
+def _metrics_handler(metrics: Callable[[], tuple[bytes, str]]) -> Handler:
+    async def serve(_request: web.Request) -> web.Response:
         body, content_type = metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    return measured
+    return serve

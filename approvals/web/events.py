@@ -1,4 +1,4 @@
-"""Live updates: a stream that says only *that* something changed; pages then ask again for what they may see."""
+"""Live updates: a stream that signals changes without content. Pages then reload the data they may see."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,13 +8,13 @@ from aiohttp import web
 from approvals.store import CallStore
 from approvals.web.options import WebOptions
 
-#: nginx buffers a stream that does not say so.
+#: X-Accel-Buffering keeps nginx from buffering the stream.
 HEADERS = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
 IsAllowed = Callable[[], Awaitable[bool]]
 
 
 class EventStreams:
-    """Every open stream of live updates."""
+    """The open streams of live updates."""
 
     def __init__(self, store: CallStore, options: WebOptions) -> None:
         self._store = store
@@ -24,11 +24,11 @@ class EventStreams:
 
     @property
     def full(self) -> bool:
-        """Whether no more streams can be opened."""
+        """Whether the limit of open streams is reached."""
         return len(self._streams) >= self._options.max_streams
 
     async def serve(self, request: web.Request, allowed: IsAllowed) -> web.StreamResponse:
-        """Stream until the browser leaves, *allowed* says no, or the inbox closes."""
+        """Stream until the client leaves, *allowed* returns False, or the inbox closes."""
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         changed = asyncio.Event()
@@ -36,10 +36,10 @@ class EventStreams:
         try:
             async with asyncio.TaskGroup() as tasks:
                 watcher = tasks.create_task(self._watch(changed))
-                await self._tell(response, changed, allowed)
+                await self._send_events(response, changed, allowed)
                 watcher.cancel()
         except* ConnectionError:
-            pass  # the browser left
+            pass  # the client left
         finally:
             self._streams.discard(changed)
         return response
@@ -48,8 +48,10 @@ class EventStreams:
         async for _ in self._store.changes():
             changed.set()
 
-    async def _tell(self, response: web.StreamResponse, changed: asyncio.Event, allowed: IsAllowed) -> None:
-        # The first event comes at once: what changed between the page and this stream is not missed.
+    async def _send_events(
+        self, response: web.StreamResponse, changed: asyncio.Event, allowed: IsAllowed
+    ) -> None:
+        # The first event is sent at once, so that a change between loading the page and this stream is not missed.
         count = 0
         await response.write(b"retry: 3000\nevent: inbox\ndata: 0\n\n")
         while not self._closing:

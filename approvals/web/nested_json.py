@@ -1,4 +1,4 @@
-"""Strings that are themselves JSON, such as policy documents, unpacked so that a person can read what they say."""
+"""Unpacks strings that contain JSON, such as policy documents, so that people can read them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,43 +7,43 @@ from typing import Any
 from approvals.redact import redact
 from approvals.safetext import escape_hidden
 
-#: At most so many are unpacked; all of them are in the arguments above anyway.
+#: Documents unpacked at most. The arguments show all of them anyway.
 MAX_DOCUMENTS = 20
 
 
 def unpack(arguments: bytes) -> Sequence[tuple[str, str]]:
-    """Return the place and the indented text, made safe, of each string that holds a JSON object or list."""
+    """Return the path and the indented text, safe to show, of each string that contains a JSON object or list."""
     found: list[tuple[str, str]] = []
-    for place, text in _strings(json.loads(arguments), ""):
+    for path, text in _strings(json.loads(arguments), ""):
         if len(found) < MAX_DOCUMENTS and (document := _document(text)):
-            found.append((escape_hidden(place), document))
+            found.append((escape_hidden(path), document))
     return found
 
 
-def _strings(value: Any, place: str) -> Iterator[tuple[str, str]]:
+def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
     match value:
         case dict():
             for name, member in value.items():
-                yield from _strings(member, f"{place}.{name}" if place else name)
+                yield from _strings(member, f"{path}.{name}" if path else name)
         case list():
             for index, item in enumerate(value):
-                yield from _strings(item, f"{place}[{index}]")
+                yield from _strings(item, f"{path}[{index}]")
         case str():
-            yield place, value
+            yield path, value
 
 
 def _document(text: str) -> str:
-    """Return *text* indented, or nothing when it is not JSON that says one thing only."""
+    """Return *text* indented, or "" if it is not JSON or repeats a member."""
     if not text.lstrip().startswith(("{", "[")):
         return ""
     try:
-        json.loads(text, object_pairs_hook=_without_repeats)
+        json.loads(text, object_pairs_hook=_unique_members)
         return escape_hidden(redact(text.encode()).text)
     except (ValueError, RecursionError):
         return ""
 
 
-def _without_repeats(members: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(members)) != len(members):
-        raise ValueError("a member is repeated: which one counts is for the server to say")
+        raise ValueError("repeated member: servers differ in which one they use")
     return dict(members)

@@ -1,4 +1,4 @@
-"""The API's own description, OpenAPI 3.1, made from the shapes that encode and decode."""
+"""Builds the OpenAPI 3.1 document of the API from the structs that encode and decode its bodies."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from approvals.web.schemas import (
 )
 
 _REF = "#/components/schemas/{name}"
-_SHAPES = (
+_SCHEMAS = (
     CallPage,
     Call,
     AuditPage,
@@ -32,29 +32,29 @@ _SHAPES = (
     AcceptBody,
     AcceptedTools,
 )
-_REFUSALS = {
-    "400": "The request cannot be understood, or a reason is missing.",
-    "401": "No approver's token was given.",
-    "403": "Not an approver of this call, or the owner of the agent that asks.",
-    "404": "There is no such call.",
-    "409": "The call was already decided or has expired, the digest is not that of what is held, or hidden values were not revealed.",
+_ERRORS = {
+    "400": "The request is malformed, or a reason is missing.",
+    "401": "No valid approver token was sent.",
+    "403": "You are not an approver of this call, or you own the agent that made it.",
+    "404": "No such call.",
+    "409": "The call was already decided or has expired, the digest does not match, or hidden values were not revealed.",
     "413": "The body is too large.",
     "415": "The body is not application/json in UTF-8.",
-    "429": "Too many wrong tokens came from this address.",
+    "429": "Too many wrong tokens from this address.",
 }
 _READ = ("400", "401", "429")
-_WRITE = tuple(_REFUSALS)
+_WRITE = tuple(_ERRORS)
 
 
 def document(url: str) -> Mapping[str, Any]:
-    """Return the description of the API that is served at *url*."""
-    _, components = msgspec.json.schema_components(_SHAPES, ref_template=_REF)
+    """Build the document for the API at *url*."""
+    _, components = msgspec.json.schema_components(_SCHEMAS, ref_template=_REF)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Okayed inbox",
             "version": "1",
-            "description": "Held tool calls, for programs that act as an approver.",
+            "description": "Review held tool calls from a program that acts as an approver.",
         },
         "servers": [{"url": url}],
         "security": [{"approver": []}],
@@ -67,7 +67,7 @@ def document(url: str) -> Mapping[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    call = _parameter("id", "The id of the call.", place="path", required=True)
+    call = _parameter("id", "The call's id.", place="path", required=True)
     return {
         "/api/v1/calls": {
             "get": _operation(
@@ -77,7 +77,7 @@ def _paths() -> dict[str, Any]:
                 _parameter("state", f"Only calls in this state; may be repeated. One of {', '.join(State)}."),
                 _parameter("tool", "Only calls of this tool."),
                 _parameter("agent", "Only calls of this agent."),
-                _parameter("limit", "At most so many, 1 to 200.", kind="integer"),
+                _parameter("limit", "Maximum number of calls, 1 to 200.", kind="integer"),
                 _parameter("before", "Only calls older than the one with this id."),
             )
         },
@@ -86,11 +86,11 @@ def _paths() -> dict[str, Any]:
             "post": _operation("Approve a call.", Call, _WRITE, call, body=ApproveBody)
         },
         "/api/v1/calls/{id}/deny": {
-            "post": _operation("Deny a call; the agent reads the reason.", Call, _WRITE, call, body=DenyBody)
+            "post": _operation("Deny a call. The agent gets the reason.", Call, _WRITE, call, body=DenyBody)
         },
         "/api/v1/calls/{id}/reveal": {
             "post": _operation(
-                "Show the exact text of a call, secrets included. The audit trail records who looked.",
+                "Show the exact text of a call, including secrets. The audit trail records it.",
                 Call,
                 ("401", "403", "404", "429"),
                 call,
@@ -98,7 +98,7 @@ def _paths() -> dict[str, Any]:
         },
         "/api/v1/calls/{id}/give-up": {
             "post": _operation(
-                "Stop waiting for the server's answer to a running call, which is then in doubt.",
+                "Stop waiting for the server's answer to a running call. The call is then in doubt.",
                 Call,
                 _WRITE,
                 call,
@@ -106,11 +106,13 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/api/v1/calls/{id}/resolve": {
-            "post": _operation("Say what became of a call in doubt.", Call, _WRITE, call, body=ResolveBody)
+            "post": _operation(
+                "Record what happened to a call in doubt.", Call, _WRITE, call, body=ResolveBody
+            )
         },
         "/api/v1/tools/accept": {
             "post": _operation(
-                "Accept the definitions that the tools of a server have now.",
+                "Accept the current definitions of a server's tools.",
                 AcceptedTools,
                 ("400", "401", "404", "413", "415", "429"),
                 body=AcceptBody,
@@ -121,8 +123,8 @@ def _paths() -> dict[str, Any]:
                 "Read the audit trail.",
                 AuditPage,
                 _READ,
-                _parameter("after", "Only events with a greater number.", kind="integer"),
-                _parameter("limit", "At most so many, 1 to 1000.", kind="integer"),
+                _parameter("after", "Only events after this sequence number.", kind="integer"),
+                _parameter("limit", "Maximum number of events, 1 to 1000.", kind="integer"),
                 _parameter("since", "Only events at or after this time: RFC 3339, or seconds since 1970."),
                 _parameter("tool", "Only events of this tool."),
                 _parameter("agent", "Only events of this agent."),
@@ -131,10 +133,10 @@ def _paths() -> dict[str, Any]:
         },
         "/api/v1/events": {
             "get": {
-                "summary": "Follow changes: server-sent events named `inbox`, without content.",
+                "summary": "Stream changes as server-sent events named `inbox`, without content.",
                 "responses": {
                     "200": {"description": "The stream.", "content": {"text/event-stream": {}}},
-                    **_refused(("401", "429", "503")),
+                    **_error_responses(("401", "429", "503")),
                 },
             }
         },
@@ -143,7 +145,7 @@ def _paths() -> dict[str, Any]:
                 "summary": "This document.",
                 "responses": {
                     "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {}}},
-                    **_refused(("401", "429")),
+                    **_error_responses(("401", "429")),
                 },
             }
         },
@@ -152,27 +154,30 @@ def _paths() -> dict[str, Any]:
 
 def _operation(
     summary: str,
-    answer: type[msgspec.Struct],
-    refusals: tuple[str, ...],
+    response: type[msgspec.Struct],
+    errors: tuple[str, ...],
     *parameters: Any,
     body: type[msgspec.Struct] | None = None,
 ) -> dict[str, Any]:
-    posted = {"requestBody": {"required": True, "content": _json(body)}} if body else {}
+    request_body = {"requestBody": {"required": True, "content": _json(body)}} if body else {}
     return {
         "summary": summary,
         "parameters": list(parameters),
-        **posted,
-        "responses": {"200": {"description": "Done.", "content": _json(answer)}, **_refused(refusals)},
+        **request_body,
+        "responses": {
+            "200": {"description": "Success.", "content": _json(response)},
+            **_error_responses(errors),
+        },
     }
 
 
-def _refused(codes: tuple[str, ...]) -> dict[str, Any]:
-    words = _REFUSALS | {"503": "Too many streams are open."}
+def _error_responses(codes: tuple[str, ...]) -> dict[str, Any]:
+    words = _ERRORS | {"503": "Too many open streams."}
     return {code: {"description": words[code], "content": _json(ErrorBody)} for code in codes}
 
 
-def _json(shape: type[msgspec.Struct]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(name=shape.__name__)}}}
+def _json(schema: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REF.format(name=schema.__name__)}}}
 
 
 def _parameter(

@@ -1,4 +1,4 @@
-"""What the inbox is told when it is built, and what follows from its address."""
+"""The inbox's options, and the hosts and origins that follow from its URL."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDetails:
-    """What a tool's own page says beyond the list, in sentences."""
+    """The sentences of a tool's page."""
 
     does: str = ""
-    #: How its definition differs from the accepted one; "" when it does not.
+    #: The difference from the accepted definition, or "".
     changes: str = ""
     #: Why it needs a policy.
     why: tuple[str, ...] = ()
     advice: str = ""
     confidence: str = ""
-    #: How many parameters there are, in words, and (name, type, required, line) of each that is shown.
+    #: The number of parameters, in words, and (name, type, required, description) of those shown.
     counted: str = ""
     parameters: tuple[tuple[str, str, bool, str], ...] = ()
-    #: What happens to a call without arguments now, by which rule, and on which terms.
+    #: The policy's action for a call without arguments, its rule and its terms.
     applies: tuple[str, ...] = ()
     #: (question, answer, config to paste or "").
     answers: tuple[tuple[str, str, str], ...] = ()
@@ -38,7 +38,7 @@ class ToolDetails:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolView:
-    """One tool as the inbox's list of tools shows it."""
+    """A tool in the inbox's list of tools."""
 
     server: str
     tool: str
@@ -47,62 +47,62 @@ class ToolView:
     risk: str
     severity: str
     evidence: tuple[str, ...] = ()
-    #: What the policy asks for it: allow, deny, require_approval.
+    #: The policy's action: allow, deny, require_approval.
     action: str
     rule: str = ""
-    #: The hash of its definition as it is now, and whether that is not the accepted one.
+    #: The hash of the current definition, and whether it differs from the accepted one.
     definition: str = ""
     changed: bool = False
-    #: Returns the rest, which is made only for the tool that is looked at.
-    facts: Callable[[], ToolDetails] = ToolDetails
+    #: Builds the details; called only for the tool's own page.
+    details: Callable[[], ToolDetails] = ToolDetails
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebOptions:
-    """How the inbox is reached and by whom."""
+    """The inbox's URL, sign-in methods and optional parts."""
 
-    #: What people type and links point to, such as `https://approvals.example.com`.
+    #: The public URL, such as `https://approvals.example.com`.
     url: str
-    #: The header a reverse proxy names the person in, and the addresses or networks it may come from. No
-    #: addresses means that the header is believed from nobody.
+    #: The header in which a reverse proxy names the user, and the addresses or networks of such proxies. Without
+    #: addresses, the header is ignored.
     proxy_header: str = ""
     proxy_peers: tuple[str, ...] = ()
-    #: The reverse proxies that are believed about a client's address.
+    #: The reverse proxies whose forwarding headers are trusted.
     proxies: TrustedProxies = client_address.NO_PROXIES
-    #: Whether people may sign in with their token.
+    #: Whether people may sign in with a token.
     token_login: bool = True
-    #: More host names to answer to, such as a service's name inside a cluster.
+    #: Further host names, such as a service name inside a cluster.
     hosts: frozenset[str] = frozenset()
-    #: Seconds between two comments that keep a quiet stream of events open and notice a closed one.
+    #: Seconds between comments on an idle event stream, which keep it open and detect a closed one.
     ping: float = 15.0
-    #: The most streams of events open at once.
+    #: Event streams open at once.
     max_streams: int = 256
     slack_actions: Handler | None = None
-    #: Returns the body and the content type of the metrics.
+    #: Returns the body and the content type of /metrics.
     metrics: Callable[[], tuple[bytes, str]] | None = None
     tools: Callable[[], Sequence[ToolView]] | None = None
-    #: Accepts the present definitions of a server's tools, or of one; takes who says so, returns which.
+    #: (server, tool or "", approver): accepts the current definitions and returns the changed tools.
     accept: Callable[[str, str, str], Sequence[str]] | None = None
 
     @property
     def secure(self) -> bool:
-        """Whether people reach the inbox over TLS."""
+        """Whether the public URL uses TLS."""
         return urlsplit(self.url).scheme == "https"
 
     @property
     def origin(self) -> str:
-        """The origin a browser names when a page of ours asks for something."""
+        """The origin of the public URL."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}".lower()
 
     def origins(self, host: str) -> frozenset[str]:
-        """Return the origins that a page of ours may have when it was asked for as *host*."""
+        """Return the origins of the inbox's pages in a request for *host*."""
         name = urlsplit(f"//{host}").hostname
-        plain = {f"http://{host}".lower()} if name in LOOPBACK or name in self.hosts else set()
-        return frozenset({self.origin} | plain)
+        loopback_origin = {f"http://{host}".lower()} if name in LOOPBACK or name in self.hosts else set()
+        return frozenset({self.origin} | loopback_origin)
 
     def knows_host(self, host: str) -> bool:
-        """Say whether *host*, as a Host header gives it, is one of ours."""
+        """Return whether the inbox is served under *host*, a Host header."""
         parts = urlsplit(self.url)
         try:
             given = urlsplit(f"{parts.scheme}://{host}")
@@ -117,7 +117,7 @@ class WebOptions:
         return name == parts.hostname and (port or default) == (parts.port or default)
 
     def trusts(self, peer: str | None) -> bool:
-        """Say whether *peer* is a reverse proxy whose word on who asks is believed."""
+        """Return whether *peer* may name the user in `proxy_header`."""
         try:
             address = ip_address(peer or "")
         except ValueError:

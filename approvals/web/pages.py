@@ -1,4 +1,4 @@
-"""The pages people review on. GET shows; only a POST from a form of the same session decides, and answers 303."""
+"""The pages for reviewing calls. GET only shows; a POST from a form of the same session decides and redirects."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -26,23 +26,23 @@ from approvals.web.nested_json import unpack
 from approvals.web.options import WebOptions
 from approvals.web.responses import STATUS, HttpError, redirect, render
 
-#: Calls on one page of the history, and the most that the front page shows.
+#: Calls on a page of the history, and on the front page.
 PER_PAGE = 50
 MAX_WAITING = 200
-#: What needs a person: an answer, or a look at what became of it.
-OPEN_TO_PEOPLE = (State.PENDING, State.IN_DOUBT)
+#: States in which a call needs a person.
+OPEN_STATES = (State.PENDING, State.IN_DOUBT)
 
-#: What a list says of a call that the person who looks may not answer.
-MARKS: Mapping[type[ApprovalError], str] = {
-    NotAnApprover: "not yours to answer",
-    OwnRequest: "your own agent's",
+#: Badges of calls that the user may not decide.
+BADGES: Mapping[type[ApprovalError], str] = {
+    NotAnApprover: "for other approvers",
+    OwnRequest: "your own agent",
 }
 
-_ANSWERS = (AlreadyDecided, StaleView, NotRevealed, NotAnApprover, OwnRequest, ReasonNeeded)
+_EXPECTED_ERRORS = (AlreadyDecided, StaleView, NotRevealed, NotAnApprover, OwnRequest, ReasonNeeded)
 
 
 class InboxPages:
-    """The routes of the inbox."""
+    """The routes of the list, the calls and the history."""
 
     def __init__(self, service: ApprovalService, login: Login, options: WebOptions) -> None:
         self._service = service
@@ -50,47 +50,47 @@ class InboxPages:
         self._options = options
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, by path."""
+        """Return the routes."""
         return [
-            web.get("/", self._waiting),
-            web.get("/calls/{id}", self._call),
+            web.get("/", self._list_waiting),
+            web.get("/calls/{id}", self._show_call),
             web.post("/calls/{id}/approve", self._approve),
             web.post("/calls/{id}/deny", self._deny),
             web.post("/calls/{id}/give-up", self._give_up),
             web.post("/calls/{id}/resolve", self._resolve),
             web.post("/calls/{id}/reveal", self._reveal),
-            web.get("/history", self._history),
+            web.get("/history", self._list_history),
         ]
 
-    async def _waiting(self, request: web.Request) -> web.Response:
+    async def _list_waiting(self, request: web.Request) -> web.Response:
         user = await self._login.require_user(request)
         return render("waiting.html", **await self.shared_values(user, "/"), last=await self._last_decision())
 
     async def shared_values(self, user: BrowserUser, path: str) -> dict[str, Any]:
-        """Return what every page of a signed-in person shows: their name, and the calls that wait."""
-        waiting = await self._service.store.summaries(OPEN_TO_PEOPLE, limit=MAX_WAITING)
+        """Return the template values that all pages share: the user and the open calls."""
+        waiting = await self._service.store.summaries(OPEN_STATES, limit=MAX_WAITING)
         soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
         return {
             "user": user,
             "path": path,
-            "rows": [self.list_row(call, self._mark(user.approver, call)) for call in soonest],
+            "rows": [self.list_row(call, self._badge(user.approver, call)) for call in soonest],
             "tools_shown": self._options.tools is not None,
         }
 
     async def _last_decision(self) -> str:
-        settled = tuple(state for state in State if state not in OPEN_TO_PEOPLE)
+        settled = tuple(state for state in State if state not in OPEN_STATES)
         for call in await self._service.store.summaries(settled, limit=1):
             when = views.format_age(self._service.clock() - (call.decided_at or call.created_at))
             who = ", ".join(views.deciders(call.reviews)) or "okayed"
             tool, server = ascii_name(call.call.tool), ascii_name(call.call.server)
-            return f"Last: {tool} on {server}, {views.state_label(call)[0].lower()} ({who}, {when})."
+            return f"Last call: {tool} on {server}, {views.state_label(call)[0].lower()} ({who}, {when})."
         return ""
 
-    async def _call(self, request: web.Request) -> web.Response:
+    async def _show_call(self, request: web.Request) -> web.Response:
         user = await self._login.require_user(request)
-        return await self._show(user, await self._service.get(_id(request)))
+        return await self._render_call(user, await self._service.get(_id(request)))
 
-    async def _show(
+    async def _render_call(
         self, user: BrowserUser, call: HeldCall, *, status: int = 200, error: str = ""
     ) -> web.Response:
         card = cards.build_card(call, self._options.url)
@@ -104,7 +104,7 @@ class InboxPages:
             card=card,
             word=word,
             tone=tone,
-            meaning=views.explain_state(call),
+            explanation=views.explain_state(call),
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.highlight(card.arguments),
             beside=views.highlight(card.beside),
@@ -112,30 +112,32 @@ class InboxPages:
             changes=views.mark_hidden(card.changes),
             exact=views.highlight(exact),
             documents=[(place, views.highlight(text)) for place, text in unpack(call.call.arguments)],
-            answer=views.highlight(escape_hidden(redact(call.outcome.body).text)) if call.outcome else (),
+            response=views.highlight(escape_hidden(redact(call.outcome.body).text)) if call.outcome else (),
             size=len(call.call.arguments),
             created=views.timestamp(call.created_at),
             expires=views.timestamp(call.expires_at),
             decided=views.timestamp(call.decided_at) if call.decided_at else None,
             settled=views.timestamp(call.settled_at) if call.settled_at else None,
-            barred=str(self._bar(user.approver, call) or ""),
-            answered=_has_answered(user.approver, call),
+            objection=str(self._find_objection(user.approver, call) or ""),
+            approved=_has_reviewed(user.approver, call),
             error=error,
         )
 
-    def _bar(self, approver: Approver, call: HeldCall | Summary) -> NotAnApprover | OwnRequest | None:
-        """Return why this person may not review the call, or None when they may."""
+    def _find_objection(
+        self, approver: Approver, call: HeldCall | Summary
+    ) -> NotAnApprover | OwnRequest | None:
+        """Return why this approver may not review the call, or None."""
         try:
             self._service.directory.may_review(approver, call)
         except (NotAnApprover, OwnRequest) as error:
             return error
         return None
 
-    def _mark(self, approver: Approver, call: Summary) -> str:
-        """Say in a few words why an open call does not wait for this person, or nothing when it does."""
-        if bar := self._bar(approver, call):
-            return MARKS[type(bar)]
-        return "you approved it" if call.state is State.PENDING and _has_answered(approver, call) else ""
+    def _badge(self, approver: Approver, call: Summary) -> str:
+        """Return the badge of an open call that this approver cannot decide, or ""."""
+        if error := self._find_objection(approver, call):
+            return BADGES[type(error)]
+        return "approved by you" if call.state is State.PENDING and _has_reviewed(approver, call) else ""
 
     async def _approve(self, request: web.Request) -> web.Response:
         return await self._review(request, Decision.APPROVE)
@@ -177,63 +179,63 @@ class InboxPages:
     ) -> web.Response:
         try:
             call = await decide(_id(request))
-        except _ANSWERS as refused:
+        except _EXPECTED_ERRORS as error:
             now = await self._service.get(_id(request))
-            return await self._show(user, now, status=STATUS[type(refused)], error=str(refused))
+            return await self._render_call(user, now, status=STATUS[type(error)], error=str(error))
         return redirect(f"/calls/{call.id}")
 
     async def _reveal(self, request: web.Request) -> web.Response:
-        """Put on record that someone who may review the call looks at its secrets; from then on its page shows them."""
+        """Record that the user views the call's secrets. From then on their page shows them."""
         user, _ = await self._login.read_form(request)
         call = await self._service.reveal(_id(request), user.approver, via="inbox")
         return redirect(f"/calls/{call.id}#exact")
 
-    async def _history(self, request: web.Request) -> web.Response:
+    async def _list_history(self, request: web.Request) -> web.Response:
         user = await self._login.require_user(request)
-        asked = {
+        filters = {
             name: request.query.get(name, "").strip() for name in ("state", "tool", "agent", "q", "before")
         }
-        wanted = (_state(asked["state"]),) if asked["state"] else ()
+        chosen = (_parse_state(filters["state"]),) if filters["state"] else ()
         found = await self._service.store.summaries(
-            wanted,
+            chosen,
             limit=PER_PAGE + 1,
-            before=CallId(asked["before"]) if asked["before"] else None,
-            tool=asked["tool"],
-            agent=asked["agent"],
-            text=asked["q"],
+            before=CallId(filters["before"]) if filters["before"] else None,
+            tool=filters["tool"],
+            agent=filters["agent"],
+            text=filters["q"],
         )
         shown, more = found[:PER_PAGE], len(found) > PER_PAGE
         return render(
             "history.html",
             **await self.shared_values(user, request.path_qs),
-            asked=asked,
-            narrowed=any(asked.values()),
-            states=[(state, views.WORDS[state][0]) for state in State],
+            filters=filters,
+            filtered=any(filters.values()),
+            states=[(state, views.LABELS[state][0]) for state in State],
             found=[self.list_row(call) for call in shown],
             older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
         )
 
-    def list_row(self, call: Summary, mark: str = "") -> views.CallRow:
-        """Return what a list shows of a call, and *mark* on it."""
-        return views.call_row(call, cards.build_preview(call), mark)
+    def list_row(self, call: Summary, badge: str = "") -> views.CallRow:
+        """Build the row of a call in a list, with *badge* on it."""
+        return views.call_row(call, cards.build_preview(call), badge)
 
 
-def _has_answered(approver: Approver, call: HeldCall | Summary) -> bool:
+def _has_reviewed(approver: Approver, call: HeldCall | Summary) -> bool:
     return any(given.approver == approver.name for given in call.reviews)
 
 
 def _exact(call: HeldCall) -> str:
-    """Return all that would reach the server, as it would be sent."""
-    asked = call.call
-    beside = f"\n\nsent along:\n{asked.extra_params.decode()}" if asked.extra_params else ""
-    return escape_hidden(f"{asked.arguments.decode()}{beside}")
+    """Return the exact text that would reach the server."""
+    tool_call = call.call
+    beside = f"\n\nalso sent:\n{tool_call.extra_params.decode()}" if tool_call.extra_params else ""
+    return escape_hidden(f"{tool_call.arguments.decode()}{beside}")
 
 
 def _id(request: web.Request) -> CallId:
     return CallId(request.match_info["id"])
 
 
-def _state(given: str) -> State:
+def _parse_state(given: str) -> State:
     try:
         return State(given)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reads what browsers and programs send, strictly: one encoding, no unknown and no repeated member, small."""
+"""Parses request bodies strictly: UTF-8 only, no unknown or repeated members, limited size."""
 
 from json import loads as parse
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from aiohttp import web
 from approvals.service import MAX_REASON
 from approvals.web.responses import HttpError
 
-#: The largest body, in bytes. Slack's answers carry the whole message and are the largest.
+#: Bytes of a body. Slack's are the largest, because they contain the whole message.
 MAX_BODY = 256 * 1024
 MAX_FIELDS = 20
 
@@ -18,8 +18,8 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 
 
 async def form(request: web.Request) -> dict[str, str]:
-    """Return the fields of a posted form."""
-    _require(request, "application/x-www-form-urlencoded")
+    """Parse a posted form."""
+    _require_content_type(request, "application/x-www-form-urlencoded")
     try:
         text = (await request.read()).decode()
         pairs = parse_qsl(
@@ -38,8 +38,8 @@ async def form(request: web.Request) -> dict[str, str]:
 
 
 async def json(request: web.Request, kind: type[Body]) -> Body:
-    """Return the posted JSON as *kind*; a member that it does not have is refused by name."""
-    _require(request, "application/json")
+    """Parse a JSON body as *kind*. Raises `HttpError` 400 that names an unknown member."""
+    _require_content_type(request, "application/json")
     try:
         body = msgspec.json.decode(text := (await request.read()).decode(), type=kind)
     except UnicodeDecodeError as error:
@@ -47,26 +47,26 @@ async def json(request: web.Request, kind: type[Body]) -> Body:
     except msgspec.ValidationError as error:
         raise HttpError(400, f"{error}.") from error
     except msgspec.DecodeError as error:
-        raise HttpError(400, "The body is not JSON.") from error
-    parse(text, object_pairs_hook=_each_once)
+        raise HttpError(400, "The body is not valid JSON.") from error
+    parse(text, object_pairs_hook=_reject_duplicates)
     return body
 
 
-def _each_once(members: list[tuple[str, Any]]) -> None:
+def _reject_duplicates(members: list[tuple[str, Any]]) -> None:
     if len(dict(members)) != len(members):
-        raise HttpError(400, "The body repeats a member.")
+        raise HttpError(400, "The body has a duplicate member.")
 
 
 def reason(given: str) -> str:
-    """Return a reason as it is kept: plain line ends, no longer than the service takes."""
+    """Normalize the line ends of a reason. Raises `HttpError` 400 if it is too long."""
     text = given.replace("\r\n", "\n").replace("\r", "\n").strip()
     if len(text.encode("utf-8", "replace")) > MAX_REASON:
-        raise HttpError(400, f"A reason may have {MAX_REASON} bytes at most.")
+        raise HttpError(400, f"A reason can have at most {MAX_REASON} bytes.")
     return text
 
 
-def _require(request: web.Request, content_type: str) -> None:
+def _require_content_type(request: web.Request, content_type: str) -> None:
     if request.content_type != content_type:
-        raise HttpError(415, f"Send this as {content_type}.")
+        raise HttpError(415, f"Send the body as {content_type}.")
     if (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
-        raise HttpError(415, "Send this as UTF-8.")
+        raise HttpError(415, "Send the body as UTF-8.")

@@ -1,4 +1,4 @@
-"""How the inbox answers: pages from templates with every value escaped, JSON for programs, refusals in one sentence."""
+"""Builds responses: pages from templates that escape every value, JSON, and errors of one sentence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,18 +34,18 @@ STATUS: Mapping[type[ApprovalError], int] = {
     StoreError: 503,
 }
 SENTENCES: Mapping[int, str] = {
-    400: "This request cannot be understood.",
-    401: "Give an approver's token: Authorization: Bearer ….",
-    403: "This is not allowed.",
-    404: "There is nothing here.",
-    405: "This cannot be used that way.",
-    409: "This was already decided.",
-    413: "This is too large.",
-    415: "This kind of content is not read here.",
-    421: "This host name is not served here.",
+    400: "The request could not be understood.",
+    401: "Send an approver token: Authorization: Bearer ….",
+    403: "You are not allowed to do this.",
+    404: "Not found.",
+    405: "Method not allowed.",
+    409: "This call was already decided.",
+    413: "The request is too large.",
+    415: "Unsupported content type.",
+    421: "Unknown host name.",
     429: "Too many attempts. Wait a few minutes and try again.",
-    500: "Something went wrong. Nothing was decided by this request.",
-    503: "This cannot be served now. Try again shortly.",
+    500: "Something went wrong. This request decided nothing.",
+    503: "Temporarily unavailable. Try again shortly.",
 }
 
 PAGES = Environment(
@@ -58,7 +58,7 @@ PAGES = Environment(
 
 
 class HttpError(Exception):
-    """The request is answered with *status* and one sentence."""
+    """Ends a request with *status* and one sentence; *facts* are further members of a JSON error."""
 
     def __init__(self, status: int, message: str = "", **facts: Any) -> None:
         super().__init__(message or SENTENCES[status])
@@ -77,12 +77,12 @@ def render(template: str, *, status: int = 200, **values: Any) -> web.Response:
 
 
 def json_response(value: Any, *, status: int = 200) -> web.Response:
-    """Answer a program with JSON."""
+    """Encode *value* as a JSON response."""
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
 def error_response(request: web.Request, status: int, message: str = "", **facts: Any) -> web.Response:
-    """Say no in one sentence that echoes nothing: JSON below /api/, else a plain page."""
+    """Build an error of one sentence that echoes no input: JSON under /api/, else a page."""
     sentence = message or SENTENCES.get(status, SENTENCES[400])
     if request.path.startswith("/api/"):
         return json_response({"error": sentence, **facts}, status=status)
@@ -90,5 +90,5 @@ def error_response(request: web.Request, status: int, message: str = "", **facts
 
 
 def redirect(path: str) -> web.Response:
-    """Send the browser on to a page of ours after a form was accepted."""
+    """Redirect the browser to a page of the inbox after a form (303 See Other)."""
     return web.Response(status=303, headers={"Location": path})

@@ -1,4 +1,4 @@
-"""What programs send and get: each shape once, for the encoder, the decoder and the OpenAPI document."""
+"""The bodies of the API, defined once for the encoder, the decoder and the OpenAPI document."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,52 +10,52 @@ from approvals import client_meta, model, redact
 from approvals.model import State
 from approvals.safetext import escape_hidden
 
-#: The most bytes of arguments and outcome that a list shows of one call.
-LISTED = 64 << 10
+#: Bytes of arguments and outcome above which a list leaves them out.
+MAX_LISTED = 64 << 10
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ApproveBody(msgspec.Struct, forbid_unknown_fields=True):
-    """An approval: the digest of what was looked at, and an optional note."""
+    """An approval: the digest of the call as you saw it, and an optional note."""
 
     digest: str
     reason: str = ""
 
 
 class DenyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A denial: the reason, which the agent reads. A digest is accepted and not compared."""
+    """A denial: the reason, which the agent gets. The digest is optional and not checked."""
 
     reason: str = ""
     digest: str = ""
 
 
 class AcceptBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Whose definitions are accepted as they are now: those of all tools of a server, or of one."""
+    """The server, and the tool whose current definition to accept; without a tool, all of them."""
 
     server: str
     tool: str = ""
 
 
 class AcceptedTools(msgspec.Struct):
-    """The tools whose definitions were not the accepted ones before."""
+    """The tools whose definitions had changed."""
 
     tools: tuple[str, ...]
 
 
 class GiveUpBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Why a person waits no longer for the server's answer to a running call."""
+    """The reason for giving up on a running call."""
 
     reason: str
 
 
 class ResolveBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What a person found out about a call in doubt."""
+    """The findings about a call in doubt."""
 
     reason: str
 
 
 class CallReview(msgspec.Struct):
-    """One approver's answer."""
+    """One approver's review."""
 
     approver: str
     answer: str
@@ -65,20 +65,20 @@ class CallReview(msgspec.Struct):
 
 
 class CallOutcome(msgspec.Struct):
-    """The server's answer: a result, or an error. `is_error` is true for an error and for a result with `isError`."""
+    """The server's result or error. `is_error` is true for an error and for a result with `isError`."""
 
     is_error: bool
     body: msgspec.Raw
 
 
 class Call(msgspec.Struct):
-    """A held call. `arguments_text` is the exact text that would run; `arguments` is the same as JSON.
+    """A held call. `arguments_text` is the exact text of the arguments; `arguments` is the same as JSON.
 
-    While `hidden` is not 0, both and `beside` lack the values that look like secrets: `reveal` shows and records them.
-    `beside` is what reaches the server beside the arguments, or null; `bookkeeping` is one line that stands for what
-    of it is the client's own, or "".
-    `address` is where the server is, without secrets. In a list a call of more than 64 KiB is not `whole`: it lacks its
-    arguments, `beside` and the body of its outcome.
+    `hidden` counts the values that look like secrets. They are left out of the arguments, `beside` and the outcome
+    until `reveal` shows them and records it.
+    `beside` holds the other params that reach the server, or null. `bookkeeping` is one line that summarizes the
+    client's own metadata in it, or "". `address` is the server's address, without secrets.
+    In a list, a call over 64 KiB is not `whole`: it lacks its arguments, `beside` and the body of its outcome.
     """
 
     id: str
@@ -118,14 +118,14 @@ class Call(msgspec.Struct):
 
 
 class CallPage(msgspec.Struct):
-    """Calls, newest first, and the id to give as `before` for the next page, or null."""
+    """Calls, newest first. `next` is the `before` of the next page, or null."""
 
     calls: tuple[Call, ...]
     next: str | None
 
 
 class AuditEntry(msgspec.Struct):
-    """One line of the audit trail."""
+    """An event of the audit trail."""
 
     seq: Count
     at: datetime
@@ -141,31 +141,29 @@ class AuditEntry(msgspec.Struct):
 
 
 class AuditPage(msgspec.Struct):
-    """Audit events in order, and the number to give as `after` for the next page."""
+    """Audit events in order. `next` is the `after` of the next page."""
 
     events: tuple[AuditEntry, ...]
     next: Count
 
 
 class ErrorBody(msgspec.Struct, omit_defaults=True):
-    """Why a request was refused, in one sentence; with the call's state where that is the reason."""
+    """An error in one sentence, with the call's state if that is the cause."""
 
     error: str
     state: State | None = None
 
 
 def utc(at: float) -> datetime:
-    """Return epoch seconds as the UTC time that is shown, to the millisecond."""
+    """Convert epoch seconds to a UTC time, to the millisecond."""
     return datetime.fromtimestamp(round(at, 3), UTC)
 
 
 def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
-    """Return a held call as the program of *viewer* sees it: with its secrets once that approver has revealed them."""
-    call, kind = held.call, held.classification
+    """Encode a held call for *viewer*: with its secrets only after that approver revealed them."""
+    call, classification = held.call, held.classification
     hidden = 0 if viewer in held.revealed else client_meta.hidden_values(call)
-    arguments, beside = (
-        _without_secrets(part) if hidden else part for part in (call.arguments, call.extra_params)
-    )
+    arguments, beside = (_redact(part) if hidden else part for part in (call.arguments, call.extra_params))
     return Call(
         id=held.id,
         state=held.state,
@@ -182,10 +180,10 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         hidden=hidden,
         whole=True,
         digest=held.digest,
-        category=kind.category,
-        risk=kind.risk,
-        severity=kind.severity,
-        evidence=kind.evidence,
+        category=classification.category,
+        risk=classification.risk,
+        severity=classification.severity,
+        evidence=classification.evidence,
         rule=held.rule,
         reason=held.reason,
         created_at=utc(held.created_at),
@@ -199,7 +197,7 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
             for one in held.reviews
         ),
         needed=held.terms.needed,
-        outcome=_outcome(held.outcome, exact=viewer in held.revealed),
+        outcome=_encode_outcome(held.outcome, exact=viewer in held.revealed),
         attended=held.attended,
         collected=held.collected,
         changes=escape_hidden(held.changes),
@@ -210,8 +208,8 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
 
 
 def summarize_call(held: model.HeldCall, url: str, viewer: str) -> Call:
-    """Return a held call as a list shows it: a large one without what makes it large, which takes long to look through."""
-    if _size(held) <= LISTED:
+    """Encode a held call for a list. A large one lacks its large parts, which are slow to redact."""
+    if _size(held) <= MAX_LISTED:
         return encode_call(held, url, viewer)
     call = msgspec.structs.replace(held.call, arguments=b"null", extra_params=b"")
     brief = encode_call(replace(held, call=call, outcome=None), url, viewer)
@@ -220,14 +218,14 @@ def summarize_call(held: model.HeldCall, url: str, viewer: str) -> Call:
 
 
 def _size(held: model.HeldCall) -> int:
-    """Return how many bytes of a call its agent and its server chose."""
+    """Return the size of the arguments, the other params and the outcome, in bytes."""
     return sum(
         map(len, (held.call.arguments, held.call.extra_params, held.outcome.body if held.outcome else b""))
     )
 
 
 def encode_event(event: model.AuditEvent) -> AuditEntry:
-    """Return an audit event as programs see it."""
+    """Encode an audit event."""
     return AuditEntry(
         seq=event.seq,
         at=utc(event.at),
@@ -243,14 +241,14 @@ def encode_event(event: model.AuditEvent) -> AuditEntry:
     )
 
 
-def _outcome(outcome: model.Outcome | None, *, exact: bool) -> CallOutcome | None:
+def _encode_outcome(outcome: model.Outcome | None, *, exact: bool) -> CallOutcome | None:
     if outcome is None:
         return None
-    return CallOutcome(outcome.failed, msgspec.Raw(outcome.body if exact else _without_secrets(outcome.body)))
+    return CallOutcome(outcome.failed, msgspec.Raw(outcome.body if exact else _redact(outcome.body)))
 
 
-def _without_secrets(sent: bytes) -> bytes:
-    """Return JSON without the values that look like secrets; the same bytes when there are none."""
+def _redact(sent: bytes) -> bytes:
+    """Remove values that look like secrets from JSON; without any, return the same bytes."""
     shown = redact.redact(sent) if sent else None
     return shown.text.encode() if shown and shown.count else sent
 

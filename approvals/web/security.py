@@ -1,7 +1,7 @@
-"""The door of the inbox: who may ask under which name, from which page, and the headers of every answer.
+"""Checks every request and sets the security headers of every response.
 
-It stands before every route, also before those that do not exist. A browser on another site, a rebound DNS name
-and a page in a frame get nothing; what goes wrong inside is told in one sentence without a trace of the cause.
+It runs before every route, including unknown ones, and stops cross-site requests, DNS rebinding and framing. Errors
+become one sentence without internal details.
 """
 
 import logging
@@ -28,34 +28,34 @@ HEADERS = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Server": "okayed",
 }
-#: Reads change nothing; everything else must come from a page of ours.
-READS = frozenset({"GET", "HEAD"})
-#: Where programs post: they prove themselves with each request, so no browser can be used against them.
-PROGRAMS = ("/api/", "/slack/")
+#: Safe methods. All others must come from a page of the inbox.
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+#: Paths for programs, which authenticate each request without a cookie; cross-site requests gain nothing here.
+PROGRAM_PATHS = ("/api/", "/slack/")
 
 
 class SecurityMiddleware:
-    """The checks before, and the headers after, every route."""
+    """Checks Host, Origin and Sec-Fetch-Site, maps errors to responses, and adds headers."""
 
     def __init__(self, options: WebOptions) -> None:
         self._options = options
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Check the request, serve it, and turn whatever goes wrong into one plain sentence."""
+        """Check and serve a request. Turn every error into one sentence."""
         try:
             self._check(request)
             return await handler(request)
-        except HttpError as refused:
-            return error_response(request, refused.status, str(refused), **refused.facts)
+        except HttpError as error:
+            return error_response(request, error.status, str(error), **error.facts)
         except ApprovalError as error:
             return error_response(request, STATUS.get(type(error), 400), str(error))
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return _plain(request, error)
+            return _plain_error(request, error)
         except Exception:
-            log.exception("A page of the inbox failed")
+            log.exception("A request to the inbox failed")
             return error_response(request, 500)
 
     def _check(self, request: web.Request) -> None:
@@ -64,22 +64,22 @@ class SecurityMiddleware:
             raise HttpError(421)
         origins = request.headers.getall(hdrs.ORIGIN, [])
         if not {origin.lower() for origin in origins} <= self._options.origins(hosts[0]):
-            raise HttpError(403, "Requests from another site are not allowed.")
-        if request.method in READS or request.path.startswith(PROGRAMS):
+            raise HttpError(403, "Requests from other sites are not allowed.")
+        if request.method in SAFE_METHODS or request.path.startswith(PROGRAM_PATHS):
             return
         sites = request.headers.getall("Sec-Fetch-Site", [])
         if not (set(sites) <= {"same-origin", "none"} if sites else origins):
-            raise HttpError(403, "Forms are accepted only from this site's own pages.")
+            raise HttpError(403, "Forms are accepted only from this site's pages.")
 
     async def headers(self, _request: web.Request, response: web.StreamResponse) -> None:
-        """Put the headers on an answer that is about to be sent."""
+        """Add the security headers to a response that is about to be sent."""
         response.headers.update(HEADERS)
         if self._options.secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
 
 
-def _plain(request: web.Request, error: web.HTTPException) -> web.Response:
-    answer = error_response(request, error.status)
+def _plain_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    response = error_response(request, error.status)
     if hdrs.ALLOW in error.headers:
-        answer.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-    return answer
+        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+    return response

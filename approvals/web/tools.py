@@ -1,4 +1,4 @@
-"""The pages that show what each tool was taken for, why, what the policy asks of it, and what became of its calls."""
+"""The pages that show how each tool is classified and why, how the policy treats it, and its recent calls."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,24 +15,24 @@ from approvals.web.options import ToolDetails, ToolView, WebOptions
 from approvals.web.pages import InboxPages
 from approvals.web.responses import HttpError, redirect, render
 
-#: Action -> (words, tone), in the order in which the tools of a server are listed.
+#: Action -> (label, tone), in the order of a server's list.
 ACTIONS: Mapping[str, tuple[str, str]] = {
-    "require_approval": ("Asks a person", "wait"),
+    "require_approval": ("Needs approval", "wait"),
     "deny": ("Denied", "bad"),
     "allow": ("Allowed", "good"),
 }
 CATEGORIES = ("Read", "Write", "Execute", "Destructive", "Financial", "Other")
 RISKS = ("Low", "Medium", "High", "Critical")
-#: By what the list is narrowed; each is a field of a tool.
+#: Filters of the list; each is a field of `ToolView`.
 FILTERS = ("server", "category", "risk", "action")
 #: Held calls on a tool's page.
-RECENT = 10
+MAX_RECENT = 10
 
-Shown = TypeVar("Shown", ToolView, ToolDetails)
+View = TypeVar("View", ToolView, ToolDetails)
 
 
 class ToolPages:
-    """The routes below /tools; there are none where nobody says which tools there are."""
+    """The routes under /tools; empty when no tool source is configured."""
 
     def __init__(
         self, service: ApprovalService, pages: InboxPages, login: Login, options: WebOptions
@@ -43,7 +43,7 @@ class ToolPages:
         self._options = options
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes, by path."""
+        """Return the routes."""
         if self._options.tools is None:
             return []
         return [
@@ -59,62 +59,64 @@ class ToolPages:
 
     async def _list(self, request: web.Request) -> web.Response:
         user = await self._login.require_user(request)
-        asked = {name: request.query.get(name, "") for name in FILTERS}
+        filters = {name: request.query.get(name, "") for name in FILTERS}
         tools = self._tools()
         servers: dict[str, list[tuple[str, ToolView]]] = {}
-        for tool in filter_tools(tools, asked):
-            servers.setdefault(escape_hidden(tool.server), []).append((_path(tool), _safe(tool)))
+        for tool in filter_tools(tools, filters):
+            servers.setdefault(escape_hidden(tool.server), []).append((_path(tool), _escape_fields(tool)))
         return render(
             "tools.html",
             **await self._pages.shared_values(user, request.path_qs),
             servers=servers,
             known=len(tools),
-            asked=asked,
+            filters=filters,
             names=sorted({tool.server for tool in tools}),
             categories=[
                 (category, count, str(request.rel_url.update_query(category=category)))
-                for category, count in _counts(filter_tools(tools, asked | {"category": ""}))
+                for category, count in _counts(filter_tools(tools, filters | {"category": ""}))
             ],
             every=str(request.rel_url.without_query_params("category")),
             risks=RISKS,
             actions=ACTIONS,
         )
 
-    def _wanted(self, request: web.Request) -> ToolView:
+    def _find_tool(self, request: web.Request) -> ToolView:
         wanted = (request.match_info["server"], request.match_info["tool"])
         tool = next((tool for tool in self._tools() if (tool.server, tool.tool) == wanted), None)
         if tool is None:
-            raise HttpError(404, "There is no such tool.")
+            raise HttpError(404, "No such tool.")
         return tool
 
     async def _accept(self, request: web.Request) -> web.Response:
-        """Accept the definition that was shown; another one that came meanwhile is shown first."""
+        """Accept the definition that the page showed. Raises `HttpError` 409 if it has changed since."""
         user, fields = await self._login.read_form(request)
-        tool = self._wanted(request)
+        tool = self._find_tool(request)
         if self._options.accept is None or fields.get("definition", "") != tool.definition:
-            raise HttpError(409, "The definition changed again meanwhile. Open the page again.")
+            raise HttpError(409, "The definition has changed again. Reload the page.")
         self._options.accept(tool.server, tool.tool, user.approver.name)
         return redirect(_path(tool))
 
     async def _show(self, request: web.Request) -> web.Response:
         user = await self._login.require_user(request)
-        tool = self._wanted(request)
-        found = await self._service.store.summaries(limit=RECENT, tool=tool.tool, server=tool.server)
+        tool = self._find_tool(request)
+        found = await self._service.store.summaries(limit=MAX_RECENT, tool=tool.tool, server=tool.server)
         return render(
             "tool.html",
             **await self._pages.shared_values(user, _path(tool)),
-            tool=_safe(tool),
-            facts=_safe(tool.facts()),
+            tool=_escape_fields(tool),
+            details=_escape_fields(tool.details()),
             recent=list(map(self._pages.list_row, found)),
             history=f"/history?tool={quote(tool.tool, safe='')}",
             actions=ACTIONS,
         )
 
 
-def filter_tools(tools: Sequence[ToolView], asked: Mapping[str, str]) -> Sequence[ToolView]:
-    """Return the tools that have what is asked for; "" asks for nothing."""
+def filter_tools(tools: Sequence[ToolView], filters: Mapping[str, str]) -> Sequence[ToolView]:
+    """Return the tools that match every filter; an empty filter matches all."""
     return [
-        tool for tool in tools if all(getattr(tool, name) == value for name, value in asked.items() if value)
+        tool
+        for tool in tools
+        if all(getattr(tool, name) == value for name, value in filters.items() if value)
     ]
 
 
@@ -124,14 +126,14 @@ def _counts(tools: Sequence[ToolView]) -> Sequence[tuple[str, int]]:
     return [(category, counted[category]) for category in CATEGORIES]
 
 
-def _safe(shown: Shown) -> Shown:
-    """Return what is shown with the hidden characters of a stranger's text made visible."""
-    return replace(shown, **{field.name: _visible(getattr(shown, field.name)) for field in fields(shown)})
+def _escape_fields(view: View) -> View:
+    """Escape hidden characters in every text, because a server wrote some of them."""
+    return replace(view, **{field.name: _escape(getattr(view, field.name)) for field in fields(view)})
 
 
-def _visible(value: Any) -> Any:
+def _escape(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_visible, value))
+        return tuple(map(_escape, value))
     return escape_hidden(value) if isinstance(value, str) else value
 
 

@@ -1,6 +1,6 @@
-"""What the templates are given: a held call's card, cut into pieces that can be coloured, and words for its state.
+"""The values of the templates: labels for states, times, list rows, and JSON cut into tokens to colour.
 
-The card is already safe to show. Nothing here makes markup: templates escape every piece.
+The text is already safe to show. Nothing here makes markup; templates escape every token.
 """
 
 import re
@@ -12,15 +12,15 @@ from approvals.cards import CallPreview
 from approvals.model import Decision, HeldCall, Review, State
 from approvals.summaries import Summary
 
-#: Arguments longer than this (characters) are shown whole, but without colours.
+#: Longer text (characters) is shown without colours.
 MAX_COLOURED = 100_000
-#: Characters of the arguments that a row of the list hints at.
+#: Characters of the arguments in a row of the list.
 PREVIEW = 160
 
-#: The word and tone for a call whose server reported a failure, whether as an error or as a result with `isError`.
+#: The label and tone of a call that failed, with an error or a result with `isError`.
 FAILED = ("Failed at the server", "bad")
-#: State -> (word, tone). The tone picks a colour; the word says the same.
-WORDS: Mapping[State, tuple[str, str]] = {
+#: State -> (label, tone). The tone selects a colour.
+LABELS: Mapping[State, tuple[str, str]] = {
     State.PENDING: ("Waiting", "wait"),
     State.APPROVED: ("Approved", "good"),
     State.DENIED: ("Denied", "bad"),
@@ -34,24 +34,24 @@ WORDS: Mapping[State, tuple[str, str]] = {
     State.IN_DOUBT: ("In doubt", "bad"),
     State.RESOLVED: ("Resolved", "off"),
 }
-#: What each state means for the person who looks.
-MEANING: Mapping[State, str] = {
-    State.PENDING: "It runs only if it is approved in time; otherwise it is denied.",
-    State.APPROVED: "It has not run yet. It runs once, when the agent collects the approval.",
-    State.DENIED: "It did not run. The agent was told the reason.",
-    State.EXPIRED: "It did not run: the time was over.",
-    State.CANCELLED: "It did not run: the agent took it back.",
-    State.VOIDED: "It did not run: the policy or the tool changed while it waited.",
+#: State -> explanation.
+EXPLANATIONS: Mapping[State, str] = {
+    State.PENDING: "It runs only if it is approved in time.",
+    State.APPROVED: "It has not run yet. It runs once, when the agent picks it up.",
+    State.DENIED: "It did not run. The agent got the reason.",
+    State.EXPIRED: "It did not run: it was not approved in time.",
+    State.CANCELLED: "It did not run: the agent cancelled it.",
+    State.VOIDED: "It did not run: the policy or the tool changed while it was waiting.",
     State.FORWARDING: "It was sent to the server, which has not answered yet.",
     State.COMPLETED: "It ran once, and the server answered.",
-    State.UPSTREAM_ERROR: "It was sent once, and the server answered with an error.",
+    State.UPSTREAM_ERROR: "It was sent once, and the server returned an error.",
     State.NOT_SENT: "It did not run: nothing reached the server.",
-    State.IN_DOUBT: "It may have run, or not: no answer came. It will not be sent again. Look, then say what you found.",
-    State.RESOLVED: "A person found out what became of it.",
+    State.IN_DOUBT: "No answer arrived, so the call may or may not have run. It will not be sent again. Find out what happened, then record it.",
+    State.RESOLVED: "A person recorded what happened.",
 }
 
-UNCOLLECTED = "It did not run: it was approved, but the agent did not come back for it in time."
-#: What became of the exact text of a call; where it is in no row, it was not sent.
+UNCOLLECTED = "It was approved but did not run: the agent did not pick it up in time."
+#: State -> whether the exact text was sent. Other states: it was not.
 SENT: Mapping[State, str] = {
     State.PENDING: "would be sent",
     State.APPROVED: "would be sent",
@@ -62,22 +62,22 @@ SENT: Mapping[State, str] = {
     State.RESOLVED: "may have been sent",
 }
 
-_PIECES = re.compile(
+_TOKEN = re.compile(
     r"""(?P<hidden>\\u\{[0-9A-F]+\})"""
     r"""|(?P<key>"(?:[^"\\\n]|\\.)*"(?=:))"""
     r"""|(?P<string>"(?:[^"\\\n]|\\.)*")"""
     r"""|(?P<word>\b(?:true|false|null)\b)"""
     r"""|(?P<number>-?\d[\d.eE+-]*)"""
 )
-#: A hidden character that was written out; behind an odd number of backslashes it is text that only looks like one.
+#: An escaped hidden character; after an odd number of backslashes it is ordinary text.
 _HIDDEN = re.compile(r"(?<!\\)((?:\\\\)*)(\\u\{[0-9A-F]+\})")
 
-Pieces = Sequence[tuple[str, str]]
+Tokens = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timestamp:
-    """A time, for people and for scripts."""
+    """A time for people and for scripts."""
 
     iso: str
     words: str
@@ -86,7 +86,7 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRow:
-    """One call in a list."""
+    """A call in a list."""
 
     call: CallPreview
     word: str
@@ -96,12 +96,12 @@ class CallRow:
     expires: Timestamp
     approvals: int
     decided_by: str
-    #: Why it does not wait for the person who looks, in a few words, or "".
-    mark: str
+    #: Why the user cannot decide it, in a few words, or "".
+    badge: str
 
 
-def call_row(call: Summary, card: CallPreview, mark: str = "") -> CallRow:
-    """Return what a list shows of a call."""
+def call_row(call: Summary, card: CallPreview, badge: str = "") -> CallRow:
+    """Build the row of a call in a list."""
     word, tone = state_label(call)
     return CallRow(
         call=card,
@@ -112,29 +112,29 @@ def call_row(call: Summary, card: CallPreview, mark: str = "") -> CallRow:
         expires=timestamp(call.expires_at),
         approvals=len(deciders(call.reviews)),
         decided_by=", ".join(deciders(call.reviews)) if call.decided_at else "",
-        mark=mark,
+        badge=badge,
     )
 
 
 def state_label(call: HeldCall | Summary) -> tuple[str, str]:
-    """Return the word for the state of a call, and its tone."""
-    return FAILED if call.failed else WORDS[call.state]
+    """Return the label and the tone of a call's state."""
+    return FAILED if call.failed else LABELS[call.state]
 
 
 def explain_state(call: HeldCall) -> str:
-    """Return what the state of a call means for the person who looks."""
-    return UNCOLLECTED if call.state is State.EXPIRED and call.enough else MEANING[call.state]
+    """Return the explanation of a call's state."""
+    return UNCOLLECTED if call.state is State.EXPIRED and call.enough else EXPLANATIONS[call.state]
 
 
 def deciders(reviews: Sequence[Review]) -> Sequence[str]:
-    """Return the names of those whose answer decided a call: who denied it, or all who approved it."""
+    """Return the approvers who decided a call: the one who denied it, or all who approved it."""
     denied = [given.approver for given in reviews if given.answer is Decision.DENY]
     approved = [given.approver for given in reviews if given.answer is Decision.APPROVE]
     return denied[:1] or tuple(dict.fromkeys(approved))
 
 
 def timestamp(at: float) -> Timestamp:
-    """Return epoch seconds as a time to show."""
+    """Format epoch seconds."""
     time = datetime.fromtimestamp(at, UTC)
     return Timestamp(
         iso=time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -143,29 +143,29 @@ def timestamp(at: float) -> Timestamp:
     )
 
 
-def highlight(text: str) -> Pieces:
-    """Cut JSON text into (kind, text), so that keys, values and hidden characters can be told apart."""
+def highlight(text: str) -> Tokens:
+    """Cut JSON text into (kind, text) tokens: keys, values, hidden characters."""
     if len(text) > MAX_COLOURED:
         return mark_hidden(text)
-    return [piece for piece in _cut(text) if piece[1]]
+    return [token for token in _tokenize(text) if token[1]]
 
 
-def mark_hidden(text: str) -> Pieces:
-    """Cut text that is no JSON into (kind, text), so that hidden characters can be told apart."""
-    return [piece for piece in _marked("", text) if piece[1]]
+def mark_hidden(text: str) -> Tokens:
+    """Cut other text into (kind, text) tokens, to mark hidden characters."""
+    return [token for token in _split_hidden("", text) if token[1]]
 
 
-def _cut(text: str) -> Iterator[tuple[str, str]]:
+def _tokenize(text: str) -> Iterator[tuple[str, str]]:
     end = 0
-    for found in _PIECES.finditer(text):
+    for found in _TOKEN.finditer(text):
         yield "", text[end : found.start()]
-        yield from _marked(found.lastgroup or "", found.group())
+        yield from _split_hidden(found.lastgroup or "", found.group())
         end = found.end()
     yield "", text[end:]
 
 
-def _marked(kind: str, text: str) -> Iterator[tuple[str, str]]:
-    """Take the hidden characters out of a piece, so that they stand out."""
+def _split_hidden(kind: str, text: str) -> Iterator[tuple[str, str]]:
+    """Split the hidden characters off a token."""
     end = 0
     for found in _HIDDEN.finditer(text):
         yield kind, text[end : found.start(2)]
@@ -175,7 +175,7 @@ def _marked(kind: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def format_age(seconds: float) -> str:
-    """Return how long ago that was, in words."""
+    """Format an age, such as "5 min ago"."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} ago"

@@ -1,4 +1,4 @@
-"""What the inbox's pages of tools are told: each tool as plain words, judged by the policy as it is now."""
+"""Builds the views of the inbox's tool pages: each tool, explained, with the current policy's verdict."""
 
 from functools import partial
 
@@ -12,16 +12,20 @@ from gateway.tools.pins import format_diff
 
 
 def list_tool_views(gateway: Gateway) -> list[ToolView]:
-    """Return every tool that is known, with what the policy asks of a call of it without arguments."""
+    """Return every known tool, with the policy's verdict on a call without arguments."""
     settings = gateway.proxy.settings
     return [
-        _view(server, tool, restrict(settings.policy.evaluate(_bare(server, tool)), tool, settings.pin))
+        _view(
+            server,
+            tool,
+            restrict(settings.policy.evaluate(_call_without_arguments(server, tool)), tool, settings.pin),
+        )
         for server in gateway.config.servers
         for tool in gateway.catalogue.listed_tools(server)
     ]
 
 
-def _bare(server: str, tool: Tool) -> CallFacts:
+def _call_without_arguments(server: str, tool: Tool) -> CallFacts:
     return CallFacts(
         server=server,
         tool=tool.name,
@@ -46,11 +50,11 @@ def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
         rule=verdict.rule,
         definition=tool.hash,
         changed=bool(tool.accepted),
-        facts=partial(_facts, server, tool, verdict),
+        details=partial(_details, server, tool, verdict),
     )
 
 
-def _facts(server: str, tool: Tool, verdict: Verdict) -> ToolDetails:
+def _details(server: str, tool: Tool, verdict: Verdict) -> ToolDetails:
     report = build_report(server, tool.definition, tool.classification, verdict)
     return ToolDetails(
         does=report.does,

@@ -42,7 +42,7 @@ async def sign_in(page):
     await page.goto("/login")
     await page.get_by_label("Your approver token").fill(token("alice"))
     await page.get_by_role("button", name="Sign in").click()
-    await page.get_by_role("heading", name="Waiting for a person").wait_for()
+    await page.get_by_role("heading", name="Waiting calls").wait_for()
 
 
 async def live(page):
@@ -67,7 +67,7 @@ async def test_a_denial_without_a_reason_does_not_leave_the_page(page, inbox):
     await page.goto(f"/calls/{call.id}")
     await page.get_by_role("button", name="Deny").click()
     assert await page.locator("#deny-reason:invalid").count() == 1
-    await page.get_by_label("Reason the agent reads it").fill("use the staging account")
+    await page.get_by_label("Reason sent to the agent").fill("use the staging account")
     await page.get_by_role("button", name="Deny").click()
     await page.get_by_role("heading", name="Denied").wait_for()
     assert (await inbox.service.get(call.id)).denial.reason == "use the staging account"
@@ -145,7 +145,7 @@ async def test_the_clock_runs_down(page, inbox):
     )
     await page.locator(".deadline .until.soon").wait_for()
     await page.evaluate("document.querySelector('.deadline time').dateTime = '2020-01-01T00:00:00Z'")
-    await page.locator(".deadline .until", has_text="over").wait_for()
+    await page.locator(".deadline .until", has_text="00:00").wait_for()
 
 
 async def test_keys_move_and_focus_but_never_decide(page, inbox):
@@ -170,13 +170,13 @@ async def test_help_opens_by_key_and_single_keys_can_be_turned_off(page, inbox):
     await inbox.hold()
     await page.goto("/")
     await page.keyboard.press("?")
-    await page.get_by_label("Turn single keys off in this browser").check()
+    await page.get_by_label("Turn off shortcuts in this browser").check()
     await page.get_by_role("button", name="Close").click()
     await page.keyboard.press("j")
     assert await page.evaluate("document.activeElement.hasAttribute('data-row')") is False
     await page.reload()
-    await page.get_by_role("button", name="Keys").click()
-    assert await page.get_by_label("Turn single keys off in this browser").is_checked()
+    await page.get_by_role("button", name="Shortcuts").click()
+    assert await page.get_by_label("Turn off shortcuts in this browser").is_checked()
 
 
 async def test_a_slash_searches_the_history(page, inbox):
@@ -221,7 +221,7 @@ async def test_everything_works_without_javascript(browser, inbox):
     async with window(browser, inbox.here, java_script_enabled=False) as page:
         await sign_in(page)
         await page.get_by_role("link", name="one on iam").click()
-        await page.get_by_text("Exact text as it would be sent").click()
+        await page.get_by_text("Exact text that would be sent").click()
         assert await page.get_by_role("region", name="Exact text").inner_text() == '{"user_name":"ana"}'
         await page.get_by_role("button", name="Approve once").click()
         await page.get_by_role("heading", name="Approved").wait_for()
@@ -263,7 +263,7 @@ async def test_a_link_works_once_from_the_command_line(browser, inbox):
     async with window(browser, inbox.here) as page:
         await page.goto(f"/login/once/{inbox.code()}")
         await page.get_by_role("button", name="Open the inbox").click()
-        await page.get_by_role("heading", name="Waiting for a person").wait_for()
+        await page.get_by_role("heading", name="Waiting calls").wait_for()
         assert await barriers(page) == []
 
 
@@ -361,12 +361,12 @@ async def test_a_new_call_is_announced_while_the_tab_is_hidden_without_its_argum
     await inbox.hold(arguments=b'{"secret":"hunter2"}')
     told = page.locator("output")
     await told.wait_for()
-    assert await told.all_inner_texts() == ["Okayed: 1 waiting for a person"]
+    assert await told.all_inner_texts() == ["Okayed: 1 call waiting"]
 
 
-FACTS = ToolDetails(
+DETAILS = ToolDetails(
     does='Its server says: "Deletes a user."',
-    why=("It removes or cancels what may not come back.",),
+    why=("Deletes or cancels something, possibly for good.",),
     counted="1 parameter, 1 required",
     parameters=(("user_name", "string", True, "Whose account goes."),),
     applies=("A call waits for a person.",),
@@ -379,7 +379,7 @@ def tools():
     for name, category in (("delete_user", "Destructive"), ("list_users", "Read"), ("zarf", "Other")):
         yield ToolView(
             server="iam", tool=name, description="Deletes a user.", category=category, risk="Critical", severity="high",
-            evidence=("delete: removes for good",), action="require_approval", rule="matrix[2]", facts=lambda: FACTS,
+            evidence=("delete: removes for good",), action="require_approval", rule="matrix[2]", details=lambda: DETAILS,
         )  # fmt: skip
 
 
@@ -407,7 +407,7 @@ async def test_tools_are_found_and_opened_without_javascript(browser):
     async with Inbox(tools=lambda: list(tools())) as inbox, window(browser, inbox.here, **options) as page:
         await sign_in(page)
         await page.get_by_role("link", name="Tools").click()
-        await page.get_by_label("Policy").select_option("Asks a person")
+        await page.get_by_label("Policy").select_option("Needs approval")
         await page.get_by_role("button", name="Filter").click()
         await page.get_by_role("link", name="Destructive 1").click()
         assert await page.locator("tbody tr").count() == 1

@@ -62,10 +62,10 @@ ENDINGS = {
     State.APPROVED: "✅ Approved. It runs when the agent picks it up.",
     State.FORWARDING: "⏳ Approved and running.",
     State.DENIED: "❌ Denied.",
-    State.EXPIRED: "⌛ No one answered in time, so the call was denied.",
+    State.EXPIRED: "⌛ Not approved in time, so the call was denied.",
     State.CANCELLED: "The agent cancelled the call; nothing ran.",
     State.VOIDED: "The policy or the tool changed while the call was waiting; nothing ran.",
-    State.IN_DOUBT: "⚠️ The server did not answer, so the call may or may not have run. It will not run again. Find out what happened and record it in the inbox.",
+    State.IN_DOUBT: "⚠️ No answer arrived, so the call may or may not have run. It will not be sent again. Find out what happened and record it in the inbox.",
     State.RESOLVED: "A person recorded what happened.",
 }
 UNCOLLECTED = "⌛ Approved, but the agent did not pick it up in time; nothing ran."
@@ -166,7 +166,7 @@ def _notes(card: Card) -> Iterator[Block]:
         f"{_count(card.redacted, 'possible secret')} hidden here, but sent to the server. View and approve the call in the inbox."
         if card.redacted
         else "",
-        "The agent is no longer waiting. It gets the result when it asks again."
+        "The agent is no longer waiting. If approved, the call runs when the agent asks again."
         if card.state is State.PENDING and not card.attended
         else "",
         "⚠️ The tool's definition has changed since it was accepted. See the changes in the inbox."

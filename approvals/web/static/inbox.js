@@ -1,10 +1,10 @@
-// Keeps a page up to date and adds keys. Every page works without this file, and nothing here decides a call.
+// Live updates and keyboard shortcuts. Every page works without this file, and nothing here decides a call.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
 const own = document.body.dataset.self;
 
-// ---- Live parts: what the server last sent for each, so that typed text and ticking clocks are not a change.
+// ---- Live parts: the HTML that the server last sent for each, so that typed text and clocks do not look like changes.
 const sent = new Map();
 for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.outerHTML);
 
@@ -21,7 +21,7 @@ function replace(part, fresh) {
   for (const [id, value] of typed) if (byId(id)) byId(id).value = value;
 }
 
-function bring(page) {
+function update(page) {
   const focused = document.activeElement?.id;
   for (const [id, before] of sent) {
     const fresh = page.getElementById(id);
@@ -44,8 +44,8 @@ async function refresh() {
     const answer = await fetch(own, { headers: { "Okayed-Refresh": "1" } });
     if (answer.redirected) return leave();
     const before = waiting();
-    bring(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    tell(before, waiting());
+    update(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    announce(before, waiting());
   } catch {
     say(LOST, "lost");
   } finally {
@@ -56,17 +56,17 @@ async function refresh() {
 
 const waiting = () => Number(byId("waiting")?.dataset.count ?? 0);
 
-function tell(before, now) {
+function announce(before, now) {
   if (now === before) return;
   say(`Live, ${now} waiting`, "on");
   if (now > before && document.hidden && window.Notification?.permission === "granted") {
-    new Notification("Okayed", { body: `${now} waiting for a person`, tag: "okayed" });
+    new Notification("Okayed", { body: `${now} call${now === 1 ? "" : "s"} waiting`, tag: "okayed" });
   }
 }
 
-// ---- The stream says only that something changed. One tab of a browser holds it and tells the others: browsers allow
-// few connections to one host, and a tab per call would use them up.
-const LOST = "Live updates lost, retrying…";
+// ---- The stream only signals a change. One tab holds it and tells the others, because browsers allow few connections
+// to one host, and a tab per call would use them up.
+const LOST = "Connection lost. Retrying…";
 const tabs = new BroadcastChannel("okayed");
 let stream;
 let retry;
@@ -110,16 +110,16 @@ function leave() {
 // ---- Clocks.
 function tick() {
   for (const clock of document.querySelectorAll("time[data-until]")) {
-    const left = Math.ceil((Date.parse(clock.dateTime) - Date.now()) / 1000);
+    const left = Math.max(0, Math.ceil((Date.parse(clock.dateTime) - Date.now()) / 1000));
     const pad = (number) => String(number).padStart(2, "0");
     const hours = Math.floor(left / 3600);
     const rest = `${pad(Math.floor((left % 3600) / 60))}:${pad(left % 60)}`;
-    clock.textContent = left <= 0 ? "over" : hours ? `${hours}:${rest}` : rest;
+    clock.textContent = hours ? `${hours}:${rest}` : rest;
     clock.classList.toggle("soon", left < 60);
   }
 }
 
-// ---- Keys: they move and focus; only a button decides.
+// ---- Keyboard shortcuts: they move and focus; only a button decides.
 const rows = () => [...document.querySelectorAll("[data-row]")].filter((row) => row.offsetParent);
 
 function move(step) {
@@ -168,5 +168,5 @@ prepareKeys();
 prepareNotifications();
 tick();
 setInterval(tick, 1000);
-setInterval(refresh, 60000); // should a signal ever be lost
+setInterval(refresh, 60000); // in case a signal was lost
 follow();

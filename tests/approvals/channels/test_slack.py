@@ -252,7 +252,7 @@ async def test_an_expired_call_says_so_on_its_card(w):
     w.clock.now = call.expires_at
     await w.service.sweep()
     await w.notices.bring_up_to_date()
-    assert "No one answered in time, so the call was denied." in text_of(message.blocks)
+    assert "Not approved in time, so the call was denied." in text_of(message.blocks)
     assert buttons_of(message.blocks) == []
 
 
@@ -263,7 +263,7 @@ async def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unans
     await w.service.sweep()
     await w.notices.bring_up_to_date()
     assert "Approved, but the agent did not pick it up in time; nothing ran." in text_of(message.blocks)
-    assert "No one answered" not in text_of(message.blocks)
+    assert "Not approved" not in text_of(message.blocks)
 
 
 async def test_a_late_click_is_told_that_it_is_over(w):

@@ -279,26 +279,31 @@ async def test_an_unknown_call_is_404(inbox, route):
     [
         (b'{"digest":"x","grant":{"minutes":15}}', JSON, 400, "Object contains unknown field `grant`."),
         (b'{"digest":1}', JSON, 400, "Expected `str`, got `int` - at `$.digest`."),
-        (b'{"digest":', JSON, 400, "The body is not JSON."),
-        (b"", JSON, 400, "The body is not JSON."),
-        (b'{"digest":"x","digest":"y"}', JSON, 400, "The body repeats a member."),
-        (b'{"digest":"x","reason":"a","re\\u0061son":"b"}', JSON, 400, "The body repeats a member."),
+        (b'{"digest":', JSON, 400, "The body is not valid JSON."),
+        (b"", JSON, 400, "The body is not valid JSON."),
+        (b'{"digest":"x","digest":"y"}', JSON, 400, "The body has a duplicate member."),
+        (b'{"digest":"x","reason":"a","re\\u0061son":"b"}', JSON, 400, "The body has a duplicate member."),
         (b'{"digest":"\xff"}', JSON, 400, "The body must be UTF-8."),
-        (b'{"digest":"x"}', {"Content-Type": "text/plain"}, 415, "Send this as application/json."),
+        (b'{"digest":"x"}', {"Content-Type": "text/plain"}, 415, "Send the body as application/json."),
         (
             b"digest=x",
             {"Content-Type": "application/x-www-form-urlencoded"},
             415,
-            "Send this as application/json.",
+            "Send the body as application/json.",
         ),
-        (b'{"digest":"x"}', {"Content-Type": "application/json; charset=utf-7"}, 415, "Send this as UTF-8."),
+        (
+            b'{"digest":"x"}',
+            {"Content-Type": "application/json; charset=utf-7"},
+            415,
+            "Send the body as UTF-8.",
+        ),
         (
             b'{"digest":"x","reason":"' + b"x" * 4097 + b'"}',
             JSON,
             400,
-            "A reason may have 4096 bytes at most.",
+            "A reason can have at most 4096 bytes.",
         ),
-        (b'{"digest":"x","reason":"' + b"x" * 1_000_000 + b'"}', JSON, 413, "This is too large."),
+        (b'{"digest":"x","reason":"' + b"x" * 1_000_000 + b'"}', JSON, 413, "The request is too large."),
     ],
 )
 async def test_a_body_that_is_not_quite_right_is_refused(inbox, body, headers, status, sentence):
@@ -354,7 +359,7 @@ async def test_without_an_approvers_token_no_route_answers(inbox, method, path, 
     client = await inbox.stranger(**({"Authorization": credential} if credential is not None else {}))
     status, shown = await ask(client, path, method)
     assert status == 401
-    assert shown["error"].startswith("Give an approver's token")
+    assert shown["error"].startswith("Send an approver token")
 
 
 async def test_two_tokens_are_none(inbox):

@@ -200,7 +200,7 @@ async def test_guessing_is_stopped_and_a_good_token_and_a_link_count_all_the_whi
     for _ in range(ATTEMPTS):
         status, body, _ = await answer(client, "/login", "POST", data={"token": "guess"})
         assert status == 401
-        assert "This is not a token of an approver." in body
+        assert "That is not a valid approver token." in body
     assert (await answer(client, "/login", "POST", data={"token": "guess"}))[0] == 429
     assert (await answer(client, "/login/once", "POST", data={"code": "guess"}))[0] == 429
     refused = [event for event in await inbox.store.events() if event.kind == "login.refused"]

@@ -48,20 +48,20 @@ async def test_the_front_page_lists_what_waits_soonest_deadline_first(inbox):
 
 async def test_an_empty_list_says_so_and_what_happened_last(inbox):
     client = await inbox.person()
-    assert "Nothing is waiting." in (await answer(client, "/"))[1]
+    assert "No calls waiting." in (await answer(client, "/"))[1]
     await inbox.deny(await inbox.hold())
     inbox.now += 720
     _, body, _ = await answer(client, "/")
-    assert "Last: put_user_policy on iam, denied (bob, 12 min ago)." in text(body)
+    assert "Last call: put_user_policy on iam, denied (bob, 12 min ago)." in text(body)
     assert "<title>Okayed</title>" in body
     await inbox.service.cancel((await inbox.hold("two")).id, "the agent left", actor="ci-bot")
-    assert "Last: two on iam, cancelled (okayed, just now)." in text((await answer(client, "/"))[1])
+    assert "Last call: two on iam, cancelled (okayed, just now)." in text((await answer(client, "/"))[1])
 
 
 async def test_a_row_tells_quorum_and_an_agent_that_left(inbox):
     call = await inbox.hold(needed=2, attended=False)
     await inbox.approve(call)
-    assert "1 of 2 agent left" in text((await answer(await inbox.person(), "/"))[1])
+    assert "1 of 2 approvals agent not waiting" in text((await answer(await inbox.person(), "/"))[1])
 
 
 async def test_the_list_marks_what_somebody_else_must_answer(inbox):
@@ -75,13 +75,13 @@ async def test_the_list_marks_what_somebody_else_must_answer(inbox):
     await inbox.doubt(doubtful)
     _, body, _ = await answer(await inbox.person(), "/")
     rows = [text(row) for row in re.findall(r"<li .*?</li>", body, re.DOTALL)]
-    marks = ("your own agent's", "not yours to answer", "you approved it")
+    marks = ("your own agent", "for other approvers", "approved by you")
     assert {row.split()[0]: [mark for mark in marks if mark in row] for row in rows} == {
         "mine_to_answer": [],
-        "of_my_agent": ["your own agent's"],
-        "of_others": ["not yours to answer"],
-        "of_two": ["you approved it"],
-        "in_doubt_of_others": ["not yours to answer"],
+        "of_my_agent": ["your own agent"],
+        "of_others": ["for other approvers"],
+        "of_two": ["approved by you"],
+        "in_doubt_of_others": ["for other approvers"],
         "in_doubt": [],
     }
 
@@ -92,17 +92,17 @@ async def test_a_calls_page_shows_everything_about_it(inbox):
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     shown = text(body)
     for fact in (
-        "ci-bot for maria asks to run",
+        "ci-bot for maria wants to run",
         "put_user_policy on iam",
         "Critical severity Write risk class High",
-        "one wrong call can do great harm that may not be mended.",
+        "Changes data. A mistake can do serious harm that may be irreversible.",
         f"27 bytes {call.digest[:8]}",
         '"user_name" : "ana" , "n" : 1.0',
         "Rule tools.put_user_policy IAM changes need a second pair of eyes",
         "policy: says who may do what",
         call.id,
-        "Reviews 1 of 2",
-        "bob approved slack fine with me",
+        "Reviews 1 of 2 approvals",
+        "bob approved via slack fine with me",
     ):
         assert fact in shown, fact
     assert f'value="{call.digest}"' in body
@@ -202,7 +202,7 @@ async def test_a_late_click_is_shown_what_became_of_the_call(inbox):
     status, body, _ = await answer(client, f"/calls/{call.id}/approve", "POST", data=fields)
     assert status == 409
     assert "This call was already denied." in body
-    assert "bob denied slack use the staging account" in text(body)
+    assert "bob denied via slack use the staging account" in text(body)
     assert f'data-self="/calls/{call.id}"' in body
 
 
@@ -231,7 +231,7 @@ async def test_who_approved_already_is_told_that_someone_else_must(inbox):
     client = await inbox.person()
     await decide(client, call)
     _, body, _ = await answer(client, f"/calls/{call.id}")
-    assert "You approved this. Someone else must, too." in body
+    assert "You approved this call. It needs another approval." in body
     assert f'action="/calls/{call.id}/approve"' not in body
     assert f'action="/calls/{call.id}/deny"' in body
 
@@ -240,7 +240,7 @@ async def test_a_reason_has_a_limit(inbox):
     call = await inbox.hold()
     status, body, _ = await decide(await inbox.person(), call, "deny", reason="x" * 4097)
     assert status == 400
-    assert "A reason may have 4096 bytes at most." in body
+    assert "A reason can have at most 4096 bytes." in body
 
 
 async def test_line_ends_in_a_reason_reach_no_header(inbox):
@@ -271,9 +271,9 @@ async def test_a_finished_call_shows_who_where_when_and_the_outcome(inbox):
     call = await inbox.run(await inbox.hold())
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     shown = text(body)
-    assert "It ran once and the server answered" in shown
+    assert "Ran once; the server answered" in shown
     assert '"Created."' in shown
-    assert "bob approved slack" in shown
+    assert "bob approved via slack" in shown
     assert "Done" in shown
     assert "<form method" not in body.partition('id="decide"')[2].partition("</section>")[0]
 
@@ -282,7 +282,7 @@ async def test_a_call_in_doubt_asks_a_person_what_they_found(inbox):
     call = await inbox.doubt(await inbox.hold())
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
-    assert "It may have run, or not" in body
+    assert "the call may or may not have run" in body
     assert (await decide(client, call, "resolve", reason=""))[0] == 400
     assert (await decide(client, call, "resolve", reason="It ran."))[0] == 303
     now = await inbox.service.get(call.id)
@@ -324,13 +324,13 @@ async def test_the_exact_text_says_whether_it_was_sent(inbox):
         (await inbox.deny(await inbox.hold("three")), "would have been sent"),
         (await inbox.doubt(await inbox.hold("four")), "may have been sent"),
     ):
-        assert f"Exact text as it {said}<" in (await answer(client, f"/calls/{call.id}"))[1]
+        assert f"Exact text that {said}<" in (await answer(client, f"/calls/{call.id}"))[1]
 
 
 async def test_an_agent_that_left_is_told(inbox):
     call = await inbox.hold(attended=False)
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
-    assert "The agent has left." in body
+    assert "The agent is no longer waiting." in body
 
 
 async def test_a_call_asked_before_links_to_the_first(inbox):
@@ -416,9 +416,9 @@ async def test_a_hidden_character_is_seen_and_flagged(inbox, character):
 async def test_hidden_characters_are_red_wherever_an_agent_or_a_server_wrote_them(inbox):
     call = await inbox.hold(extra_params='{"a":"x\u202ey"}'.encode(), changes="- old\n+ new \u202e 1")
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
-    for label in ("Sent along", "What changed in the tool"):
+    for label in ("Also sent", "Tool changes"):
         shown = re.search(rf'aria-label="{label}">(.*?)</pre>', body, re.DOTALL)[1]
-        assert '<mark title="hidden character">\\u{202E}</mark>' in shown
+        assert '<mark title="Hidden character">\\u{202E}</mark>' in shown
     assert text(shown) == "- old + new \\u{202E} 1"
 
 
@@ -427,7 +427,7 @@ async def test_what_is_sent_along_beside_the_arguments_is_shown_with_them(inbox)
     call = await inbox.hold(extra_params=json.dumps(beside, ensure_ascii=False).encode())
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
-    assert "Sent along" in body
+    assert "Also sent" in body
     assert "acme/&lt;b&gt;" in body
     assert "hunter2" not in body
     assert "\u200b" not in body
@@ -439,7 +439,7 @@ async def test_what_is_sent_along_beside_the_arguments_is_shown_with_them(inbox)
     assert "hunter2hunter2" in body
     plain = await inbox.hold("other")
     _, body, _ = await answer(client, f"/calls/{plain.id}")
-    assert "Sent along" not in body
+    assert "Also sent" not in body
 
 
 async def test_every_argument_is_shown_however_many_and_however_long(inbox):
@@ -482,20 +482,20 @@ async def test_what_holds_secrets_is_approved_by_those_who_looked_at_them_only(i
     call = await inbox.hold(arguments=b'{"password":"hunter2hunter2"}', needed=2)
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
-    assert "It can be approved once you have seen what is hidden." in body
+    assert "You can approve this call after viewing the hidden values." in body
     assert "/approve" not in body
     assert f'action="/calls/{call.id}/deny"' in body
     data = await form(client, call, "reveal")
     await answer(client, f"/calls/{call.id}/reveal", "POST", data=data)
     assert "/approve" not in (await answer(await inbox.person("bob"), f"/calls/{call.id}"))[1]
     assert (await decide(client, call))[0] == 303
-    assert "Someone else must, too." in (await answer(client, f"/calls/{call.id}"))[1]
+    assert "It needs another approval." in (await answer(client, f"/calls/{call.id}"))[1]
 
 
 async def test_a_history_without_calls_says_so(inbox):
     client = await inbox.person()
-    assert "No call has been held yet." in (await answer(client, "/history"))[1]
-    assert "No call fits." in (await answer(client, "/history?state=denied"))[1]
+    assert "No calls yet." in (await answer(client, "/history"))[1]
+    assert "No matching calls." in (await answer(client, "/history?state=denied"))[1]
 
 
 async def test_the_history_narrows_and_pages(inbox):
@@ -518,7 +518,7 @@ async def test_the_history_narrows_and_pages(inbox):
     assert await tools("/history?state=denied") == (["dropped"], None)
     assert (await tools("/history?agent=odd&tool=tool_7"))[0] == ["tool_7"]
     assert (await tools("/history?q=dropp"))[0] == ["dropped"]
-    assert "No call fits." in (await answer(client, "/history?q=nothing"))[1]
+    assert "No matching calls." in (await answer(client, "/history?q=nothing"))[1]
     assert (await answer(client, "/history?state=gone"))[0] == 400
 
 

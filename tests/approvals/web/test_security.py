@@ -169,14 +169,14 @@ async def test_files_outside_the_static_folder_cannot_be_had(inbox, path):
 async def test_an_unknown_page_is_told_plainly_and_without_echo(inbox):
     status, body, _ = await answer(await inbox.person(), "/no/<script>alert(1)</script>")
     assert status == 404
-    assert "There is nothing here." in body
+    assert "Not found." in body
     assert "alert" not in body
 
 
 async def test_a_wrong_method_names_the_right_one(inbox):
     status, body, headers = await answer(await inbox.person(), "/healthz", "DELETE")
     assert (status, headers["Allow"]) == (405, "GET,HEAD")
-    assert "This cannot be used that way." in body
+    assert "Method not allowed." in body
 
 
 async def test_a_method_override_is_ignored(inbox):
@@ -196,7 +196,7 @@ async def test_a_fault_inside_is_told_in_one_sentence_and_never_shown(caplog):
     assert "4711" not in body
     assert "Traceback" not in body
     assert headers["X-Frame-Options"] == "DENY"
-    assert "A page of the inbox failed" in caplog.text
+    assert "A request to the inbox failed" in caplog.text
 
 
 async def test_metrics_and_slack_are_served_when_they_are_given():
@@ -219,4 +219,4 @@ async def test_a_body_that_is_too_large_is_refused(inbox):
     client = await inbox.person()
     status, body, _ = await answer(client, "/logout", "POST", data={"csrf_token": "x" * 300_000})
     assert status == 413
-    assert "This is too large." in body
+    assert "The request is too large." in body

@@ -6,7 +6,7 @@ from yarl import URL
 from approvals.web import ToolDetails, ToolView
 from inbox import Inbox
 
-FACTS = ToolDetails(
+DETAILS = ToolDetails(
     does='Its server says: "Deletes."',
     why=("It removes what may not come back.", "Hidden \u202e here."),
     advice="Deny it.",
@@ -31,7 +31,7 @@ TOOLS = (
         evidence=("delete: removes for good",),
         action="require_approval",
         rule="matrix[2]",
-        facts=lambda: FACTS,
+        details=lambda: DETAILS,
     ),
     ToolView(server="a/b", tool="x?y", category="Other", risk="Medium", severity="medium", action="deny"),
 )
@@ -52,7 +52,7 @@ async def test_tools_are_listed_by_server_with_those_that_ask_first(client):
     _, body = await answer(client, "/tools")
     places = [body.index(name) for name in ("a/b", "delete_user", "get_user")]
     assert places == sorted(places)
-    for words in ("Asks a person", "Allowed", "Denied", "matrix[2]"):
+    for words in ("Needs approval", "Allowed", "Denied", "matrix[2]"):
         assert words in body
 
 
@@ -67,11 +67,11 @@ async def test_a_tools_page_says_why_it_was_taken_for_what_it_is(client):
 async def test_a_tools_page_says_all_that_is_said_of_it_and_nothing_hidden(client):
     _, body = await answer(client, "/tools/iam/delete_user")
     for sentence in (
-        *FACTS.why[:1],
-        FACTS.advice,
-        FACTS.confidence,
-        FACTS.counted,
-        *FACTS.applies,
+        *DETAILS.why[:1],
+        DETAILS.advice,
+        DETAILS.confidence,
+        DETAILS.counted,
+        *DETAILS.applies,
         "Who &lt;i&gt;goes",
     ):
         assert sentence in body
@@ -95,7 +95,7 @@ async def test_a_tools_page_links_what_became_of_its_latest_held_calls():
         assert "Approved" in body.partition('id="recent"')[2].partition("</section>")[0]
         assert denied.id in (await answer(client, "/history?tool=delete_user"))[1]
         _, none = await answer(client, "/tools/iam/get_user")
-        assert "No call of it was ever held." in none
+        assert "No held calls yet." in none
 
 
 def listed(body):
@@ -118,7 +118,7 @@ def listed(body):
 async def test_the_list_is_narrowed_by_server_category_risk_and_action(client, query, names):
     status, body = await answer(client, f"/tools?{query}")
     assert (status, listed(body)) == (200, names)
-    assert ("No tool fits." in body) is (not names)
+    assert ("No matching tools." in body) is (not names)
     assert "<script>" not in body
 
 
@@ -136,7 +136,7 @@ async def test_what_could_not_be_classified_is_marked(client):
     for path in ("/tools?category=Other", "/tools/a%2Fb/x%3Fy"):
         async with client.get(URL(path, encoded=True)) as got:
             assert (
-                '<span class="badge warn" title="could not be classified">?</span> Other' in await got.text()
+                '<span class="badge warn" title="Could not be classified">?</span> Other' in await got.text()
             )
 
 
@@ -158,7 +158,7 @@ async def test_an_unknown_tool_is_404(client):
 
 async def test_no_tools_yet_is_said():
     async with Inbox(tools=tuple) as inbox:
-        assert "No server has told its tools yet." in (await answer(await inbox.person(), "/tools"))[1]
+        assert "No server has listed its tools yet." in (await answer(await inbox.person(), "/tools"))[1]
 
 
 async def test_there_is_no_page_of_tools_where_nobody_knows_them(inbox):
@@ -167,7 +167,7 @@ async def test_there_is_no_page_of_tools_where_nobody_knows_them(inbox):
 
 CHANGED = ToolView(
     server="a/b", tool="x?y", category="Other", risk="Medium", severity="medium", action="deny", definition="now", changed=True,
-    facts=lambda: ToolDetails(changes="-was <b>\n+is \u202e"),
+    details=lambda: ToolDetails(changes="-was <b>\n+is \u202e"),
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def test_a_call_whose_server_reported_a_failure_is_not_shown_as_done(state, outc
 
 
 def test_every_state_has_a_word_and_a_meaning():
-    assert set(views.WORDS) == set(views.MEANING) == set(State)
+    assert set(views.LABELS) == set(views.EXPLANATIONS) == set(State)
 
 
 @each_row(
@@ -76,8 +76,8 @@ def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unanswered(
     approved = replace(
         expired, reviews=(Review(approver="alice", answer=Decision.APPROVE, at=1.0, via="inbox"),)
     )
-    assert views.explain_state(expired) == "It did not run: the time was over."
+    assert views.explain_state(expired) == "It did not run: it was not approved in time."
     assert (
         views.explain_state(approved)
-        == "It did not run: it was approved, but the agent did not come back for it in time."
+        == "It was approved but did not run: the agent did not pick it up in time."
     )

@@ -20,7 +20,7 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
         )
         verdict = inside.proxy.settings.policy.evaluate(facts)
         told, view = build_report(server, tool.definition, tool.classification, verdict), views[tool.name]
-        shown = view.facts()
+        shown = view.details()
         assert (view.category, view.action, view.rule) == (
             tool.classification.category, verdict.action, verdict.rule,
         )  # fmt: skip
@@ -32,7 +32,7 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
         assert [name for name, *_ in shown.parameters] == [one.name for one in told.parameters.shown]
     assert views["delete_note"].action is Action.DENY
     assert views["get_note"].action is Action.ALLOW
-    assert views["delete_note"].facts().applies[1] == "Its reason: notes are kept."
+    assert views["delete_note"].details().applies[1] == "Its reason: notes are kept."
 
 
 async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
@@ -40,7 +40,7 @@ async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
         tool["icons"] = [{"src": "javascript:alert(1)"}, {"src": "http://tracker.example/i.png"}]
     await gateway.call("get_note")
     for view in list_tool_views(gateway.gateway):
-        told = f"{replace(view, facts=ToolDetails)} {view.facts()}"
+        told = f"{replace(view, details=ToolDetails)} {view.details()}"
         assert "javascript" not in told
         assert "tracker" not in told
 
@@ -54,11 +54,11 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     await gateway.gateway.catalogue.refresh(server)
     views = {view.tool: view for view in list_tool_views(gateway.gateway)}
     assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
-    assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].facts().applies[0]
+    assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].details().applies[0]
     assert views["get_note"].changed
-    assert '+  "description": "Get a note, and more.",' in views["get_note"].facts().changes
+    assert '+  "description": "Get a note, and more.",' in views["get_note"].details().changes
     assert not views["delete_note"].changed
-    assert views["delete_note"].facts().changes == ""
+    assert views["delete_note"].details().changes == ""
     gateway.gateway.accept(server, "get_note", "alice")
     [accepted] = [view for view in list_tool_views(gateway.gateway) if view.tool == "get_note"]
     assert (accepted.action, accepted.changed) == (Action.ALLOW, False)
