@@ -1,7 +1,7 @@
-"""The law of a held call's states: one table, and the functions that move a call along it.
+"""The lifecycle of a held call: one transition table, and the functions that move a call along it (PURE).
 
-Pure: every function takes a held call and the time, and returns the changed call or raises. Stores know no
-rules; whoever wants a change asks here first and then swaps.
+Every function takes a held call and the time, and returns the changed call or raises. Stores know no rules: a caller
+computes the change here and then swaps.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FORWARDING: frozenset(
         {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.IN_DOUBT},
     ),
-    # The server may answer after all; what a person found out is final.
+    # A late answer may still come; a person's finding is final.
     State.IN_DOUBT: frozenset({State.COMPLETED, State.UPSTREAM_ERROR, State.RESOLVED}),
     State.DENIED: frozenset(),
     State.EXPIRED: frozenset(),
@@ -32,9 +32,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.RESOLVED: frozenset(),
 }
 
-#: States in which nothing changes any more, except that a doubt ends by a late answer or by a person's finding.
+#: Final states, and in_doubt, which ends with a late answer or a person's finding.
 SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) | {State.IN_DOUBT}
-#: Seconds for which an outcome that was given is given once more to who asks for the same call.
+#: Seconds in which the session that received an outcome may receive it once more.
 REPEATED_FOR = 30.0
 #: States in which a call waits or runs.
 OPEN = tuple(state for state in State if state not in SETTLED)
@@ -42,16 +42,16 @@ OPEN = tuple(state for state in State if state not in SETTLED)
 TIMED = frozenset({State.PENDING, State.APPROVED})
 
 
-#: Why a call that a copy of the store brought back is over.
-PUT_BACK = (
-    "The store was put back from a copy, so this call may have run since. Check that before asking again."
+#: Why a call that a restored copy of the store brought back has ended.
+RESTORED = (
+    "The store was restored from a copy, so this call may have run since. Check that before you ask again."
 )
-#: In place of the key of the call that continues another: none may.
+#: In place of the key of the continuing call: the call cannot be continued.
 NEVER = "never"
 
 
 def last_changed_at(call: HeldCall) -> float:
-    """Return the latest time that something happened to *call*."""
+    """Return the time of the last change of *call*."""
     return max(call.created_at, call.decided_at or 0.0, call.settled_at or 0.0)
 
 
@@ -64,16 +64,21 @@ def advance(call: HeldCall, to: State, now: float, **changes: Any) -> HeldCall:
     return replace(call, state=to, version=call.version + 1, **(ended | decided | changes))
 
 
+def try_advance(call: HeldCall, to: State, now: float, *, note: str) -> HeldCall | None:
+    """Return *call* in state *to*, or None when that transition does not exist."""
+    return advance(call, to, now, note=note) if to in TRANSITIONS[call.state] else None
+
+
 def update(call: HeldCall, **changes: Any) -> HeldCall:
-    """Return *call* with facts changed that are no transition (attended, collected), one version on."""
+    """Return *call* with other fields changed (attended, collected), one version on; its state stays."""
     return replace(call, version=call.version + 1, **changes)
 
 
 def review(call: HeldCall, given: Review) -> HeldCall:
-    """Add *given* and decide if it is the last one needed: one deny ends it, *needed* distinct yeses approve.
+    """Add a review: one denial denies the call, *needed* approvals of different people approve it.
 
-    A second yes of the same person changes nothing and returns *call* itself. Raises `AlreadyDecided` when the
-    call is not pending or its time is over (`now < expires_at` is in time).
+    The same answer of the same person returns *call* itself. Raises `AlreadyDecided` when the call is not pending or has
+    expired (`given.at < expires_at` is in time).
     """
     if call.state is not State.PENDING or given.at >= call.expires_at:
         raise AlreadyDecided(
@@ -92,12 +97,12 @@ def review(call: HeldCall, given: Review) -> HeldCall:
 
 
 def can_continue(call: HeldCall | Summary, now: float) -> bool:
-    """Say whether a call may still be continued under its approval: it ran, and not too long ago."""
-    return call.state is State.COMPLETED and _lately(call.settled_at, call.terms.approved_for, now)
+    """Say whether a call may be continued under its approval: it ran, within `approved_for`."""
+    return call.state is State.COMPLETED and _is_recent(call.settled_at, call.terms.approved_for, now)
 
 
 def approve_continuation(call: HeldCall, parent: HeldCall, now: float) -> HeldCall:
-    """Return a new call as approved by those who approved *parent*, which it continues."""
+    """Return a new call with the approvals of *parent*, which it continues."""
     return replace(
         call,
         state=State.APPROVED,
@@ -108,54 +113,49 @@ def approve_continuation(call: HeldCall, parent: HeldCall, now: float) -> HeldCa
 
 
 def end_restored(call: HeldCall, now: float) -> HeldCall | None:
-    """Return what a call in a copy of the store becomes, None when it stays: what ran since the copy must not run again."""
+    """Return the end of a call in a restored copy of the store, or None to keep it: it may have run since the copy."""
     if call.state in TIMED:
-        return advance(call, State.VOIDED, now, note=PUT_BACK)
+        return advance(call, State.VOIDED, now, note=RESTORED)
     if call.state is State.FORWARDING:
-        return advance(call, State.IN_DOUBT, now, note=PUT_BACK)
+        return advance(call, State.IN_DOUBT, now, note=RESTORED)
     if can_continue(call, now) and call.continued != NEVER:
         return update(call, continued=NEVER)
     return None
 
 
 def expire(call: HeldCall, now: float) -> HeldCall | None:
-    """Return the expired call when its time is over and it still can expire, else None."""
+    """Return the expired call, or None when it is not due or cannot expire."""
     if call.state not in TIMED or now < call.expires_at:
         return None
     return advance(call, State.EXPIRED, now)
 
 
 def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
-    """Store what the server answered, be it after the call was given up."""
+    """Return the call with the server's answer, which may come after the call was given up."""
     to = State.UPSTREAM_ERROR if outcome.is_error else State.COMPLETED
     return advance(call, to, now, outcome=outcome, note="")
 
 
-def put_in_doubt(call: HeldCall, why: str, now: float) -> HeldCall | None:
-    """Return a running call as one in doubt; None for a call that does not run any more."""
-    return advance(call, State.IN_DOUBT, now, note=why) if call.state is State.FORWARDING else None
-
-
 def can_repeat(call: HeldCall, now: float, session: str) -> bool:
-    """Say whether the session that was just given the outcome gets it once more when it asks for the same call."""
-    just_given = _lately(call.collected_at, REPEATED_FOR, now)
-    return just_given and call.collected_by == session and call.outcome is not None and not call.repeated
+    """Say whether *session*, which just received the outcome, may receive it once more."""
+    just_sent = _is_recent(call.collected_at, REPEATED_FOR, now)
+    return just_sent and call.collected_by == session and call.outcome is not None and not call.repeated
 
 
 def is_still_denied(call: HeldCall, now: float) -> bool:
-    """Say whether a person's denial still answers the same call asked again."""
-    return call.state is State.DENIED and _lately(call.settled_at, call.terms.denied_for, now)
+    """Say whether a person's denial still answers a repeated call."""
+    return call.state is State.DENIED and _is_recent(call.settled_at, call.terms.denied_for, now)
 
 
 def can_join(call: HeldCall, now: float) -> bool:
-    """Say whether the same call asked again is this one: it waits, runs, or has an answer nobody fetched yet."""
+    """Say whether a repeated call joins this one: it waits, runs, or has an answer that was not collected."""
     if call.state not in SETTLED:
         return call.state not in TIMED or now < call.expires_at
     if call.state is State.IN_DOUBT:
         return True
-    return not call.collected and _lately(call.settled_at, call.terms.approved_for, now)
+    return not call.collected and _is_recent(call.settled_at, call.terms.approved_for, now)
 
 
-def _lately(at: float | None, seconds: float, now: float) -> bool:
-    """Say whether something happened within so many *seconds*. A time after *now* is that of a clock that was reset since."""
+def _is_recent(at: float | None, seconds: float, now: float) -> bool:
+    """Say whether *at* is within the last *seconds*. A time after *now* comes from before a reset of the clock."""
     return at is not None and at <= now < at + seconds

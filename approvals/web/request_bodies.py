@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from aiohttp import web
 
-from approvals.service import MAX_REASON
+from approvals.reviews import MAX_REASON
 from approvals.web.responses import HttpError
 
 #: Bytes of a body. Slack's are the largest, because they contain the whole message.

@@ -1,4 +1,4 @@
-"""The law of states, walked completely."""
+"""Every transition of the lifecycle."""
 
 from dataclasses import replace
 from itertools import product
@@ -31,7 +31,7 @@ def said(answer=Decision.APPROVE, who="alice", at=NOW + 1, reason="", via="inbox
 
 
 @each_row(("before", "after"), product(State, State))
-def test_every_step_is_allowed_or_refused_as_the_law_says(before, after):
+def test_every_step_is_allowed_or_refused_as_the_table_says(before, after):
     call = in_state(before)
     if (before, after) not in ALLOWED:
         with pytest.raises(IllegalTransition, match=f"a call that is {before} cannot become {after}"):
@@ -114,7 +114,7 @@ def test_an_answer_that_comes_after_all_ends_a_doubt_and_its_note():
 
 @each_row("state", State)
 def test_only_a_running_call_becomes_a_doubt(state):
-    doubt = lifecycle.put_in_doubt(in_state(state), "cut", NOW)
+    doubt = lifecycle.try_advance(in_state(state), State.IN_DOUBT, NOW, note="cut")
     assert (doubt is not None) == (state is State.FORWARDING)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from approvals import lifecycle
-from approvals import service as services
 from approvals.errors import (
     AlreadyDecided,
     NotAnApprover,
@@ -22,6 +21,7 @@ from approvals.errors import (
 from approvals.identity import Directory
 from approvals.model import Approver, Decision, Outcome, State
 from approvals.quotas import Quotas
+from approvals.reviews import MAX_REASON
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
@@ -182,7 +182,7 @@ async def test_a_role_that_was_lost_is_lost_at_once(service):
 async def test_a_long_reason_is_cut_between_characters(service):
     call = await hold(service)
     denied = await review(service, call, Decision.DENY, reason="é" * 4000)
-    assert len(denied.denial.reason.encode()) <= services.MAX_REASON
+    assert len(denied.denial.reason.encode()) <= MAX_REASON
     assert set(denied.denial.reason) == {"é"}
 
 

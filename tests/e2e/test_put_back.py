@@ -75,7 +75,7 @@ async def test_yesterdays_store_is_refused_then_taken_with_restored_and_runs_not
     assert said.decode().rstrip().endswith("or go on with what is there: okayed run --restored.")
     await gateway.start(options=["--restored"])
     assert await state(gateway, call_id) == "voided"
-    assert "put back from a copy, so this call may have run since" in await call(gateway, "once")
+    assert "restored from a copy, so this call may have run since" in await call(gateway, "once")
     assert len(gateway.recorder.calls) == 1
     code, out, _ = await gateway.command("log")
     assert (code, "store.restored" in out) == (0, True)

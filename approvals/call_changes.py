@@ -1,0 +1,79 @@
+"""The one way to change a held call: read it, ask the lifecycle, swap, then tell.
+
+On `Conflict` the call is read again and the lifecycle asked again. So the first decision wins, and a later one is made
+about the call as it is by then.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from approvals import call_events, lifecycle
+from approvals.call_events import GATEWAY
+from approvals.clock import Clock
+from approvals.errors import Conflict, UnknownCall
+from approvals.identity import Directory
+from approvals.model import CallId, HeldCall, State
+from approvals.store import Store
+
+#: Returns the next value of a call, or None to leave it unchanged; raises an `ApprovalError` to refuse.
+Change = Callable[[HeldCall], HeldCall | None]
+
+
+class CallChanges:
+    """Reads and changes held calls in a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Directory,
+        *,
+        clock: Clock,
+        wall: Clock | None = None,
+        monotonic: Clock | None = None,
+    ) -> None:
+        self.store = store
+        self.directory = directory
+        #: The time of deadlines, limits and claims; it never goes back.
+        self.clock = clock
+        #: The time of audit events.
+        self.wall = wall or clock
+        #: The time that waits are measured with.
+        self.monotonic = monotonic or clock
+        #: The calls that run in this process.
+        self._running: Counter[CallId] = Counter()
+
+    async def get(self, call_id: CallId) -> HeldCall:
+        """Return the call; raises `UnknownCall`."""
+        call = await self.store.get(call_id)
+        if call is None:
+            raise UnknownCall
+        return call
+
+    async def _change(
+        self,
+        call_id: CallId,
+        change: Change,
+        *,
+        actor: str = GATEWAY,
+        kind: str = "",
+        **detail: Any,
+    ) -> HeldCall:
+        """Swap the call for the value that *change* returns, with its event; try again after each conflict."""
+        while True:
+            old = await self.get(call_id)
+            new = change(old)
+            if new is None or new is old:
+                return old
+            event = call_events.changed(
+                new, actor, self.wall(), kind or call_events.kind_of(old, new), was=old.state, **detail
+            )
+            try:
+                await self.store.swap(old, new, event)
+            except Conflict:
+                continue
+            return new
+
+    def _advance(self, to: State, why: str) -> Change:
+        """Return the change to state *to*, which leaves a call unchanged where that transition does not exist."""
+        return lambda call: lifecycle.try_advance(call, to, self.clock(), note=why)
