@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
+from hang import HANG
 from holds import Clock, directory, held
 
 
@@ -35,7 +36,7 @@ async def going_round(*channels):
     service = ApprovalService(MemoryStore(), directory(), clock=clock)
     running = asyncio.ensure_future(Notices(service, channels, url="").run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             yield service, clock
     finally:
         running.cancel()

@@ -25,6 +25,7 @@ from approvals.reviews import MAX_REASON
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
+from hang import HANG
 from holds import Clock, directory, held
 
 DONE = Outcome(is_error=False, body=b'{"content":[]}')
@@ -503,7 +504,7 @@ async def test_a_change_is_seen_at_once_and_waited_for_otherwise(service):
     waiting = asyncio.ensure_future(service.wait_for_change(after, 5))
     await asyncio.sleep(0)
     await service.cancel(call.id, "x", actor="a")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(HANG):
         assert (await waiting).state is State.CANCELLED
     assert (await service.wait_for_change(await service.get(call.id), 0.001)).state is State.CANCELLED
 
@@ -511,7 +512,7 @@ async def test_a_change_is_seen_at_once_and_waited_for_otherwise(service):
 async def test_no_wake_up_is_lost_between_reading_and_waiting(service):
     for n in range(30):
         call = await hold(service, tool=f"t{n}")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(HANG):
             changed, _ = await asyncio.gather(service.wait_for_change(call, 10), review(service, call))
         assert changed.state is State.APPROVED
 

@@ -4,6 +4,7 @@ import asyncio
 
 from approvals.store.memory import MemoryStore
 from approvals.wakeups import Wakeups
+from hang import HANG
 from holds import held
 
 
@@ -23,7 +24,7 @@ async def test_each_change_of_the_store_wakes():
     call = held(0.0)
     with waiters.listen(call.id) as woken:
         await store.add(call)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(HANG):
             await woken.wait()
     await store.close()
     await following

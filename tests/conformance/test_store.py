@@ -11,6 +11,7 @@ from approvals.lifecycle import SETTLED, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
 from approvals.summaries import BEGINNING, ROW, size, summary
+from hang import HANG
 from stored import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
@@ -19,7 +20,7 @@ OVER = [state for state in State if state not in OPEN]
 
 @pytest.fixture(autouse=True)
 async def in_time():
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         yield
 
 

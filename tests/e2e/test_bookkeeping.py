@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from captured import CAPTURED
+from hang import HANG
 from process import Person, Process, free_ports, gateway_process, sha256, token
 from recorder import Recorder
 from slack import FakeSlack, buttons_of, text_of
@@ -93,7 +94,7 @@ async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_app
     frame = CAPTURED[client].first
     said = own(json.loads(frame))
     cards, runs = len(scene.slack.messages), len(scene.recorder.calls)
-    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         calling = tasks.create_task(scene.sent(frame))
         card = await scene.slack.next_message(cards + 1)
         held = await scene.alice.waiting()
@@ -129,7 +130,7 @@ async def test_asked_again_with_new_bookkeeping_it_is_the_same_call_and_runs_as_
     await scene.sent(LIST)
     captured = CAPTURED[client]
     runs = len(scene.recorder.calls)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         first = asyncio.ensure_future(scene.sent(captured.first))
         held = await scene.alice.waiting()
         first.cancel()

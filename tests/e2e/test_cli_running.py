@@ -13,6 +13,7 @@ import pytest
 
 from command import BASE, okayed
 from gateways import META, MODERN, call
+from hang import HANG
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 
 
@@ -163,7 +164,7 @@ async def test_watching_shows_calls_as_they_come(running):
     watching = await asyncio.create_subprocess_exec(
         OKAYED, "watch", "-c", str(process.config), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         assert await watching.stdout.readline() == b"Nothing is waiting.\n"
         agent = asyncio.ensure_future(ask(process))
         held = await alice.waiting()
@@ -184,7 +185,7 @@ async def test_following_the_log_shows_events_as_they_come(running, form):
         env={**os.environ, "PYTHONUNBUFFERED": ""},
     )  # fmt: skip
     await ask(process, "list_orders", status="paid")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         assert b"call.allowed" in await following.stdout.readline()
     following.kill()
     await following.communicate()
@@ -314,7 +315,7 @@ async def test_the_demo_has_a_call_waiting_and_a_link_to_log_in():
         OKAYED, "demo", "--port", "0", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     seen = ""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         while "agent: refund_order {" not in seen:
             line = (await process.stdout.readline()).decode()
             assert line, (await process.stderr.read()).decode()

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from cases import table
+from hang import HANG
 from npm import NODE
 from scene import Client, a_scene
 
@@ -41,5 +42,5 @@ async def scene(tmp_path_factory):
     ("client", "transport", "case"), table(WAYS, tasks=TASKS, untimed=UNTIMED, silent=SILENT)
 )
 async def test_a_client_on_node_lives_with(scene, client, transport, case):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         await case(scene, CLIENTS[client], transport)

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from cases import table
+from hang import HANG
 from peers import program
 from scene import Client, a_scene
 
@@ -34,5 +35,5 @@ async def scene(tmp_path_factory):
 
 @pytest.mark.parametrize(("client", "transport", "case"), table(WAYS, silent=SILENT))
 async def test_a_python_client_lives_with(scene, client, transport, case):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         await case(scene, CLIENTS[client], transport)

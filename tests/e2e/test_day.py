@@ -17,6 +17,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from aws import local_aws
+from hang import HANG
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 from slack import FakeSlack, buttons_of, text_of
 
@@ -301,7 +302,7 @@ async def test_two_commands_started_at_once_share_one_gateway(running):
             await both.wait()
             return first
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         both = asyncio.Barrier(2)
         assert all('"bob"' in answer for answer in await asyncio.gather(read(), read()))
 

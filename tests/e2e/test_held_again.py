@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.wire.protocol import SUPPORTED
+from hang import HANG
 from launched import launched
 from process import Person, before_notes
 from recorder import Recorder
@@ -26,7 +27,7 @@ async def gateway(tmp_path, notes):
 
 @pytest.mark.parametrize("revision", SUPPORTED)
 async def test_a_held_call_goes_on_when_the_gateway_is_killed_and_started_again(gateway, notes, revision):
-    async with asyncio.timeout(60), launched(revision, "notes", "-c", str(gateway.config)) as client:
+    async with asyncio.timeout(HANG), launched(revision, "notes", "-c", str(gateway.config)) as client:
         async with Person(gateway.inbox) as alice:
             client.call(7, "create_note", text="hello")
             held = await alice.waiting("hello")
@@ -62,7 +63,7 @@ async def _creates(gateway, revision, text):
 
 
 async def test_a_denial_while_the_client_cannot_be_told_reaches_it_afterwards(gateway, notes):
-    async with asyncio.timeout(60), launched(SUPPORTED[0], "notes", "--url", gateway.agents) as client:
+    async with asyncio.timeout(HANG), launched(SUPPORTED[0], "notes", "--url", gateway.agents) as client:
         async with Person(gateway.inbox) as alice:
             client.call(7, "create_note", text="hello")
             held = await alice.waiting("hello")

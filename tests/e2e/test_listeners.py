@@ -5,6 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
+from hang import HANG
 from process import Process, free_ports, sha256, token
 
 CONFIG = """
@@ -41,7 +42,7 @@ async def status(url):
 async def test_half_written_requests_of_strangers_leave_the_inbox_its_connections(process):
     await process.start("sh", "-c", 'ulimit -Sn 256; ulimit -Hn 320; exec "$@"', "sh")
     host, port = process.agents.removeprefix("http://").split(":")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         slow = [await asyncio.open_connection(host, int(port)) for _ in range(400)]
         for _, writer in slow:
             writer.write(b"POST /mcp/shop HTTP/1.1\r\nHost: x\r\nX-Slow: ")

@@ -6,6 +6,7 @@ import aiohttp
 
 from approvals.client_address import TrustedProxies
 from approvals.throttle import ATTEMPTS
+from hang import HANG
 from inbox import Inbox, token
 from nginx import nginx
 
@@ -13,7 +14,7 @@ from nginx import nginx
 async def test_live_updates_arrive_through_nginx_with_its_defaults(tmp_path):
     async with Inbox() as inbox, nginx(inbox.here, tmp_path) as proxy, aiohttp.ClientSession() as http:
         headers = {"Authorization": f"Bearer {token('alice')}"}
-        async with asyncio.timeout(10), http.get(f"{proxy}/api/v1/events", headers=headers) as stream:
+        async with asyncio.timeout(HANG), http.get(f"{proxy}/api/v1/events", headers=headers) as stream:
             assert await stream.content.readuntil(b"\n\n") == b"retry: 3000\nevent: inbox\ndata: 0\n\n"
             await inbox.hold()
             assert await stream.content.readuntil(b"\n\n") == b"event: inbox\ndata: 1\n\n"

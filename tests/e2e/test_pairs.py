@@ -15,6 +15,7 @@ import pytest_asyncio
 from mcp import Client, StdioServerParameters
 
 from conformance import SERVER, approve_all, everything
+from hang import HANG
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -162,5 +163,5 @@ async def test_a_change_of_the_list_is_heard(gateway, front, server):
     async with connected(gateway, (front, server, "2026-07-28")) as client:
         async with client.listen(tools_list_changed=True) as changes:
             await client.call_tool("test_trigger_tool_change")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 assert type(await anext(aiter(changes))).__name__ == "ToolsListChanged"

@@ -13,6 +13,7 @@ from mcp import Client
 
 import peers
 from aws import local_aws
+from hang import HANG
 from npm import MODULES, NODE
 from process import free_ports, gateway_process, sha256, token
 
@@ -82,7 +83,7 @@ inbox: {{listen: "127.0.0.1:{ports[1]}"}}
 async def test_a_real_server_is_reached_through_the_gateway(running, server, tool, arguments, answer):
     process, folder = running
     filled = json.loads(json.dumps(arguments).replace("{folder}", str(folder)))
-    async with asyncio.timeout(30), Client(f"{process.agents}/mcp/{server}") as client:
+    async with asyncio.timeout(HANG), Client(f"{process.agents}/mcp/{server}") as client:
         assert tool in [one.name for one in (await client.list_tools()).tools]
         result = await client.call_tool(tool, filled)
     assert not result.is_error

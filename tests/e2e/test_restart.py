@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 from mcp import Client, MCPError
 
+from hang import HANG
 from process import SHOP, Person, Process, free_ports, sha256, token
 from recorder import Recorder
 
@@ -39,7 +40,7 @@ async def told(*_):
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_an_idle_client_does_not_notice_that_the_gateway_was_killed_and_started_again(shop, mode):
-    async with asyncio.timeout(60), Client(f"{shop.agents}/mcp/shop", mode=mode) as agent:
+    async with asyncio.timeout(HANG), Client(f"{shop.agents}/mcp/shop", mode=mode) as agent:
         assert "Ada" in (await agent.call_tool("list_orders", {})).content[0].text
         await shop.kill()
         await shop.start()
@@ -47,7 +48,7 @@ async def test_an_idle_client_does_not_notice_that_the_gateway_was_killed_and_st
 
 
 async def test_the_same_client_collects_the_call_that_waited_when_the_gateway_was_killed(shop):
-    async with asyncio.timeout(60), Client(f"{shop.agents}/mcp/shop") as agent, Person(shop.inbox) as alice:
+    async with asyncio.timeout(HANG), Client(f"{shop.agents}/mcp/shop") as agent, Person(shop.inbox) as alice:
         asked = asyncio.ensure_future(agent.call_tool("update_order", SHIP, progress_callback=told))
         held = await alice.waiting("1002")
         await shop.kill()
@@ -85,7 +86,7 @@ class Plain:
 
 
 async def test_so_does_a_client_with_a_session_in_that_very_session(shop):
-    async with asyncio.timeout(60), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
+    async with asyncio.timeout(HANG), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
         client = Plain(f"{shop.agents}/mcp/shop", http)
         await client.open()
         asked = asyncio.ensure_future(client.call("update_order", SHIP))
@@ -100,7 +101,7 @@ async def test_so_does_a_client_with_a_session_in_that_very_session(shop):
 
 
 async def test_an_answer_that_a_kill_may_have_lost_is_given_once_more_and_nobody_is_asked_again(shop):
-    async with asyncio.timeout(60), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
+    async with asyncio.timeout(HANG), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
         client = Plain(f"{shop.agents}/mcp/shop", http)
         await client.open()
         asked = asyncio.ensure_future(client.call("update_order", SHIP))
@@ -117,7 +118,7 @@ async def test_an_answer_that_a_kill_may_have_lost_is_given_once_more_and_nobody
 
 
 async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_opened_anew(tmp_path):
-    async with asyncio.timeout(60), Recorder(session="theirs", modern=False) as recorder:
+    async with asyncio.timeout(HANG), Recorder(session="theirs", modern=False) as recorder:
         process = gateway(tmp_path, f"{{url: '{recorder.url}'}}")
         await process.start()
         try:
@@ -137,7 +138,7 @@ async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_o
 async def test_a_call_approved_for_one_server_does_not_run_at_the_one_that_a_restart_puts_in_its_place(
     tmp_path,
 ):
-    async with asyncio.timeout(60), Recorder() as one, Recorder() as other:
+    async with asyncio.timeout(HANG), Recorder() as one, Recorder() as other:
         process = gateway(tmp_path, f"{{url: '{one.url}'}}")
         await process.start()
         try:

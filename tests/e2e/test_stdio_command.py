@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 from mcp import Client, StdioServerParameters
 
+from hang import HANG
 from process import OKAYED, SHOP, Person, Process, free_ports, gateway_process, sha256, token
 
 SHIP = {"number": "1002", "status": "shipped"}
@@ -61,7 +62,7 @@ async def test_when_the_command_that_ran_the_gateway_ends_another_runs_it_and_it
             running.set()
             await ending.wait()
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         ended = tasks.create_task(first())
         await running.wait()
         async with client(gateway, "legacy") as second, client(gateway, "auto") as third:
@@ -77,7 +78,7 @@ async def test_when_the_command_that_ran_the_gateway_ends_another_runs_it_and_it
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_a_client_whose_call_waited_when_the_gateway_was_killed_notices_nothing(gateway, mode):
-    async with asyncio.timeout(60), AsyncExitStack() as stack:
+    async with asyncio.timeout(HANG), AsyncExitStack() as stack:
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         agent = await stack.enter_async_context(client(gateway, mode))
@@ -92,7 +93,7 @@ async def test_a_client_whose_call_waited_when_the_gateway_was_killed_notices_no
 
 
 async def test_a_gateway_that_comes_back_is_joined_and_none_is_started_beside_it(gateway, tmp_path):
-    async with asyncio.timeout(60), gateway_process(gateway.config, *ports(gateway)) as process:
+    async with asyncio.timeout(HANG), gateway_process(gateway.config, *ports(gateway)) as process:
         async with client(gateway, "legacy") as agent:
             assert "Ada" in await orders(agent)
             await process.stop()
@@ -108,7 +109,7 @@ async def test_the_config_of_a_gateway_that_listens_may_refer_to_what_a_command_
 ):
     gateway.config.write_text(gateway.config.read_text() + 'store_key: "${STORE_KEY}"\n')
     monkeypatch.setenv("STORE_KEY", "0123456789abcdef0123456789abcdef")
-    async with asyncio.timeout(60), gateway_process(gateway.config, *ports(gateway)):
+    async with asyncio.timeout(HANG), gateway_process(gateway.config, *ports(gateway)):
         async with client(gateway, "legacy") as agent:
             assert "Ada" in await orders(agent)
 
@@ -120,7 +121,7 @@ async def test_a_command_that_is_told_the_address_needs_no_config_and_waits_for_
         gateway.config.read_text() + f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]\n"
     )
     monkeypatch.setenv("OKAYED_AGENT_TOKEN", "ci-token\n")
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         starting = tasks.create_task(gateway.start())
         async with client(gateway, "legacy", "--url", gateway.agents, "-c", "/no/such/file") as agent:
             assert "Ada" in await orders(agent)

@@ -7,6 +7,7 @@ import aiohttp
 import pytest
 
 from gateway.wire.protocol import SUPPORTED
+from hang import HANG
 from launched import launched
 from process import OKAYED, Person, before_notes
 from recorder import Recorder
@@ -42,12 +43,12 @@ def sidecar(gateway, revision=REVISIONS[0]):
 
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_a_command_that_joined_a_run_waits_for_it_and_never_takes_its_place(gateway, notes, revision):
-    async with asyncio.timeout(60), sidecar(gateway, revision) as client:
+    async with asyncio.timeout(HANG), sidecar(gateway, revision) as client:
         client.call(1, "get_note")
         assert await client.told(1) == "ran get_note"
         assert await role(gateway) == "inside"
     await gateway.start()
-    async with asyncio.timeout(60), sidecar(gateway, revision) as client:
+    async with asyncio.timeout(HANG), sidecar(gateway, revision) as client:
         client.call(1, "get_note")
         assert await client.told(1) == "ran get_note"
         for request_id in (2, 3):
@@ -83,7 +84,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_and_no_client_not
 async def test_a_second_run_is_refused_at_once_in_one_sentence(gateway):
     await gateway.start()
     command = [OKAYED, "run", "-c", str(gateway.config)]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=20)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 1
     assert done.stderr.startswith("Another `okayed run` uses ")
     assert len(done.stderr.splitlines()) == 1

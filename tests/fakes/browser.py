@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import async_playwright
 
+from hang import HANG
+
 FOUND = shutil.which("chromium") or shutil.which("google-chrome")
 MISSING = "There is no Chromium here. Install it (apt-get install chromium) to run the browser tests."
 
@@ -38,7 +40,7 @@ async def window(browser, url, **options):
     complaints = []
     context = await browser.new_context(base_url=url, **options)
     page = await context.new_page()
-    page.set_default_timeout(15000)
+    page.set_default_timeout(HANG * 1000)
     page.on("console", lambda said: said.type in {"error", "warning"} and complaints.append(said.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.complaints = complaints

@@ -4,6 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from hang import HANG
 from process import OKAYED, SHOP
 
 #: A config of one server, whose reads are allowed and whose other calls are held.
@@ -12,4 +13,4 @@ BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matri
 
 def okayed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
     given = {**os.environ, "COLUMNS": "160", **env}
-    return subprocess.run([OKAYED, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=60)
+    return subprocess.run([OKAYED, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=HANG)

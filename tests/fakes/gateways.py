@@ -17,6 +17,7 @@ from gateway.app.gateway import Gateway, assemble
 from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
+from hang import HANG
 from recorder import Recorder
 
 POLICY = """\
@@ -133,7 +134,7 @@ class Running:
 
     async def held(self, count: int = 1) -> list[HeldCall]:
         """Wait until this many calls are pending and return them, oldest first."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while len(found := await self.gateway.store.select(["pending"])) < count:
                 await asyncio.sleep(0)
             return list(reversed(found))
@@ -141,7 +142,7 @@ class Running:
     async def later(self, seconds: float) -> None:
         """Let this much time pass once somebody waits for a call."""
         listening = self.gateway.service.wakeups._listening
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not listening:
                 await asyncio.sleep(0)
         self.clock.now += seconds

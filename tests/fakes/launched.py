@@ -5,6 +5,7 @@ import json
 import os
 from contextlib import asynccontextmanager
 
+from hang import HANG
 from process import OKAYED
 
 INFO = {"name": "launcher", "version": "1"}
@@ -25,7 +26,7 @@ class Launched:
 
     async def read(self, request_id) -> dict:
         """Return the answer to this request."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG):
             while line := await self.process.stdout.readline():
                 frame = json.loads(line)
                 if frame.get("id") == request_id and "method" not in frame:
@@ -66,7 +67,7 @@ async def launched(revision: str, *args: str, **environ: str):
         await client.open()
         yield client
         process.stdin.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             await process.wait()
     finally:
         if process.returncode is None:

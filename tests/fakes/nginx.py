@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from hang import HANG
 from process import free_ports
 
 CONFIG = """
@@ -41,7 +42,7 @@ async def nginx(upstream, folder):
     file.write_text(CONFIG.format(folder=folder, port=port, upstream=upstream))
     process = await asyncio.create_subprocess_exec(program, "-c", str(file), "-e", str(folder / "error.log"))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while not await _listens(port):
                 assert process.returncode is None, (folder / "error.log").read_text()
                 await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on

@@ -13,6 +13,8 @@ from pathlib import Path
 import aiohttp
 from watchfiles import awatch
 
+from hang import HANG
+
 OKAYED = str(Path(sys.executable).parent / "okayed")
 #: A server of the config: a child with the tools of the demo's shop.
 SHOP = f"{{command: [{sys.executable}, {Path(__file__).with_name('shop.py')}]}}"
@@ -51,14 +53,14 @@ class Process:
             self._process = await asyncio.create_subprocess_exec(
                 *before, OKAYED, "run", "-c", str(self.config), *options, stderr=log, stdout=log
             )
-        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+        async with asyncio.timeout(HANG), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.inbox}/healthz"):
                 assert self._process.returncode is None, self.log.read_text()
                 await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on
 
     async def ready(self) -> None:
         """Wait until each server was asked for its tools."""
-        async with asyncio.timeout(20), aiohttp.ClientSession() as http:
+        async with asyncio.timeout(HANG), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.agents}/readyz"):
                 await asyncio.sleep(0.02)  # another process works: there is nothing else to wait on
 
@@ -76,12 +78,12 @@ class Process:
         self._process.send_signal(number)
 
     async def ended(self) -> int:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             return await self._process.wait()
 
     async def logged(self, words: str) -> None:
         """Wait until the log has these words."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             # The timeout of the watch is for words that came between the last look and its start.
             async for _ in awatch(self.log, debounce=50, rust_timeout=100, yield_on_timeout=True):
                 if words in self.log.read_text():
@@ -148,7 +150,7 @@ class Person:
 
     async def waiting(self, about: str = "") -> dict:
         """Wait until a call with this in its arguments is pending and return it."""
-        async with asyncio.timeout(20), self.api.get(f"{self.inbox}/api/v1/events") as events:
+        async with asyncio.timeout(HANG), self.api.get(f"{self.inbox}/api/v1/events") as events:
             assert events.status == 200
             while not (
                 found := [one for one in await self.calls("pending") if about in one["arguments_text"]]
@@ -158,7 +160,7 @@ class Person:
 
     async def until(self, so) -> None:
         """Wait until *so* holds for one of the calls."""
-        async with asyncio.timeout(60), self.api.get(f"{self.inbox}/api/v1/events") as events:
+        async with asyncio.timeout(HANG), self.api.get(f"{self.inbox}/api/v1/events") as events:
             while not any(so(call) for call in await self.calls()):
                 await events.content.readline()
 

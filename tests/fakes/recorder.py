@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from hang import HANG
+
 Behaviour = Callable[[web.Request, dict], Awaitable[web.StreamResponse]]
 
 TOOLS = [
@@ -73,7 +75,7 @@ class Recorder:
 
     async def called(self, times: int = 1) -> list[Received]:
         """Wait until this many calls have come."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while len(self.calls) < times:
                 self._came.clear()
                 await self._came.wait()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import peers
+from hang import HANG
 from npm import MODULES, NODE
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 from recorder import Recorder, result
@@ -137,7 +138,7 @@ async def ended(process: Process) -> None:
     """Let a script close its connections and end."""
     process.stdin.close()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             await process.wait()
     except TimeoutError:
         process.kill()

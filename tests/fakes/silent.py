@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from gateways import Running, call, last_frame
+from hang import HANG
 
 TIMER = 5.0
 _ids = count(1)
@@ -38,7 +39,7 @@ class Silent:
         number = self.number = next(_ids)
         answer = asyncio.ensure_future(self._answer(number, dict(self.headers)))
         self.answers.append(answer)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not answer.done() and not self._waits(number):
                 await asyncio.sleep(0)
         return answer

@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 from aiohttp import WSMsgType, web
 from slack_sdk.signature import SignatureVerifier
 
+from hang import HANG
+
 TRIGGER_SECONDS = 3
 BLOCKS = {"section", "header", "rich_text", "context", "actions", "divider", "input", "image"}
 ELEMENTS = {"button", "plain_text_input", "static_select"}
@@ -86,7 +88,7 @@ class FakeSlack:
 
     # What a test waits for.
 
-    async def until(self, condition, seconds: float = 5):
+    async def until(self, condition, seconds: float | None = HANG):
         """Wait until *condition()* is true and return its value."""
         async with asyncio.timeout(seconds), self._happened:
             while not (value := condition()):

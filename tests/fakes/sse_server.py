@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from hang import HANG
+
 
 def serve() -> None:
     """Serve a few tools with the SDK's transport."""
@@ -46,7 +48,7 @@ async def sdk_server():
         sys.executable, __file__, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             port = int(await process.stdout.readline())
         yield f"http://127.0.0.1:{port}/sse"
     finally:

@@ -3,6 +3,28 @@
 import pytest
 
 from gateways import running
+from hang import HANG
+
+#: The timers of the gateway that end a wait after seconds, whatever was waited for.
+TIMERS = (
+    "gateway.app.gateway.GRACE",
+    "gateway.hold.answer_timeout.LATE",
+    "gateway.hold.answer_timeout.LOOK",
+    "gateway.hold.ladder.BEAT",
+    "gateway.hold.session_probe.PATIENCE",
+    "gateway.tools.catalogue.LIST_TIMEOUT",
+    "gateway.upstreams.oauth.TOKEN_TIMEOUT",
+    "gateway.upstreams.sessions.QUIET",
+    "gateway.upstreams.sse.CONNECT_TIMEOUT",
+    "gateway.upstreams.stdio.PROBE_TIMEOUT",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_timer_helps(monkeypatch):
+    """Stretch the timers beyond the limit of a test: it passes by what it waits for, or it hangs."""
+    for timer in TIMERS:
+        monkeypatch.setattr(timer, 2.0 * HANG)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.app.serving import run_loops
 from gateway.hold.request_state import PREFIX, ForgedError, Seals, Ticket
+from hang import HANG
 from recorder import Recorder
 from rows import each_row
 
@@ -43,7 +44,7 @@ def test_a_gateway_starts_and_seals_without_the_sdk():
     """It takes half a second and 36 MB to load."""
     env = {**os.environ, "PYTHONPATH": os.getcwd()}
     said = subprocess.run(
-        [sys.executable, "-c", STARTED], capture_output=True, text=True, env=env, timeout=60
+        [sys.executable, "-c", STARTED], capture_output=True, text=True, env=env, timeout=HANG
     )
     assert (said.stdout, said.returncode) == ("[]\n", 0), said.stderr
 
@@ -84,7 +85,7 @@ async def test_collections_leave_out_what_was_there_at_the_start_for_as_long_as_
             f"servers: {{n: {{url: '{recorder.url}'}}}}\npolicy: {{default: deny}}\nstore: 'memory:'", {}, str
         )
         async with assemble(config) as gateway:
-            async with run_loops(gateway, [], ""), asyncio.timeout(5):
+            async with run_loops(gateway, [], ""), asyncio.timeout(HANG):
                 while not gc.get_freeze_count():
                     await asyncio.sleep(0)
                 assert gateway.discovery_done.is_set()

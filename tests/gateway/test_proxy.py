@@ -15,6 +15,7 @@ from gateway.hold.answering import REPEAT_THE_CALL
 from gateway.policy.limits import Windows
 from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
+from hang import HANG
 from recorder import Recorder, error, result
 
 
@@ -162,7 +163,7 @@ def cancel(request_id):
 
 
 async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gateway):
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", {"n": 1}, id=7))
         [held] = await gateway.held()
         async with await gateway.post(cancel(7)) as answer:
@@ -170,7 +171,7 @@ async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gatewa
         assert text(await agent).startswith("WAITING: a person has to approve this call")
     await gateway.review(held)
     assert gateway.ran() == []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert text(await gateway.call("create_note", {"n": 1}, id=8)) == "ran create_note"
     assert len(gateway.ran()) == 1
 
@@ -182,7 +183,7 @@ async def test_nothing_runs_for_a_client_that_cancels_while_the_server_is_asked_
         asked.set()
         await answer.wait()
 
-    async with running() as gateway, asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with running() as gateway, asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", id=7))
         [held] = await gateway.held()
         gateway.recorder.on_list = slow
@@ -221,7 +222,7 @@ async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collec
 
     async with (
         running(recorder=Recorder(on_call=slow)) as gateway,
-        asyncio.timeout(5),
+        asyncio.timeout(HANG),
         asyncio.TaskGroup() as tasks,
     ):
         agent = tasks.create_task(gateway.call("create_note", id=7))
@@ -236,7 +237,7 @@ async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collec
 
 
 async def test_the_id_of_another_request_ends_no_wait(gateway):
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", id=7))
         [held] = await gateway.held()
         for other in (8, "7", True, None):
@@ -247,12 +248,12 @@ async def test_the_id_of_another_request_ends_no_wait(gateway):
 
 async def test_cancelling_is_a_no_when_the_config_says_so():
     async with running(more="approvals: {on_disconnect: cancel}") as gateway:
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note", id=7))
             [held] = await gateway.held()
             await (await gateway.post(cancel(7))).read()
             await agent
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while (await gateway.gateway.service.get(held.id)).state is State.PENDING:
                 await asyncio.sleep(0)
         assert (await gateway.gateway.service.get(held.id)).state is State.CANCELLED
@@ -265,7 +266,7 @@ async def test_hanging_up_is_a_no_when_the_config_says_so():
         [held] = await gateway.held()
         agent.cancel()
         await asyncio.wait([agent])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while (await gateway.gateway.service.get(held.id)).state is State.PENDING:
                 await asyncio.sleep(0)
         assert (await gateway.gateway.service.get(held.id)).state is State.CANCELLED
@@ -709,7 +710,7 @@ async def test_an_answer_that_cannot_be_marked_as_taken_is_given_all_the_same(ga
         agent = tasks.create_task(gateway.ask("tools/call", params, declares=declares))
         [held] = await gateway.held()
         held = await gateway.review(held)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while held.settled_at is None:
                 held = await gateway.gateway.service.wait_for_change(held, 5)
         answer = (await agent).result

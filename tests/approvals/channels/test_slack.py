@@ -14,6 +14,7 @@ from approvals.model import Decision, Outcome, State
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
+from hang import HANG
 from holds import Clock, directory, held
 from slack import FakeSlack, buttons_of, text_of
 
@@ -30,7 +31,7 @@ class World:
 
     async def settle(self, call, state: State):
         """Wait until the call is in *state*, then let the channel show it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while (now := await self.service.get(call.id)).state is not state:
                 await self.service.wait_for_change(now, 1)
         await self.notices.bring_up_to_date()
@@ -194,7 +195,7 @@ async def test_the_owner_of_the_agent_cannot_approve(w):
 async def test_two_are_needed_and_the_card_counts_them(w):
     call, message = await w.hold(needed=2)
     await w.slack.click("U01ALICE", message, "approve")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while (now := await w.service.get(call.id)).approvals < 1:
             await w.service.wait_for_change(now, 1)
     await w.notices.bring_up_to_date()
@@ -469,7 +470,7 @@ async def test_the_socket_comes_back_after_slack_refreshes_it(w):
     call, message = await w.hold()
     first = w.slack._sockets[0]
     await w.slack.disconnect()
-    await w.slack.until(lambda: w.slack._sockets and w.slack._sockets[-1] is not first, 20)
+    await w.slack.until(lambda: w.slack._sockets and w.slack._sockets[-1] is not first)
     payload = w.slack.click_payload("U01ALICE", message, "approve")
     await w.slack._sockets[-1].send_json({"type": "interactive", "envelope_id": "E9", "payload": payload})
     await w.settle(call, State.APPROVED)
@@ -482,7 +483,7 @@ async def test_an_app_token_that_slack_does_not_know_is_told_once_and_not_tried_
             bot_token="xoxb-test", channel="C0APPROVALS", app_token="xapp-wrong", api_url=slack.api_url
         )
         await channel.start(ApprovalService(MemoryStore(), directory(), clock=Clock()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await asyncio.gather(*channel._tasks)
         await channel.close()
     said = [record.getMessage() for record in caplog.records if record.name == "okayed.slack"]

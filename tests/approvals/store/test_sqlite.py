@@ -21,6 +21,7 @@ from approvals.store.sqlite import calls as calls_module
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summary
+from hang import HANG
 from stored import a_call, a_full_call, an_event
 
 FINAL = [state for state in State if not is_open(a_call(1, state=state))]
@@ -28,7 +29,7 @@ FINAL = [state for state in State if not is_open(a_call(1, state=state))]
 
 @pytest.fixture(autouse=True)
 async def in_time():
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         yield
 
 

@@ -6,18 +6,19 @@ import pytest
 
 from approvals.identity import Directory
 from approvals.web.login import IDLE
+from hang import HANG
 from inbox import Inbox, sha256
 
 
 async def part(stream):
     """Return the next part of a stream: the lines up to the empty one."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         return (await stream.content.readuntil(b"\n\n")).decode()
 
 
 async def rest(stream):
     """Return what still comes until the stream ends."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         return await stream.content.read()
 
 
@@ -89,7 +90,7 @@ async def test_another_site_cannot_listen(inbox):
 
 
 async def test_there_is_a_limit_to_open_streams_and_one_that_ends_makes_room():
-    async with asyncio.timeout(5), Inbox(ping=0.01, max_streams=1) as inbox:
+    async with asyncio.timeout(HANG), Inbox(ping=0.01, max_streams=1) as inbox:
         client = await inbox.program()
         async with client.get("/api/v1/events") as first:
             await part(first)

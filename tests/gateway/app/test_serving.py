@@ -14,6 +14,7 @@ from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.fronts import listener
 from gateways import MODERN, Clock, call, last_frame, text
+from hang import HANG
 from recorder import Recorder, result
 
 CONFIG = """
@@ -83,7 +84,7 @@ class Serving:
         return asyncio.ensure_future(asked())
 
     async def held(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not (found := await self.gateway.store.select(["pending"])):
                 await asyncio.sleep(0)
         return found[0]
@@ -105,7 +106,7 @@ async def ends_well(ours, agent):
     cut, _ = await asyncio.wait([agent, stopping], timeout=10 * listener.LINGER)
     assert not cut
     ours.answers.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert text(await agent) == "done"
         await stopping
 
@@ -129,7 +130,7 @@ async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monke
     monkeypatch.setattr(app, "GRACE", 0.05)
     agent = ours.ask(call("get_note"))
     await ours.recorder.called()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await ours.stop()
     with pytest.raises(aiohttp.ClientError):
         await agent
@@ -138,7 +139,7 @@ async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monke
 async def test_who_waits_for_people_when_the_gateway_stops_is_told_to_ask_again_and_the_call_is_kept(ours):
     agent = ours.ask(call("create_note"))
     held = await ours.held()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await ours.stop()
         assert text(await agent).startswith(
             f"WAITING: a person has to approve this call ({held.id}). It has NOT run."
@@ -165,7 +166,7 @@ async def test_a_stream_that_its_client_takes_up_again_ends_without_an_answer_af
     done, _ = await asyncio.wait([waits, runs, stopping], timeout=10 * listener.LINGER)
     assert not done, "all three wait for the call that runs"
     ours.answers.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert text(await runs) == "done"
         status, stream, _ = await waits
         await stopping
@@ -182,7 +183,7 @@ async def test_while_a_call_still_runs_new_ones_are_told_to_come_back_and_answer
     await ours.recorder.called()
     stopping = ours.stop()
     ready = ours.url.replace("/mcp/notes", "/readyz")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while True:
             async with ours.http.get(ready) as answer:
                 if answer.status == 503 and (await answer.json())["status"] == "stopping":
@@ -196,7 +197,7 @@ async def test_while_a_call_still_runs_new_ones_are_told_to_come_back_and_answer
     said = await body_of(ours, {"jsonrpc": "2.0", "id": 9, "result": {}})
     assert said[0] != 503, "a running call may wait for this answer"
     ours.answers.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert text(await runs) == "done"
         await stopping
 
@@ -207,7 +208,7 @@ async def test_while_the_gateway_drains_it_is_not_ready_and_serves_all(monkeypat
         ours.answers.set()
         stopping = ours.stop()
         ready = ours.url.replace("/mcp/notes", "/readyz")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while True:
                 async with ours.http.get(ready) as answer:
                     if (await answer.json())["status"] == "stopping":
@@ -232,7 +233,7 @@ async def test_streams_without_an_end_do_not_hold_up_the_stop(ours):
         modern = {**headers, "MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
         async with ours.http.post(ours.url, json=listen, headers=modern) as subscribed:
             await subscribed.content.readline()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await ours.stop()
 
 
@@ -245,7 +246,7 @@ async def test_who_waits_for_the_result_of_a_task_does_not_hold_up_the_stop(ours
     headers = {**old, "Accept": "text/event-stream"}
     async with ours.http.post(ours.url, json=wanted, headers=headers) as waiting:
         await waiting.content.readline()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await ours.stop()
             assert b"result" not in await waiting.read()
     assert (await ours.held()).task

@@ -13,6 +13,7 @@ from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.cli import check
 from gateways import Clock, running, text
+from hang import HANG
 from holds import held
 
 MINUTES = 60.0
@@ -160,7 +161,7 @@ async def test_a_wait_ends_in_its_time_whatever_the_clock_says():
         assert not agent.done()
         gateway.clock.ahead = -3600.0
         await gateway.later(31)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             assert "WAITING" in text(await agent)
 
 

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from gateway.auth.tokens import InvalidToken, TokenVerifier
 from gateway.config.options import Config, IssuerOptions, PolicyOptions
 from gateways import Clock, call, running
+from hang import HANG
 from issuer import Issuer, unsigned
 from process import sha256
 
@@ -382,7 +383,7 @@ async def test_a_withdrawn_key_is_forgotten_within_the_hour():
         assert (await answer(gateway, token))[0] == 200
         issuer.published.clear()
         gateway.clock.now += 3600
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while (await answer(gateway, token))[0] != 401:
                 await asyncio.sleep(0)
 
@@ -512,7 +513,7 @@ async def test_the_sdks_client_finds_the_issuer_and_gets_in():
     from mcp.client.streamable_http import streamable_http_client
     from mcp.shared._httpx_utils import create_mcp_http_client
 
-    async with asyncio.timeout(20), with_issuer(extra="scopes: [mcp:call]") as (gateway, issuer):
+    async with asyncio.timeout(HANG), with_issuer(extra="scopes: [mcp:call]") as (gateway, issuer):
         public = gateway.url.removesuffix("/mcp/notes")
         await gateway.gateway.adopt(replace(gateway.gateway.config, url=public))
         auth = ClientCredentialsOAuthProvider(

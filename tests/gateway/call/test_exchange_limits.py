@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.upstreams import http
 from gateways import META, MODERN, Running, running, text
 from gateways import call as tool_call
+from hang import HANG
 from recorder import Recorder, result
 
 TOKENS = {name: name * 16 for name in ("busy", "calm")}
@@ -55,7 +56,7 @@ class Hanging:
 
     async def has(self, number):
         """Wait until exactly so many are under way."""
-        async with self._changed, asyncio.timeout(5):
+        async with self._changed, asyncio.timeout(HANG):
             await self._changed.wait_for(lambda: self.under_way == number)
 
 
@@ -67,7 +68,7 @@ def as_agent(name: str) -> dict:
 async def hanging(more: str = FEW, **options):
     server = Hanging()
     recorder = Recorder(on_call=server.answer, on_get=server.stream, on_listen=server.stream)
-    async with running(more=more, recorder=recorder, **options) as gateway, asyncio.timeout(10):
+    async with running(more=more, recorder=recorder, **options) as gateway, asyncio.timeout(HANG):
         try:
             yield gateway, server
         finally:
@@ -162,7 +163,7 @@ async def left(gateway, server):
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while gateway.gateway.proxy._exchange_limits._open:
             await asyncio.sleep(0)
     server.let_go.set()  # this one does not notice
@@ -285,7 +286,7 @@ async def two_servers(connections: int):
     server = Hanging()
     async with Recorder(on_call=server.answer, on_get=server.stream) as recorder:
         options = f"url: '{recorder.url}', connections: {connections}"
-        async with running(server_options=options, beside="calm") as gateway, asyncio.timeout(10):
+        async with running(server_options=options, beside="calm") as gateway, asyncio.timeout(HANG):
             try:
                 yield gateway, server
             finally:
@@ -365,7 +366,7 @@ async def large(gateway: Running, name: str, halfway: Halfway | None = None) -> 
 
 async def test_large_bodies_of_one_agent_take_turns_and_another_agent_is_served():
     halfway = Halfway()
-    async with running(more=LITTLE) as gateway, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with running(more=LITTLE) as gateway, asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         first = tasks.create_task(large(gateway, "busy", halfway))
         await halfway.reached.wait()
         status, said = await large(gateway, "busy")

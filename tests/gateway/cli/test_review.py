@@ -15,6 +15,7 @@ from gateway.cli.review import RequestRefused, connect
 from gateway.config.addresses import local_address
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
+from hang import HANG
 from holds import held
 from process import free_ports, sha256, token
 from rows import each_row
@@ -94,7 +95,7 @@ async def breaking():
 
 
 async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
-    async with breaking() as url, connect(url, "") as anybody, asyncio.timeout(5):
+    async with breaking() as url, connect(url, "") as anybody, asyncio.timeout(HANG):
         with pytest.raises(
             RequestRefused, match=f"^No gateway answers at {url}; start one with: okayed run$"
         ):

@@ -25,6 +25,7 @@ from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
 from gateway.upstreams.reply import read_body
 from gateways import call, running, text
+from hang import HANG
 from process import sha256
 from recorder import Recorder
 from rows import each_row
@@ -58,7 +59,7 @@ async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1
 
 async def note(way):
     """Get a note; returns what its server said."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         reply = await way.exchange("POST", json.dumps(call("get_note")).encode(), {})
         return text(json.loads(await read_body(reply)))
 
@@ -191,7 +192,7 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
         assert await way.find_gateway()
         assert await note(way) == "ran get_note"
         with hold_run_lock(tmp_path / "okayed.db"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 store = await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())
             await store.close()
 
@@ -281,7 +282,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain
     async with inside(path) as way:
         assert await note(way) == "ran get_note"
         with hold_run_lock(tmp_path / "okayed.db"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 await (await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())).close()
 
 
@@ -298,7 +299,7 @@ async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked
         for number in range(13)
     )
     config = parse_config(f"store: 'memory:'\nservers:\n{servers}\npolicy: {{default: allow}}\n", {}, str)
-    async with assemble(config, embedded=inside) as gateway, asyncio.timeout(20):
+    async with assemble(config, embedded=inside) as gateway, asyncio.timeout(HANG):
         await gateway.refresh_tools()
         assert (await gateway.catalogue.find("s7", "echo")).hash
         await gateway.refresh_tools()

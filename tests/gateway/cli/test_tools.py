@@ -14,6 +14,7 @@ from gateway.cli import tools
 from gateway.policy.evaluation import Action
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams.reply import read_body
+from hang import HANG
 from recorder import TOOLS, Recorder
 
 
@@ -75,6 +76,6 @@ async def test_a_server_whose_own_child_keeps_stderr_open_is_not_waited_for():
         f"servers: {{files: {{command: [sh, -c, {json.dumps(command)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
         {}, str,
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         [row] = await tools.list_tools(config, "files")
     assert row.problem.endswith("Its last line on stderr: gone")

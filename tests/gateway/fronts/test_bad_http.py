@@ -10,6 +10,7 @@ from approvals.web import build
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import listener
 from gateways import running
+from hang import HANG
 from inbox import Inbox
 
 SECRET = b"secret-token"
@@ -43,7 +44,7 @@ async def talk(at, sent):
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(sent)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             return await reader.read()
     finally:
         writer.close()

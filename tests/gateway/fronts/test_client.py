@@ -10,6 +10,7 @@ from gateway.errors import CutError, NotSentError, ResponseTooLargeError
 from gateway.fronts.client import Conversation
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, sse
+from hang import HANG
 
 INITIALIZE = {
     "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
@@ -295,6 +296,6 @@ def page(status):
     [(page(403), 0.05, "Make the same call again"), (frame_reply(b'{"detail": "no"}', status=403), 5.0, "403, ended without a result")],
 )  # fmt: skip
 async def test_what_is_no_answer_at_all_is_not_asked_for_without_end(answer, away, told):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         with pytest.raises(CutError, match=told):
             await say(patient(Gateway(held(CutError()), answer), away=away), CALL)

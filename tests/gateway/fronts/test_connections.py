@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.fronts.connections import RATE, Connections, Deadlines, Phase
 from gateway.fronts.listener import listener
+from hang import HANG
 from rows import each_row
 
 #: Every deadline short, so that a test waits for the cut itself.
@@ -43,7 +44,7 @@ class Page:
 @asynccontextmanager
 async def serving(deadlines=LONG, most=100):
     page = Page(Connections("agents", most, deadlines))
-    async with asyncio.timeout(10), listener(page.app, "127.0.0.1:0", page.connections) as at:
+    async with asyncio.timeout(HANG), listener(page.app, "127.0.0.1:0", page.connections) as at:
         page.host, _, page.port = at.partition(":")
         yield page
 

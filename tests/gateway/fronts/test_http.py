@@ -18,6 +18,7 @@ from gateway.errors import CutError
 from gateway.fronts.http import GUESSES
 from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
+from hang import HANG
 from process import sha256
 from recorder import Recorder
 
@@ -354,14 +355,14 @@ async def test_an_answer_is_delivered_when_its_client_can_have_all_of_it_and_nev
             return replies.pop(0)
 
         gateway.gateway.proxy.handle = handle
-        async with asyncio.timeout(5), await gateway.post(call("get_note")) as answer:
+        async with asyncio.timeout(HANG), await gateway.post(call("get_note")) as answer:
             assert await answer.json() == {"jsonrpc": "2.0", "id": 1, "result": {}}
         assert not delivered.is_set()
         read.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await delivered.wait()
         delivered.clear()
         with pytest.raises(aiohttp.ClientPayloadError):
-            async with asyncio.timeout(5), await gateway.post(call("get_note")) as answer:
+            async with asyncio.timeout(HANG), await gateway.post(call("get_note")) as answer:
                 await answer.read()
         assert not delivered.is_set()

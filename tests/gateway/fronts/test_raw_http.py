@@ -6,6 +6,7 @@ import json
 import pytest
 
 from gateways import call
+from hang import HANG
 
 BODY = json.dumps(call("get_note")).encode()
 HEAD = (
@@ -20,7 +21,7 @@ async def talk(gateway, *parts):
     try:
         for part in parts:
             writer.write(part)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             return await reader.read()
     finally:
         writer.close()

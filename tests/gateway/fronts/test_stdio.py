@@ -18,6 +18,7 @@ from gateway.upstreams.reply import Reply, frame_reply
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from gateway.wire import sse
 from gateways import running
+from hang import HANG
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
 
@@ -38,7 +39,7 @@ class Terminal:
             self.reader.feed_data((frame if isinstance(frame, bytes) else json.dumps(frame).encode()) + b"\n")
 
     async def read(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             return await self.lines.get()
 
 
@@ -55,7 +56,7 @@ async def terminal(upstream):
     running = asyncio.ensure_future(terminal.front.run())
     yield terminal
     terminal.reader.feed_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         await running
 
 
@@ -162,7 +163,7 @@ async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody()
         front = asyncio.ensure_future(terminal.front.run())
         [held] = await gateway.held()
         terminal.reader.feed_eof()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await front
             while gateway.gateway.service._attending:
                 await asyncio.sleep(0)
@@ -272,7 +273,7 @@ async def test_a_server_that_cannot_be_heard_is_served_all_the_same(fault):
     terminal = Terminal(exchange)
     terminal.type(INITIALIZE, INITIALIZED)
     front = asyncio.ensure_future(terminal.front.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await refused.wait()
     terminal.type(calling("echo", 7))
     terminal.reader.feed_eof()
@@ -318,7 +319,7 @@ async def test_a_client_that_left_is_not_kept_because_the_end_of_its_session_get
     terminal = Terminal(exchange, grace=0.1)
     terminal.type(INITIALIZE)
     terminal.reader.feed_eof()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await terminal.front.run()
 
 
@@ -354,7 +355,7 @@ async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_u
     terminal = Terminal(upstream.send)
     running = asyncio.ensure_future(terminal.front.run())
     terminal.type(calling("wait", "mine", **MODERN))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while upstream._shared is None or not upstream._shared.pending:
             await asyncio.sleep(0)
         terminal.type(taking_back("mine"))
@@ -379,7 +380,7 @@ async def test_what_two_modern_clients_ask_under_one_id_each_takes_back_for_itse
     running = [asyncio.ensure_future(terminal.front.run()) for terminal in (tired, patient)]
     for terminal in (tired, patient):
         terminal.type(calling("echo", 1, **MODERN))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while len(asked) < 2:
             await asyncio.sleep(0)
         tired.type(taking_back(1))
@@ -410,7 +411,7 @@ async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_
     terminal = Terminal(exchange)
     running = asyncio.ensure_future(terminal.front.run())
     terminal.type(calling("create_note", 1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         while len(asked) < 2:
             await asyncio.sleep(0)
         terminal.type(taking_back(1))

@@ -10,6 +10,7 @@ from approvals.errors import StoreError
 from approvals.model import State
 from gateway.hold import answer_timeout
 from gateways import running, text
+from hang import HANG
 from recorder import Recorder, error, result
 
 CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
@@ -33,7 +34,7 @@ class Hanging(Recorder):
     async def hung_up_on(self):
         """Wait until the connection of the call is closed."""
         [request] = self.requests
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while request.transport is not None and not request.transport.is_closing():
                 await asyncio.sleep(0)
 
@@ -62,7 +63,7 @@ async def give_up(gateway, held):
 
 
 async def until(gateway, held, state):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while held.state is not state:
             held = await gateway.gateway.service.wait_for_change(held, 5)
     return held
@@ -70,7 +71,7 @@ async def until(gateway, held, state):
 
 async def let_go(gateway):
     """Wait until no run is under way."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while gateway.gateway.service._running:
             await asyncio.sleep(0)
 
@@ -110,7 +111,7 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
             agent, held = await sent(gateway, agents)
             await gateway.later(seconds)
             looked = gateway.gateway.service.wakeups._listening
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while state is State.FORWARDING and not looked:
                     await asyncio.sleep(0)
             held = await until(gateway, await gateway.gateway.service.get(held.id), state)
@@ -136,7 +137,7 @@ async def test_a_clock_that_is_set_ahead_does_not_shorten_the_time_to_answer(mon
             gateway.clock.ahead = 3600.0
             monkeypatch.setattr(gateway.gateway.service, "wait_for_change", look)
             gateway.gateway.service.wakeups.wake(held.id)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await looked.wait()
             assert (await gateway.gateway.service.get(held.id)).state is State.FORWARDING
             monkeypatch.undo()
@@ -163,7 +164,7 @@ async def test_a_store_that_fails_ends_no_running_call(fails, monkeypatch):
             monkeypatch.setattr(gateway.gateway.store, fails, fail)
             if fails == "swap":
                 await gateway.later(121)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await failed.acquire()
                 await failed.acquire()
             monkeypatch.undo()
@@ -223,7 +224,7 @@ async def test_a_child_that_is_told_may_still_answer():
             [held] = await gateway.held()
             running_now = await until(gateway, await gateway.review(held), State.FORWARDING)
             [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner._sessions.values()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while not behind.connection.pending:
                     await asyncio.sleep(0)
             doubt = await give_up(gateway, running_now)

@@ -10,6 +10,7 @@ import pytest
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange
 from gateways import call, running, text
+from hang import HANG
 
 HEADERS = (("content-type", "application/json"), ("accept", "application/json, text/event-stream"))
 FRONT = ("okayed-front", "stdio")
@@ -66,7 +67,7 @@ async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets
     tool, headers, tmp_path
 ):
     for waits in count():
-        async with running(store=f"sqlite:///{tmp_path}/{waits}.db") as gateway, asyncio.timeout(10):
+        async with running(store=f"sqlite:///{tmp_path}/{waits}.db") as gateway, asyncio.timeout(HANG):
             body = json.dumps(call(tool, {"n": waits})).encode()
             incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=headers)
             person = asyncio.ensure_future(approving(gateway))

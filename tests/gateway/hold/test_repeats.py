@@ -12,6 +12,7 @@ from gateway.config.options import ToolOptions
 from gateway.hold.repeats import Repeats
 from gateway.upstreams.reply import read_body
 from gateways import call, last_frame, running, text
+from hang import HANG
 from recorder import Recorder, error, result
 from silent import Silent
 
@@ -25,7 +26,7 @@ agents:
 
 async def deny(gateway, arguments=None, **headers):
     """Call the tool, let alice deny it, and return what the agent reads."""
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", arguments, headers=headers))
         [held] = await gateway.held()
         await gateway.review(held, Decision.DENY, "not in prod")
@@ -34,7 +35,7 @@ async def deny(gateway, arguments=None, **headers):
 
 async def ask(gateway, arguments=None, **headers):
     """Call the tool again and return what the agent reads at once."""
-    async with asyncio.timeout(5), await gateway.post(call("create_note", arguments), headers) as answer:
+    async with asyncio.timeout(HANG), await gateway.post(call("create_note", arguments), headers) as answer:
         return text(last_frame(await answer.read()))
 
 
@@ -142,7 +143,7 @@ AGAIN = ["ran create_note", "This call ran at 08:00 UTC; it was not run again."]
 
 async def approve(gateway, arguments=None, **headers):
     """Call the tool, let alice approve it, and return the texts that the agent reads."""
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", arguments, headers=headers))
         [held] = await gateway.held()
         await gateway.review(held)
@@ -151,7 +152,7 @@ async def approve(gateway, arguments=None, **headers):
 
 async def repeat(gateway, arguments=None, **headers):
     """Call the tool again and return the frame that comes at once."""
-    async with asyncio.timeout(5), await gateway.post(call("create_note", arguments), headers) as answer:
+    async with asyncio.timeout(HANG), await gateway.post(call("create_note", arguments), headers) as answer:
         return last_frame(await answer.read())
 
 
@@ -271,7 +272,7 @@ async def test_after_a_restart_the_first_request_of_a_session_may_be_the_repeat(
 async def test_a_client_without_sessions_is_known_by_its_agent():
     async with running() as gateway:
         params = {"name": "create_note", "arguments": {}}
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.ask("tools/call", params))
             [held] = await gateway.held()
             await gateway.review(held)

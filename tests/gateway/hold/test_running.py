@@ -12,6 +12,7 @@ from gateway.errors import CutError
 from gateway.upstreams import answers
 from gateway.upstreams.reply import Reply
 from gateways import TASKS, running, text
+from hang import HANG
 from recorder import Recorder, result
 
 WRITE = {"name": "create_note", "arguments": {}}
@@ -271,11 +272,11 @@ async def test_on_a_full_disk_the_client_of_an_approved_call_is_answered_when_it
         [held] = await gateway.held()
         await gateway.review(held)
         for seconds in (10, 11):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await tried.wait()
             await gateway.later(seconds)
             tried.clear()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             answer = await agent
         told = answer.result["resultType"] if modern else text(answer)
         assert told.startswith("input_required" if modern else "WAITING: this call")
@@ -298,7 +299,7 @@ async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at
         agent = tasks.create_task(gateway.ask("tools/call", WRITE, declares=declares))
         [held] = await gateway.held()
         held = await gateway.review(held)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not tried:
                 await asyncio.sleep(0)
         for _ in range(200):  # the turns that a loop without a pause would use for all its tries
@@ -307,7 +308,7 @@ async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at
         assert caplog.messages == [f"{held.id} could not be claimed or finished: The disk is full."]
         tried *= 5  # there is room again
         service.wakeups.wake(held.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while held.settled_at is None:
                 held = await service.wait_for_change(held, 5)
         assert (held.state, len(gateway.ran())) == (State.COMPLETED, 1)
@@ -376,7 +377,7 @@ async def test_an_answer_whose_result_or_error_is_no_object_leaves_the_call_in_d
     async def odd(_, frame):
         return web.json_response({"jsonrpc": "2.0", "id": frame["id"], member: value})
 
-    async with asyncio.timeout(10), running(recorder=Recorder(on_call=odd)) as gateway:
+    async with asyncio.timeout(HANG), running(recorder=Recorder(on_call=odd)) as gateway:
         asked = gateway.ask("tools/call", WRITE) if modern else gateway.call("create_note")
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(asked)

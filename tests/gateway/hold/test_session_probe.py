@@ -13,6 +13,7 @@ from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.wire import frames
 from gateways import call, running, text
+from hang import HANG
 from recorder import Recorder, error, result
 
 TASKS = "approvals: {tasks: all}"
@@ -205,7 +206,7 @@ async def test_a_session_that_was_opened_for_one_call_is_ended_after_it():
         gateway.recorder.session, gateway.recorder.on_delete = "s2", end
         answer, _ = await approved_after(gateway, agents, 6, headers)
         assert answer == "ran create_note"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await ended.wait()
 
 
@@ -248,7 +249,7 @@ async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat
             gateway.recorder.on_ping, gateway.recorder.on_initialize = nothing, never
         gateway.clock.now += 6
         await gateway.review(held)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await asked.wait()
         await gateway.later(0)  # it waits again
         assert (await gateway.gateway.service.get(held.id)).state is State.APPROVED

@@ -6,6 +6,7 @@ import pytest
 
 from approvals.model import Decision
 from gateways import running, text
+from hang import HANG
 from recorder import Recorder, result
 from silent import Silent
 
@@ -14,7 +15,7 @@ WAITING = "WAITING: a person has to approve this call"
 
 
 async def soon(answer):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         return text(await answer)
 
 

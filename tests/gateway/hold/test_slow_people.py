@@ -11,6 +11,11 @@ from long import run_long
 from patient import CLIENTS, DONE, TIMES, Client, World
 
 
+@pytest.fixture
+def no_timer_helps():
+    """Hours pass at once here, beat by beat."""
+
+
 def how(client):
     """Say how the client was kept waiting."""
     return "again" if client.asked > 1 else "rounds" if client.rounds else "1"

@@ -14,6 +14,7 @@ from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.wire import sse
 from gateways import META, TASKS, call, last_frame, running
+from hang import HANG
 from recorder import Recorder, error, result
 
 CALL = {"name": "create_note", "arguments": {"a": 1}}
@@ -35,7 +36,7 @@ async def look(gateway, task, **params):
 async def settled(gateway, call_id):
     """Wait until a call has come to its end."""
     held = await gateway.gateway.service.get(call_id)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while held.settled_at is None:
             held = await gateway.gateway.service.wait_for_change(held, 5)
     return held
@@ -222,7 +223,7 @@ async def test_a_task_whose_server_is_taken_out_of_the_config_runs_when_it_is_pu
         [held] = await gateway.held()
         proxy.adopt(replace(setting, upstreams=Gone()))
         await gateway.review(held)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await looked_for.wait()
         proxy.adopt(setting)
         gateway.gateway.service.wakeups.wake(held.id)
@@ -243,7 +244,7 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         works = type(service.store)
         service.store.__class__ = Broken
         service.wakeups.wake(held.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while len(tasks.runs):
                 await asyncio.sleep(0)
         assert caplog.messages == [f"task {held.id} is no longer attended; the next sweep attends it again"]
@@ -325,7 +326,7 @@ async def subscribe(gateway, task_ids, **notifications):
 async def heard(answer, count):
     """Read this many frames of a stream."""
     frames = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while len(frames) < count:
             block = await answer.content.readuntil(b"\n\n")
             frames += [json.loads(line[5:]) for line in block.splitlines() if line.startswith(b"data:")]
@@ -465,7 +466,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
 
     async def until(listening):
         """Wait until so many listen for the call beside its run."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while len(gateway.gateway.service.wakeups._listening[held.id]) != 1 + listening:
                 await asyncio.sleep(0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gateway.errors import NotSentError
 from gateways import call, running
+from hang import HANG
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
 SERVER = f"command: [{sys.executable}, {CHILD}]"
@@ -76,7 +77,7 @@ async def test_its_own_stream_opens_it_again_too_and_is_that_of_the_new_process(
         async with gateway.http.get(gateway.url, headers=session) as stream:
             assert stream.status == 200
             await gateway.call("announce", headers=session)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while b"list_changed" not in await stream.content.readline():
                     pass
         assert len(await reopenings(gateway)) == 1

@@ -18,6 +18,7 @@ from gateway.upstreams import lifecycle, stdio
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
+from hang import HANG
 from recorder import Recorder, error, result
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
@@ -166,7 +167,7 @@ async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_sessi
 ):
     monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.05)
     recorder.modern, recorder.session, recorder.on_delete = False, "s1", on_delete
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert await known.refresh("notes") is None
     assert len(known.listed_tools("notes")) == 3
     assert recorder.received[-1].verb == "DELETE"
@@ -197,7 +198,7 @@ async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http,
 async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew(monkeypatch, argument):
     monkeypatch.setattr(stdio, "PROBE_TIMEOUT", 0.05 if argument == "--silent" else 5.0)
     upstream = StdioUpstream(ServerCommand(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         assert "echo" in [tool["name"] for tool in (await discovery.list_tools(upstream)).tools]
     await upstream.close()
 

@@ -11,6 +11,7 @@ from gateway.errors import CutError, NotSentError, ResponseTooLargeError
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import KEEPALIVE_OPTIONS, HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
+from hang import HANG
 from recorder import Recorder
 
 
@@ -84,7 +85,7 @@ async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit
     async with (
         Recorder(on_get=silent) as recorder,
         open_client_session(connections=1) as http,
-        asyncio.timeout(5),
+        asyncio.timeout(HANG),
     ):
         upstream = HttpUpstream(recorder.url, FixedCredentials(), http)
         stream = await upstream.send("GET", b"", {})
@@ -162,7 +163,7 @@ async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
         assert reply.streams
         await anext(reply.chunks)
         reply.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await gone.wait()
 
 

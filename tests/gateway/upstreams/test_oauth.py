@@ -16,6 +16,7 @@ from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import SseServer, SseUpstream
 from gateways import Clock, running, text
+from hang import HANG
 from recorder import Recorder
 from sse_server import Nasty
 
@@ -139,7 +140,7 @@ async def test_what_is_asked_for(tokens, http, clock):
 async def test_calls_that_come_at_once_share_one_fetch(credentials, tokens):
     tokens.let_go.clear()
     asked = [asyncio.ensure_future(credentials.headers()) for _ in range(5)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while not tokens.forms:
             await asyncio.sleep(0)
         tokens.let_go.set()
@@ -258,7 +259,7 @@ async def test_a_held_call_goes_out_with_the_token_of_the_moment_and_without_one
             for upstream in gateway.gateway.proxy.settings.upstreams.values():
                 upstream.inner._credentials.mark_refused(bearer(1))
             await gateway.review(held)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 assert "ran create_note" in text(await waiting)
             assert recorder.received[-1].headers["authorization"] == "Bearer token-2"
             assert recorder.received[-1].headers["x-team"] == "a"

@@ -19,6 +19,7 @@ from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import SseServer, SseUpstream
 from gateway.wire import sse
 from gateways import call, last_frame, running, text
+from hang import HANG
 from sse_server import Nasty, sdk_server
 
 
@@ -49,7 +50,7 @@ class Server(SseUpstream):
         return {"Mcp-Session-Id": reply.header("mcp-session-id")}
 
     async def called(self, tool: str, headers: dict, id=1, **params) -> dict:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             return (await frames(await self.send("POST", calling(tool, id, **params), headers)))[-1]
 
 
@@ -114,7 +115,7 @@ async def test_progress_comes_with_the_clients_own_token(server):
 
 async def test_a_servers_question_is_answered_while_its_post_is_still_open(server):
     headers = await server.opened()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         reply = await server.send("POST", calling("ask"), headers)
         events = sse.events(reply.chunks)
         question = json.loads((await anext(events)).data)
@@ -129,7 +130,7 @@ async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server
     headers = await server.opened()
     await server.called("announce", headers)
     stream = await server.send("GET", b"", headers)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         event = await anext(sse.events(stream.chunks))
     assert json.loads(event.data)["method"] == "notifications/tools/list_changed"
     stream.close()
@@ -180,7 +181,7 @@ async def test_a_call_that_is_taken_and_never_answered_shows_signs_of_life_until
 async def test_deleting_a_session_hangs_up(server, nasty):
     headers = await server.opened()
     assert (await server.send("DELETE", b"", headers)).status == 200
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await nasty.gone.wait()
     with pytest.raises(UnknownSessionError):
         await server.called("echo", headers)
@@ -189,7 +190,7 @@ async def test_deleting_a_session_hangs_up(server, nasty):
 async def test_a_session_that_ends_while_a_call_runs_leaves_doubt(server, nasty):
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.called("silence", headers))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while not any(one.get("method") == "tools/call" for one in nasty.received):
             await asyncio.sleep(0)
         await server.send("DELETE", b"", headers)
@@ -308,7 +309,7 @@ async def test_a_refused_handshake_hangs_up(server, nasty):
     nasty.posts = 403
     assert (await server.send("POST", frame("initialize", {}, 0), {})).status == 403
     assert server._sessions == {}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         await nasty.gone.wait()
 
 
@@ -351,7 +352,7 @@ async def test_the_catalogue_learns_the_tools_of_a_real_server(http):
 
 async def test_an_sdk_client_lists_calls_and_waits_for_a_person_in_front_of_a_real_server():
     async with sdk_server() as url, running(server_options=f"url: '{url}', transport: sse") as gateway:
-        async with asyncio.timeout(20), Client(gateway.url) as client:
+        async with asyncio.timeout(HANG), Client(gateway.url) as client:
             assert sorted(tool.name for tool in (await client.list_tools()).tools) == [
                 "create_note",
                 "get_note",
@@ -381,7 +382,7 @@ async def test_a_held_call_whose_stream_is_gone_when_it_is_approved_runs_in_anot
         agent = asyncio.ensure_future(gateway.post(call("write_note"), session))
         [held] = await gateway.held()
         upstream = gateway.gateway.proxy.settings.upstreams["notes"].inner
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             for request in nasty.opened.values():
                 if request.transport is not None:
                     request.transport.abort()

@@ -24,6 +24,7 @@ from gateway.upstreams.child import Child
 from gateway.upstreams.reply import read_body
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from gateway.wire import protocol, sse
+from hang import HANG
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
 META = {
@@ -165,7 +166,7 @@ async def test_noise_on_stdout_is_dropped_and_stderr_is_logged(server, caplog):
     headers = await server.opened()
     [answer] = await frames(await server.send("POST", calling("noise"), headers))
     assert text(answer) == "after the noise"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while "a line for the log" not in caplog.text:
             await asyncio.sleep(0)
     assert "not JSON-RPC" in caplog.text
@@ -344,7 +345,7 @@ async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
         await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while "told notifications/cancelled True" not in caplog.text:
             await asyncio.sleep(0)
 
@@ -363,7 +364,7 @@ async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_i
     assert text((await frames(await waiting))[0]) == "too late"
     next_one.cancel()
     await asyncio.wait([next_one])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while "told" not in caplog.text:
             await asyncio.sleep(0)
     assert "told prompts/get False" in caplog.text

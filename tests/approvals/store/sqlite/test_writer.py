@@ -8,6 +8,7 @@ import pytest
 from approvals.errors import Conflict, StoreError
 from approvals.store.sqlite import writer
 from approvals.store.sqlite.writer import Writer
+from hang import HANG
 
 
 class Watch:
@@ -74,7 +75,7 @@ class Desk:
 
 @pytest.fixture
 async def desk():
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         opened = Desk()
         yield opened
         with suppress(StoreError):

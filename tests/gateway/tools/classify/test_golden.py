@@ -19,6 +19,7 @@ from gateway.tools.classify.lexicon import RANK
 from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, classify
 from gateway.tools.classify.severity import rank
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
+from hang import HANG
 from npm import MODULES, NODE
 from rows import each_row
 
@@ -98,7 +99,7 @@ async def offered(server):
         ServerCommand(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             return (await discovery.list_tools(upstream)).tools
     finally:
         await upstream.close()
