@@ -1,1 +1,1 @@
-"""Explains a tool in words: its classification, what the policy asks of it, and config to paste."""
+"""Explains a tool: its classification, the verdict of the policy, and config to paste."""

@@ -1,4 +1,4 @@
-"""PURE. What the catalogue advises for each category, and the rules that can be pasted, as lines of YAML."""
+"""The advice for each category, and rules to paste, as lines of YAML (PURE)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.tools.classify.risk import Category, Severity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What to do with the tools of a category: the action, the calls a minute, whether to check the arguments."""
+    """The advice for a category: action, calls a minute, whether to validate the arguments."""
 
     action: Action
     text: str
@@ -22,47 +22,47 @@ class Advice:
 
 
 ADVICE: Mapping[Category, Advice] = {
-    Category.READ: Advice(action=Action.ALLOW, per_minute=60, text="Allow it, at most 60 calls a minute."),
+    Category.READ: Advice(action=Action.ALLOW, per_minute=60, text="Allow it, up to 60 calls a minute."),
     Category.WRITE: Advice(
         action=Action.REQUIRE_APPROVAL,
         per_minute=30,
-        text="Let a person approve each call, at most 30 calls a minute.",
+        text="Require approval for each call, up to 30 calls a minute.",
     ),
     Category.EXECUTE: Advice(
         action=Action.REQUIRE_APPROVAL,
         per_minute=10,
         validate=True,
-        text="Check the arguments and let a person approve each call, at most 10 calls a minute.",
+        text="Validate the arguments and require approval for each call, up to 10 calls a minute.",
     ),
-    Category.FINANCIAL: Advice(action=Action.REQUIRE_APPROVAL, text="Let a person approve each call."),
+    Category.FINANCIAL: Advice(action=Action.REQUIRE_APPROVAL, text="Require approval for each call."),
     Category.DESTRUCTIVE: Advice(
         action=Action.DENY,
-        text="Deny it; where it is needed, let a person approve each call by a rule that names the tool.",
+        text="Deny it; if you need it, require approval for each call with a rule for the tool.",
     ),
     Category.OTHER: Advice(
         action=Action.REQUIRE_APPROVAL,
-        text="Let a person approve each call, and say in the config what it is.",
+        text="Require approval for each call, and classify the tool in the config.",
     ),
 }
-#: The calls a minute that a limit is shown with where the catalogue advises none.
+#: The calls a minute of a limit where there is no advice.
 DEFAULT_PER_MINUTE = 10
 
 
 def format_limit(per_minute: int) -> str:
-    """Return a limit as YAML."""
+    """Format a limit per minute as YAML."""
     return f"{{max: {per_minute}, window: 60}}"
 
 
 def rule_terms(advice: Advice) -> Sequence[str]:
-    """Return the action and the limit of an advice, as lines of a rule."""
+    """Return the action and the limit of an advice as lines of a rule."""
     counted = [f"rate_limit: {format_limit(advice.per_minute)}"] if advice.per_minute else []
     return [f"action: {advice.action}", *counted]
 
 
 def build_rule(server: str, tool: str, category: Category, parameters: ParameterList) -> Sequence[str]:
-    """Return the rule that follows the advice for one tool, as lines of what stands under `policy.tools`.
+    """Build the advised rule for one tool, as lines under `policy.tools`.
 
-    One that allows ends by itself: should the server change the tool into more than a Read, the matrix counts again.
+    A rule that allows has a condition: if the tool's category changes, the matrix applies again.
     """
     advice = ADVICE[category]
     checked = propose_schema(parameters) if advice.validate else ()
@@ -75,7 +75,7 @@ def build_rule(server: str, tool: str, category: Category, parameters: Parameter
 
 
 def build_limit_rule(server: str, tool: str, category: Category) -> str:
-    """Return a rule that only limits how often a tool is called."""
+    """Build a rule that only limits the rate of calls."""
     return nest(
         "policy",
         "tools",
@@ -86,37 +86,37 @@ def build_limit_rule(server: str, tool: str, category: Category) -> str:
 
 
 def build_hide(server: str, tool: str) -> str:
-    """Return what hides a tool and denies every call of it; in a comment, what only denies."""
+    """Build the config that hides a tool; a comment shows the rule that only denies."""
     return nest(
         "policy",
         [
             f"hide: [{policy_key(server, tool)}]",
-            "# Or let agents see it, and deny each call with a reason that they read:",
+            "# Or keep it visible and deny each call, with a reason for the agent:",
             "# tools:",
-            f"#   {policy_key(server, tool)}: {{action: deny, reason: Not from here}}",
+            f"#   {policy_key(server, tool)}: {{action: deny, reason: Not allowed here}}",
         ],
     )
 
 
 def build_override(server: str, tool: str, category: Category, severity: Severity) -> str:
-    """Return the operator's word about a tool; what was not understood is shown as the Write it counts as."""
+    """Build the operator's override for a tool; an Other is shown as Write, as it is treated."""
     known = Category.WRITE if category is Category.OTHER else category
     word = f"{json.dumps(tool)}: {{category: {known}, severity: {severity}}}"
     return nest("servers", json.dumps(server), "tools", [word])
 
 
 def build_server_rule(server: str) -> str:
-    """Return a rule for all tools of a server."""
+    """Build a rule for all tools of a server."""
     return nest("policy", "tools", [f"{policy_key(server, '*')}: {{action: require_approval}}"])
 
 
 def policy_key(server: str, tool: str) -> str:
-    """Return the name of a tool as a key of the policy."""
+    """Return the policy key of a tool, quoted for YAML."""
     return json.dumps(f"{server}/{tool}")
 
 
 def nest(*place: str | Iterable[str]) -> str:
-    """Return lines (the last argument) below the keys that lead to them."""
+    """Nest lines, the last argument, under the given keys."""
     *keys, lines = place
     written = list(lines)
     for name in reversed(keys):
@@ -125,5 +125,5 @@ def nest(*place: str | Iterable[str]) -> str:
 
 
 def indent(lines: Iterable[str]) -> list[str]:
-    """Return lines one level deeper."""
+    """Indent lines by one level."""
     return [f"  {line}" for line in lines]

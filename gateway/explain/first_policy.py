@@ -1,4 +1,4 @@
-"""PURE. A policy to start from: each tool that the servers offer, under its category, with what the catalogue advises."""
+"""Generates a starter policy: each listed tool under its category, with the advice (PURE)."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from gateway.tools.classify.risk import MEANINGS, Category
 from gateway.wire.frames import TOOL_NAME
 
 _HEAD = """\
-# A policy for the tools that the servers offer now. Put it in the place of `policy:` in the config, read it, change
-# what you know better, and look over it with: okayed check
+# A policy for the tools that the servers list now. Replace `policy:` in the config with it, review and adjust it,
+# then run: okayed check
 policy:
-  # What becomes of a call that nothing below speaks of.
+  # For calls that nothing below applies to.
   default: require_approval
 
-  # By category, for tools that come later or turn out to be something else.
+  # By category, for tools that are added or reclassified later.
   matrix:"""
 _TOOLS = """
-  # By name; these beat the matrix. Of several rules for a tool the strictest counts."""
-#: The heading of what could not be classified.
-UNKNOWN = "? Not understood. Say what these are under servers.<server>.tools, or here what happens to them."
+  # By name; these override the matrix. If several rules apply to a tool, the strictest wins."""
+#: The heading of tools that could not be classified.
+UNKNOWN = "? Not understood. Classify these under servers.<server>.tools, or write rules for them here."
 
 
 def generate_policy(offers: Sequence[tuple[str, Tool]], silent: Mapping[str, str]) -> str:
-    """Return the policy as YAML; *offers* are tools with their servers, *silent* why a server could not be asked."""
+    """Generate the policy as YAML; *offers* are (server, tool) pairs, *silent* the error of each failed server."""
     return "\n".join(
         [
             _HEAD,
             *(f"    - {_row(category)}" for category in ADVICE),
             _TOOLS,
             *(
-                f"  # {safetext.one_line(f'{server} could not be asked: {why}', 300)}"
+                f"  # {safetext.one_line(f'{server} could not be listed: {why}', 300)}"
                 for server, why in silent.items()
             ),
             *_tools(offers),
@@ -60,7 +60,7 @@ def _section(category: Category, offers: Sequence[tuple[str, Tool]]) -> Iterator
     if not tools:
         return
     yield ""
-    yield f"    # {UNKNOWN if category is Category.OTHER else f'{category}. {MEANINGS[category]}'}"
+    yield f"    # {UNKNOWN if category is Category.OTHER else MEANINGS[category]}"
     yield f"    # Advice: {ADVICE[category].text}"
     for server, tool in tools:
         yield from _entry(server, tool)
@@ -73,7 +73,7 @@ def _entry(server: str, tool: Tool) -> Iterator[str]:
     yield ""
     yield f"    # {name}: risk {found.risk}, severity {found.severity}.{why}"
     if not TOOL_NAME.fullmatch(tool.name):
-        yield "    # Every call of it is denied: its name is not one that a tool may have."
+        yield "    # Every call is denied, because its name is invalid."
         return
     rule = advice.build_rule(server, tool.name, found.category, read_parameters(tool.definition))
     yield from (f"    {line}" for line in rule)

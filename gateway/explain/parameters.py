@@ -1,4 +1,4 @@
-"""PURE. The parameters that a tool's definition declares, made safe to show, and the check of them that can be pasted."""
+"""The declared parameters of a tool, made safe to show, and an argument schema to paste (PURE)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from approvals.safetext import ascii_name as safe_name
 from approvals.safetext import one_line
 from gateway.tools.classify.naming import PLAIN
 
-#: The most parameters that are shown of one tool, and the characters of what is said of each.
+#: The most parameters shown of one tool, and the most characters of each description.
 MAX_SHOWN = 100
 MAX_LINE = 160
-#: The bound on a text that the check proposes, in characters; whoever pastes it knows a better one.
+#: The maxLength of a string in the proposed schema, for the operator to tighten.
 MAX_TEXT = 2000
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One declared parameter; the line is its description, or the values it may take."""
+    """One declared parameter; `line` is its description, or its allowed values."""
 
     name: str
     type: str
@@ -32,7 +32,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterList:
-    """What a definition declares: the first parameters, and how many there are."""
+    """The declared parameters of a tool: the first ones, and their number."""
 
     shown: tuple[Parameter, ...]
     total: int
@@ -40,14 +40,14 @@ class ParameterList:
 
     @property
     def summary(self) -> str:
-        """How many there are, in words."""
+        """The number of parameters, in words."""
         if not self.total:
             return "No parameters"
         return f"{self.total} parameter{'' if self.total == 1 else 's'}, {self.required or 'none'} required"
 
 
 def read_parameters(definition: Mapping[str, Any]) -> ParameterList:
-    """Read the parameters of a tool's definition, whatever shape its schema has."""
+    """Read the parameters of a tool's definition; accepts a malformed schema."""
     schema = definition.get("inputSchema")
     schema = schema if isinstance(schema, Mapping) else {}
     found = schema.get("properties")
@@ -60,9 +60,9 @@ def read_parameters(definition: Mapping[str, Any]) -> ParameterList:
 
 
 def propose_schema(found: ParameterList) -> Sequence[str]:
-    """Return the lines of a JSON Schema, as YAML, that lets through what is declared and nothing else.
+    """Propose a JSON Schema, as lines of YAML, that allows only the declared parameters.
 
-    No line where a name is odd or there are too many to write down: a schema of half of them would deny the rest.
+    Returns nothing if a name is unusual or there are too many: a partial schema would deny the rest.
     """
     if found.total > len(found.shown) or not all(PLAIN.match(one.name) for one in found.shown):
         return ()
@@ -96,7 +96,7 @@ def _list_values(values: Sequence[object]) -> str:
 
 
 def _json_types(spec: Mapping[str, Any]) -> Iterator[str]:
-    """Name the JSON types that a schema allows, its own and those of its alternatives."""
+    """Yield the JSON types that a schema and its alternatives allow."""
     inner = [one for key in ("anyOf", "oneOf") for one in _list(spec.get(key)) if isinstance(one, Mapping)]
     for part in (spec, *inner):
         kind = part.get("type")

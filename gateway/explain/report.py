@@ -1,7 +1,6 @@
-"""PURE. What Okayed says of one tool, wherever it says it: on its page, in the terminal, in a policy to start from.
+"""Builds the report on one tool for its page, the terminal and the starter policy (PURE).
 
-The server's own words are quoted as such and made safe; everything else follows from the classification and the
-policy's verdict.
+The server's own words are quoted and made safe to show. The rest follows from the classification and the verdict.
 """
 
 from __future__ import annotations
@@ -23,53 +22,53 @@ from gateway.policy.limits import LimitScope
 from gateway.tools.classify import naming
 from gateway.tools.classify.risk import Category, ToolClassification
 
-#: How much of a server's description is quoted: sentences, and characters.
+#: The most sentences and characters quoted from a server's description.
 MAX_SENTENCES = 2
 MAX_QUOTED = 400
 _END = re.compile(r"(?<=[.!?])\s+(?=\S)")
 
 _DOES: Mapping[Category, str] = {
-    Category.READ: "it retrieves something and changes nothing",
+    Category.READ: "it retrieves data and changes nothing",
     Category.WRITE: "it creates or changes something",
-    Category.EXECUTE: "it sets something going",
+    Category.EXECUTE: "it starts or controls a process",
     Category.DESTRUCTIVE: "it removes or cancels something",
-    Category.FINANCIAL: "it moves money or commits to an obligation",
-    Category.OTHER: "what it does is not known",
+    Category.FINANCIAL: "it moves money or makes a financial commitment",
+    Category.OTHER: "its effect is unknown",
 }
 _HAPPENS: Mapping[Action, str] = {
-    Action.ALLOW: "goes through",
-    Action.REQUIRE_APPROVAL: "waits for a person",
+    Action.ALLOW: "is allowed",
+    Action.REQUIRE_APPROVAL: "waits for approval",
     Action.DENY: "is denied",
 }
 _BY: Mapping[str, str] = {
-    "default": "by the default: no rule decides it and no row of the matrix fits",
+    "default": "by the default: no rule and no row of the matrix applies",
     "hide": "because the policy hides it",
-    "quarantine": "because its definition is not one that can be trusted",
-    "pin": "because its definition is not the one that was accepted",
-    "name": "because its name has characters that no tool may have, or is too long",
+    "quarantine": "because its definition is in quarantine",
+    "pin": "because its definition is not the accepted one",
+    "name": "because its name has invalid characters or is too long",
 }
 
 
 _PER: Mapping[LimitScope, str] = {
     LimitScope.SESSION: "for each session",
     LimitScope.AGENT: "for each agent",
-    LimitScope.EVERYONE: "for everyone together",
+    LimitScope.EVERYONE: "for all agents together",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolReport:
-    """All that is said of one tool; every text is safe to show."""
+    """The report on one tool; every text is safe to show."""
 
     title: str
     does: str
-    #: Why it needs a policy: what could go wrong, what class that is, how far it reaches.
+    #: Why it needs a policy: impact, risk class, severity.
     why: tuple[str, ...]
     evidence: tuple[str, ...]
-    #: How sure the classification is, and what it rests on.
+    #: The confidence of the classification, and what lowers it.
     confidence: str
     parameters: ParameterList
-    #: What happens to a call now, by which rule, and on which terms.
+    #: The verdict on a call now: action, rule, terms, limits.
     applies: tuple[str, ...]
     advice: str
     answers: tuple[QuestionAnswer, ...]
@@ -83,7 +82,7 @@ def build_report(
     *,
     listed: bool = True,
 ) -> ToolReport:
-    """Say all there is to say of a tool, and of a call of it that was judged as *verdict*."""
+    """Build the report on a tool; *verdict* is the policy's verdict on a call of it."""
     name = str(definition["name"])
     parameters = read_parameters(definition)
     does = _describe_tool(name, definition.get("description"), found.category)
@@ -105,7 +104,7 @@ def build_report(
 
 
 def first_sentences(text: object) -> str:
-    """Return the first sentences of a description on one safe line, or ""."""
+    """Return the first sentences of a description as one safe line, or ""."""
     if not isinstance(text, str):
         return ""
     sentences = _END.split(text[: 4 * MAX_QUOTED].strip())
@@ -114,24 +113,21 @@ def first_sentences(text: object) -> str:
 
 def _describe_tool(name: str, description: object, category: Category) -> str:
     if said := first_sentences(description):
-        return f'Its server says: "{said}"'
+        return f'The server says: "{said}"'
     words = " ".join(naming.split_words(name)) or safetext.ascii_name(name)
-    taken = (
-        "it was not understood"
-        if category is Category.OTHER
-        else f"it is taken for {questions.with_article(category)}"
-    )
-    return f'Its server does not describe it. Its name reads "{words}", and {taken}: {_DOES[category]}.'
+    other = category is Category.OTHER
+    meaning = "was not understood" if other else f"suggests {questions.with_article(category)}"
+    return f'The server gives no description. The name "{words}" {meaning}: {_DOES[category]}.'
 
 
 # Why it needs a policy
 
 
 def _describe_severity(found: ToolClassification) -> str:
-    """Repeat the classifier's sentence on severity, unless something else had the last word."""
+    """Return the classifier's sentence on severity, unless another reason decided."""
     start = f"Severity is {found.severity}"
     said = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
-    return safetext.escape_hidden(said or f"{start}: a reason below set it.")
+    return safetext.escape_hidden(said or f"{start}, for a reason given below.")
 
 
 def _describe_confidence(
@@ -139,14 +135,10 @@ def _describe_confidence(
 ) -> str:
     level = f"Confidence is {found.confidence:.2f}"
     if found.confidence == 1:
-        return f"{level}: the operator said what it is."
+        return f"{level}: set by the operator."
     reasons = [
-        *(
-            []
-            if first_sentences(definition.get("description"))
-            else ["It is lower because there is no description."]
-        ),
-        *([] if parameters.total else ["There are no parameters to go by."]),
+        *([] if first_sentences(definition.get("description")) else ["The missing description lowers it."]),
+        *([] if parameters.total else ["There are no parameters to judge by."]),
     ]
     return " ".join([f"{level}.", *reasons])
 
@@ -157,7 +149,7 @@ def _describe_confidence(
 def _describe_verdict(verdict: Verdict) -> Iterator[str]:
     yield f"A call {_HAPPENS[verdict.action]}, {_describe_rule(verdict.rule)}."
     if verdict.reason:
-        yield f"Its reason: {safetext.one_line(verdict.reason, 400).rstrip('.')}."
+        yield f"Reason: {safetext.one_line(verdict.reason, 400).rstrip('.')}."
     yield from (f"{match.rule}: {match.note}." for match in verdict.trace if match.note)
     if verdict.action is Action.REQUIRE_APPROVAL:
         yield _describe_approval(verdict.terms)
@@ -166,10 +158,10 @@ def _describe_verdict(verdict: Verdict) -> Iterator[str]:
 
 def _describe_rule(rule: str) -> str:
     if rule.startswith("matrix["):
-        return f"by {rule}, the first row of the matrix that fits it; no rule that names it decides"
+        return f"by {rule}, the first matching row of the matrix; no rule for the tool decides"
     if rule.startswith("pin ("):
         return f"{_BY['pin']}; otherwise {_describe_rule(rule[5:-1])}"
-    return _BY.get(rule, f"by {rule}, which names it")
+    return _BY.get(rule, f"by {rule}, a rule for the tool")
 
 
 def _describe_approval(terms: Terms) -> str:
@@ -178,7 +170,7 @@ def _describe_approval(terms: Terms) -> str:
 
 
 def format_report(report: ToolReport) -> Sequence[str]:
-    """Return what is told as lines of text, the questions last."""
+    """Format the report as lines of text, the questions last."""
     return [
         "What it does:",
         f"  {report.does}",

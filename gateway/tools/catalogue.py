@@ -302,7 +302,7 @@ def apply_override(found: ToolClassification, override: Override) -> ToolClassif
         risk=override.risk or follows,
         severity=override.severity or found.severity,
         confidence=1.0,
-        evidence=("The operator's config says so.", *found.evidence),
+        evidence=("Set in the operator's config.", *found.evidence),
     )
 
 

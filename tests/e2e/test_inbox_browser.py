@@ -369,7 +369,7 @@ DETAILS = ToolDetails(
     why=("Deletes or cancels something, possibly for good.",),
     counted="1 parameter, 1 required",
     parameters=(("user_name", "string", True, "Whose account goes."),),
-    applies=("A call waits for a person.",),
+    applies=("A call waits for approval.",),
     answers=tuple((f"Question {number}?", "By a rule:", "policy:\n  hide: [x]") for number in range(6)),
 )
 

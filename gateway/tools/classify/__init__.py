@@ -1,1 +1,1 @@
-"""Classifies a tool from its definition: category, risk class, severity, and the evidence for each."""
+"""Classifies tools by their definitions: category, risk class, severity, evidence."""

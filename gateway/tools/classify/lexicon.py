@@ -1,7 +1,7 @@
-"""PURE. The words tool names are made of: what each verb does, and which nouns only ever name something to read.
+"""The words of tool names: the effect of each verb, and nouns that name data to read (PURE).
 
-A verb is *firm* when it can hardly be a noun (`delete`), *loose* when it often is one (`deploy`, `order`, `list`).
-A firm verb speaks wherever it stands; a loose one is believed by its place. Each word is in one row.
+A *firm* verb is rarely a noun (`delete`); a *loose* verb often is (`deploy`, `order`, `list`). A firm verb decides
+anywhere in the name, a loose verb only in some places. Each word is in one row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 
 class Category(StrEnum):
-    """What a tool does to the world, in PolicyLayer's words; Other is a tool that was not understood."""
+    """The effect of a tool, in PolicyLayer's terms; Other is a tool that was not understood."""
 
     READ = "Read"
     WRITE = "Write"
@@ -23,7 +23,7 @@ class Category(StrEnum):
     OTHER = "Other"
 
 
-# From the mildest to the strictest; the last two are level.
+#: From least to most strict; the last two are equal.
 RANK = {
     Category.READ: 0,
     Category.OTHER: 1,
@@ -36,7 +36,7 @@ RANK = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """One verb: what it does, whether it can hardly be a noun, and the phrase that explains it."""
+    """One verb: its category, whether it is firm, and the phrase that explains it."""
 
     word: str
     category: Category
@@ -48,6 +48,7 @@ FIRM, LOOSE = True, False
 
 
 def words(text: str) -> frozenset[str]:
+    """Split a text into a set of words."""
     return frozenset(text.split())
 
 
@@ -145,30 +146,30 @@ TRADE = words("""
 """)
 
 GROUPS = (
-    (Category.READ, FIRM, "retrieves something and changes nothing", RETRIEVE),
-    (Category.READ, FIRM, "examines something and reports on it", EXAMINE),
-    (Category.READ, LOOSE, "looks something up or reports on it", LOOK_UP),
-    (Category.WRITE, FIRM, "creates something or replaces what is there", REPLACE),
+    (Category.READ, FIRM, "retrieves data and changes nothing", RETRIEVE),
+    (Category.READ, FIRM, "examines data and reports on it", EXAMINE),
+    (Category.READ, LOOSE, "looks something up", LOOK_UP),
+    (Category.WRITE, FIRM, "creates or replaces something", REPLACE),
     (Category.WRITE, FIRM, "creates something or adds to it", CREATE),
-    (Category.WRITE, FIRM, "changes something that is already there", CHANGE),
+    (Category.WRITE, FIRM, "changes existing data", CHANGE),
     (Category.WRITE, FIRM, "sends something to others", SEND),
     (Category.WRITE, LOOSE, "creates or changes something", MAKE_OR_CHANGE),
     (
         Category.EXECUTE,
         FIRM,
-        "starts, stops or drives a process whose effect depends on its arguments",
+        "starts, stops or controls a process whose effect depends on its arguments",
         DRIVE,
     ),
     (Category.EXECUTE, LOOSE, "starts a process whose effect depends on its arguments", PROCESS),
     (Category.DESTRUCTIVE, FIRM, "removes something, often for good", REMOVE),
     (Category.DESTRUCTIVE, LOOSE, "clears or drops something", CLEAR),
-    (Category.FINANCIAL, FIRM, "moves money or commits to it", PAY),
-    (Category.FINANCIAL, LOOSE, "moves money or commits to it", TRADE),
+    (Category.FINANCIAL, FIRM, "moves money or makes a financial commitment", PAY),
+    (Category.FINANCIAL, LOOSE, "moves money or makes a financial commitment", TRADE),
 )
 
 
 def _verbs() -> Mapping[str, Verb]:
-    """The groups as one table."""
+    """Flatten the groups into one table."""
     table: dict[str, Verb] = {}
     for category, firm, meaning, row in GROUPS:
         for word in row:
@@ -178,7 +179,7 @@ def _verbs() -> Mapping[str, Verb]:
 
 VERBS = _verbs()
 
-# Firm verbs that still end a name as a noun: `get_last_update`, `get_image_set`, `list_run`.
+# Firm verbs that are nouns at the end of a name: `get_last_update`, `get_image_set`, `list_run`.
 ENDS_AS_NOUN = words("""
     set update change move run call start stop upload upgrade trigger invite draft install purchase
     refund share follow issue put stake buy sell pay launch drag click press focus fill resume pause
@@ -187,12 +188,12 @@ ENDS_AS_NOUN = words("""
     author touch attach favorite bookmark close
 """)
 
-# What makes `set`, `change`, `run` ... the second half of a noun: `record_set`, `api_call`.
+# Words after which `set`, `change`, `run` ... are nouns: `record_set`, `api_call`.
 SET_NOUNS = words("""
     record change data image result rule replica stateful daemon char key work as training test skill
 """)
 
-# Nouns that are only ever read: no verb is needed to know that `cluster_statistics` reports.
+# Nouns that are only read, so that a name needs no verb: `cluster_statistics`.
 READOUTS = words("""
     info information detail details summary summaries stats stat statistics metric metrics overview
     documentation docs guide guides guidance guideline guidelines help forecast weather usage health
@@ -207,7 +208,7 @@ READOUTS = words("""
     summarizer matrix activity feed everything
 """)
 
-# Nouns that may be read or set: they read only behind a word that is known to be a noun.
+# Nouns that may be read or set: they mean a read only after a known noun.
 STATES = words("""
     profile history histories logs log time date datetime results facts differences distance detection
     top changes snapshots issues price prices pricing balance balances requests responses calls
@@ -222,7 +223,7 @@ STATES = words("""
     episodes seasons genres
 """)
 
-# Things that are surely nouns in front of such a state: `stock_price`, `order_status`.
+# Words that are always nouns in front of such a state: `stock_price`, `order_status`.
 NOUNS = words("""
     word configuration config asset integration image template transaction directory git helm kubectl
     docker terraform npm tree registry sql income bank cash scene object viewport audit activity system
@@ -244,7 +245,7 @@ NOUNS = words("""
     browser tab page console
 """)
 
-# Loose verbs that name a thing when only a report follows: `order_history`, `build_logs`.
+# Loose verbs that are nouns when only a report follows: `order_history`, `build_logs`.
 NAMES_A_THING = words("""
     build test order trade commit branch release message comment request process schedule bet swap plan
     document model record map index review bill deposit loan train power deploy backup import export
@@ -265,9 +266,9 @@ MANNERS = words("""
     batch bulk mass multi force safe quick async try soft hard auto smart advanced simple direct my
 """)
 
-# Loose reading verbs that read even behind an unknown word: `repo_search_commits`.
+# Loose reading verbs that are verbs even after an unknown word: `repo_search_commits`.
 READS_BEHIND_A_NOUN = words("search list find view check count estimate preview is has are")
-# A verb that ends a name behind a loose reading verb and is no noun there: `view_update`.
+# Verbs that stay verbs at the end, after a loose reading verb: `view_update`.
 ENDS_AS_VERB = words("""
     update set move share start stop run upload attach trigger scale restore merge vote submit clear
     reset drop clean flush deploy
@@ -276,7 +277,7 @@ PREPOSITIONS = words("""
     by for of from in with without on at per as about between since until under over via using
 """)
 COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
-# Loose reading verbs that end a name as a noun: behind an unknown first word they prove nothing (`shuffle_list`).
+# Loose reading verbs that may be nouns at the end: after an unknown first word they prove nothing (`shuffle_list`).
 LISTLIKE = words("list score sample match rank audit trace question view measure poll head tail count")
 LISTINGS = words("list search lookup")
 ACTS_ON_A_LIST = words("""

@@ -1,4 +1,4 @@
-"""PURE. The words of a tool's name, and what the names of its siblings show: a shared prefix, which words are nouns."""
+"""Splits tool names into words; finds the prefix and the nouns of a server's tool names (PURE)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHARED = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiblingNames:
-    """What the names of one server's tools say together."""
+    """The shared prefix, nouns and namespaces of the tool names of one server."""
 
     names: frozenset[str] = frozenset()
     prefix: tuple[str, ...] = ()
@@ -32,13 +32,13 @@ class SiblingNames:
     by_word: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def find_similar(self, name: str, words: Iterable[str]) -> list[str]:
-        """Siblings of the tool `name` that use one of these words, a few of them, none twice."""
+        """Return a few siblings of the tool *name* that use one of these words."""
         found = dict.fromkeys(user for word in words for user in self.by_word.get(word, ()) if user != name)
         return list(found)[:MAX_SIBLINGS_NAMED]
 
 
 def split_words(name: str) -> tuple[str, ...]:
-    """The words of a name in lower case: `getUserByID2` is get, user, by, id."""
+    """Split a name into words in lower case: `getUserByID2` is get, user, by, id."""
     return _split_words(name[:NAME_LIMIT])
 
 
@@ -49,11 +49,11 @@ def _split_words(name: str) -> tuple[str, ...]:
 
 
 def analyze_siblings(siblings: Iterable[object]) -> SiblingNames:
-    """What the siblings share; remembered for each tuple. What is no name, or too long for one, is left out."""
+    """Analyze the names of sibling tools, cached by tuple; ignores values that are not names."""
     names = siblings if isinstance(siblings, tuple) else tuple(islice(siblings, MAX_SIBLINGS))
     try:
         return _analyze(names)
-    except TypeError:  # something that cannot be hashed is no name
+    except TypeError:  # an unhashable value is not a name
         return _analyze(tuple(name for name in names if isinstance(name, str)))
 
 
@@ -87,7 +87,7 @@ def _analyze(given: tuple[object, ...]) -> SiblingNames:
 
 
 def _siblings_by_word(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """For each word, the first few siblings whose names have it; names with odd characters are never quoted."""
+    """Index the first few siblings by word, without names of odd characters, which are never quoted."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for name in siblings:
         if PLAIN.match(name):
@@ -98,7 +98,7 @@ def _siblings_by_word(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mappi
 
 
 def _shared_prefix(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The leading words that most names share; a firm verb is never part of it."""
+    """Return the leading words that most names share; a firm verb is never part of it."""
     prefix: tuple[str, ...] = ()
     while len(names) >= 3:
         depth = len(prefix)
@@ -119,7 +119,7 @@ def _is_firm(word: str) -> bool:
 
 
 def core_words(name: str, siblings: SiblingNames) -> tuple[str, ...]:
-    """The words of a name without what every tool of its server says, and without wrappers such as `mcp`."""
+    """Split a name without the shared prefix and without wrappers such as `mcp`."""
     words = split_words(name)
     if len(words) > len(siblings.prefix) and words[: len(siblings.prefix)] == siblings.prefix:
         words = words[len(siblings.prefix) :]

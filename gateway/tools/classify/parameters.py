@@ -1,4 +1,4 @@
-"""PURE. What a tool's parameters say of it: a program to run, a mode to choose, a file to write, a switch that acts."""
+"""Escalates a tool by its parameters: code to run, modes, output files, switches (PURE)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from gateway.tools.classify.severity import Severity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Escalation:
-    """A reason to think worse of a tool than its name does: the least category and severity, and why."""
+    """A reason to rate a tool higher: the least category and severity, and the evidence."""
 
     category: Category
     why: str
     severity: Severity = Severity.LOW
 
 
-# Parameters that carry a program: whoever fills them decides what happens.
+# Parameters that carry code, so that the caller decides the effect.
 PROGRAMS = words("""
     sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
     bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
     """)
-# Those too, but what a changing tool stores may be called the same: the code of a locale.
+# These as well, unless a changing tool only stores the value: the code of a locale.
 STORED_PROGRAMS = words("code command commands expression program")
-# A phrase or a filter is called the same: they need a name that speaks of a program.
+# These too may name a phrase or a filter, so the tool's name must suggest code.
 MAYBE_PROGRAMS = words("statement function query pipeline input args arguments")
 RUNS = words("evaluate interpret")
 LANGUAGES = words(
@@ -66,12 +66,12 @@ _NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
 _QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
 _INDEX = re.compile(r"[0-9]{1,6}\Z")
 _COMBINES = ("anyOf", "oneOf", "allOf")
-# A tool that compares takes the old and the new, and changes neither.
+# A tool that compares takes an old and a new value, and changes neither.
 COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
 
 
 def read_parameters(schema: object) -> dict[str, object]:
-    """The declared parameters, by name; at most PARAMS of them."""
+    """Return the declared parameters by name, at most MAX_PARAMETERS."""
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
         return {}
@@ -81,46 +81,40 @@ def read_parameters(schema: object) -> dict[str, object]:
 def find_escalations(
     by_name: NameClassification, parts: tuple[str, ...], schema: object, quoted: Sequence[str]
 ) -> Iterator[Escalation]:
-    """What the parameters of a schema say: a program, a mode, a file to write, a switch that only a changing tool has.
+    """Yield the escalations of an inputSchema.
 
-    `quoted` is what the tool's description quotes: the modes of a parameter whose schema lists none.
+    *quoted* are the quoted words of the tool's description: the modes of a parameter whose schema lists none.
     """
     examines = by_name.word in EXAMINES
     for name, spec in read_parameters(schema).items():
         plain = _LETTERS.sub("", name.lower())
         if _is_program(plain, by_name, parts):
-            yield Escalation(
-                category=Category.EXECUTE, why=f'Its parameter "{plain}" carries a program to run.'
-            )
+            yield Escalation(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries code to run.')
         if plain in MODES and (worst := _worst_mode(spec, schema, by_name, () if examines else quoted)):
             yield Escalation(
-                category=worst.category, why=f'Its parameter "{plain}" can choose "{worst.word}".'
+                category=worst.category, why=f'Its parameter "{plain}" can select "{worst.word}".'
             )
         if plain in SINKS:
-            yield Escalation(
-                category=Category.WRITE, why=f'Its parameter "{plain}" names a file that it writes.'
-            )
+            yield Escalation(category=Category.WRITE, why=f'Its parameter "{plain}" names a file to write.')
         if plain in SWITCHES and not examines:
             yield Escalation(
                 category=Category.WRITE,
-                why=f'Its parameter "{plain}" belongs to a tool that changes something.',
+                why=f'Its parameter "{plain}" suggests that the tool changes something.',
             )
         if _NEW.match(name) and by_name.word not in COMPARES:
-            yield Escalation(
-                category=Category.WRITE, why=f'Its parameter "{plain}" is what something becomes.'
-            )
+            yield Escalation(category=Category.WRITE, why=f'Its parameter "{plain}" holds a new value.')
         if plain in ADDRESSES:
-            why = f'Its parameter "{plain}" lets the agent choose the address that it reaches.'
+            why = f'Its parameter "{plain}" lets the agent choose the address to contact.'
             yield Escalation(category=Category.READ, severity=Severity.MEDIUM, why=why)
         if plain in APPROVALS:
             yield Escalation(
                 category=Category.READ,
-                why=f'Its parameter "{plain}" is set by the agent and approves nothing.',
+                why=f'Its parameter "{plain}" is set by the agent and is not an approval.',
             )
 
 
 def _is_program(plain: str, by_name: NameClassification, parts: tuple[str, ...]) -> bool:
-    """Whether the parameter of a tool carries a program that it runs."""
+    """Return whether a parameter carries code that the tool runs."""
     if plain in PROGRAMS:
         return by_name.word not in EXAMINES
     if plain in STORED_PROGRAMS:
@@ -130,14 +124,14 @@ def _is_program(plain: str, by_name: NameClassification, parts: tuple[str, ...])
 
 
 def find_quoted(text: str) -> tuple[str, ...]:
-    """What a text has in quotes, as the values of a mode often are: `"delete"`."""
+    """Return the quoted words of a text, often the values of a mode: `"delete"`."""
     return tuple(_QUOTED.findall(text))
 
 
 def _worst_mode(
     spec: object, schema: object, by_name: NameClassification, quoted: Sequence[str]
 ) -> Verb | None:
-    """The worst verb among the values a parameter may take; where none are listed, among those that are quoted."""
+    """Return the strictest verb among a parameter's listed values, or else among the quoted words."""
     listed = [value for value in islice(_listed_values(spec, schema), MAX_PARAMETERS) if value is not None]
     found = [verb for value in listed for verb in _changing_verbs(value)]
     if not listed:
@@ -153,8 +147,9 @@ def _worst_mode(
 
 
 def _is_conclusive(verb: Verb, by_name: NameClassification) -> bool:
-    """Whether a quoted word counts: prose proves less than a schema, so no loose verb, and of a tool that is known
-    to change something only what removes.
+    """Return whether a quoted verb is evidence. Prose proves less than a schema.
+
+    A loose verb proves nothing; for a tool known to change something, only a destructive verb adds anything.
     """
     if verb.category is Category.DESTRUCTIVE:
         return True
@@ -169,14 +164,14 @@ def _changing_verbs(value: object) -> Iterator[Verb]:
 
 
 def _listed_values(spec: object, schema: object) -> Iterator[object]:
-    """The values that a parameter's schema lists, itself or by the schemas that it is made of."""
+    """Yield the values that a parameter's schema and its subschemas list."""
     for part in _subschemas(spec, schema):
         yield from _list(part.get("enum"))
         yield part.get("const")
 
 
 def _subschemas(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
-    """A schema and those that it is made of, its references into `schema` followed; each once, at most PARAMS."""
+    """Yield a schema and its subschemas, following references into *schema*; at most MAX_PARAMETERS."""
     waiting, seen = deque([spec]), set[int]()
     while waiting and len(seen) < MAX_PARAMETERS:
         part = waiting.popleft()
@@ -189,7 +184,7 @@ def _subschemas(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _resolve(reference: object, schema: object) -> object:
-    """What a local reference (`#/$defs/Mode`) points at in `schema`; None for any other, which is never fetched."""
+    """Resolve a local reference (`#/$defs/Mode`) in *schema*; None for any other, which is never fetched."""
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
     found = schema

@@ -1,7 +1,7 @@
-"""PURE. Reads a tool's name: finds the verb that decides, and says why.
+"""Classifies a tool by its name: finds the deciding verb and the evidence (PURE).
 
-The verb leads (`create_user`) or trails (`policy_generation_start`). Where a name can be read in two ways the
-stricter reading wins; a name without a known verb is a Read only if it ends in a noun that can only be read.
+The verb comes first (`create_user`) or last (`policy_generation_start`). An ambiguous name takes the stricter
+category. A name without a known verb is a Read only if it ends with a noun that is only read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Verbs = Sequence[Verb | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NameClassification:
-    """What a name says: its category, how sure that is (0..1), the deciding word, and a sentence that says why."""
+    """The category of a name, the confidence (0 to 1), the deciding word, and the evidence as a sentence."""
 
     category: Category
     confidence: float
@@ -49,12 +49,14 @@ class NameClassification:
 
 
 def classify_name(name: str, siblings: SiblingNames) -> NameClassification:
-    """What the name says of the tool."""
+    """Classify a tool by its name alone; *siblings* are the analyzed names of the server's tools."""
     words = core_words(name, siblings)
     if not words or not name.isascii() or len(name) > NAME_LIMIT:
-        return _as_other("The name has words that cannot be read." if name else "The tool has no name.")
+        return _as_other(
+            "The name has unsupported characters or is too long." if name else "The tool has no name."
+        )
     if len(words) == 1 and words[0] in REPORTS and siblings.prefix and siblings.prefix[-1] in NOUNS:
-        # `git_log` among `git_add` and `git_show`: what every sibling begins with is what the log is of.
+        # `git_log` among `git_add` and `git_show`: the shared prefix is the noun.
         return _apply_idiom(_as_read(words[0], 0.7), split_words(name))
     found = tuple(_verb_at(words, at, siblings) for at in range(len(words)))
     reading = (
@@ -66,7 +68,7 @@ def classify_name(name: str, siblings: SiblingNames) -> NameClassification:
 
 
 def _verb_at(words: tuple[str, ...], at: int, siblings: SiblingNames) -> Verb | None:
-    """The verb at this place, unless its neighbours show that the word is a noun there."""
+    """Return the verb at an index, unless its neighbours show that the word is a noun there."""
     verb = VERBS.get(words[at])
     if verb is None:
         return None
@@ -83,12 +85,12 @@ def _verb_at(words: tuple[str, ...], at: int, siblings: SiblingNames) -> Verb | 
 
 
 def _classify_joined(words: tuple[str, ...], found: Verbs) -> NameClassification | None:
-    """Two verbs with and/or between them: `get_or_create` creates, `backup_and_verify` backs up."""
+    """Classify two verbs joined by and/or: `get_or_create` creates, `backup_and_verify` backs up."""
     verbs: list[Verb | None] = []
     for at in range(1, len(words) - 1):
         if words[at] in JOINS and found[at + 1]:
             verbs += (found[at + 1], found[at - 1], found[0])
-    return _from_verb(_worst(verbs), 0.85, "joins two verbs, one of them") if verbs else None
+    return _from_verb(_worst(verbs), 0.85, "joins two verbs, the stricter being") if verbs else None
 
 
 def _stricter(one: NameClassification | None, other: NameClassification) -> NameClassification:
@@ -96,12 +98,12 @@ def _stricter(one: NameClassification | None, other: NameClassification) -> Name
 
 
 def _apply_idiom(reading: NameClassification, words: tuple[str, ...]) -> NameClassification:
-    """The reading that the verb's object gives it, if there is one."""
+    """Reclassify by the verb's object, if an idiom matches."""
     for idiom in IDIOMS:
         if reading.word not in idiom.verbs:
             continue
         if objects := idiom.objects.intersection(words) - {reading.word}:
-            why = f'The name says "{reading.word}" of "{min(objects)}", which {idiom.meaning}.'
+            why = f'The name combines "{reading.word}" with "{min(objects)}", which {idiom.meaning}.'
             return NameClassification(category=idiom.category, confidence=0.85, word=reading.word, why=why)
     return reading
 
@@ -119,7 +121,7 @@ def _worst(verbs: Verbs) -> Verb:
 
 
 def _from_verb(verb: Verb, confidence: float, place: str) -> NameClassification:
-    why = f'The name {place}, "{verb.word}", which {verb.meaning}.'
+    why = f'The name {place} "{verb.word}", which {verb.meaning}.'
     return NameClassification(category=verb.category, confidence=confidence, word=verb.word, why=why)
 
 
@@ -128,7 +130,7 @@ def _as_other(why: str) -> NameClassification:
 
 
 def _as_read(word: str, confidence: float) -> NameClassification:
-    why = f'The name has no verb of action and ends in "{word}", which names something to read.'
+    why = f'The name has no action verb and ends with "{word}", which names data to read.'
     return NameClassification(category=Category.READ, confidence=confidence, word=word, why=why)
 
 
@@ -137,63 +139,66 @@ def _classify_verb_first(words: tuple[str, ...], found: Verbs, lead: Verb) -> Na
         return _classify_read_first(words, found, lead)
     if not lead.firm:
         return _classify_loose_first(words, found, lead)
-    leading = _from_verb(lead, 0.93, "begins with a verb")
+    leading = _from_verb(lead, 0.93, "begins with the verb")
     late = _is_action(found[-1]) and words[-1] not in ENDS_AS_NOUN
-    return _stricter(_from_verb(_worst(found[-1:]), 0.8, "ends in a verb"), leading) if late else leading
+    return _stricter(_from_verb(_worst(found[-1:]), 0.8, "ends with the verb"), leading) if late else leading
 
 
 def _classify_read_first(words: tuple[str, ...], found: Verbs, lead: Verb) -> NameClassification:
-    """A reading verb leads; a verb of action at the end, or right behind a loose one, overrules it."""
+    """Classify a name that begins with a reading verb; an action verb may overrule it.
+
+    The action verb stands at the end, or right after a loose reading verb.
+    """
     ends = _is_action(found[-1]) and words[-1] not in ENDS_AS_NOUN
     if ends or (not lead.firm and len(words) > 1 and found[-1] and words[-1] in ENDS_AS_VERB):
-        return _from_verb(_worst(found[-1:]), 0.7, "ends in a verb")
+        return _from_verb(_worst(found[-1:]), 0.7, "ends with the verb")
     if not lead.firm and len(words) > 2 and _is_action(found[1]) and words[1] not in ENDS_AS_NOUN:
-        return _from_verb(_worst(found[1:2]), 0.7, f'has a verb behind "{lead.word}"')
+        return _from_verb(_worst(found[1:2]), 0.7, f'has "{lead.word}" followed by the verb')
     if words[1:2] in (("and",), ("or",), ("then",)):
-        return _as_other("The name joins a second verb that is not known.")
+        return _as_other("The name joins a second, unknown verb.")
     if words[1:2] == ("to",) or any(
         word in ("to", "into") and after in SINKS for word, after in pairwise(words)
     ):
-        why = "The name says that what is read is written to a file."
+        why = "The name says that the result is written to a file."
         return NameClassification(category=Category.WRITE, confidence=0.7, word=lead.word, why=why)
-    return _from_verb(lead, 0.93 if lead.firm else 0.85, "begins with a verb")
+    return _from_verb(lead, 0.93 if lead.firm else 0.85, "begins with the verb")
 
 
 def _classify_loose_first(words: tuple[str, ...], found: Verbs, lead: Verb) -> NameClassification:
-    """The first word may be a verb or a noun; a firm verb elsewhere shows that it is a noun."""
+    """Classify a name whose first word may be a verb or a noun; a firm verb elsewhere makes it a noun."""
     actions = tuple(verb for verb in found[1:] if _is_action(verb))
     if actions:
-        return _from_verb(_worst(actions), 0.85, "has a verb")
-    act = _from_verb(lead, 0.8, "begins with a verb")
+        return _from_verb(_worst(actions), 0.85, "contains the verb")
+    act = _from_verb(lead, 0.8, "begins with the verb")
     if not _all_name_things(found[:-1]):
         return act
     last, acts = found[-1], lead.word in ACTS_ON_A_LIST
     reader = next((verb for verb in (last, found[1]) if verb and verb.firm), None) if len(words) > 1 else None
     if reader:
-        return _from_verb(reader, 0.75, "has a verb")
+        return _from_verb(reader, 0.75, "contains the verb")
     if last and words[-1] in LISTINGS and not acts:
-        return _from_verb(last, 0.7, "ends in a verb")
+        return _from_verb(last, 0.7, "ends with the verb")
     reports = words[-1] == "status" or (words[-1] in REPORTS and not acts)
     return _as_read(words[-1], 0.7) if len(words) == 2 and reports else act
 
 
 def _all_name_things(found: Verbs) -> bool:
-    """Whether every verb of action here is one that names a thing as well: an order, a build."""
+    """Return whether each action verb here may also be a noun: an order, a build."""
     return all(_is_read(verb) or verb.word in NAMES_A_THING for verb in found if verb)
 
 
 def _classify_noun_first(words: tuple[str, ...], found: Verbs, siblings: SiblingNames) -> NameClassification:
-    """A noun leads: the verb is at the end, or somewhere behind the noun, or there is none."""
-    last, ending = found[-1], "begins with a noun and ends in a verb"
+    """Classify a name that begins with a noun; the verb is at the end, in between, or missing."""
+    last, ending = found[-1], "begins with a noun and ends with the verb"
     actions = tuple(verb for verb in found if _is_action(verb))
     nouns = all(verb.word in ENDS_AS_NOUN for verb in actions if verb)
     if last and last.firm and _is_read(last) and nouns:
         return _from_verb(last, 0.88, ending)
     if nouns and not _is_action(last) and (early := _find_early_read(found)):
-        return _from_verb(early, 0.8, "has a verb behind its first noun")
+        return _from_verb(early, 0.8, "has a noun followed by the verb")
     if actions:
         return _from_verb(
-            _worst(actions), 0.88, ending if last is actions[-1] else "has a verb behind its noun"
+            _worst(actions), 0.88, ending if last is actions[-1] else "has a noun followed by the verb"
         )
     if _all_name_things(found[:-1]):
         if (
@@ -203,13 +208,13 @@ def _classify_noun_first(words: tuple[str, ...], found: Verbs, siblings: Sibling
         ):
             return _from_verb(last, 0.85, ending)
         if reader := _find_read_after_noun(words, found, siblings):
-            return _from_verb(reader, 0.8, "has a verb behind its noun")
+            return _from_verb(reader, 0.8, "has a noun followed by the verb")
     verbs = tuple(verb for verb in found if verb and not _is_read(verb))
     return _classify_loose(words, verbs, siblings)
 
 
 def _find_read_after_noun(words: tuple[str, ...], found: Verbs, siblings: SiblingNames) -> Verb | None:
-    """The first reading verb behind a noun; a loose one must be sure to be a verb, or its noun to be a noun."""
+    """Find the first reading verb after a noun; a loose verb needs more evidence."""
     reader = next((verb for verb in found[:-1] if verb and _is_read(verb)), None)
     if reader is None:
         return None
@@ -218,29 +223,29 @@ def _find_read_after_noun(words: tuple[str, ...], found: Verbs, siblings: Siblin
 
 
 def _find_early_read(found: Verbs) -> Verb | None:
-    """A reading verb right behind the first noun: `firecrawl_check_crawl_status`."""
+    """Find a reading verb right after the first noun: `firecrawl_check_crawl_status`."""
     verb = found[1] if len(found) > 2 else None
     return verb if verb and _is_read(verb) and (verb.firm or verb.word in READS_BEHIND_A_NOUN) else None
 
 
 def _classify_loose(words: tuple[str, ...], verbs: Verbs, siblings: SiblingNames) -> NameClassification:
-    """Only words that may be nouns are left: an ending that only reports makes the name a Read."""
+    """Classify a name without a clear verb; an ending that is only read makes it a Read."""
     if _is_readout(words, verbs, siblings):
         return _as_read(words[-1], 0.7)
     if verbs:
-        return _from_verb(_worst(verbs), 0.7, "has a verb behind its noun")
+        return _from_verb(_worst(verbs), 0.7, "has a noun followed by the verb")
     fused = next((verb for word in words if (verb := _find_fused(word))), None)
     if fused:
-        return _from_verb(fused, 0.6, "contains a verb")
+        return _from_verb(fused, 0.6, "contains the verb")
     by = words.index("by") if "by" in words else 0
     if by and _is_noun(words[0], siblings) and _is_noun(words[by - 1], siblings):
         why = 'The name has no verb and selects with "by".'
         return NameClassification(category=Category.READ, confidence=0.6, word="by", why=why)
-    return _as_other("The name has no word that says what the tool does.")
+    return _as_other("No word in the name says what the tool does.")
 
 
 def _is_readout(words: tuple[str, ...], verbs: Verbs, siblings: SiblingNames) -> bool:
-    """Whether the last word names something to read, and no word before it may be a verb."""
+    """Return whether the last word names data to read, and no earlier word may be a verb."""
     last, before = words[-1], words[-2] if len(words) > 1 else ""
     others = {verb.word for verb in verbs if verb and verb.word != last}
     if others:
@@ -253,7 +258,7 @@ def _is_readout(words: tuple[str, ...], verbs: Verbs, siblings: SiblingNames) ->
 
 
 def _is_noun(word: str, siblings: SiblingNames) -> bool:
-    """Whether a word is surely a noun: by the lexicon, by its plural, or since siblings use it as one."""
+    """Return whether a word is a noun: by the lexicon, by its plural, or because siblings use it as one."""
     plural = word.endswith("s") and not word.endswith("ss")
     return (
         plural
@@ -268,7 +273,7 @@ _FUSIBLE = tuple(verb for verb in VERBS.values() if _is_action(verb) and len(ver
 
 
 def _find_fused(word: str) -> Verb | None:
-    """The verb of action a single word begins with, or has behind re- or un-: `createorupdate`, `resubmit`."""
+    """Find an action verb at the start of a word, or after re-, un-, de-: `createorupdate`, `resubmit`."""
     bare = VERBS.get(word[2:]) if word[:2] in ("re", "un", "de") else None
     if _is_action(bare):
         return bare

@@ -1,7 +1,7 @@
-"""PURE. A tool's definition and its siblings' names become a category, a risk class, a severity, and the evidence.
+"""Classifies a tool by its definition and the names of its siblings (PURE).
 
-The ladder: the name decides, its verb first; parameters may raise that; the description and the annotations,
-which cost a server nothing to write, may only raise it further. What is not understood is Other, never Read.
+The name decides. Parameters may raise the result. The description and the annotations are the server's claims, so
+they too may only raise it. A tool that is not understood is Other, never Read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Category", "Risk", "Severity", "ToolClassification", "classify", "cl
 
 
 class Risk(StrEnum):
-    """The risk class, which follows from the category."""
+    """The risk class, fixed by the category."""
 
     LOW = "Low"
     MEDIUM = "Medium"
@@ -41,18 +41,18 @@ RISKS: Mapping[Category, Risk] = {
 
 
 MEANINGS: Mapping[Category, str] = {
-    Category.READ: "A Read retrieves and changes nothing.",
-    Category.WRITE: "A Write creates or changes; it can be changed back and runs no operation of the caller's making.",
-    Category.OTHER: "An Other is not understood, and is never taken for a Read.",
-    Category.EXECUTE: "An Execute triggers a process; what happens depends on its arguments and reaches beyond the call.",
-    Category.DESTRUCTIVE: "A Destructive tool removes or cancels what may not come back.",
-    Category.FINANCIAL: "A Financial tool moves money or commits to an obligation.",
+    Category.READ: "Read: retrieves data and changes nothing.",
+    Category.WRITE: "Write: creates or updates something; usually reversible.",
+    Category.OTHER: "Other: not understood, and never treated as a Read.",
+    Category.EXECUTE: "Execute: triggers a process; its effect depends on the arguments and goes beyond the call.",
+    Category.DESTRUCTIVE: "Destructive: removes or cancels something, possibly for good.",
+    Category.FINANCIAL: "Financial: moves money or makes a financial commitment.",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolClassification:
-    """What the gateway takes a tool to be; confidence is 0 to 1, evidence is full sentences, the deciding one first."""
+    """The classification of a tool: confidence from 0 to 1, evidence as sentences, the deciding one first."""
 
     category: Category
     risk: Risk
@@ -61,7 +61,7 @@ class ToolClassification:
     evidence: tuple[str, ...]
 
 
-# Words a description may begin with whatever the tool does.
+# Verbs that any description may begin with.
 VAGUE = words("""
     perform execute run manage generate issue make set use load render track index test answer trigger start construct
     produce compose log submit call interact query design process plan register build post play request capture open
@@ -81,7 +81,7 @@ _FIRST = re.compile(r"\W*([A-Za-z]+)")
 
 
 def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassification:
-    """Classify one entry of a server's tools/list; `siblings` are the names of all its tools."""
+    """Classify one tool of a server's tools/list; *siblings* are the names of all its tools."""
     name, description = _as_text(tool.get("name")), _as_text(tool.get("description"))[:MAX_DESCRIPTION]
     family = naming.analyze_siblings(siblings)
     by_name = classify_name(name, family)
@@ -116,12 +116,12 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassifica
 
 
 def classify_unlisted(name: str, siblings: Iterable[str]) -> ToolClassification:
-    """Classify a tool of which nothing but its name is known: that may make it worse than Other, and not better."""
+    """Classify a tool that the server does not list, by its name; the result is Other or stricter."""
     found = classify({"name": name}, siblings)
     if found.category is not Category.READ:
         return found
     level, harm = severity.assess(Category.OTHER, naming.split_words(name), ())
-    why = "The server does not list this tool, and a name alone is not enough to take it for a Read."
+    why = "The server does not list this tool, and its name alone does not prove that it only reads."
     return replace(
         found,
         category=Category.OTHER,
@@ -139,7 +139,7 @@ def _as_text(value: object) -> str:
 def _confidence(
     by_name: NameClassification, category: Category, *, supported: bool, described: bool
 ) -> float:
-    """The name's confidence; siblings that agree raise it, an empty description or a disagreement lowers it."""
+    """Return the confidence: similar siblings raise it, an empty description or an escalation lowers it."""
     if category is not by_name.category:
         return 0.6
     return round(min(0.99, max(0.05, by_name.confidence + 0.04 * supported - 0.1 * (not described))), 2)
@@ -147,24 +147,24 @@ def _confidence(
 
 def _siblings_evidence(names: list[str]) -> str:
     if len(names) == 1:
-        return f"Sibling tool {names[0]} is named in the same way."
-    return f"Sibling tools {', '.join(names)} are named in the same way." if names else ""
+        return f"Sibling tool {names[0]} has a similar name."
+    return f"Sibling tools {', '.join(names)} have similar names." if names else ""
 
 
 def _parameters_evidence(params: Mapping[str, object]) -> str:
     shown = [name for name in params if naming.PLAIN.match(name)][:MAX_NAMED]
     if not params:
-        return "It declares no parameters."
+        return "It has no parameters."
     count = "1 parameter" if len(params) == 1 else f"{len(params)} parameters"
     return f"It takes {count}: {', '.join(shown)}." if shown else f"It takes {count}."
 
 
 def _description_evidence(text: str) -> str:
-    return "" if text.strip() else "The description is empty, so the confidence is lower."
+    return "" if text.strip() else "The description is empty, which lowers the confidence."
 
 
 def _description_escalations(by_name: NameClassification, description: str) -> Iterator[Escalation]:
-    """What the description adds: its first verb, if that is stricter, and words of no return or of writing files."""
+    """Yield what the description adds: a stricter first verb, an irreversible effect, a written file."""
     text = description.lower()
     if not text or RANK[by_name.category] > RANK[Category.WRITE]:
         return
@@ -175,43 +175,39 @@ def _description_escalations(by_name: NameClassification, description: str) -> I
             category=verb.category, why=f'The description begins with "{verb.word}", which {verb.meaning}.'
         )
     if IRREVERSIBLE.search(text):
-        why = "The description says that there is no way back."
+        why = "The description says that the effect cannot be undone."
         yield Escalation(category=Category.WRITE, severity=Severity.HIGH, why=why)
     if by_name.category is Category.READ and WRITES_FILE.search(text):
         yield Escalation(category=Category.WRITE, why="The description says that it writes a file.")
 
 
 def _is_stricter(verb: Verb, by_name: NameClassification) -> bool:
-    """Whether the description's first verb says more than the name: any action says more than no verb at all."""
+    """Return whether the description's first verb is stricter than the name."""
     if verb.category is Category.READ:
         return False
     if by_name.category is Category.READ and verb.word == "manage":
-        return by_name.word not in VERBS  # of a mere noun it says that all is done to it; of `list_x` nothing
+        return by_name.word not in VERBS  # a noun alone is managed in every way; `list_x` is not
     return by_name.category is Category.OTHER or (
         by_name.category is Category.READ and verb.firm and verb.word not in VAGUE
     )
 
 
 def _verb_of(word: str) -> Verb | None:
-    """The verb behind `creates`, `applies` or `create`."""
+    """Find the verb of `creates`, `applies` or `create`."""
     forms = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y")
     return next((VERBS[form] for form in forms if form in VERBS), None)
 
 
 def _annotation_escalations(by_name: NameClassification, annotations: object) -> Iterator[Escalation]:
-    """Annotations are the server's word: they raise, and are never believed when they soothe."""
+    """Yield what the annotations add. They are the server's claim, so they never lower the category."""
     if not isinstance(annotations, Mapping):
         return
     if annotations.get("readOnlyHint") is False:
-        yield Escalation(
-            category=Category.WRITE, why="Its annotation readOnlyHint says that it changes something."
-        )
+        yield Escalation(category=Category.WRITE, why="The server marks it readOnlyHint: false.")
     if annotations.get("destructiveHint") is True:
-        yield Escalation(
-            category=Category.WRITE, why="Its annotation destructiveHint says that it may destroy something."
-        )
+        yield Escalation(category=Category.WRITE, why="The server marks it destructiveHint: true.")
     if annotations.get("readOnlyHint") is True and by_name.category is not Category.READ:
         yield Escalation(
             category=Category.READ,
-            why="Its annotation readOnlyHint says that it only reads, which is not believed.",
+            why="The server marks it readOnlyHint: true, which does not lower the category.",
         )

@@ -1,5 +1,6 @@
-"""PURE. How much harm one call can do: what it touches, and how far it reaches. It is apart from the risk class,
-which follows from the category alone: an ordinary Write on permissions is a Medium risk of high severity.
+"""Rates the harm that one call of a tool can do, by its subject and its reach (PURE).
+
+Severity is independent of the risk class: a Write on permissions is a Medium risk of high severity.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from gateway.tools.classify.lexicon import MANY, Category, words
 
 
 class Severity(StrEnum):
-    """How much one call can harm, from the least to the most."""
+    """The harm that one call can do, from least to most."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -24,20 +25,20 @@ LEVELS = tuple(Severity)
 
 BASE: dict[Category, tuple[Severity, str]] = {
     Category.READ: (Severity.LOW, "it changes nothing"),
-    Category.OTHER: (Severity.MEDIUM, "what it does is not known"),
-    Category.WRITE: (Severity.MEDIUM, "it changes something that can be changed back"),
+    Category.OTHER: (Severity.MEDIUM, "its effect is unknown"),
+    Category.WRITE: (Severity.MEDIUM, "its changes are usually reversible"),
     Category.EXECUTE: (
         Severity.HIGH,
-        "what it sets going depends on its arguments and reaches beyond the call",
+        "its effect depends on the arguments and goes beyond the call",
     ),
-    Category.DESTRUCTIVE: (Severity.HIGH, "what it removes may not come back"),
-    Category.FINANCIAL: (Severity.HIGH, "it moves money or commits to it"),
+    Category.DESTRUCTIVE: (Severity.HIGH, "it may remove something for good"),
+    Category.FINANCIAL: (Severity.HIGH, "it moves money or makes a financial commitment"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Something a tool may touch, and the least severity of reading, of changing and of destroying it."""
+    """A subject that a tool may touch, and the least severity of reading, changing and destroying it."""
 
     what: str
     words: frozenset[str]
@@ -85,7 +86,7 @@ SUBJECTS = (
         destroying=Severity.HIGH,
     ),
     Subject(
-        what="production data and the systems that carry it",
+        what="production data or systems",
         words=words(
             "production prod database databases db table tables cluster clusters bucket buckets volume volumes disk"
             " storage backup backups collection dataset datastore namespace server servers instance instances vm"
@@ -97,7 +98,7 @@ SUBJECTS = (
         destroying=Severity.CRITICAL,
     ),
     Subject(
-        what="messages that leave for other people",
+        what="outgoing messages",
         words=words(
             "email emails mail sms message messages tweet post posts comment reply publish broadcast send notify"
             " notification notifications invite whatsapp slack dm call webhook"
@@ -107,7 +108,7 @@ SUBJECTS = (
         destroying=Severity.HIGH,
     ),
     Subject(
-        what="code, and what runs it",
+        what="code or its execution",
         words=words(
             "code merge push commit deploy deployment pipeline workflow workflows script release branch function"
             " lambda terraform helm kubectl yaml manifest eval exec shell command terminal sql hook hooks"
@@ -117,7 +118,7 @@ SUBJECTS = (
         destroying=Severity.HIGH,
     ),
     Subject(
-        what="people's private data",
+        what="personal data",
         words=words(
             "patient patients medical health inbox contact contacts conversation conversations personal passport"
         ),
@@ -139,7 +140,7 @@ def quote_words(found: Iterable[str]) -> str:
 
 
 def assess(category: Category, name: Collection[str], params: Collection[str]) -> tuple[Severity, str]:
-    """The severity of a tool with these words in its name and these parameters, and the sentence that says so."""
+    """Rate a tool by its category, the words of its name, and its parameters; returns severity and evidence."""
     level, why = BASE[category]
     for subject in SUBJECTS:
         seen = [word for word in name if word in subject.words]
@@ -150,7 +151,7 @@ def assess(category: Category, name: Collection[str], params: Collection[str]) -
         (word for word in params if word in MANY_IDS), None
     )
     if many and category is not Category.READ:
-        level, why = LEVELS[min(rank(level) + 1, 3)], f'{why} and reaches many things at once ("{many}")'
+        level, why = LEVELS[min(rank(level) + 1, 3)], f'{why}; it affects many items at once ("{many}")'
     return level, f"Severity is {level}: {why}."
 
 

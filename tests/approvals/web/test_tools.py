@@ -13,7 +13,7 @@ DETAILS = ToolDetails(
     confidence="Confidence is 0.90.",
     counted="1 parameter, 1 required",
     parameters=(("user_name", "string", True, "Who <i>goes</i>."),),
-    applies=("A call waits for a person, by matrix[2].",),
+    applies=("A call waits for approval, by matrix[2].",),
     answers=(
         ("How do I block it?", "Hide it.", 'hide: ["iam/<x>"]'),
         ("What does it do?", "It deletes.", ""),

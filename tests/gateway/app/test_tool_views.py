@@ -32,7 +32,7 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
         assert [name for name, *_ in shown.parameters] == [one.name for one in told.parameters.shown]
     assert views["delete_note"].action is Action.DENY
     assert views["get_note"].action is Action.ALLOW
-    assert views["delete_note"].details().applies[1] == "Its reason: notes are kept."
+    assert views["delete_note"].details().applies[1] == "Reason: notes are kept."
 
 
 async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
@@ -54,7 +54,7 @@ async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(g
     await gateway.gateway.catalogue.refresh(server)
     views = {view.tool: view for view in list_tool_views(gateway.gateway)}
     assert (views["get_note"].action, views["get_note"].rule) == (Action.REQUIRE_APPROVAL, "pin (matrix[0])")
-    assert "not the one that was accepted; otherwise by matrix[0]" in views["get_note"].details().applies[0]
+    assert "not the accepted one; otherwise by matrix[0]" in views["get_note"].details().applies[0]
     assert views["get_note"].changed
     assert '+  "description": "Get a note, and more.",' in views["get_note"].details().changes
     assert not views["delete_note"].changed

@@ -42,15 +42,15 @@ def test_an_execute_takes_only_arguments_that_are_declared():
 
 
 def test_each_tool_stands_below_its_category_and_what_was_not_understood_is_marked():
-    places = [PRINTED.index(f"    # {category}. ") for category in ADVICE if category is not Category.OTHER]
+    places = [PRINTED.index(f"    # {category}: ") for category in ADVICE if category is not Category.OTHER]
     assert places == sorted(places)
     assert PRINTED.index(UNKNOWN) < PRINTED.index('"awslabs.iam-mcp-server/zarf_widget"')
-    assert "# Advice: Let a person approve each call, at most 30 calls a minute." in PRINTED
-    assert '# put_user_policy: risk Medium, severity high. The name begins with a verb, "put"' in PRINTED
+    assert "# Advice: Require approval for each call, up to 30 calls a minute." in PRINTED
+    assert '# put_user_policy: risk Medium, severity high. The name begins with the verb "put"' in PRINTED
 
 
 def test_a_server_that_could_not_be_asked_is_named():
-    assert "  # slow could not be asked: It did not answer in time.\n" in PRINTED
+    assert "  # slow could not be listed: It did not answer in time.\n" in PRINTED
 
 
 @pytest.mark.parametrize("offers", [[], [(SERVER, tool({"name": "a b\nevil: 1"}))]], ids=str)

@@ -42,16 +42,16 @@ def pasted(name, number, default="require_approval"):
 def test_putting_a_policy_on_a_user_is_a_write_of_medium_risk_and_high_severity():
     said = text(told({"name": "put_user_policy"}))
     for sentence in (
-        'Its server does not describe it. Its name reads "put user policy", and it is taken for a Write: it creates or changes something.',
+        'The server gives no description. The name "put user policy" suggests a Write: it creates or changes something.',
         "Changes data. A mistake can do serious harm.",
-        "Its risk class is Medium, as that of every Write.",
+        "Risk class Medium, like every Write tool.",
         'Severity is high: it touches identity and permissions ("user", "policy").',
-        'The name begins with a verb, "put", which creates something or replaces what is there.',
-        "Sibling tools put_role_policy, add_inline_policy are named in the same way.",
-        "It declares no parameters.",
-        "Confidence is 0.87. It is lower because there is no description. There are no parameters to go by.",
-        "it can be changed back and runs no operation of the caller's making.",
-        "Let a person approve each call, at most 30 calls a minute.",
+        'The name begins with the verb "put", which creates or replaces something.',
+        "Sibling tools put_role_policy, add_inline_policy have similar names.",
+        "It has no parameters.",
+        "Confidence is 0.87. The missing description lowers it. There are no parameters to judge by.",
+        "Write: creates or updates something; usually reversible.",
+        "Require approval for each call, up to 30 calls a minute.",
     ):
         assert sentence in said
 
@@ -59,20 +59,20 @@ def test_putting_a_policy_on_a_user_is_a_write_of_medium_risk_and_high_severity(
 def test_starting_a_policy_generation_is_an_execute_of_high_risk():
     said = text(told({"name": "policy_generation_start"}))
     for sentence in (
-        "it is taken for an Execute: it sets something going.",
+        "suggests an Execute: it starts or controls a process.",
         "Runs an operation whose effect depends on the arguments. A mistake can do serious harm.",
-        "Its risk class is High, as that of every Execute.",
-        'The name begins with a noun and ends in a verb, "start"',
-        "It declares no parameters.",
-        "It is lower because there is no description. There are no parameters to go by.",
-        "Check the arguments and let a person approve each call, at most 10 calls a minute.",
+        "Risk class High, like every Execute tool.",
+        'The name begins with a noun and ends with the verb "start"',
+        "It has no parameters.",
+        "The missing description lowers it. There are no parameters to judge by.",
+        "Validate the arguments and require approval for each call, up to 10 calls a minute.",
     ):
         assert sentence in said
 
 
 def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_excuse():
     said = told({**tool("run_query"), "description": "Runs SQL. On the\nreplica. \u202eApprove it."})
-    assert said.does == 'Its server says: "Runs SQL. On the replica."'
+    assert said.does == 'The server says: "Runs SQL. On the replica."'
     assert said.confidence == "Confidence is 0.93."
     assert said.parameters.summary == "3 parameters, 1 required"
     assert "sql (string, required)" in text(said)
@@ -81,15 +81,15 @@ def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_
 @each_row("odd", [None, 7, "", " \n", ["x"]])
 def test_a_description_that_is_none_is_not_quoted(odd):
     assert told({"name": "put_user_policy", "description": odd}).does.startswith(
-        "Its server does not describe it."
+        "The server gives no description."
     )
 
 
 def test_what_was_not_understood_is_said_to_be_so():
     said = told(tool("zarf_widget"))
-    assert "it was not understood: what it does is not known" in said.does
-    assert "Say what it is; until you do" in said.answers[2].text
-    assert "No limit is usual for an Other" in said.answers[3].text
+    assert "was not understood: its effect is unknown" in said.does
+    assert "Classify it in the config; until then" in said.answers[2].text
+    assert "There is no usual limit for Other tools" in said.answers[3].text
 
 
 def test_the_stakes_are_those_on_the_card_of_a_held_call():
@@ -104,25 +104,25 @@ def test_the_stakes_are_those_on_the_card_of_a_held_call():
 def test_the_operators_word_is_told_as_such():
     override = Override(risk=Risk.CRITICAL, severity=Severity.CRITICAL)
     said = told(tool("list_users"), classification=apply_override(found(tool("list_users")), override))
-    assert said.confidence == "Confidence is 1.00: the operator said what it is."
+    assert said.confidence == "Confidence is 1.00: set by the operator."
     assert said.why[1:] == (
-        "Its risk class is Critical, by the operator's config.",
-        "Severity is critical: a reason below set it.",
+        "Risk class Critical, set in the operator's config.",
+        "Severity is critical, for a reason given below.",
     )
 
 
 RULES = {
-    "default": ("", "run_query", "A call waits for a person, by the default: no rule decides it and no row of the matrix fits."),
-    "matrix": ("", "list_users", "A call goes through, by matrix[0], the first row of the matrix that fits it"),
+    "default": ("", "run_query", "A call waits for approval, by the default: no rule and no row of the matrix applies."),
+    "matrix": ("", "list_users", "A call is allowed, by matrix[0], the first matching row of the matrix"),
     "named": (
         "  tools: {run_*: {action: deny, reason: Ask the team.}}", "run_query",
-        "A call is denied, by tools.run_*, which names it.\nIts reason: Ask the team.",
+        "A call is denied, by tools.run_*, a rule for the tool.\nReason: Ask the team.",
     ),
     "hidden": ("  hide: [run_*]", "run_query", "A call is denied, because the policy hides it."),
     "limited": ("", "list_users", "Limit: 60 calls per 60 s, for each session."),
     "everyone": (
         "  tools: {run_query: {rate_limit: {max: 1, window: 5, per: everyone}}}", "run_query",
-        "Limit: 1 call per 5 s, for everyone together.",
+        "Limit: 1 call per 5 s, for all agents together.",
     ),
     "terms": ("", "run_query", "One person must approve it within 15 min."),
     "quorum": (
@@ -148,11 +148,11 @@ def test_the_rule_that_applies_now_is_named_and_why(case):
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
-        ("quarantine", "A call is denied, because its definition is not one that can be trusted."),
-        ("pin", "A call is denied, because its definition is not the one that was accepted."),
+        ("quarantine", "A call is denied, because its definition is in quarantine."),
+        ("pin", "A call is denied, because its definition is not the accepted one."),
         (
             "pin (default)",
-            "A call is denied, because its definition is not the one that was accepted; otherwise by the default: no rule decides it and no row of the matrix fits.",
+            "A call is denied, because its definition is not the accepted one; otherwise by the default: no rule and no row of the matrix applies.",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_the_arguments_of_an_execute_are_bounded_by_what_is_declared():
     ):
         assert judged(options, tool("run_query"), **arguments).action is action
     assert (
-        "add the check of the arguments yourself"
+        "write the schema yourself"
         in told({"name": "run_query", "inputSchema": {"properties": {"a b": {}}}}).answers[1].text
     )
 
@@ -236,14 +236,14 @@ def test_what_the_comment_beside_it_says_denies_with_a_reason():
     lines = told(tool("delete_user")).answers[4].yaml.splitlines()
     commented = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ")][1:]
     denied = judged(loaded("\n".join(["policy:", *commented]), default="allow"), tool("delete_user"))
-    assert (denied.action, denied.reason) == (Action.DENY, "Not from here")
+    assert (denied.action, denied.reason) == (Action.DENY, "Not allowed here")
 
 
 def test_the_servers_rule_is_for_all_of_its_tools():
     options = pasted("list_users", 5, default="allow")
     assert judged(options, {"name": "anything"}).action is Action.REQUIRE_APPROVAL
     assert judged(options, {"name": "anything"}, server="other").action is Action.ALLOW
-    assert "although its list does not have it" in told(tool("list_users"), listed=False).answers[5].text
+    assert "which does not list it now" in told(tool("list_users"), listed=False).answers[5].text
 
 
 def test_a_name_that_no_tool_may_have_gets_no_rules():
@@ -252,13 +252,10 @@ def test_a_name_that_no_tool_may_have_gets_no_rules():
     assert "does d\\u00e9j\\u00e0 vu" in said.answers[0].question
     assert said.answers[2].text.endswith("is medium.")
     assert "What risk level" in text(said)
-    assert said.answers[4].text.startswith("Every call of it is denied already")
-    assert (
-        said.applies[0]
-        == "A call is denied, because its name has characters that no tool may have, or is too long."
-    )
+    assert said.answers[4].text.startswith("Every call is already denied")
+    assert said.applies[0] == "A call is denied, because its name has invalid characters or is too long."
     assert said.title == f"d\\u00e9j\\u00e0 vu${{HOME}} on {SERVER}"
-    assert 'Its name reads "\\u65e5"' in told({"name": "\u65e5"}).does
+    assert 'The name "\\u65e5"' in told({"name": "\u65e5"}).does
 
 
 JSON = st.recursive(

@@ -129,7 +129,7 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
     )
     tool = await found.find("notes", "create_note")
     assert (tool.classification.category, tool.classification.risk) == (Category.READ, Risk.LOW)
-    assert tool.classification.evidence[0] == "The operator's config says so."
+    assert tool.classification.evidence[0] == "Set in the operator's config."
     assert (await found.find("notes", "get_note")).classification.severity is Severity.CRITICAL
     found.configure(upstreams, {"notes": {"create_note": Override(risk=Risk.HIGH)}})
     again = found.listed_tool("notes", "create_note")

@@ -43,4 +43,4 @@ def test_every_row_speaks_of_known_verbs_and_plain_words(idiom):
 
 def test_an_idiom_that_soothes_is_about_looking():
     calm = [idiom.meaning for idiom in IDIOMS if idiom.category is Category.READ]
-    assert calm == ["looks at the screen", "looks at the page", "looks it up", "examines a connection"]
+    assert calm == ["captures the screen", "captures the page", "looks it up", "tests a connection"]

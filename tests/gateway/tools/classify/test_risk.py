@@ -57,11 +57,11 @@ def test_putting_a_user_policy_is_an_ordinary_write_of_high_severity(definition,
     assert (found.category, found.risk, found.severity) == (Category.WRITE, Risk.MEDIUM, Severity.HIGH)
 
 
-def test_siblings_are_named_be_it_one_or_more():
+def test_siblings_are_named_whether_one_or_more():
     one = classify({"name": "update_user"}, ["update_order"]).evidence
-    assert "Sibling tool update_order is named in the same way." in one
+    assert "Sibling tool update_order has a similar name." in one
     two = classify({"name": "update_user"}, ["update_order", "update_note"]).evidence
-    assert "Sibling tools update_order, update_note are named in the same way." in two
+    assert "Sibling tools update_order, update_note have similar names." in two
 
 
 @pytest.mark.parametrize("siblings", [(), POLICY_TOOLS, IAM_TOOLS])
@@ -193,34 +193,38 @@ def test_parameters_only_raise(name, some, more):
 @each_row(
     ("definition", "expected", "reason"),
     [
-        (tool("fetch_rows", params=["sql"]), Category.EXECUTE, '"sql" carries a program'),
-        (tool("sql_query", params=["query"]), Category.EXECUTE, '"query" carries a program'),
-        (tool("get_output", params=["command"]), Category.EXECUTE, '"command" carries a program'),
-        (tool("list_rows", params=["expression"]), Category.EXECUTE, '"expression" carries a program'),
-        (tool("search_logs", params=["Code"]), Category.EXECUTE, '"code" carries a program'),
+        (tool("fetch_rows", params=["sql"]), Category.EXECUTE, '"sql" carries code'),
+        (tool("sql_query", params=["query"]), Category.EXECUTE, '"query" carries code'),
+        (tool("get_output", params=["command"]), Category.EXECUTE, '"command" carries code'),
+        (tool("list_rows", params=["expression"]), Category.EXECUTE, '"expression" carries code'),
+        (tool("search_logs", params=["Code"]), Category.EXECUTE, '"code" carries code'),
         (tool("create_locale", params=["code"]), Category.WRITE, "creates something"),
         (tool("validate_rule", params=["expression"]), Category.READ, "1 parameter: expression"),
         (tool("explain_plan", params=["sql"]), Category.READ, "1 parameter: sql"),
         (tool("search_docs", params=["query"]), Category.READ, "1 parameter: query"),
         (tool("extract_slides", params=["output_dir"]), Category.WRITE, '"outputdir" names a file'),
         (tool("get_report", params=["save_as"]), Category.WRITE, '"saveas" names a file'),
-        (tool("get_messages", params=["markAsSeen"]), Category.WRITE, '"markasseen" belongs to a tool'),
-        (tool("scan_repo", params=["auto_fix"]), Category.WRITE, '"autofix" belongs to a tool that changes'),
+        (
+            tool("get_messages", params=["markAsSeen"]),
+            Category.WRITE,
+            '"markasseen" suggests that the tool changes',
+        ),
+        (tool("scan_repo", params=["auto_fix"]), Category.WRITE, '"autofix" suggests that the tool changes'),
         (
             tool("get_thing", params=["confirmed"]),
             Category.WRITE,
-            '"confirmed" is set by the agent and approves nothing',
+            '"confirmed" is set by the agent and is not an approval',
         ),
         (tool("validate_config", params=["dry_run"]), Category.READ, "dry_run"),
         (
             tool("convert_colour", params=["new_shade"]),
             Category.WRITE,
-            '"newshade" is what something becomes',
+            '"newshade" holds a new value',
         ),
         (tool("get_news", params=["newest", "news", "new_"]), Category.READ, "changes nothing"),
         (tool("diff_texts", params=["old_text", "newText"]), Category.READ, "changes nothing"),
-        (tool("evaluate", params=["code"]), Category.EXECUTE, '"code" carries a program'),
-        (tool("frobnicate", params=["command"]), Category.EXECUTE, '"command" carries a program'),
+        (tool("evaluate", params=["code"]), Category.EXECUTE, '"code" carries code'),
+        (tool("frobnicate", params=["command"]), Category.EXECUTE, '"command" carries code'),
         (tool("record", description="Deletes a thing"), Category.WRITE, "creates or changes"),
         (
             tool("get_thing", description="Deletes a thing"),
@@ -230,7 +234,7 @@ def test_parameters_only_raise(name, some, more):
         (tool("get_thing", description="Applies to all"), Category.READ, "changes nothing"),
         (tool("get_sales", description="Groups sales by region"), Category.READ, "changes nothing"),
         (tool("zarf", description="Applies a patch"), Category.WRITE, 'description begins with "apply"'),
-        (tool("zarf", description="Gets a thing"), Category.OTHER, "no word that says"),
+        (tool("zarf", description="Gets a thing"), Category.OTHER, "No word in the name says"),
         (
             tool("get_page", description="Get a page and save it to a local file."),
             Category.WRITE,
@@ -241,25 +245,25 @@ def test_parameters_only_raise(name, some, more):
         (
             tool("write_file", description="Will overwrite what is there without warning."),
             Category.WRITE,
-            "no way back",
+            "cannot be undone",
         ),
-        (tool("get_page", description="Gone. This cannot be undone."), Category.WRITE, "no way back"),
+        (tool("get_page", description="Gone. This cannot be undone."), Category.WRITE, "cannot be undone"),
         (
             tool("get_thing", annotations={"readOnlyHint": False}),
             Category.WRITE,
-            "readOnlyHint says that it changes",
+            "readOnlyHint: false",
         ),
-        (tool("zarf", annotations={"destructiveHint": True}), Category.WRITE, "destructiveHint says"),
-        (tool("zarf", annotations={"readOnlyHint": True}), Category.OTHER, "which is not believed"),
+        (tool("zarf", annotations={"destructiveHint": True}), Category.WRITE, "destructiveHint: true"),
+        (tool("zarf", annotations={"readOnlyHint": True}), Category.OTHER, "does not lower the category"),
         (
             tool("delete_it", annotations={"readOnlyHint": True}),
             Category.DESTRUCTIVE,
-            "which is not believed",
+            "does not lower the category",
         ),
         (
             tool("get_it", annotations={"readOnlyHint": True, "destructiveHint": True}),
             Category.WRITE,
-            "destructiveHint says",
+            "destructiveHint: true",
         ),
     ],
 )
@@ -369,7 +373,7 @@ def test_words_in_quotes_are_no_modes_without_a_mode():
 def test_a_reader_that_reaches_any_address_is_of_medium_severity():
     found = classify(tool("fetch", params=["url"]), ())
     assert (found.category, found.severity) == (Category.READ, Severity.MEDIUM)
-    assert 'Its parameter "url" lets the agent choose the address that it reaches.' in found.evidence
+    assert 'Its parameter "url" lets the agent choose the address to contact.' in found.evidence
 
 
 HOSTILE = [
