@@ -26,7 +26,8 @@ from approvals.web.options import WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import build_channels
 from gateway.app.config import load_config
-from gateway.app.gateway import GRACE, MEMORY, Gateway, assemble, database_path, open_store
+from gateway.app.gateway import GRACE, Gateway, assemble
+from gateway.app.stores import MEMORY, database_path, open_store
 from gateway.app.tool_views import list_tool_views
 from gateway.config.addresses import host_and_port
 from gateway.config.options import Config, listen_address
@@ -255,7 +256,7 @@ def _listener_policy(gateway: Gateway) -> http.ListenerPolicy:
     return http.ListenerPolicy(
         agents=lambda: gateway.agents,
         hosts=agent_hosts(gateway.config),
-        ready=gateway.ready,
+        ready=gateway.readiness_problem,
         stop=lambda: _stop(gateway),
         parked=lambda: gateway.proxy.parked,
         cut=gateway.cut,

@@ -1,60 +1,84 @@
-"""Reading the audit trail from its file, beside a gateway that may be writing it: to look, to check, to export."""
+"""Reads the audit trail for `okayed log`, `audit verify` and `audit export`, beside a gateway that may be writing it."""
 
+import asyncio
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from approvals import audit
-from approvals.audit import Checkpoint
+from approvals.audit import Checkpoint, to_json_line
 from approvals.model import AuditEvent
-from approvals.store import read_only
-from gateway.app.gateway import MEMORY, database_path
+from approvals.store import TrailReader
+from approvals.store.read_only import events as read_file
+from gateway.app.stores import database_path, open_trail
+from gateway.cli import output
+from gateway.cli.output import print_line
+from gateway.config.options import Config
 from gateway.errors import UserError
 
-#: Seconds between looks for new events when following.
+#: Seconds between two reads with `--follow`.
 LOOK = 0.5
 
 
-class TrailNotFound(UserError):
-    """There is no audit trail to read; the message says why."""
-
-
 class BrokenTrail(UserError):
-    """The audit trail is not what was written; the message says where."""
+    """The hash chain of the audit trail is broken; the message says where."""
 
 
-def trail_file(store: str) -> Path:
-    """Return the file that holds the trail of this store; raises `NoTrail`."""
-    if store == MEMORY:
-        raise TrailNotFound("A store in memory leaves no audit trail behind; use store: sqlite:///okayed.db")
-    if not (path := database_path(store)).exists():
-        raise TrailNotFound(f"There is no {path} yet; it is made when the gateway first runs.")
-    return path
+def print_log(config: Config, *, tool: str, agent: str, since: float, follow: bool, as_json: bool) -> None:
+    """Print the matching events in order; with *follow*, also new ones as they come."""
+    trail, last = open_trail(config.store), 0
+    while True:
+        for event in read_events(trail, after=last, since=since, tool=tool, agent=agent):
+            last = event.seq
+            output.event(event, as_json=as_json)
+        if not follow:
+            return
+        time.sleep(LOOK)
 
 
-def verify_trail(path: Path, key: bytes, checkpoint: Checkpoint | None) -> tuple[int, Checkpoint | None]:
-    """Check a trail; returns how many events it has and the checkpoint of now. Raises `BrokenTrail`."""
+def verify(config: Config | None, file: Path | None, checkpoint: Checkpoint | None) -> None:
+    """Verify the hash chain of *file*, or else of the config's store; raises `BrokenTrail`."""
+    key = (config.store_key if config else None) or ""
+    if file is not None:
+        name, events = file, read_file(file)
+    else:
+        store = config.store if config else ""
+        name, events = database_path(store), read_events(open_trail(store))
+    count, head = verify_trail(str(name), events, key.encode(), checkpoint)
+    print_line(f"{name}: {count} events, the hash chain is intact.")
+    if head is not None:
+        print_line(f"checkpoint {head}")
+
+
+def verify_trail(
+    name: str, events: Iterable[AuditEvent], key: bytes, checkpoint: Checkpoint | None
+) -> tuple[int, Checkpoint | None]:
+    """Verify a trail; returns its number of events and the checkpoint of the last one. Raises `BrokenTrail`."""
     count, head = 0, None
 
     def counted() -> Iterator[AuditEvent]:
         nonlocal count, head
-        for event in read_only.events(path):
+        for event in events:
             count, head = count + 1, Checkpoint(event.seq, event.hash)
             yield event
 
     if (broken := audit.verify(counted(), key, checkpoint)) is not None:
-        raise BrokenTrail(f"{path}: event {broken.seq} is not what was written: {broken.why}.")
+        raise BrokenTrail(f"{name}: the hash chain is broken at event {broken.seq}: {broken.why}.")
     return count, head
 
 
-def read_events(store: str, *, tool: str, agent: str, since: float, follow: bool) -> Iterator[AuditEvent]:
-    """Yield events in order, narrowed by what is given; with *follow* go on as they come."""
-    path, last = trail_file(store), 0
-    while True:
-        for event in read_only.events(path, after=last):
-            last = event.seq
-            if event.at >= since and tool in ("", event.tool) and agent in ("", event.agent):
-                yield event
-        if not follow:
-            return
-        time.sleep(LOOK)
+def export(config: Config) -> None:
+    """Write every event to stdout, one JSON object per line."""
+    for event in read_events(open_trail(config.store)):
+        sys.stdout.buffer.write(to_json_line(event) + b"\n")
+
+
+def read_events(
+    trail: TrailReader, *, after: int = 0, since: float = 0.0, tool: str = "", agent: str = ""
+) -> Iterator[AuditEvent]:
+    """Yield the matching events of a trail in order, page by page."""
+    with asyncio.Runner() as runner:
+        while page := runner.run(trail.events(after=after, since=since, tool=tool, agent=agent)):
+            yield from page
+            after = page[-1].seq

@@ -8,7 +8,8 @@ from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
-from gateway.app.gateway import MEMORY, build_directory, open_store
+from gateway.app.parts import build_directory
+from gateway.app.stores import MEMORY, open_store
 from gateway.config.options import Config
 from gateway.errors import UserError
 

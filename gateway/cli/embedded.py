@@ -10,8 +10,9 @@ from pathlib import Path
 from approvals.errors import StoreTaken
 from approvals.store.run_lock import is_held_by_run
 from gateway.app.config import check_server_name, load_config
-from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
+from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import serve
+from gateway.app.stores import MEMORY, database_path
 from gateway.auth.agents import AuthenticationFailed
 from gateway.config.addresses import host_and_port
 from gateway.config.options import Config, listen_address

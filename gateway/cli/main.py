@@ -254,51 +254,42 @@ def log(
     as_json: Json = False,
 ) -> None:
     """Read the audit trail."""
-    from gateway.cli import audit as trail
-    from gateway.cli import output
+    from gateway.cli.audit import print_log
 
     try:
         start = time.time() - parse_duration(since) if since else 0.0
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
-    for event in trail.read_events(_load(config).store, tool=tool, agent=agent, since=start, follow=follow):
-        output.event(event, as_json=as_json)
+    print_log(_load(config), tool=tool, agent=agent, since=start, follow=follow, as_json=as_json)
 
 
 @audit.command("verify")
 def audit_verify(
-    file: Annotated[Path | None, typer.Argument()] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="An exported trail; without it, the trail of the store.")
+    ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help="What an earlier verify printed, to find a tail that was cut since.")
+        str, typer.Option(help="A checkpoint that an earlier verify printed, to detect a truncated trail.")
     ] = "",
     config: ConfigFile = DEFAULT,
 ) -> None:
-    """Check the hash chain; exit 1 and the first bad sequence number when it is broken."""
+    """Verify the hash chain; if it is broken, exit 1 and print the first bad sequence number."""
     from approvals.audit import Checkpoint
-    from gateway.cli import audit as trail
+    from gateway.cli.audit import verify
 
     try:
         known = Checkpoint.parse(checkpoint) if checkpoint else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
-    loaded = None if file is not None and not config.exists() else _load(config)
-    path = file or trail.trail_file(loaded.store if loaded else "")
-    key = (loaded.store_key if loaded else None) or ""
-    count, head = trail.verify_trail(path, key.encode(), known)
-    typer.echo(f"{path}: {count} events, the chain is whole.")
-    if head is not None:
-        typer.echo(f"checkpoint {head}")
+    verify(None if file is not None and not config.exists() else _load(config), file, known)
 
 
 @audit.command("export")
 def audit_export(config: ConfigFile = DEFAULT) -> None:
     """Write the audit trail to stdout, one JSON object per line."""
-    from approvals.audit import to_json_line
-    from approvals.store.read_only import events
-    from gateway.cli import audit as trail
+    from gateway.cli.audit import export
 
-    for event in events(trail.trail_file(_load(config).store)):
-        sys.stdout.buffer.write(to_json_line(event) + b"\n")
+    export(_load(config))
 
 
 @token.command("agent")

@@ -36,6 +36,11 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
+def print_line(text: str) -> None:
+    """Print plain text."""
+    sys.stdout.write(f"{text}\n")
+
+
 def dump(value: Any) -> None:
     """Print JSON."""
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")

@@ -1,14 +1,15 @@
 """What the servers offer and what the policy makes of it, for `okayed tools` and `okayed explain`."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from approvals.store import read_only
 from gateway.app.config import check_server_name
-from gateway.app.gateway import MEMORY, Gateway, assemble, database_path
+from gateway.app.gateway import Gateway, assemble
+from gateway.app.stores import MEMORY, open_pins
 from gateway.call.judging import restrict
 from gateway.config.options import Config
 from gateway.errors import UserError
@@ -81,13 +82,12 @@ async def explain_call(config: Config, server: str, name: str, arguments: str) -
         )
 
 
-def _open_temporary_gateway(config: Config) -> AbstractAsyncContextManager[Gateway]:
-    """Return a gateway with a store of its own, since looking must not touch the one of a running gateway.
-
-    What was accepted there counts here as well.
-    """
-    accepted = [] if config.store == MEMORY else read_only.pins(database_path(config.store))
-    return assemble(msgspec.structs.replace(config, store=MEMORY), accepted=accepted)
+@asynccontextmanager
+async def _open_temporary_gateway(config: Config) -> AsyncIterator[Gateway]:
+    """Assemble a gateway with a store in memory and the accepted definitions of the real one, which stays untouched."""
+    accepted = await open_pins(config.store).pins()
+    async with assemble(msgspec.structs.replace(config, store=MEMORY), accepted=accepted) as gateway:
+        yield gateway
 
 
 def _judge(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:

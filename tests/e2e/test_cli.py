@@ -200,9 +200,12 @@ def test_commands_without_a_gateway_or_a_trail_say_what_to_do(folder):
         "No gateway answers at http://127.0.0.1:9; start one with: okayed run\n",
     )
     done = okayed("log", "-c", str(folder / "okayed.yaml"), cwd=Path.cwd())
-    assert done.stderr == f"There is no {folder}/okayed.db yet; it is made when the gateway first runs.\n"
+    assert (
+        done.stderr
+        == f"There is no store at {folder}/okayed.db yet; start the gateway once with: okayed run\n"
+    )
     (folder / "okayed.yaml").write_text(BASE + "store: 'memory:'\n")
-    assert "leaves no audit trail" in okayed("audit", "verify", cwd=folder).stderr
+    assert "keeps no audit trail" in okayed("audit", "verify", cwd=folder).stderr
 
 
 THEIRS = """

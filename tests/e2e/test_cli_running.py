@@ -105,7 +105,7 @@ async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
     assert [json.loads(line)["kind"] for line in out.splitlines()] == ["call.allowed"]
     assert (await process.command("log", "--tool", "other"))[1] == ""
     code, out, _ = await process.command("audit", "verify")
-    assert (code, "the chain is whole" in out) == (0, True)
+    assert (code, "the hash chain is intact" in out) == (0, True)
     checkpoint = out.split("checkpoint ")[1].strip()
     await ask(process, "list_orders", status="paid")
     assert (await process.command("audit", "verify", "--checkpoint", checkpoint))[0] == 0
@@ -114,7 +114,7 @@ async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
     file.write_text(exported.replace("list_orders", "list_0rders"))
     code, _, err = await process.command("audit", "verify", str(file))
     assert code == 1
-    assert re.search(r"event \d+ is not what was written: ", err)
+    assert re.search(r"the hash chain is broken at event \d+: ", err)
 
 
 def cut(exported):
@@ -131,10 +131,10 @@ async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_c
     file = tmp_path / "elsewhere.jsonl"
     file.write_text(cut(exported))
     done = okayed("audit", "verify", str(file), cwd=tmp_path)
-    assert (done.returncode, "the chain is whole" in done.stdout) == (0, True)
+    assert (done.returncode, "the hash chain is intact" in done.stdout) == (0, True)
     done = okayed("audit", "verify", str(file), "--checkpoint", checkpoint, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.search(r"event \d+ is not what was written: the trail ends before event \d+", done.stderr)
+    assert re.search(r"the hash chain is broken at event \d+: the trail ends before event \d+", done.stderr)
     done = okayed("audit", "verify", str(file), "--checkpoint", "5", cwd=tmp_path)
     assert (done.returncode, "is no checkpoint" in done.stderr) == (2, True)
 
@@ -153,7 +153,7 @@ async def test_under_a_store_key_the_trail_and_the_held_calls_are_whole_for_who_
     assert (await process.command("audit", "verify"))[0] == 0
     config.write_text(text.replace("k" * 32, "j" * 32))
     code, _, err = await process.command("audit", "verify")
-    assert (code, "event 1 is not what was written" in err) == (1, True)
+    assert (code, "broken at event 1:" in err) == (1, True)
     done = await asyncio.to_thread(okayed, "run", "-c", str(config), cwd=tmp_path)
     assert (done.returncode, "was written under another key" in done.stderr) == (1, True)
 

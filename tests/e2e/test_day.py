@@ -241,7 +241,7 @@ async def test_a_held_call_survives_kill_9_and_runs_once(running, aws, written):
     assert (await alice.call(held["id"]))["state"] == "completed"
     code, out, _ = await process.command("audit", "verify")
     assert code == 0
-    assert "the chain is whole" in out
+    assert "the hash chain is intact" in out
 
 
 async def test_what_the_policy_refuses_is_told_and_reaches_nothing(running, aws):

@@ -209,7 +209,7 @@ async def running(
         stack.callback(follow.cancel)
         door = server.ListenerPolicy(
             agents=lambda: gateway.agents,
-            ready=gateway.ready,
+            ready=gateway.readiness_problem,
             clock=gateway.clock,
             proxies=TrustedProxies.parse(config.trusted_proxies),
         )

@@ -133,18 +133,18 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
     async with started(config, clock) as gateway:
         gateway.discovery_done.set()
         clock.ahead = -60.0
-        assert await gateway.ready() is None
+        assert await gateway.readiness_problem() is None
         clock.ahead = -61.0
         told = False
         for _ in range(3):
             told = serving._log_clock(gateway.clock_problem(), told=told)
         said = (
-            "clock: this machine's clock is 61 s behind the time that was reached before. Deadlines go by the later"
-            " time. Set the clock right; if it was ahead before, stop the gateway and run okayed check --reset-clock."
+            "clock: this machine's clock is 61 s behind the latest time in the store. Deadlines follow the later"
+            " time. Correct the clock; if it was ahead before, stop the gateway and run: okayed check --reset-clock"
         )
-        assert await gateway.ready() == said
+        assert await gateway.readiness_problem() == said
         clock.ahead = 0.0
-        assert await gateway.ready() is None
+        assert await gateway.readiness_problem() is None
         serving._log_clock(gateway.clock_problem(), told=told)
     assert [one.message for one in caplog.records if one.message.startswith("clock:")] == [
         said,

@@ -303,5 +303,5 @@ async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked
         await gateway.refresh_tools()
         assert (await gateway.catalogue.find("s7", "echo")).hash
         await gateway.refresh_tools()
-        assert await gateway.ready() is None
+        assert await gateway.readiness_problem() is None
     assert sorted(set(note.read_text().split())) == started

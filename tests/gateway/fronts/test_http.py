@@ -215,7 +215,7 @@ async def test_health_and_readiness(gateway):
     async with gateway.http.get(f"{base}/healthz") as answer:
         assert (answer.status, await answer.json()) == (200, {"status": "ok", "role": "run"})
     async with gateway.http.get(f"{base}/readyz") as answer:
-        said = {"status": "servers: not all of them have been asked for their tools yet"}
+        said = {"status": "servers: not every server has been asked for its tools yet"}
         assert (answer.status, await answer.json()) == (503, said)
     await gateway.gateway.refresh_tools()
     async with gateway.http.get(f"{base}/readyz") as answer:

@@ -116,7 +116,7 @@ async def answered(gateway, incoming):
 
 
 @pytest.mark.parametrize(
-    "used, ready", [(0.849, None), (0.85, "store: its disk is 85% full; make room on it")]
+    "used, ready", [(0.849, None), (0.85, "store: its disk is 85% full; free some space")]
 )
 async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
     async with Recorder() as recorder:
@@ -128,7 +128,7 @@ async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
         asked = []
         async with assemble(config, disk=lambda folder: asked.append(folder) or used) as gateway:
             await gateway.refresh_tools()
-            assert await gateway.ready() == ready
+            assert await gateway.readiness_problem() == ready
             text_, _ = gateway.metrics.exposition()
             assert f"okayed_store_disk_used_ratio {used}".encode() in text_
         assert set(asked) == {tmp_path}

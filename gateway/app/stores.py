@@ -1,0 +1,45 @@
+"""Opens the store that a config names: to use it, or read-only beside a running gateway."""
+
+from pathlib import Path
+
+from approvals.store import PinReader, Store, TrailReader
+from approvals.store.memory import MemoryStore
+from approvals.store.read_only import ReadOnlyStore
+from gateway.config.options import Config
+from gateway.errors import UserError
+
+#: The address of a store that is lost when the process ends.
+MEMORY = "memory:"
+
+
+class TrailNotFound(UserError):
+    """There is no audit trail to read; the message says why."""
+
+
+async def open_store(config: Config, *, restored: bool = False) -> Store:
+    """Open the store of a config; *restored* treats it as a restored copy. Raises `StoreError`."""
+    key = (config.store_key or "").encode()
+    if config.store == MEMORY:
+        return MemoryStore(chain_key=key)
+    from approvals.store.sqlite.store import SqliteStore
+
+    return await SqliteStore.open(database_path(config.store), chain_key=key, restored=restored)
+
+
+def open_trail(url: str) -> TrailReader:
+    """Open the audit trail of a store read-only; raises `TrailNotFound`."""
+    if url == MEMORY:
+        raise TrailNotFound("A store in memory keeps no audit trail; use store: sqlite:///okayed.db")
+    if not (path := database_path(url)).exists():
+        raise TrailNotFound(f"There is no store at {path} yet; start the gateway once with: okayed run")
+    return ReadOnlyStore(path)
+
+
+def open_pins(url: str) -> PinReader:
+    """Open the accepted tool definitions of a store read-only; empty if the store does not exist yet."""
+    return MemoryStore() if url == MEMORY else ReadOnlyStore(database_path(url))
+
+
+def database_path(url: str) -> Path:
+    """Return the file of a `sqlite:///` store."""
+    return Path(url.removeprefix("sqlite:///"))
