@@ -178,7 +178,7 @@ def test_a_verdict_is_explained(folder):
     for odd, told in (
         ("[1]", "--args must be a JSON object, such as "),
         ("{bad", "--args is not JSON: "),
-        ('{"a":1,"a":2}', "--args repeats a member of an object."),
+        ('{"a":1,"a":2}', "--args repeats a member in an object."),
     ):
         done = okayed("explain", "shop", "x", "--args", odd, cwd=folder)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
