@@ -34,7 +34,7 @@ from gateway.config.options import Config, listen_address
 from gateway.config.problems import ConfigProblems
 from gateway.fronts import INSIDE, RUN, http
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import listener
+from gateway.fronts.listener import open_listener
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
@@ -117,12 +117,12 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
             gateway.service, build_web_options(config, inbox_url, slack_actions, gateway)
         )
         most = file_limit.divide_files(file_limit.raise_limit())
-        agents = http.build(gateway.proxy, _listener_policy(gateway))
+        agents = http.build_app(gateway.proxy, _listener_policy(gateway))
         agents_at = await stack.enter_async_context(
-            listener(agents, config.listen, Connections("agents", most.agents))
+            open_listener(agents, config.listen, Connections("agents", most.agents))
         )
         inbox_at = await stack.enter_async_context(
-            listener(inbox, config.inbox.listen, Connections("inbox", most.inbox))
+            open_listener(inbox, config.inbox.listen, Connections("inbox", most.inbox))
         )
         await stack.enter_async_context(run_loops(gateway, channels, config.inbox.url or ""))
         # Comes first in the end: while calls still run people decide, and clients are answered, not refused.

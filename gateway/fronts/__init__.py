@@ -1,4 +1,4 @@
-"""The ways in for agents: Streamable HTTP, and stdin/stdout."""
+"""The fronts that agents connect to: Streamable HTTP and stdio."""
 
-#: The role that a gateway reports in /healthz: a process of its own, or inside an `okayed stdio`.
+#: The role that /healthz reports: `okayed run`, or embedded in an `okayed stdio`.
 RUN, INSIDE = "run", "inside"

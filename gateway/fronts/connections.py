@@ -1,4 +1,4 @@
-"""HTTP connections: how long a peer may take, and how many there may be."""
+"""Limits of HTTP connections: how many may be open, and how slow a peer may be."""
 
 import asyncio
 import logging
@@ -12,18 +12,18 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from approvals.client_address import LOCAL
 
-#: A request body must arrive at this rate, in bytes per second, once its first minute is over.
-RATE = 16 << 10
-#: Seconds between two lines in the log about one listener's slow peers, or about its being full.
-QUIET = 60.0
-#: A look that comes so many seconds late says that the process stood still, and not that peers did.
-HELD_UP = 1.0
+#: The rate in bytes per second at which a request body must arrive after its first minute.
+MIN_BODY_RATE = 16 << 10
+#: Seconds between two log lines about slow peers, or about too many connections.
+LOG_INTERVAL = 60.0
+#: Seconds of delay of a check after which the process itself is taken to have stalled, not its peers.
+STALL = 1.0
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 log = logging.getLogger("okayed.connections")
 
 
 class Phase(Enum):
-    """What a connection waits for."""
+    """What a connection is waiting for."""
 
     #: Its first byte.
     NEW = auto()
@@ -37,54 +37,54 @@ class Phase(Enum):
     IDLE = auto()
 
 
-#: Phases that end without a word: browsers open connections ahead, and clients keep them.
+#: Phases that time out without a log line: browsers preconnect, and clients keep connections open.
 _SILENT = (Phase.NEW, Phase.IDLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
-    """How long a peer may take, in seconds."""
+    """The time limits of a connection, in seconds."""
 
     first: float = 10.0
     #: From the first byte of the request.
     head: float = 10.0
-    #: And one second more for each RATE bytes received.
+    #: Plus one second for each MIN_BODY_RATE bytes received.
     body: float = 60.0
     idle: float = 75.0
-    #: To take any byte of what is waiting to be sent.
+    #: Without reading any byte of the response that is being sent.
     unread: float = 60.0
-    #: Between two looks at all connections.
+    #: Between two checks of all connections.
     tick: float = 1.0
 
-    def allowed(self, phase: Phase, received: int) -> float | None:
-        """Return the seconds that *phase* may last once *received* bytes of a body have come; None for any time."""
+    def limit_for(self, phase: Phase, received: int) -> float | None:
+        """Return how many seconds *phase* may last after *received* bytes of the body; None for no limit."""
         return {
             Phase.NEW: self.first,
             Phase.HEAD: self.head,
-            Phase.BODY: self.body + received / RATE,
+            Phase.BODY: self.body + received / MIN_BODY_RATE,
             Phase.ANSWER: None,
             Phase.IDLE: self.idle,
         }[phase]
 
 
 class Connections:
-    """The open connections of one listener: at most *most*, and none of a slow peer."""
+    """The open connections of one listener: at most *most*, none with a slow peer."""
 
     def __init__(self, name: str, most: int, deadlines: Deadlines | None = None) -> None:
         self.deadlines = deadlines or Deadlines()
         self._most = most
         self._open: set[Connection] = set()
-        self._looked_at = 0.0
-        self._slow = _Tally(f"{name}: connections of slow peers are cut (%d since the start)")
-        self._refused = _Tally(
-            f"{name}: all {most} connections are taken; new ones are refused (%d since the start)"
+        self._checked_at = 0.0
+        self._slow = _LogCounter(f"{name}: closed connections of slow peers (%d since the start)")
+        self._refused = _LogCounter(
+            f"{name}: refused connections beyond the limit of {most} (%d since the start)"
         )
 
     def __len__(self) -> int:
         return len(self._open)
 
     def admit(self, connection: "Connection", now: float) -> bool:
-        """Take in a new connection when there is room for it."""
+        """Add a new connection; False at the limit."""
         if len(self._open) >= self._most:
             self._refused.count(now)
             return False
@@ -92,26 +92,26 @@ class Connections:
         return True
 
     def discard(self, connection: "Connection") -> None:
-        """Forget a connection that is closed."""
+        """Remove a closed connection."""
         self._open.discard(connection)
 
     async def watch(self) -> None:
-        """Cut the connections of slow peers, until cancelled."""
+        """Close the connections of slow peers, until cancelled."""
         while True:
             await asyncio.sleep(self.deadlines.tick)
-            self.look(asyncio.get_running_loop().time())
+            self.check(asyncio.get_running_loop().time())
 
-    def look(self, now: float) -> None:
-        """Cut the connections that are overdue. Once the loop was held up, what came meanwhile is read first."""
-        held_up, self._looked_at = now > self._looked_at + self.deadlines.tick + HELD_UP, now
-        for connection in [one for one in self._open if not held_up and one.overdue(now)]:
+    def check(self, now: float) -> None:
+        """Close overdue connections. After a stall of the event loop, received data is read first."""
+        held_up, self._checked_at = now > self._checked_at + self.deadlines.tick + STALL, now
+        for connection in [one for one in self._open if not held_up and one.is_overdue(now)]:
             if connection.phase not in _SILENT:
                 self._slow.count(now)
             connection.cut()
 
 
-class _Tally:
-    """Counts events that could flood the log, and logs the count at most once a minute."""
+class _LogCounter:
+    """Counts events, and logs the count at most once a minute."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -121,86 +121,94 @@ class _Tally:
     def count(self, now: float) -> None:
         self._count += 1
         if now >= self._quiet_until:
-            self._quiet_until = now + QUIET
+            self._quiet_until = now + LOG_INTERVAL
             log.warning(self._line, self._count)
 
 
 class Connection(web.RequestHandler):
-    """One HTTP connection of aiohttp's, which knows since when its peer keeps it waiting."""
+    """An aiohttp connection that tracks how long it waits for its peer."""
 
-    __slots__ = ("_between", "_connections", "_latest_body", "_since", "_taken_at", "_unsent", "_wire")
+    __slots__ = (
+        "_connections",
+        "_idle_phase",
+        "_latest_body",
+        "_peer_transport",
+        "_since",
+        "_taken_at",
+        "_unsent",
+    )
 
     def __init__(self, server: web.Server, connections: Connections) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]  # None turns it off
         self._connections = connections
-        self._wire: asyncio.Transport | None = None
-        #: What is waited for while no request is under way, and since when.
-        self._between = Phase.NEW
+        self._peer_transport: asyncio.Transport | None = None
+        #: The phase while no request is in progress, and when it began.
+        self._idle_phase = Phase.NEW
         self._since = self._taken_at = self._loop.time()
-        #: How many bytes the peer had not taken at the last look.
+        #: How many bytes were unsent at the last check.
         self._unsent = 0
-        #: After an early refusal the rest of this body is still to come.
+        #: The body of the last request; after an early refusal the rest of it is still arriving.
         self._latest_body: StreamReader = EMPTY_PAYLOAD
 
     @property
     def phase(self) -> Phase:
-        """What the connection waits for now."""
+        """The current phase."""
         if not self._request_in_progress:
-            return self._between
+            return self._idle_phase
         request = self._current_request
         return Phase.ANSWER if request is None or request.content.is_eof() else Phase.BODY
 
-    def overdue(self, now: float) -> bool:
-        """Say whether the peer has kept the connection waiting for too long."""
+    def is_overdue(self, now: float) -> bool:
+        """Say whether the peer has exceeded a time limit."""
         request = self._current_request
-        allowed = self._connections.deadlines.allowed(
+        allowed = self._connections.deadlines.limit_for(
             self.phase, request.content.total_bytes if request else 0
         )
-        return (allowed is not None and now > self._since + allowed) or self._unread(now)
+        return (allowed is not None and now > self._since + allowed) or self._is_not_reading(now)
 
-    def _unread(self, now: float) -> bool:
-        """Say whether answers wait to be sent of which the peer takes nothing."""
-        unsent = self._wire.get_write_buffer_size() if self._wire is not None else 0
+    def _is_not_reading(self, now: float) -> bool:
+        """Say whether the peer has stopped reading a response."""
+        unsent = self._peer_transport.get_write_buffer_size() if self._peer_transport is not None else 0
         if unsent == 0 or unsent < self._unsent:
             self._taken_at = now
         self._unsent = unsent
         return now > self._taken_at + self._connections.deadlines.unread
 
     def cut(self) -> None:
-        """Close the connection at once, whatever is still to be sent."""
-        if self._wire is not None:
-            self._wire.abort()
+        """Close the connection at once; unsent data is lost."""
+        if self._peer_transport is not None:
+            self._peer_transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve the connection, or refuse it when there are too many."""
-        self._wire = cast("asyncio.Transport", transport)
+        """Serve the connection, or refuse it at the limit."""
+        self._peer_transport = cast("asyncio.Transport", transport)
         if self._connections.admit(self, self._loop.time()):
             super().connection_made(transport)
         else:
-            self._wire.write(FULL)
-            self._wire.close()
+            self._peer_transport.write(FULL)
+            self._peer_transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End what the connection was doing."""
+        """Remove the connection."""
         self._connections.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Note the first byte of a request."""
-        first = self._between is not Phase.HEAD and self._latest_body.is_eof()
+        """Start the time limit of a request at its first byte."""
+        first = self._idle_phase is not Phase.HEAD and self._latest_body.is_eof()
         if first and not self._request_in_progress:
-            self._turn(Phase.HEAD)
+            self._enter_phase(Phase.HEAD)
         super().data_received(data)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer; then the connection is idle."""
+        """Finish the response; then the connection is idle."""
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
             self._latest_body = request.content
-            self._turn(Phase.IDLE)
+            self._enter_phase(Phase.IDLE)
 
     def handle_error(
         self,
@@ -209,14 +217,14 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer bad HTTP with 400 and one line in the log, without the bytes: they may hold a secret."""
+        """Answer malformed HTTP with 400. The log line leaves out the bytes: they may hold a secret."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
-        log.info("%s sent bad HTTP: %s", request.remote or LOCAL, exc.message.partition(":")[0])
-        answer = web.Response(status=400, text="This is not HTTP that is read here.")
+        log.info("%s sent malformed HTTP: %s", request.remote or LOCAL, exc.message.partition(":")[0])
+        answer = web.Response(status=400, text="Bad request.")
         answer.force_close()
         return answer
 
-    def _turn(self, phase: Phase) -> None:
-        self._between = phase
+    def _enter_phase(self, phase: Phase) -> None:
+        self._idle_phase = phase
         self._since = self._loop.time()

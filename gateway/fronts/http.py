@@ -1,4 +1,4 @@
-"""The agents' listener: Streamable HTTP on aiohttp. It checks who asks and hands each exchange to the proxy."""
+"""The agents' listener: authenticates each Streamable HTTP exchange and passes it to the proxy."""
 
 import asyncio
 import logging
@@ -28,48 +28,49 @@ from gateway.wire import frames, protocol
 
 #: The largest request body, in bytes.
 MAX_BODY = 4 << 20
-#: So many wrong tokens from one address in five minutes, and the next one is told to wait. Good tokens always count:
-#: the agents of one machine share its address, and none of them can be locked out by another's guesses.
-GUESSES = 30
+#: The most wrong tokens per client address in five minutes. Valid tokens are always accepted: the agents of one machine
+#: share its address, and one must not lock out the others.
+MAX_WRONG_TOKENS = 30
 log = logging.getLogger("okayed.server")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-#: Seconds between two looks at what still runs when the listener stops.
-LOOK = 0.1
+#: Seconds between two checks for running exchanges during shutdown.
+POLL_SECONDS = 0.1
 
 
-async def _at_once() -> float:
+async def _stop_at_once() -> float:
     return 0.0
 
 
-async def _nothing() -> None:
+async def _do_nothing() -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerPolicy:
-    """What the listener checks before anything is read."""
+    """What the listener needs to admit requests and to shut down."""
 
     agents: Callable[[], Agents]
-    #: Host names (without port) under which the listener may be addressed, beside the loopback's.
+    #: Accepted host names without port, besides the loopback names.
     hosts: frozenset[str] = frozenset()
+    #: Returns why the gateway is not ready, or None.
     ready: Callable[[], Awaitable[str | None]]
-    #: Is told that the listener takes no more calls; returns how many seconds those under way have.
-    stop: Callable[[], Awaitable[float]] = _at_once
-    #: Exchanges that only wait for `cut`, and what ends them.
+    #: Called when shutdown begins; returns how many seconds running exchanges get.
+    stop: Callable[[], Awaitable[float]] = _stop_at_once
+    #: The tasks of clients that reconnect after shutdown, and a function that ends their streams.
     parked: Callable[[], frozenset[asyncio.Task[Any] | None]] = frozenset
-    cut: Callable[[], Awaitable[None]] = _nothing
+    cut: Callable[[], Awaitable[None]] = _do_nothing
     clock: Callable[[], float] = time.time
-    #: What the gateway is, for a command that may join it.
+    #: The role that /healthz reports.
     role: str = RUN
-    #: The reverse proxies that are believed about a client's address.
+    #: The reverse proxies whose word on a client's address is trusted.
     proxies: TrustedProxies = client_address.NO_PROXIES
 
 
-def build(proxy: Proxy, door: ListenerPolicy) -> web.Application:
+def build_app(proxy: Proxy, policy: ListenerPolicy) -> web.Application:
     """Return the application that serves agents."""
-    front = _Front(proxy, door)
+    front = _Handlers(proxy, policy)
     app = web.Application(client_max_size=MAX_BODY, middlewares=[front.guard])
     app.router.add_route("POST", "/mcp/{server}", front.exchange)
     app.router.add_route("GET", "/mcp/{server}", front.exchange)
@@ -81,11 +82,11 @@ def build(proxy: Proxy, door: ListenerPolicy) -> web.Application:
     return app
 
 
-class _Front:
-    def __init__(self, proxy: Proxy, door: ListenerPolicy) -> None:
+class _Handlers:
+    def __init__(self, proxy: Proxy, policy: ListenerPolicy) -> None:
         self._proxy = proxy
-        self._door = door
-        self._guesses = Throttle(GUESSES)
+        self._policy = policy
+        self._wrong_tokens = Throttle(MAX_WRONG_TOKENS)
         self._running: set[asyncio.Task[Any]] = set()
         self._bodies = Bodies(lambda: proxy.settings.shares.bodies)
 
@@ -93,16 +94,16 @@ class _Front:
     async def guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:  # fmt: skip
-        """Refuse what a browser on another page, or a rebound DNS name, would send."""
-        if not self._known_host(request.headers.getall(hdrs.HOST, [])) or not _of_its_host(request):
+        """Refuse unknown hosts and origins, against DNS rebinding and cross-site requests."""
+        if not self._known_host(request.headers.getall(hdrs.HOST, [])) or not _target_matches_host(request):
             return _refuse(421, "This host name is not served here.")
         if not self._own_origin(request):
             return _refuse(403, "Requests from this origin are not allowed.")
         return await handler(request)
 
     def _known_host(self, given: list[str]) -> bool:
-        names = self._door.hosts.union(LOOPBACK)
-        return len(given) == 1 and _host_name(given[0]) in names
+        names = self._policy.hosts.union(LOOPBACK)
+        return len(given) == 1 and _parse_host_name(given[0]) in names
 
     def _own_origin(self, request: web.Request) -> bool:
         origins = request.headers.getall(hdrs.ORIGIN, [])
@@ -113,27 +114,27 @@ class _Front:
         server = request.match_info["server"]
         try:
             given = request.headers.getall(hdrs.AUTHORIZATION, [])
-            agent = await self._door.agents().authenticate(given, server)
+            agent = await self._policy.agents().authenticate(given, server)
         except AuthenticationFailed as refused:
-            return self._guessed(request, refused)
-        if (wrong := _unreadable(request)) is not None:
+            return self._refuse_token(request, refused)
+        if (wrong := _content_problem(request)) is not None:
             return wrong
         pairs = tuple((name.lower(), value) for name, value in request.headers.items())
         exchange = Exchange(agent=agent, server=server, verb=request.method, body=b"", pairs=pairs)
-        with self._run(exchange):
+        with self._track(exchange):
             try:
-                return await _write(request, await self._handled(request, exchange))
+                return await _write(request, await self._handle(request, exchange))
             except TooManyBytesError as error:
                 return _refuse(error.status, str(error), error.headers)
 
-    async def _handled(self, request: web.Request, exchange: Exchange) -> Reply:
-        """Read the body, and have the exchange judged."""
-        with self._bodies.one(exchange.agent.name, _announced(request)):
+    async def _handle(self, request: web.Request, exchange: Exchange) -> Reply:
+        """Read the body and pass the exchange to the proxy."""
+        with self._bodies.one(exchange.agent.name, _body_size(request)):
             return await self._proxy.handle(replace(exchange, body=await request.read()))
 
     @contextmanager
-    def _run(self, exchange: Exchange) -> Iterator[None]:
-        """Note an exchange that is waited for when the listener stops; a stream that only listens has no end to wait for."""
+    def _track(self, exchange: Exchange) -> Iterator[None]:
+        """Track an exchange so that shutdown waits for it; subscriptions are left out, since they never end."""
         task = asyncio.current_task()
         if task is not None and not protocol.is_subscription(exchange.verb, exchange.headers):
             self._running.add(task)
@@ -143,60 +144,60 @@ class _Front:
             self._running.discard(task)
 
     async def finish(self, _: web.Application) -> None:
-        """Give the exchanges under way their time to end; streams that clients take up again end last."""
+        """Wait for running exchanges at shutdown; then end the streams that clients resume elsewhere."""
         loop = asyncio.get_running_loop()
-        ends_at = await self._door.stop() + loop.time()
-        while (left := self._running - self._door.parked()) and (seconds := ends_at - loop.time()) > 0:
-            await asyncio.wait(left, timeout=min(LOOK, seconds))
-        await self._door.cut()
+        ends_at = await self._policy.stop() + loop.time()
+        while (left := self._running - self._policy.parked()) and (seconds := ends_at - loop.time()) > 0:
+            await asyncio.wait(left, timeout=min(POLL_SECONDS, seconds))
+        await self._policy.cut()
 
-    def _guessed(self, request: web.Request, refused: AuthenticationFailed) -> web.Response:
-        """Refuse a request without a good token; an address that keeps sending wrong ones has to wait."""
-        peer, now = self._door.proxies.client(request.remote, request.headers), self._door.clock()
+    def _refuse_token(self, request: web.Request, refused: AuthenticationFailed) -> web.Response:
+        """Refuse a request without a valid token; throttle addresses that keep sending wrong ones."""
+        peer, now = self._policy.proxies.client(request.remote, request.headers), self._policy.clock()
         if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
-            if self._guesses.is_blocked(peer, now):
+            if self._wrong_tokens.is_blocked(peer, now):
                 wait = {"Retry-After": str(int(WINDOW))}
-                return _refuse(429, "Too many wrong tokens came from this address. Wait a few minutes.", wait)
-            self._guesses.record_failure(peer, now)
-            if self._guesses.is_blocked(peer, now):
-                log.warning("%s gave %d wrong agent tokens within %.0f s", peer, GUESSES, WINDOW)
+                return _refuse(429, "Too many wrong tokens from this address. Wait a few minutes.", wait)
+            self._wrong_tokens.record_failure(peer, now)
+            if self._wrong_tokens.is_blocked(peer, now):
+                log.warning("%s sent %d wrong agent tokens within %.0f s", peer, MAX_WRONG_TOKENS, WINDOW)
         return _refuse(refused.status, str(refused), _challenge(refused))
 
     async def metadata(self, request: web.Request) -> web.Response:
-        """Say who issues tokens for a server (RFC 9728)."""
-        found = protected_resource.metadata(self._door.agents().config, request.match_info["server"])
+        """Serve the protected resource metadata of a server (RFC 9728)."""
+        found = protected_resource.metadata(self._policy.agents().config, request.match_info["server"])
         return _refuse(404, "There is nothing here.") if found is None else web.json_response(found)
 
     async def healthz(self, _: web.Request) -> web.Response:
-        """Say that the process lives, and what it is."""
-        return web.json_response({"status": "ok", "role": self._door.role})
+        """Report liveness and the gateway's role."""
+        return web.json_response({"status": "ok", "role": self._policy.role})
 
     async def readyz(self, _: web.Request) -> web.Response:
-        """Say whether calls can be judged and held now."""
-        problem = await self._door.ready()
+        """Report whether calls can be judged and held."""
+        problem = await self._policy.ready()
         return web.json_response({"status": problem or "ok"}, status=503 if problem else 200)
 
 
-def _announced(request: web.Request) -> int:
-    """Return how many bytes of body a request may have: a chunked one does not say."""
+def _body_size(request: web.Request) -> int:
+    """Return the size of a request body in bytes; the limit for a chunked body, whose size is unknown."""
     if not request.can_read_body:
         return 0
     return MAX_BODY if request.content_length is None else request.content_length
 
 
-def _of_its_host(request: web.Request) -> bool:
-    """Say whether a target in absolute form (RFC 9112, 3.2.2) names the host that the Host header names."""
+def _target_matches_host(request: web.Request) -> bool:
+    """Say whether a request target in absolute form (RFC 9112, 3.2.2) matches the Host header."""
     target = request.raw_path
     return target.startswith("/") or urlsplit(target).netloc == request.headers[hdrs.HOST]
 
 
-def _host_name(authority: str) -> str:
+def _parse_host_name(authority: str) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:@/\[\]]*)(?::[0-9]+)?", authority)
     return match[1].strip("[]").lower() if match else ""
 
 
-def _unreadable(request: web.Request) -> web.Response | None:
-    """Refuse bodies that others could read differently: other media types, charsets, encodings."""
+def _content_problem(request: web.Request) -> web.Response | None:
+    """Refuse bodies that a server could read differently: other media types, charsets and encodings."""
     if hdrs.CONTENT_ENCODING in request.headers:
         return _refuse(415, "Content-Encoding is not accepted.")
     if request.method == "POST" and not _is_json(request.headers.getall(hdrs.CONTENT_TYPE, [])):
@@ -223,7 +224,7 @@ def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None)
 
 
 async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
-    """Write the reply as its chunks come. A client that leaves cancels this, and closing the reply tells the rest."""
+    """Write the reply as it arrives. A client that disconnects cancels this; then the reply is closed."""
     whole = reply.body is not None
     kind = partial(web.Response, body=reply.body) if whole else web.StreamResponse
     response = kind(status=reply.status, headers=reply.headers)
@@ -234,9 +235,9 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
         await response.write_eof()
         await reply.delivered()
     except ConnectionResetError:
-        pass  # nobody is there to be told
+        pass  # the client is gone
     except CutError as error:
-        log.info("an answer was cut off: %s", error)
+        log.info("a response was cut off: %s", error)
         _cut(request)
     finally:
         reply.close()
@@ -246,6 +247,6 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
 
 
 def _cut(request: web.Request) -> None:
-    """End the connection as the server ended its own, so that the client sees no whole answer where there is none."""
+    """Close the connection, so that the client does not take a cut-off response for a complete one."""
     if request.transport is not None:
         request.transport.close()

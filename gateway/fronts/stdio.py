@@ -1,4 +1,4 @@
-"""The stdin/stdout front, for clients that only launch commands: each line is one frame, and nothing else is written."""
+"""The stdio front: one frame per line on stdin and stdout, and nothing else on stdout."""
 
 import asyncio
 import logging
@@ -8,69 +8,70 @@ from weakref import WeakSet, WeakValueDictionary
 
 from approvals.errors import ApprovalError
 from gateway.errors import GatewayError, InternalError
-from gateway.fronts.client import Conversation, Exchange
+from gateway.fronts.client import GatewayClient
+from gateway.upstreams.lifecycle import Send
 from gateway.wire import frames, protocol
 
 #: The longest line, in bytes.
 MAX_LINE = 4 << 20
-#: Seconds for which answers are awaited once stdin has ended: enough for a server that answers by itself, as to somebody who
-#: pipes lines in and reads on. A held call must not run for a client that is gone; that client asks again for the answer.
+#: Seconds to wait for answers after stdin has ended, for a script that pipes requests in and reads the answers. A held
+#: call does not wait longer: it must not run for a client that is gone.
 GRACE = 10.0
 log = logging.getLogger("okayed.stdio")
 
 
 class StdioFront:
-    """One client on a pair of streams, and the exchange behind it: the proxy inside, or a gateway that listens already."""
+    """Serves one client on a pair of streams. *send* reaches the gateway, in this process or elsewhere."""
 
     def __init__(
         self,
         reader: asyncio.StreamReader,
         write: Callable[[bytes], Awaitable[None]],
-        exchange: Exchange,
+        send: Send,
         grace: float = GRACE,
     ) -> None:
         self._reader = reader
         self._write = write
         self._grace = grace
-        self._answering: set[asyncio.Task[None]] = set()
-        self._talk = Conversation(exchange, {protocol.FRONT_HEADER: "stdio"})
-        #: The session whose own messages are listened to.
-        self._heard: str | None = None
-        self._listening: asyncio.Task[None] | None = None
-        #: The requests that are being answered, and which of them are of the revision without sessions.
+        self._answer_tasks: set[asyncio.Task[None]] = set()
+        self._client = GatewayClient(send, {protocol.FRONT_HEADER: "stdio"})
+        #: The session whose messages outside of requests are relayed.
+        self._listened_session: str | None = None
+        self._listen_task: asyncio.Task[None] | None = None
+        #: The open requests, and those among them of 2026-07-28.
         self._requests: WeakValueDictionary[frames.Id, asyncio.Task[None]] = WeakValueDictionary()
-        self._modern: WeakSet[asyncio.Task[None]] = WeakSet()
+        self._modern_answers: WeakSet[asyncio.Task[None]] = WeakSet()
 
     async def run(self) -> None:
-        """Serve until stdin ends, and a little longer those who are answered soon."""
+        """Serve until stdin ends and the last answers are written, `grace` seconds later at most."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             while line := await self._read_line():
-                frame = await self._decoded(line)
+                frame = await self._decode(line)
                 if frame is not None:
-                    await self._post(frame, line)
-            await self._last_answers()
+                    await self._dispatch(frame, line)
+            await self._finish_answers()
             self._stop_listening()
         with suppress(TimeoutError):  # the gateway may be away
             async with asyncio.timeout(self._grace):
-                await self._talk.end()
+                await self._client.close()
 
-    async def _last_answers(self) -> None:
-        if self._answering:
-            await asyncio.wait(self._answering, timeout=self._grace)
-        for task in self._answering:
+    async def _finish_answers(self) -> None:
+        if self._answer_tasks:
+            await asyncio.wait(self._answer_tasks, timeout=self._grace)
+        for task in self._answer_tasks:
             task.cancel()
 
     async def _read_line(self) -> bytes:
-        """Return the next line that holds something, b"" at the end."""
+        """Return the next line that is not blank; b"" at the end."""
         while True:
             try:
                 line = await self._reader.readuntil(b"\n")
             except asyncio.IncompleteReadError:
-                return b""  # what has no line end was cut off and is no frame
+                return b""  # a last line without a line end is incomplete
             except asyncio.LimitOverrunError:
                 await self._skip_line()
-                await self._write(frames.error(None, -32600, "The line is longer than a frame may be."))
+                await self._write(frames.error(None, -32600, f"The line is longer than {MAX_LINE} bytes."))
                 continue
             if line.strip():
                 return line.strip()
@@ -86,51 +87,51 @@ class StdioFront:
                 return
             return
 
-    async def _decoded(self, line: bytes) -> frames.Frame | None:
+    async def _decode(self, line: bytes) -> frames.Frame | None:
         try:
             return frames.decode(line)
         except frames.FrameError as error:
             await self._write(frames.error(error.id, error.code, error.message))
             return None
 
-    async def _post(self, frame: frames.Frame, line: bytes) -> None:
-        """Send a frame on. Requests are answered when their answer comes; the rest keeps its order."""
-        if self._taken_back(frame):
+    async def _dispatch(self, frame: frames.Frame, line: bytes) -> None:
+        """Answer requests concurrently; send all other frames in order."""
+        if self._cancel_request(frame):
             return
         if not isinstance(frame, frames.Request | frames.CallFrame) or frame.method == "initialize":
             await self._answer(frame, line)
             return
         answering = self._tasks.create_task(self._answer(frame, line))
-        self._answering.add(answering)
-        answering.add_done_callback(self._answering.discard)
+        self._answer_tasks.add(answering)
+        answering.add_done_callback(self._answer_tasks.discard)
         self._requests[frame.id] = answering
         if protocol.era({}, frame) is protocol.Era.MODERN:
-            self._modern.add(answering)
+            self._modern_answers.add(answering)
 
-    def _taken_back(self, frame: frames.Frame) -> bool:
-        """End the answer to a request that its client takes back; returns False when the notification itself has to go on.
+    def _cancel_request(self, frame: frames.Frame) -> bool:
+        """Stop answering a cancelled request; returns False if the notification must be sent to the gateway.
 
-        In 2026-07-28 hanging up is how a client cancels over HTTP ("Cancellation"). In the handshake revisions it means nothing there;
-        but while the gateway is away no notification reaches it, and the call must not be asked for again.
+        In 2026-07-28 closing the stream cancels a request over HTTP ("Cancellation"). In the handshake revisions it does
+        not; but while the gateway is away no notification reaches it, and the call must not be requested again.
         """
         request_id = protocol.cancelled_id(frame)
         answering = None if request_id is None else self._requests.get(request_id)
         if request_id is None or answering is None:
             return False
-        hangs_up = answering in self._modern or self._talk.asks_again(request_id)
+        hangs_up = answering in self._modern_answers or self._client.is_retrying(request_id)
         return hangs_up and answering.cancel()
 
     async def _answer(self, frame: frames.Frame, line: bytes) -> None:
         try:
-            async with aclosing(self._talk.say(frame, line)) as answer:
+            async with aclosing(self._client.send(frame, line)) as answer:
                 async for data in answer:
                     await self._write(data)
         except GatewayError as error:
             await self._refuse(frame, error)
         except ApprovalError as error:
             await self._refuse(frame, GatewayError(str(error)))
-        except Exception:  # one answer that fails must not end the client's other requests
-            log.exception("an exchange failed")
+        except Exception:  # a failure must not end the client's other requests
+            log.exception("the exchange failed")
             await self._refuse(frame, InternalError())
         self._listen()
 
@@ -139,25 +140,25 @@ class StdioFront:
             await self._write(frames.error(request_id, error.code, str(error)))
 
     def _listen(self) -> None:
-        """Show what the server says of its own accord, in each session from when its handshake is done.
+        """Relay the server's messages outside of requests, in each session after its handshake.
 
-        A stream that broke, as when the gateway was started again, is opened again after the next answer.
+        A stream that broke, for example when the gateway restarted, is reopened after the next answer.
         """
-        if self._talk.session != self._heard:
+        if self._client.session != self._listened_session:
             self._stop_listening()
-            self._heard = self._talk.session
-            self._listening = self._tasks.create_task(self._hear())
+            self._listened_session = self._client.session
+            self._listen_task = self._tasks.create_task(self._relay_messages())
 
     def _stop_listening(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
+        if self._listen_task is not None:
+            self._listen_task.cancel()
 
-    async def _hear(self) -> None:
+    async def _relay_messages(self) -> None:
         try:
-            async for data in self._talk.hear():
+            async for data in self._client.listen():
                 await self._write(data)
         except (GatewayError, ApprovalError) as error:
-            log.info("the server's own messages cannot be heard: %s", error)
-            self._heard = None
+            log.info("cannot relay the server's messages: %s", error)
+            self._listened_session = None
         except Exception:
-            log.exception("the server's own messages cannot be heard")
+            log.exception("cannot relay the server's messages")

@@ -16,7 +16,7 @@ from gateway.app.config import parse_config
 from gateway.app.gateway import Gateway, assemble
 from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import listener
+from gateway.fronts.listener import open_listener
 from hang import HANG
 from recorder import Recorder
 
@@ -213,7 +213,7 @@ async def running(
             clock=gateway.clock,
             proxies=TrustedProxies.parse(config.trusted_proxies),
         )
-        app = server.build(gateway.proxy, door)
-        at = await stack.enter_async_context(listener(app, "127.0.0.1:0", Connections("agents", 1000)))
+        app = server.build_app(gateway.proxy, door)
+        at = await stack.enter_async_context(open_listener(app, "127.0.0.1:0", Connections("agents", 1000)))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield Running(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

@@ -14,7 +14,7 @@ from gateway.cli import main
 from gateway.cli.review import RequestRefused, connect
 from gateway.config.addresses import local_address
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import listener
+from gateway.fronts.listener import open_listener
 from hang import HANG
 from holds import held
 from process import free_ports, sha256, token
@@ -90,7 +90,7 @@ async def breaking():
 
     app = web.Application()
     app.add_routes([web.get("/api/v1/events", events), web.get("/api/v1/calls", calls)])
-    async with listener(app, "127.0.0.1:0", Connections("agents", 10)) as at:
+    async with open_listener(app, "127.0.0.1:0", Connections("agents", 10)) as at:
         yield f"http://{at}"
 
 

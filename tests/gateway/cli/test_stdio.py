@@ -22,7 +22,7 @@ from gateway.cli.stdio import GatewayLocator, check_url, open_client
 from gateway.config.problems import ConfigProblems
 from gateway.errors import NotSentError, UserError
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import listener
+from gateway.fronts.listener import open_listener
 from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from hang import HANG
@@ -218,7 +218,7 @@ async def test_what_answers_without_saying_what_it_is_is_no_gateway():
 
     app = web.Application()
     app.router.add_get("/healthz", answer)
-    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
+    async with open_listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
 
         async def none():
             raise NotSentError
@@ -239,7 +239,7 @@ async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a
     app = web.Application()
     app.router.add_post("/mcp/notes", answer)
     monkeypatch.setattr(stdio, "PAUSE", 0.0)
-    async with listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
+    async with open_listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
         way = GatewayLocator("notes", "", http, at=f"http://{at}")
         said = [
             web.Response(status=503, headers=unsent),

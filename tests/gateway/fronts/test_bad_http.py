@@ -8,7 +8,7 @@ import pytest
 
 from approvals.web import build
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import listener
+from gateway.fronts.listener import open_listener
 from gateways import running
 from hang import HANG
 from inbox import Inbox
@@ -60,7 +60,7 @@ async def agents():
 async def inbox():
     async with (
         Inbox() as made,
-        listener(build(made.service, made.options), "127.0.0.1:0", Connections("inbox", 9)) as at,
+        open_listener(build(made.service, made.options), "127.0.0.1:0", Connections("inbox", 9)) as at,
     ):
         yield at, FORM
 
@@ -74,7 +74,7 @@ async def test_bad_http_is_400_and_one_line(served, name, caplog):
     assert b"HTTP/1." in answer and b" 400 " in answer, answer
     [record] = [one for one in caplog.records if one.name.startswith(("okayed", "aiohttp", "approvals"))]
     assert record.exc_info is None
-    assert record.message.startswith("127.0.0.1 sent bad HTTP: ")
+    assert record.message.startswith("127.0.0.1 sent malformed HTTP: ")
     assert "\n" not in record.message
     assert SECRET.decode() not in record.message
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.errors import CutError, NotSentError, ResponseTooLargeError
-from gateway.fronts.client import Conversation
+from gateway.fronts.client import GatewayClient
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, sse
 from hang import HANG
@@ -69,11 +69,11 @@ class Server:
 
 
 async def say(conversation, frame):
-    return [json.loads(data) async for data in conversation.say(frames.decode(line(frame)), line(frame))]
+    return [json.loads(data) async for data in conversation.send(frames.decode(line(frame)), line(frame))]
 
 
 async def opened(exchange):
-    conversation = Conversation(exchange, {})
+    conversation = GatewayClient(exchange, {})
     await say(conversation, INITIALIZE)
     assert conversation.session is None
     await say(conversation, INITIALIZED)
@@ -124,7 +124,7 @@ async def test_the_revision_is_the_one_that_the_last_initialize_agreed_on():
         revision = frame["params"].get("protocolVersion", "of a tool's result")
         return frame_reply(line(result(frame["id"], protocolVersion=revision)))
 
-    conversation = Conversation(exchange, {})
+    conversation = GatewayClient(exchange, {})
     older = {**INITIALIZE, "params": {"protocolVersion": "2025-06-18"}}
     for frame in (request(), INITIALIZE, request(), older, request()):
         await say(conversation, frame)
@@ -133,13 +133,13 @@ async def test_the_revision_is_the_one_that_the_last_initialize_agreed_on():
 
 @pytest.mark.parametrize("answer", [{"protocolVersion": 5}, {}])
 async def test_an_answer_that_agrees_on_no_revision_is_passed_on(answer):
-    conversation = Conversation(answering(frame_reply(line(result(0, **answer)))), {})
+    conversation = GatewayClient(answering(frame_reply(line(result(0, **answer)))), {})
     assert await say(conversation, INITIALIZE) == [result(0, **answer)]
 
 
 async def test_a_404_outside_of_a_session_is_the_answer():
     server = Server()
-    [answer] = await say(Conversation(server, {}), request())
+    [answer] = await say(GatewayClient(server, {}), request())
     assert (answer["id"], answer["error"]["message"]) == (1, "Session not found.")
     assert len(server.seen) == 1
 
@@ -147,10 +147,10 @@ async def test_a_404_outside_of_a_session_is_the_answer():
 async def test_the_session_is_ended_and_one_that_is_gone_needs_no_end():
     server = Server()
     conversation = await opened(server)
-    await conversation.end()
+    await conversation.close()
     assert server.seen[-1] == ("DELETE", None, "s1")
     server.down = True
-    await conversation.end()
+    await conversation.close()
 
 
 def answering(*replies):
@@ -174,7 +174,7 @@ async def test_a_stream_that_ends_before_its_answer_is_taken_up_again():
     exchange = answering(
         stream(PRIMING, note), stream(b"id: e2\ndata: \n\n", CutError()), stream(result(1, ok=True))
     )
-    assert await say(Conversation(exchange, {}), request()) == [note, result(1, ok=True)]
+    assert await say(GatewayClient(exchange, {}), request()) == [note, result(1, ok=True)]
     assert exchange.seen == [("POST", None), ("GET", "e1"), ("GET", "e2")]
 
 
@@ -186,46 +186,46 @@ async def test_a_stream_that_cannot_be_taken_up_again_is_a_cut():
         [stream(PRIMING), *(stream() for _ in range(4))],
     ):
         with pytest.raises(CutError, match="without a result"):
-            await say(Conversation(answering(*replies), {}), request())
+            await say(GatewayClient(answering(*replies), {}), request())
     with pytest.raises(CutError, match="broke"):
-        await say(Conversation(answering(stream(CutError())), {}), request())
+        await say(GatewayClient(answering(stream(CutError())), {}), request())
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]", b'{"a":' + b"[" * 100_000])
 async def test_an_answer_that_is_no_frame_is_told_as_an_error_and_not_passed_on(body):
     with pytest.raises(CutError, match="HTTP status 502"):
-        await say(Conversation(answering(frame_reply(body, status=502)), {}), request())
-    assert await say(Conversation(answering(frame_reply(body, status=502)), {}), INITIALIZED) == []
+        await say(GatewayClient(answering(frame_reply(body, status=502)), {}), request())
+    assert await say(GatewayClient(answering(frame_reply(body, status=502)), {}), INITIALIZED) == []
 
 
 async def test_events_that_are_no_frames_are_left_out():
     exchange = answering(stream(b"data: noise\n\n", result(1)))
-    assert await say(Conversation(exchange, {}), request()) == [result(1)]
+    assert await say(GatewayClient(exchange, {}), request()) == [result(1)]
 
 
 async def test_an_error_for_nobody_goes_to_who_asked():
     exchange = answering(frame_reply(frames.error(None, -32000, "no"), status=401))
-    assert await say(Conversation(exchange, {}), request("x")) == [
+    assert await say(GatewayClient(exchange, {}), request("x")) == [
         {"jsonrpc": "2.0", "id": "x", "error": {"code": -32000, "message": "no"}}
     ]
 
 
 async def test_a_notification_gets_no_answer_even_when_it_is_refused():
     refused = frame_reply(frames.error(None, -32000, "This token is not known."), status=401)
-    assert await say(Conversation(answering(refused), {}), INITIALIZED) == []
+    assert await say(GatewayClient(answering(refused), {}), INITIALIZED) == []
 
 
 async def test_a_request_of_the_servers_with_the_same_id_is_no_answer():
     question = request(1, "roots/list")
     exchange = answering(stream(question, result(1)))
-    assert await say(Conversation(exchange, {}), request()) == [question, result(1)]
+    assert await say(GatewayClient(exchange, {}), request()) == [question, result(1)]
 
 
 async def test_a_server_with_nothing_to_say_of_its_own_accord_is_not_listened_to():
     note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     exchange = answering(Reply(status=405), frame_reply(b"{}"), stream(note))
-    conversation = Conversation(exchange, {})
-    heard = [[json.loads(data) async for data in conversation.hear()] for _ in range(3)]
+    conversation = GatewayClient(exchange, {})
+    heard = [[json.loads(data) async for data in conversation.listen()] for _ in range(3)]
     assert heard == [[], [], [note]]
 
 
@@ -253,7 +253,7 @@ class Gateway:
 
 
 def patient(gateway, **more):
-    return Conversation(gateway, {}, **{"away": 5.0, "pause": 0.0, **more})
+    return GatewayClient(gateway, {}, **{"retry_for": 5.0, "retry_pause": 0.0, **more})
 
 
 async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_back():
@@ -267,8 +267,10 @@ async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_bac
 
 async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():
     gateway = Gateway(held(CutError()), NotSentError())
-    with pytest.raises(CutError, match="Make the same call again, with the same arguments: it runs once"):
-        await say(patient(gateway, away=0.0), CALL)
+    with pytest.raises(
+        CutError, match="Make the same call again, with the same arguments: it runs at most once"
+    ):
+        await say(patient(gateway, retry_for=0.0), CALL)
 
 
 async def test_an_answer_that_is_too_long_is_not_asked_for_again():
@@ -292,10 +294,10 @@ def page(status):
 
 
 @pytest.mark.parametrize(
-    ("answer", "away", "told"),
+    ("answer", "retry_for", "told"),
     [(page(403), 0.05, "Make the same call again"), (frame_reply(b'{"detail": "no"}', status=403), 5.0, "403, ended without a result")],
 )  # fmt: skip
-async def test_what_is_no_answer_at_all_is_not_asked_for_without_end(answer, away, told):
+async def test_what_is_no_answer_at_all_is_not_asked_for_without_end(answer, retry_for, told):
     async with asyncio.timeout(HANG):
         with pytest.raises(CutError, match=told):
-            await say(patient(Gateway(held(CutError()), answer), away=away), CALL)
+            await say(patient(Gateway(held(CutError()), answer), retry_for=retry_for), CALL)

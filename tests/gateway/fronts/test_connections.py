@@ -1,4 +1,4 @@
-"""Connections of slow peers are cut, a full listener says so, and everyone else is served."""
+"""Connections of slow peers are closed, a full listener logs it, and everyone else is served."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 from aiohttp import web
 
-from gateway.fronts.connections import RATE, Connections, Deadlines, Phase
-from gateway.fronts.listener import listener
+from gateway.fronts.connections import MIN_BODY_RATE, Connections, Deadlines, Phase
+from gateway.fronts.listener import open_listener
 from hang import HANG
 from rows import each_row
 
 #: Every deadline short, so that a test waits for the cut itself.
 SHORT = Deadlines(first=0.1, head=0.1, body=0.1, idle=0.1, unread=0.1, tick=0.01)
 LONG = Deadlines(tick=0.01)
-CUT = "agents: connections of slow peers are cut (%d since the start)"
+CUT = "agents: closed connections of slow peers (%d since the start)"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 
@@ -44,7 +44,7 @@ class Page:
 @asynccontextmanager
 async def serving(deadlines=LONG, most=100):
     page = Page(Connections("agents", most, deadlines))
-    async with asyncio.timeout(HANG), listener(page.app, "127.0.0.1:0", page.connections) as at:
+    async with asyncio.timeout(HANG), open_listener(page.app, "127.0.0.1:0", page.connections) as at:
         page.host, _, page.port = at.partition(":")
         yield page
 
@@ -144,12 +144,12 @@ async def test_a_peer_that_reads_nothing_of_its_answer_is_cut(size, caplog):
 @each_row(
     ("phase", "received", "allowed"),
     [
-        (Phase.NEW, 0, 10), (Phase.HEAD, 0, 10), (Phase.BODY, 0, 60), (Phase.BODY, RATE * 5, 65),
+        (Phase.NEW, 0, 10), (Phase.HEAD, 0, 10), (Phase.BODY, 0, 60), (Phase.BODY, MIN_BODY_RATE * 5, 65),
         (Phase.ANSWER, 0, None), (Phase.IDLE, 0, 75),
     ],
 )  # fmt: skip
 def test_each_phase_has_its_time(phase, received, allowed):
-    assert Deadlines().allowed(phase, received) == allowed
+    assert Deadlines().limit_for(phase, received) == allowed
 
 
 async def test_a_full_listener_refuses_and_says_so_once_a_minute(caplog):
@@ -164,7 +164,7 @@ async def test_a_full_listener_refuses_and_says_so_once_a_minute(caplog):
         while len(page.connections):
             await asyncio.sleep(0)
         assert b"200 OK" in await all_of(page, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    full = "agents: all 2 connections are taken; new ones are refused (1 since the start)"
+    full = "agents: refused connections beyond the limit of 2 (1 since the start)"
     assert [record.message for record in caplog.records] == [full]
 
 
@@ -174,10 +174,10 @@ async def test_peers_are_not_blamed_for_a_process_that_stood_still():
         while not len(page.connections):
             await asyncio.sleep(0)
         now = asyncio.get_running_loop().time()
-        page.connections.look(now)
-        page.connections.look(now + 7200)
+        page.connections.check(now)
+        page.connections.check(now + 7200)
         writer.write(b" HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in await reader.readuntil(b"hello")
-        page.connections.look(now + 7201)
+        page.connections.check(now + 7201)
         assert await reader.read() == b"", "idle for two hours"
         writer.close()

@@ -15,7 +15,7 @@ from approvals.throttle import WINDOW
 from gateway.app.serving import agent_hosts
 from gateway.config.options import Config, PolicyOptions
 from gateway.errors import CutError
-from gateway.fronts.http import GUESSES
+from gateway.fronts.http import MAX_WRONG_TOKENS
 from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
 from hang import HANG
@@ -165,9 +165,9 @@ async def test_who_goes_on_guessing_tokens_is_told_to_wait_and_a_good_token_coun
 
     async with running(more=AGENTS) as gateway:
         guesses = [await given(gateway, f"guess-{number}") for number in range(1000)]
-        assert guesses == [(401, None)] * GUESSES + [(429, "300")] * (1000 - GUESSES)
+        assert guesses == [(401, None)] * MAX_WRONG_TOKENS + [(429, "300")] * (1000 - MAX_WRONG_TOKENS)
         assert [record.message for record in caplog.records] == [
-            "127.0.0.1 gave 30 wrong agent tokens within 300 s"
+            "127.0.0.1 sent 30 wrong agent tokens within 300 s"
         ]
         assert (await given(gateway, "ci-token"))[0] == 200
         assert (await gateway.post(call("get_note"))).status == 401, "no token is no guess"
@@ -185,10 +185,12 @@ async def test_wrong_agent_tokens_behind_a_trusted_proxy_count_for_their_client_
             async with await gateway.post(call("get_note"), headers) as answer:
                 return answer.status
 
-        assert [await guessed("192.0.2.1") for _ in range(GUESSES + 1)] == [401] * GUESSES + [429]
+        assert [await guessed("192.0.2.1") for _ in range(MAX_WRONG_TOKENS + 1)] == [
+            401
+        ] * MAX_WRONG_TOKENS + [429]
         assert await guessed("192.0.2.2") == (401 if trusted else 429)
     who = "192.0.2.1" if trusted else "127.0.0.1"
-    assert [record.message for record in caplog.records] == [f"{who} gave 30 wrong agent tokens within 300 s"]
+    assert [record.message for record in caplog.records] == [f"{who} sent 30 wrong agent tokens within 300 s"]
 
 
 async def test_an_agent_reaches_its_own_servers_only():

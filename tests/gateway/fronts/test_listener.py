@@ -15,7 +15,7 @@ from gateway.app.config_file import read_listen
 from gateway.config.options import SocketOptions
 from gateway.errors import UserError
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import listener
+from gateway.fronts.listener import open_listener
 
 CONNECT = """
 import os, socket, sys
@@ -25,7 +25,7 @@ socket.socket(socket.AF_UNIX).connect(sys.argv[1])
 
 
 def serving(listen):
-    return listener(web.Application(), listen, Connections("agents", 9))
+    return open_listener(web.Application(), listen, Connections("agents", 9))
 
 
 def mode_of(path):
@@ -79,7 +79,7 @@ async def test_another_user_connects_when_the_mode_and_the_group_let_it(mode, gi
 
 
 async def test_a_group_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"^There is no group 'nosuchgroup' on this machine"):
+    with pytest.raises(UserError, match=r"^This machine has no group 'nosuchgroup'"):
         async with serving(SocketOptions(unix=str(tmp_path / "a.sock"), group="nosuchgroup")):
             pass
 

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from approvals.model import State
-from gateway.fronts.client import Conversation
+from gateway.fronts.client import GatewayClient
 from gateway.hold import session_probe
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
@@ -79,12 +79,12 @@ async def as_a_task(gateway, _):
 
 async def said(conversation, frame):
     line = json.dumps(frame).encode()
-    return b"".join([data async for data in conversation.say(frames.decode(line), line)]).decode()
+    return b"".join([data async for data in conversation.send(frames.decode(line), line)]).decode()
 
 
 async def joined(gateway):
     """Return the conversation of a client of the command `stdio`, which joined this gateway over HTTP."""
-    conversation = Conversation(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
+    conversation = GatewayClient(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
     for frame in (INITIALIZE, INITIALIZED):
         await said(conversation, frame)
     return conversation
