@@ -16,7 +16,7 @@ MEASURED := $(if $(COVERAGE),coverage)
 
 test: .venv/test programs
 	$(if $(MEASURED),$(BIN)/coverage erase)
-	$(BIN)/$(if $(MEASURED),coverage run,python) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/$(if $(MEASURED),coverage run,python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory check $(MEASURED)
 
 # Everything that runs no test.

@@ -22,3 +22,8 @@ settings.register_profile(
     "deep", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that start processes and wait for them: none of them shall be left for the end."""
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
