@@ -41,7 +41,7 @@ class CallChanges:
         #: The time that waits are measured with.
         self.monotonic = monotonic or clock
         #: The calls that run in this process.
-        self._running: Counter[CallId] = Counter()
+        self.running: Counter[CallId] = Counter()
 
     async def get(self, call_id: CallId) -> HeldCall:
         """Return the call; raises `UnknownCall`."""

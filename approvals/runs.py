@@ -32,7 +32,7 @@ class Runs(CallChanges):
             return lifecycle.advance(call, State.FORWARDING, now)
 
         # Counted before the commit, so that a sweep never mistakes a call running here for one that a crash left behind.
-        self._running[call_id] += 1
+        self.running[call_id] += 1
         try:
             call = await self._change(call_id, take)
         except BaseException:
@@ -44,9 +44,9 @@ class Runs(CallChanges):
         return call, won
 
     def _release(self, call_id: CallId) -> None:
-        self._running[call_id] -= 1
-        if not self._running[call_id]:
-            del self._running[call_id]
+        self.running[call_id] -= 1
+        if not self.running[call_id]:
+            del self.running[call_id]
 
     async def finish(self, call_id: CallId, outcome: Outcome) -> HeldCall:
         """End the run of a claimed call with the server's answer.

@@ -45,7 +45,7 @@ class ApprovalService(Reviews, Runs):
         self.wakeups = Wakeups()
         self.quotas = Quotas()
         #: How many clients wait for each call in this process.
-        self._attending: Counter[CallId] = Counter()
+        self.attending: Counter[CallId] = Counter()
         #: Until then, the time need not be kept in the store again.
         self._kept_until = 0.0
 
@@ -158,13 +158,13 @@ class ApprovalService(Reviews, Runs):
     @contextmanager
     def attend(self, call_id: CallId) -> Iterator[None]:
         """Mark a call as attended while the context is open: a client waits for it."""
-        self._attending[call_id] += 1
+        self.attending[call_id] += 1
         try:
             yield
         finally:
-            self._attending[call_id] -= 1
-            if not self._attending[call_id]:
-                del self._attending[call_id]
+            self.attending[call_id] -= 1
+            if not self.attending[call_id]:
+                del self.attending[call_id]
 
     # The sweep.
 
@@ -192,8 +192,8 @@ class ApprovalService(Reviews, Runs):
     def _is_outdated(self, call: HeldCall | Summary) -> bool:
         """Say whether a crash left the call in `forwarding`, or its `attended` is wrong."""
         if call.state is State.FORWARDING:
-            return call.id not in self._running
-        return call.state in lifecycle.TIMED and call.attended != (call.id in self._attending)
+            return call.id not in self.running
+        return call.state in lifecycle.TIMED and call.attended != (call.id in self.attending)
 
     def _correct(self, call: HeldCall) -> HeldCall | None:
         if not self._is_outdated(call):

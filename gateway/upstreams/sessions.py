@@ -40,7 +40,7 @@ class SessionUpstream:
     ) -> None:
         self._connect = connect
         self._clock = clock
-        self._sessions: dict[str, _SessionConnection] = {}
+        self.sessions: dict[str, _SessionConnection] = {}
         #: How many connections are being opened, each for a new session.
         self._connecting = 0
         self._stopping: set[asyncio.Task[None]] = set()
@@ -65,7 +65,7 @@ class SessionUpstream:
 
     def knows(self, headers: Mapping[str, str]) -> bool:
         """Say whether the session in *headers* has a connection."""
-        session = self._sessions.get(headers.get(protocol.SESSION_HEADER, ""))
+        session = self.sessions.get(headers.get(protocol.SESSION_HEADER, ""))
         return session is not None and not session.connection.ended.is_set()
 
     async def _send_modern(self, _frame: frames.Frame, _body: bytes, /) -> Reply:
@@ -74,11 +74,11 @@ class SessionUpstream:
 
     async def _open(self, frame: frames.Frame, body: bytes) -> Reply:
         session_id, connection = secrets.token_hex(16), await self._add_connection()
-        self._sessions[session_id] = _SessionConnection(connection, self._clock())
+        self.sessions[session_id] = _SessionConnection(connection, self._clock())
         try:
             reply = await exchange_frame(connection, frame, body, on_end=connection.forget)
         except BaseException as error:
-            self._sessions.pop(session_id, None)
+            self.sessions.pop(session_id, None)
             self._stop(connection)
             if isinstance(error, GatewayError):
                 error.stderr = await connection.last_log_line()
@@ -87,7 +87,7 @@ class SessionUpstream:
 
     async def _add_connection(self) -> MultiplexedConnection:
         """Open a connection; raises `BusyError` at the limit, which includes connections that are opening or stopping."""
-        if len(self._sessions) + self._connecting + len(self._stopping) >= MAX_SESSIONS:
+        if len(self.sessions) + self._connecting + len(self._stopping) >= MAX_SESSIONS:
             raise BusyError
         self._connecting += 1
         try:
@@ -109,13 +109,13 @@ class SessionUpstream:
     def _session(self, headers: Mapping[str, str]) -> _SessionConnection:
         if not self.knows(headers):
             raise UnknownSessionError
-        session = self._sessions[headers[protocol.SESSION_HEADER]]
+        session = self.sessions[headers[protocol.SESSION_HEADER]]
         session.used_at = self._clock()
         return session
 
     async def _delete(self, headers: Mapping[str, str]) -> Reply:
         self._session(headers)
-        await asyncio.shield(self._stop(self._sessions.pop(headers[protocol.SESSION_HEADER]).connection))
+        await asyncio.shield(self._stop(self.sessions.pop(headers[protocol.SESSION_HEADER]).connection))
         return Reply(status=200)
 
     def _open_stream(self, session: _SessionConnection) -> Reply:
@@ -131,12 +131,12 @@ class SessionUpstream:
         now = self._clock()
         idle = [
             session_id
-            for session_id, session in self._sessions.items()
+            for session_id, session in self.sessions.items()
             if session.connection.ended.is_set()
             or (now - session.used_at > IDLE and not session.connection.pending and not session.streaming)
         ]
         for session_id in idle:
-            self._stop(self._sessions.pop(session_id).connection)
+            self._stop(self.sessions.pop(session_id).connection)
 
     def _stop(self, connection: MultiplexedConnection) -> asyncio.Task[None]:
         """Stop a connection in a task of its own, so that it ends even if the current request is cancelled."""
@@ -148,9 +148,9 @@ class SessionUpstream:
     async def close(self) -> None:
         """Close every connection and open no more."""
         self._closed = True
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             self._stop(session.connection)
-        self._sessions.clear()
+        self.sessions.clear()
         await asyncio.gather(*self._stopping)
 
 

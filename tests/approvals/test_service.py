@@ -237,9 +237,9 @@ async def test_a_claim_that_another_overtakes_does_not_win(service):
     service.store.swap = overtaking
     found, won = await service.claim(call.id, fine)
     assert ([won for _, won in other], found.state, won) == ([True], State.FORWARDING, False)
-    assert service._running[call.id] == 1
+    assert service.running[call.id] == 1
     await service.finish(call.id, DONE)
-    assert not service._running
+    assert not service.running
 
 
 async def test_a_claim_whose_commit_fails_is_let_go(service):
@@ -253,7 +253,7 @@ async def test_a_claim_whose_commit_fails_is_let_go(service):
     with pytest.raises(StoreError):
         await service.claim(call.id, fine)
     service.store.swap = swap
-    assert not service._running
+    assert not service.running
     assert (await service.get(call.id)).state is State.APPROVED
     assert (await service.claim(call.id, fine))[1] is True
 
@@ -319,7 +319,7 @@ async def test_a_run_ends_as_it_went_and_is_let_go(service, end, state):
     call = await approved(service)
     await service.claim(call.id, fine)
     assert (await end(service, call.id)).state is state
-    assert not service._running
+    assert not service.running
 
 
 async def test_a_call_that_a_crash_left_on_its_way_is_in_doubt_exactly_once(service):
@@ -381,9 +381,9 @@ async def test_a_run_that_was_given_up_ends_by_its_answer_only_and_is_let_go(ser
     call = await running(service)
     await service.record_unanswered(call.id, "late")
     await service.sweep()
-    assert service._running
+    assert service.running
     assert (await end(service, call.id)).state is state
-    assert not service._running
+    assert not service.running
 
 
 async def test_after_a_persons_finding_a_late_answer_is_an_event_only(service):
@@ -396,7 +396,7 @@ async def test_after_a_persons_finding_a_late_answer_is_an_event_only(service):
     events = await service.store.events(call=call.id)
     last = events[-1]
     assert (last.kind, last.detail["failed"], last.at) == ("answer.late", False, service.wall())
-    assert not service._running
+    assert not service.running
 
 
 async def test_cancelling_ends_what_was_not_sent_and_leaves_the_rest(service):
@@ -538,9 +538,9 @@ async def test_a_caller_that_is_cancelled_leaves_a_whole_state_behind(service):
         claiming.cancel()
         await asyncio.wait([claiming])
         if not claiming.cancelled():
-            assert call.id in service._running  # the claim was through before it could be cancelled
+            assert call.id in service.running  # the claim was through before it could be cancelled
             continue
         await service.store.get(call.id)  # whatever was on its way to the store has been done by now
         await service.sweep()
         assert (await service.get(call.id)).state in (State.APPROVED, State.IN_DOUBT)
-        assert call.id not in service._running
+        assert call.id not in service.running

@@ -101,7 +101,7 @@ async def test_a_gateway_that_comes_back_is_joined_and_none_is_started_beside_it
             assert "Ada" in await orders(agent)
             async with Person(gateway.inbox) as alice:
                 assert "1002 is now shipped" in await shipped(agent, alice)
-    assert process._process.returncode == 0
+    assert process.process.returncode == 0
 
 
 async def test_the_config_of_a_gateway_that_listens_may_refer_to_what_a_command_that_joins_it_does_not_have(

@@ -28,7 +28,7 @@ async def gateway(tmp_path, notes):
         tmp_path, notes.url, "{default: require_approval, matrix: [{category: [Read], action: allow}]}"
     )
     yield process
-    if process._process is not None:
+    if process.process is not None:
         await process.stop()
 
 
@@ -56,7 +56,7 @@ async def test_a_command_that_joined_a_run_waits_for_it_and_never_takes_its_plac
             client.call(request_id, "get_note")
             await gateway.start()
             assert await client.told(request_id) == "ran get_note"
-            assert (await role(gateway), gateway._process.returncode) == ("run", None)
+            assert (await role(gateway), gateway.process.returncode) == ("run", None)
 
 
 async def test_a_gateway_inside_a_command_makes_room_for_a_run_and_no_client_notices(gateway, notes):
@@ -78,7 +78,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_and_no_client_not
             assert await first.told(3) == "ran get_note"
             assert {one["id"] for one in await alice.calls()} == {one["id"] for one in held}
     assert [one.frame["params"]["arguments"].get("text") for one in notes.calls].count("first") == 1
-    assert gateway._process.returncode is None
+    assert gateway.process.returncode is None
 
 
 async def test_a_second_run_is_refused_at_once_in_one_sentence(gateway):

@@ -45,17 +45,17 @@ class Process:
         self.agents = f"http://127.0.0.1:{agents_port}"
         self.inbox = f"http://127.0.0.1:{inbox_port}"
         self.log = config.with_suffix(".log")
-        self._process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *before: str, options: Sequence[str] = ()) -> None:
         """Start it with *options*, as a command that the words in *before* run, and wait until it answers."""
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            self.process = await asyncio.create_subprocess_exec(
                 *before, OKAYED, "run", "-c", str(self.config), *options, stderr=log, stdout=log
             )
         async with asyncio.timeout(HANG), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.inbox}/healthz"):
-                assert self._process.returncode is None, self.log.read_text()
+                assert self.process.returncode is None, self.log.read_text()
                 await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on
 
     async def ready(self) -> None:
@@ -66,20 +66,20 @@ class Process:
 
     async def kill(self) -> None:
         """End it as a crash would."""
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
 
     async def stop(self) -> int:
-        if self._process.returncode is None:
+        if self.process.returncode is None:
             self.tell(signal.SIGTERM)
         return await self.ended()
 
     def tell(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        self.process.send_signal(number)
 
     async def ended(self) -> int:
         async with asyncio.timeout(HANG):
-            return await self._process.wait()
+            return await self.process.wait()
 
     async def logged(self, words: str) -> None:
         """Wait until the log has these words."""

@@ -121,7 +121,7 @@ async def test_the_same_call_asked_again_joins_the_one_that_waits(gateway):
         first = tasks.create_task(gateway.call("create_note", {"a": 1, "b": 2}, id=1))
         [held] = await gateway.held()
         second = tasks.create_task(gateway.call("create_note", {"b": 2, "a": 1}, id=1))
-        while gateway.gateway.service._attending[held.id] < 2:
+        while gateway.gateway.service.attending[held.id] < 2:
             await asyncio.sleep(0)
         await gateway.review(held)
         answers = [await first, await second]
@@ -147,7 +147,7 @@ async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_lat
     [held] = await gateway.held()
     agent.cancel()
     await asyncio.wait([agent])
-    while held.id in gateway.gateway.service._attending:
+    while held.id in gateway.gateway.service.attending:
         await asyncio.sleep(0)
     await gateway.gateway.service.sweep()
     assert (await gateway.gateway.service.get(held.id)).attended is False
@@ -776,7 +776,7 @@ async def test_the_bytes_that_were_approved_run_when_it_is_asked_again_spelt_oth
     agent = asyncio.ensure_future(gateway.post(spelt(b'{"a":1, "b":2}')))
     [held] = await gateway.held()
     (await agent).close()
-    while held.id in gateway.gateway.service._attending:
+    while held.id in gateway.gateway.service.attending:
         await asyncio.sleep(0)
     await gateway.review(held)
     async with await gateway.post(spelt(b'{"b":2,"a":1}')) as answer:

@@ -82,7 +82,7 @@ async def test_a_session_is_opened_used_and_ended(terminal, upstream):
     terminal.type(INITIALIZE, INITIALIZED, calling("echo", "a"))
     assert (await terminal.read())["id"] == 0
     assert (await terminal.read())["id"] == "a"
-    assert len(upstream._sessions) == 1
+    assert len(upstream.sessions) == 1
 
 
 async def test_the_session_ends_with_the_input(upstream):
@@ -90,7 +90,7 @@ async def test_the_session_ends_with_the_input(upstream):
     terminal.type(INITIALIZE, INITIALIZED)
     terminal.reader.feed_eof()
     await terminal.front.run()
-    assert upstream._sessions == {}
+    assert upstream.sessions == {}
 
 
 async def test_what_the_server_says_of_its_own_accord_is_shown(terminal):
@@ -165,7 +165,7 @@ async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody()
         terminal.reader.feed_eof()
         async with asyncio.timeout(HANG):
             await front
-            while gateway.gateway.service._attending:
+            while gateway.gateway.service.attending:
                 await asyncio.sleep(0)
         await gateway.review(held)
         assert (gateway.ran(), terminal.lines.empty()) == ([], True)

@@ -72,7 +72,7 @@ async def until(gateway, held, state):
 async def let_go(gateway):
     """Wait until no run is under way."""
     async with asyncio.timeout(HANG):
-        while gateway.gateway.service._running:
+        while gateway.gateway.service.running:
             await asyncio.sleep(0)
 
 
@@ -223,7 +223,7 @@ async def test_a_child_that_is_told_may_still_answer():
             agent = agents.create_task(gateway.call("wait", headers=session))
             [held] = await gateway.held()
             running_now = await until(gateway, await gateway.review(held), State.FORWARDING)
-            [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner._sessions.values()
+            [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner.sessions.values()
             async with asyncio.timeout(HANG):
                 while not behind.connection.pending:
                     await asyncio.sleep(0)

@@ -45,7 +45,7 @@ async def test_the_id_comes_at_once_and_to_a_front_of_our_own_alone(gateway):
 async def test_asked_again_while_it_waits_or_afterwards_it_is_the_same_call(gateway, answer, told):
     held = await cut(gateway)
     waiting = asyncio.ensure_future(gateway.call("create_note", id=1, headers=again(held)))
-    while held.id not in gateway.gateway.service._attending:
+    while held.id not in gateway.gateway.service.attending:
         await asyncio.sleep(0)
     await gateway.review(held, answer, reason="no")
     for frame in (await waiting, await gateway.call("create_note", id=2, headers=again(held))):

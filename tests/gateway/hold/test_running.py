@@ -386,4 +386,4 @@ async def test_an_answer_whose_result_or_error_is_no_object_leaves_the_call_in_d
         frame = agent.result().frames[-1] if modern else agent.result()
         assert "It MAY have run" in text(frame)
         assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
-        assert not gateway.gateway.service._running
+        assert not gateway.gateway.service.running

@@ -76,7 +76,7 @@ async def test_a_client_that_tells_when_its_timer_fires_is_told_waiting_before_t
             answer.cancel()
         else:
             await client.cancel()
-        while held.id in gateway.gateway.service._attending:
+        while held.id in gateway.gateway.service.attending:
             await asyncio.sleep(0)
         await client.give_up(after=60.0)  # the model thinks
         again = await client.ask()
@@ -93,10 +93,10 @@ async def test_a_client_whose_timer_counts_all_its_rounds_is_told_waiting_and_ge
         [held] = await gateway.held()
         gateway.clock.now += 5
         first.cancel()
-        while held.id in gateway.gateway.service._attending:
+        while held.id in gateway.gateway.service.attending:
             await asyncio.sleep(0)
         again = asyncio.ensure_future(gateway.ask("tools/call", note))
-        while held.id not in gateway.gateway.service._attending:
+        while held.id not in gateway.gateway.service.attending:
             await asyncio.sleep(0)
         await gateway.later(2.5)
         assert text((await again).frames[-1]).startswith(WAITING)
@@ -178,7 +178,7 @@ async def test_a_request_that_was_given_up_neither_runs_the_call_nor_takes_its_a
         newest = await client.ask()
         assert (await soon(older)).startswith(WAITING)
         newest.cancel()
-        while held.id in gateway.gateway.service._attending:
+        while held.id in gateway.gateway.service.attending:
             await asyncio.sleep(0)
         await gateway.review(held)
         assert gateway.ran() == []

@@ -67,7 +67,7 @@ async def test_of_many_exchanges_that_find_it_gone_one_opens_it_again():
         )
         assert [answer["id"] for answer in answers] == list(range(5))
         assert len(await reopenings(gateway)) == 1
-        assert len(gateway.gateway.proxy.settings.upstreams["notes"].inner._sessions) == 1
+        assert len(gateway.gateway.proxy.settings.upstreams["notes"].inner.sessions) == 1
 
 
 async def test_its_own_stream_opens_it_again_too_and_is_that_of_the_new_process():
@@ -116,7 +116,7 @@ async def test_where_no_other_can_be_opened_the_client_learns_that_its_session_i
 async def test_a_held_call_goes_out_in_the_session_that_was_opened_again():
     async with running("default: require_approval", server_options=SERVER) as gateway:
         session = await opened(gateway)
-        [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner._sessions.values()
+        [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner.sessions.values()
         await behind.connection.stop()
         agent = asyncio.ensure_future(gateway.call("echo", {"x": 1}, headers=session))
         [held] = await gateway.held()

@@ -222,7 +222,7 @@ async def test_an_address_of_another_origin_is_not_posted_to(server, nasty, endp
     with pytest.raises(NotSentError, match="another origin"):
         await server.opened()
     assert nasty.received == []
-    assert server._sessions == {}
+    assert server.sessions == {}
 
 
 async def test_an_address_is_taken_relative_or_whole_and_with_our_user_only(http, nasty):
@@ -287,7 +287,7 @@ async def test_a_server_that_is_not_there_is_sent_nothing(http):
 
 async def test_a_server_that_left_between_stream_and_post_is_not_sent_to(server, nasty):
     headers = await server.opened()
-    session = server._sessions[headers["Mcp-Session-Id"]]
+    session = server.sessions[headers["Mcp-Session-Id"]]
     async with Nasty() as gone:
         session.connection._address = session.connection._address.with_port(int(gone.url.split(":")[2][:-4]))
     with pytest.raises(NotSentError, match="could not be reached"):
@@ -308,7 +308,7 @@ async def test_refused_credentials_are_told_as_401_and_leave_no_session(server, 
 async def test_a_refused_handshake_hangs_up(server, nasty):
     nasty.posts = 403
     assert (await server.send("POST", frame("initialize", {}, 0), {})).status == 403
-    assert server._sessions == {}
+    assert server.sessions == {}
     async with asyncio.timeout(HANG):
         await nasty.gone.wait()
 
@@ -346,7 +346,7 @@ async def test_the_catalogue_learns_the_tools_of_a_real_server(http):
             "create_note",
             "get_note",
         ]
-        assert upstream._sessions == {}
+        assert upstream.sessions == {}
         await upstream.close()
 
 
@@ -386,7 +386,7 @@ async def test_a_held_call_whose_stream_is_gone_when_it_is_approved_runs_in_anot
             for request in nasty.opened.values():
                 if request.transport is not None:
                     request.transport.abort()
-            await upstream._sessions[session["Mcp-Session-Id"]].connection.ended.wait()
+            await upstream.sessions[session["Mcp-Session-Id"]].connection.ended.wait()
             nasty.opens = opens
             await gateway.review(held)
             answer = last_frame(await (await agent).read())

@@ -108,7 +108,7 @@ async def shared(clock):
 async def test_each_session_has_a_child_of_its_own(server):
     first, second = await server.opened(), await server.opened()
     assert first != second
-    pids = {session.connection.process.pid for session in server._sessions.values()}
+    pids = {session.connection.process.pid for session in server.sessions.values()}
     assert len(pids) == 2
 
 
@@ -183,7 +183,7 @@ async def test_a_child_that_ends_cuts_its_requests_and_its_session_is_gone(serve
         await server.send("POST", calling("crash"), headers)
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), headers)
-    assert server._sessions == {}
+    assert server.sessions == {}
 
 
 async def test_a_line_without_end_stops_the_server(server):
@@ -205,7 +205,7 @@ async def test_an_unknown_session_is_refused_and_a_deleted_one_too(server):
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), {"Mcp-Session-Id": "guess"})
     headers = await server.opened()
-    behind = next(iter(server._sessions.values())).connection
+    behind = next(iter(server.sessions.values())).connection
     assert (await server.send("DELETE", b"", headers)).status == 200
     assert behind.process.returncode is not None
     with pytest.raises(UnknownSessionError):
@@ -230,18 +230,18 @@ async def test_a_session_that_listens_or_waits_is_not_idle(server, clock):
 
 async def test_there_are_only_so_many_sessions(server):
     for _ in range(sessions.MAX_SESSIONS):
-        server._sessions[str(len(server._sessions))] = next(
-            iter(server._sessions.values()), None
+        server.sessions[str(len(server.sessions))] = next(
+            iter(server.sessions.values()), None
         ) or await _session(server)
     with pytest.raises(BusyError):
         await server.opened()
-    for name in list(server._sessions)[1:]:
-        del server._sessions[name]
+    for name in list(server.sessions)[1:]:
+        del server.sessions[name]
 
 
 async def _session(server):
     await server.opened()
-    return server._sessions.pop(next(iter(server._sessions)))
+    return server.sessions.pop(next(iter(server.sessions)))
 
 
 async def test_sessions_that_are_opened_at_once_are_no_more_than_may_be_open(clock, monkeypatch):
@@ -271,7 +271,7 @@ async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_o
     caplog.set_level(logging.INFO, "okayed.servers")
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
-    behind = next(iter(server._sessions.values())).connection
+    behind = next(iter(server.sessions.values())).connection
     while not behind.pending:
         await asyncio.sleep(0)
     await server.send("POST", frame("notifications/cancelled", {"requestId": "nobody's"}, None), headers)
@@ -288,7 +288,7 @@ async def test_one_child_serves_every_modern_client(shared):
         *(shared.send("POST", modern("echo", 1, _meta={**META, "n": n}), VERSION) for n in range(4))
     )
     assert [json.loads(text((await frames(reply))[0]))["_meta"]["n"] for reply in replies] == [0, 1, 2, 3]
-    assert shared._sessions == {}
+    assert shared.sessions == {}
 
 
 async def test_a_server_of_the_handshake_era_sends_modern_clients_to_initialize(server):
@@ -448,11 +448,11 @@ async def test_a_client_that_leaves_while_children_are_stopped_leaves_none_behin
     monkeypatch.setattr(child, "STOP_TIMEOUT", 0.05)
     upstream = Server(ServerCommand(name="stubborn", argv=["/bin/sh", "-c", STUBBORN]), clock)
     replies = [await upstream.send("POST", frame("initialize", {}), {}) for _ in range(3)]
-    processes = [session.connection.process for session in upstream._sessions.values()]
+    processes = [session.connection.process for session in upstream.sessions.values()]
     clock.now += (sessions.IDLE + 1) * (verb == "POST")
     headers = {"Mcp-Session-Id": replies[0].header("mcp-session-id")}
     leaving = asyncio.ensure_future(upstream.send(verb, frame("ping"), headers))
-    while len(upstream._sessions) == 3:
+    while len(upstream.sessions) == 3:
         await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -466,7 +466,7 @@ async def test_a_child_that_ignores_its_end_is_killed(clock):
     try:
         upstream = Server(ServerCommand(name="stubborn", argv=[sys.executable, "-c", stubborn]), clock)
         await upstream.send("POST", frame("initialize", {"protocolVersion": "2025-11-25"}), {})
-        process = next(iter(upstream._sessions.values())).connection.process
+        process = next(iter(upstream.sessions.values())).connection.process
         await upstream.close()
         assert process.returncode == -9
     finally:
