@@ -39,8 +39,8 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     With *most*, read at most that many bytes of the arguments, and of the other params, so that large calls stay cheap.
     """
     tool_call = call.call
-    along = client_meta.parted(tool_call.extra_params)
-    arguments, beside = _read(tool_call.arguments, most), _read(along.shown, most, flat=True)
+    metadata = client_meta.parted(tool_call.extra_params)
+    arguments, extra_params = _read(tool_call.arguments, most), _read(metadata.shown, most, flat=True)
     return Card(
         id=call.id,
         version=call.version,
@@ -58,12 +58,12 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         rule=escape_hidden(call.rule),
         reason=escape_hidden(call.reason),
         arguments=escape_hidden(arguments.text),
-        beside=escape_hidden(beside.text),
-        bookkeeping=along.line,
-        hidden_characters=count_hidden(arguments.text) + count_hidden(beside.text),
-        redacted=arguments.count + beside.count,
+        extra_params=escape_hidden(extra_params.text),
+        bookkeeping=metadata.line,
+        hidden_characters=count_hidden(arguments.text) + count_hidden(extra_params.text),
+        redacted=arguments.count + extra_params.count,
         size=len(tool_call.arguments) + len(tool_call.extra_params),
-        whole=most is None or max(len(tool_call.arguments), len(along.shown)) <= most,
+        whole=most is None or max(len(tool_call.arguments), len(metadata.shown)) <= most,
         digest=call.digest,
         created_at=call.created_at,
         expires_at=call.expires_at,

@@ -33,7 +33,7 @@ class Card:
     #: The server's address, on one line, or "".
     address: str = ""
     #: The other params that reach the server, as one line of JSON, or "".
-    beside: str = ""
+    extra_params: str = ""
     #: One line that summarizes the client's own metadata, which reaches the server too, or "".
     bookkeeping: str = ""
     #: Found in the arguments and the other params.
@@ -66,8 +66,8 @@ class Card:
     @property
     def everything(self) -> str:
         """All the text that would reach the server."""
-        along = "\n".join(f"also sent: {one}" for one in (self.beside, self.bookkeeping) if one)
-        return f"{self.arguments}\n\n{along}" if along else self.arguments
+        more = "\n".join(f"also sent: {one}" for one in (self.extra_params, self.bookkeeping) if one)
+        return f"{self.arguments}\n\n{more}" if more else self.arguments
 
 
 class Channel(Protocol):

@@ -107,7 +107,7 @@ class InboxPages:
             explanation=views.explain_state(call),
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.highlight(card.arguments),
-            beside=views.highlight(card.beside),
+            extra_params=views.highlight(card.extra_params),
             bookkeeping=views.highlight(client_meta.parted(call.call.extra_params).text),
             changes=views.mark_hidden(card.changes),
             exact=views.highlight(exact),
@@ -227,8 +227,8 @@ def _has_reviewed(approver: Approver, call: HeldCall | Summary) -> bool:
 def _exact(call: HeldCall) -> str:
     """Return the exact text that would reach the server."""
     tool_call = call.call
-    beside = f"\n\nalso sent:\n{tool_call.extra_params.decode()}" if tool_call.extra_params else ""
-    return escape_hidden(f"{tool_call.arguments.decode()}{beside}")
+    more = f"\n\nalso sent:\n{tool_call.extra_params.decode()}" if tool_call.extra_params else ""
+    return escape_hidden(f"{tool_call.arguments.decode()}{more}")
 
 
 def _id(request: web.Request) -> CallId:

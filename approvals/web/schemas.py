@@ -74,11 +74,11 @@ class CallOutcome(msgspec.Struct):
 class Call(msgspec.Struct):
     """A held call. `arguments_text` is the exact text of the arguments; `arguments` is the same as JSON.
 
-    `hidden` counts the values that look like secrets. They are left out of the arguments, `beside` and the outcome
+    `hidden` counts the values that look like secrets. They are left out of the arguments, `extra_params` and the outcome
     until `reveal` shows them and records it.
-    `beside` holds the other params that reach the server, or null. `bookkeeping` is one line that summarizes the
+    `extra_params` holds the other params that reach the server, or null. `bookkeeping` is one line that summarizes the
     client's own metadata in it, or "". `address` is the server's address, without secrets.
-    In a list, a call over 64 KiB is not `whole`: it lacks its arguments, `beside` and the body of its outcome.
+    In a list, a call over 64 KiB is not `whole`: it lacks its arguments, `extra_params` and the body of its outcome.
     """
 
     id: str
@@ -91,7 +91,7 @@ class Call(msgspec.Struct):
     owner: str | None
     arguments: msgspec.Raw
     arguments_text: str
-    beside: msgspec.Raw
+    extra_params: msgspec.Raw
     bookkeeping: str
     hidden: Count
     whole: bool
@@ -163,7 +163,9 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     """Encode a held call for *viewer*: with its secrets only after that approver revealed them."""
     call, classification = held.call, held.classification
     hidden = 0 if viewer in held.revealed else client_meta.hidden_values(call)
-    arguments, beside = (_redact(part) if hidden else part for part in (call.arguments, call.extra_params))
+    arguments, extra_params = (
+        _redact(part) if hidden else part for part in (call.arguments, call.extra_params)
+    )
     return Call(
         id=held.id,
         state=held.state,
@@ -175,7 +177,7 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         owner=call.owner,
         arguments=msgspec.Raw(arguments),
         arguments_text=arguments.decode(),
-        beside=msgspec.Raw(beside or b"null"),
+        extra_params=msgspec.Raw(extra_params or b"null"),
         bookkeeping=client_meta.parted(call.extra_params).line,
         hidden=hidden,
         whole=True,

@@ -17,7 +17,7 @@ def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
     whole, begun = build_card(call, ""), build_card(call, "", most=1000)
     assert begun.arguments.removesuffix('"\n}') in whole.arguments
     assert 500 < len(begun.arguments) < 1100
-    assert begun.beside == whole.beside
+    assert begun.extra_params == whole.extra_params
     assert (begun.whole, begun.size) == (False, len(LARGE) + 19)
     assert (whole.whole, whole.size) == (True, len(LARGE) + 19)
     assert "t0p" not in begun.arguments
@@ -30,7 +30,7 @@ def test_a_call_that_fits_is_the_same_card_either_way():
 
 def test_what_goes_along_is_begun_only_too():
     begun = build_card(held(0.0, extra_params=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
-    assert (len(begun.beside) < 1100, begun.whole) == (True, False)
+    assert (len(begun.extra_params) < 1100, begun.whole) == (True, False)
 
 
 def test_a_card_says_that_the_server_reported_a_failure():

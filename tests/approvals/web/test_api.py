@@ -38,7 +38,7 @@ async def test_a_call_is_shown_whole(inbox):
         "agent": "ci-bot",
         "owner": "maria",
         "arguments_text": raw.decode(),
-        "beside": None,
+        "extra_params": None,
         "hidden": 0,
         "whole": True,
         "bookkeeping": "",
