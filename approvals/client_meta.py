@@ -46,7 +46,7 @@ class Parted:
 
 
 def parted(beside: bytes) -> Parted:
-    """Part what goes along with a call (`ToolCall.beside`)."""
+    """Part what goes along with a call (`ToolCall.extra_params`)."""
     if len(beside) > READ:
         return Parted(beside)
     members = _members(beside)

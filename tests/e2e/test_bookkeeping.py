@@ -115,7 +115,7 @@ async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_app
         assert 'id="approve-button"' in page
 
         assert held["bookkeeping"] == line
-        assert held["beside"] == {"_meta": said}
+        assert held["extra_params"] == {"_meta": said}
         _, out, _ = await scene.process.command("show", held["id"])
         assert f"also sent: {line}" in out.splitlines()
         assert not any(secret in out for secret in secrets)
