@@ -1,1 +1,1 @@
-"""The tools that servers offer: definitions, accepted versions, and classification."""
+"""The tools of the servers: definitions, pins, defects, classification."""

@@ -1,6 +1,6 @@
-"""What is wrong with a tool's definition, so that calls of it cannot be judged or shown for what they are (PURE).
+"""Finds defects in tool definitions that prevent judging or showing calls correctly (PURE).
 
-A tool with a flaw is taken out of lists and denied when it is called, with the flaw as the reason.
+A defective tool is removed from lists, and its calls are denied with the defect as the reason.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ import jsonschema_rs
 
 from gateway.wire.frames import TOOL_NAME
 
-#: The longest definition, in bytes of JSON, that people could be shown.
+#: The longest definition that can be shown, in bytes of JSON.
 MAX_DEFINITION = 256 << 10
 _HEADER_CHARACTERS = frozenset(
     "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -20,32 +20,32 @@ _HEADER_TYPES = frozenset({"string", "integer", "boolean"})
 
 
 def find_duplicates(definitions: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    """Return the names that a list has more than once, read with and without case."""
+    """Return the names that occur more than once, ignoring case."""
     folded = Counter(str(one.get("name")).casefold() for one in definitions)
     return frozenset(name for one in definitions if folded[(name := str(one.get("name"))).casefold()] > 1)
 
 
-def find_defect(definition: Mapping[str, Any], written: bytes) -> str:
-    """Return what is wrong with one definition, or ""; *written* is the definition as JSON."""
-    return next(_find_defects(definition, written), "")
+def find_defect(definition: Mapping[str, Any], canonical: bytes) -> str:
+    """Return the first defect of a definition, or ""; *canonical* is the definition as JSON."""
+    return next(_find_defects(definition, canonical), "")
 
 
-def _find_defects(definition: Mapping[str, Any], written: bytes) -> Iterator[str]:
+def _find_defects(definition: Mapping[str, Any], canonical: bytes) -> Iterator[str]:
     if not TOOL_NAME.fullmatch(str(definition.get("name"))):
-        yield "its name is not one that a tool may have"
-    if len(written) > MAX_DEFINITION:
+        yield "its name is invalid"
+    if len(canonical) > MAX_DEFINITION:
         yield f"its definition is longer than {MAX_DEFINITION >> 10} KiB"
     for member in ("inputSchema", "outputSchema"):
         schema = definition.get(member, {})
         if not isinstance(schema, dict):
             yield f"its {member} is not an object"
         elif (wrong := _schema_error(schema)) is not None:
-            yield f"its {member} cannot be used: {wrong}"
-    yield from _header_defects(definition.get("inputSchema"), b'"x-mcp-header"' in written)
+            yield f"its {member} is invalid: {wrong}"
+    yield from _header_defects(definition.get("inputSchema"), b'"x-mcp-header"' in canonical)
 
 
 def _schema_error(schema: Mapping[str, Any]) -> str | None:
-    """Say why a schema cannot be used; what it refers to elsewhere is never fetched."""
+    """Return why a schema is invalid, or None; external references are never fetched."""
     try:
         jsonschema_rs.validator_for(_drop_unknown_draft(schema), offline=True)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
@@ -54,28 +54,28 @@ def _schema_error(schema: Mapping[str, Any]) -> str | None:
 
 
 def _drop_unknown_draft(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the schema without the name of a draft that nobody knows; it is then one of 2020-12."""
+    """Return the schema without an unknown $schema; it is then read as 2020-12."""
     draft = str(schema.get("$schema", ""))
     known = draft.startswith(("https://json-schema.org/draft/", "http://json-schema.org/draft-"))
     return {name: member for name, member in schema.items() if known or name != "$schema"}
 
 
 def _header_defects(schema: Any, mirrors: bool) -> Iterator[str]:
-    """Say what is wrong with the headers that arguments are to be mirrored in (2026-07-28, `x-mcp-header`)."""
+    """Yield the invalid header annotations (2026-07-28, "Custom Headers from Tool Parameters")."""
     seen: set[str] = set()
     for name, asked in _header_properties(schema) if mirrors else ():
         header = asked["x-mcp-header"]
         if not isinstance(header, str) or not header or not _HEADER_CHARACTERS.issuperset(header):
-            yield f"the header of {name} is no name that a header may have"
+            yield f"the header of {name} is not a valid header name"
         elif asked.get("type") not in _HEADER_TYPES:
-            yield f"the header of {name} is to carry something else than text, a whole number or true and false"
+            yield f"the header of {name} mirrors a type other than string, integer or boolean"
         elif header.lower() in seen:
-            yield f"the header {header} is asked for twice"
+            yield f"the header {header} is declared twice"
         seen.add(str(header).lower())
 
 
 def _header_properties(schema: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Walk the properties of a schema, and those inside them, for the ones that are to be mirrored."""
+    """Yield the properties of a schema, at any depth, that are mirrored in a header."""
     properties = schema.get("properties") if isinstance(schema, dict) else None
     for name, inner in properties.items() if isinstance(properties, dict) else ():
         if isinstance(inner, dict) and "x-mcp-header" in inner:

@@ -1,4 +1,4 @@
-"""The gateway as a client of its own: asks a server for its tools, in whichever revision the server speaks."""
+"""The gateway as an MCP client: lists a server's tools, and opens, probes and closes sessions, in any revision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from gateway.upstreams.answers import NoResultError, read_result
 from gateway.upstreams.lifecycle import close_session, open_session, request_frame
 from gateway.wire import protocol
 
-#: The most pages of tools that are asked for.
+#: The most pages of tools to request.
 MAX_PAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ServerListing:
-    """What a server says of itself: its name, its tools' definitions as it gave them, whether it has tasks of its own."""
+    """A server's name, its tool definitions as listed, and whether it has tasks."""
 
     name: str
     tools: list[dict[str, Any]]
@@ -24,7 +24,7 @@ class ServerListing:
 
 
 async def list_tools(upstream: Upstream) -> ServerListing:
-    """Return what a server offers; raises `GatewayError` when it cannot be asked."""
+    """List a server's tools; raises `GatewayError` if the server does not answer."""
     headers, meta, opened = await _open(upstream)
     try:
         tools = await _fetch_tools(upstream, headers, meta)
@@ -36,9 +36,9 @@ async def list_tools(upstream: Upstream) -> ServerListing:
 async def _open(
     upstream: Upstream,
 ) -> tuple[Mapping[str, str], Mapping[str, Any], Mapping[str, Any]]:
-    """Find the server's revision: discover first, then the handshake.
+    """Find the server's revision: server/discover first, then initialize.
 
-    Returns the headers and `_meta` to go on with, and what the server said of itself.
+    Returns the headers and the `_meta` for further requests, and the result of discover or initialize.
     """
     if (discovered := await _discover(upstream)) is not None:
         return protocol.modern_headers("tools/list"), protocol.OUR_META, discovered
@@ -53,7 +53,7 @@ def _capabilities(result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def _discover(upstream: Upstream) -> Mapping[str, Any] | None:
-    """Return what a server says of itself in the modern revision; None when it speaks handshakes only."""
+    """Return the server/discover result; None for a server of the handshake revisions."""
     try:
         return await read_result(
             await upstream.send("POST", protocol.DISCOVER, protocol.modern_headers("server/discover"))
@@ -70,7 +70,7 @@ async def _fetch_tools(
     for _ in range(MAX_PAGES):
         params = {**cursor, **({"_meta": meta} if meta else {})}
         page = await read_result(await upstream.send("POST", request_frame("tools/list", params), headers))
-        listed = page.get("tools")  # null where a server written in Go has none
+        listed = page.get("tools")  # Go servers send null for an empty list
         found += [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
         if not (following := page.get("nextCursor")):
             break

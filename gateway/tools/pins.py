@@ -1,6 +1,6 @@
-"""Which definition of each tool was accepted: the first that was seen, until a person accepts another.
+"""The accepted definition of each tool: the first one seen, until a person accepts another.
 
-A server may change what a tool does after it was trusted. Names are worth nothing then, so trust is bound to the hash of the definition.
+A server may change a tool after it was trusted under the same name, so trust is bound to the definition's hash.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ from approvals.model import Pin
 from approvals.safetext import escape_hidden
 from approvals.store import StateStore
 
-#: The longest difference that is kept with a held call, in characters.
+#: The longest diff stored with a held call, in characters.
 MAX_DIFFERENCE = 20_000
 
 
 class ChangeAction(Enum):
-    """What becomes of a tool whose definition changed."""
+    """The action when a tool's definition changes."""
 
     WARN = "warn"
     REASK = "reask"
@@ -29,12 +29,12 @@ class ChangeAction(Enum):
 
 
 def canonical_definition(definition: Mapping[str, Any]) -> bytes:
-    """Return a definition in the one form that is hashed and kept."""
+    """Return the canonical JSON of a definition, which is hashed and stored."""
     return msgspec.json.encode(definition, order="deterministic")
 
 
 class Pins:
-    """The accepted definitions of all tools."""
+    """The pins of all tools: one accepted definition for each server and tool."""
 
     def __init__(self, store: StateStore, kept: Iterable[Pin]) -> None:
         self._store = store
@@ -42,22 +42,22 @@ class Pins:
         self._identities: Mapping[str, str] = {}
 
     def bind(self, identities: Mapping[str, str]) -> None:
-        """Bind the pins of before to their server as it is now: at the first start that knows identities."""
+        """Bind pins from before server identities existed to the current identities."""
         for place, pin in self._pins.items():
             if not pin.identity and (identity := identities.get(pin.server)):
                 self._pins[place] = replace(pin, identity=identity)
                 self._store.save_pin(self._pins[place])
 
     def configure(self, identities: Mapping[str, str]) -> None:
-        """Use these identities of servers, by name, from now on."""
+        """Switch to these server identities, by server name."""
         self._identities = identities
 
     def find(self, server: str, tool: str) -> Pin | None:
-        """Return the pin of a tool, or None for one that was never seen."""
+        """Return the pin of a tool, or None."""
         return self._pins.get((server, tool))
 
     def find_trusted(self, server: str, tool: str) -> Pin | None:
-        """Return the pin of a tool when the server of that name is still the one that gave the definition."""
+        """Return the pin of a tool if the server of that name still has the pin's identity."""
         pin = self.find(server, tool)
         return pin if pin is not None and pin.identity == self._identity(server) else None
 
@@ -65,7 +65,7 @@ class Pins:
         return self._identities.get(server, "")
 
     def accept(self, server: str, tool: str, definition: bytes) -> None:
-        """Take this definition for the accepted one from now on."""
+        """Pin this definition as the accepted one."""
         pin = Pin(
             server=server, tool=tool, hash=sha256(definition), definition=definition, identity=self._identity(server),
         )  # fmt: skip
@@ -74,13 +74,13 @@ class Pins:
 
 
 def format_diff(was: bytes, now: bytes) -> str:
-    """Return, line by line, how a definition differs from the accepted one; hidden characters are made visible."""
+    """Return the diff of a definition against the accepted one, with hidden characters made visible."""
     before, after = (_indented_lines(one) for one in (was, now))
     lines = list(unified_diff(before, after, "accepted", "now", lineterm="", n=2))
-    told = "\n".join(escape_hidden(line) for line in lines)
-    if len(told) <= MAX_DIFFERENCE:
-        return told
-    return f"{told[:MAX_DIFFERENCE]}\n... {len(told) - MAX_DIFFERENCE} more characters"
+    diff = "\n".join(escape_hidden(line) for line in lines)
+    if len(diff) <= MAX_DIFFERENCE:
+        return diff
+    return f"{diff[:MAX_DIFFERENCE]}\n... {len(diff) - MAX_DIFFERENCE} more characters"
 
 
 def _indented_lines(definition: bytes) -> list[str]:

@@ -37,7 +37,7 @@ async def test_a_server_that_ends_at_once_takes_nothing_else_with_it(running):
     process.config.write_text(config.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n"))
     await process.stop()
     await process.start()
-    await process.logged("brief could not be asked for its tools")
+    await process.logged("could not list the tools of brief")
     assert "1002" in await ask(process, "list_orders", status="paid")
     assert await alice.calls("pending") == []
     assert await process.stop() == 0

@@ -233,7 +233,7 @@ async def test_another_server_at_the_same_address_is_warned_of(caplog):
         gateway.gateway.catalogue.mark_stale("notes")
         await gateway.call("get_note")
         await gateway.gateway.catalogue.refresh("notes")
-    assert caplog.text.count("calls itself 'another' now") == 1
+    assert caplog.text.count("now calls itself 'another'") == 1
 
 
 async def test_a_changed_tool_in_quarantine_is_denied_until_somebody_accepts_it():
@@ -304,7 +304,7 @@ async def test_a_tool_in_quarantine_is_out_of_the_list_and_denied_with_its_flaw(
     async with running("default: allow", recorder=Recorder(tools=twice)) as gateway:
         refused = text(await gateway.call("get_note"))
         assert refused == (
-            "Denied by policy: This tool is in quarantine: its server lists two tools of this name. NOT EXECUTED."
+            "Denied by policy: This tool is in quarantine: its server lists two tools with this name. NOT EXECUTED."
         )
         async with await gateway.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}) as answer:
             listed = last_frame(await answer.read())["result"]["tools"]
