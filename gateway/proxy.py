@@ -35,7 +35,7 @@ from gateway.hold.continuations import Continuations
 from gateway.hold.final_frames import FinalFrames
 from gateway.hold.ladder import AnswerMode
 from gateway.hold.repeats import Repeats
-from gateway.hold.request_state import ForgedError, Seals
+from gateway.hold.request_state import InvalidStateError, StateSealer
 from gateway.hold.running import Forwarder
 from gateway.hold.tasks import Tasks
 from gateway.policy.evaluation import Action, Verdict, require_approval
@@ -64,7 +64,7 @@ class Proxy:
         forwarder: Forwarder,
         metrics: Metrics,
         new_id: Callable[[], CallId],
-        seals: Callable[[], Seals],
+        seals: Callable[[], StateSealer],
     ) -> None:
         self.settings = settings
         self._service = service
@@ -165,7 +165,7 @@ class Proxy:
         request = CallRequest.read(exchange, upstream, frame, session, param_headers=made)
         if (reply := await self._continue(request)) is not None:
             return reply
-        if request_state.state_of(frame):
+        if request_state.own_state(frame):
             request = continuations.without_state(request)
         verdict = self._judge.verdict(request, tool)
         # A repeat joins or collects its held call, and uses no limit a second time.
@@ -177,7 +177,7 @@ class Proxy:
         """Answer a request that refers to a held call by our state or its id; None for any other."""
         try:
             return await self._continuations.answer(request)
-        except (ForgedError, UnknownCall):
+        except (InvalidStateError, UnknownCall):
             message = "Invalid or expired requestState"
         except AlreadyDecided as error:
             message = str(error)
@@ -211,11 +211,11 @@ class Proxy:
 
     def _deny(self, request: CallRequest, verdict: Verdict) -> Reply:
         self._record(request, "denied", verdict, why=verdict.reason)
-        return _result(request.frame, messages.denied(verdict.reason))
+        return _result(request.frame, messages.denied_result(verdict.reason))
 
     def _limit(self, request: CallRequest, verdict: Verdict, exceeded: Exceeded) -> Reply:
         self._record(request, "limited", verdict)
-        return _result(request.frame, messages.limited(exceeded, request.frame.name))
+        return _result(request.frame, messages.limited_result(exceeded, request.frame.name))
 
     async def _allow(self, request: CallRequest, verdict: Verdict) -> Reply:
         """Send the call now, unless too many exchanges of this agent are running."""
@@ -254,7 +254,7 @@ class Proxy:
             held = await self._service.hold(held)
         except TooMany as error:
             self._record(request, "limited", verdict, why=str(error))
-            return _result(request.frame, messages.too_many(error))
+            return _result(request.frame, messages.too_many_waiting(error))
         return await self._tell(request, held)
 
     # 6. Tell.

@@ -28,7 +28,7 @@ from gateway.call.metrics import Metrics
 from gateway.call.settings import ProxySettings
 from gateway.config.options import Config, ServerOptions, is_off, parse_duration
 from gateway.config.server_identity import compute_identity, describe_location
-from gateway.hold.request_state import Seals
+from gateway.hold.request_state import StateSealer
 from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
 from gateway.policy.limits import Windows
@@ -108,7 +108,7 @@ class Gateway:
         )  # fmt: skip
         self._connect_servers(config)
 
-    def seals(self) -> Seals:
+    def seals(self) -> StateSealer:
         """Return the seals of requestState."""
         return parts.build_seals(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
 

@@ -13,7 +13,7 @@ from approvals.quotas import Quotas
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import ClientRule, HoldSettings, TaskOffer
 from gateway.config.options import ClientOptions, Config, Duration, ServerOptions, parse_duration, parse_size
-from gateway.hold.request_state import Seals
+from gateway.hold.request_state import StateSealer
 from gateway.tools.catalogue import Override
 from gateway.tools.classify.risk import Category, Risk
 from gateway.tools.classify.severity import Severity
@@ -41,9 +41,9 @@ def build_access_check(config: Config) -> Callable[[str, str], bool]:
 
 
 @lru_cache(maxsize=1)
-def build_seals(keys: tuple[str, ...], secret: bytes) -> Seals:
+def build_seals(keys: tuple[str, ...], secret: bytes) -> StateSealer:
     """Return the seals of requestState, made with the keys of the config or else with the store's *secret*."""
-    return Seals([key.encode() for key in keys] or [secret])
+    return StateSealer([key.encode() for key in keys] or [secret])
 
 
 def build_hold_settings(config: Config) -> HoldSettings:

@@ -17,7 +17,7 @@ from approvals.model import AuditEvent
 from gateway.cli.tools import CallExplanation, ToolRow
 from gateway.explain import report
 from gateway.explain.first_policy import generate_policy
-from gateway.hold.messages import rfc3339, span
+from gateway.hold.messages import format_duration, format_rfc3339
 
 #: What stands between two columns.
 GAP = "  "
@@ -201,7 +201,7 @@ def event(one: AuditEvent, *, as_json: bool) -> None:
         if name in ("rule", "why", "reason", "note", "via", "failed")
     )
     what = f"{one.server}/{one.tool}" if one.tool else one.server
-    line = f"{one.seq:>6} {rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
+    line = f"{one.seq:>6} {format_rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
     console().print(Text(_line(line.rstrip())))
 
 
@@ -214,7 +214,7 @@ def _state(one: Mapping[str, Any]) -> str:
 def _left(expires_at: str) -> str:
     """Return how long it is until a time, as people say it; the last minutes in seconds."""
     seconds = max(0, round(datetime.fromisoformat(expires_at).timestamp() - time.time()))
-    return span(seconds if seconds < 2 * 60 else seconds // 60 * 60)
+    return format_duration(seconds if seconds < 2 * 60 else seconds // 60 * 60)
 
 
 def _line(text: str) -> str:

@@ -41,5 +41,5 @@ async def _next(service: ApprovalService, held: HeldCall, left: float, within: f
     if left > 0:
         return await service.wait_for_change(held, min(left, LOOK))
     return await service.record_unanswered(
-        held.id, f"The server did not answer within {messages.span(within)}."
+        held.id, f"The server did not answer within {messages.format_duration(within)}."
     )

@@ -24,7 +24,7 @@ from gateway.hold.client_wait import ClientWait
 from gateway.hold.final_frames import FinalFrames
 from gateway.hold.ladder import Rung
 from gateway.hold.outbound import Outbound
-from gateway.hold.patience import Patience, Who
+from gateway.hold.patience import ClientKey, LearnedWaits
 from gateway.hold.response_stream import FinalFrame
 from gateway.hold.running import Forwarder
 from gateway.upstreams import Upstream
@@ -58,7 +58,7 @@ class HeldAnswers:
         self._objection = objection
         self._ensure_listed = ensure_listed
         self._waits = Cancellations(service.monotonic)
-        self._patience = Patience()
+        self._learned_waits = LearnedWaits()
         self.delivered = DeliveredAnswers()
 
     # The three ways in: a request, our stdio front, and a client that resumes its stream.
@@ -74,20 +74,22 @@ class HeldAnswers:
         first = await anext(items, None)
         if isinstance(first, FinalFrame) or (first is not None and not accepts_events):
             status = first.status if isinstance(first, FinalFrame) else 200
-            frame = response_stream.answer(first, items)
+            frame = response_stream.write_frame(first, items)
             return self._reply(client, status, {"Content-Type": JSON}, frame)
-        handle = response_stream.handle_of(held.id, request.frame.id) if client.resumes else None
-        return self._reply(client, 200, sse.HEADERS, response_stream.stream(first, items, handle))
+        handle = response_stream.event_id_of(held.id, request.frame.id) if client.resumes else None
+        return self._reply(client, 200, sse.HEADERS, response_stream.write_events(first, items, handle))
 
     def answer_front(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer our stdio front: it gets the call's id at once, and repeats the call if the stream is cut."""
         client = self._begin_wait(request, held, resumes=True, silence=0.0)
         headers = {**sse.HEADERS, protocol.HOLD_HEADER: held.id}
-        return self._reply(client, 200, headers, response_stream.stream(None, self._items(client), None))
+        return self._reply(
+            client, 200, headers, response_stream.write_events(None, self._items(client), None)
+        )
 
     async def resume(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Reply | None:
         """Resume a cut stream of a held call (Last-Event-ID); None if the event id is not ours."""
-        seen = response_stream.call_of(exchange.headers.get("last-event-id", ""))
+        seen = response_stream.parse_event_id(exchange.headers.get("last-event-id", ""))
         if seen is None:
             return None
         call_id, request_id = seen
@@ -97,9 +99,9 @@ class HeldAnswers:
         frame = envelope.rebuild_frame(held.call, request_id)
         request = CallRequest.read(exchange, upstream, frame, session)
         client = self._begin_wait(request, held, resumes=True, silence=0.0)
-        handle = response_stream.handle_of(held.id, request_id)
+        handle = response_stream.event_id_of(held.id, request_id)
         return self._reply(
-            client, 200, sse.HEADERS, response_stream.stream(None, self._items(client), handle)
+            client, 200, sse.HEADERS, response_stream.write_events(None, self._items(client), handle)
         )
 
     def _reply(
@@ -114,7 +116,9 @@ class HeldAnswers:
         self, request: CallRequest, held: HeldCall, *, resumes: bool, silence: float | None = None
     ) -> ClientWait:
         known, now = self._client_hold(request), self._service.monotonic()
-        patience = self._patience.wait(_who(request), known.wait, now) if known.learns else known.wait
+        patience = (
+            self._learned_waits.get(_client_key(request), known.wait, now) if known.learns else known.wait
+        )
         return ClientWait(
             request=request,
             held=held,
@@ -132,21 +136,21 @@ class HeldAnswers:
 
     def _supersede_older(self, request: CallRequest, held: HeldCall) -> None:
         """End the same client's older requests for this call with WAITING, and learn its patience from their age."""
-        who, now, known = _who(request), self._service.monotonic(), self._client_hold(request)
+        client_key, now, known = _client_key(request), self._service.monotonic(), self._client_hold(request)
         gap = self._waits.supersede(held.id, request.client, now)
         if gap is not None:
             self._service.wakeups.wake(held.id)
         if gap is not None and known.learns:
-            self._patience.gave_up(who, gap, now)
-        elif known.learns and not self._waits.of(held.id, request.client):
-            self._patience.came_again(who, held.id, known.wait, now)
+            self._learned_waits.record_abandoned(client_key, gap, now)
+        elif known.learns and not self._waits.open_waits(held.id, request.client):
+            self._learned_waits.record_repeat(client_key, held.id, known.wait, now)
 
-    async def _items(self, client: ClientWait) -> response_stream.Items:
+    async def _items(self, client: ClientWait) -> response_stream.StreamItems:
         """Yield events until the wait ends, then the final frame; none when the stream goes on at the next gateway."""
         request, held = client.request, client.held
         key = _request_key(request.exchange, request.frame.id)
-        with self._service.attend(held.id), self._waits.waiting(key, client.wait):
-            if self._waits.crowded(held.id):
+        with self._service.attend(held.id), self._waits.track(key, client.wait):
+            if self._waits.supersede_oldest(held.id):
                 self._service.wakeups.wake(held.id)
             try:
                 async with aclosing(self._events(client)) as events:
@@ -189,20 +193,20 @@ class HeldAnswers:
             yield elicitation.complete_event(client.held)
 
     def _next_step(self, client: ClientWait) -> ladder.Step:
-        return client.next_step(self._service.monotonic(), closing=self._waits.over)
+        return client.next_step(self._service.monotonic(), closing=self._waits.closed)
 
     async def _has_moved(self, client: ClientWait) -> bool:
         """Take the newest version of the call; say whether it is newer, or the client stopped listening."""
         newest = await self._service.get(client.held.id)
-        moved = newest.version > client.held.version or client.wait.over
+        moved = newest.version > client.held.version or client.wait.is_over
         if moved:
             client.held = newest
         return moved
 
     def _goes_on_at_next_gateway(self, client: ClientWait) -> bool:
         """Whether this gateway stops and the client will resume its stream at the next one."""
-        stopped = self._waits.over and client.rung is Rung.LATER
-        return stopped and client.resumes and not client.wait.over
+        stopped = self._waits.closed and client.rung is Rung.LATER
+        return stopped and client.resumes and not client.wait.is_over
 
     # Running.
 
@@ -211,12 +215,12 @@ class HeldAnswers:
     ) -> AsyncIterator[bytes]:
         """Run the call once, and yield the server's events meanwhile, until *wait* is over."""
         await self._ensure_listed(held.call.server)
-        if wait is not None and wait.over:
+        if wait is not None and wait.is_over:
             return
         within = self._holds().answer_within.get(held.call.server)
         events = self._forwarder.start(held, approved, self._objection, within=within)
         if wait is not None:
-            wait.shown = events
+            wait.events = events
         while (event := await events.get()) is not None:
             yield event
 
@@ -224,15 +228,17 @@ class HeldAnswers:
 
     async def _record_delivery(self, client: ClientWait) -> None:
         """Record that the answer was written, unless the client had stopped listening: then it repeats the call."""
-        if not client.answered or client.wait.over:
+        if not client.answered or client.wait.is_over:
             return
         if client.rung is Rung.TELL:
             key = client.request.session_key
             if client.held.outcome is not None:
                 self.delivered.record(key, client.held.id)
             await self.collected(client.held.id, key.session)
-        elif not self._waits.over:
-            self._patience.told(_who(client.request), client.held.id, self._service.monotonic())
+        elif not self._waits.closed:
+            self._learned_waits.record_waiting(
+                _client_key(client.request), client.held.id, self._service.monotonic()
+            )
 
     async def collected(self, call_id: CallId, session: str = "") -> None:
         """Record that the agent has its answer. If the store fails, a repeat of the call is answered once more."""
@@ -253,7 +259,7 @@ class HeldAnswers:
 
     def close(self) -> None:
         """End every wait: a client gets WAITING, or its stream is parked for the next gateway. Held calls stay."""
-        self._waits.over = True
+        self._waits.closed = True
         self._service.wakeups.wake_all()
 
     @property
@@ -263,11 +269,11 @@ class HeldAnswers:
 
     def cut(self) -> None:
         """End the parked streams; their clients reconnect."""
-        self._waits.cut()
+        self._waits.end_parked()
 
 
-def _who(request: CallRequest) -> Who:
-    return Who(request.exchange.agent.name, request.client)
+def _client_key(request: CallRequest) -> ClientKey:
+    return ClientKey(request.exchange.agent.name, request.client)
 
 
 def _request_key(exchange: Exchange, request_id: frames.Id) -> RequestKey:

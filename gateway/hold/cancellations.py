@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 from approvals.model import CallId
 from gateway.hold.event_buffer import EventBuffer
-from gateway.hold.patience import LEAST
+from gateway.hold.patience import MIN_WAIT
 from gateway.wire import frames
 
 Key = TypeVar("Key")
 
 #: The most requests that are remembered after their clients ended them.
-MAX_LEFT = 10_000
+MAX_ENDED = 10_000
 #: The most requests that wait for one call: each keeps its own copy of the arguments in memory.
-MOST = 8
+MAX_WAITS_PER_CALL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +47,22 @@ class PendingWait:
     #: Whether a newer request for the call took its place.
     superseded: bool = False
     #: What its server says while the call runs for this request; None when it does not.
-    shown: EventBuffer | None = field(default=None, repr=False)
+    events: EventBuffer | None = field(default=None, repr=False)
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the client no longer listens to the answer of this request."""
         return self.cancelled or self.superseded
 
-    def stop(self) -> None:
+    def stop_events(self) -> None:
         """Show nothing more of a run; the run itself goes on."""
-        if self.shown is not None:
-            self.shown.put(None)
+        if self.events is not None:
+            self.events.put(None)
 
-    def give_way(self) -> None:
+    def supersede(self) -> None:
         """End the wait in favour of a newer request."""
         self.superseded = True
-        self.stop()
+        self.stop_events()
 
 
 class Cancellations:
@@ -73,56 +73,58 @@ class Cancellations:
         self._waits: defaultdict[RequestKey, list[PendingWait]] = defaultdict(list)
         self._of_call: defaultdict[CallId, list[PendingWait]] = defaultdict(list)
         #: For how many seconds the last request of a client waited for a call, when the client ended it itself.
-        self._left: OrderedDict[tuple[CallId, str], float] = OrderedDict()
+        self._ended: OrderedDict[tuple[CallId, str], float] = OrderedDict()
         #: Whether nobody waits any more, because the gateway stops.
-        self.over = False
+        self.closed = False
         #: The tasks of clients that will take up their stream at the next gateway. Their streams end last.
         self.parked: set[asyncio.Task[Any] | None] = set()
-        self._cut = asyncio.Event()
+        self._parking_over = asyncio.Event()
 
     async def park(self) -> None:
         """Keep a stream open until the gateway is about to end: its client comes back once the stream has ended."""
         task = asyncio.current_task()
         self.parked.add(task)
         try:
-            await self._cut.wait()
+            await self._parking_over.wait()
         finally:
             self.parked.discard(task)
 
-    def cut(self) -> None:
+    def end_parked(self) -> None:
         """End the streams of the clients that are parked."""
-        self._cut.set()
+        self._parking_over.set()
 
     @contextmanager
-    def waiting(self, named: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:
+    def track(self, key: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:
         """Note a wait for as long as the context is open."""
-        self._waits[named].append(wait)
+        self._waits[key].append(wait)
         self._of_call[wait.call_id].append(wait)
-        self._left.pop((wait.call_id, wait.client), None)
-        told = False
+        self._ended.pop((wait.call_id, wait.client), None)
+        answered = False
         try:
             yield wait
-            told = not wait.cancelled
+            answered = not wait.cancelled
         finally:
-            _take_out(self._waits, named, wait)
-            _take_out(self._of_call, wait.call_id, wait)
-            if not told and not wait.superseded:
-                self._leave(wait)
+            _remove_wait(self._waits, key, wait)
+            _remove_wait(self._of_call, wait.call_id, wait)
+            if not answered and not wait.superseded:
+                self._record_ended(wait)
 
-    def cancel(self, named: RequestKey) -> tuple[CallId, ...]:
+    def cancel(self, key: RequestKey) -> tuple[CallId, ...]:
         """End the waits for a request; returns the calls that were waited for.
 
         Without sessions two clients of one agent may use one id: then both stop waiting, and the other one asks again.
         """
-        ended = tuple(self._waits.get(named, ()))
+        ended = tuple(self._waits.get(key, ()))
         for wait in ended:
             wait.cancelled = True
-            wait.stop()
+            wait.stop_events()
         return tuple(wait.call_id for wait in ended)
 
-    def of(self, call_id: CallId, client: str) -> tuple[PendingWait, ...]:
+    def open_waits(self, call_id: CallId, client: str) -> tuple[PendingWait, ...]:
         """Return the waits of clients of this name for a call that are not over."""
-        return tuple(one for one in self._of_call.get(call_id, ()) if one.client == client and not one.over)
+        return tuple(
+            one for one in self._of_call.get(call_id, ()) if one.client == client and not one.is_over
+        )
 
     def supersede(self, call_id: CallId, client: str, now: float) -> float | None:
         """End the waits that a client must have given up, since it asks for the same call again.
@@ -130,28 +132,28 @@ class Cancellations:
         Returns the seconds that the youngest of them had lasted, or the one that the client cancelled or hung up on; None
         when there was none. A request that is younger than `LEAST` waits on: it is taken for another program's.
         """
-        ended = [wait for wait in self.of(call_id, client) if now - wait.since >= LEAST]
+        ended = [wait for wait in self.open_waits(call_id, client) if now - wait.since >= MIN_WAIT]
         for wait in ended:
-            wait.give_way()
-        left = self._left.pop((call_id, client), 0.0)
-        lasted = [now - wait.since for wait in ended] + [left] * (left >= LEAST)
+            wait.supersede()
+        left = self._ended.pop((call_id, client), 0.0)
+        lasted = [now - wait.since for wait in ended] + [left] * (left >= MIN_WAIT)
         return min(lasted, default=None)
 
-    def crowded(self, call_id: CallId) -> bool:
+    def supersede_oldest(self, call_id: CallId) -> bool:
         """End the oldest of more than `MOST` waits for a call; returns whether there were more."""
-        open_waits = [wait for wait in self._of_call[call_id] if not wait.over]
-        for wait in (crowded_out := open_waits[:-MOST]):
-            wait.give_way()
+        open_waits = [wait for wait in self._of_call[call_id] if not wait.is_over]
+        for wait in (crowded_out := open_waits[:-MAX_WAITS_PER_CALL]):
+            wait.supersede()
         return bool(crowded_out)
 
-    def _leave(self, wait: PendingWait) -> None:
+    def _record_ended(self, wait: PendingWait) -> None:
         """Note that a client ended its request itself."""
-        self._left[wait.call_id, wait.client] = self._clock() - wait.since
-        if len(self._left) > MAX_LEFT:
-            self._left.popitem(last=False)
+        self._ended[wait.call_id, wait.client] = self._clock() - wait.since
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
 
 
-def _take_out(waits: dict[Key, list[PendingWait]], key: Key, wait: PendingWait) -> None:
+def _remove_wait(waits: dict[Key, list[PendingWait]], key: Key, wait: PendingWait) -> None:
     waits[key].remove(wait)
     if not waits[key]:
         del waits[key]

@@ -37,7 +37,7 @@ class ClientWait:
         """Return the next step. While the gateway is *closing*, every client is told to repeat the call."""
         return ladder.next_step(
             self.held, now, self.give_up_at,
-            rounds_left=self.rounds_left, cancelled=self.wait.over or closing, tried=self.tried,
+            rounds_left=self.rounds_left, cancelled=self.wait.is_over or closing, tried=self.tried,
         )  # fmt: skip
 
     def beat(self, seconds: float) -> tuple[bytes | None, float]:

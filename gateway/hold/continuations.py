@@ -18,7 +18,7 @@ from gateway.errors import UnknownHoldError
 from gateway.hold import new_calls, request_state
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.outbound import Outbound, as_sent
-from gateway.hold.request_state import ForgedError, Seals, Ticket
+from gateway.hold.request_state import InvalidStateError, RequestState, StateSealer
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
@@ -30,7 +30,7 @@ class Continuations:
         self,
         service: ApprovalService,
         held_answers: HeldAnswers,
-        seals: Callable[[], Seals],
+        seals: Callable[[], StateSealer],
         new_id: Callable[[], CallId],
     ) -> None:
         self._service = service
@@ -61,20 +61,20 @@ class Continuations:
         )
         return await self._service.continue_call(held.id, following)
 
-    async def _pass_answers_on(self, request: CallRequest, held: HeldCall, ticket: Ticket) -> Reply:
+    async def _pass_answers_on(self, request: CallRequest, held: HeldCall, ticket: RequestState) -> Reply:
         """Continue with the client's answers and the server's own state, which our state carried."""
         state = None if ticket.state is None else msgspec.json.encode(ticket.state)
         request = replace(request, frame=envelope.with_params(request.frame, {"requestState": state}))
         return await self._held_answers.answer(request, await self.follow(held, as_sent(request)))
 
-    def _open_ticket(self, request: CallRequest) -> Ticket | None:
-        state = request_state.state_of(request.frame)
+    def _open_ticket(self, request: CallRequest) -> RequestState | None:
+        state = request_state.own_state(request.frame)
         return None if state is None else self._seals().open(state)
 
-    async def _find_by_ticket(self, request: CallRequest, ticket: Ticket) -> HeldCall | None:
+    async def _find_by_ticket(self, request: CallRequest, ticket: RequestState) -> HeldCall | None:
         held = await self._service.get(CallId(ticket.call))
         if not _is_from_same_agent(request, held):
-            raise ForgedError
+            raise InvalidStateError
         return held if _is_same_call(request, held) else None
 
     async def _find_for_front(self, request: CallRequest) -> HeldCall | None:

@@ -8,7 +8,7 @@ from gateway.call.hold_settings import HoldSettings
 from gateway.call.request import CallRequest
 from gateway.hold import elicitation, known_clients, messages, request_state
 from gateway.hold.ladder import Rung
-from gateway.hold.request_state import Seals, Ticket
+from gateway.hold.request_state import RequestState, StateSealer
 from gateway.hold.response_stream import FinalFrame
 from gateway.wire import frames, protocol
 
@@ -19,7 +19,7 @@ class FinalFrames:
     def __init__(
         self,
         holds: Callable[[], HoldSettings],
-        seals: Callable[[], Seals],
+        seals: Callable[[], StateSealer],
         has_output_schema: Callable[[str, str], bool],
     ) -> None:
         """*has_output_schema* says whether a server's tool declares the shape of its results."""
@@ -32,12 +32,12 @@ class FinalFrames:
         if rung is Rung.ROUND:
             return FinalFrame(frames.result(request.frame.id, self._round(request, held)))
         if held.outcome is None or rung is Rung.LATER:
-            status = messages.told(held, as_result=self._waits_as_result(request))
+            status = messages.status_result(held, as_result=self._waits_as_result(request))
             return FinalFrame(frames.result(request.frame.id, status))
-        question = request_state.question(held.outcome.body)
+        question = request_state.input_required_result(held.outcome.body)
         if question is not None and request.era is protocol.Era.MODERN:
             return FinalFrame(frames.result(request.frame.id, self._sealed(held, question)))
-        outcome = messages.repeated(held, held.outcome) if held.repeated else held.outcome
+        outcome = messages.mark_repeated(held, held.outcome) if held.repeated else held.outcome
         answer = frames.answer(request.frame.id, outcome)
         return FinalFrame(answer, status=protocol.http_status(request.era, outcome))
 
@@ -53,12 +53,12 @@ class FinalFrames:
 
     def _round(self, request: CallRequest, held: HeldCall) -> Mapping[str, Any]:
         """Return an input_required result that sends the client into its next round."""
-        state = self._seals().seal(Ticket(call=held.id, round=request.round + 1))
+        state = self._seals().seal(RequestState(call=held.id, round=request.round + 1))
         asks = {"inputRequests": {request_state.QUESTION: elicitation.url_request(held, self._holds().link)}}
         link = asks if self.shows_link(request) else {}
         return {"resultType": "input_required", "requestState": state, **link}
 
     def _sealed(self, held: HeldCall, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the server's question with our state around the server's: the answers stay under this approval."""
-        ticket = Ticket(call=held.id, asked=True, state=question.get("requestState"))
+        ticket = RequestState(call=held.id, asked=True, state=question.get("requestState"))
         return {**question, "requestState": self._seals().seal(ticket)}

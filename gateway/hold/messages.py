@@ -21,22 +21,22 @@ META = "okayed/approval"
 RETRY_MS: Mapping[State, int] = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}
 
 
-def denied(reason: str) -> Mapping[str, Any]:
+def denied_result(reason: str) -> Mapping[str, Any]:
     """Return the result for a call that the policy denies."""
-    return refusal(f"Denied by policy: {reason.rstrip('.')}. NOT EXECUTED.")
+    return error_result(f"Denied by policy: {reason.rstrip('.')}. NOT EXECUTED.")
 
 
-def limited(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
+def limited_result(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
     """Return the result for a call over its limit, with what the rule's author has to say about it."""
     limit, wait = exceeded.limit, exceeded.retry_after
     later = f"Try again in {max(1, round(wait))} s." if isfinite(wait) else "It never fits."
     why = f" {limit.reason.rstrip('.')}." if limit.reason else ""
-    return refusal(f"Rate limit: {limit.text} for {tool}. NOT EXECUTED. {later}{why}")
+    return error_result(f"Rate limit: {limit.text} for {tool}. NOT EXECUTED. {later}{why}")
 
 
-def too_many(error: TooMany) -> Mapping[str, Any]:
+def too_many_waiting(error: TooMany) -> Mapping[str, Any]:
     """Return the result for an agent whose waiting calls, or those of all agents, leave no room for this one."""
-    return refusal(_NO_ROOM[type(error)])
+    return error_result(_NO_ROOM[type(error)])
 
 
 _NO_ROOM: Mapping[type[TooMany], str] = {
@@ -49,53 +49,55 @@ _NO_ROOM: Mapping[type[TooMany], str] = {
 
 def too_many_running() -> Mapping[str, Any]:
     """Return the result for an agent that waits for too many answers of servers already."""
-    return refusal("Too many of your calls are running. NOT EXECUTED. Try again when one of them has ended.")
+    return error_result(
+        "Too many of your calls are running. NOT EXECUTED. Try again when one of them has ended."
+    )
 
 
-def refusal(text: str) -> Mapping[str, Any]:
+def error_result(text: str) -> Mapping[str, Any]:
     """Return an error result that says *text*. `resultType` is asked for by the revision of 2026-07-28."""
     return {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}
 
 
-def told(call: HeldCall, *, as_result: bool = False) -> Mapping[str, Any]:
+def status_result(call: HeldCall, *, as_result: bool = False) -> Mapping[str, Any]:
     """Return the result that says where *call* is, for every state in which the server has not answered.
 
     *as_result* says that it still waits or runs in a result that is no error.
     """
-    meta = {"id": call.id, "state": call.state, "expiresAt": rfc3339(call.expires_at)}
+    meta = {"id": call.id, "state": call.state, "expiresAt": format_rfc3339(call.expires_at)}
     later = {"retryAfterMs": RETRY_MS[call.state]} if call.state in RETRY_MS else {}
     is_error = not (as_result and call.state in RETRY_MS)
-    return {**refusal(_text(call)), "isError": is_error, "_meta": {META: {**meta, **later}}}
+    return {**error_result(_status_text(call)), "isError": is_error, "_meta": {META: {**meta, **later}}}
 
 
-AGAIN = (
+REPEAT_CALL = (
     "Nothing is wrong. To get the answer, make the same call with the same arguments; it runs at most once"
 )
 MEANWHILE = "If you have other work, do it first, or tell your user and stop."
 
 
-def _text(call: HeldCall) -> str:
-    return _waiting(call) if call.state in RETRY_MS else _ended(call)
+def _status_text(call: HeldCall) -> str:
+    return _waiting_text(call) if call.state in RETRY_MS else _final_text(call)
 
 
-def _waiting(call: HeldCall) -> str:
+def _waiting_text(call: HeldCall) -> str:
     if call.state is State.FORWARDING:
-        return f"RUNNING: this call ({call.id}) was approved and is running now. {AGAIN}. {MEANWHILE}"
-    again = f"It has NOT run. {AGAIN} and can be asked for until {_until(call)}."
+        return f"RUNNING: this call ({call.id}) was approved and is running now. {REPEAT_CALL}. {MEANWHILE}"
+    again = f"It has NOT run. {REPEAT_CALL} and can be asked for until {_format_deadline(call)}."
     if call.state is State.APPROVED:
         return f"WAITING: this call ({call.id}) is approved. {again}"
     return f"WAITING: a person has to approve this call ({call.id}). {again} {MEANWHILE}"
 
 
-def _ended(call: HeldCall) -> str:
+def _final_text(call: HeldCall) -> str:
     match call.state:
         case State.DENIED if call.denial is not None:
             said = f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
             return f"{said} Asking again will not change this." if call.terms.denied_for else said
         case State.EXPIRED if call.enough:
-            return f"Approved, but not collected within {span(call.terms.approved_for)}. NOT EXECUTED. You may ask again."
+            return f"Approved, but not collected within {format_duration(call.terms.approved_for)}. NOT EXECUTED. You may ask again."
         case State.EXPIRED:
-            return f"Nobody answered within {span(call.terms.expire_after)}. NOT EXECUTED. You may ask again."
+            return f"Nobody answered within {format_duration(call.terms.expire_after)}. NOT EXECUTED. You may ask again."
         case State.CANCELLED:
             return f"Cancelled: {call.note or 'the request was withdrawn'}. NOT EXECUTED."
         case State.VOIDED:
@@ -109,18 +111,18 @@ def _ended(call: HeldCall) -> str:
             return f"{cut} It MAY have run; a person has been told. It will not be run again."
 
 
-def _until(call: HeldCall) -> str:
+def _format_deadline(call: HeldCall) -> str:
     """Return the time by which the call must be asked for, with its date where that is another day than the call's."""
     until, made = (datetime.fromtimestamp(at, UTC) for at in (call.expires_at, call.created_at))
     return f"{until:%H:%M} UTC" if until.date() == made.date() else f"{until:%Y-%m-%d %H:%M} UTC"
 
 
-def repeated(call: HeldCall, outcome: Outcome) -> Outcome:
+def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
     """Return the *outcome* of a call as it is given a second time: as it came, with what says so beside it."""
     members = frames.raw_members(outcome.body)
     about = {META: {"id": call.id, "state": call.state, "repeated": True}}
     where = "data" if outcome.is_error else "_meta"
-    told = {where: _joined(members.get(where), about)}
+    told = {where: _merge_members(members.get(where), about)}
     if isinstance(_decoded(content := members.get("content", msgspec.Raw(b"null"))), list):
         ran = datetime.fromtimestamp(call.settled_at or call.created_at, UTC)
         line = f"This call ran at {ran:%H:%M} UTC; it was not run again."
@@ -131,7 +133,7 @@ def repeated(call: HeldCall, outcome: Outcome) -> Outcome:
     return Outcome(is_error=outcome.is_error, body=msgspec.json.encode({**members, **told}))
 
 
-def _joined(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
+def _merge_members(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
     """Return an object with *more* in it; what is no object stays as it is."""
     found = _decoded(given)
     if found is None:
@@ -143,14 +145,14 @@ def _decoded(raw: msgspec.Raw | None) -> Any:
     return None if raw is None else msgspec.json.decode(raw)
 
 
-def final(call: HeldCall, request_id: frames.Id) -> bytes:
+def final_frame(call: HeldCall, request_id: frames.Id) -> bytes:
     """Return the frame that answers a request whose held call has come to its end, or still waits."""
     if call.outcome is None:
-        return frames.result(request_id, told(call))
+        return frames.result(request_id, status_result(call))
     return frames.answer(request_id, call.outcome)
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as people say it: `42 s`, `15 min`, `25 h`, `7 days`."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -158,6 +160,6 @@ def span(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def rfc3339(at: float) -> str:
+def format_rfc3339(at: float) -> str:
     """Return a time as RFC 3339, UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 #: Seconds for which what was learned counts, from when the client last gave up. To bear a short wait shows no timer.
-KEPT = 86_400.0
+KEPT_SECONDS = 86_400.0
 #: Seconds that a request is kept open at least. One that is younger was not given up: two programs ask for the same.
-LEAST = 2.0
+MIN_WAIT = 2.0
 #: The most clients that something is remembered of; the one that was heard of longest ago is forgotten first.
 MAX_CLIENTS = 10_000
 
 
-class Who(NamedTuple):
+class ClientKey(NamedTuple):
     """A client: the agent that it speaks for, and its name for itself."""
 
     agent: str
@@ -24,78 +24,80 @@ class Who(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
+class LearnedWait:
     """What was seen of one client."""
 
     #: Seconds for which its next request is kept open.
     wait: float
     #: When it last gave up, in seconds of the caller's clock.
-    at: float
+    abandoned_at: float
     #: How often it gave up on an open request, and how often in a row since then it bore the wait.
-    gave_up: int = 1
-    bore: int = 0
+    times_abandoned: int = 1
+    times_waited: int = 0
     #: The call that it was told to ask for again, when it last bore the wait.
-    told: str = ""
+    retry_call: str = ""
 
 
-def after_giving_up(was: Learned | None, gap: float, now: float) -> Learned:
+def shorten_wait(was: LearnedWait | None, gap: float, now: float) -> LearnedWait:
     """Return what is known of a client that asked again *gap* seconds after a request that is still open.
 
     The gap is its timer and the time that its model thought. The wait that it did not bear is longer than the timer,
     so half of the shorter one comes below the timer in a few steps, however long the model thinks.
     """
     if was is None:
-        return Learned(wait=max(LEAST, gap / 2), at=now)
-    return Learned(wait=max(LEAST, min(gap, was.wait) / 2), at=now, gave_up=was.gave_up + 1)
+        return LearnedWait(wait=max(MIN_WAIT, gap / 2), abandoned_at=now)
+    return LearnedWait(
+        wait=max(MIN_WAIT, min(gap, was.wait) / 2), abandoned_at=now, times_abandoned=was.times_abandoned + 1
+    )
 
 
-def after_coming_again(was: Learned, most: float) -> Learned | None:
+def lengthen_wait(was: LearnedWait, most: float) -> LearnedWait | None:
     """Return what is known of a client that came again after it was told to; None when it bears *most* as far as is known.
 
     It bore the wait, so the next one is twice as long. A client that gave up more than once has to bear its wait
     more often before a longer one is tried: 1, 2, 4, 8 times. So it seldom meets its own timer again.
     """
-    bore = was.bore + 1
-    if bore < 2 ** (was.gave_up - 1):
-        return replace(was, bore=bore, told="")
+    waited = was.times_waited + 1
+    if waited < 2 ** (was.times_abandoned - 1):
+        return replace(was, times_waited=waited, retry_call="")
     wait = was.wait * 2
-    return None if wait >= most else replace(was, wait=wait, bore=0, told="")
+    return None if wait >= most else replace(was, wait=wait, times_waited=0, retry_call="")
 
 
-class Patience:
+class LearnedWaits:
     """What was learned of every client."""
 
     def __init__(self, most: int = MAX_CLIENTS) -> None:
         self._most = most
-        self._learned: OrderedDict[Who, Learned] = OrderedDict()
+        self._learned: OrderedDict[ClientKey, LearnedWait] = OrderedDict()
 
-    def wait(self, who: Who, most: float, now: float) -> float:
+    def get(self, client: ClientKey, most: float, now: float) -> float:
         """Return for how many seconds the client's request is kept open; *most* where nothing was learned."""
-        learned = self._known(who, now)
+        learned = self._known(client, now)
         return most if learned is None else min(most, learned.wait)
 
-    def gave_up(self, who: Who, gap: float, now: float) -> None:
+    def record_abandoned(self, client: ClientKey, gap: float, now: float) -> None:
         """Note that a client asked again while its request had been open for *gap* seconds."""
-        self._keep(who, after_giving_up(self._known(who, now), gap, now))
+        self._keep(client, shorten_wait(self._known(client, now), gap, now))
 
-    def told(self, who: Who, call: str, now: float) -> None:
+    def record_waiting(self, client: ClientKey, call: str, now: float) -> None:
         """Note that a client was told to ask for a call again, when its wait was over."""
-        if (learned := self._known(who, now)) is not None:
-            self._keep(who, replace(learned, told=call))
+        if (learned := self._known(client, now)) is not None:
+            self._keep(client, replace(learned, retry_call=call))
 
-    def came_again(self, who: Who, call: str, most: float, now: float) -> None:
+    def record_repeat(self, client: ClientKey, call: str, most: float, now: float) -> None:
         """Note that a client asks for a call, with no request for it open."""
-        learned = self._known(who, now)
-        if learned is not None and learned.told == call:
-            self._keep(who, after_coming_again(learned, most))
+        learned = self._known(client, now)
+        if learned is not None and learned.retry_call == call:
+            self._keep(client, lengthen_wait(learned, most))
 
-    def _known(self, who: Who, now: float) -> Learned | None:
-        learned = self._learned.get(who)
-        return learned if learned is not None and now < learned.at + KEPT else None
+    def _known(self, client: ClientKey, now: float) -> LearnedWait | None:
+        learned = self._learned.get(client)
+        return learned if learned is not None and now < learned.abandoned_at + KEPT_SECONDS else None
 
-    def _keep(self, who: Who, learned: Learned | None) -> None:
-        self._learned.pop(who, None)
+    def _keep(self, client: ClientKey, learned: LearnedWait | None) -> None:
+        self._learned.pop(client, None)
         if learned is not None:
-            self._learned[who] = learned
+            self._learned[client] = learned
         if len(self._learned) > self._most:
             self._learned.popitem(last=False)

@@ -27,7 +27,7 @@ BODY = FINGERPRINT + NONCE
 QUESTION = "okayed"
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+class RequestState(msgspec.Struct, frozen=True, kw_only=True):
     """What the state says."""
 
     call: str
@@ -37,11 +37,11 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     state: str | None = None
 
 
-class ForgedError(Exception):
+class InvalidStateError(Exception):
     """Invalid or expired requestState."""
 
 
-class Seals:
+class StateSealer:
     """Seals and opens tickets with AES-256-GCM; the first key seals, every key opens."""
 
     def __init__(self, keys: list[bytes]) -> None:
@@ -49,34 +49,34 @@ class Seals:
         # Most gateways need it seldom.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        derived = [_derived(key) for key in keys]
+        derived = [_derive_key(key) for key in keys]
         self._ciphers = {_fingerprint(key): AESGCM(key) for key in derived}
         self._first = _fingerprint(derived[0])
 
-    def seal(self, ticket: Ticket) -> str:
+    def seal(self, ticket: RequestState) -> str:
         """Return the state to give to the client."""
         nonce = token_bytes(NONCE)
         cipher = self._ciphers[self._first]
         sealed = cipher.encrypt(nonce, msgspec.json.encode(ticket), VERSION + self._first)
-        return PREFIX + VERSION.decode() + _encoded(self._first + nonce + sealed)
+        return PREFIX + VERSION.decode() + _encode(self._first + nonce + sealed)
 
-    def open(self, state: str) -> Ticket:
+    def open(self, state: str) -> RequestState:
         """Return what was sealed, or raise `ForgedError`."""
         from cryptography.exceptions import InvalidTag
 
         try:
-            return msgspec.json.decode(self._unsealed(state), type=Ticket)
+            return msgspec.json.decode(self._unsealed(state), type=RequestState)
         except (ValueError, KeyError, InvalidTag, msgspec.MsgspecError) as error:
-            raise ForgedError from error
+            raise InvalidStateError from error
 
     def _unsealed(self, state: str) -> bytes:
         start = PREFIX + VERSION.decode()
-        raw = _decoded(state.removeprefix(start))
+        raw = _decode(state.removeprefix(start))
         fingerprint, nonce, sealed = raw[:FINGERPRINT], raw[FINGERPRINT:BODY], raw[BODY:]
         return self._ciphers[fingerprint].decrypt(nonce, sealed, VERSION + fingerprint)
 
 
-def _derived(secret: bytes) -> bytes:
+def _derive_key(secret: bytes) -> bytes:
     """Return the AES key of a secret."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -89,25 +89,25 @@ def _fingerprint(key: bytes) -> bytes:
     return sha256(FINGERPRINT_INFO + key).digest()[:FINGERPRINT]
 
 
-def _encoded(raw: bytes) -> str:
+def _encode(raw: bytes) -> str:
     return urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def _decoded(text: str) -> bytes:
+def _decode(text: str) -> bytes:
     """Return what *text* encodes; raises `ValueError` when it is not exactly what `_encoded` makes of it."""
     raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if _encoded(raw) != text:
+    if _encode(raw) != text:
         raise ValueError("not the one encoding of these bytes")
     return raw
 
 
-def state_of(frame: CallFrame) -> str | None:
+def own_state(frame: CallFrame) -> str | None:
     """Return the state of ours that the client brings back, or None."""
     state = frame.params.get("requestState")
     return state if isinstance(state, str) and state.startswith(PREFIX) else None
 
 
-def question(body: bytes) -> Mapping[str, Any] | None:
+def input_required_result(body: bytes) -> Mapping[str, Any] | None:
     """Return the server's result when it asks for input instead of answering, else None."""
     if b"input_required" not in body:
         return None

@@ -22,30 +22,32 @@ class FinalFrame:
 
 
 #: What a client that waits is given: events as they come, and the answer at the end.
-Items = AsyncGenerator["bytes | FinalFrame", None]
+StreamItems = AsyncGenerator["bytes | FinalFrame", None]
 
 
-async def stream(
-    first: "bytes | FinalFrame | None", items: Items, handle: str | None
+async def write_events(
+    first: "bytes | FinalFrame | None", items: StreamItems, handle: str | None
 ) -> AsyncIterator[bytes]:
     """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
     if handle is not None:
         yield sse.priming_event(handle, ladder.RETRY)
-    async for item in _all(first, items):
+    async for item in _chain_items(first, items):
         if item != HANG_UP:
             yield sse.event(item.frame) if isinstance(item, FinalFrame) else item
         elif handle is not None:
             return
 
 
-async def answer(first: "bytes | FinalFrame", items: Items) -> AsyncIterator[bytes]:
+async def write_frame(first: "bytes | FinalFrame", items: StreamItems) -> AsyncIterator[bytes]:
     """Write the answer alone, as one JSON frame."""
-    async for item in _all(first, items):
+    async for item in _chain_items(first, items):
         if isinstance(item, FinalFrame):
             yield item.frame
 
 
-async def _all(first: "bytes | FinalFrame | None", items: Items) -> AsyncIterator["bytes | FinalFrame"]:
+async def _chain_items(
+    first: "bytes | FinalFrame | None", items: StreamItems
+) -> AsyncIterator["bytes | FinalFrame"]:
     async with aclosing(items):
         if first is not None:
             yield first
@@ -53,12 +55,12 @@ async def _all(first: "bytes | FinalFrame | None", items: Items) -> AsyncIterato
             yield item
 
 
-def handle_of(call: CallId, request_id: frames.Id) -> str:
+def event_id_of(call: CallId, request_id: frames.Id) -> str:
     """Return the event id by which a client takes up a stream: the call, and the request that it answers."""
     return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
 
 
-def call_of(event_id: str) -> tuple[CallId, frames.Id] | None:
+def parse_event_id(event_id: str) -> tuple[CallId, frames.Id] | None:
     """Return what an event id of ours stands for; None when it is a server's."""
     call, _, coded = event_id.partition(".")
     if not call.startswith(CALL_ID_PREFIXES):

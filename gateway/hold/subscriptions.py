@@ -15,7 +15,7 @@ from gateway.wire import frames, protocol, sse
 METHOD = "subscriptions/listen"
 
 
-def wanted(frame: frames.Frame) -> Mapping[str, Any]:
+def requested_notifications(frame: frames.Frame) -> Mapping[str, Any]:
     """Return what a client wants to hear of; {} when this is no subscription."""
     if not isinstance(frame, frames.Request) or frame.method != METHOD:
         return {}
@@ -23,16 +23,16 @@ def wanted(frame: frames.Frame) -> Mapping[str, Any]:
     return given if isinstance(given, dict) else {}
 
 
-def tasks_of(frame: frames.Frame) -> Sequence[Any]:
+def task_ids(frame: frames.Frame) -> Sequence[Any]:
     """Return the tasks that a subscription names."""
-    named = wanted(frame).get("taskIds")
+    named = requested_notifications(frame).get("taskIds")
     return named if isinstance(named, list) else []
 
 
-def without(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
+def without_tasks(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
     """Return the subscription as the server gets it; None when nothing is wanted of the server."""
-    given = wanted(frame)
-    theirs = [one for one in tasks_of(frame) if one not in ours]
+    given = requested_notifications(frame)
+    theirs = [one for one in task_ids(frame) if one not in ours]
     rest = {name: value for name, value in given.items() if name != "taskIds" and value}
     if theirs:
         rest["taskIds"] = theirs
@@ -41,21 +41,21 @@ def without(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
     return msgspec.json.encode(frame_sent) if rest else None
 
 
-def alone(service: ApprovalService, frame: frames.Request, ours: Mapping[str, HeldCall]) -> Reply:
+def own_stream(service: ApprovalService, frame: frames.Request, ours: Mapping[str, HeldCall]) -> Reply:
     """Return a stream that tells of our tasks only, and ends with them."""
 
     async def chunks() -> AsyncIterator[bytes]:
         meta = {"_meta": {protocol.META_SUBSCRIPTION: frame.id}}
         accepted = {"notifications": {"taskIds": list(ours)}, **meta}
         yield sse.event(frames.notification("notifications/subscriptions/acknowledged", accepted))
-        async for event in changes(service, frame.id, ours):
+        async for event in task_events(service, frame.id, ours):
             yield event
         yield sse.event(frames.result(frame.id, {"resultType": "complete", **meta}))
 
     return Reply(status=200, headers=sse.HEADERS, chunks=chunks())
 
 
-async def changes(
+async def task_events(
     service: ApprovalService, subscription: frames.Id, ours: Mapping[str, HeldCall]
 ) -> AsyncIterator[bytes]:
     """Say of each task how it stands, and again when that changes, until all are over."""
@@ -73,7 +73,7 @@ async def changes(
         if open_tasks:
             yield sse.comment("waiting for approval")
             await _any_changed(service, open_tasks.values())
-            open_tasks = {one: await newest(service, held) for one, held in open_tasks.items()}
+            open_tasks = {one: await newest_call(service, held) for one, held in open_tasks.items()}
 
 
 def _notification(subscription: frames.Id, shown: Mapping[str, Any]) -> bytes:
@@ -91,7 +91,7 @@ async def _any_changed(service: ApprovalService, calls: Any) -> None:
             one.cancel()
 
 
-async def newest(service: ApprovalService, held: HeldCall) -> HeldCall:
+async def newest_call(service: ApprovalService, held: HeldCall) -> HeldCall:
     """Return the call as it is now, or the one that continues it under the same approval."""
     held = await service.get(CallId(held.id))
     while held.continued and (after := await service.store.find(held.continued)):
@@ -99,7 +99,7 @@ async def newest(service: ApprovalService, held: HeldCall) -> HeldCall:
     return held
 
 
-async def merged(theirs: AsyncIterator[bytes], ours: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def merge_streams(theirs: AsyncIterator[bytes], ours: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Interleave a server's stream with events of ours; it begins with the server's first, and ends with its last."""
     whole = (event.raw async for event in sse.events(theirs))
     yield await anext(whole, b"")

@@ -29,7 +29,7 @@ _STATUS_MESSAGE: Mapping[State, str] = {
 
 def status(held: HeldCall) -> str:
     """Return the status of a task. A denial is a completed task: its result has `isError`, like any failing tool."""
-    if held.outcome is not None and request_state.question(held.outcome.body) is not None:
+    if held.outcome is not None and request_state.input_required_result(held.outcome.body) is not None:
         return "input_required"
     return _STATUS.get(held.state, "completed")
 
@@ -41,8 +41,8 @@ def task(task_id: str, held: HeldCall) -> dict[str, Any]:
         "taskId": task_id,
         "status": status(held),
         "statusMessage": _STATUS_MESSAGE.get(held.state, ""),
-        "createdAt": messages.rfc3339(held.created_at),
-        "lastUpdatedAt": messages.rfc3339(last),
+        "createdAt": messages.format_rfc3339(held.created_at),
+        "lastUpdatedAt": messages.format_rfc3339(last),
         "ttlMs": round((held.terms.expire_after + held.terms.approved_for) * 1000) + KEPT_MS,
         "pollIntervalMs": POLL_MS,
     }
@@ -61,12 +61,12 @@ def get_result(task_id: str, held: HeldCall, answered: Mapping[str, Any]) -> Map
 def _content(held: HeldCall, answered: Mapping[str, Any]) -> Mapping[str, Any]:
     match status(held), held.outcome:
         case "input_required", outcome if outcome is not None:
-            asked = (request_state.question(outcome.body) or {}).get("inputRequests") or {}
+            asked = (request_state.input_required_result(outcome.body) or {}).get("inputRequests") or {}
             return {"inputRequests": {key: one for key, one in asked.items() if key not in answered}}
         case "failed", outcome if outcome is not None:
             return {"error": msgspec.Raw(outcome.body)}
         case "completed", None:
-            return {"result": messages.told(held)}
+            return {"result": messages.status_result(held)}
         case "completed", outcome if outcome is not None:
             return {"result": msgspec.Raw(outcome.body)}
     return {}

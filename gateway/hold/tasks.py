@@ -123,12 +123,12 @@ class Tasks:
         with suppress(UnknownCall):
             held = await self._service.get(CallId(task_id))
             if (held.call.agent, held.call.server) == (agent.name, server) and held.task:
-                return await subscriptions.newest(self._service, held)
+                return await subscriptions.newest_call(self._service, held)
         return None
 
     async def _update(self, frame: frames.Request, held: HeldCall) -> None:
         """Take answers to the server's questions; once all are there, the call continues under the same approval."""
-        question = request_state.question(held.outcome.body) if held.outcome else None
+        question = request_state.input_required_result(held.outcome.body) if held.outcome else None
         given = frame.params.get("inputResponses")
         if question is None or not isinstance(given, dict):
             return
@@ -160,19 +160,19 @@ class Tasks:
 
         *relay* sends the rest of the subscription to the server.
         """
-        named = [one for one in subscriptions.tasks_of(frame) if str(one).startswith(CALL_ID_PREFIXES)]
+        named = [one for one in subscriptions.task_ids(frame) if str(one).startswith(CALL_ID_PREFIXES)]
         if not named:
             return None
         found = {one: await self._find(exchange.agent, exchange.server, one) for one in named}
         ours = {one: held for one, held in found.items() if held is not None}
-        theirs = subscriptions.without(frame, named)
+        theirs = subscriptions.without_tasks(frame, named)
         if theirs is None:
-            return subscriptions.alone(self._service, frame, ours)
+            return subscriptions.own_stream(self._service, frame, ours)
         reply = await relay(theirs)
         if not reply.streams:
             return reply
-        changes = subscriptions.changes(self._service, frame.id, ours)
-        return replace(reply, chunks=subscriptions.merged(reply.chunks, changes))
+        changes = subscriptions.task_events(self._service, frame.id, ours)
+        return replace(reply, chunks=subscriptions.merge_streams(reply.chunks, changes))
 
 
 def _result(frame: frames.Request, value: Mapping[str, Any]) -> Reply:

@@ -46,7 +46,9 @@ def result_frame(task_id: str, held: HeldCall, request_id: frames.Id) -> bytes:
     """Return the frame that answers tasks/result."""
     if held.outcome is not None and held.outcome.is_error:
         return frames.answer(request_id, held.outcome)
-    result = dict(messages.told(held)) if held.outcome is None else msgspec.json.decode(held.outcome.body)
+    result = (
+        dict(messages.status_result(held)) if held.outcome is None else msgspec.json.decode(held.outcome.body)
+    )
     meta = {**result.get("_meta", {}), RELATED: {"taskId": task_id}}
     return frames.result(request_id, {**result, "_meta": meta})
 

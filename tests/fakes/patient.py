@@ -16,7 +16,7 @@ from gateway.call.hold_settings import HoldSettings, TaskOffer
 from gateway.call.metrics import Metrics
 from gateway.call.request import Exchange
 from gateway.call.settings import ProxySettings
-from gateway.hold.request_state import Seals
+from gateway.hold.request_state import StateSealer
 from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
 from gateway.policy.limits import Windows
@@ -93,7 +93,7 @@ class World:
         self.service = ApprovalService(self.store, Directory([Approver(name="alice")]), clock=clock)
         catalogue = Catalogue(clock, Pins(self.store, ()), lambda *_: None)
         catalogue.configure({"notes": self.server}, {"notes": {}})
-        seals, numbers = Seals([b"k" * 32]), itertools.count()
+        seals, numbers = StateSealer([b"k" * 32]), itertools.count()
         self.proxy = Proxy(
             settings=ProxySettings(
                 policy=compile_policy(config),

@@ -12,13 +12,13 @@ from mcp.server.request_state import AESGCMRequestStateCodec
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.app.serving import run_loops
-from gateway.hold.request_state import PREFIX, ForgedError, Seals, Ticket
+from gateway.hold.request_state import PREFIX, InvalidStateError, RequestState, StateSealer
 from hang import HANG
 from recorder import Recorder
 from rows import each_row
 
 OLD, NEW = b"o" * 32, b"n" * 32
-TICKET = Ticket(call="hold_1", round=2, asked=True, state="theirs")
+TICKET = RequestState(call="hold_1", round=2, asked=True, state="theirs")
 
 STARTED = """
 import asyncio, sys
@@ -50,12 +50,12 @@ def test_a_gateway_starts_and_seals_without_the_sdk():
 
 
 def test_our_states_and_those_of_the_sdk_open_each_other():
-    ours, theirs = Seals([NEW, OLD]), AESGCMRequestStateCodec([OLD])
+    ours, theirs = StateSealer([NEW, OLD]), AESGCMRequestStateCodec([OLD])
     assert (
         ours.open(PREFIX + theirs.seal(b'{"call":"hold_1","round":2,"asked":true,"state":"theirs"}'))
         == TICKET
     )
-    sealed = Seals([OLD]).seal(TICKET)
+    sealed = StateSealer([OLD]).seal(TICKET)
     assert b'"hold_1"' in theirs.unseal(sealed.removeprefix(PREFIX))
     assert ours.open(sealed) == TICKET
 
@@ -70,12 +70,12 @@ def test_our_states_and_those_of_the_sdk_open_each_other():
         lambda state: state.replace("v1.", "v2."),
         lambda state: state.replace("v1.", ""),
         lambda _: PREFIX,
-        lambda _: Seals([b"x" * 32]).seal(TICKET),
+        lambda _: StateSealer([b"x" * 32]).seal(TICKET),
     ],
 )
 def test_what_was_not_sealed_under_a_key_of_ours_is_forged(spoilt):
-    ours = Seals([NEW])
-    with pytest.raises(ForgedError):
+    ours = StateSealer([NEW])
+    with pytest.raises(InvalidStateError):
         ours.open(spoilt(ours.seal(TICKET)))
 
 

@@ -17,7 +17,7 @@ CALL = CallId("hold_1")
 
 def test_a_cancelled_request_ends_its_wait():
     waits = Cancellations(Clock())
-    with waits.waiting(NAMED, PendingWait(call_id=CALL)) as wait:
+    with waits.track(NAMED, PendingWait(call_id=CALL)) as wait:
         assert not wait.cancelled
         assert waits.cancel(NAMED) == (CALL,)
         assert wait.cancelled
@@ -26,7 +26,7 @@ def test_a_cancelled_request_ends_its_wait():
 @each_row("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
 def test_a_request_of_another_client_ends_nothing(other):
     waits = Cancellations(Clock())
-    with waits.waiting(NAMED, PendingWait(call_id=CALL)) as wait:
+    with waits.track(NAMED, PendingWait(call_id=CALL)) as wait:
         assert waits.cancel(replace(NAMED, **other)) == ()
         assert not wait.cancelled
 
@@ -34,8 +34,8 @@ def test_a_request_of_another_client_ends_nothing(other):
 def test_two_requests_of_one_name_both_end():
     waits = Cancellations(Clock())
     with (
-        waits.waiting(NAMED, PendingWait(call_id=CALL)) as first,
-        waits.waiting(NAMED, PendingWait(call_id=CallId("hold_2"))) as second,
+        waits.track(NAMED, PendingWait(call_id=CALL)) as first,
+        waits.track(NAMED, PendingWait(call_id=CallId("hold_2"))) as second,
     ):
         assert waits.cancel(NAMED) == (CALL, "hold_2")
         assert first.cancelled
@@ -44,7 +44,7 @@ def test_two_requests_of_one_name_both_end():
 
 def test_what_is_over_is_forgotten():
     waits = Cancellations(Clock())
-    with waits.waiting(NAMED, PendingWait(call_id=CALL)):
+    with waits.track(NAMED, PendingWait(call_id=CALL)):
         pass
     assert waits.cancel(NAMED) == ()
     assert waits._waits == waits._of_call == {}
@@ -56,21 +56,21 @@ def wait(since, client="mcp", call_id=CALL):
 
 def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
     waits = Cancellations(Clock())
-    with waits.waiting(NAMED, wait(10.0)) as older:
+    with waits.track(NAMED, wait(10.0)) as older:
         assert waits.supersede(CALL, "mcp", 11.9) is None
-        assert not older.over
+        assert not older.is_over
         assert waits.supersede(CALL, "mcp", 12.0) == 2.0
-        assert older.over
-        assert waits.of(CALL, "mcp") == ()
+        assert older.is_over
+        assert waits.open_waits(CALL, "mcp") == ()
         assert waits.supersede(CALL, "mcp", 15.0) is None
 
 
 def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
     waits = Cancellations(Clock())
     with (
-        waits.waiting(NAMED, wait(10.0)) as first,
-        waits.waiting(NAMED, wait(12.0)) as second,
-        waits.waiting(NAMED, wait(16.0)) as third,
+        waits.track(NAMED, wait(10.0)) as first,
+        waits.track(NAMED, wait(12.0)) as second,
+        waits.track(NAMED, wait(16.0)) as third,
     ):
         assert waits.supersede(CALL, "mcp", 17.0) == 5.0
         assert [one.superseded for one in (first, second, third)] == [True, True, False]
@@ -79,25 +79,25 @@ def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
 @pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hold_2"))])
 def test_another_client_or_another_call_is_not_given_up(other):
     waits = Cancellations(Clock())
-    with waits.waiting(NAMED, other):
+    with waits.track(NAMED, other):
         assert waits.supersede(CALL, "mcp", 60.0) is None
-        assert not other.over
+        assert not other.is_over
 
 
 def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
     waits = Cancellations(Clock())
-    with waits.waiting(NAMED, wait(0.0)) as older:
-        older.shown = EventBuffer()
-        older.shown.put(b"progress")
+    with waits.track(NAMED, wait(0.0)) as older:
+        older.events = EventBuffer()
+        older.events.put(b"progress")
         waits.supersede(CALL, "mcp", 5.0)
-        assert [asyncio.run(older.shown.get()) for _ in range(2)] == [b"progress", None]
+        assert [asyncio.run(older.events.get()) for _ in range(2)] == [b"progress", None]
 
 
 @pytest.mark.parametrize(("lasted", "known"), [(1.9, None), (2.0, 2.0), (5.0, 5.0)])
 def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_open(lasted, known):
     clock = Clock()
     waits = Cancellations(clock)
-    with waits.waiting(NAMED, wait(clock.now)):
+    with waits.track(NAMED, wait(clock.now)):
         clock.now += lasted
         waits.cancel(NAMED)
     clock.now += 60
@@ -109,20 +109,20 @@ def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_op
 def test_a_cut_stream_that_was_taken_up_again_was_not_given_up():
     clock = Clock()
     waits = Cancellations(clock)
-    with pytest.raises(GeneratorExit), waits.waiting(NAMED, wait(clock.now)):
+    with pytest.raises(GeneratorExit), waits.track(NAMED, wait(clock.now)):
         clock.now += 600
         raise GeneratorExit
-    with waits.waiting(NAMED, wait(clock.now)):
+    with waits.track(NAMED, wait(clock.now)):
         pass
     assert waits.supersede(CALL, "mcp", clock.now) is None
 
 
 def test_what_clients_left_is_remembered_up_to_a_limit(monkeypatch):
-    monkeypatch.setattr("gateway.hold.cancellations.MAX_LEFT", 1)
+    monkeypatch.setattr("gateway.hold.cancellations.MAX_ENDED", 1)
     clock = Clock()
     waits = Cancellations(clock)
     for call_id in ("hold_1", "hold_2"):
-        with waits.waiting(NAMED, wait(clock.now, call_id=CallId(call_id))):
+        with waits.track(NAMED, wait(clock.now, call_id=CallId(call_id))):
             clock.now += 5
             waits.cancel(NAMED)
     assert waits.supersede(CallId("hold_1"), "mcp", clock.now) is None

@@ -41,7 +41,7 @@ TEXTS = [
 @each_row(("changes", "text"), TEXTS)
 def test_each_state_has_its_words(changes, text):
     call = replace(held(NOW), **changes)
-    told = messages.told(call)
+    told = messages.status_result(call)
     assert told["content"] == [{"type": "text", "text": text.replace("{id}", call.id)}]
     assert told["isError"] is True
     about = told["_meta"]["okayed/approval"]
@@ -52,8 +52,10 @@ def test_each_state_has_its_words(changes, text):
 
 
 def test_verdicts_have_their_words():
-    assert messages.denied("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
-    limited = messages.limited(Exceeded(limit=TEN, retry_after=41.7), "put_user_policy")["content"][0]["text"]
+    assert messages.denied_result("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
+    limited = messages.limited_result(Exceeded(limit=TEN, retry_after=41.7), "put_user_policy")["content"][0][
+        "text"
+    ]
     assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
     for refused, told in {
         TooMany: "Too many of your calls already wait for a person.",
@@ -61,13 +63,13 @@ def test_verdicts_have_their_words():
         TooMuchOfAll: "The waiting calls of all agents take too much room.",
         TooMuchInAnHour: "Your calls of the last hour take too much room.",
     }.items():
-        assert messages.too_many(refused())["content"][0]["text"].startswith(f"{told} NOT EXECUTED. ")
+        assert messages.too_many_waiting(refused())["content"][0]["text"].startswith(f"{told} NOT EXECUTED. ")
 
 
 def test_the_servers_own_answer_goes_out_as_it_came():
     call = replace(held(NOW), state=State.COMPLETED, outcome=Outcome(is_error=False, body=b'{ "x":1.0 }'))
-    assert messages.final(call, "i") == b'{"jsonrpc":"2.0","id":"i","result":{ "x":1.0 }}'
-    pending = json.loads(messages.final(held(NOW), 3))
+    assert messages.final_frame(call, "i") == b'{"jsonrpc":"2.0","id":"i","result":{ "x":1.0 }}'
+    pending = json.loads(messages.final_frame(held(NOW), 3))
     assert pending["id"] == 3
 
 
@@ -76,12 +78,12 @@ def test_the_servers_own_answer_goes_out_as_it_came():
     [(1, "1 s"), (60, "60 s"), (90, "90 s"), (120, "2 min"), (900, "15 min"), (3600, "60 min"), (7200, "2 h"), (5400, "90 min"), (90000, "25 h"), (604800, "7 days"), (200, "3.3 min")],
 )  # fmt: skip
 def test_durations_are_said_as_people_say_them(seconds, words):
-    assert messages.span(seconds) == words
+    assert messages.format_duration(seconds) == words
 
 
 def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
     limit = replace(TEN, argument="args.amount", reason="Ask finance.")
-    told = messages.limited(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
+    told = messages.limited_result(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
     assert told == (
         "Rate limit: args.amount adds up to 10 at most per 60 s for pay. NOT EXECUTED. It never fits. Ask finance."
     )
