@@ -1,4 +1,4 @@
-"""What the audit trail is told of an exchange that no held call stands for: names and reasons, never arguments."""
+"""Audit events of exchanges that are not held: allowed, denied, refused. Names and reasons, never arguments."""
 
 from collections import OrderedDict
 from math import inf
@@ -11,20 +11,20 @@ from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
 
 MINUTE = 60.0
-#: The most events whose time is remembered; the one written longest ago is forgotten first.
+#: The most events whose time is remembered; the oldest is forgotten first.
 MAX_REMEMBERED = 10_000
 
 
 class AuditLog:
-    """Writes events without waiting for the disk."""
+    """Posts audit events without waiting for the disk."""
 
     def __init__(self, service: ApprovalService) -> None:
         self._service = service
-        #: When the last event of a kind was written about an agent, and one of its calls.
+        #: When the last event was posted, by agent, kind and call.
         self._last: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
     def event(self, exchange: Exchange, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
-        """Return the event of this kind about an exchange."""
+        """Build an event about an exchange."""
         agent = exchange.agent.name
         return AuditEvent(
             at=self._service.wall(), kind=kind, actor=agent, agent=agent, server=exchange.server, tool=tool, detail=detail,
@@ -33,7 +33,7 @@ class AuditLog:
     def at_most_once_a_minute(
         self, exchange: Exchange, kind: str, *, about: str = "", tool: str = "", **detail: Any
     ) -> None:
-        """Write an event that an agent can cause without end: one a minute for each agent, kind and *about* (a call's id)."""
+        """Post an event that an agent can repeat at will: once a minute per agent, kind and *about* (a call id)."""
         repeated, now = (exchange.agent.name, kind, about), self._service.clock()
         if now - self._last.get(repeated, -inf) < MINUTE:
             return
@@ -44,11 +44,11 @@ class AuditLog:
         self.post(exchange, kind, tool=tool, **detail)
 
     def post(self, exchange: Exchange, kind: str, *, tool: str = "", **detail: Any) -> None:
-        """Write the event of this kind."""
+        """Post an event about an exchange."""
         self._service.store.post(self.event(exchange, kind, tool=tool, **detail))
 
     def refuse(self, exchange: Exchange, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
-        """Refuse a frame, and write down why."""
+        """Post why a frame is refused, and return the error for the client."""
         self.post(exchange, "frame.refused", code=wrong.code, why=wrong.message)
         return frame_reply(
             frames.error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status

@@ -1,6 +1,6 @@
-"""How many exchanges each agent has with servers at this moment, so that no agent takes what the others need.
+"""Limits on the exchanges and request bodies that each agent has in progress, so that one agent cannot starve others.
 
-A held call that waits for people is no exchange: nothing of it reaches a server before it runs.
+A held call is not an exchange until it runs.
 """
 
 from collections import Counter
@@ -15,26 +15,26 @@ from gateway.upstreams.reply import Reply
 
 
 class Kind(Enum):
-    """What an exchange does."""
+    """The kinds of exchanges, which are counted apart."""
 
-    REQUEST = "asks the server for an answer"
-    STREAM = "listens for as long as the client likes"
-    #: A notification, an answer to a server's question, the end of a session. Counted apart from requests:
-    #: a request that waits for such a message could never end if the request stood in its way.
-    MESSAGE = "tells the server something"
+    REQUEST = "a request that the server answers"
+    STREAM = "an event stream that stays open"
+    #: A notification, a response to the server, the end of a session. A running request may wait for such a message,
+    #: so it must not count against requests.
+    MESSAGE = "a message without an answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeShares:
-    """The most exchanges of each kind that one agent may have at once."""
+    """The most exchanges of each kind that one agent may have in progress."""
 
     requests: int = 64
     streams: int = 256
-    #: Bytes of request bodies.
+    #: Bytes of request bodies that are being read and judged.
     bodies: int = 32 << 20
 
     def of(self, kind: Kind) -> int:
-        """Return the most of one kind; messages have as many as requests."""
+        """Return the limit of one kind; messages have that of requests."""
         return self.streams if kind is Kind.STREAM else self.requests
 
 
@@ -46,16 +46,16 @@ class TooManyExchangesError(GatewayError):
 
 
 class TooManyBytesError(GatewayError):
-    """Too many large requests of yours are being read; this one was not. Try again when one of them was answered."""
+    """Too many of your large requests are being read; this one was not. Try again when one of them is answered."""
 
     status: ClassVar[int] = 429
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class Bodies:
-    """Counts the bytes of request bodies that are being read and judged, by agent.
+    """Limits the bytes of request bodies in progress, by agent.
 
-    To judge 4 MB takes some 50 ms, in which nobody else is served.
+    Judging 4 MB takes about 50 ms, in which no other request is served.
     """
 
     def __init__(self, most: Callable[[], int]) -> None:
@@ -66,7 +66,7 @@ class Bodies:
     def one(self, agent: str, size: int) -> Iterator[None]:
         """Count a body of *size* bytes while the context is open; raises `TooManyBytesError`.
 
-        One body alone is always let in.
+        A single body is always accepted.
         """
         if self._open[agent] and self._open[agent] + size > self._most():
             raise TooManyBytesError
@@ -80,24 +80,24 @@ class Bodies:
 
 
 class ExchangeLimits:
-    """Counts the exchanges of all agents."""
+    """Limits the exchanges in progress, by agent and kind."""
 
     def __init__(self, shares: Callable[[], ExchangeShares]) -> None:
         self._shares = shares
         self._open: Counter[tuple[str, Kind]] = Counter()
 
     async def one(self, agent: str, kind: Kind, work: Callable[[], Awaitable[Reply]]) -> Reply:
-        """Do *work*, which is one exchange. It counts until its reply is closed; raises `TooManyExchangesError`."""
+        """Do one exchange, which counts until its reply is closed; raises `TooManyExchangesError`."""
         if self._open[agent, kind] >= self._shares().of(kind):
             raise TooManyExchangesError
         with ExitStack() as counted:
             self._open[agent, kind] += 1
-            counted.callback(self._ended, agent, kind)
+            counted.callback(self._end, agent, kind)
             reply = await work()
             counted.callback(reply.close)
             return replace(reply, close=counted.pop_all().close)
 
-    def _ended(self, agent: str, kind: Kind) -> None:
+    def _end(self, agent: str, kind: Kind) -> None:
         self._open[agent, kind] -= 1
         if not self._open[agent, kind]:
             del self._open[agent, kind]

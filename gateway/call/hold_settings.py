@@ -1,4 +1,4 @@
-"""What the config says about holding calls (PURE)."""
+"""The part of the config that says how calls are held (PURE)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRule:
-    """What the config says of the clients of one name."""
+    """The config's rule for clients of one name."""
 
-    #: Seconds a connection is kept open; None leaves that to our table and to what is learned.
+    #: Seconds a connection is kept open; None means the built-in table and learned patience.
     wait: float | None = None
-    #: Whether they are told WAITING in a result that is no error.
+    #: Whether they get WAITING as a result without `isError`.
     as_result: bool = False
 
 
 class TaskOffer(Enum):
-    """Which tasks the config lets us offer."""
+    """The tasks that the gateway offers to clients."""
 
     OFF = "off"
     EXTENSION = "extension"
@@ -25,15 +25,15 @@ class TaskOffer(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldSettings:
-    """What the config says about holding; replaced whole when the config changes."""
+    """How calls are held; replaced as a whole on reload."""
 
-    #: Seconds a connection is kept open, for all clients; None is auto.
+    #: Seconds a connection is kept open, for all clients; None for `auto`.
     hold_for: float | None = None
-    #: By the name of the client, with * and ?.
+    #: Rules by client name, with * and ?.
     clients: Mapping[str, ClientRule]
     tasks: TaskOffer = TaskOffer.EXTENSION
     cancel_on_disconnect: bool = False
-    #: Where people decide, for requesters that are to be shown it; "" shows it to nobody.
+    #: The URL of the inbox, if requesters get a link to it; else "".
     link: str = ""
-    #: Seconds a server has to answer an approved call, by the name of the server.
+    #: Seconds that a server has to answer an approved call, by server name.
     answer_within: Mapping[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What Prometheus may know: how calls were judged, and how many wait in which state. Never names or arguments."""
+"""Prometheus metrics: tool calls by verdict, open calls by state, disk use. No tool names, no arguments."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -12,21 +12,21 @@ from approvals.summaries import Summary
 
 
 class Metrics:
-    """The numbers of one gateway."""
+    """The metrics of one gateway."""
 
     def __init__(self, disk_used: Callable[[], float] = lambda: 0.0) -> None:
-        """*disk_used* says how much of the store's disk is used, from 0 to 1."""
+        """*disk_used* returns the used share of the store's disk, from 0 to 1."""
         self._registry = CollectorRegistry()
         disk = Gauge(
-            "okayed_store_disk_used_ratio", "How much of the store's disk is used, from 0 to 1.", registry=self._registry,
+            "okayed_store_disk_used_ratio", "Used share of the store's disk, from 0 to 1.", registry=self._registry,
         )  # fmt: skip
         disk.set_function(disk_used)
         self._judged = Count(
-            "okayed_tool_calls", "Tool calls by what became of them at once.", ["server", "verdict"], registry=self._registry,
+            "okayed_tool_calls", "Tool calls by verdict.", ["server", "verdict"], registry=self._registry,
         )  # fmt: skip
         self._open = Gauge(
             "okayed_open_calls",
-            "Held calls that are not at their end.",
+            "Held calls that are not settled.",
             ["state"],
             registry=self._registry,
         )
@@ -36,11 +36,11 @@ class Metrics:
         self._judged.labels(server, verdict).inc()
 
     def opened(self, calls: Iterable[Summary]) -> None:
-        """Say which calls are open now."""
+        """Set the gauges from the open calls."""
         found = Counter(call.state for call in calls)
         for state in OPEN:
             self._open.labels(state).set(found[state])
 
     def exposition(self) -> tuple[bytes, str]:
-        """Return the text that Prometheus reads, and its content type."""
+        """Return the exposition text and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

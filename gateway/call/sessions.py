@@ -1,4 +1,4 @@
-"""Whose MCP session is whose. A session id is a handle, not a credential: used by another agent it is unknown."""
+"""MCP sessions and the agents that own them. A session id is not a credential: to another agent it is unknown."""
 
 import asyncio
 from collections import OrderedDict
@@ -16,32 +16,32 @@ from gateway.errors import UnknownSessionError
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
-#: Sessions that are kept in memory; the others are in the store.
+#: The most sessions kept in memory; the store has them all.
 MAX_SESSIONS = 10_000
-#: The longest initialize that a session can be opened with, in bytes: it is kept for as long as the session.
+#: The most bytes of the params of initialize; they are stored for the life of the session.
 MAX_OPENING = 64 << 10
 
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """What an agent said when it opened the session."""
+    """One session, with the client's initialize."""
 
     agent: str
-    #: The params of the initialize that opened it, as JSON.
+    #: The params of that initialize, as JSON.
     opening: bytes = b""
-    #: The id under which the server knows it now, where that is not the client's.
+    #: The server's id for it after it was reopened; "" while it is the client's.
     now: str = ""
-    #: When its server last answered in it, by the gateway's clock.
+    #: When the server last answered in it, by the gateway's clock.
     answered_at: float = -inf
-    #: Whoever opens it again has the turn.
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    #: The client's name for itself; believed for patience only.
+    #: Held while a task reopens the upstream session.
+    reopening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: The client's name for itself; used only to choose how long it is kept waiting.
     client: str = field(init=False)
-    #: What the client declared that it can do.
+    #: The capabilities that the client declared.
     capabilities: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read what the opening says of the client."""
+        """Read the client's name and capabilities from its initialize."""
         said = msgspec.json.decode(self.opening or b"{}")
         info, declared = said.get("clientInfo"), said.get("capabilities")
         name = info.get("name") if isinstance(info, dict) else None
@@ -50,15 +50,15 @@ class Session:
 
 
 class Sessions:
-    """The open sessions of all agents. They are kept in the store as well: a restart of the gateway ends none."""
+    """The open sessions of all agents. The store has them too, so they survive a restart of the gateway."""
 
     def __init__(self, store: StateStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._sessions: OrderedDict[tuple[str, str], Session] = OrderedDict()
 
-    async def opened(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
-        """Remember the session that *reply* to an initialize request opens, if it does, before its client hears of it."""
+    async def open(self, agent: Agent, server: str, reply: Reply, initialize: Mapping[str, Any]) -> None:
+        """Store the session that the *reply* to initialize opens, if any, before the client learns of it."""
         if session_id := reply.header(protocol.SESSION_HEADER):
             opening = msgspec.json.encode(initialize)
             await self._store.save_session(
@@ -73,17 +73,17 @@ class Sessions:
         session_id = headers.get(protocol.SESSION_HEADER)
         if session_id is None:
             return None
-        session = self._sessions.get((server, session_id)) or await self._recalled(server, session_id)
+        session = self._sessions.get((server, session_id)) or await self._recall(server, session_id)
         if session is None or session.agent != agent.name:
             raise UnknownSessionError
         self._sessions.move_to_end((server, session_id))
         return session
 
-    async def _recalled(self, server: str, session_id: str) -> Session | None:
+    async def _recall(self, server: str, session_id: str) -> Session | None:
         kept = await self._store.find_session(server, session_id)
         if kept is None:
             return None
-        # Of two requests that come at once, the second finds the session of the first.
+        # Two requests at once may both read the store; they share one session.
         known = self._sessions.get((server, session_id))
         return known or self._keep(server, session_id, Session(agent=kept.agent, opening=kept.opening))
 
@@ -93,7 +93,7 @@ class Sessions:
             self._sessions.popitem(last=False)
         return session
 
-    def closed(self, server: str, headers: Mapping[str, str]) -> None:
+    def close(self, server: str, headers: Mapping[str, str]) -> None:
         """Forget the session that the headers name."""
         session_id = headers.get(protocol.SESSION_HEADER, "")
         self._sessions.pop((server, session_id), None)

@@ -1,4 +1,4 @@
-"""What the config says about judging and forwarding (PURE)."""
+"""The part of the config that the call path reads (PURE)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from gateway.upstreams import Upstream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """What the config says about judging and forwarding; replaced whole when the config changes."""
+    """The part of the config that the call path reads; replaced as a whole on reload."""
 
     policy: Policy
     upstreams: Mapping[str, Upstream]
-    #: The identity of each server, and where it is, by name; see `identity`.
+    #: The identity and the address of each server, by name; see `config.server_identity`.
     identities: Mapping[str, str]
     addresses: Mapping[str, str]
     holds: HoldSettings
-    #: How many exchanges with servers one agent may have at once.
+    #: The most exchanges that one agent may have in progress.
     shares: ExchangeShares
-    #: Whether an agent of this name may still use this server; else what it had asked for does not run.
+    #: Whether an agent may use a server, by their names; checked again before a held call runs.
     may_use: Callable[[str, str], bool]
-    #: The names of the approvers who are the person behind an agent, given that person's name or e-mail address.
+    #: The approvers who are the owner of an agent, given the owner's name or e-mail address.
     requesters: Callable[[str | None], frozenset[str]] = lambda _: frozenset()
-    #: What becomes of a tool whose definition is not the accepted one.
+    #: What to do when a tool's definition is not the accepted one.
     pin: ChangeAction = ChangeAction.REASK
-    #: Whether agents read in a tool's description that a person has to approve its calls.
+    #: Whether tool descriptions say that a call may need approval.
     annotate: bool = False
-    #: Whether the audit events of allowed calls are posted, waited for, or left out: post, wait, off.
+    #: How the audit events of allowed calls are written: post, wait or off.
     audit_allowed: str = "post"

@@ -1,15 +1,17 @@
-"""Runs an approved call once: claim it, send the stored bytes, store what the server answered.
+"""Runs an approved call once: claims it, sends the stored bytes, and stores the server's answer.
 
-The claim is committed before the first byte leaves, and a claimed call is never sent a second time. A fault after the
-claim leaves the call in doubt, unless it is certain that nothing was sent. The run belongs to the gateway, not to the client's connection: a client that leaves ends nothing.
+The claim is committed before the first byte leaves, and a claimed call is never sent again. A fault after the claim
+leaves the call in doubt, unless it is certain that nothing was sent. A run belongs to the gateway: a client that leaves
+does not end it.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from approvals.call_events import GATEWAY
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import ApprovalService
@@ -26,42 +28,57 @@ from gateway.wire.protocol import LIST_CHANGED
 log = logging.getLogger("okayed.forward")
 #: Says why an approved call may not run after all, or None.
 Objection = Callable[[HeldCall], str | None]
-#: Takes the events to show meanwhile, and None at the end.
-Show = Callable[[bytes | None], None]
-#: Shown when the server ended its stream before it answered, as one does that wants to be asked again (SEP-1699).
+#: Shown when the server ended its stream before it answered, as a server does that wants to be polled (SEP-1699).
 HANG_UP = b""
 
 
 class Forwarder:
-    """The runs under outbound; `finish` waits for them."""
+    """Starts runs, and keeps each until it has ended."""
 
     def __init__(self, service: ApprovalService, list_changed: Callable[[str], None]) -> None:
-        """*list_changed* is told of each server that says, while it runs a call, that its tools have changed."""
+        """*list_changed* is called with a server's name when it says, during a run, that its tools changed."""
         self._service = service
         self._list_changed = list_changed
-        self._runs: set[asyncio.Task[Any]] = set()
+        self._jobs: set[asyncio.Task[Any]] = set()
 
     def start(
         self, held: HeldCall, outbound: Outbound, objection: Objection, *, within: float | None = None
     ) -> EventBuffer:
-        """Run *held*, with *within* seconds for the server's answer.
+        """Start the run of *held*; *within* is the seconds that the server has to answer.
 
-        Returns the server's events meanwhile, with None at the end.
+        Returns the server's events during the run, with None at the end.
         """
         events = EventBuffer()
-        self._keep(self._run(held, outbound, objection, within, events.put))
+        run = _Run(self._service, outbound, objection, within, self._watch_lists(held, events))
+        self._keep(self._run(run, held))
         return events
 
+    def _watch_lists(self, held: HeldCall, events: EventBuffer) -> "Show":
+        def show(event: bytes | None) -> None:
+            if LIST_CHANGED in (event or b""):
+                self._list_changed(held.call.server)
+            events.put(event)
+
+        return show
+
+    async def _run(self, run: "_Run", held: HeldCall) -> None:
+        try:
+            await run.once(held, close_later=self._keep)
+        except (ApprovalError, SilentError) as error:
+            log.warning("%s could not be claimed or finished: %s", held.id, error)
+        finally:
+            run.show(None)
+
     async def collected(self, call_id: CallId, session: str = "") -> None:
-        """Record that the agent has its answer, even when its connection ends this very moment."""
+        """Record that the agent has its answer, even if its connection ends now."""
         await asyncio.shield(self._keep(self._service.record_collected(call_id, session)))
 
     def cancel(self, held: HeldCall) -> None:
-        """Take back a call whose client left, unless it is on its outbound already."""
+        """Cancel a call whose client left, unless the call is already on its way."""
         self._keep(self._service.cancel(held.id, "the agent hung up", actor=held.call.agent))
 
     def void(self, server: str, tool: str, definition: str) -> None:
-        """Void what waits for a tool under another definition than the one it has now."""
+        """Void the open calls of a tool that were held under another definition than *definition*."""
         self._keep(self._void(server, tool, definition))
 
     async def _void(self, server: str, tool: str, definition: str) -> None:
@@ -71,133 +88,130 @@ class Forwarder:
 
     def _keep(self, job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(job)
-        self._runs.add(task)
-        task.add_done_callback(self._runs.discard)
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
         return task
 
     async def finish(self, seconds: float) -> None:
-        """Give the runs under outbound *seconds* to end; those that do not are left in doubt by the next sweep."""
-        if self._runs:
-            await asyncio.wait(self._runs, timeout=seconds)
-        for task in self._runs:
-            task.cancel()
+        """Wait up to *seconds* for running calls to end; the next sweep puts the others in doubt."""
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=seconds)
+        for job in self._jobs:
+            job.cancel()
 
-    async def _run(
-        self, held: HeldCall, outbound: Outbound, objection: Objection, within: float | None, show: Show
-    ) -> None:
-        try:
-            await self._once(held, outbound, objection, within, show)
-        except (ApprovalError, SilentError) as error:
-            log.warning("%s could not be claimed or finished: %s", held.id, error)
-        finally:
-            show(None)
 
-    async def _once(
-        self, held: HeldCall, outbound: Outbound, objection: Objection, within: float | None, show: Show
+#: Takes the events of a run, and None at the end.
+Show = Callable[[bytes | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of one call."""
+
+    service: ApprovalService
+    outbound: Outbound
+    objection: Objection
+    #: Seconds that the server has to answer; None for no limit.
+    within: float | None
+    show: Show
+
+    async def once(
+        self, held: HeldCall, *, close_later: Callable[[Coroutine[Any, Any, None]], object]
     ) -> None:
         """Claim the call, and send it in a session that its server has."""
+        outbound = self.outbound
         try:
-            headers = await session_probe.ensured(outbound.upstream, outbound.opening, outbound.headers)
+            headers = await session_probe.ensure_session(
+                outbound.upstream, outbound.opening, outbound.headers
+            )
         except NotSentError as error:
-            await self._unsent(held, objection, str(error))
+            await self._end_unsent(held, str(error))
             return
+        reopened = headers is not outbound.headers
         try:
-            if headers is not outbound.headers:
-                self._reopened(held)
-            claimed, won = await self._service.claim(held.id, objection)
+            if reopened:
+                self._record_reopened(held)
+            claimed, won = await self.service.claim(held.id, self.objection)
             if won:
-                await self._send(claimed, replace(outbound, headers=headers), within, show)
+                await self._send(claimed, headers)
         finally:
-            if headers is not outbound.headers:
-                self._keep(lifecycle.close_session(outbound.upstream.send, headers))
+            if reopened:
+                close_later(lifecycle.close_session(outbound.upstream.send, headers))
 
-    async def _unsent(self, held: HeldCall, objection: Objection, why: str) -> None:
+    async def _end_unsent(self, held: HeldCall, why: str) -> None:
         """End a call that cannot be sent, because its server opens no session for it."""
-        _, won = await self._service.claim(held.id, objection)
+        _, won = await self.service.claim(held.id, self.objection)
         if won:
-            await self._service.record_not_sent(held.id, why)
+            await self.service.record_not_sent(held.id, why)
 
-    def _reopened(self, held: HeldCall) -> None:
-        self._service.store.post(
+    def _record_reopened(self, held: HeldCall) -> None:
+        self.service.store.post(
             AuditEvent(
-                at=self._service.wall(), kind="session.reopened", actor="okayed", call=held.id,
+                at=self.service.wall(), kind="session.reopened", actor=GATEWAY, call=held.id,
                 agent=held.call.agent, server=held.call.server, tool=held.call.tool,
             )
         )  # fmt: skip
 
-    async def _send(self, held: HeldCall, outbound: Outbound, within: float | None, show: Show) -> None:
+    async def _send(self, held: HeldCall, headers: Mapping[str, str]) -> None:
+        """Send a claimed call, and store how it ended."""
         try:
-            outcome = await self._answered(held, outbound, within, show)
+            outcome = await self._answer(held, replace(self.outbound, headers=headers))
         except NotSentError as error:
-            await self._service.record_not_sent(held.id, str(error))
+            await self.service.record_not_sent(held.id, str(error))
         except GatewayError as error:
-            await self._service.record_in_doubt(held.id, str(error))
+            await self.service.record_in_doubt(held.id, str(error))
         except BaseException:
-            await asyncio.shield(
-                self._service.record_in_doubt(
-                    held.id, "The gateway failed while this call was on its outbound."
-                )
-            )
+            why = "The gateway failed while this call was on its way."
+            await asyncio.shield(self.service.record_in_doubt(held.id, why))
             raise
         else:
-            await self._service.finish(held.id, outcome)
+            await self.service.finish(held.id, outcome)
 
-    async def _answered(
-        self, held: HeldCall, outbound: Outbound, within: float | None, show: Show
-    ) -> Outcome:
-        """Send the call and return its answer; once it is given up, only what the server says soon after it is told."""
-        exchange = asyncio.ensure_future(self._exchanged(held, outbound, show))
-        given_up = asyncio.ensure_future(answer_timeout.given_up(self._service, held, within))
+    async def _answer(self, held: HeldCall, outbound: Outbound) -> Outcome:
+        """Return the server's answer. When the wait is given up, the server is told and may still answer for a while."""
+        exchange = asyncio.ensure_future(self._exchange(held, outbound))
+        given_up = asyncio.ensure_future(answer_timeout.wait_for_give_up(self.service, held, self.within))
         try:
             await asyncio.wait({exchange, given_up}, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done():
                 given_up.result()
-                show(None)
+                self.show(None)
                 if await lifecycle.cancel_call(outbound.upstream.send, outbound.frame, outbound.headers):
                     await asyncio.wait({exchange}, timeout=answer_timeout.LATE)
             if not exchange.done():
                 raise CutError("The server did not answer.")
             return exchange.result()
         finally:
-            await _ended(exchange, given_up)
+            await _end(exchange, given_up)
 
-    async def _exchanged(self, held: HeldCall, outbound: Outbound, show: Show) -> Outcome:
+    async def _exchange(self, held: HeldCall, outbound: Outbound) -> Outcome:
         body = frames.rebuild(outbound.frame, arguments=held.call.arguments)
         reply = await outbound.upstream.send("POST", body, outbound.headers)
-        return await _outcome(reply, outbound, self._heard(held, show))
-
-    def _heard(self, held: HeldCall, show: Show) -> Show:
-        def heard(event: bytes | None) -> None:
-            if LIST_CHANGED in (event or b""):
-                self._list_changed(held.call.server)
-            show(event)
-
-        return heard
+        return await _read_outcome(reply, outbound, self.show)
 
 
-async def _ended(*jobs: asyncio.Future[Any]) -> None:
-    """End jobs that nobody waits for any more."""
+async def _end(*jobs: asyncio.Future[Any]) -> None:
     for job in jobs:
         job.cancel()
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-async def _outcome(reply: Reply, outbound: Outbound, show: Show) -> Outcome:
-    """Read the reply up to the answer; a stream that ends before it is taken up again where the server lets us."""
+async def _read_outcome(reply: Reply, outbound: Outbound, show: Show) -> Outcome:
+    """Read the reply up to the answer; a stream that ends early is resumed where the server allows it."""
     place = sse.ResumePoint()
     while True:
         try:
             return await answers.outcome_of(reply, outbound.frame.id, show, place)
         except CutError:
-            if (wait := place.retry_delay()) is None:
+            if (delay := place.retry_delay()) is None:
                 raise
         show(HANG_UP)
-        await asyncio.sleep(wait)
-        reply = await _rest(outbound, place.id or "")
+        await asyncio.sleep(delay)
+        reply = await _resume(outbound, place.id or "")
 
 
-async def _rest(outbound: Outbound, event_id: str) -> Reply:
-    """Ask for what follows an event; a server that cannot be reached just now is asked again."""
+async def _resume(outbound: Outbound, event_id: str) -> Reply:
+    """Ask for the events after *event_id*; an unreachable server counts as a 503, so that it is asked again."""
     try:
         return await outbound.upstream.send("GET", b"", {**outbound.headers, "last-event-id": event_id})
     except GatewayError:

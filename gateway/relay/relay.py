@@ -1,4 +1,4 @@
-"""What is no tool call crosses untouched, but for what the gateway itself hides, offers or answers."""
+"""Relays every frame that is not a tool call; filters tool lists, offers tasks, answers for its own tasks."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -20,12 +20,12 @@ from gateway.upstreams.reply import Reply
 from gateway.wire import frames, protocol
 
 TOO_LONG = protocol.Rejection(
-    code=frames.INVALID_PARAMS, message=f"An initialize may have {MAX_OPENING} bytes at most."
+    code=frames.INVALID_PARAMS, message=f"The params of initialize are limited to {MAX_OPENING} bytes."
 )
 
 
 class Relay:
-    """Relays frames and streams."""
+    """Relays frames and streams of every agent."""
 
     def __init__(
         self, *, settings: Callable[[], ProxySettings], sessions: Sessions, catalogue: Catalogue, held_answers: HeldAnswers, tasks: Tasks, audit: AuditLog,
@@ -40,35 +40,37 @@ class Relay:
         self._exchange_limits = exchange_limits
 
     async def stream_or_end(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Reply:
-        """Open the server's own stream or take up one that was cut (GET), or end a session (DELETE)."""
+        """Open the server's stream or resume a cut one (GET), or end a session (DELETE)."""
         if exchange.verb == "GET" and (reply := await self._held_answers.resume(exchange, upstream, session)):
             return reply
         if exchange.verb == "DELETE":
-            self._sessions.closed(exchange.server, exchange.headers)
+            self._sessions.close(exchange.server, exchange.headers)
         headers = protocol.request_headers(exchange.headers, None)
-        # The rest of a stream that was cut may hold a list of tools as well.
-        edits = await self._listed(exchange.server, self._settings()) if "last-event-id" in headers else []
+        # The rest of a cut stream may hold a tool list as well.
+        edits = (
+            await self._list_edits(exchange.server, self._settings()) if "last-event-id" in headers else []
+        )
         kind = Kind.STREAM if exchange.verb == "GET" else Kind.MESSAGE
-        reply = await self._exchanged(exchange, kind, partial(upstream.send, exchange.verb, b"", headers))
-        with ExitStack() as unless_given:
-            unless_given.callback(reply.close)
+        reply = await self._exchange(exchange, kind, partial(upstream.send, exchange.verb, b"", headers))
+        with ExitStack() as on_failure:
+            on_failure.callback(reply.close)
             given = self.watched(exchange, await rewriting.edited(reply, *edits))
-            unless_given.pop_all()
+            on_failure.pop_all()
         return given
 
     async def frame(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame) -> Reply:
-        """Relay a frame that is no tool call."""
+        """Relay a frame, unless the gateway drops, refuses or answers it."""
         if not protocol.is_allowed(frame, exchange.headers):
-            return self._not_passed(exchange, frame)
+            return self._refuse_unknown(exchange, frame)
         if elicitation.is_response(frame):
             return Reply(status=202)
         if (request_id := protocol.cancelled_id(frame)) is not None:
             self._held_answers.cancel(exchange, request_id)
         if protocol.is_cancellation(frame) and protocol.era(exchange.headers, frame) is protocol.Era.MODERN:
-            # Ids are each client's own there, and a server may take one for another's: hanging up is what cancels.
+            # Without sessions a server cannot tell clients' ids apart; closing the stream cancels the request.
             return Reply(status=202)
         if not isinstance(frame, frames.Request):
-            return await self._sent(exchange, upstream, frame, exchange.body)
+            return await self._send(exchange, upstream, frame, exchange.body)
         if frame.method == "initialize" and len(frame.raw) > MAX_OPENING:
             return self._audit.refuse(exchange, frame.id, TOO_LONG)
         if self._tasks.owns(frame):
@@ -77,42 +79,42 @@ class Relay:
 
     async def _request(self, exchange: Exchange, upstream: Upstream, frame: frames.Request) -> Reply:
         async def send(body: bytes) -> Reply:
-            return await self._sent(exchange, upstream, frame, body)
+            return await self._send(exchange, upstream, frame, body)
 
         if (subscribed := await self._tasks.listen(exchange, frame, send)) is not None:
             return self.watched(exchange, subscribed)
         reply = await send(exchange.body)
-        with ExitStack() as unless_given:
-            unless_given.callback(reply.close)
+        with ExitStack() as on_failure:
+            on_failure.callback(reply.close)
             if frame.method == "initialize":
-                await self._sessions.opened(exchange.agent, exchange.server, reply, frame.params)
+                await self._sessions.open(exchange.agent, exchange.server, reply, frame.params)
             edits = await self._edits(exchange, frame)
             given = self.watched(exchange, await rewriting.edited(reply, *edits))
-            unless_given.pop_all()
+            on_failure.pop_all()
         return given
 
-    async def _sent(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
+    async def _send(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
         headers = protocol.request_headers(exchange.headers, frame)
-        return await self._exchanged(exchange, _kind(frame), partial(upstream.send, "POST", body, headers))
+        return await self._exchange(exchange, _kind(frame), partial(upstream.send, "POST", body, headers))
 
-    async def _exchanged(self, exchange: Exchange, kind: Kind, send: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def _exchange(self, exchange: Exchange, kind: Kind, send: Callable[[], Awaitable[Reply]]) -> Reply:
         return rewriting.checked(await self._exchange_limits.one(exchange.agent.name, kind, send))
 
     async def _edits(self, exchange: Exchange, frame: frames.Request) -> list[rewriting.Edit]:
-        """Return what is to be edited in the answer to this request."""
+        """Return the edits of the response to this request."""
         settings, server = self._settings(), exchange.server
         tasks = settings.holds.tasks
         match frame.method:
             case "tools/list":
-                return await self._listed(server, settings)
+                return await self._list_edits(server, settings)
             case "server/discover" if tasks is not TaskOffer.OFF:
                 return [rewriting.with_extension]
             case "initialize" if tasks is TaskOffer.ALL:
                 return [rewriting.with_tasks]
         return []
 
-    async def _listed(self, server: str, settings: ProxySettings) -> list[rewriting.Edit]:
-        """Return how a list of tools is shown: without what is hidden or in quarantine, and with what we offer."""
+    async def _list_edits(self, server: str, settings: ProxySettings) -> list[rewriting.Edit]:
+        """Return the edits of a tool list: drop hidden and quarantined tools, add notes and the offer of tasks."""
         tasks, catalogue = settings.holds.tasks is TaskOffer.ALL, self._catalogue
         await catalogue.ensure_listed(server)
 
@@ -124,23 +126,23 @@ class Relay:
             return self._may_be_held(server, name)
 
         return [
-            rewriting.hearing(lambda tools: catalogue.check_list(server, tools)),
+            rewriting.reporting(lambda tools: catalogue.check_list(server, tools)),
             rewriting.hiding(hidden),
             *([rewriting.annotating(gated)] if settings.annotate else []),
             *([rewriting.offering_tasks(gated)] if tasks and not catalogue.has_tasks(server) else []),
         ]
 
     def _may_be_held(self, server: str, name: str) -> bool:
-        """Say whether a call of this tool may be held, as far as can be said without its arguments."""
+        """Whether a call of this tool may need approval, judged without its arguments."""
         tool = self._catalogue.listed_tool(server, name)
         return tool is None or self._settings().policy.may_hold(server, name, tool.classification)
 
     def watched(self, exchange: Exchange, reply: Reply) -> Reply:
-        """Return the reply, and notice in it that the server's tools have changed."""
+        """Return the reply; the tools are listed again when it says that they changed."""
         return rewriting.watched(reply, lambda: self._catalogue.mark_stale(exchange.server))
 
-    def _not_passed(self, exchange: Exchange, frame: frames.Frame) -> Reply:
-        """Default deny: an unknown method is answered, an unknown notification or answer is dropped."""
+    def _refuse_unknown(self, exchange: Exchange, frame: frames.Frame) -> Reply:
+        """Refuse an unknown method with an error; drop an unknown notification or response."""
         if not isinstance(frame, frames.Request):
             self._audit.post(exchange, "frame.dropped", method=getattr(frame, "method", "an answer"))
             return Reply(status=202)

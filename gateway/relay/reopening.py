@@ -1,7 +1,7 @@
-"""Sessions that outlast what stands behind them: a child that ended or was reaped, a gateway that was started again.
+"""Reopens an upstream session that was lost (child exited, gateway restarted), unnoticed by the client.
 
-A client of the handshake revisions learns of such an end by a 404 that many cannot bear. Where the gateway itself held the session, it
-opens another in the way that the client opened its own, and goes on there under the client's id.
+A client of the handshake revisions would get a 404, which many cannot recover from. The gateway opens another session
+with the client's own initialize, and keeps the client's session id towards the client.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,52 +13,52 @@ from gateway.upstreams import Upstream, lifecycle
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
-#: Seconds after a server's last answer in a session for which the session is taken to be there.
+#: Seconds after an answer in which the session is assumed to exist.
 LATELY = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReopeningUpstream:
-    """An upstream as one session sees it. A server of its own over HTTP says 404 itself, and is believed."""
+    """The upstream of one session. A 404 from a remote HTTP server is passed on: its own client decides."""
 
     inner: Upstream
     session: Session
-    #: The client's id of the session.
+    #: The session id that the client uses.
     id: str
-    #: Told of each time that the session was opened again.
+    #: Called each time the session was reopened.
     reopened: Callable[[], None]
     clock: Callable[[], float]
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange; when nothing was sent because the session is gone, in one that is opened like it.
+        """Do one exchange; if the session is lost and nothing was sent, reopen it and send again.
 
-        The headers may name another session, opened in place of this one; its answers say nothing of this one.
+        The headers may name a replacement session; its answers say nothing about this one.
         """
-        reply = await self._sent(verb, body, headers)
+        reply = await self._send(verb, body, headers)
         if reply.status < 400 and headers.get(protocol.SESSION_HEADER) == self.id:
             self.session.answered_at = self.clock()
         return reply
 
-    async def _sent(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def _send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         gone = self.session.now
         try:
             return await self.inner.send(verb, body, self._present(headers))
         except UnknownSessionError:
             if verb == "DELETE" or not self.session.opening:
                 raise
-        async with self.session.turn:
-            if self.session.now == gone:  # else another exchange has opened it again meanwhile
+        async with self.session.reopening:
+            if self.session.now == gone:  # otherwise another exchange has reopened it
                 await self._reopen(headers)
         return await self.inner.send(verb, body, self._present(headers))
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
-        """Say whether the session is there. One that the gateway holds is opened again when something is sent."""
+        """See `Upstream.knows`. A session that the gateway keeps is reopened on the next send."""
         if self.inner.knows(headers) is not None:
             return True
         return True if self.clock() - self.session.answered_at < LATELY else None
 
     async def close(self) -> None:
-        """Close what stands behind."""
+        """Close the upstream."""
         await self.inner.close()
 
     def _present(self, headers: Mapping[str, str]) -> Mapping[str, str]:

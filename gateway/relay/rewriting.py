@@ -1,4 +1,4 @@
-"""What is done to a server's answer on its way back: credentials' refusals kept here, hidden tools taken out."""
+"""Rewrites upstream responses: header filter, 401 and redirects, tool lists."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,17 +16,17 @@ Members = dict[str, msgspec.Raw]
 
 
 class CredentialsRefusedError(GatewayError):
-    """The server refused the gateway's own credentials; its operator has to mend them."""
+    """The server refused the gateway's credentials; the gateway's operator has to fix them."""
 
 
 class RedirectedError(GatewayError):
-    """The server answered with a redirect, which the gateway does not follow."""
+    """The server answered with a redirect; the gateway does not follow redirects."""
 
 
 def checked(reply: Reply) -> Reply:
-    """Return the reply with only the headers that may cross; what concerns the gateway alone is raised instead.
+    """Return the reply with the headers that clients may see; raise for a 401 and for a redirect.
 
-    A 401 must not reach the client: its `WWW-Authenticate` would send it to log in at the wrong place.
+    A 401 must not reach the client: its `WWW-Authenticate` would send the client to the wrong login.
     """
     if reply.status == 401:
         reply.close()
@@ -38,7 +38,7 @@ def checked(reply: Reply) -> Reply:
 
 
 def watched(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
-    """Return the reply unchanged, but say when the server tells that its tools have changed."""
+    """Return the reply; call *on_list_changed* when a stream says that a list changed."""
     return replace(reply, chunks=_watch(reply.chunks, on_list_changed)) if reply.streams else reply
 
 
@@ -51,14 +51,14 @@ async def _watch(chunks: AsyncIterator[bytes], on_list_changed: Callable[[], Non
         yield chunk
 
 
-#: Makes, of the members of a result, those that are to be others; None leaves it as it came.
+#: Returns the members of a result that change; None for no change.
 Edit = Callable[[Members], Mapping[str, Any] | None]
 
 
 async def edited(reply: Reply, *edits: Edit) -> Reply:
-    """Return the answer to a request with its result edited; the rest of it as it came.
+    """Return the reply with its result edited; other bytes are unchanged.
 
-    A refusal crosses whatever it says: by a 404 a client knows that its session is gone.
+    An HTTP error is not edited: a 404, for example, tells a client that its session is gone.
     """
     if not edits or reply.status >= 400:
         return reply
@@ -74,7 +74,7 @@ async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) ->
 
 
 def _edited(frame: bytes, edits: Sequence[Edit]) -> bytes:
-    """Edit the result in one frame, each edit what the one before left. A frame that cannot be read is not passed on."""
+    """Apply the edits to the result in one frame, in order. An unreadable frame raises `CutError`."""
     try:
         members = frames.raw_members(frame) if frame.strip() else {}
         came = result = _object(members.get("result"))
@@ -90,12 +90,12 @@ def _encoded(members: Mapping[str, Any]) -> Members:
 
 
 def _object(raw: msgspec.Raw | None) -> Members:
-    """Return the members of a value; none when it is no object."""
+    """Return the members of a JSON object; none for another value."""
     return frames.raw_members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
 
 
 def hiding(hidden: Callable[[str], bool]) -> Edit:
-    """Take the tools that are *hidden* out of a list. It must then not be cached for others (2026-07-28, caching)."""
+    """Remove *hidden* tools from a list, which is then private to this agent (2026-07-28, caching)."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
@@ -106,19 +106,19 @@ def hiding(hidden: Callable[[str], bool]) -> Edit:
     return edit
 
 
-def hearing(heard: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
-    """Pass on what a list says of tools to who wants to know; the list stays as it is."""
+def reporting(report: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
+    """Report the listed tools to *report*; the result is unchanged."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         decoded = [msgspec.json.decode(tool) for tool in _tools(result)]
-        heard([tool for tool in decoded if isinstance(tool, dict)])
+        report([tool for tool in decoded if isinstance(tool, dict)])
         return None
 
     return edit
 
 
 def annotating(gated: Callable[[str], bool]) -> Edit:
-    """Say in the description of each tool that a person may be asked for. The list is then for this agent only."""
+    """Add a note to the description of each tool that may need approval; the list is then private to this agent."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
@@ -136,7 +136,7 @@ def _annotated(tool: msgspec.Raw) -> Any:
 
 
 def offering_tasks(gated: Callable[[str], bool]) -> Edit:
-    """Say of the tools that a person may be asked for that they can be called as tasks (2025-11-25)."""
+    """Offer tasks (2025-11-25) for each tool that may need approval."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
@@ -159,7 +159,7 @@ def _tools(result: Members) -> list[msgspec.Raw]:
 
 
 def with_extension(result: Members) -> Mapping[str, Any] | None:
-    """Offer the tasks extension in the answer to server/discover (2026-07-28)."""
+    """Offer the tasks extension in the result of server/discover (2026-07-28)."""
     offered = _object(result.get("capabilities"))
     extensions = _object(offered.get("extensions"))
     if protocol.TASKS in extensions:
@@ -168,7 +168,7 @@ def with_extension(result: Members) -> Mapping[str, Any] | None:
 
 
 def with_tasks(result: Members) -> Mapping[str, Any] | None:
-    """Offer tasks in the answer to initialize, unless the server has its own (2025-11-25)."""
+    """Offer tasks in the result of initialize (2025-11-25), unless the server has its own."""
     offered = _object(result.get("capabilities"))
     revision = msgspec.json.decode(result.get("protocolVersion", b"null"))
     with_tasks = tasks_2025.offer_in_initialize(offered, revision)

@@ -11,7 +11,7 @@ TIMERS = (
     "gateway.hold.answer_timeout.LATE",
     "gateway.hold.answer_timeout.LOOK",
     "gateway.hold.ladder.BEAT",
-    "gateway.hold.session_probe.PATIENCE",
+    "gateway.hold.session_probe.TIMEOUT",
     "gateway.tools.catalogue.LIST_TIMEOUT",
     "gateway.upstreams.oauth.TOKEN_TIMEOUT",
     "gateway.upstreams.sessions.QUIET",

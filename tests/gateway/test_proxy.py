@@ -762,7 +762,7 @@ async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens
         assert (answer.status, frame["id"], frame["error"]) == (
             400,
             7,
-            {"code": -32602, "message": "An initialize may have 65536 bytes at most."},
+            {"code": -32602, "message": "The params of initialize are limited to 65536 bytes."},
         )
 
 

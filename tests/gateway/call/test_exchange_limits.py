@@ -370,7 +370,7 @@ async def test_large_bodies_of_one_agent_take_turns_and_another_agent_is_served(
         first = tasks.create_task(large(gateway, "busy", halfway))
         await halfway.reached.wait()
         status, said = await large(gateway, "busy")
-        assert (status, b"Too many large requests of yours" in said) == (429, True)
+        assert (status, b"Too many of your large requests" in said) == (429, True)
         assert (await large(gateway, "calm"))[0] == 200
         halfway.go_on.set()
         assert (await first)[0] == 200

@@ -18,7 +18,7 @@ SENT = {"mcp-session-id": "s1"}
 
 async def test_the_agent_that_opened_a_session_may_use_it_here_and_nobody_else():
     found = Sessions(MemoryStore(), lambda: 1.0)
-    await found.opened(ALICE, "iam", OPENED, {"clientInfo": {"name": "claude-code"}})
+    await found.open(ALICE, "iam", OPENED, {"clientInfo": {"name": "claude-code"}})
     assert (await found.find(ALICE, "iam", SENT)).client == "claude-code"
     for agent, server in ((BOB, "iam"), (ALICE, "github")):
         with pytest.raises(UnknownSessionError):
@@ -29,29 +29,29 @@ async def test_an_unknown_or_closed_session_is_not_found():
     found = Sessions(MemoryStore(), lambda: 1.0)
     with pytest.raises(UnknownSessionError):
         await found.find(ALICE, "iam", SENT)
-    await found.opened(ALICE, "iam", OPENED, {})
-    found.closed("iam", SENT)
+    await found.open(ALICE, "iam", OPENED, {})
+    found.close("iam", SENT)
     with pytest.raises(UnknownSessionError):
         await found.find(ALICE, "iam", SENT)
 
 
 async def test_without_a_session_there_is_nothing_to_check():
     found = Sessions(MemoryStore(), lambda: 1.0)
-    await found.opened(ALICE, "iam", Reply(status=200), {})
+    await found.open(ALICE, "iam", Reply(status=200), {})
     assert await found.find(ALICE, "iam", {}) is None
 
 
 @pytest.mark.parametrize("info", [None, 5, {}, {"name": 7}])
 async def test_what_a_client_says_of_itself_may_be_anything(info):
     found = Sessions(MemoryStore(), lambda: 1.0)
-    await found.opened(ALICE, "iam", OPENED, {"clientInfo": info})
+    await found.open(ALICE, "iam", OPENED, {"clientInfo": info})
     assert (await found.find(ALICE, "iam", SENT)).client == ""
 
 
 async def test_the_session_unused_the_longest_is_forgotten_first():
     found = Sessions(MemoryStore(), lambda: 1.0)
     for n in range(sessions.MAX_SESSIONS + 1):
-        await found.opened(ALICE, "iam", Reply(status=200, headers={"Mcp-Session-Id": str(n)}), {})
+        await found.open(ALICE, "iam", Reply(status=200, headers={"Mcp-Session-Id": str(n)}), {})
         await found.find(ALICE, "iam", {"mcp-session-id": "0"}) if n < 5 else None
     assert ("iam", "0") in found._sessions
     assert ("iam", "1") not in found._sessions
@@ -61,7 +61,7 @@ async def test_the_session_unused_the_longest_is_forgotten_first():
 async def test_a_session_is_known_to_its_agent_after_a_restart_and_still_to_nobody_else():
     store = MemoryStore()
     said = {"clientInfo": {"name": "claude-code"}, "capabilities": {"roots": {}}}
-    await Sessions(store, lambda: 1.0).opened(ALICE, "iam", OPENED, said)
+    await Sessions(store, lambda: 1.0).open(ALICE, "iam", OPENED, said)
     later = Sessions(store, lambda: 2.0)
     for agent, server in ((BOB, "iam"), (ALICE, "github")):
         with pytest.raises(UnknownSessionError):
@@ -69,6 +69,6 @@ async def test_a_session_is_known_to_its_agent_after_a_restart_and_still_to_nobo
     first, second = await asyncio.gather(later.find(ALICE, "iam", SENT), later.find(ALICE, "iam", SENT))
     assert first is second
     assert (first.client, first.capabilities) == ("claude-code", {"roots": {}})
-    later.closed("iam", SENT)
+    later.close("iam", SENT)
     with pytest.raises(UnknownSessionError):
         await Sessions(store, lambda: 3.0).find(ALICE, "iam", SENT)

@@ -234,7 +234,7 @@ async def test_of_two_calls_of_a_lost_session_neither_is_sent_in_it():
 async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat_later_tried_again(
     hangs, monkeypatch
 ):
-    monkeypatch.setattr(session_probe, "PATIENCE", 0.05)
+    monkeypatch.setattr(session_probe, "TIMEOUT", 0.05)
     asked = asyncio.Event()
 
     async def never(_, frame):
@@ -281,7 +281,7 @@ async def test_a_server_that_went_away_meanwhile_was_sent_nothing():
 async def test_a_404_of_the_gateways_own_was_never_sent_and_goes_out_in_a_new_session():
     async with running(recorder=server()) as gateway:
         conversation = await joined(gateway)
-        gateway.gateway.proxy._sessions.closed("notes", {"mcp-session-id": "s1"})
+        gateway.gateway.proxy._sessions.close("notes", {"mcp-session-id": "s1"})
         assert "ran get_note" in await said(conversation, call("get_note"))
         assert len(gateway.ran()) == 1
 

@@ -65,7 +65,7 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
 async def test_odd_lists_do_not_break_it(body):
     edits = (
         rewriting.hiding(hides_b),
-        rewriting.hearing(lambda _: None),
+        rewriting.reporting(lambda _: None),
         rewriting.annotating(lambda _: True),
         rewriting.offering_tasks(lambda _: True),
     )
@@ -133,7 +133,7 @@ async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
 
 async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came():
     body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}'
-    edits = rewriting.hearing(lambda _: None), rewriting.hiding(hides_b), rewriting.annotating(hides_b)
+    edits = rewriting.reporting(lambda _: None), rewriting.hiding(hides_b), rewriting.annotating(hides_b)
     assert await read_body(await rewriting.edited(frame_reply(body), *edits)) == body
 
 
