@@ -1,7 +1,7 @@
 """Tracks which requests wait for which held call, and ends the wait of a client that has given up.
 
-SDK clients cancel when their own timer ends, and most of them keep the connection. Others send nothing, and ask again. Without
-an end to such a wait, an approval would run the call for a client that no longer reads, and its answer would be lost.
+SDK clients cancel at their timeout, and most keep the connection. Others send nothing and repeat the call. If such a
+wait did not end, an approval would run the call for a client that no longer reads, and the answer would be lost.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from gateway.wire import frames
 
 Key = TypeVar("Key")
 
-#: The most requests that are remembered after their clients ended them.
+#: The most ended requests that are remembered.
 MAX_ENDED = 10_000
-#: The most requests that wait for one call: each keeps its own copy of the arguments in memory.
+#: The most requests that wait for one call: each holds a copy of the arguments in memory.
 MAX_WAITS_PER_CALL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestKey:
-    """A request as its client names it: ids are the client's own, counted anew in each session."""
+    """Identifies a request: its id is unique only within its client's session."""
 
     agent: str
     server: str
@@ -36,52 +36,52 @@ class RequestKey:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingWait:
-    """One request that waits for a held call, until its client cancels it or asks for the call again."""
+    """One request that waits for a held call, until its client cancels it or repeats the call."""
 
     call_id: CallId
-    #: The client's name for itself.
+    #: The name that the client gives itself.
     client: str = ""
     #: When it began to wait.
     since: float = 0.0
     cancelled: bool = False
     #: Whether a newer request for the call took its place.
     superseded: bool = False
-    #: What its server says while the call runs for this request; None when it does not.
+    #: The server's notifications while the call runs for this request; None while it does not run.
     events: EventBuffer | None = field(default=None, repr=False)
 
     @property
     def is_over(self) -> bool:
-        """Whether the client no longer listens to the answer of this request."""
+        """Whether the client no longer reads the response to this request."""
         return self.cancelled or self.superseded
 
     def stop_events(self) -> None:
-        """Show nothing more of a run; the run itself goes on."""
+        """End the stream of notifications; the run continues."""
         if self.events is not None:
             self.events.put(None)
 
     def supersede(self) -> None:
-        """End the wait in favour of a newer request."""
+        """End the wait because a newer request replaces it."""
         self.superseded = True
         self.stop_events()
 
 
 class Cancellations:
-    """Every wait there is now."""
+    """The requests that wait for held calls."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._waits: defaultdict[RequestKey, list[PendingWait]] = defaultdict(list)
         self._of_call: defaultdict[CallId, list[PendingWait]] = defaultdict(list)
-        #: For how many seconds the last request of a client waited for a call, when the client ended it itself.
+        #: How long, in seconds, a client's last request for a call waited before the client ended it.
         self._ended: OrderedDict[tuple[CallId, str], float] = OrderedDict()
-        #: Whether nobody waits any more, because the gateway stops.
+        #: Whether all waits are over because the gateway stops.
         self.closed = False
-        #: The tasks of clients that will take up their stream at the next gateway. Their streams end last.
+        #: The tasks of clients that resume their stream at the next gateway process. Their streams end last.
         self.parked: set[asyncio.Task[Any] | None] = set()
         self._parking_over = asyncio.Event()
 
     async def park(self) -> None:
-        """Keep a stream open until the gateway is about to end: its client comes back once the stream has ended."""
+        """Keep a stream open until `end_parked`: its client reconnects as soon as the stream ends."""
         task = asyncio.current_task()
         self.parked.add(task)
         try:
@@ -90,12 +90,12 @@ class Cancellations:
             self.parked.discard(task)
 
     def end_parked(self) -> None:
-        """End the streams of the clients that are parked."""
+        """End the parked streams."""
         self._parking_over.set()
 
     @contextmanager
     def track(self, key: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:
-        """Note a wait for as long as the context is open."""
+        """Track a wait while the context is open."""
         self._waits[key].append(wait)
         self._of_call[wait.call_id].append(wait)
         self._ended.pop((wait.call_id, wait.client), None)
@@ -110,9 +110,10 @@ class Cancellations:
                 self._record_ended(wait)
 
     def cancel(self, key: RequestKey) -> tuple[CallId, ...]:
-        """End the waits for a request; returns the calls that were waited for.
+        """End the waits of a request; returns the calls that it waited for.
 
-        Without sessions two clients of one agent may use one id: then both stop waiting, and the other one asks again.
+        Without sessions two clients of an agent may use the same id: then both waits end, and the other client repeats
+        its call.
         """
         ended = tuple(self._waits.get(key, ()))
         for wait in ended:
@@ -121,16 +122,17 @@ class Cancellations:
         return tuple(wait.call_id for wait in ended)
 
     def open_waits(self, call_id: CallId, client: str) -> tuple[PendingWait, ...]:
-        """Return the waits of clients of this name for a call that are not over."""
+        """Return the open waits for a call of the clients with this name."""
         return tuple(
             one for one in self._of_call.get(call_id, ()) if one.client == client and not one.is_over
         )
 
     def supersede(self, call_id: CallId, client: str, now: float) -> float | None:
-        """End the waits that a client must have given up, since it asks for the same call again.
+        """End the waits that a client has abandoned, since it repeats the call.
 
-        Returns the seconds that the youngest of them had lasted, or the one that the client cancelled or hung up on; None
-        when there was none. A request that is younger than `LEAST` waits on: it is taken for another program's.
+        Returns the shortest time in seconds that one of them, or the last request that the client ended itself, had
+        waited; None if there is no such request. A request younger than `MIN_WAIT` keeps waiting: it is taken for
+        another program's.
         """
         ended = [wait for wait in self.open_waits(call_id, client) if now - wait.since >= MIN_WAIT]
         for wait in ended:
@@ -140,14 +142,14 @@ class Cancellations:
         return min(lasted, default=None)
 
     def supersede_oldest(self, call_id: CallId) -> bool:
-        """End the oldest of more than `MOST` waits for a call; returns whether there were more."""
+        """End the oldest waits for a call beyond `MAX_WAITS_PER_CALL`; returns whether there were any."""
         open_waits = [wait for wait in self._of_call[call_id] if not wait.is_over]
         for wait in (crowded_out := open_waits[:-MAX_WAITS_PER_CALL]):
             wait.supersede()
         return bool(crowded_out)
 
     def _record_ended(self, wait: PendingWait) -> None:
-        """Note that a client ended its request itself."""
+        """Remember how long a request waited that its client ended."""
         self._ended[wait.call_id, wait.client] = self._clock() - wait.since
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)

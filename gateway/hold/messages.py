@@ -1,7 +1,7 @@
-"""What an agent is told: a verdict or a held call to the words and fields of a result it can understand.
+"""The tool results that the gateway itself sends: refusals, and the status of held calls.
 
-The first sentence says what happened, the next whether the call ran. Every refusal is a tool result with
-`isError: true`, since that is what a model gets to read; only faults of ours are JSON-RPC errors.
+The first sentence says what happened, the next whether the call ran. A refusal is a tool result with `isError: true`,
+since clients show that to the model. Only faults of the gateway are JSON-RPC errors.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from gateway.policy.limits import Exceeded
 from gateway.wire import frames
 
 META = "okayed/approval"
-#: Milliseconds after which the same call may have an answer, by the state of the held call. People take longer than servers.
+#: Milliseconds until the call is worth repeating, by the state of the held call. People take longer than servers.
 RETRY_MS: Mapping[State, int] = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}
 
 
@@ -27,42 +27,44 @@ def denied_result(reason: str) -> Mapping[str, Any]:
 
 
 def limited_result(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
-    """Return the result for a call over its limit, with what the rule's author has to say about it."""
+    """Return the result for a call over its rate limit, with the reason in the rule."""
     limit, wait = exceeded.limit, exceeded.retry_after
-    later = f"Try again in {max(1, round(wait))} s." if isfinite(wait) else "It never fits."
+    later = (
+        f"Try again in {max(1, round(wait))} s." if isfinite(wait) else "This call alone exceeds the limit."
+    )
     why = f" {limit.reason.rstrip('.')}." if limit.reason else ""
     return error_result(f"Rate limit: {limit.text} for {tool}. NOT EXECUTED. {later}{why}")
 
 
 def too_many_waiting(error: TooMany) -> Mapping[str, Any]:
-    """Return the result for an agent whose waiting calls, or those of all agents, leave no room for this one."""
-    return error_result(_NO_ROOM[type(error)])
+    """Return the result for a call that exceeds a quota for waiting calls."""
+    return error_result(_QUOTA_TEXTS[type(error)])
 
 
-_NO_ROOM: Mapping[type[TooMany], str] = {
+_QUOTA_TEXTS: Mapping[type[TooMany], str] = {
     TooMany: "Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first.",
-    TooMuchOfOne: "Your waiting calls take too much room. NOT EXECUTED. Wait for their answers first, or send less.",
-    TooMuchOfAll: "The waiting calls of all agents take too much room. NOT EXECUTED. Try again later, or send less.",
-    TooMuchInAnHour: "Your calls of the last hour take too much room. NOT EXECUTED. Try again later, or send less.",
+    TooMuchOfOne: "Your waiting calls use too much storage. NOT EXECUTED. Wait for their answers first, or send less.",
+    TooMuchOfAll: "The waiting calls of all agents use too much storage. NOT EXECUTED. Try again later, or send less.",
+    TooMuchInAnHour: "Your calls of the last hour use too much storage. NOT EXECUTED. Try again later, or send less.",
 }
 
 
 def too_many_running() -> Mapping[str, Any]:
-    """Return the result for an agent that waits for too many answers of servers already."""
+    """Return the result for an agent with too many running calls."""
     return error_result(
-        "Too many of your calls are running. NOT EXECUTED. Try again when one of them has ended."
+        "Too many of your calls are running. NOT EXECUTED. Try again when one of them has finished."
     )
 
 
 def error_result(text: str) -> Mapping[str, Any]:
-    """Return an error result that says *text*. `resultType` is asked for by the revision of 2026-07-28."""
+    """Return an error result with *text*. 2026-07-28 requires `resultType`."""
     return {"content": [{"type": "text", "text": text}], "isError": True, "resultType": "complete"}
 
 
 def status_result(call: HeldCall, *, as_result: bool = False) -> Mapping[str, Any]:
-    """Return the result that says where *call* is, for every state in which the server has not answered.
+    """Return the status of *call*, for every state without an answer from the server.
 
-    *as_result* says that it still waits or runs in a result that is no error.
+    *as_result* leaves `isError` false while the call waits or runs.
     """
     meta = {"id": call.id, "state": call.state, "expiresAt": format_rfc3339(call.expires_at)}
     later = {"retryAfterMs": RETRY_MS[call.state]} if call.state in RETRY_MS else {}
@@ -112,13 +114,13 @@ def _final_text(call: HeldCall) -> str:
 
 
 def _format_deadline(call: HeldCall) -> str:
-    """Return the time by which the call must be asked for, with its date where that is another day than the call's."""
+    """Return the time by which the call must be repeated, with the date if it is another day than the call's."""
     until, made = (datetime.fromtimestamp(at, UTC) for at in (call.expires_at, call.created_at))
     return f"{until:%H:%M} UTC" if until.date() == made.date() else f"{until:%Y-%m-%d %H:%M} UTC"
 
 
 def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
-    """Return the *outcome* of a call as it is given a second time: as it came, with what says so beside it."""
+    """Return the stored *outcome* with a note that the call was not run again."""
     members = frames.raw_members(outcome.body)
     about = {META: {"id": call.id, "state": call.state, "repeated": True}}
     where = "data" if outcome.is_error else "_meta"
@@ -134,7 +136,7 @@ def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
 
 
 def _merge_members(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
-    """Return an object with *more* in it; what is no object stays as it is."""
+    """Return an object with *more* members; any other value is unchanged."""
     found = _decoded(given)
     if found is None:
         return more
@@ -146,14 +148,14 @@ def _decoded(raw: msgspec.Raw | None) -> Any:
 
 
 def final_frame(call: HeldCall, request_id: frames.Id) -> bytes:
-    """Return the frame that answers a request whose held call has come to its end, or still waits."""
+    """Return the response to a request: the server's outcome if there is one, else the status of the held call."""
     if call.outcome is None:
         return frames.result(request_id, status_result(call))
     return frames.answer(request_id, call.outcome)
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as people say it: `42 s`, `15 min`, `25 h`, `7 days`."""
+    """Format a duration: `42 s`, `15 min`, `25 h`, `7 days`."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:g} {unit}" if seconds % size == 0 else f"{seconds / size:.1f} {unit}"
@@ -161,5 +163,5 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rfc3339(at: float) -> str:
-    """Return a time as RFC 3339, UTC."""
+    """Format a time as RFC 3339, UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

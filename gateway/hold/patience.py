@@ -1,23 +1,23 @@
-"""For how long a client was seen to bear an open call, learned from when it asks for the same call again (PURE).
+"""Learns how long each client keeps a request open, from when it repeats a call (PURE).
 
-Some clients tell nobody when their own timer ends: they ask again while the first request is still open. What is learned
-decides only how long the next request is kept open, never what runs. It is kept in memory, for a day.
+Some clients time out without a cancellation: they repeat the call while the first request is still open. The learned
+wait decides only how long the next request is kept open, never whether a call runs. It is kept in memory for a day.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-#: Seconds for which what was learned counts, from when the client last gave up. To bear a short wait shows no timer.
+#: Seconds until a learned wait is forgotten, from the last abandoned request. A completed short wait proves no timeout.
 KEPT_SECONDS = 86_400.0
-#: Seconds that a request is kept open at least. One that is younger was not given up: two programs ask for the same.
+#: The fewest seconds that a request is kept open. A repeat within this time comes from another program.
 MIN_WAIT = 2.0
-#: The most clients that something is remembered of; the one that was heard of longest ago is forgotten first.
+#: The most clients with a learned wait; the least recently updated one is forgotten first.
 MAX_CLIENTS = 10_000
 
 
 class ClientKey(NamedTuple):
-    """A client: the agent that it speaks for, and its name for itself."""
+    """A client: its agent, and the name that it gives itself."""
 
     agent: str
     client: str
@@ -25,24 +25,24 @@ class ClientKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedWait:
-    """What was seen of one client."""
+    """The learned wait of one client."""
 
     #: Seconds for which its next request is kept open.
     wait: float
-    #: When it last gave up, in seconds of the caller's clock.
+    #: When it last abandoned a request, in seconds of the caller's clock.
     abandoned_at: float
-    #: How often it gave up on an open request, and how often in a row since then it bore the wait.
+    #: How many requests it abandoned, and how many waits in a row it has completed since.
     times_abandoned: int = 1
     times_waited: int = 0
-    #: The call that it was told to ask for again, when it last bore the wait.
+    #: The call that its last WAITING result asked it to repeat.
     retry_call: str = ""
 
 
 def shorten_wait(was: LearnedWait | None, gap: float, now: float) -> LearnedWait:
-    """Return what is known of a client that asked again *gap* seconds after a request that is still open.
+    """Return the wait of a client that repeated a call *gap* seconds after a request that is still open.
 
-    The gap is its timer and the time that its model thought. The wait that it did not bear is longer than the timer,
-    so half of the shorter one comes below the timer in a few steps, however long the model thinks.
+    The gap is the client's timeout plus its model's thinking time, and the wait was longer than the timeout. Halving
+    the shorter of the two gets below the timeout in a few steps, however long the model thinks.
     """
     if was is None:
         return LearnedWait(wait=max(MIN_WAIT, gap / 2), abandoned_at=now)
@@ -52,10 +52,10 @@ def shorten_wait(was: LearnedWait | None, gap: float, now: float) -> LearnedWait
 
 
 def lengthen_wait(was: LearnedWait, most: float) -> LearnedWait | None:
-    """Return what is known of a client that came again after it was told to; None when it bears *most* as far as is known.
+    """Return the wait of a client that repeated a call after a WAITING result; None once it reaches *most*.
 
-    It bore the wait, so the next one is twice as long. A client that gave up more than once has to bear its wait
-    more often before a longer one is tried: 1, 2, 4, 8 times. So it seldom meets its own timer again.
+    The client completed the wait, so the next one is twice as long. After more than one abandoned request it must
+    complete its wait 2, 4, 8 times before a longer one is tried. So it seldom reaches its timeout again.
     """
     waited = was.times_waited + 1
     if waited < 2 ** (was.times_abandoned - 1):
@@ -65,28 +65,28 @@ def lengthen_wait(was: LearnedWait, most: float) -> LearnedWait | None:
 
 
 class LearnedWaits:
-    """What was learned of every client."""
+    """The learned waits of all clients."""
 
     def __init__(self, most: int = MAX_CLIENTS) -> None:
         self._most = most
         self._learned: OrderedDict[ClientKey, LearnedWait] = OrderedDict()
 
     def get(self, client: ClientKey, most: float, now: float) -> float:
-        """Return for how many seconds the client's request is kept open; *most* where nothing was learned."""
+        """Return for how many seconds the client's request is kept open; *most* without a learned wait."""
         learned = self._known(client, now)
         return most if learned is None else min(most, learned.wait)
 
     def record_abandoned(self, client: ClientKey, gap: float, now: float) -> None:
-        """Note that a client asked again while its request had been open for *gap* seconds."""
+        """Note that a client repeated a call while its request had been open for *gap* seconds."""
         self._keep(client, shorten_wait(self._known(client, now), gap, now))
 
     def record_waiting(self, client: ClientKey, call: str, now: float) -> None:
-        """Note that a client was told to ask for a call again, when its wait was over."""
+        """Note that a client got WAITING for a call at the end of its wait."""
         if (learned := self._known(client, now)) is not None:
             self._keep(client, replace(learned, retry_call=call))
 
     def record_repeat(self, client: ClientKey, call: str, most: float, now: float) -> None:
-        """Note that a client asks for a call, with no request for it open."""
+        """Note that a client repeated a call for which it has no open request."""
         learned = self._known(client, now)
         if learned is not None and learned.retry_call == call:
             self._keep(client, lengthen_wait(learned, most))

@@ -1,7 +1,7 @@
-"""The sealed state that a client of 2026-07-28 carries between the rounds of one call (MCP, `input_required`).
+"""The sealed requestState that a client of 2026-07-28 returns with the next round of a call (MCP, `input_required`).
 
-It names the held call and the round, and wraps the state of a server that asked for input itself. A client can neither read
-nor change it; whose it is, and that it is used once, is checked against the store.
+It holds the id of the held call, the round, and the state of a server that asked for input. A client can neither read
+nor change it. Its agent, and that it is used once, are checked against the store.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -14,25 +14,25 @@ import msgspec
 
 from gateway.wire.frames import CallFrame
 
-#: What every state of ours begins with; a state that does not is the server's.
+#: The prefix of every state from the gateway; a state without it is the server's.
 PREFIX = "okayed."
-#: The format of the SDK's own codec (`mcp.server.request_state`), which takes half a second and 36 MB to load: the version,
-#: and in base64url the fingerprint of the key, the nonce and what AES-256-GCM sealed. Either opens what the other sealed.
+#: The format of the SDK's codec (`mcp.server.request_state`), which takes half a second and 36 MB to import. After the
+#: version come, in base64url, the key's fingerprint, the nonce and the AES-256-GCM ciphertext. Both can open it.
 VERSION = b"v1."
 KEY_INFO = b"mcp/request-state/v1/aes-256-gcm"
 FINGERPRINT_INFO = b"mcp/request-state/v1/kid:"
 FINGERPRINT, NONCE = 4, 12
 BODY = FINGERPRINT + NONCE
-#: The key of our own question among the input requests.
+#: The key of the gateway's own entry among the inputRequests.
 QUESTION = "okayed"
 
 
 class RequestState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the state says."""
+    """The content of a sealed state. Clients hold states across restarts, so the member names stay."""
 
     call: str
     round: int = 0
-    #: Whether the server asked for input, and the state that it gave, if any.
+    #: Whether the server asked for input, and the server's own state, if any.
     asked: bool = False
     state: str | None = None
 
@@ -42,11 +42,11 @@ class InvalidStateError(Exception):
 
 
 class StateSealer:
-    """Seals and opens tickets with AES-256-GCM; the first key seals, every key opens."""
+    """Seals and opens states with AES-256-GCM; the first key seals, every key opens."""
 
     def __init__(self, keys: list[bytes]) -> None:
-        """*keys* are secrets of 32 bytes at least."""
-        # Most gateways need it seldom.
+        """*keys* are secrets of at least 32 bytes."""
+        # Imported late: most gateways seldom need it.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         derived = [_derive_key(key) for key in keys]
@@ -61,7 +61,7 @@ class StateSealer:
         return PREFIX + VERSION.decode() + _encode(self._first + nonce + sealed)
 
     def open(self, state: str) -> RequestState:
-        """Return what was sealed, or raise `ForgedError`."""
+        """Return the content of a sealed state; raises `InvalidStateError`."""
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -85,7 +85,7 @@ def _derive_key(secret: bytes) -> bytes:
 
 
 def _fingerprint(key: bytes) -> bytes:
-    """Return what a state names its key by; it tells nothing of the key."""
+    """Return the key's fingerprint in a state; it reveals nothing of the key."""
     return sha256(FINGERPRINT_INFO + key).digest()[:FINGERPRINT]
 
 
@@ -94,7 +94,7 @@ def _encode(raw: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """Return what *text* encodes; raises `ValueError` when it is not exactly what `_encoded` makes of it."""
+    """Decode *text*; raises `ValueError` unless it is the canonical encoding."""
     raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if _encode(raw) != text:
         raise ValueError("not the one encoding of these bytes")
@@ -102,13 +102,13 @@ def _decode(text: str) -> bytes:
 
 
 def own_state(frame: CallFrame) -> str | None:
-    """Return the state of ours that the client brings back, or None."""
+    """Return the gateway's own state in a request, or None."""
     state = frame.params.get("requestState")
     return state if isinstance(state, str) and state.startswith(PREFIX) else None
 
 
 def input_required_result(body: bytes) -> Mapping[str, Any] | None:
-    """Return the server's result when it asks for input instead of answering, else None."""
+    """Return the server's result if it is `input_required`, else None."""
     if b"input_required" not in body:
         return None
     result = msgspec.json.decode(body)

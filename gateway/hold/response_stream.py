@@ -1,4 +1,4 @@
-"""How what comes while a client waits is written: as one JSON frame, or as a stream of events that it can take up again."""
+"""Writes the response to a held call: one JSON frame, or an event stream that the client can resume."""
 
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,20 +15,20 @@ from gateway.wire import frames, sse
 
 @dataclass(frozen=True, slots=True)
 class FinalFrame:
-    """The frame that answers the request, and the HTTP status that goes with it if it is the first that is sent."""
+    """The response frame, and its HTTP status if no event was sent before it."""
 
     frame: bytes
     status: int = 200
 
 
-#: What a client that waits is given: events as they come, and the answer at the end.
+#: Events as they arrive, then the response.
 StreamItems = AsyncGenerator["bytes | FinalFrame", None]
 
 
 async def write_events(
     first: "bytes | FinalFrame | None", items: StreamItems, handle: str | None
 ) -> AsyncIterator[bytes]:
-    """Write what comes as events. With a handle the client can come back, and does when the server wants it to."""
+    """Write the items as events. With a *handle* the client can resume the stream, also when the server hangs up."""
     if handle is not None:
         yield sse.priming_event(handle, ladder.RETRY)
     async for item in _chain_items(first, items):
@@ -39,7 +39,7 @@ async def write_events(
 
 
 async def write_frame(first: "bytes | FinalFrame", items: StreamItems) -> AsyncIterator[bytes]:
-    """Write the answer alone, as one JSON frame."""
+    """Write only the response, as one JSON frame."""
     async for item in _chain_items(first, items):
         if isinstance(item, FinalFrame):
             yield item.frame
@@ -56,12 +56,12 @@ async def _chain_items(
 
 
 def event_id_of(call: CallId, request_id: frames.Id) -> str:
-    """Return the event id by which a client takes up a stream: the call, and the request that it answers."""
+    """Return the event id for resuming a stream: the held call and the request id."""
     return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
 
 
 def parse_event_id(event_id: str) -> tuple[CallId, frames.Id] | None:
-    """Return what an event id of ours stands for; None when it is a server's."""
+    """Return the call and the request id in an event id; None for an id from a server."""
     call, _, coded = event_id.partition(".")
     if not call.startswith(CALL_ID_PREFIXES):
         return None

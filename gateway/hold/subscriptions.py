@@ -1,4 +1,4 @@
-"""A client's subscription (2026-07-28, `subscriptions/listen`) that names tasks of ours: the server's stream with ours in it."""
+"""Subscriptions to tasks (2026-07-28, `subscriptions/listen`): adds the gateway's task events to the server's stream."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ METHOD = "subscriptions/listen"
 
 
 def requested_notifications(frame: frames.Frame) -> Mapping[str, Any]:
-    """Return what a client wants to hear of; {} when this is no subscription."""
+    """Return the requested notifications; {} for any other frame."""
     if not isinstance(frame, frames.Request) or frame.method != METHOD:
         return {}
     given = frame.params.get("notifications")
@@ -24,13 +24,13 @@ def requested_notifications(frame: frames.Frame) -> Mapping[str, Any]:
 
 
 def task_ids(frame: frames.Frame) -> Sequence[Any]:
-    """Return the tasks that a subscription names."""
+    """Return the task ids in a subscription."""
     named = requested_notifications(frame).get("taskIds")
     return named if isinstance(named, list) else []
 
 
 def without_tasks(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
-    """Return the subscription as the server gets it; None when nothing is wanted of the server."""
+    """Return the subscription without the tasks *ours*, for the server; None if nothing is left."""
     given = requested_notifications(frame)
     theirs = [one for one in task_ids(frame) if one not in ours]
     rest = {name: value for name, value in given.items() if name != "taskIds" and value}
@@ -42,7 +42,7 @@ def without_tasks(frame: frames.Request, ours: Sequence[str]) -> bytes | None:
 
 
 def own_stream(service: ApprovalService, frame: frames.Request, ours: Mapping[str, HeldCall]) -> Reply:
-    """Return a stream that tells of our tasks only, and ends with them."""
+    """Return a stream of the gateway's own tasks; it ends when all of them have ended."""
 
     async def chunks() -> AsyncIterator[bytes]:
         meta = {"_meta": {protocol.META_SUBSCRIPTION: frame.id}}
@@ -58,7 +58,7 @@ def own_stream(service: ApprovalService, frame: frames.Request, ours: Mapping[st
 async def task_events(
     service: ApprovalService, subscription: frames.Id, ours: Mapping[str, HeldCall]
 ) -> AsyncIterator[bytes]:
-    """Say of each task how it stands, and again when that changes, until all are over."""
+    """Yield the status of each task, and every change, until all have ended."""
     open_tasks: Mapping[str, HeldCall] = ours
     told: dict[str, str] = {}
     while open_tasks:
@@ -92,7 +92,7 @@ async def _any_changed(service: ApprovalService, calls: Any) -> None:
 
 
 async def newest_call(service: ApprovalService, held: HeldCall) -> HeldCall:
-    """Return the call as it is now, or the one that continues it under the same approval."""
+    """Return the newest version of a call, or of the call that continues it under the same approval."""
     held = await service.get(CallId(held.id))
     while held.continued and (after := await service.store.find(held.continued)):
         held = after
@@ -100,7 +100,7 @@ async def newest_call(service: ApprovalService, held: HeldCall) -> HeldCall:
 
 
 async def merge_streams(theirs: AsyncIterator[bytes], ours: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Interleave a server's stream with events of ours; it begins with the server's first, and ends with its last."""
+    """Merge our events into a server's stream; its first event stays first, and the stream ends with its last."""
     whole = (event.raw async for event in sse.events(theirs))
     yield await anext(whole, b"")
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -93,7 +93,7 @@ async def test_a_call_beyond_an_agents_share_is_told_so_and_another_agents_call_
             over = await gateway.call("get_note", headers=as_agent("busy"))
             assert over["result"]["isError"] is True
             assert text(over) == (
-                "Too many of your calls are running. NOT EXECUTED. Try again when one of them has ended."
+                "Too many of your calls are running. NOT EXECUTED. Try again when one of them has finished."
             )
             other = asyncio.ensure_future(gateway.call("get_note", headers=as_agent("calm")))
             await server.has(3)

@@ -59,9 +59,9 @@ def test_verdicts_have_their_words():
     assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
     for refused, told in {
         TooMany: "Too many of your calls already wait for a person.",
-        TooMuchOfOne: "Your waiting calls take too much room.",
-        TooMuchOfAll: "The waiting calls of all agents take too much room.",
-        TooMuchInAnHour: "Your calls of the last hour take too much room.",
+        TooMuchOfOne: "Your waiting calls use too much storage.",
+        TooMuchOfAll: "The waiting calls of all agents use too much storage.",
+        TooMuchInAnHour: "Your calls of the last hour use too much storage.",
     }.items():
         assert messages.too_many_waiting(refused())["content"][0]["text"].startswith(f"{told} NOT EXECUTED. ")
 
@@ -85,5 +85,5 @@ def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
     limit = replace(TEN, argument="args.amount", reason="Ask finance.")
     told = messages.limited_result(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
     assert told == (
-        "Rate limit: args.amount adds up to 10 at most per 60 s for pay. NOT EXECUTED. It never fits. Ask finance."
+        "Rate limit: args.amount adds up to 10 at most per 60 s for pay. NOT EXECUTED. This call alone exceeds the limit. Ask finance."
     )

@@ -50,12 +50,12 @@ async def test_calls_that_take_too_much_room_are_not_held():
         for n in range(2):
             assert (await held(gateway, n)).startswith("WAITING")
         assert await held(gateway, 2) == (
-            "Your waiting calls take too much room. NOT EXECUTED. Wait for their answers first, or send less."
+            "Your waiting calls use too much storage. NOT EXECUTED. Wait for their answers first, or send less."
         )
         assert (await held(gateway, 3, size="")).startswith("WAITING")
         assert (await held(gateway, 4, agent="bob")).startswith("WAITING")
         assert await held(gateway, 5, agent="bob") == (
-            "The waiting calls of all agents take too much room. NOT EXECUTED. Try again later, or send less."
+            "The waiting calls of all agents use too much storage. NOT EXECUTED. Try again later, or send less."
         )
         assert len(await gateway.gateway.service.open_calls()) == 4
         assert gateway.ran() == []
@@ -65,7 +65,7 @@ async def test_what_goes_along_with_the_arguments_takes_room_too():
     async with running(more=limits(bytes_per_agent="300KB")) as gateway:
         body = call("create_note", {}, _meta={"note": TEXT + TEXT})
         async with await gateway.post(body, as_agent("ann")) as answer:
-            assert "Your waiting calls take too much room." in await answer.text()
+            assert "Your waiting calls use too much storage." in await answer.text()
 
 
 async def test_the_numbers_of_open_calls_are_in_the_config():
@@ -92,7 +92,7 @@ async def test_who_holds_and_cancels_again_and_again_is_stopped_for_an_hour_also
             assert "Cancelled: no more." in await hold_and_cancel(gateway, 2)
         async with assemble(config, clock) as gateway:
             clock.now += 1700
-            assert "Your calls of the last hour take too much room." in await hold_and_cancel(gateway, 3)
+            assert "Your calls of the last hour use too much storage." in await hold_and_cancel(gateway, 3)
             clock.now += 101
             assert "Cancelled: no more." in await hold_and_cancel(gateway, 4)
 
