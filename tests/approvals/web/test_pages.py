@@ -96,7 +96,7 @@ async def test_a_calls_page_shows_everything_about_it(inbox):
         "put_user_policy on iam",
         "Critical severity Write risk class High",
         "Changes data. A mistake can do serious harm that may be irreversible.",
-        f"27 bytes {call.digest[:8]}",
+        f"27 bytes, SHA-256 {call.digest[:8]}",
         '"user_name" : "ana" , "n" : 1.0',
         "Rule tools.put_user_policy IAM changes need a second pair of eyes",
         "policy: says who may do what",
