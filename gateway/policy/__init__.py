@@ -1,1 +1,1 @@
-"""Judges calls by the policy of the config."""
+"""Compiles the policy and judges calls by it."""

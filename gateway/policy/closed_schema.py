@@ -1,32 +1,32 @@
-"""Closes a JSON Schema: an object that declares members has no others, unless the schema says something else (PURE).
+"""Closes a JSON Schema: an object that declares members may have no others, unless the schema allows them (PURE).
 
-The closed schema is checked beside the one as written, never in its place: closed inside a `not` or an `anyOf`, a
-schema may let through what it would refuse as written.
+The closed schema is checked in addition to the schema as written. It must not replace it: closing a schema inside
+`not` or `anyOf` may allow more.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 Schema = Mapping[str, Any]
-#: Keywords that say themselves which other members there may be.
+#: Keywords that decide about other members.
 OPENING = ("additionalProperties", "unevaluatedProperties")
-#: Keywords whose value is a schema, a list of schemas, or schemas by name, for the value itself (2020-12, core, 10.2).
+#: Keywords that apply schemas to the same value: one, a list, or by name (2020-12, core, 10.2).
 _SAME_ONE, _SAME_LIST, _SAME_NAMED = (
     ("if", "then", "else"),
     ("allOf", "anyOf", "oneOf"),
     ("dependentSchemas",),
 )
-#: Keywords whose value is a schema for members or items, a list of them, or such schemas by name (2020-12, core, 10.3).
+#: Keywords that apply schemas to members or items: one, a list, or by name (2020-12, core, 10.3).
 _INNER_ONE = ("items", "unevaluatedItems", *OPENING)
 _INNER_LIST, _INNER_NAMED = ("prefixItems",), ("properties", "patternProperties")
-#: Schemas that are only referred to. Like the parts of a schema, each is closed where it is used.
+#: Schemas that are only referenced; each is closed where it is used.
 _DEFINITIONS = ("$defs", "definitions")
-#: Stands for a schema that a reference names in a way that is not followed here: it may declare members.
+#: Stands for a reference that is not followed, whose schema may declare members.
 _UNKNOWN: Schema = {"properties": {}}
 
 
 def close(schema: Schema) -> dict[str, Any]:
-    """Return *schema* in which each object that declares members has no others; those that are required are declared."""
+    """Close *schema*: each object that declares members allows only these and the required ones."""
     made = _close(schema, schema)
     return made if isinstance(made, dict) else {}
 
@@ -46,7 +46,7 @@ def _close(schema: Any, root: Schema) -> Any:
 
 
 def _close_inner(schema: Any, root: Schema) -> Any:
-    """Return *schema* with what it says of members and items closed, and itself left open. A condition stays as it is."""
+    """Close the schemas of members and items, but not *schema* itself; an `if` stays as it is."""
     if not isinstance(schema, Mapping):
         return schema
     made = dict(schema)
@@ -66,7 +66,7 @@ def _close_inner(schema: Any, root: Schema) -> Any:
 
 
 def _same_value_schemas(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Schema]:
-    """Yield *schema* and each schema in it that is for the same value, those that it refers to included."""
+    """Yield *schema* and every subschema for the same value, following references."""
     if not isinstance(schema, Mapping):
         return
     yield schema
@@ -80,7 +80,7 @@ def _same_value_schemas(schema: Any, root: Schema, seen: tuple[str, ...]) -> Ite
 
 
 def _same_value_parts(schema: Schema) -> Iterator[Any]:
-    """Yield what stands in *schema* for the same value."""
+    """Yield the direct subschemas for the same value."""
     for word in schema.keys() & {*_SAME_ONE, *_SAME_LIST, *_SAME_NAMED}:
         match schema[word]:
             case list(parts) if word in _SAME_LIST:
@@ -92,7 +92,7 @@ def _same_value_parts(schema: Schema) -> Iterator[Any]:
 
 
 def _resolve(reference: str, root: Schema) -> Any:
-    """Return what a pointer into the same schema (`#/$defs/x`) names; other references are not followed."""
+    """Resolve a pointer into the same schema (`#/$defs/x`); other references are not followed."""
     head, *parts = reference.split("/")
     if head != "#" or "~" in reference or "%" in reference:
         return _UNKNOWN

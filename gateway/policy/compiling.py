@@ -1,4 +1,4 @@
-"""A policy from the config: every rule compiled once, every name and condition that is wrong told with its place (PURE)."""
+"""Compiles the policy of a config and reports every problem with its place (PURE)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -13,29 +13,29 @@ from gateway.policy.conditions import ArgumentsSchema, CelExpression, ConditionE
 from gateway.policy.evaluation import Action, MatrixRow, Policy, Rule, ToolRules
 from gateway.policy.limits import Limit, build_limit, find_problems
 
-#: The key of a rule's `arguments` that is no keyword of JSON Schema.
+#: The key of a rule's `arguments` that is not a JSON Schema keyword.
 ALIKE = "alike"
-Source = TypeVar("Source")
-Compiled = TypeVar("Compiled")
+SourceT = TypeVar("SourceT")
+CompiledT = TypeVar("CompiledT")
 
 
 def compile_policy(config: Config) -> Policy:
     """Compile the policy of a config; raises `ConfigProblems` with every condition and name that is wrong."""
     compiler = _PolicyCompiler(config)
     policy = config.policy
-    named = tuple(
-        ToolRules(pattern=pattern, rules=tuple(compiler.rules(("policy", "tools", pattern), rules)))
+    tool_rules = tuple(
+        ToolRules(pattern=pattern, rules=tuple(compiler.compile_rules(("policy", "tools", pattern), rules)))
         for pattern, rules in policy.tools.items()
     )
-    matrix = tuple(compiler.row(number, row) for number, row in enumerate(policy.matrix))
+    matrix = tuple(compiler.compile_row(number, row) for number, row in enumerate(policy.matrix))
     if compiler.problems:
         raise ConfigProblems(*compiler.problems)
-    judged_by = {"policy": policy, "groups": config.groups, "approvers": sorted(compiler.approvers)}
+    basis = {"policy": policy, "groups": config.groups, "approvers": sorted(compiler.approvers)}
     return Policy(
-        revision=sha256(msgspec.json.encode(judged_by, order="deterministic"))[:16],
+        revision=sha256(msgspec.json.encode(basis, order="deterministic"))[:16],
         default=Action(policy.default),
         matrix=matrix,
-        named=named,
+        tool_rules=tool_rules,
         hide=tuple(policy.hide),
         terms=compiler.terms,
     )
@@ -54,38 +54,38 @@ class _PolicyCompiler:
             requester_may_approve=config.approvals.requester_may_approve,
         )
 
-    def rules(self, path: Path, options: RuleOptions | list[RuleOptions]) -> Iterator[Rule]:
+    def compile_rules(self, path: Path, options: RuleOptions | list[RuleOptions]) -> Iterator[Rule]:
         if isinstance(options, RuleOptions):
-            yield self.rule(path, options)
+            yield self.compile_rule(path, options)
             return
         for number, option in enumerate(options):
-            yield self.rule((*path, number), option)
+            yield self.compile_rule((*path, number), option)
 
-    def row(self, number: int, options: RowOptions) -> MatrixRow:
+    def compile_row(self, number: int, options: RowOptions) -> MatrixRow:
         path: Path = ("policy", "matrix", number)
         if options.action is None:
-            self._problem((*path, "action"), "a row of the matrix needs an action.")
+            self._report((*path, "action"), "a row of the matrix needs an action.")
         return MatrixRow(
-            rule=self.rule(path, options),
+            rule=self.compile_rule(path, options),
             category=_optional_set(options.category),
             risk=_optional_set(options.risk),
             severity=_optional_set(options.severity),
         )
 
-    def rule(self, path: Path, options: RuleOptions) -> Rule:
+    def compile_rule(self, path: Path, options: RuleOptions) -> Rule:
         name = format_path(path).removeprefix("policy.")
-        alike, schema = self._alike((*path, "arguments"), options)
+        alike, schema = self._split_alike((*path, "arguments"), options)
         if options.approvals is not None and options.approvals < 1:
-            self._problem(
-                (*path, "approvals"), "at least one approval is needed; to need none, say action: allow."
+            self._report(
+                (*path, "approvals"), "at least one approval is needed; to require none, use action: allow."
             )
         approvers = self._approvers((*path, "approvers"), options.approvers)
-        self._enough(path, options.approvals or 1, approvers)
+        self._check_approver_count(path, options.approvals or 1, approvers)
         return Rule(
             name=name,
             action=None if options.action is None else Action(options.action),
-            when=self._compiled((*path, "when"), CelExpression, options.when),
-            schema=self._compiled((*path, "arguments"), ArgumentsSchema, schema),
+            when=self._compile((*path, "when"), CelExpression, options.when),
+            schema=self._compile((*path, "arguments"), ArgumentsSchema, schema),
             allows_alike=alike,
             limits=tuple(self._limits(path, name, options)),
             reason=options.reason,
@@ -95,8 +95,8 @@ class _PolicyCompiler:
             approved_for=self._seconds((*path, "approved_for"), options.approved_for),
         )
 
-    def _alike(self, path: Path, options: RuleOptions) -> tuple[bool, Mapping[str, Any] | None]:
-        """Take `alike` out of a rule's arguments; the rest is their JSON Schema, if there is any."""
+    def _split_alike(self, path: Path, options: RuleOptions) -> tuple[bool, Mapping[str, Any] | None]:
+        """Split a rule's arguments into `alike` and the JSON Schema, if any."""
         schema = dict(options.arguments or {})
         match schema.pop(ALIKE, None):
             case None:
@@ -104,20 +104,20 @@ class _PolicyCompiler:
             case "allow" if options.when is None:
                 return True, schema or None
             case "allow":
-                self._problem((*path, ALIKE), "this cannot depend on a condition; take `when` away.")
+                self._report((*path, ALIKE), "this cannot depend on a condition; remove `when`.")
             case _:
-                self._problem((*path, ALIKE), "the only word for this is allow; leave it out to deny.")
+                self._report((*path, ALIKE), "the only value is allow; omit it to deny.")
         return False, schema or None
 
     def _limits(self, path: Path, name: str, options: RuleOptions) -> Iterator[Limit]:
-        for key, asked in (("rate_limit", options.rate_limit), ("spend", options.spend)):
-            if asked is None:
+        for key, given in (("rate_limit", options.rate_limit), ("spend", options.spend)):
+            if given is None:
                 continue
-            window = self._seconds((*path, key, "window"), asked.window) or 1.0
-            made = build_limit(name, asked, window, options.reason)
-            for field, why in find_problems(made):
-                self._problem((*path, key, field), why)
-            yield made
+            window = self._seconds((*path, key, "window"), given.window) or 1.0
+            built = build_limit(name, given, window, options.reason)
+            for field, why in find_problems(built):
+                self._report((*path, key, field), why)
+            yield built
 
     def _approvers(self, path: Path, names: list[str] | None) -> frozenset[str] | None:
         if names is None:
@@ -125,40 +125,40 @@ class _PolicyCompiler:
         for name in names:
             if name not in self.approvers and name not in self._groups:
                 close = did_you_mean(name, [*self.approvers, *self._groups])
-                self._problem(path, f"there is no approver and no group {name!r}{close}.")
+                self._report(path, f"there is no approver and no group {name!r}{close}.")
         return frozenset(member for name in names for member in self._groups.get(name, [name]))
 
-    def _enough(self, path: Path, needed: int, named: frozenset[str] | None) -> None:
-        """Note a rule whose calls could only expire; where a config has no approvers at all, that is plain anyway."""
-        may = self.approvers if named is None else named
-        if named is not None and not may:
-            self._problem((*path, "approvers"), "nobody is named here, so its calls could only expire.")
-        elif may and needed > len(may):
-            few = f"{needed} must approve and {len(may)} may, so its calls could only expire"
-            self._problem((*path, "approvals"), f"{few}; name more approvers, or ask for fewer.")
+    def _check_approver_count(self, path: Path, needed: int, named: frozenset[str] | None) -> None:
+        """Report a rule whose calls could only expire, unless the config has no approvers at all."""
+        allowed = self.approvers if named is None else named
+        if named is not None and not allowed:
+            self._report((*path, "approvers"), "this names no approver, so its calls could only expire.")
+        elif allowed and needed > len(allowed):
+            few = f"{needed} must approve but only {len(allowed)} may, so its calls could only expire"
+            self._report((*path, "approvals"), f"{few}; add approvers or require fewer approvals.")
 
     def _seconds(self, path: Path, duration: Duration | None) -> float | None:
         try:
             return None if duration is None else parse_duration(duration)
         except ValueError as error:
-            self._problem(path, str(error))
+            self._report(path, str(error))
             return None
 
-    def _compiled(
-        self, path: Path, kind: Callable[[Source], Compiled], source: Source | None
-    ) -> Compiled | None:
+    def _compile(
+        self, path: Path, kind: Callable[[SourceT], CompiledT], source: SourceT | None
+    ) -> CompiledT | None:
         try:
             return None if source is None else kind(source)
         except ConditionError as error:
-            self._problem(path, f"{error}.")
+            self._report(path, f"{error}.")
             return None
 
-    def _problem(self, path: Path, message: str) -> None:
+    def _report(self, path: Path, message: str) -> None:
         self.problems.append(Problem(path, message))
 
 
 def _seconds_or_zero(duration: Duration) -> float:
-    """Return a duration in seconds, 0 for one that is turned off."""
+    """Return a duration in seconds, 0 if it is off."""
     return 0.0 if is_off(duration) else parse_duration(duration)
 
 

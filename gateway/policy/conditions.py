@@ -1,4 +1,4 @@
-"""Conditions on a call: CEL for `when`, JSON Schema 2020-12 for `arguments`, both compiled once (PURE)."""
+"""Compiles the conditions on a call: CEL for `when`, JSON Schema 2020-12 for `arguments` (PURE)."""
 
 import re
 from ast import literal_eval
@@ -11,25 +11,25 @@ import jsonschema_rs
 from gateway.policy.closed_schema import close
 from gateway.wire.member_names import format_path, schema_members
 
-#: What a `when` may speak of.
+#: The variables of a `when` condition.
 VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
-#: CEL's own names of types, which its parser lists among the variables: `type(args.x) == map`.
+#: CEL's type names, which its parser lists among the variables: `type(args.x) == map`.
 TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
-#: The pieces of an expression: texts, words, and single signs.
+#: The tokens of an expression: strings, names and single signs.
 _TOKEN = re.compile(
     r"""(?x) (?P<text> [rRbB]{0,2} (?: "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' ) ) | (?P<name> [A-Za-z_]\w* ) | (?P<sign> \S )"""
 )
-#: Names that a macro gives to the items of a list: `args.to.all(one, one.endsWith("@example.org"))`.
+#: Variables bound by a macro: `args.to.all(one, one.endsWith("@example.org"))`.
 _MACRO_NAME = re.compile(r"\.(?:all|exists|exists_one|filter|map)\(\s*(\w+)\s*,")
 
 
 class ConditionError(Exception):
-    """A condition of the config that cannot be used; the message says why in one line."""
+    """A condition in the config is invalid; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFailure:
-    """A condition that could not be evaluated for this call, and why."""
+    """The reason why a condition could not be evaluated for a call."""
 
     why: str
 
@@ -38,13 +38,13 @@ class CelExpression:
     """A compiled CEL expression."""
 
     def __init__(self, source: str) -> None:
-        import cel  # only configs with conditions pay for what it loads
+        import cel  # loaded only for configs with conditions
 
         self.source = source
         try:
             self._program = cel.compile(source)
         except ValueError as error:
-            raise ConditionError(f"this is not CEL: {_cel_error(error)}") from error
+            raise ConditionError(f"this is not valid CEL: {_cel_error(error)}") from error
         if unknown := sorted(
             set(self._program.variables()) - VARIABLES - TYPES - set(_MACRO_NAME.findall(source))
         ):
@@ -53,24 +53,24 @@ class CelExpression:
             )
 
     def __call__(self, facts: Mapping[str, Any]) -> bool | EvaluationFailure:
-        """Say whether the condition holds, or why that cannot be said."""
+        """Evaluate the condition on the variables of a call."""
         try:
             value = self._program.execute(dict(facts))
         except KeyError as error:
             return EvaluationFailure(f"there is no {error.args[0]}")
-        except Exception as error:  # noqa: BLE001  (whatever the engine raises, the call must still be judged)
+        except Exception as error:  # noqa: BLE001  (the engine may raise anything; the call must still be judged)
             return EvaluationFailure(str(error).partition(":")[0].partition(".")[0])
-        return value if isinstance(value, bool) else EvaluationFailure("it is not true or false")
+        return value if isinstance(value, bool) else EvaluationFailure("its value is not a boolean")
 
     @property
     def member_names(self) -> Iterator[str]:
-        """The names of members that it speaks of: `args.x`, `args["x"]`, `"x" in args`."""
+        """The member names in the expression: `args.x`, `args["x"]`, `"x" in args`."""
         tokens = [(found.lastgroup, found[0]) for found in _TOKEN.finditer(self.source)]
         padded = [("", "")] * 3 + tokens + [("", "")]
         for (_, first), (_, root), (_, before), (kind, token), (_, after) in zip(
             padded, padded[1:], padded[2:], padded[3:], padded[4:], strict=False
         ):
-            of_risk = root == "risk" and first != "."  # `risk.category`, and not `args.risk.category`
+            of_risk = root == "risk" and first != "."  # `risk.category`, but not `args.risk.category`
             if kind == "name" and before == "." and after != "(" and not of_risk:
                 yield token
             elif kind == "text" and (after == "in" or (before, after) == ("[", "]")):
@@ -83,10 +83,10 @@ def _cel_error(error: ValueError) -> str:
 
 
 class ArgumentsSchema:
-    """A compiled JSON Schema, as written and closed. Nothing is fetched, and patterns are matched in linear time."""
+    """A compiled JSON Schema, as written and closed. Fetches no references; patterns match in linear time."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
-        #: The names of members that it speaks of.
+        #: The member names in the schema.
         self.member_names = frozenset(schema_members(schema))
         try:
             self._validators = [
@@ -96,10 +96,10 @@ class ArgumentsSchema:
                 for one in (dict(schema), close(schema))
             ]
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise ConditionError(f"this is not a usable JSON Schema: {str(error).splitlines()[0]}") from error
+            raise ConditionError(f"this is not a valid JSON Schema: {str(error).splitlines()[0]}") from error
 
     def __call__(self, arguments: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with the arguments, with its path, or None."""
+        """Return the first violation, with its path, or None."""
         errors = (error for one in self._validators for error in one.iter_errors(arguments))
         error = next(errors, None)
         return None if error is None else f"{format_path(error.instance_path)}: {error.message}"

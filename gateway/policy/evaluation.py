@@ -1,8 +1,8 @@
-"""How a call is judged (PURE).
+"""Judges a call by the compiled policy (PURE).
 
-Hidden tools are denied. Named rules that match are all heard and the most restrictive wins, so their order never
-matters; if there are none, the first row of the matrix that fits the tool's classification; else the default. A
-condition that cannot be evaluated counts as true where it restricts and as false where it would allow.
+A hidden tool is denied. All matching rules for the tool apply and the strictest wins, so their order never matters.
+Without one, the first matching row of the matrix applies, else the default. A condition that cannot be evaluated
+is taken as true in a rule that restricts, and as false in a rule that allows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,27 +18,27 @@ from gateway.tools.classify.risk import ToolClassification
 from gateway.wire.frames import TOOL_NAME
 from gateway.wire.member_names import KnownNames
 
-#: How many (server, tool) pairs are remembered with the rules that name them.
-MAX_CANDIDATES = 10_000
+#: The most (server, tool) pairs whose rules are cached.
+MAX_CACHED = 10_000
 
 
 class Action(StrEnum):
-    """What a rule asks."""
+    """The action of a rule or a verdict."""
 
     ALLOW = "allow"
     REQUIRE_APPROVAL = "require_approval"
     DENY = "deny"
 
 
-#: What a call is held against where a rule says `alike: allow`.
+#: The known names under `alike: allow`: every name is allowed.
 ANY_NAMES = KnownNames((), {}, alike=True)
-#: From the laxest to the strictest.
+#: From least to most strict.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """What is known of a call when it is judged."""
+    """The facts about a call on which it is judged."""
 
     server: str
     tool: str
@@ -46,11 +46,11 @@ class CallFacts:
     owner: str | None = None
     arguments: Mapping[str, Any]
     classification: ToolClassification
-    #: The names of members that the tool's inputSchema has, at any depth.
+    #: The member names in the tool's inputSchema, at any depth.
     declared_names: frozenset[str] = frozenset()
 
     def variables(self) -> Mapping[str, Any]:
-        """Return what a `when` may speak of."""
+        """Return the variables of a `when` condition."""
         found = self.classification
         risk = {"category": str(found.category), "class": str(found.risk), "severity": str(found.severity)}
         return {
@@ -64,7 +64,7 @@ class CallFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """One rule that was heard: where it stands, what it asks, and what there is to say about it."""
+    """One rule that applied to a call: its place in the policy, its action, and a note."""
 
     rule: str
     action: Action | None
@@ -73,18 +73,18 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the policy says of one call."""
+    """The policy's verdict on one call."""
 
     action: Action
-    #: Where the rule that decided stands: `tools.put_user_policy`, `matrix[1]`, `default`.
+    #: The place of the deciding rule: `tools.put_user_policy`, `matrix[1]`, `default`.
     rule: str
-    #: What its author wants the agent and the approvers to read.
+    #: The reason, for the agent and the approvers.
     reason: str
-    #: Who may approve, should it come to that.
+    #: The terms of an approval, if one is needed.
     terms: Terms
-    #: What is to be counted before the call goes on.
+    #: The limits to count before the call is forwarded.
     limits: tuple[Limit, ...] = ()
-    #: Every rule that was heard, for `okayed explain`.
+    #: Every rule that applied, for `okayed explain`.
     trace: tuple[Match, ...] = ()
 
 
@@ -102,36 +102,36 @@ class Rule:
     approvers: frozenset[str] | None = None
     expire_after: float | None = None
     approved_for: float | None = None
-    #: Whether members may be spelt like known names, see `alike`.
+    #: Whether members may resemble known names (`alike: allow`).
     allows_alike: bool = False
 
     @property
     def member_names(self) -> Iterator[str]:
-        """The names of members that it speaks of."""
+        """The member names that the rule uses."""
         yield from self.when.member_names if self.when else ()
         yield from self.schema.member_names if self.schema else ()
         yield from (part for one in self.limits if one.argument for part in one.argument.split(".")[1:])
 
     def match(self, facts: CallFacts) -> Match | None:
-        """Say whether this rule speaks of the call."""
+        """Return the match if the rule applies to the call, else None."""
         if self.when is None:
             return Match(rule=self.name, action=self.action)
         answer = self.when(facts.variables())
         if isinstance(answer, EvaluationFailure):
-            counts = self.action is not Action.ALLOW
-            note = f"its condition could not be evaluated ({answer.why}) and counts as {str(counts).lower()}"
-            return Match(rule=self.name, action=self.action, note=note) if counts else None
+            holds = self.action is not Action.ALLOW
+            note = f"its condition could not be evaluated ({answer.why}) and is taken as true"
+            return Match(rule=self.name, action=self.action, note=note) if holds else None
         return Match(rule=self.name, action=self.action, note=f"when {self.when.source}") if answer else None
 
     def violation(self, arguments: Mapping[str, Any]) -> str | None:
-        """Say what is wrong with the arguments: against the schema, or as an amount that is to be added up."""
+        """Return the first violation of the schema or of a limited amount, or None."""
         wrong = None if self.schema is None else self.schema(arguments)
         return wrong or next(filter(None, (find_bad_amount(one, arguments) for one in self.limits)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixRow:
-    """A row of the matrix: a rule, and the classes of tools it is for (None: any)."""
+    """A row of the matrix: a rule, and the classifications it applies to (None: any)."""
 
     rule: Rule
     category: frozenset[str] | None
@@ -139,20 +139,20 @@ class MatrixRow:
     severity: frozenset[str] | None
 
     def fits(self, found: ToolClassification) -> bool:
-        """Say whether this row is for tools classified like this."""
-        request = ((self.category, found.category), (self.risk, found.risk), (self.severity, found.severity))
-        return all(wanted is None or value in wanted for wanted, value in request)
+        """Return whether this row applies to a classification."""
+        pairs = ((self.category, found.category), (self.risk, found.risk), (self.severity, found.severity))
+        return all(wanted is None or value in wanted for wanted, value in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRules:
-    """Rules for the tools that a pattern names: `tool`, `server/tool`, with `*` and `?`."""
+    """The rules for a tool pattern: `tool` or `server/tool`, with `*` and `?`."""
 
     pattern: str
     rules: tuple[Rule, ...]
 
     def matches(self, server: str, tool: str) -> bool:
-        """Say whether the pattern names this tool; exact code points, no folding."""
+        """Return whether the pattern matches this tool, by exact code points."""
         return _matches_pattern(self.pattern, server, tool)
 
 
@@ -161,88 +161,68 @@ def _matches_pattern(pattern: str, server: str, tool: str) -> bool:
 
 
 class Policy:
-    """A compiled policy."""
+    """A compiled policy. `evaluate` judges a call, top to bottom."""
 
     def __init__(
-        self, *, revision: str, default: Action, matrix: tuple[MatrixRow, ...], named: tuple[ToolRules, ...], hide: tuple[str, ...],
+        self, *, revision: str, default: Action, matrix: tuple[MatrixRow, ...], tool_rules: tuple[ToolRules, ...], hide: tuple[str, ...],
         terms: Terms,
     ) -> None:  # fmt: skip
         self.revision = revision
         self._default = Rule(name="default", action=default)
         self._matrix = matrix
-        self._named = named
+        self._tool_rules = tool_rules
         self._hide = hide
         self._terms = terms
-        self._candidates: dict[tuple[str, str], tuple[Rule, ...]] = {}
-        self._known: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, KnownNames]] = {}
-
-    def is_hidden(self, server: str, tool: str) -> bool:
-        """Say whether agents must not know of this tool."""
-        return any(_matches_pattern(pattern, server, tool) for pattern in self._hide)
-
-    def may_hold(self, server: str, tool: str, found: ToolClassification) -> bool:
-        """Say whether some call of this tool may be held, whatever its arguments."""
-        rules = self._possible_rules(self._rules_for(server, tool), found)
-        held = Action.REQUIRE_APPROVAL
-        return any(rule.action is held or any(one.asks_person for one in rule.limits) for rule in rules)
-
-    def _possible_rules(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
-        """Return every rule that may speak of a call of this tool, given those that name it."""
-        # A rule with a condition may not be heard, and then the matrix is.
-        always = any(rule.action and rule.when is None for rule in named)
-        return named if always else [*named, *self._possible_rows(found)]
+        self._rules_cache: dict[tuple[str, str], tuple[Rule, ...]] = {}
+        self._names_cache: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, KnownNames]] = {}
 
     def evaluate(self, facts: CallFacts) -> Verdict:
         """Judge one call."""
         if not TOOL_NAME.fullmatch(facts.tool):
-            return self._denied("name", "This is not a name that a tool may have")
+            return self._deny("name", "This is not a valid tool name")
         if self.is_hidden(facts.server, facts.tool):
-            return self._denied("hide", f"There is no tool {facts.tool}")
+            return self._deny("hide", f"There is no tool {facts.tool}")
         named = self._rules_for(facts.server, facts.tool)
-        if (wrong := self._names_for(facts, named).find_ambiguous(facts.arguments)) is not None:
-            return self._denied("alike", wrong)
-        heard = [(rule, match) for rule in named if (match := rule.match(facts)) is not None]
-        if not any(rule.action for rule, _ in heard):
-            heard.append(self._general(facts))
-        return self._verdict(facts, heard)
+        if (ambiguous := self._known_names_for(facts, named).find_ambiguous(facts.arguments)) is not None:
+            return self._deny("alike", ambiguous)
+        applied = [(rule, match) for rule in named if (match := rule.match(facts)) is not None]
+        if not any(rule.action for rule, _ in applied):
+            applied.append(self._apply_matrix(facts))
+        return self._combine(facts, applied)
 
-    def _names_for(self, facts: CallFacts, named: Sequence[Rule]) -> KnownNames:
-        """Return the names that members of a call must not be confused with; made anew when the tool is another."""
-        key = (facts.server, facts.tool)
-        declared, found, names = self._known.get(key, (None, None, ANY_NAMES))
-        if declared is not facts.declared_names or found is not facts.classification:
-            names = _known_names(self._possible_rules(named, facts.classification), facts.declared_names)
-            if key in self._known or len(self._known) < MAX_CANDIDATES:
-                self._known[key] = facts.declared_names, facts.classification, names
-        return names
+    def is_hidden(self, server: str, tool: str) -> bool:
+        """Return whether the tool is hidden from agents."""
+        return any(_matches_pattern(pattern, server, tool) for pattern in self._hide)
 
     def _rules_for(self, server: str, tool: str) -> tuple[Rule, ...]:
-        """Return the rules that name this tool; only the name counts, so the arguments never enter the cache."""
+        """Return the rules for this tool, cached by name; arguments never enter the cache."""
         key = (server, tool)
-        if (found := self._candidates.get(key)) is None:
-            found = tuple(rule for named in self._named if named.matches(*key) for rule in named.rules)
-            if len(self._candidates) < MAX_CANDIDATES:
-                self._candidates[key] = found
+        if (found := self._rules_cache.get(key)) is None:
+            found = tuple(rule for tools in self._tool_rules if tools.matches(*key) for rule in tools.rules)
+            if len(self._rules_cache) < MAX_CACHED:
+                self._rules_cache[key] = found
         return found
 
-    def _general(self, facts: CallFacts) -> tuple[Rule, Match]:
-        """Return the first row that fits the tool and speaks of the call, else the default."""
+    def _known_names_for(self, facts: CallFacts, named: Sequence[Rule]) -> KnownNames:
+        """Return the known names for a call's members, cached until the tool or its classification changes."""
+        key = (facts.server, facts.tool)
+        declared, found, names = self._names_cache.get(key, (None, None, ANY_NAMES))
+        if declared is not facts.declared_names or found is not facts.classification:
+            names = _known_names(self._possible_rules(named, facts.classification), facts.declared_names)
+            if key in self._names_cache or len(self._names_cache) < MAX_CACHED:
+                self._names_cache[key] = facts.declared_names, facts.classification, names
+        return names
+
+    def _apply_matrix(self, facts: CallFacts) -> tuple[Rule, Match]:
+        """Return the first row of the matrix that applies to the call, else the default."""
         rows = (row.rule for row in self._matrix if row.fits(facts.classification))
-        heard = ((rule, match) for rule in rows if (match := rule.match(facts)) is not None)
-        return next(heard, (self._default, Match(rule=self._default.name, action=self._default.action)))
+        applied = ((rule, match) for rule in rows if (match := rule.match(facts)) is not None)
+        return next(applied, (self._default, Match(rule=self._default.name, action=self._default.action)))
 
-    def _possible_rows(self, found: ToolClassification) -> Iterator[Rule]:
-        """Yield what may speak of a call of such a tool: rows with a condition, and then the first without one."""
-        for row in self._matrix:
-            if row.fits(found):
-                yield row.rule
-                if row.rule.when is None:
-                    return
-        yield self._default
-
-    def _verdict(self, facts: CallFacts, heard: Sequence[tuple[Rule, Match]]) -> Verdict:
-        rules = [rule for rule, _ in heard]
-        trace = tuple(match for _, match in heard)
+    def _combine(self, facts: CallFacts, applied: Sequence[tuple[Rule, Match]]) -> Verdict:
+        """Combine the rules that apply: a violation denies, else the strictest action wins."""
+        rules = [rule for rule, _ in applied]
+        trace = tuple(match for _, match in applied)
         if (wrong := _first_violation(rules, facts.arguments)) is not None:
             rule, why = wrong
             return Verdict(action=Action.DENY, rule=rule.name, reason=why, terms=self._terms, trace=trace)
@@ -254,13 +234,13 @@ class Policy:
             action=action,
             rule=deciding.name,
             reason=deciding.reason or _default_reason(deciding),
-            terms=self._strictest(rules),
+            terms=self._combine_terms(rules),
             limits=tuple(with_amount(one, facts.arguments) for rule in rules for one in rule.limits),
             trace=trace,
         )
 
-    def _strictest(self, rules: Iterable[Rule]) -> Terms:
-        """Combine terms: the most approvals, the shortest life, only those approvers whom every rule names."""
+    def _combine_terms(self, rules: Iterable[Rule]) -> Terms:
+        """Combine terms: the most approvals, the shortest times, the approvers that every rule names."""
         named = list(rules)
         return Terms(
             approvers=self._terms.approvers.intersection(
@@ -273,21 +253,42 @@ class Policy:
             requester_may_approve=self._terms.requester_may_approve,
         )
 
-    def _denied(self, rule: str, reason: str) -> Verdict:
+    def _deny(self, rule: str, reason: str) -> Verdict:
         trace = (Match(rule=rule, action=Action.DENY),)
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
 
+    def may_hold(self, server: str, tool: str, found: ToolClassification) -> bool:
+        """Return whether some call of this tool could be held."""
+        rules = self._possible_rules(self._rules_for(server, tool), found)
+        held = Action.REQUIRE_APPROVAL
+        return any(rule.action is held or any(one.asks_person for one in rule.limits) for rule in rules)
+
+    def _possible_rules(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
+        """Return every rule that could apply to a call of this tool, given those for its name."""
+        # If no rule applies for certain, a row of the matrix may.
+        always = any(rule.action and rule.when is None for rule in named)
+        return named if always else [*named, *self._possible_rows(found)]
+
+    def _possible_rows(self, found: ToolClassification) -> Iterator[Rule]:
+        """Yield the rows that could apply to such a tool, up to the first without a condition, and the default."""
+        for row in self._matrix:
+            if row.fits(found):
+                yield row.rule
+                if row.rule.when is None:
+                    return
+        yield self._default
+
 
 def _known_names(rules: Iterable[Rule], declared: frozenset[str]) -> KnownNames:
-    """Return the names that count for a tool, or none when a rule allows alike ones."""
-    heard = list(rules)
-    if any(rule.allows_alike for rule in heard):
+    """Collect the known names for a tool; with `alike: allow` every name is allowed."""
+    applied = list(rules)
+    if any(rule.allows_alike for rule in applied):
         return ANY_NAMES
-    return KnownNames(declared, {name: rule.name for rule in heard for name in rule.member_names})
+    return KnownNames(declared, {name: rule.name for rule in applied for name in rule.member_names})
 
 
 def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> float:
-    """Return the shortest time; a rule that asks for approval and names none stands for the default."""
+    """Return the shortest time; a rule that requires approval without a time has the default."""
     times = [
         default if time is None else time
         for rule, time in given
@@ -297,33 +298,32 @@ def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> flo
 
 
 def can_hold(verdict: Verdict) -> bool:
-    """Say whether a call of this verdict may wait for people: the rule asks for them, or a limit may."""
+    """Return whether a call with this verdict may be held, by its rule or by a limit."""
     if verdict.action is Action.DENY:
         return False
     return verdict.action is Action.REQUIRE_APPROVAL or any(limit.asks_person for limit in verdict.limits)
 
 
 def require_approval(verdict: Verdict) -> Verdict:
-    """Return the verdict on a call over a limit that asks a person."""
+    """Return the verdict on a call over a limit with `on_exceed: require_approval`."""
     if verdict.action is Action.REQUIRE_APPROVAL:
         return verdict
     return replace(verdict, action=Action.REQUIRE_APPROVAL, rule=f"{verdict.rule} (over its limit)")
 
 
 def find_shortfall(verdict: Verdict, held: HeldCall, requesters: frozenset[str]) -> str | None:
-    """Say how the policy now asks for more than what *held* was approved under, or None.
+    """Return why the approvals of *held* no longer satisfy the policy, or None.
 
-    Approvals that were given count only while those who gave them may still approve. *requesters* are the approvers
-    who are behind its agent.
+    An approval is valid only while its approver may still approve. *requesters* are the approvers behind the agent.
     """
     if verdict.action is Action.DENY:
         return "the policy now denies this call"
     if verdict.action is Action.ALLOW:
         return None
     approved_by = {review.approver for review in held.reviews if review.answer is Decision.APPROVE}
-    may = verdict.terms.approvers - (frozenset() if verdict.terms.requester_may_approve else requesters)
-    if len(approved_by & may) < verdict.terms.needed:
-        return "the policy now asks for other or more approvals"
+    allowed = verdict.terms.approvers - (frozenset() if verdict.terms.requester_may_approve else requesters)
+    if len(approved_by & allowed) < verdict.terms.needed:
+        return "the policy now requires other or more approvals"
     return None
 
 

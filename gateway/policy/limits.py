@@ -1,4 +1,4 @@
-"""Sliding windows: at most so many uses, or so much of an argument, in any span of so many seconds (PURE)."""
+"""Sliding-window limits on the number of calls, or on the sum of an argument (PURE)."""
 
 import re
 from collections import deque
@@ -12,14 +12,14 @@ from typing import Any
 
 from gateway.config.options import RateLimitOptions, SpendOptions
 
-#: The most keys that are remembered; beyond it the ones unused the longest are forgotten.
+#: The most windows kept; beyond it the least recently used are dropped.
 MAX_KEYS = 100_000
-#: What names an argument that is added up.
+#: The path of an argument to add up.
 AMOUNT = re.compile(r"args(\.[^.\s]+)+")
 
 
 class LimitScope(StrEnum):
-    """Whose uses are counted together."""
+    """The calls that share one window: those of a session, of an agent, or all."""
 
     SESSION = "session"
     AGENT = "agent"
@@ -28,35 +28,35 @@ class LimitScope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """At most `max` in any `window` seconds: of calls, or of an argument that is added up."""
+    """At most `max` calls, or a sum of `max`, in any `window` seconds."""
 
-    #: Names the rule.
+    #: The place of the rule.
     name: str
     max: float
     window: float
     per: LimitScope = LimitScope.SESSION
-    #: Whether a call over the limit is held for a person; else it is denied.
+    #: Whether a call over the limit is held for approval; else it is denied.
     asks_person: bool = False
-    #: Whether the rule's tools are counted together; else each of them apart.
+    #: Whether the rule's tools share a window; else each has its own.
     shared: bool = False
-    #: The argument that is added up, such as `args.amount`; None counts calls.
+    #: The argument to add up, such as `args.amount`; None counts calls.
     argument: str | None = None
-    #: What its author wants a call over it to be told.
+    #: The reason, for a call over the limit.
     reason: str = ""
-    #: What this use adds.
+    #: The amount that this call adds.
     amount: float = 1
 
     @property
     def text(self) -> str:
-        """The limit as people say it."""
+        """The limit in words."""
         most = f"{Decimal(str(self.max)).normalize():f}"
         if self.argument is not None:
-            return f"{self.argument} adds up to {most} at most per {self.window:g} s"
+            return f"{self.argument} may add up to {most} per {self.window:g} s"
         return f"{most} call{'' if self.max == 1 else 's'} per {self.window:g} s"
 
 
 def build_limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
-    """Return the limit that a rule asks for; *window* is in seconds."""
+    """Build the limit of a rule; *window* is in seconds."""
     spend = asked if isinstance(asked, SpendOptions) else None
     return Limit(
         name=rule if spend is None else f"{rule}.spend",
@@ -71,7 +71,7 @@ def build_limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float
 
 
 def find_problems(limit: Limit) -> Iterator[tuple[str, str]]:
-    """Yield what cannot be kept: the option, and what to mend."""
+    """Yield the invalid options of a limit, each with a message."""
     if not 0 <= limit.max < inf:
         yield "max", "this must not be negative." if limit.max < 0 else "this must be finite."
     if limit.argument is not None and not AMOUNT.fullmatch(limit.argument):
@@ -79,12 +79,12 @@ def find_problems(limit: Limit) -> Iterator[tuple[str, str]]:
 
 
 def with_amount(limit: Limit, arguments: Mapping[str, Any]) -> Limit:
-    """Return *limit* with what a call with these arguments adds to it."""
+    """Return *limit* with the amount that a call with these arguments adds."""
     return limit if limit.argument is None else replace(limit, amount=_argument_at(arguments, limit.argument))
 
 
 def find_bad_amount(limit: Limit, arguments: Mapping[str, Any]) -> str | None:
-    """Say why what *limit* adds up cannot be added, or None when it can."""
+    """Return why the argument that *limit* adds up is invalid, or None."""
     if limit.argument is None:
         return None
     found = _argument_at(arguments, limit.argument)
@@ -104,7 +104,7 @@ def _argument_at(arguments: Mapping[str, Any], path: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitUser:
-    """Who uses it."""
+    """The caller and the tool of one use of a limit."""
 
     agent: str
     session: str
@@ -114,14 +114,14 @@ class LimitUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exceeded:
-    """The limit that stands in the way, and the seconds until it does no longer (inf: it always will)."""
+    """An exceeded limit, and the seconds until the call fits (inf: never)."""
 
     limit: Limit
     retry_after: float
 
 
 def window_key(limit: Limit, scope: LimitUser) -> str:
-    """Return the name under which uses of *limit* by *scope* are counted."""
+    """Return the key of the window that *scope* uses of *limit*."""
     match limit.per:
         case LimitScope.EVERYONE:
             who = ""
@@ -134,7 +134,7 @@ def window_key(limit: Limit, scope: LimitUser) -> str:
 
 
 class _Window:
-    """The uses of one limit by one scope, oldest first, and their sum: exact, so that 0.1 + 0.2 is 0.3."""
+    """The uses in one window, oldest first, and their exact sum, so that 0.1 + 0.2 is 0.3."""
 
     def __init__(self) -> None:
         self.kept: deque[tuple[float, Fraction]] = deque()
@@ -149,7 +149,7 @@ class _Window:
             self.total -= self.kept.popleft()[1]
 
     def fits_at(self, limit: Limit) -> float:
-        """Return from when on a use of *limit* fits: -inf for now, inf for never."""
+        """Return the time at which a use of *limit* fits: -inf for now, inf for never."""
         over = self.total + _to_fraction(limit.amount) - _to_fraction(limit.max)
         if over <= 0:
             return -inf
@@ -165,7 +165,7 @@ def _to_fraction(amount: float) -> Fraction:
 
 
 class Windows:
-    """The uses of every limit that still count. Time never goes back: an earlier clock counts as the latest seen."""
+    """The windows of all limits. Time never goes back: an earlier clock is read as the latest seen."""
 
     def __init__(self, hits: Iterable[tuple[str, float, float]] = (), *, most: int = MAX_KEYS) -> None:
         self._most = most
@@ -176,7 +176,7 @@ class Windows:
             self._now = max(self._now, at)
 
     def take(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> Exceeded | None:
-        """Count one use of all *limits*, or of none and return the one that is exceeded."""
+        """Count one use of all *limits*; if one is exceeded, count none and return it."""
         self._now = max(self._now, now)
         if (exceeded := self.peek(limits, scope, now)) is not None:
             return exceeded
@@ -186,7 +186,7 @@ class Windows:
         return None
 
     def peek(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> Exceeded | None:
-        """Return the limit that is exceeded, if one is; the one to wait longest for."""
+        """Return the exceeded limit, if any: one that denies first, then the longest wait."""
         self._now = max(self._now, now)
         over = [exceeded for limit in limits if (exceeded := self._over(limit, scope)) is not None]
         return max(
@@ -202,6 +202,6 @@ class Windows:
     def _count(self, name: str, amount: float) -> None:
         uses = self._uses.pop(name, _Window())
         uses.add(self._now, amount)
-        self._uses[name] = uses  # the last in the dict is the one used last
+        self._uses[name] = uses  # the dict is in order of use
         if len(self._uses) > self._most:
             del self._uses[next(iter(self._uses))]

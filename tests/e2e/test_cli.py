@@ -31,11 +31,11 @@ BROKEN = {
     ),
     "bad CEL": (
         BASE + "  tools: {a: {when: 'args.x >', action: deny}}\n",
-        r"policy\.tools\.a\.when: this is not CEL.*\(line 6\)",
+        r"policy\.tools\.a\.when: this is not valid CEL.*\(line 6\)",
     ),
     "bad schema": (
         BASE + "  tools: {a: {arguments: {type: strin}}}\n",
-        r"policy\.tools\.a\.arguments: this is not a usable JSON Schema.*\(line 6\)",
+        r"policy\.tools\.a\.arguments: this is not a valid JSON Schema.*\(line 6\)",
     ),
     "unknown group": (
         BASE + "  tools: {a: {approvers: [ops]}}\n",

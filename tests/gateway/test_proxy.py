@@ -572,7 +572,7 @@ async def test_a_policy_that_now_asks_for_more_stops_an_approved_call(gateway, s
             setting = gateway.gateway.proxy.settings
             gateway.gateway.proxy.settings = replace(setting, policy=other.gateway.proxy.settings.policy)
         await gateway.review(held)
-        assert "the policy now asks for other or more approvals" in text(await agent)
+        assert "the policy now requires other or more approvals" in text(await agent)
     assert gateway.ran() == []
 
 
@@ -597,7 +597,7 @@ async def test_amounts_add_up_across_a_restart_and_what_never_fits_is_said_so():
         kept = await store.hits(gateway.clock.now)
         assert [amount for _, _, amount in kept] == [6]
         gateway.gateway.proxy._windows = Windows(kept)
-        said = "Rate limit: args.text adds up to 10 at most per 60 s for create_note. NOT EXECUTED."
+        said = "Rate limit: args.text may add up to 10 per 60 s for create_note. NOT EXECUTED."
         assert text(await gateway.call("create_note", {"text": 5})) == f"{said} Try again in 60 s."
         assert (
             text(await gateway.call("create_note", {"text": 11}))

@@ -122,7 +122,7 @@ async def test_an_approval_of_ones_own_request_counts_no_more_when_the_config_fo
         await gateway.gateway.adopt(replace(config, approvals=strict))
         answer = text(await gateway.call("create_note", headers=headers))
         assert len(gateway.ran()) == runs
-        assert ("the policy now asks for other or more approvals" in answer) is (runs == 0)
+        assert ("the policy now requires other or more approvals" in answer) is (runs == 0)
 
 
 async def test_a_server_whose_token_was_rotated_is_asked_for_its_tools_again():

@@ -85,5 +85,5 @@ def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
     limit = replace(TEN, argument="args.amount", reason="Ask finance.")
     told = messages.limited_result(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
     assert told == (
-        "Rate limit: args.amount adds up to 10 at most per 60 s for pay. NOT EXECUTED. This call alone exceeds the limit. Ask finance."
+        "Rate limit: args.amount may add up to 10 per 60 s for pay. NOT EXECUTED. This call alone exceeds the limit. Ask finance."
     )

@@ -165,7 +165,7 @@ def test_a_condition_that_cannot_be_evaluated_restricts_but_never_allows(argumen
     deny = judge("{default: allow, tools: {pay: {when: 'args.amount > 5', action: deny}}}", "pay", arguments)
     assert deny.action is Action.DENY
     assert "could not be evaluated" in deny.trace[0].note
-    assert "counts as true" in deny.trace[0].note
+    assert "is taken as true" in deny.trace[0].note
 
 
 @each_row(
@@ -283,9 +283,9 @@ def test_the_revision_changes_with_the_policy_and_with_the_people():
 def test_only_so_many_tools_are_remembered():
     made = compiled("{default: deny}")
     found = classify({"name": "t"}, ())
-    for n in range(evaluation.MAX_CANDIDATES + 5):
+    for n in range(evaluation.MAX_CACHED + 5):
         made.evaluate(CallFacts(server="iam", tool=f"t{n}", agent="a", arguments={}, classification=found))
-    assert len(made._candidates) == evaluation.MAX_CANDIDATES
+    assert len(made._rules_cache) == evaluation.MAX_CACHED
 
 
 def test_limits_carry_their_scope_and_what_happens_over_them():

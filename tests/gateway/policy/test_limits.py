@@ -79,9 +79,9 @@ def test_a_denying_limit_is_told_before_one_that_asks():
 def test_a_limit_is_said_as_people_say_it():
     assert TWO.text == "2 calls per 60 s"
     assert Limit(name="r", max=1, window=0.5).text == "1 call per 0.5 s"
-    assert SPEND.text == "args.pay.amount adds up to 100 at most per 60 s"
+    assert SPEND.text == "args.pay.amount may add up to 100 per 60 s"
     assert Limit(name="r", max=1e6 + 0.5, window=1, argument="args.a").text.startswith(
-        "args.a adds up to 1000000.5 at"
+        "args.a may add up to 1000000.5 per"
     )
 
 

@@ -277,8 +277,8 @@ def test_a_rule_may_allow_alike_names_and_have_a_schema_beside():
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ("{arguments: {alike: deny}}", "tools.pay.arguments.alike: the only word for this is allow; leave it out to deny."),
-        ("{arguments: {alike: allow}, when: 'true'}", "tools.pay.arguments.alike: this cannot depend on a condition; take `when` away."),
+        ("{arguments: {alike: deny}}", "tools.pay.arguments.alike: the only value is allow; omit it to deny."),
+        ("{arguments: {alike: allow}, when: 'true'}", "tools.pay.arguments.alike: this cannot depend on a condition; remove `when`."),
     ],
 )  # fmt: skip
 def test_another_word_or_a_condition_is_told_with_its_place(rule, why):
