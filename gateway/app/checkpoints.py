@@ -1,7 +1,7 @@
-"""Checkpoints outside the store, which show a store that was put back together with its `.lock`.
+"""External checkpoints, which reveal a store that was restored together with its `.lock`.
 
-A checkpoint says which event of the audit trail was the last, and the number of the start. It is kept in a file or
-at a webhook, where a snapshot of the store does not reach; `starting` holds the store against it.
+A checkpoint has the last event of the audit trail and the number of the start. It is kept in a file or at a webhook,
+outside any snapshot of the store; `recovery` compares the store with it.
 """
 
 import asyncio
@@ -20,44 +20,44 @@ from approvals.errors import StoreError
 from approvals.store import Store
 from gateway.config.options import CheckpointOptions
 
-#: Seconds between two looks at whether the trail has grown.
+#: Seconds between two checks whether the trail has grown.
 INTERVAL = 60.0
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 log = logging.getLogger("okayed")
 
 
 class ExternalCheckpoint(msgspec.Struct, frozen=True):
-    """What is kept outside: `Checkpoint` as text, and the number of the start."""
+    """A checkpoint outside the store: `Checkpoint` as text, and the number of the start."""
 
     checkpoint: str
     starts: int
 
 
 class CheckpointTarget(Protocol):
-    """A place outside the store."""
+    """Keeps one checkpoint outside the store."""
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Return what was kept last; None when there is nothing, or it cannot be asked for."""
+        """Return the last checkpoint; None if there is none or the target cannot be reached."""
 
     async def keep(self, kept: ExternalCheckpoint) -> None:
-        """Keep it in place of what was kept; raises `OSError` or `aiohttp.ClientError`."""
+        """Replace the checkpoint; raises `OSError` or `aiohttp.ClientError`."""
 
 
 class CheckpointFile:
-    """A file, replaced whole each time."""
+    """A checkpoint in a file, which is replaced atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Return what the file says; raises `StoreError` when it cannot be read."""
+        """Read the file; None if there is none. Raises `StoreError` if it cannot be read."""
         try:
             return _decoded(await asyncio.to_thread(self._path.read_bytes))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             raise StoreError(
-                f"The checkpoint {self._path} cannot be read ({error}); mend it, or remove it to go on without it."
+                f"The checkpoint {self._path} cannot be read ({error}); repair it, or delete it to start without it."
             ) from error
 
     async def keep(self, kept: ExternalCheckpoint) -> None:
@@ -74,7 +74,7 @@ class CheckpointFile:
 
 
 class CheckpointWebhook:
-    """A receiver of signed webhooks, which may answer a GET with what it was told last."""
+    """A receiver of signed webhooks; it may answer a GET with the last checkpoint."""
 
     def __init__(
         self, url: str, secret: str, http: aiohttp.ClientSession, clock: Callable[[], float]
@@ -85,7 +85,7 @@ class CheckpointWebhook:
         self._clock = clock
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Ask for it. A receiver that does not answer, or not with a checkpoint, keeps nobody from starting."""
+        """Request the checkpoint. The gateway starts without it if the receiver does not return one."""
         try:
             async with self._http.get(
                 self._url, headers=self._signed("last", b""), timeout=TIMEOUT, allow_redirects=False
@@ -94,11 +94,11 @@ class CheckpointWebhook:
                     raise ValueError(f"HTTP {answer.status}")
                 return _decoded(await answer.read())
         except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            log.warning("the store was not held against a checkpoint: the webhook gave none (%s)", error)
+            log.warning("the store was not compared with a checkpoint: the webhook returned none (%s)", error)
             return None
 
     async def keep(self, kept: ExternalCheckpoint) -> None:
-        """Tell the receiver."""
+        """Post the checkpoint."""
         body = msgspec.json.encode(
             {"type": "okayed.checkpoint", "data": {"checkpoint": kept.checkpoint, "starts": kept.starts}}
         )
@@ -121,7 +121,7 @@ def _decoded(data: bytes) -> ExternalCheckpoint:
 def build_checkpoint_target(
     options: CheckpointOptions | None, http: aiohttp.ClientSession, clock: Callable[[], float]
 ) -> CheckpointTarget | None:
-    """Return the place that the config names, None when it names none."""
+    """Return the target in the config, or None."""
     if options is None:
         return None
     if options.file is not None:
@@ -130,31 +130,31 @@ def build_checkpoint_target(
 
 
 class Checkpoints:
-    """Keeps a checkpoint outside as often as the trail has grown."""
+    """Keeps an external checkpoint up to date."""
 
-    def __init__(self, store: Store, outside: CheckpointTarget | None) -> None:
+    def __init__(self, store: Store, target: CheckpointTarget | None) -> None:
         self._store = store
-        self._outside = outside
+        self._target = target
         self._kept: ExternalCheckpoint | None = None
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Return what was kept last outside, also by an earlier start; raises `StoreError` when it cannot be read."""
-        return await self._outside.last() if self._outside else None
+        """Return the last checkpoint, also of an earlier start; raises `StoreError` if it cannot be read."""
+        return await self._target.last() if self._target else None
 
     async def run(self) -> None:
-        """Keep one now and each minute, for ever."""
+        """Keep a checkpoint now and every minute, until cancelled."""
         while True:
             await self.keep()
             await asyncio.sleep(INTERVAL)
 
     async def keep(self) -> None:
-        """Keep one unless nothing has changed. A place that cannot be reached is logged, and tried the next time."""
-        if self._outside is None:
+        """Keep a checkpoint if the trail has grown. A failure is logged and retried next time."""
+        if self._target is None:
             return
         try:
             head, starts = await self._store.head(), await self._store.start_counts()
             if head is not None and (kept := ExternalCheckpoint(str(head), starts.store)) != self._kept:
-                await self._outside.keep(kept)
+                await self._target.keep(kept)
                 self._kept = kept
         except (StoreError, OSError, aiohttp.ClientError) as error:
-            log.error("no checkpoint could be kept: %s", error)  # noqa: TRY400  (the sentence says all)
+            log.error("the checkpoint could not be kept: %s", error)  # noqa: TRY400  (the message says all)

@@ -1,43 +1,43 @@
-"""How many files the process may have open, and which share of them connections may take."""
+"""The limit on open files, and its division among connections."""
 
 import resource
 from collections.abc import Iterator
 from typing import NamedTuple
 
-#: Enough for any gateway. Servers that are started here inherit the limit, and some loop over all files they could have.
+#: The most files ever requested. Child processes inherit the limit, and some loop over every possible descriptor.
 MAX_FILES = 1 << 16
-#: Fewer are few: each agent that waits has a connection here, and its call may have one to its server.
+#: Below this a warning is printed: each waiting agent has a connection, and its call may have one to its server.
 LOW_LIMIT = 4096
-#: Files for the gateway itself: the store, sockets to servers, children.
+#: Files reserved for the gateway itself: the store, sockets to servers, child processes.
 RESERVED = 64
-#: Connections that the inbox has at least, whatever agents do.
+#: The least number of connections for the inbox.
 MIN_INBOX = 128
 
 
 class FileShares(NamedTuple):
-    """The most connections of each listener."""
+    """The maximum connections of each listener."""
 
     agents: int
     inbox: int
 
 
 def hard_limit() -> int:
-    """Return how many files the process could have open at most."""
+    """Return the hard limit on open files."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return MAX_FILES if limit == resource.RLIM_INFINITY else limit
 
 
 def limit_warnings() -> Iterator[str]:
-    """Yield what is wrong with the hard limit, as a sentence."""
+    """Yield a warning if the hard limit is low."""
     if (files := hard_limit()) < LOW_LIMIT:
         yield (
-            f"this process may open {files} files, so at most {divide_files(files).agents} connections of agents; "
+            f"this process may open {files} files, which allows {divide_files(files).agents} connections of agents; "
             f"raise the hard limit to {LOW_LIMIT} or more (ulimit -Hn, LimitNOFILE=, docker --ulimit nofile)."
         )
 
 
 def raise_limit() -> int:
-    """Raise the limit as far as useful; returns how many files the process may have open now."""
+    """Raise the soft limit to the hard limit, at most MAX_FILES; returns the new limit."""
     soft, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard_limit(), MAX_FILES)
     if soft < wanted:
@@ -46,6 +46,6 @@ def raise_limit() -> int:
 
 
 def divide_files(files: int) -> FileShares:
-    """Divide *files* into connections of agents and of the inbox; the gateway's own are left out."""
+    """Divide *files* between the connections of agents and of the inbox, without the reserved ones."""
     inbox = max(MIN_INBOX, files // 8)
     return FileShares(agents=max(1, files - RESERVED - inbox), inbox=inbox)

@@ -1,8 +1,8 @@
-"""What comes first when a gateway starts: is the store the one that was left, or a copy that was put back?
+"""Detects at startup whether the store was restored from a copy, and ends the calls that wait in it.
 
-In a copy a call may be approved that has run since, or pending that was denied since. So what waits in it is void, and
-what was on its way is in doubt. A copy shows by the count of starts, which the store and its `.lock` both have, or by
-the checkpoint outside. One that was made after the last checkpoint, and put back together with its `.lock`, does not.
+A copy may have a call as approved that ran afterwards, or as pending that was denied afterwards. So waiting calls
+become void, and calls that were forwarding are in doubt. A copy is detected by the start counts in the store and in its
+`.lock`, or by the external checkpoint. A copy made after the last checkpoint and restored with its `.lock` is not.
 """
 
 import logging
@@ -17,33 +17,41 @@ from gateway.app.checkpoints import ExternalCheckpoint
 log = logging.getLogger("okayed")
 
 
-async def record_start(service: ApprovalService, kept: ExternalCheckpoint | None, *, forced: bool) -> None:
-    """End what waits in a store that was put back, then count this start; raises `StoreError`.
+async def record_start(
+    service: ApprovalService, checkpoint: ExternalCheckpoint | None, *, forced: bool
+) -> None:
+    """End the waiting calls of a restored store, then count this start; raises `StoreError`.
 
-    *kept* is the checkpoint outside. A crash before the count is done leaves a copy that the next start finds again.
+    *checkpoint* is the external one. After a crash before the count, the next start detects the copy again.
     """
     store = service.store
     starts = await store.start_counts()
-    if why := "the operator says so" if forced else await _put_back(store, starts, kept):
+    if why := "--restored was given" if forced else await _restore_evidence(store, starts, checkpoint):
         store.mark_restored()
         came_to = await service.end_restored()
-        numbers = {"starts": starts.store, "noted": starts.noted, "outside": kept.starts if kept else None}
+        numbers = {
+            "starts": starts.store,
+            "noted": starts.noted,
+            "outside": checkpoint.starts if checkpoint else None,
+        }
         detail = {"why": why, **numbers, **came_to}
         await store.append(AuditEvent(at=service.wall(), kind="store.restored", actor=GATEWAY, detail=detail))
-        log.warning("the store was put back from a copy (%s); what waited in it is void", why)
+        log.warning("the store was restored from a copy (%s); the calls that waited in it are void", why)
     await store.count_start()
 
 
-async def _put_back(store: TrailReader, starts: StartCounts, kept: ExternalCheckpoint | None) -> str:
-    """Say by what the store shows that it was put back; "" when it does not."""
+async def _restore_evidence(
+    store: TrailReader, starts: StartCounts, checkpoint: ExternalCheckpoint | None
+) -> str:
+    """Return how the store shows that it was restored, or ""."""
     if not starts.agree:
-        return "the store and its .lock do not count the same starts"
-    if kept is None:
+        return "the store and its .lock have different start counts"
+    if checkpoint is None:
         return ""
-    if kept.starts > starts.store:
-        return "the checkpoint outside counts more starts"
-    known = Checkpoint.parse(kept.checkpoint)
+    if checkpoint.starts > starts.store:
+        return "the external checkpoint has a higher start count"
+    known = Checkpoint.parse(checkpoint.checkpoint)
     found = await store.events(after=known.seq - 1, limit=1)
     if [(event.seq, event.hash) for event in found] != [(known.seq, known.hash)]:
-        return "the store lacks the event of the checkpoint outside"
+        return "the store lacks the event of the external checkpoint"
     return ""

@@ -1,6 +1,7 @@
 """Reads the audit trail for `okayed log`, `audit verify` and `audit export`, beside a gateway that may be writing it."""
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,10 +12,10 @@ from approvals.audit import Checkpoint, to_json_line
 from approvals.model import AuditEvent
 from approvals.store import TrailReader
 from approvals.store.read_only import events as read_file
+from gateway.app.config import load_config
 from gateway.app.stores import database_path, open_trail
 from gateway.cli import output
 from gateway.cli.output import print_line
-from gateway.config.options import Config
 from gateway.errors import UserError
 
 #: Seconds between two reads with `--follow`.
@@ -25,20 +26,24 @@ class BrokenTrail(UserError):
     """The hash chain of the audit trail is broken; the message says where."""
 
 
-def print_log(config: Config, *, tool: str, agent: str, since: float, follow: bool, as_json: bool) -> None:
+def print_log(path: Path, *, tool: str, agent: str, since: float, follow: bool, as_json: bool) -> None:
     """Print the matching events in order; with *follow*, also new ones as they come."""
-    trail, last = open_trail(config.store), 0
+    trail, last = open_trail(load_config(path, os.environ).store), 0
     while True:
         for event in read_events(trail, after=last, since=since, tool=tool, agent=agent):
             last = event.seq
-            output.event(event, as_json=as_json)
+            output.print_event(event, as_json=as_json)
         if not follow:
             return
         time.sleep(LOOK)
 
 
-def verify(config: Config | None, file: Path | None, checkpoint: Checkpoint | None) -> None:
-    """Verify the hash chain of *file*, or else of the config's store; raises `BrokenTrail`."""
+def verify(path: Path, file: Path | None, checkpoint: Checkpoint | None) -> None:
+    """Verify the hash chain of *file*, or else of the config's store; raises `BrokenTrail`.
+
+    A *file* needs no config; if there is one, its store key is used.
+    """
+    config = None if file is not None and not path.exists() else load_config(path, os.environ)
     key = (config.store_key if config else None) or ""
     if file is not None:
         name, events = file, read_file(file)
@@ -68,9 +73,9 @@ def verify_trail(
     return count, head
 
 
-def export(config: Config) -> None:
+def export(path: Path) -> None:
     """Write every event to stdout, one JSON object per line."""
-    for event in read_events(open_trail(config.store)):
+    for event in read_events(open_trail(load_config(path, os.environ).store)):
         sys.stdout.buffer.write(to_json_line(event) + b"\n")
 
 

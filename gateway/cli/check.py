@@ -1,42 +1,59 @@
-"""`okayed check --reset-clock`: go by the machine's clock again after it was ahead by mistake."""
+"""`okayed check`: validate a config, and reset the store's time after the machine's clock was ahead."""
 
+import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
 
 from approvals.call_events import GATEWAY
 from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
-from approvals.service import ApprovalService
-from gateway.app.parts import build_directory
+from gateway.app.config import load_config
+from gateway.app.file_limit import limit_warnings
 from gateway.app.stores import MEMORY, open_store
+from gateway.cli.event_loop import run_async
 from gateway.config.options import Config
 from gateway.errors import UserError
 
 WHY = "The gateway's clock was reset; ask again."
 
 
-async def reset_clock(config: Config, clock: Clock = time.time) -> str:
-    """Void every pending and approved call, then lower the store's time to *clock*; returns what was done, to print.
+def check(path: Path, *, reset: bool) -> None:
+    """Print whether the config is valid; *reset* also resets the store's time."""
+    config = load_config(path, os.environ)
+    typer.echo(f"{path} is valid. Servers: {', '.join(config.servers)}.")
+    for warning in limit_warnings():
+        typer.echo(f"warning: {warning}", err=True)
+    if reset:
+        typer.echo(run_async(reset_clock(config)))
 
-    Raises `StoreError` while a gateway uses the store. After a crash half-way, do it again.
+
+async def reset_clock(config: Config, clock: Clock = time.time) -> str:
+    """Void every pending and approved call, then set the store's time to *clock*; returns the summary to print.
+
+    Raises `StoreError` while a gateway uses the store. After a crash half-way, run it again.
     """
     if config.store == MEMORY:
-        raise UserError("A store in memory keeps no time; there is nothing to reset.")
+        raise UserError("A store in memory keeps no time, so there is nothing to reset.")
+    from approvals.service import ApprovalService
+    from gateway.app.parts import build_directory
+
     store = await open_store(config)
     try:
         service = ApprovalService(store, build_directory(config), clock=clock)
-        was, waiting = await store.highest_time(), await store.summaries(tuple(TIMED))
+        old, waiting = await store.highest_time(), await store.summaries(tuple(TIMED))
         for held in waiting:
             await service.void(held.id, WHY)
-        detail = {"was": was, "voided": len(waiting)}
-        await store.reset_time(
-            clock(), AuditEvent(at=clock(), kind="clock.reset", actor=GATEWAY, detail=detail)
-        )
+        detail = {"was": old, "voided": len(waiting)}
+        event = AuditEvent(at=clock(), kind="clock.reset", actor=GATEWAY, detail=detail)
+        await store.reset_time(clock(), event)
     finally:
         await store.close()
-    return f"The store's time was {_said(was)} and is {_said(clock())}. Calls voided: {len(waiting)}."
+    return f"The store's time was {_utc(old)} and is now {_utc(clock())}. Calls voided: {len(waiting)}."
 
 
-def _said(at: float) -> str:
+def _utc(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"

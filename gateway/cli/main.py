@@ -1,44 +1,34 @@
-"""The command line: thin; each command loads the config, asks somebody else, and prints.
+"""The command line: declares each command and its options; the module named after the command does the work.
 
-What a command needs is imported inside it: a sidecar is felt at its start, and `--help` should not load a server.
+Commands import that module when they run, so that `--help` and `okayed stdio` start fast.
 """
 
-import asyncio
-import hashlib
 import logging
-import os
-import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from approvals.errors import ApprovalError
-from gateway.config.options import listen_address, parse_duration
-from gateway.errors import GatewayError, UserError, first_error
+from gateway.errors import GatewayError, UserError
 
-if TYPE_CHECKING:
-    from gateway.cli.review import ApiClient
-    from gateway.config.options import Config
-
-Answer = TypeVar("Answer")
 app = typer.Typer(
-    help="Risky MCP tool calls wait for a person, and run exactly as approved, once.",
+    help="Holds risky MCP tool calls until a person approves them, and runs each exactly as approved, once.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-audit = typer.Typer(help="Check and export the audit trail.", no_args_is_help=True)
+audit = typer.Typer(help="Verify and export the audit trail.", no_args_is_help=True)
 token = typer.Typer(help="Make tokens for agents and approvers.", no_args_is_help=True)
 app.add_typer(audit, name="audit")
 app.add_typer(token, name="token")
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="The config file.", envvar="OKAYED_CONFIG")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Call = Annotated[str, typer.Argument(help="The ID of the call.")]
 DEFAULT = Path("okayed.yaml")
 
 
@@ -46,43 +36,43 @@ DEFAULT = Path("okayed.yaml")
 def run(
     config: ConfigFile = DEFAULT,
     restored: Annotated[
-        bool,
-        typer.Option(
-            "--restored", help="The store was put back from a copy: void what waits in it, and go on with it."
-        ),
+        bool, typer.Option("--restored", help="The store is a restored copy: void the calls that wait in it.")
     ] = False,
 ) -> None:
-    """Serve agents, the inbox and Slack, until SIGTERM: then running calls may finish and held ones are kept."""
-    from gateway.app import serving
+    """Serve agents, the inbox and Slack until SIGTERM; running calls may then finish, and held calls are kept."""
+    from gateway.cli import run as command
+    from gateway.cli.event_loop import run_async
 
     _log_to_stderr(logging.INFO)
-    _go(serving.run(config, restored=restored))
+    run_async(command.run(config, restored=restored))
 
 
 @app.command()
 def stdio(
-    server: str,
+    server: Annotated[str, typer.Argument(help="The name of the server.")],
     config: ConfigFile = DEFAULT,
     url: Annotated[
-        str, typer.Option(help="Join the gateway there, http(s)://host:port or unix:/path; needs no config.")
+        str, typer.Option(help="The gateway to join, http(s)://host:port or unix:/path; needs no config.")
     ] = "",
 ) -> None:
-    """Speak MCP on stdin and stdout, for clients that only launch commands."""
-    from gateway.cli import stdio as joining
+    """Speak MCP on stdin and stdout, for clients that launch commands."""
+    from gateway.cli import stdio as command
+    from gateway.cli.event_loop import run_async
 
     _log_to_stderr(logging.WARNING)
-    _go(joining.run(server, config, url))
+    run_async(command.run(server, config, url))
 
 
 @app.command()
 def demo(
-    port: Annotated[int, typer.Option(help="The agents' port; the inbox gets the next one.")] = 8808,
+    port: Annotated[int, typer.Option(help="The agents' port; the inbox uses the next one.")] = 8808,
 ) -> None:
-    """Run everything inside, with no config: a sample server, and an agent's call that is waiting already."""
-    from gateway.cli import demo as demonstration
+    """Try Okayed without a config: starts a sample server, and an agent whose call is waiting."""
+    from gateway.cli import demo as command
+    from gateway.cli.event_loop import run_async
 
     _log_to_stderr(logging.WARNING)
-    _go(demonstration.run(port))
+    run_async(command.run(port))
 
 
 @app.command()
@@ -91,266 +81,192 @@ def check(
     reset_clock: Annotated[
         bool,
         typer.Option(
-            "--reset-clock",
-            help="After the clock was ahead by mistake: go by it again. Every call that waits is void.",
+            "--reset-clock", help="After the clock was ahead: use its time again, and void waiting calls."
         ),
     ] = False,
 ) -> None:
-    """Show every problem of the config at once, each with its path and line."""
-    from gateway.app import file_limit
+    """Validate the config; prints every problem with its path and line."""
+    from gateway.cli import check as command
 
-    loaded = _load(config)
-    typer.echo(f"{config} is good. Servers: {', '.join(loaded.servers)}.")
-    for warning in file_limit.limit_warnings():
-        typer.echo(f"warning: {warning}", err=True)
-    if reset_clock:
-        from gateway.cli import check as resetting
-
-        typer.echo(_go(resetting.reset_clock(loaded)))
+    command.check(config, reset=reset_clock)
 
 
 @app.command("import")
-def import_policy(file: Path) -> None:
-    """Turn a policy of PolicyLayer or Intercept into ours, on stdout; exit 3 when something had no equal."""
-    from gateway.policy.policylayer.translation import translate
+def import_policy(file: Annotated[Path, typer.Argument(help="A PolicyLayer or Intercept policy.")]) -> None:
+    """Translate a PolicyLayer or Intercept policy to YAML on stdout; exits 3 if parts of it have no equal."""
+    from gateway.cli import import_policy as command
 
-    try:
-        made = translate(file.read_text(encoding="utf-8"), file.name)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text.") from error
-    except OSError as error:
-        raise UserError(
-            f"{file} cannot be read ({error.strerror}); give the file of a PolicyLayer or Intercept policy."
-        ) from error
-    typer.echo(made.yaml, nl=False)
-    if made.notes:
-        typer.echo(f"In {file.name} this had no equal:", err=True)
-        for note in made.notes:
-            typer.echo(f"  {note}", err=True)
-        raise typer.Exit(3)
-
-
-def _accepting(server: str) -> "Callable[[ApiClient], Awaitable[list[str]]]":
-    return lambda api: api.accept(server, "")
+    command.import_policy(file)
 
 
 @app.command()
 def tools(
-    server: Annotated[str, typer.Argument()] = "",
-    policy: Annotated[bool, typer.Option("--policy", help="Print a policy to start from, as YAML.")] = False,
+    server: Annotated[str, typer.Argument(help="The name of a server; default: all.")] = "",
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Print a first policy for these tools, as YAML.")
+    ] = False,
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
     accept: Annotated[
         bool, typer.Option("--accept", help="Accept changed definitions, as an approver.")
     ] = False,
 ) -> None:
-    """Ask the servers for their tools: category, risk class, severity, action, and why."""
-    from gateway.cli import output
-    from gateway.cli import tools as inspecting
+    """List the servers' tools with category, risk, severity, action and reason."""
+    from gateway.cli import tools as command
 
     if accept:
-        for name in [server] if server else _load(config).servers:
-            output.accepted(name, _ask(config, _accepting(name)))
-        return
-    rows = _go(inspecting.list_tools(_load(config), server))
-    if policy:
-        output.policy(rows)
+        command.accept_definitions(config, server)
     else:
-        output.tools(rows, as_json=as_json)
-    if any(row.problem for row in rows):
-        raise typer.Exit(1)
+        command.print_tools(config, server, policy=policy, as_json=as_json)
 
 
 @app.command()
 def explain(
-    server: str,
-    tool: str,
-    args: Annotated[str, typer.Option("--args", help="The call's arguments, a JSON object.")] = "{}",
+    server: Annotated[str, typer.Argument(help="The name of the server.")],
+    tool: Annotated[str, typer.Argument(help="The name of the tool.")],
+    args: Annotated[str, typer.Option("--args", help="The arguments of the call, a JSON object.")] = "{}",
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Say what the policy does with a call: the verdict, each rule that matched, the evidence."""
-    from gateway.cli import output
-    from gateway.cli import tools as inspecting
+    """Explain the verdict for a call: each rule that matched, and the evidence for the classification."""
+    from gateway.cli import tools as command
 
-    output.explanation(_go(inspecting.explain_call(_load(config), server, tool, args)), as_json=as_json)
+    command.explain(config, server, tool, args, as_json=as_json)
 
 
 @app.command()
 def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
-    """List the calls that wait for a person."""
-    from gateway.cli import output
+    """List the calls that wait for approval."""
+    from gateway.cli import review
 
-    output.calls(_ask(config, lambda api: api.calls("pending")), as_json=as_json)
+    review.list_pending(config, as_json=as_json)
 
 
 @app.command()
 def show(
-    call: str,
+    call: Call,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Show hidden values too; the audit trail records it.")
+        bool, typer.Option("--exact", help="Include hidden values; the audit trail records it.")
     ] = False,
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Show one call with all of its arguments. Values that look like secrets are hidden."""
-    from gateway.cli import output
+    """Show a call with all its arguments; values that look like secrets are hidden."""
+    from gateway.cli import review
 
-    shown = _ask(config, lambda api: api.reveal(call) if exact else api.call(call))
-    output.call(shown, as_json=as_json)
+    review.show(config, call, exact=exact, as_json=as_json)
 
 
 @app.command()
 def approve(
-    call: str, reason: Annotated[str, typer.Option()] = "", config: ConfigFile = DEFAULT, as_json: Json = False,
-) -> None:  # fmt: skip
+    call: Call,
+    reason: Annotated[str, typer.Option(help="A note that is kept with the call.")] = "",
+    config: ConfigFile = DEFAULT,
+    as_json: Json = False,
+) -> None:
     """Approve a call, as the approver whose token is in OKAYED_TOKEN."""
-    from gateway.cli import output
+    from gateway.cli import review
 
-    output.decided(_ask(config, lambda api: api.approve(call, reason)), as_json=as_json)
+    review.approve(config, call, reason, as_json=as_json)
 
 
 @app.command()
 def deny(
-    call: str,
-    reason: Annotated[str, typer.Option(help="Why; the agent reads it.")],
+    call: Call,
+    reason: Annotated[str, typer.Option(help="The reason, which the agent reads.")],
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Deny a call and tell the agent why."""
-    from gateway.cli import output
+    from gateway.cli import review
 
-    output.decided(_ask(config, lambda api: api.deny(call, reason)), as_json=as_json)
+    review.deny(config, call, reason, as_json=as_json)
 
 
 @app.command("give-up")
 def give_up(
-    call: str,
-    reason: Annotated[str, typer.Option(help="Why; it is kept with the call.")],
+    call: Call,
+    reason: Annotated[str, typer.Option(help="The reason, which is kept with the call.")],
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Stop waiting for the server's answer to a running call; the call is then in doubt."""
-    from gateway.cli import output
+    from gateway.cli import review
 
-    output.decided(_ask(config, lambda api: api.give_up(call, reason)), as_json=as_json)
+    review.give_up(config, call, reason, as_json=as_json)
 
 
 @app.command()
 def watch(config: ConfigFile = DEFAULT) -> None:
-    """Show the waiting calls, again after each change, until interrupted."""
-    from gateway.cli import output
+    """List the calls that wait for approval, again after each change, until interrupted."""
+    from gateway.cli import review
 
-    _ask(config, lambda api: api.watch(output.waiting))
+    review.watch(config)
 
 
 @app.command()
 def log(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events come.")] = False,
-    tool: Annotated[str, typer.Option()] = "",
-    agent: Annotated[str, typer.Option()] = "",
-    since: Annotated[str, typer.Option(help="Only the last while: 30m, 1h, 7d.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events.")] = False,
+    tool: Annotated[str, typer.Option(help="Only events of this tool.")] = "",
+    agent: Annotated[str, typer.Option(help="Only events of this agent.")] = "",
+    since: Annotated[str, typer.Option(help="Only recent events: 30m, 1h, 7d.")] = "",
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Read the audit trail."""
-    from gateway.cli.audit import print_log
+    """Print the audit trail."""
+    from gateway.cli import audit as command
+    from gateway.config.options import parse_duration
 
     try:
         start = time.time() - parse_duration(since) if since else 0.0
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from error
-    print_log(_load(config), tool=tool, agent=agent, since=start, follow=follow, as_json=as_json)
+    command.print_log(config, tool=tool, agent=agent, since=start, follow=follow, as_json=as_json)
 
 
 @audit.command("verify")
 def audit_verify(
     file: Annotated[
-        Path | None, typer.Argument(help="An exported trail; without it, the trail of the store.")
+        Path | None, typer.Argument(help="An exported trail; default: the trail of the store.")
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help="A checkpoint that an earlier verify printed, to detect a truncated trail.")
+        str, typer.Option(help="A checkpoint printed by an earlier verify, to detect a truncated trail.")
     ] = "",
     config: ConfigFile = DEFAULT,
 ) -> None:
-    """Verify the hash chain; if it is broken, exit 1 and print the first bad sequence number."""
+    """Verify the hash chain; exits 1 with the first bad sequence number if it is broken."""
     from approvals.audit import Checkpoint
-    from gateway.cli.audit import verify
+    from gateway.cli import audit as command
 
     try:
         known = Checkpoint.parse(checkpoint) if checkpoint else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
-    verify(None if file is not None and not config.exists() else _load(config), file, known)
+    command.verify(config, file, known)
 
 
 @audit.command("export")
 def audit_export(config: ConfigFile = DEFAULT) -> None:
     """Write the audit trail to stdout, one JSON object per line."""
-    from gateway.cli.audit import export
+    from gateway.cli import audit as command
 
-    export(_load(config))
+    command.export(config)
 
 
 @token.command("agent")
-def token_agent(name: str) -> None:
-    """Print a new token for an agent once, and the line for the config."""
-    _token("agents", name)
+def token_agent(name: Annotated[str, typer.Argument(help="The name of the agent.")]) -> None:
+    """Print a new token for an agent once, and its line for the config."""
+    from gateway.cli.token import print_token
+
+    print_token("agents", name)
 
 
 @token.command("approver")
-def token_approver(name: str) -> None:
-    """Print a new token for an approver once, and the line for the config."""
-    _token("approvers", name)
+def token_approver(name: Annotated[str, typer.Argument(help="The name of the approver.")]) -> None:
+    """Print a new token for an approver once, and its line for the config."""
+    from gateway.cli.token import print_token
 
-
-def _token(section: str, name: str) -> None:
-    made = f"okayed_{section.removesuffix('s')}_{secrets.token_urlsafe(32)}"
-    digest = hashlib.sha256(made.encode()).hexdigest()
-    typer.echo(made)
-    typer.echo(f"It is shown this once. In the config, under {section}:", err=True)
-    typer.echo(f"  - {{name: {name}, token_sha256: {digest}}}", err=True)
-
-
-def _load(path: Path) -> "Config":
-    from gateway.app.config import load_config
-
-    return load_config(path, os.environ)
-
-
-def _ask(path: Path, question: "Callable[[ApiClient], Awaitable[Answer]]") -> Answer:
-    """Ask the running gateway that the config describes, or the one at OKAYED_URL."""
-    from gateway.cli.review import connect
-    from gateway.config.addresses import local_address
-
-    url = os.environ.get("OKAYED_URL") or local_address(listen_address(_load(path).inbox.listen))
-
-    async def asked() -> Answer:
-        async with connect(url, os.environ.get("OKAYED_TOKEN", "")) as connection:
-            return await question(connection)
-
-    return _go(asked())
-
-
-def _go(job: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run a job in an event loop; of several faults that end it, the first is told."""
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(job)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    except BaseExceptionGroup as group:
-        raise first_error(group) from group
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the faster event loop where it is installed (the extra `fast`)."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    print_token("approvers", name)
 
 
 def _log_to_stderr(level: int) -> None:
@@ -360,7 +276,7 @@ def _log_to_stderr(level: int) -> None:
 
 
 def main() -> None:
-    """Run a command; what the user can mend is one sentence on stderr and exit code 1."""
+    """Run a command; prints an error that the user can fix as one sentence on stderr and exits 1."""
     try:
         app()
     except (UserError, ApprovalError, GatewayError, OSError) as error:

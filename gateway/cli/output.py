@@ -14,7 +14,7 @@ from rich.text import Text
 
 from approvals import client_meta, safetext
 from approvals.model import AuditEvent
-from gateway.cli.tools import CallExplanation, ToolRow
+from gateway.app.inspection import CallExplanation, ToolRow
 from gateway.explain import report
 from gateway.explain.first_policy import generate_policy
 from gateway.hold.messages import format_duration, format_rfc3339
@@ -41,15 +41,15 @@ def print_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def dump(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print JSON."""
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
 
 
-def tools(rows: Sequence[ToolRow], *, as_json: bool) -> None:
+def print_tools(rows: Sequence[ToolRow], *, as_json: bool) -> None:
     """Show tools: category, risk class, severity, action, and the first reason."""
     if as_json:
-        dump([_tool_facts(row) for row in rows])
+        print_json([_tool_facts(row) for row in rows])
         return
     _print_table(("server", "tool", "category", "risk", "severity", "action", "why"), map(_tool_cells, rows))
 
@@ -62,7 +62,7 @@ def _tool_cells(row: ToolRow) -> Sequence[str]:
     return row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
 
 
-def policy(rows: Sequence[ToolRow]) -> None:
+def print_policy(rows: Sequence[ToolRow]) -> None:
     """Print a policy to start from."""
     tools = [(row.server, row.tool) for row in rows if row.tool is not None]
     sys.stdout.write(generate_policy(tools, {row.server: row.problem for row in rows if row.problem}))
@@ -76,24 +76,24 @@ def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
     return {"server": row.server, "tool": row.tool.name, **asdict(found), **judged}
 
 
-def explanation(found: CallExplanation, *, as_json: bool) -> None:
+def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
     """Show the verdict for a call, each rule that matched, and the evidence."""
     verdict, classified = found.verdict, found.tool.classification
     if as_json:
-        dump(
+        print_json(
             {
                 "server": found.server,
                 "tool": found.tool.name,
                 "listed": found.listed,
                 "verdict": asdict(verdict),
                 "classification": asdict(classified),
-                "told": asdict(found.told),
+                "told": asdict(found.report),
             }
         )
         return
     lines = [
         f"{found.server}/{_line(found.tool.name)}: {verdict.action} ({verdict.rule})",
-        *(f"  {line}" for line in found.told.applies),
+        *(f"  {line}" for line in found.report.applies),
         "",
         "Rules that matched:",
         *(
@@ -103,22 +103,22 @@ def explanation(found: CallExplanation, *, as_json: bool) -> None:
         "",
         f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}.",
         "",
-        *report.format_report(found.told),
+        *report.format_report(found.report),
     ]
     if not found.listed:
         lines.append("The server does not list this tool; it was classified by its name alone.")
     console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
 
 
-def accepted(server: str, names: Sequence[str]) -> None:
+def print_accepted(server: str, names: Sequence[str]) -> None:
     """Say which tools' definitions were accepted."""
     sys.stdout.write(f"{server}: {', '.join(map(_line, names)) if names else 'nothing had changed'}.\n")
 
 
-def calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+def print_calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Show held calls in a table."""
     if as_json:
-        dump(found)
+        print_json(found)
         return
     if not found:
         console().print("Nothing is waiting.")
@@ -135,10 +135,10 @@ def _call_cells(one: Mapping[str, Any]) -> Sequence[str]:
     return one["id"], where, one["agent"], one["category"], one["severity"], left, short
 
 
-def call(one: Mapping[str, Any], *, as_json: bool) -> None:
+def print_call(one: Mapping[str, Any], *, as_json: bool) -> None:
     """Show one held call, all of it."""
     if as_json:
-        dump(one)
+        print_json(one)
         return
     facts = (
         "id",
@@ -174,22 +174,17 @@ def _along(one: Mapping[str, Any]) -> Iterable[str]:
     return filter(None, (along.shown.decode(), along.line))
 
 
-def decided(one: Mapping[str, Any], *, as_json: bool) -> None:
+def print_state(one: Mapping[str, Any], *, as_json: bool) -> None:
     """Say what became of a call after a review."""
     if as_json:
-        dump(one)
+        print_json(one)
         return
     given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
     console().print(Text(_line(f"{one['id']} {one['server']}/{one['tool']}: {_state(one)}{more}")))
 
 
-def waiting(found: Sequence[Mapping[str, Any]]) -> None:
-    """Show what waits now, below what waited before."""
-    calls(found, as_json=False)
-
-
-def event(one: AuditEvent, *, as_json: bool) -> None:
+def print_event(one: AuditEvent, *, as_json: bool) -> None:
     """Show one line of the audit trail."""
     if as_json:
         sys.stdout.write(json.dumps(msgspec.to_builtins(one)) + "\n")

@@ -1,103 +1,40 @@
-"""What the servers offer and what the policy makes of it, for `okayed tools` and `okayed explain`."""
+"""`okayed tools` and `okayed explain`: print the servers' tools, and the verdict for a call."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
-import msgspec
+import typer
 
-from gateway.app.config import check_server_name
-from gateway.app.gateway import Gateway, assemble
-from gateway.app.stores import MEMORY, open_pins
-from gateway.call.judging import restrict
-from gateway.config.options import Config
-from gateway.errors import UserError
-from gateway.explain.report import ToolReport, build_report
-from gateway.policy.evaluation import CallFacts, Verdict
-from gateway.tools.catalogue import Tool
-from gateway.wire import frames
+from gateway.app.config import load_config
+from gateway.app.inspection import explain_call, list_tools
+from gateway.cli import output
+from gateway.cli.api import ApiClient, ask
+from gateway.cli.event_loop import run_async
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolRow:
-    """One tool of one server, or why a server could not be asked."""
-
-    server: str
-    tool: Tool | None = None
-    verdict: Verdict | None = None
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallExplanation:
-    """The verdict for one call, and how it came about."""
-
-    server: str
-    tool: Tool
-    listed: bool
-    verdict: Verdict
-
-    @property
-    def told(self) -> ToolReport:
-        """All that is said of the tool."""
-        tool = self.tool
-        return build_report(
-            self.server, tool.definition, tool.classification, self.verdict, listed=self.listed
-        )
+def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None:
+    """Print the tools of one server or of all, or a first policy for them; exits 1 if a server did not answer."""
+    rows = run_async(list_tools(load_config(path, os.environ), server))
+    if policy:
+        output.print_policy(rows)
+    else:
+        output.print_tools(rows, as_json=as_json)
+    if any(row.problem for row in rows):
+        raise typer.Exit(1)
 
 
-class BadArguments(UserError):
-    """The arguments given are no JSON object."""
+def accept_definitions(path: Path, server: str) -> None:
+    """Accept the current definitions of the tools of one server or of all, as an approver."""
+    for name in [server] if server else load_config(path, os.environ).servers:
+        output.print_accepted(name, ask(path, _acceptance(name)))
 
 
-async def list_tools(config: Config, server: str) -> list[ToolRow]:
-    """Ask one server, or all, for their tools and judge a call of each without arguments."""
-    async with _open_temporary_gateway(config) as gateway:
-        names = [check_server_name(config, server)] if server else list(config.servers)
-        return [row for name in names for row in await _rows(gateway, name)]
+def _acceptance(server: str) -> Callable[[ApiClient], Awaitable[list[str]]]:
+    return lambda api: api.accept(server, "")
 
 
-async def _rows(gateway: Gateway, server: str) -> list[ToolRow]:
-    if (problem := await gateway.catalogue.refresh(server)) is not None:
-        return [ToolRow(server=server, problem=problem)]
-    return [
-        ToolRow(server=server, tool=tool, verdict=_judge(gateway, server, tool, {}))
-        for tool in gateway.catalogue.listed_tools(server)
-    ]
-
-
-async def explain_call(config: Config, server: str, name: str, arguments: str) -> CallExplanation:
-    """Judge one call as the proxy would."""
-    try:
-        given = frames.parse_json(arguments.encode("utf-8", "surrogateescape"))
-    except frames.FrameError as error:
-        raise BadArguments(f"--args{error.message.removeprefix('The message')}") from error
-    if not isinstance(given, dict):
-        raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
-    async with _open_temporary_gateway(config) as gateway:
-        tool = await gateway.catalogue.find(check_server_name(config, server), name)
-        return CallExplanation(
-            server=server, tool=tool, listed=bool(tool.hash), verdict=_judge(gateway, server, tool, given)
-        )
-
-
-@asynccontextmanager
-async def _open_temporary_gateway(config: Config) -> AsyncIterator[Gateway]:
-    """Assemble a gateway with a store in memory and the accepted definitions of the real one, which stays untouched."""
-    accepted = await open_pins(config.store).pins()
-    async with assemble(msgspec.structs.replace(config, store=MEMORY), accepted=accepted) as gateway:
-        yield gateway
-
-
-def _judge(gateway: Gateway, server: str, tool: Tool, arguments: dict[str, Any]) -> Verdict:
-    facts = CallFacts(
-        server=server,
-        tool=tool.name,
-        agent="local",
-        arguments=arguments,
-        classification=tool.classification,
-        declared_names=tool.member_names,
-    )
-    settings = gateway.proxy.settings
-    return restrict(settings.policy.evaluate(facts), tool, settings.pin)
+def explain(path: Path, server: str, tool: str, arguments: str, *, as_json: bool) -> None:
+    """Print the verdict for one call, and the reasons for it."""
+    explanation = run_async(explain_call(load_config(path, os.environ), server, tool, arguments))
+    output.print_explanation(explanation, as_json=as_json)

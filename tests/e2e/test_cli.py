@@ -64,7 +64,7 @@ def test_a_broken_config_is_one_sentence_with_its_line_and_exit_1(folder, name, 
 
 def test_a_good_config_is_said_to_be(folder):
     done = okayed("check", cwd=folder)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "okayed.yaml is good. Servers: shop.\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "okayed.yaml is valid. Servers: shop.\n", "")
 
 
 def test_without_a_config_there_is_one_sentence(tmp_path):
@@ -227,7 +227,7 @@ def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equ
     done = okayed("import", "theirs.yaml", cwd=folder)
     assert done.returncode == 3
     assert done.stderr == (
-        "In theirs.yaml this had no equal:\n"
+        "These parts of theirs.yaml have no equal in Okayed:\n"
         "  tools.create_note.rules[0].conditions[0]: the operator 'sounds_like' is not known; a person is asked\n"
     )
     assert "# NO EQUAL: tools.create_note.rules[0].conditions[0]: the operator" in done.stdout

@@ -195,13 +195,13 @@ async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(ru
     process, alice = running
     good = process.config.read_text()
     process.config.write_text(good.replace("default: require_approval", "default: nonsense"))
-    await process.logged("cannot be used")
+    await process.logged("is invalid")
     agent = asyncio.ensure_future(ask(process))
     held = await alice.waiting()
     await alice.post(held["id"], "deny", digest=held["digest"], reason="still held")
     assert "still held" in await agent
     process.config.write_text(good.replace("default: require_approval", "default: deny"))
-    await process.logged("counts from now on")
+    await process.logged("the changed config is in use")
     assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 
@@ -225,7 +225,7 @@ async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_ve
     (mount / "okayed.yaml").symlink_to("..data/okayed.yaml")
     async with gateway_process(mount / "okayed.yaml", agents, inbox) as process:
         version("..2", "deny")
-        await process.logged("counts from now on")
+        await process.logged("the changed config is in use")
         assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 

@@ -135,7 +135,7 @@ async def test_a_copy_put_back_without_its_lock_runs_nothing_again(yard):
     await yard.day()
     yard.put_back("h.db")
     yard.remove_lock()
-    event = await yard.all_void("do not count the same starts")
+    event = await yard.all_void("have different start counts")
     assert (event.detail["starts"], event.detail["noted"]) == (1, "")
 
 
@@ -145,7 +145,7 @@ async def test_a_copy_put_back_beside_the_lock_that_was_left_is_refused_until_th
     with pytest.raises(StoreError, match=r"or continue with this one: okayed run --restored"):
         async with yard.started():
             pass
-    event = await yard.all_void("the operator says so", restored=True)
+    event = await yard.all_void("--restored was given", restored=True)
     assert (event.detail["starts"], event.detail["noted"]) == (1, "2")
 
 
@@ -166,7 +166,7 @@ async def test_a_copy_put_back_with_its_lock_shows_against_a_checkpoint_file_out
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     await yard.day()
     yard.put_back(*NAMES)
-    event = await yard.all_void("checkpoint outside")
+    event = await yard.all_void("external checkpoint")
     assert (event.detail["starts"], event.detail["noted"], event.detail["outside"]) == (1, "1", 2)
 
 
@@ -186,7 +186,7 @@ async def test_a_copy_with_its_lock_and_the_last_event_of_the_checkpoint_shows_b
     async with yard.started() as gateway:
         assert (await gateway.service.get(call.id)).state is State.VOIDED
         [event] = [one for one in await gateway.store.events() if one.kind == "store.restored"]
-        assert event.detail["why"] == "the checkpoint outside counts more starts"
+        assert event.detail["why"] == "the external checkpoint has a higher start count"
 
 
 async def test_a_copy_put_back_with_its_lock_does_not_show_without_a_checkpoint_but_the_operator_may_say_so(
@@ -197,7 +197,7 @@ async def test_a_copy_put_back_with_its_lock_does_not_show_without_a_checkpoint_
     async with yard.started() as gateway:
         assert (await yard.states(gateway))[:2] == [State.APPROVED, State.PENDING]
     yard.put_back(*NAMES)
-    await yard.all_void("the operator says so", restored=True)
+    await yard.all_void("--restored was given", restored=True)
 
 
 async def test_the_checkpoint_outside_is_that_of_the_last_event_and_start(yard):
@@ -220,7 +220,7 @@ async def test_a_checkpoint_that_cannot_be_read_is_named(yard):
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     (yard.folder / "outside").write_text("4711")
     with pytest.raises(
-        StoreError, match=r"outside cannot be read \(.*\); mend it, or remove it to go on without it"
+        StoreError, match=r"outside cannot be read \(.*\); repair it, or delete it to start without it"
     ):
         async with yard.started():
             pass
@@ -231,7 +231,7 @@ async def test_a_checkpoint_that_cannot_be_kept_is_logged_and_ends_nothing(yard,
     async with yard.started() as gateway:
         await hold(gateway)
         await gateway.checkpoints.keep()
-    assert any("no checkpoint could be kept" in one.message for one in caplog.records)
+    assert any("the checkpoint could not be kept" in one.message for one in caplog.records)
 
 
 class Receiver:
@@ -270,7 +270,7 @@ async def test_a_webhook_that_answers_with_the_last_checkpoint_shows_a_copy_with
     await yard.day()
     assert receiver.told[-1]["type"] == "okayed.checkpoint"
     yard.put_back(*NAMES)
-    await yard.all_void("checkpoint outside")
+    await yard.all_void("external checkpoint")
 
 
 async def test_a_webhook_that_answers_nothing_keeps_no_gateway_from_starting(yard, receiver, caplog):
@@ -278,7 +278,7 @@ async def test_a_webhook_that_answers_nothing_keeps_no_gateway_from_starting(yar
     await yard.day()
     async with yard.started() as gateway:
         assert (await yard.states(gateway))[0] is State.COMPLETED
-    assert any("not held against a checkpoint" in one.message for one in caplog.records)
+    assert any("not compared with a checkpoint" in one.message for one in caplog.records)
 
 
 # Crashes at a start.

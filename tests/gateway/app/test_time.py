@@ -135,9 +135,9 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
         clock.ahead = -60.0
         assert await gateway.readiness_problem() is None
         clock.ahead = -61.0
-        told = False
+        reported = False
         for _ in range(3):
-            told = serving._log_clock(gateway.clock_problem(), told=told)
+            reported = serving._log_clock(gateway.clock_problem(), reported=reported)
         said = (
             "clock: this machine's clock is 61 s behind the latest time in the store. Deadlines follow the later"
             " time. Correct the clock; if it was ahead before, stop the gateway and run: okayed check --reset-clock"
@@ -145,10 +145,10 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
         assert await gateway.readiness_problem() == said
         clock.ahead = 0.0
         assert await gateway.readiness_problem() is None
-        serving._log_clock(gateway.clock_problem(), told=told)
+        serving._log_clock(gateway.clock_problem(), reported=reported)
     assert [one.message for one in caplog.records if one.message.startswith("clock:")] == [
         said,
-        "clock: it has caught up",
+        "clock: the clock has caught up",
     ]
 
 
@@ -183,7 +183,7 @@ async def test_after_a_clock_that_was_ahead_reset_clock_voids_what_waits_and_goe
     said = await check.reset_clock(config, clock.wall)
     assert (
         said
-        == "The store's time was 2027-01-15 09:00:00 UTC and is 2027-01-15 08:00:00 UTC. Calls voided: 2."
+        == "The store's time was 2027-01-15 09:00:00 UTC and is now 2027-01-15 08:00:00 UTC. Calls voided: 2."
     )
     async with started(config, clock) as gateway:
         assert gateway.clock() == clock.now

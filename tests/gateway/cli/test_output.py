@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from approvals.model import AuditEvent
+from gateway.app import inspection
 from gateway.app.config import parse_config
-from gateway.cli import output, tools
+from gateway.cli import output
 from recorder import Recorder
 
 WAITING = {
@@ -38,7 +39,9 @@ LONG = {**WAITING, "server": "billing-and-subscriptions", "tool": "create_or_upd
 @pytest.mark.parametrize("columns", ["80", "100", "200"])
 def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
-    output.calls([{**LONG, **expiring(890), "server": LONG["server"], "tool": LONG["tool"]}], as_json=False)
+    output.print_calls(
+        [{**LONG, **expiring(890), "server": LONG["server"], "tool": LONG["tool"]}], as_json=False
+    )
     header, line = capsys.readouterr().out.splitlines()
     assert header.split() == ["id", "server/tool", "agent", "category", "severity", "expires", "arguments"]
     assert line.startswith(f"{WAITING['id']}  {LONG['server']}/{LONG['tool']}  ci-bot  ")
@@ -47,7 +50,7 @@ def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, mon
 
 def test_on_a_terminal_the_last_column_ends_where_the_line_does(capsys, plain):
     plain(110)
-    output.calls([expiring(890)], as_json=False)
+    output.print_calls([expiring(890)], as_json=False)
     _, line = capsys.readouterr().out.splitlines()
     assert len(line.replace("\x1b[1m", "").replace("\x1b[0m", "")) == 110
     assert line.endswith("…")
@@ -55,7 +58,7 @@ def test_on_a_terminal_the_last_column_ends_where_the_line_does(capsys, plain):
 
 def test_on_a_narrow_terminal_no_name_is_cut(capsys, plain):
     plain(40)
-    output.calls([expiring(890)], as_json=False)
+    output.print_calls([expiring(890)], as_json=False)
     _, line = capsys.readouterr().out.splitlines()
     assert f"{WAITING['id']}  iam/put_user_policy  ci-bot  Write     medium    14 min" in line
 
@@ -65,7 +68,7 @@ def test_on_a_narrow_terminal_no_name_is_cut(capsys, plain):
 )
 def test_the_time_that_is_left_is_said_as_people_say_it(seconds, said, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    output.calls([expiring(seconds)], as_json=False)
+    output.print_calls([expiring(seconds)], as_json=False)
     assert f"  {said}  " in capsys.readouterr().out
 
 
@@ -81,13 +84,13 @@ async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_termina
             {},
             str,
         )
-        output.tools(await tools.list_tools(config, "notes"), as_json=False)
-        output.explanation(await tools.explain_call(config, "notes", NAME, "{}"), as_json=False)
-    output.accepted("notes", [NAME])
+        output.print_tools(await inspection.list_tools(config, "notes"), as_json=False)
+        output.print_explanation(await inspection.explain_call(config, "notes", NAME, "{}"), as_json=False)
+    output.print_accepted("notes", [NAME])
     denied = AuditEvent(
         at=1.0, kind="call.denied", actor="bot", server="notes", tool=NAME, detail={"why": NAME}
     )
-    output.event(denied, as_json=False)
+    output.print_event(denied, as_json=False)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert shown.count(SHOWN) == 5
@@ -97,5 +100,5 @@ async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_termina
 def test_a_call_that_failed_at_the_server_is_said_to_have_failed(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     failed = {"state": "completed", "outcome": {"is_error": True, "body": {}}, "reviews": [], "needed": 1}
-    output.decided({**WAITING, **failed}, as_json=False)
+    output.print_state({**WAITING, **failed}, as_json=False)
     assert capsys.readouterr().out.rstrip().endswith("completed (failed at the server)")

@@ -10,8 +10,8 @@ from approvals.model import Decision
 from gateway.app.config import load_config
 from gateway.app.gateway import assemble
 from gateway.app.serving import serve
-from gateway.cli import main
-from gateway.cli.review import RequestRefused, connect
+from gateway.cli import api, review
+from gateway.cli.api import RequestRefused, connect
 from gateway.config.addresses import local_address
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
@@ -54,7 +54,7 @@ async def test_a_command_reaches_the_inbox_of_its_config_where_it_listens(listen
     file.chmod(0o600)
     monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
     async with assemble(load_config(file, {})) as gateway, serve(gateway):
-        assert await asyncio.to_thread(main._ask, file, lambda alice: alice.calls("pending")) == []
+        assert await asyncio.to_thread(api.ask, file, lambda alice: alice.calls("pending")) == []
 
 
 async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch, capsys):
@@ -69,7 +69,7 @@ async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch,
         alice = service.directory.by_name("alice")
         await service.review(call.id, alice, Decision.APPROVE, via="cli", digest=call.digest)
         await service.claim(call.id, lambda _: None)
-        await asyncio.to_thread(main.give_up, call.id, "it hangs", file, as_json=False)
+        await asyncio.to_thread(review.give_up, file, call.id, "it hangs", as_json=False)
         assert capsys.readouterr().out.endswith("iam/put_user_policy: in_doubt\n")
         assert (await service.get(call.id)).note == "alice gave it up: it hangs"
 
@@ -133,7 +133,7 @@ async def inbox(answer):
 @pytest.mark.parametrize("url", ["foo", "127.0.0.1:8809", "http://", "http://[::1", "ftp://127.0.0.1"])
 async def test_an_address_that_is_none_is_one_sentence(url):
     with pytest.raises(
-        RequestRefused, match="is no address of an inbox; in OKAYED_URL write one such as http:"
+        RequestRefused, match="is not the address of an inbox; set OKAYED_URL to one such as http:"
     ):
         async with connect(url, "token") as client:
             await client.calls("pending")

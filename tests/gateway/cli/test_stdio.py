@@ -15,9 +15,10 @@ from approvals.store.run_lock import hold_run_lock
 from gateway.app.config import load_config, parse_config
 from gateway.app.config_file import read_listen
 from gateway.app.gateway import assemble
-from gateway.app.serving import open_store_in_turn, serve
+from gateway.app.serving import serve
 from gateway.cli import stdio
 from gateway.cli.embedded import EmbeddedGateway
+from gateway.cli.run import open_released_store
 from gateway.cli.stdio import GatewayLocator, check_url, open_client
 from gateway.config.problems import ConfigProblems
 from gateway.errors import NotSentError, UserError
@@ -193,7 +194,7 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
         assert await note(way) == "ran get_note"
         with hold_run_lock(tmp_path / "okayed.db"):
             async with asyncio.timeout(HANG):
-                store = await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())
+                store = await open_released_store(load_config(path, {}), stop=asyncio.Event())
             await store.close()
 
 
@@ -202,7 +203,7 @@ async def test_a_run_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path, r
     stop.set()
     async with assemble(config):
         with pytest.raises(StoreTaken):
-            await open_store_in_turn(config, stop=stop)
+            await open_released_store(config, stop=stop)
 
 
 async def test_what_answers_without_saying_what_it_is_is_no_gateway():
@@ -283,7 +284,7 @@ async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain
         assert await note(way) == "ran get_note"
         with hold_run_lock(tmp_path / "okayed.db"):
             async with asyncio.timeout(HANG):
-                await (await open_store_in_turn(load_config(path, {}), stop=asyncio.Event())).close()
+                await (await open_released_store(load_config(path, {}), stop=asyncio.Event())).close()
 
 
 CHILD = Path(__file__).parents[2] / "fakes" / "child.py"

@@ -6,11 +6,11 @@ import json
 import pytest
 
 from approvals.store.sqlite.store import SqliteStore
+from gateway.app import inspection
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange
-from gateway.cli import tools
 from gateway.policy.evaluation import Action
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams.reply import read_body
@@ -32,8 +32,8 @@ async def test_a_tool_is_held_against_what_was_accepted_in_the_store(tmp_path, g
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\npin: quarantine\n"
             "policy: {default: allow}", {}, str,
         )  # fmt: skip
-        explained = await tools.explain_call(config, "notes", "get_note", "{}")
-        rows = {row.tool.name: row.verdict.action for row in await tools.list_tools(config, "notes")}
+        explained = await inspection.explain_call(config, "notes", "get_note", "{}")
+        rows = {row.tool.name: row.verdict.action for row in await inspection.list_tools(config, "notes")}
     if gateway_runs:
         await store.close()
     assert (explained.verdict.action, explained.verdict.rule) == (Action.DENY, "pin")
@@ -46,7 +46,7 @@ async def test_looking_makes_no_store(tmp_path):
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\n"
             "policy: {default: allow}", {}, str,
         )  # fmt: skip
-        assert len(await tools.list_tools(config, "notes")) == 3
+        assert len(await inspection.list_tools(config, "notes")) == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,7 +58,7 @@ async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
         f"servers: {{files: {{command: [sh, -c, {json.dumps(DYING)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
         {}, str,
     )  # fmt: skip
-    [row] = await tools.list_tools(config, "files")
+    [row] = await inspection.list_tools(config, "files")
     assert row.problem.endswith(r"Its last line on stderr: cannot open /srv/\u{001B}[31mdata")
     async with assemble(config) as gateway:
         body = json.dumps(
@@ -77,5 +77,5 @@ async def test_a_server_whose_own_child_keeps_stderr_open_is_not_waited_for():
         {}, str,
     )  # fmt: skip
     async with asyncio.timeout(HANG):
-        [row] = await tools.list_tools(config, "files")
+        [row] = await inspection.list_tools(config, "files")
     assert row.problem.endswith("Its last line on stderr: gone")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from approvals.model import State
 from approvals.safetext import remove_hidden
+from gateway.app import inspection
 from gateway.app.config import parse_config
-from gateway.cli import tools
 from gateway.config.problems import ConfigProblems
 from gateway.policy.closed_schema import close
 from gateway.policy.compiling import compile_policy
@@ -105,7 +105,7 @@ async def test_explain_says_why():
             {},
             str,
         )
-        said = (await tools.explain_call(config, "s", "pay", '{"AMOUNT": 1}')).verdict
+        said = (await inspection.explain_call(config, "s", "pay", '{"AMOUNT": 1}')).verdict
     assert (said.action, said.rule) == (Action.DENY, "alike")
     assert said.reason == "arguments.AMOUNT looks like amount, which this tool declares"
 

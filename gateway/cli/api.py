@@ -1,0 +1,139 @@
+"""The client of the inbox's API: reviews calls as the approver whose token is in OKAYED_TOKEN."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+
+from gateway.app.config import load_config
+from gateway.cli.event_loop import run_async
+from gateway.config.addresses import is_http_url, local_address
+from gateway.config.options import listen_address
+from gateway.errors import UserError
+from gateway.wire import sse
+
+#: The prefix of the address of a Unix socket, and the base URL of requests over one.
+UNIX = "unix:"
+LOCAL = "http://localhost"
+Answer = TypeVar("Answer")
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
+
+
+class RequestRefused(UserError):
+    """The gateway refused the request; the message says why."""
+
+
+class ApiClient:
+    """The API of a running gateway, as one approver."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+        self._base = LOCAL if url.startswith(UNIX) else url.rstrip("/")
+
+    async def calls(self, state: str) -> list[dict[str, Any]]:
+        """Return all calls in *state*, newest first."""
+        found: list[dict[str, Any]] = []
+        before = ""
+        while True:
+            page = await self._ask("GET", f"/api/v1/calls?state={state}&limit=200{before}")
+            found += page["calls"]
+            if page["next"] is None:
+                return found
+            before = f"&before={page['next']}"
+
+    async def call(self, call_id: str) -> dict[str, Any]:
+        """Return one call."""
+        return await self._ask("GET", f"/api/v1/calls/{call_id}")
+
+    async def reveal(self, call_id: str) -> dict[str, Any]:
+        """Return one call with its secrets; the audit trail records the access."""
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/reveal")
+
+    async def approve(self, call_id: str, reason: str) -> dict[str, Any]:
+        """Approve the call in its current form."""
+        body = {"digest": (await self.call(call_id))["digest"], "reason": reason}
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/approve", body)
+
+    async def deny(self, call_id: str, reason: str) -> dict[str, Any]:
+        """Deny the call."""
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/deny", {"reason": reason})
+
+    async def give_up(self, call_id: str, reason: str) -> dict[str, Any]:
+        """Stop waiting for the server's answer to a running call."""
+        return await self._ask("POST", f"/api/v1/calls/{call_id}/give-up", {"reason": reason})
+
+    async def accept(self, server: str, tool: str) -> list[str]:
+        """Accept the current definition of a tool, or of all if *tool* is ""; returns the tools that had changed."""
+        answer = await self._ask("POST", "/api/v1/tools/accept", {"server": server, "tool": tool})
+        return list(answer["tools"])
+
+    async def watch(self, show: Callable[[list[dict[str, Any]]], None]) -> None:
+        """Call *show* with the pending calls, now and after each change, until interrupted."""
+        with self._connection_errors():
+            async with self._session.get(f"{self._base}/api/v1/events") as stream:
+                await _read_json(stream)
+                show(await self.calls("pending"))
+                async for event in sse.events(stream.content.iter_any()):
+                    if event.data:
+                        show(await self.calls("pending"))
+
+    async def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        with self._connection_errors():
+            async with self._session.request(verb, self._base + path, json=body) as answer:
+                return await _read_json(answer)
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except aiohttp.ClientError as error:
+            raise RequestRefused(f"No gateway answers at {self._url}; start one with: okayed run") from error
+
+
+async def _read_json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
+    if answer.content_type == "text/event-stream" and answer.status == 200:
+        return {}
+    body: Any = await answer.json() if answer.content_type == "application/json" else {}
+    if answer.status == 200:
+        return dict(body)
+    if answer.status == 401:
+        raise RequestRefused(
+            "Set OKAYED_TOKEN to your approver token; make one with: okayed token approver NAME"
+        )
+    raise RequestRefused(
+        str(body.get("error") or body.get("message") or f"The gateway answered HTTP {answer.status}.")
+    )
+
+
+@asynccontextmanager
+async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
+    """Connect to the API at *url*: the `http(s)://` or `unix:/path` address of the inbox. Raises `RequestRefused`.
+
+    Whitespace around the token is ignored, because a token read from a file may end in a newline.
+    """
+    if not (url.startswith(UNIX) or is_http_url(url)):
+        raise RequestRefused(
+            f"{url} is not the address of an inbox; set OKAYED_URL to one such as http://127.0.0.1:8809"
+        )
+    connector = aiohttp.UnixConnector(url.removeprefix(UNIX)) if url.startswith(UNIX) else None
+    secret = token.strip()
+    headers = {"User-Agent": "okayed/cli"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+    async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT, connector=connector) as session:
+        yield ApiClient(session, url)
+
+
+def ask(config: Path, question: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
+    """Ask the gateway at OKAYED_URL, or else the one that the config file describes."""
+    url = os.environ.get("OKAYED_URL") or local_address(
+        listen_address(load_config(config, os.environ).inbox.listen)
+    )
+
+    async def ask_once() -> Answer:
+        async with connect(url, os.environ.get("OKAYED_TOKEN", "")) as api:
+            return await question(api)
+
+    return run_async(ask_once())

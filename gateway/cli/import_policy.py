@@ -1,0 +1,29 @@
+"""`okayed import`: translate a PolicyLayer or Intercept policy to Okayed's format."""
+
+from pathlib import Path
+
+import typer
+
+from gateway.errors import UserError
+from gateway.policy.policylayer.translation import translate
+
+
+def import_policy(file: Path) -> None:
+    """Print the translated policy; lists what could not be translated on stderr and exits 3."""
+    imported = translate(_read(file), file.name)
+    typer.echo(imported.yaml, nl=False)
+    if imported.notes:
+        typer.echo(f"These parts of {file.name} have no equal in Okayed:", err=True)
+        for note in imported.notes:
+            typer.echo(f"  {note}", err=True)
+        raise typer.Exit(3)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text.") from error
+    except OSError as error:
+        remedy = "give the file of a PolicyLayer or Intercept policy"
+        raise UserError(f"{file} cannot be read ({error.strerror}); {remedy}.") from error

@@ -1,0 +1,74 @@
+"""`okayed run`: the gateway in the foreground, until SIGTERM or SIGINT."""
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from approvals.errors import StoreTaken
+from approvals.store import Store
+from approvals.store.run_lock import hold_run_lock
+from gateway.app.config import load_config
+from gateway.app.gateway import GRACE, assemble
+from gateway.app.reloading import watch_config
+from gateway.app.serving import serve
+from gateway.app.stores import MEMORY, database_path, open_store
+from gateway.config.options import Config
+
+#: Seconds to wait for an embedded gateway to release the store: longer than it waits for running calls.
+HANDOVER = GRACE + 10.0
+#: Seconds between two attempts to open the store.
+RETRY = 0.2
+#: The signals that stop the gateway.
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+log = logging.getLogger("okayed")
+
+
+async def run(path: Path, *, restored: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; *restored* treats the store as a restored copy."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    config = load_config(path, os.environ)
+    with hold_store(config):
+        await _serve(path, config, stop, restored=restored)
+    log.info("stopped")
+
+
+def hold_store(config: Config) -> AbstractContextManager[None]:
+    """Hold the run lock of the store, which makes an embedded gateway release it; raises `StoreTaken` if another `run` has it."""
+    return nullcontext() if config.store == MEMORY else hold_run_lock(database_path(config.store))
+
+
+async def open_released_store(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:
+    """Open the store once an embedded gateway has released it; raises `StoreError`."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + HANDOVER
+    while True:
+        try:
+            return await open_store(config, restored=restored)
+        except StoreTaken:
+            if stop.is_set() or loop.time() >= until:
+                raise
+        await asyncio.sleep(RETRY)
+
+
+async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: bool) -> None:
+    loop = asyncio.get_running_loop()
+    opening = partial(open_released_store, stop=stop)
+    async with (
+        assemble(config, restored=restored, opening=opening) as gateway,
+        serve(gateway) as endpoints,
+    ):
+        log.info("agents: %s   inbox: %s", endpoints.agents, endpoints.inbox)
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(watch_config(path, gateway, stop))
+            await stop.wait()
+            watch.cancel()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)  # a second signal ends the process at once
+        log.info("stopping; running calls get %.0f s", GRACE)
