@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from mcp import Client, StdioServerParameters
 
 from aws import local_aws
@@ -33,6 +34,9 @@ LIST_USERS = {"ctx": {"content": []}}
 
 def put(policy: str) -> dict:
     return {"user_name": "bob", "policy_name": policy, "policy_document": DOCUMENT}
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +94,16 @@ async def day(aws, folder: Path, **options):
         yield process, alice
 
 
-@pytest.fixture
-async def running(aws, tmp_path):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(aws, tmp_path_factory):
+    """Run one gateway for the tests that leave it as it is."""
+    async with day(aws, tmp_path_factory.mktemp("day")) as ready:
+        yield ready
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fresh(aws, tmp_path):
+    """Run a gateway for a test that stops it."""
     async with day(aws, tmp_path) as ready:
         yield ready
 
@@ -102,11 +114,12 @@ def text(result) -> str:
 
 async def test_a_read_passes_at_once(running):
     process, alice = running
+    held = await alice.calls()
     async with Client(f"{process.agents}/mcp/iam") as client:
         result = await client.call_tool("list_users", LIST_USERS)
     assert not result.is_error
     assert '"bob"' in text(result)
-    assert await alice.calls() == []
+    assert await alice.calls() == held
 
 
 async def test_a_write_waits_and_runs_once_when_alice_approves_in_the_inbox(running, aws, written):
@@ -216,11 +229,12 @@ async def test_nobody_answers(running):
             "put_role_policy", {"role_name": "r", "policy_name": "p", "policy_document": DOCUMENT}
         )
     assert text(result) == "Nobody answered within 1 s. NOT EXECUTED. You may ask again."
-    assert [call["state"] for call in await alice.calls()] == ["expired"]
+    calls = [call for call in await alice.calls() if call["tool"] == "put_role_policy"]
+    assert [call["state"] for call in calls] == ["expired"]
 
 
-async def test_a_held_call_survives_kill_9_and_runs_once(running, aws, written):
-    process, alice = running
+async def test_a_held_call_survives_kill_9_and_runs_once(fresh, aws, written):
+    process, alice = fresh
 
     async def ask():
         async with Client(f"{process.agents}/mcp/iam") as client:
@@ -284,14 +298,14 @@ async def test_the_same_over_stdio_joining_a_gateway_that_listens(running, aws, 
     await over_stdio(process, alice, aws, written, "joined")
 
 
-async def test_the_same_over_stdio_with_the_gateway_inside(running, aws, written):
-    process, alice = running
+async def test_the_same_over_stdio_with_the_gateway_inside(fresh, aws, written):
+    process, alice = fresh
     await process.stop()
     await over_stdio(process, alice, aws, written, "inside")
 
 
-async def test_two_commands_started_at_once_share_one_gateway(running):
-    process, _ = running
+async def test_two_commands_started_at_once_share_one_gateway(fresh):
+    process, _ = fresh
     await process.stop()
     env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     command = StdioServerParameters(command=OKAYED, args=["stdio", "iam", "-c", str(process.config)], env=env)
