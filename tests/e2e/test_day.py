@@ -182,7 +182,7 @@ async def test_approved_in_slack(aws, tmp_path, written):
             shown = text_of(card.blocks)
             facts = (
                 "put_user_policy",
-                "Write, risk Medium, severity high",
+                "Write · Medium risk · high severity",
                 '"user_name": "bob"',
                 '"policy_name": "slack"',
             )
@@ -203,7 +203,7 @@ async def test_nobody_answers_in_slack_and_the_card_says_so(aws, tmp_path):
             result = await client.call_tool("put_role_policy", call)
         assert text(result) == "Nobody answered within 1 s. NOT EXECUTED. You may ask again."
         card = await slack.next_message()
-        await slack.shows(card, "Nobody answered in time; the call was denied.")
+        await slack.shows(card, "Not approved in time, so the call was denied.")
         assert buttons_of(card.blocks) == []
 
 
