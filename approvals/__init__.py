@@ -1,4 +1,4 @@
-"""People, held calls and durability: who may say yes to a tool call, and the proof that it was said.
+"""Approvers, held calls and their durable store: who may approve a tool call, and the proof that they did.
 
-Knows nothing of MCP's wires; `gateway` builds on this package, never the reverse.
+This package does not know MCP's transports. `gateway` imports it, never the reverse.
 """

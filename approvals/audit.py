@@ -1,9 +1,9 @@
-"""The audit trail's hash chain: each event carries the hash of the one before it, so a change anywhere shows.
+"""The hash chain of the audit trail: each event holds the hash of the previous event, so every change can be detected.
 
-An event's hash is the SHA-256 (under a key: HMAC-SHA-256) of its number, a space, the hash of the one before, a space,
-and the JSON array of its values from `at` to `detail`; `detail` stands in it as text: its JSON, members sorted. The chain alone finds an edit, a removal, a reordering, an insertion.
-A cut tail or a trail written wholly anew shows against a checkpoint (the last event's hash) that was kept elsewhere,
-or under a key that the writer did not have.
+An event's hash is the SHA-256 (with a key: HMAC-SHA-256) of its number, a space, the previous hash, a space, and the
+JSON array of its values from `at` to `detail`. `detail` is a string in that array: its JSON, with sorted members.
+The chain alone reveals an edited, removed, reordered or inserted event. A truncated or rewritten trail is revealed by a
+checkpoint (the last event's hash) that was kept elsewhere, or by a key that the writer did not have.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ _detail = msgspec.json.Decoder(Mapping[str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
-    """The first event that is not what was written."""
+class BrokenLink:
+    """The first event that breaks the chain, and why."""
 
     seq: int
     why: str
@@ -37,55 +37,55 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The last event of a trail as it was once. Kept elsewhere, it shows a tail that was cut and a trail written anew."""
+    """The last event of a trail at some time. Kept elsewhere, it reveals a truncated or rewritten trail."""
 
     seq: int
     hash: str
 
     def __str__(self) -> str:
-        """Return it as `parse` reads it."""
+        """Return the form that `parse` reads."""
         return f"{self.seq}:{self.hash}"
 
     @classmethod
     def parse(cls, text: str) -> "Checkpoint":
-        """Read a checkpoint as it was printed; raises `ValueError` that says what one looks like."""
+        """Parse a printed checkpoint, `NUMBER:HASH`; raises `ValueError` for anything else."""
         seq, _, digest = text.strip().partition(":")
         if not (seq.isdecimal() and seq.isascii() and re.fullmatch("[0-9a-f]{64}", digest)):
             raise ValueError(
-                f"{text!r} is no checkpoint; give what an earlier verify printed, a number, a colon and a hash."
+                f"{text!r} is not a checkpoint; pass the line that an earlier verify printed: a number, a colon and a hash."
             )
         return cls(int(seq), digest)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """An event made ready to be linked and written: its row's values from `at` to `detail`, and those as JSON."""
+class EncodedEvent:
+    """An event encoded for the trail: the values of its row from `at` to `detail`, and their JSON."""
 
     values: tuple[Any, ...]
     data: bytes
 
-    def linked(self, seq: int, prev: str, key: bytes = b"") -> tuple[Any, ...]:
-        """Return the row of this event as number *seq*, behind the event whose hash is *prev*."""
+    def to_row(self, seq: int, prev: str, key: bytes = b"") -> tuple[Any, ...]:
+        """Return the row of this event as number *seq*, after the event with the hash *prev*."""
         data = b"%d %s %s" % (seq, prev.encode(), self.data)
-        made = hmac.digest(key, data, "sha256") if key else hashlib.sha256(data).digest()
-        return (seq, *self.values, prev, made.hex())
+        digest = hmac.digest(key, data, "sha256") if key else hashlib.sha256(data).digest()
+        return (seq, *self.values, prev, digest.hex())
 
 
-def entry(event: AuditEvent) -> Entry:
-    """Make *event* ready; raises `StoreError` when it cannot be written as JSON."""
+def encode_event(event: AuditEvent) -> EncodedEvent:
+    """Encode an event; raises `StoreError` when it cannot be written as JSON."""
     try:
         detail = _encode(event.detail).decode()
         values = (
             float(event.at), event.kind, event.actor, event.call, event.agent, event.server, event.tool, detail,
         )  # fmt: skip
-        return Entry(values, _encode(values))
+        return EncodedEvent(values, _encode(values))
     except (TypeError, ValueError) as error:
         raise StoreError(f"The audit event {event.kind!r} cannot be written: {error}.") from error
 
 
-def link(event: AuditEvent, seq: int, prev: str, key: bytes = b"") -> AuditEvent:
-    """Return *event* as number *seq* of the trail, behind the event whose hash is *prev*."""
-    return from_row(entry(event).linked(seq, prev, key))
+def link_event(event: AuditEvent, seq: int, prev: str, key: bytes = b"") -> AuditEvent:
+    """Return *event* as number *seq* of the trail, after the event with the hash *prev*."""
+    return from_row(encode_event(event).to_row(seq, prev, key))
 
 
 def verify(
@@ -94,44 +94,44 @@ def verify(
     checkpoint: Checkpoint | None = None,
     *,
     start: AuditEvent | None = None,
-) -> Broken | None:
-    """Return the first event that breaks the chain, or None when it is whole up to *checkpoint*.
+) -> BrokenLink | None:
+    """Return the first event that breaks the chain, or None when the chain is whole and contains *checkpoint*.
 
-    With *start*, the first of *events*, only the chain from there on is looked at.
+    *start* is the first of *events*; with it, only the chain from there on is verified.
     """
     seq, prev = (start.seq - 1, start.prev) if start else (0, "")
     for event in events:
-        if why := _wrong(event, seq + 1, prev, key):
-            return Broken(seq=seq + 1, why=why)
+        if why := _find_fault(event, seq + 1, prev, key):
+            return BrokenLink(seq=seq + 1, why=why)
         seq, prev = event.seq, event.hash
         if checkpoint is not None and seq == checkpoint.seq and prev != checkpoint.hash:
-            return Broken(seq=seq, why="it is not the event of the checkpoint")
+            return BrokenLink(seq=seq, why="it is not the event of the checkpoint")
     if checkpoint is not None and seq < checkpoint.seq:
-        return Broken(seq=seq + 1, why=f"the trail ends before event {checkpoint.seq} of the checkpoint")
+        return BrokenLink(seq=seq + 1, why=f"the trail ends before event {checkpoint.seq} of the checkpoint")
     return None
 
 
-def _wrong(event: AuditEvent, seq: int, prev: str, key: bytes) -> str:
+def _find_fault(event: AuditEvent, seq: int, prev: str, key: bytes) -> str:
     if event.seq != seq:
-        return f"event {event.seq} stands in its place"
+        return f"event {event.seq} is in its place"
     if event.prev != prev:
         return "it does not follow the event before it"
-    *_, made = entry(event).linked(seq, prev, key)
-    return "" if hmac.compare_digest(event.hash.encode(), made.encode()) else "its content was changed"
+    *_, digest = encode_event(event).to_row(seq, prev, key)
+    return "" if hmac.compare_digest(event.hash.encode(), digest.encode()) else "its content was changed"
 
 
 def to_json_line(event: AuditEvent) -> bytes:
-    """Return the event as one line of JSON, with everything escaped that is more than a visible letter."""
+    """Return the event as one line of JSON; every character that is not printable is escaped."""
     text = _encode(event).decode()
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text).encode()
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text).encode()
 
 
 def from_json_line(line: bytes) -> AuditEvent:
-    """Read one line of an export; raises `msgspec.MsgspecError` when it is none."""
+    """Parse one line of an export; raises `msgspec.MsgspecError` for anything else."""
     return _decode(line)
 
 
 def from_row(row: tuple[Any, ...]) -> AuditEvent:
-    """Return the event of a row in the order of `COLUMNS`."""
+    """Return the event of a row; its values are in the order of `COLUMNS`."""
     values = dict(zip(COLUMNS, row, strict=True))
     return AuditEvent(**(values | {"detail": _detail(values["detail"])}))

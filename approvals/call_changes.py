@@ -65,8 +65,8 @@ class CallChanges:
             new = change(old)
             if new is None or new is old:
                 return old
-            event = call_events.changed(
-                new, actor, self.wall(), kind or call_events.kind_of(old, new), was=old.state, **detail
+            event = call_events.change_event(
+                new, actor, self.wall(), kind or call_events.event_kind(old, new), was=old.state, **detail
             )
             try:
                 await self.store.swap(old, new, event)

@@ -1,4 +1,4 @@
-"""The audit events of held calls: what the trail says of each change, refusal and late answer (PURE)."""
+"""The audit events of held calls: changes, refused reviews and late answers (PURE)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome, Review
 
-#: Who acts when no person and no agent does.
+#: The actor of events that neither a person nor an agent caused.
 GATEWAY = "okayed"
 
 
-def kind_of(old: HeldCall, new: HeldCall) -> str:
-    """Return the kind of event that a change is, where nothing else says it."""
+def event_kind(old: HeldCall, new: HeldCall) -> str:
+    """Return the kind of event for a change that has no kind of its own."""
     if old.state is not new.state:
         return f"hold.{new.state}"
     if old.reviews != new.reviews:
@@ -19,15 +19,15 @@ def kind_of(old: HeldCall, new: HeldCall) -> str:
     return "hold.attended" if new.attended else "hold.unattended"
 
 
-def changed(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> AuditEvent:
-    """Return the event of a change, with the call as it is now; what is empty in *detail* is left out."""
+def change_event(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> AuditEvent:
+    """Return the event of a change to *call*, its new value; empty values in *detail* are left out."""
     facts: Mapping[str, Any] = {
         "version": call.version,
         "state": call.state,
         "rule": call.rule,
         "digest": call.digest,
     }
-    given = {name: value for name, value in detail.items() if value}
+    present = {name: value for name, value in detail.items() if value}
     note = {"note": call.note} if call.note else {}
     return AuditEvent(
         at=at,
@@ -37,18 +37,18 @@ def changed(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> 
         agent=call.call.agent,
         server=call.call.server,
         tool=call.call.tool,
-        detail={**facts, **note, **given},
+        detail={**facts, **note, **present},
     )
 
 
-def refusal(call_id: CallId, given: Review, refused: ApprovalError, at: float) -> AuditEvent:
-    """Return the event of a review that was refused."""
+def refusal_event(call_id: CallId, given: Review, refused: ApprovalError, at: float) -> AuditEvent:
+    """Return the event of a refused review."""
     detail = {"answer": given.answer, "via": given.via, "why": type(refused).__name__}
     return AuditEvent(at=at, kind="review.refused", actor=given.approver, call=call_id, detail=detail)
 
 
-def late(call: HeldCall, outcome: Outcome, at: float) -> AuditEvent:
-    """Return the event of an answer that came after a person had said what became of the call."""
+def late_answer_event(call: HeldCall, outcome: Outcome, at: float) -> AuditEvent:
+    """Return the event of an answer that came after a person had resolved the call."""
     return AuditEvent(
         at=at, kind="answer.late", actor=GATEWAY, call=call.id, detail={"failed": outcome.failed},
         agent=call.call.agent, server=call.call.server, tool=call.call.tool,

@@ -39,7 +39,7 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
     With *most*, read at most that many bytes of the arguments, and of the other params, so that large calls stay cheap.
     """
     tool_call = call.call
-    metadata = client_meta.parted(tool_call.extra_params)
+    metadata = client_meta.split_params(tool_call.extra_params)
     arguments, extra_params = _read(tool_call.arguments, most), _read(metadata.shown, most, flat=True)
     return Card(
         id=call.id,

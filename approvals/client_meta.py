@@ -1,8 +1,8 @@
-"""A client's own bookkeeping in `_meta`: to which of its calls, turns and sessions a request belongs (PURE).
+"""A client's own correlation data in `_meta`: the ids of its calls, turns and sessions (PURE).
 
-Codex and Claude Code send it with every call. It says nothing of what the call does, so people see one line of it, and
-the rest on demand. It is part of what is approved all the same. What could mislead is never folded: a large one, one
-with hidden characters, one with a secret in it. That is shown like the arguments.
+Codex and Claude Code send it with every call. It does not change the effect of a call, so people see it as one line and
+can unfold the rest. It is still part of the approved call. Data that could mislead is never folded: large data, hidden
+characters, secrets. That is shown like the arguments.
 """
 
 from collections.abc import Mapping
@@ -14,74 +14,77 @@ from approvals.model import ToolCall
 from approvals.redact import RedactedText, redact
 from approvals.safetext import ascii_name, count_hidden, one_line
 
-#: Members of `_meta`, as codex-mcp-client 0.169 spells them.
-NAMES = frozenset({"callId", "itemId", "sessionId", "threadId", "windowId", "x-codex-turn-metadata"})
-#: What names begin with that are Claude Code's.
-PREFIX = "claudecode/"
-#: Bytes of bookkeeping that are folded at most, and bytes that are looked at for it.
-MOST = 4096
-READ = 64 * 1024
-#: Characters of the line that stands for it.
-LINE = 300
+#: The members of `_meta` that codex-mcp-client 0.169 sends.
+CODEX_NAMES = frozenset({"callId", "itemId", "sessionId", "threadId", "windowId", "x-codex-turn-metadata"})
+#: The prefix of Claude Code's members.
+CLAUDE_CODE_PREFIX = "claudecode/"
+#: The most bytes that are folded, and the most that are searched for correlation data.
+MAX_FOLDED = 4096
+MAX_READ = 64 * 1024
+#: The most characters of the summary line.
+MAX_LINE = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Parted:
-    """The members sent along with a call, as JSON objects; b"" for none. *shown* is displayed, *folded* is one line."""
+class SplitParams:
+    """A call's extra params in two JSON objects, b"" for an empty one: *shown* in full, *folded* into one line."""
 
     shown: bytes
     folded: bytes = b""
 
     @property
     def line(self) -> str:
-        """The one line that stands for what is folded, or ""."""
+        """One line that summarizes the folded data, or ""."""
         names = ", ".join(map(ascii_name, _members(self.folded)))
-        told = f"{len(self.folded)} bytes of the client's bookkeeping: {names}"
-        return one_line(told, LINE) if self.folded else ""
+        return (
+            one_line(f"{len(self.folded)} bytes of client metadata: {names}", MAX_LINE) if self.folded else ""
+        )
 
     @property
     def text(self) -> str:
-        """All that is folded, as one line of JSON, or ""."""
-        return _read(self.folded).text if self.folded else ""
+        """The folded data as one line of JSON, or ""."""
+        return _redact(self.folded).text if self.folded else ""
 
 
-def parted(beside: bytes) -> Parted:
-    """Part what goes along with a call (`ToolCall.extra_params`)."""
-    if len(beside) > READ:
-        return Parted(beside)
-    members = _members(beside)
+def split_params(extra_params: bytes) -> SplitParams:
+    """Separate the client's correlation data from the other params (`ToolCall.extra_params`)."""
+    if len(extra_params) > MAX_READ:
+        return SplitParams(extra_params)
+    members = _members(extra_params)
     meta = _members(members.get("_meta", b""))
-    folded = {name: raw for name, raw in meta.items() if name in NAMES or name.startswith(PREFIX)}
-    if not folded or not _may_be_folded(packed := msgspec.json.encode(folded)):
-        return Parted(beside)
-    left = _packed({name: raw for name, raw in meta.items() if name not in folded})
-    rest = {**members, "_meta": msgspec.Raw(left)}
-    return Parted(_packed({name: raw for name, raw in rest.items() if bytes(raw)}), packed)
+    folded = {
+        name: raw for name, raw in meta.items() if name in CODEX_NAMES or name.startswith(CLAUDE_CODE_PREFIX)
+    }
+    if not folded or not _can_fold(encoded := msgspec.json.encode(folded)):
+        return SplitParams(extra_params)
+    other_meta = _encode({name: raw for name, raw in meta.items() if name not in folded})
+    shown = {**members, "_meta": msgspec.Raw(other_meta)}
+    return SplitParams(_encode({name: raw for name, raw in shown.items() if bytes(raw)}), encoded)
 
 
-def hidden_values(call: ToolCall) -> int:
-    """Count the values that look like secrets, which people see only after they ask for the exact text."""
-    return sum(redact(part).count for part in (call.arguments, parted(call.extra_params).shown) if part)
+def count_secrets(call: ToolCall) -> int:
+    """Return the number of values that look like secrets; people see them only after a reveal."""
+    return sum(redact(part).count for part in (call.arguments, split_params(call.extra_params).shown) if part)
 
 
-def _may_be_folded(packed: bytes) -> bool:
-    if len(packed) > MOST:
+def _can_fold(data: bytes) -> bool:
+    if len(data) > MAX_FOLDED:
         return False
-    read = _read(packed)
-    return not read.count and not count_hidden(read.text)
+    redacted = _redact(data)
+    return not redacted.count and not count_hidden(redacted.text)
 
 
-def _read(packed: bytes) -> RedactedText:
-    return redact(packed, flat=True, ids=True)
+def _redact(data: bytes) -> RedactedText:
+    return redact(data, flat=True, ids=True)
 
 
-def _packed(members: Mapping[str, msgspec.Raw]) -> bytes:
+def _encode(members: Mapping[str, msgspec.Raw]) -> bytes:
     return msgspec.json.encode(members) if members else b""
 
 
-def _members(packed: bytes) -> Mapping[str, msgspec.Raw]:
-    """Return the members of a JSON object as they are spelt; none of anything else."""
+def _members(data: bytes) -> Mapping[str, msgspec.Raw]:
+    """Return the members of a JSON object as they are spelled; an empty mapping for anything else."""
     try:
-        return msgspec.json.decode(packed, type=dict[str, msgspec.Raw])
+        return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
         return {}

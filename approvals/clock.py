@@ -1,42 +1,42 @@
-"""The time that deadlines, limits and claims go by: it never goes back, whatever is done to the machine's clock.
+"""The clock of deadlines, limits and claims: it never goes back, even if the machine's clock is set back.
 
-It is the wall clock, or the highest time reached before plus the monotonic time since then, whichever is later. The
-store keeps the highest time (the mark) across restarts: in each commit that changes a call, and once a minute besides.
-An expiry that was committed is final. After a start with a clock that was set back, a call that was still open lives
-longer by the time between the mark and the start; no clock on the machine knows how long that was.
+It is the later of two times: the wall clock, and the highest time so far plus the monotonic time since then. The store
+keeps the highest time across restarts: with each commit that changes a call, and once a minute. A committed expiry is
+final. If the clock was set back before a start, open calls live longer by the time between the last kept time and the
+start; no clock of the machine knows how long that was.
 
-The audit trail keeps wall time, so that it can be compared with other logs. Waits go by the monotonic clock.
+The audit trail has wall time, so that it can be compared with other logs. Waits are measured with the monotonic clock.
 """
 
 from collections.abc import Callable
 
 Clock = Callable[[], float]
 
-#: Seconds by which the wall clock may be behind before the gateway says that it is not ready.
+#: Seconds that the wall clock may be behind before the gateway is not ready.
 TOLERANCE = 60.0
-#: Seconds between two times that are kept where nothing else is committed.
-KEEP = 60.0
+#: Seconds after which the time is kept, if no change of a call kept it.
+KEEP_EVERY = 60.0
 
 
 class EffectiveClock:
-    """Epoch seconds (UTC) that never decrease, from a wall clock, a monotonic clock and the mark in the store."""
+    """Epoch seconds (UTC) that never decrease; *highest* is the highest time kept in the store."""
 
-    def __init__(self, wall: Clock, monotonic: Clock, mark: float = 0.0) -> None:
+    def __init__(self, wall: Clock, monotonic: Clock, highest: float = 0.0) -> None:
         self.wall = wall
         self.monotonic = monotonic
-        self._mark = mark
-        self._marked_at = monotonic()
+        self._highest = highest
+        self._highest_at = monotonic()
 
     def __call__(self) -> float:
         """Return the time now."""
         wall, now = self.wall(), self.monotonic()
-        reached = self._mark + now - self._marked_at
-        if wall <= reached:
-            return reached
-        self._mark, self._marked_at = wall, now
+        minimum = self._highest + now - self._highest_at
+        if wall <= minimum:
+            return minimum
+        self._highest, self._highest_at = wall, now
         return wall
 
     @property
     def behind(self) -> float:
-        """Seconds by which the wall clock is behind this one."""
+        """Seconds that the wall clock is behind this clock."""
         return self() - self.wall()

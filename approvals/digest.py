@@ -1,7 +1,7 @@
-"""Digests: what makes two calls the same, and what a person has looked at.
+"""Two hashes of a call: `key` finds repeated calls, `digest` binds a review to the exact bytes (PURE).
 
-`key` finds duplicates: same agent, server, tool and arguments, where the order of members and white space do
-not count but the spelling of every number does (1 and 1.0 differ). `digest` binds a review to the exact bytes.
+Calls of one agent to the same tool have the same key if their arguments differ only in white space and the order of
+members. Numbers are compared as they are spelled: 1 and 1.0 differ.
 """
 
 import hashlib
@@ -16,15 +16,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _Number(str):
-    """A number as it was spelt."""
+class _SpelledNumber(str):
+    """A number as it was spelled."""
 
     __slots__ = ()
 
 
-def canonical(arguments: bytes) -> str:
-    """Return *arguments* with members sorted and numbers kept as spelt; for comparing only, never for sending."""
-    value = json.loads(arguments, parse_int=_Number, parse_float=_Number)
+def canonical_json(arguments: bytes) -> str:
+    """Return JSON with sorted members and numbers as they were spelled. For comparison only; never send it."""
+    value = json.loads(arguments, parse_int=_SpelledNumber, parse_float=_SpelledNumber)
     return json.dumps(_tagged(value), sort_keys=True, separators=(",", ":"))
 
 
@@ -34,7 +34,7 @@ def _tagged(value: Any) -> Any:
             return {name: _tagged(member) for name, member in value.items()}
         case list():
             return [_tagged(item) for item in value]
-        case _Number():
+        case _SpelledNumber():
             return f"n{value}"
         case str():
             return f"s{value}"
@@ -43,14 +43,14 @@ def _tagged(value: Any) -> Any:
 
 
 def key(call: ToolCall, more: bytes = b"{}") -> str:
-    """Return what a call asked again shares with the first; *more* is a JSON object that has to be the same, too."""
-    parts = (call.agent, call.server, call.tool, canonical(call.arguments))
-    also = () if more == b"{}" else (canonical(more),)
-    return sha256("\x00".join([*parts, *also]).encode())
+    """Return the key that a repeated call shares with the first; *more* is a JSON object that must be equal, too."""
+    parts = (call.agent, call.server, call.tool, canonical_json(call.arguments))
+    extra = () if more == b"{}" else (canonical_json(more),)
+    return sha256("\x00".join([*parts, *extra]).encode())
 
 
 def digest(call: ToolCall, definition: str = "", identity: str = "") -> str:
-    """Return the digest of what an approver is shown: the call's exact bytes, the tool's definition, the server's identity."""
+    """Return the digest of everything an approver sees: the call's bytes, the tool's definition, the server's identity."""
     parts = (call.agent, call.server, call.tool, definition, *([identity] if identity else []))
     return sha256(
         b"\x00".join(

@@ -1,4 +1,4 @@
-"""What can go wrong in an approval. Each class's docstring is its default message, told to people as it is."""
+"""The errors of approvals. The docstring of each class is its default message, which people read."""
 
 
 class ApprovalError(Exception):
@@ -9,15 +9,15 @@ class ApprovalError(Exception):
 
 
 class Conflict(ApprovalError):
-    """Somebody else changed this call at the same moment; read it again."""
+    """Someone else changed this call at the same time; read it again."""
 
 
 class IllegalTransition(ApprovalError):
-    """This call cannot go from its state to that one."""
+    """This call cannot change to that state."""
 
 
 class UnknownCall(ApprovalError):
-    """There is no such call."""
+    """This call does not exist."""
 
 
 class AlreadyDecided(ApprovalError):
@@ -25,11 +25,11 @@ class AlreadyDecided(ApprovalError):
 
 
 class StaleView(ApprovalError):
-    """What you looked at is not what is held now; open the call again."""
+    """The call is not the one that you saw; open it again."""
 
 
 class NotRevealed(ApprovalError):
-    """Some values of this call are hidden. Look at its exact text first: in the inbox, or with okayed show ID --exact."""
+    """Some values of this call are hidden. Reveal its exact text first: in the inbox, or with okayed show ID --exact."""
 
 
 class NotAnApprover(ApprovalError):
@@ -37,27 +37,27 @@ class NotAnApprover(ApprovalError):
 
 
 class OwnRequest(ApprovalError):
-    """You own the agent that asks for this, so someone else must approve."""
+    """You own the agent that made this call, so someone else must approve it."""
 
 
 class ReasonNeeded(ApprovalError):
-    """Say why you deny it: the agent reads the reason."""
+    """Give a reason for the denial; the agent reads it."""
 
 
-class TooMany(ApprovalError):
-    """Too many calls already wait for a person."""
+class QuotaExceeded(ApprovalError):
+    """Too many calls are already waiting for approval."""
 
 
-class TooMuchOfOne(TooMany):
-    """The waiting calls of this agent take too much room."""
+class AgentBytesExceeded(QuotaExceeded):
+    """The waiting calls of this agent are too large in total."""
 
 
-class TooMuchOfAll(TooMany):
-    """The waiting calls of all agents take too much room."""
+class TotalBytesExceeded(QuotaExceeded):
+    """The waiting calls of all agents are too large in total."""
 
 
-class TooMuchInAnHour(TooMany):
-    """The calls of this agent that were held within an hour take too much room."""
+class HourlyBytesExceeded(QuotaExceeded):
+    """The calls of this agent that were held in the last hour are too large in total."""
 
 
 class StoreError(ApprovalError):
@@ -65,4 +65,4 @@ class StoreError(ApprovalError):
 
 
 class StoreTaken(StoreError):
-    """Another gateway uses the store already."""
+    """Another gateway uses the store."""

@@ -1,6 +1,6 @@
-"""The values everything else speaks of: tool call, terms, held call, review, approver, notice, audit event.
+"""The values of this package: tool call, terms, held call, review, approver, notice, audit event (PURE).
 
-All are frozen; a change is a new value made with `dataclasses.replace`. Times are epoch seconds (UTC).
+All are immutable; a change is a new value made with `dataclasses.replace`. Times are epoch seconds (UTC).
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any, NewType
 
 import msgspec
 
-from approvals.errors import TooMany
+from approvals.errors import QuotaExceeded
 
 CallId = NewType("CallId", str)
 """The id of a held call: `hold_` and a lower-case ULID; `hp_` and a ULID if an earlier version made it."""
@@ -18,7 +18,7 @@ CALL_ID_PREFIXES = ("hold_", "hp_")
 
 
 class State(StrEnum):
-    """Where a held call is in its life; the law of it is `lifecycle.TRANSITIONS`."""
+    """The state of a held call; `lifecycle.TRANSITIONS` has the transitions."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -35,7 +35,7 @@ class State(StrEnum):
 
 
 class Decision(StrEnum):
-    """What one approver said."""
+    """An approver's answer."""
 
     APPROVE = "approve"
     DENY = "deny"
@@ -49,7 +49,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     agent: str
-    #: The person behind the agent; None when nobody was named.
+    #: The person who owns the agent; None when the config names none.
     owner: str | None = None
     #: The agent's session, or the agent where the protocol has none. For display and limits, never for access.
     session: str = ""
@@ -65,7 +65,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classification:
-    """How a tool was classified when the call was held, as plain words."""
+    """How a tool was classified when the call was held."""
 
     category: str = "Other"
     risk: str = "Medium"
@@ -77,27 +77,27 @@ class Classification:
 class Terms:
     """Who may approve, how many must, and for how long."""
 
-    #: Names of the approvers. Empty means nobody: such a call can only be denied by expiry.
+    #: Names of the approvers. When empty, the call can only expire.
     approvers: frozenset[str]
     needed: int = 1
     #: Seconds from the hold until it expires unanswered.
     expire_after: float = 900.0
-    #: Seconds an approval (and later its outcome) waits to be used.
+    #: Seconds for which an approval, and later its outcome, can be used.
     approved_for: float = 600.0
-    #: Seconds for which a denial also answers the same call asked again; 0 for not at all.
+    #: Seconds for which a denial also answers repeated calls; 0 to ask again at once.
     denied_for: float = 600.0
     requester_may_approve: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """One approver's answer."""
+    """An approver's answer to one call."""
 
     approver: str
     answer: Decision
     reason: str = ""
     at: float
-    #: Where it was given: slack, inbox, api, cli.
+    #: The channel of the answer: slack, inbox, api, cli.
     via: str
 
 
@@ -109,7 +109,7 @@ class _ToolResult(msgspec.Struct):
 class Outcome:
     """The server's answer to a call that was sent: its own result or error, as JSON bytes."""
 
-    #: True when `body` is the JSON of a JSON-RPC `error`, else it is that of a `result`.
+    #: Whether `body` is the JSON of a JSON-RPC `error`; otherwise it is a `result`.
     is_error: bool
     body: bytes
 
@@ -121,68 +121,68 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldCall:
-    """The durable row of a call that waits for people."""
+    """A call that was held for approval, as it is stored."""
 
     id: CallId
-    #: Counts changes; a swap succeeds only against the version it read.
+    #: Incremented with each change; a swap succeeds only if the stored version is the one that was read.
     version: int = 1
     state: State = State.PENDING
     call: ToolCall
     terms: Terms
     classification: Classification
-    #: The rule that asked for approval, and the reason its author gave.
+    #: The rule that required approval, and its reason.
     rule: str
     reason: str = ""
-    #: Hash of the policy, and of the tool's definition, that the hold was made under.
+    #: Hashes of the policy, and of the tool's definition, at the time of the hold.
     policy_revision: str = ""
     definition: str = ""
-    #: The identity of its server (see `gateway.identity`), and where that server is, in one line without secrets.
+    #: The identity of its server (see `gateway.config.server_identity`), and its address in one line without secrets.
     identity: str = ""
     address: str = ""
-    #: How the tool's definition differs from the one that was accepted, as lines; "" when it does not.
+    #: A diff between the accepted definition of the tool and the current one; "" when they are equal.
     changes: str = ""
-    #: What makes two calls the same: see `digest.key`.
+    #: Equal for repeated calls: see `digest.key`.
     key: str
-    #: SHA-256 of what a person is shown; a review must name it.
+    #: SHA-256 of everything a person sees; an approval must name it.
     digest: str
     created_at: float
     expires_at: float
-    #: When the call left `pending`; for an approval the time the last one came.
+    #: When the call left `pending`; for an approved call, the time of the last approval.
     decided_at: float | None = None
-    #: When the call came to its end.
+    #: When the call reached a settled state.
     settled_at: float | None = None
     reviews: tuple[Review, ...] = ()
-    #: Names of the approvers who have looked at the values that are hidden as secrets.
+    #: Names of the approvers who revealed the values hidden as secrets.
     revealed: tuple[str, ...] = ()
     outcome: Outcome | None = None
-    #: Why it ended, when no person and no server said so.
+    #: Why it ended, unless a review or the outcome says so.
     note: str = ""
-    #: Whether somebody on the agent's side waits for the answer right now.
+    #: Whether a client waits for the answer right now.
     attended: bool = True
-    #: Whether the agent has been given the final answer.
+    #: Whether the agent has received the final answer.
     collected: bool = False
-    #: When its last byte was written, and the session that it was written to; "" for a task, which is polled.
+    #: When the answer was fully written, and to which session; "" for a task, which is polled.
     collected_at: float | None = None
     collected_by: str = ""
-    #: Whether the outcome was given a second time, in case the first was lost on the way.
+    #: Whether the outcome was sent a second time, in case the first was lost.
     repeated: bool = False
-    #: Whether the agent holds a task handle: then the call runs as soon as it is approved.
+    #: Whether the agent holds a task handle, so that the call runs as soon as it is approved.
     task: bool = False
-    #: The call that this one continues under the same approval, and the key of the one that continues this.
+    #: The call that this call continues under the same approval, and the key of the call that continues this one.
     continues: CallId | None = None
     continued: str = ""
-    #: The last finished call with the same key, when there is one.
+    #: The previous call with the same key, and when it was settled.
     twin: CallId | None = None
     twin_at: float | None = None
 
     @property
     def approvals(self) -> int:
-        """How many different people have approved so far."""
+        """The number of different people who have approved so far."""
         return len({review.approver for review in self.reviews if review.answer is Decision.APPROVE})
 
     @property
     def enough(self) -> bool:
-        """Whether as many people have approved as must."""
+        """Whether enough people have approved."""
         return self.approvals >= self.terms.needed
 
     @property
@@ -192,13 +192,13 @@ class HeldCall:
 
     @property
     def denial(self) -> Review | None:
-        """The review that denied it, if one did."""
+        """The review that denied the call, or None."""
         return next((review for review in self.reviews if review.answer is Decision.DENY), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approver:
-    """A person who may review; known by name, Slack id, inbox login and token."""
+    """A person who may review, known by name, e-mail address, Slack member id and token."""
 
     name: str
     email: str | None = None
@@ -208,50 +208,50 @@ class Approver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One posted message on a channel and the version of the call that it shows."""
+    """A message on a channel, and the version of the call that it shows."""
 
     call: CallId
     channel: str
     #: The channel's own reference to the message; None until it is posted.
     ref: str | None = None
     shown_version: int = 0
-    #: How often in a row posting failed, and when to try again.
+    #: The number of failures in a row, and when to try again.
     failures: int = 0
     retry_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimit:
-    """The most calls, or bytes of calls, that there may be: of one agent, or of all ("")."""
+    """The most calls, or bytes of calls, of one agent or of all agents ("")."""
 
-    #: The states that count; () counts every state.
+    #: The states that are counted; () for all.
     states: Sequence[State]
     most: int
     agent: str = ""
     #: Whether bytes are counted (`summaries.size`), instead of calls.
     in_bytes: bool = False
-    #: Only calls that were asked for later than this count.
+    #: Only calls that were created after this time are counted; 0 for all.
     since: float = 0.0
-    #: What is raised when it is reached.
-    error: type[TooMany] = TooMany
+    #: Raised when the limit is exceeded.
+    error: type[QuotaExceeded] = QuotaExceeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """The definition of a tool that was accepted: the first that was seen, or the one that a person looked at."""
+    """The accepted definition of a tool: the first one seen, or the one that a person accepted."""
 
     server: str
     tool: str
     hash: str
     #: The definition as JSON.
     definition: bytes
-    #: The identity of the server that gave it; "" when it was kept before servers had one.
+    #: The identity of its server; "" when an older version stored it without one.
     identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSession:
-    """A session that an agent opened with a server: whose it is, and how it was opened (opaque here)."""
+    """An MCP session of an agent with a server; `opening` is its initialize request (opaque here)."""
 
     server: str
     id: str
@@ -262,18 +262,18 @@ class AgentSession:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One line of the audit trail. `seq`, `prev` and `hash` are given by the store when it commits."""
+    """One event of the audit trail. The store sets `seq`, `prev` and `hash` when it commits."""
 
     at: float
-    #: A dotted word: call.allowed, call.denied, hold.pending, hold.review, hold.approved, hold.forwarding ...
+    #: A dotted identifier: call.allowed, call.denied, hold.pending, hold.review, hold.approved, hold.forwarding ...
     kind: str
-    #: Who did it: an agent, an approver, or `okayed`.
+    #: The agent or approver who caused it, or `okayed`.
     actor: str
     call: str | None = None
     agent: str = ""
     server: str = ""
     tool: str = ""
-    #: More facts, as a JSON object. Never argument values.
+    #: Details, as a JSON object. Never argument values.
     detail: Mapping[str, Any] = field(default_factory=dict)
     seq: int = 0
     prev: str = ""
@@ -282,7 +282,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginSession:
-    """A person's login to the inbox; only the hash of its secret is kept."""
+    """A person's login to the inbox; only the hash of its secret is stored."""
 
     id_sha256: str
     approver: str

@@ -1,8 +1,8 @@
-"""Brings every channel to the newest version of every held call: what is shown is compared with what is, again and again.
+"""Keeps every channel at the newest version of every held call, by comparing what it shows with the store.
 
-There is no queue of messages to lose: a call whose version a channel does not show is posted or updated in the next
-round, after a restart as after a failure. Each channel goes its own rounds: one that fails or is slow holds up nobody
-but itself.
+There is no message queue that could lose a message: each round posts or updates every call whose newest version the
+channel does not show. That covers restarts and failures. Each channel has its own rounds, so a slow or failing channel
+does not delay the others.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from approvals.channels import Card, Channel
 from approvals.model import HeldCall, Notice
 from approvals.service import ApprovalService
 
-#: Seconds between rounds when no change is signalled, and the longest wait after failures.
+#: Seconds between rounds without a change, and the longest wait after failures.
 ROUND = 5.0
 MAX_WAIT = 300.0
-#: So many bytes of the arguments are read for a notice.
-READ = 65_536
+#: The most bytes of the arguments in a notice.
+MAX_READ = 65_536
 log = logging.getLogger("okayed.notices")
 
 
@@ -32,39 +32,39 @@ class Notices:
         self._url = url
 
     async def run(self) -> None:
-        """Go round with each channel after every change, and every few seconds, for ever."""
+        """Update each channel after every change, and every few seconds, forever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             for channel, changed in self._channels:
-                tasks.create_task(self._go_round(channel, changed))
+                tasks.create_task(self._update_forever(channel, changed))
 
     async def _listen(self) -> None:
         async for _ in self._service.store.changes():
             for _, changed in self._channels:
                 changed.set()
 
-    async def _go_round(self, channel: Channel, changed: asyncio.Event) -> None:
+    async def _update_forever(self, channel: Channel, changed: asyncio.Event) -> None:
         while True:
             changed.clear()
-            await self._bring(channel)
-            await _within(ROUND, changed)
+            await self._update(channel)
+            await _wait(ROUND, changed)
 
     async def bring_up_to_date(self) -> None:
-        """Go round once with every channel: show it what it does not show yet."""
-        await asyncio.gather(*(self._bring(channel) for channel, _ in self._channels))
+        """Update every channel once."""
+        await asyncio.gather(*(self._update(channel) for channel, _ in self._channels))
 
-    async def _bring(self, channel: Channel) -> None:
+    async def _update(self, channel: Channel) -> None:
         try:
             for stale, shown in await self._service.store.stale_calls(channel.name, self._service.clock()):
                 await self._show(channel, await self._service.get(stale.id), shown)
         except Exception:
-            log.exception("%s could not be brought up to date; the next round tries again", channel.name)
+            log.exception("%s could not be updated; the next round tries again", channel.name)
 
     async def _show(self, channel: Channel, call: HeldCall, shown: Notice | None) -> None:
         notice = shown or Notice(call=call.id, channel=channel.name)
         try:
-            ref = await self._post(channel, build_card(call, self._url, most=READ), notice.ref)
-        except Exception as error:  # noqa: BLE001  (whatever a channel does wrong, the call must go on)
+            ref = await self._post(channel, build_card(call, self._url, most=MAX_READ), notice.ref)
+        except Exception as error:  # noqa: BLE001  (no failure of a channel may affect the call)
             await self._service.store.save_notice(self._failed(channel, notice, error))
             return
         await self._service.store.save_notice(
@@ -81,7 +81,7 @@ class Notices:
         return replace(notice, failures=notice.failures + 1, retry_at=self._service.clock() + wait)
 
 
-async def _within(seconds: float, event: asyncio.Event) -> None:
+async def _wait(seconds: float, event: asyncio.Event) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()

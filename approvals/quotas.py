@@ -1,9 +1,9 @@
-"""How many held calls one agent and all agents together may have, and how large they may be (PURE)."""
+"""Quotas for held calls: how many one agent and all agents may have, and how large they may be (PURE)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from approvals.errors import TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
+from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, TotalBytesExceeded
 from approvals.lifecycle import OPEN
 from approvals.model import CallLimit
 
@@ -12,24 +12,24 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """The most held calls, and bytes of them, that one agent and all agents together may have."""
+    """The most held calls, and the most bytes of them, for one agent and for all agents."""
 
     open: int = 10_000
     open_per_agent: int = 100
     bytes: int = 256 << 20
     bytes_per_agent: int = 16 << 20
-    #: Of the calls that were held within an hour, whatever became of them.
+    #: Includes the calls of the last hour that have ended.
     bytes_per_agent_hour: int = 256 << 20
 
     def limits(self, agent: str, now: float) -> Sequence[CallLimit]:
-        """Return what one more call of this agent must not exceed."""
+        """Return the limits that apply to one more call of this agent."""
         return (
             CallLimit(states=OPEN, most=self.open_per_agent, agent=agent),
             CallLimit(states=OPEN, most=self.open),
-            CallLimit(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, error=TooMuchOfOne),
-            CallLimit(states=OPEN, most=self.bytes, in_bytes=True, error=TooMuchOfAll),
+            CallLimit(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, error=AgentBytesExceeded),
+            CallLimit(states=OPEN, most=self.bytes, in_bytes=True, error=TotalBytesExceeded),
             CallLimit(
                 states=(), most=self.bytes_per_agent_hour, agent=agent, in_bytes=True, since=now - HOUR,
-                error=TooMuchInAnHour,
+                error=HourlyBytesExceeded,
             ),
         )  # fmt: skip

@@ -57,7 +57,7 @@ class Reviews(CallChanges):
         except UnknownCall:
             raise
         except ApprovalError as refused:
-            self.store.post(call_events.refusal(call_id, given, refused, self.wall()))
+            self.store.post(call_events.refusal_event(call_id, given, refused, self.wall()))
             # A review after the deadline but before the next sweep: the approver finds the call expired.
             await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
             raise
@@ -113,7 +113,7 @@ class Reviews(CallChanges):
 
 def _has_seen(approver: Approver, call: HeldCall) -> bool:
     """Say whether *approver* saw the whole call: it has no hidden values, or they revealed them."""
-    return approver.name in call.revealed or not client_meta.hidden_values(call.call)
+    return approver.name in call.revealed or not client_meta.count_secrets(call.call)
 
 
 def _trim(reason: str) -> str:

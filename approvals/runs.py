@@ -59,7 +59,7 @@ class Runs(CallChanges):
 
         call = await self._end(call_id, answer, failed=outcome.failed)
         if call.state is State.RESOLVED:
-            self.store.post(call_events.late(call, outcome, self.wall()))
+            self.store.post(call_events.late_answer_event(call, outcome, self.wall()))
         return call
 
     async def record_not_sent(self, call_id: CallId, why: str) -> HeldCall:

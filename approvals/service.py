@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from approvals import call_events, lifecycle
 from approvals.call_events import GATEWAY
-from approvals.clock import KEEP, Clock
+from approvals.clock import KEEP_EVERY, Clock
 from approvals.digest import sha256
 from approvals.errors import AlreadyDecided, Conflict
 from approvals.identity import Directory
@@ -22,7 +22,7 @@ from approvals.quotas import Quotas
 from approvals.reviews import Reviews
 from approvals.runs import Runs
 from approvals.store import Store
-from approvals.summaries import Summary, summary
+from approvals.summaries import Summary, summarize
 from approvals.wakeups import Wakeups
 
 #: How many settled calls are read at a time.
@@ -52,7 +52,7 @@ class ApprovalService(Reviews, Runs):
     async def hold(self, call: HeldCall) -> HeldCall:
         """Store a new held call and return it; return the open call of the same key instead, if there is one.
 
-        Raises `TooMany`, or a subclass, when the call would exceed a limit of its agent or of all agents.
+        Raises `QuotaExceeded`, or a subclass, when the call would exceed a limit of its agent or of all agents.
         """
         limits = self.quotas.limits(call.call.agent, call.created_at)
         while (twin := await self.store.find(call.key)) is None or not lifecycle.can_join(twin, self.clock()):
@@ -60,7 +60,7 @@ class ApprovalService(Reviews, Runs):
                 await self._change(twin.id, lambda open_call: lifecycle.expire(open_call, self.clock()))
             held = call if twin is None else replace(call, twin=twin.id, twin_at=twin.settled_at)
             try:
-                event = call_events.changed(held, call.call.agent, self.wall(), f"hold.{held.state}")
+                event = call_events.change_event(held, call.call.agent, self.wall(), f"hold.{held.state}")
                 await self.store.add(held, event, limits=limits)
             except Conflict:
                 continue
@@ -85,7 +85,9 @@ class ApprovalService(Reviews, Runs):
         child = lifecycle.approve_continuation(child, marked, self.clock())
         while (known := await self.store.find(child.key)) is None:
             with suppress(Conflict):
-                event = call_events.changed(child, GATEWAY, self.wall(), "hold.approved", continues=parent)
+                event = call_events.change_event(
+                    child, GATEWAY, self.wall(), "hold.approved", continues=parent
+                )
                 await self.store.add(child, event)
         return known
 
@@ -178,7 +180,7 @@ class ApprovalService(Reviews, Runs):
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
         swept = [
-            summary(await self._change(call.id, self._correct)) if self._is_outdated(call) else call
+            summarize(await self._change(call.id, self._correct)) if self._is_outdated(call) else call
             for call in await self.open_calls()
         ]
         return [call for call in swept if call.state in OPEN]
@@ -186,7 +188,7 @@ class ApprovalService(Reviews, Runs):
     def _keep_time(self) -> None:
         """Keep the time in the store once in KEEP seconds, so that it continues after a restart."""
         if (now := self.clock()) >= self._kept_until:
-            self._kept_until = now + KEEP
+            self._kept_until = now + KEEP_EVERY
             self.store.keep_time(now)
 
     def _is_outdated(self, call: HeldCall | Summary) -> bool:

@@ -1,6 +1,6 @@
-"""A held call without its content: enough to sweep, count and list calls, too little to review or run one (PURE).
+"""Summaries of held calls: enough to sweep, count and list calls, not enough to review or run one (PURE).
 
-A call may have megabytes of arguments. What goes over many calls reads these few hundred bytes of each instead.
+A call may have megabytes of arguments. Code that goes over many calls reads a few hundred bytes of each instead.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,14 +12,14 @@ from approvals.redact import truncate_json
 
 #: The most bytes of the arguments that are kept in a summary.
 BEGINNING = 1024
-#: What a call counts for beside the bytes that its agent sent: its row, its summary and its events.
-ROW = 4096
-One = TypeVar("One")
+#: Bytes that a call takes besides those that its agent sent: its row, its summary and its events.
+ROW_BYTES = 4096
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallHeader:
-    """Who calls what."""
+    """The agent, its owner, the server and the tool of a call."""
 
     agent: str
     owner: str | None
@@ -29,7 +29,7 @@ class CallHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The fields of `HeldCall` that are short, under the same names."""
+    """The short fields of `HeldCall`, under the same names. A store holds it as sealed JSON: the names cannot change."""
 
     id: CallId
     version: int
@@ -48,16 +48,16 @@ class Summary:
     reviews: tuple[Review, ...]
     attended: bool
     task: bool
-    #: Whether as many people have approved as must, and whether the server reported a failure.
+    #: Whether enough people have approved, and whether the server reported a failure.
     enough: bool
     failed: bool
-    #: The first bytes of the arguments, closed where they break off.
+    #: The beginning of the arguments, as valid JSON.
     beginning: bytes
-    #: Bytes that the call counts for.
+    #: See `size`.
     size: int
 
 
-def summary(held: HeldCall) -> Summary:
+def summarize(held: HeldCall) -> Summary:
     """Return the summary of a held call."""
     call = held.call
     return Summary(
@@ -84,16 +84,16 @@ def summary(held: HeldCall) -> Summary:
 
 
 def size(held: HeldCall) -> int:
-    """Return how many bytes a held call counts for: what its agent sent, and its row."""
+    """Return the bytes that a held call takes: those that its agent sent, and ROW_BYTES."""
     call = held.call
-    return ROW + len(call.arguments) + len(call.extra_params) + len(call.envelope)
+    return ROW_BYTES + len(call.arguments) + len(call.extra_params) + len(call.envelope)
 
 
-def limit_size(sized: Iterable[tuple[One, int]], room: float) -> Iterator[One]:
-    """Yield the first, and then the next ones as long as all of them have at most *room* bytes."""
+def limit_size(sized: Iterable[tuple[Item, int]], room: float) -> Iterator[Item]:
+    """Yield the first item, and further items while their total size is at most *room* bytes."""
     taken = 0
-    for one, bytes_ in sized:
+    for item, bytes_ in sized:
         if taken and taken + bytes_ > room:
             return
         taken += bytes_
-        yield one
+        yield item

@@ -1,4 +1,4 @@
-"""Wakes those who wait for a held call to change. It only wakes: the store says what is true."""
+"""Wakes the callers that wait for a held call to change. They then read the store."""
 
 import asyncio
 from collections import defaultdict
@@ -10,7 +10,7 @@ from approvals.store import CallStore
 
 
 class Wakeups:
-    """Listeners per call, woken by the store's signal. They look for themselves now and then, should one be lost."""
+    """Listeners by call, woken by the store's changes. They also poll now and then, in case a wakeup is lost."""
 
     def __init__(self) -> None:
         self._listening: defaultdict[CallId, set[asyncio.Event]] = defaultdict(set)
@@ -28,16 +28,16 @@ class Wakeups:
                 del self._listening[call_id]
 
     def wake(self, call_id: CallId) -> None:
-        """Wake everyone who listens for this call."""
+        """Wake every listener of this call."""
         for woken in self._listening.get(call_id, ()):
             woken.set()
 
     def wake_all(self) -> None:
-        """Wake everyone, to look at something else than the store."""
+        """Wake every listener, for a reason outside the store."""
         for call_id in self._listening:
             self.wake(call_id)
 
     async def follow(self, store: CallStore) -> None:
-        """Wake for each change of the store, for ever."""
+        """Wake the listeners of each call that changes, until the store closes."""
         async for call_id in store.changes():
             self.wake(call_id)

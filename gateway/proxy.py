@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from approvals.errors import AlreadyDecided, StoreError, TooMany, UnknownCall
+from approvals.errors import AlreadyDecided, QuotaExceeded, StoreError, UnknownCall
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
 from gateway.call import param_headers
@@ -252,7 +252,7 @@ class Proxy:
         )  # fmt: skip
         try:
             held = await self._service.hold(held)
-        except TooMany as error:
+        except QuotaExceeded as error:
             self._record(request, "limited", verdict, why=str(error))
             return _result(request.frame, messages.too_many_waiting(error))
         return await self._tell(request, held)

@@ -24,7 +24,7 @@ from approvals.model import (
 )
 from approvals.store import NO_LIMIT, SESSION_LIFE, StartCounts
 from approvals.store.change_feed import ChangeFeed
-from approvals.summaries import Summary, limit_size, size, summary
+from approvals.summaries import Summary, limit_size, size, summarize
 
 
 def is_open(call: HeldCall) -> bool:
@@ -95,7 +95,7 @@ class MemoryStore:
     ) -> Sequence[Summary]:  # fmt: skip
         return list(
             map(
-                summary,
+                summarize,
                 islice(
                     self._matching(states, before, tool=tool, agent=agent, server=server, text=text), limit
                 ),
@@ -128,15 +128,15 @@ class MemoryStore:
 
     async def due(self, now: float) -> Sequence[Summary]:
         overdue = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
-        return list(map(summary, sorted(overdue, key=lambda call: call.expires_at)))
+        return list(map(summarize, sorted(overdue, key=lambda call: call.expires_at)))
 
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
 
     def post(self, *events: AuditEvent) -> None:
-        for entry in tuple(map(audit.entry, events)):  # every event can be encoded, or none is added
+        for entry in tuple(map(audit.encode_event, events)):  # every event can be encoded, or none is added
             prev = self._events[-1].hash if self._events else ""
-            row = entry.linked(len(self._events) + 1, prev, self._chain_key)
+            row = entry.to_row(len(self._events) + 1, prev, self._chain_key)
             self._events.append(audit.from_row(row))
 
     async def events(
@@ -176,7 +176,7 @@ class MemoryStore:
 
     async def stale_calls(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
         pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
-        return [(summary(call), notice) for call, notice in pairs if _is_stale(call, notice, now)]
+        return [(summarize(call), notice) for call, notice in pairs if _is_stale(call, notice, now)]
 
     async def save_notice(self, notice: Notice) -> None:
         self._notices[notice.call, notice.channel] = notice

@@ -162,7 +162,7 @@ def utc(at: float) -> datetime:
 def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     """Encode a held call for *viewer*: with its secrets only after that approver revealed them."""
     call, classification = held.call, held.classification
-    hidden = 0 if viewer in held.revealed else client_meta.hidden_values(call)
+    hidden = 0 if viewer in held.revealed else client_meta.count_secrets(call)
     arguments, extra_params = (
         _redact(part) if hidden else part for part in (call.arguments, call.extra_params)
     )
@@ -178,7 +178,7 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         arguments=msgspec.Raw(arguments),
         arguments_text=arguments.decode(),
         extra_params=msgspec.Raw(extra_params or b"null"),
-        bookkeeping=client_meta.parted(call.extra_params).line,
+        bookkeeping=client_meta.split_params(call.extra_params).line,
         hidden=hidden,
         whole=True,
         digest=held.digest,

@@ -185,7 +185,7 @@ class Gateway:
             holds=parts.build_hold_settings(config),
             shares=parts.build_exchange_shares(config),
             may_use=parts.build_access_check(config),
-            requesters=parts.build_directory(config).of_owner,
+            requesters=parts.build_directory(config).names_of_owner,
             pin=ChangeAction(config.pin),
             annotate=config.annotate,
             audit_allowed=config.audit.allowed,

@@ -170,7 +170,7 @@ def print_call(one: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _along(one: Mapping[str, Any]) -> Iterable[str]:
     """Yield what goes along with the arguments, and the line that stands for the client's bookkeeping."""
-    along = client_meta.parted(msgspec.json.encode(one["extra_params"]) if one["extra_params"] else b"")
+    along = client_meta.split_params(msgspec.json.encode(one["extra_params"]) if one["extra_params"] else b"")
     return filter(None, (along.shown.decode(), along.line))
 
 

@@ -99,5 +99,5 @@ def _is_from_same_agent(request: CallRequest, held: HeldCall) -> bool:
 
 def _is_same_call(request: CallRequest, held: HeldCall) -> bool:
     """Whether the tool and the arguments are those of the held call, whatever the spelling of the JSON."""
-    arguments = digest.canonical(request.frame.arguments)
-    return held.call.tool == request.frame.name and digest.canonical(held.call.arguments) == arguments
+    arguments = digest.canonical_json(request.frame.arguments)
+    return held.call.tool == request.frame.name and digest.canonical_json(held.call.arguments) == arguments

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
+from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, QuotaExceeded, TotalBytesExceeded
 from approvals.model import HeldCall, Outcome, State
 from gateway.policy.limits import Exceeded
 from gateway.wire import frames
@@ -36,16 +36,16 @@ def limited_result(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
     return error_result(f"Rate limit: {limit.text} for {tool}. NOT EXECUTED. {later}{why}")
 
 
-def too_many_waiting(error: TooMany) -> Mapping[str, Any]:
+def too_many_waiting(error: QuotaExceeded) -> Mapping[str, Any]:
     """Return the result for a call that exceeds a quota for waiting calls."""
     return error_result(_QUOTA_TEXTS[type(error)])
 
 
-_QUOTA_TEXTS: Mapping[type[TooMany], str] = {
-    TooMany: "Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first.",
-    TooMuchOfOne: "Your waiting calls use too much storage. NOT EXECUTED. Wait for their answers first, or send less.",
-    TooMuchOfAll: "The waiting calls of all agents use too much storage. NOT EXECUTED. Try again later, or send less.",
-    TooMuchInAnHour: "Your calls of the last hour use too much storage. NOT EXECUTED. Try again later, or send less.",
+_QUOTA_TEXTS: Mapping[type[QuotaExceeded], str] = {
+    QuotaExceeded: "Too many of your calls already wait for a person. NOT EXECUTED. Wait for their answers first.",
+    AgentBytesExceeded: "Your waiting calls use too much storage. NOT EXECUTED. Wait for their answers first, or send less.",
+    TotalBytesExceeded: "The waiting calls of all agents use too much storage. NOT EXECUTED. Try again later, or send less.",
+    HourlyBytesExceeded: "Your calls of the last hour use too much storage. NOT EXECUTED. Try again later, or send less.",
 }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals import audit
-from approvals.audit import Broken, Checkpoint
+from approvals.audit import BrokenLink, Checkpoint
 from approvals.errors import StoreError
 from approvals.store import read_only
 from approvals.store.sqlite.store import SqliteStore
@@ -21,7 +21,7 @@ def chain(length=5, key=b"", **fields):
     """Return a whole trail."""
     events, prev = [], ""
     for seq in range(1, length + 1):
-        events.append(audit.link(an_event(f"kind {seq}", **fields), seq, prev, key))
+        events.append(audit.link_event(an_event(f"kind {seq}", **fields), seq, prev, key))
         prev = events[-1].hash
     return events
 
@@ -34,41 +34,41 @@ def relinked(events, key=b""):
     """Hash everything anew, as a forger would who has the file."""
     made = []
     for seq, event in enumerate(events, 1):
-        made.append(audit.link(event, seq, made[-1].hash if made else "", key))
+        made.append(audit.link_event(event, seq, made[-1].hash if made else "", key))
     return made
 
 
 DAMAGE = {
-    "time": (edited(3, at=1000.5), Broken(seq=3, why="its content was changed")),
-    "kind": (edited(3, kind="call.denied"), Broken(seq=3, why="its content was changed")),
-    "actor": (edited(1, actor="nobody"), Broken(seq=1, why="its content was changed")),
-    "call": (edited(2, call="hold_1"), Broken(seq=2, why="its content was changed")),
-    "agent": (edited(2, agent="x"), Broken(seq=2, why="its content was changed")),
-    "server": (edited(2, server="x"), Broken(seq=2, why="its content was changed")),
-    "tool": (edited(5, tool="x"), Broken(seq=5, why="its content was changed")),
-    "detail": (edited(5, detail={"n": 1.0}), Broken(seq=5, why="its content was changed")),
-    "hash": (edited(4, hash="0" * 64), Broken(seq=4, why="its content was changed")),
-    "a hash that is none": (edited(4, hash="né"), Broken(seq=4, why="its content was changed")),
-    "link": (edited(4, prev="0" * 64), Broken(seq=4, why="it does not follow the event before it")),
+    "time": (edited(3, at=1000.5), BrokenLink(seq=3, why="its content was changed")),
+    "kind": (edited(3, kind="call.denied"), BrokenLink(seq=3, why="its content was changed")),
+    "actor": (edited(1, actor="nobody"), BrokenLink(seq=1, why="its content was changed")),
+    "call": (edited(2, call="hold_1"), BrokenLink(seq=2, why="its content was changed")),
+    "agent": (edited(2, agent="x"), BrokenLink(seq=2, why="its content was changed")),
+    "server": (edited(2, server="x"), BrokenLink(seq=2, why="its content was changed")),
+    "tool": (edited(5, tool="x"), BrokenLink(seq=5, why="its content was changed")),
+    "detail": (edited(5, detail={"n": 1.0}), BrokenLink(seq=5, why="its content was changed")),
+    "hash": (edited(4, hash="0" * 64), BrokenLink(seq=4, why="its content was changed")),
+    "a hash that is none": (edited(4, hash="né"), BrokenLink(seq=4, why="its content was changed")),
+    "link": (edited(4, prev="0" * 64), BrokenLink(seq=4, why="it does not follow the event before it")),
     "a trail before the first": (
-        lambda _: [audit.link(an_event(), 1, "0" * 64)],
-        Broken(seq=1, why="it does not follow the event before it"),
+        lambda _: [audit.link_event(an_event(), 1, "0" * 64)],
+        BrokenLink(seq=1, why="it does not follow the event before it"),
     ),
-    "removed first": (lambda events: events[1:], Broken(seq=1, why="event 2 stands in its place")),
-    "removed": (lambda events: events[:2] + events[3:], Broken(seq=3, why="event 4 stands in its place")),
-    "reordered": (lambda events: [*events[:2], events[3], events[2], *events[4:]], Broken(seq=3, why="event 4 stands in its place")),
-    "twice": (lambda events: events[:3] + events[2:], Broken(seq=4, why="event 3 stands in its place")),
+    "removed first": (lambda events: events[1:], BrokenLink(seq=1, why="event 2 is in its place")),
+    "removed": (lambda events: events[:2] + events[3:], BrokenLink(seq=3, why="event 4 is in its place")),
+    "reordered": (lambda events: [*events[:2], events[3], events[2], *events[4:]], BrokenLink(seq=3, why="event 4 is in its place")),
+    "twice": (lambda events: events[:3] + events[2:], BrokenLink(seq=4, why="event 3 is in its place")),
     "inserted": (
-        lambda events: [*events[:2], audit.link(an_event(), 3, events[1].hash), *events[2:]],
-        Broken(seq=4, why="event 3 stands in its place"),
+        lambda events: [*events[:2], audit.link_event(an_event(), 3, events[1].hash), *events[2:]],
+        BrokenLink(seq=4, why="event 3 is in its place"),
     ),
     "replaced and hashed": (
-        lambda events: [*events[:2], audit.link(an_event("other"), 3, events[1].hash), *events[3:]],
-        Broken(seq=4, why="it does not follow the event before it"),
+        lambda events: [*events[:2], audit.link_event(an_event("other"), 3, events[1].hash), *events[3:]],
+        BrokenLink(seq=4, why="it does not follow the event before it"),
     ),
     "swapped contents": (
         lambda events: [replace(events[1], seq=1, prev=""), replace(events[0], seq=2, prev=events[0].prev), *events[2:]],
-        Broken(seq=1, why="its content was changed"),
+        BrokenLink(seq=1, why="its content was changed"),
     ),
 }  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_read_as_it_is_printed():
         f"٥:{head.hash}",
         f"5:{head.hash.upper()}",
     ):
-        with pytest.raises(ValueError, match="is no checkpoint"):
+        with pytest.raises(ValueError, match="is not a checkpoint"):
             Checkpoint.parse(text)
 
 
@@ -109,7 +109,7 @@ def test_the_first_event_that_is_not_what_was_written_is_named(damage, broken):
 
 @each_row(("damage", "_"), DAMAGE.values())
 def test_under_a_key_that_the_forger_has_not_hashing_anew_does_not_help(damage, _):
-    assert audit.verify(relinked(damage(chain(key=b"k")), b"guess"), b"k") == Broken(
+    assert audit.verify(relinked(damage(chain(key=b"k")), b"guess"), b"k") == BrokenLink(
         seq=1, why="its content was changed"
     )
 
@@ -119,14 +119,14 @@ def test_a_tail_that_was_cut_shows_against_a_checkpoint(cut):
     trail = chain()
     assert audit.verify(trail[:cut]) is None
     said = "the trail ends before event 5 of the checkpoint"
-    assert audit.verify(trail[:cut], checkpoint=at(trail[-1])) == Broken(seq=cut + 1, why=said)
+    assert audit.verify(trail[:cut], checkpoint=at(trail[-1])) == BrokenLink(seq=cut + 1, why=said)
 
 
 def test_a_trail_written_wholly_anew_shows_against_a_checkpoint():
     forged = relinked(edited(2, actor="nobody")(chain(7)))
     assert audit.verify(forged) is None
     said = "it is not the event of the checkpoint"
-    assert audit.verify(forged, checkpoint=at(chain()[-1])) == Broken(seq=5, why=said)
+    assert audit.verify(forged, checkpoint=at(chain()[-1])) == BrokenLink(seq=5, why=said)
 
 
 def test_a_trail_can_be_looked_at_from_its_middle_on():
@@ -136,10 +136,10 @@ def test_a_trail_can_be_looked_at_from_its_middle_on():
 
 
 def test_the_hash_is_what_the_first_lines_of_the_source_say():
-    event = audit.link(an_event(call="hold_1", detail={"b": 1, "a": "é"}), 12, "ab")
+    event = audit.link_event(an_event(call="hold_1", detail={"b": 1, "a": "é"}), 12, "ab")
     said = r'12 ab [1000.0,"call.allowed","bot","hold_1","bot","github","get_repo","{\"a\":\"é\",\"b\":1}"]'
     assert event.hash == hashlib.sha256(said.encode()).hexdigest()
-    under_key = audit.link(event, 12, "ab", b"key")
+    under_key = audit.link_event(event, 12, "ab", b"key")
     assert under_key.hash == hmac.digest(b"key", said.encode(), "sha256").hex()
 
 
@@ -159,8 +159,8 @@ events = st.builds(
 
 @given(events)
 def test_an_event_is_the_same_after_its_row_and_after_its_line(event):
-    linked = audit.link(event, 1, "")
-    row = audit.entry(linked).linked(1, "")
+    linked = audit.link_event(event, 1, "")
+    row = audit.encode_event(linked).to_row(1, "")
     assert audit.from_row(row) == linked
     line = audit.to_json_line(linked)
     assert audit.from_json_line(line) == linked
@@ -185,7 +185,7 @@ def test_what_would_forge_a_line_is_escaped():
 @pytest.mark.parametrize("bad", [{"detail": {"a": object()}}, {"actor": "\ud800"}, {"at": "noon"}])
 def test_what_is_no_json_is_refused_at_once(bad):
     with pytest.raises(StoreError, match=r"^The audit event 'call.allowed' cannot be written: .*\.$"):
-        audit.entry(an_event(**bad))
+        audit.encode_event(an_event(**bad))
 
 
 # Reading files
@@ -220,7 +220,7 @@ async def test_a_change_in_the_file_is_found_from_outside(tmp_path):
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TRIGGER events_stay")
         db.execute("DELETE FROM events WHERE seq = 2")
-    assert audit.verify(read_only.events(path)) == Broken(seq=2, why="event 3 stands in its place")
+    assert audit.verify(read_only.events(path)) == BrokenLink(seq=2, why="event 3 is in its place")
 
 
 def test_an_export_is_read_as_the_store_is(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals.cards import build_card
-from approvals.client_meta import MOST, NAMES, READ, parted
+from approvals.client_meta import CODEX_NAMES, MAX_FOLDED, MAX_READ, split_params
 from approvals.digest import digest
 from captured import CAPTURED
 from holds import held
@@ -25,24 +25,23 @@ def packed(meta, **more) -> bytes:
 
 
 def test_what_a_client_says_beyond_its_bookkeeping_is_shown_as_before():
-    found = parted(packed({**CODEX, "acme/target": "prod"}, requestState="s"))
+    found = split_params(packed({**CODEX, "acme/target": "prod"}, requestState="s"))
     assert json.loads(found.shown) == {"requestState": "s", "_meta": {"acme/target": "prod"}}
     assert json.loads(found.folded) == CODEX
-    assert parted(packed({"acme/target": "prod"})).line == ""
+    assert split_params(packed({"acme/target": "prod"})).line == ""
 
 
 def test_the_card_says_both_and_names_what_is_folded():
     shown = build_card(held(0.0, extra_params=packed({"callId": "c1", "acme/target": "prod"})), "")
     assert shown.everything.endswith(
-        '\n\nalso sent: {"_meta": {"acme/target": "prod"}}\n'
-        "also sent: 15 bytes of the client's bookkeeping: callId"
+        '\n\nalso sent: {"_meta": {"acme/target": "prod"}}\nalso sent: 15 bytes of client metadata: callId'
     )
 
 
 @each_row(
     ("meta", "redacted", "hidden"),
     [
-        ({"callId": "c", "x-codex-turn-metadata": {"cwd": "x" * MOST}}, 0, 0),
+        ({"callId": "c", "x-codex-turn-metadata": {"cwd": "x" * MAX_FOLDED}}, 0, 0),
         ({"claudecode/a": "x" * 2000, "claudecode/b": "x" * 2100}, 0, 0),
         ({"callId": "x\u200by"}, 0, 1),
         ({"claudecode/\u202e": 1}, 0, 1),
@@ -51,12 +50,12 @@ def test_the_card_says_both_and_names_what_is_folded():
         ({"x-codex-turn-metadata": {"sessionId": {"token": "hunter2"}}}, 1, 0),
         ({"callid": "c"}, 0, 0),
         ({"claudecode": "c", "x-claudecode/a": 1}, 0, 0),
-        ({"claudecode/a": 1, "more": "x" * READ}, 0, 0),
+        ({"claudecode/a": 1, "more": "x" * MAX_READ}, 0, 0),
     ],
 )
 def test_what_could_mislead_is_not_folded_and_counts_as_before(meta, redacted, hidden):
     beside = packed(meta)
-    assert (parted(beside).shown, parted(beside).line) == (beside, "")
+    assert (split_params(beside).shown, split_params(beside).line) == (beside, "")
     shown = build_card(held(0.0, extra_params=beside), "")
     assert (shown.redacted, shown.hidden_characters) == (redacted, hidden)
 
@@ -69,13 +68,13 @@ def test_a_session_id_is_a_secret_everywhere_else():
 
 def test_the_line_is_one_line_however_many_members_it_stands_for():
     many = {f"claudecode/{number}\n": number for number in range(100)}
-    line = parted(packed(many)).line
+    line = split_params(packed(many)).line
     assert (len(line), "\n" in line) == (300, False)
 
 
 def test_bookkeeping_of_one_byte_less_than_the_limit_is_folded():
-    most = {"callId": "x" * (MOST - len('{"callId":""}'))}
-    assert len(parted(packed(most)).folded) == MOST
+    most = {"callId": "x" * (MAX_FOLDED - len('{"callId":""}'))}
+    assert len(split_params(packed(most)).folded) == MAX_FOLDED
 
 
 def test_a_review_is_bound_to_the_bookkeeping_that_was_folded():
@@ -85,13 +84,13 @@ def test_a_review_is_bound_to_the_bookkeeping_that_was_folded():
 
 
 values = st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
-names = st.sampled_from([*NAMES, "claudecode/toolUseId", "acme/a"]) | st.text()
+names = st.sampled_from([*CODEX_NAMES, "claudecode/toolUseId", "acme/a"]) | st.text()
 
 
 @given(st.dictionaries(names, values), st.dictionaries(st.text(), values))
 def test_nothing_is_lost_between_what_is_shown_and_what_is_folded(meta, more):
     beside = packed(meta, **{name: value for name, value in more.items() if name != "_meta"})
-    found = parted(beside)
+    found = split_params(beside)
     shown, folded = (json.loads(part or b"{}") for part in (found.shown, found.folded))
     together = {**shown, "_meta": {**shown.get("_meta", {}), **folded}}
     assert together == json.loads(beside)
@@ -99,4 +98,4 @@ def test_nothing_is_lost_between_what_is_shown_and_what_is_folded(meta, more):
 
 @each_row("beside", [b"", b'{"_meta":"callId"}', b'{"_meta":[1]}', b"[]", b"\xff"])
 def test_what_has_no_members_is_left_alone(beside):
-    assert parted(beside).shown == beside
+    assert split_params(beside).shown == beside

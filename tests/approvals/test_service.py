@@ -12,10 +12,10 @@ from approvals.errors import (
     NotAnApprover,
     NotRevealed,
     OwnRequest,
+    QuotaExceeded,
     ReasonNeeded,
     StaleView,
     StoreError,
-    TooMany,
     UnknownCall,
 )
 from approvals.identity import Directory
@@ -95,17 +95,17 @@ async def test_an_agent_may_have_only_so_many_open_calls(service):
     service.quotas = Quotas(open_per_agent=2, open=3)
     for n in range(2):
         await hold(service, tool=f"t{n}")
-    with pytest.raises(TooMany):
+    with pytest.raises(QuotaExceeded):
         await hold(service, tool="t2")
     await hold(service, agent="other")
-    with pytest.raises(TooMany, match="Too many calls already"):
+    with pytest.raises(QuotaExceeded, match="Too many calls are already"):
         await hold(service, agent="third")
 
 
 async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service):
     holds = [hold(service, tool=f"t{n}") for n in range(service.quotas.open_per_agent + 9)]
     told = await asyncio.gather(*holds, return_exceptions=True)
-    assert sum(isinstance(one, TooMany) for one in told) == 9
+    assert sum(isinstance(one, QuotaExceeded) for one in told) == 9
     assert len(await service.store.select()) == service.quotas.open_per_agent
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from approvals import audit
-from approvals.errors import Conflict, StoreError, TooMany, TooMuchInAnHour, TooMuchOfOne
+from approvals.errors import AgentBytesExceeded, Conflict, HourlyBytesExceeded, QuotaExceeded, StoreError
 from approvals.lifecycle import SETTLED, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, Pin, State
 from approvals.store import SESSION_LIFE
-from approvals.summaries import BEGINNING, ROW, size, summary
+from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
 from hang import HANG
 from stored import a_call, a_full_call, an_event
 
@@ -183,7 +183,7 @@ async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
         await store.add(a_call(key=f"k{number}", state=state, agent=agent))
     still_open = [State.PENDING, State.APPROVED]
     for full in (CallLimit(states=still_open, most=3), CallLimit(states=still_open, most=2, agent="bob")):
-        with pytest.raises(TooMany):
+        with pytest.raises(QuotaExceeded):
             await store.add(
                 a_call(999_999, key="k9"), an_event(), limits=[CallLimit(states=still_open, most=9), full]
             )
@@ -196,7 +196,7 @@ async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
 
 def large(bytes_, **fields):
     """Return a call that counts for so many bytes."""
-    return a_call(arguments=b'{"a":"' + b"x" * (bytes_ - ROW - 8) + b'"}', **fields)
+    return a_call(arguments=b'{"a":"' + b"x" * (bytes_ - ROW_BYTES - 8) + b'"}', **fields)
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def large(bytes_, **fields):
 async def test_bytes_are_counted_in_the_states_and_of_the_agent_that_a_cap_names(store, states, agent, there):
     denied = large(30_000, agent="ann", state=State.DENIED)
     await added(store, large(20_000, agent="ann"), denied, large(40_000, agent="bob"))
-    fits = CallLimit(states=states, most=there + 10_000, agent=agent, in_bytes=True, error=TooMuchOfOne)
-    with pytest.raises(TooMuchOfOne):
+    fits = CallLimit(states=states, most=there + 10_000, agent=agent, in_bytes=True, error=AgentBytesExceeded)
+    with pytest.raises(AgentBytesExceeded):
         await store.add(large(10_001), an_event(), limits=[fits])
     assert (len(await store.select()), len(await store.events())) == (3, 0)
     await store.add(large(10_000), limits=[fits])
@@ -221,8 +221,10 @@ async def test_bytes_are_counted_in_the_states_and_of_the_agent_that_a_cap_names
 async def test_only_what_was_asked_for_lately_counts_where_a_cap_says_so(store):
     for at in (1000.0, 2000.0, 3000.0):
         await store.add(large(10_000, agent="ann", state=State.CANCELLED, created_at=at))
-    cap = CallLimit(states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, error=TooMuchInAnHour)
-    with pytest.raises(TooMuchInAnHour):
+    cap = CallLimit(
+        states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, error=HourlyBytesExceeded
+    )
+    with pytest.raises(HourlyBytesExceeded):
         await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[cap])
     await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(cap, since=2000.0)])
 
@@ -231,17 +233,17 @@ async def test_of_a_burst_no_more_bytes_are_added_than_a_cap_allows(store):
     cap = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
     adding = (store.add(large(10_000, key=f"k{n}"), limits=[cap]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
-    assert [type(one) for one in told] == [type(None)] * 3 + [TooMany] * 9
+    assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
 
 
 async def test_summaries_come_as_the_calls_do_and_follow_each_change(store):
     calls = await added(store, a_full_call(), large(50_000, agent="ann"), a_call(tool="read", server="two"))
     await store.swap(calls[1], denied := advance(calls[1], State.DENIED, 1010.0))
-    assert await store.summaries() == list(map(summary, [calls[2], denied, calls[0]]))
-    assert await store.summaries([State.DENIED], agent="ann") == [summary(denied)]
-    assert await store.summaries(limit=1, before=calls[2].id) == [summary(denied)]
-    assert await store.summaries(tool="read", server="two", text="rea") == [summary(calls[2])]
-    assert (size(denied), len(summary(denied).beginning)) == (50_000, BEGINNING + 2)
+    assert await store.summaries() == list(map(summarize, [calls[2], denied, calls[0]]))
+    assert await store.summaries([State.DENIED], agent="ann") == [summarize(denied)]
+    assert await store.summaries(limit=1, before=calls[2].id) == [summarize(denied)]
+    assert await store.summaries(tool="read", server="two", text="rea") == [summarize(calls[2])]
+    assert (size(denied), len(summarize(denied).beginning)) == (50_000, BEGINNING + 2)
     assert await store.version(denied.id) == denied.version
     assert await store.version(CallId("hold_no")) is None
 
@@ -258,7 +260,7 @@ async def test_of_a_burst_no_more_are_added_than_a_cap_allows(store):
     cap = CallLimit(states=[State.PENDING], most=3)
     adding = (store.add(a_call(key=f"k{n}"), limits=[cap]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
-    assert [type(one) for one in told] == [type(None)] * 3 + [TooMany] * 9
+    assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
 
 
 async def test_text_is_looked_for_in_tool_agent_and_id_as_it_is_spelt(store):
@@ -297,8 +299,8 @@ async def test_calls_are_due_from_their_deadline_on_while_they_are_timed(store):
     late, soon = await added(store, a_call(expires_at=200.0), a_call(expires_at=100.0, state=State.APPROVED))
     await added(store, *(a_call(state=state, expires_at=1.0) for state in SETTLED | {State.FORWARDING}))
     assert await store.due(99.999) == []
-    assert await store.due(100.0) == [summary(soon)]
-    assert await store.due(1e12) == [summary(soon), summary(late)]
+    assert await store.due(100.0) == [summarize(soon)]
+    assert await store.due(1e12) == [summarize(soon), summarize(late)]
 
 
 async def test_a_call_is_found_by_what_it_has_become(store):
@@ -308,7 +310,7 @@ async def test_a_call_is_found_by_what_it_has_become(store):
     assert await store.select([State.PENDING]) == []
     assert await store.select([State.APPROVED]) == [approved]
     assert await store.due(499.0) == []
-    assert await store.due(500.0) == [summary(approved)]
+    assert await store.due(500.0) == [summarize(approved)]
 
 
 # The audit trail
@@ -400,8 +402,8 @@ async def stale(store, channel="slack", now=1000.0):
 async def test_an_open_call_is_stale_on_every_channel_until_it_is_shown_there(store):
     one, two = await added(store, a_call(), a_call(state=State.APPROVED))
     await store.save_notice(Notice(call=one.id, channel="slack", ref="m1", shown_version=1))
-    assert await store.stale_calls("slack", 0.0) == [(summary(two), None)]
-    assert await store.stale_calls("hook", 0.0) == [(summary(one), None), (summary(two), None)]
+    assert await store.stale_calls("slack", 0.0) == [(summarize(two), None)]
+    assert await store.stale_calls("hook", 0.0) == [(summarize(one), None), (summarize(two), None)]
 
 
 async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(store):
@@ -410,7 +412,7 @@ async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(sto
     await store.save_notice(notice)
     denied = advance(call, State.DENIED, 5.0)
     await store.swap(call, denied)
-    assert await store.stale_calls("slack", 0.0) == [(summary(denied), notice)]
+    assert await store.stale_calls("slack", 0.0) == [(summarize(denied), notice)]
     assert await store.stale_calls("hook", 0.0) == []
     await store.save_notice(replace(notice, shown_version=2))
     assert await stale(store) == []
@@ -435,7 +437,7 @@ async def test_a_call_whose_posting_failed_waits_for_its_retry_time(store):
     failed = Notice(call=call.id, channel="slack", failures=2, retry_at=100.0)
     await store.save_notice(failed)
     assert await store.stale_calls("slack", 99.9) == []
-    assert await store.stale_calls("slack", 100.0) == [(summary(call), failed)]
+    assert await store.stale_calls("slack", 100.0) == [(summarize(call), failed)]
 
 
 async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_when_it_is_over(store):
@@ -461,8 +463,8 @@ async def test_a_notice_is_replaced_by_the_next_one_of_its_call_and_channel(stor
     notice = Notice(call=call.id, channel="slack", ref="m1", failures=3, retry_at=7.5)
     await store.save_notice(Notice(call=call.id, channel="slack"))
     await store.save_notice(notice)
-    assert await store.stale_calls("slack", 7.5) == [(summary(call), notice)]
-    assert await store.stale_calls("hook", 7.5) == [(summary(call), None)]
+    assert await store.stale_calls("slack", 7.5) == [(summarize(call), notice)]
+    assert await store.stale_calls("hook", 7.5) == [(summarize(call), None)]
 
 
 async def test_stale_calls_come_oldest_first(store):

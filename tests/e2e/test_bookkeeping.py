@@ -99,7 +99,7 @@ async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_app
         card = await scene.slack.next_message(cards + 1)
         held = await scene.alice.waiting()
         size = len(json.dumps(said, separators=(",", ":")))
-        line = f"{size} bytes of the client's bookkeeping: {', '.join(said)}"
+        line = f"{size} bytes of client metadata: {', '.join(said)}"
         secrets = re.findall(r'"session_?[iI]d": *"([^"]+)"', json.dumps(said))
 
         shown = text_of(card.blocks)

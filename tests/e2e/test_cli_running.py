@@ -136,7 +136,7 @@ async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_c
     assert (done.returncode, done.stdout) == (1, "")
     assert re.search(r"the hash chain is broken at event \d+: the trail ends before event \d+", done.stderr)
     done = okayed("audit", "verify", str(file), "--checkpoint", "5", cwd=tmp_path)
-    assert (done.returncode, "is no checkpoint" in done.stderr) == (2, True)
+    assert (done.returncode, "is not a checkpoint" in done.stderr) == (2, True)
 
 
 async def test_under_a_store_key_the_trail_and_the_held_calls_are_whole_for_who_has_the_key_only(tmp_path):

@@ -35,7 +35,7 @@ class SqliteCalls(SqliteTrail):
             call.created_at,
         )
         summary, bytes_ = self._seal.summary_columns(call), size(call)
-        entries = tuple(map(audit.entry, events))
+        entries = tuple(map(audit.encode_event, events))
 
         def work(db: sqlite3.Connection) -> None:
             if reached := next((limit for limit in limits if _is_exceeded(limit, bytes_, db)), None):
@@ -56,7 +56,7 @@ class SqliteCalls(SqliteTrail):
         """Replace a call and add its events."""
         row = (*self._seal.call_columns(new), old.id, old.version)
         summary = (*self._seal.summary_columns(new), old.id)
-        entries = tuple(map(audit.entry, events))
+        entries = tuple(map(audit.encode_event, events))
 
         def work(db: sqlite3.Connection) -> None:
             if db.execute(statements.SWAP_CALL, row).rowcount != 1:

@@ -13,7 +13,7 @@ import msgspec
 
 from approvals.errors import StoreError
 from approvals.model import HeldCall
-from approvals.summaries import Summary, summary
+from approvals.summaries import Summary, summarize
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(HeldCall).decode
@@ -39,7 +39,7 @@ class Seal:
 
     def summary_columns(self, call: HeldCall) -> tuple[Any, ...]:
         """Return the columns of the summary that change with the call."""
-        body = _encode(summary(call))
+        body = _encode(summarize(call))
         return call.state, body, self._of(_SUMMARY + body)
 
     def open_summary(self, body: bytes, seal: bytes) -> Summary:

@@ -104,7 +104,7 @@ class SqliteState(SqliteTrail):
 
     async def reset_time(self, at: float, *events: AuditEvent) -> None:
         """Lower the time; move back to it the later dates of hits, logins and retries."""
-        entries = tuple(map(audit.entry, events))
+        entries = tuple(map(audit.encode_event, events))
 
         def work(db: sqlite3.Connection) -> None:
             for statement in statements.RESET_TIME:

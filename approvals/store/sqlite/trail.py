@@ -21,11 +21,11 @@ class SqliteTrail(SqliteBase):
 
     async def append(self, *events: AuditEvent) -> None:
         """Add events and wait for their commit."""
-        await self._writer.do(partial(self._write_events, tuple(map(audit.entry, events))))
+        await self._writer.do(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
     def post(self, *events: AuditEvent) -> None:
         """Add events with the next commit; raises `StoreError` rather than lose one."""
-        self._writer.post(partial(self._write_events, tuple(map(audit.entry, events))))
+        self._writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
     async def events(
         self,
@@ -50,10 +50,10 @@ class SqliteTrail(SqliteBase):
 
     # In the writer's thread.
 
-    def _write_events(self, entries: Sequence[audit.Entry], db: sqlite3.Connection) -> None:
+    def _write_events(self, entries: Sequence[audit.EncodedEvent], db: sqlite3.Connection) -> None:
         seq, prev = db.execute(statements.LAST_LINK).fetchone() or (0, "")
         for entry in entries:
-            row = entry.linked(seq + 1, prev, self._key)
+            row = entry.to_row(seq + 1, prev, self._key)
             db.execute(statements.INSERT_EVENT, row)
             seq, *_, prev = row
 

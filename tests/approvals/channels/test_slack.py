@@ -131,7 +131,7 @@ async def test_a_denial_without_a_reason_is_told_in_the_modal(w):
     await w.slack.click("U02BOB", message, "deny")
     answer = await w.slack.submit(await w.slack.next_modal(), reason="  ")
     assert answer["response_action"] == "errors"
-    assert "the agent reads the reason" in answer["errors"]["reason"]
+    assert "the agent reads it" in answer["errors"]["reason"]
     assert (await w.service.get(call.id)).state is State.PENDING
 
 
@@ -211,7 +211,7 @@ async def test_a_click_on_a_card_of_other_arguments_is_refused(w):
     call_id, _ = payload["actions"][0]["value"].split(" ")
     payload["actions"][0]["value"] = f"{call_id} {'0' * 64}"
     await w.slack.deliver(payload)
-    assert "not what is held now" in (await w.slack.next_ephemeral())["text"]
+    assert "not the one that you saw" in (await w.slack.next_ephemeral())["text"]
 
 
 @pytest.mark.parametrize("value", ["{call}", "{call} ", "{call} {short}"])
@@ -221,11 +221,11 @@ async def test_an_approval_in_slack_that_names_no_whole_digest_decides_nothing(w
     clicked = w.slack.click_payload("U01ALICE", message, "approve")
     clicked["actions"][0]["value"] = named
     await w.slack.deliver(clicked)
-    assert "not what is held now" in (await w.slack.next_ephemeral())["text"]
+    assert "not the one that you saw" in (await w.slack.next_ephemeral())["text"]
     await w.slack.click("U01ALICE", message, "deny")
     submitted = w.slack.submit_payload(await w.slack.next_modal(), reason="not today")
     submitted["view"] |= {"callback_id": "approve", "private_metadata": named}
-    assert "not what is held now" in str(await w.slack.deliver(submitted))
+    assert "not the one that you saw" in str(await w.slack.deliver(submitted))
     assert (await w.service.get(call.id)).state is State.PENDING
 
 

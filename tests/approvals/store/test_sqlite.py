@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from approvals import audit
-from approvals.errors import Conflict, StoreError, TooMany
+from approvals.errors import Conflict, QuotaExceeded, StoreError
 from approvals.identity import Directory
 from approvals.lifecycle import advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, State
@@ -20,7 +20,7 @@ from approvals.store.memory import is_open
 from approvals.store.sqlite import calls as calls_module
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.store import SqliteStore
-from approvals.summaries import size, summary
+from approvals.summaries import size, summarize
 from hang import HANG
 from stored import a_call, a_full_call, an_event
 
@@ -74,7 +74,7 @@ async def test_everything_is_there_again_after_a_restart(path):
         store.post(an_event("two"))
     async with opened(path, chain_key=b"k") as store:
         assert await store.get(call.id) == call
-        assert await store.stale_calls("slack", 2.5) == [(summary(call), notice)]
+        assert await store.stale_calls("slack", 2.5) == [(summarize(call), notice)]
         assert await store.find_login("s") == session
         assert await store.hits(5.0) == [("limit", 1.0, 1)]
         await store.append(an_event("three"))
@@ -435,7 +435,7 @@ async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
     await store.version(CallId("hold_1"))
     assert "state" in read
     assert "body" not in read
-    with pytest.raises(TooMany):
+    with pytest.raises(QuotaExceeded):
         await store.add(a_call(key="over"), limits=[CallLimit(states=(), most=3)])
     assert "body" not in read
     await store.select()
@@ -458,7 +458,7 @@ async def test_a_store_of_before_there_were_summaries_gets_them_at_the_start(pat
         )
         assert [row[:3] for row in rows] == [(n, call.state, "bot") for n, call in enumerate(calls, 1)]
         assert rows[0][3] == size(calls[0])
-        assert await store.summaries([State.PENDING]) == [summary(calls[0])]
+        assert await store.summaries([State.PENDING]) == [summarize(calls[0])]
         assert len(await store.summaries(before=calls[2].id)) == 2
         with pytest.raises(StoreError, match="was changed in the store"):
             await store.summaries()
@@ -494,7 +494,7 @@ async def test_of_calls_that_are_refused_nothing_stays_in_the_memory_nor_in_the_
     tracemalloc.start()
     try:
         for n in range(20):
-            with pytest.raises(TooMany):
+            with pytest.raises(QuotaExceeded):
                 await store.add(a_call(key=f"k{n}", arguments=b'"' + b"x" * one + b'"'), limits=full)
         await store.check()
         assert tracemalloc.get_traced_memory()[0] < 4 * one

@@ -106,7 +106,7 @@ async def test_a_program_approves_hidden_values_only_after_it_revealed_them(inbo
     path, body = f"/calls/{call.id}", {"digest": call.digest}
     status, refused = await ask(program, f"{path}/approve", "POST", json=body)
     assert (status, refused["state"]) == (409, "pending")
-    assert "Look at its exact text first" in refused["error"]
+    assert "Reveal its exact text first" in refused["error"]
     await ask(program, f"{path}/reveal", "POST")
     status, shown = await ask(program, f"{path}/approve", "POST", json=body)
     assert (status, shown["state"]) == (200, "approved")
@@ -262,7 +262,7 @@ async def test_a_denial_needs_a_reason(inbox):
     status, shown = await ask(
         await inbox.program(), f"/calls/{call.id}/deny", "POST", json={"digest": call.digest}
     )
-    assert (status, shown) == (400, {"error": "Say why you deny it: the agent reads the reason."})
+    assert (status, shown) == (400, {"error": "Give a reason for the denial; the agent reads it."})
 
 
 @pytest.mark.parametrize("route", ["", "/approve", "/deny", "/give-up", "/resolve", "/reveal"])
@@ -271,7 +271,7 @@ async def test_an_unknown_call_is_404(inbox, route):
     body = {"reason": "x"} if route in {"/give-up", "/resolve"} else {"digest": "x", "reason": "x"}
     more = {"json": body} if route else {}
     status, shown = await ask(await inbox.program(), f"/calls/hold_none{route}", method, **more)
-    assert (status, shown) == (404, {"error": "There is no such call."})
+    assert (status, shown) == (404, {"error": "This call does not exist."})
 
 
 @pytest.mark.parametrize(

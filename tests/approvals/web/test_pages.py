@@ -134,7 +134,7 @@ async def test_a_click_on_deny_needs_a_reason(inbox):
     client = await inbox.person()
     status, body, _ = await decide(client, call, "deny", reason="  ")
     assert status == 400
-    assert "Say why you deny it" in body
+    assert "Give a reason for the denial" in body
     assert (await inbox.service.get(call.id)).state is State.PENDING
     assert (await decide(client, call, "deny", reason="use staging\r\nplease"))[0] == 303
     now = await inbox.service.get(call.id)
@@ -189,7 +189,7 @@ async def test_what_was_shown_must_be_what_is_held(inbox):
     call = await inbox.hold()
     status, body, _ = await decide(await inbox.person(), call, digest="0" * 64)
     assert status == 409
-    assert "What you looked at is not what is held now" in body
+    assert "The call is not the one that you saw" in body
     assert (await decide(await inbox.person(), call, digest=""))[0] == 409
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
@@ -344,7 +344,7 @@ async def test_a_call_asked_before_links_to_the_first(inbox):
 async def test_an_unknown_call_is_404(inbox):
     client = await inbox.person()
     status, body, _ = await answer(client, "/calls/hold_<b>none")
-    assert (status, "There is no such call." in body, "<b>" in body) == (404, True, False)
+    assert (status, "This call does not exist." in body, "<b>" in body) == (404, True, False)
 
 
 HOSTILE = (

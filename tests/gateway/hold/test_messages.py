@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from math import inf
 
-from approvals.errors import TooMany, TooMuchInAnHour, TooMuchOfAll, TooMuchOfOne
+from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, QuotaExceeded, TotalBytesExceeded
 from approvals.model import Decision, Outcome, Review, State, Terms
 from gateway.hold import messages
 from gateway.policy.limits import Exceeded, Limit
@@ -58,10 +58,10 @@ def test_verdicts_have_their_words():
     ]
     assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
     for refused, told in {
-        TooMany: "Too many of your calls already wait for a person.",
-        TooMuchOfOne: "Your waiting calls use too much storage.",
-        TooMuchOfAll: "The waiting calls of all agents use too much storage.",
-        TooMuchInAnHour: "Your calls of the last hour use too much storage.",
+        QuotaExceeded: "Too many of your calls already wait for a person.",
+        AgentBytesExceeded: "Your waiting calls use too much storage.",
+        TotalBytesExceeded: "The waiting calls of all agents use too much storage.",
+        HourlyBytesExceeded: "Your calls of the last hour use too much storage.",
     }.items():
         assert messages.too_many_waiting(refused())["content"][0]["text"].startswith(f"{told} NOT EXECUTED. ")
 

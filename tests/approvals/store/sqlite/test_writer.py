@@ -122,7 +122,7 @@ async def test_a_job_that_fails_undoes_only_itself_and_says_why(desk):
     )
     assert list(map(repr, told)) == [
         "None",
-        "Conflict('Somebody else changed this call at the same moment; read it again.')",
+        "Conflict('Someone else changed this call at the same time; read it again.')",
         "StoreError('The store refused this: UNIQUE constraint failed: t.n.')",
         "StoreError('The store refused this: CHECK constraint failed: n < 1000.')",
         "StoreError(\"The store refused this: 'gone'.\")",
