@@ -33,7 +33,7 @@ class Issuer:
     """The issuer. `asked` counts how often its keys were fetched."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+        self.now = now
         self.asked = 0
         self.requests: list[dict] = []
         self.published: list[dict] = []
@@ -47,15 +47,15 @@ class Issuer:
         app.router.add_get("/jwks.json", self._jwks)
         app.router.add_get("/.well-known/oauth-authorization-server", self._metadata)
         app.router.add_post("/token", self._token)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
         self.add("one", "RS256")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        await self.runner.cleanup()
 
     def add(self, kid: str, algorithm: str, *, make: str = "", **more: Any) -> None:
         """Make a key and publish its public half."""
@@ -67,7 +67,7 @@ class Issuer:
         self, subject: Any = "bot", *, kid: Any = "one", algorithm: str = "RS256", header: dict | None = None, key: Any = None, **claims: Any
     ) -> str:  # fmt: skip
         """Return a good token, but for what is given. A claim that is None is left out."""
-        now = int(self._now())
+        now = int(self.now())
         all_claims = {"iss": self.url, "sub": subject, "iat": now, "exp": now + 300, **claims}
         given = {name: value for name, value in all_claims.items() if value is not None}
         return jwt.encode(

@@ -62,16 +62,16 @@ class Recorder:
     async def __aenter__(self) -> "Recorder":
         app = web.Application(client_max_size=16 << 20)
         app.router.add_route("*", "/mcp", self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}/mcp"
         self._came = asyncio.Event()
         return self
 
     async def __aexit__(self, *_) -> None:
-        await self._runner.cleanup()
+        await self.runner.cleanup()
 
     async def called(self, times: int = 1) -> list[Received]:
         """Wait until this many calls have come."""
@@ -96,9 +96,9 @@ class Recorder:
         frame = json.loads(body)
         if "id" not in frame or "method" not in frame:
             return web.Response(status=202)
-        return await self._answer(request, frame)
+        return await self.answer(request, frame)
 
-    async def _answer(self, request: web.Request, frame: dict) -> web.StreamResponse:
+    async def answer(self, request: web.Request, frame: dict) -> web.StreamResponse:
         method = frame["method"]
         if method == "server/discover" and not self.modern:
             return error(frame, -32601, "Method not found", status=404)

@@ -64,9 +64,9 @@ class FakeSlack:
         self.modals: list[Modal] = []
         self.calls: list[str] = []
         self.acks: dict[str, dict] = {}
-        self._failures: dict[str, deque] = {}
+        self.failures: dict[str, deque] = {}
         self._triggers: dict[str, tuple[float, str]] = {}
-        self._sockets: list[web.WebSocketResponse] = []
+        self.sockets: list[web.WebSocketResponse] = []
         self._numbers = itertools.count(1)
         self._happened = asyncio.Condition()
 
@@ -82,7 +82,7 @@ class FakeSlack:
         return self
 
     async def __aexit__(self, *_) -> None:
-        for socket in self._sockets:
+        for socket in self.sockets:
             await socket.close()
         await self._runner.cleanup()
 
@@ -110,11 +110,11 @@ class FakeSlack:
         return (await self.until(lambda: self.ephemerals[count - 1 :]))[0]
 
     async def connected(self, count: int = 1) -> None:
-        await self.until(lambda: len(self._sockets) >= count)
+        await self.until(lambda: len(self.sockets) >= count)
 
     def fail(self, method: str, *answers) -> None:
         """Let the next calls of a method fail: an error code, or an HTTP status."""
-        self._failures.setdefault(method, deque()).extend(answers)
+        self.failures.setdefault(method, deque()).extend(answers)
 
     async def _tell(self) -> None:
         async with self._happened:
@@ -127,7 +127,7 @@ class FakeSlack:
         given = await self._arguments(request)
         self.calls.append(method)
         try:
-            if planned := self._failures.get(method):
+            if planned := self.failures.get(method):
                 answer = planned.popleft()
                 if isinstance(answer, int):
                     headers = {"Retry-After": "0"} if answer == 429 else {}
@@ -214,23 +214,23 @@ class FakeSlack:
         await socket.send_json(
             {
                 "type": "hello",
-                "num_connections": len(self._sockets) + 1,
+                "num_connections": len(self.sockets) + 1,
                 "connection_info": {"app_id": "A0APP"},
             }
         )
-        self._sockets.append(socket)
+        self.sockets.append(socket)
         await self._tell()
         async for frame in socket:
             if frame.type is WSMsgType.TEXT and frame.data.startswith("{"):
                 ack = json.loads(frame.data)
                 self.acks[ack["envelope_id"]] = ack.get("payload") or {}
                 await self._tell()
-        self._sockets.remove(socket)
+        self.sockets.remove(socket)
         return socket
 
     async def disconnect(self) -> None:
         """Ask the client to come back on a new socket, as Slack does every few hours."""
-        [socket] = self._sockets
+        [socket] = self.sockets
         await socket.send_json({"type": "disconnect", "reason": "refresh_requested"})
 
     async def deliver(self, payload: dict, envelope: str | None = None) -> dict:
@@ -238,7 +238,7 @@ class FakeSlack:
         await self.connected()
         envelope = envelope or f"E{next(self._numbers)}"
         self.acks.pop(envelope, None)
-        await self._sockets[0].send_json(
+        await self.sockets[0].send_json(
             {
                 "type": "interactive",
                 "envelope_id": envelope,

@@ -420,7 +420,7 @@ async def test_when_slack_fails_the_call_waits_and_the_card_comes_later(w, answe
     call = await w.service.hold(held(w.clock.now))
     await w.notices.bring_up_to_date()
     assert (await w.service.get(call.id)).state is State.PENDING
-    w.slack._failures.clear()
+    w.slack.failures.clear()
     w.clock.now += 10
     await w.notices.bring_up_to_date()
     assert len(w.slack.messages) == 1
@@ -468,11 +468,11 @@ async def test_nothing_is_posted_twice_by_the_next_round_or_after_a_restart(w):
 
 async def test_the_socket_comes_back_after_slack_refreshes_it(w):
     call, message = await w.hold()
-    first = w.slack._sockets[0]
+    first = w.slack.sockets[0]
     await w.slack.disconnect()
-    await w.slack.until(lambda: w.slack._sockets and w.slack._sockets[-1] is not first)
+    await w.slack.until(lambda: w.slack.sockets and w.slack.sockets[-1] is not first)
     payload = w.slack.click_payload("U01ALICE", message, "approve")
-    await w.slack._sockets[-1].send_json({"type": "interactive", "envelope_id": "E9", "payload": payload})
+    await w.slack.sockets[-1].send_json({"type": "interactive", "envelope_id": "E9", "payload": payload})
     await w.settle(call, State.APPROVED)
 
 

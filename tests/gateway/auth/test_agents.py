@@ -37,7 +37,7 @@ async def with_issuer(extra: str = "", agents: str = BOT, url: str = HERE):
     async with Issuer(clock) as issuer:
         jwt = f"jwt: [{{issuer: '{issuer.url}', jwks: '{issuer.url}/jwks.json'{extra and ', '}{extra}}}]"
         async with running(more=f"url: '{url}'\n{jwt}\n{agents}") as gateway:
-            issuer._now = gateway.clock
+            issuer.now = gateway.clock
             yield gateway, issuer
 
 
@@ -79,7 +79,7 @@ async def test_each_kind_of_key_is_taken_when_the_config_says_so(algorithm, make
 
 
 def _signed_by_hand(issuer: Issuer, header: dict, secret: bytes | None) -> str:
-    text = f"{unsigned(header)}.{unsigned({'iss': issuer.url, 'sub': 'bot', 'aud': NOTES, 'exp': issuer._now() + 300})}"
+    text = f"{unsigned(header)}.{unsigned({'iss': issuer.url, 'sub': 'bot', 'aud': NOTES, 'exp': issuer.now() + 300})}"
     mac = hmac.digest(secret, text.encode(), hashlib.sha256) if secret else b""
     return f"{text}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
@@ -109,13 +109,13 @@ def _in_another_algorithm(issuer: Issuer) -> str:
 
 
 BAD = {
-    "expired": lambda i: i.token(aud=NOTES, exp=int(i._now()) - 31),
+    "expired": lambda i: i.token(aud=NOTES, exp=int(i.now()) - 31),
     "expires at no time": lambda i: i.token(aud=NOTES, exp=float("nan")),
     "expires in words": lambda i: i.token(aud=NOTES, exp="soon"),
     "expires in truth": lambda i: i.token(aud=NOTES, exp=True),
-    "not yet": lambda i: i.token(aud=NOTES, nbf=int(i._now()) + 31),
+    "not yet": lambda i: i.token(aud=NOTES, nbf=int(i.now()) + 31),
     "not yet, in words": lambda i: i.token(aud=NOTES, nbf="now"),
-    "issued tomorrow": lambda i: i.token(aud=NOTES, iat=int(i._now()) + 86400),
+    "issued tomorrow": lambda i: i.token(aud=NOTES, iat=int(i.now()) + 86400),
     "another server": lambda i: i.token(aud=f"{HERE}/mcp/other"),
     "another host": lambda i: i.token(aud="https://mcp.example.com.evil.example/mcp/notes"),
     "a slash too many": lambda i: i.token(aud=f"{NOTES}/"),
@@ -426,7 +426,7 @@ async def test_a_fetch_that_fails_keeps_the_keys_there_are_and_none_is_nobody(re
 async def test_an_issuer_that_is_gone_is_nobodys_pass():
     async with with_issuer() as (gateway, issuer):
         token = issuer.token(aud=NOTES)
-        await issuer._runner.cleanup()
+        await issuer.runner.cleanup()
         assert (await answer(gateway, token))[0] == 401
 
 

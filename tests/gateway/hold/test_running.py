@@ -233,7 +233,7 @@ async def test_a_server_that_cannot_be_reached_got_nothing():
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
-            await gateway.recorder._runner.cleanup()
+            await gateway.recorder.runner.cleanup()
             await gateway.review(held)
             answer = await agent
         assert text(answer).startswith("The server could not be reached")

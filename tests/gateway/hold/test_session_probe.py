@@ -271,7 +271,7 @@ async def test_a_server_that_went_away_meanwhile_was_sent_nothing():
         headers = await opened(gateway)
         agent = agents.create_task(gateway.call("create_note", headers=headers))
         [held] = await gateway.held()
-        await gateway.recorder._runner.cleanup()
+        await gateway.recorder.runner.cleanup()
         gateway.clock.now += 6
         await gateway.review(held)
         assert text(await agent).startswith("The server could not be reached")

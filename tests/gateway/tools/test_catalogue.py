@@ -90,7 +90,7 @@ async def test_the_order_of_members_is_no_change(known, recorder):
 
 
 async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, recorder):
-    await recorder._runner.cleanup()
+    await recorder.runner.cleanup()
     assert "could not be reached" in await known.refresh("notes")
     assert await known.refresh("notes") is not None
     known._clock.now += catalogue.RETRY
@@ -105,12 +105,12 @@ async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
         asked.set()
         await asyncio.Event().wait()
 
-    answer, recorder._answer = recorder._answer, silent
+    answer, recorder.answer = recorder.answer, silent
     leaving = asyncio.ensure_future(known.refresh("notes"))
     await asked.wait()
     leaving.cancel()
     await asyncio.wait([leaving])
-    recorder._answer = answer
+    recorder.answer = answer
     assert await known.refresh("notes") is None
     assert (await known.find("notes", "get_note")).hash
 
@@ -269,7 +269,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
 
 async def test_a_refused_list_is_told(http):
     async with Recorder() as recorder:
-        recorder._answer = lambda _, frame: _refuse(frame)
+        recorder.answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
         known.configure({"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}, {})
         assert await known.refresh("notes")
