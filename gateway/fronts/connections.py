@@ -23,7 +23,7 @@ log = logging.getLogger("okayed.connections")
 
 
 class Phase(Enum):
-    """What a connection is waiting for."""
+    """The phase of a connection, named after the data that it waits for."""
 
     #: Its first byte.
     NEW = auto()

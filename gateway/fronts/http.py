@@ -49,7 +49,7 @@ async def _do_nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerPolicy:
-    """What the listener needs to admit requests and to shut down."""
+    """The agents, host names and shutdown hooks of the listener."""
 
     agents: Callable[[], Agents]
     #: Accepted host names without port, besides the loopback names.
