@@ -1,1 +1,1 @@
-"""The MCP side: frames, policy, classification, upstreams, and the path of one tool call."""
+"""The MCP gateway: its path for tool calls, policy, classification and upstreams."""

@@ -1,4 +1,4 @@
-"""`python -m gateway` is `okayed`."""
+"""Runs the command line: `python -m gateway` is `okayed`."""
 
 from gateway.cli.main import main
 

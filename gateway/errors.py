@@ -1,27 +1,27 @@
-"""What can go wrong between an agent and a server. Each class's docstring is its default message."""
+"""Errors between an agent and a server. The docstring of each `GatewayError` is its default message."""
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 
 class UserError(Exception):
-    """Something that whoever runs the command can mend; the message is one plain sentence with the remedy."""
+    """An error that the user can fix; the message is one plain sentence with the remedy."""
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Return the first of several faults that ended a group of tasks; an error that is no group is returned as it is."""
+    """Return the first error of an exception group, or the error itself if it is not a group."""
     return first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 class GatewayError(Exception):
     """The gateway could not handle this request."""
 
-    #: The JSON-RPC error code, the HTTP status and the HTTP headers that tell it on the wire.
+    #: The JSON-RPC error code, the HTTP status and the HTTP headers of the response.
     code: ClassVar[int] = -32603
     status: ClassVar[int] = 200
     headers: ClassVar[Mapping[str, str]] = {}
 
-    #: The server's last line on stderr, for the operator. Agents never see it.
+    #: The server's last line on stderr, for the log only; agents never see it.
     stderr: str = ""
 
     def __init__(self, message: str | None = None) -> None:
@@ -29,7 +29,7 @@ class GatewayError(Exception):
 
 
 class InternalError(GatewayError):
-    """The gateway failed on this request, and its log says why. It is not known whether it was carried out."""
+    """The gateway failed while handling this request; its log says why. The request may or may not have been executed."""
 
 
 class NotSentError(GatewayError):
@@ -41,7 +41,7 @@ class CutError(GatewayError):
 
 
 class ResponseTooLargeError(CutError):
-    """The server's answer is longer than the gateway takes."""
+    """The server's response is larger than the gateway accepts."""
 
 
 class UnknownSessionError(NotSentError):
@@ -52,21 +52,21 @@ class UnknownSessionError(NotSentError):
 
 
 class UnknownHoldError(GatewayError):
-    """The gateway does not know this held call, so nothing was sent now. It is not known whether the call ran before."""
+    """The gateway does not know this held call. Nothing was sent now; the call may or may not have run before."""
 
     code = -32001
     status = 404
 
 
 class UnknownServerError(NotSentError):
-    """There is no server of this name here."""
+    """The gateway has no server of this name."""
 
     code = -32001
     status = 404
 
 
 class UseInitializeError(NotSentError):
-    """Bad Request: this server speaks the handshake revisions only; use initialize."""
+    """Bad Request: this server supports only protocol revisions with a handshake; send initialize first."""
 
     code = -32000
     status = 400

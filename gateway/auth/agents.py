@@ -1,4 +1,4 @@
-"""Which agent is this: a credential becomes an agent, and nothing else does."""
+"""Authenticates agents by bearer token: their own tokens, or JWTs of the configured issuers."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from gateway.config.options import AgentOptions, Config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """An authenticated caller. `servers` are those it may use; None means all."""
+    """An authenticated agent. `servers` are those it may use; None means all."""
 
     name: str
     owner: str | None = None
@@ -28,7 +28,7 @@ LOCAL = Agent(name="local")
 
 
 class AuthenticationFailed(Exception):
-    """Nobody's credential: the HTTP status, a sentence for the caller, and the challenge that goes with them."""
+    """Authentication failed: the HTTP status, a message for the caller, and the WWW-Authenticate challenge."""
 
     def __init__(self, status: int, message: str, challenge: str | None = None) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class AuthenticationFailed(Exception):
 
 
 class Agents:
-    """The agents of one config, known by tokens of their own or by JWTs of its issuers."""
+    """The agents of one config."""
 
     def __init__(self, config: Config, jwks: Callable[[str], JwksCache], clock: Callable[[], float]) -> None:
         self.config = config
@@ -45,9 +45,9 @@ class Agents:
         self._by_hash = [(one.token_sha256, _agent(one)) for one in config.agents if one.token_sha256]
 
     async def authenticate(self, authorization: Sequence[str], server: str) -> Agent:
-        """Return the agent whose bearer token the Authorization headers hold; raises `Refused`.
+        """Return the agent whose bearer token is in the Authorization headers; raises `AuthenticationFailed`.
 
-        A config without agents has one, `local`, that needs none; such a config listens on this machine only.
+        Without agents and issuers in the config, every caller is `LOCAL`; the listener is then loopback only.
         """
         if not self.config.agents and not self.config.jwt:
             return LOCAL
@@ -57,38 +57,48 @@ class Agents:
         if found:
             return found[0]
         if not token or not self.config.jwt:
-            raise AuthenticationFailed(401, "Give an agent's token.", challenge(self.config, server))
+            raise AuthenticationFailed(
+                401, "Send the token of an agent in the Authorization header.", challenge(self.config, server)
+            )
         try:
-            vouched = await self._tokens.verify(token.decode("ascii", "replace"), server)
+            verified = await self._tokens.verify(token.decode("ascii", "replace"), server)
         except InvalidToken as error:
             raise AuthenticationFailed(
                 401, str(error), challenge(self.config, server, "invalid_token")
             ) from None
-        return self._admitted(vouched, server)
+        return self._verified_agent(verified, server)
 
-    def _admitted(self, vouched: VerifiedToken, server: str) -> Agent:
-        issuer = vouched.issuer
-        if not vouched.scopes().issuperset(issuer.scopes):
+    def _verified_agent(self, verified: VerifiedToken, server: str) -> Agent:
+        issuer = verified.issuer
+        if not verified.scopes().issuperset(issuer.scopes):
             missing = challenge(self.config, server, "insufficient_scope", issuer)
-            raise AuthenticationFailed(403, "The token lacks a scope that is needed here.", missing)
-        agent = self._named(vouched)
+            raise AuthenticationFailed(403, "The token lacks a required scope.", missing)
+        agent = self._agent_of_subject(verified)
         if agent.owner is not None or issuer.owner_claim is None:
             return agent
-        owner = vouched.text(issuer.owner_claim)
-        if owner is None or (issuer.owner_claim == "email" and vouched.claims.get("email_verified") is False):
-            # Without its owner, nobody would be kept from approving their own agent's calls.
-            raise AuthenticationFailed(403, "The token does not say for certain whose agent this is.")
+        owner = verified.text(issuer.owner_claim)
+        if owner is None or (
+            issuer.owner_claim == "email" and verified.claims.get("email_verified") is False
+        ):
+            # Without an owner, people could approve the calls of their own agents.
+            raise AuthenticationFailed(403, "The token does not name a verified owner of this agent.")
         return replace(agent, owner=owner)
 
-    def _named(self, vouched: VerifiedToken) -> Agent:
-        subject = vouched.text(vouched.issuer.agent_claim)
+    def _agent_of_subject(self, verified: VerifiedToken) -> Agent:
+        subject = verified.text(verified.issuer.agent_claim)
         for one in self.config.agents:
-            if subject is not None and one.subject == subject and one.issuer in {None, vouched.issuer.issuer}:
+            if (
+                subject is not None
+                and one.subject == subject
+                and one.issuer in {None, verified.issuer.issuer}
+            ):
                 return _agent(one)
-        # A stranger may not go by the name of an agent that the config knows otherwise.
+        # An unknown subject must not take the name of a configured agent.
         names = {one.name.casefold() for one in self.config.agents}
-        if subject is None or not vouched.issuer.any_subject or subject.casefold() in names:
-            raise AuthenticationFailed(403, "The token is valid, but its bearer is not an agent here.")
+        if subject is None or not verified.issuer.any_subject or subject.casefold() in names:
+            raise AuthenticationFailed(
+                403, "The token is valid, but its subject is not an agent of this gateway."
+            )
         return Agent(name=subject)
 
 

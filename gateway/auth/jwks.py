@@ -1,4 +1,4 @@
-"""The public keys of one issuer: fetched when a token names one that is not there, kept when a fetch fails."""
+"""Caches the JSON Web Key Set of an issuer (RFC 7517): fetches it for an unknown key ID, and keeps it if a fetch fails."""
 
 import asyncio
 import logging
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-#: Seconds between two fetches, whatever keys tokens name.
+#: The least seconds between two fetches, whatever key IDs tokens have.
 PAUSE = 30.0
-#: Seconds after which keys are fetched anew in the background, so that a withdrawn one does not stay.
+#: Seconds after which keys are fetched again in the background, so that a withdrawn key is dropped.
 MAX_AGE = 3600.0
-#: Seconds that a fetch may take, and bytes that it may bring.
+#: The timeout of a fetch in seconds, and the most bytes of its response.
 TIMEOUT = 5.0
 MAX_SIZE = 1 << 18
 log = logging.getLogger("okayed")
@@ -23,37 +23,37 @@ Jwk = Mapping[str, Any]
 
 
 class JwksCache:
-    """The key set at one address."""
+    """The key set at one URL."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
         self._url = url
         self._http = http
         self._clock = clock
         self._keys: Mapping[str, Jwk] = {}
-        self._asked = -math.inf
-        self._asking: asyncio.Future[None] | None = None
+        self._fetched_at = -math.inf
+        self._fetching: asyncio.Future[None] | None = None
 
     async def find(self, kid: str) -> Jwk | None:
-        """Return the key of this id, or None. Only a key that is not there is waited for."""
+        """Return the key with this ID, or None; waits for a fetch only if the key is unknown."""
         if self._due(kid):
-            self._asked = self._clock()
-            # On its own and kept: callers share it, and one that hangs up does not end it for the others.
-            self._asking = asyncio.ensure_future(self._ask())
-        if kid not in self._keys and self._asking is not None:
-            await asyncio.shield(self._asking)
+            self._fetched_at = self._clock()
+            # A separate task: callers share it, and one that disconnects does not cancel it for the others.
+            self._fetching = asyncio.ensure_future(self._refresh())
+        if kid not in self._keys and self._fetching is not None:
+            await asyncio.shield(self._fetching)
         return self._keys.get(kid)
 
     def _due(self, kid: str) -> bool:
-        return self._clock() - self._asked >= (MAX_AGE if kid in self._keys else PAUSE)
+        return self._clock() - self._fetched_at >= (MAX_AGE if kid in self._keys else PAUSE)
 
-    async def _ask(self) -> None:
+    async def _refresh(self) -> None:
         try:
             self._keys = _parse_keys(await self._fetch())
         except (_JwksError, aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
-            # Not a library's own words: they may hold what the other side sent.
+            # A library's message may contain what the other side sent, so only its type is logged.
             reason = str(error) if isinstance(error, _JwksError) else type(error).__name__
             log.warning(
-                "the keys at %s could not be fetched (%s); the ones there are stay",
+                "the keys at %s could not be fetched (%s); the known keys stay in use",
                 urlsplit(self._url).hostname, reason,
             )  # fmt: skip
 
@@ -71,7 +71,7 @@ class JwksCache:
 
 
 class _JwksError(Exception):
-    """An answer that holds no keys; the message says why."""
+    """The response has no usable keys; the message says why."""
 
 
 class _JwksDocument(msgspec.Struct):
@@ -79,7 +79,7 @@ class _JwksDocument(msgspec.Struct):
 
 
 def _parse_keys(body: bytes) -> Mapping[str, Jwk]:
-    """Return the public keys for signatures by their ids. One that was published with its private half is nobody's."""
+    """Return the public signature keys by ID. Keys with private members are ignored."""
     found = msgspec.json.decode(body, type=_JwksDocument).keys
     return {
         key["kid"]: key

@@ -1,6 +1,6 @@
-"""What OAuth clients are told: which resource a server is, who issues tokens for it, and why one was refused (PURE).
+"""OAuth 2.0 protected resource metadata and Bearer challenges for the servers (PURE).
 
-RFC 9728 (metadata of a protected resource), RFC 6750 (Bearer challenges), RFC 8707 (the resource as audience).
+RFC 9728 (protected resource metadata), RFC 6750 (Bearer challenges), RFC 8707 (the resource as audience).
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 
 def audiences(config: Config, issuer: IssuerOptions, server: str) -> frozenset[str]:
-    """Return what a token may be for: the issuer's own list, else this server or the gateway as a whole."""
+    """Return the accepted audiences: the issuer's list, or else the URLs of this server and of the gateway."""
     if issuer.audience is not None:
         return frozenset(issuer.audience)
-    # An address without a path is the same with and without its slash (RFC 3986, 6.2.3).
+    # A URL without a path is equivalent with and without its slash (RFC 3986, section 6.2.3).
     return frozenset({_base(config), f"{_base(config)}/", _base(config) + _path(server)})
 
 
 def metadata(config: Config, server: str) -> Mapping[str, Any] | None:
-    """Return the metadata of a server, or None when there is no such server or no issuer."""
+    """Return the metadata of a server; None if there is no such server or no issuer."""
     if not config.jwt or server not in config.servers:
         return None
     scopes = _scopes(config)
@@ -37,7 +37,7 @@ def metadata(config: Config, server: str) -> Mapping[str, Any] | None:
 def challenge(
     config: Config, server: str, error: str | None = None, issuer: IssuerOptions | None = None
 ) -> str:
-    """Return the WWW-Authenticate header that says where to get a token, for which scopes, and what was wrong."""
+    """Return the WWW-Authenticate header: where to get a token, its scopes, and the error."""
     if not config.jwt:
         return "Bearer"
     parts = {

@@ -1,4 +1,4 @@
-"""`okayed demo`: everything inside one process, and an agent whose call is waiting already."""
+"""`okayed demo`: a gateway, a sample server and an agent in one process, with a call that waits for approval."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,7 @@ from gateway.app.serving import Endpoints, serve
 from gateway.config.options import Config
 
 APPROVER = "you"
-#: What the agent asks for, first something harmless and then something that waits.
+#: The agent's calls: the first is allowed, the second waits.
 CALLS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("list_orders", {"status": "paid"}),
     (
@@ -27,8 +27,8 @@ CALLS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 
 
-def config(port: int, token_sha256: str) -> Config:
-    """Return the demo's config; the same text could stand in a file."""
+def build_config(port: int, token_sha256: str) -> Config:
+    """Return the demo's config."""
     text = f"""
 listen: 127.0.0.1:{port}
 store: "memory:"
@@ -54,44 +54,44 @@ async def run(port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     secret = secrets.token_urlsafe(24)
-    loaded = config(port, hashlib.sha256(secret.encode()).hexdigest())
-    async with assemble(loaded) as gateway, serve(gateway) as listening, asyncio.TaskGroup() as tasks:
-        agent = tasks.create_task(act(f"{listening.agents}shop"))
-        _welcome(listening, secret)
+    config = build_config(port, hashlib.sha256(secret.encode()).hexdigest())
+    async with assemble(config) as gateway, serve(gateway) as endpoints, asyncio.TaskGroup() as tasks:
+        agent = tasks.create_task(run_agent(f"{endpoints.agents}shop"))
+        _print_welcome(endpoints, secret)
         await stop.wait()
         agent.cancel()
 
 
-def _welcome(listening: Endpoints, secret: str) -> None:
-    code = listening.login.one_time_code(Approver(name=APPROVER))
+def _print_welcome(endpoints: Endpoints, secret: str) -> None:
+    code = endpoints.login.one_time_code(Approver(name=APPROVER))
     lines = [
         "",
         "Okayed is running, with a sample shop behind it.",
         "",
-        f"  Open the inbox:   {listening.inbox}login/once/{code}",
-        "  An agent wants to refund an order; approve or deny it there.",
+        f"  Open the inbox:   {endpoints.inbox}login/once/{code}",
+        "  An agent wants to refund an order; approve or deny the call there.",
         "",
-        f"  Point an agent at {listening.agents}shop",
-        f"  From a terminal:  OKAYED_URL={listening.inbox.rstrip('/')} OKAYED_TOKEN={secret} okayed pending",
+        f"  Point an agent at {endpoints.agents}shop",
+        f"  From a terminal:  OKAYED_URL={endpoints.inbox.rstrip('/')} OKAYED_TOKEN={secret} okayed pending",
         "",
         "Press Ctrl-C to stop.",
         "",
     ]
-    _say("\n".join(lines))
+    _print("\n".join(lines))
 
 
-async def act(url: str) -> None:
-    """Be an agent, with the MCP SDK's client: make the calls one after the other and say what came of them."""
+async def run_agent(url: str) -> None:
+    """Make the calls one after the other with the MCP SDK's client, and print the results."""
     from mcp import Client
 
     async with Client(url) as client:
         for tool, arguments in CALLS:
-            _say(f"agent: {tool} {msgspec.json.encode(arguments).decode()}")
+            _print(f"agent: {tool} {msgspec.json.encode(arguments).decode()}")
             result = await client.call_tool(tool, dict(arguments))
-            told = " ".join(block.text for block in result.content if block.type == "text")
-            _say(f"agent: {tool} -> {told}")
+            text = " ".join(block.text for block in result.content if block.type == "text")
+            _print(f"agent: {tool} -> {text}")
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

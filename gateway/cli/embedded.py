@@ -1,4 +1,4 @@
-"""The gateway inside an `okayed stdio`, which others join as they would any other."""
+"""A gateway inside an `okayed stdio`; other `okayed stdio` commands can join it."""
 
 import asyncio
 import errno
@@ -18,37 +18,37 @@ from gateway.config.addresses import host_and_port
 from gateway.config.options import Config, listen_address
 from gateway.errors import NotSentError, UserError, first_error
 
-#: Seconds between two looks whether a `run` wants the store.
+#: Seconds between two checks whether an `okayed run` waits for the store.
 LOOK = 1.0
-#: The URL of whatever listens on a Unix socket.
+#: The base URL of requests over a Unix socket.
 LOCAL = "http://localhost"
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedGateway:
-    """A gateway that runs in this process from when it is needed until its client leaves, or a `run` takes its place."""
+    """A gateway in this process. It stops when its client disconnects, or when an `okayed run` waits for its store."""
 
-    #: The config, the server that the client uses, and the token that it comes with.
+    #: The config file, the name of the client's server, and the client's token.
     path: Path
     server: str
     token: str = field(repr=False)
-    #: What runs the gateway, and what is set when the client has left.
+    #: The group of the gateway's task, and the event set when the client disconnects.
     tasks: asyncio.TaskGroup
     left: asyncio.Event
 
     async def start(self) -> str:
         """Start a gateway and return its URL.
 
-        Raises `NotSentError` while another has its store or its address, `UserError` when the config does not allow it.
+        Raises `NotSentError` while another process uses its store or address, `UserError` if the client is not an agent.
         """
         config = load_config(self.path, os.environ)
         check_server_name(config, self.server)
         if _run_is_waiting(config):
-            raise NotSentError("An `okayed run` has the config's store, and does not listen yet.")
+            raise NotSentError("An `okayed run` has the store and is not listening yet.")
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks.create_task(self._run(config, url))
         try:
-            return await asyncio.shield(url)  # the request may be cancelled; the gateway still starts
+            return await asyncio.shield(url)  # a cancelled request does not cancel the start
         except StoreTaken as error:
             raise NotSentError(str(error)) from error
         except OSError as error:
@@ -57,26 +57,26 @@ class EmbeddedGateway:
             raise
 
     async def _run(self, config: Config, url: asyncio.Future[str]) -> None:
-        """Run a gateway until the client leaves. *url* gets its URL, or the error that keeps it from starting."""
+        """Run a gateway until the client disconnects. *url* gets its URL, or the error that prevents the start."""
         try:
             async with assemble(config, embedded=True) as gateway:
-                await self._checked(gateway)
-                async with serve(gateway) as listening:
+                await self._check_client(gateway)
+                async with serve(gateway) as endpoints:
                     tcp = host_and_port(listen_address(config.listen)) is not None
-                    url.set_result(listening.agents.removesuffix("/mcp/") if tcp else LOCAL)
-                    await self._until_over(config)
+                    url.set_result(endpoints.agents.removesuffix("/mcp/") if tcp else LOCAL)
+                    await self._wait_until_over(config)
         except Exception as error:
             if url.done():
                 raise
             url.set_exception(first_error(error))
 
-    async def _until_over(self, config: Config) -> None:
-        """Return when the client has left, or a `run` wants the store."""
+    async def _wait_until_over(self, config: Config) -> None:
+        """Return when the client has disconnected, or an `okayed run` waits for the store."""
         while not self.left.is_set() and not _run_is_waiting(config):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.left.wait(), LOOK)
 
-    async def _checked(self, gateway: Gateway) -> None:
+    async def _check_client(self, gateway: Gateway) -> None:
         """Raise `UserError` unless the client is an agent of the config."""
         try:
             await gateway.agents.authenticate([f"Bearer {self.token}"], self.server)
@@ -85,5 +85,5 @@ class EmbeddedGateway:
 
 
 def _run_is_waiting(config: Config) -> bool:
-    """Say whether a `run` has the turn at the config's store."""
+    """Say whether an `okayed run` holds the run lock of the store."""
     return config.store != MEMORY and is_held_by_run(database_path(config.store))

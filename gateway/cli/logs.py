@@ -1,4 +1,4 @@
-"""How the log is written: every entry begins with a line of ours, whatever servers and agents say in it."""
+"""Configures logging. Text from servers and agents cannot forge a log entry."""
 
 import logging
 from typing import TextIO
@@ -9,14 +9,14 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class _LogFormatter(logging.Formatter):
-    """Writes hidden characters out and indents further lines, so that no words can look like an entry or steer a terminal."""
+    """Escapes hidden characters and indents further lines, so that no text can forge an entry or control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return safetext.escape_hidden(super().format(record)).replace("\n", "\n    ")
 
 
 def configure_logging(stream: TextIO, level: int) -> None:
-    """Write the log to *stream* from now on."""
+    """Write the log to *stream*."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_LogFormatter(FORMAT))
     logging.basicConfig(level=level, handlers=[handler])

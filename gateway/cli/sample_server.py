@@ -1,4 +1,4 @@
-"""The demo's MCP server: a small shop, whose tools read, write, run, delete and pay. Nothing leaves the process."""
+"""The demo's MCP server: a small shop with tools that read, write, run, delete and pay, all in memory."""
 
 from mcp.server import MCPServer
 

@@ -1,6 +1,7 @@
-"""`okayed stdio`: one client on stdin and stdout, and behind it the gateway that listens.
+"""`okayed stdio`: connects one client on stdin and stdout to a gateway.
 
-With `--url` it only joins. With a config it joins as well, and runs a gateway in this process while there is none to join.
+With `--url` it joins that gateway. With a config it joins the gateway that the config describes, or runs one in this
+process while none is listening.
 """
 
 import asyncio
@@ -22,23 +23,23 @@ from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
-#: What an address that is a Unix socket begins with, and the name by which requests over one call the gateway.
+#: The prefix of the address of a Unix socket, and the base URL of requests over one.
 UNIX = "unix:"
 LOCAL = "http://localhost"
-#: Seconds for which a request waits for a gateway that does not answer: less than the 60 s after which common clients give up.
+#: Seconds that a request waits for a gateway: less than the 60 s timeout of common clients.
 PATIENCE = 50.0
-#: Seconds between two looks whether it answers, and for which such a look may last.
+#: Seconds between two checks whether a gateway answers, and the timeout of a check.
 PAUSE = 0.25
-LOOK = aiohttp.ClientTimeout(total=5.0)
+CHECK_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 
 async def run(server: str, path: Path, url: str) -> None:
-    """Serve one client: with the gateway at *url*, or the one that the config at *path* describes when *url* is ""."""
+    """Serve one client through the gateway at *url*, or through the one that the config at *path* describes."""
     token = os.environ.get("OKAYED_AGENT_TOKEN", "").strip()
-    place = check_url(url) if url else local_address(read_listen(path, os.environ))
-    async with open_client(place) as http, asyncio.TaskGroup() as tasks:
+    address = check_url(url) if url else local_address(read_listen(path, os.environ))
+    async with open_client(address) as http, asyncio.TaskGroup() as tasks:
         if url:
-            await _serve(GatewayLocator(server, token, http, at=place))
+            await _serve(GatewayLocator(server, token, http, at=address))
             return
         left = asyncio.Event()
 
@@ -47,7 +48,7 @@ async def run(server: str, path: Path, url: str) -> None:
 
             return await EmbeddedGateway(path, server, token, tasks, left).start()
 
-        locator = GatewayLocator(server, token, http, at=place, start_gateway=start_gateway)
+        locator = GatewayLocator(server, token, http, at=address, start_gateway=start_gateway)
         await locator.find_gateway()
         await _serve(locator)
         left.set()
@@ -58,19 +59,19 @@ async def _serve(locator: "GatewayLocator") -> None:
 
 
 def check_url(url: str) -> str:
-    """Return the address of a gateway, without what names one of its servers; raises `UserError`."""
+    """Return the address of a gateway without `/mcp/...`; raises `UserError`."""
     if not (url.startswith(UNIX) or is_http_url(url)):
-        raise UserError(f"{url} is no address of a gateway; write one such as http://127.0.0.1:8808")
+        raise UserError(f"{url} is not the address of a gateway; write one such as http://127.0.0.1:8808")
     return url.partition("/mcp/")[0].rstrip("/")
 
 
-def open_client(place: str) -> aiohttp.ClientSession:
-    """Return what reaches the gateway at *place*: `http(s)://...`, or `unix:/path`."""
-    return open_client_session(place.removeprefix(UNIX) if place.startswith(UNIX) else "")
+def open_client(address: str) -> aiohttp.ClientSession:
+    """Return an HTTP session for the gateway at *address*: an http(s) URL or `unix:/path`."""
+    return open_client_session(address.removeprefix(UNIX) if address.startswith(UNIX) else "")
 
 
 class GatewayLocator:
-    """The way to the gateway at one address. While none answers there, exchanges wait, for `PATIENCE` seconds at most."""
+    """Sends exchanges to the gateway at one address; while none answers, they wait for up to `PATIENCE` seconds."""
 
     def __init__(
         self,
@@ -81,25 +82,25 @@ class GatewayLocator:
         at: str,
         start_gateway: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """*instead* is called while no gateway answers: it starts one and returns its URL, or raises `NotSentError`."""
+        """*start_gateway* is called while no gateway answers: it starts one and returns its URL, or raises `NotSentError`."""
         self._at = at
         self._url = LOCAL if at.startswith(UNIX) else at
         self._server = server
-        self._own = FixedCredentials({"Authorization": f"Bearer {token}"} if token else {})
+        self._credentials = FixedCredentials({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http
         self._instead = start_gateway
-        self._looking = asyncio.Lock()
-        #: Whether the gateway that answered last was a `run`, which is waited for, and why none was started.
-        self._of_a_run = False
+        self._lock = asyncio.Lock()
+        #: Whether the last gateway was a `run`, which is expected to return; and why none could be started.
+        self._expects_run = False
         self._why = ""
 
     async def exchange(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange, when a gateway takes it; raises `NotSentError` when none answered in time, so nothing was sent."""
+        """Send one exchange once a gateway accepts it; raises `NotSentError` if none answers in time."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE
         while True:
             try:
-                reply = await self._sent(verb, body, headers)
+                reply = await self._send(verb, body, headers)
                 if not _is_retryable(reply) or loop.time() >= until:
                     return reply
                 reply.close()
@@ -108,14 +109,14 @@ class GatewayLocator:
                     why = f"No gateway answers at {self._at}; nothing was sent. {self._why}"
                     raise NotSentError(why.strip()) from error
             await asyncio.sleep(PAUSE)
-            await self._back(until)
+            await self._wait_for_gateway(until)
 
-    async def _sent(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        gateway = HttpUpstream(f"{self._url}/mcp/{self._server}", self._own, self._http)
+    async def _send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        gateway = HttpUpstream(f"{self._url}/mcp/{self._server}", self._credentials, self._http)
         return await gateway.send(verb, body, headers)
 
-    async def _back(self, until: float) -> None:
-        """Wait until a gateway answers, or the loop's clock says *until*."""
+    async def _wait_for_gateway(self, until: float) -> None:
+        """Wait until a gateway answers, at most until *until* on the loop's clock."""
         try:
             async with asyncio.timeout_at(until):
                 while True:
@@ -125,15 +126,15 @@ class GatewayLocator:
         except TimeoutError:
             return
         except (UserError, ApprovalError, OSError) as error:
-            raise NotSentError(f"No gateway could be started; nothing was sent. {error}") from error
+            raise NotSentError(f"The gateway could not be started; nothing was sent. {error}") from error
 
     async def find_gateway(self) -> bool:
-        """Say whether a gateway answers, be it one that is started now."""
-        async with self._looking:
+        """Say whether a gateway answers; starts one if possible."""
+        async with self._lock:
             if role := await self._role():
-                self._of_a_run = role == RUN
+                self._expects_run = role == RUN
                 return True
-            if self._instead is None or self._of_a_run:
+            if self._instead is None or self._expects_run:
                 return False
             try:
                 self._url = await self._instead()
@@ -143,18 +144,18 @@ class GatewayLocator:
             return True
 
     async def _role(self) -> str:
-        """Return what the gateway that answers says it is; "" when none answers."""
+        """Return the role of the gateway that answers, or "" if none does."""
         try:
-            async with self._http.get(f"{self._url}/healthz", timeout=LOOK) as answer:
+            async with self._http.get(f"{self._url}/healthz", timeout=CHECK_TIMEOUT) as answer:
                 if self._instead is None:
-                    return RUN  # what stands in front of a gateway elsewhere need not pass this on
+                    return RUN  # a proxy in front of a remote gateway need not forward /healthz
                 return str((await answer.json())["role"]) if answer.status == 200 else ""
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
             return ""
 
 
 def _is_retryable(reply: Reply) -> bool:
-    """Say whether a gateway refuses an exchange for now, as one that stops does, and sent nothing on."""
+    """Say whether a gateway refused an exchange unsent, for example because it is stopping."""
     return reply.status == 503 and bool(reply.header(protocol.UNSENT_HEADER))
 
 
@@ -167,7 +168,7 @@ async def _stdin() -> asyncio.StreamReader:
 
 
 def _to_stdout() -> Callable[[bytes], Awaitable[None]]:
-    """Return what writes one frame as one line. A client that does not read holds up its own answers only."""
+    """Return the function that writes one frame as one line; a client that does not read delays only its own answers."""
     turn = asyncio.Lock()
 
     async def write(frame: bytes) -> None:

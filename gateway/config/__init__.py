@@ -1,1 +1,1 @@
-"""The schema and the values of a config file."""
+"""The config file: its keys, parsing and checks."""

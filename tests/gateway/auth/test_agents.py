@@ -270,7 +270,7 @@ async def test_a_subject_that_is_not_listed_is_refused(subject):
     async with with_issuer() as (gateway, issuer):
         status, challenge, body = await answer(gateway, issuer.token(subject, aud=NOTES))
         assert (status, challenge) == (403, None)
-        assert "not an agent here" in body
+        assert "not an agent of this gateway" in body
         assert gateway.recorder.received == []
 
 
@@ -311,7 +311,7 @@ async def test_the_owner_is_in_the_token_for_certain_or_the_token_is_refused(cla
         token = issuer.token(aud=NOTES, **claims)
         status, _, body = await answer(gateway, token)
         assert status == (200 if owner else 403)
-        assert owner or "whose agent" in body
+        assert owner or "verified owner" in body
         if owner:
             assert (await gateway.gateway.agents.authenticate([f"Bearer {token}"], "notes")).owner == owner
 
@@ -410,7 +410,7 @@ async def test_a_fetch_that_fails_keeps_the_keys_there_are_and_none_is_nobody(re
         with caplog.at_level(logging.WARNING, "okayed"):
             assert (await answer(gateway, token))[0] == 401
         assert caplog.messages == [
-            f"the keys at 127.0.0.1 could not be fetched ({reason}); the ones there are stay"
+            f"the keys at 127.0.0.1 could not be fetched ({reason}); the known keys stay in use"
         ]
         assert issuer.asked == 1
         issuer.respond = None

@@ -85,7 +85,9 @@ async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recor
 
 @each_row("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
 def test_what_is_no_address_of_a_gateway_is_refused(url):
-    with pytest.raises(UserError, match=r"no address of a gateway; write one such as http://127.0.0.1:8808"):
+    with pytest.raises(
+        UserError, match=r"not the address of a gateway; write one such as http://127.0.0.1:8808"
+    ):
         check_url(url)
 
 
@@ -188,7 +190,7 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
     async with inside(path, at=at) as way:
         with hold_run_lock(tmp_path / "okayed.db"):
             assert not await way.find_gateway()
-            with pytest.raises(NotSentError, match="okayed run` has the config's store"):
+            with pytest.raises(NotSentError, match="okayed run` has the store"):
                 await note(way)
         assert await way.find_gateway()
         assert await note(way) == "ran get_note"
