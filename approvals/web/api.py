@@ -64,18 +64,13 @@ class InboxApi:
         viewer = self._login.authenticate_program(request)
         query, limit = request.query, _parse_number(request, "limit", 50, 1, MAX_CALLS)
         before = CallId(query["before"]) if query.get("before") else None
-        chosen, tool, agent = (
-            parse_states(query.getall("state", [])),
-            query.get("tool", ""),
-            query.get("agent", ""),
-        )
+        states = parse_states(query.getall("state", []))
+        names = {"tool": query.get("tool", ""), "agent": query.get("agent", "")}
         store = self._service.store
-        found = await store.select(
-            chosen, limit=limit, before=before, tool=tool, agent=agent, room=MAX_PAGE_BYTES
-        )
-        last = found[-1].id if found else None
-        more = last and await store.summaries(chosen, limit=1, before=last, tool=tool, agent=agent)
-        bodies = tuple(summarize_call(call, self._url(call), viewer.name) for call in found)
+        calls = await store.select(states, limit=limit, before=before, room=MAX_PAGE_BYTES, **names)
+        last = calls[-1].id if calls else None
+        more = last and await store.summaries(states, limit=1, before=last, **names)
+        bodies = tuple(summarize_call(call, self._url(call), viewer.name) for call in calls)
         return json_response(CallPage(bodies, last if more else None))
 
     async def _show_call(self, request: web.Request) -> web.Response:
@@ -147,7 +142,7 @@ class InboxApi:
     async def _list_events(self, request: web.Request) -> web.Response:
         self._login.authenticate_program(request)
         query, after = request.query, _parse_number(request, "after", 0, 0, 1 << 62)
-        found = await self._service.store.events(
+        events = await self._service.store.events(
             after=after,
             limit=_parse_number(request, "limit", 100, 1, MAX_EVENTS),
             since=_parse_time(query.get("since", "0")),
@@ -155,8 +150,8 @@ class InboxApi:
             agent=query.get("agent", ""),
             call=query.get("call", ""),
         )
-        bodies = tuple(encode_event(event) for event in found)
-        return json_response(AuditPage(bodies, found[-1].seq if found else after))
+        bodies = tuple(encode_event(event) for event in events)
+        return json_response(AuditPage(bodies, events[-1].seq if events else after))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         # The only route that also accepts a cookie, because EventSource cannot send headers.
@@ -177,7 +172,7 @@ class InboxApi:
 
     async def _openapi(self, request: web.Request) -> web.Response:
         self._login.authenticate_program(request)
-        return json_response(openapi.document(self._options.url))
+        return json_response(openapi.build_document(self._options.url))
 
     def _call_response(self, call: HeldCall, viewer: Approver) -> web.Response:
         return json_response(encode_call(call, self._url(call), viewer.name))

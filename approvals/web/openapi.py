@@ -41,12 +41,13 @@ _ERRORS = {
     "413": "The body is too large.",
     "415": "The body is not application/json in UTF-8.",
     "429": "Too many wrong tokens from this address.",
+    "503": "Too many open streams.",
 }
 _READ = ("400", "401", "429")
-_WRITE = tuple(_ERRORS)
+_WRITE = ("400", "401", "403", "404", "409", "413", "415", "429")
 
 
-def document(url: str) -> Mapping[str, Any]:
+def build_document(url: str) -> Mapping[str, Any]:
     """Build the document for the API at *url*."""
     _, components = msgspec.json.schema_components(_SCHEMAS, ref_template=_REF)
     return {
@@ -67,88 +68,9 @@ def document(url: str) -> Mapping[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    call = _parameter("id", "The call's id.", place="path", required=True)
     return {
-        "/api/v1/calls": {
-            "get": _operation(
-                "List calls, newest first.",
-                CallPage,
-                _READ,
-                _parameter("state", f"Only calls in this state; may be repeated. One of {', '.join(State)}."),
-                _parameter("tool", "Only calls of this tool."),
-                _parameter("agent", "Only calls of this agent."),
-                _parameter("limit", "Maximum number of calls, 1 to 200.", kind="integer"),
-                _parameter("before", "Only calls older than the one with this id."),
-            )
-        },
-        "/api/v1/calls/{id}": {"get": _operation("Show a call.", Call, ("401", "404", "429"), call)},
-        "/api/v1/calls/{id}/approve": {
-            "post": _operation("Approve a call.", Call, _WRITE, call, body=ApproveBody)
-        },
-        "/api/v1/calls/{id}/deny": {
-            "post": _operation("Deny a call. The agent gets the reason.", Call, _WRITE, call, body=DenyBody)
-        },
-        "/api/v1/calls/{id}/reveal": {
-            "post": _operation(
-                "Show the exact text of a call, including secrets. The audit trail records it.",
-                Call,
-                ("401", "403", "404", "429"),
-                call,
-            )
-        },
-        "/api/v1/calls/{id}/give-up": {
-            "post": _operation(
-                "Stop waiting for the server's answer to a running call. The call is then in doubt.",
-                Call,
-                _WRITE,
-                call,
-                body=GiveUpBody,
-            )
-        },
-        "/api/v1/calls/{id}/resolve": {
-            "post": _operation(
-                "Record what happened to a call in doubt.", Call, _WRITE, call, body=ResolveBody
-            )
-        },
-        "/api/v1/tools/accept": {
-            "post": _operation(
-                "Accept the current definitions of a server's tools.",
-                AcceptedTools,
-                ("400", "401", "404", "413", "415", "429"),
-                body=AcceptBody,
-            )
-        },
-        "/api/v1/audit": {
-            "get": _operation(
-                "Read the audit trail.",
-                AuditPage,
-                _READ,
-                _parameter("after", "Only events after this sequence number.", kind="integer"),
-                _parameter("limit", "Maximum number of events, 1 to 1000.", kind="integer"),
-                _parameter("since", "Only events at or after this time: RFC 3339, or seconds since 1970."),
-                _parameter("tool", "Only events of this tool."),
-                _parameter("agent", "Only events of this agent."),
-                _parameter("call", "Only events of the call with this id."),
-            )
-        },
-        "/api/v1/events": {
-            "get": {
-                "summary": "Stream changes as server-sent events named `inbox`, without content.",
-                "responses": {
-                    "200": {"description": "The stream.", "content": {"text/event-stream": {}}},
-                    **_error_responses(("401", "429", "503")),
-                },
-            }
-        },
-        "/api/v1/openapi.json": {
-            "get": {
-                "summary": "This document.",
-                "responses": {
-                    "200": {"description": "OpenAPI 3.1.", "content": {"application/json": {}}},
-                    **_error_responses(("401", "429")),
-                },
-            }
-        },
+        f"/api/v1/{path}": {method: operation}
+        for (method, path), operation in {**_CALLS, **_REVIEWS, **_OTHERS}.items()
     }
 
 
@@ -164,16 +86,18 @@ def _operation(
         "summary": summary,
         "parameters": list(parameters),
         **request_body,
-        "responses": {
-            "200": {"description": "Success.", "content": _json(response)},
-            **_error_responses(errors),
-        },
+        "responses": {"200": {"description": "Success.", "content": _json(response)}, **_errors(errors)},
     }
 
 
-def _error_responses(codes: tuple[str, ...]) -> dict[str, Any]:
-    words = _ERRORS | {"503": "Too many open streams."}
-    return {code: {"description": words[code], "content": _json(ErrorBody)} for code in codes}
+def _untyped(summary: str, description: str, content_type: str, errors: tuple[str, ...]) -> dict[str, Any]:
+    """Describe a response without a schema."""
+    success = {"description": description, "content": {content_type: {}}}
+    return {"summary": summary, "responses": {"200": success, **_errors(errors)}}
+
+
+def _errors(codes: tuple[str, ...]) -> dict[str, Any]:
+    return {code: {"description": _ERRORS[code], "content": _json(ErrorBody)} for code in codes}
 
 
 def _json(schema: type[msgspec.Struct]) -> dict[str, Any]:
@@ -190,3 +114,55 @@ def _parameter(
         "description": description,
         "schema": {"type": kind},
     }
+
+
+_ID = _parameter("id", "The call's id.", place="path", required=True)
+#: (method, path) -> operation.
+_CALLS = {
+    ("get", "calls"): _operation(
+        "List calls, newest first.", CallPage, _READ,
+        _parameter("state", f"Only calls in this state; may be repeated. One of {', '.join(State)}."),
+        _parameter("tool", "Only calls of this tool."),
+        _parameter("agent", "Only calls of this agent."),
+        _parameter("limit", "Maximum number of calls, 1 to 200.", kind="integer"),
+        _parameter("before", "Only calls older than the one with this id."),
+    ),
+    ("get", "calls/{id}"): _operation("Show a call.", Call, ("401", "404", "429"), _ID),
+}  # fmt: skip
+_REVIEWS = {
+    ("post", "calls/{id}/approve"): _operation("Approve a call.", Call, _WRITE, _ID, body=ApproveBody),
+    ("post", "calls/{id}/deny"): _operation(
+        "Deny a call. The agent gets the reason.", Call, _WRITE, _ID, body=DenyBody
+    ),
+    ("post", "calls/{id}/reveal"): _operation(
+        "Show the exact text of a call, including secrets. The audit trail records it.",
+        Call, ("401", "403", "404", "429"), _ID,
+    ),
+    ("post", "calls/{id}/give-up"): _operation(
+        "Stop waiting for the server's answer to a running call. The call is then in doubt.",
+        Call, _WRITE, _ID, body=GiveUpBody,
+    ),
+    ("post", "calls/{id}/resolve"): _operation(
+        "Record what happened to a call in doubt.", Call, _WRITE, _ID, body=ResolveBody
+    ),
+}  # fmt: skip
+_OTHERS = {
+    ("post", "tools/accept"): _operation(
+        "Accept the current definitions of a server's tools.",
+        AcceptedTools, ("400", "401", "404", "413", "415", "429"), body=AcceptBody,
+    ),
+    ("get", "audit"): _operation(
+        "Read the audit trail.", AuditPage, _READ,
+        _parameter("after", "Only events after this sequence number.", kind="integer"),
+        _parameter("limit", "Maximum number of events, 1 to 1000.", kind="integer"),
+        _parameter("since", "Only events at or after this time: RFC 3339, or seconds since 1970."),
+        _parameter("tool", "Only events of this tool."),
+        _parameter("agent", "Only events of this agent."),
+        _parameter("call", "Only events of the call with this id."),
+    ),
+    ("get", "events"): _untyped(
+        "Stream changes as server-sent events named `inbox`, without content.",
+        "The stream.", "text/event-stream", ("401", "429", "503"),
+    ),
+    ("get", "openapi.json"): _untyped("This document.", "OpenAPI 3.1.", "application/json", ("401", "429")),
+}  # fmt: skip

@@ -196,7 +196,7 @@ class InboxPages:
             name: request.query.get(name, "").strip() for name in ("state", "tool", "agent", "q", "before")
         }
         chosen = (_parse_state(filters["state"]),) if filters["state"] else ()
-        found = await self._service.store.summaries(
+        calls = await self._service.store.summaries(
             chosen,
             limit=PER_PAGE + 1,
             before=CallId(filters["before"]) if filters["before"] else None,
@@ -204,15 +204,15 @@ class InboxPages:
             agent=filters["agent"],
             text=filters["q"],
         )
-        shown, more = found[:PER_PAGE], len(found) > PER_PAGE
+        page_calls, more = calls[:PER_PAGE], len(calls) > PER_PAGE
         return render(
             "history.html",
             **await self.shared_values(user, request.path_qs),
             filters=filters,
             filtered=any(filters.values()),
             states=[(state, views.LABELS[state][0]) for state in State],
-            found=[self.list_row(call) for call in shown],
-            older=request.rel_url.update_query(before=shown[-1].id).raw_path_qs if more else "",
+            results=[self.list_row(call) for call in page_calls],
+            older=request.rel_url.update_query(before=page_calls[-1].id).raw_path_qs if more else "",
         )
 
     def list_row(self, call: Summary, badge: str = "") -> views.CallRow:

@@ -99,13 +99,13 @@ class ToolPages:
     async def _show(self, request: web.Request) -> web.Response:
         user = await self._login.require_user(request)
         tool = self._find_tool(request)
-        found = await self._service.store.summaries(limit=MAX_RECENT, tool=tool.tool, server=tool.server)
+        calls = await self._service.store.summaries(limit=MAX_RECENT, tool=tool.tool, server=tool.server)
         return render(
             "tool.html",
             **await self._pages.shared_values(user, _path(tool)),
             tool=_escape_fields(tool),
             details=_escape_fields(tool.details()),
-            recent=list(map(self._pages.list_row, found)),
+            recent=list(map(self._pages.list_row, calls)),
             history=f"/history?tool={quote(tool.tool, safe='')}",
             actions=ACTIONS,
         )
