@@ -174,7 +174,9 @@ def test_the_config_for_the_compose_file_loads_and_fits_what_it_publishes():
 
 def test_the_api_page_shows_every_route_and_every_member_of_a_call():
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    routes = [(verb.upper(), path) for path, verbs in openapi.build_document("")["paths"].items() for verb in verbs]
+    routes = [
+        (verb.upper(), path) for path, verbs in openapi.build_document("")["paths"].items() for verb in verbs
+    ]
     assert [route for route in routes if not re.search(rf"`{route[0]} {re.escape(route[1])}[?`]", page)] == []
     [call] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     assert set(json.loads(call)) == set(Call.__struct_fields__)

@@ -1,4 +1,4 @@
-"""Cards of large calls: what a list or a message shows of one costs no more than what it shows."""
+"""Cards, and the truncated cards of large calls."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,7 @@ LARGE = json.dumps(
 ).encode()
 
 
-def test_a_large_call_is_begun_only_where_little_of_it_is_shown_and_says_so():
+def test_a_truncated_card_of_a_large_call_says_so():
     call = held(0.0, arguments=LARGE, extra_params=b'{"_meta": {"a": 1}}')
     whole, begun = build_card(call, ""), build_card(call, "", most=1000)
     assert begun.arguments.removesuffix('"\n}') in whole.arguments
@@ -28,7 +28,7 @@ def test_a_call_that_fits_is_the_same_card_either_way():
     assert build_card(call, "", most=1000) == build_card(call, "")
 
 
-def test_what_goes_along_is_begun_only_too():
+def test_extra_params_are_truncated_too():
     begun = build_card(held(0.0, extra_params=b'{"_meta": "%s"}' % (b"x" * 5000)), "", most=1000)
     assert (len(begun.extra_params) < 1100, begun.whole) == (True, False)
 

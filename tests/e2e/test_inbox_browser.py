@@ -1,4 +1,4 @@
-"""The inbox in a real Chromium: people list, read, approve and deny; with keys, on a phone, and without JavaScript."""
+"""The inbox in Chromium: listing, reading, approving and denying; with shortcuts, on a phone, without JavaScript."""
 
 import json
 
@@ -46,7 +46,7 @@ async def sign_in(page):
 
 
 async def live(page):
-    """Wait until the page listens for changes."""
+    """Wait until the page receives live updates."""
     await page.locator("#live.on").wait_for()
 
 
@@ -73,7 +73,7 @@ async def test_a_denial_without_a_reason_does_not_leave_the_page(page, inbox):
     assert (await inbox.service.get(call.id)).denial.reason == "use the staging account"
 
 
-async def test_a_new_call_appears_by_itself_and_keeps_the_focus_where_it_was(page, inbox):
+async def test_a_new_call_appears_and_the_focus_stays(page, inbox):
     first = await inbox.hold("first")
     await page.goto("/")
     await live(page)
@@ -104,7 +104,7 @@ async def test_ten_tabs_of_one_browser_are_all_live_over_one_stream(page, inbox)
         await tab.get_by_role("link", name="third").wait_for()
 
 
-async def test_an_answer_given_elsewhere_appears_and_typed_text_stays(page, inbox):
+async def test_a_review_made_elsewhere_appears_and_typed_text_stays(page, inbox):
     call = await inbox.hold(needed=2)
     await page.goto(f"/calls/{call.id}")
     await live(page)
@@ -118,7 +118,7 @@ async def test_an_answer_given_elsewhere_appears_and_typed_text_stays(page, inbo
     assert await page.get_by_role("button", name="Deny").count() == 0
 
 
-async def test_a_page_that_answered_a_form_with_a_refusal_stays_live(page, inbox):
+async def test_a_page_with_a_form_error_stays_live(page, inbox):
     call = await inbox.hold(needed=2)
     await page.goto(f"/calls/{call.id}")
     await page.locator("#deny-reason").fill(" ")
@@ -128,9 +128,9 @@ async def test_a_page_that_answered_a_form_with_a_refusal_stays_live(page, inbox
     await live(page)
     await inbox.deny(call)
     await page.get_by_role("heading", name="Denied").wait_for()
-    # What is new on the page does not take away why the form was refused.
+    # A live update keeps the form's error.
     assert await refusal.is_visible()
-    # The browser itself notes the 400 on its console.
+    # The browser logs the 400 to its console.
     assert all("400" in said for said in page.complaints)
     page.complaints.clear()
 
@@ -166,7 +166,7 @@ async def test_keys_move_and_focus_but_never_decide(page, inbox):
     assert {(await inbox.service.get(call.id)).state for call in calls} == {State.PENDING}
 
 
-async def test_help_opens_by_key_and_single_keys_can_be_turned_off(page, inbox):
+async def test_help_opens_by_key_and_shortcuts_can_be_turned_off(page, inbox):
     await inbox.hold()
     await page.goto("/")
     await page.keyboard.press("?")
@@ -241,7 +241,7 @@ async def test_everything_works_without_javascript(browser, inbox):
 
 @pytest.mark.parametrize("scripted", [True, False], ids=["scripts", "none"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-async def test_secrets_are_looked_at_before_they_are_approved(browser, inbox, scripted, viewport):
+async def test_secrets_must_be_viewed_before_approval(browser, inbox, scripted, viewport):
     call = await inbox.hold(arguments=b'{"password":"hunter2hunter2"}')
     async with window(browser, inbox.here, java_script_enabled=scripted, viewport=viewport) as page:
         await sign_in(page)
@@ -253,7 +253,7 @@ async def test_secrets_are_looked_at_before_they_are_approved(browser, inbox, sc
             await live(page)
             await inbox.hold("another")
             await page.locator("#nav-waiting", has_text="2").wait_for()
-        # The role alone names both buttons until the style sheet, which hides one, has come.
+        # Both buttons have this role and name until the style sheet hides one.
         await page.locator(".thumb .yes" if viewport is PHONE else "#approve-button").click()
         await page.get_by_role("heading", name="Approved").wait_for()
     assert (await inbox.service.get(call.id)).state is State.APPROVED
@@ -291,7 +291,7 @@ async def test_a_thumb_reaches_both_buttons_on_a_phone(browser, inbox):
     assert (await inbox.service.get(call.id)).state is State.APPROVED
 
 
-async def test_a_phone_shows_who_is_signed_in_beside_the_way_out(browser):
+async def test_a_phone_shows_the_users_name_beside_sign_out(browser):
     async with (
         Inbox(tools=lambda: list(tools())) as inbox,
         window(browser, inbox.here, viewport=PHONE) as page,
@@ -307,7 +307,7 @@ async def test_a_phone_shows_who_is_signed_in_beside_the_way_out(browser):
 
 
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-async def test_a_name_without_end_pushes_nothing_off_the_history(browser, inbox, viewport):
+async def test_a_very_long_name_pushes_nothing_off_the_history(browser, inbox, viewport):
     await inbox.hold("t" * 125, agent="a" * 125)
     await inbox.hold("short")
     async with window(browser, inbox.here, viewport=viewport) as page:
@@ -320,7 +320,7 @@ async def test_a_name_without_end_pushes_nothing_off_the_history(browser, inbox,
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-async def test_no_page_has_a_barrier(browser, inbox, scheme, viewport):
+async def test_no_page_has_accessibility_violations(browser, inbox, scheme, viewport):
     waiting = await inbox.hold(
         arguments=json.dumps({"a": "x\u202ey", "password": "hunter2hunter2", "n": [1, True]}).encode(),
         needed=2,
@@ -375,7 +375,7 @@ DETAILS = ToolDetails(
 
 
 def tools():
-    """Return a tool of each category, one of them not understood."""
+    """Yield three tools, one of them unclassified."""
     for name, category in (("delete_user", "Destructive"), ("list_users", "Read"), ("zarf", "Other")):
         yield ToolView(
             server="iam", tool=name, description="Deletes a user.", category=category, risk="Critical", severity="high",
@@ -385,7 +385,7 @@ def tools():
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
-async def test_the_pages_of_tools_have_no_barrier(browser, scheme, viewport):
+async def test_the_tool_pages_have_no_accessibility_violations(browser, scheme, viewport):
     options = {"color_scheme": scheme, "viewport": viewport}
     async with Inbox(tools=lambda: list(tools())) as inbox, window(browser, inbox.here, **options) as page:
         await inbox.deny(await inbox.hold("delete_user"))
@@ -416,7 +416,7 @@ async def test_tools_are_found_and_opened_without_javascript(browser):
         await page.get_by_text("delete: removes for good").wait_for()
 
 
-async def test_a_session_that_ends_is_told_without_losing_the_page(page, inbox):
+async def test_the_end_of_a_session_is_shown_without_losing_the_page(page, inbox):
     call = await inbox.hold()
     await page.goto(f"/calls/{call.id}")
     await live(page)

@@ -1,4 +1,4 @@
-"""The Slack channel against a Web API that we did not write."""
+"""The Slack channel against a third-party emulator of the Web API."""
 
 import pytest
 from slack_sdk.web.async_client import AsyncWebClient
@@ -44,7 +44,7 @@ async def test_a_card_is_posted_and_updated_after_the_decision(world):
     [notice] = [one for one in (await service.store.stale_calls("slack", clock.now)) if one[1] is None] or [
         None
     ]
-    assert notice is None  # it was shown
+    assert notice is None  # the card was posted
     posted = (await history(web, channel_id))[0]
     assert "Approve put_user_policy on iam?" in posted["text"]
     await service.review(call.id, service.directory.by_name("alice"), Decision.DENY, via="inbox", reason="no")

@@ -1,4 +1,4 @@
-"""Webhooks, told to a real receiver and checked with the library of the Standard Webhooks specification."""
+"""Webhooks to a real receiver, verified with the Standard Webhooks library."""
 
 import json
 
@@ -48,7 +48,7 @@ async def world():
     await runner.cleanup()
 
 
-async def test_each_change_is_told_signed_and_without_arguments(world):
+async def test_each_change_is_posted_signed_and_without_arguments(world):
     receiver, service, notices, clock = world
     call = await service.hold(
         held(clock.now, arguments=b'{"note": "between us"}', extra_params=b'{"_meta": {"a": "between us"}}')
@@ -64,13 +64,13 @@ async def test_each_change_is_told_signed_and_without_arguments(world):
     assert "between us" not in json.dumps(told)
 
 
-async def test_a_receiver_that_fails_is_told_again_later(world):
+async def test_a_failed_delivery_is_retried_later(world):
     receiver, service, notices, clock = world
     receiver.status = 500
     await service.hold(held(clock.now))
     await notices.bring_up_to_date()
     await notices.bring_up_to_date()
-    assert len(receiver.got) == 1  # not before its time
+    assert len(receiver.got) == 1  # the retry is not due yet
     receiver.status = 200
     clock.now += 5
     await notices.bring_up_to_date()

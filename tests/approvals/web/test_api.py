@@ -1,4 +1,4 @@
-"""The API for programs: every route, every refusal, and that no cookie opens it."""
+"""The JSON API: every route, every error, and no access with a cookie."""
 
 import json
 import re
@@ -86,7 +86,7 @@ async def test_an_approval_without_a_digest_is_refused_and_a_denial_is_taken(inb
 SECRETS = b'{"user": "bob", "password": "hunter2"}'
 
 
-async def test_a_program_sees_secrets_only_after_a_reveal_that_is_recorded(inbox):
+async def test_a_program_sees_secrets_only_after_a_recorded_reveal(inbox):
     call = await inbox.hold(arguments=SECRETS, extra_params=b'{"_meta":{"token":"t0psecret"}}')
     program, path = await inbox.program(), f"/calls/{call.id}"
     _, shown = await ask(program, path)
@@ -121,7 +121,7 @@ async def test_the_answer_of_a_server_shows_no_secrets_before_the_reveal(inbox):
     assert exact["outcome"]["body"]["structuredContent"] == {"api_key": "k3y"}
 
 
-async def test_a_list_leaves_out_what_makes_a_call_large_and_the_call_itself_shows_it(inbox):
+async def test_a_list_omits_the_large_parts_of_a_call_and_the_call_itself_shows_them(inbox):
     large = json.dumps({"text": "x" * 70_000}).encode()
     call = await inbox.run(await inbox.hold(arguments=large), b'{"content":[],"isError":true}')
     program = await inbox.program()
@@ -189,7 +189,7 @@ async def test_a_program_approves_and_denies_what_it_has_seen(inbox):
     assert (status, shown["state"], shown["reviews"][0]["via"]) == (200, "denied", "cli")
 
 
-async def test_the_same_answer_twice_changes_nothing(inbox):
+async def test_the_same_review_twice_changes_nothing(inbox):
     call = await inbox.hold(needed=2)
     program = await inbox.program()
     for _ in range(2):
@@ -217,7 +217,7 @@ async def test_a_running_call_is_given_up_with_a_reason(inbox):
     assert (status, shown["state"]) == (409, "in_doubt")
 
 
-async def test_a_late_answer_is_told_what_became_of_the_call(inbox):
+async def test_a_late_review_gets_the_state_of_the_call(inbox):
     call = await inbox.deny(await inbox.hold())
     program = await inbox.program()
     status, shown = await ask(program, f"/calls/{call.id}/approve", "POST", json={"digest": call.digest})
@@ -225,7 +225,7 @@ async def test_a_late_answer_is_told_what_became_of_the_call(inbox):
     assert shown == {"error": "This call was already denied.", "state": "denied"}
 
 
-async def test_an_answer_that_comes_before_the_sweep_but_too_late_is_told_that_the_call_expired(inbox):
+async def test_a_review_after_the_deadline_but_before_the_sweep_hears_that_the_call_expired(inbox):
     call = await inbox.hold()
     inbox.now = call.expires_at
     program = await inbox.program()
@@ -233,7 +233,7 @@ async def test_an_answer_that_comes_before_the_sweep_but_too_late_is_told_that_t
     assert (status, shown) == (409, {"error": "This call has expired.", "state": "expired"})
 
 
-async def test_an_answer_to_something_else_than_what_is_held_is_refused(inbox):
+async def test_a_review_with_the_digest_of_another_call_is_refused(inbox):
     call = await inbox.hold()
     status, shown = await ask(
         await inbox.program(), f"/calls/{call.id}/approve", "POST", json={"digest": "0" * 64}
@@ -306,7 +306,7 @@ async def test_an_unknown_call_is_404(inbox, route):
         (b'{"digest":"x","reason":"' + b"x" * 1_000_000 + b'"}', JSON, 413, "The request is too large."),
     ],
 )
-async def test_a_body_that_is_not_quite_right_is_refused(inbox, body, headers, status, sentence):
+async def test_a_malformed_body_is_refused(inbox, body, headers, status, sentence):
     call = await inbox.hold()
     program = await inbox.program()
     assert await ask(program, f"/calls/{call.id}/deny", "POST", data=body, headers=headers) == (
@@ -320,7 +320,7 @@ async def test_a_body_that_is_not_quite_right_is_refused(inbox, body, headers, s
     "query",
     ["limit=0", "limit=201", "limit=x", "limit=-1", "limit=٣", "limit=" + "9" * 20, "state=pending,gone"],
 )
-async def test_a_query_that_makes_no_sense_is_refused(inbox, query):
+async def test_an_invalid_query_is_refused(inbox, query):
     status, shown = await ask(await inbox.program(), f"/calls?{query}")
     assert status == 400
     assert shown["error"]
@@ -362,7 +362,7 @@ async def test_without_an_approvers_token_no_route_answers(inbox, method, path, 
     assert shown["error"].startswith("Send an approver token")
 
 
-async def test_two_tokens_are_none(inbox):
+async def test_two_tokens_in_one_request_are_refused(inbox):
     client = await inbox.stranger()
     headers = [("Authorization", f"Bearer {token('alice')}"), ("Authorization", f"Bearer {token('bob')}")]
     assert (await ask(client, "/calls", headers=headers))[0] in {400, 401}
@@ -391,7 +391,7 @@ async def test_the_audit_trail_is_read_in_order_and_in_pages(inbox):
         assert len((await ask(program, f"/audit?{query}"))[1]["events"]) == count
 
 
-async def test_the_audit_trail_is_read_from_a_time_on(inbox):
+async def test_the_audit_trail_can_be_read_from_a_given_time(inbox):
     await inbox.hold("early")
     inbox.now += 60
     await inbox.hold("late")
@@ -407,7 +407,7 @@ async def test_the_audit_trail_is_read_from_a_time_on(inbox):
     assert (await ask(program, "/audit?since=yesterday"))[0] == 400
 
 
-async def test_the_description_names_every_route_and_nothing_else(inbox):
+async def test_the_openapi_document_lists_every_route_and_no_other(inbox):
     _, document = await ask(await inbox.program(), "/openapi.json")
     described = {
         (method.upper(), path)
@@ -425,7 +425,7 @@ async def test_the_description_names_every_route_and_nothing_else(inbox):
     assert document["servers"] == [{"url": inbox.here}]
 
 
-async def test_what_is_served_is_what_is_described(inbox):
+async def test_responses_match_the_openapi_document(inbox):
     import jsonschema_rs
 
     call = await inbox.run(await inbox.hold())
@@ -444,7 +444,7 @@ async def test_what_is_served_is_what_is_described(inbox):
         jsonschema_rs.validate(schema, shown)
 
 
-async def test_an_address_with_a_slash_at_its_end_makes_the_same_links():
+async def test_a_url_with_a_trailing_slash_makes_the_same_links():
     async with Inbox(url="http://127.0.0.1:1/") as inbox:
         call = await inbox.hold()
         _, shown = await ask(await inbox.program(), f"/calls/{call.id}")

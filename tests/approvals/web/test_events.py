@@ -1,4 +1,4 @@
-"""W12: the stream says that something changed, to those who may know, for as long as they may."""
+"""The event stream signals changes to signed-in users and programs only."""
 
 import asyncio
 
@@ -11,25 +11,25 @@ from inbox import Inbox, sha256
 
 
 async def part(stream):
-    """Return the next part of a stream: the lines up to the empty one."""
+    """Return the next event of a stream, with its empty line."""
     async with asyncio.timeout(HANG):
         return (await stream.content.readuntil(b"\n\n")).decode()
 
 
 async def rest(stream):
-    """Return what still comes until the stream ends."""
+    """Return the rest of a stream."""
     async with asyncio.timeout(HANG):
         return await stream.content.read()
 
 
 @pytest.fixture
 async def quick():
-    """An inbox whose streams ping at once."""
+    """An inbox whose streams ping every 10 ms."""
     async with Inbox(ping=0.01) as running:
         yield running
 
 
-async def test_a_stream_begins_with_an_event_and_tells_each_change_without_content(inbox):
+async def test_a_stream_begins_with_an_event_and_signals_each_change_without_content(inbox):
     client = await inbox.person()
     async with client.get("/api/v1/events") as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
@@ -89,7 +89,7 @@ async def test_another_site_cannot_listen(inbox):
         assert stream.status == 403
 
 
-async def test_there_is_a_limit_to_open_streams_and_one_that_ends_makes_room():
+async def test_the_number_of_open_streams_is_limited_and_a_closed_one_frees_its_place():
     async with asyncio.timeout(HANG), Inbox(ping=0.01, max_streams=1) as inbox:
         client = await inbox.program()
         async with client.get("/api/v1/events") as first:

@@ -1,4 +1,4 @@
-"""W05, W06, W07, W10, W13: who gets in, and for how long."""
+"""Signing in and out, sessions, proxies and throttling."""
 
 import re
 
@@ -30,7 +30,7 @@ async def csrf_token(client, path="/"):
 OPEN = {"/login", "/login/once/{code}", "/login/once", "/healthz", "/metrics", "/slack/actions", "/static"}
 
 
-async def test_no_route_but_the_known_ones_answers_a_stranger():
+async def test_only_the_public_routes_answer_an_unauthenticated_client():
     async with Inbox(metrics=lambda: (b"", "text/plain")) as inbox:
         client = await inbox.stranger()
         walked = 0
@@ -47,14 +47,14 @@ async def test_no_route_but_the_known_ones_answers_a_stranger():
     assert walked >= 20
 
 
-async def test_without_approvers_nobody_gets_in(inbox):
+async def test_without_approvers_no_one_can_sign_in(inbox):
     inbox.service.directory = Directory([])
     client = await inbox.stranger()
     for given in ("", "alice-token", "secret", "None"):
         assert (await answer(client, "/login", "POST", data={"token": given}))[0] == 401
 
 
-async def test_signing_in_leads_back_to_the_page_that_was_asked_for(inbox):
+async def test_signing_in_returns_to_the_requested_page(inbox):
     client = await inbox.stranger()
     _, _, headers = await answer(client, "/history?q=iam")
     assert headers["Location"] == "/login?next=/history?q%3Diam"
@@ -80,11 +80,11 @@ async def test_signing_in_leads_back_to_the_page_that_was_asked_for(inbox):
         "/a\\b",
     ],
 )
-def test_only_a_path_of_this_site_is_gone_on_to(onward):
+def test_only_a_local_path_is_redirected_to(onward):
     assert local_path(onward) == "/"
 
 
-async def test_the_cookie_is_kept_from_scripts_and_other_sites(inbox):
+async def test_the_cookie_is_hidden_from_scripts_and_other_sites(inbox):
     client = await inbox.stranger()
     _, _, headers = await answer(client, "/login", "POST", data={"token": token("alice")})
     cookie = headers["Set-Cookie"]
@@ -117,7 +117,7 @@ async def test_signing_in_is_on_record_without_the_token(inbox):
     ]
 
 
-async def test_a_session_given_beforehand_is_not_taken_over(inbox):
+async def test_a_session_fixed_by_an_attacker_is_not_adopted(inbox):
     client = await inbox.stranger()
     client.cookie_jar.update_cookies({"okayed": "known-to-the-attacker"})
     await answer(client, "/login", "POST", data={"token": token("alice")})
@@ -160,7 +160,7 @@ async def test_a_form_token_of_another_session_is_refused(inbox):
     assert (await answer(mine, "/logout", "POST", data=data))[0] == 403
 
 
-async def test_a_session_ends_when_nobody_uses_it(inbox):
+async def test_an_idle_session_ends(inbox):
     client = await inbox.person()
     inbox.now += IDLE - 1
     assert (await answer(client, "/"))[0] == 200
@@ -180,7 +180,7 @@ async def test_an_open_tab_that_refreshes_itself_does_not_keep_a_session(inbox):
     assert (await answer(client, "/"))[0] == 303
 
 
-async def test_a_session_ends_in_the_end(inbox):
+async def test_a_session_ends_after_its_maximum_age(inbox):
     client = await inbox.person()
     for _ in range(3):
         inbox.now += ABSOLUTE / 4
@@ -189,13 +189,13 @@ async def test_a_session_ends_in_the_end(inbox):
     assert (await answer(client, "/"))[0] == 303
 
 
-async def test_a_removed_approver_is_out_at_once(inbox):
+async def test_a_removed_approver_is_signed_out_at_once(inbox):
     client = await inbox.person("bob")
     inbox.service.directory = Directory([inbox.directory.by_name("alice")])
     assert (await answer(client, "/"))[0] == 303
 
 
-async def test_guessing_is_stopped_and_a_good_token_and_a_link_count_all_the_while(inbox):
+async def test_guessing_is_blocked_while_a_valid_token_and_a_link_still_work(inbox):
     client = await inbox.stranger()
     for _ in range(ATTEMPTS):
         status, body, _ = await answer(client, "/login", "POST", data={"token": "guess"})
@@ -217,7 +217,7 @@ async def test_guessing_is_stopped_and_a_good_token_and_a_link_count_all_the_whi
     [(["127.0.0.1"], 401), ([], 429), (["10.0.0.1"], 429)],
     ids=["trusted", "none", "other"],
 )
-async def test_wrong_tokens_behind_a_trusted_proxy_count_for_their_client_alone(trusted, second):
+async def test_wrong_tokens_behind_a_trusted_proxy_block_only_their_client(trusted, second):
     async with Inbox(proxies=TrustedProxies.parse(trusted)) as inbox:
         client = await inbox.stranger()
 
@@ -231,7 +231,7 @@ async def test_wrong_tokens_behind_a_trusted_proxy_count_for_their_client_alone(
         assert refused[-1].detail["from"] == ("192.0.2.2" if second == 401 else "127.0.0.1")
 
 
-async def test_guessing_a_programs_token_is_stopped_and_a_good_token_counts_all_the_while(inbox):
+async def test_guessing_bearer_tokens_is_blocked_while_a_valid_token_still_works(inbox):
     client = await inbox.stranger()
 
     async def status(given):
@@ -268,7 +268,7 @@ async def test_a_one_time_code_works_once_and_only_when_posted(inbox):
     assert (await answer(client, "/login/once", "POST", data={"code": code}))[0] == 401
 
 
-async def test_a_one_time_code_ages(inbox):
+async def test_a_one_time_code_expires(inbox):
     old = inbox.code()
     inbox.now += CODE_LIFE
     client = await inbox.stranger()
@@ -280,7 +280,7 @@ async def test_a_one_time_code_ages(inbox):
 PROXY = {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("127.0.0.0/8",)}
 
 
-async def test_a_trusted_proxy_says_who_asks():
+async def test_a_trusted_proxy_names_the_user():
     async with Inbox(**PROXY) as inbox:
         client = await inbox.stranger(**{"X-Forwarded-Email": "Alice@example.com"})
         status, body, _ = await answer(client, "/")
@@ -291,13 +291,13 @@ async def test_a_trusted_proxy_says_who_asks():
 
 
 @pytest.mark.parametrize("email", ["", "mallory@example.com", "@", "*"])
-async def test_a_proxy_cannot_bring_in_somebody_unknown(email):
+async def test_a_proxy_cannot_sign_in_an_unknown_user(email):
     async with Inbox(**PROXY) as inbox:
         client = await inbox.stranger(**{"X-Forwarded-Email": email})
         assert (await answer(client, "/"))[0] == 303
 
 
-async def test_behind_a_proxy_that_names_nobody_a_token_still_signs_in():
+async def test_behind_a_proxy_without_a_header_a_token_still_signs_in():
     async with Inbox(**PROXY) as inbox:
         client = await inbox.person("bob")
         assert (await answer(client, "/"))[0] == 200
@@ -305,14 +305,14 @@ async def test_behind_a_proxy_that_names_nobody_a_token_still_signs_in():
         assert (await answer(client, "/", headers=headers))[0] == 303
 
 
-async def test_two_names_from_a_proxy_are_nobody():
+async def test_two_user_headers_from_a_proxy_are_refused():
     async with Inbox(**PROXY) as inbox:
         client = await inbox.stranger()
         headers = [("X-Forwarded-Email", "alice@example.com"), ("X-Forwarded-Email", "bob@example.com")]
         assert (await answer(client, "/", headers=headers))[0] == 303
 
 
-async def test_the_cookie_for_forms_behind_a_proxy_signs_nobody_in():
+async def test_the_form_cookie_behind_a_proxy_does_not_sign_anyone_in():
     async with Inbox(**PROXY) as inbox:
         client = await inbox.stranger(**{"X-Forwarded-Email": "alice@example.com"})
         await answer(client, "/")
@@ -328,7 +328,7 @@ async def test_the_cookie_for_forms_behind_a_proxy_signs_nobody_in():
         {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("10.0.0.5",)},
     ],
 )
-async def test_the_header_is_believed_only_from_the_proxy(options):
+async def test_the_user_header_is_trusted_only_from_the_proxy(options):
     forged = {
         "X-Forwarded-Email": "alice@example.com",
         "X-Forwarded-User": "alice",

@@ -10,7 +10,7 @@ def packed(**values):
     return json.dumps(values).encode()
 
 
-def test_a_document_inside_a_string_is_unpacked_with_its_place():
+def test_json_inside_a_string_is_unpacked_with_its_path():
     arguments = packed(user="ana", policy='{"Effect": "Allow", "n": 1.0}', list=[{"deep": "[1]"}], number=3)
     assert unpack(arguments) == [
         ("policy", '{\n  "Effect": "Allow",\n  "n": 1.0\n}'),
@@ -33,21 +33,21 @@ def test_a_document_inside_a_string_is_unpacked_with_its_place():
         '{"a": "\\ud800',
     ],
 )
-def test_what_is_no_document_is_left_alone(text):
+def test_other_strings_are_not_unpacked(text):
     assert unpack(packed(a=text)) == []
 
 
 @pytest.mark.parametrize("text", ['{"Effect": "Deny", "Effect": "Allow"}', '[{"a": {"b": 1, "b": 2}}]'])
-def test_a_document_that_says_two_things_is_not_unpacked(text):
+def test_json_with_repeated_members_is_not_unpacked(text):
     assert unpack(packed(a=text)) == []
 
 
-def test_secrets_and_hidden_characters_of_a_document_are_treated_as_everywhere():
+def test_secrets_and_hidden_characters_in_unpacked_json_are_hidden_and_escaped():
     ((place, text),) = unpack(packed(**{"a\u202e": json.dumps({"password": "hunter2", "b": "x\u202ey"})}))
     assert place == "a\\u{202E}"
     assert "hunter2" not in text
     assert "x\\u{202E}y" in text
 
 
-def test_only_so_many_documents_are_unpacked():
+def test_the_number_of_unpacked_documents_is_limited():
     assert len(unpack(packed(**{f"a{number}": "[]" for number in range(50)}))) == MAX_DOCUMENTS

@@ -1,4 +1,4 @@
-"""W01, W03, W08, W11 and the U rows on the server's side: what the pages show, and how a person decides on them."""
+"""The pages as the server renders them, and the forms that decide a call."""
 
 import html
 import json
@@ -18,7 +18,7 @@ async def answer(client, path, method="GET", **more):
 
 
 async def form(client, call, action="approve"):
-    """Return the hidden fields of the form that a browser would send from the call's page."""
+    """Return the hidden fields of a form on the call's page."""
     _, body, _ = await answer(client, f"/calls/{call.id}")
     text = re.search(rf'<form method="post" action="/calls/{call.id}/{action}".*?</form>', body, re.DOTALL)[0]
     return dict(re.findall(r'type="hidden" name="(\w+)" value="(\w*)"', text))
@@ -30,11 +30,11 @@ async def decide(client, call, action="approve", **fields):
 
 
 def text(body):
-    """Return what a person reads of a page."""
+    """Return the visible text of a page."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
-async def test_the_front_page_lists_what_waits_soonest_deadline_first(inbox):
+async def test_the_front_page_lists_waiting_calls_by_deadline(inbox):
     await inbox.hold("late", expires_at=inbox.now + 900)
     await inbox.hold("soon", expires_at=inbox.now + 60)
     doubtful = await inbox.doubt(await inbox.hold("doubtful"))
@@ -46,7 +46,7 @@ async def test_the_front_page_lists_what_waits_soonest_deadline_first(inbox):
     assert "/static/icon-waiting.svg" in body
 
 
-async def test_an_empty_list_says_so_and_what_happened_last(inbox):
+async def test_an_empty_list_shows_the_last_decision(inbox):
     client = await inbox.person()
     assert "No calls waiting." in (await answer(client, "/"))[1]
     await inbox.deny(await inbox.hold())
@@ -58,13 +58,13 @@ async def test_an_empty_list_says_so_and_what_happened_last(inbox):
     assert "Last call: two on iam, cancelled (okayed, just now)." in text((await answer(client, "/"))[1])
 
 
-async def test_a_row_tells_quorum_and_an_agent_that_left(inbox):
+async def test_a_row_shows_the_quorum_and_an_unattended_call(inbox):
     call = await inbox.hold(needed=2, attended=False)
     await inbox.approve(call)
     assert "1 of 2 approvals agent not waiting" in text((await answer(await inbox.person(), "/"))[1])
 
 
-async def test_the_list_marks_what_somebody_else_must_answer(inbox):
+async def test_the_list_marks_calls_that_others_must_decide(inbox):
     await inbox.hold("mine_to_answer")
     await inbox.hold("of_my_agent", owner="alice")
     await inbox.hold("of_others", approvers=frozenset({"bob"}))
@@ -108,7 +108,7 @@ async def test_a_calls_page_shows_everything_about_it(inbox):
     assert f'value="{call.digest}"' in body
 
 
-async def test_a_calls_page_says_where_the_server_is(inbox):
+async def test_a_calls_page_shows_the_servers_address(inbox):
     call = await inbox.hold(address="https://mcp.example.com/mcp (account prod\u202e)")
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     assert "at https://mcp.example.com/mcp (account prod\\u{202E})" in text(body)
@@ -118,7 +118,7 @@ async def test_a_calls_page_says_where_the_server_is(inbox):
     )
 
 
-async def test_a_click_on_approve_decides_and_leads_back_to_the_call(inbox):
+async def test_a_click_on_approve_decides_and_returns_to_the_call(inbox):
     call = await inbox.hold()
     status, _, headers = await decide(await inbox.person(), call, reason="checked")
     assert (status, headers["Location"]) == (303, f"/calls/{call.id}")
@@ -141,7 +141,7 @@ async def test_a_click_on_deny_needs_a_reason(inbox):
     assert (now.state, now.denial.reason) == (State.DENIED, "use staging\nplease")
 
 
-async def test_looking_decides_nothing(inbox):
+async def test_a_get_request_decides_nothing(inbox):
     call = await inbox.hold()
     client = await inbox.person()
     for action in ("approve", "deny", "give-up", "resolve", "reveal"):
@@ -176,7 +176,7 @@ async def test_a_form_without_the_sessions_token_decides_nothing(inbox):
         (b"", "application/x-www-form-urlencoded", 403),
     ],
 )
-async def test_a_form_that_is_not_quite_right_decides_nothing(inbox, data, content_type, status):
+async def test_a_malformed_form_decides_nothing(inbox, data, content_type, status):
     call = await inbox.hold()
     client = await inbox.person()
     headers = {"Content-Type": content_type}
@@ -185,7 +185,7 @@ async def test_a_form_that_is_not_quite_right_decides_nothing(inbox, data, conte
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
 
-async def test_what_was_shown_must_be_what_is_held(inbox):
+async def test_the_digest_shown_must_match_the_held_call(inbox):
     call = await inbox.hold()
     status, body, _ = await decide(await inbox.person(), call, digest="0" * 64)
     assert status == 409
@@ -194,7 +194,7 @@ async def test_what_was_shown_must_be_what_is_held(inbox):
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
 
-async def test_a_late_click_is_shown_what_became_of_the_call(inbox):
+async def test_a_late_click_shows_the_state_of_the_call(inbox):
     call = await inbox.hold()
     client = await inbox.person()
     fields = await form(client, call)
@@ -209,7 +209,7 @@ async def test_a_late_click_is_shown_what_became_of_the_call(inbox):
 @pytest.mark.parametrize(
     "changes", [{"approvers": frozenset({"bob"})}, {"owner": "alice"}, {"approvers": frozenset()}]
 )
-async def test_who_may_not_decide_sees_the_call_without_buttons(inbox, changes):
+async def test_a_person_who_may_not_decide_sees_no_buttons(inbox, changes):
     call = await inbox.hold(**changes)
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
@@ -226,7 +226,7 @@ async def test_who_may_not_decide_sees_the_call_without_buttons(inbox, changes):
     assert (await inbox.service.get(call.id)).state is State.PENDING
 
 
-async def test_who_approved_already_is_told_that_someone_else_must(inbox):
+async def test_a_person_who_approved_sees_that_another_approval_is_needed(inbox):
     call = await inbox.hold(needed=2)
     client = await inbox.person()
     await decide(client, call)
@@ -252,7 +252,7 @@ async def test_line_ends_in_a_reason_reach_no_header(inbox):
     assert "Set-Cookie" not in headers
 
 
-async def test_a_call_that_failed_at_the_server_says_so_and_shows_the_answer_at_once(inbox):
+async def test_a_failed_call_says_so_and_shows_the_servers_response_open(inbox):
     call = await inbox.run(
         await inbox.hold(), b'{"content":[{"type":"text","text":"No such user."}],"isError":true}'
     )
@@ -267,7 +267,7 @@ async def test_a_call_that_failed_at_the_server_says_so_and_shows_the_answer_at_
     assert events[-1].detail["failed"] is True
 
 
-async def test_a_finished_call_shows_who_where_when_and_the_outcome(inbox):
+async def test_a_finished_call_shows_its_reviews_and_its_outcome(inbox):
     call = await inbox.run(await inbox.hold())
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     shown = text(body)
@@ -278,7 +278,7 @@ async def test_a_finished_call_shows_who_where_when_and_the_outcome(inbox):
     assert "<form method" not in body.partition('id="decide"')[2].partition("</section>")[0]
 
 
-async def test_a_call_in_doubt_asks_a_person_what_they_found(inbox):
+async def test_a_call_in_doubt_asks_what_happened(inbox):
     call = await inbox.doubt(await inbox.hold())
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
@@ -290,7 +290,7 @@ async def test_a_call_in_doubt_asks_a_person_what_they_found(inbox):
     assert "alice: It ran." in (await answer(client, f"/calls/{call.id}"))[1]
 
 
-async def test_a_running_call_can_be_given_up_with_a_reason_by_those_who_may_review_it(inbox):
+async def test_its_reviewers_can_give_up_a_running_call_with_a_reason(inbox):
     call = await inbox.send(await inbox.hold(approvers=frozenset({"bob"})))
     _, body, _ = await answer(await inbox.person("alice"), f"/calls/{call.id}")
     assert "/give-up" not in body
@@ -303,7 +303,7 @@ async def test_a_running_call_can_be_given_up_with_a_reason_by_those_who_may_rev
     assert (now.state, now.note) == (State.IN_DOUBT, "bob gave it up: It hangs.")
 
 
-async def test_a_doubt_is_not_for_everyone(inbox):
+async def test_only_an_approver_can_resolve_a_call_in_doubt(inbox):
     call = await inbox.doubt(await inbox.hold(approvers=frozenset({"bob"})))
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     assert "You are not an approver for this call." in body
@@ -327,13 +327,13 @@ async def test_the_exact_text_says_whether_it_was_sent(inbox):
         assert f"Exact text that {said}<" in (await answer(client, f"/calls/{call.id}"))[1]
 
 
-async def test_an_agent_that_left_is_told(inbox):
+async def test_a_calls_page_says_that_the_agent_is_no_longer_waiting(inbox):
     call = await inbox.hold(attended=False)
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     assert "The agent is no longer waiting." in body
 
 
-async def test_a_call_asked_before_links_to_the_first(inbox):
+async def test_a_repeated_call_links_to_the_earlier_one(inbox):
     first = await inbox.run(await inbox.hold())
     await inbox.service.record_collected(first.id)
     second = await inbox.hold()
@@ -359,7 +359,7 @@ HOSTILE = (
 
 
 class Skeleton(HTMLParser):
-    """The elements of a page and the names of their attributes, without those that only colour."""
+    """The elements of a page and their attribute names, without the elements that only colour."""
 
     def __init__(self, body):
         super().__init__()
@@ -408,12 +408,12 @@ async def test_a_hidden_character_is_seen_and_flagged(inbox, character):
         _, body, _ = await answer(client, path)
         assert character not in body
     _, body, _ = await answer(client, f"/calls/{call.id}")
-    if character.isprintable() or ord(character) > 0x1F:  # JSON itself spells those below out
+    if character.isprintable() or ord(character) > 0x1F:  # JSON itself escapes the others
         assert "hidden character" in body
         assert "<mark" in body
 
 
-async def test_hidden_characters_are_red_wherever_an_agent_or_a_server_wrote_them(inbox):
+async def test_hidden_characters_are_marked_in_all_text_of_agents_and_servers(inbox):
     call = await inbox.hold(extra_params='{"a":"x\u202ey"}'.encode(), changes="- old\n+ new \u202e 1")
     _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
     for label in ("Also sent", "Tool changes"):
@@ -422,7 +422,7 @@ async def test_hidden_characters_are_red_wherever_an_agent_or_a_server_wrote_the
     assert text(shown) == "- old + new \\u{202E} 1"
 
 
-async def test_what_is_sent_along_beside_the_arguments_is_shown_with_them(inbox):
+async def test_extra_params_are_shown_with_the_arguments(inbox):
     beside = {"_meta": {"acme/<b>": "x\u200by", "password": "hunter2hunter2"}}
     call = await inbox.hold(extra_params=json.dumps(beside, ensure_ascii=False).encode())
     client = await inbox.person()
@@ -453,7 +453,7 @@ async def test_every_argument_is_shown_however_many_and_however_long(inbox):
         assert shown in body
 
 
-async def test_secrets_are_counted_and_shown_only_on_record(inbox):
+async def test_secrets_are_counted_and_shown_only_after_a_recorded_reveal(inbox):
     secret = "AKIAIOSFODNN7EXAMPLE"
     call = await inbox.hold(
         arguments=json.dumps({"password": "hunter2hunter2", "aws_secret_access_key": secret}).encode()
@@ -478,7 +478,7 @@ async def test_secrets_are_counted_and_shown_only_on_record(inbox):
     assert "hunter2" not in repr(event)
 
 
-async def test_what_holds_secrets_is_approved_by_those_who_looked_at_them_only(inbox):
+async def test_a_call_with_secrets_is_approved_only_by_people_who_viewed_them(inbox):
     call = await inbox.hold(arguments=b'{"password":"hunter2hunter2"}', needed=2)
     client = await inbox.person()
     _, body, _ = await answer(client, f"/calls/{call.id}")
@@ -492,13 +492,13 @@ async def test_what_holds_secrets_is_approved_by_those_who_looked_at_them_only(i
     assert "It needs another approval." in (await answer(client, f"/calls/{call.id}"))[1]
 
 
-async def test_a_history_without_calls_says_so(inbox):
+async def test_an_empty_history_says_so(inbox):
     client = await inbox.person()
     assert "No calls yet." in (await answer(client, "/history"))[1]
     assert "No matching calls." in (await answer(client, "/history?state=denied"))[1]
 
 
-async def test_the_history_narrows_and_pages(inbox):
+async def test_the_history_filters_and_pages(inbox):
     for number in range(55):
         await inbox.hold(f"tool_{number}", agent="even" if number % 2 == 0 else "odd")
     await inbox.deny(await inbox.hold("dropped"))
@@ -530,7 +530,7 @@ async def test_a_filter_is_kept_on_the_next_page(inbox):
     assert older.startswith("/history?state=pending&q=tool&before=hold_")
 
 
-async def test_the_navigation_knows_about_tools_only_when_there_are_some(inbox):
+async def test_the_navigation_shows_tools_only_with_a_tool_source(inbox):
     assert 'href="/tools"' not in (await answer(await inbox.person(), "/"))[1]
     async with Inbox(tools=tuple) as other:
         assert 'href="/tools"' in (await answer(await other.person(), "/"))[1]

@@ -1,4 +1,4 @@
-"""W02, W03, W04, W09, W13, W14: the door before every route."""
+"""The checks before every route and the headers of every response."""
 
 import pytest
 
@@ -31,13 +31,13 @@ async def answer(client, path, method="GET", **more):
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_every_answer_carries_the_protecting_headers(inbox, path):
+async def test_every_response_has_the_security_headers(inbox, path):
     _, _, headers = await answer(await inbox.stranger(), path)
     assert {name: headers[name] for name in HEADERS} == HEADERS
     assert headers["Server"] == "okayed"
 
 
-async def test_answers_over_tls_tell_browsers_to_stay_on_it():
+async def test_responses_over_tls_set_hsts():
     async with Inbox(url="https://approvals.example.com") as inbox:
         _, _, headers = await answer(await inbox.stranger(), "/healthz")
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
@@ -64,7 +64,7 @@ async def test_a_rebound_host_name_is_refused_on_every_route(inbox, path, host):
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:1", "[::1]:8809", "127.0.0.1"])
-async def test_the_loopback_names_are_served_whatever_the_port(inbox, host):
+async def test_loopback_names_are_served_on_any_port(inbox, host):
     status, _, _ = await answer(await inbox.stranger(), "/healthz", headers={"Host": host})
     assert status == 200
 
@@ -114,14 +114,14 @@ async def test_a_foreign_origin_is_refused_on_every_route(inbox, path, origin):
         ("inbox.cluster.local", "http://inbox.cluster.local", 200),
     ],
 )
-async def test_the_own_origin_is_the_one_of_the_address_that_was_asked(host, origin, status):
+async def test_the_allowed_origin_depends_on_the_requested_host(host, origin, status):
     options = {"url": "https://approvals.example.com", "hosts": frozenset({"inbox.cluster.local"})}
     async with Inbox(**options) as inbox:
         headers = {"Host": host, "Origin": origin}
         assert (await answer(await inbox.stranger(), "/login", headers=headers))[0] == status
 
 
-async def test_a_second_origin_does_not_hide_behind_a_good_one(inbox):
+async def test_a_second_origin_is_refused_beside_a_valid_one(inbox):
     client = await inbox.stranger()
     headers = [("Origin", inbox.here), ("Origin", "https://evil.example")]
     async with client.get("/login", headers=headers) as got:
@@ -137,7 +137,7 @@ async def test_a_form_from_another_site_is_refused(inbox, site):
     assert status == 403
 
 
-async def test_a_form_without_any_word_on_where_it_comes_from_is_refused(inbox):
+async def test_a_form_without_origin_and_fetch_metadata_is_refused(inbox):
     client = await inbox.stranger()
     client.headers.pop("Sec-Fetch-Site")
     data = {"token": token("alice")}
@@ -157,7 +157,7 @@ async def test_a_form_without_any_word_on_where_it_comes_from_is_refused(inbox):
         "/static//etc/passwd",
     ],
 )
-async def test_files_outside_the_static_folder_cannot_be_had(inbox, path):
+async def test_files_outside_the_static_folder_are_not_served(inbox, path):
     from yarl import URL
 
     client = await inbox.stranger()
@@ -166,14 +166,14 @@ async def test_files_outside_the_static_folder_cannot_be_had(inbox, path):
         assert "import" not in await got.text()
 
 
-async def test_an_unknown_page_is_told_plainly_and_without_echo(inbox):
+async def test_an_unknown_page_is_404_and_echoes_nothing(inbox):
     status, body, _ = await answer(await inbox.person(), "/no/<script>alert(1)</script>")
     assert status == 404
     assert "Not found." in body
     assert "alert" not in body
 
 
-async def test_a_wrong_method_names_the_right_one(inbox):
+async def test_a_wrong_method_gets_the_allowed_ones(inbox):
     status, body, headers = await answer(await inbox.person(), "/healthz", "DELETE")
     assert (status, headers["Allow"]) == (405, "GET,HEAD")
     assert "Method not allowed." in body
@@ -185,7 +185,7 @@ async def test_a_method_override_is_ignored(inbox):
     assert status == 200
 
 
-async def test_a_fault_inside_is_told_in_one_sentence_and_never_shown(caplog):
+async def test_an_internal_error_shows_one_sentence_and_no_details(caplog):
     def broken():
         raise RuntimeError("the secret is 4711")
 
@@ -199,7 +199,7 @@ async def test_a_fault_inside_is_told_in_one_sentence_and_never_shown(caplog):
     assert "A request to the inbox failed" in caplog.text
 
 
-async def test_metrics_and_slack_are_served_when_they_are_given():
+async def test_metrics_and_slack_are_served_when_configured():
     from aiohttp import web
 
     async def slack(request):

@@ -48,7 +48,7 @@ async def client():
         yield await inbox.person()
 
 
-async def test_tools_are_listed_by_server_with_those_that_ask_first(client):
+async def test_tools_are_listed_by_server_those_that_need_approval_first(client):
     _, body = await answer(client, "/tools")
     places = [body.index(name) for name in ("a/b", "delete_user", "get_user")]
     assert places == sorted(places)
@@ -56,7 +56,7 @@ async def test_tools_are_listed_by_server_with_those_that_ask_first(client):
         assert words in body
 
 
-async def test_a_tools_page_says_why_it_was_taken_for_what_it_is(client):
+async def test_a_tools_page_explains_its_classification(client):
     status, body = await answer(client, "/tools/iam/delete_user")
     assert status == 200
     assert "delete: removes for good" in body
@@ -64,7 +64,7 @@ async def test_a_tools_page_says_why_it_was_taken_for_what_it_is(client):
     assert "\u202e" not in body
 
 
-async def test_a_tools_page_says_all_that_is_said_of_it_and_nothing_hidden(client):
+async def test_a_tools_page_shows_every_detail_with_hidden_characters_escaped(client):
     _, body = await answer(client, "/tools/iam/delete_user")
     for sentence in (
         *DETAILS.why[:1],
@@ -77,10 +77,10 @@ async def test_a_tools_page_says_all_that_is_said_of_it_and_nothing_hidden(clien
         assert sentence in body
     assert "Hidden \\u{202E} here." in body
     assert "hide: [&#34;iam/&lt;x&gt;&#34;]</pre>" in body
-    assert body.count("Config: ") == 1  # an answer without config has no empty box
+    assert body.count("Config: ") == 1  # an answer without config has no box
 
 
-async def test_a_tools_page_links_what_became_of_its_latest_held_calls():
+async def test_a_tools_page_links_its_latest_held_calls():
     async with Inbox(tools=lambda: TOOLS) as inbox:
         client = await inbox.person()
         denied = await inbox.deny(await inbox.hold("delete_user"))
@@ -115,24 +115,24 @@ def listed(body):
         ("action=%3Cscript%3E", []),
     ],
 )
-async def test_the_list_is_narrowed_by_server_category_risk_and_action(client, query, names):
+async def test_the_list_is_filtered_by_server_category_risk_and_action(client, query, names):
     status, body = await answer(client, f"/tools?{query}")
     assert (status, listed(body)) == (200, names)
     assert ("No matching tools." in body) is (not names)
     assert "<script>" not in body
 
 
-async def test_the_categories_are_counted_within_what_else_is_asked(client):
+async def test_categories_are_counted_within_the_other_filters(client):
     _, body = await answer(client, "/tools?server=iam&category=Read")
     kinds = re.search(r'<nav class="kinds".*?</nav>', body, re.DOTALL)[0]
     assert re.findall(r"<b>(\d+)</b>", kinds) == ["2", "1", "0", "0", "1", "0", "0"]
     assert 'href="/tools?server=iam"' in kinds
     assert 'href="/tools?server=iam&amp;category=Destructive"' in kinds
-    assert '<input type="hidden" name="category" value="Read">' in body  # the form keeps what the links chose
+    assert '<input type="hidden" name="category" value="Read">' in body  # the form keeps the category
     assert '<option value="iam" selected>' in body
 
 
-async def test_what_could_not_be_classified_is_marked(client):
+async def test_unclassified_tools_are_marked(client):
     for path in ("/tools?category=Other", "/tools/a%2Fb/x%3Fy"):
         async with client.get(URL(path, encoded=True)) as got:
             assert (
@@ -140,7 +140,7 @@ async def test_what_could_not_be_classified_is_marked(client):
             )
 
 
-async def test_the_page_of_a_tool_with_a_strange_name_keeps_itself_up_to_date(client):
+async def test_the_page_of_a_tool_with_a_strange_name_updates_itself(client):
     async with client.get(URL("/tools/a%2Fb/x%3Fy", encoded=True)) as got:
         assert 'data-self="/tools/a%2Fb/x%3Fy"' in await got.text()
 
@@ -156,12 +156,12 @@ async def test_an_unknown_tool_is_404(client):
     assert (await answer(client, "/tools/iam/none"))[0] == 404
 
 
-async def test_no_tools_yet_is_said():
+async def test_an_empty_tool_list_says_so():
     async with Inbox(tools=tuple) as inbox:
         assert "No server has listed its tools yet." in (await answer(await inbox.person(), "/tools"))[1]
 
 
-async def test_there_is_no_page_of_tools_where_nobody_knows_them(inbox):
+async def test_without_a_tool_source_there_is_no_tools_page(inbox):
     assert (await answer(await inbox.person(), "/tools"))[0] == 404
 
 
@@ -179,7 +179,7 @@ async def accepting(body, client, **fields):
         return got.status, got.headers.get("Location"), await got.text()
 
 
-async def test_a_changed_definition_is_shown_and_accepted_by_who_saw_it():
+async def test_a_changed_definition_is_shown_and_accepted_only_as_shown():
     said = []
     async with Inbox(
         tools=lambda: [*TOOLS[:2], CHANGED], accept=lambda *who: said.append(who) or ["x?y"]
@@ -199,6 +199,6 @@ async def test_a_changed_definition_is_shown_and_accepted_by_who_saw_it():
         assert said == [("a/b", "x?y", "bob")]
 
 
-async def test_a_tool_that_is_as_it_was_accepted_offers_nothing_to_accept(client):
+async def test_an_unchanged_tool_has_no_accept_button(client):
     _, body = await answer(client, "/tools/iam/delete_user")
     assert "/accept" not in body

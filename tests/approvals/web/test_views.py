@@ -16,12 +16,12 @@ from rows import each_row
         (State.UPSTREAM_ERROR, Outcome(is_error=True, body=b'{"code": 1, "message": "no"}'), views.FAILED),
     ],
 )  # fmt: skip
-def test_a_call_whose_server_reported_a_failure_is_not_shown_as_done(state, outcome, shown):
+def test_a_failed_call_is_not_labelled_done(state, outcome, shown):
     call = replace(held(0.0), state=state, outcome=outcome)
     assert views.state_label(call) == shown
 
 
-def test_every_state_has_a_word_and_a_meaning():
+def test_every_state_has_a_label_and_an_explanation():
     assert set(views.LABELS) == set(views.EXPLANATIONS) == set(State)
 
 
@@ -40,7 +40,7 @@ def test_every_state_has_a_word_and_a_meaning():
         ("", []),
     ],
 )  # fmt: skip
-def test_json_is_cut_into_pieces_that_say_what_they_are(text, expected):
+def test_json_is_cut_into_tokens_of_known_kinds(text, expected):
     assert list(views.highlight(text)) == expected
 
 
@@ -58,11 +58,11 @@ def test_very_long_text_is_shown_whole_with_hidden_characters_marked():
     ("seconds", "words"),
     [(0, "just now"), (59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200000, "2 d ago")],
 )
-def test_how_long_ago_is_told_in_words(seconds, words):
+def test_an_age_is_formatted_in_words(seconds, words):
     assert views.format_age(seconds) == words
 
 
-def test_a_time_is_given_for_people_and_for_scripts():
+def test_a_time_is_formatted_for_people_and_for_scripts():
     shown = views.timestamp(1793500000.25)
     assert (shown.iso, shown.words, shown.clock) == (
         "2026-11-01T02:26:40.250Z",
@@ -71,7 +71,7 @@ def test_a_time_is_given_for_people_and_for_scripts():
     )
 
 
-def test_an_approval_that_nobody_collected_in_time_is_not_said_to_be_unanswered():
+def test_an_uncollected_approval_is_not_shown_as_unanswered():
     expired = replace(held(0.0), state=State.EXPIRED)
     approved = replace(
         expired, reviews=(Review(approver="alice", answer=Decision.APPROVE, at=1.0, via="inbox"),)
