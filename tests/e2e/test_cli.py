@@ -228,7 +228,7 @@ def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equ
     assert done.returncode == 3
     assert done.stderr == (
         "These parts of theirs.yaml have no equal in Okayed:\n"
-        "  tools.create_note.rules[0].conditions[0]: the operator 'sounds_like' is not known; a person is asked\n"
+        "  tools.create_note.rules[0].conditions[0]: the operator 'sounds_like' is not known; approval is required\n"
     )
     assert "# NO EQUAL: tools.create_note.rules[0].conditions[0]: the operator" in done.stdout
 
@@ -236,7 +236,7 @@ def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equ
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"servers: {}", "theirs.yaml is no policy of PolicyLayer or Intercept"),
+        (b"servers: {}", "theirs.yaml is not a PolicyLayer or Intercept policy"),
         (b"\xff", "theirs.yaml is not UTF-8 text."),
         (b"- hello", "theirs.yaml must be a mapping of keys to values."),
         (

@@ -1,7 +1,7 @@
-"""A condition of a PolicyLayer policy (a path, an operator, a value) as CEL that never says more than it (PURE).
+"""Translates a PolicyLayer condition (path, operator, value) into CEL (PURE).
 
-The expression is true only for arguments of which the condition is certainly true. Where the two differ, because
-`5` equals `"5"` there but not in CEL, or a missing argument fails there but is an error here, it says less.
+The expression is true only if the condition is certainly true. Where the two differ, it is narrower: in PolicyLayer
+`5` equals `"5"` but not in CEL, and a missing argument fails there but is an error here.
 """
 
 import json
@@ -9,52 +9,31 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: Up to here whole numbers are exact as floats, which is what PolicyLayer compares.
+#: The largest integer that is exact as a float, which PolicyLayer compares.
 EXACT = 2**53 - 1
 
 _NUMBER = "number"
 _KINDS = {"string": "type({x}) == string", _NUMBER: "type({x}) in [int, double]", "bool": "type({x}) == bool"}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RESERVED = frozenset(
-    [
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "false",
-        "for",
-        "function",
-        "if",
-        "import",
-        "in",
-        "let",
-        "loop",
-        "namespace",
-        "null",
-        "package",
-        "return",
-        "true",
-        "var",
-        "void",
-        "while",
-    ]
-)
+_RESERVED = frozenset({
+    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in",
+    "let", "loop", "namespace", "null", "package", "return", "true", "var", "void", "while",
+})  # fmt: skip
 
 
 class TranslationError(Exception):
-    """Something of the imported policy that cannot be said in ours, and why in a few words."""
+    """A part of the imported policy has no equivalent; the message says why."""
 
 
 def condition_to_cel(path: str, op: str, value: Any) -> str:
-    """Return CEL that is true only where the condition holds; raises `NoEqual`."""
+    """Return CEL that is true only if the condition holds; raises `TranslationError`."""
     if op not in _OPERATORS:
         raise TranslationError(f"the operator {op!r} is not known")
     return _OPERATORS[op](_parts(path), value)
 
 
 def negation_to_cel(path: str, op: str, value: Any) -> str:
-    """Return CEL that is true only where the condition fails; raises `NoEqual`."""
+    """Return CEL that is true only if the condition fails; raises `TranslationError`."""
     if op == "exists" and isinstance(value, bool):
         return condition_to_cel(path, op, not value)
     if op not in _OPPOSITES:
@@ -63,7 +42,7 @@ def negation_to_cel(path: str, op: str, value: Any) -> str:
 
 
 def presence_to_cel(path: str) -> str:
-    """Return CEL that says whether an argument is there and not null, and is never an error; raises `NoEqual`."""
+    """Return CEL that is true if an argument is present and not null, and never errs; raises `TranslationError`."""
     return _present(_parts(path))
 
 
@@ -102,7 +81,7 @@ def _present(parts: tuple[str, ...]) -> str:
 def _literal(value: Any) -> str:
     match value:
         case None | bool() | str():
-            # `${` would be filled in when the config is read.
+            # The config reader would expand `${`.
             return json.dumps(value, ensure_ascii=False).replace("${", "\\u0024{")
         case int() | float() if _is_exact(value):
             return repr(value)
@@ -132,7 +111,7 @@ def _display(value: Any) -> str:
     return "a mapping or list" if isinstance(value, Mapping | list) else str(value)
 
 
-# Operators. Each makes CEL of the parts of a path and a value.
+# Operators: each translates a path and a value into CEL.
 
 
 def _equal(parts: tuple[str, ...], value: Any) -> str:
@@ -140,7 +119,7 @@ def _equal(parts: tuple[str, ...], value: Any) -> str:
 
 
 def _not_equal(parts: tuple[str, ...], value: Any) -> str:
-    """A value of another kind may look the same in print, which counts as equal there."""
+    """PolicyLayer compares printed values, so the types must be the same."""
     x = _path_to(parts)
     return f"{_KINDS[_kind_of(value)].format(x=x)} && {x} != {_literal(value)}"
 
@@ -222,7 +201,7 @@ _PAIRS = (
 _OPPOSITES = {one: other for a, b in _PAIRS for one, other in ((a, b), (b, a))}
 
 
-# Regular expressions: Go's and CEL's engine agree, but for \d, \w, \s and \b (ASCII there), and for corners left out.
+# Regular expressions: as in Go, except \d, \w, \s and \b (ASCII in Go) and rare constructs, which are refused.
 
 _OUTSIDE = {
     r"\d": "[0-9]", r"\D": "[^0-9]", r"\w": "[0-9A-Za-z_]", r"\W": "[^0-9A-Za-z_]",

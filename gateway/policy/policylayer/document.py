@@ -1,47 +1,67 @@
-"""An imported policy on its way into YAML: rules of ours, each with what is said above it (PURE)."""
+"""Writes an imported policy as YAML: rules with comments above them (PURE)."""
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from json import dumps
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from gateway.wire.frames import TOOL_NAME
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommentedRule:
-    """One rule of ours, and what is said above it."""
+    """One translated rule, and the comments above it."""
 
     rule: Mapping[str, Any]
     comments: tuple[str, ...] = ()
 
 
 def title_comments(told: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a rule is called, for the comment above it."""
+    """Return the name and description of a rule, for the comment above it."""
     return tuple(str(told[key]) for key in ("name", "description") if told.get(key))
 
 
 def read_reason(told: Mapping[str, Any]) -> dict[str, str]:
-    """Return what the author of a rule wants to be read, as a part of a rule of ours."""
+    """Return the reason or message of a rule, as a `reason` of the translated rule."""
     found = next((told[key] for key in ("on_deny", "reason", "message") if told.get(key)), None)
     return {} if found is None else {"reason": escape_references(one_line(str(found)))}
 
 
 def escape_references(text: str) -> str:
-    """Return text that the config's reader fills nothing into."""
+    """Escape `${`, which the config reader would expand."""
     return text.replace("${", "$ {")
 
 
 def one_line(text: str) -> str:
-    """Return text without line breaks and hidden characters, so that a comment stays one."""
+    """Return text without line breaks and hidden characters, so that it stays in its comment."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def limit_to_listed(tools: Mapping[str, list[CommentedRule]]) -> dict[str, list[CommentedRule]]:
+    """Limit patterns that require approval to listed tools, because the default denies the others."""
+    listed = sorted(name for name in tools if TOOL_NAME.fullmatch(name))
+    guard = f"tool in {dumps(listed)}"
+
+    def guarded(line: CommentedRule) -> CommentedRule:
+        if line.rule.get("action") != "require_approval":
+            return line
+        when = f"{guard} && ({line.rule['when']})" if "when" in line.rule else guard
+        return replace(line, rule={"when": when, **{k: v for k, v in line.rule.items() if k != "when"}})
+
+    return {
+        name: lines if TOOL_NAME.fullmatch(name) else [guarded(line) for line in lines]
+        for name, lines in tools.items()
+    }
 
 
 def to_yaml(
     head: Iterable[str], top: Iterable[str], default: str, hide: list[str], tools: Mapping[str, Iterable[CommentedRule]],
 ) -> str:  # fmt: skip
-    """Return a `policy:` mapping; *head* and *top* are comments for its beginning."""
+    """Write a `policy:` mapping; *head* comments start the file, *top* comments stand above `default`."""
     policy = CommentedMap(default=default)
     if tools:
         policy["tools"] = CommentedMap({name: _to_sequence(lines) for name, lines in tools.items()})

@@ -1,6 +1,6 @@
-"""A limit of a PolicyLayer policy as a limit of ours (PURE).
+"""Translates PolicyLayer limits (PURE).
 
-Counters of calendar minutes, hours and days become sliding windows of that length, which never hold more.
+Counters per calendar minute, hour or day become sliding windows of that length, which never allow more.
 """
 
 import re
@@ -17,27 +17,27 @@ _RATE = re.compile(rf"(\d{{1,15}}) ?/ ?({'|'.join(_WINDOWS)})s?")
 
 
 def parse_rate(given: Any) -> tuple[int, str]:
-    """Return the number and the unit of `10/minute`; raises `NoEqual`."""
+    """Return the number and the unit of `10/minute`; raises `TranslationError`."""
     if (match := _RATE.fullmatch(str(given))) is None:
-        raise TranslationError(f"{given!r} is not like 10/minute")
+        raise TranslationError(f"{given!r} is not a rate such as 10/minute")
     return int(match[1]), match[2]
 
 
 def counter_maximum(op: str, value: Any) -> int:
-    """Return the most that a condition on a counter leaves, below zero for nothing; raises `NoEqual`."""
+    """Return the most that a condition on a counter allows, negative for nothing; raises `TranslationError`."""
     if op not in ("lt", "lte") or not _is_number(value):
-        raise TranslationError(f"a counter can be bounded by lt and lte here, not by {op} {value!r}")
+        raise TranslationError(f"a counter can only be bounded by lt or lte, not by {op} {value!r}")
     most = int(value)
     return most - 1 if op == "lt" else most
 
 
 def translate_limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `rate_limit` or `spend` for the tools called *name*; raises `NoEqual`."""
+    """Return a `rate_limit` or `spend` for the tools named *name*; raises `TranslationError`."""
     if not _is_number(most) or most < 0:
         raise TranslationError(f"{most!r} is not a limit")
     made: dict[str, Any] = {"max": most, "window": _to_window(window), "per": _limit_scope(told)}
     if not TOOL_NAME.fullmatch(name):
-        made["shared"] = True  # one counter for all tools, as it was
+        made["shared"] = True  # one counter for all tools, as in the original
     if told.get("on_exceed") == "require_approval":
         made["on_exceed"] = "require_approval"
     if (of := told.get("increment_from")) is not None:
@@ -51,7 +51,7 @@ def translate_limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) 
 
 
 def translate_duration(given: Any) -> str:
-    """Return a duration as Go writes it (`1h30m`) as ours; raises `NoEqual`."""
+    """Translate a Go duration (`1h30m`); raises `TranslationError`."""
     parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(given))
     try:
         total = round(sum(parse_duration("".join(part)) for part in parts if float(part[0])), 6)
@@ -75,7 +75,7 @@ def _to_window(window: Any) -> Any:
 
 
 def _limit_scope(told: Mapping[str, Any]) -> str:
-    """Return whose uses count together: a grant is an agent; for any other scope everyone, the strictest."""
+    """Return the scope of a limit: a grant is an agent; any other scope is everyone, the strictest."""
     if (per := told.get("per")) in ("session", "agent", "everyone"):
         return str(per)
     return "agent" if told.get("scope") == "grant" else "everyone"

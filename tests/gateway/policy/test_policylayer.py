@@ -192,7 +192,7 @@ def test_the_words_of_its_author_and_its_time_are_kept():
     assert said(gate, "charge", {"amount": 501, "currency": "usd"}) == "Charges over 500 go through finance"
     text = gate.made.yaml
     assert text.startswith(
-        "# Made from their.yaml by okayed import.\n# What the shop's agents may do\npolicy:\n"
+        "# Imported from their.yaml by okayed import.\n# What the shop's agents may do\npolicy:\n"
     )
     for kept in (
         "      # spend of a day\n",
@@ -213,7 +213,7 @@ def test_snippets_from_pages_are_policies_too():
     gate = Gate("comment:\n  rules:\n  - rate_limit: 1/hour\n")
     assert [gate.call("comment"), gate.call("comment"), gate.call("x")] == [ALLOWED, DENIED, HELD]
     assert gate.made.notes == ()
-    assert "# It says no default, so what is not named asks for a person.\n" in gate.made.yaml
+    assert "# It has no default, so tools without a rule require approval.\n" in gate.made.yaml
 
 
 @each_row("text", ["", "  \n", "[1]", "a: [b", "servers: {}\n", "servers: {x: {command: [y]}}\n"])
@@ -240,12 +240,12 @@ NO_EQUAL = {
     CONDITION % ("args.x", "regex", "'[[:alpha:]]'"): (HELD, "may mean something else"),
     CONDITION % ("args.x", "regex", "'[a&&b]'"): (HELD, "may mean something else"),
     CONDITION % ("tool", "eq", "a"): (HELD, "tool is not an argument"),
-    CONDITION % ("state.t.n", "lt", "5"): (HELD, "its rule counts nothing"),
+    CONDITION % ("state.t.n", "lt", "5"): (HELD, "its rule has no counter"),
     RULE % "{name: n, conditions: [x]}": (HELD, "not a condition"),
     RULE % "{name: n, conditions: [{path: args.x, op: eq, value: 1, unless: 2}]}": (HELD, "unless"),
     RULE % "{name: n, action: audit}": (HELD, "'audit'"),
-    RULE % "{name: n, action: allow, conditions: [{path: args.x, op: eq, value: 1}]}": (HELD, "an allow with conditions cannot be said here; a person is asked"),
-    RULE % "{name: n, action: allow, state: {counter: c, window: day}}": (HELD, "an allow that counts cannot be said here"),
+    RULE % "{name: n, action: allow, conditions: [{path: args.x, op: eq, value: 1}]}": (HELD, "an allow with conditions is not supported; approval is required"),
+    RULE % "{name: n, action: allow, state: {counter: c, window: day}}": (HELD, "an allow with a counter is not supported"),
     RULE % "{name: n, state: {counter: c, window: day}}": (HELD, "None"),
     RULE % "{name: n, action: [deny]}": (HELD, "['deny']"),
     RULE % "{name: n, rate_limit: 5/fortnight}": (HELD, "10/minute"),
@@ -263,27 +263,27 @@ NO_EQUAL = {
     RULE % "{name: n, action: require_approval, approval_timeout: 0s}": (HELD, "'0s' is not a duration"),
     RULE % "{name: n, action: require_approval, approval_timeout: 0.0000001s}": (HELD, "is not a duration"),
     RULE % f"{{name: n, action: require_approval, approval_timeout: {'9' * 400}h}}": (HELD, "is too long"),
-    RULE % "{name: n, action: require_approval, state: {counter: c}}": (HELD, "counts nothing"),
-    RULE % "{name: n, action: require_approval, conditions: [{path: args.x, op: odd, value: 1}]}": (HELD, "counts as true"),
-    RULE % "{name: n, action: deny, conditions: [{path: args.x, op: eq, value: 1}]}": (DENIED, "not looked at"),
+    RULE % "{name: n, action: require_approval, state: {counter: c}}": (HELD, "has no counter"),
+    RULE % "{name: n, action: require_approval, conditions: [{path: args.x, op: odd, value: 1}]}": (HELD, "taken as true"),
+    RULE % "{name: n, action: deny, conditions: [{path: args.x, op: eq, value: 1}]}": (DENIED, "they are ignored"),
     RULE % "{name: n, conditions: [{path: args.x, op: eq, value: 1}], state: {counter: c, window: day}}": (ALLOWED, "limits nothing"),
     'version: "2"\ntools: {t: {}}': (HELD, "only version 1"),
-    'version: "1"\ntools: {t: {}}\nidentities: [x]': (HELD, "identities: this key is not known"),
+    'version: "1"\ntools: {t: {}}\nidentities: [x]': (HELD, "identities: this key is unknown"),
     'version: "1"\ntools: {t: {owner: me}}': (HELD, "tools.t.owner"),
     'version: "1"\ntools: {t: 5}': (HELD, "tools.t: this is not a mapping"),
     'version: "1"\ntools: [t]': (HELD, "tools: this is not a mapping"),
-    "default: block\ntools: {}": (DENIED, "'block' is not known"),
-    "default: [deny]\ntools: {}": (DENIED, "['deny'] is not known"),
+    "default: block\ntools: {}": (DENIED, "'block' is unknown"),
+    "default: [deny]\ntools: {}": (DENIED, "['deny'] is unknown"),
     "default: require_approval\ntools: {t: {rate_limit: {max: 10, window: 60}}}": (HELD, None),
     "default: require_approval\ntools: {t: {rules: [{conditions: [{path: args.x, op: eq, value: 1}]}]}}": (HELD, None),
     'version: "1"\ntools: {t: {}}\napprovals: {notify: {}}': (ALLOWED, "set times under approvals"),
     'version: "1"\ntools: {"sp ace": {}}': (ALLOWED, "no tool can have this name"),
     'version: "1"\nhide: ["", 5]': (ALLOWED, "no tool can have the name ''"),
-    'version: "1"\ntools: {"t*": {action: deny}}': (DENIED, "count as a pattern's"),
-    'version: "1"\ntools: {"t*": {action: allow}}': (HELD, "an allow for a pattern cannot be said here; a person is asked"),
-    'default: deny\ntools: {"t*": {action: allow}}': (DENIED, "a person is asked about tools that are listed, and others are denied"),
-    'default: deny\ntools: {"t*": {action: allow}, t: {action: audit}}': (HELD, "tools.t: the action 'audit' has no meaning here; a person is asked"),
-    "default: deny\ntools: {t: {}}\nidentities: [x]": (HELD, "identities: this key is not known; a person is asked about tools that are listed"),
+    'version: "1"\ntools: {"t*": {action: deny}}': (DENIED, "translated as for a pattern"),
+    'version: "1"\ntools: {"t*": {action: allow}}': (HELD, "an allow for a pattern is not supported; approval is required"),
+    'default: deny\ntools: {"t*": {action: allow}}': (DENIED, "approval is required for listed tools, and others are denied"),
+    'default: deny\ntools: {"t*": {action: allow}, t: {action: audit}}': (HELD, "tools.t: the action 'audit' is not supported; approval is required"),
+    "default: deny\ntools: {t: {}}\nidentities: [x]": (HELD, "identities: this key is unknown; approval is required for listed tools"),
     'version: "1"\ntools: {t: {deny_if: [{path: args.x, op: odd, value: 1}]}}': (HELD, "'odd'"),
     'version: "1"\ntools: {t: {deny_if: [{path: args.x}]}}': (HELD, "path, op and value"),
     'version: "1"\ntools: {t: {limits: [{max: 1, window: day, scope: org, unless: x}]}}': (HELD, "unless"),
