@@ -14,7 +14,7 @@ from approvals.clock import Clock
 from approvals.errors import Conflict, UnknownCall
 from approvals.identity import Directory
 from approvals.model import CallId, HeldCall, State
-from approvals.store import Store
+from approvals.store import ApprovalStore
 
 #: Returns the next value of a call, or None to leave it unchanged; raises an `ApprovalError` to refuse.
 Change = Callable[[HeldCall], HeldCall | None]
@@ -25,7 +25,7 @@ class CallChanges:
 
     def __init__(
         self,
-        store: Store,
+        store: ApprovalStore,
         directory: Directory,
         *,
         clock: Clock,

@@ -14,6 +14,7 @@ from approvals.cards import build_card
 from approvals.channels import Card, Channel
 from approvals.model import HeldCall, Notice
 from approvals.service import ApprovalService
+from approvals.store import NoticeStore
 
 #: Seconds between rounds without a change, and the longest wait after failures.
 ROUND = 5.0
@@ -26,8 +27,11 @@ log = logging.getLogger("okayed.notices")
 class Notices:
     """The reconciler of all channels."""
 
-    def __init__(self, service: ApprovalService, channels: Sequence[Channel], *, url: str) -> None:
+    def __init__(
+        self, service: ApprovalService, store: NoticeStore, channels: Sequence[Channel], *, url: str
+    ) -> None:
         self._service = service
+        self._store = store
         self._channels = [(channel, asyncio.Event()) for channel in channels]
         self._url = url
 
@@ -55,30 +59,34 @@ class Notices:
 
     async def _update(self, channel: Channel) -> None:
         try:
-            for stale, shown in await self._service.store.stale_calls(channel.name, self._service.clock()):
-                await self._show(channel, await self._service.get(stale.id), shown)
+            for call, notice in await self._store.stale_calls(channel.name, self._service.clock()):
+                await self._show(
+                    channel,
+                    await self._service.get(call.id),
+                    notice or Notice(call=call.id, channel=channel.name),
+                )
         except Exception:
             log.exception("%s could not be updated; the next round tries again", channel.name)
 
-    async def _show(self, channel: Channel, call: HeldCall, shown: Notice | None) -> None:
-        notice = shown or Notice(call=call.id, channel=channel.name)
+    async def _show(self, channel: Channel, call: HeldCall, notice: Notice) -> None:
         try:
-            ref = await self._post(channel, build_card(call, self._url, most=MAX_READ), notice.ref)
+            ref = await _post(channel, build_card(call, self._url, most=MAX_READ), notice.ref)
         except Exception as error:  # noqa: BLE001  (no failure of a channel may affect the call)
-            await self._service.store.save_notice(self._failed(channel, notice, error))
+            await self._store.save_notice(self._record_failure(channel, notice, error))
             return
-        await self._service.store.save_notice(
+        await self._store.save_notice(
             replace(notice, ref=ref, shown_version=call.version, failures=0, retry_at=0.0),
         )
 
-    async def _post(self, channel: Channel, shown: Card, ref: str | None) -> str:
-        return await channel.post(shown) if ref is None else await channel.update(ref, shown)
-
-    def _failed(self, channel: Channel, notice: Notice, error: Exception) -> Notice:
+    def _record_failure(self, channel: Channel, notice: Notice, error: Exception) -> Notice:
         if notice.failures == 0:
             log.warning("%s could not show %s: %s", channel.name, notice.call, type(error).__name__)
         wait = min(MAX_WAIT, 2.0 ** min(notice.failures, 20))
         return replace(notice, failures=notice.failures + 1, retry_at=self._service.clock() + wait)
+
+
+async def _post(channel: Channel, card: Card, ref: str | None) -> str:
+    return await channel.post(card) if ref is None else await channel.update(ref, card)
 
 
 async def _wait(seconds: float, event: asyncio.Event) -> None:

@@ -21,7 +21,7 @@ from approvals.model import CallId, HeldCall, State
 from approvals.quotas import Quotas
 from approvals.reviews import Reviews
 from approvals.runs import Runs
-from approvals.store import Store
+from approvals.store import ApprovalStore
 from approvals.summaries import Summary, summarize
 from approvals.wakeups import Wakeups
 
@@ -34,7 +34,7 @@ class ApprovalService(Reviews, Runs):
 
     def __init__(
         self,
-        store: Store,
+        store: ApprovalStore,
         directory: Directory,
         *,
         clock: Clock,

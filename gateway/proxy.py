@@ -19,6 +19,7 @@ from typing import Any
 from approvals.errors import AlreadyDecided, QuotaExceeded, StoreError, UnknownCall
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
+from approvals.store import StateStore
 from gateway.call import param_headers
 from gateway.call.audit import AuditLog
 from gateway.call.exchange_limits import ExchangeLimits, Kind, TooManyExchangesError
@@ -59,6 +60,7 @@ class Proxy:
         *,
         settings: ProxySettings,
         service: ApprovalService,
+        state: StateStore,
         catalogue: Catalogue,
         windows: Windows,
         forwarder: Forwarder,
@@ -68,13 +70,14 @@ class Proxy:
     ) -> None:
         self.settings = settings
         self._service = service
+        self._state = state
         self._catalogue = catalogue
         self._windows = windows
         self._metrics = metrics
         self._new_id = new_id
         self._closed = False
-        self._audit = AuditLog(service)
-        self._sessions = Sessions(service.store, service.clock)
+        self._audit = AuditLog(service.store, clock=service.clock, wall=service.wall)
+        self._sessions = Sessions(state, service.clock)
         self._exchange_limits = ExchangeLimits(lambda: self.settings.shares)
         self._judge = Judge(lambda: self.settings, catalogue)
 
@@ -204,9 +207,7 @@ class Proxy:
             return exceeded
         for limit in verdict.limits:
             if limit.amount:
-                self._service.store.add_hit(
-                    window_key(limit, scope), now, now + limit.window, float(limit.amount)
-                )
+                self._state.add_hit(window_key(limit, scope), now, now + limit.window, float(limit.amount))
         return None
 
     def _deny(self, request: CallRequest, verdict: Verdict) -> Reply:

@@ -157,8 +157,21 @@ class PinReader(Protocol):
         """Return every pin."""
 
 
-class StateStore(PinReader, Protocol):
-    """The gateway's own state: pins, sessions, logins, secrets, rate-limit hits, the highest time, the count of starts."""
+class TimeStore(Protocol):
+    """The highest time so far, which the clock continues from after a restart."""
+
+    async def highest_time(self) -> float:
+        """Return the highest time kept by `keep_time` or with a change of a call; 0.0 for a new store."""
+
+    def keep_time(self, at: float) -> None:
+        """Keep *at* if it is the highest time so far, without waiting."""
+
+    async def reset_time(self, at: float, *events: AuditEvent) -> None:
+        """Lower the highest time to *at*, move later dates back to it, and add *events* in the same commit."""
+
+
+class StateStore(PinReader, TimeStore, Protocol):
+    """The gateway's own state: pins, sessions, logins, secrets, rate-limit hits, the time, the number of starts."""
 
     def save_pin(self, pin: Pin) -> None:
         """Insert or replace the pin of (server, tool), without waiting."""
@@ -190,15 +203,6 @@ class StateStore(PinReader, Protocol):
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the (key, at, amount) of every hit that has not ended by *now*, oldest first."""
 
-    async def highest_time(self) -> float:
-        """Return the highest time kept by `keep_time` or with a change of a call; 0.0 for a new store."""
-
-    def keep_time(self, at: float) -> None:
-        """Keep *at* if it is the highest time so far, without waiting."""
-
-    async def reset_time(self, at: float, *events: AuditEvent) -> None:
-        """Lower the highest time to *at*, move later dates back to it, and add *events* in the same commit."""
-
     async def start_counts(self) -> StartCounts:
         """Return how many times a gateway was started with this store."""
 
@@ -210,6 +214,10 @@ class StateStore(PinReader, Protocol):
 
     def mark_restored(self) -> None:
         """Note durably that the store was restored from a copy: the counts disagree until the next `count_start`."""
+
+
+class ApprovalStore(CallStore, TrailStore, TimeStore, Protocol):
+    """The part of a store that the approval service uses."""
 
 
 class Store(CallStore, TrailStore, NoticeStore, StateStore, Protocol):

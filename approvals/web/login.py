@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
+from approvals.store import StateStore
 from approvals.throttle import Throttle
 from approvals.web.options import Handler, WebOptions
 from approvals.web.request_bodies import form
@@ -44,8 +45,9 @@ class BrowserUser:
 class Login:
     """Authenticates requests, and signs people in and out."""
 
-    def __init__(self, service: ApprovalService, options: WebOptions) -> None:
+    def __init__(self, service: ApprovalService, logins: StateStore, options: WebOptions) -> None:
         self._service = service
+        self._logins = logins
         self._options = options
         self._cookie = f"__Host-{_COOKIE}" if options.secure else _COOKIE
         self._last_seen: dict[str, float] = {}
@@ -134,11 +136,11 @@ class Login:
 
     async def _session(self, secret: str, *, activity: bool) -> LoginSession | None:
         now = self._service.clock()
-        session = await self._service.store.find_login(_hash(secret))
+        session = await self._logins.find_login(_hash(secret))
         if session is None or now >= session.expires_at:
             return None
         if now >= self._last_seen.setdefault(session.id_sha256, now) + IDLE:
-            await self._service.store.delete_login(session.id_sha256)
+            await self._logins.delete_login(session.id_sha256)
             return None
         if activity:
             self._last_seen[session.id_sha256] = now
@@ -194,7 +196,7 @@ class Login:
         self._last_seen = {id_: at for id_, at in self._last_seen.items() if at + ABSOLUTE > now} | {
             session.id_sha256: now
         }
-        await self._service.store.save_login(session)
+        await self._logins.save_login(session)
         self._service.store.post(
             AuditEvent(
                 at=self._service.wall(), kind="login.entered", actor=approver.name, detail={"how": how}
@@ -207,7 +209,7 @@ class Login:
     async def _sign_out(self, request: web.Request) -> web.Response:
         await self.read_form(request)
         session = _hash(request.cookies.get(self._cookie, ""))
-        await self._service.store.delete_login(session)
+        await self._logins.delete_login(session)
         self._last_seen.pop(session, None)
         response = redirect("/login")
         response.del_cookie(

@@ -103,7 +103,7 @@ class Gateway:
         self._ends_at: float | None = None
         self.proxy = Proxy(
             settings=self._settings(config),
-            service=self.service, catalogue=self.catalogue, windows=windows, forwarder=self.forwarder, metrics=self.metrics,
+            service=self.service, state=store, catalogue=self.catalogue, windows=windows, forwarder=self.forwarder, metrics=self.metrics,
             new_id=new_id, seals=self.seals,
         )  # fmt: skip
         self._connect_servers(config)
@@ -333,7 +333,9 @@ async def assemble(
             disk_used=_disk_gauge(config, disk),
             embedded=embedded,
         )
-        await recovery.record_start(gateway.service, await gateway.checkpoints.last(), forced=restored)
+        await recovery.record_start(
+            gateway.service, gateway.store, await gateway.checkpoints.last(), forced=restored
+        )
         stack.push_async_callback(gateway.checkpoints.keep)
         stack.push_async_callback(gateway.close)
         await gateway.bind_identities()

@@ -11,20 +11,19 @@ from approvals.audit import Checkpoint
 from approvals.call_events import GATEWAY
 from approvals.model import AuditEvent
 from approvals.service import ApprovalService
-from approvals.store import StartCounts, TrailReader
+from approvals.store import StartCounts, Store, TrailReader
 from gateway.app.checkpoints import ExternalCheckpoint
 
 log = logging.getLogger("okayed")
 
 
 async def record_start(
-    service: ApprovalService, checkpoint: ExternalCheckpoint | None, *, forced: bool
+    service: ApprovalService, store: Store, checkpoint: ExternalCheckpoint | None, *, forced: bool
 ) -> None:
     """End the waiting calls of a restored store, then count this start; raises `StoreError`.
 
     *checkpoint* is the external one. After a crash before the count, the next start detects the copy again.
     """
-    store = service.store
     starts = await store.start_counts()
     if why := "--restored was given" if forced else await _restore_evidence(store, starts, checkpoint):
         store.mark_restored()

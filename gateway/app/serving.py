@@ -50,7 +50,7 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
         # Cards have no link without a public address: a link that fails is worse than none.
         channels, slack_actions = build_channels(config, config.inbox.url or "", gateway.clock.wall)
         inbox = approvals.web.build(
-            gateway.service, build_web_options(config, inbox_url, slack_actions, gateway)
+            gateway.service, gateway.store, build_web_options(config, inbox_url, slack_actions, gateway)
         )
         shares = file_limit.divide_files(file_limit.raise_limit())
         agents = http.build_app(gateway.proxy, _listener_policy(gateway))
@@ -71,7 +71,7 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
 @asynccontextmanager
 async def run_loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: str) -> AsyncIterator[None]:
     """Run the background loops and the channels while the context is open."""
-    notices = Notices(gateway.service, channels, url=inbox_url)
+    notices = Notices(gateway.service, gateway.store, channels, url=inbox_url)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(gateway.service.wakeups.follow(gateway.store)),

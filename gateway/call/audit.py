@@ -4,8 +4,9 @@ from collections import OrderedDict
 from math import inf
 from typing import Any
 
+from approvals.clock import Clock
 from approvals.model import AuditEvent
-from approvals.service import ApprovalService
+from approvals.store import TrailStore
 from gateway.call.request import Exchange
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
@@ -18,8 +19,10 @@ MAX_REMEMBERED = 10_000
 class AuditLog:
     """Posts audit events without waiting for the disk."""
 
-    def __init__(self, service: ApprovalService) -> None:
-        self._service = service
+    def __init__(self, trail: TrailStore, *, clock: Clock, wall: Clock) -> None:
+        self._trail = trail
+        self._clock = clock
+        self._wall = wall
         #: When the last event was posted, by agent, kind and call.
         self._last: OrderedDict[tuple[str, str, str], float] = OrderedDict()
 
@@ -27,14 +30,14 @@ class AuditLog:
         """Build an event about an exchange."""
         agent = exchange.agent.name
         return AuditEvent(
-            at=self._service.wall(), kind=kind, actor=agent, agent=agent, server=exchange.server, tool=tool, detail=detail,
+            at=self._wall(), kind=kind, actor=agent, agent=agent, server=exchange.server, tool=tool, detail=detail,
         )  # fmt: skip
 
     def at_most_once_a_minute(
         self, exchange: Exchange, kind: str, *, about: str = "", tool: str = "", **detail: Any
     ) -> None:
         """Post an event that an agent can repeat at will: once a minute per agent, kind and *about* (a call id)."""
-        repeated, now = (exchange.agent.name, kind, about), self._service.clock()
+        repeated, now = (exchange.agent.name, kind, about), self._clock()
         if now - self._last.get(repeated, -inf) < MINUTE:
             return
         self._last[repeated] = now
@@ -45,7 +48,7 @@ class AuditLog:
 
     def post(self, exchange: Exchange, kind: str, *, tool: str = "", **detail: Any) -> None:
         """Post an event about an exchange."""
-        self._service.store.post(self.event(exchange, kind, tool=tool, **detail))
+        self._trail.post(self.event(exchange, kind, tool=tool, **detail))
 
     def refuse(self, exchange: Exchange, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
         """Post why a frame is refused, and return the error for the client."""

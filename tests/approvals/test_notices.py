@@ -34,7 +34,7 @@ class Stuck(Shown):
 async def going_round(*channels):
     clock = Clock()
     service = ApprovalService(MemoryStore(), directory(), clock=clock)
-    running = asyncio.ensure_future(Notices(service, channels, url="").run())
+    running = asyncio.ensure_future(Notices(service, service.store, channels, url="").run())
     try:
         async with asyncio.timeout(HANG):
             yield service, clock

@@ -72,7 +72,7 @@ async def test_yesterdays_store_is_refused_then_taken_with_restored_and_runs_not
     )
     _, said = await process.communicate()
     assert process.returncode == 1
-    assert said.decode().rstrip().endswith("or go on with what is there: okayed run --restored.")
+    assert said.decode().rstrip().endswith("or continue with this one: okayed run --restored.")
     await gateway.start(options=["--restored"])
     assert await state(gateway, call_id) == "voided"
     assert "restored from a copy, so this call may have run since" in await call(gateway, "once")

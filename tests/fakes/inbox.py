@@ -59,7 +59,7 @@ class Inbox:
             await server.wait_closed()
             self.here = f"http://127.0.0.1:{self.port}"
             self.options = WebOptions(url=self._url or self.here, **self._options)
-            self.app = build(self.service, self.options)
+            self.app = build(self.service, self.store, self.options)
             runner = web.AppRunner(self.app, shutdown_timeout=0.1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)

@@ -104,7 +104,7 @@ class World:
                 shares=ExchangeShares(),
                 may_use=lambda *_: True,
             ),
-            service=self.service, catalogue=catalogue, windows=Windows(()), forwarder=Forwarder(self.service, catalogue.mark_stale),
+            service=self.service, state=self.store, catalogue=catalogue, windows=Windows(()), forwarder=Forwarder(self.service, catalogue.mark_stale),
             metrics=Metrics(), new_id=lambda: CallId(f"hold_{next(numbers):026}"), seals=lambda: seals,
         )  # fmt: skip
 

@@ -49,7 +49,7 @@ async def world(*, socket: bool = True, url: str = URL):
             bot_token="xoxb-test", channel="C0APPROVALS", app_token="xapp-test" if socket else None,
             api_url=slack.api_url, inbox_url=url,
         )  # fmt: skip
-        it.notices = Notices(it.service, [it.channel], url=url)
+        it.notices = Notices(it.service, it.store, [it.channel], url=url)
         await it.channel.start(it.service)
         if socket:
             await slack.connected()
@@ -459,7 +459,7 @@ async def test_refused_blocks_become_one_line_with_a_link_and_no_decision(url, b
 async def test_nothing_is_posted_twice_by_the_next_round_or_after_a_restart(w):
     await w.hold()
     await w.notices.bring_up_to_date()
-    await Notices(w.service, [w.channel], url=URL).bring_up_to_date()
+    await Notices(w.service, w.store, [w.channel], url=URL).bring_up_to_date()
     assert len(w.slack.messages) == 1
     assert w.slack.messages[0].revisions == []
 

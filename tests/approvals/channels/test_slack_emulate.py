@@ -28,7 +28,14 @@ async def world(api_url):
     service = ApprovalService(MemoryStore(), directory(), clock=clock)
     channel = SlackChannel(bot_token="xoxb-local-test", channel=channel_id, api_url=api_url)
     await channel.start(service)
-    yield web, channel_id, service, channel, Notices(service, [channel], url="https://a.example"), clock
+    yield (
+        web,
+        channel_id,
+        service,
+        channel,
+        Notices(service, service.store, [channel], url="https://a.example"),
+        clock,
+    )
     await channel.close()
 
 

@@ -43,7 +43,7 @@ async def world():
         name="webhook:1", url=f"http://127.0.0.1:{runner.addresses[0][1]}/hook", secret=SECRET, clock=clock
     )
     await channel.start(service)
-    yield receiver, service, Notices(service, [channel], url="https://a.example"), clock
+    yield receiver, service, Notices(service, service.store, [channel], url="https://a.example"), clock
     await channel.close()
     await runner.cleanup()
 

@@ -1,19 +1,18 @@
 """What the audit trail is told of an exchange: an event that an agent can cause without end, once a minute."""
 
-from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from gateway.auth.agents import LOCAL
 from gateway.call import audit
 from gateway.call.audit import AuditLog
 from gateway.call.request import Exchange
-from holds import Clock, directory
+from holds import Clock
 
 ASKED = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
 
 
 async def test_an_event_is_written_once_a_minute_for_each_call_and_a_forgotten_one_anew():
     clock, store = Clock(), MemoryStore()
-    written = AuditLog(ApprovalService(store, directory(), clock=clock))
+    written = AuditLog(store, clock=clock, wall=clock)
 
     async def calls():
         return [event.detail["denial"] for event in await store.events(limit=100_000)]

@@ -60,7 +60,9 @@ async def agents():
 async def inbox():
     async with (
         Inbox() as made,
-        open_listener(build(made.service, made.options), "127.0.0.1:0", Connections("inbox", 9)) as at,
+        open_listener(
+            build(made.service, made.store, made.options), "127.0.0.1:0", Connections("inbox", 9)
+        ) as at,
     ):
         yield at, FORM
 
