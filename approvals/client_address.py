@@ -33,7 +33,7 @@ class TrustedProxies:
         networks = tuple(ip_network(one, strict=False) for one in places - {UNIX})
         return cls(networks, unix=UNIX in places)
 
-    def client(self, peer: str | None, headers: MultiMapping[str]) -> str:
+    def find_client(self, peer: str | None, headers: MultiMapping[str]) -> str:
         """Return the client's address: the rightmost hop that is not a trusted proxy.
 
         A proxy writes one of the two headers and may forward the other as the client sent it. If they disagree, return

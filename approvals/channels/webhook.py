@@ -30,7 +30,7 @@ class WebhookChannel:
     def __init__(self, *, name: str, url: str, secret: str, clock: Callable[[], float]) -> None:
         self.name = name
         self._url = url
-        self._key = signing_key(secret)
+        self._key = decode_key(secret)
         self._clock = clock
         self._http: aiohttp.ClientSession | None = None
 
@@ -69,7 +69,7 @@ def _payload(card: Card) -> dict[str, object]:
     return {name: value for name, value in asdict(card).items() if name not in withheld}
 
 
-def signing_key(secret: str) -> bytes:
+def decode_key(secret: str) -> bytes:
     """Return the signing key: the decoded base64 after `whsec_`, or the bytes of the secret."""
     try:
         return (

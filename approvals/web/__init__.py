@@ -17,13 +17,13 @@ from approvals.web.request_bodies import MAX_BODY
 from approvals.web.security import SecurityMiddleware
 from approvals.web.tools import ToolPages
 
-__all__ = ["LOGIN", "Login", "ToolDetails", "ToolView", "WebOptions", "build"]
+__all__ = ["LOGIN", "Login", "ToolDetails", "ToolView", "WebOptions", "build_inbox"]
 
-#: The key of the application's `Login`, as in `app[LOGIN].one_time_code(approver)`.
+#: The key of the application's `Login`, as in `app[LOGIN].create_one_time_code(approver)`.
 LOGIN = web.AppKey("login", Login)
 
 
-def build(service: ApprovalService, state: StateStore, options: WebOptions) -> web.Application:
+def build_inbox(service: ApprovalService, state: StateStore, options: WebOptions) -> web.Application:
     """Build the inbox as an aiohttp application."""
     guard = SecurityMiddleware(options)
     login = Login(service, state, options)

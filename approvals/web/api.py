@@ -93,9 +93,9 @@ class InboxApi:
         self, request: web.Request, answer: Decision, body_type: type[ApproveBody | DenyBody]
     ) -> web.Response:
         approver = self._login.authenticate_program(request)
-        body = await request_bodies.json(request, body_type)
-        reason = request_bodies.reason(body.reason)
-        return await self._decided(
+        body = await request_bodies.parse_json(request, body_type)
+        reason = request_bodies.normalize_reason(body.reason)
+        return await self._decide(
             request,
             approver,
             lambda call_id: self._service.review(
@@ -105,8 +105,10 @@ class InboxApi:
 
     async def _give_up(self, request: web.Request) -> web.Response:
         approver = self._login.authenticate_program(request)
-        reason = request_bodies.reason((await request_bodies.json(request, GiveUpBody)).reason)
-        return await self._decided(
+        reason = request_bodies.normalize_reason(
+            (await request_bodies.parse_json(request, GiveUpBody)).reason
+        )
+        return await self._decide(
             request,
             approver,
             lambda call_id: self._service.give_up(call_id, approver, reason, via=_via(request)),
@@ -114,8 +116,10 @@ class InboxApi:
 
     async def _resolve(self, request: web.Request) -> web.Response:
         approver = self._login.authenticate_program(request)
-        reason = request_bodies.reason((await request_bodies.json(request, ResolveBody)).reason)
-        return await self._decided(
+        reason = request_bodies.normalize_reason(
+            (await request_bodies.parse_json(request, ResolveBody)).reason
+        )
+        return await self._decide(
             request,
             approver,
             lambda call_id: self._service.resolve(call_id, approver, reason, via=_via(request)),
@@ -123,19 +127,19 @@ class InboxApi:
 
     async def _accept_tools(self, request: web.Request) -> web.Response:
         approver = self._login.authenticate_program(request)
-        body = await request_bodies.json(request, AcceptBody)
+        body = await request_bodies.parse_json(request, AcceptBody)
         if self._options.accept is None:
             raise HttpError(404)
         return json_response(
             AcceptedTools(tuple(self._options.accept(body.server, body.tool, approver.name)))
         )
 
-    async def _decided(
-        self, request: web.Request, viewer: Approver, decide: Callable[[CallId], Awaitable[HeldCall]]
+    async def _decide(
+        self, request: web.Request, viewer: Approver, action: Callable[[CallId], Awaitable[HeldCall]]
     ) -> web.Response:
         call_id = _id(request)
         try:
-            return self._call_response(await decide(call_id), viewer)
+            return self._call_response(await action(call_id), viewer)
         except (AlreadyDecided, StaleView, NotRevealed) as error:
             raise HttpError(409, str(error), state=(await self._service.get(call_id)).state) from error
 

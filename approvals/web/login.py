@@ -18,7 +18,7 @@ from approvals.service import ApprovalService
 from approvals.store import StateStore
 from approvals.throttle import Throttle
 from approvals.web.options import Handler, WebOptions
-from approvals.web.request_bodies import form
+from approvals.web.request_bodies import parse_form
 from approvals.web.responses import HttpError, redirect, render
 
 #: Seconds until a session ends: in any case, and without activity.
@@ -66,7 +66,7 @@ class Login:
             web.post("/logout", self._sign_out),
         ]
 
-    def one_time_code(self, approver: Approver) -> str:
+    def create_one_time_code(self, approver: Approver) -> str:
         """Return a code that signs *approver* in once, at /login/once/{code}."""
         now = self._service.clock()
         self._codes = {code: kept for code, kept in self._codes.items() if kept[1] > now}
@@ -95,7 +95,7 @@ class Login:
     async def read_form(self, request: web.Request) -> tuple[BrowserUser, dict[str, str]]:
         """Return the signed-in user and the fields of their form. Raises `HttpError` 403 for a wrong CSRF token."""
         user = await self.require_user(request)
-        fields = await form(request)
+        fields = await parse_form(request)
         if not hmac.compare_digest(fields.get("csrf_token", "").encode(), user.csrf_token.encode()):
             raise HttpError(403, "This form is from another session. Reload the page and try again.")
         return user, fields
@@ -157,7 +157,7 @@ class Login:
         return render("login.html", status=status, onward=onward, error=error, token_login=allowed)
 
     async def _sign_in(self, request: web.Request) -> web.Response:
-        fields = await form(request)
+        fields = await parse_form(request)
         onward = local_path(fields.get("next", ""))
         approver = self._service.directory.by_token(fields.get("token", "").strip())
         if approver is None or not self._options.token_login:
@@ -169,7 +169,7 @@ class Login:
         return render("once.html", code=request.match_info["code"])
 
     async def _sign_in_once(self, request: web.Request) -> web.Response:
-        fields = await form(request)
+        fields = await parse_form(request)
         name, until = self._codes.pop(_hash(fields.get("code", "")), ("", 0.0))
         approver = self._service.directory.by_name(name)
         if approver is None or self._service.clock() >= until:
@@ -179,7 +179,10 @@ class Login:
 
     def _record_failure(self, request: web.Request, attempts: Throttle) -> None:
         """Record a wrong token or code. Raises `HttpError` 429 after too many from this address."""
-        now, client = self._service.clock(), self._options.proxies.client(request.remote, request.headers)
+        now, client = (
+            self._service.clock(),
+            self._options.proxies.find_client(request.remote, request.headers),
+        )
         if attempts.is_blocked(client, now):
             raise HttpError(429)
         attempts.record_failure(client, now)

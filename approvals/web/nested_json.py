@@ -11,7 +11,7 @@ from approvals.safetext import escape_hidden
 MAX_DOCUMENTS = 20
 
 
-def unpack(arguments: bytes) -> Sequence[tuple[str, str]]:
+def unpack_json(arguments: bytes) -> Sequence[tuple[str, str]]:
     """Return the path and the indented text, safe to show, of each string that contains a JSON object or list."""
     found: list[tuple[str, str]] = []
     for path, text in _strings(json.loads(arguments), ""):

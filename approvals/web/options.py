@@ -101,7 +101,7 @@ class WebOptions:
         loopback_origin = {f"http://{host}".lower()} if name in LOOPBACK or name in self.hosts else set()
         return frozenset({self.origin} | loopback_origin)
 
-    def knows_host(self, host: str) -> bool:
+    def serves_host(self, host: str) -> bool:
         """Return whether the inbox is served under *host*, a Host header."""
         parts = urlsplit(self.url)
         try:

@@ -22,7 +22,7 @@ from approvals.service import ApprovalService
 from approvals.summaries import Summary
 from approvals.web import request_bodies, views
 from approvals.web.login import BrowserUser, Login
-from approvals.web.nested_json import unpack
+from approvals.web.nested_json import unpack_json
 from approvals.web.options import WebOptions
 from approvals.web.responses import STATUS, HttpError, redirect, render
 
@@ -81,9 +81,9 @@ class InboxPages:
         settled = tuple(state for state in State if state not in OPEN_STATES)
         for call in await self._service.store.summaries(settled, limit=1):
             when = views.format_age(self._service.clock() - (call.decided_at or call.created_at))
-            who = ", ".join(views.deciders(call.reviews)) or "okayed"
+            who = ", ".join(views.find_deciders(call.reviews)) or "okayed"
             tool, server = ascii_name(call.call.tool), ascii_name(call.call.server)
-            return f"Last call: {tool} on {server}, {views.state_label(call)[0].lower()} ({who}, {when})."
+            return f"Last call: {tool} on {server}, {views.label_state(call)[0].lower()} ({who}, {when})."
         return ""
 
     async def _show_call(self, request: web.Request) -> web.Response:
@@ -94,7 +94,7 @@ class InboxPages:
         self, user: BrowserUser, call: HeldCall, *, status: int = 200, error: str = ""
     ) -> web.Response:
         card = cards.build_card(call, self._options.url)
-        word, tone = views.state_label(call)
+        word, tone = views.label_state(call)
         exact = "" if card.redacted and user.approver.name not in call.revealed else _exact(call)
         return render(
             "call.html",
@@ -111,13 +111,13 @@ class InboxPages:
             bookkeeping=views.highlight(client_meta.split_params(call.call.extra_params).text),
             changes=views.mark_hidden(card.changes),
             exact=views.highlight(exact),
-            documents=[(place, views.highlight(text)) for place, text in unpack(call.call.arguments)],
+            documents=[(place, views.highlight(text)) for place, text in unpack_json(call.call.arguments)],
             response=views.highlight(escape_hidden(redact(call.outcome.body).text)) if call.outcome else (),
             size=len(call.call.arguments),
-            created=views.timestamp(call.created_at),
-            expires=views.timestamp(call.expires_at),
-            decided=views.timestamp(call.decided_at) if call.decided_at else None,
-            settled=views.timestamp(call.settled_at) if call.settled_at else None,
+            created=views.format_timestamp(call.created_at),
+            expires=views.format_timestamp(call.expires_at),
+            decided=views.format_timestamp(call.decided_at) if call.decided_at else None,
+            settled=views.format_timestamp(call.settled_at) if call.settled_at else None,
             objection=str(self._find_objection(user.approver, call) or ""),
             approved=_has_reviewed(user.approver, call),
             error=error,
@@ -147,8 +147,8 @@ class InboxPages:
 
     async def _review(self, request: web.Request, answer: Decision) -> web.Response:
         user, fields = await self._login.read_form(request)
-        reason, digest = request_bodies.reason(fields.get("reason", "")), fields.get("digest", "")
-        return await self._decided(
+        reason, digest = request_bodies.normalize_reason(fields.get("reason", "")), fields.get("digest", "")
+        return await self._decide(
             request,
             user,
             lambda call_id: self._service.review(
@@ -158,8 +158,8 @@ class InboxPages:
 
     async def _give_up(self, request: web.Request) -> web.Response:
         user, fields = await self._login.read_form(request)
-        reason = request_bodies.reason(fields.get("reason", ""))
-        return await self._decided(
+        reason = request_bodies.normalize_reason(fields.get("reason", ""))
+        return await self._decide(
             request,
             user,
             lambda call_id: self._service.give_up(call_id, user.approver, reason, via="inbox"),
@@ -167,18 +167,18 @@ class InboxPages:
 
     async def _resolve(self, request: web.Request) -> web.Response:
         user, fields = await self._login.read_form(request)
-        reason = request_bodies.reason(fields.get("reason", ""))
-        return await self._decided(
+        reason = request_bodies.normalize_reason(fields.get("reason", ""))
+        return await self._decide(
             request,
             user,
             lambda call_id: self._service.resolve(call_id, user.approver, reason, via="inbox"),
         )
 
-    async def _decided(
-        self, request: web.Request, user: BrowserUser, decide: Callable[[CallId], Awaitable[HeldCall]]
+    async def _decide(
+        self, request: web.Request, user: BrowserUser, action: Callable[[CallId], Awaitable[HeldCall]]
     ) -> web.Response:
         try:
-            call = await decide(_id(request))
+            call = await action(_id(request))
         except _EXPECTED_ERRORS as error:
             now = await self._service.get(_id(request))
             return await self._render_call(user, now, status=STATUS[type(error)], error=str(error))
@@ -217,7 +217,7 @@ class InboxPages:
 
     def list_row(self, call: Summary, badge: str = "") -> views.CallRow:
         """Build the row of a call in a list, with *badge* on it."""
-        return views.call_row(call, cards.build_preview(call), badge)
+        return views.build_row(call, cards.build_preview(call), badge)
 
 
 def _has_reviewed(approver: Approver, call: HeldCall | Summary) -> bool:

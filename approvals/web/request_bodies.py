@@ -17,7 +17,7 @@ MAX_FIELDS = 20
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 
-async def form(request: web.Request) -> dict[str, str]:
+async def parse_form(request: web.Request) -> dict[str, str]:
     """Parse a posted form."""
     _require_content_type(request, "application/x-www-form-urlencoded")
     try:
@@ -37,7 +37,7 @@ async def form(request: web.Request) -> dict[str, str]:
     return fields
 
 
-async def json(request: web.Request, kind: type[Body]) -> Body:
+async def parse_json(request: web.Request, kind: type[Body]) -> Body:
     """Parse a JSON body as *kind*. Raises `HttpError` 400 that names an unknown member."""
     _require_content_type(request, "application/json")
     try:
@@ -57,7 +57,7 @@ def _reject_duplicates(members: list[tuple[str, Any]]) -> None:
         raise HttpError(400, "The body has a duplicate member.")
 
 
-def reason(given: str) -> str:
+def normalize_reason(given: str) -> str:
     """Normalize the line ends of a reason. Raises `HttpError` 400 if it is too long."""
     text = given.replace("\r\n", "\n").replace("\r", "\n").strip()
     if len(text.encode("utf-8", "replace")) > MAX_REASON:

@@ -154,7 +154,7 @@ class ErrorBody(msgspec.Struct, omit_defaults=True):
     state: State | None = None
 
 
-def utc(at: float) -> datetime:
+def to_utc(at: float) -> datetime:
     """Convert epoch seconds to a UTC time, to the millisecond."""
     return datetime.fromtimestamp(round(at, 3), UTC)
 
@@ -188,13 +188,13 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         evidence=classification.evidence,
         rule=held.rule,
         reason=held.reason,
-        created_at=utc(held.created_at),
-        expires_at=utc(held.expires_at),
-        decided_at=_utc_or_none(held.decided_at),
-        settled_at=_utc_or_none(held.settled_at),
+        created_at=to_utc(held.created_at),
+        expires_at=to_utc(held.expires_at),
+        decided_at=_to_utc_or_none(held.decided_at),
+        settled_at=_to_utc_or_none(held.settled_at),
         reviews=tuple(
             CallReview(
-                approver=one.approver, answer=one.answer, reason=one.reason, at=utc(one.at), via=one.via
+                approver=one.approver, answer=one.answer, reason=one.reason, at=to_utc(one.at), via=one.via
             )
             for one in held.reviews
         ),
@@ -230,7 +230,7 @@ def encode_event(event: model.AuditEvent) -> AuditEntry:
     """Encode an audit event."""
     return AuditEntry(
         seq=event.seq,
-        at=utc(event.at),
+        at=to_utc(event.at),
         kind=event.kind,
         actor=event.actor,
         call=event.call,
@@ -255,5 +255,5 @@ def _redact(sent: bytes) -> bytes:
     return shown.text.encode() if shown and shown.count else sent
 
 
-def _utc_or_none(at: float | None) -> datetime | None:
-    return None if at is None else utc(at)
+def _to_utc_or_none(at: float | None) -> datetime | None:
+    return None if at is None else to_utc(at)

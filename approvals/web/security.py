@@ -60,7 +60,7 @@ class SecurityMiddleware:
 
     def _check(self, request: web.Request) -> None:
         hosts = request.headers.getall(hdrs.HOST, [])
-        if len(hosts) != 1 or not self._options.knows_host(hosts[0]):
+        if len(hosts) != 1 or not self._options.serves_host(hosts[0]):
             raise HttpError(421)
         origins = request.headers.getall(hdrs.ORIGIN, [])
         if not {origin.lower() for origin in origins} <= self._options.origins(hosts[0]):

@@ -73,7 +73,7 @@ class ToolPages:
             names=sorted({tool.server for tool in tools}),
             categories=[
                 (category, count, str(request.rel_url.update_query(category=category)))
-                for category, count in _counts(filter_tools(tools, filters | {"category": ""}))
+                for category, count in _count_categories(filter_tools(tools, filters | {"category": ""}))
             ],
             every=str(request.rel_url.without_query_params("category")),
             risks=RISKS,
@@ -120,7 +120,7 @@ def filter_tools(tools: Sequence[ToolView], filters: Mapping[str, str]) -> Seque
     ]
 
 
-def _counts(tools: Sequence[ToolView]) -> Sequence[tuple[str, int]]:
+def _count_categories(tools: Sequence[ToolView]) -> Sequence[tuple[str, int]]:
     """Count the tools of each category."""
     counted = Counter(tool.category for tool in tools)
     return [(category, counted[category]) for category in CATEGORIES]

@@ -38,7 +38,7 @@ LABELS: Mapping[State, tuple[str, str]] = {
 EXPLANATIONS: Mapping[State, str] = {
     State.PENDING: "It runs only if it is approved in time.",
     State.APPROVED: "It has not run yet. It runs once, when the agent picks it up.",
-    State.DENIED: "It did not run. The agent got the reason.",
+    State.DENIED: "It did not run. The agent gets the reason.",
     State.EXPIRED: "It did not run: it was not approved in time.",
     State.CANCELLED: "It did not run: the agent cancelled it.",
     State.VOIDED: "It did not run: the policy or the tool changed while it was waiting.",
@@ -100,23 +100,23 @@ class CallRow:
     badge: str
 
 
-def call_row(call: Summary, card: CallPreview, badge: str = "") -> CallRow:
+def build_row(call: Summary, card: CallPreview, badge: str = "") -> CallRow:
     """Build the row of a call in a list."""
-    word, tone = state_label(call)
+    word, tone = label_state(call)
     return CallRow(
         call=card,
         word=word,
         tone=tone,
         preview=" ".join(card.arguments[: PREVIEW * 4].split())[:PREVIEW],
-        created=timestamp(call.created_at),
-        expires=timestamp(call.expires_at),
-        approvals=len(deciders(call.reviews)),
-        decided_by=", ".join(deciders(call.reviews)) if call.decided_at else "",
+        created=format_timestamp(call.created_at),
+        expires=format_timestamp(call.expires_at),
+        approvals=len(find_deciders(call.reviews)),
+        decided_by=", ".join(find_deciders(call.reviews)) if call.decided_at else "",
         badge=badge,
     )
 
 
-def state_label(call: HeldCall | Summary) -> tuple[str, str]:
+def label_state(call: HeldCall | Summary) -> tuple[str, str]:
     """Return the label and the tone of a call's state."""
     return FAILED if call.failed else LABELS[call.state]
 
@@ -126,14 +126,14 @@ def explain_state(call: HeldCall) -> str:
     return UNCOLLECTED if call.state is State.EXPIRED and call.enough else EXPLANATIONS[call.state]
 
 
-def deciders(reviews: Sequence[Review]) -> Sequence[str]:
+def find_deciders(reviews: Sequence[Review]) -> Sequence[str]:
     """Return the approvers who decided a call: the one who denied it, or all who approved it."""
     denied = [given.approver for given in reviews if given.answer is Decision.DENY]
     approved = [given.approver for given in reviews if given.answer is Decision.APPROVE]
     return denied[:1] or tuple(dict.fromkeys(approved))
 
 
-def timestamp(at: float) -> Timestamp:
+def format_timestamp(at: float) -> Timestamp:
     """Format epoch seconds."""
     time = datetime.fromtimestamp(at, UTC)
     return Timestamp(

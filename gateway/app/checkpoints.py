@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from approvals.audit import Checkpoint
-from approvals.channels.webhook import sign, signing_key
+from approvals.channels.webhook import decode_key, sign
 from approvals.errors import StoreError
 from approvals.store import Store
 from gateway.config.options import CheckpointOptions
@@ -80,7 +80,7 @@ class CheckpointWebhook:
         self, url: str, secret: str, http: aiohttp.ClientSession, clock: Callable[[], float]
     ) -> None:
         self._url = url
-        self._key = signing_key(secret)
+        self._key = decode_key(secret)
         self._http = http
         self._clock = clock
 

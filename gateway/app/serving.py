@@ -49,7 +49,7 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
         inbox_url = config.inbox.url or f"http://{listen_address(config.inbox.listen)}"
         # Cards have no link without a public address: a link that fails is worse than none.
         channels, slack_actions = build_channels(config, config.inbox.url or "", gateway.clock.wall)
-        inbox = approvals.web.build(
+        inbox = approvals.web.build_inbox(
             gateway.service, gateway.store, build_web_options(config, inbox_url, slack_actions, gateway)
         )
         shares = file_limit.divide_files(file_limit.raise_limit())

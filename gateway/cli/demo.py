@@ -63,7 +63,7 @@ async def run(port: int) -> None:
 
 
 def _print_welcome(endpoints: Endpoints, secret: str) -> None:
-    code = endpoints.login.one_time_code(Approver(name=APPROVER))
+    code = endpoints.login.create_one_time_code(Approver(name=APPROVER))
     lines = [
         "",
         "Okayed is running, with a sample shop behind it.",

@@ -153,7 +153,7 @@ class _Handlers:
 
     def _refuse_token(self, request: web.Request, refused: AuthenticationFailed) -> web.Response:
         """Refuse a request without a valid token; throttle addresses that keep sending wrong ones."""
-        peer, now = self._policy.proxies.client(request.remote, request.headers), self._policy.clock()
+        peer, now = self._policy.proxies.find_client(request.remote, request.headers), self._policy.clock()
         if refused.status == 401 and hdrs.AUTHORIZATION in request.headers:
             if self._wrong_tokens.is_blocked(peer, now):
                 wait = {"Retry-After": str(int(WINDOW))}

@@ -11,7 +11,7 @@ PROXIES = TrustedProxies.parse(["10.0.0.0/8", "2001:db8::1"])
 
 def client(peer, *, forwarded=(), x=(), proxies=PROXIES):
     headers = [("Forwarded", value) for value in forwarded] + [("X-Forwarded-For", value) for value in x]
-    return proxies.client(peer, CIMultiDict(headers))
+    return proxies.find_client(peer, CIMultiDict(headers))
 
 
 @each_row(

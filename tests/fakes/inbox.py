@@ -22,7 +22,7 @@ from approvals.model import (
 )
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from approvals.web import LOGIN, WebOptions, build
+from approvals.web import LOGIN, WebOptions, build_inbox
 
 PEOPLE = ("alice", "bob", "carol")
 
@@ -59,7 +59,7 @@ class Inbox:
             await server.wait_closed()
             self.here = f"http://127.0.0.1:{self.port}"
             self.options = WebOptions(url=self._url or self.here, **self._options)
-            self.app = build(self.service, self.store, self.options)
+            self.app = build_inbox(self.service, self.store, self.options)
             runner = web.AppRunner(self.app, shutdown_timeout=0.1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
@@ -89,7 +89,7 @@ class Inbox:
         return await self._stack.enter_async_context(client)
 
     def code(self, name="alice"):
-        return self.app[LOGIN].one_time_code(self.directory.by_name(name))
+        return self.app[LOGIN].create_one_time_code(self.directory.by_name(name))
 
     def call(self, tool="put_user_policy", *, arguments=b'{"user_name":"ana"}', **changes):
         """Return a held call that nobody holds yet; *changes* go to the held call, or to the tool call in it."""

@@ -128,14 +128,14 @@ class SlackChannel:
         """Send a card. If Slack rejects its blocks, send one line with a link instead."""
         send = getattr(self._web, method)
         try:
-            sent: Mapping[str, Any] = await send(**where, **blocks.message(card))
+            sent: Mapping[str, Any] = await send(**where, **blocks.build_message(card))
         except SlackApiError as error:
             code = error.response.get("error")
             if code in FATAL:
                 log.error("Slack refused a message (%s); check slack.bot_token and the app's scopes", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
             if code not in UNSHOWABLE:
                 raise
-            sent = await send(**where, **blocks.fallback_message(card))
+            sent = await send(**where, **blocks.build_fallback(card))
         return sent
 
     async def close(self) -> None:
@@ -185,7 +185,7 @@ class SlackChannel:
 
     async def _open_denial(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
-        view = blocks.deny_view(
+        view = blocks.build_deny_view(
             card_of(call, self._inbox_url, most=blocks.MESSAGE_ARGUMENTS), interaction.digest
         )
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
@@ -193,7 +193,7 @@ class SlackChannel:
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
         self._service.directory.may_review(await self._approver(interaction), call)
-        view = blocks.review_view(card_of(call, self._inbox_url))
+        view = blocks.build_review_view(card_of(call, self._inbox_url))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _review(self, interaction: Interaction, answer: Decision) -> None:

@@ -86,7 +86,7 @@ def fits_slack(card: Card) -> bool:
     return card.whole and not card.redacted and not card.changes and len(card.everything) <= MODAL_ARGUMENTS
 
 
-def message(card: Card) -> dict[str, Any]:
+def build_message(card: Card) -> dict[str, Any]:
     """Build `text`, `blocks` and `metadata` for chat.postMessage and chat.update."""
     blocks: list[Block] = [
         HeaderBlock(text=_plain(one_line(headline(card), 150))),
@@ -109,7 +109,7 @@ def message(card: Card) -> dict[str, Any]:
     }
 
 
-def fallback_message(card: Card) -> dict[str, Any]:
+def build_fallback(card: Card) -> dict[str, Any]:
     """Build a message that Slack always accepts: the tool, the id and a link to the inbox."""
     line = f"{one_line(headline(card), 2000)} This call cannot be shown here. Open it in the inbox: {card.url or card.id}"
     blocks: list[Block] = [SectionBlock(text=_plain(line)), _fine_print(card)]
@@ -253,7 +253,7 @@ def _warning(card: Card) -> str:
     return f"{card.risk} risk, {card.severity} severity. The call runs once, exactly as shown."
 
 
-def deny_view(card: Card, digest: str) -> dict[str, Any]:
+def build_deny_view(card: Card, digest: str) -> dict[str, Any]:
     """Build the modal that asks for the reason of a denial; *digest* is that of the call as shown."""
     note = "The agent gets your reason as the tool's error. Tell it what to do instead."
     reason = PlainTextInputElement(
@@ -267,7 +267,7 @@ def deny_view(card: Card, digest: str) -> dict[str, Any]:
     return _view("deny", f"{card.id} {digest}", blocks)
 
 
-def review_view(card: Card) -> dict[str, Any]:
+def build_review_view(card: Card) -> dict[str, Any]:
     """Build the modal that shows all arguments and approves them."""
     blocks: list[Block] = [
         _requester(card),

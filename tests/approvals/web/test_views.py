@@ -18,7 +18,7 @@ from rows import each_row
 )  # fmt: skip
 def test_a_failed_call_is_not_labelled_done(state, outcome, shown):
     call = replace(held(0.0), state=state, outcome=outcome)
-    assert views.state_label(call) == shown
+    assert views.label_state(call) == shown
 
 
 def test_every_state_has_a_label_and_an_explanation():
@@ -63,7 +63,7 @@ def test_an_age_is_formatted_in_words(seconds, words):
 
 
 def test_a_time_is_formatted_for_people_and_for_scripts():
-    shown = views.timestamp(1793500000.25)
+    shown = views.format_timestamp(1793500000.25)
     assert (shown.iso, shown.words, shown.clock) == (
         "2026-11-01T02:26:40.250Z",
         "1 Nov 2026, 02:26:40 UTC",

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from approvals.web import build
+from approvals.web import build_inbox
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
 from gateways import running
@@ -61,7 +61,7 @@ async def inbox():
     async with (
         Inbox() as made,
         open_listener(
-            build(made.service, made.store, made.options), "127.0.0.1:0", Connections("inbox", 9)
+            build_inbox(made.service, made.store, made.options), "127.0.0.1:0", Connections("inbox", 9)
         ) as at,
     ):
         yield at, FORM
