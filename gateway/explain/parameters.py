@@ -78,9 +78,9 @@ def _property_schema(kind: str) -> str:
 
 def _read_parameter(name: str, spec: object, required: bool) -> Parameter:
     spec = spec if isinstance(spec, Mapping) else {}
-    said = spec.get("description")
+    description = spec.get("description")
     values = _list(spec.get("enum"))
-    line = said if isinstance(said, str) and said.strip() else _list_values(values)
+    line = description if isinstance(description, str) and description.strip() else _list_values(values)
     kinds = list(dict.fromkeys(_json_types(spec)))
     return Parameter(
         name=safe_name(name),
@@ -91,8 +91,8 @@ def _read_parameter(name: str, spec: object, required: bool) -> Parameter:
 
 
 def _list_values(values: Sequence[object]) -> str:
-    told = [value for value in values if isinstance(value, (str, int, float))]
-    return f"One of {', '.join(str(value)[:MAX_LINE] for value in told[:20])}." if told else ""
+    scalars = [value for value in values if isinstance(value, (str, int, float))]
+    return f"One of {', '.join(str(value)[:MAX_LINE] for value in scalars[:20])}." if scalars else ""
 
 
 def _json_types(spec: Mapping[str, Any]) -> Iterator[str]:

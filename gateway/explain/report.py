@@ -112,8 +112,8 @@ def first_sentences(text: object) -> str:
 
 
 def _describe_tool(name: str, description: object, category: Category) -> str:
-    if said := first_sentences(description):
-        return f'The server says: "{said}"'
+    if quoted := first_sentences(description):
+        return f'The server says: "{quoted}"'
     words = " ".join(naming.split_words(name)) or safetext.ascii_name(name)
     other = category is Category.OTHER
     meaning = "was not understood" if other else f"suggests {questions.with_article(category)}"
@@ -126,8 +126,8 @@ def _describe_tool(name: str, description: object, category: Category) -> str:
 def _describe_severity(found: ToolClassification) -> str:
     """Return the classifier's sentence on severity, unless another reason decided."""
     start = f"Severity is {found.severity}"
-    said = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
-    return safetext.escape_hidden(said or f"{start}, for a reason given below.")
+    sentence = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
+    return safetext.escape_hidden(sentence or f"{start}, for a reason given below.")
 
 
 def _describe_confidence(

@@ -310,7 +310,6 @@ def apply_override(found: ToolClassification, override: Override) -> ToolClassif
 
 def _explain(error: GatewayError | TimeoutError) -> str:
     """Describe why a server could not be listed, with its last line on stderr."""
-    said = getattr(error, "stderr", "")
-    return (
-        f"{str(error) or 'It did not answer in time.'}{f' Its last line on stderr: {said}' if said else ''}"
-    )
+    last_line = getattr(error, "stderr", "")
+    why = str(error) or "It did not answer in time."
+    return f"{why} Its last line on stderr: {last_line}" if last_line else why

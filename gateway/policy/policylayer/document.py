@@ -20,14 +20,14 @@ class CommentedRule:
     comments: tuple[str, ...] = ()
 
 
-def title_comments(told: Mapping[str, Any]) -> tuple[str, ...]:
+def title_comments(source: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the name and description of a rule, for the comment above it."""
-    return tuple(str(told[key]) for key in ("name", "description") if told.get(key))
+    return tuple(str(source[key]) for key in ("name", "description") if source.get(key))
 
 
-def read_reason(told: Mapping[str, Any]) -> dict[str, str]:
+def read_reason(source: Mapping[str, Any]) -> dict[str, str]:
     """Return the reason or message of a rule, as a `reason` of the translated rule."""
-    found = next((told[key] for key in ("on_deny", "reason", "message") if told.get(key)), None)
+    found = next((source[key] for key in ("on_deny", "reason", "message") if source.get(key)), None)
     return {} if found is None else {"reason": escape_references(one_line(str(found)))}
 
 
@@ -87,7 +87,7 @@ def _to_sequence(lines: Iterable[CommentedRule]) -> CommentedSeq:
 
 
 def _add_comment(
-    where: CommentedMap | CommentedSeq, key: str | int, told: Iterable[str], *, indent: int
+    where: CommentedMap | CommentedSeq, key: str | int, comments: Iterable[str], *, indent: int
 ) -> None:
-    if text := "\n".join(map(one_line, told)):
+    if text := "\n".join(map(one_line, comments)):
         where.yaml_set_comment_before_after_key(key, before=text, indent=indent)

@@ -31,20 +31,20 @@ def counter_maximum(op: str, value: Any) -> int:
     return most - 1 if op == "lt" else most
 
 
-def translate_limit(name: str, most: Any, window: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+def translate_limit(name: str, most: Any, window: Any, source: Mapping[str, Any]) -> dict[str, Any]:
     """Return a `rate_limit` or `spend` for the tools named *name*; raises `TranslationError`."""
     if not _is_number(most) or most < 0:
         raise TranslationError(f"{most!r} is not a limit")
-    made: dict[str, Any] = {"max": most, "window": _to_window(window), "per": _limit_scope(told)}
+    made: dict[str, Any] = {"max": most, "window": _to_window(window), "per": _limit_scope(source)}
     if not TOOL_NAME.fullmatch(name):
         made["shared"] = True  # one counter for all tools, as in the original
-    if told.get("on_exceed") == "require_approval":
+    if source.get("on_exceed") == "require_approval":
         made["on_exceed"] = "require_approval"
-    if (of := told.get("increment_from")) is not None:
+    if (of := source.get("increment_from")) is not None:
         if not AMOUNT.fullmatch(str(of)) or "${" in of:
             raise TranslationError(f"{of!r} is not an argument that can be added up")
         return {"spend": {"of": of, **made}}
-    step = told.get("increment") or 1
+    step = source.get("increment") or 1
     if not _is_number(step) or step < 1:
         raise TranslationError(f"each call adds {step!r} to its counter")
     return {"rate_limit": {**made, "max": int(most // step)}}
@@ -74,8 +74,8 @@ def _to_window(window: Any) -> Any:
     return found
 
 
-def _limit_scope(told: Mapping[str, Any]) -> str:
+def _limit_scope(source: Mapping[str, Any]) -> str:
     """Return the scope of a limit: a grant is an agent; any other scope is everyone, the strictest."""
-    if (per := told.get("per")) in ("session", "agent", "everyone"):
+    if (per := source.get("per")) in ("session", "agent", "everyone"):
         return str(per)
-    return "agent" if told.get("scope") == "grant" else "everyone"
+    return "agent" if source.get("scope") == "grant" else "everyone"
