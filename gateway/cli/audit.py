@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import typer
+
 from approvals import audit
 from approvals.audit import Checkpoint, to_json_line
 from approvals.model import AuditEvent
@@ -16,6 +18,7 @@ from gateway.app.config import load_config
 from gateway.app.stores import database_path, open_trail
 from gateway.cli import output
 from gateway.cli.output import print_line
+from gateway.config.options import parse_duration
 from gateway.errors import UserError
 
 #: Seconds between two reads with `--follow`.
@@ -26,11 +29,12 @@ class BrokenTrail(UserError):
     """The hash chain of the audit trail is broken; the message says where."""
 
 
-def print_log(path: Path, *, tool: str, agent: str, since: float, follow: bool, as_json: bool) -> None:
-    """Print the matching events in order; with *follow*, also new ones as they come."""
+def print_log(path: Path, *, tool: str, agent: str, since: str, follow: bool, as_json: bool) -> None:
+    """Print the matching events in order, *since* a duration ago; with *follow*, also new ones as they come."""
+    start = _start_time(since)
     trail, last = open_trail(load_config(path, os.environ).store), 0
     while True:
-        for event in read_events(trail, after=last, since=since, tool=tool, agent=agent):
+        for event in read_events(trail, after=last, since=start, tool=tool, agent=agent):
             last = event.seq
             output.print_event(event, as_json=as_json)
         if not follow:
@@ -38,11 +42,19 @@ def print_log(path: Path, *, tool: str, agent: str, since: float, follow: bool, 
         time.sleep(LOOK)
 
 
-def verify(path: Path, file: Path | None, checkpoint: Checkpoint | None) -> None:
+def _start_time(since: str) -> float:
+    try:
+        return time.time() - parse_duration(since) if since else 0.0
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from error
+
+
+def verify(path: Path, file: Path | None, checkpoint: str) -> None:
     """Verify the hash chain of *file*, or else of the config's store; raises `BrokenTrail`.
 
     A *file* needs no config; if there is one, its store key is used.
     """
+    known = _parse_checkpoint(checkpoint)
     config = None if file is not None and not path.exists() else load_config(path, os.environ)
     key = (config.store_key if config else None) or ""
     if file is not None:
@@ -50,10 +62,17 @@ def verify(path: Path, file: Path | None, checkpoint: Checkpoint | None) -> None
     else:
         store = config.store if config else ""
         name, events = database_path(store), read_events(open_trail(store))
-    count, head = verify_trail(str(name), events, key.encode(), checkpoint)
+    count, head = verify_trail(str(name), events, key.encode(), known)
     print_line(f"{name}: {count} events, the hash chain is intact.")
     if head is not None:
         print_line(f"checkpoint {head}")
+
+
+def _parse_checkpoint(text: str) -> Checkpoint | None:
+    try:
+        return Checkpoint.parse(text) if text else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
 
 
 def verify_trail(

@@ -5,13 +5,30 @@ Commands import that module when they run, so that `--help` and `okayed stdio` s
 
 import logging
 import sys
-import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from approvals.errors import ApprovalError
+from gateway.cli.parameters import (
+    DEFAULT,
+    Accept,
+    Arguments,
+    Call,
+    ConfigFile,
+    Exact,
+    FirstPolicy,
+    Follow,
+    Json,
+    KnownCheckpoint,
+    PolicyFile,
+    Port,
+    ResetClock,
+    Restored,
+    Server,
+    TrailFile,
+    Url,
+)
 from gateway.errors import GatewayError, UserError
 
 app = typer.Typer(
@@ -26,19 +43,9 @@ token = typer.Typer(help="Make tokens for agents and approvers.", no_args_is_hel
 app.add_typer(audit, name="audit")
 app.add_typer(token, name="token")
 
-ConfigFile = Annotated[Path, typer.Option("-c", "--config", help="The config file.", envvar="OKAYED_CONFIG")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Call = Annotated[str, typer.Argument(help="The ID of the call.")]
-DEFAULT = Path("okayed.yaml")
-
 
 @app.command()
-def run(
-    config: ConfigFile = DEFAULT,
-    restored: Annotated[
-        bool, typer.Option("--restored", help="The store is a restored copy: void the calls that wait in it.")
-    ] = False,
-) -> None:
+def run(config: ConfigFile = DEFAULT, restored: Restored = False) -> None:
     """Serve agents, the inbox and Slack until SIGTERM; running calls may then finish, and held calls are kept."""
     from gateway.cli import run as command
     from gateway.cli.event_loop import run_async
@@ -48,13 +55,7 @@ def run(
 
 
 @app.command()
-def stdio(
-    server: Annotated[str, typer.Argument(help="The name of the server.")],
-    config: ConfigFile = DEFAULT,
-    url: Annotated[
-        str, typer.Option(help="The gateway to join, http(s)://host:port or unix:/path; needs no config.")
-    ] = "",
-) -> None:
+def stdio(server: Server, config: ConfigFile = DEFAULT, url: Url = "") -> None:
     """Speak MCP on stdin and stdout, for clients that launch commands."""
     from gateway.cli import stdio as command
     from gateway.cli.event_loop import run_async
@@ -64,9 +65,7 @@ def stdio(
 
 
 @app.command()
-def demo(
-    port: Annotated[int, typer.Option(help="The agents' port; the inbox uses the next one.")] = 8808,
-) -> None:
+def demo(port: Port = 8808) -> None:
     """Try Okayed without a config: starts a sample server, and an agent whose call is waiting."""
     from gateway.cli import demo as command
     from gateway.cli.event_loop import run_async
@@ -76,15 +75,7 @@ def demo(
 
 
 @app.command()
-def check(
-    config: ConfigFile = DEFAULT,
-    reset_clock: Annotated[
-        bool,
-        typer.Option(
-            "--reset-clock", help="After the clock was ahead: use its time again, and void waiting calls."
-        ),
-    ] = False,
-) -> None:
+def check(config: ConfigFile = DEFAULT, reset_clock: ResetClock = False) -> None:
     """Validate the config; prints every problem with its path and line."""
     from gateway.cli import check as command
 
@@ -92,7 +83,7 @@ def check(
 
 
 @app.command("import")
-def import_policy(file: Annotated[Path, typer.Argument(help="A PolicyLayer or Intercept policy.")]) -> None:
+def import_policy(file: PolicyFile) -> None:
     """Translate a PolicyLayer or Intercept policy to YAML on stdout; exits 3 if parts of it have no equal."""
     from gateway.cli import import_policy as command
 
@@ -102,14 +93,10 @@ def import_policy(file: Annotated[Path, typer.Argument(help="A PolicyLayer or In
 @app.command()
 def tools(
     server: Annotated[str, typer.Argument(help="The name of a server; default: all.")] = "",
-    policy: Annotated[
-        bool, typer.Option("--policy", help="Print a first policy for these tools, as YAML.")
-    ] = False,
+    policy: FirstPolicy = False,
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Accept changed definitions, as an approver.")
-    ] = False,
+    accept: Accept = False,
 ) -> None:
     """List the servers' tools with category, risk, severity, action and reason."""
     from gateway.cli import tools as command
@@ -122,9 +109,9 @@ def tools(
 
 @app.command()
 def explain(
-    server: Annotated[str, typer.Argument(help="The name of the server.")],
+    server: Server,
     tool: Annotated[str, typer.Argument(help="The name of the tool.")],
-    args: Annotated[str, typer.Option("--args", help="The arguments of the call, a JSON object.")] = "{}",
+    args: Arguments = "{}",
     config: ConfigFile = DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -143,14 +130,7 @@ def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(
-    call: Call,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Include hidden values; the audit trail records it.")
-    ] = False,
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-) -> None:
+def show(call: Call, exact: Exact = False, config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
     """Show a call with all its arguments; values that look like secrets are hidden."""
     from gateway.cli import review
 
@@ -206,7 +186,7 @@ def watch(config: ConfigFile = DEFAULT) -> None:
 
 @app.command()
 def log(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events.")] = False,
+    follow: Follow = False,
     tool: Annotated[str, typer.Option(help="Only events of this tool.")] = "",
     agent: Annotated[str, typer.Option(help="Only events of this agent.")] = "",
     since: Annotated[str, typer.Option(help="Only recent events: 30m, 1h, 7d.")] = "",
@@ -215,34 +195,18 @@ def log(
 ) -> None:
     """Print the audit trail."""
     from gateway.cli import audit as command
-    from gateway.config.options import parse_duration
 
-    try:
-        start = time.time() - parse_duration(since) if since else 0.0
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from error
-    command.print_log(config, tool=tool, agent=agent, since=start, follow=follow, as_json=as_json)
+    command.print_log(config, tool=tool, agent=agent, since=since, follow=follow, as_json=as_json)
 
 
 @audit.command("verify")
 def audit_verify(
-    file: Annotated[
-        Path | None, typer.Argument(help="An exported trail; default: the trail of the store.")
-    ] = None,
-    checkpoint: Annotated[
-        str, typer.Option(help="A checkpoint printed by an earlier verify, to detect a truncated trail.")
-    ] = "",
-    config: ConfigFile = DEFAULT,
+    file: TrailFile = None, checkpoint: KnownCheckpoint = "", config: ConfigFile = DEFAULT
 ) -> None:
     """Verify the hash chain; exits 1 with the first bad sequence number if it is broken."""
-    from approvals.audit import Checkpoint
     from gateway.cli import audit as command
 
-    try:
-        known = Checkpoint.parse(checkpoint) if checkpoint else None
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
-    command.verify(config, file, known)
+    command.verify(config, file, checkpoint)
 
 
 @audit.command("export")

@@ -1,4 +1,4 @@
-"""How the command line shows things: tables on a terminal, JSON for scripts, nothing that could steer a terminal."""
+"""Prints the results of commands: tables on a terminal, JSON for scripts, with control characters escaped."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from gateway.explain import report
 from gateway.explain.first_policy import generate_policy
 from gateway.hold.messages import format_duration, format_rfc3339
 
-#: What stands between two columns.
+#: The space between two columns.
 GAP = "  "
 _COLOURS = {
     "deny": "red",
@@ -32,7 +32,7 @@ _COLOURS = {
 
 
 def console() -> Console:
-    """Return the terminal on stdout; colours only there, and not with NO_COLOR."""
+    """Return the console on stdout; it uses colour only on a terminal, and not with NO_COLOR."""
     return Console(highlight=False, soft_wrap=True)
 
 
@@ -47,7 +47,7 @@ def print_json(value: Any) -> None:
 
 
 def print_tools(rows: Sequence[ToolRow], *, as_json: bool) -> None:
-    """Show tools: category, risk class, severity, action, and the first reason."""
+    """Print tools: category, risk class, severity, action, and the first reason."""
     if as_json:
         print_json([_tool_facts(row) for row in rows])
         return
@@ -63,7 +63,7 @@ def _tool_cells(row: ToolRow) -> Sequence[str]:
 
 
 def print_policy(rows: Sequence[ToolRow]) -> None:
-    """Print a policy to start from."""
+    """Print a first policy for the tools, as YAML."""
     tools = [(row.server, row.tool) for row in rows if row.tool is not None]
     sys.stdout.write(generate_policy(tools, {row.server: row.problem for row in rows if row.problem}))
 
@@ -77,7 +77,7 @@ def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
 
 
 def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
-    """Show the verdict for a call, each rule that matched, and the evidence."""
+    """Print the verdict for a call, each rule that matched, and the evidence."""
     verdict, classified = found.verdict, found.tool.classification
     if as_json:
         print_json(
@@ -92,7 +92,7 @@ def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
         )
         return
     lines = [
-        f"{found.server}/{_line(found.tool.name)}: {verdict.action} ({verdict.rule})",
+        f"{found.server}/{_escape(found.tool.name)}: {verdict.action} ({verdict.rule})",
         *(f"  {line}" for line in found.report.applies),
         "",
         "Rules that matched:",
@@ -111,12 +111,14 @@ def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
 
 
 def print_accepted(server: str, names: Sequence[str]) -> None:
-    """Say which tools' definitions were accepted."""
-    sys.stdout.write(f"{server}: {', '.join(map(_line, names)) if names else 'nothing had changed'}.\n")
+    """Print the tools whose definitions were accepted."""
+    sys.stdout.write(
+        f"{server}: {', '.join(map(_escape, names)) if names else 'no definition had changed'}.\n"
+    )
 
 
 def print_calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Show held calls in a table."""
+    """Print held calls in a table."""
     if as_json:
         print_json(found)
         return
@@ -129,16 +131,16 @@ def print_calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     )
 
 
-def _call_cells(one: Mapping[str, Any]) -> Sequence[str]:
-    where, left = f"{one['server']}/{one['tool']}", _left(one["expires_at"])
-    short = safetext.one_line(one["arguments_text"], 60) if one["whole"] else "(large: okayed show ID)"
-    return one["id"], where, one["agent"], one["category"], one["severity"], left, short
+def _call_cells(call: Mapping[str, Any]) -> Sequence[str]:
+    where, left = f"{call['server']}/{call['tool']}", _time_left(call["expires_at"])
+    short = safetext.one_line(call["arguments_text"], 60) if call["whole"] else "(large: okayed show ID)"
+    return call["id"], where, call["agent"], call["category"], call["severity"], left, short
 
 
-def print_call(one: Mapping[str, Any], *, as_json: bool) -> None:
-    """Show one held call, all of it."""
+def print_call(call: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one held call in full."""
     if as_json:
-        print_json(one)
+        print_json(call)
         return
     facts = (
         "id",
@@ -155,70 +157,74 @@ def print_call(one: Mapping[str, Any], *, as_json: bool) -> None:
         "expires_at",
         "digest",
     )
-    shown = {**one, "state": _state(one)}
+    shown = {**call, "state": _state(call)}
     lines = [f"{name:>10}  {shown[name] if shown[name] is not None else ''}" for name in facts]
-    lines += ["", *(f"  {sentence}" for sentence in one["evidence"]), "", one["arguments_text"]]
-    lines += [f"also sent: {along}" for along in _along(one)]
-    if one["hidden"]:
-        lines += ["", f"{one['hidden']} hidden. To see all of it: okayed show {one['id']} --exact"]
+    lines += ["", *(f"  {sentence}" for sentence in call["evidence"]), "", call["arguments_text"]]
+    lines += [f"also sent: {text}" for text in _extra_params(call)]
+    if call["hidden"]:
+        lines += ["", f"{call['hidden']} hidden. To see all of it: okayed show {call['id']} --exact"]
     lines += [
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
-        for review in one["reviews"]
+        for review in call["reviews"]
     ]
     console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
 
 
-def _along(one: Mapping[str, Any]) -> Iterable[str]:
-    """Yield what goes along with the arguments, and the line that stands for the client's bookkeeping."""
-    along = client_meta.split_params(msgspec.json.encode(one["extra_params"]) if one["extra_params"] else b"")
-    return filter(None, (along.shown.decode(), along.line))
+def _extra_params(call: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the params besides the arguments, and one line for the client's metadata."""
+    parts = client_meta.split_params(
+        msgspec.json.encode(call["extra_params"]) if call["extra_params"] else b""
+    )
+    return filter(None, (parts.shown.decode(), parts.line))
 
 
-def print_state(one: Mapping[str, Any], *, as_json: bool) -> None:
-    """Say what became of a call after a review."""
+def print_state(call: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the state of a call after a review."""
     if as_json:
-        print_json(one)
+        print_json(call)
         return
-    given = len({review["approver"] for review in one["reviews"] if review["answer"] == "approve"})
-    more = f" ({given} of {one['needed']})" if one["state"] == "pending" else ""
-    console().print(Text(_line(f"{one['id']} {one['server']}/{one['tool']}: {_state(one)}{more}")))
+    given = len({review["approver"] for review in call["reviews"] if review["answer"] == "approve"})
+    more = f" ({given} of {call['needed']})" if call["state"] == "pending" else ""
+    console().print(Text(_escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{more}")))
 
 
-def print_event(one: AuditEvent, *, as_json: bool) -> None:
-    """Show one line of the audit trail."""
+def print_event(event: AuditEvent, *, as_json: bool) -> None:
+    """Print one event of the audit trail."""
     if as_json:
-        sys.stdout.write(json.dumps(msgspec.to_builtins(one)) + "\n")
-        sys.stdout.flush()  # who follows reads from a pipe, and wants each event as it comes
+        sys.stdout.write(json.dumps(msgspec.to_builtins(event)) + "\n")
+        sys.stdout.flush()  # a program that follows the log reads each event from a pipe as it comes
         return
     detail = " ".join(
         f"{name}={value}"
-        for name, value in one.detail.items()
+        for name, value in event.detail.items()
         if name in ("rule", "why", "reason", "note", "via", "failed")
     )
-    what = f"{one.server}/{one.tool}" if one.tool else one.server
-    line = f"{one.seq:>6} {format_rfc3339(one.at)} {one.kind:<18} {one.actor:<12} {what} {one.call or ''} {detail}"
-    console().print(Text(_line(line.rstrip())))
+    what = f"{event.server}/{event.tool}" if event.tool else event.server
+    line = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12} {what} {event.call or ''} {detail}"
+    console().print(Text(_escape(line.rstrip())))
 
 
-def _state(one: Mapping[str, Any]) -> str:
-    """Return the state of a call, and whether its server reported a failure."""
-    outcome = one.get("outcome")
-    return f"{one['state']} (failed at the server)" if outcome and outcome["is_error"] else str(one["state"])
+def _state(call: Mapping[str, Any]) -> str:
+    """Return the state of a call, with a note if its server reported a failure."""
+    outcome = call.get("outcome")
+    return (
+        f"{call['state']} (failed at the server)" if outcome and outcome["is_error"] else str(call["state"])
+    )
 
 
-def _left(expires_at: str) -> str:
-    """Return how long it is until a time, as people say it; the last minutes in seconds."""
+def _time_left(expires_at: str) -> str:
+    """Return the time until *expires_at*, in seconds for the last two minutes."""
     seconds = max(0, round(datetime.fromisoformat(expires_at).timestamp() - time.time()))
     return format_duration(seconds if seconds < 2 * 60 else seconds // 60 * 60)
 
 
-def _line(text: str) -> str:
-    """Return *text* on one line, so that no name can look like a line of ours."""
+def _escape(text: str) -> str:
+    """Return *text* on one line with control characters escaped, so that a name cannot forge output."""
     return safetext.escape_hidden(text).replace("\n", r"\u{000A}")
 
 
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print one line a row. Names are never cut; on a terminal the last column ends where the line does."""
+    """Print one line per row. On a terminal the last column is cut at the width; names are never cut."""
     out = console()
     table = [
         [Text(name, style="bold") for name in header],
@@ -237,4 +243,4 @@ def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _cell(value: object) -> Text:
-    return Text(_line(str(value)), style=_COLOURS.get(str(value), ""))
+    return Text(_escape(str(value)), style=_COLOURS.get(str(value), ""))
