@@ -164,7 +164,7 @@ def test_a_verdict_is_explained(folder):
     assert "shop/delete_customer: require_approval (default)" in done.stdout
     assert "Category Destructive, risk Critical" in done.stdout
     for sentence in (
-        'Its server says: "Delete a customer and all orders for good."',
+        'The server says: "Delete a customer and all orders for good."',
         "Deletes or cancels something, possibly for good. A mistake can do serious harm",
         "1 parameter, 1 required:",
         "How do I block delete_customer completely?",
