@@ -21,7 +21,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
-from approvals.cards import build_card as card_of
+from approvals.cards import build_card
 from approvals.channels import Card
 from approvals.channels.slack import blocks
 from approvals.channels.slack.inbound import Interaction, parse_interaction
@@ -186,14 +186,14 @@ class SlackChannel:
     async def _open_denial(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
         view = blocks.build_deny_view(
-            card_of(call, self._inbox_url, most=blocks.MESSAGE_ARGUMENTS), interaction.digest
+            build_card(call, self._inbox_url, most=blocks.MESSAGE_ARGUMENTS), interaction.digest
         )
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
         self._service.directory.may_review(await self._approver(interaction), call)
-        view = blocks.build_review_view(card_of(call, self._inbox_url))
+        view = blocks.build_review_view(build_card(call, self._inbox_url))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _review(self, interaction: Interaction, answer: Decision) -> None:
