@@ -13,28 +13,29 @@ class Wakeups:
     """Listeners by call, woken by the store's changes. They also poll now and then, in case a wakeup is lost."""
 
     def __init__(self) -> None:
-        self._listening: defaultdict[CallId, set[asyncio.Event]] = defaultdict(set)
+        #: An event for each listener, by call.
+        self.listening: defaultdict[CallId, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
     def listen(self, call_id: CallId) -> Iterator[asyncio.Event]:
         """Register before reading the store, so that no change between reading and waiting is missed."""
         woken = asyncio.Event()
-        self._listening[call_id].add(woken)
+        self.listening[call_id].add(woken)
         try:
             yield woken
         finally:
-            self._listening[call_id].discard(woken)
-            if not self._listening[call_id]:
-                del self._listening[call_id]
+            self.listening[call_id].discard(woken)
+            if not self.listening[call_id]:
+                del self.listening[call_id]
 
     def wake(self, call_id: CallId) -> None:
         """Wake every listener of this call."""
-        for woken in self._listening.get(call_id, ()):
+        for woken in self.listening.get(call_id, ()):
             woken.set()
 
     def wake_all(self) -> None:
         """Wake every listener, for a reason outside the store."""
-        for call_id in self._listening:
+        for call_id in self.listening:
             self.wake(call_id)
 
     async def follow(self, store: CallStore) -> None:

@@ -43,7 +43,7 @@ class StdioUpstream(SessionUpstream):
     def __init__(self, command: ServerCommand, clock: Callable[[], float]) -> None:
         super().__init__(command.start, clock)
         self._command = command
-        self._shared: Child | None = None
+        self.shared: Child | None = None
         #: Until when the server is taken to speak handshake revisions only.
         self._handshakes_until = -inf
         self._starting = asyncio.Lock()
@@ -58,14 +58,14 @@ class StdioUpstream(SessionUpstream):
     async def _shared_child(self) -> Child:
         """Return the shared child, started if needed; raises `UseInitializeError` for handshake-only servers."""
         async with self._starting:
-            if self._shared is not None and self._shared.ended.is_set():
-                self._stop(self._shared)
-                self._shared = None
+            if self.shared is not None and self.shared.ended.is_set():
+                self._stop(self.shared)
+                self.shared = None
             if self._clock() < self._handshakes_until:
                 raise UseInitializeError
-            if self._shared is None:
-                self._shared = await self._start_shared()
-            return self._shared
+            if self.shared is None:
+                self.shared = await self._start_shared()
+            return self.shared
 
     async def _start_shared(self) -> Child:
         child = await self._command.start()
@@ -83,9 +83,9 @@ class StdioUpstream(SessionUpstream):
 
     async def close(self) -> None:
         """Stop every child."""
-        if self._shared is not None:
-            self._stop(self._shared)
-            self._shared = None
+        if self.shared is not None:
+            self._stop(self.shared)
+            self.shared = None
         await super().close()
 
 

@@ -14,7 +14,7 @@ async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():
         waiters.wake("a")
         assert (one.is_set(), two.is_set(), other.is_set()) == (True, True, False)
     waiters.wake("a")
-    assert not waiters._listening
+    assert not waiters.listening
 
 
 async def test_each_change_of_the_store_wakes():

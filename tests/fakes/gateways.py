@@ -141,7 +141,7 @@ class Running:
 
     async def later(self, seconds: float) -> None:
         """Let this much time pass once somebody waits for a call."""
-        listening = self.gateway.service.wakeups._listening
+        listening = self.gateway.service.wakeups.listening
         async with asyncio.timeout(HANG):
             while not listening:
                 await asyncio.sleep(0)

@@ -17,23 +17,23 @@ class SqliteBase:
         self._seal = Seal(chain_key)
         self._file = file
         self._changes = ChangeFeed()
-        self._writer = Writer(connection, file)
+        self.writer = Writer(connection, file)
 
     async def _read_row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         def work(db: sqlite3.Connection) -> tuple[Any, ...] | None:
             row: tuple[Any, ...] | None = db.execute(sql, values).fetchone()
             return row
 
-        return await self._writer.read(work)
+        return await self.writer.read(work)
 
     async def _write(self, sql: str, *values: Any) -> None:
         def work(db: sqlite3.Connection) -> None:
             db.execute(sql, values)
 
-        await self._writer.do(work)
+        await self.writer.do(work)
 
     def _post(self, sql: str, *values: Any) -> None:
         def work(db: sqlite3.Connection) -> None:
             db.execute(sql, values)
 
-        self._writer.post(work)
+        self.writer.post(work)

@@ -50,7 +50,7 @@ class SqliteCalls(SqliteTrail):
             db.execute(statements.KEEP_TIME, (last_changed_at(call),))
             self._write_events(entries, db)
 
-        await self._writer.do(work, then=partial(self._changes.publish, call.id))
+        await self.writer.do(work, then=partial(self._changes.publish, call.id))
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace a call and add its events."""
@@ -66,7 +66,7 @@ class SqliteCalls(SqliteTrail):
             db.execute(statements.KEEP_TIME, (last_changed_at(new),))
             self._write_events(entries, db)
 
-        await self._writer.do(work, then=partial(self._changes.publish, old.id))
+        await self.writer.do(work, then=partial(self._changes.publish, old.id))
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         """Return one call."""
@@ -109,7 +109,7 @@ class SqliteCalls(SqliteTrail):
             rows = list(limit_size(db.execute(sql, values), room))
             return [call for n in rows for call in self._read_calls(statements.CALL_OF_ROW, (n,), db)]
 
-        return await self._writer.read(work)
+        return await self.writer.read(work)
 
     async def summaries(
         self,
@@ -147,10 +147,10 @@ class SqliteCalls(SqliteTrail):
         def work(db: sqlite3.Connection) -> list[Summary]:
             return [self._seal.open_summary(body, seal) for body, seal in db.execute(sql, values)]
 
-        return await self._writer.read(work)
+        return await self.writer.read(work)
 
     async def _find_call(self, sql: str, *values: Any) -> HeldCall | None:
-        return next(iter(await self._writer.read(partial(self._read_calls, sql, values))), None)
+        return next(iter(await self.writer.read(partial(self._read_calls, sql, values))), None)
 
     # In the writer's thread.
 

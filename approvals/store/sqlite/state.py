@@ -20,7 +20,7 @@ class SqliteState(SqliteTrail):
 
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""
-        rows = await self._writer.read(lambda db: db.execute(statements.PINS).fetchall())
+        rows = await self.writer.read(lambda db: db.execute(statements.PINS).fetchall())
         return [
             Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3], identity=row[4]) for row in rows
         ]
@@ -35,7 +35,7 @@ class SqliteState(SqliteTrail):
             db.execute(statements.DROP_SESSIONS, (session.at - SESSION_LIFE,))
             db.execute(statements.SAVE_SESSION, row)
 
-        await self._writer.do(work)
+        await self.writer.do(work)
 
     async def find_session(self, server: str, session_id: str) -> AgentSession | None:
         """Return a session."""
@@ -58,7 +58,7 @@ class SqliteState(SqliteTrail):
             db.execute(statements.DROP_LOGINS, (session.created_at,))
             db.execute(statements.SAVE_LOGIN, row)
 
-        await self._writer.do(work)
+        await self.writer.do(work)
 
     async def find_login(self, id_sha256: str) -> LoginSession | None:
         """Return a login."""
@@ -79,7 +79,7 @@ class SqliteState(SqliteTrail):
             found: bytes = db.execute(statements.SECRET, (name,)).fetchone()[0]
             return found
 
-        return await self._writer.do(work)
+        return await self.writer.do(work)
 
     def add_hit(self, key: str, at: float, until: float, amount: float = 1) -> None:
         """Add a hit, and drop those that have ended."""
@@ -88,15 +88,15 @@ class SqliteState(SqliteTrail):
             db.execute(statements.DROP_HITS, (at,))
             db.execute(statements.INSERT_HIT, (key, at, until, amount))
 
-        self._writer.post(work)
+        self.writer.post(work)
 
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the hits that have not ended."""
-        return await self._writer.read(lambda db: db.execute(statements.HITS, (now,)).fetchall())
+        return await self.writer.read(lambda db: db.execute(statements.HITS, (now,)).fetchall())
 
     async def highest_time(self) -> float:
         """Return the highest time so far."""
-        return await self._writer.read(lambda db: float(db.execute(statements.HIGHEST_TIME).fetchone()[0]))
+        return await self.writer.read(lambda db: float(db.execute(statements.HIGHEST_TIME).fetchone()[0]))
 
     def keep_time(self, at: float) -> None:
         """Keep a time if it is the highest."""
@@ -111,11 +111,11 @@ class SqliteState(SqliteTrail):
                 db.execute(statement, {"at": at})
             self._write_events(entries, db)
 
-        await self._writer.do(work)
+        await self.writer.do(work)
 
     async def start_counts(self) -> StartCounts:
         """Return the counts in the file and in `.lock`."""
-        stored = await self._writer.read(lambda db: int(db.execute(statements.STARTS).fetchone()[0]))
+        stored = await self.writer.read(lambda db: int(db.execute(statements.STARTS).fetchone()[0]))
         return StartCounts(stored, self._file.read_notes().get("starts", ""))
 
     async def count_start(self) -> int:

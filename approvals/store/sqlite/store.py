@@ -41,9 +41,9 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteState):
 
     async def _verify(self) -> None:
         """Verify the newest events and the open calls; write the summaries that an older version did not have."""
-        await self._writer.read(self._verify_tail)
-        await self._writer.read(self._verify_open_calls)
-        while await self._writer.do(self._write_missing_summaries):
+        await self.writer.read(self._verify_tail)
+        await self.writer.read(self._verify_open_calls)
+        while await self.writer.do(self._write_missing_summaries):
             pass
 
     async def check(self) -> None:
@@ -53,4 +53,4 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteState):
     async def close(self) -> None:
         """Write what was posted and release the file; raises `StoreError` when some could not be written."""
         self._changes.close()
-        await self._writer.close()
+        await self.writer.close()

@@ -21,11 +21,11 @@ class SqliteTrail(SqliteBase):
 
     async def append(self, *events: AuditEvent) -> None:
         """Add events and wait for their commit."""
-        await self._writer.do(partial(self._write_events, tuple(map(audit.encode_event, events))))
+        await self.writer.do(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
     def post(self, *events: AuditEvent) -> None:
         """Add events with the next commit; raises `StoreError` rather than lose one."""
-        self._writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
+        self.writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
     async def events(
         self,
@@ -41,7 +41,7 @@ class SqliteTrail(SqliteBase):
         sql, values = statements.events(
             after=after, limit=limit, since=since, tool=tool, agent=agent, call=call
         )
-        return await self._writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
+        return await self.writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
 
     async def head(self) -> Checkpoint | None:
         """Return the last event."""

@@ -59,7 +59,7 @@ def sql(path, *statements):
 
 async def direct(store, statement, *values):
     """Say something to the file that no method of the store says."""
-    await store._writer.do(lambda db: db.execute(statement, values) and None)
+    await store.writer.do(lambda db: db.execute(statement, values) and None)
 
 
 async def test_everything_is_there_again_after_a_restart(path):
@@ -348,7 +348,7 @@ async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_afte
 async def test_a_file_that_another_program_keeps_locked_is_waited_for_then_refused_and_works_again(
     store, path
 ):
-    store._writer._db.execute("PRAGMA busy_timeout=1")
+    store.writer._db.execute("PRAGMA busy_timeout=1")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError) as refused:
@@ -390,7 +390,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_table(store, query):
-    found = await store._writer.read(lambda db: plan(db, query))
+    found = await store.writer.read(lambda db: plan(db, query))
     assert "SEARCH" in found
     assert "SCAN" not in found.replace("SCAN (subquery-2)", "")
 
@@ -408,13 +408,13 @@ async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_tabl
     ids=["all", "all summed up", "denied or expired", "denied or expired, summed up", "events"],
 )
 async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, query):
-    assert "TEMP B-TREE" not in await store._writer.read(lambda db: plan(db, query))
+    assert "TEMP B-TREE" not in await store.writer.read(lambda db: plan(db, query))
 
 
 @pytest.mark.parametrize("cap", CAPS)
 async def test_what_a_cap_counts_is_found_in_an_index_alone(store, cap):
     """Behind a call's large body its other columns are far away."""
-    assert "COVERING INDEX" in await store._writer.read(lambda db: plan(db, statements.usage(cap)))
+    assert "COVERING INDEX" in await store.writer.read(lambda db: plan(db, statements.usage(cap)))
 
 
 async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
@@ -428,7 +428,7 @@ async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
             read.append(column)
         return sqlite3.SQLITE_OK
 
-    await store._writer.read(lambda db: db.set_authorizer(authorize))
+    await store.writer.read(lambda db: db.set_authorizer(authorize))
     assert len(await service.sweep()) == len(await service.open_calls()) == 3
     assert len(await store.summaries(text="hold")) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
@@ -453,7 +453,7 @@ async def test_a_store_of_before_there_were_summaries_gets_them_at_the_start(pat
         await direct(store, "DELETE FROM summaries")
     sql(path, "UPDATE calls SET body = x'00' WHERE n = 3")
     async with opened(path, chain_key=b"key") as store:
-        rows = await store._writer.read(
+        rows = await store.writer.read(
             lambda db: db.execute("SELECT n, state, agent, size FROM summaries ORDER BY n").fetchall()
         )
         assert [row[:3] for row in rows] == [(n, call.state, "bot") for n, call in enumerate(calls, 1)]

@@ -356,7 +356,7 @@ async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_u
     running = asyncio.ensure_future(terminal.front.run())
     terminal.type(calling("wait", "mine", **MODERN))
     async with asyncio.timeout(HANG):
-        while upstream._shared is None or not upstream._shared.pending:
+        while upstream.shared is None or not upstream.shared.pending:
             await asyncio.sleep(0)
         terminal.type(taking_back("mine"))
         while "told notifications/cancelled True" not in caplog.text:

@@ -110,7 +110,7 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
             gateway.recorder = server
             agent, held = await sent(gateway, agents)
             await gateway.later(seconds)
-            looked = gateway.gateway.service.wakeups._listening
+            looked = gateway.gateway.service.wakeups.listening
             async with asyncio.timeout(HANG):
                 while state is State.FORWARDING and not looked:
                     await asyncio.sleep(0)

@@ -56,7 +56,7 @@ def left_behind(gateway):
     proxy, service = gateway.gateway.proxy, gateway.gateway.service
     waits = proxy._held_answers._waits
     return [
-        *proxy._exchange_limits._open, *service.attending, *service.running, *service.wakeups._listening,
+        *proxy._exchange_limits._open, *service.attending, *service.running, *service.wakeups.listening,
         *waits._waits, *waits._of_call, *waits.parked, *gateway.gateway.forwarder._jobs,
     ]  # fmt: skip
 

@@ -467,7 +467,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
     async def until(listening):
         """Wait until so many listen for the call beside its run."""
         async with asyncio.timeout(HANG):
-            while len(gateway.gateway.service.wakeups._listening[held.id]) != 1 + listening:
+            while len(gateway.gateway.service.wakeups.listening[held.id]) != 1 + listening:
                 await asyncio.sleep(0)
 
     async with running(more=ALL, recorder=Recorder(on_call=telling)) as gateway:

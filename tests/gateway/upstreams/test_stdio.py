@@ -341,7 +341,7 @@ async def test_an_error_has_the_http_status_of_its_code(shared):
 async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     leaving = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
-    while shared._shared is None or not shared._shared.pending:
+    while shared.shared is None or not shared.shared.pending:
         await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])
@@ -353,7 +353,7 @@ async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
 async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_id(shared, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     waiting = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
-    while shared._shared is None or not shared._shared.pending:
+    while shared.shared is None or not shared.shared.pending:
         await asyncio.sleep(0)
     for request_id in (1, True):
         taking_back = frame("notifications/cancelled", {"requestId": request_id, "_meta": META}, None)
@@ -372,10 +372,10 @@ async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_i
 
 async def test_what_says_not_whose_it_is_goes_to_neither_of_two_who_wait(shared):
     asking = [asyncio.ensure_future(shared.send("POST", modern("wait", n), VERSION)) for n in range(2)]
-    while shared._shared is None or len(shared._shared.pending) < 2:
+    while shared.shared is None or len(shared.shared.pending) < 2:
         await asyncio.sleep(0)
-    shared._shared._handle_frame(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
-    assert len(shared._shared.backlog) == 1
+    shared.shared._handle_frame(b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}')
+    assert len(shared.shared.backlog) == 1
     assert not any(task.done() for task in asking)
     for task in asking:
         task.cancel()
