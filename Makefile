@@ -1,4 +1,4 @@
-# Two commands matter on a fresh machine: `make demo` and `make test`. Both need only python3 and make.
+# On a fresh machine run `make demo` or `make test`. Both need only python3 and make.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -19,7 +19,7 @@ test: .venv/test programs
 	$(BIN)/$(if $(MEASURED),coverage run,python) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	$(MAKE) --no-print-directory check $(MEASURED)
 
-# Everything that runs no test.
+# All checks except the tests.
 check: lint types contracts
 
 lint: .venv/test
@@ -39,11 +39,11 @@ coverage: .venv/test
 bench: .venv/test
 	$(BIN)/python bench/calls.py
 
-# What one agent's worst, or a stranger's, costs the others.
+# How attacks by one agent or an outsider slow down the others.
 neighbours: .venv/test
 	$(BIN)/python bench/neighbours.py
 
-# The protocol's own suite, past the gateway and through it: prints the table of docs/protocol.md, and each difference.
+# The MCP conformance suite, directly and through the gateway; prints the table of docs/protocol.md and each difference.
 conformance: .venv/test
 	$(BIN)/python tests/fakes/conformance.py
 
@@ -51,7 +51,7 @@ conformance: .venv/test
 picture: .venv/test
 	$(BIN)/python tests/fakes/picture.py
 
-# Slow rings: kill -9 for minutes, deep property runs, every client with its own timers.
+# Slow tests: kill -9 for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
 	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py tests/e2e/test_intentions.py
 
@@ -59,7 +59,7 @@ soak: .venv/test
 classify: .venv/test
 	$(BIN)/python bench/classify.py $(DATA)
 
-# Chromium and nginx for the end-to-end tests, from Debian's packages, when they are missing and may be installed.
+# Installs Debian's Chromium and nginx for the end-to-end tests if they are missing and this user may install them.
 programs:
 	@wanted=""; \
 	 command -v chromium google-chrome >/dev/null || wanted="chromium"; \
@@ -67,7 +67,7 @@ programs:
 	 [ -z "$$wanted" ] || \
 	 { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$wanted >/dev/null; } || \
-	 echo "Not here, and not to be installed: $$wanted. The tests that need them will be skipped."
+	 echo "Missing and not installable by this user: $$wanted. The tests that need them are skipped."
 
 .venv/run: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv

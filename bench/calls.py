@@ -1,7 +1,7 @@
-"""What the gateway costs: allowed calls against direct ones, a bare aiohttp relay and a peer, in one run; and holds.
+"""Measures allowed calls through the gateway against direct calls, an aiohttp relay and a peer; then measures holds.
 
-`python bench/calls.py [--seconds N]`. Server, relay, peer and gateway are processes of their own on this machine, the load comes from
-this one. Compare the ratios, not the figures: everything shares the same cores.
+`python bench/calls.py [--seconds N]`. Server, relay, peer and gateway each run in their own process on this machine; this
+process generates the load. Compare ratios, not absolute figures, because everything shares the same cores.
 """
 
 import argparse
@@ -25,8 +25,8 @@ TOKEN = "bench-token"
 HERE = str(Path(__file__).resolve())
 ROOT = Path(HERE).parents[1]
 PEER = [str(ROOT / ".venv-fastmcp" / "bin" / "python"), str(ROOT / "bench" / "peer.py")]
-#: The ways from the load to the one server, and their paths.
-WAYS = {"direct": "", "aiohttp relay": "", "FastMCP proxy": "", "okayed": "/bench"}
+#: The routes from the load to the server, and their paths.
+ROUTES = {"direct": "", "aiohttp relay": "", "FastMCP proxy": "", "okayed": "/bench"}
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
@@ -39,20 +39,20 @@ def call(tool: str, number: int, **meta: int) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
 
 
-#: What the server says of itself, to whoever asks in either way.
+#: The server's tools, and its answers to both handshakes.
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("get_thing", "create_thing")]
-ITSELF = {"capabilities": {"tools": {}}, "serverInfo": {"name": "bench", "version": "1"}}
+SERVER = {"capabilities": {"tools": {}}, "serverInfo": {"name": "bench", "version": "1"}}
 ANSWERS = {
-    "initialize": {"protocolVersion": "2025-11-25", **ITSELF},
-    "server/discover": {"resultType": "complete", "supportedVersions": ["2026-07-28"], **ITSELF},
+    "initialize": {"protocolVersion": "2025-11-25", **SERVER},
+    "server/discover": {"resultType": "complete", "supportedVersions": ["2026-07-28"], **SERVER},
     "tools/list": {"resultType": "complete", "tools": TOOLS, "ttlMs": 60000, "cacheScope": "public"},
 }
 
-# The server and the relay, each a process of its own.
+# The server and the relay, each in its own process.
 
 
 async def answer(request: web.Request) -> web.Response:
-    """Be an MCP server that answers at once, with the time at which the call arrived."""
+    """Answer as an MCP server, at once, with the time when the call arrived."""
     frame = json.loads(await request.read())
     if "id" not in frame:
         return web.Response(status=202)
@@ -86,12 +86,12 @@ async def serve(port: int, target: str | None) -> None:
         await asyncio.Event().wait()
 
 
-# The measuring.
+# The measurements.
 
 
-async def load(url: str, connections: int, seconds: float) -> tuple[float, float, float]:
-    """Return calls per second, and the p50 and p99 of one call in milliseconds."""
-    took: list[float] = []
+async def generate_load(url: str, connections: int, seconds: float) -> tuple[float, float, float]:
+    """Return the calls per second, and the p50 and p99 of a call in milliseconds."""
+    durations: list[float] = []
     end = time.perf_counter() + seconds
 
     async def caller(http: aiohttp.ClientSession) -> None:
@@ -101,16 +101,16 @@ async def load(url: str, connections: int, seconds: float) -> tuple[float, float
                 assert reply.status == 200, body
                 assert b'"result"' in body, body
                 assert b'"isError"' not in body.replace(b'"isError":false', b""), body
-            took.append(time.perf_counter() - start)
+            durations.append(time.perf_counter() - start)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as http:
         await asyncio.gather(*(caller(http) for _ in range(connections)))
-    cuts = statistics.quantiles(took, n=100)
-    return len(took) / seconds, cuts[49] * 1000, cuts[98] * 1000
+    cuts = statistics.quantiles(durations, n=100)
+    return len(durations) / seconds, cuts[49] * 1000, cuts[98] * 1000
 
 
-async def holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]]:
-    """Hold *count* calls, then approve them one by one; return holds per second and milliseconds from approve to arrival."""
+async def measure_holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]]:
+    """Hold *count* calls, then approve each; return holds per second, and milliseconds from approval to arrival."""
     api = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         start = time.perf_counter()
@@ -122,7 +122,9 @@ async def holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]
         ]
         replies = await asyncio.gather(*agents_calls)
         for reply in replies:
-            await reply.content.readany()  # whoever asks for progress is told at once, after the commit
+            await (
+                reply.content.readany()
+            )  # a call with a progress token gets its first event right after the commit
         rate = count / (time.perf_counter() - start)
         async with http.get(f"{inbox}/api/v1/calls?state=pending&limit=200", headers=api) as listing:
             pending = {call["arguments"]["number"]: call for call in (await listing.json())["calls"]}
@@ -139,13 +141,13 @@ async def holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]
         return rate, delays
 
 
-def start(stack: ExitStack, *command: str) -> None:
+def start_process(stack: ExitStack, *command: str) -> None:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     stack.callback(process.wait)
     stack.callback(process.terminate)
 
 
-async def listening(port: int) -> None:
+async def wait_for_listener(port: int) -> None:
     async with asyncio.timeout(20):
         while True:
             try:
@@ -157,7 +159,7 @@ async def listening(port: int) -> None:
             return
 
 
-def config(folder: Path, server: int, agents: int, inbox: int) -> Path:
+def write_config(folder: Path, server: int, agents: int, inbox: int) -> Path:
     file = folder / "okayed.yaml"
     file.write_text(
         f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/bench.db\nservers: {{bench: {{url: 'http://127.0.0.1:{server}/mcp'}}}}\n"
@@ -171,22 +173,22 @@ def config(folder: Path, server: int, agents: int, inbox: int) -> Path:
 
 async def measure(seconds: float, ports: Mapping[str, int]) -> None:
     for port in ports.values():
-        await listening(port)
-    ways = {name: f"http://127.0.0.1:{ports[name]}/mcp{path}" for name, path in WAYS.items()}
+        await wait_for_listener(port)
+    routes = {name: f"http://127.0.0.1:{ports[name]}/mcp{path}" for name, path in ROUTES.items()}
     print(
         f"{'':14} {'connections':>11} {'calls/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'added p50':>10} {'added p99':>10}"
     )
     for connections in (1, 32):
-        rows = {name: await load(url, connections, seconds) for name, url in ways.items()}
+        rows = {name: await generate_load(url, connections, seconds) for name, url in routes.items()}
         base = rows["direct"]
         for name, (rate, p50, p99) in rows.items():
             print(
                 f"{name:14} {connections:>11} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f} {p50 - base[1]:>10.2f} {p99 - base[2]:>10.2f}"
             )
         ours = rows["okayed"][0]
-        ratios = (f"okayed/{name} {ours / rows[name][0]:.2f}" for name in WAYS if name != "okayed")
+        ratios = (f"okayed/{name} {ours / rows[name][0]:.2f}" for name in ROUTES if name != "okayed")
         print(f"{'':14} {', '.join(ratios)}")
-    rate, delays = await holds(ways["okayed"], f"http://127.0.0.1:{ports['inbox']}", 90)
+    rate, delays = await measure_holds(routes["okayed"], f"http://127.0.0.1:{ports['inbox']}", 90)
     print(f"holds          {rate:.0f}/s (90 at once)")
     print(f"approve to forwarded  p50 {statistics.median(delays):.2f} ms, max {max(delays):.2f} ms")
 
@@ -208,14 +210,14 @@ def main() -> None:
     if given.serve:
         asyncio.run(serve(given.serve, given.target))
         return
-    ports = free_ports([*WAYS, "inbox"])
+    ports = free_ports([*ROUTES, "inbox"])
     target = f"http://127.0.0.1:{ports['direct']}/mcp"
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        file = config(Path(folder), ports["direct"], ports["okayed"], ports["inbox"])
-        start(stack, sys.executable, HERE, "--serve", str(ports["direct"]))
-        start(stack, sys.executable, HERE, "--serve", str(ports["aiohttp relay"]), "--target", target)
-        start(stack, *PEER, target, str(ports["FastMCP proxy"]))
-        start(stack, str(Path(sys.executable).parent / "okayed"), "run", "-c", str(file))
+        file = write_config(Path(folder), ports["direct"], ports["okayed"], ports["inbox"])
+        start_process(stack, sys.executable, HERE, "--serve", str(ports["direct"]))
+        start_process(stack, sys.executable, HERE, "--serve", str(ports["aiohttp relay"]), "--target", target)
+        start_process(stack, *PEER, target, str(ports["FastMCP proxy"]))
+        start_process(stack, str(Path(sys.executable).parent / "okayed"), "run", "-c", str(file))
         asyncio.run(measure(given.seconds, ports))
 
 

@@ -1,9 +1,9 @@
 """Measures the classifier on labelled tools: `python bench/classify.py PATH [--errors] [--groups] [--halves]`.
 
-PATH is a JSONL; a row has `server`, `tool`, `category` and may have `description`, `params` (names), `annotations`,
-`label_source`, `group`, `gold`. A false allow is a changing tool called Read; an over-ask is a Read tool called
-anything else. Every figure is printed twice: as the server defines its tools, and without the annotations, since
-labels that come from annotations would otherwise be read back.
+PATH is a JSON-lines file. A row has `server`, `tool`, `category`, and optionally `description`, `params` (names),
+`annotations`, `label_source`, `group`, `gold`. A false allow is a changing tool classified as Read; an over-ask is a Read
+tool classified as anything else. Every figure is printed twice: with the tools' annotations and without them, because
+labels derived from annotations would otherwise be counted as correct.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ORDER = [category.value for category in Category]
 
 
 def definition(row, *, annotated):
-    """The row as an entry of tools/list."""
+    """Return the row as an entry of tools/list."""
     properties = {name: {} for name in row.get("params") or () if isinstance(name, str)}
     tool = {
         "name": row["tool"],
@@ -35,8 +35,8 @@ def definition(row, *, annotated):
     return tool
 
 
-def classified(rows, *, annotated):
-    """Each row with what the classifier says of it; the siblings are the tools of the row's server."""
+def classify_rows(rows, *, annotated):
+    """Return each row with its classification; the siblings are the tools of the same server."""
     servers = defaultdict(dict)
     for row in rows:
         servers[row["server"]][row["tool"]] = None
@@ -44,8 +44,8 @@ def classified(rows, *, annotated):
     return [(row, classify(definition(row, annotated=annotated), siblings[row["server"]])) for row in rows]
 
 
-def labels(row):
-    """The labels of a row: (source, label), with the hand-made one as a source of its own."""
+def row_labels(row):
+    """Yield the labels of a row as (source, label); the hand-made label has its own source, gold."""
     if row.get("category"):
         yield row.get("label_source") or "unknown", row["category"]
     if row.get("gold"):
@@ -56,8 +56,8 @@ def rate(part, whole):
     return f"{part}/{whole} = {100 * part / whole:.1f} %" if whole else "-"
 
 
-def report(title, judged, *, errors):
-    """Prints false allow, over-ask, five-way accuracy and the confusion matrix of one label source."""
+def print_report(title, judged, *, errors):
+    """Print false allows, over-asks, five-way accuracy and the confusion matrix for one label source."""
     changing = [(row, label, got) for row, label, got in judged if label not in ("Read", "Other")]
     reading = [(row, label, got) for row, label, got in judged if label == "Read"]
     five = [(row, label, got) for row, label, got in judged if label in FIVE]
@@ -91,21 +91,21 @@ def report(title, judged, *, errors):
 def by_source(results):
     found = defaultdict(list)
     for row, got in results:
-        for source, label in labels(row):
+        for source, label in row_labels(row):
             found[source].append((row, label, got))
     return found
 
 
-def second_half(row):
-    """Whether a row's group of servers is in the second half: by a hash of its name, so that each run agrees."""
+def is_in_second_half(row):
+    """Say whether a row's group of servers is in the second half, by a hash of its name, so that every run agrees."""
     return hashlib.sha256((row.get("group") or row["server"]).encode()).digest()[-1] % 2 == 0
 
 
-def halves(results):
-    """Prints the figures of each half of the groups, so that what was learnt from one is tested on the other."""
+def print_halves(results):
+    """Print the figures of each half of the groups: rules derived from one half are tested on the other."""
     print("\nhalf of the groups")
     for half, wanted in (("first", False), ("second", True)):
-        part = [(row, got) for row, got in results if second_half(row) is wanted]
+        part = [(row, got) for row, got in results if is_in_second_half(row) is wanted]
         for source, judged in sorted(by_source(part).items()):
             changing = [got.category for _, label, got in judged if label not in ("Read", "Other")]
             reading = [got.category for _, label, got in judged if label == "Read"]
@@ -119,14 +119,14 @@ def halves(results):
             )
 
 
-def groups(results):
-    """Prints false allow and over-ask for each group of servers."""
+def print_groups(results):
+    """Print false allows and over-asks for each group of servers."""
     print("\ngroup: tools, false allow, over-ask, called Other")
     rows = defaultdict(list)
     for row, got in results:
         rows[row.get("group") or row["server"]].append((row, got))
     for group, found in sorted(rows.items()):
-        judged = [(label, got.category) for row, got in found for _, label in labels(row)]
+        judged = [(label, got.category) for row, got in found for _, label in row_labels(row)]
         changing = [got for label, got in judged if label not in ("Read", "Other")]
         reading = [got for label, got in judged if label == "Read"]
         other = sum(1 for _, got in found if got.category is Category.OTHER)
@@ -139,15 +139,15 @@ def groups(results):
         )
 
 
-def speed(rows):
-    """Prints microseconds per tool, each server's tools in one go, the best of three rounds."""
+def print_speed(rows):
+    """Print the microseconds per tool, as the best of three rounds."""
     best = min(_round(rows) for _ in range(3))
-    print(f"\n{best / len(rows) * 1e6:.0f} us a tool ({len(rows)} tools)")
+    print(f"\n{best / len(rows) * 1e6:.0f} us per tool ({len(rows)} tools)")
 
 
 def _round(rows):
     started = time.perf_counter()
-    classified(rows, annotated=True)
+    classify_rows(rows, annotated=True)
     return time.perf_counter() - started
 
 
@@ -161,13 +161,13 @@ def main():
     rows = [json.loads(line) for line in chosen.path.read_text("utf-8").splitlines() if line.strip()]
     for annotated in (True, False):
         print(f"\n== {'as defined' if annotated else 'without annotations'} ==")
-        for source, judged in sorted(by_source(classified(rows, annotated=annotated)).items()):
-            report(source, judged, errors=chosen.errors and not annotated)
+        for source, judged in sorted(by_source(classify_rows(rows, annotated=annotated)).items()):
+            print_report(source, judged, errors=chosen.errors and not annotated)
     if chosen.groups:
-        groups(classified(rows, annotated=False))
+        print_groups(classify_rows(rows, annotated=False))
     if chosen.halves:
-        halves(classified(rows, annotated=False))
-    speed(rows)
+        print_halves(classify_rows(rows, annotated=False))
+    print_speed(rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Seconds from the start of `okayed stdio` to its first answers, and the processor time of all that it started.
+"""Measures the seconds from the start of `okayed stdio` to its first answers, and the processor time of its processes.
 
     python bench/first_answer.py [SERVERS] [ROUNDS]
 
-The command runs a gateway inside, then it joins an `okayed run` of the same config; each in processes of their own. The servers
-are tests/fakes/child.py; the median of the rounds is printed.
+First the command runs an embedded gateway; then it joins an `okayed run` of the same config. The servers are
+tests/fakes/child.py. Prints the median of the rounds.
 """
 
 import json
@@ -27,8 +27,8 @@ OPENED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
 
-def config(folder: Path, servers: int) -> tuple[Path, str]:
-    """Write a config on free ports; returns it, and where its gateway listens."""
+def write_config(folder: Path, servers: int) -> tuple[Path, str]:
+    """Write a config with free ports; returns its path and the URL of the gateway."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     agents, inbox = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
     for one in sockets:
@@ -43,8 +43,8 @@ def config(folder: Path, servers: int) -> tuple[Path, str]:
     return path, f"http://{agents}"
 
 
-def measured(command: list[str]) -> tuple[float, float, float]:
-    """Return the seconds to the answers to initialize and to tools/list, and the processor time until all has ended."""
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Return the seconds until the answers to initialize and tools/list, and the processor time of all processes."""
     before, start = _used(), time.monotonic()
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -67,24 +67,24 @@ def _used() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def row(name: str, command: list[str], rounds: int) -> None:
-    """Measure and print one way."""
+def print_row(name: str, command: list[str], rounds: int) -> None:
+    """Measure one command and print its row."""
     opened, listed, used = (
-        statistics.median(column) for column in zip(*(measured(command) for _ in range(rounds)), strict=True)
+        statistics.median(column) for column in zip(*(measure(command) for _ in range(rounds)), strict=True)
     )
     print(f"{name:24} initialize {opened:6.2f} s   tools/list {listed:6.2f} s   processor {used:6.2f} s")
 
 
 def main(servers: int = 13, rounds: int = 5) -> None:
-    """Measure the bare server, the gateway inside, and joining."""
+    """Measure the bare server, the embedded gateway, and joining a gateway."""
     with tempfile.TemporaryDirectory() as folder:
-        path, url = config(Path(folder), servers)
-        row("the bare server", [sys.executable, str(CHILD)], rounds)
-        row(f"inside, {servers} servers", [*OKAYED, "stdio", "s0", "-c", str(path)], rounds)
+        path, url = write_config(Path(folder), servers)
+        print_row("the bare server", [sys.executable, str(CHILD)], rounds)
+        print_row(f"embedded, {servers} servers", [*OKAYED, "stdio", "s0", "-c", str(path)], rounds)
         with subprocess.Popen([*OKAYED, "run", "-c", str(path)], stderr=subprocess.DEVNULL) as run:
             try:
                 _wait(f"{url}/readyz")
-                row("joined, with -c", [*OKAYED, "stdio", "s0", "-c", str(path)], rounds)
+                print_row("joined, with -c", [*OKAYED, "stdio", "s0", "-c", str(path)], rounds)
                 if (
                     "--url"
                     in subprocess.run(
@@ -95,7 +95,7 @@ def main(servers: int = 13, rounds: int = 5) -> None:
                         check=True,
                     ).stdout
                 ):
-                    row("joined, with --url", [*OKAYED, "stdio", "s0", "--url", url], rounds)
+                    print_row("joined, with --url", [*OKAYED, "stdio", "s0", "--url", url], rounds)
             finally:
                 run.terminate()
 

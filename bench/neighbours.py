@@ -1,8 +1,8 @@
-"""What one agent's worst, or a stranger's, costs the others: an allowed call, a hold and the inbox's list, for each attack.
+"""Measures how attacks by one agent or an outsider slow down others: an allowed call, a hold, and the inbox's list.
 
-`python bench/neighbours.py [--seconds N] [--tree DIR]`. The server, the gateway and the load are processes of their own on this
-machine. `--tree` measures the gateway of another checkout, such as one from before a change. Every attack is bounded in count
-and time. A request that takes longer than TIMEOUT, or is refused, counts as failed.
+`python bench/neighbours.py [--seconds N] [--tree DIR]`. The server, the gateway and the load each run in their own process on
+this machine. `--tree` measures the gateway of another checkout, for example from before a change. Every attack is bounded in
+number and time. A request that is refused or takes longer than TIMEOUT is counted as failed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from calls import ANSWERS, HEADERS, ROOT, free_ports, listening
+from calls import ANSWERS, HEADERS, ROOT, free_ports, wait_for_listener
 
 TIMEOUT = 5.0
 HANGING = 1005
@@ -47,7 +47,7 @@ def call(tool: str, number: int, size: int = 200, **meta: int) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
 
 
-# The server: it answers at once, never, or with one endless event.
+# The server: it answers at once, never, or with one very long event.
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
@@ -64,7 +64,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     for _ in range(EVENT // CHUNK):
         await response.write(LINE * (CHUNK // len(LINE)))
-        await asyncio.sleep(0.001)  # each chunk arrives by itself
+        await asyncio.sleep(0.001)  # each chunk arrives separately
     await response.write(b"\n")
     return response
 
@@ -82,7 +82,7 @@ async def serve(port: int) -> None:
 # The gateway.
 
 
-def config(folder: Path, server_port: int, agents: int, inbox: int) -> Path:
+def write_config(folder: Path, server_port: int, agents: int, inbox: int) -> Path:
     file = folder / "okayed.yaml"
     hashes = {
         name: hashlib.sha256(f"{name}-token".encode()).hexdigest() for name in ("good", "bad", "person")
@@ -103,7 +103,7 @@ def config(folder: Path, server_port: int, agents: int, inbox: int) -> Path:
 
 @dataclass
 class Usage:
-    """The processor seconds and the resident bytes of a process."""
+    """The processor time and the resident memory of a process."""
 
     pid: int
 
@@ -118,8 +118,8 @@ class Usage:
 
 
 @dataclass
-class Place:
-    """Where the gateway is reached."""
+class Target:
+    """The addresses and the process of a gateway."""
 
     agents: str
     inbox: str
@@ -127,56 +127,56 @@ class Place:
     usage: Usage
 
 
-# The attacks. Each goes on for as long as its context is open.
+# The attacks. Each runs while its context is open.
 
 
 @asynccontextmanager
-async def nothing(_: Place) -> AsyncIterator[None]:
+async def nothing(_: Target) -> AsyncIterator[None]:
     yield
 
 
 @asynccontextmanager
-async def hanging_calls(place: Place) -> AsyncIterator[None]:
-    async with posting(place, "hang", "get_thing", HANGING):
+async def hanging_calls(target: Target) -> AsyncIterator[None]:
+    async with posting(target, "hang", "get_thing", HANGING):
         yield
 
 
 @asynccontextmanager
-async def large_holds(place: Place) -> AsyncIterator[None]:
-    async with posting(place, "fast", "create_thing", BIG_HOLDS, BIG, progressToken=1):
+async def large_holds(target: Target) -> AsyncIterator[None]:
+    async with posting(target, "fast", "create_thing", BIG_HOLDS, BIG, progressToken=1):
         yield
 
 
 @asynccontextmanager
-async def large_holds_again_and_again(place: Place) -> AsyncIterator[None]:
-    async def again_and_again(http: aiohttp.ClientSession) -> None:
+async def repeated_large_holds(target: Target) -> AsyncIterator[None]:
+    async def repeat_calls(http: aiohttp.ClientSession) -> None:
         for number in range(10_000):
             body = call("create_thing", number, BIG, progressToken=1)
-            async with http.post(f"{place.agents}/fast", data=body, headers=bearer("bad")) as reply:
+            async with http.post(f"{target.agents}/fast", data=body, headers=bearer("bad")) as reply:
                 await reply.content.readany()
 
-    async with unlimited() as http, background(again_and_again(http)):
+    async with open_client() as http, background(repeat_calls(http)):
         yield
 
 
 @asynccontextmanager
-async def endless_events(place: Place) -> AsyncIterator[None]:
-    async def again_and_again(http: aiohttp.ClientSession) -> None:
+async def endless_events(target: Target) -> AsyncIterator[None]:
+    async def repeat_calls(http: aiohttp.ClientSession) -> None:
         for number in range(10_000):
             body = call("get_thing", number)
-            with suppress(aiohttp.ClientError):  # what is no frame is cut
-                async with http.post(f"{place.agents}/big", data=body, headers=bearer("bad")) as reply:
+            with suppress(aiohttp.ClientError):  # a response that is not a frame is cut off
+                async with http.post(f"{target.agents}/big", data=body, headers=bearer("bad")) as reply:
                     await reply.read()
 
-    async with unlimited() as http, background(again_and_again(http)):
+    async with open_client() as http, background(repeat_calls(http)):
         yield
 
 
 @asynccontextmanager
-async def half_written_requests(place: Place) -> AsyncIterator[None]:
+async def half_written_requests(target: Target) -> AsyncIterator[None]:
     async def half() -> asyncio.StreamWriter | None:
         with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", place.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", target.port)
             writer.write(b"POST /mcp/fast HTTP/1.1\r\nHost: localhost\r\nContent-Le")
             return writer
         return None
@@ -191,16 +191,16 @@ async def half_written_requests(place: Place) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def posting(
-    place: Place, server: str, tool: str, count: int, size: int = 200, **meta: int
+    target: Target, server: str, tool: str, count: int, size: int = 200, **meta: int
 ) -> AsyncIterator[None]:
     """Keep *count* calls of one agent open."""
 
     async def post(http: aiohttp.ClientSession, number: int) -> None:
         body = call(tool, number, size, **meta)
-        async with http.post(f"{place.agents}/{server}", data=body, headers=bearer("bad")) as reply:
+        async with http.post(f"{target.agents}/{server}", data=body, headers=bearer("bad")) as reply:
             await reply.read()
 
-    async with unlimited() as http, background(*(post(http, number) for number in range(count))):
+    async with open_client() as http, background(*(post(http, number) for number in range(count))):
         yield
 
 
@@ -216,30 +216,30 @@ async def background(*jobs) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def unlimited() -> aiohttp.ClientSession:
+def open_client() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
     )
 
 
-#: Seconds that an attack has before anything is measured.
+#: Seconds between the start of an attack and the first measurement.
 SETTLE = 1.5
-ATTACKS: dict[str, Callable[[Place], object]] = {
+ATTACKS: dict[str, Callable[[Target], object]] = {
     "nothing": nothing,
     f"{HANGING} hanging calls to its own server": hanging_calls,
     f"{HALF_WRITTEN} half-written requests, no token": half_written_requests,
     "events of 15 MiB from its own server": endless_events,
     f"{BIG_HOLDS} holds of 3.9 MB": large_holds,
-    "holds of 3.9 MB, cancelled and repeated": large_holds_again_and_again,
+    "holds of 3.9 MB, cancelled and repeated": repeated_large_holds,
 }
 
 
-# The neighbours: what they see.
+# The other clients.
 
 
 @dataclass
-class Seen:
-    """Milliseconds of each request that was answered as it should be, and how many were not."""
+class Latencies:
+    """The milliseconds of each successful request, and the number of failed ones."""
 
     took: list[float] = field(default_factory=list)
     failed: int = 0
@@ -262,56 +262,56 @@ class Seen:
         return f"{cuts[49]:>8.1f} {cuts[98]:>8.1f} {self.failed:>6}"
 
 
-async def allowed(http: aiohttp.ClientSession, place: Place) -> None:
-    async with http.post(f"{place.agents}/fast", data=call("get_thing", 1), headers=bearer("good")) as reply:
+async def allowed(http: aiohttp.ClientSession, target: Target) -> None:
+    async with http.post(f"{target.agents}/fast", data=call("get_thing", 1), headers=bearer("good")) as reply:
         assert b'"done"' in await reply.read()
 
 
-async def held(http: aiohttp.ClientSession, place: Place) -> None:
+async def held(http: aiohttp.ClientSession, target: Target) -> None:
     body = call("create_thing", time.monotonic_ns(), progressToken=1)
-    async with http.post(f"{place.agents}/fast", data=body, headers=bearer("good")) as reply:
+    async with http.post(f"{target.agents}/fast", data=body, headers=bearer("good")) as reply:
         first = await reply.content.readany()
         assert b"hold_" in first
 
 
-async def listed(http: aiohttp.ClientSession, place: Place) -> None:
-    url = f"{place.inbox}/api/v1/calls?state=pending&limit=20"
+async def listed(http: aiohttp.ClientSession, target: Target) -> None:
+    url = f"{target.inbox}/api/v1/calls?state=pending&limit=20"
     async with http.get(url, headers=bearer("person")) as reply:
         assert reply.status == 200
         await reply.read()
 
 
-async def measure(place: Place, seconds: float) -> list[Seen]:
-    async def repeat(request: Callable, pause: float) -> Seen:
-        seen, end = Seen(), time.perf_counter() + seconds
-        async with unlimited() as http:
+async def measure(target: Target, seconds: float) -> list[Latencies]:
+    async def repeat(request: Callable, pause: float) -> Latencies:
+        seen, end = Latencies(), time.perf_counter() + seconds
+        async with open_client() as http:
             while time.perf_counter() < end:
-                await seen.one(lambda: request(http, place))
+                await seen.one(lambda: request(http, target))
                 await asyncio.sleep(pause)
         return seen
 
     return await asyncio.gather(repeat(allowed, 0.005), repeat(held, 0.02), repeat(listed, 0.2))
 
 
-async def compare(started: Callable[[], AbstractContextManager[Place]], seconds: float, only: str) -> None:
+async def compare(started: Callable[[], AbstractContextManager[Target]], seconds: float, only: str) -> None:
     columns = " ".join(f"{title:>24}" for title in ("allowed call", "hold", "list of the inbox"))
-    print(f"{'the other does':42} {columns} {'cpu':>5} {'MB':>6}")
+    print(f"{'attack':42} {columns} {'cpu':>5} {'MB':>6}")
     print(" " * 42, *[f"{'p50':>8} {'p99':>8} {'failed':>6}"] * 3)
     for name, attack in ATTACKS.items():
         if only not in name:
             continue
-        with started() as place:
-            await listening(place.port)
-            async with attack(place):
-                spent, start = place.usage.seconds, time.perf_counter()
-                seen = await measure(place, seconds)
-                busy = (place.usage.seconds - spent) / (time.perf_counter() - start)
-                print(f"{name:42}", *seen, f"{busy:>5.0%} {place.usage.megabytes:>6.0f}", flush=True)
+        with started() as target:
+            await wait_for_listener(target.port)
+            async with attack(target):
+                spent, start = target.usage.seconds, time.perf_counter()
+                seen = await measure(target, seconds)
+                busy = (target.usage.seconds - spent) / (time.perf_counter() - start)
+                print(f"{name:42}", *seen, f"{busy:>5.0%} {target.usage.megabytes:>6.0f}", flush=True)
 
 
 @contextmanager
 def process(command: Sequence[str], files: int, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process that may open *files* files."""
+    """Run a process with a limit of *files* open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     running = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -325,14 +325,21 @@ def process(command: Sequence[str], files: int, **options: Any) -> Iterator[subp
 
 
 @contextmanager
-def gateway(server: int, tree: Path) -> Iterator[Place]:
-    """Run the gateway of a checkout on a store of its own, with the 1,024 files that most systems give a process."""
+def gateway(server: int, tree: Path) -> Iterator[Target]:
+    """Run the gateway of a checkout with a new store and the usual limit of 1,024 open files."""
     with tempfile.TemporaryDirectory() as folder:
         ports = free_ports(["agents", "inbox"])
-        command = [sys.executable, "-m", "gateway", "run", "-c", str(config(Path(folder), server, **ports))]
+        command = [
+            sys.executable,
+            "-m",
+            "gateway",
+            "run",
+            "-c",
+            str(write_config(Path(folder), server, **ports)),
+        ]
         env = {**os.environ, "PYTHONPATH": str(tree.resolve())}
         with process(command, 1024, env=env, cwd=folder) as running:
-            yield Place(
+            yield Target(
                 agents=f"http://127.0.0.1:{ports['agents']}/mcp", inbox=f"http://127.0.0.1:{ports['inbox']}",
                 port=ports["agents"], usage=Usage(running.pid),
             )  # fmt: skip

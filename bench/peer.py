@@ -1,6 +1,6 @@
-"""A peer to be measured beside the gateway: FastMCP's proxy at its fastest, without sessions and with plain JSON answers.
+"""Runs FastMCP's proxy in its fastest form, stateless with plain JSON answers, to compare the gateway with.
 
-`.venv-fastmcp/bin/python peer.py TARGET PORT`. It judges nothing and holds nothing; it shows what a proxy made of an SDK costs.
+`.venv-fastmcp/bin/python peer.py TARGET PORT`. It has no policy and holds nothing; it shows the cost of an SDK-based proxy.
 """
 
 import sys
