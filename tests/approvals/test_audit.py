@@ -31,7 +31,7 @@ def edited(seq, **fields):
 
 
 def relinked(events, key=b""):
-    """Hash everything anew, as a forger would who has the file."""
+    """Hash every event again, as a forger with the file would."""
     made = []
     for seq, event in enumerate(events, 1):
         made.append(audit.link_event(event, seq, made[-1].hash if made else "", key))
@@ -94,7 +94,7 @@ def test_a_checkpoint_is_read_as_it_is_printed():
             Checkpoint.parse(text)
 
 
-def test_a_trail_as_it_was_written_is_whole():
+def test_an_unchanged_trail_verifies():
     assert audit.verify([]) is None
     assert audit.verify(chain()) is None
     assert audit.verify(chain(key=b"k"), b"k") is None
@@ -103,39 +103,39 @@ def test_a_trail_as_it_was_written_is_whole():
 
 
 @each_row(("damage", "broken"), DAMAGE.values())
-def test_the_first_event_that_is_not_what_was_written_is_named(damage, broken):
+def test_the_first_changed_event_is_named(damage, broken):
     assert audit.verify(damage(chain())) == broken
 
 
 @each_row(("damage", "_"), DAMAGE.values())
-def test_under_a_key_that_the_forger_has_not_hashing_anew_does_not_help(damage, _):
+def test_a_forger_without_the_key_cannot_rewrite_the_chain(damage, _):
     assert audit.verify(relinked(damage(chain(key=b"k")), b"guess"), b"k") == BrokenLink(
         seq=1, why="its content was changed"
     )
 
 
 @each_row("cut", range(5))
-def test_a_tail_that_was_cut_shows_against_a_checkpoint(cut):
+def test_a_checkpoint_reveals_a_truncated_trail(cut):
     trail = chain()
     assert audit.verify(trail[:cut]) is None
     said = "the trail ends before event 5 of the checkpoint"
     assert audit.verify(trail[:cut], checkpoint=at(trail[-1])) == BrokenLink(seq=cut + 1, why=said)
 
 
-def test_a_trail_written_wholly_anew_shows_against_a_checkpoint():
+def test_a_checkpoint_reveals_a_rewritten_trail():
     forged = relinked(edited(2, actor="nobody")(chain(7)))
     assert audit.verify(forged) is None
     said = "it is not the event of the checkpoint"
     assert audit.verify(forged, checkpoint=at(chain()[-1])) == BrokenLink(seq=5, why=said)
 
 
-def test_a_trail_can_be_looked_at_from_its_middle_on():
+def test_a_trail_can_be_verified_from_its_middle():
     trail = chain()
     assert audit.verify(trail[2:], start=trail[2]) is None
     assert audit.verify(edited(4, actor="x")(trail)[2:], start=trail[2]).seq == 4
 
 
-def test_the_hash_is_what_the_first_lines_of_the_source_say():
+def test_the_hash_is_computed_as_the_module_docstring_says():
     event = audit.link_event(an_event(call="hold_1", detail={"b": 1, "a": "é"}), 12, "ab")
     said = r'12 ab [1000.0,"call.allowed","bot","hold_1","bot","github","get_repo","{\"a\":\"é\",\"b\":1}"]'
     assert event.hash == hashlib.sha256(said.encode()).hexdigest()
@@ -158,7 +158,7 @@ events = st.builds(
 
 
 @given(events)
-def test_an_event_is_the_same_after_its_row_and_after_its_line(event):
+def test_an_event_is_unchanged_by_its_row_and_by_its_line(event):
     linked = audit.link_event(event, 1, "")
     row = audit.encode_event(linked).to_row(1, "")
     assert audit.from_row(row) == linked
@@ -168,11 +168,11 @@ def test_an_event_is_the_same_after_its_row_and_after_its_line(event):
 
 
 @given(events)
-def test_an_event_is_one_line_of_visible_letters(event):
+def test_an_event_is_one_line_of_printable_characters(event):
     assert audit.to_json_line(event).decode().isprintable()
 
 
-def test_what_would_forge_a_line_is_escaped():
+def test_characters_that_would_forge_a_line_are_escaped():
     line = audit.to_json_line(
         an_event(actor='a\nAPPROVED by root\r\x1b[2J\x7f\x85\u2028\u2029\u202e\U000e0041\x00"')
     )
@@ -183,7 +183,7 @@ def test_what_would_forge_a_line_is_escaped():
 
 
 @pytest.mark.parametrize("bad", [{"detail": {"a": object()}}, {"actor": "\ud800"}, {"at": "noon"}])
-def test_what_is_no_json_is_refused_at_once(bad):
+def test_an_event_that_is_not_json_is_refused_at_once(bad):
     with pytest.raises(StoreError, match=r"^The audit event 'call.allowed' cannot be written: .*\.$"):
         audit.encode_event(an_event(**bad))
 
@@ -197,7 +197,7 @@ async def trail_of(path, length=5):
     return store
 
 
-async def test_a_store_is_read_while_the_gateway_runs_and_when_it_does_not_and_nothing_is_left_behind(
+async def test_a_store_is_read_with_and_without_a_running_gateway_and_no_file_is_left_behind(
     tmp_path,
 ):
     path = tmp_path / "okayed.db"
@@ -214,7 +214,7 @@ async def test_a_store_is_read_while_the_gateway_runs_and_when_it_does_not_and_n
     assert sorted(one.name for one in tmp_path.iterdir()) == before == ["okayed.db", "okayed.db.lock"]
 
 
-async def test_a_change_in_the_file_is_found_from_outside(tmp_path):
+async def test_a_change_in_the_file_is_detected_by_a_reader(tmp_path):
     path = tmp_path / "okayed.db"
     await (await trail_of(path)).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -223,7 +223,7 @@ async def test_a_change_in_the_file_is_found_from_outside(tmp_path):
     assert audit.verify(read_only.events(path)) == BrokenLink(seq=2, why="event 3 is in its place")
 
 
-def test_an_export_is_read_as_the_store_is(tmp_path):
+def test_an_export_is_read_like_the_store(tmp_path):
     path = tmp_path / "trail.jsonl"
     path.write_bytes(b"".join(audit.to_json_line(event) + b"\n" for event in chain()))
     assert list(read_only.events(path)) == chain()
@@ -233,7 +233,7 @@ def test_an_export_is_read_as_the_store_is(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"listen: 127.0.0.1\n", b'{"at":1}\n', b"SQLite format 3\x00 and no more", b"\xff\xfe\n"]
 )
-def test_a_file_that_holds_no_trail_is_refused(tmp_path, content):
+def test_a_file_without_a_trail_is_refused(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(StoreError) as refused:
@@ -241,12 +241,12 @@ def test_a_file_that_holds_no_trail_is_refused(tmp_path, content):
     assert str(refused.value).startswith(f"{path} holds no audit trail that can be read: ")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(StoreError, match="No such file"):
         list(read_only.events(tmp_path / "no"))
 
 
-def test_a_database_of_some_other_program_is_refused(tmp_path):
+def test_a_database_of_another_program_is_refused(tmp_path):
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE events (seq INTEGER, note TEXT)")

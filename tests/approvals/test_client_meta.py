@@ -1,4 +1,4 @@
-"""What is folded of what goes along with a call: a client's own bookkeeping, and nothing that could mislead."""
+"""Folding of client metadata: correlation data is folded, data that could mislead is not."""
 
 import json
 
@@ -24,14 +24,14 @@ def packed(meta, **more) -> bytes:
     return json.dumps({**more, "_meta": meta}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def test_what_a_client_says_beyond_its_bookkeeping_is_shown_as_before():
+def test_other_members_of_meta_are_shown_in_full():
     found = split_params(packed({**CODEX, "acme/target": "prod"}, requestState="s"))
     assert json.loads(found.shown) == {"requestState": "s", "_meta": {"acme/target": "prod"}}
     assert json.loads(found.folded) == CODEX
     assert split_params(packed({"acme/target": "prod"})).line == ""
 
 
-def test_the_card_says_both_and_names_what_is_folded():
+def test_the_card_shows_both_parts_and_names_the_folded_members():
     shown = build_card(held(0.0, extra_params=packed({"callId": "c1", "acme/target": "prod"})), "")
     assert shown.everything.endswith(
         '\n\nalso sent: {"_meta": {"acme/target": "prod"}}\nalso sent: 15 bytes of client metadata: callId'
@@ -53,7 +53,7 @@ def test_the_card_says_both_and_names_what_is_folded():
         ({"claudecode/a": 1, "more": "x" * MAX_READ}, 0, 0),
     ],
 )
-def test_what_could_mislead_is_not_folded_and_counts_as_before(meta, redacted, hidden):
+def test_misleading_metadata_is_not_folded(meta, redacted, hidden):
     beside = packed(meta)
     assert (split_params(beside).shown, split_params(beside).line) == (beside, "")
     shown = build_card(held(0.0, extra_params=beside), "")
@@ -66,18 +66,18 @@ def test_a_session_id_is_a_secret_everywhere_else():
     assert "s-123" not in shown.everything
 
 
-def test_the_line_is_one_line_however_many_members_it_stands_for():
+def test_many_folded_members_still_give_one_line():
     many = {f"claudecode/{number}\n": number for number in range(100)}
     line = split_params(packed(many)).line
     assert (len(line), "\n" in line) == (300, False)
 
 
-def test_bookkeeping_of_one_byte_less_than_the_limit_is_folded():
+def test_client_metadata_of_exactly_the_limit_is_folded():
     most = {"callId": "x" * (MAX_FOLDED - len('{"callId":""}'))}
     assert len(split_params(packed(most)).folded) == MAX_FOLDED
 
 
-def test_a_review_is_bound_to_the_bookkeeping_that_was_folded():
+def test_a_review_is_bound_to_the_folded_client_metadata():
     call = held(0.0, extra_params=packed(CODEX)).call
     other = msgspec.structs.replace(call, extra_params=packed({**CODEX, "callId": "call_1"}))
     assert digest(call) != digest(other)
@@ -88,7 +88,7 @@ names = st.sampled_from([*CODEX_NAMES, "claudecode/toolUseId", "acme/a"]) | st.t
 
 
 @given(st.dictionaries(names, values), st.dictionaries(st.text(), values))
-def test_nothing_is_lost_between_what_is_shown_and_what_is_folded(meta, more):
+def test_every_member_is_either_shown_or_folded(meta, more):
     beside = packed(meta, **{name: value for name, value in more.items() if name != "_meta"})
     found = split_params(beside)
     shown, folded = (json.loads(part or b"{}") for part in (found.shown, found.folded))
@@ -97,5 +97,5 @@ def test_nothing_is_lost_between_what_is_shown_and_what_is_folded(meta, more):
 
 
 @each_row("beside", [b"", b'{"_meta":"callId"}', b'{"_meta":[1]}', b"[]", b"\xff"])
-def test_what_has_no_members_is_left_alone(beside):
+def test_params_without_members_are_not_split(beside):
     assert split_params(beside).shown == beside

@@ -1,4 +1,4 @@
-"""The time that deadlines go by, whatever is done to the machine's clock."""
+"""The clock of deadlines, while the machine's clock is changed."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ class Machine:
         self.uptime += seconds
 
 
-def test_it_is_the_wall_clock_as_long_as_nobody_sets_that_back():
+def test_it_equals_the_wall_clock_until_that_is_set_back():
     machine = Machine()
     clock = machine.clock()
     machine.later(7)
@@ -33,7 +33,7 @@ def test_it_is_the_wall_clock_as_long_as_nobody_sets_that_back():
     assert clock.behind == 0
 
 
-def test_a_clock_that_is_set_back_takes_no_time_from_it():
+def test_a_clock_set_back_does_not_set_it_back():
     machine = Machine()
     clock = machine.clock()
     assert clock() == NOON
@@ -46,7 +46,7 @@ def test_a_clock_that_is_set_back_takes_no_time_from_it():
     assert clock.behind == 0
 
 
-def test_it_goes_on_from_the_mark_when_the_wall_clock_is_behind_that():
+def test_it_continues_from_the_highest_time_when_the_wall_clock_is_behind():
     machine = Machine()
     clock = machine.clock(NOON + 100)
     machine.later(9)
@@ -54,12 +54,12 @@ def test_it_goes_on_from_the_mark_when_the_wall_clock_is_behind_that():
     assert clock.behind == 100
 
 
-def test_a_mark_of_the_past_is_no_hindrance():
+def test_a_highest_time_in_the_past_has_no_effect():
     assert Machine().clock(NOON - 1e6)() == NOON
 
 
 @given(st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(0, 1e5)), max_size=30))
-def test_it_never_goes_back_and_never_slower_than_the_monotonic_clock(moves):
+def test_it_never_goes_back_and_is_never_slower_than_the_monotonic_clock(moves):
     machine = Machine()
     clock = machine.clock()
     was = clock()

@@ -1,4 +1,4 @@
-"""What makes two calls the same, and what binds a review to what was seen."""
+"""The key of repeated calls, and the digest that binds a review to the call that was seen."""
 
 import json
 
@@ -26,7 +26,7 @@ def of(arguments: str):
         ("{}", "{ }"),
     ],
 )
-def test_order_white_space_and_escapes_do_not_count(one, other):
+def test_order_white_space_and_escapes_do_not_change_the_key(one, other):
     assert of(one) == of(other)
 
 
@@ -36,17 +36,17 @@ def test_order_white_space_and_escapes_do_not_count(one, other):
      ('{"a":1}', '{"a":"1"}'), ('{"a":1}', '{"a":"n1"}'), ('{"a":"s"}', '{"a":"ss"}'), ('{"a":true}', '{"a":1}'), ('{"a":true}', '{"a":"true"}'),
      ('{"a":null}', "{}"), ('{"a":[1,2]}', '{"a":[2,1]}'), ('{"a":[]}', '{"a":{}}'), ('{"a":["number","1"]}', '{"a":1}')],
 )  # fmt: skip
-def test_the_spelling_of_a_number_and_every_value_count(one, other):
+def test_the_spelling_of_a_number_and_every_value_change_the_key(one, other):
     assert of(one) != of(other)
 
 
 @each_row("change", [{"agent": "x"}, {"server": "x"}, {"tool": "x"}, {"arguments": b'{"user_name": "eve"}'}])
-def test_agent_server_tool_and_arguments_count(change):
+def test_agent_server_tool_and_arguments_change_the_key_and_the_digest(change):
     assert key(replace(CALL, **change)) != key(CALL)
     assert digest(replace(CALL, **change)) != digest(CALL)
 
 
-def test_neither_owner_nor_session_makes_another_call():
+def test_owner_and_session_do_not_change_the_key():
     assert key(replace(CALL, owner="x", session="y")) == key(CALL)
 
 
@@ -65,7 +65,7 @@ values = st.recursive(
 
 
 def normal(value):
-    """Sort members and tell types apart, written in another way than the source's."""
+    """Sort members and keep types apart: an independent version of the source's function."""
     if isinstance(value, dict):
         return ("object", tuple(sorted((name, normal(member)) for name, member in value.items())))
     if isinstance(value, list):

@@ -13,7 +13,7 @@ from holds import held
 from rows import each_row
 
 NOW = 1000.0
-#: Written out once more by hand: what the table must allow.
+#: The allowed transitions, written a second time by hand.
 ALLOWED = {
     ("pending", "approved"), ("pending", "denied"), ("pending", "expired"), ("pending", "cancelled"), ("pending", "voided"),
     ("approved", "forwarding"), ("approved", "expired"), ("approved", "cancelled"), ("approved", "voided"),
@@ -43,13 +43,13 @@ def test_every_step_is_allowed_or_refused_as_the_table_says(before, after):
     assert moved.decided_at == (NOW + 5 if before is State.PENDING else None)
 
 
-def test_what_is_settled_has_no_way_out_but_a_doubt():
+def test_no_settled_state_has_a_transition_except_in_doubt():
     assert {State.IN_DOUBT, *(state for state in State if not TRANSITIONS[state])} == SETTLED
     assert {State.PENDING, State.APPROVED} == TIMED
 
 
 @each_row(("state", "answer"), product(set(State) - {State.PENDING}, Decision))
-def test_a_review_of_what_is_not_pending_is_too_late(state, answer):
+def test_a_review_of_a_call_that_is_not_pending_is_too_late(state, answer):
     with pytest.raises(AlreadyDecided, match=f"already {state}"):
         lifecycle.review(in_state(state), said(answer))
 
@@ -65,7 +65,7 @@ def test_a_review_is_in_time_before_the_deadline_only(at, in_time):
             lifecycle.review(held(NOW), said(at=at))
 
 
-def test_an_approval_starts_a_life_of_its_own():
+def test_an_approval_sets_a_new_deadline():
     approved = lifecycle.review(held(NOW), said(at=NOW + 100))
     assert (approved.state, approved.expires_at, approved.decided_at) == (
         State.APPROVED,
@@ -75,7 +75,7 @@ def test_an_approval_starts_a_life_of_its_own():
     assert approved.reviews == (said(at=NOW + 100),)
 
 
-def test_one_person_counts_once_through_whatever_channel():
+def test_one_person_counts_once_on_any_channel():
     call = held(NOW, needed=2)
     first = lifecycle.review(call, said(via="slack"))
     assert (first.state, first.approvals, first.version) == (State.PENDING, 1, 2)
@@ -83,7 +83,7 @@ def test_one_person_counts_once_through_whatever_channel():
     assert lifecycle.review(first, said(who="bob")).state is State.APPROVED
 
 
-def test_one_no_ends_it_whatever_was_said_before():
+def test_one_denial_ends_a_call_despite_earlier_approvals():
     first = lifecycle.review(held(NOW, needed=3), said())
     denied = lifecycle.review(first, said(Decision.DENY, who="alice", reason="on second thought"))
     assert denied.state is State.DENIED
@@ -92,7 +92,7 @@ def test_one_no_ends_it_whatever_was_said_before():
 
 
 @each_row(("state", "at"), product(State, (NOW + 899.999, NOW + 900, NOW + 5000)))
-def test_only_what_waits_expires_and_not_before_its_time(state, at):
+def test_only_a_waiting_call_expires_and_not_before_its_deadline(state, at):
     expired = lifecycle.expire(in_state(state), at)
     assert (expired is not None) == (at >= NOW + 900 and state in TIMED)
     if expired:
@@ -106,20 +106,20 @@ def test_an_outcome_ends_a_run(is_error, state):
     assert (done.state, done.outcome) == (state, outcome)
 
 
-def test_an_answer_that_comes_after_all_ends_a_doubt_and_its_note():
+def test_a_late_answer_ends_a_doubt_and_its_note():
     doubt = in_state(State.IN_DOUBT, note="The server did not answer within 2 min.", settled_at=NOW)
     done = lifecycle.finish(doubt, Outcome(is_error=False, body=b"{}"), NOW + 9)
     assert (done.state, done.note, done.settled_at) == (State.COMPLETED, "", NOW + 9)
 
 
 @each_row("state", State)
-def test_only_a_running_call_becomes_a_doubt(state):
+def test_only_a_running_call_can_be_in_doubt(state):
     doubt = lifecycle.try_advance(in_state(state), State.IN_DOUBT, NOW, note="cut")
     assert (doubt is not None) == (state is State.FORWARDING)
 
 
 @each_row("state", State)
-def test_which_call_the_same_call_asked_again_is(state):
+def test_which_calls_a_repeated_call_joins(state):
     settled = {"settled_at": NOW} if state in SETTLED else {}
     call = in_state(state, **settled)
     assert lifecycle.can_join(call, NOW + 1) is True
@@ -130,6 +130,6 @@ def test_which_call_the_same_call_asked_again_is(state):
     assert late is (state in (State.FORWARDING, State.IN_DOUBT))
 
 
-def test_touching_changes_facts_and_the_version_only():
+def test_an_update_changes_the_given_fields_and_the_version_only():
     touched = lifecycle.update(held(NOW), attended=False)
     assert (touched.state, touched.version, touched.attended) == (State.PENDING, 2, False)

@@ -1,4 +1,4 @@
-"""The reconciler of the channels: what is shown follows what is, and no channel waits for another."""
+"""The reconciler of the channels: each shows the newest version, and none waits for another."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ class Shown:
 
 
 class Stuck(Shown):
-    """A channel that never comes to an end with its first card."""
+    """A channel that never finishes its first card."""
 
     async def post(self, card):
         await super().post(card)
@@ -43,7 +43,7 @@ async def going_round(*channels):
         await service.store.close()
 
 
-async def test_a_channel_that_is_slow_does_not_keep_another_from_hearing_of_the_next_call():
+async def test_a_slow_channel_does_not_delay_another():
     stuck, quick = Stuck("stuck"), Shown("quick")
     async with going_round(stuck, quick) as (service, clock):
         first = await service.hold(held(clock.now))

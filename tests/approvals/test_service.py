@@ -1,4 +1,4 @@
-"""Everything that can happen to a held call, over both stores, also all at once."""
+"""Everything that can happen to a held call, over both stores, also concurrently."""
 
 import asyncio
 from contextlib import ExitStack
@@ -69,14 +69,14 @@ async def test_a_hold_is_stored_with_its_event(service):
     assert await kinds(service) == ["hold.pending"]
 
 
-async def test_the_same_call_joins_the_one_that_is_open(service):
+async def test_a_repeated_call_joins_the_open_one(service):
     first = await hold(service)
     assert (await hold(service)).id == first.id
     assert (await service.store.find(first.key)).id == first.id
     assert await kinds(service) == ["hold.pending"]
 
 
-async def test_many_of_the_same_call_at_once_are_one(service):
+async def test_many_identical_calls_at_once_are_one_held_call(service):
     calls = await asyncio.gather(*(hold(service) for _ in range(20)))
     assert len({call.id for call in calls}) == 1
     assert len(await service.store.select()) == 1
@@ -91,7 +91,7 @@ async def test_an_overdue_twin_makes_room_before_any_sweep(service):
     assert (await service.get(first.id)).state is State.EXPIRED
 
 
-async def test_an_agent_may_have_only_so_many_open_calls(service):
+async def test_an_agent_may_have_a_limited_number_of_open_calls(service):
     service.quotas = Quotas(open_per_agent=2, open=3)
     for n in range(2):
         await hold(service, tool=f"t{n}")
@@ -102,7 +102,7 @@ async def test_an_agent_may_have_only_so_many_open_calls(service):
         await hold(service, agent="third")
 
 
-async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service):
+async def test_a_burst_of_calls_does_not_exceed_the_quota(service):
     holds = [hold(service, tool=f"t{n}") for n in range(service.quotas.open_per_agent + 9)]
     told = await asyncio.gather(*holds, return_exceptions=True)
     assert sum(isinstance(one, QuotaExceeded) for one in told) == 9
@@ -122,7 +122,7 @@ async def test_no_more_calls_are_open_than_may_be_when_many_come_at_once(service
         ({}, {"answer": Decision.DENY, "reason": " \n"}, ReasonNeeded),
     ],
 )
-async def test_a_review_that_may_not_be_is_refused_and_written_down(service, changes, given, error):
+async def test_a_review_that_is_not_allowed_is_refused_and_audited(service, changes, given, error):
     call, given = await hold(service, **changes), dict(given)
     who = given.pop("who", "alice")
     approver = service.directory.by_name(who) or Approver(name=who)
@@ -149,7 +149,7 @@ async def test_a_person_who_revealed_the_hidden_values_may_approve_and_another_m
     assert (await review(service, call)).state is State.APPROVED
 
 
-async def test_hidden_values_are_shown_to_those_only_who_may_answer(service):
+async def test_hidden_values_are_revealed_only_to_approvers_of_the_call(service):
     call = await hold(service, arguments=b'{"password": "hunter2"}', owner="alice")
     for who, error in (
         (Approver(name="eve"), NotAnApprover),
@@ -160,7 +160,7 @@ async def test_hidden_values_are_shown_to_those_only_who_may_answer(service):
     assert (await service.get(call.id)).revealed == ()
 
 
-async def test_a_denial_needs_no_look_at_hidden_values_and_no_digest(service):
+async def test_a_denial_needs_no_reveal_and_no_digest(service):
     call = await hold(service, arguments=b'{"password": "hunter2"}')
     assert (await review(service, call, Decision.DENY, reason="no", digest="")).state is State.DENIED
 
@@ -172,7 +172,7 @@ async def test_an_unknown_call_is_not_found(service):
         await service.get("hold_none")
 
 
-async def test_a_role_that_was_lost_is_lost_at_once(service):
+async def test_an_approver_who_loses_the_role_loses_it_at_once(service):
     call = await hold(service)
     alice = service.directory.by_name("alice")
     service.directory = Directory([])
@@ -187,7 +187,7 @@ async def test_a_long_reason_is_cut_between_characters(service):
     assert set(denied.denial.reason) == {"é"}
 
 
-async def test_of_many_answers_at_once_one_decides_and_the_rest_are_told(service):
+async def test_one_of_many_concurrent_reviews_decides_and_the_others_are_refused(service):
     people = [Approver(name=f"p{n}") for n in range(40)]
     service.directory = Directory(people)
     call = held(service.clock.now)
@@ -204,7 +204,7 @@ async def test_of_many_answers_at_once_one_decides_and_the_rest_are_told(service
     assert len(decided) == 1
 
 
-async def test_the_same_answer_again_changes_nothing_also_after_the_end(service):
+async def test_a_repeated_answer_changes_nothing_even_after_the_end(service):
     call = await approved(service)
     assert await review(service, call) == call
     claimed, _ = await service.claim(call.id, fine)
@@ -217,13 +217,13 @@ async def test_exactly_one_of_many_claims_wins(service):
     call = await approved(service)
     claims = await asyncio.gather(*(service.claim(call.id, fine) for _ in range(50)))
     assert sum(won for _, won in claims) == 1
-    await service.sweep()  # the losers must not have let go of the winner's claim
+    await service.sweep()  # the losers must not have released the winner's claim
     assert (await service.get(call.id)).state is State.FORWARDING
     await service.finish(call.id, DONE)
     assert (await kinds(service)).count("hold.forwarding") == 1
 
 
-async def test_a_claim_that_another_overtakes_does_not_win(service):
+async def test_a_claim_overtaken_by_another_does_not_win(service):
     """The other claim commits after this one has decided, and before it commits."""
     call = await approved(service)
     overtaken = service.store.swap
@@ -242,7 +242,7 @@ async def test_a_claim_that_another_overtakes_does_not_win(service):
     assert not service.running
 
 
-async def test_a_claim_whose_commit_fails_is_let_go(service):
+async def test_a_claim_whose_commit_fails_is_released(service):
     call = await approved(service)
     swap = service.store.swap
 
@@ -259,7 +259,7 @@ async def test_a_claim_whose_commit_fails_is_let_go(service):
 
 
 @pytest.mark.parametrize("same", [slice(0, 8), slice(0, 32), slice(56, 64), slice(32, 64)])
-async def test_a_digest_that_is_only_partly_the_same_is_another(service, same):
+async def test_a_digest_that_matches_only_in_part_is_refused(service, same):
     call = await hold(service)
     given = ["0" if digit != "0" else "1" for digit in call.digest]
     given[same] = call.digest[same]
@@ -270,7 +270,7 @@ async def test_a_digest_that_is_only_partly_the_same_is_another(service, same):
 
 
 @pytest.mark.parametrize("state", ["pending", "denied", "completed"])
-async def test_what_is_not_approved_cannot_be_claimed(service, state):
+async def test_only_an_approved_call_can_be_claimed(service, state):
     call = await hold(service)
     if state == "denied":
         await review(service, call, Decision.DENY, reason="no")
@@ -315,19 +315,17 @@ async def test_an_objection_voids_an_approval(service):
     [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
      (lambda s, c: s.record_not_sent(c, "refused"), State.NOT_SENT), (lambda s, c: s.record_in_doubt(c, "cut"), State.IN_DOUBT)],
 )  # fmt: skip
-async def test_a_run_ends_as_it_went_and_is_let_go(service, end, state):
+async def test_a_run_ends_with_its_outcome_and_is_released(service, end, state):
     call = await approved(service)
     await service.claim(call.id, fine)
     assert (await end(service, call.id)).state is state
     assert not service.running
 
 
-async def test_a_call_that_a_crash_left_on_its_way_is_in_doubt_exactly_once(service):
+async def test_a_call_that_a_crash_left_running_is_in_doubt_exactly_once(service):
     call = await approved(service)
     await service.claim(call.id, fine)
-    after = ApprovalService(
-        service.store, directory(), clock=service.clock
-    )  # the process that comes after the crash
+    after = ApprovalService(service.store, directory(), clock=service.clock)  # the process after the crash
     await after.sweep()
     await after.sweep()
     assert (await after.get(call.id)).state is State.IN_DOUBT
@@ -335,7 +333,7 @@ async def test_a_call_that_a_crash_left_on_its_way_is_in_doubt_exactly_once(serv
     assert (await after.claim(call.id, fine))[1] is False
 
 
-async def test_a_doubt_is_resolved_by_an_approver_with_a_reason(service):
+async def test_a_call_in_doubt_is_resolved_by_an_approver_with_a_reason(service):
     call = await approved(service)
     await service.claim(call.id, fine)
     alice = service.directory.by_name("alice")
@@ -377,7 +375,7 @@ async def test_a_running_call_is_given_up_by_an_approver_with_a_reason(service):
     [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
      (lambda s, c: s.record_not_sent(c, "refused"), State.IN_DOUBT), (lambda s, c: s.record_in_doubt(c, "cut"), State.IN_DOUBT)],
 )  # fmt: skip
-async def test_a_run_that_was_given_up_ends_by_its_answer_only_and_is_let_go(service, end, state):
+async def test_a_run_that_was_given_up_ends_only_by_its_answer_and_is_released(service, end, state):
     call = await running(service)
     await service.record_unanswered(call.id, "late")
     await service.sweep()
@@ -386,7 +384,7 @@ async def test_a_run_that_was_given_up_ends_by_its_answer_only_and_is_let_go(ser
     assert not service.running
 
 
-async def test_after_a_persons_finding_a_late_answer_is_an_event_only(service):
+async def test_after_a_resolution_a_late_answer_is_only_an_event(service):
     call = await running(service)
     alice = service.directory.by_name("alice")
     await service.give_up(call.id, alice, "it hangs", via="cli")
@@ -399,7 +397,7 @@ async def test_after_a_persons_finding_a_late_answer_is_an_event_only(service):
     assert not service.running
 
 
-async def test_cancelling_ends_what_was_not_sent_and_leaves_the_rest(service):
+async def test_cancelling_ends_calls_that_were_not_sent_and_no_others(service):
     call = await hold(service)
     assert (await service.cancel(call.id, "tired", actor="ci-bot")).state is State.CANCELLED
     assert (await service.cancel(call.id, "tired", actor="ci-bot")).version == 2
@@ -408,13 +406,13 @@ async def test_cancelling_ends_what_was_not_sent_and_leaves_the_rest(service):
     assert (await service.cancel(running.id, "tired", actor="ci-bot")).state is State.FORWARDING
 
 
-async def test_voiding_ends_what_was_not_sent_and_leaves_the_rest(service):
+async def test_voiding_ends_calls_that_were_not_sent_and_no_others(service):
     call = await approved(service)
     assert (await service.void(call.id, "changed")).state is State.VOIDED
     assert (await service.void(call.id, "changed")).version == 3
 
 
-async def test_approve_cancel_and_expire_at_once_end_in_one_way(service):
+async def test_approve_cancel_and_expire_at_the_same_time_have_one_result(service):
     for n in range(20):
         call = await hold(service, tool=f"t{n}")
         service.clock.now = call.expires_at - 0.0001
@@ -432,7 +430,7 @@ async def test_approve_cancel_and_expire_at_once_end_in_one_way(service):
         assert ("hold.forwarding" in events) == (state is State.FORWARDING)
 
 
-async def test_the_sweep_expires_what_is_due_and_nothing_else(service):
+async def test_the_sweep_expires_due_calls_and_no_others(service):
     waiting, other = await hold(service), await hold(service, tool="other")
     await review(service, other)
     service.clock.now += 600
@@ -469,7 +467,7 @@ async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_no
     assert (await get(running.id)).state is State.IN_DOUBT
 
 
-async def test_the_sweep_notes_who_is_waited_for(service):
+async def test_the_sweep_records_which_calls_are_attended(service):
     call = await hold(service)
     with service.attend(call.id):
         with service.attend(call.id):
@@ -497,7 +495,7 @@ async def test_an_answer_is_collected_once(service):
     assert (await hold(service)).twin == call.id
 
 
-async def test_a_change_is_seen_at_once_and_waited_for_otherwise(service):
+async def test_a_change_that_already_happened_is_returned_at_once_and_a_later_one_is_waited_for(service):
     call = await hold(service)
     after = await review(service, call)
     assert await service.wait_for_change(call, 5) == after
@@ -509,7 +507,7 @@ async def test_a_change_is_seen_at_once_and_waited_for_otherwise(service):
     assert (await service.wait_for_change(await service.get(call.id), 0.001)).state is State.CANCELLED
 
 
-async def test_no_wake_up_is_lost_between_reading_and_waiting(service):
+async def test_no_wakeup_is_lost_between_reading_and_waiting(service):
     for n in range(30):
         call = await hold(service, tool=f"t{n}")
         async with asyncio.timeout(HANG):
@@ -529,7 +527,7 @@ async def test_the_events_of_a_call_fold_to_its_row(service):
     assert versions == list(range(1, row.version + 1))
 
 
-async def test_a_caller_that_is_cancelled_leaves_a_whole_state_behind(service):
+async def test_a_cancelled_caller_leaves_a_consistent_state(service):
     for ticks in range(12):
         call = await approved(service, tool=f"t{ticks}")
         claiming = asyncio.ensure_future(service.claim(call.id, fine))
@@ -538,9 +536,9 @@ async def test_a_caller_that_is_cancelled_leaves_a_whole_state_behind(service):
         claiming.cancel()
         await asyncio.wait([claiming])
         if not claiming.cancelled():
-            assert call.id in service.running  # the claim was through before it could be cancelled
+            assert call.id in service.running  # the claim was committed before it could be cancelled
             continue
-        await service.store.get(call.id)  # whatever was on its way to the store has been done by now
+        await service.store.get(call.id)  # by now the store has done every job
         await service.sweep()
         assert (await service.get(call.id)).state in (State.APPROVED, State.IN_DOUBT)
         assert call.id not in service.running

@@ -1,4 +1,4 @@
-"""A machine that does everything in every order, and what must hold whatever it did."""
+"""A state machine that calls the service in every order, and its invariants."""
 
 import asyncio
 import os

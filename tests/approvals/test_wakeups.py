@@ -1,4 +1,4 @@
-"""Wake-ups reach those who listen, and leave nothing behind."""
+"""Wakeups reach every listener of a call, and leave nothing behind."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from hang import HANG
 from holds import held
 
 
-async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():
+async def test_the_listeners_of_a_call_are_woken_and_no_others():
     waiters = Wakeups()
     with waiters.listen("a") as one, waiters.listen("a") as two, waiters.listen("b") as other:
         waiters.wake("a")
@@ -17,7 +17,7 @@ async def test_everyone_who_listens_for_a_call_is_woken_and_nobody_else():
     assert not waiters.listening
 
 
-async def test_each_change_of_the_store_wakes():
+async def test_each_change_of_the_store_wakes_its_listeners():
     waiters, store = Wakeups(), MemoryStore()
     following = asyncio.ensure_future(waiters.follow(store))
     await asyncio.sleep(0)
@@ -30,7 +30,7 @@ async def test_each_change_of_the_store_wakes():
     await following
 
 
-async def test_all_can_be_woken_at_once():
+async def test_all_listeners_can_be_woken_at_once():
     waiters = Wakeups()
     with waiters.listen("a") as one, waiters.listen("b") as other:
         waiters.wake_all()

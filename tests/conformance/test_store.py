@@ -1,4 +1,4 @@
-"""What every store promises, whatever it is made of."""
+"""The guarantees of every store."""
 
 import asyncio
 from dataclasses import replace
@@ -37,13 +37,13 @@ async def trail(store):
 # Held calls
 
 
-async def test_a_call_comes_back_as_it_was_added_to_the_last_byte(store):
+async def test_a_call_is_read_as_it_was_added_to_the_last_byte(store):
     call = a_full_call()
     await store.add(call)
     assert await store.get(call.id) == call
 
 
-async def test_a_call_that_was_never_added_is_none(store):
+async def test_a_call_that_was_never_added_is_not_found(store):
     assert await store.get(CallId("hold_no")) is None
     assert await store.find("no") is None
 
@@ -56,7 +56,7 @@ async def test_an_id_is_added_once(store):
 
 
 @pytest.mark.parametrize("state", OPEN)
-async def test_an_open_call_stands_in_the_way_of_another_of_its_key(store, state):
+async def test_an_open_call_conflicts_with_another_of_its_key(store, state):
     (call,) = await added(store, a_call(state=state))
     other = a_call(key=call.key)
     with pytest.raises(Conflict):
@@ -66,13 +66,13 @@ async def test_an_open_call_stands_in_the_way_of_another_of_its_key(store, state
 
 
 @pytest.mark.parametrize("state", OVER)
-async def test_a_call_that_is_over_stands_in_nobodys_way(store, state):
+async def test_a_settled_call_does_not_conflict_with_a_new_one(store, state):
     (call,) = await added(store, a_call(state=state))
     (again,) = await added(store, a_call(key=call.key))
     assert await store.get(again.id) == again
 
 
-async def test_the_newest_call_of_a_key_is_the_one_added_last(store):
+async def test_the_call_added_last_is_the_newest_of_its_key(store):
     await added(store, a_call(9, key="k", state=State.EXPIRED), a_call(key="other"))
     (newest,) = await added(store, a_call(3, key="k"))
     assert await store.find("k") == newest
@@ -103,7 +103,7 @@ async def test_a_swap_of_a_call_that_was_never_added_is_a_conflict(store):
     assert await store.get(call.id) is None
 
 
-async def test_of_many_swaps_at_once_exactly_one_wins(store):
+async def test_exactly_one_of_many_concurrent_swaps_wins(store):
     calls = await added(store, *(a_call() for _ in range(20)))
 
     async def decide(call, name):
@@ -122,14 +122,14 @@ async def test_of_many_swaps_at_once_exactly_one_wins(store):
         assert [event.actor for event in await store.events(call=call.id)] == [winner]
 
 
-async def test_of_many_adds_of_one_key_at_once_exactly_one_wins(store):
+async def test_exactly_one_of_many_concurrent_adds_of_a_key_wins(store):
     calls = [a_call(key="one") for _ in range(50)]
     done = await asyncio.gather(*(store.add(call, an_event()) for call in calls), return_exceptions=True)
     assert sorted(map(repr, done)) == sorted([repr(None), *[repr(Conflict())] * 49])
     assert len(await trail(store)) == 1
 
 
-async def test_a_key_is_free_again_when_its_call_is_over_and_taken_while_it_is_in_doubt(store):
+async def test_a_key_is_free_once_its_call_is_settled_but_not_while_it_is_in_doubt(store):
     (call,) = await added(store, a_call(key="k", state=State.FORWARDING))
     doubt = advance(call, State.IN_DOUBT, 1.0)
     await store.swap(call, doubt)
@@ -158,7 +158,7 @@ async def test_a_change_whose_event_cannot_be_written_does_not_happen(store):
 # Finding calls
 
 
-async def test_calls_are_found_newest_first_and_narrowed_by_what_is_given(store):
+async def test_calls_are_found_newest_first_and_filtered(store):
     first, second, third, fourth = await added(
         store,
         a_call(1, agent="ann", server="one", tool="read"),
@@ -176,7 +176,7 @@ async def test_calls_are_found_newest_first_and_narrowed_by_what_is_given(store)
     assert await store.select([State.EXPIRED]) == []
 
 
-async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
+async def test_a_call_beyond_a_limit_is_not_added_nor_are_its_events(store):
     for number, (state, agent) in enumerate(
         [(State.PENDING, "ann"), (State.DENIED, "ann"), (State.APPROVED, "bob"), (State.PENDING, "bob")]
     ):
@@ -195,7 +195,7 @@ async def test_a_call_beyond_a_cap_is_not_added_nor_its_events(store):
 
 
 def large(bytes_, **fields):
-    """Return a call that counts for so many bytes."""
+    """Return a call of this size."""
     return a_call(arguments=b'{"a":"' + b"x" * (bytes_ - ROW_BYTES - 8) + b'"}', **fields)
 
 
@@ -208,7 +208,7 @@ def large(bytes_, **fields):
         ([], "", 90_000),
     ],
 )
-async def test_bytes_are_counted_in_the_states_and_of_the_agent_that_a_cap_names(store, states, agent, there):
+async def test_a_limit_counts_bytes_in_its_states_and_of_its_agent(store, states, agent, there):
     denied = large(30_000, agent="ann", state=State.DENIED)
     await added(store, large(20_000, agent="ann"), denied, large(40_000, agent="bob"))
     fits = CallLimit(states=states, most=there + 10_000, agent=agent, in_bytes=True, error=AgentBytesExceeded)
@@ -218,7 +218,7 @@ async def test_bytes_are_counted_in_the_states_and_of_the_agent_that_a_cap_names
     await store.add(large(10_000), limits=[fits])
 
 
-async def test_only_what_was_asked_for_lately_counts_where_a_cap_says_so(store):
+async def test_a_limit_with_a_start_time_counts_only_later_calls(store):
     for at in (1000.0, 2000.0, 3000.0):
         await store.add(large(10_000, agent="ann", state=State.CANCELLED, created_at=at))
     cap = CallLimit(
@@ -229,14 +229,14 @@ async def test_only_what_was_asked_for_lately_counts_where_a_cap_says_so(store):
     await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(cap, since=2000.0)])
 
 
-async def test_of_a_burst_no_more_bytes_are_added_than_a_cap_allows(store):
+async def test_a_burst_adds_no_more_bytes_than_a_limit_allows(store):
     cap = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
     adding = (store.add(large(10_000, key=f"k{n}"), limits=[cap]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
 
 
-async def test_summaries_come_as_the_calls_do_and_follow_each_change(store):
+async def test_summaries_match_the_calls_after_each_change(store):
     calls = await added(store, a_full_call(), large(50_000, agent="ann"), a_call(tool="read", server="two"))
     await store.swap(calls[1], denied := advance(calls[1], State.DENIED, 1010.0))
     assert await store.summaries() == list(map(summarize, [calls[2], denied, calls[0]]))
@@ -248,22 +248,22 @@ async def test_summaries_come_as_the_calls_do_and_follow_each_change(store):
     assert await store.version(CallId("hold_no")) is None
 
 
-async def test_a_page_of_calls_has_as_many_as_there_is_room_for_and_one_at_least(store):
+async def test_a_page_of_calls_is_limited_in_size_but_has_at_least_one_call(store):
     calls = await added(store, *(large(50_000) for _ in range(4)))
     assert await store.select(room=1) == [calls[3]]
-    room = 3 * 50_000  # rows are longer than what is counted of a call, by less than half of it
+    room = 3 * 50_000  # a row is up to half again as long as the size of its call
     assert 1 < len(found := await store.select(room=room)) < 4
     assert await store.select(before=found[-1].id, room=1e9) == list(reversed(calls))[len(found) :]
 
 
-async def test_of_a_burst_no_more_are_added_than_a_cap_allows(store):
+async def test_a_burst_adds_no_more_calls_than_a_limit_allows(store):
     cap = CallLimit(states=[State.PENDING], most=3)
     adding = (store.add(a_call(key=f"k{n}"), limits=[cap]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
 
 
-async def test_text_is_looked_for_in_tool_agent_and_id_as_it_is_spelt(store):
+async def test_text_is_searched_in_tool_agent_and_id_with_its_case(store):
     first, second = await added(
         store, a_call(1, agent="100%", tool="read_all"), a_call(22, agent="bob", tool="readXall")
     )
@@ -285,7 +285,7 @@ async def test_calls_with_the_ids_of_an_earlier_version_are_listed_as_the_oldest
     assert await store.select(before=calls[0].id) == []
 
 
-async def test_pages_go_on_before_the_last_call_of_the_one_before(store):
+async def test_a_page_starts_after_the_last_call_of_the_previous_page(store):
     calls = await added(store, *(a_call(number, state=State.DENIED) for number in range(5)))
     first = await store.select(limit=2)
     second = await store.select(limit=2, before=first[-1].id)
@@ -295,7 +295,7 @@ async def test_pages_go_on_before_the_last_call_of_the_one_before(store):
     assert await store.select(limit=0) == []
 
 
-async def test_calls_are_due_from_their_deadline_on_while_they_are_timed(store):
+async def test_pending_and_approved_calls_are_due_from_their_deadline(store):
     late, soon = await added(store, a_call(expires_at=200.0), a_call(expires_at=100.0, state=State.APPROVED))
     await added(store, *(a_call(state=state, expires_at=1.0) for state in SETTLED | {State.FORWARDING}))
     assert await store.due(99.999) == []
@@ -303,7 +303,7 @@ async def test_calls_are_due_from_their_deadline_on_while_they_are_timed(store):
     assert await store.due(1e12) == [summarize(soon), summarize(late)]
 
 
-async def test_a_call_is_found_by_what_it_has_become(store):
+async def test_a_call_is_found_by_its_current_state(store):
     (call,) = await added(store, a_call(expires_at=100.0))
     approved = advance(call, State.APPROVED, 50.0, expires_at=500.0)
     await store.swap(call, approved)
@@ -327,7 +327,7 @@ async def test_events_are_numbered_from_one_and_linked(store):
     assert audit.verify(events) is None
 
 
-async def test_posted_events_stand_in_the_trail_before_what_was_asked_later(store):
+async def test_posted_events_precede_later_appends(store):
     store.post(an_event("first"))
     store.post(an_event("second"), an_event("third"))
     await store.append(an_event("fourth"))
@@ -335,7 +335,7 @@ async def test_posted_events_stand_in_the_trail_before_what_was_asked_later(stor
     assert [event.kind for event in await trail(store)] == ["first", "second", "third", "fourth", "fifth"]
 
 
-async def test_the_chain_is_whole_however_many_write_at_once(store):
+async def test_concurrent_writers_leave_the_chain_whole(store):
     calls = await added(store, *(a_call() for _ in range(30)))
 
     async def change(call):
@@ -358,7 +358,7 @@ async def test_the_chain_is_whole_however_many_write_at_once(store):
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"posted": 150, "won": 150, "waited": 150}
 
 
-async def test_a_trail_under_a_key_is_whole_only_under_that_key(open_store):
+async def test_a_trail_under_a_key_verifies_only_under_that_key(open_store):
     async with open_store(chain_key=b"k1") as store:
         await store.append(an_event())
         events = await trail(store)
@@ -366,7 +366,7 @@ async def test_a_trail_under_a_key_is_whole_only_under_that_key(open_store):
         assert audit.verify(events, b"k2").seq == audit.verify(events).seq == 1
 
 
-async def test_events_are_read_on_from_a_number_and_narrowed_by_what_is_given(store):
+async def test_events_are_read_after_a_number_and_filtered(store):
     await store.append(
         an_event("a", at=10.0, tool="read", agent="ann"),
         an_event("b", at=30.0, tool="read", agent="bob", call="hold_1"),
@@ -390,7 +390,7 @@ async def test_events_are_read_on_from_a_number_and_narrowed_by_what_is_given(st
     assert await kinds(call="hold_1", agent="ann", since=15.0) == "c"
 
 
-# What channels show
+# Notices
 
 
 async def stale(store, channel="slack", now=1000.0):
@@ -406,7 +406,7 @@ async def test_an_open_call_is_stale_on_every_channel_until_it_is_shown_there(st
     assert await store.stale_calls("hook", 0.0) == [(summarize(one), None), (summarize(two), None)]
 
 
-async def test_what_changed_since_it_was_shown_is_stale_also_when_it_is_over(store):
+async def test_a_shown_call_that_changed_is_stale_even_when_settled(store):
     (call,) = await added(store, a_call())
     notice = Notice(call=call.id, channel="slack", ref="m1", shown_version=1)
     await store.save_notice(notice)
@@ -427,7 +427,7 @@ async def test_an_open_call_that_changed_since_it_was_shown_is_stale_once(store)
     assert await stale(store) == [(call.id, 1)]
 
 
-async def test_a_call_that_is_in_doubt_is_shown_also_where_it_never_was(store):
+async def test_a_call_in_doubt_is_stale_on_channels_that_never_showed_it(store):
     (call,) = await added(store, a_call(state=State.IN_DOUBT))
     assert await stale(store) == [(call.id, None)]
 
@@ -440,7 +440,7 @@ async def test_a_call_whose_posting_failed_waits_for_its_retry_time(store):
     assert await store.stale_calls("slack", 100.0) == [(summarize(call), failed)]
 
 
-async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_when_it_is_over(store):
+async def test_a_settled_call_whose_update_failed_waits_for_its_retry_time(store):
     (call,) = await added(store, a_call())
     await store.swap(call, advance(call, State.EXPIRED, 5.0))
     await store.save_notice(
@@ -450,7 +450,7 @@ async def test_a_posted_call_whose_update_failed_waits_for_its_retry_time_also_w
     assert await stale(store, now=100.0) == [(call.id, 1)]
 
 
-async def test_a_call_that_was_over_before_it_could_be_posted_is_left_out(store):
+async def test_a_call_settled_before_it_was_posted_is_not_stale(store):
     (call,) = await added(store, a_call())
     await store.save_notice(Notice(call=call.id, channel="slack", failures=1, retry_at=0.0))
     await store.swap(call, advance(call, State.CANCELLED, 5.0))
@@ -458,7 +458,7 @@ async def test_a_call_that_was_over_before_it_could_be_posted_is_left_out(store)
     assert await stale(store, "hook") == []
 
 
-async def test_a_notice_is_replaced_by_the_next_one_of_its_call_and_channel(store):
+async def test_a_notice_replaces_the_previous_one_of_its_call_and_channel(store):
     (call,) = await added(store, a_call())
     notice = Notice(call=call.id, channel="slack", ref="m1", failures=3, retry_at=7.5)
     await store.save_notice(Notice(call=call.id, channel="slack"))
@@ -477,7 +477,7 @@ async def test_stale_calls_come_oldest_first(store):
 # Rate limits and logins
 
 
-async def test_hits_come_back_oldest_first_as_long_as_they_count(store):
+async def test_hits_are_returned_oldest_first_until_they_end(store):
     store.add_hit("b", 20.0, 80.0)
     store.add_hit("a", 10.0, 70.0, 2.5)
     store.add_hit("a", 20.0, 75.0)
@@ -486,13 +486,13 @@ async def test_hits_come_back_oldest_first_as_long_as_they_count(store):
     assert await store.hits(80.0) == []
 
 
-async def test_a_hit_drops_those_that_count_no_more(store):
+async def test_a_hit_drops_the_hits_that_have_ended(store):
     store.add_hit("a", 10.0, 70.0)
     store.add_hit("a", 70.0, 170.0)
     assert await store.hits(0.0) == [("a", 70.0, 1)]
 
 
-async def test_a_login_is_kept_replaced_and_forgotten(store):
+async def test_a_login_is_saved_replaced_and_deleted(store):
     session = LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0)
     await store.save_login(session)
     assert await store.find_login("s1") == session
@@ -504,7 +504,7 @@ async def test_a_login_is_kept_replaced_and_forgotten(store):
     assert await store.find_login("s1") is None
 
 
-async def test_a_login_drops_those_that_are_over(store):
+async def test_a_login_drops_expired_logins(store):
     await store.save_login(LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0))
     await store.save_login(LoginSession(id_sha256="s2", approver="bob", created_at=100.0, expires_at=200.0))
     assert await store.find_login("s1") is None
@@ -518,7 +518,7 @@ async def heard(listener, number):
     return [await anext(listener) for _ in range(number)]
 
 
-async def test_every_listener_hears_of_every_change(store):
+async def test_every_listener_gets_every_change(store):
     one, two = store.changes(), store.changes()
     (call,) = await added(store, a_call())
     await store.swap(call, update(call))
@@ -526,7 +526,7 @@ async def test_every_listener_hears_of_every_change(store):
     assert await heard(one, 3) == await heard(two, 3) == [call.id, call.id, other.id]
 
 
-async def test_a_change_is_told_when_it_can_be_read(store):
+async def test_a_change_is_published_when_it_can_be_read(store):
     listener = store.changes()
 
     async def follow():
@@ -540,7 +540,7 @@ async def test_a_change_is_told_when_it_can_be_read(store):
             await store.swap(call, call := update(call))
 
 
-async def test_what_did_not_change_is_not_told(store):
+async def test_a_failed_change_is_not_published(store):
     listener = store.changes()
     (call,) = await added(store, a_call())
     with pytest.raises(Conflict):
@@ -561,7 +561,7 @@ async def test_listening_ends_when_the_store_is_closed(open_store):
 # Cancellation and readiness
 
 
-async def test_a_change_whose_caller_was_cancelled_is_whole_or_never_was(store):
+async def test_a_change_of_a_cancelled_caller_is_complete_or_absent(store):
     calls = await added(store, *(a_call() for _ in range(40)))
     listener = store.changes()
     tasks = [
@@ -584,13 +584,13 @@ async def test_a_store_that_can_commit_is_ready(store):
     await store.check()
 
 
-async def test_a_secret_is_made_once_and_stays(store):
+async def test_a_secret_is_created_once_and_kept(store):
     first = await store.secret("rounds")
     assert (len(first), await store.secret("rounds")) == (32, first)
     assert await store.secret("other") != first
 
 
-async def test_the_pin_of_a_tool_takes_the_place_of_the_one_before(store):
+async def test_a_pin_replaces_the_previous_pin_of_its_tool(store):
     pins = [
         Pin(server=server, tool=tool, hash=hashed, definition=b"{}")
         for server, tool, hashed in [("a", "x", "1"), ("a", "y", "1"), ("b", "x", "1"), ("a", "x", "2")]
@@ -601,7 +601,7 @@ async def test_the_pin_of_a_tool_takes_the_place_of_the_one_before(store):
     assert sorted(await store.pins(), key=lambda pin: (pin.server, pin.tool)) == [pins[3], pins[1], pins[2]]
 
 
-async def test_an_agents_session_is_remembered_until_it_ends_or_is_very_old(store):
+async def test_an_agents_session_is_kept_until_it_ends_or_is_very_old(store):
     first = AgentSession(server="iam", id="s1", agent="ci", opening=b"{}", at=1.0)
     for session in (first, replace(first, server="github", agent="other"), replace(first, id="s2", at=2.0)):
         await store.save_session(session)

@@ -129,7 +129,7 @@ class StoreFile:
         except OSError as error:
             raise StoreError(f"{self.lock_path} cannot be written ({error.strerror}).") from error
 
-    def committed(self, connection: sqlite3.Connection) -> None:
+    def note_commit(self, connection: sqlite3.Connection) -> None:
         """Note the last committed event. Not synced: after a power cut the note may be older, never newer."""
         # The commit is done whatever happens here; on a failure the older note stays.
         with contextlib.suppress(OSError, sqlite3.Error):

@@ -53,9 +53,9 @@ class LockedFile(Protocol):
     """The file behind the connection, as the writer's thread uses it: `approvals.store.sqlite.file.StoreFile`."""
 
     def check_identity(self) -> None:
-        """Raise when no transaction may begin, since the file was replaced."""
+        """Raise if the file was removed or replaced; called before each transaction."""
 
-    def committed(self, connection: sqlite3.Connection) -> None:
+    def note_commit(self, connection: sqlite3.Connection) -> None:
         """Note the last committed event."""
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class Writer:
             self._attempt(job)
         self._db.execute("COMMIT")
         if writes:
-            self._file.committed(self._db)
+            self._file.note_commit(self._db)
 
     def _attempt(self, job: _Job) -> None:
         self._db.execute("SAVEPOINT job")

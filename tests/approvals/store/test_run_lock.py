@@ -1,4 +1,4 @@
-"""Whose turn it is at a store: a `run` has it while it lives."""
+"""The lock that a `run` holds while it lives."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from approvals.errors import StoreError, StoreTaken
 from approvals.store.run_lock import hold_run_lock, is_held_by_run
 
 
-def test_a_run_has_the_turn_until_it_ends(tmp_path):
+def test_a_run_holds_the_lock_until_it_ends(tmp_path):
     store = tmp_path / "okayed.db"
     assert not is_held_by_run(store)
     with hold_run_lock(store):
@@ -23,7 +23,7 @@ def test_a_run_has_the_turn_until_it_ends(tmp_path):
         assert (tmp_path / "okayed.db.run").stat().st_mode & 0o777 == 0o600
 
 
-async def test_it_ends_with_the_process_however_that_ends(tmp_path):
+async def test_the_lock_ends_with_the_process_however_that_ends(tmp_path):
     store = tmp_path / "okayed.db"
     code = f"from pathlib import Path; from approvals.store.run_lock import hold_run_lock\nwith hold_run_lock(Path({str(store)!r})): print(flush=True); input()"
     process = await asyncio.create_subprocess_exec(
@@ -36,7 +36,7 @@ async def test_it_ends_with_the_process_however_that_ends(tmp_path):
     assert not is_held_by_run(store)
 
 
-def test_looks_at_it_keep_no_run_from_it(tmp_path):
+def test_looking_at_the_lock_does_not_stop_a_run(tmp_path):
     store = tmp_path / "okayed.db"
     with hold_run_lock(store):
         pass
@@ -46,7 +46,7 @@ def test_looks_at_it_keep_no_run_from_it(tmp_path):
             pass
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_missing_folder_is_reported_in_one_sentence(tmp_path):
     with (
         pytest.raises(StoreError, match="cannot be written to"),
         hold_run_lock(tmp_path / "nowhere" / "okayed.db"),

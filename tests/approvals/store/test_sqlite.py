@@ -58,11 +58,11 @@ def sql(path, *statements):
 
 
 async def direct(store, statement, *values):
-    """Say something to the file that no method of the store says."""
+    """Run a statement that no method of the store runs."""
     await store.writer.do(lambda db: db.execute(statement, values) and None)
 
 
-async def test_everything_is_there_again_after_a_restart(path):
+async def test_everything_survives_a_restart(path):
     call = a_full_call()
     notice = Notice(call=call.id, channel="slack", ref="m", shown_version=6, failures=1, retry_at=2.5)
     session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0)
@@ -93,7 +93,7 @@ async def test_the_file_knows_every_state(store):
 
 
 @pytest.mark.parametrize("state", FINAL)
-async def test_a_call_that_came_to_its_end_keeps_its_state_whoever_writes(store, state):
+async def test_a_settled_call_keeps_its_state_in_any_write(store, state):
     call = a_call(state=state)
     await store.add(call)
     for after in set(State) - {state}:
@@ -107,13 +107,13 @@ async def test_a_call_that_came_to_its_end_keeps_its_state_whoever_writes(store,
 
 
 @pytest.mark.parametrize("statement", ["UPDATE events SET actor = 'nobody'", "DELETE FROM events"])
-async def test_the_trail_is_only_added_to_whoever_writes(store, statement):
+async def test_events_cannot_be_changed_or_deleted(store, statement):
     await store.append(an_event())
     with pytest.raises(StoreError, match="the audit trail is only added to"):
         await direct(store, statement)
 
 
-async def test_what_the_trail_refuses_does_not_happen(store):
+async def test_a_change_whose_event_is_refused_does_not_happen(store):
     call = a_call()
     await store.add(call)
     await direct(store, "CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END")
@@ -174,7 +174,7 @@ async def test_a_forger_without_the_key_cannot_write_an_approval(path):
 
 
 def step(call):
-    """The event of a step of a call, as the service makes it."""
+    """The event of a transition, as the service makes it."""
     return an_event(f"hold.{call.state}", call=call.id, detail={"version": call.version, "state": call.state})
 
 
@@ -182,7 +182,7 @@ PUT_BACK = "The held call hold_00000000000000000000000001 does not match its las
 
 
 async def approved_and_run(store):
-    """A call that was approved and has run since; returns it as it was approved."""
+    """Approve and run a call; return it as it was when approved."""
     call = a_call(1)
     approved = advance(call, State.APPROVED, 1.0, expires_at=1e12)
     await store.add(call, step(call))
@@ -198,7 +198,7 @@ async def approved_and_run(store):
 AGAIN = ("DROP TRIGGER calls_stay_settled", "INSERT OR REPLACE INTO calls SELECT * FROM copied")
 
 
-async def test_a_copy_of_an_approval_that_was_put_back_does_not_run_again(path):
+async def test_a_restored_copy_of_an_approval_does_not_run_again(path):
     async with opened(path, chain_key=b"key") as store:
         approved = await approved_and_run(store)
         for statement in AGAIN:
@@ -224,7 +224,7 @@ async def test_a_copy_of_an_approval_that_was_put_back_does_not_run_again(path):
         """UPDATE events SET detail = '{"state":"approved","version":2}' WHERE seq > 2""",
     ],
 )
-async def test_a_copy_that_was_put_back_with_a_change_of_the_trail_does_not_run_either(path, forging):
+async def test_a_restored_approval_with_a_forged_trail_does_not_run_either(path, forging):
     async with opened(path, chain_key=b"key") as store:
         await approved_and_run(store)
         await store.append(an_event("later"))
@@ -247,14 +247,14 @@ LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at
         "INSERT OR REPLACE INTO logins SELECT 's', 'bob', 1.0, 9.0, seal FROM logins",
     ],
 )
-async def test_a_login_that_was_made_up_in_the_file_is_nobodys(path, forging):
+async def test_a_login_forged_in_the_file_is_invalid(path, forging):
     async with opened(path, chain_key=b"key") as store:
         await store.save_login(replace(LOGIN, id_sha256="other"))
         await direct(store, forging)
         assert await store.find_login("s") is None
 
 
-async def test_a_login_of_a_store_without_the_key_is_nobodys_under_the_key(path):
+async def test_a_login_from_a_store_without_the_key_is_invalid_under_the_key(path):
     async with opened(path.with_name("forged.db")) as forged:
         await forged.save_login(LOGIN)
     async with opened(path, chain_key=b"key"):
@@ -269,7 +269,7 @@ async def test_a_login_of_a_store_without_the_key_is_nobodys_under_the_key(path)
 
 
 @pytest.mark.parametrize("forging", ["agent = 'other'", "id = 's2'", "opening = x'7b'", "server = 'iam'"])
-async def test_a_session_that_was_changed_in_the_file_is_nobodys(path, forging):
+async def test_a_session_changed_in_the_file_is_invalid(path, forging):
     async with opened(path, chain_key=b"key") as store:
         await store.save_session(SESSION)
         assert await store.find_session("notes", "s") == SESSION
@@ -302,7 +302,7 @@ async def test_a_store_does_not_start_under_another_key(path):
         assert len(await store.events()) == 1
 
 
-async def test_a_start_that_is_cancelled_lets_go_of_the_file(path):
+async def test_a_cancelled_start_releases_the_file(path):
     for steps in range(30):
         start = asyncio.ensure_future(SqliteStore.open(path))
         for _ in range(steps):
@@ -315,7 +315,7 @@ async def test_a_start_that_is_cancelled_lets_go_of_the_file(path):
         await store.check()
 
 
-async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_after_it(path):
+async def test_a_write_refused_by_the_disk_is_not_acknowledged_nor_is_any_later_write(path):
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     acknowledged = 0
     async with opened(path) as store:
@@ -345,9 +345,7 @@ async def test_a_write_that_the_disk_refuses_is_not_acknowledged_nor_is_any_afte
         assert audit.verify(await store.events()) is None
 
 
-async def test_a_file_that_another_program_keeps_locked_is_waited_for_then_refused_and_works_again(
-    store, path
-):
+async def test_a_file_locked_by_another_program_is_waited_for_then_refused_and_works_again(store, path):
     store.writer._db.execute("PRAGMA busy_timeout=1")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -389,7 +387,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
-async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_table(store, query):
+async def test_no_frequent_query_scans_a_table(store, query):
     found = await store.writer.read(lambda db: plan(db, query))
     assert "SEARCH" in found
     assert "SCAN" not in found.replace("SCAN (subquery-2)", "")
@@ -407,17 +405,17 @@ async def test_no_question_that_is_asked_all_the_time_walks_through_a_whole_tabl
     ],
     ids=["all", "all summed up", "denied or expired", "denied or expired, summed up", "events"],
 )
-async def test_a_page_of_history_is_read_in_its_order_without_sorting(store, query):
+async def test_a_page_of_history_is_read_from_an_index_without_sorting(store, query):
     assert "TEMP B-TREE" not in await store.writer.read(lambda db: plan(db, query))
 
 
 @pytest.mark.parametrize("cap", CAPS)
-async def test_what_a_cap_counts_is_found_in_an_index_alone(store, cap):
-    """Behind a call's large body its other columns are far away."""
+async def test_a_limit_is_counted_in_a_covering_index(store, cap):
+    """Columns behind a large body are slow to read."""
     assert "COVERING INDEX" in await store.writer.read(lambda db: plan(db, statements.usage(cap)))
 
 
-async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
+async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
     service = ApprovalService(store, Directory([]), clock=lambda: 1000.0)
     for n in range(3):
         await store.add(a_call(key=f"k{n}", attended=False, arguments=b"[" + b"1," * 40_000 + b"1]"))
@@ -442,7 +440,7 @@ async def test_sweeps_caps_lists_and_rounds_of_channels_read_no_bodies(store):
     assert "body" in read
 
 
-async def test_a_store_of_before_there_were_summaries_gets_them_at_the_start(path, monkeypatch):
+async def test_a_store_without_summaries_gets_them_at_the_start(path, monkeypatch):
     monkeypatch.setattr(calls_module, "SUMMARIES_PER_COMMIT", 2)
     calls = [a_call(arguments=b"[%d]" % n, state=state) for n, state in enumerate(State)]
     async with opened(path, chain_key=b"key") as store:
@@ -472,8 +470,8 @@ async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
             await store.summaries()
 
 
-async def test_at_the_start_open_calls_are_looked_at_one_after_the_other(path):
-    """Together they may be larger than the memory, and then no start would ever succeed."""
+async def test_open_calls_are_verified_one_by_one_at_the_start(path):
+    """Together they may be larger than the memory, and then every start would fail."""
     one = 1 << 20
     async with opened(path) as store:
         for n in range(12):
@@ -486,8 +484,8 @@ async def test_at_the_start_open_calls_are_looked_at_one_after_the_other(path):
         tracemalloc.stop()
 
 
-async def test_of_calls_that_are_refused_nothing_stays_in_the_memory_nor_in_the_file(store, path):
-    """An agent may send large calls again and again; the collector comes seldom, because they are few objects."""
+async def test_refused_calls_leave_nothing_in_memory_or_in_the_file(store, path):
+    """An agent may repeat large calls; the garbage collector runs rarely, because they are few objects."""
     one, full = 1 << 20, [CallLimit(states=(), most=0)]
     gc.collect()
     gc.disable()
@@ -504,24 +502,24 @@ async def test_of_calls_that_are_refused_nothing_stays_in_the_memory_nor_in_the_
     assert sum(file.stat().st_size for file in path.parent.iterdir()) < 4 * one
 
 
-async def test_a_call_in_the_way_is_told_before_a_cap(store):
+async def test_a_conflict_is_reported_before_a_limit(store):
     await store.add(call := a_call(key="k"))
     for other in (a_call(key="k"), replace(a_call(key="other"), id=call.id)):
         with pytest.raises(Conflict):
             await store.add(other, limits=[CallLimit(states=(), most=1)])
 
 
-async def test_a_notice_of_a_call_that_is_not_there_is_refused(store):
+async def test_a_notice_of_a_missing_call_is_refused(store):
     with pytest.raises(StoreError):
         await store.save_notice(Notice(call=CallId("hold_no"), channel="slack"))
 
 
-async def test_a_call_that_is_no_text_is_refused(store):
+async def test_a_call_that_cannot_be_encoded_is_refused(store):
     with pytest.raises(StoreError, match=r"^The call hold_\d+ cannot be written"):
         await store.add(a_call(reason="\ud800"))
 
 
-async def test_what_is_posted_is_in_the_file_when_the_store_is_closed(path):
+async def test_posted_events_are_in_the_file_when_the_store_is_closed(path):
     async with opened(path) as store:
         for _ in range(1000):
             store.post(an_event())

@@ -56,7 +56,7 @@ def sql(path, *statements):
             db.execute(statement)
 
 
-async def test_a_file_that_never_was_is_made_for_its_owner_alone(path):
+async def test_a_new_file_is_created_for_its_owner_alone(path):
     async with opened(path) as store:
         await store.append(an_event())
         await store.check()
@@ -66,14 +66,14 @@ async def test_a_file_that_never_was_is_made_for_its_owner_alone(path):
     assert sorted(one.name for one in path.parent.iterdir()) == ["okayed.db", "okayed.db.lock"]
 
 
-async def test_a_file_that_others_could_read_is_theirs_no_more(path):
+async def test_a_file_that_others_could_read_is_made_private(path):
     await used(path)
     path.chmod(0o644)
     async with opened(path):
         assert mode(path) == 0o600
 
 
-async def test_a_path_may_be_text_and_hold_what_an_address_may_not(tmp_path):
+async def test_a_path_may_be_text_with_characters_that_a_url_would_escape(tmp_path):
     odd = tmp_path / "a ?b#%41 'c.db"
     async with opened(str(odd)) as store:
         await store.append(an_event())
@@ -110,13 +110,13 @@ async def test_a_refused_start_leaves_no_lock_behind(path):
         pass
 
 
-async def test_a_folder_that_is_missing_is_named(tmp_path):
+async def test_a_missing_folder_is_named(tmp_path):
     said = f"The store's folder {tmp_path / 'no'} does not exist; create it first."
     assert await refusal(tmp_path / "no" / "okayed.db") == said
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_folder_that_is_none_is_named(tmp_path):
+async def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     said = f"The store's folder {tmp_path / 'file'} cannot be written to (Not a directory)."
     assert await refusal(tmp_path / "file" / "okayed.db") == said
@@ -132,14 +132,14 @@ async def test_a_path_that_is_a_folder_is_refused(path):
     assert mode(path) == 0o755
 
 
-async def test_an_empty_file_is_refused_and_left_alone(path):
+async def test_an_empty_file_is_refused_and_not_changed(path):
     path.write_bytes(b"")
     said = "it is empty, so it was truncated; restore a good copy, or delete it to start with a new store."
     assert await refusal(path) == cause(path, said)
     assert path.read_bytes() == b""
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
+async def test_a_file_that_is_not_a_database_is_refused_and_not_changed(path):
     path.write_text("listen: 127.0.0.1:8080\n" * 100)
     path.chmod(0o644)
     assert await refusal(path) == cause(path, "file is not a database.")
@@ -147,14 +147,14 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(path):
     assert mode(path) == 0o644
 
 
-async def test_a_database_of_some_other_program_is_refused_and_left_alone(path):
+async def test_a_database_of_another_program_is_refused_and_not_changed(path):
     sql(path, "CREATE TABLE calls (id)")
     before = path.read_bytes()
     assert await refusal(path) == cause(path, "it is a SQLite file of another program.")
     assert path.read_bytes() == before
 
 
-async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
+async def test_a_file_of_a_newer_version_is_refused_and_not_changed(path):
     await used(path)
     later = (
         "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('holdpoint', 'later', '')"
@@ -166,7 +166,7 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path):
     assert path.read_bytes() == before
 
 
-async def test_a_file_that_was_cut_short_is_refused(path):
+async def test_a_truncated_file_is_refused(path):
     await used(path, events=50)
     whole = path.read_bytes()
     for share in (0.25, 0.5, 0.9, 0.99):
@@ -191,7 +191,7 @@ async def test_a_file_with_any_bad_page_is_refused(path):
         assert (await refusal(path)).startswith(f"The store {path} cannot be used: "), page // size
 
 
-async def test_a_file_that_was_removed_is_not_made_anew(path):
+async def test_a_removed_file_is_not_created_again(path):
     await used(path)
     path.unlink()
     said = f"it was removed; restore it, or delete {path}.lock to start with a new store."
@@ -210,7 +210,7 @@ def lacking(path, seq):
     )
 
 
-async def test_an_older_copy_that_was_put_back_is_noticed(path):
+async def test_a_restored_older_copy_is_detected(path):
     await used(path, events=2)
     old = path.read_bytes()
     await used(path, events=1)
@@ -221,7 +221,7 @@ async def test_an_older_copy_that_was_put_back_is_noticed(path):
         assert len(await store.events()) == 2
 
 
-async def test_a_trail_that_was_written_anew_to_the_same_length_is_noticed(path):
+async def test_a_rewritten_trail_of_the_same_length_is_detected(path):
     await used(path, events=2)
     other = path.with_name("other.db")
     await used(other, events=2)
@@ -229,7 +229,7 @@ async def test_a_trail_that_was_written_anew_to_the_same_length_is_noticed(path)
     assert await refusal(path) == lacking(path, 2)
 
 
-async def test_a_wal_that_was_lost_is_noticed(path, tmp_path):
+async def test_a_lost_wal_is_detected(path, tmp_path):
     crashed = tmp_path / "crashed"
     crashed.mkdir()
     async with opened(path) as store:
@@ -243,14 +243,14 @@ async def test_a_wal_that_was_lost_is_noticed(path, tmp_path):
         assert len(await store.events()) == 1
 
 
-async def test_a_start_that_was_killed_while_it_made_the_file_is_simply_begun_again(path):
+async def test_a_start_killed_while_it_created_the_file_can_be_repeated(path):
     path.with_name("okayed.db.new").write_bytes(b"half a file")
     async with opened(path) as store:
         await store.append(an_event())
     assert not path.with_name("okayed.db.new").exists()
 
 
-async def test_a_migration_that_was_killed_goes_on_at_the_next_start(path):
+async def test_a_migration_that_was_killed_is_completed_at_the_next_start(path):
     await used(path)
     sql(
         path,
@@ -265,7 +265,7 @@ async def test_a_migration_that_was_killed_goes_on_at_the_next_start(path):
         assert len(await store.select()) == 3
 
 
-async def test_uses_that_an_older_version_recorded_count_as_one_each(path):
+async def test_hits_of_an_older_version_have_amount_one(path):
     await used(path)
     sql(
         path,
@@ -279,7 +279,7 @@ async def test_uses_that_an_older_version_recorded_count_as_one_each(path):
 
 @pytest.mark.parametrize("name", ["okayed.db", "okayed.db.lock"])
 @pytest.mark.parametrize("replaced", [False, True])
-async def test_nothing_is_acknowledged_once_the_file_or_its_lock_is_not_ours_any_more(path, name, replaced):
+async def test_nothing_is_acknowledged_after_the_file_or_its_lock_was_replaced(path, name, replaced):
     gone = path.with_name(name)
     async with opened(path) as store:
         await store.append(an_event())
@@ -297,7 +297,7 @@ async def test_a_note_that_cannot_be_written_does_not_undo_a_commit(path):
     file = StoreFile(path)
     connection = file.connect()
     connection.close()
-    file.committed(connection)
+    file.note_commit(connection)
     file.close()
     file.close()
 
@@ -305,7 +305,7 @@ async def test_a_note_that_cannot_be_written_does_not_undo_a_commit(path):
 # The notes in .lock
 
 
-async def test_the_note_of_an_older_version_is_read(path):
+async def test_a_note_of_an_older_version_is_read(path):
     await used(path, events=2)
     lock = path.with_name("okayed.db.lock")
     seq, digest = lock.read_text()[:128].split()[1:]
@@ -320,7 +320,7 @@ async def test_the_note_of_an_older_version_is_read(path):
     assert lock.read_text().startswith("event 00000000000000000003 ")
 
 
-async def test_a_process_without_the_lock_writes_a_note_and_no_other_note_is_lost(path):
+async def test_a_process_without_the_lock_writes_its_note_and_keeps_the_others(path):
     file = StoreFile(path)
     connection = file.connect()
     with path.with_name("okayed.db.lock").open("r+b") as beside:

@@ -12,7 +12,7 @@ from hang import HANG
 
 
 class Watch:
-    """Stands by the writer, and does as a test says."""
+    """A file that a test controls."""
 
     def __init__(self):
         self.broken = None
@@ -24,7 +24,7 @@ class Watch:
             broken, self.broken = self.broken, None
             raise broken
 
-    def committed(self, _):
+    def note_commit(self, _):
         self.noted += 1
 
     def close(self):
@@ -57,7 +57,7 @@ class Desk:
         return await self.writer.read(lambda db: [n for (n,) in db.execute("SELECT n FROM t ORDER BY n")])
 
     def held_up(self):
-        """Keep the thread busy until the returned event is set, so that what is asked meanwhile shares a batch."""
+        """Keep the thread busy until the returned event is set, so that the jobs of that time share a batch."""
         begun, go = threading.Event(), threading.Event()
 
         def wait(_):
@@ -83,7 +83,7 @@ async def desk():
 
 
 async def together(desk, *waits):
-    """Let all of *waits* come while the thread is busy."""
+    """Start all of *waits* while the thread is busy."""
     go = desk.held_up()
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     await asyncio.sleep(0)
@@ -91,7 +91,7 @@ async def together(desk, *waits):
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_what_waits_shares_one_commit(desk):
+async def test_waiting_jobs_share_one_commit(desk):
     await together(desk, *(desk.do(number) for number in range(100)))
     assert desk.count("BEGIN IMMEDIATE") == desk.count("COMMIT") == 2
     assert await desk.rows() == list(range(100))
@@ -133,7 +133,7 @@ async def test_a_job_that_fails_undoes_only_itself_and_says_why(desk):
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError, sqlite3.InternalError, sqlite3.DatabaseError])
-async def test_a_job_that_shows_the_disk_or_the_file_to_be_bad_stops_the_store(desk, error):
+async def test_an_error_of_the_disk_or_the_file_stops_the_store(desk, error):
     def unlucky(db):
         raise error("disk I/O error")
 
@@ -144,7 +144,7 @@ async def test_a_job_that_shows_the_disk_or_the_file_to_be_bad_stops_the_store(d
         await desk.rows()
 
 
-async def test_nobody_is_answered_before_the_commit(desk):
+async def test_no_caller_is_answered_before_the_commit(desk):
     at_commit = []
 
     def look(statement):
@@ -161,7 +161,7 @@ async def test_nobody_is_answered_before_the_commit(desk):
     assert at_commit[-1] == [False] * 3
 
 
-async def test_reading_alone_takes_no_write_lock_and_is_not_noted(desk):
+async def test_a_batch_of_reads_takes_no_write_lock_and_writes_no_note(desk):
     assert await desk.rows() == []
     assert desk.count("BEGIN IMMEDIATE") == 0
     assert desk.watch.noted == 0
@@ -169,7 +169,7 @@ async def test_reading_alone_takes_no_write_lock_and_is_not_noted(desk):
     assert desk.watch.noted == 1
 
 
-async def test_when_the_commit_fails_nothing_is_acknowledged_and_no_more_is_taken(desk):
+async def test_a_failed_commit_acknowledges_nothing_and_stops_the_store(desk):
     heard = []
     desk.db.execute("CREATE TABLE child (n REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)")
     desk.db.execute("PRAGMA foreign_keys=ON")
@@ -195,7 +195,7 @@ async def test_when_the_commit_fails_nothing_is_acknowledged_and_no_more_is_take
     assert desk.db.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
-async def test_what_was_asked_before_the_store_failed_and_comes_after_is_refused_too(desk):
+async def test_jobs_queued_before_a_failure_are_refused_after_it(desk):
     go = desk.held_up()
     desk.watch.broken = OSError("the file is gone")
     later = [asyncio.ensure_future(desk.do(number)) for number in range(writer.BATCH + 10)]
@@ -206,7 +206,7 @@ async def test_what_was_asked_before_the_store_failed_and_comes_after_is_refused
     assert desk.db.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
-async def test_a_posted_job_that_is_refused_stops_the_store_rather_than_be_lost(desk):
+async def test_a_posted_job_that_is_refused_stops_the_store_and_is_not_lost(desk):
     await desk.do(1)
     desk.post(2)
     desk.post(1)
@@ -217,7 +217,7 @@ async def test_a_posted_job_that_is_refused_stops_the_store_rather_than_be_lost(
 
 
 def full(desk):
-    """Leave room for no more pages."""
+    """Leave no room for more pages."""
     (pages,) = desk.db.execute("PRAGMA page_count").fetchone()
     desk.db.execute(f"PRAGMA max_page_count={pages}")
 
@@ -226,7 +226,7 @@ def big(number):
     return lambda db: db.execute("INSERT INTO t VALUES (?, zeroblob(20000))", (number,)) and None
 
 
-async def test_a_full_disk_fails_those_who_wait_and_keeps_what_was_posted_until_there_is_room(desk):
+async def test_a_full_disk_fails_waiting_callers_and_keeps_posted_jobs_until_there_is_room(desk):
     go = desk.held_up()
     full(desk)
     desk.writer.post(big(1))
@@ -246,20 +246,20 @@ async def test_a_full_disk_fails_those_who_wait_and_keeps_what_was_posted_until_
     assert await desk.rows() == [1, 5]
 
 
-async def test_kept_work_is_tried_again_without_anybody_asking(desk):
+async def test_kept_work_is_retried_without_a_new_request(desk):
     full(desk)
     desk.writer.post(big(1))
     with pytest.raises(StoreError):
         await desk.writer.do(big(2))
     written = asyncio.Event()
     loop = asyncio.get_running_loop()
-    desk.watch.committed = lambda _: loop.call_soon_threadsafe(written.set)
+    desk.watch.note_commit = lambda _: loop.call_soon_threadsafe(written.set)
     desk.db.execute("PRAGMA max_page_count=1000000")
     await written.wait()
     assert await desk.rows() == [1]
 
 
-async def test_what_could_not_be_written_until_the_end_is_told(desk):
+async def test_posts_that_could_not_be_written_are_reported_on_close(desk):
     full(desk)
     desk.writer.post(big(1))
     desk.writer.post(big(2))
@@ -268,17 +268,17 @@ async def test_what_could_not_be_written_until_the_end_is_told(desk):
     await desk.writer.close()
 
 
-async def test_posts_ride_with_the_next_commit_in_their_order(desk):
+async def test_posts_are_written_with_the_next_commit_in_order(desk):
     desk.post(1)
     desk.post(2)
     assert await desk.rows() == [1, 2]
     assert desk.count("COMMIT") == 1
 
 
-async def test_posts_are_written_also_when_nothing_else_comes(desk):
+async def test_posts_are_written_without_other_work(desk):
     written = asyncio.Event()
     loop = asyncio.get_running_loop()
-    desk.watch.committed = lambda _: loop.call_soon_threadsafe(written.set)
+    desk.watch.note_commit = lambda _: loop.call_soon_threadsafe(written.set)
     desk.post(1)
     await written.wait()
     for number in range(2, 2 + writer.BATCH):
@@ -288,7 +288,7 @@ async def test_posts_are_written_also_when_nothing_else_comes(desk):
     assert desk.writer._unwritten == 0
 
 
-async def test_more_posts_than_may_lie_unwritten_are_refused_not_dropped(desk):
+async def test_posts_beyond_the_limit_are_refused_not_dropped(desk):
     go = desk.held_up()
     nothing = desk.insert()
     for _ in range(writer.MAX_POSTED - 1):
@@ -303,7 +303,7 @@ async def test_more_posts_than_may_lie_unwritten_are_refused_not_dropped(desk):
     assert await desk.rows() == [1]
 
 
-async def test_more_callers_than_may_wait_are_refused(desk):
+async def test_callers_beyond_the_limit_are_refused(desk):
     go = desk.held_up()
     waiting = [asyncio.ensure_future(desk.rows()) for _ in range(writer.MAX_WAITING)]
     await asyncio.sleep(0)
@@ -314,7 +314,7 @@ async def test_more_callers_than_may_wait_are_refused(desk):
     await desk.do(1)
 
 
-async def test_what_follows_a_commit_is_told_also_when_the_caller_left(desk):
+async def test_a_commit_is_followed_up_even_if_the_caller_left(desk):
     heard = []
     go = desk.held_up()
     task = asyncio.ensure_future(desk.writer.do(desk.insert(1), then=lambda: heard.append("committed")))
@@ -326,7 +326,7 @@ async def test_what_follows_a_commit_is_told_also_when_the_caller_left(desk):
     assert heard == ["committed"]
 
 
-async def test_a_closed_writer_wrote_all_it_was_given_and_takes_no_more(desk):
+async def test_a_closed_writer_has_written_every_job_and_accepts_no_more(desk):
     heard = []
     go = desk.held_up()
     desk.post(1)
@@ -347,7 +347,7 @@ async def test_a_closed_writer_wrote_all_it_was_given_and_takes_no_more(desk):
     await desk.writer.close()
 
 
-def test_a_loop_that_went_away_is_no_harm():
+def test_a_closed_event_loop_does_no_harm():
     async def leave():
         desk = Desk()
         go = desk.held_up()
