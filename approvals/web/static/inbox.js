@@ -2,13 +2,13 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const own = document.body.dataset.self;
+const ownPath = document.body.dataset.self;
 
 // ---- Live parts: the HTML that the server last sent for each, so that typed text and clocks do not look like changes.
-const sent = new Map();
-for (const part of document.querySelectorAll("[data-live]")) sent.set(part.id, part.outerHTML);
+const lastSent = new Map();
+for (const part of document.querySelectorAll("[data-live]")) lastSent.set(part.id, part.outerHTML);
 
-function say(words, tone) {
+function showStatus(words, tone) {
   const line = byId("live");
   if (line.textContent !== words) line.textContent = words;
   line.className = `live ${tone}`;
@@ -23,10 +23,10 @@ function replace(part, fresh) {
 
 function update(page) {
   const focused = document.activeElement?.id;
-  for (const [id, before] of sent) {
+  for (const [id, before] of lastSent) {
     const fresh = page.getElementById(id);
     if (!fresh || !byId(id) || fresh.outerHTML === before) continue;
-    sent.set(id, fresh.outerHTML);
+    lastSent.set(id, fresh.outerHTML);
     replace(byId(id), fresh);
   }
   if (focused && document.activeElement?.id !== focused) byId(focused)?.focus({ preventScroll: true });
@@ -41,13 +41,13 @@ async function refresh() {
   if (busy) { again = true; return; }
   busy = true;
   try {
-    const answer = await fetch(own, { headers: { "Okayed-Refresh": "1" } });
-    if (answer.redirected) return leave();
+    const answer = await fetch(ownPath, { headers: { "Okayed-Refresh": "1" } });
+    if (answer.redirected) return endUpdates();
     const before = waiting();
     update(new DOMParser().parseFromString(await answer.text(), "text/html"));
     announce(before, waiting());
   } catch {
-    say(LOST, "lost");
+    showStatus(LOST, "lost");
   } finally {
     busy = false;
     if (again) { again = false; refresh(); }
@@ -58,7 +58,7 @@ const waiting = () => Number(byId("waiting")?.dataset.count ?? 0);
 
 function announce(before, now) {
   if (now === before) return;
-  say(`Live, ${now} waiting`, "on");
+  showStatus(`Live, ${now} waiting`, "on");
   if (now > before && document.hidden && window.Notification?.permission === "granted") {
     new Notification("Okayed", { body: `${now} call${now === 1 ? "" : "s"} waiting`, tag: "okayed" });
   }
@@ -71,25 +71,25 @@ const tabs = new BroadcastChannel("okayed");
 let stream;
 let retry;
 
-const HEARD = {
-  inbox: () => { say("Live", "on"); refresh(); },
-  live: () => say("Live", "on"),
-  lost: () => say(LOST, "lost"),
+const HANDLERS = {
+  inbox: () => { showStatus("Live", "on"); refresh(); },
+  live: () => showStatus("Live", "on"),
+  lost: () => showStatus(LOST, "lost"),
   who: () => stream?.readyState === EventSource.OPEN && tabs.postMessage("live"),
 };
-tabs.addEventListener("message", (event) => HEARD[event.data]());
+tabs.addEventListener("message", (event) => HANDLERS[event.data]());
 
-function everywhere(word) {
-  HEARD[word]();
+function broadcast(word) {
+  HANDLERS[word]();
   tabs.postMessage(word);
 }
 
 function connect() {
   stream = new EventSource("/api/v1/events");
-  stream.addEventListener("open", () => everywhere("live"));
-  stream.addEventListener("inbox", () => everywhere("inbox"));
+  stream.addEventListener("open", () => broadcast("live"));
+  stream.addEventListener("inbox", () => broadcast("inbox"));
   stream.addEventListener("error", () => {
-    everywhere("lost");
+    broadcast("lost");
     refresh();
     if (stream.readyState === EventSource.CLOSED) retry = setTimeout(connect, 5000);
   });
@@ -101,10 +101,10 @@ function follow() {
   navigator.locks.request("okayed", () => new Promise(connect));
 }
 
-function leave() {
+function endUpdates() {
   stream?.close();
   clearTimeout(retry);
-  say("Signed out. Reload the page to sign in.", "lost");
+  showStatus("Signed out. Reload the page to sign in.", "lost");
 }
 
 // ---- Clocks.
