@@ -11,7 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: .venv/run
 	$(BIN)/okayed demo
 
-# make test COVERAGE=1 also measures the coverage, at twice the processor time; CI does.
+# Three workers keep two cores busy: many tests wait for another program.
+# make test COVERAGE=1, as CI runs it, also measures the coverage, at twice the processor time.
 MEASURED := $(if $(COVERAGE),coverage)
 
 test: .venv/test programs
