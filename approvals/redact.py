@@ -25,7 +25,7 @@ _HARMLESS = re.compile(
 )
 #: A word that may be a secret: without blanks, quotes, and characters that a shell acts on.
 _WORD = r"[\w.~+/=@%:-]+"
-#: A PEM private key up to its last line or the end of the text. Its base64 lines follow newlines, or `\n` in packed JSON.
+#: A PEM private key up to its last line or the end of the text; lines end with a newline, or `\n` in packed JSON.
 _LINE = r"(?:\r?\n|\\n)"
 _KEY = rf"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:{_LINE}[A-Za-z0-9+/=]+)+(?:{_LINE}-----END [A-Z ]*PRIVATE KEY-----|{_LINE}?-*\Z)"
 # No match can start inside another match of the same alternative, so the search takes linear time.

@@ -101,7 +101,10 @@ class Login:
         return user, fields
 
     def authenticate_program(self, request: web.Request) -> Approver:
-        """Return the approver of a bearer token. Raises `HttpError` 401, or 429 after many wrong ones; a valid token always works."""
+        """Return the approver of a bearer token, which works even after many wrong ones.
+
+        Raises `HttpError` 401, or 429 after too many wrong tokens from this address.
+        """
         given = request.headers.getall(hdrs.AUTHORIZATION, [])
         kind, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         approver = self._service.directory.by_token(token.strip()) if kind.lower() == "bearer" else None

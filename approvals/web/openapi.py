@@ -37,7 +37,7 @@ _ERRORS = {
     "401": "No valid approver token was sent.",
     "403": "You are not an approver of this call, or you own the agent that made it.",
     "404": "No such call.",
-    "409": "The call was already decided or has expired, the digest does not match, or hidden values were not revealed.",
+    "409": "The call was already decided or expired, the digest does not match, or hidden values are not revealed.",
     "413": "The body is too large.",
     "415": "The body is not application/json in UTF-8.",
     "429": "Too many wrong tokens from this address.",

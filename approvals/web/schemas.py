@@ -74,8 +74,8 @@ class CallOutcome(msgspec.Struct):
 class Call(msgspec.Struct):
     """A held call. `arguments_text` is the exact text of the arguments; `arguments` is the same as JSON.
 
-    `hidden` counts the values that look like secrets. They are left out of the arguments, `extra_params` and the outcome
-    until `reveal` shows them and records it.
+    `hidden` counts the values that look like secrets. The arguments, `extra_params` and the outcome lack them until
+    `reveal` shows them and records it.
     `extra_params` holds the other params that reach the server, or null. `bookkeeping` is one line that summarizes the
     client's own metadata in it, or "". `address` is the server's address, without secrets.
     In a list, a call over 64 KiB is not `whole`: it lacks its arguments, `extra_params` and the body of its outcome.

@@ -46,7 +46,10 @@ EXPLANATIONS: Mapping[State, str] = {
     State.COMPLETED: "It ran once, and the server answered.",
     State.UPSTREAM_ERROR: "It was sent once, and the server returned an error.",
     State.NOT_SENT: "It did not run: nothing reached the server.",
-    State.IN_DOUBT: "No answer arrived, so the call may or may not have run. It will not be sent again. Find out what happened, then record it.",
+    State.IN_DOUBT: (
+        "No answer arrived, so the call may or may not have run. It will not be sent again. "
+        "Find out what happened, then record it."
+    ),
     State.RESOLVED: "A person recorded what happened.",
 }
 

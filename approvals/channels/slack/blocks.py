@@ -1,7 +1,7 @@
 """Renders a card as Slack blocks, with text from agents and servers as literal text only.
 
 Untrusted text goes into `rich_text` and `plain_text`, where nothing is a mention, a link or the end of a fence. A card
-that cannot show all arguments has a Review button instead of Approve. If secrets are hidden, only the inbox can approve.
+that cannot show all arguments has a Review button instead of Approve. With hidden secrets, only the inbox can approve.
 """
 
 from collections.abc import Iterator, Sequence
@@ -65,7 +65,10 @@ ENDINGS = {
     State.EXPIRED: "⌛ Not approved in time, so the call was denied.",
     State.CANCELLED: "The agent cancelled the call; nothing ran.",
     State.VOIDED: "The policy or the tool changed while the call was waiting; nothing ran.",
-    State.IN_DOUBT: "⚠️ No answer arrived, so the call may or may not have run. It will not be sent again. Find out what happened and record it in the inbox.",
+    State.IN_DOUBT: (
+        "⚠️ No answer arrived, so the call may or may not have run. It will not be sent again. "
+        "Find out what happened and record it in the inbox."
+    ),
     State.RESOLVED: "A person recorded what happened.",
 }
 UNCOLLECTED = "⌛ Approved, but the agent did not pick it up in time; nothing ran."
@@ -111,7 +114,8 @@ def build_message(card: Card) -> dict[str, Any]:
 
 def build_fallback(card: Card) -> dict[str, Any]:
     """Build a message that Slack always accepts: the tool, the id and a link to the inbox."""
-    line = f"{one_line(headline(card), 2000)} This call cannot be shown here. Open it in the inbox: {card.url or card.id}"
+    where = card.url or card.id
+    line = f"{one_line(headline(card), 2000)} This call cannot be shown here. Open it in the inbox: {where}"
     blocks: list[Block] = [SectionBlock(text=_plain(line)), _fine_print(card)]
     if card.url:
         blocks.append(ActionsBlock(block_id="decide", elements=[_link(card)]))
