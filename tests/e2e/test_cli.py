@@ -62,7 +62,7 @@ def test_a_broken_config_is_one_sentence_with_its_line_and_exit_1(folder, name, 
         assert re.search(told, line)
 
 
-def test_a_good_config_is_said_to_be(folder):
+def test_a_valid_config_is_reported_as_valid(folder):
     done = okayed("check", cwd=folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "okayed.yaml is valid. Servers: shop.\n", "")
 
@@ -117,7 +117,7 @@ def test_tools_are_listed_with_their_classification_and_action(folder):
     assert "\x1b[" not in table  # no colours into a pipe
 
 
-def test_a_policy_for_what_the_servers_offer_is_printed_and_loads_in_the_place_of_the_old_one(folder):
+def test_a_first_policy_for_the_servers_is_printed_and_loads(folder):
     file = folder / "okayed.yaml"
     printed = okayed("tools", "--policy", cwd=folder).stdout
     file.write_text(BASE.partition("policy:")[0] + printed)
@@ -133,7 +133,7 @@ def test_a_policy_for_what_the_servers_offer_is_printed_and_loads_in_the_place_o
     assert all(tool["rule"] == f"tools.shop/{name}" for name, tool in tools.items())
 
 
-def test_a_server_that_cannot_be_asked_is_told_and_exit_1(folder):
+def test_a_server_that_cannot_be_asked_is_reported_with_exit_1(folder):
     (folder / "okayed.yaml").write_text(BASE.replace(sys.executable, "/no/such/python"))
     done = okayed("tools", cwd=folder)
     assert done.returncode == 1
@@ -193,7 +193,7 @@ def test_a_token_is_shown_once_with_its_line_for_the_config(folder, kind):
     assert "name: alice" in done.stderr
 
 
-def test_commands_without_a_gateway_or_a_trail_say_what_to_do(folder):
+def test_commands_without_a_gateway_or_a_trail_name_the_remedy(folder):
     done = okayed("pending", cwd=folder, OKAYED_URL="http://127.0.0.1:9")
     assert (done.returncode, done.stderr) == (
         1,
@@ -217,7 +217,7 @@ tools:
 """
 
 
-def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equal(folder):
+def test_an_imported_policy_loads_and_exit_3_means_that_parts_have_no_equal(folder):
     (folder / "theirs.yaml").write_text(THEIRS)
     done = okayed("import", "theirs.yaml", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
@@ -245,7 +245,7 @@ def test_an_imported_policy_is_one_to_paste_and_3_says_that_something_had_no_equ
         ),
     ],
 )
-def test_what_is_no_policy_cannot_be_imported(folder, content, told):
+def test_a_file_that_is_not_a_policy_cannot_be_imported(folder, content, told):
     if content is not None:
         (folder / "theirs.yaml").write_bytes(content)
     done = okayed("import", "theirs.yaml", cwd=folder)

@@ -31,7 +31,7 @@ async def running(tmp_path):
         yield process, alice
 
 
-async def test_a_server_that_ends_at_once_takes_nothing_else_with_it(running):
+async def test_a_server_that_exits_at_once_affects_no_other(running):
     process, alice = running
     config = process.config.read_text()
     process.config.write_text(config.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n"))
@@ -94,7 +94,7 @@ async def test_a_call_with_secrets_is_approved_from_a_terminal_after_they_were_s
     assert "t0psecret" not in (await process.command("log", "--json"))[1]
 
 
-async def test_the_trail_is_read_checked_and_exported(running, tmp_path):
+async def test_the_trail_is_printed_verified_and_exported(running, tmp_path):
     process, _ = running
     assert "1002" in await ask(process, "list_orders", status="paid")
     _, out, _ = await process.command("log")
@@ -122,7 +122,7 @@ def cut(exported):
     return "".join(exported.splitlines(keepends=True)[:-1])
 
 
-async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_config(running, tmp_path):
+async def test_a_truncated_trail_fails_against_its_checkpoint_without_a_config(running, tmp_path):
     process, _ = running
     await ask(process, "list_orders", status="paid")
     _, out, _ = await process.command("audit", "verify")
@@ -139,7 +139,7 @@ async def test_a_trail_that_was_cut_does_not_reach_its_checkpoint_and_needs_no_c
     assert (done.returncode, "is not a checkpoint" in done.stderr) == (2, True)
 
 
-async def test_under_a_store_key_the_trail_and_the_held_calls_are_whole_for_who_has_the_key_only(tmp_path):
+async def test_with_a_store_key_the_trail_and_the_calls_verify_only_with_that_key(tmp_path):
     agents, inbox = free_ports(2)
     config = tmp_path / "keyed.yaml"
     text = (
@@ -191,7 +191,7 @@ async def test_following_the_log_shows_events_as_they_come(running, form):
     await following.communicate()
 
 
-async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(running):
+async def test_a_valid_config_change_applies_at_once_and_an_invalid_one_never(running):
     process, alice = running
     good = process.config.read_text()
     process.config.write_text(good.replace("default: require_approval", "default: nonsense"))
@@ -205,7 +205,7 @@ async def test_a_good_change_of_the_config_counts_at_once_and_a_bad_one_never(ru
     assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 
-async def test_a_config_that_is_mounted_by_kubernetes_is_followed_to_its_next_version(tmp_path):
+async def test_a_config_mounted_by_kubernetes_is_reloaded(tmp_path):
     agents, inbox = free_ports(2)
     mount = tmp_path / "etc"
 
@@ -242,7 +242,7 @@ async def test_a_second_gateway_on_the_same_store_is_refused(running, tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-async def test_a_port_that_is_taken_is_one_sentence(running, tmp_path):
+async def test_a_port_in_use_is_one_sentence(running, tmp_path):
     process, _ = running
     taken = process.agents.rpartition(":")[2]
     other = tmp_path / "other.yaml"
@@ -256,7 +256,7 @@ async def test_a_port_that_is_taken_is_one_sentence(running, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_waits(running):
+async def test_sigterm_ends_the_gateway_with_exit_0_and_keeps_waiting_calls(running):
     process, alice = running
     agent = asyncio.ensure_future(ask(process))
     held = await alice.waiting()
@@ -269,7 +269,7 @@ async def test_a_gateway_that_is_told_to_stop_ends_with_exit_0_and_keeps_what_wa
     assert [call["id"] for call in await alice.calls("pending")] == [held["id"]]
 
 
-async def test_a_gateway_that_is_told_twice_to_stop_ends_at_once(tmp_path):
+async def test_a_second_sigterm_ends_the_gateway_at_once(tmp_path):
     agents, inbox = free_ports(2)
     file = tmp_path / "okayed.yaml"
     child = Path(__file__).parents[1] / "fakes" / "child.py"
@@ -292,7 +292,7 @@ async def test_a_gateway_that_is_told_twice_to_stop_ends_at_once(tmp_path):
             await agent
 
 
-async def test_the_metrics_count_verdicts_and_what_waits(running):
+async def test_the_metrics_count_verdicts(running):
     process, alice = running
     await ask(process, "list_orders", status="paid")
     async with alice.api.get(f"{process.inbox}/metrics") as answer:

@@ -17,7 +17,7 @@ def how(refusal: str) -> str:
     return refusal.partition(" run: ")[2].strip()
 
 
-async def test_a_folder_of_the_earlier_name_is_refused_until_its_files_are_moved_and_its_calls_go_on(
+async def test_a_folder_with_the_earlier_name_is_refused_until_its_files_are_renamed(
     tmp_path,
 ):
     async with Recorder() as recorder:
@@ -49,7 +49,7 @@ async def test_a_folder_of_the_earlier_name_is_refused_until_its_files_are_moved
         await gateway.stop()
 
 
-async def test_a_store_or_a_config_of_any_name_that_the_user_gave_is_no_reason_to_refuse(tmp_path):
+async def test_a_config_or_store_with_a_chosen_name_is_not_refused(tmp_path):
     gateway = before_notes(tmp_path, "http://127.0.0.1:9/mcp")
     gateway.config.write_text(gateway.config.read_text().replace("okayed.db", "mine.db"))
     (tmp_path / "holdpoint.yaml").touch()

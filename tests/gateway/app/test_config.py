@@ -39,7 +39,7 @@ def oauth(server: str, options: str) -> str:
 
 
 @each_row("url", ["https://id.example/token", "http://127.0.0.1:9/t", "http://[::1]/t", "http://localhost/t"])
-def test_a_token_is_fetched_over_tls_or_on_this_machine(url):
+def test_a_token_url_is_https_or_on_this_machine(url):
     good = parse_config(
         oauth("url: 'http://x'", f"token_url: '{url}', client_id: a, client_secret: b"), {}, str
     )
@@ -181,27 +181,27 @@ BROKEN = {
 
 
 @each_row(("text", "told"), BROKEN.values())
-def test_a_broken_config_is_told_in_one_sentence_with_its_line(text, told):
+def test_a_broken_config_is_reported_in_one_sentence_with_its_line(text, told):
     found = problems(text)
     assert found[0].startswith(told)
     assert len(found) == 1
     assert "(line " in found[0]
 
 
-def test_all_problems_are_told_together():
+def test_all_problems_are_reported_together():
     found = problems(BASE + "polcy: {}\nlisten: 5\n  ")
     assert len(found) == 2
     assert len(problems(BASE + "store: '${X}'\nurl: '${Y} ${Z}'\n")) == 3
 
 
-def test_what_is_unset_hides_no_wrong_shape_and_has_none_itself():
+def test_an_unset_variable_does_not_hide_a_wrong_type_elsewhere():
     assert problems(BASE.replace("require_approval", "'${X}'") + "listen: 5\n") == [
         "policy.default: the environment variable X is not set.  (line 4)",
         "listen: this must be text or a mapping.  (line 5)",
     ]
 
 
-def test_a_rule_of_a_wrong_shape_does_not_hide_what_others_mean():
+def test_an_invalid_rule_does_not_hide_problems_elsewhere():
     found = problems(
         BASE + "  tools:\n    u: {approvals: 0}\n    x: [{action: maybe}]\n    y: 5\n"
         "  matrix: [{category: [Reed]}, {risk: [Low]}]\nlisten: nowhere\n"
@@ -220,7 +220,7 @@ def test_a_huge_config_is_refused_before_it_is_read():
     assert "longer than" in problems("a: " + "x" * (1 << 20))[0]
 
 
-def test_nesting_without_end_is_refused():
+def test_nesting_too_deeply_is_refused():
     assert "nested too deeply" in problems("a: " + "[" * 60 + "]" * 60)[0]
 
 
@@ -236,12 +236,12 @@ def test_a_config_that_refers_to_itself_or_to_code_is_refused(text):
     assert problems(BASE + text)
 
 
-def test_in_yaml_1_2_no_is_a_word_and_a_time_is_no_number():
+def test_in_yaml_1_2_no_and_a_time_are_strings():
     good = parse_config(BASE + "  tools: {a: {reason: no}, b: {reason: 12:30}}\n", {}, str)
     assert (good.policy.tools["a"].reason, good.policy.tools["b"].reason) == ("no", "12:30")
 
 
-def test_references_are_filled_in_and_never_shown():
+def test_references_are_resolved_and_never_printed():
     text = (
         BASE
         + "agents: [{name: a, token_sha256: '${HASH}'}]\nwebhooks: [{url: 'https://x', secret: '${file:/run/s}'}]\n"
@@ -252,7 +252,7 @@ def test_references_are_filled_in_and_never_shown():
     assert "whsec" not in repr(good) + repr(good.webhooks[0])
 
 
-def test_a_good_unix_socket_needs_no_tokens():
+def test_a_listener_on_a_unix_socket_or_loopback_needs_no_tokens():
     assert parse_config(BASE + "listen: unix:/run/okayed.sock\n", {}, str).listen.startswith("unix:")
     assert parse_config(BASE + "listen: '[::1]:8808'\n", {}, str)
     assert parse_config(BASE + "listen: localhost:8808\n", {}, str)
@@ -286,7 +286,7 @@ def test_a_file_is_loaded(file):
         ("memory:", "memory:"),
     ],
 )
-def test_a_store_is_where_the_config_is_wherever_a_command_is_started(file, monkeypatch, store, placed):
+def test_a_relative_store_path_starts_from_the_folder_of_the_config(file, monkeypatch, store, placed):
     file.write_text(BASE + f"store: '{store}'\n")
     monkeypatch.chdir(file.parent)
     assert load_config(file, {}).store == placed.format(folder=file.parent)
@@ -311,7 +311,7 @@ def test_a_missing_or_unreadable_file_is_one_sentence(tmp_path, file):
         load_config(file, {})
 
 
-def test_a_file_cut_at_any_byte_is_good_or_refused_but_never_an_error(file):
+def test_a_truncated_config_is_valid_or_refused_but_never_an_error(file):
     text = (BASE + "  tools: {a: {action: deny}}\n").encode()
     for end in range(len(text)):
         file.write_bytes(text[:end])
@@ -328,7 +328,7 @@ def test_a_referred_file_is_read_from_disk(file, tmp_path):
     assert load_config(file, {}).webhooks[0].secret == "hush"
 
 
-def test_a_referred_file_that_is_no_text_is_one_sentence(file, tmp_path):
+def test_a_referred_file_that_is_not_text_is_one_sentence(file, tmp_path):
     (tmp_path / "s").write_bytes(b"\xff\xfe\x00")
     file.write_text(BASE + f"store_key: '${{file:{tmp_path / 's'}}}'\n")
     with pytest.raises(ConfigProblems) as found:
@@ -336,19 +336,19 @@ def test_a_referred_file_that_is_no_text_is_one_sentence(file, tmp_path):
     assert str(found.value) == f"store_key: the file {tmp_path / 's'} is not UTF-8 text.  (line 5)"
 
 
-def test_a_variable_that_is_no_text_is_one_sentence():
+def test_a_variable_that_is_not_text_is_one_sentence():
     told = "store_key: this is not valid Unicode text.  (line 5)"
     assert problems(BASE + "store_key: '${KEY}'\n", {"KEY": b"\xff".decode(errors="surrogateescape")}) == [
         told
     ]
 
 
-def test_a_character_that_json_writes_as_two_halves_is_one():
+def test_a_surrogate_pair_is_one_character():
     good = parse_config(BASE + '  tools: {a: {reason: "\\ud83d\\ude00"}}\n', {}, str)
     assert good.policy.tools["a"].reason == "\N{GRINNING FACE}"
 
 
-def test_an_owner_may_approve_alone_where_the_config_says_so_and_beside_others_anyway():
+def test_an_owner_may_be_the_only_approver_if_the_config_allows_it_or_there_are_others():
     text = BASE + f"agents: [{{name: x, owner: a, token_sha256: {SHA}}}]\napprovers: [{{name: a}}%s]\n%s"
     assert parse_config(text % ("", "approvals: {requester_may_approve: true}\n"), {}, str)
     assert parse_config(text % (", {name: b}", ""), {}, str)

@@ -27,13 +27,13 @@ def test_the_soft_limit_is_raised_to_the_hard_one(soft, hard, raised):
 @each_row(
     ("files", "agents", "inbox"), [(1024, 832, 128), (4096, 3520, 512), (65536, 57280, 8192), (100, 1, 128)]
 )
-def test_the_inbox_and_the_gateway_have_files_that_agents_cannot_take(files, agents, inbox):
+def test_files_for_the_inbox_and_the_gateway_are_reserved(files, agents, inbox):
     assert file_limit.divide_files(files) == (agents, inbox)
 
 
 @pytest.mark.parametrize(
     ("hard", "warned"), [(1024, True), (4095, True), (4096, False), (resource.RLIM_INFINITY, False)]
 )
-def test_a_low_hard_limit_is_a_warning(hard, warned, monkeypatch):
+def test_a_low_hard_limit_causes_a_warning(hard, warned, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
     assert bool(list(file_limit.limit_warnings())) == warned

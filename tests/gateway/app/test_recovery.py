@@ -119,7 +119,7 @@ def yard(tmp_path):
     return Yard(tmp_path)
 
 
-async def test_a_restart_is_no_restore(yard):
+async def test_a_restart_is_not_taken_for_a_restored_copy(yard):
     async with yard.started() as gateway:
         call = await hold(gateway)
         approved = await review(gateway, await hold(gateway, tool="other"))
@@ -131,7 +131,7 @@ async def test_a_restart_is_no_restore(yard):
             assert "store.restored" not in [event.kind for event in await gateway.store.events()]
 
 
-async def test_a_copy_put_back_without_its_lock_runs_nothing_again(yard):
+async def test_a_copy_restored_without_its_lock_runs_nothing_again(yard):
     await yard.day()
     yard.put_back("h.db")
     yard.remove_lock()
@@ -139,7 +139,7 @@ async def test_a_copy_put_back_without_its_lock_runs_nothing_again(yard):
     assert (event.detail["starts"], event.detail["noted"]) == (1, "")
 
 
-async def test_a_copy_put_back_beside_the_lock_that_was_left_is_refused_until_the_operator_says_so(yard):
+async def test_a_copy_restored_beside_the_old_lock_is_refused_without_restored(yard):
     await yard.day()
     yard.put_back("h.db")
     with pytest.raises(StoreError, match=r"or continue with this one: okayed run --restored"):
@@ -149,7 +149,7 @@ async def test_a_copy_put_back_beside_the_lock_that_was_left_is_refused_until_th
     assert (event.detail["starts"], event.detail["noted"]) == (1, "2")
 
 
-async def test_a_copy_without_a_later_event_shows_by_the_count_of_starts(yard):
+async def test_a_copy_without_a_later_event_is_detected_by_the_start_counts(yard):
     async with yard.started() as gateway:
         call = await hold(gateway)
     async with yard.started():  # what was held is bound to its server, which is an event
@@ -162,7 +162,7 @@ async def test_a_copy_without_a_later_event_shows_by_the_count_of_starts(yard):
         assert (await gateway.service.get(call.id)).state is State.VOIDED
 
 
-async def test_a_copy_put_back_with_its_lock_shows_against_a_checkpoint_file_outside(yard):
+async def test_a_copy_restored_with_its_lock_is_detected_by_an_external_checkpoint_file(yard):
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     await yard.day()
     yard.put_back(*NAMES)
@@ -170,7 +170,7 @@ async def test_a_copy_put_back_with_its_lock_shows_against_a_checkpoint_file_out
     assert (event.detail["starts"], event.detail["noted"], event.detail["outside"]) == (1, "1", 2)
 
 
-async def test_a_copy_with_its_lock_and_the_last_event_of_the_checkpoint_shows_by_the_count_of_starts(yard):
+async def test_a_copy_with_its_lock_and_the_last_event_is_detected_by_the_start_counts(yard):
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     async with yard.started() as gateway:
         call = await review(gateway, await hold(gateway))
@@ -189,7 +189,7 @@ async def test_a_copy_with_its_lock_and_the_last_event_of_the_checkpoint_shows_b
         assert event.detail["why"] == "the external checkpoint has a higher start count"
 
 
-async def test_a_copy_put_back_with_its_lock_does_not_show_without_a_checkpoint_but_the_operator_may_say_so(
+async def test_a_copy_restored_with_its_lock_needs_a_checkpoint_or_restored(
     yard,
 ):
     await yard.day()
@@ -200,7 +200,7 @@ async def test_a_copy_put_back_with_its_lock_does_not_show_without_a_checkpoint_
     await yard.all_void("--restored was given", restored=True)
 
 
-async def test_the_checkpoint_outside_is_that_of_the_last_event_and_start(yard):
+async def test_the_external_checkpoint_has_the_last_event_and_start(yard):
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     async with yard.started() as gateway:
         await hold(gateway)
@@ -216,7 +216,7 @@ async def test_the_checkpoint_outside_is_that_of_the_last_event_and_start(yard):
         assert (yard.folder / "outside").read_text().startswith('{"checkpoint":"2:')
 
 
-async def test_a_checkpoint_that_cannot_be_read_is_named(yard):
+async def test_an_unreadable_checkpoint_is_an_error_with_its_path(yard):
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     (yard.folder / "outside").write_text("4711")
     with pytest.raises(
@@ -226,7 +226,7 @@ async def test_a_checkpoint_that_cannot_be_read_is_named(yard):
             pass
 
 
-async def test_a_checkpoint_that_cannot_be_kept_is_logged_and_ends_nothing(yard, caplog):
+async def test_a_checkpoint_that_cannot_be_kept_is_logged_and_stops_nothing(yard, caplog):
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/no/outside}}}}"
     async with yard.started() as gateway:
         await hold(gateway)
@@ -266,14 +266,14 @@ async def receiver(yard):
     await runner.cleanup()
 
 
-async def test_a_webhook_that_answers_with_the_last_checkpoint_shows_a_copy_with_its_lock(yard, receiver):
+async def test_a_webhook_that_returns_the_last_checkpoint_reveals_a_copy_with_its_lock(yard, receiver):
     await yard.day()
     assert receiver.told[-1]["type"] == "okayed.checkpoint"
     yard.put_back(*NAMES)
     await yard.all_void("external checkpoint")
 
 
-async def test_a_webhook_that_answers_nothing_keeps_no_gateway_from_starting(yard, receiver, caplog):
+async def test_a_gateway_starts_when_the_webhook_returns_no_checkpoint(yard, receiver, caplog):
     receiver.status = 405
     await yard.day()
     async with yard.started() as gateway:
@@ -321,7 +321,7 @@ STEPS = range(12)
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_first_start_that_is_killed_anywhere_is_no_restore(yard, killed_at, step):
+async def test_a_first_start_killed_anywhere_is_not_taken_for_a_restored_copy(yard, killed_at, step):
     killed_at(step)
     try:
         async with yard.started():
@@ -334,7 +334,7 @@ async def test_a_first_start_that_is_killed_anywhere_is_no_restore(yard, killed_
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_start_that_is_killed_anywhere_is_no_restore(yard, killed_at, step):
+async def test_a_start_killed_anywhere_is_not_taken_for_a_restored_copy(yard, killed_at, step):
     async with yard.started() as gateway:
         call = await review(gateway, await hold(gateway))
     for _ in range(2):
@@ -351,7 +351,7 @@ async def test_a_start_that_is_killed_anywhere_is_no_restore(yard, killed_at, st
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("put_back", ["without its lock", "beside the lock", "with its lock"])
-async def test_a_start_with_a_copy_that_is_killed_anywhere_leaves_a_copy_to_be_found(
+async def test_a_start_with_a_copy_killed_anywhere_leaves_the_copy_detectable(
     yard, killed_at, step, put_back
 ):
     await yard.day()
@@ -373,7 +373,7 @@ async def test_a_start_with_a_copy_that_is_killed_anywhere_leaves_a_copy_to_be_f
         assert await yard.states(gateway) == [State.VOIDED, State.VOIDED, State.IN_DOUBT]
 
 
-async def test_a_store_of_before_the_count_is_no_copy(yard):
+async def test_a_store_without_start_counts_is_not_taken_for_a_copy(yard):
     async with yard.started() as gateway:
         call = await hold(gateway)
     with closing(sqlite3.connect(yard.store / "h.db", isolation_level=None)) as db:

@@ -32,7 +32,7 @@ async def waiting(gateway):
         yield agent, held
 
 
-async def test_what_waits_for_a_server_that_is_another_now_is_void():
+async def test_calls_for_a_server_that_changed_become_void():
     async with running(READS) as gateway, Recorder() as other, waiting(gateway) as (agent, held):
         await adopt(gateway, url=other.url)
         assert "This server's address or credentials changed while the call waited" in text(await agent)
@@ -40,7 +40,7 @@ async def test_what_waits_for_a_server_that_is_another_now_is_void():
         assert gateway.ran() == other.calls == []
 
 
-async def test_a_server_that_is_another_now_is_asked_for_its_own_tools():
+async def test_a_server_that_changed_is_asked_for_its_tools():
     tools = [{"name": "get_note", "description": "Delete a note.", "inputSchema": {"type": "object"}}]
     async with running(READS, more="pin: quarantine") as gateway, Recorder(tools=tools) as other:
         assert text(await gateway.call("get_note")) == "ran get_note"
@@ -49,7 +49,7 @@ async def test_a_server_that_is_another_now_is_asked_for_its_own_tools():
         assert other.calls == []
 
 
-async def test_an_answer_of_a_server_that_was_replaced_meanwhile_says_nothing_of_the_new_one():
+async def test_a_late_tool_list_of_a_replaced_server_is_ignored():
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def slow(request, frame):
@@ -67,7 +67,7 @@ async def test_an_answer_of_a_server_that_was_replaced_meanwhile_says_nothing_of
         assert [one.frame["method"] for one in other.received][-1] == "tools/list"
 
 
-async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_changes():
+async def test_calls_keep_waiting_when_only_the_classification_of_a_tool_changes():
     async with running(READS) as gateway, waiting(gateway) as (agent, held):
         upstream = gateway.gateway.proxy.settings.upstreams["notes"]
         await adopt(gateway, tools={"get_note": ToolOptions(severity="critical")})
@@ -78,7 +78,7 @@ async def test_what_waits_stays_when_only_the_operators_word_about_a_tool_change
         assert text(await agent) == "ran create_note"
 
 
-async def test_what_waits_stays_when_only_the_time_that_a_server_has_to_answer_changes():
+async def test_calls_keep_waiting_when_only_answer_within_changes():
     async with running(READS) as gateway, waiting(gateway) as (agent, held):
         upstream = gateway.gateway.proxy.settings.upstreams["notes"]
         await adopt(gateway, answer_within="5m")
@@ -88,7 +88,7 @@ async def test_what_waits_stays_when_only_the_time_that_a_server_has_to_answer_c
         assert text(await agent) == "ran create_note"
 
 
-async def test_the_task_of_a_server_that_was_removed_is_void():
+async def test_a_task_of_a_removed_server_becomes_void():
     async with running(READS) as gateway:
         params = {"name": "create_note", "arguments": {}}
         begun = await gateway.ask("tools/call", params, declares=TASKS)
@@ -107,7 +107,7 @@ approvals: {requester_may_approve: true}
 
 
 @pytest.mark.parametrize(("who", "runs"), [("alice", 0), ("bob", 1)])
-async def test_an_approval_of_ones_own_request_counts_no_more_when_the_config_forbids_it(who, runs):
+async def test_an_owners_approval_is_invalid_once_the_config_forbids_it(who, runs):
     headers = {"Authorization": "Bearer one"}
     async with running(more=OWNED) as gateway, asyncio.TaskGroup() as tasks:
         config = gateway.gateway.config
@@ -125,7 +125,7 @@ async def test_an_approval_of_ones_own_request_counts_no_more_when_the_config_fo
         assert ("the policy now requires other or more approvals" in answer) is (runs == 0)
 
 
-async def test_a_server_whose_token_was_rotated_is_asked_for_its_tools_again():
+async def test_a_server_with_a_rotated_token_is_asked_for_its_tools_again():
     async with Recorder() as server:
         options = f"url: '{server.url}', headers: {{Authorization: Bearer old}}"
         async with running(READS, server_options=options) as gateway:
@@ -136,14 +136,14 @@ async def test_a_server_whose_token_was_rotated_is_asked_for_its_tools_again():
         assert [one.headers["authorization"] for one in listings] == ["Bearer old", "Bearer new"]
 
 
-async def test_renewing_a_connection_hands_back_the_one_before():
+async def test_renewing_a_connection_returns_the_old_one():
     before, after = Recorder(), Recorder()
     renewed = ReplaceableUpstream(before)
     assert renewed.renew(after) is before
     assert renewed.inner is after
 
 
-async def test_an_approver_whom_the_config_does_not_name_any_more_decides_nothing():
+async def test_an_approver_removed_from_the_config_cannot_decide():
     async with running(READS) as gateway, waiting(gateway) as (agent, held):
         config = gateway.gateway.config
         alice = gateway.gateway.service.directory.by_name("alice")

@@ -28,7 +28,7 @@ policy: {{default: require_approval, matrix: [{{category: [Read], action: allow}
 """
 
 
-async def test_the_inbox_is_known_by_the_host_that_it_listens_on_too():
+async def test_the_inbox_accepts_the_host_that_it_listens_on():
     text = CONFIG.format(url="http://127.0.0.1:9").replace(
         'inbox: {listen: "127.0.0.1:0"}',
         'inbox: {listen: "127.0.0.2:0", url: "https://approvals.example.com"}',
@@ -126,7 +126,7 @@ async def test_an_approved_call_that_runs_when_the_gateway_stops_gets_its_answer
     await ends_well(ours, agent)
 
 
-async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monkeypatch):
+async def test_a_call_that_does_not_finish_is_cut_off_after_the_grace_period(ours, monkeypatch):
     monkeypatch.setattr(app, "GRACE", 0.05)
     agent = ours.ask(call("get_note"))
     await ours.recorder.called()
@@ -136,7 +136,7 @@ async def test_a_call_that_does_not_end_is_cut_when_its_time_is_over(ours, monke
         await agent
 
 
-async def test_who_waits_for_people_when_the_gateway_stops_is_told_to_ask_again_and_the_call_is_kept(ours):
+async def test_when_the_gateway_stops_waiting_clients_are_told_to_retry_and_calls_are_kept(ours):
     agent = ours.ask(call("create_note"))
     held = await ours.held()
     async with asyncio.timeout(HANG):
@@ -157,7 +157,7 @@ async def body_of(ours, frame, **headers):
         return answer.status, await answer.text(), answer.headers
 
 
-async def test_a_stream_that_its_client_takes_up_again_ends_without_an_answer_after_the_calls_that_run(ours):
+async def test_a_resumable_stream_ends_without_an_answer_after_the_running_calls(ours):
     waits = asyncio.ensure_future(body_of(ours, call("create_note"), **RESUMES))
     held = await ours.held()
     runs = ours.ask(call("get_note", id=2))
@@ -178,7 +178,7 @@ async def test_a_stream_that_its_client_takes_up_again_ends_without_an_answer_af
     assert kept.state == "pending", "also where a client that leaves cancels its call"
 
 
-async def test_while_a_call_still_runs_new_ones_are_told_to_come_back_and_answers_get_through(ours):
+async def test_while_a_call_finishes_new_calls_are_refused_and_answers_get_through(ours):
     runs = ours.ask(call("get_note"))
     await ours.recorder.called()
     stopping = ours.stop()
@@ -202,7 +202,7 @@ async def test_while_a_call_still_runs_new_ones_are_told_to_come_back_and_answer
         await stopping
 
 
-async def test_while_the_gateway_drains_it_is_not_ready_and_serves_all(monkeypatch):
+async def test_while_draining_the_gateway_is_not_ready_but_serves_everything(monkeypatch):
     monkeypatch.setattr(listener, "LINGER", 0.05)
     async with Serving("drain: 1h\n") as ours:
         ours.answers.set()
@@ -222,7 +222,7 @@ async def test_while_the_gateway_drains_it_is_not_ready_and_serves_all(monkeypat
             await asyncio.gather(stopping, waits, return_exceptions=True)
 
 
-async def test_streams_without_an_end_do_not_hold_up_the_stop(ours):
+async def test_endless_streams_do_not_delay_the_stop(ours):
     headers = {"Accept": "text/event-stream"}
     async with ours.http.get(ours.url, headers=headers) as own:
         await own.content.readline()
@@ -237,7 +237,7 @@ async def test_streams_without_an_end_do_not_hold_up_the_stop(ours):
                 await ours.stop()
 
 
-async def test_who_waits_for_the_result_of_a_task_does_not_hold_up_the_stop(ours):
+async def test_a_client_that_waits_for_a_task_result_does_not_delay_the_stop(ours):
     old = {"MCP-Protocol-Version": "2025-11-25"}
     created = await ours.ask(call("create_note", task={}), **old)
     wanted = {

@@ -57,7 +57,7 @@ async def state(gateway, call):
     return (await gateway.service.get(call.id)).state
 
 
-async def test_a_hold_expires_in_its_time_though_the_clock_is_set_back():
+async def test_a_hold_expires_in_time_after_the_clock_was_set_back():
     async with running(
         "{default: require_approval, tools: {'*': {action: require_approval, expire_after: 4s}}}"
     ) as gateway:
@@ -71,7 +71,7 @@ async def test_a_hold_expires_in_its_time_though_the_clock_is_set_back():
         assert gateway.ran() == []
 
 
-async def test_an_approval_of_before_the_clock_was_set_back_is_not_claimed_after_its_time(config, clock):
+async def test_an_expired_approval_is_not_claimed_after_the_clock_was_set_back(config, clock):
     async with started(config, clock) as gateway:
         call = await review(gateway, await hold(gateway))
         clock.ahead = -10 * MINUTES
@@ -80,7 +80,7 @@ async def test_an_approval_of_before_the_clock_was_set_back_is_not_claimed_after
         assert (call.state, won) == (State.EXPIRED, False)
 
 
-async def test_deadlines_are_dated_by_the_later_time_and_the_audit_trail_by_the_clock(config, clock):
+async def test_deadlines_follow_the_later_time_and_the_audit_trail_the_clock(config, clock):
     async with started(config, clock) as gateway:
         await hold(gateway)
         clock.ahead = -10 * MINUTES
@@ -92,7 +92,7 @@ async def test_deadlines_are_dated_by_the_later_time_and_the_audit_trail_by_the_
         assert [event.at for event in events] == [clock.now - 1, clock.wall(), clock.wall()]
 
 
-async def test_a_restart_with_the_clock_set_back_goes_on_from_the_last_commit(config, clock):
+async def test_after_a_restart_with_the_clock_set_back_time_continues_from_the_last_commit(config, clock):
     async with started(config, clock) as gateway:
         call = await hold(gateway)
     clock.ahead = -3600.0
@@ -104,7 +104,7 @@ async def test_a_restart_with_the_clock_set_back_goes_on_from_the_last_commit(co
         assert await state(gateway, call) is State.EXPIRED
 
 
-async def test_what_expired_before_a_restart_with_the_clock_set_back_stays_expired(config, clock):
+async def test_an_expired_call_stays_expired_after_a_restart_with_the_clock_set_back(config, clock):
     async with started(config, clock) as gateway:
         call = await review(gateway, await hold(gateway))
         clock.now = call.expires_at
@@ -126,9 +126,7 @@ async def test_time_that_passes_without_a_commit_is_kept_once_a_minute(config, c
         assert await gateway.store.highest_time() == clock.now
 
 
-async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_caught_up(
-    config, clock, caplog
-):
+async def test_a_clock_more_than_a_minute_behind_is_reported_until_it_has_caught_up(config, clock, caplog):
     caplog.set_level("INFO")
     async with started(config, clock) as gateway:
         gateway.discovery_done.set()
@@ -152,7 +150,7 @@ async def test_a_clock_that_is_more_than_a_minute_behind_is_told_until_it_has_ca
     ]
 
 
-async def test_a_wait_ends_in_its_time_whatever_the_clock_says():
+async def test_a_wait_ends_in_time_whatever_the_clock_says():
     async with running("default: require_approval", "approvals: {hold_for: 30s}") as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note", {"text": "x"}))
         await gateway.held()
@@ -165,9 +163,7 @@ async def test_a_wait_ends_in_its_time_whatever_the_clock_says():
             assert "WAITING" in text(await agent)
 
 
-async def test_after_a_clock_that_was_ahead_reset_clock_voids_what_waits_and_goes_by_the_clock_again(
-    config, clock
-):
+async def test_reset_clock_voids_waiting_calls_and_uses_the_clock_again(config, clock):
     clock.ahead = 3600.0
     async with started(config, clock) as gateway:
         pending = await hold(gateway)
@@ -199,7 +195,7 @@ async def test_after_a_clock_that_was_ahead_reset_clock_voids_what_waits_and_goe
         )
 
 
-async def test_a_call_that_ran_by_the_clock_that_was_ahead_is_not_continued_after_the_reset(config, clock):
+async def test_a_call_that_ran_while_the_clock_was_ahead_is_not_continued_after_the_reset(config, clock):
     clock.ahead = 3600.0
     async with started(config, clock) as gateway:
         call = await review(gateway, await hold(gateway))
@@ -212,7 +208,7 @@ async def test_a_call_that_ran_by_the_clock_that_was_ahead_is_not_continued_afte
             await gateway.service.continue_call(call.id, held(clock.now))
 
 
-async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_reset(config, clock):
+async def test_a_call_settled_while_the_clock_was_ahead_answers_no_call_after_the_reset(config, clock):
     clock.ahead = 86400.0
     async with started(config, clock) as gateway:
         denied = await hold(gateway)
@@ -234,7 +230,7 @@ async def test_an_end_by_the_clock_that_was_ahead_answers_no_call_after_the_rese
         assert not lifecycle.can_repeat(given, clock.now, "s1")
 
 
-async def test_a_running_gateway_keeps_the_clock_from_being_reset(config, clock):
+async def test_the_clock_cannot_be_reset_while_a_gateway_runs(config, clock):
     async with started(config, clock):
         with pytest.raises(Exception, match="Another gateway uses"):
             await check.reset_clock(config, clock.wall)

@@ -8,7 +8,7 @@ from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action, CallFacts
 
 
-async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
+async def test_every_known_tool_is_shown_as_everywhere_else(gateway):
     await gateway.call("get_note")
     inside = gateway.gateway
     views = {view.tool: view for view in list_tool_views(inside)}
@@ -35,7 +35,7 @@ async def test_every_known_tool_is_shown_as_it_is_told_everywhere(gateway):
     assert views["delete_note"].details().applies[1] == "Reason: notes are kept."
 
 
-async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
+async def test_icons_of_a_tool_are_never_shown(gateway):
     for tool in gateway.recorder.tools:
         tool["icons"] = [{"src": "javascript:alert(1)"}, {"src": "http://tracker.example/i.png"}]
     await gateway.call("get_note")
@@ -45,7 +45,7 @@ async def test_pictures_that_a_tool_brings_are_shown_nowhere(gateway):
         assert "tracker" not in told
 
 
-async def test_a_tool_whose_definition_changed_is_shown_as_the_proxy_judges_it(gateway):
+async def test_a_tool_with_a_changed_definition_is_shown_with_the_proxys_verdict(gateway):
     await gateway.call("get_note")
     gateway.recorder.tools[0]["description"] = "Get a note, and more."
     gateway.recorder.tools[1]["inputSchema"] = {"type": "wish"}

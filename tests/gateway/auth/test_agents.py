@@ -69,7 +69,7 @@ async def test_the_audience_is_this_server_or_the_whole_gateway(audience):
     ("algorithm", "make"),
     [("RS256", ""), ("PS256", ""), ("ES256", ""), ("ES384", ""), ("EdDSA", ""), ("EdDSA", "Ed448")],
 )
-async def test_each_kind_of_key_is_taken_when_the_config_says_so(algorithm, make):
+async def test_each_kind_of_key_is_accepted_if_the_config_allows_it(algorithm, make):
     async with with_issuer(extra=f"algorithms: [{algorithm}]") as (gateway, issuer):
         issuer.add("other", algorithm, make=make, alg=algorithm, use="sig")
         token = issuer.token(aud=NOTES, kid="other", algorithm=algorithm, header={"typ": "at+JWT"})
@@ -156,7 +156,7 @@ def _other_key():
 
 
 @pytest.mark.parametrize("make", BAD.values(), ids=BAD.keys())
-async def test_a_bad_token_is_nobody(make, caplog):
+async def test_an_invalid_token_is_refused(make, caplog):
     async with with_issuer() as (gateway, issuer):
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 200
         passed = len(gateway.recorder.received)
@@ -170,14 +170,14 @@ async def test_a_bad_token_is_nobody(make, caplog):
         assert token not in body + caplog.text
 
 
-async def test_thirty_seconds_of_difference_between_clocks_do_not_count():
+async def test_a_clock_difference_of_thirty_seconds_is_tolerated():
     async with with_issuer() as (gateway, issuer):
         now = int(gateway.clock())
         for times in ({"exp": now - 29}, {"nbf": now + 30}, {"iat": now + 30}):
             assert (await answer(gateway, issuer.token(aud=NOTES, **times)))[0] == 200
 
 
-async def test_a_token_counts_in_one_authorization_header_only():
+async def test_a_token_is_accepted_in_exactly_one_authorization_header():
     async with with_issuer() as (gateway, issuer):
         token = issuer.token(aud=NOTES)
         bearer = ("Authorization", f"Bearer {token}")
@@ -247,7 +247,7 @@ SCOPES = {
 
 
 @pytest.mark.parametrize(("claims", "status"), SCOPES.values(), ids=SCOPES.keys())
-async def test_every_scope_is_needed(claims, status):
+async def test_every_configured_scope_is_required(claims, status):
     async with with_issuer(extra="scopes: [mcp:call, mcp:read]") as (gateway, issuer):
         got, challenge, _ = await answer(gateway, issuer.token(aud=NOTES, **claims))
         assert got == status
@@ -258,7 +258,7 @@ async def test_every_scope_is_needed(claims, status):
             )
 
 
-async def test_an_audience_of_its_own_replaces_the_servers():
+async def test_the_issuers_audience_replaces_the_servers():
     async with with_issuer(extra="audience: [api://okayed]") as (gateway, issuer):
         assert (await answer(gateway, issuer.token(aud="api://okayed")))[0] == 200
         for audience in (NOTES, HERE, f"{HERE}/"):
@@ -281,7 +281,7 @@ async def test_a_subject_that_is_not_listed_is_refused(subject):
         ("x" * 201, 403), ("a\u202eb", 403), (None, 403),
     ],
 )  # fmt: skip
-async def test_any_subject_is_an_agent_but_not_under_anothers_name(subject, status):
+async def test_any_subject_is_accepted_except_under_the_name_of_another_agent(subject, status):
     async with with_issuer(extra="any_subject: true") as (gateway, issuer):
         assert (await answer(gateway, issuer.token(subject, aud=NOTES)))[0] == status
 
@@ -304,7 +304,7 @@ OWNERS = {
 
 
 @pytest.mark.parametrize(("claims", "owner"), OWNERS.values(), ids=OWNERS.keys())
-async def test_the_owner_is_in_the_token_for_certain_or_the_token_is_refused(claims, owner):
+async def test_a_token_without_a_verified_owner_is_refused(claims, owner):
     async with with_issuer(extra="owner_claim: email", agents="agents: [{name: b, subject: bot}]") as (
         gateway, issuer,
     ):  # fmt: skip
@@ -316,18 +316,18 @@ async def test_the_owner_is_in_the_token_for_certain_or_the_token_is_refused(cla
             assert (await gateway.gateway.agents.authenticate([f"Bearer {token}"], "notes")).owner == owner
 
 
-async def test_the_configs_owner_beats_the_tokens():
+async def test_the_owner_in_the_config_takes_precedence_over_the_tokens():
     async with with_issuer(extra="owner_claim: email") as (gateway, issuer):
         token = issuer.token(aud=NOTES, email="bob@example.com")
         assert (await gateway.gateway.agents.authenticate([f"Bearer {token}"], "notes")).owner == "alice"
 
 
-async def test_an_agent_by_jwt_reaches_its_own_servers_only():
+async def test_an_agent_with_a_jwt_reaches_only_its_servers():
     async with with_issuer(agents="agents: [{name: b, subject: bot, servers: []}]") as (gateway, issuer):
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 404
 
 
-async def test_a_token_of_ones_own_works_beside_and_asks_nobody():
+async def test_an_agents_own_token_works_beside_jwts_without_a_fetch():
     agents = f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}, {{name: b, subject: bot}}]"
     async with with_issuer(agents=agents) as (gateway, issuer):
         assert (await answer(gateway, "ci-token"))[0] == 200
@@ -336,7 +336,7 @@ async def test_a_token_of_ones_own_works_beside_and_asks_nobody():
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 200
 
 
-async def test_a_subject_is_that_of_its_own_issuer():
+async def test_a_subject_is_matched_with_its_issuer():
     clock = Clock()
     async with Issuer(clock) as first, Issuer(clock) as second:
         jwt = ", ".join(f"{{issuer: '{one.url}', jwks: '{one.url}/jwks.json'}}" for one in (first, second))
@@ -377,7 +377,7 @@ async def test_a_new_key_is_found_at_most_every_thirty_seconds():
         assert issuer.asked == 2
 
 
-async def test_a_withdrawn_key_is_forgotten_within_the_hour():
+async def test_a_withdrawn_key_is_dropped_within_an_hour():
     async with with_issuer() as (gateway, issuer):
         token = issuer.token(aud=NOTES, exp=int(gateway.clock()) + 86400)
         assert (await answer(gateway, token))[0] == 200
@@ -403,7 +403,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("respond", "reason"), FAILURES.values(), ids=FAILURES.keys())
-async def test_a_fetch_that_fails_keeps_the_keys_there_are_and_none_is_nobody(respond, reason, caplog):
+async def test_a_failed_fetch_keeps_the_known_keys_and_an_unknown_key_is_refused(respond, reason, caplog):
     async with with_issuer() as (gateway, issuer):
         issuer.respond = lambda _: respond(issuer)
         token = issuer.token(aud=NOTES)
@@ -423,14 +423,14 @@ async def test_a_fetch_that_fails_keeps_the_keys_there_are_and_none_is_nobody(re
         assert (await answer(gateway, token))[0] == 200
 
 
-async def test_an_issuer_that_is_gone_is_nobodys_pass():
+async def test_a_token_of_a_removed_issuer_is_refused():
     async with with_issuer() as (gateway, issuer):
         token = issuer.token(aud=NOTES)
         await issuer.runner.cleanup()
         assert (await answer(gateway, token))[0] == 401
 
 
-async def test_a_caller_that_hangs_up_does_not_end_the_fetch_for_others():
+async def test_a_caller_that_disconnects_does_not_cancel_the_fetch_for_others():
     async with with_issuer() as (gateway, issuer):
         agents = gateway.gateway.agents
         bearer = [f"Bearer {issuer.token(aud=NOTES)}"]
@@ -445,20 +445,20 @@ async def test_a_caller_that_hangs_up_does_not_end_the_fetch_for_others():
     "more",
     [{"use": "enc"}, {"alg": "RS512"}, {"kid": 1}, {"n": 5}, {"kty": "EC"}, {"kty": "oct", "k": "eA"}],
 )  # fmt: skip
-async def test_a_key_that_is_not_for_this_is_not_used(more):
+async def test_a_key_for_another_use_is_not_used(more):
     async with with_issuer() as (gateway, issuer):
         issuer.published[0].update(more)
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 401
 
 
-async def test_a_key_that_was_published_with_its_private_half_is_not_used():
+async def test_a_key_published_with_its_private_members_is_not_used():
     async with with_issuer() as (gateway, issuer):
         issuer.published[0] = {**RSAAlgorithm.to_jwk(issuer.keys["one"], as_dict=True), "kid": "one"}
         del issuer.published[0]["key_ops"]
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 401
 
 
-async def test_with_issuers_alone_nobody_comes_in_without_a_token():
+async def test_with_issuers_and_no_agents_a_token_is_required():
     async with with_issuer(extra="any_subject: true", agents="") as (gateway, issuer):
         assert (await answer(gateway, None))[0] == 401
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 200
@@ -475,7 +475,7 @@ async def test_a_weak_key_is_not_used():
         assert (await answer(gateway, weak))[0] == 401
 
 
-async def test_a_changed_config_keeps_the_keys_and_counts_at_once():
+async def test_a_changed_config_keeps_the_keys_and_applies_at_once():
     async with with_issuer() as (gateway, issuer):
         token = issuer.token(aud=NOTES)
         assert (await answer(gateway, token))[0] == 200
@@ -497,7 +497,7 @@ def _no_keys(url: str):
 
 
 @given(st.text(max_size=80) | st.lists(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)), min_size=2, max_size=3).map(lambda parts: ".".join(map(unsigned, parts))))  # fmt: skip
-def test_what_is_not_a_token_is_refused_whatever_it_is(token):
+def test_a_malformed_token_is_refused(token):
     with pytest.raises(InvalidToken):
         TokenVerifier(NOBODY, _no_keys, float).verify(token, "notes").send(
             None

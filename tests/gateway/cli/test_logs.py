@@ -24,7 +24,7 @@ def entries(log):
     return [line.split(" ", 2)[2] for line in log.getvalue().splitlines() if not line.startswith("    ")]
 
 
-def test_the_name_of_a_tool_cannot_look_like_an_entry_or_steer_a_terminal(log):
+def test_a_tool_name_cannot_forge_a_log_entry_or_control_a_terminal(log):
     name = "bad\n2026-11-21 12:00:00,000 INFO okayed: all is well\r\x1b[31m\u2028x"
     logging.getLogger("okayed.servers").warning("%s/%s: %s", "notes", name, "quarantined")
     assert entries(log) == ["WARNING okayed.servers: notes/bad"]
@@ -33,7 +33,7 @@ def test_the_name_of_a_tool_cannot_look_like_an_entry_or_steer_a_terminal(log):
     ]
 
 
-def test_a_trace_belongs_to_its_entry(log):
+def test_a_traceback_is_indented_under_its_log_entry(log):
     try:
         raise ValueError("one\ntwo")
     except ValueError:

@@ -37,7 +37,7 @@ LONG = {**WAITING, "server": "billing-and-subscriptions", "tool": "create_or_upd
 
 
 @pytest.mark.parametrize("columns", ["80", "100", "200"])
-def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, monkeypatch):
+def test_in_a_pipe_a_call_is_one_line_with_full_names(columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     output.print_calls(
         [{**LONG, **expiring(890), "server": LONG["server"], "tool": LONG["tool"]}], as_json=False
@@ -48,7 +48,7 @@ def test_in_a_pipe_a_call_is_one_line_with_every_name_whole(columns, capsys, mon
     assert line.endswith("…")
 
 
-def test_on_a_terminal_the_last_column_ends_where_the_line_does(capsys, plain):
+def test_on_a_terminal_the_last_column_is_cut_at_the_width(capsys, plain):
     plain(110)
     output.print_calls([expiring(890)], as_json=False)
     _, line = capsys.readouterr().out.splitlines()
@@ -66,7 +66,7 @@ def test_on_a_narrow_terminal_no_name_is_cut(capsys, plain):
 @pytest.mark.parametrize(
     ("seconds", "said"), [(890, "14 min"), (-5, "0 s"), (5 * 3600 + 30, "5 h"), (90 * 60 + 30, "90 min")]
 )
-def test_the_time_that_is_left_is_said_as_people_say_it(seconds, said, capsys, monkeypatch):
+def test_the_time_left_is_in_seconds_or_minutes(seconds, said, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     output.print_calls([expiring(seconds)], as_json=False)
     assert f"  {said}  " in capsys.readouterr().out
@@ -76,7 +76,7 @@ NAME = "get_x\nnotes/delete_note: allow\x1b[31m"
 SHOWN = r"get_x\u{000A}notes/delete_note: allow\u{001B}[31m"
 
 
-async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_terminal(capsys, monkeypatch):
+async def test_a_tool_name_cannot_forge_output_or_control_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     async with Recorder(tools=[{"name": NAME, "inputSchema": {"type": "object"}}]) as recorder:
         config = parse_config(
@@ -97,7 +97,7 @@ async def test_no_name_of_a_tool_looks_like_a_line_of_ours_or_steers_the_termina
     assert not [line for line in shown.splitlines() if line.startswith("notes/delete_note")]
 
 
-def test_a_call_that_failed_at_the_server_is_said_to_have_failed(capsys, monkeypatch):
+def test_a_call_that_failed_at_the_server_is_marked(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     failed = {"state": "completed", "outcome": {"is_error": True, "body": {}}, "reviews": [], "needed": 1}
     output.print_state({**WAITING, **failed}, as_json=False)

@@ -40,12 +40,12 @@ inbox: {{listen: "{listen}", url: "https://approvals.example.com"}}
         ("unix:/run/inbox", "unix:/run/inbox"),
     ],
 )
-def test_where_a_listener_is_reached_from_its_own_machine(listen, url):
+def test_the_local_address_of_a_listener(listen, url):
     assert local_address(listen) == url
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:{port}", "unix:{folder}/inbox"])
-async def test_a_command_reaches_the_inbox_of_its_config_where_it_listens(listen, tmp_path, monkeypatch):
+async def test_a_command_reaches_the_inbox_that_the_config_describes(listen, tmp_path, monkeypatch):
     [port] = free_ports(1)
     file = tmp_path / "okayed.yaml"
     file.write_text(
@@ -94,7 +94,7 @@ async def breaking():
         yield f"http://{at}"
 
 
-async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
+async def test_a_gateway_that_stops_during_watch_is_one_sentence():
     async with breaking() as url, connect(url, "") as anybody, asyncio.timeout(HANG):
         with pytest.raises(
             RequestRefused, match=f"^No gateway answers at {url}; start one with: okayed run$"
@@ -102,7 +102,7 @@ async def test_a_gateway_that_goes_away_while_it_is_watched_is_one_sentence():
             await anybody.watch(lambda _: None)
 
 
-async def test_a_socket_that_is_not_there_is_one_sentence(tmp_path):
+async def test_a_missing_socket_is_one_sentence(tmp_path):
     async with connect(f"unix:{tmp_path}/inbox", "") as anybody:
         with pytest.raises(
             RequestRefused, match=f"^No gateway answers at unix:{tmp_path}/inbox; start one with"
@@ -131,7 +131,7 @@ async def inbox(answer):
 
 
 @pytest.mark.parametrize("url", ["foo", "127.0.0.1:8809", "http://", "http://[::1", "ftp://127.0.0.1"])
-async def test_an_address_that_is_none_is_one_sentence(url):
+async def test_an_invalid_address_is_one_sentence(url):
     with pytest.raises(
         RequestRefused, match="is not the address of an inbox; set OKAYED_URL to one such as http:"
     ):
@@ -148,7 +148,7 @@ async def test_a_token_from_a_file_may_end_in_a_newline():
     assert [request.headers.get("Authorization") for request in asked] == ["Bearer token", None]
 
 
-async def test_calls_are_asked_for_page_by_page():
+async def test_calls_are_requested_page_by_page():
     pages = {None: ([{"id": "hold_3"}, {"id": "hold_2"}], "hold_2"), "hold_2": ([{"id": "hold_1"}], None)}
 
     def answer(request):

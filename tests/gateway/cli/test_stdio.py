@@ -71,7 +71,7 @@ async def recorder():
         yield recorder
 
 
-async def test_the_address_and_the_token_are_all_that_it_takes_to_join(monkeypatch, tmp_path):
+async def test_joining_needs_only_the_address_and_the_token(monkeypatch, tmp_path):
     async with running(more=f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]") as gateway:
         async with open_client(at := check_url(gateway.url)) as http:
             assert await note(GatewayLocator("notes", "ci-token", http, at=at)) == "ran get_note"
@@ -84,18 +84,18 @@ async def test_a_gateway_that_listens_on_a_unix_socket_is_joined(tmp_path, recor
 
 
 @each_row("url", ["127.0.0.1:8808", "ftp://gateway", "http://", "unix", "gateway"])
-def test_what_is_no_address_of_a_gateway_is_refused(url):
+def test_an_invalid_gateway_address_is_refused(url):
     with pytest.raises(
         UserError, match=r"not the address of a gateway; write one such as http://127.0.0.1:8808"
     ):
         check_url(url)
 
 
-def test_the_address_of_one_of_its_servers_is_an_address_of_the_gateway():
+def test_the_url_of_a_server_is_accepted_as_the_gateways_address():
     assert check_url("http://127.0.0.1:8808/mcp/notes") == check_url("http://127.0.0.1:8808/")
 
 
-def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_path):
+def test_listen_is_read_without_the_rest_of_the_config(tmp_path):
     path = tmp_path / "okayed.yaml"
     for written, listen in {
         "listen: 127.0.0.1:9\nslack: {bot_token: '${UNSET}', app_token: '${file:/no/such/file}'}": "127.0.0.1:9",
@@ -115,19 +115,19 @@ def test_where_the_gateway_listens_is_read_without_the_rest_of_the_config(tmp_pa
         ("", "The config is empty"),
     ],
 )
-def test_a_config_that_does_not_say_where_the_gateway_listens_is_a_problem(tmp_path, written, said):
+def test_a_config_with_an_invalid_listen_is_a_problem(tmp_path, written, said):
     path = tmp_path / "okayed.yaml"
     path.write_text(written)
     with pytest.raises(ConfigProblems, match=said):
         read_listen(path, {})
 
 
-async def test_where_no_gateway_answers_one_runs_inside(tmp_path, recorder):
+async def test_an_embedded_gateway_runs_if_none_answers(tmp_path, recorder):
     async with inside(write(tmp_path, recorder)) as way:
         assert await note(way) == "ran get_note"
 
 
-async def test_another_command_joins_it_and_runs_the_next_one_when_it_has_ended(tmp_path, recorder):
+async def test_another_command_joins_it_and_runs_the_next_one(tmp_path, recorder):
     path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
     async with AsyncExitStack() as later:
         async with inside(path, at=at) as first:
@@ -137,7 +137,7 @@ async def test_another_command_joins_it_and_runs_the_next_one_when_it_has_ended(
         assert await note(second) == "ran get_note"
 
 
-async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
+async def test_the_stdio_command_authenticates_with_its_token(tmp_path, recorder):
     path = write(tmp_path, recorder)
     async with inside(path, token="other") as way:
         with pytest.raises(UserError, match="OKAYED_AGENT_TOKEN"):
@@ -149,7 +149,7 @@ async def test_the_stdio_command_is_the_agent_of_its_token(tmp_path, recorder):
             await way.find_gateway()
 
 
-async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
+async def test_an_unusable_store_is_reported_at_once(tmp_path, recorder):
     path = write(tmp_path, recorder)
     (tmp_path / "okayed.db").write_text("no database at all")
     async with inside(path) as way:
@@ -157,7 +157,7 @@ async def test_a_store_that_cannot_be_used_is_told_at_once(tmp_path, recorder):
             await way.find_gateway()
 
 
-async def test_while_another_has_the_store_or_the_address_a_request_waits_and_is_told_why(
+async def test_while_another_process_has_the_store_or_the_address_a_request_waits_and_gets_the_reason(
     monkeypatch, tmp_path, recorder
 ):
     path = write(tmp_path, recorder)
@@ -174,14 +174,14 @@ async def test_while_another_has_the_store_or_the_address_a_request_waits_and_is
                 await note(way)
 
 
-async def test_a_client_that_leaves_while_its_gateway_starts_is_no_fault(tmp_path, recorder):
+async def test_a_client_may_disconnect_while_its_gateway_starts(tmp_path, recorder):
     async with inside(write(tmp_path, recorder)) as way:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
                 await way.exchange("POST", b"{}", {})
 
 
-async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs_ends(
+async def test_while_a_run_holds_the_lock_no_embedded_gateway_starts_and_a_running_one_stops(
     monkeypatch, tmp_path, recorder
 ):
     path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
@@ -200,7 +200,7 @@ async def test_while_a_run_has_the_turn_none_is_started_inside_and_one_that_runs
             await store.close()
 
 
-async def test_a_run_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path, recorder):
+async def test_a_stopped_run_does_not_wait_for_the_store(tmp_path, recorder):
     config, stop = load_config(write(tmp_path, recorder), {}), asyncio.Event()
     stop.set()
     async with assemble(config):
@@ -208,7 +208,7 @@ async def test_a_run_that_is_told_to_stop_does_not_wait_for_its_turn(tmp_path, r
             await open_released_store(config, stop=stop)
 
 
-async def test_what_answers_without_saying_what_it_is_is_no_gateway():
+async def test_a_process_that_reports_no_role_is_not_a_gateway():
     said = [
         web.json_response({"status": "ok"}),
         web.json_response([]),
@@ -230,7 +230,7 @@ async def test_what_answers_without_saying_what_it_is_is_no_gateway():
         assert [await way.find_gateway() for _ in range(4)] == [False] * 4
 
 
-async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a_server_refuses_does_not(
+async def test_an_exchange_refused_by_a_gateway_waits_and_one_refused_by_a_server_does_not(
     monkeypatch,
 ):
     unsent, came = {"Okayed-Unsent": "1"}, []
@@ -258,7 +258,7 @@ async def test_an_exchange_that_a_gateway_does_not_take_now_waits_and_one_that_a
     assert len(came) == 5
 
 
-async def test_a_gateway_whose_inbox_has_no_address_waits_for_one_like_one_whose_agents_have_none(
+async def test_a_gateway_waits_for_a_free_inbox_port_as_for_a_free_agents_port(
     monkeypatch, tmp_path, recorder
 ):
     monkeypatch.setattr(stdio, "PATIENCE", 0.0)
@@ -275,9 +275,7 @@ async def test_a_gateway_whose_inbox_has_no_address_waits_for_one_like_one_whose
                 await note(way)
 
 
-async def test_a_gateway_inside_a_command_makes_room_for_a_run_without_the_drain(
-    monkeypatch, tmp_path, recorder
-):
+async def test_an_embedded_gateway_gives_way_to_a_run_without_draining(monkeypatch, tmp_path, recorder):
     """No balancer stands before it, and the `run` waits for it."""
     path = write(tmp_path, recorder)
     path.write_text(f"drain: 1h\n{path.read_text()}")
@@ -293,9 +291,7 @@ CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
 
 
 @pytest.mark.parametrize(("inside", "started"), [(True, ["s7"]), (False, sorted(f"s{n}" for n in range(13)))])
-async def test_of_thirteen_servers_a_gateway_inside_starts_the_one_that_is_asked_for(
-    tmp_path, inside, started
-):
+async def test_an_embedded_gateway_starts_only_the_server_that_is_used(tmp_path, inside, started):
     note = tmp_path / "started"
     servers = "\n".join(
         f"  s{number}: {{command: [sh, -c, 'echo s{number} >> {note}; {f'exec {sys.executable} {CHILD}' if number == 7 else ''}']}}"

@@ -19,7 +19,7 @@ from recorder import TOOLS, Recorder
 
 
 @pytest.mark.parametrize("gateway_runs", [True, False])
-async def test_a_tool_is_held_against_what_was_accepted_in_the_store(tmp_path, gateway_runs):
+async def test_a_tool_is_compared_with_the_definition_accepted_in_the_store(tmp_path, gateway_runs):
     store = await SqliteStore.open(tmp_path / "x.db")
     Pins(store, ()).accept(
         "notes", "get_note", canonical_definition({**TOOLS[0], "description": "Get a note, as it was."})
@@ -40,7 +40,7 @@ async def test_a_tool_is_held_against_what_was_accepted_in_the_store(tmp_path, g
     assert rows == {"get_note": Action.DENY, "create_note": Action.ALLOW, "delete_note": Action.ALLOW}
 
 
-async def test_looking_makes_no_store(tmp_path):
+async def test_listing_tools_creates_no_store(tmp_path):
     async with Recorder() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\n"
@@ -53,7 +53,7 @@ async def test_looking_makes_no_store(tmp_path):
 DYING = "echo starting >&2; echo 'cannot open /srv/\x1b[31mdata' >&2; echo >&2; exit 1"
 
 
-async def test_a_server_that_dies_at_its_start_is_quoted_to_the_operator_only():
+async def test_the_stderr_of_a_server_that_fails_to_start_is_shown_only_to_the_operator():
     config = parse_config(
         f"servers: {{files: {{command: [sh, -c, {json.dumps(DYING)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
         {}, str,

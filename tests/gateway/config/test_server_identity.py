@@ -72,7 +72,7 @@ async def restarted(store, before, after, environ=None, now=None):
 # A start with another config.
 
 
-async def test_what_was_approved_for_one_server_does_not_run_at_another_after_a_restart(store):
+async def test_a_call_approved_for_one_server_does_not_run_at_another_after_a_restart(store):
     async with Recorder() as one, Recorder() as other:
         async with restarted(store, f"url: '{one.url}'", f"url: '{other.url}'") as (gateway, held):
             assert text(await gateway.call("create_note")).startswith(MOVED)
@@ -142,7 +142,7 @@ async def test_nor_does_it_run_in_the_folder_of_a_gateway_that_is_started_elsewh
     assert not ran.exists()
 
 
-async def test_what_was_approved_runs_after_a_restart_with_a_rotated_token(store, tmp_path):
+async def test_an_approved_call_runs_after_a_restart_with_a_rotated_token(store, tmp_path):
     token = tmp_path / "token"
     token.write_text("old")
     async with Recorder() as server:
@@ -157,7 +157,7 @@ async def test_what_was_approved_runs_after_a_restart_with_a_rotated_token(store
         assert (call.headers["authorization"], call.headers["x-api-key"]) == ("Bearer new", "another")
 
 
-async def test_a_pending_call_is_void_as_soon_as_the_gateway_starts_with_another_server(store):
+async def test_a_pending_call_becomes_void_when_the_gateway_starts_with_another_server(store):
     async with Recorder() as one, Recorder() as other:
         async with running(ASKS, server_options=f"url: '{one.url}'", store=store) as gateway:
             agent = asyncio.ensure_future(gateway.call("create_note"))
@@ -172,7 +172,7 @@ async def test_a_pending_call_is_void_as_soon_as_the_gateway_starts_with_another
             )
 
 
-async def test_a_task_that_was_approved_for_another_server_is_void_after_a_restart(store):
+async def test_a_task_approved_for_another_server_becomes_void_after_a_restart(store):
     params = {"name": "create_note", "arguments": {}}
     async with Recorder() as one, Recorder() as other:
         async with running(ASKS, server_options=f"url: '{one.url}'", store=store) as gateway:
@@ -183,7 +183,7 @@ async def test_a_task_that_was_approved_for_another_server_is_void_after_a_resta
         assert one.calls == other.calls == []
 
 
-async def test_the_claim_itself_compares_so_no_way_to_it_runs_a_call_elsewhere():
+async def test_the_claim_itself_compares_the_server_identity():
     async with running(ASKS) as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -210,7 +210,7 @@ async def forgotten(path, call_id):
     await store.close()
 
 
-async def test_a_call_of_before_is_bound_at_the_first_start_and_void_when_its_server_changes_later(
+async def test_a_call_of_an_older_version_is_bound_at_the_first_start_and_void_after_its_server_changes(
     store, tmp_path
 ):
     async with Recorder() as one, Recorder() as other:
@@ -236,7 +236,7 @@ async def test_a_call_of_before_is_bound_at_the_first_start_and_void_when_its_se
 # A config that changes while the gateway runs.
 
 
-async def test_a_live_change_that_leaves_the_server_the_same_keeps_what_waits():
+async def test_a_config_change_that_keeps_the_server_keeps_the_waiting_calls():
     environ = {"TOKEN": "old"}
     async with Recorder() as server:
         options = f"url: '{server.url}', headers: {{Authorization: 'Bearer ${{TOKEN}}'}}"
@@ -273,7 +273,7 @@ async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_t
         assert bound.identity == gateway.proxy.settings.identities["notes"]
 
 
-async def test_a_definition_that_another_server_gave_does_not_vouch_for_a_silent_one(store):
+async def test_a_definition_from_another_server_is_not_accepted_for_one_that_does_not_answer(store):
     async def silent(request, frame):
         return error(frame, -32603, "not now")
 
@@ -286,7 +286,7 @@ async def test_a_definition_that_another_server_gave_does_not_vouch_for_a_silent
         assert other.calls == []
 
 
-async def test_a_different_definition_of_the_server_that_moved_is_asked_about_as_ever(store):
+async def test_a_changed_definition_of_a_moved_server_needs_acceptance(store):
     async with Recorder() as one, Recorder() as other:
         other.tools[0]["description"] = "Get a note, and more."
         reads = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
@@ -319,7 +319,7 @@ ELSE: dict[str, ServerOptions] = {
 }
 
 
-def test_every_option_that_counts_makes_another_identity():
+def test_every_identity_option_changes_the_identity():
     assert ELSE.keys() == IDENTITY_OPTIONS.keys()
     assert len({compute_identity(one, KEY) for one in [BASE, *ELSE.values()]}) == len(ELSE) + 1
 
@@ -366,14 +366,14 @@ def test_a_changed_secret_leaves_the_identity_and_any_other_changed_value_does_n
     assert (before != after) == counts
 
 
-def test_what_is_written_plainly_is_the_same_as_what_a_reference_comes_to():
+def test_a_literal_and_a_reference_with_the_same_value_have_the_same_identity():
     assert compute_identity(
         server_of([("AWS_PROFILE", "${AWS_PROFILE}")], {"AWS_PROFILE": "dev", "REGION": "eu"}, {}), KEY
     ) == (compute_identity(server_of([("AWS_PROFILE", "dev")], {"REGION": "eu"}, {}), KEY))
 
 
 @pytest.mark.parametrize("cwd", [None, ".", "/srv/../srv/data/"])
-def test_the_folder_of_the_gateway_counts_where_a_child_runs_in_it(cwd):
+def test_the_gateways_folder_is_in_the_identity_of_a_child_that_runs_in_it(cwd):
     child = ServerOptions(command=["x"], cwd=cwd)
     elsewhere = compute_identity(child, KEY, "/srv") != compute_identity(child, KEY, "/home")
     assert elsewhere is (cwd in {None, "."})
@@ -382,11 +382,11 @@ def test_the_folder_of_the_gateway_counts_where_a_child_runs_in_it(cwd):
     assert compute_identity(BASE, KEY, "/srv") == compute_identity(BASE, KEY, "/home")
 
 
-def test_another_key_makes_another_identity():
+def test_another_key_gives_another_identity():
     assert compute_identity(BASE, KEY) != compute_identity(BASE, b"other")
 
 
-def test_the_name_of_a_header_counts_without_case():
+def test_header_names_are_case_insensitive_in_the_identity():
     lower = msgspec.structs.replace(BASE, headers={name.lower(): one for name, one in BASE.headers.items()})
     assert compute_identity(lower, KEY) == compute_identity(BASE, KEY)
 
@@ -402,7 +402,7 @@ def test_the_name_of_a_header_counts_without_case():
         ("command: [x, '--key=${GITHUB_TOKEN}', '${HOST}']", "x '--key=${GITHUB_TOKEN}' '${HOST}'"),
     ],
 )  # fmt: skip
-def test_the_address_says_where_a_server_is_and_no_secret(options, shown):
+def test_the_location_of_a_server_has_no_secret(options, shown):
     config = parse_config(
         f"servers: {{a: {{{options}}}}}\npolicy: {{default: deny}}",
         {"HOST": "https://h.example/very-secret", "GITHUB_TOKEN": "hush"}, str,
