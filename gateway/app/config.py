@@ -78,7 +78,7 @@ def parse_config(text: str, environ: Mapping[str, str], read_file: Callable[[str
 
 
 def _meaning_problems(config: Config) -> Iterator[Problem]:
-    """Report what is wrong in a config whose shape is valid. The policy compiles only if all durations are valid."""
+    """Report the problems of a config whose shape is valid. The policy compiles only if all durations are valid."""
     for check in CHECKS:
         yield from check.problems(config)
     durations = list(values.duration_problems(config))

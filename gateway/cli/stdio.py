@@ -88,7 +88,7 @@ class GatewayLocator:
         self._server = server
         self._credentials = FixedCredentials({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http
-        self._instead = start_gateway
+        self._start_gateway = start_gateway
         self._lock = asyncio.Lock()
         #: Whether the last gateway was a `run`, which is expected to return; and why none could be started.
         self._expects_run = False
@@ -134,10 +134,10 @@ class GatewayLocator:
             if role := await self._role():
                 self._expects_run = role == RUN
                 return True
-            if self._instead is None or self._expects_run:
+            if self._start_gateway is None or self._expects_run:
                 return False
             try:
-                self._url = await self._instead()
+                self._url = await self._start_gateway()
             except NotSentError as error:
                 self._why = str(error)
                 return False
@@ -147,7 +147,7 @@ class GatewayLocator:
         """Return the role of the gateway that answers, or "" if none does."""
         try:
             async with self._http.get(f"{self._url}/healthz", timeout=CHECK_TIMEOUT) as answer:
-                if self._instead is None:
+                if self._start_gateway is None:
                     return RUN  # a proxy in front of a remote gateway need not forward /healthz
                 return str((await answer.json())["role"]) if answer.status == 200 else ""
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):

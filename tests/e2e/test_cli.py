@@ -1,4 +1,4 @@
-"""The command line as its users see it: output, exit codes, one sentence for what they can mend."""
+"""The command line as users see it: output, exit codes, and one sentence for each error that they can fix."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ def test_tools_are_listed_with_their_classification_and_action(folder):
     )
     table = okayed("tools", "shop", cwd=folder).stdout
     assert "list_orders" in table
-    assert "\x1b[" not in table  # no colours into a pipe
+    assert "\x1b[" not in table  # no colours in a pipe
 
 
 def test_a_first_policy_for_the_servers_is_printed_and_loads(folder):

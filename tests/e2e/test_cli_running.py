@@ -1,4 +1,4 @@
-"""The command line beside a gateway that runs: reviews, the trail, reloads, starts and stops."""
+"""The command line with a running gateway: reviews, the trail, reloads, starts and stops."""
 
 import asyncio
 import json
@@ -118,7 +118,7 @@ async def test_the_trail_is_printed_verified_and_exported(running, tmp_path):
 
 
 def cut(exported):
-    """Take the last event away."""
+    """Remove the last event."""
     return "".join(exported.splitlines(keepends=True)[:-1])
 
 
@@ -210,7 +210,7 @@ async def test_a_config_mounted_by_kubernetes_is_reloaded(tmp_path):
     mount = tmp_path / "etc"
 
     def version(name, default):
-        """Do as the kubelet does: a folder for each version, and a link to the newest that is replaced in one step."""
+        """Mount as the kubelet does: a folder per version, and an atomically replaced link to the newest."""
         (mount / name).mkdir(parents=True)
         file = mount / name / "okayed.yaml"
         file.write_text(

@@ -1,4 +1,4 @@
-"""A folder of Holdpoint, as the product was called: the command says how to move its files, and moved files are used."""
+"""A folder of Holdpoint, the earlier name: the error says how to rename its files, and renamed files are used."""
 
 import subprocess
 from dataclasses import replace
@@ -13,7 +13,7 @@ EARLIER = CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f")
 
 
 def how(refusal: str) -> str:
-    """Return the command in a refusal."""
+    """Return the command in an error message."""
     return refusal.partition(" run: ")[2].strip()
 
 

@@ -9,7 +9,7 @@ from gateway.config.problems import Path, Problem
 
 
 def problems(config: Config) -> Iterator[Problem]:
-    """Report missing secrets, invalid addresses, and a Slack app that nobody can approve in."""
+    """Report missing secrets, invalid addresses, and a Slack app without approvers."""
     if config.slack is not None:
         yield from _slack_problems(config, config.slack)
     for number, hook in enumerate(config.webhooks):

@@ -50,10 +50,10 @@ def _address_problems(path: Path, listen: Listen) -> Iterator[Problem]:
 def _is_local(listen: str) -> bool:
     """Say whether only this machine reaches a listener; an invalid address is reported elsewhere."""
     try:
-        place = host_and_port(listen)
+        found = host_and_port(listen)
     except ValueError:
         return True
-    return place is None or is_loopback(place[0])
+    return found is None or is_loopback(found[0])
 
 
 def _login_problems(config: Config) -> Iterator[Problem]:

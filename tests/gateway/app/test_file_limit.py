@@ -1,4 +1,4 @@
-"""The files that the process may open, and how they are shared."""
+"""The limit on open files, and its division."""
 
 import resource
 import subprocess

@@ -1,4 +1,4 @@
-"""A copy of the store that is put back: what ran since the copy was made does not run again."""
+"""A store restored from a copy: calls that ran after the copy was made do not run again."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def fine(_):
 
 
 class Yard:
-    """A store, its copies, and gateways that are started with it one after the other."""
+    """A store, its copies, and the gateways that are started with it one after the other."""
 
     def __init__(self, folder):
         self.folder, self.clock = folder, Clock()
@@ -58,7 +58,7 @@ class Yard:
         (self.store / "h.db.lock").unlink()
 
     async def day(self):
-        """Let a call be approved and another be asked for, copy the store, and let one run and the other be denied."""
+        """Approve one call and hold another, copy the store, then run the first and deny the second."""
         async with self.started() as gateway:
             self.approved = await review(gateway, await hold(gateway))
             self.pending = await hold(gateway, tool="other")
@@ -81,7 +81,7 @@ class Yard:
         return [(await gateway.service.get(one.id)).state for one in (self.approved, self.pending, self.sent)]
 
     async def all_void(self, why, **options):
-        """Start a gateway and see that it found the store restored, and that nothing of the copy can run."""
+        """Start a gateway; assert that it detected the copy and that no call in it can run."""
         async with self.started(**options) as gateway:
             assert await self.states(gateway) == [State.VOIDED, State.VOIDED, State.IN_DOUBT]
             events = [one for one in await gateway.store.events() if one.kind == "store.restored"]
@@ -152,7 +152,7 @@ async def test_a_copy_restored_beside_the_old_lock_is_refused_without_restored(y
 async def test_a_copy_without_a_later_event_is_detected_by_the_start_counts(yard):
     async with yard.started() as gateway:
         call = await hold(gateway)
-    async with yard.started():  # what was held is bound to its server, which is an event
+    async with yard.started():  # binding the held calls to their server is an event
         pass
     yard.copy()
     async with yard.started():
@@ -174,14 +174,14 @@ async def test_a_copy_with_its_lock_and_the_last_event_is_detected_by_the_start_
     yard.checkpoint = f"audit: {{checkpoint: {{file: {yard.folder}/outside}}}}"
     async with yard.started() as gateway:
         call = await review(gateway, await hold(gateway))
-    async with yard.started():  # what was held is bound to its server, which is an event
+    async with yard.started():  # binding the held calls to their server is an event
         pass
     yard.copy()
     async with yard.started() as gateway:
         await gateway.checkpoints.keep()
         kept = (yard.folder / "outside").read_bytes()
         await run(gateway, call)
-    (yard.folder / "outside").write_bytes(kept)  # as if it had been killed before the next one
+    (yard.folder / "outside").write_bytes(kept)  # as if it had been killed before the next checkpoint
     yard.put_back(*NAMES)
     async with yard.started() as gateway:
         assert (await gateway.service.get(call.id)).state is State.VOIDED
@@ -250,9 +250,7 @@ class Receiver:
 async def receiver(yard):
     import time
 
-    yard.clock.now = (
-        time.time()
-    )  # the library of the specification holds the signature's time against the clock
+    yard.clock.now = time.time()  # the Standard Webhooks library compares the signature's time with the clock
     receiver = Receiver()
     app = web.Application()
     app.router.add_post("/hook", receiver.take)
@@ -281,16 +279,16 @@ async def test_a_gateway_starts_when_the_webhook_returns_no_checkpoint(yard, rec
     assert any("not compared with a checkpoint" in one.message for one in caplog.records)
 
 
-# Crashes at a start.
+# Crashes during startup.
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Ends the process at this point."""
 
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """Return what makes the process end before its so many-th write to the store or its .lock, from a start on."""
+    """Return the hook that kills the process before its n-th write to the store or its .lock after the start."""
     left = [None]
     note, do = StoreFile.write_notes, Writer.do
 
@@ -367,7 +365,7 @@ async def test_a_start_with_a_copy_killed_anywhere_leaves_the_copy_detectable(
     except Killed:
         died = True
     killed_at(None)
-    # Killed before anything was void, it has told nobody that the copy is taken: the operator says so again.
+    # Killed before any call was void, it did not mark the copy, so --restored is needed again.
     again = restored and died and not yard.voided()
     async with yard.started(restored=again) as gateway:
         assert await yard.states(gateway) == [State.VOIDED, State.VOIDED, State.IN_DOUBT]

@@ -1,4 +1,4 @@
-"""A config that changes while calls wait: what stays as it is, and what is void."""
+"""A config change while calls wait: which calls stay, and which become void."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ READS = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
 
 
 async def adopt(gateway, **options):
-    """Let the config say something else of the server."""
+    """Change the options of the server in the config."""
     config = gateway.gateway.config
     servers = {"notes": replace(config.servers["notes"], **options)}
     await gateway.gateway.adopt(replace(config, servers=servers))

@@ -1,4 +1,4 @@
-"""How a gateway stops: what runs may end, who waits for people is told to ask again, and nothing else holds it up."""
+"""Stopping a gateway: running calls may finish, waiting clients are told to retry, and nothing else delays it."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -42,7 +42,7 @@ async def test_the_inbox_accepts_the_host_that_it_listens_on():
 
 
 class Serving:
-    """A gateway with its listeners and loops, that is stopped while clients are connected."""
+    """A gateway with its listeners and loops, stopped while clients are connected."""
 
     def __init__(self, more: str = "") -> None:
         self._more = more
@@ -101,7 +101,7 @@ async def ours(monkeypatch):
 
 
 async def ends_well(ours, agent):
-    """Stop the gateway while a call runs: neither is over before the server answers, and the agent has the answer."""
+    """Stop the gateway while a call runs: it waits for the server's answer, and the agent gets that answer."""
     stopping = ours.stop()
     cut, _ = await asyncio.wait([agent, stopping], timeout=10 * listener.LINGER)
     assert not cut

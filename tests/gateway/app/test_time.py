@@ -1,4 +1,4 @@
-"""What a wrong clock does to held calls: nothing that a person did not want."""
+"""A wrong clock: held calls expire in time, and no expired approval runs."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -154,7 +154,7 @@ async def test_a_wait_ends_in_time_whatever_the_clock_says():
     async with running("default: require_approval", "approvals: {hold_for: 30s}") as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note", {"text": "x"}))
         await gateway.held()
-        gateway.clock.ahead = 3600.0 - 1  # shorter than no hold, longer than any wait
+        gateway.clock.ahead = 3600.0 - 1  # shorter than any hold, longer than any wait
         await gateway.later(0)
         assert not agent.done()
         gateway.clock.ahead = -3600.0

@@ -1,4 +1,4 @@
-"""What the inbox is told of the tools: judged by the policy as it is now, said as everywhere else."""
+"""The inbox's views of the tools: the current verdicts, and the same texts as elsewhere."""
 
 from dataclasses import replace
 

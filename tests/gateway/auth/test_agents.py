@@ -1,4 +1,4 @@
-"""Agents by JWT: whose tokens count, whose do not, and what a client is told."""
+"""Agents with JWTs: which tokens are valid, and the challenges to clients."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ BOT = "agents: [{name: bot-one, owner: alice, subject: bot}]"
 
 @asynccontextmanager
 async def with_issuer(extra: str = "", agents: str = BOT, url: str = HERE):
-    """Run a gateway that trusts an issuer; they share a clock."""
+    """Run a gateway and its issuer on one clock."""
     clock = Clock()
     async with Issuer(clock) as issuer:
         jwt = f"jwt: [{{issuer: '{issuer.url}', jwks: '{issuer.url}/jwks.json'{extra and ', '}{extra}}}]"
@@ -295,8 +295,8 @@ async def test_the_agent_may_be_in_another_claim():
 
 OWNERS = {
     "a name": ({"email": "bob@example.com"}, "bob@example.com"),
-    "a proven one": ({"email": "bob@example.com", "email_verified": True}, "bob@example.com"),
-    "an unproven one": ({"email": "bob@example.com", "email_verified": False}, None),
+    "a verified one": ({"email": "bob@example.com", "email_verified": True}, "bob@example.com"),
+    "an unverified one": ({"email": "bob@example.com", "email_verified": False}, None),
     "none": ({}, None),
     "no text": ({"email": ["bob@example.com"]}, None),
     "nothing": ({"email": ""}, None),
@@ -350,7 +350,7 @@ async def test_a_subject_is_matched_with_its_issuer():
             assert (await answer(gateway, forged))[0] == 401
 
 
-# Its keys.
+# The keys of the issuer.
 
 
 async def test_keys_are_fetched_once():
@@ -397,7 +397,7 @@ FAILURES = {
     "a redirect": (_redirect, "HTTP 302"),
     "no JSON": (lambda _: web.Response(text="<html>secret</html>"), "DecodeError"),
     "no keys": (lambda _: web.json_response({"secret": []}), "ValidationError"),
-    "keys that are none": (lambda _: web.json_response({"keys": ["secret"]}), "ValidationError"),
+    "malformed keys": (lambda _: web.json_response({"keys": ["secret"]}), "ValidationError"),
     "too much": (lambda i: web.Response(text=json.dumps({"keys": i.published}) + " " * (1 << 18)), "longer than 262144 bytes"),
 }  # fmt: skip
 
@@ -487,7 +487,7 @@ async def test_a_changed_config_keeps_the_keys_and_applies_at_once():
         assert issuer.asked == 1
 
 
-NOBODY = Config(
+NO_AGENTS = Config(
     servers={}, policy=PolicyOptions(default="deny"), url=HERE, jwt=[IssuerOptions(issuer=HERE, jwks=HERE)]
 )
 
@@ -499,12 +499,12 @@ def _no_keys(url: str):
 @given(st.text(max_size=80) | st.lists(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)), min_size=2, max_size=3).map(lambda parts: ".".join(map(unsigned, parts))))  # fmt: skip
 def test_a_malformed_token_is_refused(token):
     with pytest.raises(InvalidToken):
-        TokenVerifier(NOBODY, _no_keys, float).verify(token, "notes").send(
+        TokenVerifier(NO_AGENTS, _no_keys, float).verify(token, "notes").send(
             None
-        )  # it is refused before it waits for anything
+        )  # it is refused before the first await
 
 
-# With the protocol's own client.
+# With the SDK's client.
 
 
 async def test_the_sdks_client_finds_the_issuer_and_gets_in():
@@ -527,7 +527,7 @@ async def test_the_sdks_client_finds_the_issuer_and_gets_in():
 
 
 class _Storage:
-    """Where the client keeps its tokens."""
+    """The client's token storage."""
 
     tokens = None
 

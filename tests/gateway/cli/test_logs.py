@@ -1,4 +1,4 @@
-"""The log, whatever is said in it."""
+"""The log: no text can forge an entry."""
 
 import io
 import logging
@@ -10,7 +10,7 @@ from gateway.cli import logs
 
 @pytest.fixture
 def log():
-    """The text of a log that begins now; the handlers of before come back afterwards."""
+    """The text of a new log; the previous handlers are restored afterwards."""
     root, written = logging.getLogger(), io.StringIO()
     before, root.handlers = root.handlers, []
     level = root.level

@@ -1,4 +1,4 @@
-"""What the command line shows on a terminal."""
+"""The output of commands on a terminal and in a pipe."""
 
 import time
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ def expiring(seconds: float) -> dict:
 
 @pytest.fixture
 def plain(monkeypatch):
-    """A terminal without colours, as wide as is asked for."""
+    """A terminal without colours, of a given width."""
 
     def of(columns: int):
         for name, value in {"COLUMNS": str(columns), "FORCE_COLOR": "1", "NO_COLOR": "1"}.items():

@@ -1,4 +1,4 @@
-"""The API's client of the command line: which address it asks, over what, and what it says of one that is gone."""
+"""The command line's API client: its address, and its errors when no gateway answers."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -76,7 +76,7 @@ async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch,
 
 @asynccontextmanager
 async def breaking():
-    """A gateway that goes away in the middle of a stream."""
+    """A gateway that disconnects in the middle of a stream."""
 
     async def events(request):
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -112,7 +112,7 @@ async def test_a_missing_socket_is_one_sentence(tmp_path):
 
 @asynccontextmanager
 async def inbox(answer):
-    """An inbox that answers so when it is asked for calls; yields its address and what it was asked."""
+    """An inbox with these answers to requests for calls; yields its address and the requests."""
     asked = []
 
     async def calls(request):

@@ -1,4 +1,4 @@
-"""The stdio command: which gateway it joins, what it needs to know for that, and when it runs one itself."""
+"""The stdio command: which gateway it joins, and when it runs an embedded one."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ def write(folder, recorder, listen="127.0.0.1:0", **more):
 
 @asynccontextmanager
 async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1:1"):
-    """The way of a command that runs a gateway inside when none answers at *at*."""
+    """The locator of a command that runs an embedded gateway if none answers at *at*."""
     async with open_client(at) as http, asyncio.TaskGroup() as tasks:
         gateway = EmbeddedGateway(path, server, token, tasks, left := asyncio.Event())
         yield GatewayLocator(server, token, http, at=at, start_gateway=gateway.start)
@@ -59,7 +59,7 @@ async def inside(path, *, server="notes", token="ci-token", at="http://127.0.0.1
 
 
 async def note(way):
-    """Get a note; returns what its server said."""
+    """Read a note; returns the server's text."""
     async with asyncio.timeout(HANG):
         reply = await way.exchange("POST", json.dumps(call("get_note")).encode(), {})
         return text(json.loads(await read_body(reply)))
@@ -276,7 +276,7 @@ async def test_a_gateway_waits_for_a_free_inbox_port_as_for_a_free_agents_port(
 
 
 async def test_an_embedded_gateway_gives_way_to_a_run_without_draining(monkeypatch, tmp_path, recorder):
-    """No balancer stands before it, and the `run` waits for it."""
+    """It has no load balancer, and the `run` waits for it."""
     path = write(tmp_path, recorder)
     path.write_text(f"drain: 1h\n{path.read_text()}")
     monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)

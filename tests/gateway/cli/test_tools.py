@@ -1,4 +1,4 @@
-"""Looking at what servers offer: the verdict is the one that the gateway would give."""
+"""Listing and explaining tools: the verdicts are those of the gateway."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""An approval is for one server: at another address, or with other credentials, nothing that was approved runs."""
+"""An approval is for one server: an approved call never runs at another address or with other credentials."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from rows import each_row
 KEY = b"k" * 32
 ASKS = "default: require_approval"
 MOVED = "No longer valid: This server's address or credentials changed after the approval. NOT EXECUTED."
-#: A stdio server that writes each call that it runs, where it runs and as whom, into the file that it is given.
+#: A stdio server that appends each call, its folder and its profile to the given file.
 CHILD = """
 import json, os, sys
 for line in sys.stdin:
@@ -51,7 +51,7 @@ def store(tmp_path):
 
 
 async def approved(gateway, tool="create_note"):
-    """Have a call approved whose client has gone away."""
+    """Approve a call after its client has disconnected."""
     agent = asyncio.ensure_future(gateway.call(tool))
     [held] = await gateway.held()
     agent.cancel()
@@ -61,7 +61,7 @@ async def approved(gateway, tool="create_note"):
 
 @asynccontextmanager
 async def restarted(store, before, after, environ=None, now=None):
-    """Have a call approved under one config of the server, and start the gateway with another."""
+    """Approve a call with one config of the server, then start the gateway with another."""
     async with running(ASKS, server_options=before, environ=environ, store=store) as gateway:
         held = await approved(gateway)
         assert held.state is State.APPROVED
@@ -194,11 +194,11 @@ async def test_the_claim_itself_compares_the_server_identity():
         assert gateway.ran() == []
 
 
-# A start of this version on what another left.
+# A start with the store of an older version.
 
 
 async def forgotten(path, call_id):
-    """Put a call back to what it was before servers had an identity."""
+    """Remove the server identity from a call, as in a store of an older version."""
     store = await SqliteStore.open(path)
     held = await store.get(call_id)
     await store.swap(
@@ -233,7 +233,7 @@ async def test_a_call_of_an_older_version_is_bound_at_the_first_start_and_void_a
         assert one.calls == other.calls == []
 
 
-# A config that changes while the gateway runs.
+# A config change while the gateway runs.
 
 
 async def test_a_config_change_that_keeps_the_server_keeps_the_waiting_calls():
@@ -258,7 +258,7 @@ async def test_a_config_change_that_keeps_the_server_keeps_the_waiting_calls():
         assert [one.headers["authorization"] for one in server.calls] == ["Bearer new"]
 
 
-# Definitions that were accepted.
+# Accepted definitions.
 
 
 async def test_a_definition_accepted_before_servers_had_identities_is_bound_at_the_first_start():
