@@ -24,12 +24,12 @@ class Hanging(Recorder):
         super().__init__(on_call=self._hang, modern=False)
         self.go_on = asyncio.Event()
         self.requests = []
-        self.answer = lambda frame: result(frame, {"content": [{"type": "text", "text": "after all"}]})
+        self.late_answer = lambda frame: result(frame, {"content": [{"type": "text", "text": "after all"}]})
 
     async def _hang(self, request, frame):
         self.requests.append(request)
         await self.go_on.wait()
-        return self.answer(frame)
+        return self.late_answer(frame)
 
     async def hung_up_on(self):
         """Wait until the connection of the call is closed."""
@@ -185,7 +185,7 @@ async def test_without_answer_within_a_server_has_as_long_as_it_likes():
 async def test_the_answer_of_a_server_that_was_given_up_still_counts(state):
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         if state is State.UPSTREAM_ERROR:
-            gateway.recorder.answer = lambda frame: error(frame, -32000, "after all")
+            gateway.recorder.late_answer = lambda frame: error(frame, -32000, "after all")
         agent, held = await sent(gateway, agents)
         doubt = await give_up(gateway, held)
         await agent
