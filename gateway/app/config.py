@@ -12,7 +12,7 @@ from gateway.auth import issuers
 from gateway.config.checks import channels, listeners, people, servers, values
 from gateway.config.options import AuditOptions, Config
 from gateway.config.problems import ConfigProblems, Path, Problem
-from gateway.config.schema import shape_problems
+from gateway.config.schema import find_shape_problems
 from gateway.config.yaml import ResolvedText, read_document
 from gateway.errors import UserError
 from gateway.policy.compiling import compile_policy
@@ -63,7 +63,7 @@ def parse_config(text: str, environ: Mapping[str, str], read_file: Callable[[str
     """Parse and validate YAML text; raises `ConfigProblems` with everything that is wrong."""
     document = read_document(text, environ, read_file)
     unread = {problem.path for problem in document.problems}
-    shape = [problem for problem in shape_problems(document.value) if problem.path not in unread]
+    shape = [problem for problem in find_shape_problems(document.value) if problem.path not in unread]
     problems = [*document.problems, *map(document.locate, shape)]
     if unread or not all(_is_in_rule(problem.path) for problem in shape):
         raise ConfigProblems(*problems)
@@ -80,8 +80,8 @@ def parse_config(text: str, environ: Mapping[str, str], read_file: Callable[[str
 def _meaning_problems(config: Config) -> Iterator[Problem]:
     """Report the problems of a config whose shape is valid. The policy compiles only if all durations are valid."""
     for check in CHECKS:
-        yield from check.problems(config)
-    durations = list(values.duration_problems(config))
+        yield from check.find_problems(config)
+    durations = list(values.find_duration_problems(config))
     yield from durations or _policy_problems(config)
 
 

@@ -20,7 +20,7 @@ from approvals.service import ApprovalService
 from approvals.store import Store
 from gateway.app import parts, recovery
 from gateway.app.checkpoints import Checkpoints, build_checkpoint_target
-from gateway.app.stores import MEMORY, database_path, open_store
+from gateway.app.stores import MEMORY, open_store, store_path
 from gateway.auth.agents import Agents
 from gateway.auth.jwks import JwksCache
 from gateway.call.judging import config_objection
@@ -293,7 +293,7 @@ def _disk_gauge(config: Config, measure: Callable[[Path], float]) -> Callable[[]
     """Return the function that measures the disk of the store; a store in memory uses none."""
     if config.store == MEMORY:
         return lambda: 0.0
-    return partial(measure, database_path(config.store).absolute().parent)
+    return partial(measure, store_path(config.store).absolute().parent)
 
 
 @asynccontextmanager

@@ -103,7 +103,7 @@ def build_directory(config: Config) -> Directory:
 def build_upstream(
     name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
-    """Return the connection to a server; it drops the requests to clients that `may_ask` does not list."""
+    """Return the connection to a server; it refuses the requests to clients that `may_ask` does not list."""
     connection = _build_connection(name, options, http, pools, clock)
     if KINDS.keys() <= {*options.may_ask}:
         return connection

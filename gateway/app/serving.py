@@ -21,7 +21,7 @@ from gateway.app.gateway import Gateway
 from gateway.app.tool_views import list_tool_views
 from gateway.config.addresses import host_and_port
 from gateway.config.options import Config, listen_address
-from gateway.fronts import INSIDE, RUN, http
+from gateway.fronts import EMBEDDED, RUN, http
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
 
@@ -166,7 +166,7 @@ def _listener_policy(gateway: Gateway) -> http.ListenerPolicy:
         parked=lambda: gateway.proxy.parked,
         cut=gateway.cut,
         clock=gateway.clock,
-        role=INSIDE if gateway.embedded else RUN,
+        role=EMBEDDED if gateway.embedded else RUN,
         proxies=TrustedProxies.parse(gateway.config.trusted_proxies),
     )
 

@@ -23,23 +23,23 @@ async def open_store(config: Config, *, restored: bool = False) -> Store:
         return MemoryStore(chain_key=key)
     from approvals.store.sqlite.store import SqliteStore
 
-    return await SqliteStore.open(database_path(config.store), chain_key=key, restored=restored)
+    return await SqliteStore.open(store_path(config.store), chain_key=key, restored=restored)
 
 
 def open_trail(url: str) -> TrailReader:
     """Open the audit trail of a store read-only; raises `TrailNotFound`."""
     if url == MEMORY:
         raise TrailNotFound("A store in memory keeps no audit trail; use store: sqlite:///okayed.db")
-    if not (path := database_path(url)).exists():
+    if not (path := store_path(url)).exists():
         raise TrailNotFound(f"There is no store at {path} yet; start the gateway once with: okayed run")
     return ReadOnlyStore(path)
 
 
 def open_pins(url: str) -> PinReader:
     """Open the accepted tool definitions of a store read-only; empty if the store does not exist yet."""
-    return MemoryStore() if url == MEMORY else ReadOnlyStore(database_path(url))
+    return MemoryStore() if url == MEMORY else ReadOnlyStore(store_path(url))
 
 
-def database_path(url: str) -> Path:
+def store_path(url: str) -> Path:
     """Return the file of a `sqlite:///` store."""
     return Path(url.removeprefix("sqlite:///"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.auth.jwks import JwksCache
-from gateway.auth.protected_resource import challenge
+from gateway.auth.protected_resource import build_challenge
 from gateway.auth.tokens import InvalidToken, TokenVerifier, VerifiedToken
 from gateway.config.options import AgentOptions, Config
 
@@ -42,7 +42,9 @@ class Agents:
     def __init__(self, config: Config, jwks: Callable[[str], JwksCache], clock: Callable[[], float]) -> None:
         self.config = config
         self._tokens = TokenVerifier(config, jwks, clock)
-        self._by_hash = [(one.token_sha256, _agent(one)) for one in config.agents if one.token_sha256]
+        self._by_hash = [
+            (one.token_sha256, _configured_agent(one)) for one in config.agents if one.token_sha256
+        ]
 
     async def authenticate(self, authorization: Sequence[str], server: str) -> Agent:
         """Return the agent whose bearer token is in the Authorization headers; raises `AuthenticationFailed`.
@@ -51,27 +53,29 @@ class Agents:
         """
         if not self.config.agents and not self.config.jwt:
             return LOCAL
-        token = _bearer(authorization)
+        token = _bearer_token(authorization)
         given = hashlib.sha256(token).hexdigest()
         found = [agent for known, agent in self._by_hash if hmac.compare_digest(known, given)]
         if found:
             return found[0]
         if not token or not self.config.jwt:
             raise AuthenticationFailed(
-                401, "Send the token of an agent in the Authorization header.", challenge(self.config, server)
+                401,
+                "Send the token of an agent in the Authorization header.",
+                build_challenge(self.config, server),
             )
         try:
             verified = await self._tokens.verify(token.decode("ascii", "replace"), server)
         except InvalidToken as error:
             raise AuthenticationFailed(
-                401, str(error), challenge(self.config, server, "invalid_token")
+                401, str(error), build_challenge(self.config, server, "invalid_token")
             ) from None
         return self._verified_agent(verified, server)
 
     def _verified_agent(self, verified: VerifiedToken, server: str) -> Agent:
         issuer = verified.issuer
         if not verified.scopes().issuperset(issuer.scopes):
-            missing = challenge(self.config, server, "insufficient_scope", issuer)
+            missing = build_challenge(self.config, server, "insufficient_scope", issuer)
             raise AuthenticationFailed(403, "The token lacks a required scope.", missing)
         agent = self._agent_of_subject(verified)
         if agent.owner is not None or issuer.owner_claim is None:
@@ -92,7 +96,7 @@ class Agents:
                 and one.subject == subject
                 and one.issuer in {None, verified.issuer.issuer}
             ):
-                return _agent(one)
+                return _configured_agent(one)
         # An unknown subject must not take the name of a configured agent.
         names = {one.name.casefold() for one in self.config.agents}
         if subject is None or not verified.issuer.any_subject or subject.casefold() in names:
@@ -102,11 +106,11 @@ class Agents:
         return Agent(name=subject)
 
 
-def _agent(options: AgentOptions) -> Agent:
+def _configured_agent(options: AgentOptions) -> Agent:
     servers = None if options.servers is None else frozenset(options.servers)
     return Agent(name=options.name, owner=options.owner, servers=servers)
 
 
-def _bearer(authorization: Sequence[str]) -> bytes:
+def _bearer_token(authorization: Sequence[str]) -> bytes:
     scheme, _, token = (authorization[0] if len(authorization) == 1 else "").partition(" ")
     return token.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""

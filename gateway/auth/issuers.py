@@ -12,7 +12,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _SECURE_URL = "this must be an https:// address (http:// only on this machine), without a user or a fragment."
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def find_problems(config: Config) -> Iterator[Problem]:
     """Report invalid issuers, and agents whose tokens or subjects could not be verified."""
     yield from _url_problems(config)
     for number, issuer in enumerate(config.jwt):

@@ -12,7 +12,7 @@ from gateway.config.options import Config, IssuerOptions
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 
-def audiences(config: Config, issuer: IssuerOptions, server: str) -> frozenset[str]:
+def accepted_audiences(config: Config, issuer: IssuerOptions, server: str) -> frozenset[str]:
     """Return the accepted audiences: the issuer's list, or else the URLs of this server and of the gateway."""
     if issuer.audience is not None:
         return frozenset(issuer.audience)
@@ -20,7 +20,7 @@ def audiences(config: Config, issuer: IssuerOptions, server: str) -> frozenset[s
     return frozenset({_base(config), f"{_base(config)}/", _base(config) + _path(server)})
 
 
-def metadata(config: Config, server: str) -> Mapping[str, Any] | None:
+def build_metadata(config: Config, server: str) -> Mapping[str, Any] | None:
     """Return the metadata of a server; None if there is no such server or no issuer."""
     if not config.jwt or server not in config.servers:
         return None
@@ -34,7 +34,7 @@ def metadata(config: Config, server: str) -> Mapping[str, Any] | None:
     }
 
 
-def challenge(
+def build_challenge(
     config: Config, server: str, error: str | None = None, issuer: IssuerOptions | None = None
 ) -> str:
     """Return the WWW-Authenticate header: where to get a token, its scopes, and the error."""

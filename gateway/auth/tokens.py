@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.auth.jwks import Jwk, JwksCache
-from gateway.auth.protected_resource import audiences
+from gateway.auth.protected_resource import accepted_audiences
 from gateway.config.options import Config, IssuerOptions
 
 #: The tolerated clock difference between an issuer and this machine, in seconds.
@@ -59,7 +59,9 @@ class TokenVerifier:
             raise InvalidToken("The issuer of the token is unknown.")
         algorithm = _algorithm(header, issuer)
         key = await self._key(header, issuer)
-        claims = _verify_signature(token, key, algorithm, issuer, audiences(self._config, issuer, server))
+        claims = _verify_signature(
+            token, key, algorithm, issuer, accepted_audiences(self._config, issuer, server)
+        )
         _check_times(claims, self._clock())
         return VerifiedToken(issuer=issuer, claims=claims)
 

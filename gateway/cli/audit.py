@@ -15,7 +15,7 @@ from approvals.model import AuditEvent
 from approvals.store import TrailReader
 from approvals.store.read_only import events as read_file
 from gateway.app.config import load_config
-from gateway.app.stores import database_path, open_trail
+from gateway.app.stores import open_trail, store_path
 from gateway.cli import output
 from gateway.cli.output import print_line
 from gateway.config.options import parse_duration
@@ -61,7 +61,7 @@ def verify(path: Path, file: Path | None, checkpoint: str) -> None:
         name, events = file, read_file(file)
     else:
         store = config.store if config else ""
-        name, events = database_path(store), read_events(open_trail(store))
+        name, events = store_path(store), read_events(open_trail(store))
     count, head = verify_trail(str(name), events, key.encode(), known)
     print_line(f"{name}: {count} events, the hash chain is intact.")
     if head is not None:

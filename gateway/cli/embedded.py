@@ -12,7 +12,7 @@ from approvals.store.run_lock import is_held_by_run
 from gateway.app.config import check_server_name, load_config
 from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import serve
-from gateway.app.stores import MEMORY, database_path
+from gateway.app.stores import MEMORY, store_path
 from gateway.auth.agents import AuthenticationFailed
 from gateway.config.addresses import host_and_port
 from gateway.config.options import Config, listen_address
@@ -86,4 +86,4 @@ class EmbeddedGateway:
 
 def _run_is_waiting(config: Config) -> bool:
     """Say whether an `okayed run` holds the run lock of the store."""
-    return config.store != MEMORY and is_held_by_run(database_path(config.store))
+    return config.store != MEMORY and is_held_by_run(store_path(config.store))

@@ -31,7 +31,7 @@ _COLOURS = {
 }
 
 
-def console() -> Console:
+def open_console() -> Console:
     """Return the console on stdout; it uses colour only on a terminal, and not with NO_COLOR."""
     return Console(highlight=False, soft_wrap=True)
 
@@ -107,7 +107,7 @@ def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
     ]
     if not found.listed:
         lines.append("The server does not list this tool; it was classified by its name alone.")
-    console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
+    open_console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
 
 
 def print_accepted(server: str, names: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ def print_calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         print_json(found)
         return
     if not found:
-        console().print("Nothing is waiting.")
+        open_console().print("Nothing is waiting.")
         return
     _print_table(
         ("id", "server/tool", "agent", "category", "severity", "expires", "arguments"),
@@ -167,7 +167,7 @@ def print_call(call: Mapping[str, Any], *, as_json: bool) -> None:
         f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
         for review in call["reviews"]
     ]
-    console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
+    open_console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
 
 
 def _extra_params(call: Mapping[str, Any]) -> Iterable[str]:
@@ -185,7 +185,7 @@ def print_state(call: Mapping[str, Any], *, as_json: bool) -> None:
         return
     given = len({review["approver"] for review in call["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {call['needed']})" if call["state"] == "pending" else ""
-    console().print(Text(_escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{more}")))
+    open_console().print(Text(_escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{more}")))
 
 
 def print_event(event: AuditEvent, *, as_json: bool) -> None:
@@ -201,7 +201,7 @@ def print_event(event: AuditEvent, *, as_json: bool) -> None:
     )
     what = f"{event.server}/{event.tool}" if event.tool else event.server
     line = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12} {what} {event.call or ''} {detail}"
-    console().print(Text(_escape(line.rstrip())))
+    open_console().print(Text(_escape(line.rstrip())))
 
 
 def _state(call: Mapping[str, Any]) -> str:
@@ -225,7 +225,7 @@ def _escape(text: str) -> str:
 
 def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print one line per row. On a terminal the last column is cut at the width; names are never cut."""
-    out = console()
+    out = open_console()
     table = [
         [Text(name, style="bold") for name in header],
         *([_cell(value) for value in row] for row in rows),

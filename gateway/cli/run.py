@@ -15,7 +15,7 @@ from gateway.app.config import load_config
 from gateway.app.gateway import GRACE, assemble
 from gateway.app.reloading import watch_config
 from gateway.app.serving import serve
-from gateway.app.stores import MEMORY, database_path, open_store
+from gateway.app.stores import MEMORY, open_store, store_path
 from gateway.config.options import Config
 
 #: Seconds to wait for an embedded gateway to release the store: longer than it waits for running calls.
@@ -41,7 +41,7 @@ async def run(path: Path, *, restored: bool = False) -> None:
 
 def hold_store(config: Config) -> AbstractContextManager[None]:
     """Hold the run lock of the store, which makes an embedded gateway release it; raises `StoreTaken` if another `run` has it."""
-    return nullcontext() if config.store == MEMORY else hold_run_lock(database_path(config.store))
+    return nullcontext() if config.store == MEMORY else hold_run_lock(store_path(config.store))
 
 
 async def open_released_store(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:

@@ -11,7 +11,7 @@ from gateway.config.options import Config
 from gateway.config.problems import Path, Problem, did_you_mean
 
 
-def config_schema() -> dict[str, Any]:
+def build_schema() -> dict[str, Any]:
     """Return the JSON Schema of the config, for editors and for validation."""
     schema = msgspec.json.schema(Config)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Okayed config", **schema}
@@ -19,10 +19,10 @@ def config_schema() -> dict[str, Any]:
 
 @cache
 def _validator() -> jsonschema_rs.Draft202012Validator:
-    return jsonschema_rs.Draft202012Validator(config_schema(), offline=True)
+    return jsonschema_rs.Draft202012Validator(build_schema(), offline=True)
 
 
-def shape_problems(value: Any) -> Iterator[Problem]:
+def find_shape_problems(value: Any) -> Iterator[Problem]:
     """Report everything in a config that its schema does not allow."""
     for error in _validator().iter_errors(value):
         yield from _explain(error)
@@ -52,7 +52,7 @@ def _explain(error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
 
 
 def _known_keys(error: jsonschema_rs.ValidationError) -> list[str]:
-    node: Any = config_schema()
+    node: Any = build_schema()
     for part in error.schema_path[:-1]:
         node = node[part]
     return list(node.get("properties", {}))

@@ -165,7 +165,7 @@ class _Handlers:
 
     async def metadata(self, request: web.Request) -> web.Response:
         """Serve the protected resource metadata of a server (RFC 9728)."""
-        found = protected_resource.metadata(self._policy.agents().config, request.match_info["server"])
+        found = protected_resource.build_metadata(self._policy.agents().config, request.match_info["server"])
         return _refuse(404, "There is nothing here.") if found is None else web.json_response(found)
 
     async def healthz(self, _: web.Request) -> web.Response:

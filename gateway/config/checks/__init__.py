@@ -1,1 +1,1 @@
-"""Checks of a config whose shape is valid: each module has `problems(config)` for one subject (PURE)."""
+"""Checks of a config whose shape is valid: each module has `find_problems(config)` for one subject (PURE)."""

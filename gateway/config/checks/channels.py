@@ -8,7 +8,7 @@ from gateway.config.options import Config, SlackOptions
 from gateway.config.problems import Path, Problem
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def find_problems(config: Config) -> Iterator[Problem]:
     """Report missing secrets, invalid addresses, and a Slack app without approvers."""
     if config.slack is not None:
         yield from _slack_problems(config, config.slack)

@@ -13,7 +13,7 @@ from gateway.config.problems import Path, Problem
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def find_problems(config: Config) -> Iterator[Problem]:
     """Report invalid or shared addresses, open listeners without tokens, and proxies that cannot be trusted."""
     yield from _address_problems(("listen",), config.listen)
     yield from _address_problems(("inbox", "listen"), config.inbox.listen)

@@ -10,7 +10,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def find_problems(config: Config) -> Iterator[Problem]:
     """Report duplicate names and tokens, unknown names, and agents that only their owner could approve."""
     yield from _duplicates("agents", "name", [agent.name for agent in config.agents])
     for field in ("name", "slack", "email", "token_sha256"):

@@ -11,7 +11,7 @@ from gateway.config.problems import Path, Problem
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def find_problems(config: Config) -> Iterator[Problem]:
     """Report invalid names, addresses and credentials of servers."""
     if not config.servers:
         yield Problem(("servers",), "name at least one server.")

@@ -10,7 +10,7 @@ from gateway.config.problems import Path, Problem
 MIN_KEY = 32
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def find_problems(config: Config) -> Iterator[Problem]:
     """Report keys that are too short, sizes that cannot be read, and a store of an unknown kind."""
     if not re.match(r"sqlite:///.|memory:$", config.store):
         yield Problem(
@@ -36,7 +36,7 @@ def _keys(config: Config) -> Iterator[tuple[Path, str]]:
         yield ("store_key",), config.store_key
 
 
-def duration_problems(config: Config) -> Iterator[Problem]:
+def find_duration_problems(config: Config) -> Iterator[Problem]:
     """Report durations outside the policy that cannot be read; the policy compiles only without them."""
     for path, value in _durations(config):
         try:
