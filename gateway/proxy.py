@@ -38,7 +38,7 @@ from gateway.hold.ladder import AnswerMode
 from gateway.hold.repeats import Repeats
 from gateway.hold.request_state import InvalidStateError, StateSealer
 from gateway.hold.running import Forwarder
-from gateway.hold.tasks import Tasks
+from gateway.hold.tasks.methods import Tasks
 from gateway.policy.evaluation import Action, Verdict, require_approval
 from gateway.policy.limits import Exceeded, Windows, window_key
 from gateway.relay import rewriting
@@ -66,7 +66,7 @@ class Proxy:
         forwarder: Forwarder,
         metrics: Metrics,
         new_id: Callable[[], CallId],
-        seals: Callable[[], StateSealer],
+        sealer: Callable[[], StateSealer],
     ) -> None:
         self.settings = settings
         self._service = service
@@ -86,9 +86,9 @@ class Proxy:
 
         self._held_answers = HeldAnswers(
             service=service, forwarder=forwarder, holds=holds, objection=self._judge.objection,
-            final_frames=FinalFrames(holds, seals, catalogue.has_output_schema), ensure_listed=catalogue.ensure_listed,
+            final_frames=FinalFrames(holds, sealer, catalogue.has_output_schema), ensure_listed=catalogue.ensure_listed,
         )  # fmt: skip
-        self._continuations = Continuations(service, self._held_answers, seals, new_id)
+        self._continuations = Continuations(service, self._held_answers, sealer, new_id)
         self._repeats = Repeats(service, self._audit, self._held_answers.delivered)
         self.tasks = Tasks(service, self._held_answers, self._continuations, self._upstream)
         self._relay = Relay(

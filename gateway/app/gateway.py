@@ -104,13 +104,13 @@ class Gateway:
         self.proxy = Proxy(
             settings=self._settings(config),
             service=self.service, state=store, catalogue=self.catalogue, windows=windows, forwarder=self.forwarder, metrics=self.metrics,
-            new_id=new_id, seals=self.seals,
+            new_id=new_id, sealer=self.sealer,
         )  # fmt: skip
         self._connect_servers(config)
 
-    def seals(self) -> StateSealer:
-        """Return the seals of requestState."""
-        return parts.build_seals(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
+    def sealer(self) -> StateSealer:
+        """Return the sealer of requestState."""
+        return parts.build_sealer(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
 
     async def adopt(self, config: Config) -> None:
         """Switch to *config*. Servers that stay the same keep their connections."""

@@ -41,8 +41,8 @@ def build_access_check(config: Config) -> Callable[[str, str], bool]:
 
 
 @lru_cache(maxsize=1)
-def build_seals(keys: tuple[str, ...], secret: bytes) -> StateSealer:
-    """Return the seals of requestState, made with the keys of the config or else with the store's *secret*."""
+def build_sealer(keys: tuple[str, ...], secret: bytes) -> StateSealer:
+    """Return the sealer of requestState, with the keys of the config or else the store's *secret*."""
     return StateSealer([key.encode() for key in keys] or [secret])
 
 

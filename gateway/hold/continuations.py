@@ -30,29 +30,29 @@ class Continuations:
         self,
         service: ApprovalService,
         held_answers: HeldAnswers,
-        seals: Callable[[], StateSealer],
+        sealer: Callable[[], StateSealer],
         new_id: Callable[[], CallId],
     ) -> None:
         self._service = service
         self._held_answers = held_answers
-        self._seals = seals
+        self._sealer = sealer
         self._new_id = new_id
 
     async def answer(self, request: CallRequest) -> Reply | None:
         """Answer a request that refers to a held call; None for one that does not, or has other arguments.
 
-        Raises `ForgedError` and `UnknownCall` for state that is not valid, `UnknownHoldError` for an id that is not,
+        Raises `InvalidStateError` and `UnknownCall` for state that is not valid, `UnknownHoldError` for an id that is not,
         and `AlreadyDecided` for a call that cannot be continued.
         """
-        ticket = self._open_ticket(request)
+        state = self._open_state(request)
         if (held := await self._find_for_front(request)) is not None:
-            round_before = ticket.round if ticket else 0
+            round_before = state.round if state else 0
             return self._held_answers.answer_front(replace(without_state(request), round=round_before), held)
-        if ticket is None or (held := await self._find_by_ticket(request, ticket)) is None:
+        if state is None or (held := await self._find_by_state(request, state)) is None:
             return None
-        if not ticket.asked:
-            return await self._held_answers.answer(replace(without_state(request), round=ticket.round), held)
-        return await self._pass_answers_on(request, held, ticket)
+        if not state.asked:
+            return await self._held_answers.answer(replace(without_state(request), round=state.round), held)
+        return await self._pass_answers_on(request, held, state)
 
     async def follow(self, held: HeldCall, answered: Outbound, *, task: bool = False) -> HeldCall:
         """Store and return the call that continues *held* with the answers in *answered*."""
@@ -61,18 +61,18 @@ class Continuations:
         )
         return await self._service.continue_call(held.id, following)
 
-    async def _pass_answers_on(self, request: CallRequest, held: HeldCall, ticket: RequestState) -> Reply:
+    async def _pass_answers_on(self, request: CallRequest, held: HeldCall, state: RequestState) -> Reply:
         """Continue with the client's answers and the server's own state, which our state carried."""
-        state = None if ticket.state is None else msgspec.json.encode(ticket.state)
-        request = replace(request, frame=envelope.with_params(request.frame, {"requestState": state}))
+        theirs = None if state.state is None else msgspec.json.encode(state.state)
+        request = replace(request, frame=envelope.with_params(request.frame, {"requestState": theirs}))
         return await self._held_answers.answer(request, await self.follow(held, as_sent(request)))
 
-    def _open_ticket(self, request: CallRequest) -> RequestState | None:
-        state = request_state.own_state(request.frame)
-        return None if state is None else self._seals().open(state)
+    def _open_state(self, request: CallRequest) -> RequestState | None:
+        sealed = request_state.own_state(request.frame)
+        return None if sealed is None else self._sealer().open(sealed)
 
-    async def _find_by_ticket(self, request: CallRequest, ticket: RequestState) -> HeldCall | None:
-        held = await self._service.get(CallId(ticket.call))
+    async def _find_by_state(self, request: CallRequest, state: RequestState) -> HeldCall | None:
+        held = await self._service.get(CallId(state.call))
         if not _is_from_same_agent(request, held):
             raise InvalidStateError
         return held if _is_same_call(request, held) else None

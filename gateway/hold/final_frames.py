@@ -19,12 +19,12 @@ class FinalFrames:
     def __init__(
         self,
         holds: Callable[[], HoldSettings],
-        seals: Callable[[], StateSealer],
+        sealer: Callable[[], StateSealer],
         has_output_schema: Callable[[str, str], bool],
     ) -> None:
         """*has_output_schema* says whether a server's tool declares the shape of its results."""
         self._holds = holds
-        self._seals = seals
+        self._sealer = sealer
         self._has_output_schema = has_output_schema
 
     def build(self, rung: Rung, request: CallRequest, held: HeldCall) -> FinalFrame:
@@ -53,12 +53,12 @@ class FinalFrames:
 
     def _round(self, request: CallRequest, held: HeldCall) -> Mapping[str, Any]:
         """Return an input_required result that sends the client into its next round."""
-        state = self._seals().seal(RequestState(call=held.id, round=request.round + 1))
+        state = self._sealer().seal(RequestState(call=held.id, round=request.round + 1))
         asks = {"inputRequests": {request_state.QUESTION: elicitation.url_request(held, self._holds().link)}}
         link = asks if self.shows_link(request) else {}
         return {"resultType": "input_required", "requestState": state, **link}
 
     def _sealed(self, held: HeldCall, question: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the server's question with our state around the server's: the answers stay under this approval."""
-        ticket = RequestState(call=held.id, asked=True, state=question.get("requestState"))
-        return {**question, "requestState": self._seals().seal(ticket)}
+        ours = RequestState(call=held.id, asked=True, state=question.get("requestState"))
+        return {**question, "requestState": self._sealer().seal(ours)}

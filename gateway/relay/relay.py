@@ -10,9 +10,10 @@ from gateway.call.hold_settings import TaskOffer
 from gateway.call.request import Exchange
 from gateway.call.sessions import MAX_OPENING, Session, Sessions
 from gateway.call.settings import ProxySettings
-from gateway.hold import elicitation, subscriptions
+from gateway.hold import elicitation
 from gateway.hold.answering import HeldAnswers
-from gateway.hold.tasks import Tasks
+from gateway.hold.tasks import subscriptions
+from gateway.hold.tasks.methods import Tasks
 from gateway.relay import rewriting
 from gateway.tools.catalogue import Catalogue
 from gateway.upstreams import Upstream

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import CutError, GatewayError
-from gateway.hold import tasks_2025
+from gateway.hold.tasks import revision_2025
 from gateway.upstreams.reply import Reply, read_body, replace_body
 from gateway.wire import frames, protocol, sse
 
@@ -149,7 +149,7 @@ def offering_tasks(gated: Callable[[str], bool]) -> Edit:
 def _as_task(tool: msgspec.Raw) -> Any:
     definition = frames.raw_members(tool)
     execution = _object(definition.get("execution"))
-    offered = tasks_2025.offer_in_tool(execution)
+    offered = revision_2025.offer_in_tool(execution)
     return tool if offered == execution else {**definition, "execution": offered}
 
 
@@ -171,7 +171,7 @@ def with_tasks(result: Members) -> Mapping[str, Any] | None:
     """Offer tasks in the result of initialize (2025-11-25), unless the server has its own."""
     offered = _object(result.get("capabilities"))
     revision = msgspec.json.decode(result.get("protocolVersion", b"null"))
-    with_tasks = tasks_2025.offer_in_initialize(offered, revision)
+    with_tasks = revision_2025.offer_in_initialize(offered, revision)
     return None if with_tasks is None else {"capabilities": with_tasks}
 
 

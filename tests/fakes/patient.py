@@ -93,7 +93,7 @@ class World:
         self.service = ApprovalService(self.store, Directory([Approver(name="alice")]), clock=clock)
         catalogue = Catalogue(clock, Pins(self.store, ()), lambda *_: None)
         catalogue.configure({"notes": self.server}, {"notes": {}})
-        seals, numbers = StateSealer([b"k" * 32]), itertools.count()
+        sealer, numbers = StateSealer([b"k" * 32]), itertools.count()
         self.proxy = Proxy(
             settings=ProxySettings(
                 policy=compile_policy(config),
@@ -105,7 +105,7 @@ class World:
                 may_use=lambda *_: True,
             ),
             service=self.service, state=self.store, catalogue=catalogue, windows=Windows(()), forwarder=Forwarder(self.service, catalogue.mark_stale),
-            metrics=Metrics(), new_id=lambda: CallId(f"hold_{next(numbers):026}"), seals=lambda: seals,
+            metrics=Metrics(), new_id=lambda: CallId(f"hold_{next(numbers):026}"), sealer=lambda: sealer,
         )  # fmt: skip
 
     async def send(self, frame, headers=None, verb="POST"):

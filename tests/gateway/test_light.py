@@ -24,7 +24,7 @@ STARTED = """
 import asyncio, sys
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
-from gateway.hold.request_state import Ticket
+from gateway.hold.request_state import RequestState
 from gateway.app.serving import serve
 
 CONFIG = "servers: {notes: {url: 'http://127.0.0.1:1/mcp'}}\\npolicy: {default: deny}\\nstore: 'memory:'\\nlisten: '127.0.0.1:0'\\ninbox: {listen: '127.0.0.1:0'}"
@@ -32,8 +32,8 @@ CONFIG = "servers: {notes: {url: 'http://127.0.0.1:1/mcp'}}\\npolicy: {default: 
 async def main():
     async with assemble(parse_config(CONFIG, {}, str)) as gateway, serve(gateway):
         await gateway.discovery_done.wait()
-        seals = gateway.seals()
-        assert seals.open(seals.seal(Ticket(call="hold_1"))).call == "hold_1"
+        sealer = gateway.sealer()
+        assert sealer.open(sealer.seal(RequestState(call="hold_1"))).call == "hold_1"
         print([name for name in sys.modules if name.partition(".")[0] in {"mcp", "mcp_types", "pydantic"}])
 
 asyncio.run(main())

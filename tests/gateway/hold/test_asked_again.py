@@ -115,7 +115,7 @@ async def test_in_the_modern_revision_the_rounds_go_on_from_the_one_that_was_cut
         answer = asyncio.ensure_future(_read(await posted))
         await gateway.later(10_000)
         state = (await answer)["result"]["requestState"]
-        rounds.append(gateway.gateway.seals().open(state).round)
+        rounds.append(gateway.gateway.sealer().open(state).round)
         named = {"Okayed-Hold": held.id} if len(rounds) == 2 else {}
         body = call("create_note", **meta, requestState=state)
         posted = asyncio.ensure_future(gateway.post(body, {**headers, **named}))

@@ -12,10 +12,11 @@ import msgspec
 from approvals import lifecycle
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
-from gateway.hold import ladder, messages, task_extension
+from gateway.hold import ladder, messages
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.ladder import Rung
+from gateway.hold.tasks import extension
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol, sse
 
@@ -32,7 +33,7 @@ _OVER = "This task is already over."
 
 def task(task_id: str, held: HeldCall) -> dict[str, Any]:
     """Return the task object."""
-    members = task_extension.task(task_id, held)
+    members = extension.task(task_id, held)
     return {_NAMES.get(name, name): value for name, value in members.items()}
 
 

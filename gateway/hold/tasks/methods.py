@@ -1,7 +1,7 @@
 """Held calls as tasks: the agent polls a handle while people decide.
 
 The id of a task is that of its held call; other ids belong to the server's tasks, and their requests are relayed.
-The dialect of 2025-11-25 is in `tasks_2025`.
+The dialect of 2025-11-25 is in `revision_2025`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -19,11 +19,12 @@ from approvals.summaries import Summary
 from gateway.auth.agents import Agent
 from gateway.call import envelope
 from gateway.call.request import CallRequest, Exchange
-from gateway.hold import request_state, subscriptions, task_extension, tasks_2025
+from gateway.hold import request_state
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.continuations import Continuations
 from gateway.hold.ladder import AnswerMode
-from gateway.hold.task_runs import TaskRuns
+from gateway.hold.tasks import extension, revision_2025, subscriptions
+from gateway.hold.tasks.runs import TaskRuns
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
@@ -52,7 +53,7 @@ class Tasks:
         self._held_answers = held_answers
         self._continuations = continuations
         self.runs = TaskRuns(service, held_answers, upstream)
-        self._methods_2025 = tasks_2025.TaskMethods2025(
+        self._methods_2025 = revision_2025.TaskMethods2025(
             service, held_answers, self.runs.events_of, lambda: self.runs.closed
         )
         #: Answers to some of a server's questions, kept until the others arrive or the approval ends.
@@ -63,7 +64,7 @@ class Tasks:
         if not held.task:
             held = await self._service.attach_task(held.id)
         self.runs.attend(held.id)
-        dialect = task_extension if mode is AnswerMode.TASK else tasks_2025
+        dialect = extension if mode is AnswerMode.TASK else revision_2025
         return frame_reply(frames.result(request.frame.id, dialect.created_result(held)))
 
     def attend_all(self, open_calls: Iterable[Summary]) -> None:
@@ -113,8 +114,8 @@ class Tasks:
         return _result(frame, {"resultType": "complete"})
 
     async def _get(self, task_id: str, held: HeldCall) -> Mapping[str, Any]:
-        result = task_extension.get_result(task_id, held, self._answers(held))
-        if result["status"] in task_extension.TERMINAL:
+        result = extension.get_result(task_id, held, self._answers(held))
+        if result["status"] in extension.TERMINAL:
             await self._held_answers.collected(held.id)
         return result
 

@@ -8,7 +8,8 @@ import msgspec
 
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
-from gateway.hold import ladder, task_extension
+from gateway.hold import ladder
+from gateway.hold.tasks import extension
 from gateway.upstreams.reply import Reply
 from gateway.wire import frames, protocol, sse
 
@@ -63,13 +64,11 @@ async def task_events(
     told: dict[str, str] = {}
     while open_tasks:
         for task_id, held in open_tasks.items():
-            shown = task_extension.get_result(task_id, held, {})
+            shown = extension.get_result(task_id, held, {})
             if told.get(task_id) != shown["status"]:
                 told[task_id] = shown["status"]
                 yield _notification(subscription, shown)
-        open_tasks = {
-            one: held for one, held in open_tasks.items() if told[one] not in task_extension.TERMINAL
-        }
+        open_tasks = {one: held for one, held in open_tasks.items() if told[one] not in extension.TERMINAL}
         if open_tasks:
             yield sse.comment("waiting for approval")
             await _any_changed(service, open_tasks.values())

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from approvals.errors import StoreError
 from approvals.model import CallId, Decision, State
-from gateway.hold.tasks import Tasks
+from gateway.hold.tasks.methods import Tasks
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.wire import sse
