@@ -202,12 +202,12 @@ class Proxy:
 
     def _take_limits(self, request: CallRequest, verdict: Verdict) -> Exceeded | None:
         """Use every limit of the verdict once; or none, and return the exceeded one."""
-        scope, now = request.scope, self._service.clock()
-        if (exceeded := self._windows.take(verdict.limits, scope, now)) is not None:
+        user, now = request.limit_user, self._service.clock()
+        if (exceeded := self._windows.take(verdict.limits, user, now)) is not None:
             return exceeded
         for limit in verdict.limits:
             if limit.amount:
-                self._state.add_hit(window_key(limit, scope), now, now + limit.window, float(limit.amount))
+                self._state.add_hit(window_key(limit, user), now, now + limit.window, float(limit.amount))
         return None
 
     def _deny(self, request: CallRequest, verdict: Verdict) -> Reply:

@@ -107,8 +107,8 @@ class CallRequest:
         return digest.key(self.call, envelope.continuation_params(self.frame))
 
     @property
-    def scope(self) -> LimitUser:
-        """The rate-limit scope of this call."""
+    def limit_user(self) -> LimitUser:
+        """The agent, session, server and tool that limits count this call for."""
         agent = self.exchange.agent.name
         return LimitUser(
             agent=agent, session=self.session_key.session, server=self.exchange.server, tool=self.frame.name
