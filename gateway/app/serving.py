@@ -107,7 +107,7 @@ async def sweep_calls(gateway: Gateway) -> None:
     """Expire due calls, attend to tasks, and count open calls, every SWEEP seconds."""
     reported = False
     while True:
-        reported = _log_clock(gateway.clock_problem(), reported=reported)
+        reported = log_clock_problem(gateway.clock_problem(), reported=reported)
         try:
             open_calls = await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(open_calls)
@@ -117,7 +117,7 @@ async def sweep_calls(gateway: Gateway) -> None:
         await asyncio.sleep(SWEEP)
 
 
-def _log_clock(problem: str | None, *, reported: bool) -> bool:
+def log_clock_problem(problem: str | None, *, reported: bool) -> bool:
     """Log when the clock goes wrong, and when it is right again; returns whether a problem is reported."""
     if problem and not reported:
         log.error("%s", problem)

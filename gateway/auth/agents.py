@@ -54,23 +54,24 @@ class Agents:
         if not self.config.agents and not self.config.jwt:
             return LOCAL
         token = _bearer_token(authorization)
+        if (agent := self._agent_of_token(token)) is not None:
+            return agent
+        if not token or not self.config.jwt:
+            hint = "Send the token of an agent in the Authorization header."
+            raise AuthenticationFailed(401, hint, build_challenge(self.config, server))
+        return self._verified_agent(await self._verify(token, server), server)
+
+    def _agent_of_token(self, token: bytes) -> Agent | None:
         given = hashlib.sha256(token).hexdigest()
         found = [agent for known, agent in self._by_hash if hmac.compare_digest(known, given)]
-        if found:
-            return found[0]
-        if not token or not self.config.jwt:
-            raise AuthenticationFailed(
-                401,
-                "Send the token of an agent in the Authorization header.",
-                build_challenge(self.config, server),
-            )
+        return found[0] if found else None
+
+    async def _verify(self, token: bytes, server: str) -> VerifiedToken:
         try:
-            verified = await self._tokens.verify(token.decode("ascii", "replace"), server)
+            return await self._tokens.verify(token.decode("ascii", "replace"), server)
         except InvalidToken as error:
-            raise AuthenticationFailed(
-                401, str(error), build_challenge(self.config, server, "invalid_token")
-            ) from None
-        return self._verified_agent(verified, server)
+            challenge = build_challenge(self.config, server, "invalid_token")
+            raise AuthenticationFailed(401, str(error), challenge) from None
 
     def _verified_agent(self, verified: VerifiedToken, server: str) -> Agent:
         issuer = verified.issuer
@@ -81,28 +82,23 @@ class Agents:
         if agent.owner is not None or issuer.owner_claim is None:
             return agent
         owner = verified.text(issuer.owner_claim)
-        if owner is None or (
-            issuer.owner_claim == "email" and verified.claims.get("email_verified") is False
-        ):
+        is_unverified = issuer.owner_claim == "email" and verified.claims.get("email_verified") is False
+        if owner is None or is_unverified:
             # Without an owner, people could approve the calls of their own agents.
             raise AuthenticationFailed(403, "The token does not name a verified owner of this agent.")
         return replace(agent, owner=owner)
 
     def _agent_of_subject(self, verified: VerifiedToken) -> Agent:
         subject = verified.text(verified.issuer.agent_claim)
-        for one in self.config.agents:
-            if (
-                subject is not None
-                and one.subject == subject
-                and one.issuer in {None, verified.issuer.issuer}
-            ):
-                return _configured_agent(one)
+        issuers = {None, verified.issuer.issuer}
+        for agent in self.config.agents:
+            if subject is not None and agent.subject == subject and agent.issuer in issuers:
+                return _configured_agent(agent)
         # An unknown subject must not take the name of a configured agent.
-        names = {one.name.casefold() for one in self.config.agents}
+        names = {agent.name.casefold() for agent in self.config.agents}
         if subject is None or not verified.issuer.any_subject or subject.casefold() in names:
-            raise AuthenticationFailed(
-                403, "The token is valid, but its subject is not an agent of this gateway."
-            )
+            why = "The token is valid, but its subject is not an agent of this gateway."
+            raise AuthenticationFailed(403, why)
         return Agent(name=subject)
 
 

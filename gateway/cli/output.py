@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,10 @@ from gateway.hold.messages import format_duration, format_rfc3339
 
 #: The space between two columns.
 GAP = "  "
+#: The fields of a call that `print_call` prints first, in this order.
+CALL_FIELDS = (
+    "id", "state", "server", "tool", "agent", "owner", "category", "risk", "severity", "rule", "reason", "expires_at", "digest",
+)  # fmt: skip
 _COLOURS = {
     "deny": "red",
     "require_approval": "yellow",
@@ -78,36 +82,35 @@ def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
 
 def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
     """Print the verdict for a call, each rule that matched, and the evidence."""
-    verdict, classified = found.verdict, found.tool.classification
     if as_json:
-        print_json(
-            {
-                "server": found.server,
-                "tool": found.tool.name,
-                "listed": found.listed,
-                "verdict": asdict(verdict),
-                "classification": asdict(classified),
-                "told": asdict(found.report),
-            }
-        )
+        print_json(_explanation_facts(found))
         return
-    lines = [
-        f"{found.server}/{_escape(found.tool.name)}: {verdict.action} ({verdict.rule})",
-        *(f"  {line}" for line in found.report.applies),
-        "",
-        "Rules that matched:",
-        *(
-            f"  {match.rule}: {match.action or 'adds limits only'}{f', {match.note}' if match.note else ''}"
-            for match in verdict.trace
-        ),
-        "",
-        f"Category {classified.category}, risk {classified.risk}, severity {classified.severity}.",
-        "",
-        *report.format_report(found.report),
-    ]
+    open_console().print(Text("\n".join(map(safetext.escape_hidden, _explanation_lines(found)))))
+
+
+def _explanation_facts(found: CallExplanation) -> Mapping[str, Any]:
+    return {
+        "server": found.server,
+        "tool": found.tool.name,
+        "listed": found.listed,
+        "verdict": asdict(found.verdict),
+        "classification": asdict(found.tool.classification),
+        "told": asdict(found.report),
+    }
+
+
+def _explanation_lines(found: CallExplanation) -> Iterator[str]:
+    verdict, classified = found.verdict, found.tool.classification
+    yield f"{found.server}/{_escape(found.tool.name)}: {verdict.action} ({verdict.rule})"
+    yield from (f"  {line}" for line in found.report.applies)
+    yield "\nRules that matched:"
+    for match in verdict.trace:
+        note = f", {match.note}" if match.note else ""
+        yield f"  {match.rule}: {match.action or 'adds limits only'}{note}"
+    yield f"\nCategory {classified.category}, risk {classified.risk}, severity {classified.severity}.\n"
+    yield from report.format_report(found.report)
     if not found.listed:
-        lines.append("The server does not list this tool; it was classified by its name alone.")
-    open_console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
+        yield "The server does not list this tool; it was classified by its name alone."
 
 
 def print_accepted(server: str, names: Sequence[str]) -> None:
@@ -142,23 +145,8 @@ def print_call(call: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(call)
         return
-    facts = (
-        "id",
-        "state",
-        "server",
-        "tool",
-        "agent",
-        "owner",
-        "category",
-        "risk",
-        "severity",
-        "rule",
-        "reason",
-        "expires_at",
-        "digest",
-    )
-    shown = {**call, "state": _state(call)}
-    lines = [f"{name:>10}  {shown[name] if shown[name] is not None else ''}" for name in facts]
+    facts = {**call, "state": _state(call)}
+    lines = [f"{name:>10}  {facts[name] if facts[name] is not None else ''}" for name in CALL_FIELDS]
     lines += ["", *(f"  {sentence}" for sentence in call["evidence"]), "", call["arguments_text"]]
     lines += [f"also sent: {text}" for text in _extra_params(call)]
     if call["hidden"]:

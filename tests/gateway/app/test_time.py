@@ -135,7 +135,7 @@ async def test_a_clock_more_than_a_minute_behind_is_reported_until_it_has_caught
         clock.ahead = -61.0
         reported = False
         for _ in range(3):
-            reported = serving._log_clock(gateway.clock_problem(), reported=reported)
+            reported = serving.log_clock_problem(gateway.clock_problem(), reported=reported)
         said = (
             "clock: this machine's clock is 61 s behind the latest time in the store. Deadlines follow the later"
             " time. Correct the clock; if it was ahead before, stop the gateway and run: okayed check --reset-clock"
@@ -143,7 +143,7 @@ async def test_a_clock_more_than_a_minute_behind_is_reported_until_it_has_caught
         assert await gateway.readiness_problem() == said
         clock.ahead = 0.0
         assert await gateway.readiness_problem() is None
-        serving._log_clock(gateway.clock_problem(), reported=reported)
+        serving.log_clock_problem(gateway.clock_problem(), reported=reported)
     assert [one.message for one in caplog.records if one.message.startswith("clock:")] == [
         said,
         "clock: the clock has caught up",

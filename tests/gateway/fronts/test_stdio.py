@@ -429,7 +429,7 @@ async def test_an_exchange_that_fails_for_any_reason_ends_that_request_alone():
     terminal = Terminal(exchange)
     running = asyncio.ensure_future(terminal.front.run())
     terminal.type(calling("bad", id=1))
-    assert "The gateway failed on this request" in (await terminal.read())["error"]["message"]
+    assert "The gateway failed while handling this request" in (await terminal.read())["error"]["message"]
     terminal.type(calling("good", id=2))
     assert (await terminal.read())["result"] == {}
     terminal.reader.feed_eof()
