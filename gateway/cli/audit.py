@@ -13,7 +13,7 @@ from approvals import audit
 from approvals.audit import Checkpoint, to_json_line
 from approvals.model import AuditEvent
 from approvals.store import TrailReader
-from approvals.store.read_only import events as read_file
+from approvals.store.read_only import read_trail
 from gateway.app.config import load_config
 from gateway.app.stores import open_trail, store_path
 from gateway.cli import output
@@ -58,7 +58,7 @@ def verify(path: Path, file: Path | None, checkpoint: str) -> None:
     config = None if file is not None and not path.exists() else load_config(path, os.environ)
     key = (config.store_key if config else None) or ""
     if file is not None:
-        name, events = file, read_file(file)
+        name, events = file, read_trail(file)
     else:
         store = config.store if config else ""
         name, events = store_path(store), read_events(open_trail(store))

@@ -203,14 +203,14 @@ async def test_a_store_is_read_with_and_without_a_running_gateway_and_no_file_is
     path = tmp_path / "okayed.db"
     store = await trail_of(path)
     before = sorted(one.name for one in tmp_path.iterdir())
-    assert [event.kind for event in read_only.events(path)] == [f"kind {seq}" for seq in range(1, 6)]
+    assert [event.kind for event in read_only.read_trail(path)] == [f"kind {seq}" for seq in range(1, 6)]
     assert sorted(one.name for one in tmp_path.iterdir()) == before
     await store.append(an_event("later"))
-    assert [event.kind for event in read_only.events(path, after=5)] == ["later"]
+    assert [event.kind for event in read_only.read_trail(path, after=5)] == ["later"]
     await store.close()
     before = sorted(one.name for one in tmp_path.iterdir())
-    assert audit.verify(read_only.events(path)) is None
-    assert [event.seq for event in read_only.events(path, after=4)] == [5, 6]
+    assert audit.verify(read_only.read_trail(path)) is None
+    assert [event.seq for event in read_only.read_trail(path, after=4)] == [5, 6]
     assert sorted(one.name for one in tmp_path.iterdir()) == before == ["okayed.db", "okayed.db.lock"]
 
 
@@ -220,14 +220,14 @@ async def test_a_change_in_the_file_is_detected_by_a_reader(tmp_path):
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TRIGGER events_stay")
         db.execute("DELETE FROM events WHERE seq = 2")
-    assert audit.verify(read_only.events(path)) == BrokenLink(seq=2, why="event 3 is in its place")
+    assert audit.verify(read_only.read_trail(path)) == BrokenLink(seq=2, why="event 3 is in its place")
 
 
 def test_an_export_is_read_like_the_store(tmp_path):
     path = tmp_path / "trail.jsonl"
     path.write_bytes(b"".join(audit.to_json_line(event) + b"\n" for event in chain()))
-    assert list(read_only.events(path)) == chain()
-    assert list(read_only.events(path, after=3)) == chain()[3:]
+    assert list(read_only.read_trail(path)) == chain()
+    assert list(read_only.read_trail(path, after=3)) == chain()[3:]
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,13 @@ def test_a_file_without_a_trail_is_refused(tmp_path, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(StoreError) as refused:
-        list(read_only.events(path))
+        list(read_only.read_trail(path))
     assert str(refused.value).startswith(f"{path} holds no audit trail that can be read: ")
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(StoreError, match="No such file"):
-        list(read_only.events(tmp_path / "no"))
+        list(read_only.read_trail(tmp_path / "no"))
 
 
 def test_a_database_of_another_program_is_refused(tmp_path):
@@ -253,4 +253,4 @@ def test_a_database_of_another_program_is_refused(tmp_path):
         db.execute("INSERT INTO events VALUES (1, 'x')")
         db.commit()
     with pytest.raises(StoreError, match="holds no audit trail"):
-        list(read_only.events(path))
+        list(read_only.read_trail(path))

@@ -221,17 +221,17 @@ async def test_a_limit_counts_bytes_in_its_states_and_of_its_agent(store, states
 async def test_a_limit_with_a_start_time_counts_only_later_calls(store):
     for at in (1000.0, 2000.0, 3000.0):
         await store.add(large(10_000, agent="ann", state=State.CANCELLED, created_at=at))
-    cap = CallLimit(
+    limit = CallLimit(
         states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, error=HourlyBytesExceeded
     )
     with pytest.raises(HourlyBytesExceeded):
-        await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[cap])
-    await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(cap, since=2000.0)])
+        await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[limit])
+    await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(limit, since=2000.0)])
 
 
 async def test_a_burst_adds_no_more_bytes_than_a_limit_allows(store):
-    cap = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
-    adding = (store.add(large(10_000, key=f"k{n}"), limits=[cap]) for n in range(12))
+    limit = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
+    adding = (store.add(large(10_000, key=f"k{n}"), limits=[limit]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
 
@@ -257,8 +257,8 @@ async def test_a_page_of_calls_is_limited_in_size_but_has_at_least_one_call(stor
 
 
 async def test_a_burst_adds_no_more_calls_than_a_limit_allows(store):
-    cap = CallLimit(states=[State.PENDING], most=3)
-    adding = (store.add(a_call(key=f"k{n}"), limits=[cap]) for n in range(12))
+    limit = CallLimit(states=[State.PENDING], most=3)
+    adding = (store.add(a_call(key=f"k{n}"), limits=[limit]) for n in range(12))
     told = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
 

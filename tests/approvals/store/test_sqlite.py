@@ -366,7 +366,7 @@ def plan(db, query):
 
 NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "text": ""}
 TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
-CAPS = Quotas().limits("bot", 9e9)
+LIMITS = Quotas().limits("bot", 9e9)
 QUERIES = {
     "call": (statements.CALL, ("hold_1",)),
     "key": (statements.NEWEST_OF_KEY, ("k",)),
@@ -377,7 +377,7 @@ QUERIES = {
     "an agent's": statements.calls(
         statements.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}
     ),
-    **{f"cap {n}": statements.usage(cap) for n, cap in enumerate(CAPS)},
+    **{f"limit {n}": statements.usage(limit) for n, limit in enumerate(LIMITS)},
     "call's events": statements.events(**TRAIL | {"call": "hold_1"}),
     "later events": statements.events(**TRAIL | {"after": 5}),
     "hits": (statements.DROP_HITS, (1.0,)),
@@ -409,10 +409,10 @@ async def test_a_page_of_history_is_read_from_an_index_without_sorting(store, qu
     assert "TEMP B-TREE" not in await store.writer.read(lambda db: plan(db, query))
 
 
-@pytest.mark.parametrize("cap", CAPS)
-async def test_a_limit_is_counted_in_a_covering_index(store, cap):
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_limit_is_counted_in_a_covering_index(store, limit):
     """Columns behind a large body are slow to read."""
-    assert "COVERING INDEX" in await store.writer.read(lambda db: plan(db, statements.usage(cap)))
+    assert "COVERING INDEX" in await store.writer.read(lambda db: plan(db, statements.usage(limit)))
 
 
 async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
@@ -523,4 +523,4 @@ async def test_posted_events_are_in_the_file_when_the_store_is_closed(path):
     async with opened(path) as store:
         for _ in range(1000):
             store.post(an_event())
-    assert len(list(read_only.events(path))) == 1000
+    assert len(list(read_only.read_trail(path))) == 1000
