@@ -8,7 +8,7 @@ after that commit is durable. Every method raises `StoreError` when the store ca
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from approvals.audit import Checkpoint
 from approvals.model import (
@@ -49,6 +49,18 @@ class StartCounts:
         return 1 + max(self.store, *(int(word) for word in self.noted.split() if word.isdecimal()), 0)
 
 
+class CallFilter(TypedDict, total=False):
+    """Selects calls; a member that is left out, or "", matches every call."""
+
+    #: Only calls that were added before this one.
+    before: CallId | None
+    tool: str
+    agent: str
+    server: str
+    #: Searched in tool, agent and id, with its case.
+    text: str
+
+
 class CallStore(Protocol):
     """Held calls."""
 
@@ -73,14 +85,10 @@ class CallStore(Protocol):
         states: Sequence[State] = (),
         *,
         limit: int = 200,
-        before: CallId | None = None,
-        tool: str = "",
-        agent: str = "",
-        server: str = "",
-        text: str = "",
         room: float = inf,
+        **matching: Unpack[CallFilter],
     ) -> Sequence[HeldCall]:
-        """Return the matching calls, newest first; `text` is searched in tool, agent and id.
+        """Return the matching calls in any of *states* (none given: in all), newest first.
 
         Returns at least one match, and more while their total size is at most *room* bytes.
         """
@@ -90,11 +98,7 @@ class CallStore(Protocol):
         states: Sequence[State] = (),
         *,
         limit: int = NO_LIMIT,
-        before: CallId | None = None,
-        tool: str = "",
-        agent: str = "",
-        server: str = "",
-        text: str = "",
+        **matching: Unpack[CallFilter],
     ) -> Sequence[Summary]:
         """Return the summaries of the matching calls, in the order of `select`."""
 
@@ -108,18 +112,21 @@ class CallStore(Protocol):
         """Yield the id of each held call after the commit that changed it; every listener gets every id."""
 
 
+class EventFilter(TypedDict, total=False):
+    """Selects audit events; a member that is left out, or "" or 0, matches every event."""
+
+    #: Only events at or after this time.
+    since: float
+    tool: str
+    agent: str
+    call: str
+
+
 class TrailReader(Protocol):
     """The audit trail, read-only."""
 
     async def events(
-        self,
-        *,
-        after: int = 0,
-        limit: int = 1000,
-        since: float = 0.0,
-        tool: str = "",
-        agent: str = "",
-        call: str = "",
+        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
     ) -> Sequence[AuditEvent]:
         """Return the matching audit events with `seq` > *after*, in order of `seq`."""
 

@@ -6,6 +6,7 @@ from heapq import heappop, heappush
 from itertools import count, dropwhile, islice
 from math import inf
 from secrets import token_bytes
+from typing import Unpack
 
 from approvals import audit
 from approvals.audit import Checkpoint
@@ -22,7 +23,7 @@ from approvals.model import (
     Pin,
     State,
 )
-from approvals.store import NO_LIMIT, SESSION_LIFE, StartCounts
+from approvals.store import NO_LIMIT, SESSION_LIFE, CallFilter, StartCounts
 from approvals.store.change_feed import ChangeFeed
 from approvals.summaries import Summary, limit_size, size, summarize
 
@@ -81,29 +82,30 @@ class MemoryStore:
         return next((call for call in reversed(self._calls.values()) if call.key == key), None)
 
     async def select(
-        self, states: Sequence[State] = (), *, limit: int = 200, before: CallId | None = None, tool: str = "", agent: str = "",
-        server: str = "", text: str = "", room: float = inf,
-    ) -> Sequence[HeldCall]:  # fmt: skip
-        found = islice(
-            self._matching(states, before, tool=tool, agent=agent, server=server, text=text), limit
-        )
+        self,
+        states: Sequence[State] = (),
+        *,
+        limit: int = 200,
+        room: float = inf,
+        **matching: Unpack[CallFilter],
+    ) -> Sequence[HeldCall]:
+        found = islice(self._matching(states, **matching), limit)
         return list(limit_size(((call, _length(call)) for call in found), room))
 
     async def summaries(
-        self, states: Sequence[State] = (), *, limit: int = NO_LIMIT, before: CallId | None = None, tool: str = "", agent: str = "",
-        server: str = "", text: str = "",
-    ) -> Sequence[Summary]:  # fmt: skip
-        return list(
-            map(
-                summarize,
-                islice(
-                    self._matching(states, before, tool=tool, agent=agent, server=server, text=text), limit
-                ),
-            )
-        )
+        self, states: Sequence[State] = (), *, limit: int = NO_LIMIT, **matching: Unpack[CallFilter]
+    ) -> Sequence[Summary]:
+        return list(map(summarize, islice(self._matching(states, **matching), limit)))
 
     def _matching(
-        self, states: Sequence[State], before: CallId | None, *, tool: str, agent: str, server: str, text: str
+        self,
+        states: Sequence[State],
+        *,
+        before: CallId | None = None,
+        tool: str = "",
+        agent: str = "",
+        server: str = "",
+        text: str = "",
     ) -> Iterator[HeldCall]:
         return (
             call

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Unpack
 
 import msgspec
 
@@ -11,6 +12,7 @@ from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import StoreError
 from approvals.model import AuditEvent, Pin
+from approvals.store import EventFilter
 from approvals.store.sqlite import statements
 
 _SQLITE = b"SQLite format 3\x00"
@@ -26,19 +28,10 @@ class ReadOnlyStore:
         self._path = path
 
     async def events(
-        self,
-        *,
-        after: int = 0,
-        limit: int = 1000,
-        since: float = 0.0,
-        tool: str = "",
-        agent: str = "",
-        call: str = "",
+        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
     ) -> Sequence[AuditEvent]:
         """Return the matching events in order; raises `StoreError` when the file has no readable trail."""
-        sql, values = statements.events(
-            after=after, limit=limit, since=since, tool=tool, agent=agent, call=call
-        )
+        sql, values = statements.events(after=after, limit=limit, **matching)
         with _readable(self._path), _open(self._path) as db:
             return list(map(audit.from_row, db.execute(sql, values)))
 

@@ -4,13 +4,13 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Unpack
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import last_changed_at
 from approvals.model import AuditEvent, CallId, CallLimit, HeldCall, State
-from approvals.store import NO_LIMIT
+from approvals.store import NO_LIMIT, CallFilter
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.trail import SqliteTrail
 from approvals.summaries import Summary, limit_size, size
@@ -86,24 +86,11 @@ class SqliteCalls(SqliteTrail):
         states: Sequence[State] = (),
         *,
         limit: int = 200,
-        before: CallId | None = None,
-        tool: str = "",
-        agent: str = "",
-        server: str = "",
-        text: str = "",
         room: float = inf,
+        **matching: Unpack[CallFilter],
     ) -> Sequence[HeldCall]:
         """Return calls, newest first."""
-        sql, values = statements.calls(
-            statements.ROWS,
-            states,
-            limit=limit,
-            before=before,
-            tool=tool,
-            agent=agent,
-            server=server,
-            text=text,
-        )
+        sql, values = statements.calls(statements.ROWS, states, limit=limit, **matching)
 
         def work(db: sqlite3.Connection) -> list[HeldCall]:
             rows = list(limit_size(db.execute(sql, values), room))
@@ -116,23 +103,10 @@ class SqliteCalls(SqliteTrail):
         states: Sequence[State] = (),
         *,
         limit: int = NO_LIMIT,
-        before: CallId | None = None,
-        tool: str = "",
-        agent: str = "",
-        server: str = "",
-        text: str = "",
+        **matching: Unpack[CallFilter],
     ) -> Sequence[Summary]:
         """Return the summaries of calls, newest first."""
-        sql, values = statements.calls(
-            statements.SUMMARIES,
-            states,
-            limit=limit,
-            before=before,
-            tool=tool,
-            agent=agent,
-            server=server,
-            text=text,
-        )
+        sql, values = statements.calls(statements.SUMMARIES, states, limit=limit, **matching)
         return await self._find_summaries(sql, *values)
 
     async def due(self, now: float) -> Sequence[Summary]:

@@ -104,11 +104,11 @@ def calls(
     states: Sequence[State],
     *,
     limit: int,
-    before: str | None,
-    tool: str,
-    agent: str,
-    server: str,
-    text: str,
+    before: str | None = None,
+    tool: str = "",
+    agent: str = "",
+    server: str = "",
+    text: str = "",
 ) -> Query:
     """Return the query that starts with *read* (`ROWS` or `SUMMARIES`) for the matching calls, newest first."""
     # Open calls are few, so their index is used; the many settled calls are read in the order they were added.
@@ -139,7 +139,9 @@ def usage(limit: CallLimit) -> Query:
     return f"SELECT {total} FROM summaries {where}", values  # noqa: S608  (values are bound)
 
 
-def events(*, after: int, limit: int, since: float, tool: str, agent: str, call: str) -> Query:
+def events(
+    *, after: int, limit: int, since: float = 0.0, tool: str = "", agent: str = "", call: str = ""
+) -> Query:
     """Return the query for the matching audit events, in order."""
     where, values = _where(
         {

@@ -3,12 +3,13 @@
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import StoreError
 from approvals.model import AuditEvent, CallId
+from approvals.store import EventFilter
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.base import SqliteBase
 
@@ -28,19 +29,10 @@ class SqliteTrail(SqliteBase):
         self.writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
     async def events(
-        self,
-        *,
-        after: int = 0,
-        limit: int = 1000,
-        since: float = 0.0,
-        tool: str = "",
-        agent: str = "",
-        call: str = "",
+        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
     ) -> Sequence[AuditEvent]:
         """Return the matching events in order."""
-        sql, values = statements.events(
-            after=after, limit=limit, since=since, tool=tool, agent=agent, call=call
-        )
+        sql, values = statements.events(after=after, limit=limit, **matching)
         return await self.writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
 
     async def head(self) -> Checkpoint | None:
