@@ -10,14 +10,11 @@ import aiohttp
 
 from gateway.app.config import load_config
 from gateway.cli.event_loop import run_async
-from gateway.config.addresses import is_http_url, local_address
+from gateway.config.addresses import SOCKET_URL, UNIX, is_http_url, local_address
 from gateway.config.options import listen_address
 from gateway.errors import UserError
 from gateway.wire import sse
 
-#: The prefix of the address of a Unix socket, and the base URL of requests over one.
-UNIX = "unix:"
-LOCAL = "http://localhost"
 Answer = TypeVar("Answer")
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
 
@@ -32,7 +29,7 @@ class ApiClient:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self._url = url
-        self._base = LOCAL if url.startswith(UNIX) else url.rstrip("/")
+        self._base = SOCKET_URL if url.startswith(UNIX) else url.rstrip("/")
 
     async def calls(self, state: str) -> list[dict[str, Any]]:
         """Return all calls in *state*, newest first."""

@@ -14,14 +14,12 @@ from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import serve
 from gateway.app.stores import MEMORY, store_path
 from gateway.auth.agents import AuthenticationFailed
-from gateway.config.addresses import host_and_port
+from gateway.config.addresses import SOCKET_URL, host_and_port
 from gateway.config.options import Config, listen_address
 from gateway.errors import NotSentError, UserError, first_error
 
 #: Seconds between two checks whether an `okayed run` waits for the store.
 LOOK = 1.0
-#: The base URL of requests over a Unix socket.
-LOCAL = "http://localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class EmbeddedGateway:
                 await self._check_client(gateway)
                 async with serve(gateway) as endpoints:
                     tcp = host_and_port(listen_address(config.listen)) is not None
-                    url.set_result(endpoints.agents.removesuffix("/mcp/") if tcp else LOCAL)
+                    url.set_result(endpoints.agents.removesuffix("/mcp/") if tcp else SOCKET_URL)
                     await self._wait_until_over(config)
         except Exception as error:
             if url.done():

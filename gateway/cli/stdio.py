@@ -14,7 +14,7 @@ import aiohttp
 
 from approvals.errors import ApprovalError
 from gateway.app.config_file import read_listen
-from gateway.config.addresses import is_http_url, local_address
+from gateway.config.addresses import SOCKET_URL, UNIX, is_http_url, local_address
 from gateway.errors import NotSentError, UserError
 from gateway.fronts import RUN
 from gateway.fronts.stdio import MAX_LINE, StdioFront
@@ -23,9 +23,6 @@ from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
-#: The prefix of the address of a Unix socket, and the base URL of requests over one.
-UNIX = "unix:"
-LOCAL = "http://localhost"
 #: Seconds that a request waits for a gateway: less than the 60 s timeout of common clients.
 PATIENCE = 50.0
 #: Seconds between two checks whether a gateway answers, and the timeout of a check.
@@ -84,7 +81,7 @@ class GatewayLocator:
     ) -> None:
         """*start_gateway* is called while no gateway answers: it starts one and returns its URL, or raises `NotSentError`."""
         self._at = at
-        self._url = LOCAL if at.startswith(UNIX) else at
+        self._url = SOCKET_URL if at.startswith(UNIX) else at
         self._server = server
         self._credentials = FixedCredentials({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http

@@ -3,6 +3,9 @@
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
+#: The prefix of the address of a Unix socket, and the base URL of requests over one.
+UNIX = "unix:"
+SOCKET_URL = "http://localhost"
 #: The address that reaches a listener on all interfaces: a request needs one destination.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -42,7 +45,7 @@ def parse_url(url: str) -> SplitResult | None:
 
 def host_and_port(listen: str) -> tuple[str, int] | None:
     """Return the host and the port of `host:port`, or None for a Unix socket; raises `ValueError`."""
-    if listen.startswith("unix:"):
+    if listen.startswith(UNIX):
         return None
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
