@@ -11,12 +11,6 @@ from gateway.hold.ladder import Rung, Step
 from holds import held
 from rows import each_row
 
-
-@pytest.fixture
-def no_timer_helps():
-    """The beat is what is tested here."""
-
-
 NOW = 1000.0
 
 
