@@ -1,7 +1,7 @@
 """What people do with a held call: reveal, approve, deny, give up, resolve."""
 
 from approvals import call_events, client_meta, lifecycle
-from approvals.call_changes import CallChanges
+from approvals.call_changes import CallChanges, Change
 from approvals.errors import (
     AlreadyDecided,
     ApprovalError,
@@ -36,20 +36,7 @@ class Reviews(CallChanges):
         person changes nothing.
         """
         given = Review(approver=approver.name, answer=answer, reason=_trim(reason), at=self.clock(), via=via)
-
-        def decide(call: HeldCall) -> HeldCall | None:
-            self.directory.may_review(approver, call)
-            if answer is Decision.APPROVE and digest != call.digest:
-                raise StaleView
-            if any(past.approver == given.approver and past.answer is answer for past in call.reviews):
-                return None
-            if answer is Decision.DENY and not given.reason:
-                raise ReasonNeeded
-            reviewed = lifecycle.review(call, given)
-            if answer is Decision.APPROVE and not _has_seen(approver, call):
-                raise NotRevealed
-            return reviewed
-
+        decide = self._decide(approver, given, digest)
         try:
             return await self._change(
                 call_id, decide, actor=approver.name, via=via, answer=answer, reason=given.reason
@@ -61,6 +48,24 @@ class Reviews(CallChanges):
             # A review after the deadline but before the next sweep: the approver finds the call expired.
             await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
             raise
+
+    def _decide(self, approver: Approver, given: Review, digest: str) -> Change:
+        """Return the change that a review makes; the order of its checks decides which error people see."""
+
+        def decide(call: HeldCall) -> HeldCall | None:
+            self.directory.may_review(approver, call)
+            if given.answer is Decision.APPROVE and digest != call.digest:
+                raise StaleView
+            if any(past.approver == given.approver and past.answer is given.answer for past in call.reviews):
+                return None
+            if given.answer is Decision.DENY and not given.reason:
+                raise ReasonNeeded
+            reviewed = lifecycle.review(call, given)
+            if given.answer is Decision.APPROVE and not _has_seen(approver, call):
+                raise NotRevealed
+            return reviewed
+
+        return decide
 
     async def reveal(self, call_id: CallId, approver: Approver, *, via: str) -> HeldCall:
         """Record that *approver* looks at the hidden values of a call; after that they may approve it.

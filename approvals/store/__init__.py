@@ -90,7 +90,7 @@ class CallStore(Protocol):
     ) -> Sequence[HeldCall]:
         """Return the matching calls in any of *states* (none given: in all), newest first.
 
-        Returns at least one match, and more while their total size is at most *room* bytes.
+        Always returns the first match, and more while their total size is at most *room* bytes.
         """
 
     async def summaries(
