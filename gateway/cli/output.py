@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +13,6 @@ from rich.text import Text
 
 from approvals import client_meta, safetext
 from approvals.model import AuditEvent
-from gateway.app.inspection import CallExplanation, ToolRow
-from gateway.explain import report
-from gateway.explain.first_policy import generate_policy
 from gateway.hold.messages import format_duration, format_rfc3339
 
 #: The space between two columns.
@@ -50,76 +46,6 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(msgspec.to_builtins(value), indent=2) + "\n")
 
 
-def print_tools(rows: Sequence[ToolRow], *, as_json: bool) -> None:
-    """Print tools: category, risk class, severity, action, and the first reason."""
-    if as_json:
-        print_json([_tool_facts(row) for row in rows])
-        return
-    _print_table(("server", "tool", "category", "risk", "severity", "action", "why"), map(_tool_cells, rows))
-
-
-def _tool_cells(row: ToolRow) -> Sequence[str]:
-    if row.tool is None or row.verdict is None:
-        return row.server, "?", "", "", "", "", row.problem
-    found = row.tool.classification
-    why = found.evidence[0] if found.evidence else ""
-    return row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
-
-
-def print_policy(rows: Sequence[ToolRow]) -> None:
-    """Print a first policy for the tools, as YAML."""
-    tools = [(row.server, row.tool) for row in rows if row.tool is not None]
-    sys.stdout.write(generate_policy(tools, {row.server: row.problem for row in rows if row.problem}))
-
-
-def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
-    if row.tool is None or row.verdict is None:
-        return {"server": row.server, "problem": row.problem}
-    found = row.tool.classification
-    judged = {"action": row.verdict.action, "rule": row.verdict.rule, "reason": row.verdict.reason}
-    return {"server": row.server, "tool": row.tool.name, **asdict(found), **judged}
-
-
-def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
-    """Print the verdict for a call, each rule that matched, and the evidence."""
-    if as_json:
-        print_json(_explanation_facts(found))
-        return
-    open_console().print(Text("\n".join(map(safetext.escape_hidden, _explanation_lines(found)))))
-
-
-def _explanation_facts(found: CallExplanation) -> Mapping[str, Any]:
-    return {
-        "server": found.server,
-        "tool": found.tool.name,
-        "listed": found.listed,
-        "verdict": asdict(found.verdict),
-        "classification": asdict(found.tool.classification),
-        "told": asdict(found.report),
-    }
-
-
-def _explanation_lines(found: CallExplanation) -> Iterator[str]:
-    verdict, classified = found.verdict, found.tool.classification
-    yield f"{found.server}/{_escape(found.tool.name)}: {verdict.action} ({verdict.rule})"
-    yield from (f"  {line}" for line in found.report.applies)
-    yield "\nRules that matched:"
-    for match in verdict.trace:
-        note = f", {match.note}" if match.note else ""
-        yield f"  {match.rule}: {match.action or 'adds limits only'}{note}"
-    yield f"\nCategory {classified.category}, risk {classified.risk}, severity {classified.severity}.\n"
-    yield from report.format_report(found.report)
-    if not found.listed:
-        yield "The server does not list this tool; it was classified by its name alone."
-
-
-def print_accepted(server: str, names: Sequence[str]) -> None:
-    """Print the tools whose definitions were accepted."""
-    sys.stdout.write(
-        f"{server}: {', '.join(map(_escape, names)) if names else 'no definition had changed'}.\n"
-    )
-
-
 def print_calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print held calls in a table."""
     if as_json:
@@ -128,7 +54,7 @@ def print_calls(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if not found:
         open_console().print("Nothing is waiting.")
         return
-    _print_table(
+    print_table(
         ("id", "server/tool", "agent", "category", "severity", "expires", "arguments"),
         map(_call_cells, found),
     )
@@ -173,7 +99,7 @@ def print_state(call: Mapping[str, Any], *, as_json: bool) -> None:
         return
     given = len({review["approver"] for review in call["reviews"] if review["answer"] == "approve"})
     more = f" ({given} of {call['needed']})" if call["state"] == "pending" else ""
-    open_console().print(Text(_escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{more}")))
+    open_console().print(Text(escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{more}")))
 
 
 def print_event(event: AuditEvent, *, as_json: bool) -> None:
@@ -189,7 +115,7 @@ def print_event(event: AuditEvent, *, as_json: bool) -> None:
     )
     what = f"{event.server}/{event.tool}" if event.tool else event.server
     line = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12} {what} {event.call or ''} {detail}"
-    open_console().print(Text(_escape(line.rstrip())))
+    open_console().print(Text(escape(line.rstrip())))
 
 
 def _state(call: Mapping[str, Any]) -> str:
@@ -206,12 +132,12 @@ def _time_left(expires_at: str) -> str:
     return format_duration(seconds if seconds < 2 * 60 else seconds // 60 * 60)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Return *text* on one line with control characters escaped, so that a name cannot forge output."""
     return safetext.escape_hidden(text).replace("\n", r"\u{000A}")
 
 
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print one line per row. On a terminal the last column is cut at the width; names are never cut."""
     out = open_console()
     table = [
@@ -231,4 +157,4 @@ def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _cell(value: object) -> Text:
-    return Text(_escape(str(value)), style=_COLOURS.get(str(value), ""))
+    return Text(escape(str(value)), style=_COLOURS.get(str(value), ""))

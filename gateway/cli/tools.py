@@ -1,25 +1,32 @@
 """`okayed tools` and `okayed explain`: print the servers' tools, and the verdict for a call."""
 
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
+from rich.text import Text
 
+from approvals import safetext
 from gateway.app.config import load_config
-from gateway.app.inspection import explain_call, list_tools
-from gateway.cli import output
+from gateway.app.inspection import CallExplanation, ToolRow, explain_call, list_tools
 from gateway.cli.api import ApiClient, ask
 from gateway.cli.event_loop import run_async
+from gateway.cli.output import escape, open_console, print_json, print_table
+from gateway.explain import report
+from gateway.explain.first_policy import generate_policy
 
 
 def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None:
     """Print the tools of one server or of all, or a first policy for them; exits 1 if a server did not answer."""
     rows = run_async(list_tools(load_config(path, os.environ), server))
     if policy:
-        output.print_policy(rows)
+        print_policy(rows)
     else:
-        output.print_tools(rows, as_json=as_json)
+        print_rows(rows, as_json=as_json)
     if any(row.problem for row in rows):
         raise typer.Exit(1)
 
@@ -27,7 +34,7 @@ def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None
 def accept_definitions(path: Path, server: str) -> None:
     """Accept the current definitions of the tools of one server or of all, as an approver."""
     for name in [server] if server else load_config(path, os.environ).servers:
-        output.print_accepted(name, ask(path, _acceptance(name)))
+        print_accepted(name, ask(path, _acceptance(name)))
 
 
 def _acceptance(server: str) -> Callable[[ApiClient], Awaitable[list[str]]]:
@@ -37,4 +44,74 @@ def _acceptance(server: str) -> Callable[[ApiClient], Awaitable[list[str]]]:
 def explain(path: Path, server: str, tool: str, arguments: str, *, as_json: bool) -> None:
     """Print the verdict for one call, and the reasons for it."""
     explanation = run_async(explain_call(load_config(path, os.environ), server, tool, arguments))
-    output.print_explanation(explanation, as_json=as_json)
+    print_explanation(explanation, as_json=as_json)
+
+
+def print_rows(rows: Sequence[ToolRow], *, as_json: bool) -> None:
+    """Print tools: category, risk class, severity, action, and the first reason."""
+    if as_json:
+        print_json([_tool_facts(row) for row in rows])
+        return
+    print_table(("server", "tool", "category", "risk", "severity", "action", "why"), map(_tool_cells, rows))
+
+
+def _tool_cells(row: ToolRow) -> Sequence[str]:
+    if row.tool is None or row.verdict is None:
+        return row.server, "?", "", "", "", "", row.problem
+    found = row.tool.classification
+    why = found.evidence[0] if found.evidence else ""
+    return row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
+
+
+def print_policy(rows: Sequence[ToolRow]) -> None:
+    """Print a first policy for the tools, as YAML."""
+    tools = [(row.server, row.tool) for row in rows if row.tool is not None]
+    sys.stdout.write(generate_policy(tools, {row.server: row.problem for row in rows if row.problem}))
+
+
+def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
+    if row.tool is None or row.verdict is None:
+        return {"server": row.server, "problem": row.problem}
+    found = row.tool.classification
+    judged = {"action": row.verdict.action, "rule": row.verdict.rule, "reason": row.verdict.reason}
+    return {"server": row.server, "tool": row.tool.name, **asdict(found), **judged}
+
+
+def print_explanation(found: CallExplanation, *, as_json: bool) -> None:
+    """Print the verdict for a call, each rule that matched, and the evidence."""
+    if as_json:
+        print_json(_explanation_facts(found))
+        return
+    open_console().print(Text("\n".join(map(safetext.escape_hidden, _explanation_lines(found)))))
+
+
+def _explanation_facts(found: CallExplanation) -> Mapping[str, Any]:
+    return {
+        "server": found.server,
+        "tool": found.tool.name,
+        "listed": found.listed,
+        "verdict": asdict(found.verdict),
+        "classification": asdict(found.tool.classification),
+        "told": asdict(found.report),
+    }
+
+
+def _explanation_lines(found: CallExplanation) -> Iterator[str]:
+    verdict, classified = found.verdict, found.tool.classification
+    yield f"{found.server}/{escape(found.tool.name)}: {verdict.action} ({verdict.rule})"
+    yield from (f"  {line}" for line in found.report.applies)
+    yield "\nRules that matched:"
+    for match in verdict.trace:
+        note = f", {match.note}" if match.note else ""
+        yield f"  {match.rule}: {match.action or 'adds limits only'}{note}"
+    yield f"\nCategory {classified.category}, risk {classified.risk}, severity {classified.severity}.\n"
+    yield from report.format_report(found.report)
+    if not found.listed:
+        yield "The server does not list this tool; it was classified by its name alone."
+
+
+def print_accepted(server: str, names: Sequence[str]) -> None:
+    """Print the tools whose definitions were accepted."""
+    sys.stdout.write(
+        f"{server}: {', '.join(map(escape, names)) if names else 'no definition had changed'}.\n"
+    )

@@ -8,7 +8,7 @@ import pytest
 from approvals.model import AuditEvent
 from gateway.app import inspection
 from gateway.app.config import parse_config
-from gateway.cli import output
+from gateway.cli import output, tools
 from recorder import Recorder
 
 WAITING = {
@@ -84,9 +84,9 @@ async def test_a_tool_name_cannot_forge_output_or_control_the_terminal(capsys, m
             {},
             str,
         )
-        output.print_tools(await inspection.list_tools(config, "notes"), as_json=False)
-        output.print_explanation(await inspection.explain_call(config, "notes", NAME, "{}"), as_json=False)
-    output.print_accepted("notes", [NAME])
+        tools.print_rows(await inspection.list_tools(config, "notes"), as_json=False)
+        tools.print_explanation(await inspection.explain_call(config, "notes", NAME, "{}"), as_json=False)
+    tools.print_accepted("notes", [NAME])
     denied = AuditEvent(
         at=1.0, kind="call.denied", actor="bot", server="notes", tool=NAME, detail={"why": NAME}
     )
