@@ -129,7 +129,7 @@ class Proxy:
             return upstream, None
         reopening = ReopeningUpstream(
             inner=upstream, session=session, id=exchange.headers[protocol.SESSION_HEADER],
-            reopened=partial(self._audit.post, exchange, "session.reopened"), clock=self._service.clock,
+            on_reopened=partial(self._audit.post, exchange, "session.reopened"), clock=self._service.clock,
         )  # fmt: skip
         return reopening, session
 
@@ -222,15 +222,15 @@ class Proxy:
         """Send the call now, unless too many exchanges of this agent are running."""
         send = partial(self._send, request, verdict)
         try:
-            return await self._exchange_limits.one(request.exchange.agent.name, Kind.REQUEST, send)
+            return await self._exchange_limits.run(request.exchange.agent.name, Kind.REQUEST, send)
         except TooManyExchangesError:
-            self._metrics.judged(request.exchange.server, "limited")
+            self._metrics.count_call(request.exchange.server, "limited")
             self._record_too_many(request.exchange)
             return _result(request.frame, messages.too_many_running())
 
     async def _send(self, request: CallRequest, verdict: Verdict) -> Reply:
         """Send an allowed call. Its audit event is posted; the call waits for the disk only with `audit.allowed: wait`."""
-        self._metrics.judged(request.exchange.server, "allowed")
+        self._metrics.count_call(request.exchange.server, "allowed")
         event = self._audit.event(
             request.exchange, "call.allowed", tool=request.frame.name, rule=verdict.rule
         )
@@ -240,13 +240,13 @@ class Proxy:
             case "wait":
                 await self._service.store.append(event)
         reply = await request.upstream.send("POST", frames.rebuild(request.frame), request.headers)
-        return self._relay.watched(request.exchange, rewriting.checked(reply))
+        return self._relay.watch_for_changes(request.exchange, rewriting.filter_reply(reply))
 
     # 5. Hold.
 
     async def _hold(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply:
         """Store the call and its audit event; only then is the client or any channel told."""
-        self._metrics.judged(request.exchange.server, "held")
+        self._metrics.count_call(request.exchange.server, "held")
         held = new_calls.from_request(
             request, tool, verdict, self.settings, call_id=self._new_id(), now=self._service.clock(),
             task=self._answer_mode(request) is not AnswerMode.WAIT,
@@ -290,7 +290,7 @@ class Proxy:
             return _fault(frame, InternalError())
 
     def _record(self, request: CallRequest, outcome: str, verdict: Verdict, **detail: Any) -> None:
-        self._metrics.judged(request.exchange.server, outcome)
+        self._metrics.count_call(request.exchange.server, outcome)
         self._audit.post(
             request.exchange, f"call.{outcome}", tool=request.frame.name, rule=verdict.rule, **detail
         )

@@ -111,7 +111,7 @@ async def sweep_calls(gateway: Gateway) -> None:
         try:
             open_calls = await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(open_calls)
-            gateway.metrics.opened(open_calls)
+            gateway.metrics.set_open_calls(open_calls)
         except Exception:
             log.exception("a sweep failed; the next one retries")
         await asyncio.sleep(SWEEP)

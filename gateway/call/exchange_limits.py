@@ -52,7 +52,7 @@ class TooManyBytesError(GatewayError):
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
-class Bodies:
+class BodyLimits:
     """Limits the bytes of request bodies in progress, by agent.
 
     Judging 4 MB takes about 50 ms, in which no other request is served.
@@ -63,7 +63,7 @@ class Bodies:
         self._open: Counter[str] = Counter()
 
     @contextmanager
-    def one(self, agent: str, size: int) -> Iterator[None]:
+    def reserve(self, agent: str, size: int) -> Iterator[None]:
         """Count a body of *size* bytes while the context is open; raises `TooManyBytesError`.
 
         A single body is always accepted.
@@ -86,7 +86,7 @@ class ExchangeLimits:
         self._shares = shares
         self._open: Counter[tuple[str, Kind]] = Counter()
 
-    async def one(self, agent: str, kind: Kind, work: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def run(self, agent: str, kind: Kind, work: Callable[[], Awaitable[Reply]]) -> Reply:
         """Do one exchange, which counts until its reply is closed; raises `TooManyExchangesError`."""
         if self._open[agent, kind] >= self._shares().of(kind):
             raise TooManyExchangesError

@@ -31,11 +31,11 @@ class Metrics:
             registry=self._registry,
         )
 
-    def judged(self, server: str, verdict: str) -> None:
+    def count_call(self, server: str, verdict: str) -> None:
         """Count one call: allowed, denied, limited or held."""
         self._judged.labels(server, verdict).inc()
 
-    def opened(self, calls: Iterable[Summary]) -> None:
+    def set_open_calls(self, calls: Iterable[Summary]) -> None:
         """Set the gauges from the open calls."""
         found = Counter(call.state for call in calls)
         for state in OPEN:

@@ -30,7 +30,7 @@ class Session:
     #: The params of that initialize, as JSON.
     opening: bytes = b""
     #: The server's id for it after it was reopened; "" while it is the client's.
-    now: str = ""
+    upstream_id: str = ""
     #: When the server last answered in it, by the gateway's clock.
     answered_at: float = -inf
     #: Held while a task reopens the upstream session.

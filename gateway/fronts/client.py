@@ -122,7 +122,7 @@ class GatewayClient:
     async def _answer_in_404(self, call: frames.CallFrame, reply: Reply, session: str) -> Reply:
         """Return the response in a 404. Without one, return `MAY_HAVE_RUN` as an error and reopen the session."""
         try:
-            outcome = await answers.outcome_of(reply, call.id, lambda _: None)
+            outcome = await answers.read_outcome(reply, call.id, lambda _: None)
         except CutError:
             with suppress(GatewayError):
                 await self._reopen(session)

@@ -18,7 +18,7 @@ from approvals.client_address import TrustedProxies
 from approvals.throttle import WINDOW, Throttle
 from gateway.auth import protected_resource
 from gateway.auth.agents import Agents, AuthenticationFailed
-from gateway.call.exchange_limits import Bodies, TooManyBytesError
+from gateway.call.exchange_limits import BodyLimits, TooManyBytesError
 from gateway.call.request import Exchange
 from gateway.errors import CutError
 from gateway.fronts import RUN
@@ -88,7 +88,7 @@ class _Handlers:
         self._policy = policy
         self._wrong_tokens = Throttle(MAX_WRONG_TOKENS)
         self._running: set[asyncio.Task[Any]] = set()
-        self._bodies = Bodies(lambda: proxy.settings.shares.bodies)
+        self._bodies = BodyLimits(lambda: proxy.settings.shares.bodies)
 
     @web.middleware
     async def guard(
@@ -129,7 +129,7 @@ class _Handlers:
 
     async def _handle(self, request: web.Request, exchange: Exchange) -> Reply:
         """Read the body and pass the exchange to the proxy."""
-        with self._bodies.one(exchange.agent.name, _body_size(request)):
+        with self._bodies.reserve(exchange.agent.name, _body_size(request)):
             return await self._proxy.handle(replace(exchange, body=await request.read()))
 
     @contextmanager

@@ -14,11 +14,11 @@ from approvals.service import ApprovalService
 from gateway.hold import messages
 
 #: Seconds between looks at a running call, in case the signal of a change is lost.
-LOOK = 15.0
+CHECK_SECONDS = 15.0
 #: Seconds until the next look when the store fails.
-RETRY = 1.0
+RETRY_SECONDS = 1.0
 #: Seconds in which a server may still answer after it was told.
-LATE = 30.0
+LATE_SECONDS = 30.0
 log = logging.getLogger("okayed.forward")
 
 
@@ -30,16 +30,16 @@ async def wait_for_give_up(service: ApprovalService, held: HeldCall, within: flo
     until = service.monotonic() + (within or inf)
     while held.state is State.FORWARDING:
         try:
-            held = await _next(service, held, until - service.monotonic(), within or 0)
+            held = await _wait_for_change(service, held, until - service.monotonic(), within or 0)
         except StoreError as error:
             log.warning("%s: cannot read whether it was given up: %s", held.id, error)
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _next(service: ApprovalService, held: HeldCall, left: float, within: float) -> HeldCall:
+async def _wait_for_change(service: ApprovalService, held: HeldCall, left: float, within: float) -> HeldCall:
     """Return the call after its next change or look; with no time *left*, put it in doubt."""
     if left > 0:
-        return await service.wait_for_change(held, min(left, LOOK))
+        return await service.wait_for_change(held, min(left, CHECK_SECONDS))
     return await service.record_unanswered(
         held.id, f"The server did not answer within {messages.format_duration(within)}."
     )

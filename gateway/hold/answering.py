@@ -76,7 +76,7 @@ class HeldAnswers:
             status = first.status if isinstance(first, FinalFrame) else 200
             frame = response_stream.write_frame(first, items)
             return self._reply(client, status, {"Content-Type": JSON}, frame)
-        handle = response_stream.event_id_of(held.id, request.frame.id) if client.resumes else None
+        handle = response_stream.make_event_id(held.id, request.frame.id) if client.resumes else None
         return self._reply(client, 200, sse.HEADERS, response_stream.write_events(first, items, handle))
 
     def answer_front(self, request: CallRequest, held: HeldCall) -> Reply:
@@ -99,7 +99,7 @@ class HeldAnswers:
         frame = envelope.rebuild_frame(held.call, request_id)
         request = CallRequest.read(exchange, upstream, frame, session)
         client = self._begin_wait(request, held, resumes=True, silence=0.0)
-        handle = response_stream.event_id_of(held.id, request_id)
+        handle = response_stream.make_event_id(held.id, request_id)
         return self._reply(
             client, 200, sse.HEADERS, response_stream.write_events(None, self._items(client), handle)
         )
@@ -183,13 +183,13 @@ class HeldAnswers:
                 if await self._has_moved(client):
                     continue
                 # The claim failed, for example on a full disk; it is tried again a beat later.
-                client.tried = True
+                client.claim_failed = True
             sign, seconds = client.beat(step.seconds)
             if sign is not None:
                 yield sign
             client.held = await self._service.wait_for_change(client.held, seconds)
         client.rung = step.rung
-        if shows_link and step.rung is Rung.TELL:
+        if shows_link and step.rung is Rung.ANSWER:
             yield elicitation.complete_event(client.held)
 
     def _next_step(self, client: ClientWait) -> ladder.Step:
@@ -230,20 +230,20 @@ class HeldAnswers:
         """Record that the answer was written, unless the client had stopped listening: then it repeats the call."""
         if not client.answered or client.wait.is_over:
             return
-        if client.rung is Rung.TELL:
+        if client.rung is Rung.ANSWER:
             key = client.request.session_key
             if client.held.outcome is not None:
                 self.delivered.record(key, client.held.id)
-            await self.collected(client.held.id, key.session)
+            await self.record_collected(client.held.id, key.session)
         elif not self._waits.closed:
             self._learned_waits.record_waiting(
                 _client_key(client.request), client.held.id, self._service.monotonic()
             )
 
-    async def collected(self, call_id: CallId, session: str = "") -> None:
+    async def record_collected(self, call_id: CallId, session: str = "") -> None:
         """Record that the agent has its answer. If the store fails, a repeat of the call is answered once more."""
         with suppress(StoreError):
-            await self._forwarder.collected(call_id, session)
+            await self._forwarder.record_collected(call_id, session)
 
     # Ending waits.
 

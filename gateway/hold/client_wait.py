@@ -28,7 +28,7 @@ class ClientWait:
     #: The rung on which the wait ended.
     rung: Rung = Rung.LATER
     #: Whether the last attempt to claim the call failed.
-    tried: bool = False
+    claim_failed: bool = False
     #: Whether the final frame was handed to the writer.
     answered: bool = False
     _beats: int = 0
@@ -37,7 +37,7 @@ class ClientWait:
         """Return the next step. While the gateway is *closing*, every client is told to repeat the call."""
         return ladder.next_step(
             self.held, now, self.give_up_at,
-            rounds_left=self.rounds_left, cancelled=self.wait.is_over or closing, tried=self.tried,
+            rounds_left=self.rounds_left, cancelled=self.wait.is_over or closing, claim_failed=self.claim_failed,
         )  # fmt: skip
 
     def beat(self, seconds: float) -> tuple[bytes | None, float]:

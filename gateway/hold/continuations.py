@@ -54,9 +54,9 @@ class Continuations:
             return await self._held_answers.answer(replace(without_state(request), round=state.round), held)
         return await self._pass_answers_on(request, held, state)
 
-    async def follow(self, held: HeldCall, answered: Outbound, *, task: bool = False) -> HeldCall:
+    async def continue_call(self, held: HeldCall, answered: Outbound, *, task: bool = False) -> HeldCall:
         """Store and return the call that continues *held* with the answers in *answered*."""
-        following = new_calls.continuing(
+        following = new_calls.from_answers(
             held, answered, call_id=self._new_id(), now=self._service.clock(), task=task
         )
         return await self._service.continue_call(held.id, following)
@@ -65,7 +65,7 @@ class Continuations:
         """Continue with the client's answers and the server's own state, which our state carried."""
         theirs = None if state.state is None else msgspec.json.encode(state.state)
         request = replace(request, frame=envelope.with_params(request.frame, {"requestState": theirs}))
-        return await self._held_answers.answer(request, await self.follow(held, as_sent(request)))
+        return await self._held_answers.answer(request, await self.continue_call(held, as_sent(request)))
 
     def _open_state(self, request: CallRequest) -> RequestState | None:
         sealed = request_state.own_state(request.frame)

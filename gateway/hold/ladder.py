@@ -23,7 +23,7 @@ QUIET = 10.0
 #: The number of the last round; the common SDKs stop after ten.
 LAST_ROUND = 9
 #: Milliseconds after which a client whose stream was cut reconnects (the `retry` field of its events).
-RETRY = 5000
+RECONNECT_MS = 5000
 
 
 class AnswerMode(Enum):
@@ -47,7 +47,7 @@ class Rung(Enum):
 
     WAIT = "keep the connection open"
     RUN = "run the call now"
-    TELL = "send the final answer"
+    ANSWER = "send the final answer"
     ROUND = "send sealed state for another round"
     LATER = "send WAITING: repeat the call later"
 
@@ -67,18 +67,18 @@ def next_step(
     *,
     rounds_left: int = 0,
     cancelled: bool = False,
-    tried: bool = False,
+    claim_failed: bool = False,
 ) -> Step:
     """Return the next step for one waiting client. A cancelled request never starts the run.
 
-    *tried* says that claiming the call failed for this client a moment ago: it is not retried after *give_up_at*.
+    *claim_failed* says that claiming the call failed for this client a moment ago: it is not retried after *give_up_at*.
     """
     if call.state in lifecycle.SETTLED:
-        return Step(Rung.TELL)
+        return Step(Rung.ANSWER)
     if cancelled:
         return Step(Rung.LATER)
     seconds = max(0.0, min(BEAT, give_up_at - now))
-    if call.state is State.APPROVED and (seconds or not tried):
+    if call.state is State.APPROVED and (seconds or not claim_failed):
         return Step(Rung.RUN, seconds)
     if not seconds:
         return Step(Rung.ROUND if rounds_left > 0 else Rung.LATER)

@@ -125,7 +125,7 @@ def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
     about = {META: {"id": call.id, "state": call.state, "repeated": True}}
     where = "data" if outcome.is_error else "_meta"
     told = {where: _merge_members(members.get(where), about)}
-    if isinstance(_decoded(content := members.get("content", msgspec.Raw(b"null"))), list):
+    if isinstance(_decode_raw(content := members.get("content", msgspec.Raw(b"null"))), list):
         ran = datetime.fromtimestamp(call.settled_at or call.created_at, UTC)
         line = f"This call ran at {ran:%H:%M} UTC; it was not run again."
         told["content"] = [
@@ -137,13 +137,13 @@ def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
 
 def _merge_members(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
     """Return an object with *more* members; any other value is unchanged."""
-    found = _decoded(given)
+    found = _decode_raw(given)
     if found is None:
         return more
     return {**frames.raw_members(given or b"{}"), **more} if isinstance(found, dict) else given
 
 
-def _decoded(raw: msgspec.Raw | None) -> Any:
+def _decode_raw(raw: msgspec.Raw | None) -> Any:
     return None if raw is None else msgspec.json.decode(raw)
 
 

@@ -45,7 +45,7 @@ def from_request(
     )
 
 
-def continuing(held: HeldCall, answered: Outbound, *, call_id: CallId, now: float, task: bool) -> HeldCall:
+def from_answers(held: HeldCall, answered: Outbound, *, call_id: CallId, now: float, task: bool) -> HeldCall:
     """Return the call that continues *held* under its approval, with the client's answers to the server's questions."""
     frame = envelope.with_approved_meta(answered.frame, held.call)
     call = msgspec.structs.replace(

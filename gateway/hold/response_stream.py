@@ -30,7 +30,7 @@ async def write_events(
 ) -> AsyncIterator[bytes]:
     """Write the items as events. With a *handle* the client can resume the stream, also when the server hangs up."""
     if handle is not None:
-        yield sse.priming_event(handle, ladder.RETRY)
+        yield sse.priming_event(handle, ladder.RECONNECT_MS)
     async for item in _chain_items(first, items):
         if item != HANG_UP:
             yield sse.event(item.frame) if isinstance(item, FinalFrame) else item
@@ -55,7 +55,7 @@ async def _chain_items(
             yield item
 
 
-def event_id_of(call: CallId, request_id: frames.Id) -> str:
+def make_event_id(call: CallId, request_id: frames.Id) -> str:
     """Return the event id for resuming a stream: the held call and the request id."""
     return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
 

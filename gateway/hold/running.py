@@ -53,7 +53,7 @@ class Forwarder:
         self._keep(self._run(run, held))
         return events
 
-    def _watch_lists(self, held: HeldCall, events: EventBuffer) -> "Show":
+    def _watch_lists(self, held: HeldCall, events: EventBuffer) -> "EventSink":
         def show(event: bytes | None) -> None:
             if LIST_CHANGED in (event or b""):
                 self._list_changed(held.call.server)
@@ -69,7 +69,7 @@ class Forwarder:
         finally:
             run.show(None)
 
-    async def collected(self, call_id: CallId, session: str = "") -> None:
+    async def record_collected(self, call_id: CallId, session: str = "") -> None:
         """Record that the agent has its answer, even if its connection ends now."""
         await asyncio.shield(self._keep(self._service.record_collected(call_id, session)))
 
@@ -101,7 +101,7 @@ class Forwarder:
 
 
 #: Takes the events of a run, and None at the end.
-Show = Callable[[bytes | None], None]
+EventSink = Callable[[bytes | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class _Run:
     objection: Objection
     #: Seconds that the server has to answer; None for no limit.
     within: float | None
-    show: Show
+    show: EventSink
 
     async def once(
         self, held: HeldCall, *, close_later: Callable[[Coroutine[Any, Any, None]], object]
@@ -177,7 +177,7 @@ class _Run:
                 given_up.result()
                 self.show(None)
                 if await lifecycle.cancel_call(outbound.upstream.send, outbound.frame, outbound.headers):
-                    await asyncio.wait({exchange}, timeout=answer_timeout.LATE)
+                    await asyncio.wait({exchange}, timeout=answer_timeout.LATE_SECONDS)
             if not exchange.done():
                 raise CutError("The server did not answer.")
             return exchange.result()
@@ -196,12 +196,12 @@ async def _end(*jobs: asyncio.Future[Any]) -> None:
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-async def _read_outcome(reply: Reply, outbound: Outbound, show: Show) -> Outcome:
+async def _read_outcome(reply: Reply, outbound: Outbound, show: EventSink) -> Outcome:
     """Read the reply up to the answer; a stream that ends early is resumed where the server allows it."""
     place = sse.ResumePoint()
     while True:
         try:
-            return await answers.outcome_of(reply, outbound.frame.id, show, place)
+            return await answers.read_outcome(reply, outbound.frame.id, show, place)
         except CutError:
             if (delay := place.retry_delay()) is None:
                 raise

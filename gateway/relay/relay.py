@@ -55,7 +55,7 @@ class Relay:
         reply = await self._exchange(exchange, kind, partial(upstream.send, exchange.verb, b"", headers))
         with ExitStack() as on_failure:
             on_failure.callback(reply.close)
-            given = self.watched(exchange, await rewriting.edited(reply, *edits))
+            given = self.watch_for_changes(exchange, await rewriting.edit_result(reply, *edits))
             on_failure.pop_all()
         return given
 
@@ -82,15 +82,15 @@ class Relay:
         async def send(body: bytes) -> Reply:
             return await self._send(exchange, upstream, frame, body)
 
-        if (subscribed := await self._tasks.listen(exchange, frame, send)) is not None:
-            return self.watched(exchange, subscribed)
+        if (subscribed := await self._tasks.subscribe(exchange, frame, send)) is not None:
+            return self.watch_for_changes(exchange, subscribed)
         reply = await send(exchange.body)
         with ExitStack() as on_failure:
             on_failure.callback(reply.close)
             if frame.method == "initialize":
                 await self._sessions.open(exchange.agent, exchange.server, reply, frame.params)
             edits = await self._edits(exchange, frame)
-            given = self.watched(exchange, await rewriting.edited(reply, *edits))
+            given = self.watch_for_changes(exchange, await rewriting.edit_result(reply, *edits))
             on_failure.pop_all()
         return given
 
@@ -99,7 +99,7 @@ class Relay:
         return await self._exchange(exchange, _kind(frame), partial(upstream.send, "POST", body, headers))
 
     async def _exchange(self, exchange: Exchange, kind: Kind, send: Callable[[], Awaitable[Reply]]) -> Reply:
-        return rewriting.checked(await self._exchange_limits.one(exchange.agent.name, kind, send))
+        return rewriting.filter_reply(await self._exchange_limits.run(exchange.agent.name, kind, send))
 
     async def _edits(self, exchange: Exchange, frame: frames.Request) -> list[rewriting.Edit]:
         """Return the edits of the response to this request."""
@@ -109,9 +109,9 @@ class Relay:
             case "tools/list":
                 return await self._list_edits(server, settings)
             case "server/discover" if tasks is not TaskOffer.OFF:
-                return [rewriting.with_extension]
+                return [rewriting.offer_extension]
             case "initialize" if tasks is TaskOffer.ALL:
-                return [rewriting.with_tasks]
+                return [rewriting.offer_tasks]
         return []
 
     async def _list_edits(self, server: str, settings: ProxySettings) -> list[rewriting.Edit]:
@@ -127,10 +127,10 @@ class Relay:
             return self._may_be_held(server, name)
 
         return [
-            rewriting.reporting(lambda tools: catalogue.check_list(server, tools)),
-            rewriting.hiding(hidden),
-            *([rewriting.annotating(gated)] if settings.annotate else []),
-            *([rewriting.offering_tasks(gated)] if tasks and not catalogue.has_tasks(server) else []),
+            rewriting.report_tools(lambda tools: catalogue.check_list(server, tools)),
+            rewriting.hide_tools(hidden),
+            *([rewriting.annotate_tools(gated)] if settings.annotate else []),
+            *([rewriting.offer_tasks_in_tools(gated)] if tasks and not catalogue.has_tasks(server) else []),
         ]
 
     def _may_be_held(self, server: str, name: str) -> bool:
@@ -138,9 +138,9 @@ class Relay:
         tool = self._catalogue.listed_tool(server, name)
         return tool is None or self._settings().policy.may_hold(server, name, tool.classification)
 
-    def watched(self, exchange: Exchange, reply: Reply) -> Reply:
+    def watch_for_changes(self, exchange: Exchange, reply: Reply) -> Reply:
         """Return the reply; the tools are listed again when it says that they changed."""
-        return rewriting.watched(reply, lambda: self._catalogue.mark_stale(exchange.server))
+        return rewriting.watch_for_changes(reply, lambda: self._catalogue.mark_stale(exchange.server))
 
     def _refuse_unknown(self, exchange: Exchange, frame: frames.Frame) -> Reply:
         """Refuse an unknown method with an error; drop an unknown notification or response."""

@@ -14,7 +14,7 @@ from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
 #: Seconds after an answer in which the session is assumed to exist.
-LATELY = 5.0
+RECENT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class ReopeningUpstream:
     #: The session id that the client uses.
     id: str
     #: Called each time the session was reopened.
-    reopened: Callable[[], None]
+    on_reopened: Callable[[], None]
     clock: Callable[[], float]
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
@@ -40,34 +40,38 @@ class ReopeningUpstream:
         return reply
 
     async def _send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        gone = self.session.now
+        lost_id = self.session.upstream_id
         try:
-            return await self.inner.send(verb, body, self._present(headers))
+            return await self.inner.send(verb, body, self._current_headers(headers))
         except UnknownSessionError:
             if verb == "DELETE" or not self.session.opening:
                 raise
         async with self.session.reopening:
-            if self.session.now == gone:  # otherwise another exchange has reopened it
+            if self.session.upstream_id == lost_id:  # otherwise another exchange has reopened it
                 await self._reopen(headers)
-        return await self.inner.send(verb, body, self._present(headers))
+        return await self.inner.send(verb, body, self._current_headers(headers))
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """See `Upstream.knows`. A session that the gateway keeps is reopened on the next send."""
         if self.inner.knows(headers) is not None:
             return True
-        return True if self.clock() - self.session.answered_at < LATELY else None
+        return True if self.clock() - self.session.answered_at < RECENT_SECONDS else None
 
     async def close(self) -> None:
         """Close the upstream."""
         await self.inner.close()
 
-    def _present(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        return {**headers, protocol.SESSION_HEADER: self.session.now} if self.session.now else headers
+    def _current_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        return (
+            {**headers, protocol.SESSION_HEADER: self.session.upstream_id}
+            if self.session.upstream_id
+            else headers
+        )
 
     async def _reopen(self, headers: Mapping[str, str]) -> None:
         try:
-            again = await lifecycle.reopen_session(self.inner.send, self.session.opening, headers)
+            renewed = await lifecycle.reopen_session(self.inner.send, self.session.opening, headers)
         except NotSentError as error:
             raise UnknownSessionError from error
-        self.session.now = again.get(protocol.SESSION_HEADER, "")
-        self.reopened()
+        self.session.upstream_id = renewed.get(protocol.SESSION_HEADER, "")
+        self.on_reopened()

@@ -23,7 +23,7 @@ class RedirectedError(GatewayError):
     """The server answered with a redirect; the gateway does not follow redirects."""
 
 
-def checked(reply: Reply) -> Reply:
+def filter_reply(reply: Reply) -> Reply:
     """Return the reply with the headers that clients may see; raise for a 401 and for a redirect.
 
     A 401 must not reach the client: its `WWW-Authenticate` would send the client to the wrong login.
@@ -37,12 +37,14 @@ def checked(reply: Reply) -> Reply:
     return replace(reply, headers=protocol.response_headers(reply.headers))
 
 
-def watched(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
+def watch_for_changes(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
     """Return the reply; call *on_list_changed* when a stream says that a list changed."""
-    return replace(reply, chunks=_watch(reply.chunks, on_list_changed)) if reply.streams else reply
+    return replace(reply, chunks=_watch_chunks(reply.chunks, on_list_changed)) if reply.streams else reply
 
 
-async def _watch(chunks: AsyncIterator[bytes], on_list_changed: Callable[[], None]) -> AsyncIterator[bytes]:
+async def _watch_chunks(
+    chunks: AsyncIterator[bytes], on_list_changed: Callable[[], None]
+) -> AsyncIterator[bytes]:
     tail = b""
     async for chunk in chunks:
         if protocol.LIST_CHANGED in (tail := tail[-len(protocol.LIST_CHANGED) :] + chunk):
@@ -55,7 +57,7 @@ async def _watch(chunks: AsyncIterator[bytes], on_list_changed: Callable[[], Non
 Edit = Callable[[Members], Mapping[str, Any] | None]
 
 
-async def edited(reply: Reply, *edits: Edit) -> Reply:
+async def edit_result(reply: Reply, *edits: Edit) -> Reply:
     """Return the reply with its result edited; other bytes are unchanged.
 
     An HTTP error is not edited: a 404, for example, tells a client that its session is gone.
@@ -63,29 +65,29 @@ async def edited(reply: Reply, *edits: Edit) -> Reply:
     if not edits or reply.status >= 400:
         return reply
     if reply.streams:
-        return replace(reply, chunks=_edited_events(reply.chunks, edits))
-    return replace_body(reply, _edited(await read_body(reply), edits))
+        return replace(reply, chunks=_edit_events(reply.chunks, edits))
+    return replace_body(reply, _edit_frame(await read_body(reply), edits))
 
 
-async def _edited_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:
+async def _edit_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:
     async for event in sse.events(chunks):
-        data = _edited(event.data, edits) if event.data else event.data
+        data = _edit_frame(event.data, edits) if event.data else event.data
         yield event.raw if data == event.data else event.with_data(data)
 
 
-def _edited(frame: bytes, edits: Sequence[Edit]) -> bytes:
+def _edit_frame(frame: bytes, edits: Sequence[Edit]) -> bytes:
     """Apply the edits to the result in one frame, in order. An unreadable frame raises `CutError`."""
     try:
         members = frames.raw_members(frame) if frame.strip() else {}
         came = result = _object(members.get("result"))
         for edit in edits if came else ():
-            result = {**result, **_encoded(edit(result) or {})}
+            result = {**result, **_encode_members(edit(result) or {})}
     except frames.UNREADABLE as error:
         raise CutError("The server's answer could not be read.") from error
     return frame if result == came else msgspec.json.encode({**members, "result": result})
 
 
-def _encoded(members: Mapping[str, Any]) -> Members:
+def _encode_members(members: Mapping[str, Any]) -> Members:
     return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in members.items()}
 
 
@@ -94,7 +96,7 @@ def _object(raw: msgspec.Raw | None) -> Members:
     return frames.raw_members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
 
 
-def hiding(hidden: Callable[[str], bool]) -> Edit:
+def hide_tools(hidden: Callable[[str], bool]) -> Edit:
     """Remove *hidden* tools from a list, which is then private to this agent (2026-07-28, caching)."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
@@ -106,7 +108,7 @@ def hiding(hidden: Callable[[str], bool]) -> Edit:
     return edit
 
 
-def reporting(report: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
+def report_tools(report: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
     """Report the listed tools to *report*; the result is unchanged."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
@@ -117,36 +119,38 @@ def reporting(report: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
     return edit
 
 
-def annotating(gated: Callable[[str], bool]) -> Edit:
+def annotate_tools(gated: Callable[[str], bool]) -> Edit:
     """Add a note to the description of each tool that may need approval; the list is then private to this agent."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
         private = {"cacheScope": "private"} if "cacheScope" in result else {}
-        shown = [_annotated(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
+        shown = [_annotate_tool(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
         return {"tools": shown, **private} if shown != tools else None
 
     return edit
 
 
-def _annotated(tool: msgspec.Raw) -> Any:
+def _annotate_tool(tool: msgspec.Raw) -> Any:
     definition = msgspec.json.decode(tool)
     said = f"{definition.get('description') or ''}\n\n{APPROVAL_NEEDED}".strip()
     return {**frames.raw_members(tool), "description": said}
 
 
-def offering_tasks(gated: Callable[[str], bool]) -> Edit:
+def offer_tasks_in_tools(gated: Callable[[str], bool]) -> Edit:
     """Offer tasks (2025-11-25) for each tool that may need approval."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
-        offered = [_as_task(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
+        offered = [
+            _offer_task_in_tool(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools
+        ]
         return {"tools": offered} if offered != tools else None
 
     return edit
 
 
-def _as_task(tool: msgspec.Raw) -> Any:
+def _offer_task_in_tool(tool: msgspec.Raw) -> Any:
     definition = frames.raw_members(tool)
     execution = _object(definition.get("execution"))
     offered = revision_2025.offer_in_tool(execution)
@@ -158,7 +162,7 @@ def _tools(result: Members) -> list[msgspec.Raw]:
     return msgspec.json.decode(tools, type=list[msgspec.Raw]) if bytes(tools).startswith(b"[") else []
 
 
-def with_extension(result: Members) -> Mapping[str, Any] | None:
+def offer_extension(result: Members) -> Mapping[str, Any] | None:
     """Offer the tasks extension in the result of server/discover (2026-07-28)."""
     offered = _object(result.get("capabilities"))
     extensions = _object(offered.get("extensions"))
@@ -167,7 +171,7 @@ def with_extension(result: Members) -> Mapping[str, Any] | None:
     return {"capabilities": {**offered, "extensions": {**extensions, protocol.TASKS: {}}}}
 
 
-def with_tasks(result: Members) -> Mapping[str, Any] | None:
+def offer_tasks(result: Members) -> Mapping[str, Any] | None:
     """Offer tasks in the result of initialize (2025-11-25), unless the server has its own."""
     offered = _object(result.get("capabilities"))
     revision = msgspec.json.decode(result.get("protocolVersion", b"null"))

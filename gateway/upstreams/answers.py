@@ -44,7 +44,7 @@ async def _read_values(reply: Reply) -> AsyncIterator[Any]:
     raise CutError
 
 
-async def outcome_of(
+async def read_outcome(
     reply: Reply, request_id: frames.Id, show: Callable[[bytes], None], place: sse.ResumePoint | None = None
 ) -> Outcome:
     """Return the response to *request_id*, whatever the HTTP status; *show* gets the other messages as events.

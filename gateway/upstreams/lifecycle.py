@@ -77,7 +77,7 @@ async def has_session(send: Send, headers: Mapping[str, str]) -> bool:
     request_id = f"{protocol.OUR_ID}-{token_hex(8)}"  # an id may be used once in a session
     try:
         reply = await send("POST", request_frame("ping", {}, request_id), headers)
-        outcome = await answers.outcome_of(reply, request_id, lambda _: None)
+        outcome = await answers.read_outcome(reply, request_id, lambda _: None)
     except GatewayError:
         return False
     return not outcome.is_error or _error_code(outcome.body) == METHOD_NOT_FOUND

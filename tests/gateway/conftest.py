@@ -9,8 +9,8 @@ from hang import HANG
 #: The timers of the gateway that end a wait after seconds, whatever was waited for.
 TIMERS = (
     "gateway.app.gateway.GRACE",
-    "gateway.hold.answer_timeout.LATE",
-    "gateway.hold.answer_timeout.LOOK",
+    "gateway.hold.answer_timeout.LATE_SECONDS",
+    "gateway.hold.answer_timeout.CHECK_SECONDS",
     "gateway.hold.session_probe.TIMEOUT",
     "gateway.tools.catalogue.LIST_TIMEOUT",
     "gateway.upstreams.oauth.TOKEN_TIMEOUT",

@@ -34,7 +34,7 @@ def status(held: HeldCall) -> str:
     return _STATUS.get(held.state, "completed")
 
 
-def task(task_id: str, held: HeldCall) -> dict[str, Any]:
+def task_object(task_id: str, held: HeldCall) -> dict[str, Any]:
     """Return the members of the task object."""
     last = held.settled_at or held.decided_at or held.created_at
     return {
@@ -50,12 +50,12 @@ def task(task_id: str, held: HeldCall) -> dict[str, Any]:
 
 def created_result(held: HeldCall) -> Mapping[str, Any]:
     """Return the result of a tools/call that became a task."""
-    return {"resultType": "task", **task(held.id, held)}
+    return {"resultType": "task", **task_object(held.id, held)}
 
 
 def get_result(task_id: str, held: HeldCall, answered: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the result of tasks/get; it leaves out the server's questions that are *answered*."""
-    return {"resultType": "complete", **task(task_id, held), **_content(held, answered)}
+    return {"resultType": "complete", **task_object(task_id, held), **_content(held, answered)}
 
 
 def _content(held: HeldCall, answered: Mapping[str, Any]) -> Mapping[str, Any]:

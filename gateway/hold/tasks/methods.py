@@ -116,7 +116,7 @@ class Tasks:
     async def _get(self, task_id: str, held: HeldCall) -> Mapping[str, Any]:
         result = extension.get_result(task_id, held, self._answers(held))
         if result["status"] in extension.TERMINAL:
-            await self._held_answers.collected(held.id)
+            await self._held_answers.record_collected(held.id)
         return result
 
     async def _find(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
@@ -147,14 +147,14 @@ class Tasks:
         }
         answered = replace(stored, frame=envelope.with_params(stored.frame, rest))
         with suppress(AlreadyDecided):
-            self.runs.attend((await self._continuations.follow(held, answered, task=True)).id)
+            self.runs.attend((await self._continuations.continue_call(held, answered, task=True)).id)
         self.partial_answers.pop(held.id, None)
 
     def _answers(self, held: HeldCall) -> Mapping[str, Any]:
         """Return the answers to the server's questions that have arrived so far."""
         return self.partial_answers.get(held.id, (held, {}))[1]
 
-    async def listen(
+    async def subscribe(
         self, exchange: Exchange, frame: frames.Request, relay: Callable[[bytes], Awaitable[Reply]]
     ) -> Reply | None:
         """Serve a subscription that names tasks of the gateway's own; None when it names none.

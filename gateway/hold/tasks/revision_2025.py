@@ -31,16 +31,16 @@ _NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}
 _OVER = "This task is already over."
 
 
-def task(task_id: str, held: HeldCall) -> dict[str, Any]:
+def task_object(task_id: str, held: HeldCall) -> dict[str, Any]:
     """Return the task object."""
-    members = extension.task(task_id, held)
+    members = extension.task_object(task_id, held)
     return {_NAMES.get(name, name): value for name, value in members.items()}
 
 
 def created_result(held: HeldCall) -> Mapping[str, Any]:
     """Return the result of a tools/call that became a task, with a text for the model meanwhile."""
     text = f"Waiting for human approval {held.id}. NOT EXECUTED yet."
-    return {"task": task(held.id, held), "_meta": {IMMEDIATE: text}}
+    return {"task": task_object(held.id, held), "_meta": {IMMEDIATE: text}}
 
 
 def result_frame(task_id: str, held: HeldCall, request_id: frames.Id) -> bytes:
@@ -74,7 +74,7 @@ class TaskMethods2025:
         """Answer a request about a task; *held* is the newest call of the task."""
         match frame.method:
             case "tasks/get":
-                return frame_reply(frames.result(frame.id, task(task_id, held)))
+                return frame_reply(frames.result(frame.id, task_object(task_id, held)))
             case "tasks/cancel":
                 return await self._cancel(frame, task_id, held)
         return Reply(status=200, headers=sse.HEADERS, chunks=self._stream_result(task_id, held, frame.id))
@@ -83,13 +83,13 @@ class TaskMethods2025:
         if held.state in lifecycle.SETTLED:
             return frame_reply(frames.error(frame.id, frames.INVALID_PARAMS, _OVER))
         cancelled = await self._service.cancel(held.id, "the agent cancelled the task", actor=held.call.agent)
-        return frame_reply(frames.result(frame.id, task(task_id, cancelled)))
+        return frame_reply(frames.result(frame.id, task_object(task_id, cancelled)))
 
     async def _stream_result(
         self, task_id: str, held: HeldCall, request_id: frames.Id
     ) -> AsyncIterator[bytes]:
         """Wait for the result, with the server's notifications meanwhile; ends without it when the gateway stops."""
-        while ladder.next_step(held, self._service.monotonic(), float("inf")).rung is not Rung.TELL:
+        while ladder.next_step(held, self._service.monotonic(), float("inf")).rung is not Rung.ANSWER:
             if self._is_closed():
                 return
             yield sse.comment("waiting for approval")
@@ -97,7 +97,7 @@ class TaskMethods2025:
                 yield event
             held = await self._service.get(held.id)
         yield sse.event(result_frame(task_id, held, request_id))
-        await self._held_answers.collected(held.id)
+        await self._held_answers.record_collected(held.id)
 
     async def _next_events(self, held: HeldCall) -> AsyncIterator[bytes]:
         """Yield the server's notifications until the call changes or a beat is over."""

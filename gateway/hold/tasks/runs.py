@@ -75,7 +75,7 @@ class TaskRuns:
         try:
             with self._service.attend(call_id):
                 held = await self._service.get(call_id)
-                while (step := self._next_step(held)).rung is not Rung.TELL:
+                while (step := self._next_step(held)).rung is not Rung.ANSWER:
                     if step.rung is Rung.RUN:
                         await self._run(held, events)
                     held = await self._service.wait_for_change(held, step.seconds)

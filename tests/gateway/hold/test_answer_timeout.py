@@ -77,7 +77,7 @@ async def let_go(gateway):
 
 
 async def test_a_person_gives_up_a_call_whose_server_hangs(monkeypatch):
-    monkeypatch.setattr(answer_timeout, "LATE", 0.05)
+    monkeypatch.setattr(answer_timeout, "LATE_SECONDS", 0.05)
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         agent, held = await sent(gateway, agents)
         assert (await give_up(gateway, held)).state is State.IN_DOUBT
@@ -148,8 +148,8 @@ async def test_a_clock_that_is_set_ahead_does_not_shorten_the_time_to_answer(mon
 
 @pytest.mark.parametrize("fails", ["version", "swap"])
 async def test_a_store_that_fails_ends_no_running_call(fails, monkeypatch):
-    monkeypatch.setattr(answer_timeout, "LOOK", 0.01)
-    monkeypatch.setattr(answer_timeout, "RETRY", 0.01)
+    monkeypatch.setattr(answer_timeout, "CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(answer_timeout, "RETRY_SECONDS", 0.01)
     failed = asyncio.Semaphore(0)
 
     async def fail(*_):

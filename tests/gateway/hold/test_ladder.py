@@ -20,20 +20,20 @@ def in_state(state):
 
 @each_row("state", sorted(SETTLED))
 def test_what_is_settled_is_told(state):
-    assert ladder.next_step(in_state(state), NOW, NOW + 50) == Step(Rung.TELL)
-    assert ladder.next_step(in_state(state), NOW + 99, NOW + 50) == Step(Rung.TELL)
+    assert ladder.next_step(in_state(state), NOW, NOW + 50) == Step(Rung.ANSWER)
+    assert ladder.next_step(in_state(state), NOW + 99, NOW + 50) == Step(Rung.ANSWER)
 
 
 def test_what_is_approved_runs_even_at_the_end_of_the_patience():
     call = in_state(State.APPROVED)
     assert ladder.next_step(call, NOW + 99, NOW + 50) == Step(Rung.RUN)
-    assert ladder.next_step(call, NOW + 45, NOW + 50, tried=True) == Step(Rung.RUN, 5.0)
+    assert ladder.next_step(call, NOW + 45, NOW + 50, claim_failed=True) == Step(Rung.RUN, 5.0)
 
 
 def test_what_could_not_be_claimed_is_tried_until_the_end_of_the_patience():
     call = in_state(State.APPROVED)
-    assert ladder.next_step(call, NOW + 50, NOW + 50, tried=True) == Step(Rung.LATER)
-    assert ladder.next_step(call, NOW + 50, NOW + 50, tried=True, rounds_left=1) == Step(Rung.ROUND)
+    assert ladder.next_step(call, NOW + 50, NOW + 50, claim_failed=True) == Step(Rung.LATER)
+    assert ladder.next_step(call, NOW + 50, NOW + 50, claim_failed=True, rounds_left=1) == Step(Rung.ROUND)
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.APPROVED, State.FORWARDING])

@@ -366,7 +366,7 @@ async def test_an_answer_that_is_too_long_leaves_doubt():
         close=lambda: closed.append(1),
     )
     with pytest.raises(CutError):
-        await answers.outcome_of(reply, 1, lambda _: None)
+        await answers.read_outcome(reply, 1, lambda _: None)
     assert closed == [1]
 
 

@@ -26,7 +26,7 @@ def hides_b(name):
 
 
 async def test_only_hidden_tools_are_taken_out_of_a_list():
-    reply = await rewriting.edited(frame_reply(json.dumps(LIST).encode()), rewriting.hiding(hides_b))
+    reply = await rewriting.edit_result(frame_reply(json.dumps(LIST).encode()), rewriting.hide_tools(hides_b))
     left = json.loads(await read_body(reply))
     assert left["result"] == {"tools": [{"name": "a", "x": 1.0}], "nextCursor": "c", "cacheScope": "private"}
 
@@ -34,7 +34,8 @@ async def test_only_hidden_tools_are_taken_out_of_a_list():
 async def test_a_list_with_nothing_hidden_crosses_byte_for_byte():
     body = json.dumps(LIST, indent=3).encode()
     assert (
-        await read_body(await rewriting.edited(frame_reply(body), rewriting.hiding(lambda _: False))) == body
+        await read_body(await rewriting.edit_result(frame_reply(body), rewriting.hide_tools(lambda _: False)))
+        == body
     )
 
 
@@ -45,7 +46,7 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
         b'data: {"method":"x"}\n\n',
     ]
     reply = Reply(status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(*stream))
-    out = await read_body(await rewriting.edited(reply, rewriting.hiding(hides_b)))
+    out = await read_body(await rewriting.edit_result(reply, rewriting.hide_tools(hides_b)))
     assert out.startswith(b": hi\n\nid: 1\n")
     assert b'"b"' not in out
     assert out.endswith(stream[2])
@@ -64,42 +65,42 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
 )
 async def test_odd_lists_do_not_break_it(body):
     edits = (
-        rewriting.hiding(hides_b),
-        rewriting.reporting(lambda _: None),
-        rewriting.annotating(lambda _: True),
-        rewriting.offering_tasks(lambda _: True),
+        rewriting.hide_tools(hides_b),
+        rewriting.report_tools(lambda _: None),
+        rewriting.annotate_tools(lambda _: True),
+        rewriting.offer_tasks_in_tools(lambda _: True),
     )
-    assert await read_body(await rewriting.edited(frame_reply(body), *edits)) == body
+    assert await read_body(await rewriting.edit_result(frame_reply(body), *edits)) == body
 
 
 @pytest.mark.parametrize(
     ("edit", "result", "edited"),
     [
-        (rewriting.with_tasks, {"capabilities": None}, {"capabilities": None}),
+        (rewriting.offer_tasks, {"capabilities": None}, {"capabilities": None}),
         (
-            rewriting.with_extension,
+            rewriting.offer_extension,
             {"capabilities": None},
             {"capabilities": {"extensions": {protocol.TASKS: {}}}},
         ),
         (
-            rewriting.offering_tasks(lambda _: True),
+            rewriting.offer_tasks_in_tools(lambda _: True),
             {"tools": [{"name": "a", "execution": None}]},
             {"tools": [{"name": "a", "execution": {"taskSupport": "optional"}}]},
         ),
     ],
 )
 async def test_odd_members_are_as_good_as_none(edit, result, edited):
-    reply = await rewriting.edited(frame_reply(json.dumps({"result": result}).encode()), edit)
+    reply = await rewriting.edit_result(frame_reply(json.dumps({"result": result}).encode()), edit)
     assert json.loads(await read_body(reply))["result"] == edited
 
 
 async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
     edits = (
-        rewriting.hiding(hides_b),
-        rewriting.annotating(lambda _: True),
-        rewriting.offering_tasks(lambda _: True),
+        rewriting.hide_tools(hides_b),
+        rewriting.annotate_tools(lambda _: True),
+        rewriting.offer_tasks_in_tools(lambda _: True),
     )
-    reply = await rewriting.edited(frame_reply(json.dumps(LIST).encode()), *edits)
+    reply = await rewriting.edit_result(frame_reply(json.dumps(LIST).encode()), *edits)
     assert json.loads(await read_body(reply))["result"]["tools"] == [
         {
             "name": "a",
@@ -115,7 +116,7 @@ async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
 )
 async def test_a_refusal_crosses_as_it_came(status, body):
     refusal = Reply(status=status, headers={"content-type": "text/html"}, chunks=chunks(body))
-    reply = await rewriting.edited(refusal, rewriting.hiding(hides_b))
+    reply = await rewriting.edit_result(refusal, rewriting.hide_tools(hides_b))
     assert (reply.status, await read_body(reply)) == (status, body)
 
 
@@ -125,27 +126,33 @@ UNREADABLE = [b"<html>", b"[1]", b'{"result":{"tools":[{"name":"\xff"}]}}', b'{"
 @pytest.mark.parametrize("body", UNREADABLE)
 async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
     with pytest.raises(CutError, match="could not be read"):
-        await rewriting.edited(frame_reply(body), rewriting.hiding(hides_b))
+        await rewriting.edit_result(frame_reply(body), rewriting.hide_tools(hides_b))
     stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.event(body)))
     with pytest.raises(CutError, match="could not be read"):
-        await read_body(await rewriting.edited(stream, rewriting.hiding(hides_b)))
+        await read_body(await rewriting.edit_result(stream, rewriting.hide_tools(hides_b)))
 
 
 async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came():
     body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}'
-    edits = rewriting.reporting(lambda _: None), rewriting.hiding(hides_b), rewriting.annotating(hides_b)
-    assert await read_body(await rewriting.edited(frame_reply(body), *edits)) == body
+    edits = (
+        rewriting.report_tools(lambda _: None),
+        rewriting.hide_tools(hides_b),
+        rewriting.annotate_tools(hides_b),
+    )
+    assert await read_body(await rewriting.edit_result(frame_reply(body), *edits)) == body
 
 
 async def test_a_refusal_of_the_gateways_credentials_stays_here():
     with pytest.raises(rewriting.CredentialsRefusedError):
-        rewriting.checked(Reply(status=401, headers={"WWW-Authenticate": "Bearer resource_metadata=..."}))
+        rewriting.filter_reply(
+            Reply(status=401, headers={"WWW-Authenticate": "Bearer resource_metadata=..."})
+        )
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 async def test_a_redirect_is_an_error(status):
     with pytest.raises(rewriting.RedirectedError):
-        rewriting.checked(Reply(status=status, headers={"Location": "http://elsewhere"}))
+        rewriting.filter_reply(Reply(status=status, headers={"Location": "http://elsewhere"}))
 
 
 async def test_a_changed_list_is_noticed_wherever_the_chunks_are_cut():
@@ -155,5 +162,5 @@ async def test_a_changed_list_is_noticed_wherever_the_chunks_are_cut():
         reply = Reply(
             status=200, headers={"content-type": "text/event-stream"}, chunks=chunks(event[:cut], event[cut:])
         )
-        assert await read_body(rewriting.watched(reply, lambda: seen.append(1))) == event
+        assert await read_body(rewriting.watch_for_changes(reply, lambda: seen.append(1))) == event
     assert len(seen) == len(event)

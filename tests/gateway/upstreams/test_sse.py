@@ -9,7 +9,7 @@ from mcp import Client
 
 from gateway import errors
 from gateway.errors import CutError, NotSentError, UnknownSessionError, UseInitializeError
-from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, checked
+from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, filter_reply
 from gateway.tools.discovery import list_tools
 from gateway.upstreams import sessions
 from gateway.upstreams import sse as upstream_sse
@@ -298,7 +298,7 @@ async def test_refused_credentials_are_told_as_401_and_leave_no_session(server, 
     nasty.authorization = "Bearer theirs"
     reply = await server.send("POST", frame("initialize", {}, 0), {})
     with pytest.raises(CredentialsRefusedError):
-        checked(reply)
+        filter_reply(reply)
     nasty.authorization = None
     headers = await server.opened()
     nasty.authorization = "Bearer theirs"
@@ -325,7 +325,7 @@ async def test_a_redirect_is_not_followed(server, nasty):
     headers = await server.opened()
     nasty.posts = 307
     with pytest.raises(RedirectedError):
-        checked(await server.send("POST", calling("echo"), headers))
+        filter_reply(await server.send("POST", calling("echo"), headers))
     assert len(nasty.received) == 2
 
 
