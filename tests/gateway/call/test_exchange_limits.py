@@ -218,7 +218,7 @@ async def too_long(gateway, server):
         async with await gateway.post(
             {"jsonrpc": "2.0", "id": n, "method": "tools/list", "params": {}}, as_agent("busy")
         ) as answer:
-            assert "longer" in (await answer.json())["error"]["message"]
+            assert "larger than the gateway accepts" in (await answer.json())["error"]["message"]
     gateway.recorder.on_list = None
 
 
@@ -230,7 +230,7 @@ async def cut_list(gateway, server):
 
     gateway.recorder.on_get, was = endless, gateway.recorder.on_get
     async with gateway.http.get(gateway.url, headers={**as_agent("busy"), "Last-Event-ID": "7"}) as answer:
-        assert "longer" in (await answer.json())["error"]["message"]
+        assert "larger than the gateway accepts" in (await answer.json())["error"]["message"]
     gateway.recorder.on_get = was
 
 
