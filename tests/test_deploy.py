@@ -1,4 +1,4 @@
-"""The files in deploy: what gets into the image, and how the container stops."""
+"""The files in deploy/: the contents of the image, and the way a container stops."""
 
 import re
 import tomllib
@@ -15,7 +15,7 @@ STAGES = [number for number, line in enumerate(LINES) if line.startswith("FROM "
 
 
 def copied():
-    """Return what the image is built from: the names in the COPY lines of the first stage."""
+    """Return the files that the image is built from: the names in the COPY lines of the first stage."""
     found = [line.split()[1:-1] for line in LINES[: STAGES[1]] if line.startswith("COPY ")]
     return {name for names in found for name in names}
 
@@ -25,7 +25,7 @@ def service():
     return yaml.read_document(text, {}, str).value["services"]["okayed"]
 
 
-def test_the_image_is_built_from_named_files_in_a_stage_that_is_left_behind():
+def test_the_image_is_built_from_named_files_in_a_separate_stage():
     assert len(STAGES) == 2
     assert {"approvals", "gateway"} <= copied()
     assert not copied() & {".", "./", "*", "deploy", "tests"}
@@ -33,7 +33,7 @@ def test_the_image_is_built_from_named_files_in_a_stage_that_is_left_behind():
     assert [line.split()[1] for line in later] == ["--from=build"]
 
 
-def test_nothing_else_reaches_the_builder():
+def test_the_build_context_has_no_other_files():
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*", "a config and data beside the compose file, and .git, stay out"
@@ -41,7 +41,7 @@ def test_nothing_else_reaches_the_builder():
     assert "**/*.db*" in rules
 
 
-def test_what_the_image_is_built_from_is_all_that_the_build_reads():
+def test_the_image_is_built_from_all_files_that_the_build_reads():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = {
         pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]
@@ -50,12 +50,12 @@ def test_what_the_image_is_built_from_is_all_that_the_build_reads():
     assert copied() == packages | read | {"constraints.txt"}
 
 
-def test_a_stopped_container_has_longer_than_running_calls_have():
+def test_the_stop_timeout_is_longer_than_the_drain_of_running_calls():
     assert parse_duration(service()["stop_grace_period"]) >= gateway.GRACE + 5 * listener.LINGER
     assert (service()["init"], service()["restart"]) == (True, "unless-stopped")
 
 
-def test_the_container_writes_its_volumes_and_tmp_alone_and_is_asked_whether_it_lives():
+def test_the_container_writes_only_to_its_volumes_and_tmp_and_has_a_health_check():
     assert service()["read_only"] is True
     assert service()["tmpfs"] == ["/tmp"]
     assert service()["cap_drop"] == ["ALL"]

@@ -52,7 +52,7 @@ def test_every_link_has_a_target(page):
 
 
 def prose_problems(text):
-    """Yield each line that is too long and each banned word; code blocks may be wide."""
+    """Yield each overlong line and each banned word; code blocks may be wide."""
     text = CODE.sub(lambda block: "\n" * block[0].count("\n"), text)
     for number, line in enumerate(text.splitlines(), 1):
         longest = 300 if line.startswith("|") else 120
@@ -84,7 +84,7 @@ def test_every_test_file_named_in_the_guarantees_exists():
         assert (ROOT / name).exists(), name
 
 
-def test_every_attack_in_the_guarantees_has_a_test_of_that_name():
+def test_every_test_named_in_the_guarantees_exists():
     found = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8"))
     assert len(set(named)) > 40
@@ -153,7 +153,7 @@ def test_the_config_on_the_servers_page_loads():
     assert [server.transport for server in loaded.servers.values()] == ["http", "http", "sse", "http"]
 
 
-def test_the_config_for_the_compose_file_loads_and_fits_what_it_publishes():
+def test_the_config_for_the_compose_file_loads_and_matches_its_ports():
     [text] = re.findall(
         r"```yaml\n(.*?)```", (ROOT / "docs" / "sidecar.md").read_text(encoding="utf-8"), re.DOTALL
     )
@@ -198,7 +198,7 @@ ENTRIES = [
 
 
 def spellings(word):
-    """Return a pattern for a word as prose, `snake_case` or `CamelCase` spells it, also in the plural."""
+    """Return a pattern for a word in prose, `snake_case` or `CamelCase`, singular or plural."""
     return re.compile(r"\b" + re.sub("[ _-]", r"[\\s_-]*", word) + r"s?(?:\b|_)", re.IGNORECASE)
 
 
@@ -253,7 +253,7 @@ def test_every_file_named_on_the_architecture_page_exists():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_at_most_twenty_entries_stand_directly_in_the_gateway():
+def test_the_gateway_folder_has_at_most_twenty_entries():
     entries = [entry for entry in (ROOT / "gateway").iterdir() if entry.name != "__pycache__"]
     assert len(entries) <= 20
 

@@ -1,4 +1,4 @@
-"""The example config is whole and loads."""
+"""The example config is complete and loads."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ENVIRON = {
 }  # fmt: skip
 
 
-def test_it_loads_and_judges():
+def test_the_example_config_loads_and_gives_verdicts():
     loaded = config.parse_config(TEXT, ENVIRON, lambda _: "k" * 32)
     policy = compile_policy(loaded)
     for tool, action in [
@@ -31,7 +31,7 @@ def test_it_loads_and_judges():
         assert policy.evaluate(facts).action is action  # put_user_policy lacks its required arguments
 
 
-def test_every_key_of_the_schema_stands_in_it():
+def test_the_example_config_has_every_key_of_the_schema():
     definitions = build_schema()["$defs"].values()
     keys = {key for definition in definitions for key in definition.get("properties", {})}
     missing = [key for key in sorted(keys) if f"{key}:" not in TEXT]

@@ -1,4 +1,4 @@
-"""A table fails when one of its rows does, and names that row."""
+"""A table test fails if one of its rows does, and names that row."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def _is_refused(text, error):
         int(text)
 
 
-def test_every_wrong_row_is_named():
+def test_every_failing_row_is_named():
     with pytest.raises(pytest.fail.Exception) as failed:
         _is_odd()
     lines = str(failed.value).splitlines()
@@ -24,11 +24,11 @@ def test_every_wrong_row_is_named():
     assert [line for line in lines[1:] if not line.startswith(" ")] == ["2", "4"]
 
 
-def test_a_row_that_raises_nothing_where_it_should_is_wrong():
+def test_a_row_that_should_raise_and_does_not_fails():
     with pytest.raises(pytest.fail.Exception, match=r"1 of 2 rows are wrong:\n'1'"):
         _is_refused()
 
 
-def test_a_table_without_rows_is_wrong():
+def test_a_table_without_rows_fails():
     with pytest.raises(AssertionError, match="no rows"):
         each_row("number", [])(_is_odd)()

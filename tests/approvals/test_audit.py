@@ -18,7 +18,7 @@ from stored import an_event
 
 
 def chain(length=5, key=b"", **fields):
-    """Return a whole trail."""
+    """Return a complete trail."""
     events, prev = [], ""
     for seq in range(1, length + 1):
         events.append(audit.link_event(an_event(f"kind {seq}", **fields), seq, prev, key))
@@ -31,7 +31,7 @@ def edited(seq, **fields):
 
 
 def relinked(events, key=b""):
-    """Hash every event again, as a forger with the file would."""
+    """Hash every event again, as a forger with access to the file would."""
     made = []
     for seq, event in enumerate(events, 1):
         made.append(audit.link_event(event, seq, made[-1].hash if made else "", key))

@@ -23,7 +23,7 @@ class Machine:
         self.uptime += seconds
 
 
-def test_it_equals_the_wall_clock_until_that_is_set_back():
+def test_it_equals_the_wall_clock_until_the_wall_clock_is_set_back():
     machine = Machine()
     clock = machine.clock()
     machine.later(7)
@@ -33,7 +33,7 @@ def test_it_equals_the_wall_clock_until_that_is_set_back():
     assert clock.behind == 0
 
 
-def test_a_clock_set_back_does_not_set_it_back():
+def test_setting_the_wall_clock_back_does_not_set_it_back():
     machine = Machine()
     clock = machine.clock()
     assert clock() == NOON

@@ -65,7 +65,7 @@ values = st.recursive(
 
 
 def normal(value):
-    """Sort members and keep types apart: an independent version of the source's function."""
+    """Sort members and distinguish types; an independent version of the function under test."""
     if isinstance(value, dict):
         return ("object", tuple(sorted((name, normal(member)) for name, member in value.items())))
     if isinstance(value, list):

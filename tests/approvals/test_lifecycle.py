@@ -75,7 +75,7 @@ def test_an_approval_sets_a_new_deadline():
     assert approved.reviews == (said(at=NOW + 100),)
 
 
-def test_one_person_counts_once_on_any_channel():
+def test_one_person_has_one_vote_across_channels():
     call = held(NOW, needed=2)
     first = lifecycle.review(call, said(via="slack"))
     assert (first.state, first.approvals, first.version) == (State.PENDING, 1, 2)
@@ -119,7 +119,7 @@ def test_only_a_running_call_can_be_in_doubt(state):
 
 
 @each_row("state", State)
-def test_which_calls_a_repeated_call_joins(state):
+def test_a_repeated_call_joins_a_recent_call_or_one_that_may_have_been_sent(state):
     settled = {"settled_at": NOW} if state in SETTLED else {}
     call = in_state(state, **settled)
     assert lifecycle.can_join(call, NOW + 1) is True
@@ -130,6 +130,6 @@ def test_which_calls_a_repeated_call_joins(state):
     assert late is (state in (State.FORWARDING, State.IN_DOUBT))
 
 
-def test_an_update_changes_the_given_fields_and_the_version_only():
+def test_an_update_changes_only_the_given_fields_and_the_version():
     touched = lifecycle.update(held(NOW), attended=False)
     assert (touched.state, touched.version, touched.attended) == (State.PENDING, 2, False)

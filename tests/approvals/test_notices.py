@@ -1,4 +1,4 @@
-"""The reconciler of the channels: each shows the newest version, and none waits for another."""
+"""The reconciler of the channels: each shows the newest version, independently of the others."""
 
 import asyncio
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Redaction: numbers as written, secrets hidden and counted, in any text."""
+"""Redaction keeps numbers as written, and hides and counts secrets in any text."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def test_a_member_whose_name_only_resembles_a_secrets_is_shown(member):
     assert redact(json.dumps({member: "value"}).encode()).count == 0
 
 
-def test_an_empty_secret_needs_no_hiding():
+def test_an_empty_secret_is_not_hidden():
     assert redact(b'{"password":"","token":null,"secret":true}').count == 0
 
 

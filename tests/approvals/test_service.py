@@ -1,4 +1,4 @@
-"""Everything that can happen to a held call, over both stores, also concurrently."""
+"""The life of a held call, on both stores and under concurrency."""
 
 import asyncio
 from contextlib import ExitStack
@@ -91,7 +91,7 @@ async def test_an_overdue_twin_makes_room_before_any_sweep(service):
     assert (await service.get(first.id)).state is State.EXPIRED
 
 
-async def test_an_agent_may_have_a_limited_number_of_open_calls(service):
+async def test_the_number_of_open_calls_of_an_agent_is_limited(service):
     service.quotas = Quotas(open_per_agent=2, open=3)
     for n in range(2):
         await hold(service, tool=f"t{n}")
@@ -224,7 +224,7 @@ async def test_exactly_one_of_many_claims_wins(service):
 
 
 async def test_a_claim_overtaken_by_another_does_not_win(service):
-    """The other claim commits after this one has decided, and before it commits."""
+    """The other claim commits between this claim's decision and its commit."""
     call = await approved(service)
     overtaken = service.store.swap
     other = []

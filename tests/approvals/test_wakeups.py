@@ -1,4 +1,4 @@
-"""Wakeups reach every listener of a call, and leave nothing behind."""
+"""Wakeups reach every listener of a call, and leave no state behind."""
 
 import asyncio
 

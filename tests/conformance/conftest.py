@@ -1,4 +1,4 @@
-"""The stores that the suite runs over. A new store is one more entry."""
+"""The stores that the suite tests; add a new store here."""
 
 from contextlib import asynccontextmanager
 

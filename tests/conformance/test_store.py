@@ -1,4 +1,4 @@
-"""The guarantees of every store."""
+"""Guarantees that every store must give."""
 
 import asyncio
 from dataclasses import replace

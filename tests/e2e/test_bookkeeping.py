@@ -1,4 +1,4 @@
-"""What Codex and Claude Code say of their own in `_meta`, through a running gateway: every view folds it, and nothing is lost."""
+"""The `_meta` that Codex and Claude Code add to a call: every view folds it, and none of it is lost."""
 
 import asyncio
 import html
@@ -17,9 +17,9 @@ from process import Person, Process, free_ports, gateway_process, sha256, token
 from recorder import Recorder
 from slack import FakeSlack, buttons_of, text_of
 
-#: What stays in the client's exchange: the gateway has its own.
+#: Members that are not forwarded, because they belong to the client's exchange with the gateway.
 OF_THE_EXCHANGE = ("progressToken", "io.modelcontextprotocol/")
-#: A request between two tests, so that the call of the second is not a repeat of the first one's.
+#: A request sent between two tests, so that the second test's call is not taken for a repeat.
 LIST = '{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}'
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,7 +34,7 @@ class Scene:
     http: aiohttp.ClientSession
 
     def calling(self, frame: str):
-        """Send a captured call as it was sent."""
+        """Send a captured call byte for byte."""
         modern = "2026-07-28" in frame
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         more = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "create_note"}
@@ -80,7 +80,7 @@ inbox: {{listen: "127.0.0.1:{ports[1]}"}}
 
 
 def own(frame: dict) -> dict:
-    """Return what a client says of its own in `_meta`."""
+    """Return the members that the client itself added to `_meta`."""
     return {
         name: value
         for name, value in frame["params"]["_meta"].items()
@@ -89,7 +89,7 @@ def own(frame: dict) -> dict:
 
 
 @pytest.mark.parametrize("client", CAPTURED)
-async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_approve(scene, client):
+async def test_client_metadata_is_one_line_in_every_view_and_slack_can_approve(scene, client):
     await scene.sent(LIST)
     frame = CAPTURED[client].first
     said = own(json.loads(frame))
@@ -126,7 +126,7 @@ async def test_a_clients_bookkeeping_is_one_line_in_every_view_and_slack_can_app
 
 
 @pytest.mark.parametrize("client", CAPTURED)
-async def test_asked_again_with_new_bookkeeping_it_is_the_same_call_and_runs_as_it_was_shown(scene, client):
+async def test_a_repeat_with_new_client_metadata_is_the_same_call_and_runs_as_shown(scene, client):
     await scene.sent(LIST)
     captured = CAPTURED[client]
     runs = len(scene.recorder.calls)

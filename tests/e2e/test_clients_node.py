@@ -1,4 +1,4 @@
-"""The clients on Node that people have, each through a running gateway: what its user gets when a call is held."""
+"""Real Node clients, each through a running gateway: the result of a held call."""
 
 import asyncio
 
@@ -22,11 +22,11 @@ WAYS = [
     ("sdk-1", "mcp-remote"),
     ("sdk-2-auto", "mcp-remote"),
 ]
-#: The one client that knows tasks, in the modern era.
+#: The only client that supports tasks, and only in the modern era.
 TASKS = (("inspector-modern", "http"), ("inspector-modern", "stdio"))
-#: Its command has a timer of 60 s, which no config makes short.
+#: Its command line has a fixed timeout of 60 s.
 UNTIMED = (*TASKS, ("inspector-legacy", "http"), ("inspector-legacy", "stdio"))
-#: In the modern era the bridge neither passes the cancelling on nor hangs up.
+#: In the modern era the bridge neither forwards a cancellation nor disconnects.
 SILENT = (("sdk-2-auto", "mcp-remote"),)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,6 +41,6 @@ async def scene(tmp_path_factory):
 @pytest.mark.parametrize(
     ("client", "transport", "case"), table(WAYS, tasks=TASKS, untimed=UNTIMED, silent=SILENT)
 )
-async def test_a_client_on_node_lives_with(scene, client, transport, case):
+async def test_a_client_on_node_handles(scene, client, transport, case):
     async with asyncio.timeout(HANG):
         await case(scene, CLIENTS[client], transport)

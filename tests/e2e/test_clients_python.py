@@ -1,4 +1,4 @@
-"""The Python clients that people have, each through a running gateway: what its user gets when a call is held."""
+"""Real Python clients, each through a running gateway: the result of a held call."""
 
 import asyncio
 import sys
@@ -21,7 +21,7 @@ CLIENTS = {
     "fastmcp": Client(program("fastmcp"), "fast.py", "auto"),
 }
 WAYS = [(client, transport) for client in CLIENTS for transport in ("http", "stdio")]
-#: Built on the SDK 1.x, which says nothing to the server when its timer ends a call.
+#: Built on SDK 1.x, which sends no cancellation when a call times out.
 SILENT = tuple(way for way in WAYS if way[0] in {"sdk-1", "langchain"})
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,6 +34,6 @@ async def scene(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("client", "transport", "case"), table(WAYS, silent=SILENT))
-async def test_a_python_client_lives_with(scene, client, transport, case):
+async def test_a_python_client_handles(scene, client, transport, case):
     async with asyncio.timeout(HANG):
         await case(scene, CLIENTS[client], transport)

@@ -1,4 +1,4 @@
-"""The day that Okayed must survive: a real IAM server, a local AWS, a real client, and people who decide.
+"""A working day with a real IAM server, a local AWS, a real client and human decisions.
 
 `awslabs.iam-mcp-server` runs behind the gateway with its AWS traffic pointed at moto; the client is the MCP SDK's.
 """
@@ -23,12 +23,12 @@ from process import OKAYED, Person, free_ports, gateway_process, sha256, token
 from slack import FakeSlack, buttons_of, text_of
 
 IAM = str(Path(sys.executable).parent / "awslabs.iam-mcp-server")
-#: White space and order as a person would write it. The server writes it anew in its own way, so what AWS must have,
-#: byte for byte, is what it has when the same call reaches the server without a gateway: the fixture `written`.
+#: White space and order as a person would write it. The server reformats it, so the expected bytes in AWS are those
+#: that the same call writes without a gateway: the fixture `written`.
 DOCUMENT = (
     '{"Version": "2012-10-17",\n "Statement": [{"Effect":"Allow",  "Action":"s3:GetObject", "Resource":"*"}]}'
 )
-#: What this server wants with list_users beside the arguments a person would give.
+#: The arguments of list_users that this server requires beside the obvious ones.
 LIST_USERS = {"ctx": {"content": []}}
 
 
@@ -96,7 +96,7 @@ async def day(aws, folder: Path, **options):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(aws, tmp_path_factory):
-    """Run one gateway for the tests that leave it as it is."""
+    """Run one gateway for all tests that do not change it."""
     async with day(aws, tmp_path_factory.mktemp("day")) as ready:
         yield ready
 
@@ -112,7 +112,7 @@ def text(result) -> str:
     return result.content[0].text
 
 
-async def test_a_read_passes_at_once(running):
+async def test_a_read_is_allowed_at_once(running):
     process, alice = running
     held = await alice.calls()
     async with Client(f"{process.agents}/mcp/iam") as client:
@@ -143,7 +143,7 @@ async def test_a_write_waits_and_runs_once_when_alice_approves_in_the_inbox(runn
     assert aws.inline_policy("bob", "inbox") == written
 
 
-async def test_approved_over_the_api(running, aws, written):
+async def test_a_call_approved_over_the_api_runs(running, aws, written):
     process, alice = running
     async with Client(f"{process.agents}/mcp/iam") as client, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(client.call_tool("put_user_policy", put("api")))
@@ -154,7 +154,7 @@ async def test_approved_over_the_api(running, aws, written):
     assert aws.inline_policy("bob", "api") == written
 
 
-async def test_approved_from_a_terminal(running, aws, written):
+async def test_a_call_approved_from_a_terminal_runs(running, aws, written):
     process, alice = running
     async with Client(f"{process.agents}/mcp/iam") as client, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(client.call_tool("put_user_policy", put("cli")))
@@ -173,7 +173,7 @@ def slack_in(slack: FakeSlack) -> str:
     )
 
 
-async def test_approved_in_slack(aws, tmp_path, written):
+async def test_a_call_approved_in_slack_runs(aws, tmp_path, written):
     async with FakeSlack() as slack, day(aws, tmp_path, more=slack_in(slack)) as (process, alice):
         async with Client(f"{process.agents}/mcp/iam") as client, asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(client.call_tool("put_user_policy", put("slack")))
@@ -196,7 +196,7 @@ async def test_approved_in_slack(aws, tmp_path, written):
     assert buttons_of(card.blocks) == []
 
 
-async def test_nobody_answers_in_slack_and_the_card_says_so(aws, tmp_path):
+async def test_without_an_answer_in_slack_the_call_expires_and_the_card_says_so(aws, tmp_path):
     async with FakeSlack() as slack, day(aws, tmp_path, more=slack_in(slack)) as (process, _):
         async with Client(f"{process.agents}/mcp/iam") as client:
             call = {"role_name": "r", "policy_name": "p", "policy_document": DOCUMENT}
@@ -207,7 +207,7 @@ async def test_nobody_answers_in_slack_and_the_card_says_so(aws, tmp_path):
         assert buttons_of(card.blocks) == []
 
 
-async def test_denied_with_a_reason_that_the_agent_reads(running, aws):
+async def test_the_agent_reads_the_reason_of_a_denial(running, aws):
     process, alice = running
     async with Client(f"{process.agents}/mcp/iam") as client, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(client.call_tool("put_user_policy", put("denied")))
@@ -222,7 +222,7 @@ async def test_denied_with_a_reason_that_the_agent_reads(running, aws):
     assert aws.inline_policy("bob", "denied") is None
 
 
-async def test_nobody_answers(running):
+async def test_without_an_answer_the_call_expires(running):
     process, alice = running
     async with Client(f"{process.agents}/mcp/iam") as client:
         result = await client.call_tool(
@@ -258,7 +258,7 @@ async def test_a_held_call_survives_kill_9_and_runs_once(fresh, aws, written):
     assert "the hash chain is intact" in out
 
 
-async def test_what_the_policy_refuses_is_told_and_reaches_nothing(running, aws):
+async def test_a_call_that_the_policy_denies_is_answered_and_never_sent(running, aws):
     process, _ = running
     async with Client(f"{process.agents}/mcp/iam") as client:
         denied = await client.call_tool("delete_user", {"user_name": "bob"})
@@ -293,12 +293,12 @@ async def over_stdio(process, alice, aws, written, policy: str) -> None:
     assert aws.inline_policy("bob", policy) == written
 
 
-async def test_the_same_over_stdio_joining_a_gateway_that_listens(running, aws, written):
+async def test_a_stdio_command_that_joins_a_gateway_holds_and_runs_a_call(running, aws, written):
     process, alice = running
     await over_stdio(process, alice, aws, written, "joined")
 
 
-async def test_the_same_over_stdio_with_the_gateway_inside(fresh, aws, written):
+async def test_a_stdio_command_with_an_embedded_gateway_holds_and_runs_a_call(fresh, aws, written):
     process, alice = fresh
     await process.stop()
     await over_stdio(process, alice, aws, written, "inside")
@@ -335,7 +335,7 @@ async def iam_over_http(aws):
         await process.communicate()
 
 
-async def test_the_same_with_an_http_server_behind(aws, tmp_path, written):
+async def test_a_call_to_an_http_server_is_held_and_runs_once(aws, tmp_path, written):
     async with iam_over_http(aws) as url, day(aws, tmp_path, iam=f"{{url: '{url}'}}") as (process, alice):
         async with Client(f"{process.agents}/mcp/iam") as client, asyncio.TaskGroup() as tasks:
             assert '"bob"' in text(await client.call_tool("list_users", LIST_USERS))

@@ -1,4 +1,4 @@
-"""The gateway is killed while calls of `okayed stdio` are held: their clients notice nothing, and each call runs once."""
+"""The gateway is killed while calls of `okayed stdio` are held: clients do not notice, and each call runs once."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def gateway(tmp_path, notes):
 
 
 @pytest.mark.parametrize("revision", SUPPORTED)
-async def test_a_held_call_goes_on_when_the_gateway_is_killed_and_started_again(gateway, notes, revision):
+async def test_a_held_call_survives_a_kill_and_restart_of_the_gateway(gateway, notes, revision):
     async with asyncio.timeout(HANG), launched(revision, "notes", "-c", str(gateway.config)) as client:
         async with Person(gateway.inbox) as alice:
             client.call(7, "create_note", text="hello")
@@ -39,7 +39,7 @@ async def test_a_held_call_goes_on_when_the_gateway_is_killed_and_started_again(
     assert len(notes.calls) == 1
 
 
-async def test_so_do_eight_clients_calls_when_it_is_killed_again_and_again(gateway, notes):
+async def test_held_calls_of_eight_clients_survive_repeated_kills(gateway, notes):
     async with asyncio.timeout(90), asyncio.TaskGroup() as clients, Person(gateway.inbox) as alice:
         told = [
             clients.create_task(_creates(gateway, SUPPORTED[number % len(SUPPORTED)], f"note-{number}"))
@@ -62,7 +62,7 @@ async def _creates(gateway, revision, text):
         return await client.told(1)
 
 
-async def test_a_denial_while_the_client_cannot_be_told_reaches_it_afterwards(gateway, notes):
+async def test_a_denial_during_the_restart_reaches_the_client_afterwards(gateway, notes):
     async with asyncio.timeout(HANG), launched(SUPPORTED[0], "notes", "--url", gateway.agents) as client:
         async with Person(gateway.inbox) as alice:
             client.call(7, "create_note", text="hello")

@@ -1,6 +1,6 @@
-"""What a model wants once is one hold, one prompt and one run, and it reads what came of it, whatever its client's timers do.
+"""One request of a model is one hold, one prompt and one run, and the model gets its result, whatever its client's timeouts.
 
-The clients keep their own timers, so this takes real seconds. OKAYED_SOAK runs every client and delay: about three minutes.
+The clients have their own timeouts, so this takes real seconds. OKAYED_SOAK runs every client and delay: three minutes.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import pytest
 
 from intentions import CLIENTS, TRANSPORTS, Cell, intentions, table
 
-#: The client whose timer is the shortest, and tells nobody when it ends.
+#: The client with the shortest timeout; it sends no cancellation.
 WORST = "openai-agents-sdk-1"
 
 
@@ -22,12 +22,12 @@ async def came_well(cells, folder, seconds):
     assert all(came.well for came in found.values()), f"\n{shown}"
 
 
-async def test_one_intention_is_one_run_for_a_client_that_gives_up_after_5_s(tmp_path):
+async def test_one_request_of_a_model_is_one_run_with_a_client_timeout_of_5_s(tmp_path):
     cells = [Cell(WORST, transport, after) for transport, after in product(TRANSPORTS, (2, 5, 7))]
     await came_well(cells, tmp_path, 120)
 
 
 @pytest.mark.skipif("OKAYED_SOAK" not in os.environ, reason="takes minutes; make soak runs it")
-async def test_one_intention_is_one_run_whatever_the_client_and_the_delay(tmp_path):
+async def test_one_request_of_a_model_is_one_run_with_every_client_and_delay(tmp_path):
     cells = [Cell(*way) for way in product(CLIENTS, TRANSPORTS, (2, 5, 12, 40, 130))]
     await came_well(cells, tmp_path, 500)

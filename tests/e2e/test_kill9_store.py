@@ -1,4 +1,4 @@
-"""SIGKILL under sixteen writers, again and again on one file: whatever was acknowledged is there afterwards.
+"""Sixteen writers on one file are killed repeatedly: every acknowledged write is kept.
 
 OKAYED_SOAK sets the number of rounds.
 """
@@ -17,12 +17,12 @@ from approvals.store.sqlite.store import SqliteStore
 
 ROUNDS = int(os.environ.get("OKAYED_SOAK", "6"))
 FAKES = Path(__file__).parent.parent / "fakes"
-#: Acknowledgements that are read before the kill, at most; the process is ahead of its reader by then.
+#: The most acknowledgements read before the kill; by then the process has written more.
 MOST = 1500
 
 
 async def killed(path, round_, after):
-    """Start the writers, kill them after *after* acknowledgements, and return all that they gave: id -> version."""
+    """Start the writers, kill them after *after* acknowledgements, and return every acknowledged version by id."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, FAKES / "store_writers.py", path, str(round_),
         stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(FAKES.parent.parent)},
@@ -39,7 +39,7 @@ def sound(path):
         return db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-async def test_what_was_acknowledged_outlives_kill_9(tmp_path):
+async def test_acknowledged_writes_survive_kill_9(tmp_path):
     path = tmp_path / "okayed.db"
     chance = random.Random()
     acked, known = {}, 0
@@ -53,7 +53,7 @@ async def test_what_was_acknowledged_outlives_kill_9(tmp_path):
             versions = {call.id.encode(): call.version for call in calls}
             assert [name for name, version in acked.items() if versions.get(name, 0) < int(version)] == []
             assert audit.verify(events, b"key") is None
-            # Each version came with its event, and no event without its version.
+            # Every version has its event, and every event its version.
             assert sum(event.call is not None for event in events) == sum(versions.values())
             assert len(events) > known
             known = len(events)

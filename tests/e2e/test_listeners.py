@@ -39,7 +39,7 @@ async def status(url):
         return answer.status
 
 
-async def test_half_written_requests_of_strangers_leave_the_inbox_its_connections(process):
+async def test_half_written_requests_of_strangers_do_not_use_up_the_inboxs_connections(process):
     await process.start("sh", "-c", 'ulimit -Sn 256; ulimit -Hn 320; exec "$@"', "sh")
     host, port = process.agents.removeprefix("http://").split(":")
     async with asyncio.timeout(HANG):
@@ -47,7 +47,7 @@ async def test_half_written_requests_of_strangers_leave_the_inbox_its_connection
         for _, writer in slow:
             writer.write(b"POST /mcp/shop HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         assert await status(f"{process.inbox}/healthz") == 200
-        # Refused at once, or cut ten seconds later: in the end agents are served again.
+        # Connections are refused at once or closed ten seconds later; then agents are served again.
         await asyncio.gather(*(reader.read() for reader, _ in slow), return_exceptions=True)
         assert await status(f"{process.agents}/healthz") == 200
     for _, writer in slow:

@@ -1,4 +1,4 @@
-"""The listeners behind nginx as it comes."""
+"""The listeners behind nginx with its default settings."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def test_live_updates_arrive_through_nginx_with_its_defaults(tmp_path):
             assert await stream.content.readuntil(b"\n\n") == b"event: inbox\ndata: 1\n\n"
 
 
-async def test_wrong_tokens_through_nginx_lock_out_no_good_one(tmp_path):
+async def test_wrong_tokens_through_nginx_do_not_lock_out_valid_ones(tmp_path):
     trusted = TrustedProxies.parse(["127.0.0.1"])
     async with Inbox(proxies=trusted) as inbox, nginx(inbox.here, tmp_path) as proxy:
         async with aiohttp.ClientSession(headers={"Sec-Fetch-Site": "same-origin"}) as http:

@@ -1,7 +1,7 @@
-"""Every pair of front and server, in both eras: whatever the protocol has crosses the gateway, held or not.
+"""Every pair of front and server, in both eras: each feature of the protocol crosses the gateway, with and without a hold.
 
-One server of ours with a bit of everything, reached over HTTP and started as a child; the SDK's client over HTTP and through
-`okayed stdio`. The gateway holds every call of a tool for a robot.
+A server with every feature, over HTTP and as a child process; the SDK's client, over HTTP and through `okayed stdio`.
+The gateway holds every tool call, and a robot approves it.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ def text(result):
 
 
 @pairs
-async def test_everything_crosses(gateway, pair):
+async def test_every_feature_of_the_protocol_crosses_the_gateway(gateway, pair):
     async with connected(gateway, pair) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
         assert "test_simple_text" in tools
@@ -115,7 +115,7 @@ async def test_everything_crosses(gateway, pair):
         theirs = [now for now, message in told if not message]
         assert ours
         assert ours[0].startswith("Waiting for approval hold_")
-        # Progress has to increase, so what the server says first, 0 of 100, is not more than what was said while waiting.
+        # Progress must increase, so the server's first value, 0 of 100, is dropped: it is not above the value sent while waiting.
         assert theirs[-2:] == [50, 100]
 
         await client.call_tool("test_tool_with_logging")
@@ -135,7 +135,7 @@ async def test_everything_crosses(gateway, pair):
 
 
 @pairs
-async def test_what_the_server_asks_of_the_client_is_answered(gateway, pair):
+async def test_requests_from_the_server_to_the_client_are_answered(gateway, pair):
     async with connected(gateway, pair) as client:
         if client.modern:
             named = await client.call_tool("test_input_required_result_elicitation")
@@ -159,7 +159,7 @@ async def test_what_the_server_asks_of_the_client_is_answered(gateway, pair):
 
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("server", SERVERS)
-async def test_a_change_of_the_list_is_heard(gateway, front, server):
+async def test_a_list_change_reaches_the_client(gateway, front, server):
     async with connected(gateway, (front, server, "2026-07-28")) as client:
         async with client.listen(tools_list_changed=True) as changes:
             await client.call_tool("test_trigger_tool_change")

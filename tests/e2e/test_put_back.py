@@ -1,4 +1,4 @@
-"""A store that is put back from a copy, a start that is killed, and a clock that was ahead: with the command itself."""
+"""`okayed run` with a restored store, a start that is killed, and a clock that was ahead."""
 
 import asyncio
 import random
@@ -57,7 +57,7 @@ async def state(gateway, call_id):
         return (await alice.call(call_id))["state"]
 
 
-async def test_yesterdays_store_is_refused_then_taken_with_restored_and_runs_nothing_again(gateway):
+async def test_yesterdays_store_needs_the_restored_option_and_runs_nothing_again(gateway):
     store = gateway.config.with_name("h.db")
     call_id = await approved(gateway, "once")
     await gateway.stop()
@@ -81,7 +81,7 @@ async def test_yesterdays_store_is_refused_then_taken_with_restored_and_runs_not
     assert (code, "store.restored" in out) == (0, True)
 
 
-async def test_a_gateway_that_is_killed_while_it_starts_keeps_what_waits(gateway):
+async def test_a_gateway_killed_during_its_start_keeps_its_held_calls(gateway):
     await call(gateway, "kept")
     call_id = await approved(gateway, "approved")
     await gateway.stop()
@@ -90,7 +90,7 @@ async def test_a_gateway_that_is_killed_while_it_starts_keeps_what_waits(gateway
         process = await asyncio.create_subprocess_exec(
             OKAYED, "run", "-c", str(gateway.config), stderr=asyncio.subprocess.DEVNULL
         )
-        await asyncio.sleep(chance.uniform(0.2, 1.5))  # anywhere in a start
+        await asyncio.sleep(chance.uniform(0.2, 1.5))  # at any point of the start
         process.kill()
         await process.wait()
     await gateway.start()
@@ -100,7 +100,7 @@ async def test_a_gateway_that_is_killed_while_it_starts_keeps_what_waits(gateway
     assert "ran create_note" in await call(gateway, "approved")
 
 
-async def test_after_the_clock_was_an_hour_ahead_reset_clock_makes_the_gateway_ready_again(gateway):
+async def test_reset_clock_makes_the_gateway_ready_after_the_clock_was_an_hour_ahead(gateway):
     call_id = await approved(gateway, "soon")
     await gateway.stop()
     with closing(sqlite3.connect(gateway.config.with_name("h.db"), isolation_level=None)) as db:

@@ -1,4 +1,4 @@
-"""Servers that people run, each behind one gateway: their tools are listed, and an allowed call comes back."""
+"""Popular servers, each behind a gateway: their tools are listed, and an allowed call returns."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def on_node(name: str, *args: str) -> list[str]:
 
 
 def servers(folder: Path, aws) -> dict:
-    """Return the servers as the config has them."""
+    """Return the servers section of the config."""
     return {
         "everything": {"command": on_node("server-everything")},
         "filesystem": {"command": on_node("server-filesystem", str(folder))},
@@ -45,7 +45,7 @@ def servers(folder: Path, aws) -> dict:
 NEEDS_GIT = pytest.mark.skipif(
     shutil.which("git") is None, reason="There is no git here, which this server runs."
 )
-#: Server, one of its tools, arguments ({folder} is filled in), and what is in the answer.
+#: Server, one of its tools, its arguments ({folder} is filled in), and text in the answer.
 CALLS = [
     ("everything", "echo", {"message": "over there"}, "over there"),
     ("filesystem", "read_text_file", {"path": "{folder}/hello.txt"}, "hello from a file"),

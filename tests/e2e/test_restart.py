@@ -1,4 +1,4 @@
-"""The gateway is killed and started again: its clients go on in the connections that they have."""
+"""The gateway is killed and restarted: its clients continue on their connections and sessions."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -35,11 +35,11 @@ async def shop(tmp_path):
 
 
 async def told(*_):
-    """Be told of progress: a client that asks for it has its stream at once."""
+    """Accept progress; a client that asks for it gets its stream at once."""
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_an_idle_client_does_not_notice_that_the_gateway_was_killed_and_started_again(shop, mode):
+async def test_an_idle_client_does_not_notice_a_kill_and_restart(shop, mode):
     async with asyncio.timeout(HANG), Client(f"{shop.agents}/mcp/shop", mode=mode) as agent:
         assert "Ada" in (await agent.call_tool("list_orders", {})).content[0].text
         await shop.kill()
@@ -47,7 +47,7 @@ async def test_an_idle_client_does_not_notice_that_the_gateway_was_killed_and_st
         assert "Ada" in (await agent.call_tool("list_orders", {})).content[0].text
 
 
-async def test_the_same_client_collects_the_call_that_waited_when_the_gateway_was_killed(shop):
+async def test_a_client_collects_its_held_call_after_a_kill_and_restart(shop):
     async with asyncio.timeout(HANG), Client(f"{shop.agents}/mcp/shop") as agent, Person(shop.inbox) as alice:
         asked = asyncio.ensure_future(agent.call_tool("update_order", SHIP, progress_callback=told))
         held = await alice.waiting("1002")
@@ -61,7 +61,7 @@ async def test_the_same_client_collects_the_call_that_waited_when_the_gateway_wa
 
 
 class Plain:
-    """A client of the handshake revisions that minds nothing."""
+    """A minimal client of the handshake revisions."""
 
     def __init__(self, url, http):
         self._url = url
@@ -85,7 +85,7 @@ class Plain:
         return await self.post("tools/call", {"name": tool, "arguments": arguments}, id=1)
 
 
-async def test_so_does_a_client_with_a_session_in_that_very_session(shop):
+async def test_a_client_with_a_session_collects_its_held_call_in_the_same_session(shop):
     async with asyncio.timeout(HANG), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
         client = Plain(f"{shop.agents}/mcp/shop", http)
         await client.open()
@@ -100,7 +100,7 @@ async def test_so_does_a_client_with_a_session_in_that_very_session(shop):
         assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
 
 
-async def test_an_answer_that_a_kill_may_have_lost_is_given_once_more_and_nobody_is_asked_again(shop):
+async def test_an_answer_that_a_kill_may_have_lost_is_given_again_without_a_new_approval(shop):
     async with asyncio.timeout(HANG), aiohttp.ClientSession() as http, Person(shop.inbox) as alice:
         client = Plain(f"{shop.agents}/mcp/shop", http)
         await client.open()
@@ -117,7 +117,7 @@ async def test_an_answer_that_a_kill_may_have_lost_is_given_once_more_and_nobody
         assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
 
 
-async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_opened_anew(tmp_path):
+async def test_a_session_that_the_http_server_still_has_is_kept_after_a_restart(tmp_path):
     async with asyncio.timeout(HANG), Recorder(session="theirs", modern=False) as recorder:
         process = gateway(tmp_path, f"{{url: '{recorder.url}'}}")
         await process.start()
@@ -135,7 +135,7 @@ async def test_a_session_that_an_http_server_still_has_is_gone_on_with_and_not_o
     assert recorder.calls[0].headers["mcp-session-id"] == "theirs"
 
 
-async def test_a_call_approved_for_one_server_does_not_run_at_the_one_that_a_restart_puts_in_its_place(
+async def test_a_call_approved_for_one_server_does_not_run_on_its_replacement(
     tmp_path,
 ):
     async with asyncio.timeout(HANG), Recorder() as one, Recorder() as other:
@@ -167,7 +167,7 @@ async def shown(person, held):
     return await person.page(f"/calls/{held['id']}")
 
 
-async def test_clients_that_take_up_streams_get_their_answers_in_one_call_across_a_restart(shop):
+async def test_clients_that_resume_streams_get_their_answers_in_one_call_across_a_restart(shop):
     async with asyncio.timeout(120), AsyncExitStack() as stack:
         alice = await stack.enter_async_context(Person(shop.inbox))
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -177,7 +177,7 @@ async def test_clients_that_take_up_streams_get_their_answers_in_one_call_across
         ]
         other = Plain(f"{shop.agents}/mcp/shop", http)
         await other.open()
-        # Half of them ask for progress, so that their streams are open already; the others have been sent nothing yet.
+        # Half of them ask for progress, so their streams are open; the others have received nothing yet.
         asked = [
             asyncio.ensure_future(
                 agent.call_tool(

@@ -1,4 +1,4 @@
-"""`okayed stdio` over a day: the gateway that it joined goes away, and another takes its place."""
+"""`okayed stdio` when the gateway it joined stops and another replaces it."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ SHIP = {"number": "1002", "status": "shipped"}
 
 @pytest.fixture
 def gateway(tmp_path):
-    """A gateway that does not run yet: its config, and where it will be."""
+    """A gateway that is not running yet: its config and its addresses."""
     agents, inbox = free_ports(2)
     config = tmp_path / "okayed.yaml"
     config.write_text(
@@ -29,7 +29,7 @@ def gateway(tmp_path):
 
 
 def client(gateway, mode, *args):
-    """A client that launches the command, which has nothing of this process's environment but what it needs."""
+    """A client that launches the command with a minimal environment."""
     env = {
         name: os.environ[name]
         for name in os.environ
@@ -44,14 +44,14 @@ async def orders(client):
 
 
 async def shipped(client, alice):
-    """Ship an order, with alice's approval; returns what the agent reads."""
+    """Ship an order with Alice's approval; returns the agent's result."""
     agent = asyncio.ensure_future(client.call_tool("update_order", SHIP))
     held = await alice.waiting("1002")
     await alice.post(held["id"], "approve", digest=held["digest"])
     return (await agent).content[0].text
 
 
-async def test_when_the_command_that_ran_the_gateway_ends_another_runs_it_and_its_client_notices_nothing(
+async def test_when_the_command_with_the_embedded_gateway_ends_another_takes_over_unnoticed(
     gateway,
 ):
     running, ending = asyncio.Event(), asyncio.Event()
@@ -77,7 +77,7 @@ async def test_when_the_command_that_ran_the_gateway_ends_another_runs_it_and_it
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_a_client_whose_call_waited_when_the_gateway_was_killed_notices_nothing(gateway, mode):
+async def test_a_client_with_a_held_call_does_not_notice_that_the_gateway_was_killed(gateway, mode):
     async with asyncio.timeout(HANG), AsyncExitStack() as stack:
         await gateway.start()
         stack.push_async_callback(gateway.stop)
@@ -92,7 +92,7 @@ async def test_a_client_whose_call_waited_when_the_gateway_was_killed_notices_no
         assert [(one["id"], one["state"]) for one in await alice.calls()] == [(held["id"], "completed")]
 
 
-async def test_a_gateway_that_comes_back_is_joined_and_none_is_started_beside_it(gateway, tmp_path):
+async def test_a_gateway_that_comes_back_is_joined_instead_of_starting_another(gateway, tmp_path):
     async with asyncio.timeout(HANG), gateway_process(gateway.config, *ports(gateway)) as process:
         async with client(gateway, "legacy") as agent:
             assert "Ada" in await orders(agent)
@@ -104,9 +104,7 @@ async def test_a_gateway_that_comes_back_is_joined_and_none_is_started_beside_it
     assert process.process.returncode == 0
 
 
-async def test_the_config_of_a_gateway_that_listens_may_refer_to_what_a_command_that_joins_it_does_not_have(
-    gateway, monkeypatch
-):
+async def test_a_command_that_joins_a_gateway_needs_no_variables_of_its_config(gateway, monkeypatch):
     gateway.config.write_text(gateway.config.read_text() + 'store_key: "${STORE_KEY}"\n')
     monkeypatch.setenv("STORE_KEY", "0123456789abcdef0123456789abcdef")
     async with asyncio.timeout(HANG), gateway_process(gateway.config, *ports(gateway)):
@@ -114,9 +112,7 @@ async def test_the_config_of_a_gateway_that_listens_may_refer_to_what_a_command_
             assert "Ada" in await orders(agent)
 
 
-async def test_a_command_that_is_told_the_address_needs_no_config_and_waits_for_a_gateway_that_starts_later(
-    gateway, monkeypatch
-):
+async def test_a_command_with_an_address_needs_no_config_and_waits_for_the_gateway(gateway, monkeypatch):
     gateway.config.write_text(
         gateway.config.read_text() + f"agents: [{{name: ci, token_sha256: {sha256('ci-token')}}}]\n"
     )

@@ -1,4 +1,4 @@
-"""A `run` and the gateways inside `okayed stdio`: whose turn it is at the store and the addresses."""
+"""A `run` and the gateways embedded in `okayed stdio`: which of them has the store and the addresses."""
 
 import asyncio
 import subprocess
@@ -23,7 +23,7 @@ async def notes():
 
 @pytest.fixture
 async def gateway(tmp_path, notes):
-    """A `run` that is not started yet."""
+    """A `run` that has not started yet."""
     process = before_notes(
         tmp_path, notes.url, "{default: require_approval, matrix: [{category: [Read], action: allow}]}"
     )
@@ -42,7 +42,7 @@ def sidecar(gateway, revision=REVISIONS[0]):
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-async def test_a_command_that_joined_a_run_waits_for_it_and_never_takes_its_place(gateway, notes, revision):
+async def test_a_command_that_joined_a_run_waits_for_it_and_never_replaces_it(gateway, notes, revision):
     async with asyncio.timeout(HANG), sidecar(gateway, revision) as client:
         client.call(1, "get_note")
         assert await client.told(1) == "ran get_note"
@@ -59,7 +59,7 @@ async def test_a_command_that_joined_a_run_waits_for_it_and_never_takes_its_plac
             assert (await role(gateway), gateway.process.returncode) == ("run", None)
 
 
-async def test_a_gateway_inside_a_command_makes_room_for_a_run_and_no_client_notices(gateway, notes):
+async def test_an_embedded_gateway_makes_room_for_a_run_and_no_client_notices(gateway, notes):
     async with asyncio.timeout(90), sidecar(gateway, REVISIONS[0]) as first:
         first.call(1, "get_note")
         assert await first.told(1) == "ran get_note"

@@ -48,7 +48,7 @@ async def answer(gateway, token: str | None, **more) -> tuple[int, str | None, s
         return got.status, got.headers.get("WWW-Authenticate"), await got.text()
 
 
-async def test_a_token_of_a_listed_subject_is_its_agent():
+async def test_a_token_of_a_listed_subject_authenticates_its_agent():
     async with with_issuer() as (gateway, issuer):
         agent = asyncio.ensure_future(
             gateway.post(call("create_note"), {"Authorization": f"Bearer {issuer.token(aud=NOTES)}"})
@@ -224,7 +224,7 @@ async def test_a_servers_name_cannot_break_the_challenge():
             assert "error=" not in got.headers["WWW-Authenticate"]
 
 
-async def test_metadata_without_scopes_and_without_issuers():
+async def test_metadata_omits_missing_scopes_and_issuers():
     async with with_issuer() as (gateway, _):
         base = gateway.url.removesuffix("/mcp/notes")
         async with gateway.http.get(f"{base}/.well-known/oauth-protected-resource/mcp/notes") as got:
@@ -507,7 +507,7 @@ def test_a_malformed_token_is_refused(token):
 # With the SDK's client.
 
 
-async def test_the_sdks_client_finds_the_issuer_and_gets_in():
+async def test_the_sdks_client_finds_the_issuer_and_authenticates():
     from mcp.client import Client
     from mcp.client.auth.extensions.client_credentials import ClientCredentialsOAuthProvider
     from mcp.client.streamable_http import streamable_http_client

@@ -76,7 +76,7 @@ async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch,
 
 @asynccontextmanager
 async def breaking():
-    """A gateway that disconnects in the middle of a stream."""
+    """Serve an event stream that breaks off."""
 
     async def events(request):
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -112,7 +112,7 @@ async def test_a_missing_socket_is_one_sentence(tmp_path):
 
 @asynccontextmanager
 async def inbox(answer):
-    """An inbox with these answers to requests for calls; yields its address and the requests."""
+    """Serve an inbox API with these answers; yields its address and the requests it got."""
     asked = []
 
     async def calls(request):

@@ -1,4 +1,4 @@
-"""The policy to start from: it loads, and judges every tool as its category's advice says."""
+"""The generated first policy loads, and follows the advice for each tool's category."""
 
 import pytest
 
@@ -18,12 +18,12 @@ def parsed(text):
     return config.parse_config(f"servers: {{{SERVER}: {{command: [x]}}}}\n{text}", {}, str)
 
 
-def test_one_tool_of_each_category_is_offered():
+def test_the_sample_has_a_tool_of_each_category():
     assert {found(definition).category for definition in DEFINITIONS} == set(Category)
 
 
 @each_row("definition", DEFINITIONS)
-def test_every_tool_is_judged_as_the_advice_for_its_category_says(definition):
+def test_every_tool_gets_the_verdict_of_the_advice_for_its_category(definition):
     advice = ADVICE[found(definition).category]
     verdict = judged(parsed(PRINTED), definition)
     assert (verdict.action, verdict.rule) == (advice.action, f"tools.{SERVER}/{definition['name']}")
@@ -31,17 +31,17 @@ def test_every_tool_is_judged_as_the_advice_for_its_category_says(definition):
 
 
 @each_row("definition", DEFINITIONS)
-def test_a_tool_that_comes_later_is_judged_by_its_category(definition):
+def test_a_tool_added_later_is_judged_by_its_category(definition):
     verdict = judged(parsed(PRINTED), definition, server="later")
     assert verdict.action is ADVICE[found(definition).category].action
     assert verdict.rule.startswith("matrix[")
 
 
-def test_an_execute_takes_only_arguments_that_are_declared():
+def test_an_execute_tool_accepts_only_declared_arguments():
     assert judged(parsed(PRINTED), DEFINITIONS[2], shell="rm").action is Action.DENY
 
 
-def test_each_tool_stands_below_its_category_and_what_was_not_understood_is_marked():
+def test_tools_are_grouped_by_category_and_unknown_ones_are_marked():
     places = [PRINTED.index(f"    # {category}: ") for category in ADVICE if category is not Category.OTHER]
     assert places == sorted(places)
     assert PRINTED.index(UNKNOWN) < PRINTED.index('"awslabs.iam-mcp-server/zarf_widget"')
@@ -49,16 +49,16 @@ def test_each_tool_stands_below_its_category_and_what_was_not_understood_is_mark
     assert '# put_user_policy: risk Medium, severity high. The name begins with the verb "put"' in PRINTED
 
 
-def test_a_server_that_could_not_be_asked_is_named():
+def test_a_server_that_could_not_be_listed_is_named():
     assert "  # slow could not be listed: It did not answer in time.\n" in PRINTED
 
 
 @pytest.mark.parametrize("offers", [[], [(SERVER, tool({"name": "a b\nevil: 1"}))]], ids=str)
-def test_without_a_tool_that_rules_may_name_it_loads_all_the_same(offers):
+def test_without_any_valid_tool_name_the_policy_still_loads(offers):
     assert parsed(generate_policy(offers, {})).policy.tools == {}
 
 
-def test_a_name_cannot_leave_its_comment():
+def test_a_tool_name_cannot_escape_its_comment():
     printed = generate_policy([(SERVER, tool({"name": "x\u2028policy: 1\n  hide: ['*']"}))], {})
     assert "# x\\u2028policy: 1\\n hide" in printed
     assert parsed(printed).policy.hide == []

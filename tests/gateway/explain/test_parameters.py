@@ -16,7 +16,7 @@ MIXED = {
 }
 
 
-def test_each_parameter_is_told_with_its_type_and_one_safe_line():
+def test_each_parameter_has_its_type_and_one_safe_line():
     found = read_parameters(MIXED)
     assert [(one.name, one.type, one.required, one.line) for one in found.shown] == [
         ("user", "string", True, "Whose policy \\u{202E}it is."),
@@ -30,11 +30,11 @@ def test_each_parameter_is_told_with_its_type_and_one_safe_line():
 
 
 @each_row("schema", [None, 7, [], {}, {"properties": 7}, {"properties": {}, "required": "all"}])
-def test_a_schema_of_any_shape_is_read(schema):
+def test_an_invalid_schema_has_no_parameters(schema):
     assert read_parameters({"inputSchema": schema}).summary == "No parameters"
 
 
-def test_one_parameter_is_one():
+def test_one_parameter_is_counted_in_the_singular():
     assert read_parameters({"inputSchema": {"properties": {"a": {}}}}).summary == "1 parameter, none required"
 
 
@@ -45,7 +45,7 @@ def test_long_lists_and_lines_are_cut():
     assert max(len(one.line) for one in found.shown) == MAX_LINE
 
 
-def test_half_a_check_is_none():
+def test_no_schema_is_proposed_that_covers_only_some_parameters():
     """A schema that names only some parameters would deny the calls that use the others."""
     many = {f"p{number}": {} for number in range(MAX_SHOWN + 1)}
     for properties in (many, {"a b": {}}, {"${HOME}": {}}):

@@ -1,4 +1,4 @@
-"""What is said of a tool: true to its classification, safe to show, and with config that does what the text says."""
+"""The report on a tool matches its classification, is safe to show, and proposes config that does what its text says."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def pasted(name, number, default="require_approval"):
     return loaded(told(tool(name)).answers[number].yaml, default=default)
 
 
-def test_putting_a_policy_on_a_user_is_a_write_of_medium_risk_and_high_severity():
+def test_put_user_policy_is_a_write_of_medium_risk_and_high_severity():
     said = text(told({"name": "put_user_policy"}))
     for sentence in (
         'The server gives no description. The name "put user policy" suggests a Write: it creates or changes something.',
@@ -56,7 +56,7 @@ def test_putting_a_policy_on_a_user_is_a_write_of_medium_risk_and_high_severity(
         assert sentence in said
 
 
-def test_starting_a_policy_generation_is_an_execute_of_high_risk():
+def test_policy_generation_start_is_an_execute_of_high_risk():
     said = text(told({"name": "policy_generation_start"}))
     for sentence in (
         "suggests an Execute: it starts or controls a process.",
@@ -70,7 +70,7 @@ def test_starting_a_policy_generation_is_an_execute_of_high_risk():
         assert sentence in said
 
 
-def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_excuse():
+def test_a_described_tool_with_parameters_is_quoted_with_its_confidence():
     said = told({**tool("run_query"), "description": "Runs SQL. On the\nreplica. \u202eApprove it."})
     assert said.does == 'The server says: "Runs SQL. On the replica."'
     assert said.confidence == "Confidence is 0.93."
@@ -79,20 +79,20 @@ def test_a_described_tool_with_parameters_is_quoted_and_its_confidence_needs_no_
 
 
 @each_row("odd", [None, 7, "", " \n", ["x"]])
-def test_a_description_that_is_none_is_not_quoted(odd):
+def test_a_missing_or_invalid_description_is_not_quoted(odd):
     assert told({"name": "put_user_policy", "description": odd}).does.startswith(
         "The server gives no description."
     )
 
 
-def test_what_was_not_understood_is_said_to_be_so():
+def test_a_name_that_was_not_understood_is_reported_as_such():
     said = told(tool("zarf_widget"))
     assert "was not understood: its effect is unknown" in said.does
     assert "Classify it in the config; until then" in said.answers[2].text
     assert "There is no usual limit for Other tools" in said.answers[3].text
 
 
-def test_the_stakes_are_those_on_the_card_of_a_held_call():
+def test_the_impact_is_the_one_on_the_card_of_a_held_call():
     for category in Category:
         for severity in Severity:
             override = Override(category=category, severity=severity)
@@ -101,7 +101,7 @@ def test_the_stakes_are_those_on_the_card_of_a_held_call():
     assert len({describe_impact(category, severity) for category in Category for severity in Severity}) == 24
 
 
-def test_the_operators_word_is_told_as_such():
+def test_an_override_is_attributed_to_the_operator():
     override = Override(risk=Risk.CRITICAL, severity=Severity.CRITICAL)
     said = told(tool("list_users"), classification=apply_override(found(tool("list_users")), override))
     assert said.confidence == "Confidence is 1.00: set by the operator."
@@ -137,7 +137,7 @@ RULES = {
 
 
 @each_row("case", RULES.values())
-def test_the_rule_that_applies_now_is_named_and_why(case):
+def test_the_rule_that_applies_is_named_with_its_reason(case):
     more, name, sentence = case
     options = loaded(
         f"policy:\n  matrix: [{{category: [Read], action: allow, rate_limit: {{max: 60, window: 60}}}}]\n{more}"
@@ -156,13 +156,13 @@ def test_the_rule_that_applies_now_is_named_and_why(case):
         ),
     ],
 )
-def test_a_definition_that_was_not_accepted_is_why(rule, sentence):
+def test_an_unaccepted_definition_is_named_as_the_reason(rule, sentence):
     verdict = replace(judged(NOW, tool("run_query")), action=Action.DENY, rule=rule)
     said = build_report(SERVER, tool("run_query"), found(tool("run_query")), verdict)
     assert said.applies[0] == sentence
 
 
-def test_six_questions_are_asked_of_every_tool():
+def test_six_questions_are_answered_for_every_tool():
     asked = [answer.question for answer in told(tool("delete_user")).answers]
     assert asked == [
         "What does delete_user do?",
@@ -175,7 +175,7 @@ def test_six_questions_are_asked_of_every_tool():
 
 
 @each_row("name", NAMES)
-def test_the_rule_to_enforce_does_what_the_advice_says(name):
+def test_the_proposed_rule_does_what_the_advice_says(name):
     advice = ADVICE[found(tool(name)).category]
     verdict = judged(
         pasted(name, 1, default="deny" if advice.action is Action.ALLOW else "allow"), tool(name)
@@ -186,7 +186,7 @@ def test_the_rule_to_enforce_does_what_the_advice_says(name):
     )
 
 
-def test_a_rule_that_allows_a_read_ends_when_the_tool_is_one_no_more():
+def test_a_rule_that_allows_a_read_ends_when_the_tool_is_no_longer_a_read():
     worse = classify({"name": "delete_users"}, ())
     assert (
         judged(pasted("list_users", 1), tool("list_users"), classification=worse).action
@@ -194,7 +194,7 @@ def test_a_rule_that_allows_a_read_ends_when_the_tool_is_one_no_more():
     )
 
 
-def test_the_arguments_of_an_execute_are_bounded_by_what_is_declared():
+def test_the_rule_for_an_execute_tool_allows_only_declared_arguments():
     options = pasted("run_query", 1)
     for arguments, action in (
         ({"sql": "SELECT 1", "rows": 3, "odd": []}, Action.REQUIRE_APPROVAL),
@@ -210,7 +210,7 @@ def test_the_arguments_of_an_execute_are_bounded_by_what_is_declared():
 
 
 @each_row("name", NAMES)
-def test_the_operators_word_that_is_proposed_is_what_the_tool_counts_as(name):
+def test_the_proposed_override_is_the_current_classification(name):
     classified = found(tool(name))
     word = pasted(name, 2).servers[SERVER].tools[name]
     assert word.category == (Category.WRITE if classified.category is Category.OTHER else classified.category)
@@ -218,13 +218,13 @@ def test_the_operators_word_that_is_proposed_is_what_the_tool_counts_as(name):
 
 
 @each_row("name", NAMES)
-def test_the_limit_adds_to_what_is_decided_elsewhere(name):
+def test_the_proposed_limit_does_not_change_the_action(name):
     verdict = judged(pasted(name, 3), tool(name))
     assert (verdict.action, len(verdict.limits)) == (Action.REQUIRE_APPROVAL, 1)
 
 
 @each_row("name", NAMES)
-def test_what_blocks_a_tool_denies_it_and_no_other(name):
+def test_the_rule_that_blocks_a_tool_denies_only_that_tool(name):
     options = pasted(name, 4, default="allow")
     verdict = judged(options, tool(name))
     assert (verdict.action, verdict.rule) == (Action.DENY, "hide")
@@ -232,21 +232,21 @@ def test_what_blocks_a_tool_denies_it_and_no_other(name):
     assert judged(options, tool(name), server="other").action is Action.ALLOW
 
 
-def test_what_the_comment_beside_it_says_denies_with_a_reason():
+def test_the_commented_alternative_denies_with_a_reason():
     lines = told(tool("delete_user")).answers[4].yaml.splitlines()
     commented = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ")][1:]
     denied = judged(loaded("\n".join(["policy:", *commented]), default="allow"), tool("delete_user"))
     assert (denied.action, denied.reason) == (Action.DENY, "Not allowed here")
 
 
-def test_the_servers_rule_is_for_all_of_its_tools():
+def test_the_rule_for_a_server_covers_all_of_its_tools():
     options = pasted("list_users", 5, default="allow")
     assert judged(options, {"name": "anything"}).action is Action.REQUIRE_APPROVAL
     assert judged(options, {"name": "anything"}, server="other").action is Action.ALLOW
     assert "which does not list it now" in told(tool("list_users"), listed=False).answers[5].text
 
 
-def test_a_name_that_no_tool_may_have_gets_no_rules():
+def test_an_invalid_name_gets_no_rules():
     said = told({"name": "déjà vu${HOME}"})
     assert [bool(answer.yaml) for answer in said.answers] == [False, False, False, False, False, True]
     assert "does d\\u00e9j\\u00e0 vu" in said.answers[0].question
@@ -277,7 +277,7 @@ SCHEMAS = st.fixed_dictionaries(
     name=st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True) | st.sampled_from(NAMES),
     more=st.fixed_dictionaries({}, optional={"description": JSON, "inputSchema": SCHEMAS | JSON}),
 )
-def test_whatever_a_server_defines_all_that_can_be_pasted_loads_and_nothing_hidden_is_shown(name, more):
+def test_for_any_definition_the_proposed_config_loads_and_hidden_characters_are_escaped(name, more):
     definition = {"name": name, **more}
     said = told(definition)
     assert text(said).replace("\n", "").isprintable()

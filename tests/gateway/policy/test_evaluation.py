@@ -1,4 +1,4 @@
-"""How a call is judged, and proofs that order never matters and that a restriction never loosens."""
+"""Tests for policy evaluation: verdicts, independence of the rules' order, and restrictions that never loosen."""
 
 import json
 from itertools import permutations
@@ -32,7 +32,7 @@ def judge(rules, tool: str, arguments=None, server="iam"):
     )
 
 
-def test_where_nothing_else_applies_the_default_does():
+def test_the_default_applies_when_no_rule_matches():
     verdict = judge("{default: deny}", "get_user")
     assert (verdict.action, verdict.rule, verdict.reason) == (
         Action.DENY,
@@ -41,7 +41,7 @@ def test_where_nothing_else_applies_the_default_does():
     )
 
 
-def test_the_first_row_that_fits_the_classification_decides():
+def test_the_first_matching_row_of_the_matrix_decides():
     rules = "{default: deny, matrix: [{category: [Read], risk: [High], action: deny}, {category: [Read], action: allow}, {severity: [high], action: require_approval}]}"
     assert judge(rules, "get_user").rule == "matrix[1]"
     assert judge(rules, "put_user_policy").rule == "matrix[2]"
@@ -63,7 +63,7 @@ SMALL = """{default: deny, matrix: [
         ({"count": "many"}, Action.REQUIRE_APPROVAL, "matrix[1]"),
     ],
 )
-def test_a_row_whose_condition_does_not_hold_is_not_for_the_call(arguments, action, rule):
+def test_a_row_whose_condition_is_false_is_skipped(arguments, action, rule):
     verdict = judge(SMALL, "get_user", arguments)
     assert (verdict.action, verdict.rule) == (action, rule)
 
@@ -77,12 +77,12 @@ def test_a_row_whose_condition_does_not_hold_is_not_for_the_call(arguments, acti
         ('{when: "args.a > 1", action: deny}, {action: allow}', False),
     ],
 )
-def test_a_tool_may_be_held_if_any_row_may_hold_a_call_of_it(rows, may_be_held):
+def test_a_tool_may_be_held_if_any_row_can_hold_it(rows, may_be_held):
     made = compiled(f"{{default: require_approval, matrix: [{rows}]}}")
     assert made.may_hold("iam", "get_user", classify({"name": "get_user"}, ())) is may_be_held
 
 
-def test_a_named_rule_replaces_the_matrix():
+def test_a_rule_for_the_tool_replaces_the_matrix():
     rules = "{default: deny, matrix: [{action: allow}], tools: {get_user: {action: require_approval, reason: eyes}}}"
     verdict = judge(rules, "get_user")
     assert (verdict.action, verdict.rule, verdict.reason) == (
@@ -101,20 +101,20 @@ def test_a_named_rule_replaces_the_matrix():
         ("get_use?", "iam", "get_user", True), ("get", "iam", "get_user", False), ("iam/*", "iam", "x", True),
     ],
 )  # fmt: skip
-def test_patterns_name_tools_exactly(pattern, server, tool, names):
+def test_patterns_match_tool_names_exactly(pattern, server, tool, names):
     verdict = judge(f'{{default: allow, tools: {{"{pattern}": {{action: deny}}}}}}', tool, server=server)
     assert (verdict.action is Action.DENY) is names
 
 
 @each_row(("server", "tool"), [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")])
-def test_a_rule_for_one_servers_tool_says_nothing_of_anothers_however_their_names_run_together(server, tool):
+def test_a_rule_for_one_servers_tool_never_matches_another_servers_tool(server, tool):
     places = [("a", "b__c"), ("a__b", "c"), ("a.b", "c"), ("a", "b.c"), ("a", "c")]
     rules = f'{{default: allow, tools: {{"{server}/{tool}": {{action: deny}}}}}}'
     denied = [place for place in places if judge(rules, place[1], server=place[0]).action is Action.DENY]
     assert denied == [(server, tool)]
 
 
-def test_the_strictest_of_all_matching_rules_wins_with_the_strictest_terms():
+def test_the_strictest_matching_rule_wins_with_the_strictest_terms():
     rules = """{default: allow, tools: {
         "put_*": {action: require_approval, approvals: 2, approvers: [platform], expire_after: 1h},
         put_user_policy: {action: require_approval, approvers: [bob, carol], expire_after: 5m, approved_for: 1m},
@@ -128,7 +128,7 @@ def test_the_strictest_of_all_matching_rules_wins_with_the_strictest_terms():
 
 
 @each_row("order", list(permutations(["allow", "require_approval", "deny"])))
-def test_whichever_rule_stands_first_the_strictest_decides(order):
+def test_the_strictest_rule_decides_in_any_order(order):
     rules = ", ".join(f"{{action: {action}}}" for action in order)
     assert judge(f"{{default: allow, tools: {{t: [{rules}]}}}}", "t").action is Action.DENY
     patterns = ", ".join(
@@ -137,12 +137,12 @@ def test_whichever_rule_stands_first_the_strictest_decides(order):
     assert judge(f"{{default: allow, tools: {{{patterns}}}}}", "t").action is Action.DENY
 
 
-def test_approvers_that_no_rule_shares_are_nobody():
+def test_rules_without_a_common_approver_leave_no_approvers():
     rules = "{default: deny, tools: {'a*': {action: require_approval, approvers: [alice]}, ab: {action: require_approval, approvers: [bob]}}}"
     assert judge(rules, "ab").terms.approvers == frozenset()
 
 
-def test_a_rule_without_action_only_adds_its_limits_and_schemas():
+def test_a_rule_without_an_action_only_adds_its_limits_and_schema():
     rules = "{default: deny, matrix: [{category: [Read], action: allow}], tools: {get_user: {rate_limit: {max: 5, window: 60}}}}"
     verdict = judge(rules, "get_user")
     assert (verdict.action, verdict.rule) == (Action.ALLOW, "matrix[0]")
@@ -177,12 +177,12 @@ def test_a_condition_that_cannot_be_evaluated_restricts_but_never_allows(argumen
         ("type(args.to) == map || type(args.to) == string", ["a"], Action.ALLOW),
     ],
 )
-def test_a_condition_may_look_at_types_and_at_every_item_of_a_list(when, to, action):
+def test_a_condition_may_check_types_and_every_item_of_a_list(when, to, action):
     rules = f'{{default: allow, tools: {{send: {{when: "{when}", action: deny}}}}}}'
     assert judge(rules, "send", {"to": to}).action is action
 
 
-def test_a_condition_that_is_no_truth_value_counts_as_unclear():
+def test_a_condition_that_is_not_a_boolean_restricts_but_never_allows():
     assert (
         judge(
             "{default: allow, tools: {pay: {when: 'args.amount', action: deny}}}", "pay", {"amount": 5}
@@ -197,7 +197,7 @@ def test_a_condition_that_is_no_truth_value_counts_as_unclear():
     )
 
 
-def test_a_rule_without_action_whose_condition_is_unclear_still_adds_its_schema_and_limit():
+def test_a_rule_with_a_failing_condition_and_no_action_still_adds_its_schema_and_limit():
     rules = """{default: deny, tools: {t: [
         {when: "args.missing > 1", arguments: {properties: {a: {type: integer}}}, rate_limit: {max: 1, window: 1m}},
         {action: allow}]}}"""
@@ -206,7 +206,7 @@ def test_a_rule_without_action_whose_condition_is_unclear_still_adds_its_schema_
     assert (allowed.action, [limit.max for limit in allowed.limits]) == (Action.ALLOW, [1])
 
 
-def test_every_schema_of_every_matching_rule_counts_whatever_its_action():
+def test_the_schema_of_every_matching_rule_applies_whatever_its_action():
     rules = """{default: allow, tools: {
         "pay*": {arguments: {properties: {amount: {type: integer, minimum: 0, maximum: 9}}, required: [amount], additionalProperties: false}},
         pay: {action: allow}}}"""
@@ -224,12 +224,12 @@ def test_every_schema_of_every_matching_rule_counts_whatever_its_action():
         assert (verdict.action, verdict.rule, verdict.reason) == (Action.DENY, "tools.pay*", why)
 
 
-def test_the_path_of_a_violation_goes_into_lists():
+def test_the_path_of_a_violation_includes_list_indexes():
     rules = "{default: allow, tools: {t: {arguments: {properties: {a: {items: {type: string}}}}}}}"
     assert judge(rules, "t", {"a": ["x", 5]}).reason.startswith("arguments.a[1]: 5 is not of type")
 
 
-def test_a_pattern_that_takes_others_for_ever_does_not():
+def test_a_pattern_that_backtracks_elsewhere_runs_in_linear_time():
     schema = "{default: allow, tools: {t: {arguments: {properties: {a: {pattern: '^(a+)+$'}}}}}}"
     condition = "{default: allow, tools: {t: {when: \"!args.a.matches('^(a+)+$')\", action: deny}}}"
     for rules in (schema, condition):
@@ -238,11 +238,11 @@ def test_a_pattern_that_takes_others_for_ever_does_not():
 
 
 @each_row("name", ["create_not\u0435", "get user", "get_user\n", "", "x" * 129, "a/b", "\u200bget_user"])
-def test_a_name_that_no_tool_may_have_is_denied(name):
+def test_a_call_of_an_invalid_tool_name_is_denied(name):
     assert judge("{default: allow, tools: {'*': {action: allow}}}", name).rule == "name"
 
 
-def test_hidden_tools_are_denied_before_anything_else():
+def test_hidden_tools_are_denied_before_any_rule_applies():
     made = compiled("{default: allow, hide: ['admin_*', 'iam/secret'], tools: {admin_x: {action: allow}}}")
     assert judge(made, "admin_x").rule == "hide"
     assert made.is_hidden("iam", "secret")
@@ -255,7 +255,7 @@ def test_medium_and_high_risk_writes_and_executes_need_approval():
     assert judge(rules, "policy_generation_start").action is Action.REQUIRE_APPROVAL
 
 
-def test_the_owner_terms_come_from_the_config():
+def test_the_default_approval_terms_come_from_the_config():
     verdict = judge(
         compiled(
             "{default: require_approval}",
@@ -273,14 +273,14 @@ def test_the_owner_terms_come_from_the_config():
     assert terms.approvers == {"alice", "bob", "carol"}
 
 
-def test_the_revision_changes_with_the_policy_and_with_the_people():
+def test_the_revision_changes_with_the_policy_and_with_the_approvers():
     first, same = compiled("{default: deny}"), compiled("{default: deny}")
     assert first.revision == same.revision
     assert first.revision != compiled("{default: allow}").revision
     assert first.revision != compiled("{default: deny}", "approvers: [{name: alice}]\n").revision
 
 
-def test_only_so_many_tools_are_remembered():
+def test_the_cache_of_rules_per_tool_is_bounded():
     made = compiled("{default: deny}")
     found = classify({"name": "t"}, ())
     for n in range(evaluation.MAX_CACHED + 5):
@@ -288,7 +288,7 @@ def test_only_so_many_tools_are_remembered():
     assert len(made._rules_cache) == evaluation.MAX_CACHED
 
 
-def test_limits_carry_their_scope_and_what_happens_over_them():
+def test_a_limit_has_its_scope_and_its_action_when_exceeded():
     rules = "{default: allow, tools: {t: {rate_limit: {max: 3, window: 1m, per: everyone, on_exceed: require_approval}}}}"
     [limit] = judge(rules, "t").limits
     assert (limit.max, limit.window, limit.per, limit.asks_person, limit.name) == (
@@ -300,11 +300,11 @@ def test_limits_carry_their_scope_and_what_happens_over_them():
     )
 
 
-# Proofs.
+# Properties
 
 
 def is_possible(rule):
-    """Whether as many people may approve as must."""
+    """Whether enough people may approve."""
     groups = {"platform": {"alice", "bob"}}
     named = rule.get("approvers", ["platform", "carol"])
     return rule.get("approvals", 1) <= len(set().union(*(groups.get(name, {name}) for name in named)))
@@ -342,7 +342,7 @@ def policy_of(named, default="allow"):
 
 
 def outcome(verdict):
-    """What of a verdict must not depend on the order of the rules."""
+    """The parts of a verdict that must not depend on the order of the rules."""
     limits = sorted((limit.max, limit.window, limit.asks_person) for limit in verdict.limits)
     return verdict.action, verdict.terms, limits
 
@@ -365,7 +365,7 @@ def test_adding_a_restricting_rule_never_makes_a_verdict_laxer(named, added, arg
     before = judge(policy_of(named), "t", args)
     after = judge(policy_of([*named, (pattern, {**rule, "action": action})]), "t", args)
     if any(match.action for match in before.trace if match.rule.startswith("tools")):
-        # Named rules were heard already, so the matrix was out before and is out now.
+        # Rules for the tool applied already, so the matrix was ignored before and is ignored now.
         assert STRICTNESS[after.action] >= STRICTNESS[before.action]
         assert after.terms.needed >= before.terms.needed or after.action is Action.DENY
         assert after.terms.approvers <= before.terms.approvers or after.action is Action.DENY
@@ -375,7 +375,7 @@ def test_adding_a_restricting_rule_never_makes_a_verdict_laxer(named, added, arg
         assert STRICTNESS[after.action] >= min(STRICTNESS[before.action], STRICTNESS[Action(action)])
 
 
-def test_every_category_can_be_asked_for():
+def test_every_category_can_be_matched():
     for category in Category:
         assert compiled(f"{{default: deny, matrix: [{{category: [{category}], action: allow}}]}}")
 
@@ -391,12 +391,12 @@ SPEND = "{default: allow, tools: {pay: {spend: {of: args.amount, max: 100, windo
         ({"amount": -7}, "args.amount must not be negative, because it is added up"),
     ],
 )
-def test_an_amount_that_cannot_be_added_up_is_denied_in_a_plain_sentence(arguments, why):
+def test_an_amount_that_cannot_be_added_up_is_denied_with_the_reason(arguments, why):
     verdict = judge(SPEND, "pay", arguments)
     assert (verdict.action, verdict.rule, verdict.reason) == (Action.DENY, "tools.pay", why)
 
 
-def test_a_spend_limit_knows_what_this_call_adds():
+def test_a_spend_limit_carries_the_amount_of_this_call():
     verdict = judge(SPEND, "pay", {"amount": 30})
     [limit] = verdict.limits
     assert (verdict.action, limit.name, limit.amount, limit.asks_person, limit.shared) == (
@@ -404,7 +404,7 @@ def test_a_spend_limit_knows_what_this_call_adds():
     )  # fmt: skip
 
 
-def test_a_tool_whose_limits_ask_may_be_held():
+def test_a_tool_whose_limit_requires_approval_may_be_held():
     found = classify({"name": "pay"}, ())
     assert compiled(SPEND).may_hold("iam", "pay", found)
     assert not compiled(SPEND.replace("on_exceed: require_approval, ", "")).may_hold("iam", "pay", found)
@@ -421,7 +421,7 @@ def test_a_tool_whose_limits_ask_may_be_held():
         ("{of: args.a, max: 1, window: 1w}", "policy.tools.pay.spend.window"),
     ],
 )
-def test_a_spend_limit_that_cannot_be_kept_is_a_problem(spend, path):
+def test_an_invalid_spend_limit_is_a_config_problem(spend, path):
     with pytest.raises(ConfigProblems) as caught:
         compiled(f"{{default: deny, tools: {{pay: {{spend: {spend}}}}}}}")
     assert [format_path(problem.path) for problem in caught.value.problems] == [path]

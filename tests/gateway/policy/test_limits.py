@@ -1,4 +1,4 @@
-"""Sliding windows: never more than the limit in any window, whatever the clock does."""
+"""Sliding windows never exceed their limit, even if the clock jumps."""
 
 from math import inf, nan
 
@@ -21,7 +21,7 @@ SPEND = Limit(name="s", max=100, window=60, argument="args.pay.amount")
 TWO = Limit(name="r", max=2, window=60)
 
 
-def test_the_third_use_of_two_is_over_and_says_when_it_is_not():
+def test_a_use_over_the_limit_is_refused_with_the_time_to_retry():
     windows = Windows()
     assert windows.take([TWO], ME, 0) is None
     assert windows.take([TWO], ME, 10) is None
@@ -31,14 +31,14 @@ def test_the_third_use_of_two_is_over_and_says_when_it_is_not():
     assert windows.take([TWO], ME, 69).retry_after == 1
 
 
-def test_a_use_that_was_refused_does_not_count():
+def test_a_refused_use_takes_nothing_from_the_limit():
     windows = Windows()
     for now in (0, 1, 2, 3, 4):
         windows.take([TWO], ME, now)
     assert windows.take([TWO], ME, 60) is None
 
 
-def test_all_limits_or_none_are_counted():
+def test_a_use_is_recorded_in_all_limits_or_in_none():
     one = Limit(name="q", max=1, window=10)
     windows = Windows()
     assert windows.take([TWO, one], ME, 0) is None
@@ -46,11 +46,11 @@ def test_all_limits_or_none_are_counted():
     assert windows.take([TWO], ME, 2) is None  # the refused use took nothing from the other limit
 
 
-def test_a_limit_of_none_allows_nothing_ever():
+def test_a_limit_of_zero_never_allows_a_use():
     assert Windows().take([Limit(name="n", max=0, window=5)], ME, 0).retry_after == inf
 
 
-def test_uses_are_counted_apart_by_session_agent_tool_or_together():
+def test_uses_are_counted_per_session_agent_or_tool_or_for_everyone():
     other = {
         LimitScope.SESSION: LimitUser(agent="a", session="other", server="iam", tool="t"),
         LimitScope.AGENT: LimitUser(agent="b", session="s", server="iam", tool="t"),
@@ -71,12 +71,12 @@ def test_uses_before_a_restart_still_count():
     assert windows.take([TWO], ME, 120).retry_after == 40
 
 
-def test_a_denying_limit_is_told_before_one_that_asks():
+def test_a_limit_that_denies_is_reported_before_one_that_requires_approval():
     ask, deny = Limit(name="a", max=0, window=99, asks_person=True), Limit(name="d", max=0, window=1)
     assert Windows().peek([ask, deny], ME, 0).limit == deny
 
 
-def test_a_limit_is_said_as_people_say_it():
+def test_a_limit_is_described_in_plain_words():
     assert TWO.text == "2 calls per 60 s"
     assert Limit(name="r", max=1, window=0.5).text == "1 call per 0.5 s"
     assert SPEND.text == "args.pay.amount may add up to 100 per 60 s"
@@ -89,7 +89,7 @@ def spending(amount):
     return with_amount(SPEND, {"pay": {"amount": amount}})
 
 
-def test_amounts_are_added_up_and_leave_with_their_window():
+def test_amounts_are_added_up_until_their_window_ends():
     windows = Windows()
     assert windows.take([spending(60)], ME, 0) is None
     assert windows.take([spending(30.5)], ME, 10) is None
@@ -103,14 +103,14 @@ def test_an_amount_over_the_limit_by_itself_never_fits():
     assert Windows().take([spending(100.01)], ME, 0).retry_after == inf
 
 
-def test_money_is_added_as_it_is_written():
+def test_decimal_amounts_are_added_exactly():
     tenths = Limit(name="s", max=0.3, window=60, argument="args.x")
     windows = Windows()
     assert [windows.take([with_amount(tenths, {"x": x})], ME, 0) for x in (0.1, 0.2)] == [None, None]
     assert windows.take([with_amount(tenths, {"x": 1e-300})], ME, 0) is not None
 
 
-def test_what_costs_nothing_takes_no_room():
+def test_a_use_of_zero_takes_no_memory():
     windows = Windows()
     for _ in range(9):
         assert windows.take([spending(0)], ME, 0) is None
@@ -122,7 +122,7 @@ def test_amounts_before_a_restart_still_count():
     assert windows.take([spending(11)], ME, 120).retry_after == 40
 
 
-def test_one_limit_over_calls_and_amounts_takes_both_or_none():
+def test_a_call_limit_and_a_spend_limit_take_both_or_neither():
     windows = Windows()
     assert windows.take([TWO, spending(90)], ME, 0) is None
     assert windows.take([TWO, spending(90)], ME, 1).limit.name == "s"
@@ -145,7 +145,7 @@ def test_one_limit_over_calls_and_amounts_takes_both_or_none():
         ({"pay": {"amount": nan}}, "must not be negative"),
     ],
 )
-def test_an_amount_that_cannot_be_added_is_told(arguments, why):
+def test_an_amount_that_cannot_be_added_up_is_reported(arguments, why):
     assert find_bad_amount(TWO, arguments) is None
     told = find_bad_amount(SPEND, arguments)
     assert told is None if why is None else why in told
@@ -153,7 +153,7 @@ def test_an_amount_that_cannot_be_added_is_told(arguments, why):
         assert with_amount(SPEND, arguments).amount == arguments["pay"]["amount"]
 
 
-def test_a_shared_limit_is_one_for_all_tools():
+def test_a_shared_limit_has_one_window_for_all_tools():
     shared = Limit(name="r", max=1, window=1, shared=True)
     assert window_key(shared, ME) == window_key(
         shared, LimitUser(agent="a", session="s", server="other", tool="u")
@@ -164,7 +164,7 @@ def test_a_shared_limit_is_one_for_all_tools():
 
 
 @given(st.lists(st.tuples(st.floats(-5, 30), st.integers(0, 120)), max_size=60))
-def test_no_window_ever_holds_more_than_the_amount(steps):
+def test_no_window_ever_adds_up_to_more_than_the_limit(steps):
     windows, now, latest, taken = Windows(), 1000.0, 0.0, []
     for step, amount in steps:
         now += step
@@ -176,7 +176,7 @@ def test_no_window_ever_holds_more_than_the_amount(steps):
 
 
 @given(st.lists(st.floats(-30, 30), max_size=60), st.integers(1, 4), st.floats(1, 50))
-def test_no_window_ever_holds_more_than_the_limit(steps, most, window):
+def test_no_window_ever_has_more_calls_than_the_limit(steps, most, window):
     limit = Limit(name="r", max=most, window=window)
     windows, now, latest, taken = Windows(), 1000.0, 0.0, []
     for step in steps:
@@ -188,14 +188,14 @@ def test_no_window_ever_holds_more_than_the_limit(steps, most, window):
         assert sum(at - window < other <= at for other in taken) <= most
 
 
-def test_only_so_many_keys_are_remembered():
+def test_the_number_of_windows_is_bounded():
     windows = Windows(most=100)
     for n in range(110):
         windows.take([TWO], LimitUser(agent=str(n), session="", server="", tool=""), 0)
     assert len(windows._uses) == 100
 
 
-def test_the_key_that_was_used_last_is_forgotten_last():
+def test_the_least_recently_used_window_is_dropped_first():
     windows = Windows(most=2)
     for session in "abac":
         windows.take([TWO], LimitUser(agent="a", session=session, server="", tool=""), 0)

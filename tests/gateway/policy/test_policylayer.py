@@ -1,4 +1,4 @@
-"""Policies of others: every dialect imported, compiled and judged, and a proof that none became laxer."""
+"""The policy importer: every dialect is translated, compiled and evaluated, and never becomes more permissive."""
 
 import json
 import re
@@ -24,12 +24,12 @@ ALLOWED, HELD, DENIED = "allowed", "held", "denied"
 
 
 def loaded(made):
-    """A config with an imported policy."""
+    """Return a config with an imported policy."""
     return config.parse_config(f"servers: {{iam: {{command: [x]}}}}\n{made.yaml}", {}, str)
 
 
 class Gate:
-    """Our verdicts on a sequence of calls, limits counted."""
+    """Gives our verdicts on a sequence of calls, with limits applied."""
 
     def __init__(self, text: str):
         self.made = translate(text, "their.yaml")
@@ -55,7 +55,7 @@ def said(gate, tool, arguments=None):
     return gate.policy.evaluate(facts).reason
 
 
-# The dialects, each judged by calls in a table.
+# The dialects, each with a table of calls and verdicts
 
 INTERCEPT = """
 version: "1"
@@ -180,13 +180,13 @@ PAGES_CALLS = [
 @pytest.mark.parametrize(
     ("text", "calls"), [(INTERCEPT, INTERCEPT_CALLS), (HOSTED, HOSTED_CALLS), (PAGES, PAGES_CALLS)]
 )
-def test_a_policy_of_every_dialect_judges_as_it_did(text, calls):
+def test_an_imported_policy_of_every_dialect_gives_the_same_verdicts(text, calls):
     gate = Gate(text)
     assert gate.made.notes == ()
     assert [(tool, arguments, gate.call(tool, arguments)) for tool, arguments, _ in calls] == calls
 
 
-def test_the_words_of_its_author_and_its_time_are_kept():
+def test_the_comments_reasons_and_timeouts_of_the_original_are_kept():
     gate = Gate(INTERCEPT)
     assert said(gate, "drop") == "Not by agents"
     assert said(gate, "charge", {"amount": 501, "currency": "usd"}) == "Charges over 500 go through finance"
@@ -202,14 +202,14 @@ def test_the_words_of_its_author_and_its_time_are_kept():
         assert kept in text
 
 
-def test_what_is_counted_over_all_tools_is_counted_together_and_for_everyone():
+def test_a_limit_on_all_tools_is_one_shared_limit_for_everyone():
     gate = Gate('version: "1"\ntools: {"*": {rules: [{name: n, rate_limit: 2/minute}]}}')
     assert [gate.call("a"), gate.call("b", agent="b"), gate.call("c", now=59), gate.call("c", now=60)] == [
         ALLOWED, ALLOWED, DENIED, ALLOWED,
     ]  # fmt: skip
 
 
-def test_snippets_from_pages_are_policies_too():
+def test_a_snippet_without_a_version_can_be_imported():
     gate = Gate("comment:\n  rules:\n  - rate_limit: 1/hour\n")
     assert [gate.call("comment"), gate.call("comment"), gate.call("x")] == [ALLOWED, DENIED, HELD]
     assert gate.made.notes == ()
@@ -217,12 +217,12 @@ def test_snippets_from_pages_are_policies_too():
 
 
 @each_row("text", ["", "  \n", "[1]", "a: [b", "servers: {}\n", "servers: {x: {command: [y]}}\n"])
-def test_what_is_no_policy_is_said_in_a_sentence(text):
+def test_a_file_that_is_not_a_policy_is_refused_in_one_sentence(text):
     with pytest.raises(UserError):
         translate(text, "their.yaml")
 
 
-# What has no equal.
+# Features without an equal
 
 RULE = 'version: "1"\ntools: {t: {rules: [%s]}}'
 CONDITION = RULE % "{name: n, conditions: [{path: %s, op: %s, value: %s}]}"
@@ -292,7 +292,7 @@ NO_EQUAL = {
 
 
 @each_row(("text", "row"), NO_EQUAL.items())
-def test_what_has_no_equal_is_said_at_its_place_and_never_lets_more_through(text, row):
+def test_a_rule_without_an_equal_is_noted_in_place_and_never_more_permissive(text, row):
     fate, why = row
     gate = Gate(text)
     assert any(why in note for note in gate.made.notes) if why else gate.made.notes == ()
@@ -316,7 +316,7 @@ STATES = {
 
 
 @each_row(("state", "row"), STATES.items())
-def test_counters_are_limits_where_they_bound_their_own_rule(state, row):
+def test_a_counter_that_bounds_its_own_rule_becomes_a_limit(state, row):
     fate, whys = row
     gate = Gate(RULE % f"{{name: n, conditions: [{{path: state.t.n, op: {state}}}")
     assert gate.call("t") == fate
@@ -324,7 +324,7 @@ def test_counters_are_limits_where_they_bound_their_own_rule(state, row):
     assert all(why in note for why, note in zip(whys, gate.made.notes, strict=True))
 
 
-def test_a_step_of_three_fits_once_into_five():
+def test_a_counter_that_adds_three_per_call_allows_one_call_up_to_five():
     gate = Gate(
         RULE
         % "{name: n, conditions: [{path: state.t.n, op: lte, value: 5}], state: {counter: n, window: hour, increment: 3}}"
@@ -332,7 +332,7 @@ def test_a_step_of_three_fits_once_into_five():
     assert [gate.call("t"), gate.call("t")] == [ALLOWED, DENIED]
 
 
-def test_a_rule_for_many_tools_that_asks_lets_in_none_that_the_default_denies():
+def test_a_pattern_that_requires_approval_admits_no_tool_that_the_default_denies():
     gate = Gate(
         'version: "1"\ndefault: deny\ntools: {t: {}, "*": {rules: [{name: n, action: require_approval}]}, "u*": {odd: 1}}'
     )
@@ -347,13 +347,13 @@ def test_a_rule_for_many_tools_that_asks_lets_in_none_that_the_default_denies():
     ]
 
 
-def test_a_denial_where_the_argument_is_missing_asks():
+def test_a_deny_condition_on_a_missing_argument_requires_approval():
     gate = Gate('version: "1"\ntools: {t: {deny_if: [{path: args.x.y, op: eq, value: prod}]}}')
     calls = [{"x": {"y": "prod"}}, {"x": {"y": "test"}}, {"x": {"y": 1}}, {"x": {}}, {"x": 1}, {}]
     assert [gate.call("t", arguments) for arguments in calls] == [DENIED, ALLOWED, DENIED, HELD, HELD, HELD]
 
 
-def test_nothing_in_their_texts_becomes_yaml_or_is_filled_in():
+def test_texts_of_the_original_are_never_parsed_as_yaml_or_expanded():
     evil = "a\\n    x: 1\\u2028  y\\u0000${HOME} ${file:/etc/passwd}"
     gate = Gate(
         RULE
@@ -364,7 +364,7 @@ def test_nothing_in_their_texts_becomes_yaml_or_is_filled_in():
     assert [gate.call("t", {"x": "${HOME}"}), gate.call("t", {"x": "/root"})] == [ALLOWED, DENIED]
 
 
-def test_arguments_of_any_name_can_be_spoken_of():
+def test_a_condition_may_name_an_argument_with_any_characters():
     gate = Gate(CONDITION % ("args.user-name.in.a b", "exists", "true"))
     assert gate.call("t", {"user-name": {"in": {"a b": 1}}}) == ALLOWED
     assert gate.call("t", {"user-name": {"in": {}}}) == DENIED
@@ -387,7 +387,7 @@ REGEXES = [
 
 
 @each_row(("pattern", "good", "bad"), REGEXES)
-def test_patterns_mean_what_they_meant(pattern, good, bad):
+def test_a_regex_keeps_its_meaning(pattern, good, bad):
     gate = Gate(CONDITION % ("args.x", "regex", json.dumps(pattern)))
     assert gate.made.notes == ()
     assert [gate.call("t", {"x": good}), gate.call("t", {"x": bad}), gate.call("t", {"x": 5})] == [
@@ -413,13 +413,13 @@ OPERATORS = [
 
 
 @each_row(("op", "value", "good", "bad"), OPERATORS)
-def test_operators_let_through_only_what_is_certain(op, value, good, bad):
+def test_operators_allow_only_certain_matches(op, value, good, bad):
     gate = Gate(CONDITION % ("args.x", op, json.dumps(value)))
     assert [gate.call("t", {"x": x}) for x in good] == [ALLOWED] * len(good)
     assert [gate.call("t", {"x": x}) for x in bad] == [DENIED] * len(bad)
 
 
-# Any file at all.
+# Arbitrary files
 
 ODD = [2**64, 1e300, -0.5, "9" * 400 + "h", "(", "***", "${X}", "\0", "lte", "args.x", "state.t.n", "10/hour"]
 ANYTHING = st.recursive(
@@ -430,7 +430,7 @@ ANYTHING = st.recursive(
 
 
 def some_of(known, **likely):
-    """Mappings of some of these keys: each with something likely, or with anything at all."""
+    """Generate mappings of some of these keys: each with a likely value or any value."""
     return st.fixed_dictionaries(
         {}, optional={key: likely.get(key, st.nothing()) | ANYTHING for key in sorted(known)}
     )
@@ -465,7 +465,7 @@ ANY_POLICY = some_of(
 
 @settings(max_examples=60)
 @given(ANY_POLICY)
-def test_whatever_a_file_says_it_becomes_a_good_policy_or_is_refused_in_a_sentence(policy):
+def test_any_file_becomes_a_valid_policy_or_is_refused_in_one_sentence(policy):
     try:
         made = translate(json.dumps(policy), "their.yaml")
     except UserError:
@@ -473,7 +473,7 @@ def test_whatever_a_file_says_it_becomes_a_good_policy_or_is_refused_in_a_senten
     compile_policy(loaded(made))
 
 
-# Never laxer: against a small evaluator of what Intercept does.
+# Never more permissive than a small model of Intercept
 
 SECONDS = {"minute": 60, "hour": 3600, "day": 86400}
 
@@ -483,7 +483,7 @@ def is_number(value):
 
 
 def printed(value):
-    """What Go prints for a value; every number of a call is a float there."""
+    """Return a value as Go prints it; Go reads every number of a call as a float."""
     match value:
         case None:
             return "<nil>"
@@ -523,7 +523,7 @@ THEIRS = {
 
 
 class Intercept:
-    """The proxy's verdicts: conditions, then reservations that are committed with the call."""
+    """A small model of the Intercept proxy: conditions, then reservations committed with the call."""
 
     def __init__(self, policy):
         self.policy, self.counters = policy, {}
@@ -637,7 +637,7 @@ def rules(draw, name, kinds):
             besides = draw(st.lists(CONDITIONS, max_size=1)) if "conditions" in kinds else []
             made.append({"conditions": [*besides, bound], "state": state})
     windows = [rule["rate_limit"].split("/")[1] for rule in made if "rate_limit" in rule]
-    if len(windows) != len(set(windows)):  # Intercept refuses a counter that stands twice
+    if len(windows) != len(set(windows)):  # Intercept refuses a duplicate counter
         made = [rule for rule in made if "rate_limit" not in rule]
     return [{"name": f"r{number}", **rule} for number, rule in enumerate(made)]
 
@@ -669,7 +669,7 @@ SPENT = st.lists(
 
 @settings(max_examples=1500)
 @given(CONDITIONS, st.data())
-def test_a_condition_in_cel_never_says_more_than_it_did(condition, data):
+def test_a_condition_in_cel_is_true_only_where_the_original_was(condition, data):
     path, op, value = condition["path"], condition["op"], condition["value"]
     near = st.sampled_from(
         [
@@ -695,7 +695,7 @@ EVERY_KIND, LIMITS = ("deny", "conditions", "conditions", "rate", "state"), ("ra
 
 @settings(max_examples=150)
 @given(st.one_of(st.tuples(policies(EVERY_KIND), CALLS), st.tuples(policies(LIMITS), SPENT)))
-def test_what_the_original_denies_is_never_allowed(case):
+def test_a_call_that_the_original_denies_is_never_allowed(case):
     policy, calls = case
     gate, original, now = Gate(json.dumps(policy)), Intercept(policy), 86_390
     for step, tool, arguments in calls:

@@ -1,4 +1,4 @@
-"""What servers offer: asked once, in the revision they speak, classified with the operator's word on top."""
+"""The tool catalogue: lists are requested once, in a revision the server supports; overrides beat the classifier."""
 
 import asyncio
 import sys
@@ -54,7 +54,7 @@ def lists(recorder):
     return sum(one.frame.get("method") == "tools/list" for one in recorder.received)
 
 
-async def test_a_server_is_asked_when_a_tool_is_first_needed_and_then_not_again(known, recorder):
+async def test_the_tool_list_is_requested_on_first_use_and_then_cached(known, recorder):
     tool = await known.find("notes", "create_note")
     assert (tool.classification.category, tool.definition["description"]) == (
         Category.WRITE,
@@ -67,14 +67,14 @@ async def test_a_server_is_asked_when_a_tool_is_first_needed_and_then_not_again(
     assert known.listed_tool("notes", "get_note") is not None
 
 
-async def test_a_tool_that_is_not_listed_is_classified_by_its_name_and_has_no_hash(known, recorder):
+async def test_an_unlisted_tool_is_classified_by_its_name_and_has_no_hash(known, recorder):
     tool = await known.find("notes", "frobnicate")
     assert (tool.hash, tool.classification.category) == ("", Category.OTHER)
     await known.find("notes", "frobnicate")
     assert lists(recorder) == 1
 
 
-async def test_a_changed_list_is_asked_for_again(known, recorder):
+async def test_a_stale_list_is_requested_again(known, recorder):
     before = await known.find("notes", "create_note")
     recorder.tools[1]["description"] = "Now it deletes."
     known.mark_stale("notes")
@@ -82,14 +82,14 @@ async def test_a_changed_list_is_asked_for_again(known, recorder):
     assert lists(recorder) == 2
 
 
-async def test_the_order_of_members_is_no_change(known, recorder):
+async def test_reordered_members_are_not_a_change_of_the_definition(known, recorder):
     before = await known.find("notes", "create_note")
     recorder.tools[1] = dict(reversed(recorder.tools[1].items()))
     known.mark_stale("notes")
     assert (await known.find("notes", "create_note")).hash == before.hash
 
 
-async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, recorder):
+async def test_a_failing_server_is_asked_again_only_after_a_delay(known, recorder):
     await recorder.runner.cleanup()
     assert "could not be reached" in await known.refresh("notes")
     assert await known.refresh("notes") is not None
@@ -98,7 +98,7 @@ async def test_a_server_that_fails_is_asked_again_after_a_while_only(known, reco
     assert (await known.find("notes", "get_note")).hash == ""
 
 
-async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
+async def test_a_cancelled_list_request_is_repeated_by_the_next_caller(known, recorder):
     asked = asyncio.Event()
 
     async def silent(*_):
@@ -115,7 +115,7 @@ async def test_when_who_asked_has_left_the_next_one_asks_anew(known, recorder):
     assert (await known.find("notes", "get_note")).hash
 
 
-async def test_the_operators_word_beats_the_classifier(recorder, http):
+async def test_an_override_in_the_config_beats_the_classifier(recorder, http):
     found = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
     upstreams = {"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}
     found.configure(
@@ -138,7 +138,7 @@ async def test_the_operators_word_beats_the_classifier(recorder, http):
     assert found.listed_tool("notes", "create_note") is None
 
 
-async def test_a_server_of_the_handshake_revisions_is_asked_in_a_session_that_is_ended(recorder, http):
+async def test_a_handshake_server_is_listed_in_a_session_that_is_then_closed(recorder, http):
     recorder.modern, recorder.session = False, "s1"
     assert len((await discovery.list_tools(HttpUpstream(recorder.url, FixedCredentials(), http))).tools) == 3
     verbs = [(one.verb, one.frame.get("method")) for one in recorder.received]
@@ -162,9 +162,7 @@ async def reset(request, frame):
 
 
 @pytest.mark.parametrize("on_delete", [never, reset])
-async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_session(
-    known, recorder, monkeypatch, on_delete
-):
+async def test_the_list_is_valid_even_if_closing_the_session_fails(known, recorder, monkeypatch, on_delete):
     monkeypatch.setattr(lifecycle, "CLOSE_TIMEOUT", 0.05)
     recorder.modern, recorder.session, recorder.on_delete = False, "s1", on_delete
     async with asyncio.timeout(HANG):
@@ -174,7 +172,7 @@ async def test_what_a_server_listed_counts_however_it_takes_the_end_of_the_sessi
 
 
 async def half_open(_, frame):
-    """Open a session and refuse to say more: what a server does that fails in the middle of it."""
+    """Open a session and answer with an error, like a server that fails during the handshake."""
     body = {"jsonrpc": "2.0", "id": frame["id"], "error": {"code": -32603, "message": "no"}}
     return web.json_response(body, headers={"Mcp-Session-Id": "s1"})
 
@@ -186,7 +184,7 @@ async def half_open(_, frame):
         lambda upstream: lifecycle.reopen_session(upstream.send, b"{}", {"mcp-session-id": "s0"}),
     ],
 )
-async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http, opening):
+async def test_a_session_that_was_only_half_opened_is_closed(recorder, http, opening):
     recorder.modern, recorder.on_initialize = False, half_open
     with pytest.raises(GatewayError):
         await opening(HttpUpstream(recorder.url, FixedCredentials(), http))
@@ -195,7 +193,7 @@ async def test_a_session_that_could_only_be_half_opened_is_ended(recorder, http,
 
 
 @pytest.mark.parametrize("argument", ["--strict", "--silent"])
-async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew(monkeypatch, argument):
+async def test_a_stdio_server_that_fails_before_initialize_is_restarted(monkeypatch, argument):
     monkeypatch.setattr(stdio, "PROBE_TIMEOUT", 0.05 if argument == "--silent" else 5.0)
     upstream = StdioUpstream(ServerCommand(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
     async with asyncio.timeout(HANG):
@@ -204,7 +202,7 @@ async def test_a_stdio_server_that_bears_nothing_before_initialize_is_asked_anew
 
 
 @pytest.mark.parametrize("argument", ["--modern", "--legacy"])
-async def test_a_stdio_server_is_asked_in_the_revision_it_speaks(argument):
+async def test_a_stdio_server_is_listed_in_the_revision_it_supports(argument):
     upstream = StdioUpstream(ServerCommand(name="child", argv=[sys.executable, CHILD, argument]), lambda: 0.0)
     assert "echo" in [tool["name"] for tool in (await discovery.list_tools(upstream)).tools]
     await upstream.close()
@@ -233,7 +231,7 @@ async def serve(handler):
     return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
 
 
-async def test_every_page_is_read_also_from_streams(http):
+async def test_every_page_is_read_from_event_streams_too(http):
     runner, url = await serve(pages)
     assert [
         tool["name"]
@@ -247,7 +245,7 @@ async def test_every_page_is_read_also_from_streams(http):
 
 
 @pytest.mark.parametrize("answer", ["<html>", '{"jsonrpc":"2.0","id":"okayed","result":5}', "[]"])
-async def test_an_odd_answer_is_a_refusal(http, answer):
+async def test_a_malformed_answer_is_an_error(http, answer):
     async def odd(request):
         return web.Response(text=answer, content_type="application/json")
 
@@ -257,7 +255,7 @@ async def test_an_odd_answer_is_a_refusal(http, answer):
     await runner.cleanup()
 
 
-async def test_a_stream_without_the_answer_is_a_cut(http):
+async def test_a_stream_that_ends_without_the_answer_is_an_error(http):
     async def odd(request):
         return web.Response(text=": nothing\n\n", content_type="text/event-stream")
 
@@ -267,7 +265,7 @@ async def test_a_stream_without_the_answer_is_a_cut(http):
     await runner.cleanup()
 
 
-async def test_a_refused_list_is_told(http):
+async def test_a_refused_list_request_is_reported(http):
     async with Recorder() as recorder:
         recorder.answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
@@ -280,7 +278,7 @@ async def _refuse(frame):
 
 
 def answering(said):
-    """Return a behaviour that answers every question with these bytes as the result."""
+    """Return a handler that answers every request with these bytes as the result."""
 
     async def answer(request):
         head = b'{"jsonrpc":"2.0","id":"okayed","result":'
@@ -290,7 +288,7 @@ def answering(said):
 
 
 @pytest.mark.parametrize("tools", [b"null", b"{}", b"5", b'"x"'])
-async def test_a_server_whose_list_is_none_has_no_tools(http, tools):
+async def test_a_tool_list_that_is_not_an_array_is_empty(http, tools):
     runner, url = await serve(answering(b'{"tools":' + tools + b"}"))
     assert (await discovery.list_tools(HttpUpstream(url, FixedCredentials(), http))).tools == []
     await runner.cleanup()
@@ -305,13 +303,13 @@ async def could_not_be_asked(url, http):
     return await known.refresh("notes") is not None and (await known.find("notes", "get_note")).hash == ""
 
 
-async def test_a_server_that_answers_too_deep_to_be_read_could_not_be_asked(http):
+async def test_an_answer_nested_too_deep_is_reported_as_a_failure(http):
     runner, url = await serve(answering(b'{"tools":' + DEEP + b"}"))
     assert await could_not_be_asked(url, http)
     await runner.cleanup()
 
 
-async def test_whatever_a_server_says_of_itself_ends_nothing_but_the_question(http):
+async def test_an_invalid_protocol_version_fails_only_the_list_request(http):
     async def revision_that_no_header_can_carry(_, frame):
         return result(frame, {"protocolVersion": "2025\r\nX: y", "capabilities": {}})
 

@@ -1,4 +1,4 @@
-"""What makes a tool's definition unfit to be judged or shown."""
+"""Defects that put a tool's definition in quarantine."""
 
 import json
 
@@ -28,7 +28,7 @@ def with_schema(**schema):
         with_schema(properties={"a": header("Region"), "b": {"properties": {"c": header("Zone", type="integer")}}}),
     ],
 )  # fmt: skip
-def test_a_plain_definition_has_no_flaw(definition):
+def test_a_valid_definition_has_no_defect(definition):
     assert defects.find_defect(definition, json.dumps(definition).encode()) == ""
 
 
@@ -52,10 +52,10 @@ def test_a_plain_definition_has_no_flaw(definition):
         (with_schema(properties={"a": {"properties": {"b": header("")}}}), "the header of b is not a valid header name"),
     ],
 )  # fmt: skip
-def test_a_definition_that_could_mislead_is_told_what_is_wrong_with_it(definition, told):
+def test_the_defect_of_a_misleading_definition_is_reported(definition, told):
     assert told in defects.find_defect(definition, json.dumps(definition).encode())
 
 
-def test_names_that_a_list_has_twice_are_found_with_and_without_case():
+def test_duplicate_names_in_a_list_are_found_regardless_of_case():
     listed = [{"name": "a"}, {"name": "b"}, {"name": "B"}, {"name": "a"}, {"name": "c"}, {}]
     assert defects.find_duplicates(listed) == {"a", "b", "B"}

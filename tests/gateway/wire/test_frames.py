@@ -1,4 +1,4 @@
-"""The strict parser: what it refuses, and that what it takes goes out as it came."""
+"""The strict frame parser: refused frames, and accepted ones that are sent unchanged."""
 
 import json
 import re
@@ -75,7 +75,7 @@ REFUSED = {
 
 
 @each_row("text", REFUSED.values())
-def test_a_frame_is_refused(text):
+def test_a_malformed_frame_is_refused(text):
     with pytest.raises(FrameError) as refused:
         decode(text.encode())
     assert refused.value.code in (-32700, -32600, -32602)
@@ -89,12 +89,12 @@ def test_a_frame_is_refused(text):
         (CALL % '{"a":"').encode()[:-3] + b"\xff", b'{"a":"\xc0\xae"}', (CALL % "{}").encode("utf-7") + b"+",
     ],
 )  # fmt: skip
-def test_only_utf_8_is_read(data):
+def test_only_utf_8_is_accepted(data):
     with pytest.raises(FrameError):
         decode(data)
 
 
-def test_what_is_too_long_or_has_too_many_members_is_refused_before_it_is_read():
+def test_a_frame_with_too_many_bytes_or_members_is_refused_before_parsing():
     with pytest.raises(FrameError, match="longer than"):
         decode(b" " * (frames.MAX_BYTES + 1))
     for colon in (":", " :", "\t\n:"):
@@ -103,13 +103,13 @@ def test_what_is_too_long_or_has_too_many_members_is_refused_before_it_is_read()
             decode((CALL % many).encode())
 
 
-def test_an_error_carries_the_id_when_that_can_be_read():
+def test_an_error_carries_the_id_if_it_could_be_read():
     with pytest.raises(FrameError) as refused:
         decode(b'{"jsonrpc":"2.0","id":"x","method":1}')
     assert refused.value.id == "x"
 
 
-def test_frames_are_told_apart():
+def test_requests_notifications_and_responses_are_told_apart():
     assert decode(b'{"jsonrpc":"2.0","id":"a","method":"ping"}') == Request(
         id="a", method="ping", params={}, raw=b'{"jsonrpc":"2.0","id":"a","method":"ping"}'
     )
@@ -145,7 +145,7 @@ def test_a_progress_token_is_a_string_or_an_integer(token):
     assert call.progress_token is None
 
 
-def test_the_deepest_frame_that_is_taken_has_64_levels():
+def test_a_frame_may_be_64_levels_deep():
     assert decode((CALL % ('{"a":' + "[" * 61 + "]" * 61 + "}")).encode())
     with pytest.raises(FrameError, match="deeper"):
         decode((CALL % ('{"a":' + "[" * 62 + "]" * 62 + "}")).encode())
@@ -160,7 +160,7 @@ def test_surrogate_pairs_and_escaped_nul_are_text():
     assert call.params["arguments"]["a"] == "😀\0"
 
 
-# JSON as text, so that every spelling of a number and a string comes up.
+# JSON as text, to cover every spelling of numbers and strings
 
 numbers = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)
 strings = st.one_of(
@@ -192,7 +192,7 @@ values = st.recursive(
 
 
 @given(objects(values))
-def test_whatever_json_is_taken_its_argument_bytes_go_out_unchanged(arguments):
+def test_the_argument_bytes_of_any_accepted_frame_are_sent_unchanged(arguments):
     call = decode((CALL % arguments).encode())
     assert call.arguments == arguments.strip().encode()
     assert frames.rebuild(call) == (CALL % arguments.strip()).encode()
@@ -200,7 +200,7 @@ def test_whatever_json_is_taken_its_argument_bytes_go_out_unchanged(arguments):
 
 
 @given(objects(values), strings, values, values)
-def test_a_repeated_member_is_refused_wherever_it_stands(arguments, key, first, second):
+def test_a_repeated_member_is_refused_at_any_depth(arguments, key, first, second):
     repeated = f"{{{key}:{first},{key}:{second}}}"
     for inside in (repeated, f'{{"zz":{repeated}}}', f'{{"zz":[{arguments},{repeated}]}}'):
         with pytest.raises(FrameError, match="repeats"):
@@ -208,7 +208,7 @@ def test_a_repeated_member_is_refused_wherever_it_stands(arguments, key, first, 
 
 
 @each_row("size", [1, 2, 7, 8, 39, 40, 41, 64, 100, 1000, 20_000])
-def test_a_repeated_member_is_refused_however_large_the_object_is(size):
+def test_a_repeated_member_is_refused_in_an_object_of_any_size(size):
     members = [f'"m{number}":{number}' for number in range(size)]
     for first, second in {(0, size), (size // 2, size), (size - 1, size), (0, 0)}:
         repeated = [*members]
@@ -219,7 +219,7 @@ def test_a_repeated_member_is_refused_however_large_the_object_is(size):
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_else(data):
+def test_no_bytes_raise_another_error(data):
     try:
         decode(data)
     except FrameError:
@@ -227,14 +227,14 @@ def test_no_bytes_raise_anything_else(data):
 
 
 @given(st.text(max_size=100))
-def test_no_text_inside_a_frame_raises_anything_else(text):
+def test_no_text_inside_a_frame_raises_another_error(text):
     try:
         decode((CALL % text).encode("utf-8", "surrogatepass"))
     except FrameError:
         pass
 
 
-# Answers of servers.
+# Responses of servers
 
 
 @each_row(
@@ -255,17 +255,17 @@ def test_no_text_inside_a_frame_raises_anything_else(text):
         ("[]", None),
     ],
 )
-def test_only_the_answer_with_the_very_same_id_counts(frame, outcome):
+def test_only_a_response_with_the_same_id_is_the_answer(frame, outcome):
     data = frame.encode()
     assert frames.parse_outcome(frames.parse_server_frame(data), data, 1) == outcome
 
 
-def test_an_answer_that_can_be_read_in_two_ways_is_none():
+def test_an_ambiguous_answer_is_refused():
     with pytest.raises(FrameError):
         frames.parse_server_frame(b'{"jsonrpc":"2.0","id":1,"id":2,"result":{}}')
 
 
-def test_messages_of_the_server_are_known():
+def test_requests_and_notifications_from_a_server_are_recognized():
     for data, message in (
         (b'{"jsonrpc":"2.0","method":"notifications/progress"}', True),
         (b'{"jsonrpc":"2.0","id":1,"result":{}}', False),
@@ -274,7 +274,7 @@ def test_messages_of_the_server_are_known():
         assert frames.is_request_or_notification(frames.parse_server_frame(data)) is message
 
 
-def test_the_frames_of_ours():
+def test_the_gateway_writes_compact_frames():
     assert frames.result(1, {"a": 1}) == b'{"jsonrpc":"2.0","id":1,"result":{"a":1}}'
     assert frames.error(None, -1, "m") == b'{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"m"}}'
     assert (
@@ -286,7 +286,7 @@ def test_the_frames_of_ours():
     assert frames.answer(1, Outcome(is_error=False, body=b"{ }")) == b'{"jsonrpc":"2.0","id":1,"result":{ }}'
 
 
-def test_ids_are_answered_only_to_those_who_ask():
+def test_only_a_request_has_an_id_to_answer():
     assert frames.request_id_of(decode(b'{"jsonrpc":"2.0","id":5,"method":"ping"}')) == 5
     assert frames.request_id_of(decode(b'{"jsonrpc":"2.0","id":5,"result":{}}')) is None
     assert frames.request_id_of(None) is None

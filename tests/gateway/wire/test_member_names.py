@@ -35,12 +35,12 @@ PAY = {
 
 
 def as_go_reads(arguments, name):
-    """Return the member that Go's encoding/json puts into a field: names without case, the last one wins."""
+    """Return the member that Go's encoding/json stores in a field: names match without case, and the last one wins."""
     return [value for member, value in arguments.items() if member.lower() == name][-1]
 
 
 def shop():
-    """A server in Go: it pays what it reads."""
+    """Return a server that parses arguments like Go, and the amounts it paid."""
     paid = []
 
     async def pay(request, frame):
@@ -63,7 +63,7 @@ def judge(policy, arguments, tool=PAY):
 
 @pytest.mark.parametrize("policy", [BIG, MOST])
 @pytest.mark.parametrize("arguments", [{"amount": 1, "AMOUNT": 60000}, {"AMOUNT": 60000}])
-async def test_what_a_server_in_go_would_have_paid_past_the_rule_never_reaches_it(policy, arguments):
+async def test_a_case_variant_that_a_go_server_would_accept_never_reaches_it(policy, arguments):
     recorder, paid = shop()
     async with running(policy, recorder=recorder) as gateway:
         body = {
@@ -74,7 +74,7 @@ async def test_what_a_server_in_go_would_have_paid_past_the_rule_never_reaches_i
         }
         async with gateway.http.post(recorder.url, json=body) as answer:
             assert (await answer.json())["result"]["content"][0]["text"] == "paid"
-        assert paid == [60000]  # at the server itself: it would have run
+        assert paid == [60000]  # directly at the server, the call would have run
         assert text(await gateway.call("pay", arguments)) == (
             "Denied by policy: arguments.AMOUNT looks like amount, which this tool declares. NOT EXECUTED."
         )
@@ -82,7 +82,7 @@ async def test_what_a_server_in_go_would_have_paid_past_the_rule_never_reaches_i
         assert text(await gateway.call("pay", {"amount": 10})) == "paid"
 
 
-async def test_a_held_call_is_looked_at_again_when_the_tool_or_the_rules_know_more():
+async def test_a_held_call_is_judged_again_when_the_rules_know_more_names():
     async with running("default: require_approval") as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", {"AMOUNT": 60000}))
         [held] = await gateway.held()
@@ -98,7 +98,7 @@ async def test_a_held_call_is_looked_at_again_when_the_tool_or_the_rules_know_mo
         assert gateway.ran() == []
 
 
-async def test_explain_says_why():
+async def test_explain_gives_the_reason():
     async with Recorder(tools=[PAY]) as recorder:
         config = parse_config(
             f"servers: {{s: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
@@ -110,9 +110,9 @@ async def test_explain_says_why():
     assert said.reason == "arguments.AMOUNT looks like amount, which this tool declares"
 
 
-# Which names are alike.
+# Look-alike names
 
-#: What may be put into a name without being seen, and other ways to write a letter.
+#: Invisible characters, and other ways to write a letter.
 UNSEEN = ["\u200d", "\u00ad", "\0", "\ufe0f", "\u034f", "\U000e0061", "\u2060"]
 WIDE = {chr(code): chr(code + 0xFEE0) for code in range(0x21, 0x7F)}
 OTHERS = {"k": "\u212a", "s": "\u017f", "i": "\u2170"}
@@ -121,7 +121,7 @@ NAMES = st.sampled_from(["amount", "to", "userName", "policy_document", "Straße
 
 @st.composite
 def respelt(draw, name):
-    """Draw another spelling of a name that some server takes for it."""
+    """Draw another spelling that some server takes for this name."""
     letters = [
         draw(
             st.sampled_from(
@@ -144,21 +144,21 @@ PLACES = st.lists(st.sampled_from(["list", "object"]), max_size=5)
 
 
 @given(st.data(), NAMES, PLACES)
-def test_any_other_spelling_of_a_declared_name_is_denied_at_any_depth(data, name, places):
+def test_another_spelling_of_a_declared_name_is_denied_at_any_depth(data, name, places):
     spelling = data.draw(respelt(name))
     wrong = KnownNames([name], {}).find_ambiguous(nested(places, {spelling: 1}))
     assert (wrong is None) == (spelling == name)
 
 
 @given(st.data(), NAMES, PLACES)
-def test_so_is_one_of_a_name_that_a_rule_uses(data, name, places):
+def test_another_spelling_of_a_name_in_a_rule_is_denied_at_any_depth(data, name, places):
     spelling = data.draw(respelt(name))
     wrong = KnownNames((), {name: "tools.pay"}).find_ambiguous(nested(places, {spelling: 1}))
     assert (wrong is None) == (spelling == name)
 
 
 @given(st.data(), NAMES, PLACES)
-def test_and_of_two_alike_members_of_one_object_that_nobody_knows(data, name, places):
+def test_two_unknown_names_that_look_alike_in_one_object_are_denied(data, name, places):
     one, other = data.draw(respelt(name)), data.draw(respelt(name))
     wrong = KnownNames((), {}).find_ambiguous(nested(places, {one: 1, other: 2}))
     assert (wrong is None) == (one == other)
@@ -177,7 +177,7 @@ def test_the_order_of_members_changes_nothing(data, names):
 
 
 @given(st.data(), st.booleans(), st.sampled_from(["", ", additionalProperties: true"]))
-def test_a_rule_with_a_schema_never_lets_another_spelling_pass(data, beside, more):
+def test_a_rule_with_a_schema_never_allows_another_spelling(data, beside, more):
     spelling = data.draw(respelt("amount").filter(lambda one: one != "amount"))
     policy = (
         f"default: allow\ntools: {{pay: {{arguments: {{properties: {{amount: {{maximum: 50}}}}{more}}}}}}}"
@@ -188,11 +188,11 @@ def test_a_rule_with_a_schema_never_lets_another_spelling_pass(data, beside, mor
 
 
 @given(st.text(max_size=8))
-def test_folding_twice_changes_nothing_more(name):
+def test_folding_a_folded_name_changes_nothing(name):
     assert fold(fold(name)) == fold(name)
 
 
-def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypatch):
+def test_a_long_name_is_read_once_however_long_its_folded_form_is(monkeypatch):
     read = []
     monkeypatch.setattr(
         member_names, "remove_hidden", lambda text: read.append(len(text)) or remove_hidden(text)
@@ -219,11 +219,11 @@ def test_a_long_name_is_looked_at_once_however_long_its_folded_form_is(monkeypat
         (["amount"], {}, {"am\u200dount": 1}, "arguments.am\\u{200D}ount looks like amount, which this tool declares"),
     ],
 )  # fmt: skip
-def test_which_member_is_wrong_and_why(declared, used, arguments, wrong):
+def test_the_ambiguous_member_is_reported_with_the_name_it_resembles(declared, used, arguments, wrong):
     assert KnownNames(declared, used).find_ambiguous(arguments) == wrong
 
 
-def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
+def test_the_names_in_a_schema_are_its_members_at_any_depth_and_not_its_data():
     schema = {
         "properties": {"a": {"properties": {"b": {}}, "required": ["c"]}, "properties": {"type": "string"}},
         "anyOf": [{"properties": {"d": {}}}, {"items": {"properties": {"e": {}}}}],
@@ -246,26 +246,26 @@ def test_the_names_of_a_schema_are_those_at_any_depth_and_no_data():
         ("agent == 'a'", set()),
     ],
 )
-def test_the_names_of_a_condition_are_the_members_that_it_speaks_of(source, names):
+def test_the_names_in_a_condition_are_the_members_it_uses(source, names):
     assert set(CelExpression(source).member_names) == names
 
 
-def test_a_limit_on_an_amount_uses_its_name():
+def test_a_spend_limit_uses_the_name_of_its_argument():
     policy = "default: allow\ntools: {pay: {spend: {of: args.sum.total, max: 5, window: 1h}}}"
     said = judge(policy, {"sum": {"total": 1, "Total": 9}})
     assert said.reason == "arguments.sum.Total looks like total, which the rule tools.pay uses"
 
 
-def test_a_row_of_the_matrix_that_may_judge_the_call_uses_names_too():
+def test_a_matrix_row_uses_names_unless_a_rule_replaces_it():
     policy = "default: allow\nmatrix: [{when: 'args.sum > 5', action: deny}]"
     assert judge(policy, {"SUM": 9}).reason == "arguments.SUM looks like sum, which the rule matrix[0] uses"
     assert judge(f"{policy}\ntools: {{pay: {{action: allow}}}}", {"SUM": 9}).action is Action.ALLOW
 
 
-# The operator's word.
+# `alike: allow`
 
 
-def test_a_rule_may_allow_alike_names_and_have_a_schema_beside():
+def test_a_rule_may_allow_alike_names_and_have_a_schema():
     allows = "default: allow\ntools: {pay: {arguments: {alike: allow}}}"
     assert judge(allows, {"amount": 1, "AMOUNT": 2}).action is Action.ALLOW
     beside = "default: allow\ntools: {pay: {arguments: {alike: allow, properties: {amount: {maximum: 5}}}}}"
@@ -281,13 +281,13 @@ def test_a_rule_may_allow_alike_names_and_have_a_schema_beside():
         ("{arguments: {alike: allow}, when: 'true'}", "tools.pay.arguments.alike: this cannot depend on a condition; remove `when`."),
     ],
 )  # fmt: skip
-def test_another_word_or_a_condition_is_told_with_its_place(rule, why):
+def test_an_invalid_alike_setting_is_reported_with_its_path(rule, why):
     with pytest.raises(ConfigProblems, match="alike") as told:
         judge(f"default: allow\ntools: {{pay: {rule}}}", {})
     assert why in str(told.value)
 
 
-# Members that a rule's schema does not declare.
+# Members that a rule's schema does not declare
 
 INNER = {"properties": {"b": {}}}
 BIG_SUM = {"properties": {"p": {"properties": {"a": {"minimum": 50}}, "required": ["a"]}}, "required": ["p"]}
@@ -318,7 +318,7 @@ DEEP = {"properties": {"p": INNER}}
         ({"properties": {"a": {"$dynamicRef": "#d"}}, "$defs": {"d": {"$dynamicAnchor": "d", **INNER}}}, {"a": {"b": 1}}, {"a": {"x": 1}}),
     ],
 )  # fmt: skip
-def test_a_schema_that_declares_members_lets_through_no_others(schema, good, bad):
+def test_a_schema_that_declares_members_allows_no_others(schema, good, bad):
     check = ArgumentsSchema(schema)
     assert check(good) is None
     assert "unexpected" in check(bad)
@@ -334,7 +334,7 @@ def test_a_schema_that_declares_members_lets_through_no_others(schema, good, bad
         {"allOf": [{"properties": {"a": {}}, "additionalProperties": {}}]},
     ],
 )
-def test_a_schema_that_says_what_else_there_may_be_or_declares_nothing_stays_as_it_is(schema):
+def test_a_schema_that_is_explicitly_open_or_declares_nothing_is_unchanged(schema):
     assert close(schema) == schema
     assert ArgumentsSchema(schema)({"a": 1, "x": 1}) is None
 
@@ -346,12 +346,12 @@ def test_a_schema_that_says_what_else_there_may_be_or_declares_nothing_stays_as_
         {"oneOf": [{"properties": {"p": {"properties": {"a": {}}}}}, {"properties": {"p": {"properties": {"x": {}}}}}]},
     ],
 )  # fmt: skip
-def test_what_a_schema_refuses_as_written_closing_never_lets_through(schema):
+def test_closing_a_schema_never_allows_more(schema):
     assert ArgumentsSchema(schema)({"p": {"a": 60, "x": 1}}) is not None
     assert ArgumentsSchema(schema)({"p": {"a": 60}}) is not None
 
 
-def test_a_schema_that_refers_to_itself_is_closed_all_the_same():
+def test_a_recursive_schema_is_closed():
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}}}}}
     assert "unexpected" in ArgumentsSchema(json.loads(json.dumps(schema)))({"x": 1})
     assert "unexpected" in ArgumentsSchema(json.loads(json.dumps(schema)))({"n": {"n": {"x": 1}}})

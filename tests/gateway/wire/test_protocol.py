@@ -1,4 +1,4 @@
-"""The revisions' tables, with the SDK's own functions as a second opinion on headers."""
+"""The tables of protocol revisions, with header rules compared with the SDK's."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,17 +21,17 @@ VERSION, METHOD, NAME = (
 )
 
 
-def test_the_revisions_are_those_of_the_sdk():
+def test_the_revisions_equal_the_sdks():
     assert tuple(version.HANDSHAKE_PROTOCOL_VERSIONS) == protocol.HANDSHAKE
     assert tuple(version.MODERN_PROTOCOL_VERSIONS) == protocol.MODERN
 
 
-def test_the_statuses_are_those_of_the_sdk():
+def test_the_statuses_equal_the_sdks():
     known = {int(code): status for code, status in inbound.ERROR_CODE_HTTP_STATUS.items()}
     assert {code: protocol.HTTP_STATUS.get(code, 200) for code in known} == known
 
 
-def test_the_era_is_what_the_body_or_the_header_says():
+def test_the_era_is_read_from_the_body_or_the_header():
     assert protocol.era({}, LEGACY) is Era.HANDSHAKE
     assert protocol.era({}, MODERN) is Era.MODERN
     assert protocol.era({"mcp-protocol-version": "2026-07-28"}, LEGACY) is Era.MODERN
@@ -59,20 +59,20 @@ def test_the_era_is_what_the_body_or_the_header_says():
         ([("mcp-protocol-version", "2031-01-01"), METHOD, NAME], -32022),
     ],
 )
-def test_headers_must_say_what_the_body_says(pairs, code):
+def test_headers_must_match_the_body(pairs, code):
     wrong = protocol.check_headers(pairs, MODERN)
     assert (wrong.code if wrong else None) == code
     if code == -32022:
         assert wrong.data == {"supported": list(protocol.SUPPORTED), "requested": "2031-01-01"}
 
 
-def test_the_handshake_revisions_have_no_such_headers():
+def test_handshake_revisions_need_no_routing_headers():
     assert protocol.check_headers([], LEGACY) is None
     assert protocol.check_headers([("mcp-protocol-version", "2025-06-18"), ("mcp-name", "x")], LEGACY) is None
     assert protocol.check_headers([("mcp-protocol-version", "1999-01-01")], LEGACY).code == -32022
 
 
-def test_headers_for_the_server_are_made_from_the_body():
+def test_headers_for_the_server_are_built_from_the_body():
     assert protocol.routing_headers(MODERN) == {
         "MCP-Protocol-Version": "2026-07-28",
         "Mcp-Method": "tools/call",
@@ -94,7 +94,7 @@ def test_headers_for_the_server_are_made_from_the_body():
     assert protocol.request_headers(given, None) == {"last-event-id": "3"}
 
 
-def test_headers_are_made_for_a_revision_that_only_its_header_names():
+def test_headers_are_built_for_a_revision_named_only_in_the_header():
     request = frames.Request(id=1, method="prompts/get", params={"name": "p"}, raw=b"")
     assert protocol.request_headers({"mcp-protocol-version": "2031-01-01", "mcp-name": "lie"}, request) == {
         "mcp-protocol-version": "2031-01-01",
@@ -103,7 +103,7 @@ def test_headers_are_made_for_a_revision_that_only_its_header_names():
     }
 
 
-def test_only_harmless_headers_come_back():
+def test_only_safe_response_headers_reach_the_client():
     answer = {
         "Content-Type": "a",
         "Mcp-Session-Id": "s",
@@ -139,11 +139,11 @@ def test_header_values_are_encoded_as_the_sdk_encodes_them(text):
         ('{"jsonrpc":"2.0","id":1,"result":{}}', {"mcp-protocol-version": "2026-07-28"}, False),
     ],
 )
-def test_what_may_pass_is_listed_per_era(text, headers, passes):
+def test_allowed_methods_are_listed_per_era(text, headers, passes):
     assert protocol.is_allowed(frames.decode(text.encode()), headers) is passes
 
 
-def test_the_end_of_the_handshake_is_known():
+def test_the_end_of_the_handshake_is_recognized():
     assert protocol.finishes_handshake(
         frames.decode(b'{"jsonrpc":"2.0","method":"notifications/initialized"}')
     )
@@ -162,12 +162,12 @@ def test_the_end_of_the_handshake_is_known():
         ('"id":1,"method":"tools/list","params":{"requestId":7}', None),
     ],
 )
-def test_a_client_takes_back_the_request_that_it_names(said, taken_back):
+def test_a_cancellation_names_its_request(said, taken_back):
     frame = frames.decode(f'{{"jsonrpc":"2.0",{said}}}'.encode())
     assert protocol.cancelled_id(frame) == taken_back
 
 
-def test_the_gateways_own_question_is_a_valid_frame_of_the_modern_revision():
+def test_the_gateways_discover_request_is_valid_in_the_modern_revision():
     frame = frames.decode(protocol.DISCOVER)
     assert (
         protocol.check_headers(

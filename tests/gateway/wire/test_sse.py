@@ -1,4 +1,4 @@
-"""Event streams, cut anywhere."""
+"""The event stream parser, with streams cut at any byte."""
 
 import asyncio
 import re
@@ -43,20 +43,18 @@ def test_where_a_stream_is_cut_into_chunks_does_not_matter(first, second):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 5])
-async def test_a_byte_order_mark_before_the_first_event_is_no_part_of_it(cut):
+async def test_a_byte_order_mark_before_the_first_event_is_ignored(cut):
     stream = b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n"
     first, second = await read(stream[:cut], stream[cut:])
     assert (first.data, first.raw) == (b"a", b"data: a\n\n")
-    assert (
-        second.data == b""
-    )  # in the middle of a stream it is a letter, which makes another field of the line
+    assert second.data == b""  # in the middle of a stream it is a letter, so it changes the name of the field
 
 
 LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\n|\r)")
 
 
 def by_the_standard(stream):
-    """Return what the standard's algorithm, line by line, finds in a whole stream (WHATWG HTML, 9.2.6)."""
+    """Parse a whole stream line by line with the algorithm of the standard (WHATWG HTML, 9.2.6)."""
     found, data = [], []
     for line in LINE.findall(stream):
         if not line:
@@ -67,7 +65,7 @@ def by_the_standard(stream):
 
 
 @given(st.data())
-def test_any_mix_of_line_ends_cut_anywhere_is_read_as_the_standard_says(data):
+def test_any_mix_of_line_ends_is_read_as_the_standard_says(data):
     pieces = st.sampled_from([b"\n", b"\r", b"\r\n", b"data: x", b"data:y", b"id: 1", b": c", b"data:"])
     stream = b"".join(data.draw(st.lists(pieces, max_size=30)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
@@ -78,13 +76,13 @@ def test_any_mix_of_line_ends_cut_anywhere_is_read_as_the_standard_says(data):
 
 
 @pytest.mark.parametrize("end", [b"\n\r", b"\r\n\r", b"\n\n", b"\r\r", b"\r\n\r\n", b"\r\n\n", b"\n\r\n"])
-async def test_an_event_comes_with_its_last_byte(end):
-    """Nothing may come after it for long, so no other byte is waited for."""
+async def test_an_event_is_returned_with_its_last_byte(end):
+    """The next byte may be long in coming, so the parser does not wait for it."""
     assert [event.data for event in await read(b"data: a" + end)] == [b"a"]
 
 
 class Counted(bytearray):
-    """Bytes that count how many of them were looked at."""
+    """A buffer that counts the bytes searched."""
 
     looked_at = 0
 
@@ -99,7 +97,7 @@ class Counted(bytearray):
     [(b"data: " + b"x" * (1 << 20) + b"\n\n", 256), (b"data: x\n\n" * 20_000, 1 << 20)],
     ids=["one long event in small pieces", "many short events at once"],
 )
-def test_each_byte_is_looked_at_once_for_each_mark(stream, size):
+def test_each_byte_is_searched_once_for_each_separator(stream, size):
     buffer = Counted()
     splitter = sse.EventSplitter(buffer)
     parts = (stream[at : at + size] for at in range(0, len(stream), size))
@@ -108,12 +106,12 @@ def test_each_byte_is_looked_at_once_for_each_mark(stream, size):
     assert buffer.looked_at <= 4 * len(stream)
 
 
-async def test_an_event_has_a_longest_length():
+async def test_an_event_has_a_maximum_length():
     with pytest.raises(ResponseTooLargeError):
         await read(b"data: " + b"x" * sse.MAX_EVENT + b"y")
 
 
-async def test_ours_read_back():
+async def test_events_and_comments_can_be_read_back():
     [event] = await read(sse.event(b"{}"))
     assert event.data == b"{}"
     [comment] = await read(sse.comment("waiting"))
@@ -126,8 +124,8 @@ async def test_an_event_with_other_data_keeps_its_id_and_type():
 
 
 @pytest.mark.parametrize("line", ["retry: \u00b2", "retry: " + "9" * 5000, "id: a\0b"])
-async def test_an_id_or_a_retry_that_cannot_be_sent_or_counted_stops_no_reader(line):
-    """Superscript digits are digits to Python, and no header takes NUL."""
+async def test_an_invalid_id_or_retry_is_ignored(line):
+    """Python accepts superscript digits as digits, and no header may contain NUL."""
     [event] = await read(line.encode() + b"\ndata: x\n\n")
     place = sse.ResumePoint()
     place.advance(event)

@@ -27,7 +27,7 @@ async def opened(path, **options):
 
 
 async def used(path, events=3):
-    """Make a store, use it, close it."""
+    """Create a store, use it, close it."""
     async with opened(path) as store:
         for number in range(events):
             call = a_call()

@@ -1,4 +1,4 @@
-"""Rows as earlier versions wrote them: their bytes are under a seal, so the names in them cannot change."""
+"""Rows of earlier versions stay readable: their bytes are sealed, so the names in them cannot change."""
 
 import hashlib
 

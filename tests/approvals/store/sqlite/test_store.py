@@ -58,7 +58,7 @@ def sql(path, *statements):
 
 
 async def direct(store, statement, *values):
-    """Run a statement that no method of the store runs."""
+    """Run a statement directly on the database file."""
     await store.writer.do(lambda db: db.execute(statement, values) and None)
 
 
@@ -84,7 +84,7 @@ async def test_everything_survives_a_restart(path):
         assert audit.verify(events, b"k") is None
 
 
-async def test_the_file_knows_every_state(store):
+async def test_the_schema_lists_every_state(store):
     for state in State:
         await store.add(a_call(state=state))
     assert len(await store.select()) == len(State)
@@ -411,7 +411,7 @@ async def test_a_page_of_history_is_read_from_an_index_without_sorting(store, qu
 
 @pytest.mark.parametrize("limit", LIMITS)
 async def test_a_limit_is_counted_in_a_covering_index(store, limit):
-    """Columns behind a large body are slow to read."""
+    """Columns stored after a large body are slow to read."""
     assert "COVERING INDEX" in await store.writer.read(lambda db: plan(db, statements.usage(limit)))
 
 

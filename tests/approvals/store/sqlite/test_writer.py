@@ -83,7 +83,7 @@ async def desk():
 
 
 async def together(desk, *waits):
-    """Start all of *waits* while the thread is busy."""
+    """Start all of *waits* while the writer's thread is busy."""
     go = desk.held_up()
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     await asyncio.sleep(0)
@@ -217,7 +217,7 @@ async def test_a_posted_job_that_is_refused_stops_the_store_and_is_not_lost(desk
 
 
 def full(desk):
-    """Leave no room for more pages."""
+    """Allow the database no more pages."""
     (pages,) = desk.db.execute("PRAGMA page_count").fetchone()
     desk.db.execute(f"PRAGMA max_page_count={pages}")
 

@@ -1,7 +1,7 @@
-"""Real servers' tools, labelled by hand: the classifier against each golden file, and each file against its server.
+"""Tools of real servers, labelled by hand: checks the classifier against each file, and each file against its server.
 
-A label is what the whole definition says of the tool to a reader. Where the classifier is stricter, the tool's
-entry says what it is `called` and why; laxer it may never be.
+A label is a reader's judgement of the whole definition. Where the classifier is stricter, the tool's entry has its
+classification as `called`, with the reason; the classifier may never be laxer.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ TOOLS = [(server, tool) for server, golden in GOLDEN.items() for tool in golden[
 EACH = each_row(("server", "entry"), TOOLS)
 RISK_ORDER = list(Risk)
 
-#: Those that live in the environment of the tests.
+#: The servers installed in the test environment.
 HERE = ("awslabs.iam-mcp-server", "awslabs.amazon-mq-mcp-server", "mcp-server-fetch")
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
@@ -46,11 +46,11 @@ def on_node(server):
 
 
 MORE = {"awslabs.amazon-mq-mcp-server": ["--allow-resource-creation"]}
-#: The versions that the environment mcp1 holds.
+#: The versions in the environment mcp1.
 LISTED = dict(
     line.split("==") for line in (peers.LISTS / "mcp1.txt").read_text().splitlines() if "==" in line
 )
-#: The servers that the project's own environments have: how each is started.
+#: The command that starts each server of the project's environments.
 REAL = {
     **{server: [str(Path(sys.executable).parent / server), *MORE.get(server, [])] for server in HERE},
     "mcp-server-git": [peers.program("mcp1", "mcp-server-git")],
@@ -70,7 +70,7 @@ def got(classification):
 
 
 def named(server, entry):
-    """The classification from the names alone: the tool's, its siblings' and its parameters'."""
+    """Classify a tool by names alone: its own, its siblings' and its parameters'."""
     definition = {
         "name": entry["name"],
         "inputSchema": {"properties": {param: {} for param in entry["params"]}},
@@ -79,12 +79,12 @@ def named(server, entry):
 
 
 def laxer(one, other):
-    """Whether *one* is allowed more than *other*; Other waits for a person as a Write does."""
+    """Whether *one* is allowed more than *other*; an Other tool requires approval, like a Write."""
     return RISK_ORDER.index(one[1]) < RISK_ORDER.index(other[1])
 
 
 def installed(server):
-    """The version of a server; what is missing of it is installed first."""
+    """Return the version of a server; install it first if it is missing."""
     if server in HERE:
         return version(server)
     peers.install()
@@ -94,7 +94,7 @@ def installed(server):
 
 
 async def offered(server):
-    """What the real server offers, started as a child."""
+    """List the tools of the real server, started as a child process."""
     upstream = StdioUpstream(
         ServerCommand(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0
     )
@@ -114,7 +114,7 @@ def test_names_alone_never_make_a_tool_laxer_than_its_label(server, entry):
 
 
 @EACH
-def test_a_label_is_whole_and_an_exception_only_stricter(server, entry):
+def test_each_label_is_consistent_and_each_exception_is_stricter(server, entry):
     category, risk, severity = said(entry)
     assert risk is RISKS[category], server
     if "called" in entry:
@@ -127,9 +127,9 @@ def test_a_label_is_whole_and_an_exception_only_stricter(server, entry):
 
 
 @pytest.mark.parametrize("server", REAL)
-async def test_each_tool_of_the_real_server_is_called_as_it_was_labelled(server):
+async def test_each_tool_of_the_real_server_is_classified_as_labelled(server):
     golden = GOLDEN[server]
-    assert installed(server) == golden["version"], "another version: label its tools anew"
+    assert installed(server) == golden["version"], "another version: label its tools again"
     tools = await offered(server)
     entries = {entry["name"]: entry for entry in golden["tools"]}
     params = {tool["name"]: list(tool["inputSchema"].get("properties", ())) for tool in tools}

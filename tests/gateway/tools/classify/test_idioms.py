@@ -1,4 +1,4 @@
-"""Idioms: what a verb means with a certain object."""
+"""Idioms: verbs whose meaning depends on their object."""
 
 from gateway.tools.classify.idioms import IDIOMS
 from gateway.tools.classify.lexicon import VERBS, Category
@@ -35,12 +35,12 @@ def test_an_object_changes_what_a_verb_means(plain, idiomatic, expected):
 
 
 @each_row("idiom", IDIOMS)
-def test_every_row_speaks_of_known_verbs_and_plain_words(idiom):
+def test_every_idiom_has_known_verbs_and_plain_objects(idiom):
     assert idiom.verbs <= set(VERBS)
     assert idiom.objects
     assert all(word.isalnum() and word == word.lower() for word in idiom.objects)
 
 
-def test_an_idiom_that_soothes_is_about_looking():
+def test_an_idiom_that_makes_a_read_is_only_about_looking():
     calm = [idiom.meaning for idiom in IDIOMS if idiom.category is Category.READ]
     assert calm == ["captures the screen", "captures the page", "looks it up", "tests a connection"]

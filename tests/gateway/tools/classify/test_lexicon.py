@@ -1,4 +1,4 @@
-"""The words: each in one row, and no reading word that would let a changing tool pass."""
+"""The lexicon: each verb is in one row, and no reading verb hides a tool that changes something."""
 
 from gateway.tools.classify import lexicon
 from gateway.tools.classify.lexicon import GROUPS, VERBS, Category
@@ -38,7 +38,7 @@ LOOKALIKES = {
 
 
 @each_row("group", LOOKALIKES)
-def test_names_that_only_look_like_reads_are_never_read(group):
+def test_names_that_only_look_like_reads_are_never_classified_as_reads(group):
     passed = [
         name for name in LOOKALIKES[group].split() if classify({"name": name}, ()).category is Category.READ
     ]
@@ -53,32 +53,32 @@ def test_no_reading_word_hides_a_second_verb(reader):
 
 
 @each_row("actor", ACTORS)
-def test_no_verb_of_action_reads_when_it_leads(actor):
+def test_a_name_that_begins_with_an_action_verb_is_never_a_read(actor):
     alone = [actor, f"{actor}_it", f"{actor}_item", f"{actor}_user_record"]
     read = [name for name in alone if classify({"name": name}, ()).category is Category.READ]
     assert [name for name in read if "track" not in name] == []
 
 
 @each_row("word", sorted(lexicon.READOUTS | lexicon.STATES | lexicon.NOUNS))
-def test_a_noun_behind_a_firm_verb_never_makes_it_a_read(word):
+def test_a_noun_after_delete_or_update_never_makes_a_read(word):
     assert classify({"name": f"delete_{word}"}, ()).category is Category.DESTRUCTIVE
     assert classify({"name": f"update_{word}"}, ()).category is not Category.READ
 
 
-def test_a_new_reading_word_was_thought_about():
+def test_the_number_of_reading_verbs_is_fixed_here():
     assert len(READERS) == 140, "give each new reading word a look-alike above, then count it here"
 
 
-def test_each_word_is_in_one_row():
+def test_each_verb_is_in_one_row():
     assert sum(len(row) for _, _, _, row in GROUPS) == len(VERBS)
 
 
-def test_words_are_what_a_split_name_can_hold():
+def test_words_are_lowercase_ascii_like_the_parts_of_a_split_name():
     tables = [value for value in vars(lexicon).values() if isinstance(value, frozenset)]
     words = set(VERBS).union(*tables)
     assert [word for word in words if not (word.isascii() and word.isalnum() and word == word.lower())] == []
 
 
-def test_the_special_lists_speak_of_known_verbs():
+def test_the_special_lists_contain_only_known_verbs():
     for table in (lexicon.ENDS_AS_NOUN, lexicon.ENDS_AS_VERB, lexicon.NAMES_A_THING, lexicon.LISTLIKE):
         assert table <= set(VERBS)

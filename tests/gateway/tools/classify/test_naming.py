@@ -1,4 +1,4 @@
-"""Words and siblings: how a name splits, and what the names of one server show together."""
+"""Tool names: how they split into words, and the prefix that the names of one server share."""
 
 from gateway.tools.classify.naming import NAME_LIMIT, SiblingNames, analyze_siblings, core_words, split_words
 from rows import each_row
@@ -39,7 +39,7 @@ def test_a_name_splits_into_words(name, words):
         ((), ()),
     ],
 )
-def test_siblings_share_a_prefix_that_is_no_verb(siblings, prefix):
+def test_the_common_prefix_of_siblings_is_never_a_verb(siblings, prefix):
     assert analyze_siblings(siblings).prefix == prefix
 
 
@@ -51,14 +51,14 @@ def test_a_shared_prefix_and_wrappers_are_left_out():
     assert core_words("tool", SiblingNames()) == ("tool",)
 
 
-def test_names_alike_are_quoted_few_times_and_never_with_odd_characters():
+def test_at_most_three_similar_names_are_quoted_and_none_with_odd_characters():
     siblings = analyze_siblings(("put \u202ef", "put_a", "put_b", "put_c", "put_d", "put_e", "get_a"))
     assert siblings.find_similar("put_a", ("put",)) == ["put_b", "put_c", "put_d"]
     assert siblings.find_similar("put_z", ("a", "put")) == ["put_a", "get_a", "put_b"]
     assert siblings.find_similar("x", ("zarf",)) == []
 
 
-def test_long_names_and_what_is_no_name_are_left_out():
+def test_long_names_and_values_that_are_not_names_are_left_out():
     assert analyze_siblings(("get_a", None, 7, "get_" + "a" * NAME_LIMIT)) == analyze_siblings(("get_a",))
     assert analyze_siblings(([], "get_a")) == analyze_siblings(iter(("get_a",)))
     assert sum(map(len, split_words("a" * 1_000_000))) == NAME_LIMIT

@@ -1,4 +1,4 @@
-"""Readings: which word of a name decides, and why."""
+"""Classification by name: the deciding word, and the reason."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +80,7 @@ def test_siblings_show_which_word_is_a_noun(name, siblings, expected):
         ("zarf", "", "No word in the name says"),
     ],
 )
-def test_the_reading_says_which_word_decided(name, word, why):
+def test_the_reading_names_the_word_that_decided(name, word, why):
     reading = classify_name(name, SiblingNames())
     assert reading.word == word
     assert why in reading.why
@@ -103,9 +103,9 @@ def test_every_phrase_of_known_words_has_a_reading(name, siblings):
         [word for word, verb in VERBS.items() if verb.firm and verb.category is Category.DESTRUCTIVE]
     ),
 )
-def test_a_phrase_that_ends_in_destruction_destroys(name, verb):
+def test_a_phrase_that_ends_with_a_destructive_verb_is_destructive(name, verb):
     assert RANK[classify_name(f"{name}_{verb}", SiblingNames()).category] >= RANK[Category.DESTRUCTIVE]
 
 
-def test_a_verb_beyond_the_length_of_a_name_is_not_overlooked():
+def test_a_verb_beyond_the_length_limit_is_not_overlooked():
     assert classify_name("get_" + "a" * 300 + "_delete", SiblingNames()).category is Category.OTHER

@@ -1,4 +1,4 @@
-"""The classifier: two tools it must get right, a wide table, and what no description or annotation may do."""
+"""The classifier: two key tools, a table of many domains, and descriptions and annotations that never lower the risk."""
 
 from enum import StrEnum
 
@@ -57,7 +57,7 @@ def test_putting_a_user_policy_is_an_ordinary_write_of_high_severity(definition,
     assert (found.category, found.risk, found.severity) == (Category.WRITE, Risk.MEDIUM, Severity.HIGH)
 
 
-def test_siblings_are_named_whether_one_or_more():
+def test_one_or_more_siblings_are_named():
     one = classify({"name": "update_user"}, ["update_order"]).evidence
     assert "Sibling tool update_order has a similar name." in one
     two = classify({"name": "update_user"}, ["update_order", "update_note"]).evidence
@@ -70,7 +70,7 @@ def test_starting_a_policy_generation_executes(siblings):
     assert (found.category, found.risk) == (Category.EXECUTE, Risk.HIGH)
 
 
-# Names of many trades; the lexicon may not be fitted to one of them.
+# Names from many domains; the lexicon must not be fitted to one of them.
 KNOWN = {
     Category.READ: "list_users getUser describe-instances issue_read pull_request_read repo_search_commits weather"
     " stock_quote configuration_view pods_log nodes_top git_status git_log kubectl_logs helm_list browser_snapshot"
@@ -97,7 +97,7 @@ KNOWN = {
 
 
 @each_row("expected", KNOWN)
-def test_tools_of_many_trades_are_known(expected):
+def test_tools_of_many_domains_are_classified(expected):
     found = {name: category(name, description="-") for name in KNOWN[expected].split()}
     assert {name: got for name, got in found.items() if got is not expected} == {}
 
@@ -114,14 +114,14 @@ def test_the_risk_class_follows_from_the_category():
 
 
 @given(st.text(), st.lists(st.text()))
-def test_what_is_not_read_in_the_name_is_never_low(name, siblings):
+def test_a_name_that_is_not_understood_is_never_low_risk(name, siblings):
     found = classify({"name": name}, siblings)
     assert (found.risk is Risk.LOW) == (found.category is Category.READ)
     assert found.category is not Category.READ or name.isascii()
 
 
 @each_row("name", ["get_us\u0435rs", "get_users\u202e", "list\u200b_users", "ｇet_users", "получить"])
-def test_a_name_with_characters_from_elsewhere_is_not_understood(name):
+def test_a_name_with_non_ascii_characters_is_not_understood(name):
     assert category(name) is Category.OTHER
 
 
@@ -162,14 +162,14 @@ def order(found: ToolClassification):
 
 
 def never_lower(definition, more):
-    """Whether a definition with more in it is at least as bad in every respect."""
+    """Whether adding to a definition never lowers its category, risk or severity."""
     less, worse = order(classify(definition, ())), order(classify({**definition, **more}, ()))
     return all(one <= other for one, other in zip(less, worse, strict=True))
 
 
 @given(NAMES, DESCRIPTIONS, HINTS, PARAMS)
 @example("get_it", "", {"readOnlyHint": True, "destructiveHint": True}, [])
-def test_descriptions_and_annotations_only_raise(name, description, hints, params):
+def test_descriptions_and_annotations_only_raise_the_risk(name, description, hints, params):
     bare = {**tool(name, params=params), "annotations": {}}
     described, annotated = {"description": description}, {"annotations": hints}
     assert never_lower(bare, described)
@@ -182,7 +182,7 @@ def test_descriptions_and_annotations_only_raise(name, description, hints, param
 
 
 @given(NAMES, PARAMS, PARAMS)
-def test_parameters_only_raise(name, some, more):
+def test_parameters_only_raise_the_risk(name, some, more):
     few, many = (
         order(classify(tool(name, params=some), ())),
         order(classify(tool(name, params=some + more), ())),
@@ -267,7 +267,7 @@ def test_parameters_only_raise(name, some, more):
         ),
     ],
 )
-def test_what_the_definition_adds_is_said(definition, expected, reason):
+def test_the_evidence_says_how_the_definition_changes_the_category(definition, expected, reason):
     found = classify(definition, ())
     assert found.category is expected
     assert any(reason in sentence for sentence in found.evidence), found.evidence
@@ -283,12 +283,12 @@ def test_what_the_definition_adds_is_said(definition, expected, reason):
         {"oneOf": [{"const": "delete"}]},
     ],
 )
-def test_a_tool_with_a_mode_is_as_bad_as_its_worst_operation(schema):
+def test_a_tool_with_modes_is_as_risky_as_its_worst_mode(schema):
     assert category("get_items", params={"action": schema}) is Category.DESTRUCTIVE
 
 
 MODE = {"enum": ["list", "delete"], "title": "Mode", "type": "string"}
-#: What the schema of a tool has besides its parameters, and how its mode refers to that.
+#: The rest of a tool's schema, and the reference to it in the mode parameter.
 REFERRED = {
     "an Enum of Python": ({"$defs": {"Mode": MODE}}, {"$ref": "#/$defs/Mode"}),
     "one that may be left out": ({"$defs": {"Mode": MODE}}, {"anyOf": [{"$ref": "#/$defs/Mode"}, {"type": "null"}]}),
@@ -312,12 +312,12 @@ UNKNOWN_REFERENCES = [
 
 
 @each_row(("besides", "mode"), REFERRED.values())
-def test_a_mode_that_stands_elsewhere_in_the_schema_is_found(besides, mode):
+def test_modes_defined_elsewhere_in_the_schema_are_found(besides, mode):
     definition = {"name": "get_records", "inputSchema": {"properties": {"operation": mode}, **besides}}
     assert classify(definition, ()).category is Category.DESTRUCTIVE
 
 
-async def test_an_enum_as_the_sdk_tells_of_it_is_a_mode():
+async def test_a_python_enum_listed_by_the_sdk_gives_the_modes():
     server = MCPServer("records")
 
     @server.tool()
@@ -329,19 +329,19 @@ async def test_an_enum_as_the_sdk_tells_of_it_is_a_mode():
 
 
 @each_row("reference", UNKNOWN_REFERENCES)
-def test_a_reference_to_nowhere_or_to_another_place_is_not_followed(reference):
+def test_a_reference_that_is_broken_or_external_is_not_followed(reference):
     besides = {"$defs": {"Mode": MODE}, "anyOf": [{}]}
     definition = {"name": "get_it", "inputSchema": {"properties": {"mode": {"$ref": reference}}, **besides}}
     assert classify(definition, ()).category is Category.READ
 
 
-def test_a_schema_made_of_itself_many_times_over_is_looked_at_once():
+def test_a_schema_with_many_references_to_itself_is_read_once():
     inner = {"anyOf": [{"$ref": "#/$defs/A"}] * 50_000}
     definition = {"name": "get_it", "inputSchema": {"properties": {"mode": inner}, "$defs": {"A": inner}}}
     assert classify(definition, ()).category is Category.READ
 
 
-def test_a_mode_that_only_reads_raises_nothing():
+def test_a_mode_that_only_reads_does_not_raise_the_risk():
     assert category("get_items", params={"operation": {"enum": ["get", "list"]}, "mode": 5}) is Category.READ
 
 
@@ -361,16 +361,16 @@ def test_a_mode_that_only_reads_raises_nothing():
         ("update_items", "Also 'drop'.", {}, Category.DESTRUCTIVE),
     ],
 )
-def test_modes_that_no_schema_lists_are_looked_for_in_quotes(name, description, spec, expected):
+def test_modes_missing_in_the_schema_are_read_from_quoted_words(name, description, spec, expected):
     definition = tool(name, description=description, params={"action": spec, "start_time": {}})
     assert classify(definition, ("get_items", "delete_items")).category is expected
 
 
-def test_words_in_quotes_are_no_modes_without_a_mode():
+def test_quoted_words_are_ignored_without_a_mode_parameter():
     assert category("get_items", description="Use 'delete'.", params=["id"]) is Category.READ
 
 
-def test_a_reader_that_reaches_any_address_is_of_medium_severity():
+def test_a_read_of_any_address_has_medium_severity():
     found = classify(tool("fetch", params=["url"]), ())
     assert (found.category, found.severity) == (Category.READ, Severity.MEDIUM)
     assert 'Its parameter "url" lets the agent choose the address to contact.' in found.evidence
@@ -417,7 +417,7 @@ def test_any_json_is_classified(definition, siblings):
 
 
 @given(NAMES, DESCRIPTIONS, HINTS, PARAMS)
-def test_the_evidence_is_plain_sentences(name, description, hints, params):
+def test_the_evidence_is_complete_ascii_sentences(name, description, hints, params):
     found = classify(
         tool(name, params=params, description=description, annotations=hints), ("get_a", "bad\u202ename")
     )
@@ -427,7 +427,7 @@ def test_the_evidence_is_plain_sentences(name, description, hints, params):
     assert len(set(found.evidence)) == len(found.evidence)
 
 
-def test_the_evidence_names_what_it_saw():
+def test_the_evidence_names_the_words_it_is_based_on():
     evidence = " ".join(classify({"name": "put_user_policy"}, IAM_TOOLS).evidence)
     for seen in (
         '"put"',

@@ -1,4 +1,4 @@
-"""Severity: what is touched and how far it reaches, apart from the risk class."""
+"""Severity depends on the subject and the number of items, not on the risk class."""
 
 from itertools import combinations
 
@@ -35,7 +35,7 @@ from rows import each_row
         ("Other", "zarf", (), "medium", "effect is unknown"),
     ],
 )
-def test_severity_follows_what_is_touched_and_how_far_it_reaches(category, name, params, expected, reason):
+def test_severity_follows_the_subject_and_the_number_of_items(category, name, params, expected, reason):
     level, why = assess(Category(category), split_words(name), params)
     assert level == expected
     assert reason in why
@@ -43,17 +43,17 @@ def test_severity_follows_what_is_touched_and_how_far_it_reaches(category, name,
 
 
 @each_row("subject", SUBJECTS)
-def test_changing_is_never_milder_than_reading_nor_destroying_than_changing(subject):
+def test_a_change_is_at_least_as_severe_as_a_read_and_destruction_as_a_change(subject):
     assert rank(subject.reading) <= rank(subject.changing) <= rank(subject.destroying)
 
 
 @pytest.mark.parametrize("params", [(), tuple(MANY_IDS)[:1]])
-def test_a_worse_category_never_has_a_milder_severity(params):
+def test_a_worse_category_never_has_a_lower_severity(params):
     names = [(), *((word,) for subject in SUBJECTS for word in subject.words)]
     for lower, higher in combinations(sorted(BASE, key=RANK.__getitem__), 2):
         if RANK[lower] < RANK[higher]:
             assert all(rank(assess(lower, n, params)[0]) <= rank(assess(higher, n, params)[0]) for n in names)
 
 
-def test_severities_are_in_order():
+def test_severities_are_ordered():
     assert [str(level) for level in sorted(Severity, key=rank)] == ["low", "medium", "high", "critical"]
