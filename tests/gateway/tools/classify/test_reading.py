@@ -1,6 +1,6 @@
 """Classification by name: the deciding word, and the reason."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.tools.classify import lexicon
@@ -97,6 +97,7 @@ def test_every_phrase_of_known_words_has_a_reading(name, siblings):
     assert 0 < reading.confidence < 1
 
 
+@example("build", "cancel")
 @given(
     PHRASES,
     st.sampled_from(
@@ -104,7 +105,9 @@ def test_every_phrase_of_known_words_has_a_reading(name, siblings):
     ),
 )
 def test_a_phrase_that_ends_with_a_destructive_verb_is_destructive(name, verb):
-    assert RANK[classify_name(f"{name}_{verb}", SiblingNames()).category] >= RANK[Category.DESTRUCTIVE]
+    # By an idiom, cancelling a run is an Execute.
+    lowest = Category.EXECUTE if verb == "cancel" else Category.DESTRUCTIVE
+    assert RANK[classify_name(f"{name}_{verb}", SiblingNames()).category] >= RANK[lowest]
 
 
 def test_a_verb_beyond_the_length_limit_is_not_overlooked():
