@@ -37,7 +37,8 @@ def fine(_):
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def service(request, tmp_path):
-    store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "h.db")
+    path, key = tmp_path / "h.db", b"key"  # under a key, each change is checked against the trail
+    store = MemoryStore() if request.param == "memory" else await SqliteStore.open(path, chain_key=key)
     made = ApprovalService(store, directory(), clock=Clock())
     follow = asyncio.ensure_future(made.wakeups.follow(store))
     yield made

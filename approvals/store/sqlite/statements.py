@@ -57,7 +57,11 @@ SAVE_NOTICE = """
 LAST_LINK = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
 INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 LAST_EVENTS = "SELECT * FROM (SELECT * FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq"
-LAST_OF_CALL = "SELECT * FROM events WHERE call = ? AND kind LIKE 'hold.%' ORDER BY seq DESC LIMIT 1"
+#: The last event that was written with a version of a call.
+LAST_OF_CALL = """
+    SELECT * FROM events WHERE call = ? AND (kind LIKE 'hold.%' OR kind = 'arguments.revealed')
+    ORDER BY seq DESC LIMIT 1
+"""
 DROP_HITS = "DELETE FROM hits WHERE until <= ?"
 INSERT_HIT = "INSERT INTO hits (key, at, until, amount) VALUES (?, ?, ?, ?)"
 HITS = "SELECT key, at, amount FROM hits WHERE until > ? ORDER BY at, rowid"
