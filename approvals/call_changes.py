@@ -1,7 +1,7 @@
-"""The one way to change a held call: read it, ask the lifecycle, swap, then tell.
+"""The one way to change a held call: read it, apply a lifecycle transition, swap, then notify.
 
-On `Conflict` the call is read again and the lifecycle asked again. So the first decision wins, and a later one is made
-about the call as it is by then.
+On `Conflict` the call is read again and the transition is computed again. So the first decision wins, and a later one
+applies to the call's new state.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ class CallChanges:
         self.clock = clock
         #: The time of audit events.
         self.wall = wall or clock
-        #: The time that waits are measured with.
+        #: Measures waits.
         self.monotonic = monotonic or clock
         #: The calls that run in this process.
         self.running: Counter[CallId] = Counter()
@@ -75,5 +75,5 @@ class CallChanges:
             return new
 
     def _advance(self, to: State, why: str) -> Change:
-        """Return the change to state *to*, which leaves a call unchanged where that transition does not exist."""
+        """Return the change to state *to*, which leaves the call unchanged if that transition does not exist."""
         return lambda call: lifecycle.try_advance(call, to, self.clock(), note=why)

@@ -29,7 +29,7 @@ class CallPreview:
     needed: int
 
 
-#: Characters of a server's address that are shown.
+#: The most characters of a server's address that are shown.
 MAX_ADDRESS = 300
 
 

@@ -2,7 +2,7 @@
 
 Codex and Claude Code send it with every call. It does not change the effect of a call, so people see it as one line and
 can unfold the rest. It is still part of the approved call. Data that could mislead is never folded: large data, hidden
-characters, secrets. That is shown like the arguments.
+characters, secrets. Such data is shown like the arguments.
 """
 
 from collections.abc import Mapping

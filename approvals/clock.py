@@ -3,7 +3,7 @@
 It is the later of two times: the wall clock, and the highest time so far plus the monotonic time since then. The store
 keeps the highest time across restarts: with each commit that changes a call, and once a minute. A committed expiry is
 final. If the clock was set back before a start, open calls live longer by the time between the last kept time and the
-start; no clock of the machine knows how long that was.
+start; the gateway cannot know how long that was.
 
 The audit trail has wall time, so that it can be compared with other logs. Waits are measured with the monotonic clock.
 """
@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 Clock = Callable[[], float]
 
-#: Seconds that the wall clock may be behind before the gateway is not ready.
+#: Seconds that the wall clock may be behind before the gateway reports that it is not ready.
 TOLERANCE = 60.0
-#: Seconds after which the time is kept, if no change of a call kept it.
+#: Seconds after which the time is saved, if no change of a call saved it.
 KEEP_EVERY = 60.0
 
 

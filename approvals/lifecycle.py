@@ -1,6 +1,6 @@
 """The lifecycle of a held call: one transition table, and the functions that move a call along it (PURE).
 
-Every function takes a held call and the time, and returns the changed call or raises. Stores know no rules: a caller
+Every function takes a held call and the time, and returns the changed call or raises. Stores contain no rules: a caller
 computes the change here and then swaps.
 """
 
@@ -42,11 +42,11 @@ OPEN = tuple(state for state in State if state not in SETTLED)
 TIMED = frozenset({State.PENDING, State.APPROVED})
 
 
-#: Why a call that a restored copy of the store brought back has ended.
+#: The note of a waiting or running call that a restored copy of the store brought back.
 RESTORED = (
     "The store was restored from a copy, so this call may have run since. Check that before you ask again."
 )
-#: In place of the key of the continuing call: the call cannot be continued.
+#: Stands in place of the key of the continuing call when the call cannot be continued.
 NEVER = "never"
 
 
@@ -56,7 +56,7 @@ def last_changed_at(call: HeldCall) -> float:
 
 
 def advance(call: HeldCall, to: State, now: float, **changes: Any) -> HeldCall:
-    """Return *call* in state *to*, one version on, or raise `IllegalTransition`."""
+    """Return *call* in state *to* with the next version, or raise `IllegalTransition`."""
     if to not in TRANSITIONS[call.state]:
         raise IllegalTransition(f"a call that is {call.state} cannot become {to}")
     ended = {"settled_at": now} if to in SETTLED else {}
@@ -70,7 +70,7 @@ def try_advance(call: HeldCall, to: State, now: float, *, note: str) -> HeldCall
 
 
 def update(call: HeldCall, **changes: Any) -> HeldCall:
-    """Return *call* with other fields changed (attended, collected), one version on; its state stays."""
+    """Return *call* with other fields changed (attended, collected) and the next version, in the same state."""
     return replace(call, version=call.version + 1, **changes)
 
 
@@ -97,7 +97,7 @@ def review(call: HeldCall, given: Review) -> HeldCall:
 
 
 def can_continue(call: HeldCall | Summary, now: float) -> bool:
-    """Say whether a call may be continued under its approval: it ran, within `approved_for`."""
+    """Return whether a call may be continued under its approval: it ran, within `approved_for`."""
     return call.state is State.COMPLETED and _is_recent(call.settled_at, call.terms.approved_for, now)
 
 
@@ -137,18 +137,18 @@ def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
 
 
 def can_repeat(call: HeldCall, now: float, session: str) -> bool:
-    """Say whether *session*, which just received the outcome, may receive it once more."""
+    """Return whether *session*, which just received the outcome, may receive it once more."""
     just_sent = _is_recent(call.collected_at, REPEATED_FOR, now)
     return just_sent and call.collected_by == session and call.outcome is not None and not call.repeated
 
 
 def is_still_denied(call: HeldCall, now: float) -> bool:
-    """Say whether a person's denial still answers a repeated call."""
+    """Return whether a person's denial still answers a repeated call."""
     return call.state is State.DENIED and _is_recent(call.settled_at, call.terms.denied_for, now)
 
 
 def can_join(call: HeldCall, now: float) -> bool:
-    """Say whether a repeated call joins this one: it waits, runs, or has an answer that was not collected."""
+    """Return whether a repeated call joins this one: it waits, runs, or has an answer that was not collected."""
     if call.state not in SETTLED:
         return call.state not in TIMED or now < call.expires_at
     if call.state is State.IN_DOUBT:
@@ -157,5 +157,5 @@ def can_join(call: HeldCall, now: float) -> bool:
 
 
 def _is_recent(at: float | None, seconds: float, now: float) -> bool:
-    """Say whether *at* is within the last *seconds*. A time after *now* comes from before a reset of the clock."""
+    """Return whether *at* is within the last *seconds*. A time after *now* comes from before a reset of the clock."""
     return at is not None and at <= now < at + seconds

@@ -59,7 +59,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     arguments: bytes
     #: The other params that reach the server, as a JSON object; b"" for none. Shown and approved with the arguments.
     extra_params: bytes = msgspec.field(name="beside", default=b"")
-    #: What the gateway needs to run the call without its client. Opaque here, and never shown.
+    #: The data that the gateway needs to run the call without its client. Opaque here, and never shown.
     envelope: bytes = msgspec.field(name="along", default=b"")
 
 

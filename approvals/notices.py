@@ -1,4 +1,4 @@
-"""Keeps every channel at the newest version of every held call, by comparing what it shows with the store.
+"""Keeps every channel at the newest version of every held call, by comparing its messages with the store.
 
 There is no message queue that could lose a message: each round posts or updates every call whose newest version the
 channel does not show. That covers restarts and failures. Each channel has its own rounds, so a slow or failing channel

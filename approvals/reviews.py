@@ -1,4 +1,4 @@
-"""What people do with a held call: reveal, approve, deny, give up, resolve."""
+"""The actions of approvers on a held call: reveal, approve, deny, give up, resolve."""
 
 from approvals import call_events, client_meta, lifecycle
 from approvals.call_changes import CallChanges, Change
@@ -117,7 +117,7 @@ class Reviews(CallChanges):
 
 
 def _has_seen(approver: Approver, call: HeldCall) -> bool:
-    """Say whether *approver* saw the whole call: it has no hidden values, or they revealed them."""
+    """Return whether *approver* saw the whole call: it has no hidden values, or they revealed them."""
     return approver.name in call.revealed or not client_meta.count_secrets(call.call)
 
 

@@ -63,7 +63,7 @@ class Runs(CallChanges):
         return call
 
     async def record_not_sent(self, call_id: CallId, why: str) -> HeldCall:
-        """End the run of a claimed call of which no byte left this process, unless it was given up meanwhile."""
+        """End the run of a claimed call if none of its bytes left this process, unless it was given up meanwhile."""
         return await self._end(call_id, self._advance(State.NOT_SENT, why))
 
     async def record_in_doubt(self, call_id: CallId, why: str) -> HeldCall:

@@ -1,7 +1,7 @@
-"""Everything that can happen to a held call, each as: read the call, ask the lifecycle, swap, and only then tell.
+"""Holds, reviews, runs and expires calls. Each change reads the call, computes a transition, swaps, and only then notifies.
 
-Channels, inbox, API, CLI and the gateway use this one service. `reviews` has what people do, `runs` the one run of a
-call, `call_changes` how a change is made.
+Channels, inbox, API, CLI and the gateway use this one service. `reviews` has the approvers' actions, `runs` the one
+run of a call, `call_changes` the change itself.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class ApprovalService(Reviews, Runs):
         self.quotas = Quotas()
         #: How many clients wait for each call in this process.
         self.attending: Counter[CallId] = Counter()
-        #: Until then, the time need not be kept in the store again.
+        #: When the time is next saved to the store.
         self._kept_until = 0.0
 
     async def hold(self, call: HeldCall) -> HeldCall:
@@ -68,7 +68,7 @@ class ApprovalService(Reviews, Runs):
         return twin
 
     async def continue_call(self, parent: CallId, call: HeldCall) -> HeldCall:
-        """Continue an approved call whose server asked the client for input, without asking people again.
+        """Continue an approved call whose server asked the client for input, without a new approval.
 
         The same answers give the same call. Raises `AlreadyDecided` for other answers: one approval allows one run.
         """
@@ -186,13 +186,13 @@ class ApprovalService(Reviews, Runs):
         return [call for call in swept if call.state in OPEN]
 
     def _keep_time(self) -> None:
-        """Keep the time in the store once in KEEP seconds, so that it continues after a restart."""
+        """Save the time to the store every KEEP_EVERY seconds, so that it continues after a restart."""
         if (now := self.clock()) >= self._kept_until:
             self._kept_until = now + KEEP_EVERY
             self.store.keep_time(now)
 
     def _is_outdated(self, call: HeldCall | Summary) -> bool:
-        """Say whether a crash left the call in `forwarding`, or its `attended` is wrong."""
+        """Return whether a crash left the call in `forwarding`, or its `attended` is wrong."""
         if call.state is State.FORWARDING:
             return call.id not in self.running
         return call.state in lifecycle.TIMED and call.attended != (call.id in self.attending)

@@ -1,6 +1,6 @@
 """Summaries of held calls: enough to sweep, count and list calls, not enough to review or run one (PURE).
 
-A call may have megabytes of arguments. Code that goes over many calls reads a few hundred bytes of each instead.
+A call may have megabytes of arguments. Code that iterates over many calls reads a few hundred bytes of each instead.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,11 +1,11 @@
-"""Limits wrong tokens and codes per client address. The caller answers a blocked address."""
+"""Limits wrong tokens and codes per client address. The caller rejects requests from a blocked address."""
 
 from collections import deque
 
 #: An address with this many failures within this many seconds is blocked.
 ATTEMPTS = 10
 WINDOW = 300.0
-#: Most addresses remembered. The one that failed longest ago is dropped first.
+#: The most addresses that are remembered. The one that failed longest ago is dropped first.
 MAX_PEERS = 1024
 
 

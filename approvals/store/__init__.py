@@ -1,6 +1,6 @@
-"""The seam to durability: one protocol for each kind of user, and none of the rules.
+"""The interface of a store: one protocol for each kind of user.
 
-A store keeps values and swaps them; it decides nothing. Every change of a held call goes through `swap`. It writes the
+A store saves and swaps values; it contains no rules. Every change of a held call goes through `swap`. It writes the
 new value *if the call is still the version that was read*, together with its audit events, in one commit, and returns
 after that commit is durable. Every method raises `StoreError` when the store cannot be used.
 """
@@ -145,10 +145,10 @@ class TrailStore(TrailReader, Protocol):
 
 
 class NoticeStore(Protocol):
-    """Which version of each held call each channel shows."""
+    """The version of each held call that each channel shows."""
 
     async def stale_calls(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
-        """Return the calls whose newest version *channel* does not show yet, unless their retry time is still to come.
+        """Return the calls whose newest version *channel* does not show yet, unless their retry time is in the future.
 
         Calls that were settled before the channel ever posted them are left out.
         """
@@ -228,10 +228,10 @@ class ApprovalStore(CallStore, TrailStore, TimeStore, Protocol):
 
 
 class Store(CallStore, TrailStore, NoticeStore, StateStore, Protocol):
-    """Everything that a gateway keeps."""
+    """The complete store of a gateway."""
 
     async def check(self) -> None:
         """Raise `StoreError` when the store cannot commit now (readiness)."""
 
     async def close(self) -> None:
-        """Write what was posted and release the file."""
+        """Write the posted events and release the file."""

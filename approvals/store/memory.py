@@ -29,7 +29,7 @@ from approvals.summaries import Summary, limit_size, size, summarize
 
 
 def is_open(call: HeldCall) -> bool:
-    """Say whether a call is open or in doubt; there is at most one such call of a key."""
+    """Return whether a call is open or in doubt; there is at most one such call per key."""
     return call.state not in SETTLED or call.state is State.IN_DOUBT
 
 
@@ -241,7 +241,7 @@ class MemoryStore:
 
 
 def _applies(limit: CallLimit, call: HeldCall) -> bool:
-    """Say whether a limit applies to this call."""
+    """Return whether a limit applies to this call."""
     recent = not limit.since or call.created_at > limit.since
     return (
         recent and (not limit.states or call.state in limit.states) and limit.agent in ("", call.call.agent)

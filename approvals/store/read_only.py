@@ -42,7 +42,7 @@ class ReadOnlyStore:
             return None if row is None else Checkpoint(*row)
 
     async def pins(self) -> Sequence[Pin]:
-        """Return the pins without their servers' identities; none when the file does not exist or cannot be read."""
+        """Return the pins without their servers' identities; an empty list if the file does not exist or cannot be read."""
         with suppress(sqlite3.Error), _open(self._path) as db:
             # The file of an older version has no column `identity`.
             rows = db.execute("SELECT server, tool, hash, definition FROM pins")
@@ -81,4 +81,4 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error) as error:
-        raise StoreError(f"{path} holds no audit trail that can be read: {error}.") from error
+        raise StoreError(f"{path} has no readable audit trail: {error}.") from error

@@ -1,4 +1,4 @@
-"""The lock of `okayed run`: it holds `<file>.run` while it lives, so that no gateway inside a sidecar takes its place.
+"""The lock that `okayed run` holds on `<file>.run` while it is alive, so that no embedded gateway takes its place.
 
 The kernel releases the lock when the process ends, however it ends.
 """
@@ -34,7 +34,7 @@ def hold_run_lock(store: Path) -> Iterator[None]:
 
 
 def is_held_by_run(store: Path) -> bool:
-    """Say whether a `run` uses the store or waits for it."""
+    """Return whether a `run` uses the store or waits for it."""
     try:
         lock = os.open(_lock_path(store), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -103,5 +103,5 @@ def _keep_references(value: Any, resolved: Mapping[Path, ResolvedText], path: Pa
 
 
 def _is_in_rule(path: Path) -> bool:
-    """Say whether a path leads to a rule or into one; the rest of a config does not depend on it."""
+    """Return whether a path leads to a rule or into one; the rest of a config does not depend on it."""
     return len(path) > 2 and path[:2] in (("policy", "tools"), ("policy", "matrix"))

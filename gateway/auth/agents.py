@@ -20,7 +20,7 @@ class Agent:
     servers: frozenset[str] | None = None
 
     def may_use(self, server: str) -> bool:
-        """Say whether this agent may use *server*."""
+        """Return whether this agent may use *server*."""
         return self.servers is None or server in self.servers
 
 

@@ -83,5 +83,5 @@ class EmbeddedGateway:
 
 
 def _run_is_waiting(config: Config) -> bool:
-    """Say whether an `okayed run` holds the run lock of the store."""
+    """Return whether an `okayed run` holds the run lock of the store."""
     return config.store != MEMORY and is_held_by_run(store_path(config.store))

@@ -126,7 +126,7 @@ class GatewayLocator:
             raise NotSentError(f"The gateway could not be started; nothing was sent. {error}") from error
 
     async def find_gateway(self) -> bool:
-        """Say whether a gateway answers; starts one if possible."""
+        """Return whether a gateway answers; starts one if possible."""
         async with self._lock:
             if role := await self._role():
                 self._expects_run = role == RUN
@@ -152,7 +152,7 @@ class GatewayLocator:
 
 
 def _is_retryable(reply: Reply) -> bool:
-    """Say whether a gateway refused an exchange unsent, for example because it is stopping."""
+    """Return whether a gateway refused an exchange unsent, for example because it is stopping."""
     return reply.status == 503 and bool(reply.header(protocol.UNSENT_HEADER))
 
 

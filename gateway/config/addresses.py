@@ -11,7 +11,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether *host* is a loopback address or `localhost`."""
+    """Return whether *host* is a loopback address or `localhost`."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_secure_url(url: str) -> bool:
-    """Say whether *url* is https, or http to this machine, with neither a user nor a fragment."""
+    """Return whether *url* is https, or http to this machine, with neither a user nor a fragment."""
     parts = parse_url(url)
     if parts is None or not parts.hostname or parts.username is not None or parts.fragment:
         return False
@@ -27,7 +27,7 @@ def is_secure_url(url: str) -> bool:
 
 
 def is_http_url(url: str) -> bool:
-    """Say whether *url* is an http or https URL with a host and no spaces."""
+    """Return whether *url* is an http or https URL with a host and no spaces."""
     parts = parse_url(url)
     whole = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
     return whole and not any(map(str.isspace, url))

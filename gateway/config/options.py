@@ -31,7 +31,7 @@ def parse_duration(duration: Duration) -> float:
 
 
 def is_off(duration: Duration) -> bool:
-    """Say whether a duration is `0` or `0s`, which turns the feature off."""
+    """Return whether a duration is `0` or `0s`, which turns the feature off."""
     return _OFF.fullmatch(str(duration)) is not None
 
 

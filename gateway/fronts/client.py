@@ -98,7 +98,7 @@ class GatewayClient:
                 (await self._do_exchange("DELETE", b"", self._headers)).close()
 
     def is_retrying(self, request_id: frames.Id) -> bool:
-        """Say whether the gateway is away and its held call is being requested again."""
+        """Return whether the gateway is away and its held call is being requested again."""
         return request_id in self._retrying
 
     async def _send(self, frame: frames.Frame, line: bytes, held: str = "") -> Reply:
@@ -199,7 +199,7 @@ class GatewayClient:
 
 
 def _is_from_gateway(reply: Reply) -> bool:
-    """Say whether the gateway answered, not a proxy while the gateway is away."""
+    """Return whether the gateway answered, not a proxy while the gateway is away."""
     return bool(reply.header(protocol.HOLD_HEADER)) or (reply.status < 500 and reply.media_type == JSON)
 
 

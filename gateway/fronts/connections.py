@@ -159,7 +159,7 @@ class Connection(web.RequestHandler):
         return Phase.ANSWER if request is None or request.content.is_eof() else Phase.BODY
 
     def is_overdue(self, now: float) -> bool:
-        """Say whether the peer has exceeded a time limit."""
+        """Return whether the peer has exceeded a time limit."""
         request = self._current_request
         allowed = self._connections.deadlines.limit_for(
             self.phase, request.content.total_bytes if request else 0
@@ -167,7 +167,7 @@ class Connection(web.RequestHandler):
         return (allowed is not None and now > self._since + allowed) or self._is_not_reading(now)
 
     def _is_not_reading(self, now: float) -> bool:
-        """Say whether the peer has stopped reading a response."""
+        """Return whether the peer has stopped reading a response."""
         unsent = self._peer_transport.get_write_buffer_size() if self._peer_transport is not None else 0
         if unsent == 0 or unsent < self._unsent:
             self._taken_at = now

@@ -186,7 +186,7 @@ def _body_size(request: web.Request) -> int:
 
 
 def _target_matches_host(request: web.Request) -> bool:
-    """Say whether a request target in absolute form (RFC 9112, 3.2.2) matches the Host header."""
+    """Return whether a request target in absolute form (RFC 9112, 3.2.2) matches the Host header."""
     target = request.raw_path
     return target.startswith("/") or urlsplit(target).netloc == request.headers[hdrs.HOST]
 

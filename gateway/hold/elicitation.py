@@ -37,5 +37,5 @@ def complete_event(call: HeldCall) -> bytes:
 
 
 def is_response(frame: frames.Frame) -> bool:
-    """Say whether a client answers one of these requests; the answer is dropped, since it decides nothing."""
+    """Return whether a client answers one of these requests; the answer is dropped, since it decides nothing."""
     return isinstance(frame, frames.Response) and str(frame.id).startswith(ID_PREFIX)

@@ -21,7 +21,7 @@ class Upstream(Protocol):
         """
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
-        """Say whether the session in *headers* exists; None when only the server can tell."""
+        """Return whether the session in *headers* exists; None when only the server can tell."""
 
     async def close(self) -> None:
         """Close the connections and end the processes."""

@@ -73,7 +73,7 @@ async def reopen_session(send: Send, opening: bytes, headers: Mapping[str, str])
 
 
 async def has_session(send: Send, headers: Mapping[str, str]) -> bool:
-    """Say whether the server has the session in *headers*: it answers a ping, even with "method not found"."""
+    """Return whether the server has the session in *headers*: it answers a ping, even with "method not found"."""
     request_id = f"{protocol.OUR_ID}-{token_hex(8)}"  # an id may be used once in a session
     try:
         reply = await send("POST", request_frame("ping", {}, request_id), headers)

@@ -166,7 +166,7 @@ class MultiplexedConnection(ABC):
 
 
 def is_response(frame: bytes) -> bool:
-    """Say whether a server's frame is a response."""
+    """Return whether a server's frame is a response."""
     return _is_response(_members.decode(frame))
 
 

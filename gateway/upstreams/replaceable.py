@@ -18,7 +18,7 @@ class ReplaceableUpstream:
         return await self.inner.send(verb, body, headers)
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
-        """Say whether the current connection has the session in *headers*."""
+        """Return whether the current connection has the session in *headers*."""
         return self.inner.knows(headers)
 
     async def close(self) -> None:

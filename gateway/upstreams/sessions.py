@@ -64,7 +64,7 @@ class SessionUpstream:
         return await exchange_frame(connection, frame, body, on_end=connection.forget)
 
     def knows(self, headers: Mapping[str, str]) -> bool:
-        """Say whether the session in *headers* has a connection."""
+        """Return whether the session in *headers* has a connection."""
         session = self.sessions.get(headers.get(protocol.SESSION_HEADER, ""))
         return session is not None and not session.connection.ended.is_set()
 

@@ -238,7 +238,7 @@ def test_a_file_without_a_trail_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(StoreError) as refused:
         list(read_only.read_trail(path))
-    assert str(refused.value).startswith(f"{path} holds no audit trail that can be read: ")
+    assert str(refused.value).startswith(f"{path} has no readable audit trail: ")
 
 
 def test_a_missing_file_is_refused(tmp_path):

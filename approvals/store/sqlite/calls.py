@@ -39,7 +39,7 @@ class SqliteCalls(SqliteTrail):
 
         def work(db: sqlite3.Connection) -> None:
             if reached := next((limit for limit in limits if _is_exceeded(limit, bytes_, db)), None):
-                # The call is not written, not even in a savepoint: it may be large, and be repeated without end.
+                # Check before writing, even to a savepoint: the call may be large, and an agent may repeat it endlessly.
                 twin = db.execute(statements.SAME_ID_OR_KEY, (call.id, call.key)).fetchone()
                 raise Conflict if twin else reached.error
             try:
@@ -139,7 +139,7 @@ class SqliteCalls(SqliteTrail):
     def _check_against_trail(self, call: HeldCall, db: sqlite3.Connection) -> None:
         """Raise `StoreError` unless *call* has the version and state of its last audit event.
 
-        An older row bears a valid seal, so someone could restore it to run the call again. Checked only with a key:
+        An older row has a valid seal, so someone could restore it to run the call again. Checked only with a key:
         without one, the trail could be rewritten as well.
         """
         if self._key and (call.version, call.state) != self._last_state(call.id, db):
@@ -162,7 +162,7 @@ class SqliteCalls(SqliteTrail):
 
 
 def _is_exceeded(limit: CallLimit, bytes_: int, db: sqlite3.Connection) -> bool:
-    """Say whether one more call of *bytes_* bytes would exceed a limit."""
+    """Return whether one more call of *bytes_* bytes would exceed a limit."""
     sql, values = statements.usage(limit)
     used = int(db.execute(sql, values).fetchone()[0])
     return used + (bytes_ if limit.in_bytes else 1) > limit.most

@@ -1,6 +1,6 @@
 """The store's file: used by one gateway at a time, created only if it never existed, refused when it was changed.
 
-Beside it is `<file>.lock`, locked while a gateway runs. Its notes (see `lock_file`) name the last committed audit event.
+Next to it is `<file>.lock`, locked while a gateway runs. Its notes (see `lock_file`) name the last committed audit event.
 They reveal a file that was removed, truncated, restored from an older copy, or separated from its `-wal`.
 """
 

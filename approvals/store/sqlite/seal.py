@@ -1,4 +1,4 @@
-"""Seals on rows, so that a held call, login or session that was changed in the file is not read.
+"""Seals on rows, so that a held call, login or session that was changed in the file is rejected.
 
 Without a key, the seal detects damage. With a key that is stored elsewhere, it also detects forgery: otherwise somebody
 who can write the file could add an approval, or a login to approve with.

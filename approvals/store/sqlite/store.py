@@ -51,6 +51,6 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteState):
         await self._write(statements.PROBE)
 
     async def close(self) -> None:
-        """Write what was posted and release the file; raises `StoreError` when some could not be written."""
+        """Write the posted jobs and release the file; raises `StoreError` when some could not be written."""
         self._changes.close()
         await self.writer.close()

@@ -74,7 +74,7 @@ class Writer:
         self._flush: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._unwritten = 0
-        #: Why no more work is accepted; None while it is.
+        #: The reason why no more work is accepted, or None.
         self._refusal: str | None = None
         self._failed: str | None = None
         self._thread = threading.Thread(target=self._run, name="okayed-store", daemon=True)
@@ -263,7 +263,7 @@ def _code(error: Exception) -> int | None:
 
 
 def _is_fatal(error: Exception) -> bool:
-    """Say whether *error* is about the file or the disk, and not about one job's values."""
+    """Return whether *error* is about the file or the disk, and not about one job's values."""
     return (
         isinstance(error, sqlite3.OperationalError | sqlite3.InternalError)
         or type(error) is sqlite3.DatabaseError

@@ -48,7 +48,7 @@ def _address_problems(path: Path, listen: Listen) -> Iterator[Problem]:
 
 
 def _is_local(listen: str) -> bool:
-    """Say whether only this machine reaches a listener; an invalid address is reported elsewhere."""
+    """Return whether only this machine reaches a listener; an invalid address is reported elsewhere."""
     try:
         found = host_and_port(listen)
     except ValueError:

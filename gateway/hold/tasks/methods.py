@@ -82,7 +82,7 @@ class Tasks:
         await self.runs.close()
 
     def owns(self, frame: frames.Frame) -> bool:
-        """Say whether a request is about a task of the gateway's own."""
+        """Return whether a request is about a task of the gateway's own."""
         return (
             isinstance(frame, frames.Request)
             and frame.method in METHODS
