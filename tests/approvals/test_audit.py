@@ -252,5 +252,5 @@ def test_a_database_of_another_program_is_refused(tmp_path):
         db.execute("CREATE TABLE events (seq INTEGER, note TEXT)")
         db.execute("INSERT INTO events VALUES (1, 'x')")
         db.commit()
-    with pytest.raises(StoreError, match="holds no audit trail"):
+    with pytest.raises(StoreError, match="has no readable audit trail"):
         list(read_only.read_trail(path))
