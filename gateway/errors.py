@@ -36,11 +36,11 @@ class NotSentError(GatewayError):
     """The server could not be reached; nothing was sent to it."""
 
 
-class CutError(GatewayError):
+class ConnectionLostError(GatewayError):
     """The connection to the server broke after the request may have been sent."""
 
 
-class ResponseTooLargeError(CutError):
+class ResponseTooLargeError(ConnectionLostError):
     """The server's response is larger than the gateway accepts."""
 
 

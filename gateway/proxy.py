@@ -40,7 +40,7 @@ from gateway.hold.request_state import InvalidStateError, StateSealer
 from gateway.hold.running import Forwarder
 from gateway.hold.tasks.methods import Tasks
 from gateway.policy.evaluation import Action, Verdict, require_approval
-from gateway.policy.limits import Exceeded, Windows, window_key
+from gateway.policy.limits import ExceededLimit, Windows, window_key
 from gateway.relay import rewriting
 from gateway.relay.relay import Relay
 from gateway.relay.reopening import ReopeningUpstream
@@ -193,14 +193,14 @@ class Proxy:
         if verdict.action is Action.DENY:
             return self._deny(request, verdict)
         if (exceeded := self._take_limits(request, verdict)) is not None:
-            if not exceeded.limit.asks_person:
+            if not exceeded.limit.needs_approval:
                 return self._limit(request, verdict, exceeded)
             verdict = require_approval(verdict)
         if verdict.action is Action.ALLOW and self._answer_mode(request) is not AnswerMode.TASK_2025:
             return await self._allow(request, verdict)
         return await self._hold(request, tool, verdict)
 
-    def _take_limits(self, request: CallRequest, verdict: Verdict) -> Exceeded | None:
+    def _take_limits(self, request: CallRequest, verdict: Verdict) -> ExceededLimit | None:
         """Use every limit of the verdict once; or none, and return the exceeded one."""
         user, now = request.limit_user, self._service.clock()
         if (exceeded := self._windows.take(verdict.limits, user, now)) is not None:
@@ -214,7 +214,7 @@ class Proxy:
         self._record(request, "denied", verdict, why=verdict.reason)
         return _result(request.frame, messages.denied_result(verdict.reason))
 
-    def _limit(self, request: CallRequest, verdict: Verdict, exceeded: Exceeded) -> Reply:
+    def _limit(self, request: CallRequest, verdict: Verdict, exceeded: ExceededLimit) -> Reply:
         self._record(request, "limited", verdict)
         return _result(request.frame, messages.limited_result(exceeded, request.frame.name))
 
@@ -317,10 +317,10 @@ class Proxy:
 
 
 def _result(frame: frames.CallFrame, result: Mapping[str, Any]) -> Reply:
-    return frame_reply(frames.result(frame.id, result))
+    return frame_reply(frames.build_result(frame.id, result))
 
 
 def _fault(frame: frames.Frame | None, error: GatewayError) -> Reply:
-    body = frames.error(frames.request_id_of(frame), error.code, str(error))
+    body = frames.build_error(frames.request_id_of(frame), error.code, str(error))
     unsent = {protocol.UNSENT_HEADER: "1"} if isinstance(error, NotSentError) else {}
     return frame_reply(body, status=error.status, headers={**error.headers, **unsent})

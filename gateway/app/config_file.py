@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.app.earlier_name import refuse_earlier_config
-from gateway.config.addresses import host_and_port
+from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import DEFAULT_LISTEN
 from gateway.config.problems import ConfigProblems, Problem
 from gateway.config.yaml import read_key
@@ -34,7 +34,7 @@ def read_listen(path: Path, environ: Mapping[str, str]) -> str:
         read_config_text(path), "listen", environ, lambda name: Path(name).read_text(encoding="utf-8")
     )
     try:
-        host_and_port(address := _address(listen))
+        parse_host_and_port(address := _address(listen))
     except ValueError as error:
         raise _problem(f"listen: {listen!r} is not host:port or unix:/path.") from error
     return address

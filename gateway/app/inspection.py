@@ -51,7 +51,7 @@ class BadArguments(UserError):
     """The arguments are not a JSON object."""
 
 
-async def list_tools(config: Config, server: str) -> list[ToolRow]:
+async def list_tool_rows(config: Config, server: str) -> list[ToolRow]:
     """List the tools of one server, or of all, and judge a call of each without arguments."""
     async with _open_temporary_gateway(config) as gateway:
         names = [check_server_name(config, server)] if server else list(config.servers)

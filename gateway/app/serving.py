@@ -19,7 +19,7 @@ from gateway.app import file_limit
 from gateway.app.channels import build_channels
 from gateway.app.gateway import Gateway
 from gateway.app.tool_views import list_tool_views
-from gateway.config.addresses import host_and_port
+from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Config, listen_address
 from gateway.fronts import EMBEDDED, RUN, http
 from gateway.fronts.connections import Connections
@@ -179,7 +179,7 @@ def agent_hosts(config: Config) -> frozenset[str]:
 
 
 def _host(listen: str) -> str | None:
-    found = host_and_port(listen)
+    found = parse_host_and_port(listen)
     return found and found[0]
 
 

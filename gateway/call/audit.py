@@ -54,5 +54,5 @@ class AuditLog:
         """Post why a frame is refused, and return the error for the client."""
         self.post(exchange, "frame.refused", code=wrong.code, why=wrong.message)
         return frame_reply(
-            frames.error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status
+            frames.build_error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status
         )

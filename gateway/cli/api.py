@@ -74,7 +74,7 @@ class ApiClient:
             async with self._session.get(f"{self._base}/api/v1/events") as stream:
                 await _read_json(stream)
                 show(await self.calls("pending"))
-                async for event in sse.events(stream.content.iter_any()):
+                async for event in sse.split_events(stream.content.iter_any()):
                     if event.data:
                         show(await self.calls("pending"))
 
@@ -123,7 +123,7 @@ async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
         yield ApiClient(session, url)
 
 
-def ask(config: Path, question: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
+def call_api(config: Path, question: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
     """Ask the gateway at OKAYED_URL, or else the one that the config file describes."""
     url = os.environ.get("OKAYED_URL") or local_address(
         listen_address(load_config(config, os.environ).inbox.listen)

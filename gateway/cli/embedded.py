@@ -14,7 +14,7 @@ from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import serve
 from gateway.app.stores import MEMORY, store_path
 from gateway.auth.agents import AuthenticationFailed
-from gateway.config.addresses import SOCKET_URL, host_and_port
+from gateway.config.addresses import SOCKET_URL, parse_host_and_port
 from gateway.config.options import Config, listen_address
 from gateway.errors import NotSentError, UserError, first_error
 
@@ -60,7 +60,7 @@ class EmbeddedGateway:
             async with assemble(config, embedded=True) as gateway:
                 await self._check_client(gateway)
                 async with serve(gateway) as endpoints:
-                    tcp = host_and_port(listen_address(config.listen)) is not None
+                    tcp = parse_host_and_port(listen_address(config.listen)) is not None
                     url.set_result(endpoints.agents.removesuffix("/mcp/") if tcp else SOCKET_URL)
                     await self._wait_until_over(config)
         except Exception as error:

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from approvals import safetext
 from gateway.app.config import load_config
-from gateway.app.inspection import CallExplanation, ToolRow, explain_call, list_tools
-from gateway.cli.api import ApiClient, ask
+from gateway.app.inspection import CallExplanation, ToolRow, explain_call, list_tool_rows
+from gateway.cli.api import ApiClient, call_api
 from gateway.cli.event_loop import run_async
 from gateway.cli.output import escape, open_console, print_json, print_table
 from gateway.explain import report
@@ -22,7 +22,7 @@ from gateway.explain.first_policy import generate_policy
 
 def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None:
     """Print the tools of one server or of all, or a first policy for them; exits 1 if a server did not answer."""
-    rows = run_async(list_tools(load_config(path, os.environ), server))
+    rows = run_async(list_tool_rows(load_config(path, os.environ), server))
     if policy:
         print_policy(rows)
     else:
@@ -34,7 +34,7 @@ def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None
 def accept_definitions(path: Path, server: str) -> None:
     """Accept the current definitions of the tools of one server or of all, as an approver."""
     for name in [server] if server else load_config(path, os.environ).servers:
-        print_accepted(name, ask(path, _acceptance(name)))
+        print_accepted(name, call_api(path, _acceptance(name)))
 
 
 def _acceptance(server: str) -> Callable[[ApiClient], Awaitable[list[str]]]:

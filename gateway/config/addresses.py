@@ -43,7 +43,7 @@ def parse_url(url: str) -> SplitResult | None:
     return parts
 
 
-def host_and_port(listen: str) -> tuple[str, int] | None:
+def parse_host_and_port(listen: str) -> tuple[str, int] | None:
     """Return the host and the port of `host:port`, or None for a Unix socket; raises `ValueError`."""
     if listen.startswith(UNIX):
         return None
@@ -55,7 +55,7 @@ def host_and_port(listen: str) -> tuple[str, int] | None:
 
 def local_address(listen: str) -> str:
     """Return the address of a listener as seen from this machine: an http URL, or `unix:/path` unchanged."""
-    found = host_and_port(listen)
+    found = parse_host_and_port(listen)
     if found is None:
         return listen
     host, port = _ANY.get(found[0], found[0]), found[1]

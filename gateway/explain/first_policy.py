@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from approvals import safetext
 from gateway.explain import advice
 from gateway.explain.advice import ADVICE
-from gateway.explain.parameters import read_parameters
+from gateway.explain.parameters import build_parameter_list
 from gateway.tools.catalogue import Tool
 from gateway.tools.classify.risk import MEANINGS, Category
 from gateway.wire.frames import TOOL_NAME
@@ -75,5 +75,5 @@ def _entry(server: str, tool: Tool) -> Iterator[str]:
     if not TOOL_NAME.fullmatch(tool.name):
         yield "    # Every call is denied, because its name is invalid."
         return
-    rule = advice.build_rule(server, tool.name, found.category, read_parameters(tool.definition))
+    rule = advice.build_rule(server, tool.name, found.category, build_parameter_list(tool.definition))
     yield from (f"    {line}" for line in rule)

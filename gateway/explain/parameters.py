@@ -46,7 +46,7 @@ class ParameterList:
         return f"{self.total} parameter{'' if self.total == 1 else 's'}, {self.required or 'none'} required"
 
 
-def read_parameters(definition: Mapping[str, Any]) -> ParameterList:
+def build_parameter_list(definition: Mapping[str, Any]) -> ParameterList:
     """Read the parameters of a tool's definition; accepts a malformed schema."""
     schema = definition.get("inputSchema")
     schema = schema if isinstance(schema, Mapping) else {}

@@ -15,7 +15,7 @@ from approvals.impact import describe_impact
 from approvals.model import Terms
 from gateway.explain import questions
 from gateway.explain.advice import ADVICE
-from gateway.explain.parameters import ParameterList, read_parameters
+from gateway.explain.parameters import ParameterList, build_parameter_list
 from gateway.explain.questions import PASTE_HINT, QuestionAnswer
 from gateway.policy.evaluation import Action, Verdict
 from gateway.policy.limits import LimitScope
@@ -84,7 +84,7 @@ def build_report(
 ) -> ToolReport:
     """Build the report on a tool; *verdict* is the policy's verdict on a call of it."""
     name = str(definition["name"])
-    parameters = read_parameters(definition)
+    parameters = build_parameter_list(definition)
     does = _describe_tool(name, definition.get("description"), found.category)
     return ToolReport(
         title=f"{safetext.ascii_name(name)} on {server}",

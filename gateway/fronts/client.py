@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 
 import msgspec
 
-from gateway.errors import CutError, GatewayError, NotSentError, ResponseTooLargeError
+from gateway.errors import ConnectionLostError, GatewayError, NotSentError, ResponseTooLargeError
 from gateway.upstreams import answers
 from gateway.upstreams.lifecycle import Send, SessionRefusedError, reopen_session
 from gateway.upstreams.reply import JSON, Reply, frame_reply, read_body
@@ -123,11 +123,11 @@ class GatewayClient:
         """Return the response in a 404. Without one, return `MAY_HAVE_RUN` as an error and reopen the session."""
         try:
             outcome = await answers.read_outcome(reply, call.id, lambda _: None)
-        except CutError:
+        except ConnectionLostError:
             with suppress(GatewayError):
                 await self._reopen(session)
-            return frame_reply(frames.error(call.id, GatewayError.code, MAY_HAVE_RUN))
-        return frame_reply(frames.answer(call.id, outcome))
+            return frame_reply(frames.build_error(call.id, GatewayError.code, MAY_HAVE_RUN))
+        return frame_reply(frames.build_response(call.id, outcome))
 
     async def _reopen(self, lost: str) -> None:
         """Reopen the session, unless another frame has done so; a gateway that refuses answers the next frame itself."""
@@ -174,26 +174,28 @@ class GatewayClient:
             reply = await (self._retry_held_call(frame, line, held) if held else self._resume(reply, place))
 
     async def _resume(self, reply: Reply, place: sse.ResumePoint) -> Reply:
-        """Resume a stream that ended before its response; raises `CutError` if it cannot be resumed."""
+        """Resume a stream that ended before its response; raises `ConnectionLostError` if it cannot be resumed."""
         if (wait := place.retry_delay()) is None:
-            raise CutError(f"The server's answer, of HTTP status {reply.status}, ended without a result.")
+            raise ConnectionLostError(
+                f"The server's answer, of HTTP status {reply.status}, ended without a result."
+            )
         await asyncio.sleep(wait)
         return await self._do_exchange("GET", b"", {**self._headers, "last-event-id": place.id or ""})
 
     async def _retry_held_call(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
-        """Request a held call by its id until the gateway is back; raises `CutError` after `retry_for` seconds."""
+        """Request a held call by its id until the gateway is back; raises `ConnectionLostError` after `retry_for` seconds."""
         request_id = frames.request_id_of(frame)
         self._retrying |= {request_id} if request_id is not None else set()
         try:
             async with asyncio.timeout(self._retry_for):
                 while True:
                     await asyncio.sleep(self._retry_pause)
-                    with suppress(NotSentError, CutError):
+                    with suppress(NotSentError, ConnectionLostError):
                         if _is_from_gateway(reply := await self._send(frame, line, held)):
                             return reply
                         reply.close()
         except TimeoutError as error:
-            raise CutError(GATEWAY_LOST) from error
+            raise ConnectionLostError(GATEWAY_LOST) from error
         finally:
             self._retrying -= {request_id}
 
@@ -217,20 +219,20 @@ def _is_error_without_id(members: Mapping[str, msgspec.Raw]) -> bool:
 
 
 async def _read_frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> AsyncGenerator[bytes, None]:
-    """Yield the frames of a reply and skip anything else. Raises `CutError` for a broken stream that cannot continue."""
+    """Yield the frames of a reply, skipping the rest; raises `ConnectionLostError` if a broken stream cannot resume."""
     try:
         if not reply.streams:
             body = (await read_body(reply)).strip()
             if _is_frame(body):
                 yield body
             return
-        async for event in sse.events(reply.chunks):
+        async for event in sse.split_events(reply.chunks):
             place.advance(event)
             if _is_frame(event.data):
                 yield event.data
     except ResponseTooLargeError:
         raise
-    except CutError:
+    except ConnectionLostError:
         if place.id is None and not held:
             raise
     finally:

@@ -20,7 +20,7 @@ from gateway.auth import protected_resource
 from gateway.auth.agents import Agents, AuthenticationFailed
 from gateway.call.exchange_limits import BodyLimits, TooManyBytesError
 from gateway.call.request import Exchange
-from gateway.errors import CutError
+from gateway.errors import ConnectionLostError
 from gateway.fronts import RUN
 from gateway.proxy import Proxy
 from gateway.upstreams.reply import JSON, Reply
@@ -219,7 +219,7 @@ def _challenge(refused: AuthenticationFailed) -> Mapping[str, str]:
 
 def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
-        status=status, body=frames.error(None, -32000, message), content_type=JSON, headers=headers,
+        status=status, body=frames.build_error(None, -32000, message), content_type=JSON, headers=headers,
     )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
         await reply.delivered()
     except ConnectionResetError:
         pass  # the client is gone
-    except CutError as error:
+    except ConnectionLostError as error:
         log.info("a response was cut off: %s", error)
         _cut(request)
     finally:

@@ -11,7 +11,7 @@ from typing import cast
 
 from aiohttp import web
 
-from gateway.config.addresses import host_and_port
+from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Listen, SocketOptions, listen_address
 from gateway.errors import UserError
 from gateway.fronts.connections import Connection, Connections
@@ -45,7 +45,7 @@ async def open_listener(app: web.Application, listen: Listen, connections: Conne
 
 
 async def _open_server(listen: Listen, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-    loop, tcp = asyncio.get_running_loop(), host_and_port(listen_address(listen))
+    loop, tcp = asyncio.get_running_loop(), parse_host_and_port(listen_address(listen))
     if tcp is not None:
         return await loop.create_server(connection, *tcp, backlog=BACKLOG)
     options = SocketOptions(unix=listen.removeprefix("unix:")) if isinstance(listen, str) else listen

@@ -71,7 +71,9 @@ class StdioFront:
                 return b""  # a last line without a line end is incomplete
             except asyncio.LimitOverrunError:
                 await self._skip_line()
-                await self._write(frames.error(None, -32600, f"The line is longer than {MAX_LINE} bytes."))
+                await self._write(
+                    frames.build_error(None, -32600, f"The line is longer than {MAX_LINE} bytes.")
+                )
                 continue
             if line.strip():
                 return line.strip()
@@ -91,7 +93,7 @@ class StdioFront:
         try:
             return frames.decode(line)
         except frames.FrameError as error:
-            await self._write(frames.error(error.id, error.code, error.message))
+            await self._write(frames.build_error(error.id, error.code, error.message))
             return None
 
     async def _dispatch(self, frame: frames.Frame, line: bytes) -> None:
@@ -137,7 +139,7 @@ class StdioFront:
 
     async def _refuse(self, frame: frames.Frame, error: GatewayError) -> None:
         if (request_id := frames.request_id_of(frame)) is not None:
-            await self._write(frames.error(request_id, error.code, str(error)))
+            await self._write(frames.build_error(request_id, error.code, str(error)))
 
     def _listen(self) -> None:
         """Relay the server's messages outside of requests, in each session after its handshake.

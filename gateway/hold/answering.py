@@ -166,7 +166,7 @@ class HeldAnswers:
                 raise
             except StoreError as error:
                 message = f"{error} {REPEAT_THE_CALL}"
-                yield FinalFrame(frames.error(request.frame.id, GatewayError.code, message))
+                yield FinalFrame(frames.build_error(request.frame.id, GatewayError.code, message))
         if client.wait.cancelled:
             self._client_left(held)
 

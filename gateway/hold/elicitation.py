@@ -28,12 +28,14 @@ def request_event(call: HeldCall, url: str) -> bytes:
     request = url_request(call, url)
     params = {**request["params"], "elicitationId": call.id}
     frame = {"jsonrpc": "2.0", "id": ID_PREFIX + call.id, "method": request["method"], "params": params}
-    return sse.event(msgspec.json.encode(frame))
+    return sse.build_event(msgspec.json.encode(frame))
 
 
 def complete_event(call: HeldCall) -> bytes:
     """Return the event that tells the client to close the link (2025-11-25, notifications/elicitation/complete)."""
-    return sse.event(frames.notification("notifications/elicitation/complete", {"elicitationId": call.id}))
+    return sse.build_event(
+        frames.build_notification("notifications/elicitation/complete", {"elicitationId": call.id})
+    )
 
 
 def is_response(frame: frames.Frame) -> bool:

@@ -30,15 +30,15 @@ class FinalFrames:
     def build(self, rung: Rung, request: CallRequest, held: HeldCall) -> FinalFrame:
         """Return the frame for the rung on which the wait ended."""
         if rung is Rung.ROUND:
-            return FinalFrame(frames.result(request.frame.id, self._round(request, held)))
+            return FinalFrame(frames.build_result(request.frame.id, self._round(request, held)))
         if held.outcome is None or rung is Rung.LATER:
             status = messages.status_result(held, as_result=self._waits_as_result(request))
-            return FinalFrame(frames.result(request.frame.id, status))
+            return FinalFrame(frames.build_result(request.frame.id, status))
         question = request_state.input_required_result(held.outcome.body)
         if question is not None and request.era is protocol.Era.MODERN:
-            return FinalFrame(frames.result(request.frame.id, self._sealed(held, question)))
+            return FinalFrame(frames.build_result(request.frame.id, self._sealed(held, question)))
         outcome = messages.mark_repeated(held, held.outcome) if held.repeated else held.outcome
-        answer = frames.answer(request.frame.id, outcome)
+        answer = frames.build_response(request.frame.id, outcome)
         return FinalFrame(answer, status=protocol.http_status(request.era, outcome))
 
     def shows_link(self, request: CallRequest) -> bool:

@@ -91,6 +91,6 @@ def sign_of_life(call: HeldCall, beats: int, token: frames.Id | None) -> bytes:
     Progress must increase (MCP, utilities/progress) and the server's own may follow, so it grows by millionths.
     """
     if token is None:
-        return sse.comment("waiting for approval")
+        return sse.build_comment("waiting for approval")
     params = {"progressToken": token, "progress": beats * 1e-6, "message": f"Waiting for approval {call.id}"}
-    return sse.event(frames.notification("notifications/progress", params))
+    return sse.build_event(frames.build_notification("notifications/progress", params))

@@ -13,7 +13,7 @@ import msgspec
 
 from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, QuotaExceeded, TotalBytesExceeded
 from approvals.model import HeldCall, Outcome, State
-from gateway.policy.limits import Exceeded
+from gateway.policy.limits import ExceededLimit
 from gateway.wire import frames
 
 META = "okayed/approval"
@@ -26,7 +26,7 @@ def denied_result(reason: str) -> Mapping[str, Any]:
     return error_result(f"Denied by policy: {reason.rstrip('.')}. NOT EXECUTED.")
 
 
-def limited_result(exceeded: Exceeded, tool: str) -> Mapping[str, Any]:
+def limited_result(exceeded: ExceededLimit, tool: str) -> Mapping[str, Any]:
     """Return the result for a call over its rate limit, with the reason in the rule."""
     limit, wait = exceeded.limit, exceeded.retry_after
     later = (
@@ -150,8 +150,8 @@ def _decode_raw(raw: msgspec.Raw | None) -> Any:
 def final_frame(call: HeldCall, request_id: frames.Id) -> bytes:
     """Return the response to a request: the server's outcome if there is one, else the status of the held call."""
     if call.outcome is None:
-        return frames.result(request_id, status_result(call))
-    return frames.answer(request_id, call.outcome)
+        return frames.build_result(request_id, status_result(call))
+    return frames.build_response(request_id, call.outcome)
 
 
 def format_duration(seconds: float) -> str:

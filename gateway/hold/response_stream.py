@@ -30,10 +30,10 @@ async def write_events(
 ) -> AsyncIterator[bytes]:
     """Write the items as events. With a *handle* the client can resume the stream, also when the server hangs up."""
     if handle is not None:
-        yield sse.priming_event(handle, ladder.RECONNECT_MS)
+        yield sse.build_priming_event(handle, ladder.RECONNECT_MS)
     async for item in _chain_items(first, items):
         if item != HANG_UP:
-            yield sse.event(item.frame) if isinstance(item, FinalFrame) else item
+            yield sse.build_event(item.frame) if isinstance(item, FinalFrame) else item
         elif handle is not None:
             return
 

@@ -15,7 +15,7 @@ from approvals.call_events import GATEWAY
 from approvals.errors import ApprovalError
 from approvals.model import AuditEvent, CallId, HeldCall, Outcome
 from approvals.service import ApprovalService
-from gateway.errors import CutError, GatewayError, NotSentError
+from gateway.errors import ConnectionLostError, GatewayError, NotSentError
 from gateway.hold import answer_timeout, session_probe
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.outbound import Outbound
@@ -179,7 +179,7 @@ class _Run:
                 if await lifecycle.cancel_call(outbound.upstream.send, outbound.frame, outbound.headers):
                     await asyncio.wait({exchange}, timeout=answer_timeout.LATE_SECONDS)
             if not exchange.done():
-                raise CutError("The server did not answer.")
+                raise ConnectionLostError("The server did not answer.")
             return exchange.result()
         finally:
             await _end(exchange, given_up)
@@ -202,7 +202,7 @@ async def _read_outcome(reply: Reply, outbound: Outbound, show: EventSink) -> Ou
     while True:
         try:
             return await answers.read_outcome(reply, outbound.frame.id, show, place)
-        except CutError:
+        except ConnectionLostError:
             if (delay := place.retry_delay()) is None:
                 raise
         show(HANG_UP)

@@ -11,7 +11,7 @@ from gateway.config.options import Config, Duration, RowOptions, RuleOptions, is
 from gateway.config.problems import ConfigProblems, Path, Problem, did_you_mean, format_path
 from gateway.policy.conditions import ArgumentsSchema, CelExpression, ConditionError
 from gateway.policy.evaluation import Action, MatrixRow, Policy, Rule, ToolRules
-from gateway.policy.limits import Limit, build_limit, find_problems
+from gateway.policy.limits import Limit, build_limit, find_limit_problems
 
 #: The key of a rule's `arguments` that is not a JSON Schema keyword.
 ALIKE = "alike"
@@ -115,7 +115,7 @@ class _PolicyCompiler:
                 continue
             window = self._seconds((*path, key, "window"), given.window) or 1.0
             built = build_limit(name, given, window, options.reason)
-            for field, why in find_problems(built):
+            for field, why in find_limit_problems(built):
                 self._report((*path, key, field), why)
             yield built
 

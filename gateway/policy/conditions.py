@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 
 from gateway.policy.closed_schema import close
-from gateway.wire.member_names import format_path, schema_members
+from gateway.wire.member_names import format_argument_path, schema_members
 
 #: The variables of a `when` condition.
 VARIABLES = frozenset({"args", "tool", "server", "agent", "risk"})
@@ -102,4 +102,4 @@ class ArgumentsSchema:
         """Return the first violation, with its path, or None."""
         errors = (error for one in self._validators for error in one.iter_errors(arguments))
         error = next(errors, None)
-        return None if error is None else f"{format_path(error.instance_path)}: {error.message}"
+        return None if error is None else f"{format_argument_path(error.instance_path)}: {error.message}"

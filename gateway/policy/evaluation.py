@@ -261,7 +261,7 @@ class Policy:
         """Return whether some call of this tool could be held."""
         rules = self._possible_rules(self._rules_for(server, tool), found)
         held = Action.REQUIRE_APPROVAL
-        return any(rule.action is held or any(one.asks_person for one in rule.limits) for rule in rules)
+        return any(rule.action is held or any(one.needs_approval for one in rule.limits) for rule in rules)
 
     def _possible_rules(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
         """Return every rule that could apply to a call of this tool, given those for its name."""
@@ -301,7 +301,7 @@ def can_hold(verdict: Verdict) -> bool:
     """Return whether a call with this verdict may be held, by its rule or by a limit."""
     if verdict.action is Action.DENY:
         return False
-    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.asks_person for limit in verdict.limits)
+    return verdict.action is Action.REQUIRE_APPROVAL or any(limit.needs_approval for limit in verdict.limits)
 
 
 def require_approval(verdict: Verdict) -> Verdict:

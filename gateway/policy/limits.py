@@ -36,7 +36,7 @@ class Limit:
     window: float
     per: LimitScope = LimitScope.SESSION
     #: Whether a call over the limit is held for approval; else it is denied.
-    asks_person: bool = False
+    needs_approval: bool = False
     #: Whether the rule's tools share a window; else each has its own.
     shared: bool = False
     #: The argument to add up, such as `args.amount`; None counts calls.
@@ -63,14 +63,14 @@ def build_limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float
         max=asked.max,
         window=window,
         per=LimitScope(asked.per),
-        asks_person=asked.on_exceed == "require_approval",
+        needs_approval=asked.on_exceed == "require_approval",
         shared=asked.shared,
         argument=None if spend is None else spend.of,
         reason=reason,
     )
 
 
-def find_problems(limit: Limit) -> Iterator[tuple[str, str]]:
+def find_limit_problems(limit: Limit) -> Iterator[tuple[str, str]]:
     """Yield the invalid options of a limit, each with a message."""
     if not 0 <= limit.max < inf:
         yield "max", "this must not be negative." if limit.max < 0 else "this must be finite."
@@ -113,7 +113,7 @@ class LimitUser:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exceeded:
+class ExceededLimit:
     """An exceeded limit, and the seconds until the call fits (inf: never)."""
 
     limit: Limit
@@ -175,7 +175,7 @@ class Windows:
             self._uses.setdefault(name, _Window()).add(at, amount)
             self._now = max(self._now, at)
 
-    def take(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> Exceeded | None:
+    def take(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> ExceededLimit | None:
         """Count one use of all *limits*; if one is exceeded, count none and return it."""
         self._now = max(self._now, now)
         if (exceeded := self.peek(limits, scope, now)) is not None:
@@ -185,19 +185,19 @@ class Windows:
                 self._count(window_key(limit, scope), limit.amount)
         return None
 
-    def peek(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> Exceeded | None:
+    def peek(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> ExceededLimit | None:
         """Return the exceeded limit, if any: one that denies first, then the longest wait."""
         self._now = max(self._now, now)
         over = [exceeded for limit in limits if (exceeded := self._over(limit, scope)) is not None]
         return max(
-            over, key=lambda exceeded: (not exceeded.limit.asks_person, exceeded.retry_after), default=None
+            over, key=lambda exceeded: (not exceeded.limit.needs_approval, exceeded.retry_after), default=None
         )
 
-    def _over(self, limit: Limit, scope: LimitUser) -> Exceeded | None:
+    def _over(self, limit: Limit, scope: LimitUser) -> ExceededLimit | None:
         uses = self._uses.get(window_key(limit, scope), _Window())
         uses.drop(self._now - limit.window)
         fits_at = uses.fits_at(limit)
-        return None if fits_at == -inf else Exceeded(limit=limit, retry_after=fits_at - self._now)
+        return None if fits_at == -inf else ExceededLimit(limit=limit, retry_after=fits_at - self._now)
 
     def _count(self, name: str, amount: float) -> None:
         uses = self._uses.pop(name, _Window())

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import CutError, GatewayError
+from gateway.errors import ConnectionLostError, GatewayError
 from gateway.hold.tasks import revision_2025
 from gateway.upstreams.reply import Reply, read_body, replace_body
 from gateway.wire import frames, protocol, sse
@@ -70,20 +70,20 @@ async def edit_result(reply: Reply, *edits: Edit) -> Reply:
 
 
 async def _edit_events(chunks: AsyncIterator[bytes], edits: Sequence[Edit]) -> AsyncIterator[bytes]:
-    async for event in sse.events(chunks):
+    async for event in sse.split_events(chunks):
         data = _edit_frame(event.data, edits) if event.data else event.data
         yield event.raw if data == event.data else event.with_data(data)
 
 
 def _edit_frame(frame: bytes, edits: Sequence[Edit]) -> bytes:
-    """Apply the edits to the result in one frame, in order. An unreadable frame raises `CutError`."""
+    """Apply the edits to the result in one frame, in order. An unreadable frame raises `ConnectionLostError`."""
     try:
         members = frames.raw_members(frame) if frame.strip() else {}
         came = result = _object(members.get("result"))
         for edit in edits if came else ():
             result = {**result, **_encode_members(edit(result) or {})}
     except frames.UNREADABLE as error:
-        raise CutError("The server's answer could not be read.") from error
+        raise ConnectionLostError("The server's answer could not be read.") from error
     return frame if result == came else msgspec.json.encode({**members, "result": result})
 
 

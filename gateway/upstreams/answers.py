@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from approvals.model import Outcome
-from gateway.errors import CutError, GatewayError
+from gateway.errors import ConnectionLostError, GatewayError
 from gateway.upstreams.reply import JSON, Reply, read_body
 from gateway.wire import frames, protocol, sse
 
@@ -20,7 +20,7 @@ class NoResultError(GatewayError):
 
 
 async def read_result(reply: Reply) -> dict[str, Any]:
-    """Return the result that answers a request of the gateway's own; raises `NoResultError` or `CutError`."""
+    """Return the result that answers a request of the gateway's own; raises `NoResultError` or `ConnectionLostError`."""
     try:
         async for frame in _read_values(reply):
             if isinstance(frame, dict) and frame.get("id") == protocol.OUR_ID and "method" not in frame:
@@ -38,10 +38,10 @@ async def _read_values(reply: Reply) -> AsyncIterator[Any]:
     if not reply.streams:
         yield msgspec.json.decode(await read_body(reply))
         return
-    async for event in sse.events(reply.chunks):
+    async for event in sse.split_events(reply.chunks):
         if event.data:
             yield msgspec.json.decode(event.data)
-    raise CutError
+    raise ConnectionLostError
 
 
 async def read_outcome(
@@ -49,7 +49,7 @@ async def read_outcome(
 ) -> Outcome:
     """Return the response to *request_id*, whatever the HTTP status; *show* gets the other messages as events.
 
-    Without a response, a status in `REFUSALS` is an error outcome. Otherwise raises `CutError`: the call may have run.
+    Without a response, a status in `REFUSALS` is an error outcome. Otherwise raises `ConnectionLostError`: it may have run.
     """
     place = place or sse.ResumePoint()
     strayed = False
@@ -63,13 +63,13 @@ async def read_outcome(
             elif frame.get("id") is not None:
                 strayed = True
     except frames.FrameError as error:
-        raise CutError("The server's answer could not be read.") from error
+        raise ConnectionLostError("The server's answer could not be read.") from error
     finally:
         reply.close()
     # The status of a resumed stream, or of a response to another request, says nothing about this call.
     if reply.status in REFUSALS and place.id is None and not strayed:
         return _refusal_outcome(reply.status)
-    raise CutError(f"The server answered HTTP {reply.status} without a result for this call.")
+    raise ConnectionLostError(f"The server answered HTTP {reply.status} without a result for this call.")
 
 
 def _refusal_outcome(status: int) -> Outcome:
@@ -82,9 +82,9 @@ async def _read_frames(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tu
     if not reply.streams:
         body = await read_body(reply)
         if body.strip() and reply.media_type == JSON:
-            yield body, sse.event(body)
+            yield body, sse.build_event(body)
         return
-    async for event in sse.events(reply.chunks):
+    async for event in sse.split_events(reply.chunks):
         place.advance(event)
         if event.data:
             yield event.data, event.raw

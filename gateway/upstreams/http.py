@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import aiohttp
 from yarl import URL
 
-from gateway.errors import CutError, NotSentError
+from gateway.errors import ConnectionLostError, NotSentError
 from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
@@ -168,7 +168,7 @@ async def send_request(
     credentials: Credentials,
     body: bytes = b"",
 ) -> aiohttp.ClientResponse:
-    """Send one request with the gateway's credentials; raises `NotSentError` or `CutError`, as `Upstream.send` does."""
+    """Send one request with the gateway's credentials; raises the errors of `Upstream.send`."""
     own = await credentials.headers()
     place = _QueueState()
     try:
@@ -182,7 +182,7 @@ async def send_request(
     except aiohttp.ConnectionTimeoutError as error:
         raise NotSentError(_timeout_message(place)) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise CutError from error
+        raise ConnectionLostError from error
     if response.status == 401:
         credentials.mark_refused(own)
     return response
@@ -209,12 +209,12 @@ def _content_headers(verb: str) -> Mapping[str, str]:
 
 
 async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the body in chunks; raises `CutError` if it ends early."""
+    """Yield the body in chunks; raises `ConnectionLostError` if it ends early."""
     try:
         async for chunk in response.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, OSError) as error:
-        raise CutError from error
+        raise ConnectionLostError from error
 
 
 def _release(response: aiohttp.ClientResponse) -> None:

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import CutError, GatewayError, NotSentError
+from gateway.errors import ConnectionLostError, GatewayError, NotSentError
 from gateway.upstreams import answers
 from gateway.upstreams.reply import Reply
 from gateway.wire import frames, protocol
 
-#: Does one exchange: verb, body, headers. Raises `NotSentError` or `CutError`, as `Upstream.send` does.
+#: Does one exchange: verb, body, headers. Raises `NotSentError` or `ConnectionLostError`, as `Upstream.send` does.
 Send = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
 
 INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -66,7 +66,7 @@ async def reopen_session(send: Send, opening: bytes, headers: Mapping[str, str])
         return (await open_session(send, msgspec.Raw(opening), kept))[0]
     except answers.NoResultError as error:
         raise SessionRefusedError from error
-    except CutError as error:
+    except ConnectionLostError as error:
         raise NotSentError(
             "The connection broke while the session was reopened; nothing was sent."
         ) from error
@@ -95,7 +95,7 @@ async def cancel_call(send: Send, call: frames.CallFrame, headers: Mapping[str, 
     params = {"requestId": call.id, "reason": "The gateway no longer waits for the answer."}
     with suppress(GatewayError, TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT):
-            body = frames.notification("notifications/cancelled", params)
+            body = frames.build_notification("notifications/cancelled", params)
             (await send("POST", body, headers)).close()
     return True
 

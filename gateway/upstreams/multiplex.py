@@ -13,7 +13,7 @@ from itertools import count
 
 import msgspec
 
-from gateway.errors import CutError, GatewayError
+from gateway.errors import ConnectionLostError, GatewayError
 
 #: The most server messages kept while no stream is open for them.
 MAX_UNSENT = 256
@@ -127,7 +127,7 @@ class MultiplexedConnection(ABC):
         self.ended.set()
         self.has_backlog.set()
         for exchange in self.pending.values():
-            exchange.add(CutError("The server ended before it answered."))
+            exchange.add(ConnectionLostError("The server ended before it answered."))
 
     def _handle_frame(self, data: bytes) -> None:
         """Route one frame from the server."""

@@ -15,7 +15,7 @@ from urllib.parse import quote_plus, urldefrag
 import aiohttp
 import msgspec
 
-from gateway.errors import CutError, NotSentError
+from gateway.errors import ConnectionLostError, NotSentError
 from gateway.upstreams.http import read_chunks
 from gateway.upstreams.reply import JSON, join
 
@@ -121,7 +121,7 @@ class ClientCredentials:
                 members = _parse_object(await join(read_chunks(response)))
         except TimeoutError as error:
             raise _token_error("it did not answer in time") from error
-        except (aiohttp.ClientError, CutError, OSError) as error:
+        except (aiohttp.ClientError, ConnectionLostError, OSError) as error:
             raise _token_error("it could not be reached") from error
         if response.status != 200:
             reason = str(members.get("error"))

@@ -45,7 +45,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     #: The whole body, if it is in memory; else None, and it comes in `chunks`.
     body: bytes | None = None
-    #: The body as it arrives. Reading it may raise `CutError`.
+    #: The body as it arrives. Reading it may raise `ConnectionLostError`.
     chunks: AsyncIterator[bytes] = NOTHING
     #: Releases the exchange. The reader calls it at the end, whether or not it read the body.
     close: Callable[[], None] = _do_nothing

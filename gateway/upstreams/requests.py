@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.errors import CutError, GatewayError
+from gateway.errors import ConnectionLostError, GatewayError
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import JSON, Reply, read_body, replace_body
 from gateway.wire import frames, sse
@@ -60,7 +60,7 @@ class RequestFilter:
     async def _filter_stream(
         self, chunks: AsyncIterator[bytes], headers: Mapping[str, str]
     ) -> AsyncIterator[bytes]:
-        async for event in sse.events(chunks):
+        async for event in sse.split_events(chunks):
             if not event.data.strip():
                 yield event.raw
             elif (asks := self._forbidden_method(event.data)) is not None:
@@ -70,10 +70,10 @@ class RequestFilter:
                 yield event.raw if answer == event.data else event.with_data(answer)
 
     def _filter_frame(self, body: bytes) -> bytes:
-        """Return a body that is one response, filtered; raises `CutError` for a request, which has no place there."""
+        """Return a filtered body that is one response; raises `ConnectionLostError` for a request."""
         if (asks := self._forbidden_method(body)) is not None:
             log.warning("%s sent a %s request instead of a response", self.name, asks)
-            raise CutError("The server sent a request instead of its response.")
+            raise ConnectionLostError("The server sent a request instead of its response.")
         return self._filter_input_requests(body)
 
     def _forbidden_method(self, frame: bytes) -> str | None:
@@ -87,7 +87,7 @@ class RequestFilter:
         log.warning("%s requested %s, which may_ask does not allow", self.name, method)
         own = {name: value for name, value in headers.items() if name != "last-event-id"}
         try:
-            body = frames.error(_parse_members(frame)["id"], -32601, NOT_ALLOWED)
+            body = frames.build_error(_parse_members(frame)["id"], -32601, NOT_ALLOWED)
             (await self.inner.send("POST", body, own)).close()
         except GatewayError as error:
             log.warning("the refusal could not be sent to %s: %s", self.name, error)
@@ -101,13 +101,13 @@ class RequestFilter:
         if all(method in self._methods for method in methods):
             return body
         log.warning("%s requested %s, which may_ask does not allow", self.name, ", ".join(map(str, methods)))
-        return frames.error(_parse_members(body).get("id"), -32603, NOT_ALLOWED)
+        return frames.build_error(_parse_members(body).get("id"), -32603, NOT_ALLOWED)
 
 
 def _parse_members(frame: bytes, word: bytes = b"") -> Mapping[str, Any]:
     """Return the members of a frame; {} without parsing if *word* cannot be in it.
 
-    Raises `CutError` for anything but one unambiguous object: the client might read it differently.
+    Raises `ConnectionLostError` for anything but one unambiguous object: the client might read it differently.
     """
     if frame.lstrip(b" \t\r\n").startswith(b"{") and not any(
         one in frame for one in (word, *_DISGUISE_MARKS)
@@ -116,7 +116,7 @@ def _parse_members(frame: bytes, word: bytes = b"") -> Mapping[str, Any]:
     try:
         value = frames.parse_json(frame, max_bytes=frames.MAX_SERVER_BYTES)
     except frames.FrameError as error:
-        raise CutError(UNREADABLE_ANSWER) from error
+        raise ConnectionLostError(UNREADABLE_ANSWER) from error
     if not isinstance(value, dict):
-        raise CutError(UNREADABLE_ANSWER)
+        raise ConnectionLostError(UNREADABLE_ANSWER)
     return value

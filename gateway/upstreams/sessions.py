@@ -192,7 +192,7 @@ async def exchange_frame(
 async def _response_events(first: bytes | None, exchange: PendingRequest) -> AsyncIterator[bytes]:
     frame = first
     while True:
-        yield sse.comment("waiting") if frame is None else sse.event(frame)
+        yield sse.build_comment("waiting") if frame is None else sse.build_event(frame)
         if frame is not None and is_response(frame):
             return
         frame = await exchange.next_frame(QUIET)
@@ -201,7 +201,7 @@ async def _response_events(first: bytes | None, exchange: PendingRequest) -> Asy
 async def _server_messages(connection: MultiplexedConnection) -> AsyncIterator[bytes]:
     while not connection.ended.is_set():
         while connection.backlog:
-            yield sse.event(connection.backlog.popleft())
+            yield sse.build_event(connection.backlog.popleft())
         connection.has_backlog.clear()
         if connection.backlog or connection.ended.is_set():
             continue
@@ -209,4 +209,4 @@ async def _server_messages(connection: MultiplexedConnection) -> AsyncIterator[b
             async with asyncio.timeout(QUIET):
                 await connection.has_backlog.wait()
                 continue
-        yield sse.comment("waiting")
+        yield sse.build_comment("waiting")

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import aiohttp
 from yarl import URL
 
-from gateway.errors import CutError, GatewayError, NotSentError
+from gateway.errors import ConnectionLostError, GatewayError, NotSentError
 from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.http import read_chunks, send_request
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT = 10.0
 log = logging.getLogger("okayed.servers")
 
 
-class MessageRefusedError(CutError):
+class MessageRefusedError(ConnectionLostError):
     """The server refused a message with an HTTP error."""
 
     def __init__(self, answered: int) -> None:
@@ -53,7 +53,7 @@ class SseServer:
                 return await self._connect()
         except MessageRefusedError:
             raise
-        except (CutError, TimeoutError) as error:
+        except (ConnectionLostError, TimeoutError) as error:
             raise NotSentError("The server did not name its endpoint for messages.") from error
 
     async def _connect(self) -> "SseConnection":
@@ -63,7 +63,7 @@ class SseServer:
         )
         try:
             _check_response(response)
-            events = sse.events(read_chunks(response))
+            events = sse.split_events(read_chunks(response))
             return SseConnection(
                 self, response, events, _endpoint_url(self.url, await _read_endpoint(events))
             )
@@ -72,7 +72,7 @@ class SseServer:
             raise
 
     async def post(self, address: URL, frame: bytes) -> None:
-        """Post one message; raises `NotSentError`, `RefusedError` or `CutError`."""
+        """Post one message; raises `NotSentError`, `RefusedError` or `ConnectionLostError`."""
         response = await send_request(
             self.http,
             "POST",
@@ -84,7 +84,7 @@ class SseServer:
         try:
             if response.status >= 300:
                 raise MessageRefusedError(response.status)
-            with suppress(CutError):  # the server accepted the message; its body does not matter
+            with suppress(ConnectionLostError):  # the server accepted the message; its body does not matter
                 await join(read_chunks(response))
         finally:
             response.close()
@@ -124,7 +124,7 @@ class SseConnection(MultiplexedConnection):
             async for event in events:
                 if event.data and event.kind == "message":
                     self._handle_frame(event.data)
-        except CutError as error:
+        except ConnectionLostError as error:
             log.info("%s: the event stream broke: %s", self.name, error)
         finally:
             self._mark_ended()
@@ -161,13 +161,13 @@ def _check_response(response: aiohttp.ClientResponse) -> None:
 
 
 async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
-    """Return the endpoint in the first event; raises `CutError` if another event comes first."""
+    """Return the endpoint in the first event; raises `ConnectionLostError` if another event comes first."""
     async for event in events:
         if event.data and event.kind != "endpoint":
             break
         if event.data:
             return event.data.decode("utf-8", "replace")
-    raise CutError
+    raise ConnectionLostError
 
 
 def _endpoint_url(url: str, named: str) -> URL:

@@ -248,18 +248,18 @@ def _refuse_unknown(value: Mapping[str, Any], allowed: frozenset[str], where: st
 def _refuse_look_alikes(value: Mapping[str, Any], names: frozenset[str], where: str) -> None:
     """Refuse members that a case- or Unicode-folding parser would read as one of *names* (CVE-2026-27896)."""
     for name in value:
-        if name not in names and fold(name) in _FOLDED:
+        if name not in names and fold_member_name(name) in _FOLDED:
             raise FrameError(
                 INVALID_REQUEST, f"The {where} has a member {json.dumps(name)} that looks like another."
             )
 
 
-def fold(name: str) -> str:
+def fold_member_name(name: str) -> str:
     """Return *name* without case, compatibility forms and NUL, as a lenient parser might read it."""
     return unicodedata.normalize("NFKC", name.replace("\0", "")).casefold()
 
 
-_FOLDED = frozenset(fold(name) for name in ROUTING)
+_FOLDED = frozenset(fold_member_name(name) for name in ROUTING)
 
 
 #: The exceptions of decoding a server's JSON.
@@ -283,23 +283,23 @@ def request_id_of(frame: Frame | None) -> Id | None:
     return frame.id if isinstance(frame, Request | CallFrame) else None
 
 
-def result(request_id: Id, value: Mapping[str, Any]) -> bytes:
+def build_result(request_id: Id, value: Mapping[str, Any]) -> bytes:
     """Build a response with a result."""
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "result": value})
 
 
-def error(request_id: Id | None, code: int, message: str, data: Any = None) -> bytes:
+def build_error(request_id: Id | None, code: int, message: str, data: Any = None) -> bytes:
     """Build a response with an error."""
     fault = {"code": code, "message": message} | ({} if data is None else {"data": data})
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": fault})
 
 
-def notification(method: str, params: Mapping[str, Any]) -> bytes:
+def build_notification(method: str, params: Mapping[str, Any]) -> bytes:
     """Build a notification."""
     return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
 
 
-def answer(request_id: Id, outcome: Outcome) -> bytes:
+def build_response(request_id: Id, outcome: Outcome) -> bytes:
     """Build a response with the result or error of a server."""
     member = "error" if outcome.is_error else "result"
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, member: msgspec.Raw(outcome.body)})

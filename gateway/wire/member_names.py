@@ -21,7 +21,7 @@ _DATA_KEYWORDS = frozenset({"const", "default", "enum", "examples", "required"})
 Path = tuple[str | int, ...]
 
 
-def format_path(path: Iterable[str | int]) -> str:
+def format_argument_path(path: Iterable[str | int]) -> str:
     """Format the path of a value in a call's arguments: `arguments.items[0].amount`."""
     return "arguments" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
@@ -88,7 +88,7 @@ class KnownNames:
     def find_ambiguous(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the first member that resembles a known name or a sibling member, or None."""
         found = None if self._alike else self._first(arguments)
-        return None if found is None else f"{format_path(found[0])} {found[1]}"
+        return None if found is None else f"{format_argument_path(found[0])} {found[1]}"
 
     def _first(self, value: Mapping[str, Any] | list[Any]) -> tuple[Path, str] | None:
         """Return the path of the first such member, and the problem."""

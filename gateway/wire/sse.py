@@ -73,17 +73,17 @@ class ResumePoint:
         return None if self.id is None or self._tries > TRIES else self.wait
 
 
-def event(data: bytes) -> bytes:
+def build_event(data: bytes) -> bytes:
     """Build the event for one JSON-RPC frame."""
     return b"event: message\ndata: " + data + b"\n\n"
 
 
-def priming_event(event_id: str, retry: int) -> bytes:
+def build_priming_event(event_id: str, retry: int) -> bytes:
     """Build the event that primes a client to reconnect: event id, and retry in milliseconds (2025-11-25)."""
     return f"id: {event_id}\nretry: {retry}\ndata: \n\n".encode()
 
 
-def comment(text: str) -> bytes:
+def build_comment(text: str) -> bytes:
     """Build a comment, which keeps a connection alive."""
     return f": {text}\n\n".encode()
 
@@ -127,7 +127,7 @@ class EventSplitter:
         return at
 
 
-async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+async def split_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """Split a stream into its events; comments and empty events have empty data."""
     splitter, mark = EventSplitter(), BOM
     async for chunk in chunks:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 
 from approvals.client_address import UNIX
-from gateway.config.addresses import host_and_port, is_http_url, is_loopback
+from gateway.config.addresses import is_http_url, is_loopback, parse_host_and_port
 from gateway.config.checks.wording import HTTP_URL
 from gateway.config.options import Config, Listen, listen_address
 from gateway.config.problems import Path, Problem
@@ -36,7 +36,7 @@ def find_problems(config: Config) -> Iterator[Problem]:
 
 def _address_problems(path: Path, listen: Listen) -> Iterator[Problem]:
     try:
-        host_and_port(listen_address(listen))
+        parse_host_and_port(listen_address(listen))
     except ValueError:
         yield Problem(path, f"{listen!r} is not host:port or unix:/path.")
     # A number is refused: YAML reads 0660 as 660, and 0o660 as 432.
@@ -50,7 +50,7 @@ def _address_problems(path: Path, listen: Listen) -> Iterator[Problem]:
 def _is_local(listen: str) -> bool:
     """Return whether only this machine reaches a listener; an invalid address is reported elsewhere."""
     try:
-        found = host_and_port(listen)
+        found = parse_host_and_port(listen)
     except ValueError:
         return True
     return found is None or is_loopback(found[0])

@@ -65,7 +65,7 @@ class Tasks:
             held = await self._service.attach_task(held.id)
         self.runs.attend(held.id)
         dialect = extension if mode is AnswerMode.TASK else revision_2025
-        return frame_reply(frames.result(request.frame.id, dialect.created_result(held)))
+        return frame_reply(frames.build_result(request.frame.id, dialect.created_result(held)))
 
     def attend_all(self, open_calls: Iterable[Summary]) -> None:
         """Attend every task among the open calls, and drop answers whose approval has ended."""
@@ -177,8 +177,10 @@ class Tasks:
 
 
 def _result(frame: frames.Request, value: Mapping[str, Any]) -> Reply:
-    return frame_reply(frames.result(frame.id, value))
+    return frame_reply(frames.build_result(frame.id, value))
 
 
 def _error(frame: frames.Request, wrong: protocol.Rejection) -> Reply:
-    return frame_reply(frames.error(frame.id, wrong.code, wrong.message, wrong.data), status=wrong.status)
+    return frame_reply(
+        frames.build_error(frame.id, wrong.code, wrong.message, wrong.data), status=wrong.status
+    )

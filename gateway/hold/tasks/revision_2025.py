@@ -46,12 +46,12 @@ def created_result(held: HeldCall) -> Mapping[str, Any]:
 def result_frame(task_id: str, held: HeldCall, request_id: frames.Id) -> bytes:
     """Return the frame that answers tasks/result."""
     if held.outcome is not None and held.outcome.is_error:
-        return frames.answer(request_id, held.outcome)
+        return frames.build_response(request_id, held.outcome)
     result = (
         dict(messages.status_result(held)) if held.outcome is None else msgspec.json.decode(held.outcome.body)
     )
     meta = {**result.get("_meta", {}), RELATED: {"taskId": task_id}}
-    return frames.result(request_id, {**result, "_meta": meta})
+    return frames.build_result(request_id, {**result, "_meta": meta})
 
 
 class TaskMethods2025:
@@ -74,16 +74,16 @@ class TaskMethods2025:
         """Answer a request about a task; *held* is the newest call of the task."""
         match frame.method:
             case "tasks/get":
-                return frame_reply(frames.result(frame.id, task_object(task_id, held)))
+                return frame_reply(frames.build_result(frame.id, task_object(task_id, held)))
             case "tasks/cancel":
                 return await self._cancel(frame, task_id, held)
         return Reply(status=200, headers=sse.HEADERS, chunks=self._stream_result(task_id, held, frame.id))
 
     async def _cancel(self, frame: frames.Request, task_id: str, held: HeldCall) -> Reply:
         if held.state in lifecycle.SETTLED:
-            return frame_reply(frames.error(frame.id, frames.INVALID_PARAMS, _OVER))
+            return frame_reply(frames.build_error(frame.id, frames.INVALID_PARAMS, _OVER))
         cancelled = await self._service.cancel(held.id, "the agent cancelled the task", actor=held.call.agent)
-        return frame_reply(frames.result(frame.id, task_object(task_id, cancelled)))
+        return frame_reply(frames.build_result(frame.id, task_object(task_id, cancelled)))
 
     async def _stream_result(
         self, task_id: str, held: HeldCall, request_id: frames.Id
@@ -92,11 +92,11 @@ class TaskMethods2025:
         while ladder.next_step(held, self._service.monotonic(), float("inf")).rung is not Rung.ANSWER:
             if self._is_closed():
                 return
-            yield sse.comment("waiting for approval")
+            yield sse.build_comment("waiting for approval")
             async for event in self._next_events(held):
                 yield event
             held = await self._service.get(held.id)
-        yield sse.event(result_frame(task_id, held, request_id))
+        yield sse.build_event(result_frame(task_id, held, request_id))
         await self._held_answers.record_collected(held.id)
 
     async def _next_events(self, held: HeldCall) -> AsyncIterator[bytes]:

@@ -48,10 +48,10 @@ def own_stream(service: ApprovalService, frame: frames.Request, ours: Mapping[st
     async def chunks() -> AsyncIterator[bytes]:
         meta = {"_meta": {protocol.META_SUBSCRIPTION: frame.id}}
         accepted = {"notifications": {"taskIds": list(ours)}, **meta}
-        yield sse.event(frames.notification("notifications/subscriptions/acknowledged", accepted))
+        yield sse.build_event(frames.build_notification("notifications/subscriptions/acknowledged", accepted))
         async for event in task_events(service, frame.id, ours):
             yield event
-        yield sse.event(frames.result(frame.id, {"resultType": "complete", **meta}))
+        yield sse.build_event(frames.build_result(frame.id, {"resultType": "complete", **meta}))
 
     return Reply(status=200, headers=sse.HEADERS, chunks=chunks())
 
@@ -70,7 +70,7 @@ async def task_events(
                 yield _notification(subscription, shown)
         open_tasks = {one: held for one, held in open_tasks.items() if told[one] not in extension.TERMINAL}
         if open_tasks:
-            yield sse.comment("waiting for approval")
+            yield sse.build_comment("waiting for approval")
             await _any_changed(service, open_tasks.values())
             open_tasks = {one: await newest_call(service, held) for one, held in open_tasks.items()}
 
@@ -78,7 +78,7 @@ async def task_events(
 def _notification(subscription: frames.Id, shown: Mapping[str, Any]) -> bytes:
     task = {name: value for name, value in shown.items() if name != "resultType"}
     params = {**task, "_meta": {protocol.META_SUBSCRIPTION: subscription}}
-    return sse.event(frames.notification("notifications/tasks", params))
+    return sse.build_event(frames.build_notification("notifications/tasks", params))
 
 
 async def _any_changed(service: ApprovalService, calls: Any) -> None:
@@ -100,7 +100,7 @@ async def newest_call(service: ApprovalService, held: HeldCall) -> HeldCall:
 
 async def merge_streams(theirs: AsyncIterator[bytes], ours: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Merge our events into a server's stream; its first event stays first, and the stream ends with its last."""
-    whole = (event.raw async for event in sse.events(theirs))
+    whole = (event.raw async for event in sse.split_events(theirs))
     yield await anext(whole, b"")
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 

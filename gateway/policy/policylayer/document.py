@@ -28,7 +28,7 @@ def title_comments(source: Mapping[str, Any]) -> tuple[str, ...]:
 def read_reason(source: Mapping[str, Any]) -> dict[str, str]:
     """Return the reason or message of a rule, as a `reason` of the translated rule."""
     found = next((source[key] for key in ("on_deny", "reason", "message") if source.get(key)), None)
-    return {} if found is None else {"reason": escape_references(one_line(str(found)))}
+    return {} if found is None else {"reason": escape_references(to_comment_line(str(found)))}
 
 
 def escape_references(text: str) -> str:
@@ -36,7 +36,7 @@ def escape_references(text: str) -> str:
     return text.replace("${", "$ {")
 
 
-def one_line(text: str) -> str:
+def to_comment_line(text: str) -> str:
     """Return text without line breaks and hidden characters, so that it stays in its comment."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
@@ -69,7 +69,7 @@ def to_yaml(
         policy["hide"] = hide
     _add_comment(policy, "default", top, indent=2)
     document = CommentedMap(policy=policy)
-    document.yaml_set_start_comment("\n".join(map(one_line, head)))
+    document.yaml_set_start_comment("\n".join(map(to_comment_line, head)))
     out = io.StringIO()
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -89,5 +89,5 @@ def _to_sequence(lines: Iterable[CommentedRule]) -> CommentedSeq:
 def _add_comment(
     where: CommentedMap | CommentedSeq, key: str | int, comments: Iterable[str], *, indent: int
 ) -> None:
-    if text := "\n".join(map(one_line, comments)):
+    if text := "\n".join(map(to_comment_line, comments)):
         where.yaml_set_comment_before_after_key(key, before=text, indent=indent)

@@ -22,9 +22,9 @@ from gateway.policy.policylayer.document import (
     CommentedRule,
     escape_references,
     limit_to_listed,
-    one_line,
     read_reason,
     title_comments,
+    to_comment_line,
     to_yaml,
 )
 from gateway.policy.policylayer.limits import counter_maximum, parse_rate, translate_duration, translate_limit
@@ -352,7 +352,7 @@ class _Translation:
         self._top.append(self._note(path, why))
 
     def _note(self, path: str, why: str) -> str:
-        note = one_line(f"{path}: {why}")
+        note = to_comment_line(f"{path}: {why}")
         self._notes.append(note)
         return f"NO EQUAL: {note}"
 

@@ -33,7 +33,7 @@ async def test_a_tool_is_compared_with_the_definition_accepted_in_the_store(tmp_
             "policy: {default: allow}", {}, str,
         )  # fmt: skip
         explained = await inspection.explain_call(config, "notes", "get_note", "{}")
-        rows = {row.tool.name: row.verdict.action for row in await inspection.list_tools(config, "notes")}
+        rows = {row.tool.name: row.verdict.action for row in await inspection.list_tool_rows(config, "notes")}
     if gateway_runs:
         await store.close()
     assert (explained.verdict.action, explained.verdict.rule) == (Action.DENY, "pin")
@@ -46,7 +46,7 @@ async def test_listing_tools_creates_no_store(tmp_path):
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\n"
             "policy: {default: allow}", {}, str,
         )  # fmt: skip
-        assert len(await inspection.list_tools(config, "notes")) == 3
+        assert len(await inspection.list_tool_rows(config, "notes")) == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,7 +58,7 @@ async def test_the_stderr_of_a_server_that_fails_to_start_is_shown_only_to_the_o
         f"servers: {{files: {{command: [sh, -c, {json.dumps(DYING)}]}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
         {}, str,
     )  # fmt: skip
-    [row] = await inspection.list_tools(config, "files")
+    [row] = await inspection.list_tool_rows(config, "files")
     assert row.problem.endswith(r"Its last line on stderr: cannot open /srv/\u{001B}[31mdata")
     async with assemble(config) as gateway:
         body = json.dumps(
@@ -77,5 +77,5 @@ async def test_a_server_whose_own_child_keeps_stderr_open_is_not_waited_for():
         {}, str,
     )  # fmt: skip
     async with asyncio.timeout(HANG):
-        [row] = await inspection.list_tools(config, "files")
+        [row] = await inspection.list_tool_rows(config, "files")
     assert row.problem.endswith("Its last line on stderr: gone")

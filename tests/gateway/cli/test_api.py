@@ -54,7 +54,7 @@ async def test_a_command_reaches_the_inbox_that_the_config_describes(listen, tmp
     file.chmod(0o600)
     monkeypatch.setenv("OKAYED_TOKEN", token("alice"))
     async with assemble(load_config(file, {})) as gateway, serve(gateway):
-        assert await asyncio.to_thread(api.ask, file, lambda alice: alice.calls("pending")) == []
+        assert await asyncio.to_thread(api.call_api, file, lambda alice: alice.calls("pending")) == []
 
 
 async def test_a_running_call_is_given_up_from_a_terminal(tmp_path, monkeypatch, capsys):

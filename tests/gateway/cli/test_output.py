@@ -84,7 +84,7 @@ async def test_a_tool_name_cannot_forge_output_or_control_the_terminal(capsys, m
             {},
             str,
         )
-        tools.print_rows(await inspection.list_tools(config, "notes"), as_json=False)
+        tools.print_rows(await inspection.list_tool_rows(config, "notes"), as_json=False)
         tools.print_explanation(await inspection.explain_call(config, "notes", NAME, "{}"), as_json=False)
     tools.print_accepted("notes", [NAME])
     denied = AuditEvent(

@@ -1,4 +1,4 @@
-from gateway.explain.parameters import MAX_LINE, MAX_SHOWN, propose_schema, read_parameters
+from gateway.explain.parameters import MAX_LINE, MAX_SHOWN, build_parameter_list, propose_schema
 from rows import each_row
 
 MIXED = {
@@ -17,7 +17,7 @@ MIXED = {
 
 
 def test_each_parameter_has_its_type_and_one_safe_line():
-    found = read_parameters(MIXED)
+    found = build_parameter_list(MIXED)
     assert [(one.name, one.type, one.required, one.line) for one in found.shown] == [
         ("user", "string", True, "Whose policy \\u{202E}it is."),
         ("mode", "any", False, "One of fast, 2."),
@@ -31,16 +31,19 @@ def test_each_parameter_has_its_type_and_one_safe_line():
 
 @each_row("schema", [None, 7, [], {}, {"properties": 7}, {"properties": {}, "required": "all"}])
 def test_an_invalid_schema_has_no_parameters(schema):
-    assert read_parameters({"inputSchema": schema}).summary == "No parameters"
+    assert build_parameter_list({"inputSchema": schema}).summary == "No parameters"
 
 
 def test_one_parameter_is_counted_in_the_singular():
-    assert read_parameters({"inputSchema": {"properties": {"a": {}}}}).summary == "1 parameter, none required"
+    assert (
+        build_parameter_list({"inputSchema": {"properties": {"a": {}}}}).summary
+        == "1 parameter, none required"
+    )
 
 
 def test_long_lists_and_lines_are_cut():
     many = {f"p{number}": {"description": "x" * 9999} for number in range(MAX_SHOWN + 1)}
-    found = read_parameters({"inputSchema": {"properties": many}})
+    found = build_parameter_list({"inputSchema": {"properties": many}})
     assert (len(found.shown), found.total) == (MAX_SHOWN, MAX_SHOWN + 1)
     assert max(len(one.line) for one in found.shown) == MAX_LINE
 
@@ -49,4 +52,4 @@ def test_no_schema_is_proposed_that_covers_only_some_parameters():
     """A schema that names only some parameters would deny the calls that use the others."""
     many = {f"p{number}": {} for number in range(MAX_SHOWN + 1)}
     for properties in (many, {"a b": {}}, {"${HOME}": {}}):
-        assert propose_schema(read_parameters({"inputSchema": {"properties": properties}})) == ()
+        assert propose_schema(build_parameter_list({"inputSchema": {"properties": properties}})) == ()

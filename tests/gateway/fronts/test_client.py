@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import CutError, NotSentError, ResponseTooLargeError
+from gateway.errors import ConnectionLostError, NotSentError, ResponseTooLargeError
 from gateway.fronts.client import GatewayClient
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, sse
@@ -35,7 +35,7 @@ def stream(*events):
         for one in events:
             if isinstance(one, Exception):
                 raise one
-            yield one if isinstance(one, bytes) else sse.event(line(one))
+            yield one if isinstance(one, bytes) else sse.build_event(line(one))
 
     return Reply(status=200, headers=sse.HEADERS, chunks=chunks())
 
@@ -57,14 +57,14 @@ class Server:
         if self.down:
             raise NotSentError
         if frame.get("method") == "initialize" and self.refuses:
-            return frame_reply(frames.error(frame["id"], -32603, "no"), status=502)
+            return frame_reply(frames.build_error(frame["id"], -32603, "no"), status=502)
         if frame.get("method") == "initialize":
             made = f"s{sum(method == 'initialize' for _, method, _ in self.seen)}"
             self.known.add(made)
             answer = line(result(frame["id"], protocolVersion="2025-11-25"))
             return frame_reply(answer, headers={"Mcp-Session-Id": made})
         if session not in self.known:
-            return frame_reply(frames.error(None, -32001, "Session not found."), status=404)
+            return frame_reply(frames.build_error(None, -32001, "Session not found."), status=404)
         return frame_reply(line(result(frame["id"], session=session))) if "id" in frame else Reply(status=202)
 
 
@@ -172,7 +172,9 @@ PRIMING = b"id: e1\nretry: 0\ndata: \n\n"
 async def test_a_stream_that_ends_before_its_answer_is_taken_up_again():
     note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}
     exchange = answering(
-        stream(PRIMING, note), stream(b"id: e2\ndata: \n\n", CutError()), stream(result(1, ok=True))
+        stream(PRIMING, note),
+        stream(b"id: e2\ndata: \n\n", ConnectionLostError()),
+        stream(result(1, ok=True)),
     )
     assert await say(GatewayClient(exchange, {}), request()) == [note, result(1, ok=True)]
     assert exchange.seen == [("POST", None), ("GET", "e1"), ("GET", "e2")]
@@ -185,15 +187,15 @@ async def test_a_stream_that_cannot_be_taken_up_again_is_a_cut():
         [stream(result("1"))],
         [stream(PRIMING), *(stream() for _ in range(4))],
     ):
-        with pytest.raises(CutError, match="without a result"):
+        with pytest.raises(ConnectionLostError, match="without a result"):
             await say(GatewayClient(answering(*replies), {}), request())
-    with pytest.raises(CutError, match="broke"):
-        await say(GatewayClient(answering(stream(CutError())), {}), request())
+    with pytest.raises(ConnectionLostError, match="broke"):
+        await say(GatewayClient(answering(stream(ConnectionLostError())), {}), request())
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]", b'{"a":' + b"[" * 100_000])
 async def test_an_answer_that_is_no_frame_is_told_as_an_error_and_not_passed_on(body):
-    with pytest.raises(CutError, match="HTTP status 502"):
+    with pytest.raises(ConnectionLostError, match="HTTP status 502"):
         await say(GatewayClient(answering(frame_reply(body, status=502)), {}), request())
     assert await say(GatewayClient(answering(frame_reply(body, status=502)), {}), INITIALIZED) == []
 
@@ -204,14 +206,14 @@ async def test_events_that_are_no_frames_are_left_out():
 
 
 async def test_an_error_for_nobody_goes_to_who_asked():
-    exchange = answering(frame_reply(frames.error(None, -32000, "no"), status=401))
+    exchange = answering(frame_reply(frames.build_error(None, -32000, "no"), status=401))
     assert await say(GatewayClient(exchange, {}), request("x")) == [
         {"jsonrpc": "2.0", "id": "x", "error": {"code": -32000, "message": "no"}}
     ]
 
 
 async def test_a_notification_gets_no_answer_even_when_it_is_refused():
-    refused = frame_reply(frames.error(None, -32000, "This token is not known."), status=401)
+    refused = frame_reply(frames.build_error(None, -32000, "This token is not known."), status=401)
     assert await say(GatewayClient(answering(refused), {}), INITIALIZED) == []
 
 
@@ -258,7 +260,7 @@ def patient(gateway, **more):
 
 async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_back():
     gateway = Gateway(
-        held(sse.comment("waiting"), CutError()), NotSentError(), CutError(), frame_reply(b"", status=503),
+        held(sse.build_comment("waiting"), ConnectionLostError()), NotSentError(), ConnectionLostError(), frame_reply(b"", status=503),
         held(), held(result(1, ok=True)),
     )  # fmt: skip
     assert await say(patient(gateway), CALL) == [result(1, ok=True)]
@@ -266,9 +268,9 @@ async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_bac
 
 
 async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():
-    gateway = Gateway(held(CutError()), NotSentError())
+    gateway = Gateway(held(ConnectionLostError()), NotSentError())
     with pytest.raises(
-        CutError, match="Make the same call again, with the same arguments: it runs at most once"
+        ConnectionLostError, match="Make the same call again, with the same arguments: it runs at most once"
     ):
         await say(patient(gateway, retry_for=0.0), CALL)
 
@@ -281,8 +283,8 @@ async def test_an_answer_that_is_too_long_is_not_asked_for_again():
 
 
 async def test_a_held_call_that_the_gateway_does_not_know_any_more_is_answered_with_that():
-    unknown = frame_reply(frames.error(1, -32001, "not known"), status=404)
-    gateway = Gateway(held(CutError()), unknown)
+    unknown = frame_reply(frames.build_error(1, -32001, "not known"), status=404)
+    gateway = Gateway(held(ConnectionLostError()), unknown)
     assert await say(patient(gateway), CALL) == [
         {"jsonrpc": "2.0", "id": 1, "error": {"code": -32001, "message": "not known"}}
     ]
@@ -299,5 +301,5 @@ def page(status):
 )  # fmt: skip
 async def test_what_is_no_answer_at_all_is_not_asked_for_without_end(answer, retry_for, told):
     async with asyncio.timeout(HANG):
-        with pytest.raises(CutError, match=told):
-            await say(patient(Gateway(held(CutError()), answer), retry_for=retry_for), CALL)
+        with pytest.raises(ConnectionLostError, match=told):
+            await say(patient(Gateway(held(ConnectionLostError()), answer), retry_for=retry_for), CALL)

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from approvals.throttle import WINDOW
 from gateway.app.serving import agent_hosts
 from gateway.config.options import Config, PolicyOptions
-from gateway.errors import CutError
+from gateway.errors import ConnectionLostError
 from gateway.fronts.http import MAX_WRONG_TOKENS
 from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
@@ -344,7 +344,7 @@ async def test_an_answer_is_delivered_when_its_client_can_have_all_of_it_and_nev
 
     async def cut():
         yield b"{"
-        raise CutError("The server ended its answer.")
+        raise ConnectionLostError("The server ended its answer.")
 
     async with running() as gateway:
         whole = frame_reply(b'{"jsonrpc":"2.0","id":1,"result":{}}')

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from approvals.errors import StoreError
-from gateway.errors import CutError, NotSentError
+from gateway.errors import ConnectionLostError, NotSentError
 from gateway.fronts.stdio import MAX_LINE, StdioFront
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
@@ -224,7 +224,7 @@ async def test_a_fault_answers_requests_and_nobody_else():
 
 async def test_a_store_that_fails_in_the_middle_of_an_answer_ends_that_answer_and_not_the_front():
     async def chunks():
-        yield sse.comment("waiting for approval")
+        yield sse.build_comment("waiting for approval")
         raise StoreError("The disk is full.")
 
     async def exchange(verb, body, headers):
@@ -283,11 +283,11 @@ async def test_a_server_that_cannot_be_heard_is_served_all_the_same(fault):
 
 async def test_after_its_stream_broke_a_server_is_heard_again_with_the_next_answer():
     async def broken():
-        yield sse.event(b'{"method":"notifications/message","params":{"n":1}}')
-        raise CutError
+        yield sse.build_event(b'{"method":"notifications/message","params":{"n":1}}')
+        raise ConnectionLostError
 
     async def whole():
-        yield sse.event(b'{"method":"notifications/message","params":{"n":2}}')
+        yield sse.build_event(b'{"method":"notifications/message","params":{"n":2}}')
         await asyncio.Event().wait()
 
     async def exchange(verb, body, headers):
@@ -398,7 +398,7 @@ async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_
     asked, back = [], asyncio.Event()
 
     async def chunks():
-        raise CutError
+        raise ConnectionLostError
         yield b""
 
     async def exchange(verb, body, headers):

@@ -7,7 +7,7 @@ from math import inf
 from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, QuotaExceeded, TotalBytesExceeded
 from approvals.model import Decision, Outcome, Review, State, Terms
 from gateway.hold import messages
-from gateway.policy.limits import Exceeded, Limit
+from gateway.policy.limits import ExceededLimit, Limit
 from holds import held
 from rows import each_row
 
@@ -53,9 +53,9 @@ def test_each_state_has_its_words(changes, text):
 
 def test_verdicts_have_their_words():
     assert messages.denied_result("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
-    limited = messages.limited_result(Exceeded(limit=TEN, retry_after=41.7), "put_user_policy")["content"][0][
-        "text"
-    ]
+    limited = messages.limited_result(ExceededLimit(limit=TEN, retry_after=41.7), "put_user_policy")[
+        "content"
+    ][0]["text"]
     assert limited == "Rate limit: 10 calls per 60 s for put_user_policy. NOT EXECUTED. Try again in 42 s."
     for refused, told in {
         QuotaExceeded: "Too many of your calls already wait for a person.",
@@ -83,7 +83,7 @@ def test_durations_are_said_as_people_say_them(seconds, words):
 
 def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
     limit = replace(TEN, argument="args.amount", reason="Ask finance.")
-    told = messages.limited_result(Exceeded(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
+    told = messages.limited_result(ExceededLimit(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
     assert told == (
         "Rate limit: args.amount may add up to 10 per 60 s for pay. NOT EXECUTED. This call alone exceeds the limit. Ask finance."
     )

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from approvals.errors import StoreError
 from approvals.model import State
-from gateway.errors import CutError
+from gateway.errors import ConnectionLostError
 from gateway.upstreams import answers
 from gateway.upstreams.reply import Reply
 from gateways import TASKS, running, text
@@ -365,7 +365,7 @@ async def test_an_answer_that_is_too_long_leaves_doubt():
         chunks=endless(),
         close=lambda: closed.append(1),
     )
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await answers.read_outcome(reply, 1, lambda _: None)
     assert closed == [1]
 

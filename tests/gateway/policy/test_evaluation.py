@@ -291,7 +291,7 @@ def test_the_cache_of_rules_per_tool_is_bounded():
 def test_a_limit_has_its_scope_and_its_action_when_exceeded():
     rules = "{default: allow, tools: {t: {rate_limit: {max: 3, window: 1m, per: everyone, on_exceed: require_approval}}}}"
     [limit] = judge(rules, "t").limits
-    assert (limit.max, limit.window, limit.per, limit.asks_person, limit.name) == (
+    assert (limit.max, limit.window, limit.per, limit.needs_approval, limit.name) == (
         3,
         60,
         "everyone",
@@ -343,7 +343,7 @@ def policy_of(named, default="allow"):
 
 def outcome(verdict):
     """The parts of a verdict that must not depend on the order of the rules."""
-    limits = sorted((limit.max, limit.window, limit.asks_person) for limit in verdict.limits)
+    limits = sorted((limit.max, limit.window, limit.needs_approval) for limit in verdict.limits)
     return verdict.action, verdict.terms, limits
 
 
@@ -399,7 +399,7 @@ def test_an_amount_that_cannot_be_added_up_is_denied_with_the_reason(arguments, 
 def test_a_spend_limit_carries_the_amount_of_this_call():
     verdict = judge(SPEND, "pay", {"amount": 30})
     [limit] = verdict.limits
-    assert (verdict.action, limit.name, limit.amount, limit.asks_person, limit.shared) == (
+    assert (verdict.action, limit.name, limit.amount, limit.needs_approval, limit.shared) == (
         Action.ALLOW, "tools.pay.spend", 30, True, True,
     )  # fmt: skip
 

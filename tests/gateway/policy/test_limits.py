@@ -72,7 +72,7 @@ def test_uses_before_a_restart_still_count():
 
 
 def test_a_limit_that_denies_is_reported_before_one_that_requires_approval():
-    ask, deny = Limit(name="a", max=0, window=99, asks_person=True), Limit(name="d", max=0, window=1)
+    ask, deny = Limit(name="a", max=0, window=99, needs_approval=True), Limit(name="d", max=0, window=1)
     assert Windows().peek([ask, deny], ME, 0).limit == deny
 
 

@@ -44,7 +44,7 @@ class Gate:
             return DENIED
         scope = LimitUser(agent=agent, session=agent, server="iam", tool=tool)
         if (exceeded := self.windows.take(verdict.limits, scope, now)) is not None:
-            return HELD if exceeded.limit.asks_person and verdict.action is Action.ALLOW else DENIED
+            return HELD if exceeded.limit.needs_approval and verdict.action is Action.ALLOW else DENIED
         return ALLOWED if verdict.action is Action.ALLOW else HELD
 
 

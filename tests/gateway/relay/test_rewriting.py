@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.errors import CutError
+from gateway.errors import ConnectionLostError
 from gateway.relay import rewriting
 from gateway.upstreams.reply import Reply, frame_reply, read_body
 from gateway.wire import protocol, sse
@@ -125,10 +125,10 @@ UNREADABLE = [b"<html>", b"[1]", b'{"result":{"tools":[{"name":"\xff"}]}}', b'{"
 
 @pytest.mark.parametrize("body", UNREADABLE)
 async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
-    with pytest.raises(CutError, match="could not be read"):
+    with pytest.raises(ConnectionLostError, match="could not be read"):
         await rewriting.edit_result(frame_reply(body), rewriting.hide_tools(hides_b))
-    stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.event(body)))
-    with pytest.raises(CutError, match="could not be read"):
+    stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.build_event(body)))
+    with pytest.raises(ConnectionLostError, match="could not be read"):
         await read_body(await rewriting.edit_result(stream, rewriting.hide_tools(hides_b)))
 
 

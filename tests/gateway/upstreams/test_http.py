@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 
 from gateway import upstreams
-from gateway.errors import CutError, NotSentError, ResponseTooLargeError
+from gateway.errors import ConnectionLostError, NotSentError, ResponseTooLargeError
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import KEEPALIVE_OPTIONS, HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
@@ -125,7 +125,7 @@ async def raw_server(answer):
 async def test_a_connection_that_breaks_before_the_answer_leaves_doubt(http, answer):
     server = await raw_server(answer)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await HttpUpstream(url, FixedCredentials(), http).send("POST", b"{}", {})
     server.close()
 
@@ -136,7 +136,7 @@ async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
     )
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
     reply = await HttpUpstream(url, FixedCredentials(), http).send("POST", b"{}", {})
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await read_body(reply)
     reply.close()
     server.close()

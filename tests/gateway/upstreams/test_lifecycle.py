@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.errors import CutError, NotSentError
+from gateway.errors import ConnectionLostError, NotSentError
 from gateway.upstreams import lifecycle
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames
@@ -31,7 +31,7 @@ class Server:
 
 
 async def test_a_lost_session_is_opened_with_the_params_of_its_client():
-    server = Server(frames.result("okayed", {"protocolVersion": "2025-11-25"}))
+    server = Server(frames.build_result("okayed", {"protocolVersion": "2025-11-25"}))
     renewed = await lifecycle.reopen_session(server.send, OPENING, LOST)
     assert renewed == {"mcp-session-id": "s2", "mcp-protocol-version": "2025-06-18"}
     assert server.seen == [
@@ -43,8 +43,8 @@ async def test_a_lost_session_is_opened_with_the_params_of_its_client():
 @pytest.mark.parametrize(
     ("answer", "raised"),
     [
-        (frames.error("okayed", -32603, "no"), lifecycle.SessionRefusedError),
-        (CutError(), NotSentError),
+        (frames.build_error("okayed", -32603, "no"), lifecycle.SessionRefusedError),
+        (ConnectionLostError(), NotSentError),
         (NotSentError(), NotSentError),
     ],
 )
@@ -55,7 +55,7 @@ async def test_a_session_that_cannot_be_reopened_says_that_nothing_was_sent(answ
 
 
 async def test_a_session_that_was_half_opened_is_closed():
-    server = Server(frames.error("okayed", -32603, "no"))
+    server = Server(frames.build_error("okayed", -32603, "no"))
     with pytest.raises(lifecycle.SessionRefusedError):
         await lifecycle.reopen_session(server.send, OPENING, LOST)
     assert server.seen[-1] == ("DELETE", None, None, {"mcp-session-id": "s2"})

@@ -6,7 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from gateway.errors import CutError
+from gateway.errors import ConnectionLostError
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.reply import read_body
@@ -33,7 +33,7 @@ def streaming(*frames):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for one in (*frames, {"jsonrpc": "2.0", "id": frame["id"], "result": DONE}):
-            await response.write(sse.event(one if isinstance(one, bytes) else json.dumps(one).encode()))
+            await response.write(sse.build_event(one if isinstance(one, bytes) else json.dumps(one).encode()))
         return response
 
     return serve
@@ -49,7 +49,7 @@ async def through(recorder, kinds):
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), kinds)
         body = json.dumps(call("get_note")).encode()
         reply = await upstream.send("POST", body, {"mcp-session-id": "s", "last-event-id": "7"})
-        seen = [json.loads(event.data) async for event in sse.events(reply.chunks)]
+        seen = [json.loads(event.data) async for event in sse.split_events(reply.chunks)]
         reply.close()
         await upstream.close()
     return seen
@@ -112,7 +112,7 @@ async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
 )
 async def test_a_frame_that_can_be_read_in_two_ways_ends_the_stream(frame):
     async with Recorder(on_call=streaming(frame)) as recorder:
-        with pytest.raises(CutError):
+        with pytest.raises(ConnectionLostError):
             await through(recorder, [])
 
 
@@ -122,7 +122,9 @@ async def test_a_mark_before_the_stream_hides_no_request(lead):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(lead + b"data: " + json.dumps(asking(*ASKS["sampling"])).encode() + b"\n\n")
-        await response.write(sse.event(json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE}).encode()))
+        await response.write(
+            sse.build_event(json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE}).encode())
+        )
         return response
 
     async with Recorder(on_call=serve) as recorder:
@@ -149,14 +151,14 @@ async def test_a_body_that_is_not_one_answer_does_not_cross(body):
 
     async with Recorder(on_call=serve) as recorder, open_client_session() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
-        with pytest.raises(CutError):
+        with pytest.raises(ConnectionLostError):
             await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
 
 
 @pytest.mark.parametrize("frame", [f"[{REQUEST}]".encode(), REQUEST.encode("utf-16-le"), b"null"])
 async def test_an_event_that_is_not_one_object_ends_the_stream(frame):
     async with Recorder(on_call=streaming(frame)) as recorder:
-        with pytest.raises(CutError):
+        with pytest.raises(ConnectionLostError):
             await through(recorder, [])
 
 
@@ -192,7 +194,9 @@ async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         upstream.inner._url = "http://127.0.0.1:1/mcp"
-        assert json.loads([event async for event in sse.events(reply.chunks)][-1].data)["result"] == DONE
+        assert (
+            json.loads([event async for event in sse.split_events(reply.chunks)][-1].data)["result"] == DONE
+        )
         reply.close()
     assert "the refusal could not be sent" in caplog.text
 

@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 
 from gateway import errors
-from gateway.errors import CutError, NotSentError, UnknownSessionError, UseInitializeError
+from gateway.errors import ConnectionLostError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.relay.rewriting import CredentialsRefusedError, RedirectedError, filter_reply
 from gateway.tools.discovery import list_tools
 from gateway.upstreams import sessions
@@ -35,7 +35,7 @@ def calling(tool: str, id=1, **params) -> bytes:
 async def frames(reply) -> list[dict]:
     try:
         if reply.streams:
-            return [json.loads(event.data) async for event in sse.events(reply.chunks) if event.data]
+            return [json.loads(event.data) async for event in sse.split_events(reply.chunks) if event.data]
         return [json.loads(await read_body(reply))]
     finally:
         reply.close()
@@ -117,7 +117,7 @@ async def test_a_servers_question_is_answered_while_its_post_is_still_open(serve
     headers = await server.opened()
     async with asyncio.timeout(HANG):
         reply = await server.send("POST", calling("ask"), headers)
-        events = sse.events(reply.chunks)
+        events = sse.split_events(reply.chunks)
         question = json.loads((await anext(events)).data)
         assert (question["method"], question["id"]) == ("roots/list", "s1")
         said = json.dumps({"jsonrpc": "2.0", "id": "s1", "result": {"roots": []}}).encode()
@@ -131,7 +131,7 @@ async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server
     await server.called("announce", headers)
     stream = await server.send("GET", b"", headers)
     async with asyncio.timeout(HANG):
-        event = await anext(sse.events(stream.chunks))
+        event = await anext(sse.split_events(stream.chunks))
     assert json.loads(event.data)["method"] == "notifications/tools/list_changed"
     stream.close()
 
@@ -147,7 +147,7 @@ async def test_noise_on_the_stream_is_dropped(server, caplog):
 async def test_a_stream_that_is_cut_leaves_doubt_and_its_session_is_gone(server, way):
     headers = await server.opened()
     other = await server.opened()
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await server.called(way, headers)
     with pytest.raises(UnknownSessionError):
         await server.called("echo", headers)
@@ -157,7 +157,7 @@ async def test_a_stream_that_is_cut_leaves_doubt_and_its_session_is_gone(server,
 
 async def test_a_post_that_is_cut_leaves_doubt(server):
     headers = await server.opened()
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await server.called("cut_post", headers)
     assert (await server.called("echo", headers))["id"] == 1
 
@@ -172,7 +172,7 @@ async def test_a_call_that_is_taken_and_never_answered_shows_signs_of_life_until
         assert reply.streams
         assert (await anext(reply.chunks)).startswith(b": waiting")
         nasty.opened["0"].transport.abort()
-        with pytest.raises(CutError):
+        with pytest.raises(ConnectionLostError):
             await frames(reply)
     finally:
         sessions.QUIET = was
@@ -194,7 +194,7 @@ async def test_a_session_that_ends_while_a_call_runs_leaves_doubt(server, nasty)
         while not any(one.get("method") == "tools/call" for one in nasty.received):
             await asyncio.sleep(0)
         await server.send("DELETE", b"", headers)
-        with pytest.raises(CutError):
+        with pytest.raises(ConnectionLostError):
             await waiting
 
 

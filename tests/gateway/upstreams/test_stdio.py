@@ -13,7 +13,7 @@ import uvloop
 
 from gateway.errors import (
     BusyError,
-    CutError,
+    ConnectionLostError,
     NotSentError,
     ResponseTooLargeError,
     UnknownSessionError,
@@ -61,7 +61,7 @@ def modern(tool: str, id=1, **params) -> bytes:
 async def frames(reply) -> list[dict]:
     try:
         if reply.streams:
-            return [json.loads(event.data) async for event in sse.events(reply.chunks) if event.data]
+            return [json.loads(event.data) async for event in sse.split_events(reply.chunks) if event.data]
         return [json.loads(await read_body(reply))]
     finally:
         reply.close()
@@ -141,7 +141,7 @@ async def test_progress_comes_in_a_stream_with_the_clients_own_token(server):
 async def test_a_servers_question_reaches_the_client_and_its_answer_the_server(server):
     headers = await server.opened()
     reply = await server.send("POST", calling("ask"), headers)
-    events = sse.events(reply.chunks)
+    events = sse.split_events(reply.chunks)
     question = json.loads((await anext(events)).data)
     assert (question["method"], question["id"]) == ("roots/list", "s1")
     said = json.dumps({"jsonrpc": "2.0", "id": "s1", "result": {"roots": []}}).encode()
@@ -154,7 +154,7 @@ async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server
     headers = await server.opened()
     await frames(await server.send("POST", calling("announce"), headers))
     stream = await server.send("GET", b"", headers)
-    event = await anext(sse.events(stream.chunks))
+    event = await anext(sse.split_events(stream.chunks))
     assert json.loads(event.data)["method"] == "notifications/tools/list_changed"
     assert (await server.send("GET", b"", headers)).status == 409
     stream.close()
@@ -179,7 +179,7 @@ async def test_an_answer_that_nobody_waits_for_is_dropped(server):
 
 async def test_a_child_that_ends_cuts_its_requests_and_its_session_is_gone(server):
     headers = await server.opened()
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await server.send("POST", calling("crash"), headers)
     with pytest.raises(UnknownSessionError):
         await server.send("POST", calling("echo"), headers)
@@ -188,7 +188,7 @@ async def test_a_child_that_ends_cuts_its_requests_and_its_session_is_gone(serve
 
 async def test_a_line_without_end_stops_the_server(server):
     headers = await server.opened()
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await server.send("POST", calling("long_line"), headers)
 
 
@@ -327,7 +327,7 @@ async def test_a_server_that_ended_before_the_first_question_is_one_that_ended_a
 
 async def test_the_shared_child_is_started_again_when_it_has_ended(shared):
     await frames(await shared.send("POST", modern("echo"), VERSION))
-    with pytest.raises(CutError):
+    with pytest.raises(ConnectionLostError):
         await shared.send("POST", modern("crash"), VERSION)
     assert (await frames(await shared.send("POST", modern("echo", 3), VERSION)))[0]["id"] == 3
 
@@ -495,7 +495,7 @@ def test_nothing_is_sent_into_a_closed_pipe(loop):
 
 def test_the_gateways_question_is_what_children_are_probed_with():
     assert json.loads(protocol.DISCOVER)["method"] == "server/discover"
-    assert issubclass(ResponseTooLargeError, CutError)
+    assert issubclass(ResponseTooLargeError, ConnectionLostError)
 
 
 async def test_a_connection_that_was_closed_starts_no_process_any_more(clock, monkeypatch):

@@ -275,15 +275,22 @@ def test_requests_and_notifications_from_a_server_are_recognized():
 
 
 def test_the_gateway_writes_compact_frames():
-    assert frames.result(1, {"a": 1}) == b'{"jsonrpc":"2.0","id":1,"result":{"a":1}}'
-    assert frames.error(None, -1, "m") == b'{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"m"}}'
+    assert frames.build_result(1, {"a": 1}) == b'{"jsonrpc":"2.0","id":1,"result":{"a":1}}'
     assert (
-        frames.error("x", -1, "m", {"d": 1})
+        frames.build_error(None, -1, "m") == b'{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"m"}}'
+    )
+    assert (
+        frames.build_error("x", -1, "m", {"d": 1})
         == b'{"jsonrpc":"2.0","id":"x","error":{"code":-1,"message":"m","data":{"d":1}}}'
     )
-    assert frames.notification("m", {}) == b'{"jsonrpc":"2.0","method":"m","params":{}}'
-    assert frames.answer(1, Outcome(is_error=True, body=b"{}")) == b'{"jsonrpc":"2.0","id":1,"error":{}}'
-    assert frames.answer(1, Outcome(is_error=False, body=b"{ }")) == b'{"jsonrpc":"2.0","id":1,"result":{ }}'
+    assert frames.build_notification("m", {}) == b'{"jsonrpc":"2.0","method":"m","params":{}}'
+    assert (
+        frames.build_response(1, Outcome(is_error=True, body=b"{}")) == b'{"jsonrpc":"2.0","id":1,"error":{}}'
+    )
+    assert (
+        frames.build_response(1, Outcome(is_error=False, body=b"{ }"))
+        == b'{"jsonrpc":"2.0","id":1,"result":{ }}'
+    )
 
 
 def test_only_a_request_has_an_id_to_answer():

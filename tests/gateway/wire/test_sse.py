@@ -18,7 +18,7 @@ async def chunks(*parts):
 
 
 async def read(*parts):
-    return [event async for event in sse.events(chunks(*parts))]
+    return [event async for event in sse.split_events(chunks(*parts))]
 
 
 STREAM = b'id: 1\nevent: message\ndata: {"a":1}\n\n: beat\n\nid: 2\r\ndata: one\r\ndata:two\r\n\r\ndata: rest'
@@ -112,9 +112,9 @@ async def test_an_event_has_a_maximum_length():
 
 
 async def test_events_and_comments_can_be_read_back():
-    [event] = await read(sse.event(b"{}"))
+    [event] = await read(sse.build_event(b"{}"))
     assert event.data == b"{}"
-    [comment] = await read(sse.comment("waiting"))
+    [comment] = await read(sse.build_comment("waiting"))
     assert comment.data == b""
 
 

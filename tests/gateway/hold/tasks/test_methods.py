@@ -458,10 +458,10 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
         await response.prepare(request)
         for word in ("first", "second"):
             note = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"data": word}}
-            await response.write(sse.event(json.dumps(note).encode()))
+            await response.write(sse.build_event(json.dumps(note).encode()))
             await go_on.wait()
         answer = {"jsonrpc": "2.0", "id": frame["id"], "result": {"content": []}}
-        await response.write(sse.event(json.dumps(answer).encode()))
+        await response.write(sse.build_event(json.dumps(answer).encode()))
         return response
 
     async def until(listening):
