@@ -18,6 +18,10 @@ from gateway.cli.event_loop import run_async
 from gateway.cli.output import escape, open_console, print_json, print_table
 from gateway.explain import report
 from gateway.explain.first_policy import generate_policy
+from gateway.policy.limits import Limit
+
+#: The names of a limit's fields in JSON, where they differ.
+LIMIT_NAMES: Mapping[str, str] = {"needs_approval": "ask", "argument": "of"}
 
 
 def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None:
@@ -90,10 +94,15 @@ def _explanation_facts(found: CallExplanation) -> Mapping[str, Any]:
         "server": found.server,
         "tool": found.tool.name,
         "listed": found.listed,
-        "verdict": asdict(found.verdict),
+        "verdict": {**asdict(found.verdict), "limits": list(map(_limit_facts, found.verdict.limits))},
         "classification": asdict(found.tool.classification),
         "told": asdict(found.report),
     }
+
+
+def _limit_facts(limit: Limit) -> Mapping[str, Any]:
+    """Return a limit with the names that scripts read."""
+    return {LIMIT_NAMES.get(name, name): value for name, value in asdict(limit).items()}
 
 
 def _explanation_lines(found: CallExplanation) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The output of commands on a terminal and in a pipe."""
 
+import json
 import time
 from datetime import UTC, datetime
 
@@ -95,6 +96,20 @@ async def test_a_tool_name_cannot_forge_output_or_control_the_terminal(capsys, m
     assert "\x1b" not in shown
     assert shown.count(SHOWN) == 5
     assert not [line for line in shown.splitlines() if line.startswith("notes/delete_note")]
+
+
+async def test_explain_prints_a_limit_as_json_with_the_names_that_scripts_read(capsys):
+    policy = "{default: deny, tools: {pay: {spend: {of: args.sum, max: 5, window: 1h, on_exceed: require_approval}}}}"
+    async with Recorder(tools=[{"name": "pay", "inputSchema": {"type": "object"}}]) as recorder:
+        server = f"servers: {{shop: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\n"
+        config = parse_config(f"{server}policy: {policy}", {}, str)
+        explanation = await inspection.explain_call(config, "shop", "pay", '{"sum": 3}')
+    tools.print_explanation(explanation, as_json=True)
+    [limit] = json.loads(capsys.readouterr().out)["verdict"]["limits"]
+    assert {name: limit[name] for name in ("name", "max", "window", "per", "ask", "shared", "of", "amount")} == {
+        "name": "tools.pay.spend", "max": 5.0, "window": 3600.0, "per": "session", "ask": True, "shared": False,
+        "of": "args.sum", "amount": 3,
+    }  # fmt: skip
 
 
 def test_a_call_that_failed_at_the_server_is_marked(capsys, monkeypatch):
