@@ -12,8 +12,9 @@ import msgspec
 from approvals.model import HeldCall
 from gateway.wire import frames, sse
 
-#: The prefix of the ids of the gateway's own requests to clients.
+#: The prefixes of the ids of the gateway's own requests to clients: the present one, and that of earlier versions.
 ID_PREFIX = "okayed-"
+ID_PREFIXES = (ID_PREFIX, "holdpoint-")
 
 
 def url_request(call: HeldCall, url: str) -> Mapping[str, Any]:
@@ -40,4 +41,4 @@ def complete_event(call: HeldCall) -> bytes:
 
 def is_response(frame: frames.Frame) -> bool:
     """Return whether a client answers one of these requests; the answer is dropped, since it decides nothing."""
-    return isinstance(frame, frames.Response) and str(frame.id).startswith(ID_PREFIX)
+    return isinstance(frame, frames.Response) and str(frame.id).startswith(ID_PREFIXES)

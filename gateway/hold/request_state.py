@@ -14,8 +14,9 @@ import msgspec
 
 from gateway.wire.frames import CallFrame
 
-#: The prefix of every state from the gateway; a state without it is the server's.
+#: The prefixes of states from the gateway: the present one, and that of earlier versions. Other states are the server's.
 PREFIX = "okayed."
+PREFIXES = (PREFIX, "holdpoint.")
 #: The format of the SDK's codec (`mcp.server.request_state`), which takes half a second and 36 MB to import. After the
 #: version come, in base64url, the key's fingerprint, the nonce and the AES-256-GCM ciphertext. Both can open it.
 VERSION = b"v1."
@@ -70,8 +71,8 @@ class StateSealer:
             raise InvalidStateError from error
 
     def _unsealed(self, state: str) -> bytes:
-        start = PREFIX + VERSION.decode()
-        raw = _decode(state.removeprefix(start))
+        prefix = next((known for known in PREFIXES if state.startswith(known)), "")
+        raw = _decode(state.removeprefix(prefix + VERSION.decode()))
         fingerprint, nonce, sealed = raw[:FINGERPRINT], raw[FINGERPRINT:BODY], raw[BODY:]
         return self._ciphers[fingerprint].decrypt(nonce, sealed, VERSION + fingerprint)
 
@@ -104,7 +105,7 @@ def _decode(text: str) -> bytes:
 def own_state(frame: CallFrame) -> str | None:
     """Return the gateway's own state in a request, or None."""
     state = frame.params.get("requestState")
-    return state if isinstance(state, str) and state.startswith(PREFIX) else None
+    return state if isinstance(state, str) and state.startswith(PREFIXES) else None
 
 
 def input_required_result(body: bytes) -> Mapping[str, Any] | None:
