@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The tests start hundreds of processes: none of them shall compile the whole source again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types contracts coverage bench neighbours soak conformance picture classify programs clean check
+.PHONY: demo test lint types contracts coverage bench neighbours soak conformance screenshot classify programs clean check
 
 demo: .venv/run
 	$(BIN)/okayed demo
@@ -49,12 +49,12 @@ conformance: .venv/test
 	$(BIN)/python tests/fakes/conformance.py
 
 # Retakes docs/inbox.png; needs Chromium.
-picture: .venv/test
-	$(BIN)/python tests/fakes/picture.py
+screenshot: .venv/test
+	$(BIN)/python tests/fakes/screenshot.py
 
 # Slow tests: kill -9 for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
-	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py tests/e2e/test_intentions.py
+	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/e2e/test_kill9_store.py tests/approvals/test_service_machine.py tests/e2e/test_model_requests.py
 
 # make classify DATA=tools.jsonl
 classify: .venv/test
@@ -78,7 +78,7 @@ programs:
 .venv/test: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	$(PIP) --editable ".[test,fast]"
-	$(BIN)/python tests/fakes/peers.py
+	$(BIN)/python tests/fakes/third_party.py
 	@touch $@ .venv/run
 
 clean:

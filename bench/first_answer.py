@@ -3,7 +3,7 @@
     python bench/first_answer.py [SERVERS] [ROUNDS]
 
 First the command runs an embedded gateway; then it joins an `okayed run` of the same config. The servers are
-tests/fakes/child.py. Prints the median of the rounds.
+tests/fakes/stdio_server.py. Prints the median of the rounds.
 """
 
 import json
@@ -19,7 +19,7 @@ import urllib.request
 from pathlib import Path
 
 OKAYED = [sys.executable, "-c", "from gateway.cli.main import main; main()"]
-CHILD = Path(__file__).parents[1] / "tests" / "fakes" / "child.py"
+CHILD = Path(__file__).parents[1] / "tests" / "fakes" / "stdio_server.py"
 OPEN = {
     "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "capabilities": {}},
 }  # fmt: skip

@@ -14,7 +14,7 @@ from gateway.app import config
 from gateway.cli import main as cli
 from gateway.config import yaml
 from gateway.config.problems import ConfigProblems
-from patient import CLIENTS
+from simulated_clients import CLIENTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

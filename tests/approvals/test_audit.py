@@ -14,7 +14,7 @@ from approvals.errors import StoreError
 from approvals.store import read_only
 from approvals.store.sqlite.store import SqliteStore
 from rows import each_row
-from stored import an_event
+from store_fixtures import an_event
 
 
 def chain(length=5, key=b"", **fields):

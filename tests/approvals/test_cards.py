@@ -3,9 +3,9 @@
 import json
 from dataclasses import replace
 
+from approval_fixtures import held
 from approvals.cards import build_card
 from approvals.model import Outcome, State
-from holds import held
 
 LARGE = json.dumps(
     {"path": "/etc/passwd", "token": "t0p", "text": "é" * 100_000}, ensure_ascii=False

@@ -6,11 +6,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from approval_fixtures import held
 from approvals.cards import build_card
 from approvals.client_meta import CODEX_NAMES, MAX_FOLDED, MAX_READ, split_params
 from approvals.digest import digest
-from captured import CAPTURED
-from holds import held
+from captured_frames import CAPTURED
 from rows import each_row
 
 CODEX = {

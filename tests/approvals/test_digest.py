@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from approval_fixtures import held
 from approvals.digest import digest, key
-from holds import held
 from rows import each_row
 
 CALL = held(0.0).call

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from approval_fixtures import held
 from approvals.errors import NotAnApprover, OwnRequest
 from approvals.identity import Directory
 from approvals.model import Approver
-from holds import held
 from rows import each_row
 
 

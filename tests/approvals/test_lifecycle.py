@@ -5,11 +5,11 @@ from itertools import product
 
 import pytest
 
+from approval_fixtures import held
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.lifecycle import SETTLED, TIMED, TRANSITIONS
 from approvals.model import Decision, Outcome, Review, State
-from holds import held
 from rows import each_row
 
 NOW = 1000.0

@@ -3,11 +3,11 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+from approval_fixtures import Clock, directory, held
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from hang import HANG
-from holds import Clock, directory, held
 
 
 class Shown:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from approval_fixtures import Clock, directory, held
 from approvals import lifecycle
 from approvals.errors import (
     AlreadyDecided,
@@ -26,7 +27,6 @@ from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
-from holds import Clock, directory, held
 
 DONE = Outcome(is_error=False, body=b'{"content":[]}')
 

@@ -8,12 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from approval_fixtures import Clock, directory, held
 from approvals.errors import ApprovalError
 from approvals.lifecycle import SETTLED
 from approvals.model import Decision, Outcome, State
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from holds import Clock, directory, held
 
 TOOLS = st.sampled_from(["a", "b", "c"])
 

@@ -2,10 +2,10 @@
 
 import asyncio
 
+from approval_fixtures import held
 from approvals.store.memory import MemoryStore
 from approvals.wakeups import Wakeups
 from hang import HANG
-from holds import held
 
 
 async def test_the_listeners_of_a_call_are_woken_and_no_others():

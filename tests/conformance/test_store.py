@@ -12,7 +12,7 @@ from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notic
 from approvals.store import SESSION_LIFE
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
 from hang import HANG
-from stored import a_call, a_full_call, an_event
+from store_fixtures import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
 OVER = [state for state in State if state not in OPEN]

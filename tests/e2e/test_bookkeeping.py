@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from captured import CAPTURED
+from captured_frames import CAPTURED
 from hang import HANG
 from process import Person, Process, free_ports, gateway_process, sha256, token
-from recorder import Recorder
+from recording_server import Recorder
 from slack import FakeSlack, buttons_of, text_of
 
 #: Members that are not forwarded, because they belong to the client's exchange with the gateway.

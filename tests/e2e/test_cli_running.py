@@ -272,7 +272,7 @@ async def test_sigterm_ends_the_gateway_with_exit_0_and_keeps_waiting_calls(runn
 async def test_a_second_sigterm_ends_the_gateway_at_once(tmp_path):
     agents, inbox = free_ports(2)
     file = tmp_path / "okayed.yaml"
-    child = Path(__file__).parents[1] / "fakes" / "child.py"
+    child = Path(__file__).parents[1] / "fakes" / "stdio_server.py"
     file.write_text(
         f"servers: {{shop: {{command: [{sys.executable}, {child}, --modern]}}}}\npolicy: {{default: allow}}\nstore: 'memory:'\n"
         f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\n"

@@ -5,14 +5,14 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-from cases import table
+from client_cases import table
 from hang import HANG
 from npm import NODE
-from scene import Client, a_scene
+from real_clients import Client, a_scene
 
 CLIENTS = {
-    "sdk-1": Client(NODE, "v1.mjs", ""),
-    "sdk-2-auto": Client(NODE, "v2.mjs", "auto"),
+    "sdk-1": Client(NODE, "ts_sdk1.mjs", ""),
+    "sdk-2-auto": Client(NODE, "ts_sdk2.mjs", "auto"),
     "inspector-legacy": Client(NODE, "inspector.mjs", "legacy"),
     "inspector-modern": Client(NODE, "inspector.mjs", "modern"),
 }

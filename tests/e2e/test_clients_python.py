@@ -6,10 +6,10 @@ import sys
 import pytest
 import pytest_asyncio
 
-from cases import table
+from client_cases import table
 from hang import HANG
-from peers import program
-from scene import Client, a_scene
+from real_clients import Client, a_scene
+from third_party import program
 
 CLIENTS = {
     "sdk-2-auto": Client(sys.executable, "sdk2.py", "auto"),
@@ -18,7 +18,7 @@ CLIENTS = {
     "sdk-2-session": Client(sys.executable, "sdk2.py", "session"),
     "sdk-1": Client(program("mcp1"), "sdk1.py", "session"),
     "langchain": Client(program("mcp1"), "sdk1.py", "langchain"),
-    "fastmcp": Client(program("fastmcp"), "fast.py", "auto"),
+    "fastmcp": Client(program("fastmcp"), "fastmcp_client.py", "auto"),
 }
 WAYS = [(client, transport) for client in CLIENTS for transport in ("http", "stdio")]
 #: Built on SDK 1.x, which sends no cancellation when a call times out.

@@ -6,9 +6,9 @@ import pytest
 
 from gateway.wire.protocol import SUPPORTED
 from hang import HANG
-from launched import launched
 from process import Person, before_notes
-from recorder import Recorder
+from recording_server import Recorder
+from stdio_client import launched
 
 
 @pytest.fixture

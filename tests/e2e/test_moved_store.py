@@ -6,8 +6,8 @@ from dataclasses import replace
 from approvals.model import CallId
 from approvals.store.sqlite.store import SqliteStore
 from process import Person, before_notes
-from recorder import Recorder
-from stored import a_call
+from recording_server import Recorder
+from store_fixtures import a_call
 
 EARLIER = CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f")
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from process import OKAYED, Person, Process, free_ports, sha256, token
-from recorder import Recorder
+from recording_server import Recorder
 
 ROUNDS = 4
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}

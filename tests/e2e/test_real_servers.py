@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from mcp import Client
 
-import peers
+import third_party
 from aws import local_aws
 from hang import HANG
 from npm import MODULES, NODE
@@ -33,8 +33,8 @@ def servers(folder: Path, aws) -> dict:
             "command": on_node("server-memory"),
             "env": {"MEMORY_FILE_PATH": str(folder / "memory.jsonl")},
         },
-        "git": {"command": [peers.program("mcp1", "mcp-server-git"), "--repository", str(folder)]},
-        "time": {"command": [peers.program("mcp1", "mcp-server-time"), "--local-timezone", "UTC"]},
+        "git": {"command": [third_party.program("mcp1", "mcp-server-git"), "--repository", str(folder)]},
+        "time": {"command": [third_party.program("mcp1", "mcp-server-time"), "--local-timezone", "UTC"]},
         "iam": {
             "command": [str(Path(sys.executable).parent / "awslabs.iam-mcp-server")],
             "env": aws.environment,
@@ -58,7 +58,7 @@ CALLS = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory):
-    peers.install()
+    third_party.install()
     folder = tmp_path_factory.mktemp("files")
     (folder / "hello.txt").write_text("hello from a file")
     if shutil.which("git"):

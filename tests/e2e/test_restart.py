@@ -9,7 +9,7 @@ from mcp import Client, MCPError
 
 from hang import HANG
 from process import SHOP, Person, Process, free_ports, sha256, token
-from recorder import Recorder
+from recording_server import Recorder
 
 SHIP = {"number": "1002", "status": "shipped"}
 

@@ -18,7 +18,7 @@ from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
 from hang import HANG
-from recorder import Recorder
+from recording_server import Recorder
 
 POLICY = """\
 default: require_approval

@@ -11,7 +11,7 @@ from itertools import count
 from approvals.lifecycle import advance, update
 from approvals.model import State
 from approvals.store.sqlite.store import SqliteStore
-from stored import a_call, an_event
+from store_fixtures import a_call, an_event
 
 WRITERS = 16
 

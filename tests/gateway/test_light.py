@@ -14,7 +14,7 @@ from gateway.app.gateway import assemble
 from gateway.app.serving import run_loops
 from gateway.hold.request_state import PREFIX, InvalidStateError, RequestState, StateSealer
 from hang import HANG
-from recorder import Recorder
+from recording_server import Recorder
 from rows import each_row
 
 OLD, NEW = b"o" * 32, b"n" * 32

@@ -16,7 +16,7 @@ from gateway.policy.limits import Windows
 from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from hang import HANG
-from recorder import Recorder, error, result
+from recording_server import Recorder, error, result
 
 
 async def test_an_allowed_call_reaches_the_server_at_once(gateway):

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from approval_fixtures import Clock, directory, held
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.http import SlackEndpoint
 from approvals.model import Decision, Outcome, State
@@ -15,7 +16,6 @@ from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from hang import HANG
-from holds import Clock, directory, held
 from slack import FakeSlack, buttons_of, text_of
 
 URL = "https://approvals.example.com"

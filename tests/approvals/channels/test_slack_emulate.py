@@ -3,14 +3,14 @@
 import pytest
 from slack_sdk.web.async_client import AsyncWebClient
 
+from approval_fixtures import Clock, directory, held
 from approvals.channels.slack import SlackChannel
 from approvals.model import Decision
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from emulate import emulated_slack
-from holds import Clock, directory, held
 from process import free_ports
+from slack_emulator import emulated_slack
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from approval_fixtures import Clock, directory, held
 from approvals.channels.webhook import WebhookChannel
 from approvals.model import Decision
 from approvals.notices import Notices
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
-from holds import Clock, directory, held
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

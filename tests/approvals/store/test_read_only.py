@@ -9,7 +9,7 @@ from approvals.errors import StoreError
 from approvals.model import Pin
 from approvals.store.read_only import ReadOnlyStore
 from approvals.store.sqlite.store import SqliteStore
-from stored import an_event
+from store_fixtures import an_event
 
 
 @pytest.fixture

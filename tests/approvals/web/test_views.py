@@ -1,8 +1,8 @@
 from dataclasses import replace
 
+from approval_fixtures import held
 from approvals.model import Decision, Outcome, Review, State
 from approvals.web import views
-from holds import held
 from rows import each_row
 
 

@@ -5,7 +5,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { packages, serve } from './lines.mjs'
+import { packages, serve } from './harness.mjs'
 
 const COMMAND = packages.resolve('@modelcontextprotocol/inspector/clients/launcher/build/index.js')
 const folder = mkdtempSync(join(tmpdir(), 'inspector-'))

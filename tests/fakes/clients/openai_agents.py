@@ -7,7 +7,7 @@ import json
 from agents import Agent, ModelResponse, Runner, Usage, set_tracing_disabled
 from agents.mcp import MCPServerStdio, MCPServerStreamableHttp
 from agents.models.interface import Model
-from lines import serve
+from harness import serve
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 set_tracing_disabled(True)

@@ -3,7 +3,7 @@
 import asyncio
 
 from fastmcp.client.transports import StdioTransport
-from lines import serve
+from harness import serve
 from pydantic_ai import Agent
 from pydantic_ai.mcp import MCPToolset
 from pydantic_ai.messages import ModelResponse, RetryPromptPart, TextPart, ToolCallPart, ToolReturnPart

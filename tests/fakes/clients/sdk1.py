@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from lines import serve
+from harness import serve
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client

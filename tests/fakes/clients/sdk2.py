@@ -2,7 +2,7 @@
 
 import asyncio
 
-from lines import serve
+from harness import serve
 from mcp import Client, ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client

@@ -15,7 +15,7 @@ from gateway.policy.evaluation import Action
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams.reply import read_body
 from hang import HANG
-from recorder import TOOLS, Recorder
+from recording_server import TOOLS, Recorder
 
 
 @pytest.mark.parametrize("gateway_runs", [True, False])

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from approval_fixtures import held
 from approvals.errors import StoreError
 from approvals.model import Decision, Outcome, State
 from approvals.store import StartCounts
@@ -17,7 +18,6 @@ from approvals.store.sqlite.writer import Writer
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateways import Clock
-from holds import held
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NAMES = ("h.db", "h.db.lock")

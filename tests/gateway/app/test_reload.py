@@ -12,7 +12,7 @@ from gateway.config.options import ToolOptions
 from gateway.tools.classify.severity import Severity
 from gateway.upstreams.replaceable import ReplaceableUpstream
 from gateways import TASKS, running, text
-from recorder import Recorder
+from recording_server import Recorder
 
 READS = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
 

@@ -15,7 +15,7 @@ from gateway.app.gateway import assemble
 from gateway.fronts import listener
 from gateways import MODERN, Clock, call, last_frame, text
 from hang import HANG
-from recorder import Recorder, result
+from recording_server import Recorder, result
 
 CONFIG = """
 listen: 127.0.0.1:0

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from approval_fixtures import held
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided
 from approvals.model import Decision, LoginSession, Outcome, State
@@ -14,7 +15,6 @@ from gateway.app.gateway import assemble
 from gateway.cli import check
 from gateways import Clock, running, text
 from hang import HANG
-from holds import held
 
 MINUTES = 60.0
 

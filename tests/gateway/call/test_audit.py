@@ -1,11 +1,11 @@
 """What the audit trail is told of an exchange: an event that an agent can cause without end, once a minute."""
 
+from approval_fixtures import Clock
 from approvals.store.memory import MemoryStore
 from gateway.auth.agents import LOCAL
 from gateway.call import audit
 from gateway.call.audit import AuditLog
 from gateway.call.request import Exchange
-from holds import Clock
 
 ASKED = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
 

@@ -12,7 +12,7 @@ from gateway.upstreams import http
 from gateways import META, MODERN, Running, running, text
 from gateways import call as tool_call
 from hang import HANG
-from recorder import Recorder, result
+from recording_server import Recorder, result
 
 TOKENS = {name: name * 16 for name in ("busy", "calm")}
 AGENTS = "".join(

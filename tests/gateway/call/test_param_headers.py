@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateways import META, MODERN, last_frame, running
-from recorder import Recorder
+from recording_server import Recorder
 
 TOOL = {
     "name": "create_note",

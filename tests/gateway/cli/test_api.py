@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from approval_fixtures import held
 from approvals.model import Decision
 from gateway.app.config import load_config
 from gateway.app.gateway import assemble
@@ -16,7 +17,6 @@ from gateway.config.addresses import local_address
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
 from hang import HANG
-from holds import held
 from process import free_ports, sha256, token
 from rows import each_row
 

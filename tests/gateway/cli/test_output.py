@@ -10,7 +10,7 @@ from approvals.model import AuditEvent
 from gateway.app import inspection
 from gateway.app.config import parse_config
 from gateway.cli import output, tools
-from recorder import Recorder
+from recording_server import Recorder
 
 WAITING = {
     "id": "hold_01kajz5v8q4m7x2n9c6b3d0e1f", "server": "iam", "tool": "put_user_policy", "agent": "ci-bot", "category": "Write",

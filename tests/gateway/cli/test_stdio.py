@@ -28,7 +28,7 @@ from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from hang import HANG
 from process import sha256
-from recorder import Recorder
+from recording_server import Recorder
 from rows import each_row
 
 CONFIG = """
@@ -287,7 +287,7 @@ async def test_an_embedded_gateway_gives_way_to_a_run_without_draining(monkeypat
                 await (await open_released_store(load_config(path, {}), stop=asyncio.Event())).close()
 
 
-CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
+CHILD = Path(__file__).parents[2] / "fakes" / "stdio_server.py"
 
 
 @pytest.mark.parametrize(("inside", "started"), [(True, ["s7"]), (False, sorted(f"s{n}" for n in range(13)))])

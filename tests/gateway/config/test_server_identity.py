@@ -19,7 +19,7 @@ from gateway.app.gateway import assemble
 from gateway.config.options import OAuthOptions, ServerOptions
 from gateway.config.server_identity import IDENTITY_OPTIONS, compute_identity, describe_location
 from gateways import TASKS, running, text
-from recorder import Recorder, error
+from recording_server import Recorder, error
 from rows import each_row
 
 KEY = b"k" * 32
@@ -106,7 +106,7 @@ async def test_nor_does_it_run_with_other_credentials_or_for_another_account(sto
 async def test_nor_does_it_run_in_another_process_folder_or_environment(store, tmp_path, changed):
     ran = tmp_path / "ran"
     (tmp_path / "other").mkdir()
-    script = tmp_path / "child.py"
+    script = tmp_path / "stdio_server.py"
     script.write_text(CHILD)
 
     def options(flag="-B", cwd="", profile="dev"):
@@ -130,7 +130,7 @@ async def test_nor_does_it_run_in_the_folder_of_a_gateway_that_is_started_elsewh
 ):
     for folder in ("one/here", "other/here"):
         (tmp_path / folder).mkdir(parents=True)
-    script, ran = tmp_path / "child.py", tmp_path / "ran"
+    script, ran = tmp_path / "stdio_server.py", tmp_path / "ran"
     script.write_text(CHILD)
     options = f"command: ['{sys.executable}', '{script}', '{ran}']{cwd}"
     monkeypatch.chdir(tmp_path / "one")

@@ -7,8 +7,8 @@ from gateway.explain.advice import ADVICE
 from gateway.explain.first_policy import UNKNOWN, generate_policy
 from gateway.policy.evaluation import Action
 from gateway.tools.classify.risk import Category
-from offers import DEFINITIONS, SERVER, found, judged, tool
 from rows import each_row
+from sample_tools import DEFINITIONS, SERVER, found, judged, tool
 
 TOOLS = [(SERVER, tool(definition)) for definition in DEFINITIONS]
 PRINTED = generate_policy(TOOLS, {"slow": "It did not\nanswer in time."})

@@ -13,8 +13,8 @@ from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action
 from gateway.tools.catalogue import Override, apply_override
 from gateway.tools.classify.risk import Category, Risk, Severity, classify
-from offers import DEFINITIONS, SERVER, found, judged, loaded
 from rows import each_row
+from sample_tools import DEFINITIONS, SERVER, found, judged, loaded
 
 NOW = loaded("policy:\n  matrix: [{category: [Read], action: allow, rate_limit: {max: 60, window: 60}}]")
 NAMES = [definition["name"] for definition in DEFINITIONS]

@@ -20,7 +20,7 @@ from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
 from hang import HANG
 from process import sha256
-from recorder import Recorder
+from recording_server import Recorder
 
 AGENTS = f"agents: [{{name: ci, owner: alice, token_sha256: {sha256('ci-token')}}}, {{name: other, token_sha256: {sha256('other-token')}, servers: []}}]"
 CI = {"Authorization": "Bearer ci-token"}

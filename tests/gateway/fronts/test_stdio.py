@@ -20,7 +20,7 @@ from gateway.wire import sse
 from gateways import running
 from hang import HANG
 
-CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
+CHILD = str(Path(__file__).parents[2] / "fakes" / "stdio_server.py")
 
 
 class Terminal:

@@ -11,9 +11,9 @@ from approvals.model import State
 from gateway.hold import answer_timeout
 from gateways import running, text
 from hang import HANG
-from recorder import Recorder, error, result
+from recording_server import Recorder, error, result
 
-CHILD = Path(__file__).parents[2] / "fakes" / "child.py"
+CHILD = Path(__file__).parents[2] / "fakes" / "stdio_server.py"
 WRITE = {"name": "create_note", "arguments": {}}
 
 

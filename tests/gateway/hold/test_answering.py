@@ -8,7 +8,7 @@ from aiohttp import web
 
 from approvals.model import Decision, State
 from gateways import META, MODERN, call, last_frame, running, text
-from recorder import Recorder, error, result
+from recording_server import Recorder, error, result
 
 SHORT = "approvals: {hold_for: 1s, expire_after: 1h, approved_for: 1h}"
 CALL = {"name": "create_note", "arguments": {"a": 1}}

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from approval_fixtures import held
 from approvals.lifecycle import SETTLED
 from approvals.model import State
 from gateway.hold import ladder
 from gateway.hold.ladder import Rung, Step
-from holds import held
 from rows import each_row
 
 NOW = 1000.0

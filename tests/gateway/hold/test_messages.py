@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 from math import inf
 
+from approval_fixtures import held
 from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, QuotaExceeded, TotalBytesExceeded
 from approvals.model import Decision, Outcome, Review, State, Terms
 from gateway.hold import messages
 from gateway.policy.limits import ExceededLimit, Limit
-from holds import held
 from rows import each_row
 
 NOW = 1_800_000_000.0

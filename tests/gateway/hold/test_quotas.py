@@ -13,7 +13,7 @@ from gateway.call.request import Exchange
 from gateway.config.problems import ConfigProblems
 from gateway.upstreams.reply import read_body
 from gateways import Clock, call, running, text
-from recorder import Recorder
+from recording_server import Recorder
 from rows import each_row
 
 AGENTS = "".join(

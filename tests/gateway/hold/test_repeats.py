@@ -13,8 +13,8 @@ from gateway.hold.repeats import Repeats
 from gateway.upstreams.reply import read_body
 from gateways import call, last_frame, running, text
 from hang import HANG
-from recorder import Recorder, error, result
-from silent import Silent
+from recording_server import Recorder, error, result
+from silent_client import Silent
 
 SAID = "Denied by alice: not in prod. NOT EXECUTED. Asking again will not change this."
 AGENTS = """

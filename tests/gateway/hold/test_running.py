@@ -13,7 +13,7 @@ from gateway.upstreams import answers
 from gateway.upstreams.reply import Reply
 from gateways import TASKS, running, text
 from hang import HANG
-from recorder import Recorder, result
+from recording_server import Recorder, result
 
 WRITE = {"name": "create_note", "arguments": {}}
 

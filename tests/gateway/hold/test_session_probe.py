@@ -14,7 +14,7 @@ from gateway.upstreams.http import HttpUpstream
 from gateway.wire import frames
 from gateways import call, running, text
 from hang import HANG
-from recorder import Recorder, error, result
+from recording_server import Recorder, error, result
 
 TASKS = "approvals: {tasks: all}"
 OPENING = {

@@ -7,8 +7,8 @@ import pytest
 from approvals.model import Decision
 from gateways import running, text
 from hang import HANG
-from recorder import Recorder, result
-from silent import Silent
+from recording_server import Recorder, result
+from silent_client import Silent
 
 LONG = "approvals: {expire_after: 1h, approved_for: 1h}"
 WAITING = "WAITING: a person has to approve this call"

@@ -7,8 +7,8 @@ import asyncio
 
 import pytest
 
-from long import run_long
-from patient import CLIENTS, DONE, TIMES, Client, World
+from simulated_clients import CLIENTS, DONE, TIMES, Client, World
+from simulated_time import run_long
 
 
 @pytest.fixture

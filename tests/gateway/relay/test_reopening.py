@@ -9,7 +9,7 @@ from gateway.errors import NotSentError
 from gateways import call, running
 from hang import HANG
 
-CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
+CHILD = str(Path(__file__).parents[2] / "fakes" / "stdio_server.py")
 SERVER = f"command: [{sys.executable}, {CHILD}]"
 ALLOW = "default: allow"
 OPENING = {

@@ -19,9 +19,9 @@ from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from hang import HANG
-from recorder import Recorder, error, result
+from recording_server import Recorder, error, result
 
-CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
+CHILD = str(Path(__file__).parents[2] / "fakes" / "stdio_server.py")
 
 
 class Clock:

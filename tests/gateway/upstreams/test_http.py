@@ -12,7 +12,7 @@ from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import KEEPALIVE_OPTIONS, HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
 from hang import HANG
-from recorder import Recorder
+from recording_server import Recorder
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import SseServer, SseUpstream
 from gateways import Clock, running, text
 from hang import HANG
-from recorder import Recorder
+from recording_server import Recorder
 from sse_server import Nasty
 
 ID, SECRET = "hold point:é", "s3cret &+%"

@@ -13,7 +13,7 @@ from gateway.upstreams.reply import read_body
 from gateway.upstreams.requests import NOT_ALLOWED, RequestFilter
 from gateway.wire import sse
 from gateways import call, running
-from recorder import Recorder, result
+from recording_server import Recorder, result
 
 ASKS = {
     "sampling": ("sampling/createMessage", {"messages": [], "maxTokens": 1}),

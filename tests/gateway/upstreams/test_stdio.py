@@ -26,7 +26,7 @@ from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from gateway.wire import protocol, sse
 from hang import HANG
 
-CHILD = str(Path(__file__).parents[2] / "fakes" / "child.py")
+CHILD = str(Path(__file__).parents[2] / "fakes" / "stdio_server.py")
 META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},

@@ -22,7 +22,7 @@ from gateway.tools.classify.risk import classify
 from gateway.wire import member_names
 from gateway.wire.member_names import KnownNames, fold, schema_members
 from gateways import running, text
-from recorder import Recorder, result
+from recording_server import Recorder, result
 from rows import each_row
 
 BIG = "default: allow\ntools: {pay: {when: 'args.amount > 50', action: require_approval}}"

@@ -11,7 +11,7 @@ from approvals.errors import StoreError
 from approvals.store.sqlite import lock_file
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.store import SqliteStore
-from stored import a_call, an_event
+from store_fixtures import a_call, an_event
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from approvals.store.sqlite import statements
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
 from hang import HANG
-from stored import a_call, a_full_call, an_event
+from store_fixtures import a_call, a_full_call, an_event
 
 FINAL = [state for state in State if not is_open(a_call(1, state=state))]
 

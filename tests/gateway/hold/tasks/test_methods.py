@@ -15,7 +15,7 @@ from gateway.upstreams.http import HttpUpstream
 from gateway.wire import sse
 from gateways import META, TASKS, call, last_frame, running
 from hang import HANG
-from recorder import Recorder, error, result
+from recording_server import Recorder, error, result
 
 CALL = {"name": "create_note", "arguments": {"a": 1}}
 AGENTS = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-import peers
+import third_party
 from gateway.tools import discovery
 from gateway.tools.classify.lexicon import RANK
 from gateway.tools.classify.risk import RISKS, Category, Risk, Severity, classify
@@ -48,13 +48,13 @@ def on_node(server):
 MORE = {"awslabs.amazon-mq-mcp-server": ["--allow-resource-creation"]}
 #: The versions in the environment mcp1.
 LISTED = dict(
-    line.split("==") for line in (peers.LISTS / "mcp1.txt").read_text().splitlines() if "==" in line
+    line.split("==") for line in (third_party.LISTS / "mcp1.txt").read_text().splitlines() if "==" in line
 )
 #: The command that starts each server of the project's environments.
 REAL = {
     **{server: [str(Path(sys.executable).parent / server), *MORE.get(server, [])] for server in HERE},
-    "mcp-server-git": [peers.program("mcp1", "mcp-server-git")],
-    "mcp-server-time": [peers.program("mcp1", "mcp-server-time"), "--local-timezone", "UTC"],
+    "mcp-server-git": [third_party.program("mcp1", "mcp-server-git")],
+    "mcp-server-time": [third_party.program("mcp1", "mcp-server-time"), "--local-timezone", "UTC"],
     "server-everything": on_node("server-everything"),
     "server-filesystem": [*on_node("server-filesystem"), "."],
     "server-memory": on_node("server-memory"),
@@ -87,7 +87,7 @@ def installed(server):
     """Return the version of a server; install it first if it is missing."""
     if server in HERE:
         return version(server)
-    peers.install()
+    third_party.install()
     if server in LISTED:
         return LISTED[server]
     return json.loads((package(server) / "package.json").read_text())["version"]

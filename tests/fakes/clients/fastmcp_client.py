@@ -4,7 +4,7 @@ import asyncio
 
 from fastmcp import Client
 from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
-from lines import serve
+from harness import serve
 
 
 async def connect(stack, style, at):

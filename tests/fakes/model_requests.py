@@ -19,24 +19,24 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import NamedTuple
 
-import peers
+import third_party
 from npm import NODE
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
-from recorder import Recorder, result
-from scene import SCRIPTS, Client, ended
+from real_clients import SCRIPTS, Client, ended
+from recording_server import Recorder, result
 from slack import FakeSlack, text_of
 
 CLIENTS = {
     "sdk-2-auto": Client(sys.executable, "sdk2.py", "auto"),
     "sdk-2-legacy": Client(sys.executable, "sdk2.py", "legacy"),
-    "sdk-1": Client(peers.program("mcp1"), "sdk1.py", "session"),
-    "langchain": Client(peers.program("mcp1"), "sdk1.py", "langchain"),
-    "fastmcp": Client(peers.program("fastmcp"), "fast.py", "auto"),
-    "ts-1": Client(NODE, "v1.mjs", ""),
-    "ts-2": Client(NODE, "v2.mjs", "auto"),
-    "openai-agents": Client(peers.program("openai"), "openai_agents.py", ""),
-    "openai-agents-sdk-1": Client(peers.program("openai1"), "openai_agents.py", ""),
-    "pydantic-ai": Client(peers.program("pydantic"), "pydantic_agent.py", ""),
+    "sdk-1": Client(third_party.program("mcp1"), "sdk1.py", "session"),
+    "langchain": Client(third_party.program("mcp1"), "sdk1.py", "langchain"),
+    "fastmcp": Client(third_party.program("fastmcp"), "fastmcp_client.py", "auto"),
+    "ts-1": Client(NODE, "ts_sdk1.mjs", ""),
+    "ts-2": Client(NODE, "ts_sdk2.mjs", "auto"),
+    "openai-agents": Client(third_party.program("openai"), "openai_agents.py", ""),
+    "openai-agents-sdk-1": Client(third_party.program("openai1"), "openai_agents.py", ""),
+    "pydantic-ai": Client(third_party.program("pydantic"), "pydantic_agent.py", ""),
 }
 TRANSPORTS = ("http", "stdio")
 TOOL = {
@@ -89,7 +89,7 @@ def _short(text: str) -> str:
 
 async def intentions(cells: Sequence[Cell], folder: Path) -> Mapping[Cell, Came]:
     """Run all cells side by side; returns what each came to."""
-    peers.install()
+    third_party.install()
     async with _scene(cells, folder) as scene:
         async with asyncio.TaskGroup() as tasks:
             robot = tasks.create_task(_approving(scene, cells))

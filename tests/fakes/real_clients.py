@@ -14,11 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-import peers
+import third_party
 from hang import HANG
 from npm import MODULES, NODE
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
-from recorder import Recorder, result
+from recording_server import Recorder, result
 
 SCRIPTS = Path(__file__).with_name("clients")
 #: For how long each gateway keeps a connection open.
@@ -148,7 +148,7 @@ async def ended(process: Process) -> None:
 @asynccontextmanager
 async def a_scene(folder: Path):
     """Run the gateways; yields the scene."""
-    peers.install()
+    third_party.install()
     async with AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(Recorder(tools=[READS, WRITES], on_call=written))
         scene = Scene(recorder=recorder, agents={}, configs={}, people={}, stack=stack, folder=folder)

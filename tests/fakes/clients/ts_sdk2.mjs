@@ -1,6 +1,6 @@
 // The TypeScript SDK 2.x, whose style is how it negotiates the revision.
 
-import { packages, serve } from './lines.mjs'
+import { packages, serve } from './harness.mjs'
 
 const { Client, StreamableHTTPClientTransport } = packages('@modelcontextprotocol/client')
 const { StdioClientTransport } = packages('@modelcontextprotocol/client/stdio')

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from scene import Client, Scene
+from real_clients import Client, Scene
 
 
 async def allowed(scene: Scene, client: Client, transport: str) -> None:

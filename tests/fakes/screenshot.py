@@ -1,4 +1,4 @@
-"""Takes docs/inbox.png: the inbox with five waiting calls, one of them open. `make picture` runs it."""
+"""Takes docs/inbox.png: the inbox with five waiting calls, one of them open. run by `make screenshot`."""
 
 import asyncio
 import json

@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from intentions import CLIENTS, TRANSPORTS, Cell, intentions, table
+from model_requests import CLIENTS, TRANSPORTS, Cell, intentions, table
 
 #: The client with the shortest timeout; it sends no cancellation.
 WORST = "openai-agents-sdk-1"

@@ -1,4 +1,4 @@
-// The loop of every client script in JavaScript; lines.py says what the lines are.
+// The loop of every client script in JavaScript; harness.py describes the lines.
 
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
@@ -31,7 +31,7 @@ export async function serve (connect) {
   process.exit(0)
 }
 
-// Plays a model that wants one thing; lines.py says what it prints.
+// Plays a model that wants one thing; harness.py describes its output.
 async function intend (connect, { style, at, tool, given, insist }) {
   const read = []
   const until = performance.now() + insist * 1000

@@ -1,6 +1,6 @@
 // The TypeScript SDK 1.x.
 
-import { packages, serve } from './lines.mjs'
+import { packages, serve } from './harness.mjs'
 
 const { Client } = packages('@modelcontextprotocol/sdk/client/index.js')
 const { StdioClientTransport } = packages('@modelcontextprotocol/sdk/client/stdio.js')

@@ -1,6 +1,6 @@
 """Everything that end-to-end tests talk to and that is not Okayed's: npm packages, and Python packages that cannot share .venv.
 
-`python peers.py` installs what is missing. The lists in clients/ name every package with its version, so nothing is resolved.
+`python third_party.py` installs what is missing. The lists in clients/ name every package with its version, so nothing is resolved.
 """
 
 import subprocess
