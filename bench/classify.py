@@ -97,7 +97,7 @@ def by_source(results):
 
 
 def is_in_second_half(row):
-    """Say whether a row's group of servers is in the second half, by a hash of its name, so that every run agrees."""
+    """Return whether a row's group of servers is in the second half, by a hash of its name, so that every run agrees."""
     return hashlib.sha256((row.get("group") or row["server"]).encode()).digest()[-1] % 2 == 0
 
 

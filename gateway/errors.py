@@ -1,4 +1,4 @@
-"""Errors between an agent and a server. The docstring of each `GatewayError` is its default message."""
+"""Errors of the gateway. The docstring of each `GatewayError` is the default message that the agent reads."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -29,7 +29,7 @@ class GatewayError(Exception):
 
 
 class InternalError(GatewayError):
-    """The gateway failed while handling this request; its log says why. The request may or may not have been executed."""
+    """The gateway failed while handling this request; see its log. The request may or may not have been executed."""
 
 
 class NotSentError(GatewayError):
@@ -52,7 +52,7 @@ class UnknownSessionError(NotSentError):
 
 
 class UnknownHoldError(GatewayError):
-    """The gateway does not know this held call. Nothing was sent now; the call may or may not have run before."""
+    """The gateway does not know this held call. It sent nothing now, but the call may have run before."""
 
     code = -32001
     status = 404

@@ -18,7 +18,7 @@ def find_problems(config: Config) -> Iterator[Problem]:
     for number, issuer in enumerate(config.jwt):
         yield from _issuer_problems(("jwt", number), issuer)
         if issuer.issuer in [other.issuer for other in config.jwt[:number]]:
-            yield Problem(("jwt", number, "issuer"), "this issuer is given twice; remove one of them.")
+            yield Problem(("jwt", number, "issuer"), "this issuer appears twice; remove one of them.")
     if sum(issuer.any_subject for issuer in config.jwt) > 1:
         why = "only one issuer may have any_subject, because agents of two issuers could share a name."
         yield Problem(("jwt",), why)

@@ -1,4 +1,4 @@
-"""Listener addresses and URLs: parsing them, and which of them are local or secure (PURE)."""
+"""Parses listener addresses and URLs, and tells whether they are local or secure (PURE)."""
 
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, urlsplit
 #: The prefix of the address of a Unix socket, and the base URL of requests over one.
 UNIX = "unix:"
 SOCKET_URL = "http://localhost"
-#: The address that reaches a listener on all interfaces: a request needs one destination.
+#: The address to connect to, for a listener on all interfaces.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_secure_url(url: str) -> bool:
-    """Return whether *url* is https, or http to this machine, with neither a user nor a fragment."""
+    """Return whether *url* is https, or http to this machine, without a user or a fragment."""
     parts = parse_url(url)
     if parts is None or not parts.hostname or parts.username is not None or parts.fragment:
         return False
@@ -29,8 +29,8 @@ def is_secure_url(url: str) -> bool:
 def is_http_url(url: str) -> bool:
     """Return whether *url* is an http or https URL with a host and no spaces."""
     parts = parse_url(url)
-    whole = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
-    return whole and not any(map(str.isspace, url))
+    is_complete = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
+    return is_complete and not any(map(str.isspace, url))
 
 
 def parse_url(url: str) -> SplitResult | None:

@@ -1,4 +1,4 @@
-"""The keys of a config and their types. The JSON Schema and the values that the gateway reads are made from them (PURE)."""
+"""The keys of a config and their types, from which the JSON Schema is generated (PURE)."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -24,10 +24,10 @@ def parse_duration(duration: Duration) -> float:
     match = _DURATION.fullmatch(str(duration))
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{duration!r} is not a duration; write seconds, or 60s, 15m, 1h, 1d.")
-    found = float(match[1]) * _UNITS[match[2]]
-    if found > MAX_DURATION:
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > MAX_DURATION:
         raise ValueError(f"{duration!r} is too long; write at most {MAX_DURATION // 86400}d.")
-    return found
+    return seconds
 
 
 def is_off(duration: Duration) -> bool:
@@ -35,11 +35,11 @@ def is_off(duration: Duration) -> bool:
     return _OFF.fullmatch(str(duration)) is not None
 
 
-def parse_size(given: Size) -> int:
+def parse_size(size: Size) -> int:
     """Return a size (`1024`, `64KB`, `16MB`, `1GB`) in bytes (1 KB is 1024); raises `ValueError` with the remedy."""
-    match = _SIZE.fullmatch(str(given))
+    match = _SIZE.fullmatch(str(size))
     if match is None or not int(match[1]):
-        raise ValueError(f"{given!r} is not a size; write bytes, or 64KB, 16MB, 1GB.")
+        raise ValueError(f"{size!r} is not a size; write bytes, or 64KB, 16MB, 1GB.")
     return int(match[1]) * _BYTES[(match[2] or "").lower()]
 
 
@@ -92,7 +92,7 @@ class ServerOptions(Options, kw_only=True, frozen=True):
     #: The account whose data the calls touch, as a label; an approval is valid for this account only.
     account: str | None = None
     tools: dict[str, ToolOptions] = {}
-    #: The most connections for concurrent requests; streams are counted separately.
+    #: The most connections for concurrent requests; streams use a separate pool.
     connections: Count = 100
     #: How long an approved call may run without an answer before it is in doubt.
     answer_within: Duration | None = None
@@ -195,9 +195,9 @@ class PolicyOptions(Options, kw_only=True, frozen=True):
 
 
 class ClientOptions(Options, kw_only=True, frozen=True):
-    """How long clients of one name wait, and which result they get."""
+    """How long clients of one name wait, and the form of their WAITING answer."""
 
-    #: How long a connection is kept open; default: the known timeout of such clients.
+    #: How long a connection is kept open; default: the known timeout of this client.
     wait: Duration | None = None
     #: Whether WAITING is sent as a tool error, which models read best, or as a result.
     waiting: Literal["error", "result"] = "error"
@@ -288,26 +288,27 @@ class CheckpointOptions(Options, kw_only=True, frozen=True):
 class AuditOptions(Options, kw_only=True, frozen=True):
     """Options of the audit trail."""
 
-    #: Whether the events of allowed calls are written in the background, before the answer, or not at all.
+    #: When the events of allowed calls are written: in the background, before the answer, or never.
     allowed: Literal["post", "wait", "off"] = "post"
     #: Where checkpoints of the trail are kept outside the store.
     checkpoint: CheckpointOptions | None = None
 
 
 class CapOptions(Options, kw_only=True, frozen=True):
-    """Limits on what one agent, and all agents together, may use."""
+    """Resource limits for each agent, and for all agents together."""
 
-    #: Held calls that are not settled: of all agents, and of one.
+    #: The most unsettled calls: of all agents, and of one.
     open: Count = 10_000
     open_per_agent: Count = 100
-    #: Their size.
+    #: The total size of these calls.
     bytes: Size = "256MB"
     bytes_per_agent: Size = "16MB"
-    #: The size of all calls of one agent that were held within an hour.
+    #: The total size of the calls of one agent that were held within an hour.
     bytes_per_agent_hour: Size = "256MB"
+    #: The most concurrent requests of one agent, and open streams.
     exchanges_per_agent: Count = 64
     streams_per_agent: Count = 256
-    #: The size of one agent's request bodies that are being read and judged.
+    #: The total size of one agent's request bodies that are being read or judged.
     bodies_per_agent: Size = "32MB"
 
 
@@ -315,13 +316,13 @@ class Config(Options, kw_only=True, frozen=True):
     """The whole config."""
 
     listen: Listen = DEFAULT_LISTEN
-    #: More host names of the listeners, such as a service name; loopback names are always accepted.
+    #: Additional host names of the listeners, such as a service name; loopback names are always accepted.
     hosts: list[str] = []
-    #: Addresses and networks of reverse proxies whose Forwarded and X-Forwarded-For are trusted; `unix:` for Unix sockets.
+    #: Reverse proxies whose Forwarded and X-Forwarded-For are trusted: addresses, networks, or `unix:`.
     trusted_proxies: list[str] = []
-    #: How long requests are still served after SIGTERM while /readyz is 503.
+    #: How long requests are still served after SIGTERM, while /readyz returns 503.
     drain: Duration = 0
-    #: A relative path starts from the folder of the config.
+    #: A relative path is resolved against the folder of the config.
     store: str = "sqlite:///okayed.db"
     #: The key that seals the audit trail and the held calls; keep it apart from the store.
     store_key: str | None = None
@@ -339,7 +340,7 @@ class Config(Options, kw_only=True, frozen=True):
     webhooks: list[WebhookOptions] = []
     audit: AuditOptions = AuditOptions()
     limits: CapOptions = CapOptions()
-    #: How calls are treated after the definition of their tool has changed.
+    #: The action for calls whose tool definition has changed.
     pin: Literal["warn", "reask", "quarantine"] = "reask"
     #: Whether tool descriptions mention that calls need approval.
     annotate: bool = False

@@ -1,4 +1,4 @@
-"""Config problems: where each one is and how to fix it (PURE)."""
+"""Problems in a config: the place of each, and its remedy (PURE)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Problem:
 
 
 class ConfigProblems(UserError):
-    """The config cannot be used; has every problem found in it."""
+    """The config is invalid; `problems` has every problem found."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -36,7 +36,7 @@ def format_path(path: Path) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def did_you_mean(given: object, known: Sequence[str]) -> str:
-    """Return ` (did you mean ...?)` if one of *known* is close to *given*, else ""."""
-    close = get_close_matches(str(given), known, n=1, cutoff=0.6)
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """Return ` (did you mean ...?)` if one of *known* is close to *name*, else ""."""
+    close = get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""The JSON Schema of the config, and its errors as problems: unknown keys, wrong types, unknown values (PURE)."""
+"""Builds the JSON Schema of the config, and explains its errors: unknown keys, wrong types and values (PURE)."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -29,7 +29,7 @@ def find_shape_problems(value: Any) -> Iterator[Problem]:
 
 
 def _explain(error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
-    """Describe one schema error; for a choice between types, the errors inside the type that was meant."""
+    """Explain one schema error; for a choice between types, the errors inside the intended type."""
     path: Path = tuple(error.instance_path)
     kind = error.kind
     match kind:
@@ -61,9 +61,9 @@ def _known_keys(error: jsonschema_rs.ValidationError) -> list[str]:
 def _explain_alternatives(error: jsonschema_rs.ValidationError) -> Iterator[Problem]:
     path = list(error.instance_path)
     branches = [list(branch) for branch in getattr(error.kind, "context", [])]
-    meant = [branch for branch in branches if not any(_is_wrong_type(inner, path) for inner in branch)]
-    if meant:
-        for inner in meant[0]:
+    intended = [branch for branch in branches if not any(_is_wrong_type(inner, path) for inner in branch)]
+    if intended:
+        for inner in intended[0]:
             yield from _explain(inner)
         return
     types = [

@@ -1,7 +1,7 @@
-"""The identity of a server: the part of its config that an approval is bound to (PURE).
+"""Computes the identity of a server: the options that an approval is bound to (PURE).
 
-For a secret, the identity has its reference, so rotating a token does not change it. For any other option it has the
-resolved text, so `AWS_PROFILE: ${PROFILE}` changes it when the environment variable changes.
+A secret enters the identity as its reference, so rotating a token does not change the identity. Any other option
+enters as resolved text, so `AWS_PROFILE: ${PROFILE}` changes the identity when the environment variable changes.
 """
 
 import hmac

@@ -1,4 +1,4 @@
-"""Reads YAML 1.2: keeps the line of every value, refuses duplicate keys, and resolves `${NAME}` and `${file:PATH}` (PURE).
+"""Reads YAML 1.2 with line numbers, and resolves `${NAME}` and `${file:PATH}` (PURE).
 
 In YAML 1.2 `no` is a string and `12:30` is not 750. A duplicate key is an error; the last one does not win.
 """
@@ -52,13 +52,13 @@ class Document:
 
 
 def read_document(
-    text: str, environ: Mapping[str, str], read_file: Callable[[str], str], *, what: str = "The config"
+    text: str, environ: Mapping[str, str], read_file: Callable[[str], str], *, title: str = "The config"
 ) -> Document:
-    """Read a YAML mapping. A value that has a problem is "".
+    """Read a YAML mapping; a value with a problem becomes "".
 
-    Raises `ConfigProblems`, whose messages call the text *what*, if it is not a YAML mapping.
+    *title* names the text in messages. Raises `ConfigProblems` if it is not a YAML mapping.
     """
-    tree = _parse_mapping(text, what)
+    tree = _parse_mapping(text, title)
     reader = _Reader(environ, read_file)
     value = reader.convert(tree, ())
     return Document(value, reader.lines, tuple(reader.problems), reader.resolved)
@@ -158,14 +158,14 @@ class _Reader:
         return ""
 
 
-def _parse_mapping(text: str, what: str) -> CommentedMap:
+def _parse_mapping(text: str, title: str) -> CommentedMap:
     if len(text) > MAX_LENGTH:
-        raise _problem(None, f"{what} is longer than {MAX_LENGTH} characters.")
+        raise _problem(None, f"{title} is longer than {MAX_LENGTH} characters.")
     tree = _parse(text)
     if tree is None:
         raise _problem(1, "The config is empty; add at least servers and policy.default.")
     if not isinstance(tree, CommentedMap):
-        raise _problem(1, f"{what} must be a mapping of keys to values.")
+        raise _problem(1, f"{title} must be a mapping of keys to values.")
     return tree
 
 
@@ -177,9 +177,7 @@ def _parse(text: str) -> Any:
     except DuplicateKeyError as error:
         key = re.search(r'found duplicate key "(.*?)"', str(error))
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise _problem(
-            line, f"The key {key[1] if key else ''} is given twice; remove one of them."
-        ) from error
+        raise _problem(line, f"The key {key[1] if key else ''} appears twice; remove one of them.") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise _problem(line, f"This is not valid YAML: {error.problem or error.context}.") from error

@@ -31,7 +31,7 @@ class Action(StrEnum):
 
 
 #: The known names under `alike: allow`: every name is allowed.
-ANY_NAMES = KnownNames((), {}, alike=True)
+ANY_NAMES = KnownNames((), {}, allow_all=True)
 #: From least to most strict.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 

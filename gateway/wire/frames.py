@@ -27,10 +27,12 @@ MAX_MEMBERS = 50_000
 #: A valid tool name; calls of any other name are denied (MCP, server/tools, "Tool Names").
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
+#: Error codes (JSON-RPC 2.0, section 5.1).
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS = -32700, -32600, -32602
+#: The members allowed in a message, and in the params of a tools/call.
 ENVELOPE = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 CALL = frozenset({"name", "arguments", "_meta", "task", "inputResponses", "requestState"})
-#: Members of params that route a request; members that look like one of these are refused.
+#: Members of params that decide where a request goes; members that resemble one of these are refused.
 ROUTING = CALL | {"uri", "taskId"}
 
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -60,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """A notification from the client."""
+    """A notification from a client. `raw` is the frame as received."""
 
     method: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A client's answer to a server's request."""
+    """A client's response to a server's request."""
 
     id: Id
     raw: bytes
@@ -116,7 +118,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     except RecursionError as error:
         raise FrameError(INVALID_REQUEST, _TOO_DEEP) from error
     except ValueError as error:
-        raise FrameError(PARSE_ERROR, f"The message is not JSON: {_first_line(error)}.") from error
+        raise FrameError(PARSE_ERROR, f"The message is not JSON: {_describe(error)}.") from error
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise FrameError(INVALID_REQUEST, _TOO_DEEP)
     if _SURROGATE.search(text) and not _encodable(value):
@@ -150,7 +152,7 @@ _strict_decoder = json.JSONDecoder(
 )
 
 
-def _first_line(error: ValueError) -> str:
+def _describe(error: ValueError) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else "a number is too long"
 
 
@@ -255,7 +257,7 @@ def _refuse_look_alikes(value: Mapping[str, Any], names: frozenset[str], where: 
 
 
 def fold_member_name(name: str) -> str:
-    """Return *name* without case, compatibility forms and NUL, as a lenient parser might read it."""
+    """Return *name* as a lenient parser might read it: case-folded, NFKC-normalized, without NUL."""
     return unicodedata.normalize("NFKC", name.replace("\0", "")).casefold()
 
 
@@ -290,8 +292,8 @@ def build_result(request_id: Id, value: Mapping[str, Any]) -> bytes:
 
 def build_error(request_id: Id | None, code: int, message: str, data: Any = None) -> bytes:
     """Build a response with an error."""
-    fault = {"code": code, "message": message} | ({} if data is None else {"data": data})
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": fault})
+    body = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": body})
 
 
 def build_notification(method: str, params: Mapping[str, Any]) -> bytes:
@@ -300,7 +302,7 @@ def build_notification(method: str, params: Mapping[str, Any]) -> bytes:
 
 
 def build_response(request_id: Id, outcome: Outcome) -> bytes:
-    """Build a response with the result or error of a server."""
+    """Build a response with a server's result or error, unchanged."""
     member = "error" if outcome.is_error else "result"
     return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, member: msgspec.Raw(outcome.body)})
 
@@ -326,8 +328,8 @@ def parse_outcome(frame: Mapping[str, Any], data: bytes, request_id: Id) -> Outc
     return Outcome(is_error=member == "error", body=bytes(raw_members(data)[member]))
 
 
-def _is_same_id(given: Any, wanted: Id) -> bool:
-    return type(given) is type(wanted) and bool(given == wanted)
+def _is_same_id(value: Any, request_id: Id) -> bool:
+    return type(value) is type(request_id) and bool(value == request_id)
 
 
 def is_request_or_notification(frame: Mapping[str, Any]) -> bool:

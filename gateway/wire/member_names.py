@@ -12,9 +12,9 @@ from typing import Any
 
 from approvals.safetext import one_line, remove_hidden
 
-#: The most characters of a name in a denial.
+#: The longest name quoted in a denial, in characters.
 LONGEST = 60
-#: Keywords whose value is data, not a schema (JSON Schema 2020-12, validation).
+#: The keywords whose value is data, not a schema (JSON Schema 2020-12, validation).
 _DATA_KEYWORDS = frozenset({"const", "default", "enum", "examples", "required"})
 
 
@@ -52,8 +52,8 @@ def _fold_char(char: str) -> str:
 def schema_members(schema: Any) -> Iterator[str]:
     """Yield the member names that a JSON Schema declares or requires, at any depth."""
     if isinstance(schema, list):
-        for one in schema:
-            yield from schema_members(one)
+        for item in schema:
+            yield from schema_members(item)
     if not isinstance(schema, Mapping):
         return
     if isinstance(required := schema.get("required"), list):
@@ -69,55 +69,58 @@ def schema_members(schema: Any) -> Iterator[str]:
 class KnownNames:
     """The names that a tool declares or a rule uses, by folded form."""
 
-    def __init__(self, declared: Iterable[str], used: Mapping[str, str], *, alike: bool = False) -> None:
-        """*declared*: names in the tool's inputSchema; *used*: the rule that uses each name; *alike*: allow every name."""
-        self._alike = alike
+    def __init__(self, declared: Iterable[str], used: Mapping[str, str], *, allow_all: bool = False) -> None:
+        """Collect the known names.
+
+        *declared* are the names in the tool's inputSchema. *used* maps each name in a rule to that rule's name.
+        *allow_all* allows ambiguous names too.
+        """
+        self._allow_all = allow_all
         self._known: defaultdict[str, dict[str, str]] = defaultdict(dict)
         for name in declared:
             self._known[fold(name)][name] = "which this tool declares"
         for name, rule in used.items():
             self._known[fold(name)].setdefault(name, f"which the rule {rule} uses")
-        right = [
+        allowed = [
             _allowed_spellings(spellings, frozenset(declared), used.keys())
             for spellings in self._known.values()
         ]
-        self._right = frozenset[str]().union(*right)
-        #: Allowed names that resemble no other allowed name.
-        self._plain = frozenset[str]().union(*(names for names in right if len(names) == 1))
+        self._allowed = frozenset[str]().union(*allowed)
+        #: The allowed names that resemble no other allowed name.
+        self._unambiguous = frozenset[str]().union(*(names for names in allowed if len(names) == 1))
 
     def find_ambiguous(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the first member that resembles a known name or a sibling member, or None."""
-        found = None if self._alike else self._first(arguments)
+        found = None if self._allow_all else self._find(arguments)
         return None if found is None else f"{format_argument_path(found[0])} {found[1]}"
 
-    def _first(self, value: Mapping[str, Any] | list[Any]) -> tuple[Path, str] | None:
-        """Return the path of the first such member, and the problem."""
+    def _find(self, value: Mapping[str, Any] | list[Any]) -> tuple[Path, str] | None:
+        """Return the path of the first ambiguous member, and the problem."""
         items: Iterable[tuple[Any, Any]]
         if isinstance(value, list):
             items = enumerate(value)
-        elif not self._plain.issuperset(value) and (found := self._member(value)):
+        elif not self._unambiguous.issuperset(value) and (found := self._find_in_object(value)):
             return found
         else:
             items = value.items()
         for part, inner in items:
-            if isinstance(inner, dict | list) and (found := self._first(inner)):
+            if isinstance(inner, dict | list) and (found := self._find(inner)):
                 return (one_line(part, LONGEST) if isinstance(part, str) else part, *found[0]), found[1]
         return None
 
-    def _member(self, members: Mapping[str, Any]) -> tuple[Path, str] | None:
-        before: dict[str, str] = {}
+    def _find_in_object(self, members: Mapping[str, Any]) -> tuple[Path, str] | None:
+        seen: dict[str, str] = {}
         for name, form in zip(members, fold_all(members), strict=True):
-            if why := self._unlike_known(name, form):
+            if why := self._resemblance(name, form):
                 return (one_line(name, LONGEST),), why
-            if form in before:
-                return (
-                    one_line(name, LONGEST),
-                ), f"looks like {_display(before[form])}, which is also present"
-            before[form] = name
+            if form in seen:
+                return (one_line(name, LONGEST),), f"looks like {_display(seen[form])}, which is also present"
+            seen[form] = name
         return None
 
-    def _unlike_known(self, name: str, form: str) -> str | None:
-        if name in self._right or form not in self._known:
+    def _resemblance(self, name: str, form: str) -> str | None:
+        """Return which known name *name* resembles without being allowed, or None."""
+        if name in self._allowed or form not in self._known:
             return None
         other, why = next((known, why) for known, why in self._known[form].items() if known != name)
         return f"looks like {_display(other)}, {why}"
@@ -126,7 +129,7 @@ class KnownNames:
 def _allowed_spellings(
     spellings: Iterable[str], declared: frozenset[str], used: Iterable[str]
 ) -> frozenset[str]:
-    """Return the *spellings* that may be sent: the declared ones, or only the one that rules use."""
+    """Return the *spellings* that may be sent: the declared ones, or only the spelling that rules use."""
     known = frozenset(spellings)
     by_tool, by_rules = known & declared, known.intersection(used)
     if not by_rules:

@@ -47,8 +47,8 @@ RESPONSE_HEADERS = frozenset(
 )
 #: The prefix of headers that mirror arguments (2026-07-28, "Custom Headers from Tool Parameters").
 PARAM_HEADER = "mcp-param-"
-#: Marks a request of our own stdio front. It builds no headers from arguments and resumes none of our streams;
-#: it repeats a held call instead.
+#: Marks a request of the stdio front, which does not build headers from arguments or resume streams of the
+#: gateway; it repeats a held call instead.
 FRONT_HEADER = "okayed-front"
 #: The id of a held call: sent to the stdio front when its call is held, and sent back when the front repeats the call.
 HOLD_HEADER = "okayed-hold"
@@ -91,7 +91,7 @@ NAMED_BY = {
 
 #: The part of a method that announces changed tools, prompts or resources.
 LIST_CHANGED = b"list_changed"
-#: The JSON-RPC id of the gateway's own requests.
+#: The JSON-RPC id of requests that the gateway makes.
 OUR_ID = "okayed"
 
 
@@ -131,8 +131,8 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
 
     *pairs* are the headers in order, with names in lower case.
     """
-    given = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
-    headers = dict(given)
+    mcp_headers = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
+    headers = dict(mcp_headers)
     version = headers.get("mcp-protocol-version")
     # Servers answer unknown revisions themselves; only a tool call, which cannot be judged, is refused.
     if version is not None and version not in SUPPORTED and isinstance(frame, CallFrame):
@@ -142,14 +142,14 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
         )
     if era(headers, frame) is Era.HANDSHAKE:
         return None
-    if len(headers) != len(given):
+    if len(headers) != len(mcp_headers):
         return Rejection(code=HEADER_MISMATCH, message="An Mcp- header is repeated.")
     return _mismatch(headers, frame)
 
 
 def _mismatch(headers: Mapping[str, str], frame: Frame) -> Rejection | None:
-    wanted = {name.lower(): value for name, value in _values(frame).items()}
-    for name, value in wanted.items():
+    expected = {name.lower(): value for name, value in _mirrored(frame).items()}
+    for name, value in expected.items():
         if name not in headers:
             return Rejection(code=HEADER_MISMATCH, message=f"The header {name} is missing.")
         if decode_header(headers[name]) != value:
@@ -157,7 +157,7 @@ def _mismatch(headers: Mapping[str, str], frame: Frame) -> Rejection | None:
     return None
 
 
-def _values(frame: Frame) -> Mapping[str, str]:
+def _mirrored(frame: Frame) -> Mapping[str, str]:
     """Return the headers that mirror a modern frame, not yet encoded."""
     if isinstance(frame, Response):
         return {}
@@ -174,7 +174,7 @@ def routing_headers(frame: Frame) -> Mapping[str, str]:
     """Build the headers that mirror a modern frame; {} in the handshake era."""
     if _version(frame) is None:
         return {}
-    return {name: encode_header(value) for name, value in _values(frame).items()}
+    return {name: encode_header(value) for name, value in _mirrored(frame).items()}
 
 
 def declares_tasks(params: Mapping[str, Any]) -> bool:
@@ -246,7 +246,7 @@ def request_headers(headers: Mapping[str, str], frame: Frame | None) -> Mapping[
     kept = {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
     if frame is None or era(headers, frame) is Era.HANDSHAKE:
         return kept
-    return kept | {name.lower(): encode_header(value) for name, value in _values(frame).items()}
+    return kept | {name.lower(): encode_header(value) for name, value in _mirrored(frame).items()}
 
 
 def response_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -265,9 +265,9 @@ def is_allowed(frame: Frame, headers: Mapping[str, str]) -> bool:
             return frame.method in METHODS[era(headers, frame)]
 
 
-def http_status(which: Era, outcome: Outcome) -> int:
-    """Return the HTTP status for a server's response that is sent as a whole."""
-    if which is Era.HANDSHAKE or not outcome.is_error:
+def http_status(request_era: Era, outcome: Outcome) -> int:
+    """Return the HTTP status for a server's response that is not streamed."""
+    if request_era is Era.HANDSHAKE or not outcome.is_error:
         return 200
     code = msgspec.json.decode(outcome.body).get("code")
     return HTTP_STATUS.get(code, 200)
@@ -293,11 +293,11 @@ def finishes_handshake(frame: Frame) -> bool:
 
 
 def modern_headers(method: str) -> Mapping[str, str]:
-    """Return the headers of a modern request that the gateway itself sends."""
+    """Return the headers of a modern request that the gateway makes."""
     return {"MCP-Protocol-Version": MODERN[0], "Mcp-Method": method}
 
 
-#: The gateway's clientInfo, and the `_meta` of its own modern requests.
+#: The gateway's clientInfo, and the `_meta` of the modern requests that it makes.
 CLIENT = {"name": "okayed", "version": metadata.version("okayed")}
 OUR_META: Mapping[str, Any] = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
 DISCOVER = msgspec.json.encode(

@@ -15,7 +15,7 @@ HEADERS = {
 BOM = b"\xef\xbb\xbf"
 #: The longest event accepted, in bytes.
 MAX_EVENT = 16 << 20
-#: Resumptions in a row that may bring no event, and the longest delay before one, in seconds.
+#: The most resumptions in a row without an event, and the longest delay before a resumption, in seconds.
 TRIES = 3
 LONGEST_WAIT = 30.0
 
@@ -60,8 +60,8 @@ class ResumePoint:
     def advance(self, event: Event) -> None:
         """Move past an event. Ignores an id with NUL and a retry other than ASCII digits (WHATWG HTML, 9.2.6)."""
         self._moved = True
-        given = event.field(b"id") or ""
-        self.id = given if given and "\0" not in given else self.id
+        event_id = event.field(b"id") or ""
+        self.id = event_id if event_id and "\0" not in event_id else self.id
         retry = event.field(b"retry") or ""
         if retry.isascii() and retry.isdigit():
             self.wait = min(float(retry) / 1000, LONGEST_WAIT)  # int() refuses thousands of digits
@@ -84,7 +84,7 @@ def build_priming_event(event_id: str, retry: int) -> bytes:
 
 
 def build_comment(text: str) -> bytes:
-    """Build a comment, which keeps a connection alive."""
+    """Build a comment, which keeps a connection open and is ignored by clients."""
     return f": {text}\n\n".encode()
 
 
@@ -93,15 +93,15 @@ LINE_END_PAIRS = (b"\n\n", b"\n\r", b"\r\r")
 
 
 class EventSplitter:
-    """Splits a stream into blocks, each ending in an empty line. Each byte is searched once per mark."""
+    """Splits a stream into blocks, each ending in an empty line. Each byte is searched once for each pair of line ends."""
 
     def __init__(self, buffer: bytearray | None = None) -> None:
         self._buffer = bytearray() if buffer is None else buffer
-        #: Where the search for each mark continues.
+        #: Where the search for each pair continues.
         self._from = dict.fromkeys(LINE_END_PAIRS, 0)
 
     def take(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the blocks that end in *chunk*; raises `TooLongError` if the next one exceeds the limit."""
+        """Yield the blocks that end in *chunk*; raises `ResponseTooLargeError` if the next one exceeds MAX_EVENT."""
         self._buffer += chunk
         start = 0
         while (end := self._end(start)) is not None:
@@ -114,25 +114,25 @@ class EventSplitter:
             raise ResponseTooLargeError
 
     def _end(self, start: int) -> int | None:
-        found = [at for mark in LINE_END_PAIRS if (at := self._next(mark, start)) >= 0]
+        found = [at for pair in LINE_END_PAIRS if (at := self._next(pair, start)) >= 0]
         if not found:
             return None
         # A CR ends the empty line, and its event, at once: do not wait for a possible LF.
         end = min(found) + 2
         return end + 1 if self._buffer[end - 1 : end + 1] == b"\r\n" else end
 
-    def _next(self, mark: bytes, start: int) -> int:
-        at = self._buffer.find(mark, max(self._from[mark], start))
-        self._from[mark] = at if at >= 0 else max(start, len(self._buffer) - 1)
+    def _next(self, pair: bytes, start: int) -> int:
+        at = self._buffer.find(pair, max(self._from[pair], start))
+        self._from[pair] = at if at >= 0 else max(start, len(self._buffer) - 1)
         return at
 
 
 async def split_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """Split a stream into its events; comments and empty events have empty data."""
-    splitter, mark = EventSplitter(), BOM
+    splitter, bom = EventSplitter(), BOM
     async for chunk in chunks:
         for block in splitter.take(chunk):
-            raw, mark = block.removeprefix(mark), b""
+            raw, bom = block.removeprefix(bom), b""
             yield Event(_data(raw), raw)
     # The standard discards an incomplete event at the end.
 

@@ -24,7 +24,7 @@ BROKEN = {
         BASE.replace("require_approval", "requre_approval"),
         r"policy\.default: .*did you mean require_approval\?.*\(line 4\)",
     ),
-    "duplicate key": (BASE + "listen: a\nlisten: b\n", r"The key listen is given twice.*\(line 7\)"),
+    "duplicate key": (BASE + "listen: a\nlisten: b\n", r"The key listen appears twice.*\(line 7\)"),
     "unset variable": (
         BASE + "store: ${NOT_SET_ANYWHERE}\n",
         r"store: the environment variable NOT_SET_ANYWHERE is not set\.  \(line 6\)",

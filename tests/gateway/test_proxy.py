@@ -673,7 +673,7 @@ async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises
             raise RuntimeError("a bug")
 
     gateway.gateway.store.__class__ = Broken
-    said = "The gateway failed while handling this request; its log says why. The request may or may not have been executed."
+    said = "The gateway failed while handling this request; see its log. The request may or may not have been executed."
     assert await gateway.call("create_note", id=5) == {
         "jsonrpc": "2.0",
         "id": 5,

@@ -52,4 +52,4 @@ def _checkpoint_problems(config: Config) -> Iterator[Problem]:
     if options.webhook is not None and not is_http_url(options.webhook):
         yield Problem((*path, "webhook"), HTTP_URL)
     if (options.webhook is None) != (not options.secret):
-        yield Problem((*path, "secret"), "a webhook needs a secret that is not empty; a file takes none.")
+        yield Problem((*path, "secret"), "a webhook needs a secret that is not empty; a file needs none.")

@@ -75,8 +75,8 @@ def _owner_problems(config: Config) -> Iterator[Problem]:
     """Report agents whose only possible approver is their owner."""
     if config.approvals.requester_may_approve or len(config.approvers) != 1:
         return
-    [only] = config.approvers
-    names = {name.casefold() for name in (only.name, only.email) if name}
+    [approver] = config.approvers
+    names = {name.casefold() for name in (approver.name, approver.email) if name}
     for number, agent in enumerate(config.agents):
         if agent.owner is not None and agent.owner.casefold() in names:
             why = "the owner is the only approver and may not approve the calls of their own agent"

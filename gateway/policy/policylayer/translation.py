@@ -70,7 +70,7 @@ def translate(text: str, origin: str) -> ImportedPolicy:
     """Translate a policy; *origin* is named in the first comment. Raises `UserError` if it is not a policy."""
     if not text.strip():
         raise UserError(f"{origin} is empty.")
-    document = read_document(text, _LiteralEnvironment(), lambda name: f"${{file:{name}}}", what=origin)
+    document = read_document(text, _LiteralEnvironment(), lambda name: f"${{file:{name}}}", title=origin)
     if document.problems:
         raise ConfigProblems(*document.problems)
     given = document.value
