@@ -5,7 +5,7 @@
 3. Judge: ask the policy, unless the request refers to a held call or repeats one.
 4. Allow or deny at once.
 5. Hold: store the call, and its audit event, in one commit.
-6. Tell: keep the client waiting in the way that fits it; the channels show the call to its approvers.
+6. Wait: answer with a task or keep the client waiting; the channels show the call to its approvers.
 7. Review: approvers decide in Slack, the inbox, the CLI or the API (`approvals.service`).
 8. Run once: claim the call, send what was approved, store the answer (`hold.running`).
 """
@@ -115,8 +115,8 @@ class Proxy:
         try:
             frame = frames.decode(exchange.body)
         except frames.FrameError as error:
-            wrong = protocol.Rejection(code=error.code, message=error.message)
-            return self._audit.refuse(exchange, error.id, wrong)
+            rejection = protocol.Rejection(code=error.code, message=error.message)
+            return self._audit.refuse(exchange, error.id, rejection)
         return await self._catch(exchange, frame, self._classify(exchange, upstream, session, frame))
 
     async def _find_server(self, exchange: Exchange) -> tuple[Upstream, Session | None]:
@@ -162,18 +162,18 @@ class Proxy:
         self, exchange: Exchange, upstream: Upstream, session: Session | None, frame: frames.CallFrame
     ) -> Reply:
         tool = await self._catalogue.find(exchange.server, frame.name)
-        if (wrong := param_headers.check(exchange, frame, tool)) is not None:
-            return self._audit.refuse(exchange, frame.id, wrong)
-        made = param_headers.build(exchange, frame, tool)
-        request = CallRequest.read(exchange, upstream, frame, session, param_headers=made)
+        if (mismatch := param_headers.check(exchange, frame, tool)) is not None:
+            return self._audit.refuse(exchange, frame.id, mismatch)
+        built = param_headers.build(exchange, frame, tool)
+        request = CallRequest.read(exchange, upstream, frame, session, param_headers=built)
         if (reply := await self._continue(request)) is not None:
             return reply
         if request_state.own_state(frame):
             request = continuations.without_state(request)
         verdict = self._judge.verdict(request, tool)
-        # A repeat joins or collects its held call, and uses no limit a second time.
+        # A repeat joins or collects its held call. It is not counted against limits a second time.
         if (held := await self._repeats.find(request, tool, verdict, self.settings)) is not None:
-            return await self._tell(request, held)
+            return await self._answer_held(request, held)
         return await self._act(request, tool, verdict)
 
     async def _continue(self, request: CallRequest) -> Reply | None:
@@ -184,8 +184,8 @@ class Proxy:
             message = "Invalid or expired requestState"
         except AlreadyDecided as error:
             message = str(error)
-        wrong = protocol.Rejection(code=frames.INVALID_PARAMS, message=message)
-        return self._audit.refuse(request.exchange, request.frame.id, wrong)
+        rejection = protocol.Rejection(code=frames.INVALID_PARAMS, message=message)
+        return self._audit.refuse(request.exchange, request.frame.id, rejection)
 
     # 4. Allow or deny at once.
 
@@ -201,7 +201,7 @@ class Proxy:
         return await self._hold(request, tool, verdict)
 
     def _take_limits(self, request: CallRequest, verdict: Verdict) -> ExceededLimit | None:
-        """Use every limit of the verdict once; or none, and return the exceeded one."""
+        """Count the call against every limit of the verdict; if one is exceeded, return it and count nothing."""
         user, now = request.limit_user, self._service.clock()
         if (exceeded := self._windows.take(verdict.limits, user, now)) is not None:
             return exceeded
@@ -229,7 +229,7 @@ class Proxy:
             return _result(request.frame, messages.too_many_running())
 
     async def _send(self, request: CallRequest, verdict: Verdict) -> Reply:
-        """Send an allowed call. Its audit event is posted; the call waits for the disk only with `audit.allowed: wait`."""
+        """Send an allowed call. Only `audit.allowed: wait` makes it wait until its audit event is on disk."""
         self._metrics.count_call(request.exchange.server, "allowed")
         event = self._audit.event(
             request.exchange, "call.allowed", tool=request.frame.name, rule=verdict.rule
@@ -245,7 +245,7 @@ class Proxy:
     # 5. Hold.
 
     async def _hold(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply:
-        """Store the call and its audit event; only then is the client or any channel told."""
+        """Store the call and its audit event before the client or a channel learns of it."""
         self._metrics.count_call(request.exchange.server, "held")
         held = new_calls.from_request(
             request, tool, verdict, self.settings, call_id=self._new_id(), now=self._service.clock(),
@@ -256,11 +256,11 @@ class Proxy:
         except QuotaExceeded as error:
             self._record(request, "limited", verdict, why=str(error))
             return _result(request.frame, messages.too_many_waiting(error))
-        return await self._tell(request, held)
+        return await self._answer_held(request, held)
 
-    # 6. Tell.
+    # 6. Wait.
 
-    async def _tell(self, request: CallRequest, held: HeldCall) -> Reply:
+    async def _answer_held(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer with a task, or keep the client waiting."""
         mode = self._answer_mode(request)
         if mode is AnswerMode.WAIT:
@@ -272,7 +272,7 @@ class Proxy:
             return AnswerMode.WAIT
         return ladder.answer_mode(request.frame, request.era, self.settings.holds.tasks)
 
-    # Faults, and what is written down.
+    # Faults and audit events.
 
     async def _catch(self, exchange: Exchange, frame: frames.Frame | None, answer: Awaitable[Reply]) -> Reply:
         """Return the answer to a frame; a fault becomes a JSON-RPC error with its id."""
@@ -298,10 +298,10 @@ class Proxy:
     def _record_too_many(self, exchange: Exchange) -> None:
         self._audit.at_most_once_a_minute(exchange, "exchange.refused", why="too many exchanges at once")
 
-    # The end of the gateway.
+    # Shutdown.
 
     async def close(self) -> None:
-        """Refuse new requests, start no more runs, end every wait; running calls go on."""
+        """Refuse new requests, start no more runs, end every wait; running calls continue."""
         self._closed = True
         self._held_answers.close()
         await self.tasks.close()
@@ -311,9 +311,9 @@ class Proxy:
         """The tasks of the clients that will resume their streams at the next gateway."""
         return self._held_answers.parked
 
-    def cut(self) -> None:
+    def end_parked(self) -> None:
         """End the parked streams; their clients reconnect."""
-        self._held_answers.cut()
+        self._held_answers.end_parked()
 
 
 def _result(frame: frames.CallFrame, result: Mapping[str, Any]) -> Reply:

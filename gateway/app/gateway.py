@@ -270,14 +270,14 @@ class Gateway:
             await self.proxy.close()
         return max(0.0, self._ends_at - now)
 
-    async def cut(self) -> None:
+    async def end_parked(self) -> None:
         """Wait for running calls, then end the streams; clients resume them at the next gateway."""
         await self.forwarder.finish(await self.stop())
-        self.proxy.cut()
+        self.proxy.end_parked()
 
     async def close(self) -> None:
         """Wait for running calls, then close the servers."""
-        await self.cut()
+        await self.end_parked()
         with suppress(StoreError):  # the next start then uses the time of an earlier commit
             self.store.keep_time(self.clock())
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))

@@ -164,7 +164,7 @@ def _listener_policy(gateway: Gateway) -> http.ListenerPolicy:
         ready=gateway.readiness_problem,
         stop=lambda: _stop(gateway),
         parked=lambda: gateway.proxy.parked,
-        cut=gateway.cut,
+        end_parked=gateway.end_parked,
         clock=gateway.clock,
         role=EMBEDDED if gateway.embedded else RUN,
         proxies=TrustedProxies.parse(gateway.config.trusted_proxies),

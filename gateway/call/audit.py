@@ -37,11 +37,11 @@ class AuditLog:
         self, exchange: Exchange, kind: str, *, about: str = "", tool: str = "", **detail: Any
     ) -> None:
         """Post an event that an agent can repeat at will: once a minute per agent, kind and *about* (a call id)."""
-        repeated, now = (exchange.agent.name, kind, about), self._clock()
-        if now - self._last.get(repeated, -inf) < MINUTE:
+        event_key, now = (exchange.agent.name, kind, about), self._clock()
+        if now - self._last.get(event_key, -inf) < MINUTE:
             return
-        self._last[repeated] = now
-        self._last.move_to_end(repeated)
+        self._last[event_key] = now
+        self._last.move_to_end(event_key)
         if len(self._last) > MAX_REMEMBERED:
             self._last.popitem(last=False)
         self.post(exchange, kind, tool=tool, **detail)
@@ -50,9 +50,12 @@ class AuditLog:
         """Post an event about an exchange."""
         self._trail.post(self.event(exchange, kind, tool=tool, **detail))
 
-    def refuse(self, exchange: Exchange, request_id: frames.Id | None, wrong: protocol.Rejection) -> Reply:
-        """Post why a frame is refused, and return the error for the client."""
-        self.post(exchange, "frame.refused", code=wrong.code, why=wrong.message)
+    def refuse(
+        self, exchange: Exchange, request_id: frames.Id | None, rejection: protocol.Rejection
+    ) -> Reply:
+        """Post an event with the reason for refusing a frame, and return the error for the client."""
+        self.post(exchange, "frame.refused", code=rejection.code, why=rejection.message)
         return frame_reply(
-            frames.build_error(request_id, wrong.code, wrong.message, wrong.data), status=wrong.status
+            frames.build_error(request_id, rejection.code, rejection.message, rejection.data),
+            status=rejection.status,
         )

@@ -22,12 +22,12 @@ class SessionKey(NamedTuple):
 
 
 class DeliveredAnswers:
-    """The calls whose answers were written to each session, with no other request of the session since."""
+    """The calls whose answers were written to each session since its last request."""
 
     def __init__(self, most: int = MAX_SESSIONS) -> None:
         self._most = most
         self._delivered: OrderedDict[SessionKey, frozenset[CallId]] = OrderedDict()
-        #: Whether a session was forgotten; then an unknown session says nothing.
+        #: Whether a session was forgotten: an unknown session may then be one of those.
         self._forgot = False
 
     def record(self, key: SessionKey, call_id: CallId) -> None:
@@ -39,11 +39,11 @@ class DeliveredAnswers:
         self._keep(key, frozenset())
 
     def has(self, key: SessionKey, call_id: CallId) -> bool:
-        """Whether the session was sent this answer since its last request."""
+        """Return whether the session was sent this answer since its last request."""
         return call_id in self._delivered.get(key, ())
 
     def is_last(self, key: SessionKey, call_id: CallId) -> bool:
-        """Whether the session sent no request since this answer.
+        """Return whether the session sent no request since this answer.
 
         An unknown session has sent none since this process started, unless sessions were forgotten.
         """

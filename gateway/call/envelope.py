@@ -1,4 +1,4 @@
-"""The envelope of a call: everything beside the arguments that is stored with a held call and forwarded with it (PURE)."""
+"""The envelope of a call: the headers and the other params that are stored and forwarded with it (PURE)."""
 
 from collections.abc import Mapping
 
@@ -49,7 +49,7 @@ def rebuild_frame(call: ToolCall, request_id: frames.Id) -> frames.CallFrame:
 
 
 def continuation_params(frame: frames.CallFrame) -> bytes:
-    """Return, as a JSON object, the params that make a repeat another call: the answers to a server's questions."""
+    """Return the params that make a call other than a repeat: the answers to a server's questions, as JSON."""
     return msgspec.json.encode(_continuation_params(frame))
 
 
@@ -64,13 +64,13 @@ def extra_params(frame: frames.CallFrame) -> bytes:
 
 
 def with_approved_meta(frame: frames.CallFrame, call: ToolCall) -> frames.CallFrame:
-    """Replace the agent's own `_meta` with that of *call*; what belongs to the frame's exchange stays."""
-    now = frames.raw_members(frame.rest.get("_meta", b"{}"))
-    own = _own_meta(now)
+    """Replace the agent's own `_meta` with that of *call*; the members of the frame's exchange stay."""
+    sent = frames.raw_members(frame.rest.get("_meta", b"{}"))
+    own = _own_meta(sent)
     approved = _own_meta(frames.raw_members(_extra(call).get("_meta", msgspec.Raw(b"{}"))))
     if own == approved:
         return frame
-    meta = {**{name: raw for name, raw in now.items() if name not in own}, **approved}
+    meta = {**{name: raw for name, raw in sent.items() if name not in own}, **approved}
     return with_params(frame, {"_meta": msgspec.json.encode(meta) if meta else None})
 
 

@@ -15,7 +15,7 @@ from gateway.upstreams.reply import Reply
 
 
 class Kind(Enum):
-    """The kinds of exchanges, which are counted apart."""
+    """The kinds of exchanges. Each has its own count."""
 
     REQUEST = "a request that the server answers"
     STREAM = "an event stream that stays open"
@@ -30,7 +30,7 @@ class ExchangeShares:
 
     requests: int = 64
     streams: int = 256
-    #: Bytes of request bodies that are being read and judged.
+    #: The most bytes of request bodies that are being read and judged.
     bodies: int = 32 << 20
 
     def of(self, kind: Kind) -> int:
@@ -64,9 +64,9 @@ class BodyLimits:
 
     @contextmanager
     def reserve(self, agent: str, size: int) -> Iterator[None]:
-        """Count a body of *size* bytes while the context is open; raises `TooManyBytesError`.
+        """Count a body of *size* bytes while the context is open; raises `TooManyBytesError` at the limit.
 
-        A single body is always accepted.
+        An agent's only body is always accepted.
         """
         if self._open[agent] and self._open[agent] + size > self._most():
             raise TooManyBytesError
@@ -87,7 +87,7 @@ class ExchangeLimits:
         self._open: Counter[tuple[str, Kind]] = Counter()
 
     async def run(self, agent: str, kind: Kind, work: Callable[[], Awaitable[Reply]]) -> Reply:
-        """Do one exchange, which counts until its reply is closed; raises `TooManyExchangesError`."""
+        """Do one exchange, and count it until its reply is closed; raises `TooManyExchangesError` at the limit."""
         if self._open[agent, kind] >= self._shares().of(kind):
             raise TooManyExchangesError
         with ExitStack() as counted:

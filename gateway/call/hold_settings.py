@@ -1,4 +1,4 @@
-"""The part of the config that says how calls are held (PURE)."""
+"""The part of the config for held calls (PURE)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from enum import Enum
 class ClientRule:
     """The config's rule for clients of one name."""
 
-    #: Seconds a connection is kept open; None means the built-in table and learned patience.
+    #: Seconds that a connection is kept open; None for the built-in table and the learned wait.
     wait: float | None = None
     #: Whether they get WAITING as a result without `isError`.
     as_result: bool = False
@@ -25,7 +25,7 @@ class TaskOffer(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldSettings:
-    """How calls are held; replaced as a whole on reload."""
+    """Settings for held calls. A reload replaces the whole object."""
 
     #: Seconds a connection is kept open, for all clients; None for `auto`.
     hold_for: float | None = None

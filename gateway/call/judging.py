@@ -19,7 +19,7 @@ TOOL_GONE = "the server no longer lists this tool"
 
 
 def config_objection(held: HeldCall | Summary, settings: ProxySettings) -> str | None:
-    """Say why *settings* no longer let a held call run, before the policy is asked; None if they do.
+    """Return why *settings* no longer let a held call run, before its policy is evaluated; None if they do.
 
     The agent lost the server, the config lost the server, or the server's identity is not the one that was approved.
     """
@@ -50,7 +50,7 @@ def restrict(verdict: Verdict, tool: Tool, on_change: ChangeAction) -> Verdict:
 
 
 def _difference_in_words(tool: Tool) -> str:
-    """Say how a tool differs from the accepted one."""
+    """Describe how a tool differs from the accepted one."""
     if not tool.hash:
         return "The server cannot confirm right now that this is still the accepted tool"
     return "The definition of this tool changed and is not accepted yet (okayed tools --accept)"
@@ -78,7 +78,7 @@ class Judge:
         return self._evaluate(facts, tool)
 
     def objection(self, held: HeldCall) -> str | None:
-        """Say why an approved call may not run: the config, its tool or the policy changed; None if it may."""
+        """Return why an approved call may not run: the config, its tool or the policy changed. None if it may."""
         if why := config_objection(held, self._settings()):
             return why
         tool = self._catalogue.current_tool(held.call.server, held.call.tool)
@@ -86,7 +86,7 @@ class Judge:
             return TOOL_CHANGED if tool.hash else TOOL_GONE
         why = self._policy_objection(held, tool)
         if why is None and held.changes:
-            # The approvers saw what changed, so the new definition is the accepted one from now on.
+            # The approvers saw the change, so the new definition is now the accepted one.
             self._catalogue.accept(held.call.server, tool)
         return why
 

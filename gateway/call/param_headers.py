@@ -1,7 +1,7 @@
-"""Mcp-Param headers: arguments that a tool's schema repeats in headers (2026-07-28, `x-mcp-header`).
+"""Mcp-Param headers: HTTP headers that repeat arguments, as the tool's schema asks (2026-07-28, `x-mcp-header`).
 
-A proxy may route by such a header, so the client's headers must match the body, and the headers that go to the server
-are made from the body. The SDK has the rules; it is imported only for tools that ask for such headers.
+A proxy may route by such a header, so the client's headers must match the body. The headers sent to the server are
+built from the body. The SDK implements the rules; it is imported only for tools with such headers.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from gateway.wire import frames, protocol
 
 
 def check(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> protocol.Rejection | None:
-    """Say why the headers do not match the arguments, or None. Our stdio front sends no such headers."""
+    """Return the mismatch between headers and arguments, or None. Our stdio front sends no such headers."""
     if not _applies(exchange, frame, tool) or protocol.FRONT_HEADER in exchange.headers:
         return None
     from mcp.shared.inbound import validate_mcp_param_headers
 
-    wrong = validate_mcp_param_headers(_schema(tool), _arguments(frame), dict(exchange.pairs))
-    return None if wrong is None else protocol.Rejection(code=protocol.HEADER_MISMATCH, message=wrong.message)
+    found = validate_mcp_param_headers(_schema(tool), _arguments(frame), dict(exchange.pairs))
+    return None if found is None else protocol.Rejection(code=protocol.HEADER_MISMATCH, message=found.message)
 
 
 def build(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> Mapping[str, str]:
-    """Return the headers that the arguments ask for, with lower-case names."""
+    """Return the headers for the arguments, with lower-case names."""
     if not _applies(exchange, frame, tool):
         return {}
     from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 
-    made = mcp_param_headers(x_mcp_header_map(_schema(tool)), _arguments(frame))
-    return {name.lower(): value for name, value in made.items()}
+    headers = mcp_param_headers(x_mcp_header_map(_schema(tool)), _arguments(frame))
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _applies(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> bool:
@@ -36,8 +36,8 @@ def _applies(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> bool:
 
 
 def _arguments(frame: frames.CallFrame) -> Mapping[str, object]:
-    found: Mapping[str, object] = frame.params.get("arguments", {})
-    return found
+    arguments: Mapping[str, object] = frame.params.get("arguments", {})
+    return arguments
 
 
 def _schema(tool: Tool) -> object:

@@ -1,4 +1,4 @@
-"""The request of a tool call: the exchange that carries it, and what the call path reads from both."""
+"""A tool call request, and the exchange that carries it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,11 +30,11 @@ class Exchange:
     headers: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read the headers once; every step of the call path looks at them."""
-        found = dict(self.pairs)
-        if found.get("mcp-protocol-version") in protocol.MODERN:
-            found.pop(protocol.SESSION_HEADER, None)
-        object.__setattr__(self, "headers", found)
+        """Read the headers once: every step of the call path uses them."""
+        headers = dict(self.pairs)
+        if headers.get("mcp-protocol-version") in protocol.MODERN:
+            headers.pop(protocol.SESSION_HEADER, None)
+        object.__setattr__(self, "headers", headers)
 
     @property
     def accepts_events(self) -> bool:
@@ -52,17 +52,16 @@ def session_key(exchange: Exchange, session: Session | None) -> SessionKey:
 
 @dataclass(frozen=True, kw_only=True)
 class CallRequest:
-    """A tools/call as one agent sends it now: its frame, its server, its session and its round.
+    """One tools/call request: its frame, server, session and round.
 
-    The class has no slots: `call` and `key` are kept once computed, since they take longest for a large call.
+    The class has no slots, because `call` and `key` are cached: for a large call they are expensive.
     """
 
     exchange: Exchange
     upstream: Upstream
     frame: frames.CallFrame
-    #: The era of the request.
     era: protocol.Era
-    #: The headers that go to the server with the call.
+    #: The headers to send to the server with the call.
     headers: Mapping[str, str]
     #: The session in which it was sent; None if the agent has opened none.
     session: Session | None = None
@@ -74,7 +73,7 @@ class CallRequest:
         cls, exchange: Exchange, upstream: Upstream, frame: frames.CallFrame, session: Session | None,
         *, param_headers: Mapping[str, str] | None = None,
     ) -> "CallRequest":  # fmt: skip
-        """Read a request from its exchange. *param_headers* are the Mcp-Param headers made from its arguments."""
+        """Read a request from its exchange. *param_headers* are the Mcp-Param headers built from its arguments."""
         sent = {**protocol.request_headers(exchange.headers, frame), **(param_headers or {})}
         sent.pop("last-event-id", None)
         era = protocol.era(exchange.headers, frame)
@@ -83,8 +82,8 @@ class CallRequest:
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The arguments, decoded."""
-        found: Mapping[str, Any] = self.frame.params.get("arguments", {})
-        return found
+        arguments: Mapping[str, Any] = self.frame.params.get("arguments", {})
+        return arguments
 
     @cached_property
     def call(self) -> ToolCall:
@@ -108,7 +107,7 @@ class CallRequest:
 
     @property
     def limit_user(self) -> LimitUser:
-        """The agent, session, server and tool that limits count this call for."""
+        """The agent, session, server and tool that rate limits count this call for."""
         agent = self.exchange.agent.name
         return LimitUser(
             agent=agent, session=self.session_key.session, server=self.exchange.server, tool=self.frame.name
@@ -116,7 +115,7 @@ class CallRequest:
 
     @property
     def session_key(self) -> SessionKey:
-        """The key of the session in which it was sent."""
+        """The key of its session."""
         return session_key(self.exchange, self.session)
 
     @property
@@ -132,16 +131,16 @@ class CallRequest:
     @property
     def client(self) -> str:
         """The client's name for itself, or ""; used only to choose how long it is kept waiting."""
-        named = protocol.client_name(self.frame.params)
-        return named or (self.session.client if self.session else "")
+        name = protocol.client_name(self.frame.params)
+        return name or (self.session.client if self.session else "")
 
     @property
     def from_our_front(self) -> bool:
-        """Whether our stdio front speaks for the client; it repeats a held call when its connection is cut."""
+        """Whether our stdio front sent it. That front repeats a held call when its connection breaks."""
         return protocol.FRONT_HEADER in self.exchange.headers
 
     @property
     def resumes(self) -> bool:
-        """Whether a client of this revision resumes a stream by the event id that it was given."""
+        """Whether clients of this revision resume a stream with Last-Event-ID."""
         revision = self.exchange.headers.get("mcp-protocol-version")
         return revision == protocol.HANDSHAKE[-1] and not self.from_our_front

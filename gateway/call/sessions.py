@@ -24,12 +24,12 @@ MAX_OPENING = 64 << 10
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One session, with the client's initialize."""
+    """One session. `opening` keeps the client's initialize, to reopen the session with."""
 
     agent: str
-    #: The params of that initialize, as JSON.
+    #: The params of the client's initialize, as JSON.
     opening: bytes = b""
-    #: The server's id for it after it was reopened; "" while it is the client's.
+    #: The server's id for the session after it was reopened; "" while both sides use the client's id.
     upstream_id: str = ""
     #: When the server last answered in it, by the gateway's clock.
     answered_at: float = -inf
@@ -42,8 +42,8 @@ class Session:
 
     def __post_init__(self) -> None:
         """Read the client's name and capabilities from its initialize."""
-        said = msgspec.json.decode(self.opening or b"{}")
-        info, declared = said.get("clientInfo"), said.get("capabilities")
+        params = msgspec.json.decode(self.opening or b"{}")
+        info, declared = params.get("clientInfo"), params.get("capabilities")
         name = info.get("name") if isinstance(info, dict) else None
         self.client = name if isinstance(name, str) else ""
         self.capabilities = declared if isinstance(declared, dict) else {}
@@ -80,12 +80,12 @@ class Sessions:
         return session
 
     async def _recall(self, server: str, session_id: str) -> Session | None:
-        kept = await self._store.find_session(server, session_id)
-        if kept is None:
+        stored = await self._store.find_session(server, session_id)
+        if stored is None:
             return None
         # Two requests at once may both read the store; they share one session.
         known = self._sessions.get((server, session_id))
-        return known or self._keep(server, session_id, Session(agent=kept.agent, opening=kept.opening))
+        return known or self._keep(server, session_id, Session(agent=stored.agent, opening=stored.opening))
 
     def _keep(self, server: str, session_id: str, session: Session) -> Session:
         self._sessions[server, session_id] = session

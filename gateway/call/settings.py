@@ -12,7 +12,7 @@ from gateway.upstreams import Upstream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """The part of the config that the call path reads; replaced as a whole on reload."""
+    """Settings of the call path. A reload replaces the whole object."""
 
     policy: Policy
     upstreams: Mapping[str, Upstream]

@@ -1,8 +1,8 @@
-"""A Streamable HTTP client to the gateway, for a client that connects over stdio.
+"""A Streamable HTTP client to the gateway, on behalf of a client that connects over stdio.
 
-It keeps the session id. A lost session (404) is reopened with the client's own initialize. A stream that ends before its
-response is resumed if the server allows it. While the gateway is away, a held call is requested again by its id. Every
-request gets a response.
+It keeps the session id. A lost session (404) is reopened with the client's own initialize. A stream that ends before
+its response is resumed if the server allows it. A held call is requested again by its id while the gateway is
+unreachable. Every request gets a response.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from gateway.upstreams.reply import JSON, Reply, frame_reply, read_body
 from gateway.wire import frames, protocol, sse
 
 VERSION_HEADER = "mcp-protocol-version"
-#: Seconds for which a held call is requested again while the gateway is away, and between two attempts.
+#: Seconds for which a held call is requested again while the gateway is unreachable, and between two attempts.
 RETRY_SECONDS = 600.0
 RETRY_PAUSE = 0.5
 #: The error for a held call when the gateway did not come back.
@@ -27,7 +27,7 @@ GATEWAY_LOST = (
     "The gateway stopped while this call waited for approval, and did not come back. Make the same call again, with the"
     " same arguments: it runs at most once."
 )
-#: The error for a call that a server answers with 404 and no result: some servers run the call nevertheless.
+#: The error for a call that a server answers with 404 and no result: some servers run such a call.
 MAY_HAVE_RUN = (
     "The server answered HTTP 404 without a result. The call MAY have run, so it was not sent again."
 )
@@ -72,13 +72,13 @@ class GatewayClient:
         return self._headers.get(protocol.SESSION_HEADER) if self._initialized else None
 
     async def send(self, frame: frames.Frame, line: bytes) -> AsyncGenerator[bytes, None]:
-        """Send a frame from the client; yields the frames of the answer."""
+        """Send a frame from the client, and yield the frames of the answer."""
         reply = await self._send(frame, line)
-        self._remember(frame, reply)
+        self._record_session(frame, reply)
         async with aclosing(self._read_answer(frame, line, reply)) as answer:
             async for data in answer:
                 if getattr(frame, "method", "") == "initialize":
-                    self._note_revision(data)
+                    self._record_revision(data)
                 yield data
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
@@ -87,8 +87,8 @@ class GatewayClient:
         if not reply.streams or reply.status != 200:
             reply.close()
             return
-        async with aclosing(_read_frames(reply, sse.ResumePoint())) as heard:
-            async for data in heard:
+        async with aclosing(_read_frames(reply, sse.ResumePoint())) as messages:
+            async for data in messages:
                 yield data
 
     async def close(self) -> None:
@@ -98,11 +98,11 @@ class GatewayClient:
                 (await self._do_exchange("DELETE", b"", self._headers)).close()
 
     def is_retrying(self, request_id: frames.Id) -> bool:
-        """Return whether the gateway is away and its held call is being requested again."""
+        """Return whether a held call is being requested again, because the gateway is unreachable."""
         return request_id in self._retrying
 
     async def _send(self, frame: frames.Frame, line: bytes, held: str = "") -> Reply:
-        """Send a frame. On a 404 the session is lost: the frame is sent again in a new one, unless it may have run."""
+        """Send a frame. A 404 means a lost session: the frame is sent again in a new one, unless it may have run."""
         session = self.session
         reply = await self._post(frame, line, held)
         if reply.status != 404 or session is None:
@@ -120,7 +120,7 @@ class GatewayClient:
         )
 
     async def _answer_in_404(self, call: frames.CallFrame, reply: Reply, session: str) -> Reply:
-        """Return the response in a 404. Without one, return `MAY_HAVE_RUN` as an error and reopen the session."""
+        """Return the response in a 404. If there is none, reopen the session and return the error `MAY_HAVE_RUN`."""
         try:
             outcome = await answers.read_outcome(reply, call.id, lambda _: None)
         except ConnectionLostError:
@@ -130,7 +130,7 @@ class GatewayClient:
         return frame_reply(frames.build_response(call.id, outcome))
 
     async def _reopen(self, lost: str) -> None:
-        """Reopen the session, unless another frame has done so; a gateway that refuses answers the next frame itself."""
+        """Reopen the session, unless another frame has done so; a refusal shows in the answer to the next frame."""
         async with self._reopening:
             if self._headers[protocol.SESSION_HEADER] != lost:
                 return
@@ -138,8 +138,8 @@ class GatewayClient:
             with suppress(SessionRefusedError):
                 self._headers |= await reopen_session(self._do_exchange, self._opening, self._headers)
 
-    def _remember(self, frame: frames.Frame, reply: Reply) -> None:
-        """Keep the session that an initialize opens, and how it was opened."""
+    def _record_session(self, frame: frames.Frame, reply: Reply) -> None:
+        """Keep the session that an initialize opens, and its params."""
         session = reply.header(protocol.SESSION_HEADER)
         if isinstance(frame, frames.Request) and frame.method == "initialize" and session:
             self._headers[protocol.SESSION_HEADER] = session
@@ -147,8 +147,8 @@ class GatewayClient:
         elif protocol.finishes_handshake(frame) and self._opening:
             self._initialized = True
 
-    def _note_revision(self, data: bytes) -> None:
-        """Keep the revision that the initialize response agrees on."""
+    def _record_revision(self, data: bytes) -> None:
+        """Keep the protocol revision in the initialize response."""
         with suppress(*frames.UNREADABLE):
             self._headers[VERSION_HEADER] = msgspec.json.decode(
                 data, type=_InitializeResponse
@@ -157,33 +157,35 @@ class GatewayClient:
     async def _read_answer(
         self, frame: frames.Frame, line: bytes, reply: Reply
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the frames of an answer. For a request it ends with the response to *frame*."""
-        wanted, place = frames.request_id_of(frame), sse.ResumePoint()
+        """Yield the frames of an answer; that of a request ends with its response."""
+        wanted, resume_point = frames.request_id_of(frame), sse.ResumePoint()
         while True:
             held = reply.header(protocol.HOLD_HEADER)
-            async with aclosing(_read_frames(reply, place, held)) as answer:
+            async with aclosing(_read_frames(reply, resume_point, held)) as answer:
                 async for data in answer:
                     if wanted is None and _is_error_without_id(frames.raw_members(data)):
                         continue  # a notification gets no response (JSON-RPC 2.0, 4.1)
-                    shown, ends = (data, False) if wanted is None else _match_answer(data, wanted)
-                    yield shown
+                    answer_frame, ends = (data, False) if wanted is None else _match_answer(data, wanted)
+                    yield answer_frame
                     wanted = None if ends else wanted
             if wanted is None:
                 await reply.delivered()
                 return
-            reply = await (self._retry_held_call(frame, line, held) if held else self._resume(reply, place))
+            reply = await (
+                self._retry_held_call(frame, line, held) if held else self._resume(reply, resume_point)
+            )
 
-    async def _resume(self, reply: Reply, place: sse.ResumePoint) -> Reply:
+    async def _resume(self, reply: Reply, resume_point: sse.ResumePoint) -> Reply:
         """Resume a stream that ended before its response; raises `ConnectionLostError` if it cannot be resumed."""
-        if (wait := place.retry_delay()) is None:
+        if (wait := resume_point.retry_delay()) is None:
             raise ConnectionLostError(
                 f"The server's answer, of HTTP status {reply.status}, ended without a result."
             )
         await asyncio.sleep(wait)
-        return await self._do_exchange("GET", b"", {**self._headers, "last-event-id": place.id or ""})
+        return await self._do_exchange("GET", b"", {**self._headers, "last-event-id": resume_point.id or ""})
 
     async def _retry_held_call(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
-        """Request a held call by its id until the gateway is back; raises `ConnectionLostError` after `retry_for` seconds."""
+        """Request a held call by its id until the gateway answers; raises `ConnectionLostError` after `retry_for`."""
         request_id = frames.request_id_of(frame)
         self._retrying |= {request_id} if request_id is not None else set()
         try:
@@ -201,7 +203,7 @@ class GatewayClient:
 
 
 def _is_from_gateway(reply: Reply) -> bool:
-    """Return whether the gateway answered, not a proxy while the gateway is away."""
+    """Return whether the gateway answered, and not a proxy in front of an unreachable gateway."""
     return bool(reply.header(protocol.HOLD_HEADER)) or (reply.status < 500 and reply.media_type == JSON)
 
 
@@ -218,8 +220,10 @@ def _is_error_without_id(members: Mapping[str, msgspec.Raw]) -> bool:
     return "error" in members and msgspec.json.decode(members.get("id", b"null")) is None
 
 
-async def _read_frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> AsyncGenerator[bytes, None]:
-    """Yield the frames of a reply, skipping the rest; raises `ConnectionLostError` if a broken stream cannot resume."""
+async def _read_frames(
+    reply: Reply, resume_point: sse.ResumePoint, held: str = ""
+) -> AsyncGenerator[bytes, None]:
+    """Yield the frames of a reply, skip the rest; raises `ConnectionLostError` for a broken stream that cannot resume."""
     try:
         if not reply.streams:
             body = (await read_body(reply)).strip()
@@ -227,13 +231,13 @@ async def _read_frames(reply: Reply, place: sse.ResumePoint, held: str = "") -> 
                 yield body
             return
         async for event in sse.split_events(reply.chunks):
-            place.advance(event)
+            resume_point.advance(event)
             if _is_frame(event.data):
                 yield event.data
     except ResponseTooLargeError:
         raise
     except ConnectionLostError:
-        if place.id is None and not held:
+        if resume_point.id is None and not held:
             raise
     finally:
         reply.close()

@@ -1,4 +1,4 @@
-"""Limits of HTTP connections: how many may be open, and how slow a peer may be."""
+"""Limits on HTTP connections: their number, and how slow a peer may be."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from approvals.client_address import LOCAL
 
-#: The rate in bytes per second at which a request body must arrive after its first minute.
+#: The least rate, in bytes per second, at which a request body must arrive after its first minute.
 MIN_BODY_RATE = 16 << 10
 #: Seconds between two log lines about slow peers, or about too many connections.
 LOG_INTERVAL = 60.0
@@ -23,7 +23,7 @@ log = logging.getLogger("okayed.connections")
 
 
 class Phase(Enum):
-    """The phase of a connection, named after the data that it waits for."""
+    """The phase of a connection, by the data that it waits for."""
 
     #: Its first byte.
     NEW = auto()
@@ -51,7 +51,7 @@ class Deadlines:
     #: Plus one second for each MIN_BODY_RATE bytes received.
     body: float = 60.0
     idle: float = 75.0
-    #: Without reading any byte of the response that is being sent.
+    #: Without the peer reading any byte of its response.
     unread: float = 60.0
     #: Between two checks of all connections.
     tick: float = 1.0
@@ -103,11 +103,11 @@ class Connections:
 
     def check(self, now: float) -> None:
         """Close overdue connections. After a stall of the event loop, received data is read first."""
-        held_up, self._checked_at = now > self._checked_at + self.deadlines.tick + STALL, now
-        for connection in [one for one in self._open if not held_up and one.is_overdue(now)]:
+        stalled, self._checked_at = now > self._checked_at + self.deadlines.tick + STALL, now
+        for connection in [one for one in self._open if not stalled and one.is_overdue(now)]:
             if connection.phase not in _SILENT:
                 self._slow.count(now)
-            connection.cut()
+            connection.abort()
 
 
 class _LogCounter:
@@ -161,10 +161,10 @@ class Connection(web.RequestHandler):
     def is_overdue(self, now: float) -> bool:
         """Return whether the peer has exceeded a time limit."""
         request = self._current_request
-        allowed = self._connections.deadlines.limit_for(
+        limit = self._connections.deadlines.limit_for(
             self.phase, request.content.total_bytes if request else 0
         )
-        return (allowed is not None and now > self._since + allowed) or self._is_not_reading(now)
+        return (limit is not None and now > self._since + limit) or self._is_not_reading(now)
 
     def _is_not_reading(self, now: float) -> bool:
         """Return whether the peer has stopped reading a response."""
@@ -174,7 +174,7 @@ class Connection(web.RequestHandler):
         self._unsent = unsent
         return now > self._taken_at + self._connections.deadlines.unread
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close the connection at once; unsent data is lost."""
         if self._peer_transport is not None:
             self._peer_transport.abort()
@@ -217,7 +217,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer malformed HTTP with 400. The log line leaves out the bytes: they may hold a secret."""
+        """Answer malformed HTTP with 400. The log line omits the bytes: they may contain a secret."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         log.info("%s sent malformed HTTP: %s", request.remote or LOCAL, exc.message.partition(":")[0])

@@ -28,7 +28,7 @@ from gateway.wire import frames, protocol
 
 #: The largest request body, in bytes.
 MAX_BODY = 4 << 20
-#: The most wrong tokens per client address in five minutes. Valid tokens are always accepted: the agents of one machine
+#: The most wrong tokens per client address in five minutes. Valid tokens are always accepted: agents on one machine
 #: share its address, and one must not lock out the others.
 MAX_WRONG_TOKENS = 30
 log = logging.getLogger("okayed.server")
@@ -60,11 +60,11 @@ class ListenerPolicy:
     stop: Callable[[], Awaitable[float]] = _stop_at_once
     #: The tasks of clients that reconnect after shutdown, and a function that ends their streams.
     parked: Callable[[], frozenset[asyncio.Task[Any] | None]] = frozenset
-    cut: Callable[[], Awaitable[None]] = _do_nothing
+    end_parked: Callable[[], Awaitable[None]] = _do_nothing
     clock: Callable[[], float] = time.time
     #: The role that /healthz reports.
     role: str = RUN
-    #: The reverse proxies whose word on a client's address is trusted.
+    #: The reverse proxies that are trusted to name a client's address.
     proxies: TrustedProxies = client_address.NO_PROXIES
 
 
@@ -117,8 +117,8 @@ class _Handlers:
             agent = await self._policy.agents().authenticate(given, server)
         except AuthenticationFailed as refused:
             return self._refuse_token(request, refused)
-        if (wrong := _content_problem(request)) is not None:
-            return wrong
+        if (problem := _content_problem(request)) is not None:
+            return problem
         pairs = tuple((name.lower(), value) for name, value in request.headers.items())
         exchange = Exchange(agent=agent, server=server, verb=request.method, body=b"", pairs=pairs)
         with self._track(exchange):
@@ -134,7 +134,7 @@ class _Handlers:
 
     @contextmanager
     def _track(self, exchange: Exchange) -> Iterator[None]:
-        """Track an exchange so that shutdown waits for it; subscriptions are left out, since they never end."""
+        """Track an exchange so that shutdown waits for it; subscriptions are not tracked, since they never end."""
         task = asyncio.current_task()
         if task is not None and not protocol.is_subscription(exchange.verb, exchange.headers):
             self._running.add(task)
@@ -144,12 +144,12 @@ class _Handlers:
             self._running.discard(task)
 
     async def finish(self, _: web.Application) -> None:
-        """Wait for running exchanges at shutdown; then end the streams that clients resume elsewhere."""
+        """Wait for running exchanges at shutdown, then end the streams that clients resume at the next gateway."""
         loop = asyncio.get_running_loop()
         ends_at = await self._policy.stop() + loop.time()
         while (left := self._running - self._policy.parked()) and (seconds := ends_at - loop.time()) > 0:
             await asyncio.wait(left, timeout=min(POLL_SECONDS, seconds))
-        await self._policy.cut()
+        await self._policy.end_parked()
 
     def _refuse_token(self, request: web.Request, refused: AuthenticationFailed) -> web.Response:
         """Refuse a request without a valid token; throttle addresses that keep sending wrong ones."""
@@ -235,10 +235,10 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
         await response.write_eof()
         await reply.delivered()
     except ConnectionResetError:
-        pass  # the client is gone
+        pass  # the client has left
     except ConnectionLostError as error:
-        log.info("a response was cut off: %s", error)
-        _cut(request)
+        log.info("a response broke off: %s", error)
+        _abort(request)
     finally:
         reply.close()
         if (aclose := getattr(reply.chunks, "aclose", None)) is not None:
@@ -246,7 +246,7 @@ async def _write(request: web.Request, reply: Reply) -> web.StreamResponse:
     return response
 
 
-def _cut(request: web.Request) -> None:
-    """Close the connection, so that the client does not take a cut-off response for a complete one."""
+def _abort(request: web.Request) -> None:
+    """Close the connection, so that the client does not mistake an incomplete response for a complete one."""
     if request.transport is not None:
         request.transport.close()

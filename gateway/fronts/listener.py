@@ -53,7 +53,7 @@ async def _open_server(listen: Listen, connection: Callable[[], asyncio.Protocol
 
 
 def _bind_unix_socket(options: SocketOptions) -> socket.socket:
-    """Bind a Unix socket and set its group and mode before it listens. Replaces one that a killed gateway left."""
+    """Bind a Unix socket, and set its group and mode before it listens. Replaces a stale socket of a killed gateway."""
     bound = socket.socket(socket.AF_UNIX)
     try:
         _remove_stale(Path(options.unix))
@@ -69,7 +69,7 @@ def _bind_unix_socket(options: SocketOptions) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket without a listener; raises `OSError` (EADDRINUSE) if it is in use."""
+    """Remove a socket without a listener; raises `OSError` (EADDRINUSE) if it has one."""
     if not path.is_socket():
         return
     if _is_in_use(path):

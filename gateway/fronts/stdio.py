@@ -15,13 +15,13 @@ from gateway.wire import frames, protocol
 #: The longest line, in bytes.
 MAX_LINE = 4 << 20
 #: Seconds to wait for answers after stdin has ended, for a script that pipes requests in and reads the answers. A held
-#: call does not wait longer: it must not run for a client that is gone.
+#: call does not wait longer: it must not run for a client that has left.
 GRACE = 10.0
 log = logging.getLogger("okayed.stdio")
 
 
 class StdioFront:
-    """Serves one client on a pair of streams. *send* reaches the gateway, in this process or elsewhere."""
+    """Serves one client on a pair of streams. *send* reaches the gateway, in this process or another."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class StdioFront:
                     await self._dispatch(frame, line)
             await self._finish_answers()
             self._stop_listening()
-        with suppress(TimeoutError):  # the gateway may be away
+        with suppress(TimeoutError):  # the gateway may be unreachable
             async with asyncio.timeout(self._grace):
                 await self._client.close()
 
@@ -113,8 +113,8 @@ class StdioFront:
     def _cancel_request(self, frame: frames.Frame) -> bool:
         """Stop answering a cancelled request; returns False if the notification must be sent to the gateway.
 
-        In 2026-07-28 closing the stream cancels a request over HTTP ("Cancellation"). In the handshake revisions it does
-        not; but while the gateway is away no notification reaches it, and the call must not be requested again.
+        In 2026-07-28 closing the stream cancels a request over HTTP ("Cancellation"). In the handshake revisions it
+        does not. But no notification reaches an unreachable gateway, and the call must not be requested again.
         """
         request_id = protocol.cancelled_id(frame)
         answering = None if request_id is None else self._requests.get(request_id)

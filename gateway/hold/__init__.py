@@ -1,1 +1,1 @@
-"""Holds a call: keeps its client waiting, runs it once after approval, and sends the answer."""
+"""Holds calls: keeps the client waiting, runs the call once after approval, and sends the answer."""

@@ -1,7 +1,7 @@
-"""Ends the wait for a server's answer: a person gave the running call up, or the server exceeded `answer_within`.
+"""Ends the wait for a server's answer: a person gave up the running call, or the server exceeded `answer_within`.
 
-The call is then in doubt. Its server gets notifications/cancelled, and may still answer for a while (MCP 2025-11-25,
-utilities/cancellation).
+The call is then in doubt. The server gets notifications/cancelled (MCP 2025-11-25, utilities/cancellation). It may
+still answer within `LATE_SECONDS`.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from approvals.model import HeldCall, State
 from approvals.service import ApprovalService
 from gateway.hold import messages
 
-#: Seconds between looks at a running call, in case the signal of a change is lost.
+#: Seconds between two reads of a running call, in case the signal of a change is lost.
 CHECK_SECONDS = 15.0
-#: Seconds until the next look when the store fails.
+#: Seconds until the next read when the store fails.
 RETRY_SECONDS = 1.0
-#: Seconds in which a server may still answer after it was told.
+#: Seconds in which a server may still answer after the cancellation.
 LATE_SECONDS = 30.0
 log = logging.getLogger("okayed.forward")
 
@@ -37,7 +37,7 @@ async def wait_for_give_up(service: ApprovalService, held: HeldCall, within: flo
 
 
 async def _wait_for_change(service: ApprovalService, held: HeldCall, left: float, within: float) -> HeldCall:
-    """Return the call after its next change or look; with no time *left*, put it in doubt."""
+    """Return the call after its next change or `CHECK_SECONDS`; with no time *left*, put it in doubt."""
     if left > 0:
         return await service.wait_for_change(held, min(left, CHECK_SECONDS))
     return await service.record_unanswered(

@@ -50,7 +50,7 @@ class HeldAnswers:
         objection: Callable[[HeldCall], str | None],
         ensure_listed: Callable[[str], Awaitable[None]],
     ) -> None:
-        """*objection* judges an approved call again; *ensure_listed* fetches a server's tools if they are not known."""
+        """*objection* judges an approved call again; *ensure_listed* fetches a server's tools if they are unknown."""
         self._service = service
         self._forwarder = forwarder
         self._holds = holds
@@ -61,7 +61,7 @@ class HeldAnswers:
         self._learned_waits = LearnedWaits()
         self.delivered = DeliveredAnswers()
 
-    # The three ways in: a request, our stdio front, and a client that resumes its stream.
+    # Entry points: a request, a request of our stdio front, and a resumed stream.
 
     async def answer(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer the request once the call is decided, and keep its client from timing out until then."""
@@ -76,11 +76,11 @@ class HeldAnswers:
             status = first.status if isinstance(first, FinalFrame) else 200
             frame = response_stream.write_frame(first, items)
             return self._reply(client, status, {"Content-Type": JSON}, frame)
-        handle = response_stream.make_event_id(held.id, request.frame.id) if client.resumes else None
-        return self._reply(client, 200, sse.HEADERS, response_stream.write_events(first, items, handle))
+        event_id = response_stream.make_event_id(held.id, request.frame.id) if client.resumes else None
+        return self._reply(client, 200, sse.HEADERS, response_stream.write_events(first, items, event_id))
 
     def answer_front(self, request: CallRequest, held: HeldCall) -> Reply:
-        """Answer our stdio front: it gets the call's id at once, and repeats the call if the stream is cut."""
+        """Answer our stdio front: it gets the call's id at once, and repeats the call if the stream breaks."""
         client = self._begin_wait(request, held, resumes=True, silence=0.0)
         headers = {**sse.HEADERS, protocol.HOLD_HEADER: held.id}
         return self._reply(
@@ -88,20 +88,20 @@ class HeldAnswers:
         )
 
     async def resume(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Reply | None:
-        """Resume a cut stream of a held call (Last-Event-ID); None if the event id is not ours."""
-        seen = response_stream.parse_event_id(exchange.headers.get("last-event-id", ""))
-        if seen is None:
+        """Resume a broken stream of a held call (Last-Event-ID); None if the event id is not ours."""
+        parsed = response_stream.parse_event_id(exchange.headers.get("last-event-id", ""))
+        if parsed is None:
             return None
-        call_id, request_id = seen
+        call_id, request_id = parsed
         held = await self._service.store.get(call_id)
         if held is None or (held.call.agent, held.call.server) != (exchange.agent.name, exchange.server):
             raise UnknownSessionError
         frame = envelope.rebuild_frame(held.call, request_id)
         request = CallRequest.read(exchange, upstream, frame, session)
         client = self._begin_wait(request, held, resumes=True, silence=0.0)
-        handle = response_stream.make_event_id(held.id, request_id)
+        event_id = response_stream.make_event_id(held.id, request_id)
         return self._reply(
-            client, 200, sse.HEADERS, response_stream.write_events(None, self._items(client), handle)
+            client, 200, sse.HEADERS, response_stream.write_events(None, self._items(client), event_id)
         )
 
     def _reply(
@@ -126,7 +126,7 @@ class HeldAnswers:
             resumes=resumes,
             give_up_at=now + patience,
             silence=client_wait.quiet_time(request) if silence is None else silence,
-            # A client whose patience was learned may count all its rounds against one timer.
+            # A client whose wait was learned may apply one timeout to all its rounds.
             rounds_left=client_wait.rounds_left(request) if patience == known.wait else 0,
         )
 
@@ -135,7 +135,7 @@ class HeldAnswers:
         return known_clients.client_hold(request.client, settings.hold_for, settings.clients)
 
     def _supersede_older(self, request: CallRequest, held: HeldCall) -> None:
-        """End the same client's older requests for this call with WAITING, and learn its patience from their age."""
+        """End the same client's older requests for this call with WAITING; learn from their age how long it waits."""
         client_key, now, known = _client_key(request), self._service.monotonic(), self._client_hold(request)
         gap = self._waits.supersede(held.id, request.client, now)
         if gap is not None:
@@ -146,7 +146,7 @@ class HeldAnswers:
             self._learned_waits.record_repeat(client_key, held.id, known.wait, now)
 
     async def _items(self, client: ClientWait) -> response_stream.StreamItems:
-        """Yield events until the wait ends, then the final frame; none when the stream goes on at the next gateway."""
+        """Yield events, then the final frame; no final frame if the stream continues at the next gateway."""
         request, held = client.request, client.held
         key = _request_key(request.exchange, request.frame.id)
         with self._service.attend(held.id), self._waits.track(key, client.wait):
@@ -156,22 +156,22 @@ class HeldAnswers:
                 async with aclosing(self._events(client)) as events:
                     async for event in events:
                         yield event
-                if self._goes_on_at_next_gateway(client):
+                if self._continues_at_next_gateway(client):
                     await self._waits.park()
                     return
                 yield self._final_frames.build(client.rung, request, client.held)
                 client.answered = True
             except (asyncio.CancelledError, GeneratorExit):
-                self._client_left(held)
+                self._handle_client_left(held)
                 raise
             except StoreError as error:
                 message = f"{error} {REPEAT_THE_CALL}"
                 yield FinalFrame(frames.build_error(request.frame.id, GatewayError.code, message))
         if client.wait.cancelled:
-            self._client_left(held)
+            self._handle_client_left(held)
 
     async def _events(self, client: ClientWait) -> AsyncGenerator[bytes, None]:
-        """Yield the link, the signs of life and the server's events, until the ladder ends the wait."""
+        """Yield the link, signs of life and the server's events, until the ladder ends the wait."""
         shows_link = client.request.resumes and self._final_frames.shows_link(client.request)
         if shows_link:
             yield elicitation.request_event(client.held, self._holds().link)
@@ -180,9 +180,9 @@ class HeldAnswers:
                 approved = outbound.as_approved(client.request, client.held)
                 async for event in self.run(client.held, approved, client.wait):
                     yield event
-                if await self._has_moved(client):
+                if await self._has_changed(client):
                     continue
-                # The claim failed, for example on a full disk; it is tried again a beat later.
+                # The claim failed, for example on a full disk; it is retried a beat later.
                 client.claim_failed = True
             sign, seconds = client.beat(step.seconds)
             if sign is not None:
@@ -195,16 +195,16 @@ class HeldAnswers:
     def _next_step(self, client: ClientWait) -> ladder.Step:
         return client.next_step(self._service.monotonic(), closing=self._waits.closed)
 
-    async def _has_moved(self, client: ClientWait) -> bool:
-        """Take the newest version of the call; say whether it is newer, or the client stopped listening."""
+    async def _has_changed(self, client: ClientWait) -> bool:
+        """Return whether the stored call is newer than the client's version, which is then updated, or the wait is over."""
         newest = await self._service.get(client.held.id)
-        moved = newest.version > client.held.version or client.wait.is_over
-        if moved:
+        changed = newest.version > client.held.version or client.wait.is_over
+        if changed:
             client.held = newest
-        return moved
+        return changed
 
-    def _goes_on_at_next_gateway(self, client: ClientWait) -> bool:
-        """Whether this gateway stops and the client will resume its stream at the next one."""
+    def _continues_at_next_gateway(self, client: ClientWait) -> bool:
+        """Return whether this gateway stops and the client will resume its stream at the next one."""
         stopped = self._waits.closed and client.rung is Rung.LATER
         return stopped and client.resumes and not client.wait.is_over
 
@@ -227,7 +227,7 @@ class HeldAnswers:
     # After the last byte.
 
     async def _record_delivery(self, client: ClientWait) -> None:
-        """Record that the answer was written, unless the client had stopped listening: then it repeats the call."""
+        """Record that the answer was written, unless the client no longer read it: then it repeats the call."""
         if not client.answered or client.wait.is_over:
             return
         if client.rung is Rung.ANSWER:
@@ -241,7 +241,7 @@ class HeldAnswers:
             )
 
     async def record_collected(self, call_id: CallId, session: str = "") -> None:
-        """Record that the agent has its answer. If the store fails, a repeat of the call is answered once more."""
+        """Record that the agent has its answer. If the store fails, a repeat of the call gets the answer again."""
         with suppress(StoreError):
             await self._forwarder.record_collected(call_id, session)
 
@@ -252,7 +252,7 @@ class HeldAnswers:
         for call_id in self._waits.cancel(_request_key(exchange, request_id)):
             self._service.wakeups.wake(call_id)
 
-    def _client_left(self, held: HeldCall) -> None:
+    def _handle_client_left(self, held: HeldCall) -> None:
         """Keep the call when its client hangs up or cancels, unless the config says `on_disconnect: cancel`."""
         if self._holds().cancel_on_disconnect:
             self._forwarder.cancel(held)
@@ -267,7 +267,7 @@ class HeldAnswers:
         """The tasks of the clients that will resume their streams at the next gateway."""
         return frozenset(self._waits.parked)
 
-    def cut(self) -> None:
+    def end_parked(self) -> None:
         """End the parked streams; their clients reconnect."""
         self._waits.end_parked()
 

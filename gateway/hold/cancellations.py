@@ -1,7 +1,7 @@
-"""Tracks which requests wait for which held call, and ends the wait of a client that has given up.
+"""Tracks the requests that wait for held calls, and ends the wait of a client that gave up.
 
 SDK clients cancel at their timeout, and most keep the connection. Others send nothing and repeat the call. If such a
-wait did not end, an approval would run the call for a client that no longer reads, and the answer would be lost.
+wait did not end, an approved call would run for a client that no longer reads, and the answer would be lost.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from gateway.wire import frames
 
 Key = TypeVar("Key")
 
-#: The most ended requests that are remembered.
+#: The most ended requests in memory.
 MAX_ENDED = 10_000
-#: The most requests that wait for one call: each holds a copy of the arguments in memory.
+#: The most requests that wait for one call: each keeps a copy of the arguments in memory.
 MAX_WAITS_PER_CALL = 8
 
 
@@ -36,7 +36,7 @@ class RequestKey:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PendingWait:
-    """One request that waits for a held call, until its client cancels it or repeats the call."""
+    """One request that waits for a held call."""
 
     call_id: CallId
     #: The name that the client gives itself.
@@ -44,7 +44,7 @@ class PendingWait:
     #: When it began to wait.
     since: float = 0.0
     cancelled: bool = False
-    #: Whether a newer request for the call took its place.
+    #: Whether a newer request for the call replaced it.
     superseded: bool = False
     #: The server's notifications while the call runs for this request; None while it does not run.
     events: EventBuffer | None = field(default=None, repr=False)
@@ -55,28 +55,28 @@ class PendingWait:
         return self.cancelled or self.superseded
 
     def stop_events(self) -> None:
-        """End the stream of notifications; the run continues."""
+        """End the stream of notifications. The run continues."""
         if self.events is not None:
             self.events.put(None)
 
     def supersede(self) -> None:
-        """End the wait because a newer request replaces it."""
+        """End the wait: a newer request replaces it."""
         self.superseded = True
         self.stop_events()
 
 
 class Cancellations:
-    """The requests that wait for held calls."""
+    """The requests that wait for held calls, and how their waits end."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._waits: defaultdict[RequestKey, list[PendingWait]] = defaultdict(list)
-        self._of_call: defaultdict[CallId, list[PendingWait]] = defaultdict(list)
-        #: How long, in seconds, a client's last request for a call waited before the client ended it.
+        self._by_call: defaultdict[CallId, list[PendingWait]] = defaultdict(list)
+        #: For each call and client: the seconds that the last request waited until the client ended it.
         self._ended: OrderedDict[tuple[CallId, str], float] = OrderedDict()
-        #: Whether all waits are over because the gateway stops.
+        #: Whether the gateway stops, so that all waits are over.
         self.closed = False
-        #: The tasks of clients that resume their stream at the next gateway process. Their streams end last.
+        #: The tasks of clients that resume their streams at the next gateway process. Their streams end last.
         self.parked: set[asyncio.Task[Any] | None] = set()
         self._parking_over = asyncio.Event()
 
@@ -97,7 +97,7 @@ class Cancellations:
     def track(self, key: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:
         """Track a wait while the context is open."""
         self._waits[key].append(wait)
-        self._of_call[wait.call_id].append(wait)
+        self._by_call[wait.call_id].append(wait)
         self._ended.pop((wait.call_id, wait.client), None)
         answered = False
         try:
@@ -105,14 +105,14 @@ class Cancellations:
             answered = not wait.cancelled
         finally:
             _remove_wait(self._waits, key, wait)
-            _remove_wait(self._of_call, wait.call_id, wait)
+            _remove_wait(self._by_call, wait.call_id, wait)
             if not answered and not wait.superseded:
                 self._record_ended(wait)
 
     def cancel(self, key: RequestKey) -> tuple[CallId, ...]:
         """End the waits of a request; returns the calls that it waited for.
 
-        Without sessions two clients of an agent may use the same id: then both waits end, and the other client repeats
+        Without sessions, two clients of an agent may use the same id. Then both waits end, and the other client repeats
         its call.
         """
         ended = tuple(self._waits.get(key, ()))
@@ -122,34 +122,34 @@ class Cancellations:
         return tuple(wait.call_id for wait in ended)
 
     def open_waits(self, call_id: CallId, client: str) -> tuple[PendingWait, ...]:
-        """Return the open waits for a call of the clients with this name."""
+        """Return the open waits for a call by clients of this name."""
         return tuple(
-            one for one in self._of_call.get(call_id, ()) if one.client == client and not one.is_over
+            wait for wait in self._by_call.get(call_id, ()) if wait.client == client and not wait.is_over
         )
 
     def supersede(self, call_id: CallId, client: str, now: float) -> float | None:
-        """End the waits that a client has abandoned, since it repeats the call.
+        """End the waits that a client abandoned: it repeats the call.
 
-        Returns the shortest time in seconds that one of them, or the last request that the client ended itself, had
-        waited; None if there is no such request. A request younger than `MIN_WAIT` keeps waiting: it is taken for
-        another program's.
+        Returns the seconds that the abandoned request waited; of several, and of one that the client ended itself, the
+        shortest. Returns None without such a request. A request younger than `MIN_WAIT` keeps waiting: it is assumed to
+        be another program's.
         """
         ended = [wait for wait in self.open_waits(call_id, client) if now - wait.since >= MIN_WAIT]
         for wait in ended:
             wait.supersede()
-        left = self._ended.pop((call_id, client), 0.0)
-        lasted = [now - wait.since for wait in ended] + [left] * (left >= MIN_WAIT)
-        return min(lasted, default=None)
+        ended_by_client = self._ended.pop((call_id, client), 0.0)
+        lengths = [now - wait.since for wait in ended] + [ended_by_client] * (ended_by_client >= MIN_WAIT)
+        return min(lengths, default=None)
 
     def supersede_oldest(self, call_id: CallId) -> bool:
-        """End the oldest waits for a call beyond `MAX_WAITS_PER_CALL`; returns whether there were any."""
-        open_waits = [wait for wait in self._of_call[call_id] if not wait.is_over]
-        for wait in (crowded_out := open_waits[:-MAX_WAITS_PER_CALL]):
+        """End the oldest waits for a call beyond `MAX_WAITS_PER_CALL`; returns whether any were ended."""
+        open_waits = [wait for wait in self._by_call[call_id] if not wait.is_over]
+        for wait in (excess := open_waits[:-MAX_WAITS_PER_CALL]):
             wait.supersede()
-        return bool(crowded_out)
+        return bool(excess)
 
     def _record_ended(self, wait: PendingWait) -> None:
-        """Remember how long a request waited that its client ended."""
+        """Remember how long a request waited until its client ended it."""
         self._ended[wait.call_id, wait.client] = self._clock() - wait.since
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)

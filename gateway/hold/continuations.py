@@ -1,7 +1,7 @@
-"""Continues a held call when its client sends it again with a reference to it.
+"""Continues a held call when a request refers to it.
 
-A client of 2026-07-28 brings the sealed request state of its last round (MCP, `input_required`), our stdio front the
-id of the held call. The arguments must be those of the held call.
+A client of 2026-07-28 sends the sealed request state of its last round (MCP, `input_required`). Our stdio front sends
+the id of the held call. The arguments must be those of the held call.
 """
 
 from collections.abc import Callable
@@ -39,10 +39,10 @@ class Continuations:
         self._new_id = new_id
 
     async def answer(self, request: CallRequest) -> Reply | None:
-        """Answer a request that refers to a held call; None for one that does not, or has other arguments.
+        """Answer a request that refers to a held call; None if it does not, or has other arguments.
 
-        Raises `InvalidStateError` and `UnknownCall` for state that is not valid, `UnknownHoldError` for an id that is not,
-        and `AlreadyDecided` for a call that cannot be continued.
+        Raises `InvalidStateError` or `UnknownCall` for an invalid state, `UnknownHoldError` for an invalid id, and
+        `AlreadyDecided` if the call cannot be continued.
         """
         state = self._open_state(request)
         if (held := await self._find_for_front(request)) is not None:
@@ -55,16 +55,16 @@ class Continuations:
         return await self._pass_answers_on(request, held, state)
 
     async def continue_call(self, held: HeldCall, answered: Outbound, *, task: bool = False) -> HeldCall:
-        """Store and return the call that continues *held* with the answers in *answered*."""
+        """Store and return the call that continues *held*; *answered* has the client's answers."""
         following = new_calls.from_answers(
             held, answered, call_id=self._new_id(), now=self._service.clock(), task=task
         )
         return await self._service.continue_call(held.id, following)
 
     async def _pass_answers_on(self, request: CallRequest, held: HeldCall, state: RequestState) -> Reply:
-        """Continue with the client's answers and the server's own state, which our state carried."""
-        theirs = None if state.state is None else msgspec.json.encode(state.state)
-        request = replace(request, frame=envelope.with_params(request.frame, {"requestState": theirs}))
+        """Continue with the client's answers and the server's own state, which was inside ours."""
+        server_state = None if state.state is None else msgspec.json.encode(state.state)
+        request = replace(request, frame=envelope.with_params(request.frame, {"requestState": server_state}))
         return await self._held_answers.answer(request, await self.continue_call(held, as_sent(request)))
 
     def _open_state(self, request: CallRequest) -> RequestState | None:
@@ -98,6 +98,6 @@ def _is_from_same_agent(request: CallRequest, held: HeldCall) -> bool:
 
 
 def _is_same_call(request: CallRequest, held: HeldCall) -> bool:
-    """Whether the tool and the arguments are those of the held call, whatever the spelling of the JSON."""
+    """Return whether the tool and the arguments are those of the held call; JSON is compared in canonical form."""
     arguments = digest.canonical_json(request.frame.arguments)
     return held.call.tool == request.frame.name and digest.canonical_json(held.call.arguments) == arguments

@@ -1,7 +1,7 @@
-"""Shows the requester a link to the approval page, by URL elicitation (PURE).
+"""Sends the requester a link to the approval page, by URL elicitation (PURE).
 
-Opening the link approves nothing. Clients of 2026-07-28 get the request in an `input_required` result; clients of
-2025-11-25 get it as a request on the open stream.
+Opening the link approves nothing. Clients of 2026-07-28 get it in an `input_required` result; clients of 2025-11-25
+get it as a request on the open stream.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def request_event(call: HeldCall, url: str) -> bytes:
 
 
 def complete_event(call: HeldCall) -> bytes:
-    """Return the event that tells the client to close the link (2025-11-25, notifications/elicitation/complete)."""
+    """Return the event after which the client closes the link (2025-11-25, notifications/elicitation/complete)."""
     return sse.build_event(
         frames.build_notification("notifications/elicitation/complete", {"elicitationId": call.id})
     )
 
 
 def is_response(frame: frames.Frame) -> bool:
-    """Return whether a client answers one of these requests; the answer is dropped, since it decides nothing."""
+    """Return whether a client answers one of these requests. The answer is dropped, since it decides nothing."""
     return isinstance(frame, frames.Response) and str(frame.id).startswith(ID_PREFIXES)

@@ -1,7 +1,7 @@
-"""Bounded buffer of the notifications a server sends while an approved call runs.
+"""Bounded buffer of the notifications that a server sends while an approved call runs.
 
-The response is not among them; it is in the store. A client may read slowly or be gone, and the run does not wait for
-it. So events that exceed the buffer are dropped.
+The response is not among them: it is in the store. The run does not wait for a client that reads slowly or has left,
+so events that do not fit are dropped.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ MAX_BYTES = 4 << 20
 
 
 class EventBuffer:
-    """Events in order of arrival, then None."""
+    """Events in order of arrival; None marks the end."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[bytes | None] = asyncio.Queue()

@@ -1,6 +1,6 @@
 """How long each known MCP client keeps a call open while it gets signs of life (PURE).
 
-A client is known by the name that it gives itself; the name decides only how long its connection is kept open.
+A client is identified by its own `clientInfo` name. The name decides only how long its connection is kept open.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ from gateway.call.hold_settings import ClientRule
 
 HOUR = 3600.0
 Value = TypeVar("Value")
-#: Seconds for an unknown client: below the 60 s after which the most common SDK abandons a call.
+#: Seconds for an unknown client: below the most common SDK's timeout of 60 s.
 DEFAULT_WAIT = 50.0
-#: Seconds by client name (a pattern), measured or from the client's documentation: see docs/protocol.md.
+#: Seconds by client name (a pattern), measured or from the client's documentation; see docs/protocol.md.
 WAITS: Mapping[str, float] = {
     "claude-code*": 24 * HOUR,
     "visual studio code*": 24 * HOUR,
@@ -31,7 +31,7 @@ WAITS: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientHold:
-    """How calls of one client are held."""
+    """How one client's calls are held."""
 
     #: The most seconds that its connection is kept open.
     wait: float
@@ -44,8 +44,8 @@ class ClientHold:
 def client_hold(name: str, hold_for: float | None, rules: Mapping[str, ClientRule]) -> ClientHold:
     """Return how calls of the client *name* are held.
 
-    *hold_for* is the config's wait for all clients (None for `auto`). *rules* are the config's own by name; they
-    override the table above.
+    *hold_for* is the config's wait for all clients (None for `auto`). *rules* are the config's rules by client name;
+    they override the table above.
     """
     names = (name.lower(), strip_relay(name).lower())
     rule = _first_match(names, rules) or ClientRule()
@@ -67,8 +67,8 @@ def _first_match(names: Iterable[str], table: Mapping[str, Value]) -> Value | No
 
 
 def strip_relay(client: str) -> str:
-    """Return the client's name without the relay that appended its own (`mcp (via mcp-remote 0.15.1)`).
+    """Remove the suffix that a relay appends to the client's name: `mcp (via mcp-remote 0.15.1)` -> `mcp`.
 
-    mcp-remote sets no timeout, so the client behind it decides how long a call may take.
+    mcp-remote sets no timeout, so the timeout is that of the client behind it.
     """
     return client.partition(" (via ")[0]

@@ -1,9 +1,9 @@
-"""The hold ladder: how the client of a held call is answered, as tables and pure functions.
+"""The hold ladder: how the client of a held call is answered, as tables and pure functions (PURE).
 
-`answer_mode` chooses once: a task for a client that asked for one, else a wait on the open connection with a sign of
-life every beat. When the wait is over, a client of 2026-07-28 gets a round: an `input_required` result with sealed
-state, which its SDK answers without the model. Every other client, and that one after its last round, gets the
-WAITING result; repeating the call collects the answer.
+`answer_mode` chooses once: a task for a client that requests one, else a wait on the open connection with a sign of
+life every beat. At the end of the wait, a client of 2026-07-28 gets a round: an `input_required` result with sealed
+state, which its SDK answers without the model. Other clients, and that one after its last round, get the WAITING
+result: repeating the call collects the answer.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from gateway.wire import frames, protocol, sse
 #: 60 s, some 30 s.
 BEAT = 15.0
 #: Seconds for which an answer may still be one JSON frame with its own HTTP status; then it becomes a stream.
-#: A client that asks for progress gets a stream at once.
+#: A client with a progress token gets a stream at once.
 QUIET = 10.0
 #: The number of the last round; the common SDKs stop after ten.
 LAST_ROUND = 9
-#: Milliseconds after which a client whose stream was cut reconnects (the `retry` field of its events).
+#: Milliseconds after which a client whose stream broke reconnects (the `retry` field of its events).
 RECONNECT_MS = 5000
 
 
 class AnswerMode(Enum):
-    """How the client is answered while people decide."""
+    """How a client is answered while its call is held."""
 
     WAIT = "on the open connection, and in rounds where the revision has them"
     TASK = "with a task of the extension of 2026-07-28"
@@ -54,7 +54,7 @@ class Rung(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The next rung, and the most seconds until the next look: for WAIT, and for RUN when it fails."""
+    """The next rung, and the most seconds until the next one is chosen: for WAIT, and for RUN if it fails."""
 
     rung: Rung
     seconds: float = 0.0
@@ -71,7 +71,7 @@ def next_step(
 ) -> Step:
     """Return the next step for one waiting client. A cancelled request never starts the run.
 
-    *claim_failed* says that claiming the call failed for this client a moment ago: it is not retried after *give_up_at*.
+    *claim_failed*: the last attempt to claim the call for this client failed. It is not retried after *give_up_at*.
     """
     if call.state in lifecycle.SETTLED:
         return Step(Rung.ANSWER)
@@ -86,9 +86,9 @@ def next_step(
 
 
 def sign_of_life(call: HeldCall, beats: int, token: frames.Id | None) -> bytes:
-    """Return what keeps a quiet stream alive: a progress notification if the client gave a *token*, else a comment.
+    """Build the event that keeps a quiet stream alive: a progress notification for a *token*, else a comment.
 
-    Progress must increase (MCP, utilities/progress) and the server's own may follow, so it grows by millionths.
+    Progress must increase (MCP, utilities/progress). The server's own progress may follow, so ours grows by millionths.
     """
     if token is None:
         return sse.build_comment("waiting for approval")

@@ -1,7 +1,7 @@
-"""The tool results that the gateway itself sends: refusals, and the status of held calls.
+"""The tool results that the gateway itself sends: refusals, and the status of held calls (PURE).
 
-The first sentence says what happened, the next whether the call ran. A refusal is a tool result with `isError: true`,
-since clients show that to the model. Only faults of the gateway are JSON-RPC errors.
+The first sentence names the event, the next says whether the call ran. A refusal is a tool result with
+`isError: true`, because clients pass that on to the model. Only faults of the gateway are JSON-RPC errors.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from gateway.policy.limits import ExceededLimit
 from gateway.wire import frames
 
 META = "okayed/approval"
-#: Milliseconds until the call is worth repeating, by the state of the held call. People take longer than servers.
+#: Milliseconds until a repeat is useful, by the state of the held call. People take longer than servers.
 RETRY_MS: Mapping[State, int] = {State.PENDING: 30_000, State.APPROVED: 5000, State.FORWARDING: 5000}
 
 
@@ -27,7 +27,7 @@ def denied_result(reason: str) -> Mapping[str, Any]:
 
 
 def limited_result(exceeded: ExceededLimit, tool: str) -> Mapping[str, Any]:
-    """Return the result for a call over its rate limit, with the reason in the rule."""
+    """Return the result for a call over its rate limit, with the rule's reason."""
     limit, wait = exceeded.limit, exceeded.retry_after
     later = (
         f"Try again in {max(1, round(wait))} s." if isfinite(wait) else "This call alone exceeds the limit."
@@ -94,8 +94,8 @@ def _waiting_text(call: HeldCall) -> str:
 def _final_text(call: HeldCall) -> str:
     match call.state:
         case State.DENIED if call.denial is not None:
-            said = f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
-            return f"{said} Asking again will not change this." if call.terms.denied_for else said
+            denied = f"Denied by {call.denial.approver}: {call.denial.reason.rstrip('.')}. NOT EXECUTED."
+            return f"{denied} Asking again will not change this." if call.terms.denied_for else denied
         case State.EXPIRED if call.enough:
             return f"Approved, but not collected within {format_duration(call.terms.approved_for)}. NOT EXECUTED. You may ask again."
         case State.EXPIRED:
@@ -109,14 +109,14 @@ def _final_text(call: HeldCall) -> str:
         case State.RESOLVED:
             return f"The server gave no answer to this call. A person looked into it: {call.note}"
         case _:
-            cut = "The server gave no answer to this call."
-            return f"{cut} It MAY have run; a person has been told. It will not be run again."
+            unanswered = "The server gave no answer to this call."
+            return f"{unanswered} It MAY have run; a person has been notified. It will not be run again."
 
 
 def _format_deadline(call: HeldCall) -> str:
-    """Return the time by which the call must be repeated, with the date if it is another day than the call's."""
-    until, made = (datetime.fromtimestamp(at, UTC) for at in (call.expires_at, call.created_at))
-    return f"{until:%H:%M} UTC" if until.date() == made.date() else f"{until:%Y-%m-%d %H:%M} UTC"
+    """Return the time by which the call must be repeated, with the date if the call was made on another day."""
+    until, created = (datetime.fromtimestamp(at, UTC) for at in (call.expires_at, call.created_at))
+    return f"{until:%H:%M} UTC" if until.date() == created.date() else f"{until:%Y-%m-%d %H:%M} UTC"
 
 
 def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
@@ -124,23 +124,23 @@ def mark_repeated(call: HeldCall, outcome: Outcome) -> Outcome:
     members = frames.raw_members(outcome.body)
     about = {META: {"id": call.id, "state": call.state, "repeated": True}}
     where = "data" if outcome.is_error else "_meta"
-    told = {where: _merge_members(members.get(where), about)}
+    noted = {where: _merge_members(members.get(where), about)}
     if isinstance(_decode_raw(content := members.get("content", msgspec.Raw(b"null"))), list):
         ran = datetime.fromtimestamp(call.settled_at or call.created_at, UTC)
         line = f"This call ran at {ran:%H:%M} UTC; it was not run again."
-        told["content"] = [
+        noted["content"] = [
             *msgspec.json.decode(content, type=list[msgspec.Raw]),
             {"type": "text", "text": line},
         ]
-    return Outcome(is_error=outcome.is_error, body=msgspec.json.encode({**members, **told}))
+    return Outcome(is_error=outcome.is_error, body=msgspec.json.encode({**members, **noted}))
 
 
-def _merge_members(given: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
+def _merge_members(raw: msgspec.Raw | None, more: Mapping[str, Any]) -> Any:
     """Return an object with *more* members; any other value is unchanged."""
-    found = _decode_raw(given)
-    if found is None:
+    value = _decode_raw(raw)
+    if value is None:
         return more
-    return {**frames.raw_members(given or b"{}"), **more} if isinstance(found, dict) else given
+    return {**frames.raw_members(raw or b"{}"), **more} if isinstance(value, dict) else raw
 
 
 def _decode_raw(raw: msgspec.Raw | None) -> Any:

@@ -1,4 +1,4 @@
-"""Builds held calls: from a request that needs approval, and from the answers that continue an approved call (PURE)."""
+"""Builds held calls: from a request that needs approval, or from the answers that continue an approved call (PURE)."""
 
 import msgspec
 
@@ -16,9 +16,9 @@ from gateway.tools.pins import format_diff
 def from_request(
     request: CallRequest, tool: Tool, verdict: Verdict, settings: ProxySettings, *, call_id: CallId, now: float, task: bool
 ) -> HeldCall:  # fmt: skip
-    """Return the held call of a request.
+    """Return the held call for a request.
 
-    A call that the policy allows is held only as a task; it is approved from the start.
+    An allowed call is held only as a task, and is approved from the start.
     """
     allowed = verdict.action is Action.ALLOW
     server = request.exchange.server
@@ -46,7 +46,7 @@ def from_request(
 
 
 def from_answers(held: HeldCall, answered: Outbound, *, call_id: CallId, now: float, task: bool) -> HeldCall:
-    """Return the call that continues *held* under its approval, with the client's answers to the server's questions."""
+    """Return the call that continues *held* under its approval; *answered* has the client's answers."""
     frame = envelope.with_approved_meta(answered.frame, held.call)
     call = msgspec.structs.replace(
         held.call,
@@ -73,7 +73,7 @@ def from_answers(held: HeldCall, answered: Outbound, *, call_id: CallId, now: fl
 
 
 def _classification(tool: Tool) -> Classification:
-    found = tool.classification
+    known = tool.classification
     return Classification(
-        category=found.category, risk=found.risk, severity=found.severity, evidence=found.evidence
+        category=known.category, risk=known.risk, severity=known.severity, evidence=known.evidence
     )

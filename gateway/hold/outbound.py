@@ -1,4 +1,4 @@
-"""An approved call on its way out: the frame, the server, and the headers and session it goes with."""
+"""An approved call to send: its frame, server, headers and session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from gateway.wire import frames
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """A call as it will be sent. The arguments are the stored ones; `frame` has the id that the answer goes to."""
+    """A call to send. The arguments are the stored ones; the id is that of the request in `frame`."""
 
     frame: frames.CallFrame
     upstream: Upstream
@@ -29,12 +29,12 @@ def as_sent(request: CallRequest) -> Outbound:
 
 
 def as_approved(request: CallRequest, held: HeldCall) -> Outbound:
-    """Return *held* as it goes out for a client that waits: in its exchange, with the params that were approved."""
+    """Return *held* for a waiting client: in that client's exchange, with the approved params."""
     return replace(as_sent(request), frame=envelope.with_approved_params(request.frame, held.call))
 
 
 def as_stored(held: HeldCall, upstream: Upstream) -> Outbound:
-    """Return *held* as it goes out without its client, from the envelope that was stored with it."""
+    """Return *held* without a waiting client, rebuilt from its stored envelope."""
     stored = envelope.unpack(held.call)
     opening = bytes(stored.opening)
     return Outbound(

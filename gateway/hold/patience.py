@@ -1,4 +1,4 @@
-"""Learns how long each client keeps a request open, from when it repeats a call (PURE).
+"""Learns how long each client keeps a request open, from the time after which it repeats a call (PURE).
 
 Some clients time out without a cancellation: they repeat the call while the first request is still open. The learned
 wait decides only how long the next request is kept open, never whether a call runs. It is kept in memory for a day.
@@ -8,16 +8,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-#: Seconds until a learned wait is forgotten, from the last abandoned request. A completed short wait proves no timeout.
+#: Seconds from the last abandoned request until a learned wait is forgotten. A completed wait does not extend them: it
+#: proves no timeout.
 KEPT_SECONDS = 86_400.0
-#: The fewest seconds that a request is kept open. A repeat within this time comes from another program.
+#: The fewest seconds that a request is kept open. A repeat within this time is assumed to be another program's.
 MIN_WAIT = 2.0
-#: The most clients with a learned wait; the least recently updated one is forgotten first.
+#: The most clients with a learned wait; the least recently updated is forgotten first.
 MAX_CLIENTS = 10_000
 
 
 class ClientKey(NamedTuple):
-    """A client: its agent, and the name that it gives itself."""
+    """A client: its agent, and its own `clientInfo` name."""
 
     agent: str
     client: str
@@ -31,7 +32,7 @@ class LearnedWait:
     wait: float
     #: When it last abandoned a request, in seconds of the caller's clock.
     abandoned_at: float
-    #: How many requests it abandoned, and how many waits in a row it has completed since.
+    #: How many requests it has abandoned, and how many waits it has completed since the last change of `wait`.
     times_abandoned: int = 1
     times_waited: int = 0
     #: The call that its last WAITING result asked it to repeat.
@@ -41,8 +42,8 @@ class LearnedWait:
 def shorten_wait(was: LearnedWait | None, gap: float, now: float) -> LearnedWait:
     """Return the wait of a client that repeated a call *gap* seconds after a request that is still open.
 
-    The gap is the client's timeout plus its model's thinking time, and the wait was longer than the timeout. Halving
-    the shorter of the two gets below the timeout in a few steps, however long the model thinks.
+    The gap is the client's timeout plus its model's thinking time; the previous wait was longer than the timeout too.
+    Halving the shorter of the two gets below the timeout in a few steps, however long the model thinks.
     """
     if was is None:
         return LearnedWait(wait=max(MIN_WAIT, gap / 2), abandoned_at=now)
@@ -55,7 +56,7 @@ def lengthen_wait(was: LearnedWait, most: float) -> LearnedWait | None:
     """Return the wait of a client that repeated a call after a WAITING result; None once it reaches *most*.
 
     The client completed the wait, so the next one is twice as long. After more than one abandoned request it must
-    complete its wait 2, 4, 8 times before a longer one is tried. So it seldom reaches its timeout again.
+    complete 2, 4, 8 waits before a longer one is tried. So it seldom reaches its timeout again.
     """
     waited = was.times_waited + 1
     if waited < 2 ** (was.times_abandoned - 1):
@@ -72,21 +73,21 @@ class LearnedWaits:
         self._learned: OrderedDict[ClientKey, LearnedWait] = OrderedDict()
 
     def get(self, client: ClientKey, most: float, now: float) -> float:
-        """Return for how many seconds the client's request is kept open; *most* without a learned wait."""
+        """Return how many seconds to keep the client's request open; *most* without a learned wait."""
         learned = self._known(client, now)
         return most if learned is None else min(most, learned.wait)
 
     def record_abandoned(self, client: ClientKey, gap: float, now: float) -> None:
-        """Note that a client repeated a call while its request had been open for *gap* seconds."""
+        """Record that a client repeated a call whose request had been open for *gap* seconds."""
         self._keep(client, shorten_wait(self._known(client, now), gap, now))
 
     def record_waiting(self, client: ClientKey, call: str, now: float) -> None:
-        """Note that a client got WAITING for a call at the end of its wait."""
+        """Record that a client got WAITING for a call at the end of its wait."""
         if (learned := self._known(client, now)) is not None:
             self._keep(client, replace(learned, retry_call=call))
 
     def record_repeat(self, client: ClientKey, call: str, most: float, now: float) -> None:
-        """Note that a client repeated a call for which it has no open request."""
+        """Record that a client repeated a call without an open request for it."""
         learned = self._known(client, now)
         if learned is not None and learned.retry_call == call:
             self._keep(client, lengthen_wait(learned, most))

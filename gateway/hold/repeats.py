@@ -1,8 +1,8 @@
 """Finds the held call that answers a repeat: the same call, sent again by its agent.
 
-A repeat joins an open call, and collects an answer that was not collected. A person's denial answers repeats for a
-while longer. An outcome is sent once more to a session that repeats the call right after it: the first answer may have
-been lost on the way.
+A repeat joins an open call, or collects an answer that was not collected. A person's denial answers repeats for a
+while. An outcome is sent once more to a session that repeats the call right after it, since the first answer may have
+been lost.
 """
 
 from contextlib import suppress
@@ -43,7 +43,7 @@ class Repeats:
         return None
 
     async def _find_newest(self, request: CallRequest) -> HeldCall | None:
-        """Return the newest call with the same key; it is marked collected if its answer was just written."""
+        """Return the newest call with the same key, marked as collected if its answer was just written."""
         found = await self._service.store.find(request.key)
         if found is None or found.collected or not self._delivered.has(request.session_key, found.id):
             return found
@@ -59,10 +59,10 @@ class Repeats:
         return None
 
     def _is_still_denied(self, held: HeldCall, tool: Tool, verdict: Verdict, settings: ProxySettings) -> bool:
-        """Whether a denial answers this repeat: it is recent, and policy, tool and server are unchanged."""
-        now = (settings.policy.revision, tool.hash, settings.identities.get(held.call.server))
+        """Return whether a denial answers this repeat: it is recent, and policy, tool and server are unchanged."""
+        current = (settings.policy.revision, tool.hash, settings.identities.get(held.call.server))
         return (
-            (held.policy_revision, held.definition, held.identity) == now
+            (held.policy_revision, held.definition, held.identity) == current
             and held.rule in {verdict.rule, require_approval(verdict).rule}
             and lifecycle.is_still_denied(held, self._service.clock())
         )

@@ -1,7 +1,7 @@
 """The sealed requestState that a client of 2026-07-28 returns with the next round of a call (MCP, `input_required`).
 
-It holds the id of the held call, the round, and the state of a server that asked for input. A client can neither read
-nor change it. Its agent, and that it is used once, are checked against the store.
+It contains the id of the held call, the round, and the state of a server that requested input. Clients can neither
+read nor change it. Its agent and its single use are checked against the store.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -14,11 +14,11 @@ import msgspec
 
 from gateway.wire.frames import CallFrame
 
-#: The prefixes of states from the gateway: the present one, and that of earlier versions. Other states are the server's.
+#: The prefixes of the gateway's states: the current one, and that of earlier versions. Other states are the server's.
 PREFIX = "okayed."
 PREFIXES = (PREFIX, "holdpoint.")
-#: The format of the SDK's codec (`mcp.server.request_state`), which takes half a second and 36 MB to import. After the
-#: version come, in base64url, the key's fingerprint, the nonce and the AES-256-GCM ciphertext. Both can open it.
+#: The format of the SDK's codec (`mcp.server.request_state`), so that both can open it. Importing that codec would take
+#: half a second and 36 MB. After the version, in base64url: the key's fingerprint, the nonce, the AES-256-GCM ciphertext.
 VERSION = b"v1."
 KEY_INFO = b"mcp/request-state/v1/aes-256-gcm"
 FINGERPRINT_INFO = b"mcp/request-state/v1/kid:"
@@ -29,11 +29,11 @@ QUESTION = "okayed"
 
 
 class RequestState(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a sealed state. Clients hold states across restarts, so the member names stay."""
+    """The content of a sealed state. Clients keep states across restarts, so the member names must not change."""
 
     call: str
     round: int = 0
-    #: Whether the server asked for input, and the server's own state, if any.
+    #: Whether the server requested input, and the server's own state, if any.
     asked: bool = False
     state: str | None = None
 
@@ -54,11 +54,11 @@ class StateSealer:
         self._ciphers = {_fingerprint(key): AESGCM(key) for key in derived}
         self._first = _fingerprint(derived[0])
 
-    def seal(self, ticket: RequestState) -> str:
-        """Return the state to give to the client."""
+    def seal(self, state: RequestState) -> str:
+        """Return the sealed state for the client."""
         nonce = token_bytes(NONCE)
         cipher = self._ciphers[self._first]
-        sealed = cipher.encrypt(nonce, msgspec.json.encode(ticket), VERSION + self._first)
+        sealed = cipher.encrypt(nonce, msgspec.json.encode(state), VERSION + self._first)
         return PREFIX + VERSION.decode() + _encode(self._first + nonce + sealed)
 
     def open(self, state: str) -> RequestState:
@@ -66,11 +66,11 @@ class StateSealer:
         from cryptography.exceptions import InvalidTag
 
         try:
-            return msgspec.json.decode(self._unsealed(state), type=RequestState)
+            return msgspec.json.decode(self._decrypt(state), type=RequestState)
         except (ValueError, KeyError, InvalidTag, msgspec.MsgspecError) as error:
             raise InvalidStateError from error
 
-    def _unsealed(self, state: str) -> bytes:
+    def _decrypt(self, state: str) -> bytes:
         prefix = next((known for known in PREFIXES if state.startswith(known)), "")
         raw = _decode(state.removeprefix(prefix + VERSION.decode()))
         fingerprint, nonce, sealed = raw[:FINGERPRINT], raw[FINGERPRINT:BODY], raw[BODY:]
@@ -98,7 +98,7 @@ def _decode(text: str) -> bytes:
     """Decode *text*; raises `ValueError` unless it is the canonical encoding."""
     raw = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if _encode(raw) != text:
-        raise ValueError("not the one encoding of these bytes")
+        raise ValueError("not the canonical encoding of these bytes")
     return raw
 
 

@@ -26,15 +26,15 @@ StreamItems = AsyncGenerator["bytes | FinalFrame", None]
 
 
 async def write_events(
-    first: "bytes | FinalFrame | None", items: StreamItems, handle: str | None
+    first: "bytes | FinalFrame | None", items: StreamItems, event_id: str | None
 ) -> AsyncIterator[bytes]:
-    """Write the items as events. With a *handle* the client can resume the stream, also when the server hangs up."""
-    if handle is not None:
-        yield sse.build_priming_event(handle, ladder.RECONNECT_MS)
+    """Write the items as events. With an *event_id* the client can resume the stream, even if the server hangs up."""
+    if event_id is not None:
+        yield sse.build_priming_event(event_id, ladder.RECONNECT_MS)
     async for item in _chain_items(first, items):
         if item != HANG_UP:
             yield sse.build_event(item.frame) if isinstance(item, FinalFrame) else item
-        elif handle is not None:
+        elif event_id is not None:
             return
 
 
@@ -56,12 +56,12 @@ async def _chain_items(
 
 
 def make_event_id(call: CallId, request_id: frames.Id) -> str:
-    """Return the event id for resuming a stream: the held call and the request id."""
+    """Return the event id that resumes a stream: the id of the held call, and the request id."""
     return f"{call}.{base64.urlsafe_b64encode(msgspec.json.encode(request_id)).decode()}"
 
 
 def parse_event_id(event_id: str) -> tuple[CallId, frames.Id] | None:
-    """Return the call and the request id in an event id; None for an id from a server."""
+    """Return the call id and the request id in an event id; None for a server's event id."""
     call, _, coded = event_id.partition(".")
     if not call.startswith(CALL_ID_PREFIXES):
         return None

@@ -1,8 +1,8 @@
 """Runs an approved call once: claims it, sends the stored bytes, and stores the server's answer.
 
-The claim is committed before the first byte leaves, and a claimed call is never sent again. A fault after the claim
-leaves the call in doubt, unless it is certain that nothing was sent. A run belongs to the gateway: a client that leaves
-does not end it.
+The claim is committed before the first byte is sent, and a claimed call is never sent again. A fault after the claim
+leaves the call in doubt, unless it is certain that nothing was sent. A run belongs to the gateway and continues when
+its client leaves.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from gateway.wire import frames, sse
 from gateway.wire.protocol import LIST_CHANGED
 
 log = logging.getLogger("okayed.forward")
-#: Says why an approved call may not run after all, or None.
+#: Returns why an approved call may not run, or None.
 Objection = Callable[[HeldCall], str | None]
-#: Shown when the server ended its stream before it answered, as a server does that wants to be polled (SEP-1699).
+#: Added to the events when the server closed its stream before the response, so that it is polled (SEP-1699).
 HANG_UP = b""
 
 
 class Forwarder:
-    """Starts runs, and keeps each until it has ended."""
+    """Starts runs, and tracks them until they end."""
 
     def __init__(self, service: ApprovalService, list_changed: Callable[[str], None]) -> None:
-        """*list_changed* is called with a server's name when it says, during a run, that its tools changed."""
+        """*list_changed* is called with a server's name when its tool list changes during a run."""
         self._service = service
         self._list_changed = list_changed
         self._jobs: set[asyncio.Task[Any]] = set()
@@ -44,9 +44,9 @@ class Forwarder:
     def start(
         self, held: HeldCall, outbound: Outbound, objection: Objection, *, within: float | None = None
     ) -> EventBuffer:
-        """Start the run of *held*; *within* is the seconds that the server has to answer.
+        """Start the run of *held*; *within* is the server's time limit in seconds.
 
-        Returns the server's events during the run, with None at the end.
+        Returns the buffer of the server's events; None in it marks the end of the run.
         """
         events = EventBuffer()
         run = _Run(self._service, outbound, objection, within, self._watch_lists(held, events))
@@ -54,12 +54,12 @@ class Forwarder:
         return events
 
     def _watch_lists(self, held: HeldCall, events: EventBuffer) -> "EventSink":
-        def show(event: bytes | None) -> None:
+        def put(event: bytes | None) -> None:
             if LIST_CHANGED in (event or b""):
                 self._list_changed(held.call.server)
             events.put(event)
 
-        return show
+        return put
 
     async def _run(self, run: "_Run", held: HeldCall) -> None:
         try:
@@ -67,18 +67,18 @@ class Forwarder:
         except (ApprovalError, SilentError) as error:
             log.warning("%s could not be claimed or finished: %s", held.id, error)
         finally:
-            run.show(None)
+            run.on_event(None)
 
     async def record_collected(self, call_id: CallId, session: str = "") -> None:
-        """Record that the agent has its answer, even if its connection ends now."""
+        """Record that the agent has its answer, even if its connection closes meanwhile."""
         await asyncio.shield(self._keep(self._service.record_collected(call_id, session)))
 
     def cancel(self, held: HeldCall) -> None:
-        """Cancel a call whose client left, unless the call is already on its way."""
+        """Cancel a call whose client left, unless it is already running."""
         self._keep(self._service.cancel(held.id, "the agent hung up", actor=held.call.agent))
 
     def void(self, server: str, tool: str, definition: str) -> None:
-        """Void the open calls of a tool that were held under another definition than *definition*."""
+        """Void the open calls of a tool that were held under a definition other than *definition*."""
         self._keep(self._void(server, tool, definition))
 
     async def _void(self, server: str, tool: str, definition: str) -> None:
@@ -113,12 +113,12 @@ class _Run:
     objection: Objection
     #: Seconds that the server has to answer; None for no limit.
     within: float | None
-    show: EventSink
+    on_event: EventSink
 
     async def once(
         self, held: HeldCall, *, close_later: Callable[[Coroutine[Any, Any, None]], object]
     ) -> None:
-        """Claim the call, and send it in a session that its server has."""
+        """Claim the call, and send it in a session that exists at its server."""
         outbound = self.outbound
         try:
             headers = await session_probe.ensure_session(
@@ -139,7 +139,7 @@ class _Run:
                 close_later(lifecycle.close_session(outbound.upstream.send, headers))
 
     async def _end_unsent(self, held: HeldCall, why: str) -> None:
-        """End a call that cannot be sent, because its server opens no session for it."""
+        """Settle a call that cannot be sent, because its server opens no session for it."""
         _, won = await self.service.claim(held.id, self.objection)
         if won:
             await self.service.record_not_sent(held.id, why)
@@ -153,7 +153,7 @@ class _Run:
         )  # fmt: skip
 
     async def _send(self, held: HeldCall, headers: Mapping[str, str]) -> None:
-        """Send a claimed call, and store how it ended."""
+        """Send a claimed call, and store the result."""
         try:
             outcome = await self._answer(held, replace(self.outbound, headers=headers))
         except NotSentError as error:
@@ -161,21 +161,21 @@ class _Run:
         except GatewayError as error:
             await self.service.record_in_doubt(held.id, str(error))
         except BaseException:
-            why = "The gateway failed while this call was on its way."
+            why = "The gateway failed while this call was running."
             await asyncio.shield(self.service.record_in_doubt(held.id, why))
             raise
         else:
             await self.service.finish(held.id, outcome)
 
     async def _answer(self, held: HeldCall, outbound: Outbound) -> Outcome:
-        """Return the server's answer. When the wait is given up, the server is told and may still answer for a while."""
+        """Return the server's answer. When the wait ends first, cancel the request; a late answer is still used."""
         exchange = asyncio.ensure_future(self._exchange(held, outbound))
         given_up = asyncio.ensure_future(answer_timeout.wait_for_give_up(self.service, held, self.within))
         try:
             await asyncio.wait({exchange, given_up}, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done():
                 given_up.result()
-                self.show(None)
+                self.on_event(None)
                 if await lifecycle.cancel_call(outbound.upstream.send, outbound.frame, outbound.headers):
                     await asyncio.wait({exchange}, timeout=answer_timeout.LATE_SECONDS)
             if not exchange.done():
@@ -187,7 +187,7 @@ class _Run:
     async def _exchange(self, held: HeldCall, outbound: Outbound) -> Outcome:
         body = frames.rebuild(outbound.frame, arguments=held.call.arguments)
         reply = await outbound.upstream.send("POST", body, outbound.headers)
-        return await _read_outcome(reply, outbound, self.show)
+        return await _read_to_outcome(reply, outbound, self.on_event)
 
 
 async def _end(*jobs: asyncio.Future[Any]) -> None:
@@ -196,22 +196,22 @@ async def _end(*jobs: asyncio.Future[Any]) -> None:
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-async def _read_outcome(reply: Reply, outbound: Outbound, show: EventSink) -> Outcome:
-    """Read the reply up to the answer; a stream that ends early is resumed where the server allows it."""
-    place = sse.ResumePoint()
+async def _read_to_outcome(reply: Reply, outbound: Outbound, on_event: EventSink) -> Outcome:
+    """Read the reply up to the response; a stream that ends early is resumed if the server allows it."""
+    resume_point = sse.ResumePoint()
     while True:
         try:
-            return await answers.read_outcome(reply, outbound.frame.id, show, place)
+            return await answers.read_outcome(reply, outbound.frame.id, on_event, resume_point)
         except ConnectionLostError:
-            if (delay := place.retry_delay()) is None:
+            if (delay := resume_point.retry_delay()) is None:
                 raise
-        show(HANG_UP)
+        on_event(HANG_UP)
         await asyncio.sleep(delay)
-        reply = await _resume(outbound, place.id or "")
+        reply = await _resume(outbound, resume_point.id or "")
 
 
 async def _resume(outbound: Outbound, event_id: str) -> Reply:
-    """Ask for the events after *event_id*; an unreachable server counts as a 503, so that it is asked again."""
+    """Request the events after *event_id*. An unreachable server is treated as a 503, so that the resume is retried."""
     try:
         return await outbound.upstream.send("GET", b"", {**outbound.headers, "last-event-id": event_id})
     except GatewayError:

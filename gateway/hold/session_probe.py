@@ -1,7 +1,7 @@
-"""Checks that the server still has a session, before a held call is claimed and sent in it.
+"""Checks that a session still exists at the server before a held call is claimed and sent in it.
 
-A claimed call is sent once, so a lost session must show before the claim. The server gets the protocol's ping (MCP
-2025-11-25, utilities/ping); a lost session is reopened with the stored initialize.
+A claimed call is sent only once, so a lost session must be found before the claim. The check is MCP's ping
+(2025-11-25, utilities/ping); a lost session is reopened with the stored initialize.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ class SilentError(GatewayError):
 
 
 async def ensure_session(upstream: Upstream, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return *headers* if the server has their session, else the headers of a new session opened with *opening*.
+    """Return *headers* if their session exists, else headers for a new session opened with *opening*.
 
     Raises `SilentError` if the server does not answer, `NotSentError` if it opens no session.
     """

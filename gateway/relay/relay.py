@@ -1,4 +1,4 @@
-"""Relays every frame that is not a tool call; filters tool lists, offers tasks, answers for its own tasks."""
+"""Relays every frame that is not a tool call; filters tool lists, offers tasks, and answers for the gateway's tasks."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -41,13 +41,13 @@ class Relay:
         self._exchange_limits = exchange_limits
 
     async def stream_or_end(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Reply:
-        """Open the server's stream or resume a cut one (GET), or end a session (DELETE)."""
+        """Open the server's stream or resume a broken one (GET), or end a session (DELETE)."""
         if exchange.verb == "GET" and (reply := await self._held_answers.resume(exchange, upstream, session)):
             return reply
         if exchange.verb == "DELETE":
             self._sessions.close(exchange.server, exchange.headers)
         headers = protocol.request_headers(exchange.headers, None)
-        # The rest of a cut stream may hold a tool list as well.
+        # The rest of a broken stream may contain a tool list as well.
         edits = (
             await self._list_edits(exchange.server, self._settings()) if "last-event-id" in headers else []
         )
@@ -55,9 +55,9 @@ class Relay:
         reply = await self._exchange(exchange, kind, partial(upstream.send, exchange.verb, b"", headers))
         with ExitStack() as on_failure:
             on_failure.callback(reply.close)
-            given = self.watch_for_changes(exchange, await rewriting.edit_result(reply, *edits))
+            edited = self.watch_for_changes(exchange, await rewriting.edit_result(reply, *edits))
             on_failure.pop_all()
-        return given
+        return edited
 
     async def frame(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame) -> Reply:
         """Relay a frame, unless the gateway drops, refuses or answers it."""
@@ -68,7 +68,7 @@ class Relay:
         if (request_id := protocol.cancelled_id(frame)) is not None:
             self._held_answers.cancel(exchange, request_id)
         if protocol.is_cancellation(frame) and protocol.era(exchange.headers, frame) is protocol.Era.MODERN:
-            # Without sessions a server cannot tell clients' ids apart; closing the stream cancels the request.
+            # Without sessions a server cannot distinguish clients' ids; closing the stream cancels the request.
             return Reply(status=202)
         if not isinstance(frame, frames.Request):
             return await self._send(exchange, upstream, frame, exchange.body)
@@ -90,9 +90,9 @@ class Relay:
             if frame.method == "initialize":
                 await self._sessions.open(exchange.agent, exchange.server, reply, frame.params)
             edits = await self._edits(exchange, frame)
-            given = self.watch_for_changes(exchange, await rewriting.edit_result(reply, *edits))
+            edited = self.watch_for_changes(exchange, await rewriting.edit_result(reply, *edits))
             on_failure.pop_all()
-        return given
+        return edited
 
     async def _send(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
         headers = protocol.request_headers(exchange.headers, frame)
@@ -119,27 +119,31 @@ class Relay:
         tasks, catalogue = settings.holds.tasks is TaskOffer.ALL, self._catalogue
         await catalogue.ensure_listed(server)
 
-        def hidden(name: str) -> bool:
+        def is_hidden(name: str) -> bool:
             known = catalogue.listed_tool(server, name)
             return settings.policy.is_hidden(server, name) or (known is not None and bool(known.defect))
 
-        def gated(name: str) -> bool:
+        def needs_approval(name: str) -> bool:
             return self._may_be_held(server, name)
 
         return [
             rewriting.report_tools(lambda tools: catalogue.check_list(server, tools)),
-            rewriting.hide_tools(hidden),
-            *([rewriting.annotate_tools(gated)] if settings.annotate else []),
-            *([rewriting.offer_tasks_in_tools(gated)] if tasks and not catalogue.has_tasks(server) else []),
+            rewriting.hide_tools(is_hidden),
+            *([rewriting.annotate_tools(needs_approval)] if settings.annotate else []),
+            *(
+                [rewriting.offer_tasks_in_tools(needs_approval)]
+                if tasks and not catalogue.has_tasks(server)
+                else []
+            ),
         ]
 
     def _may_be_held(self, server: str, name: str) -> bool:
-        """Whether a call of this tool may need approval, judged without its arguments."""
+        """Return whether a call of this tool may need approval, whatever its arguments."""
         tool = self._catalogue.listed_tool(server, name)
         return tool is None or self._settings().policy.may_hold(server, name, tool.classification)
 
     def watch_for_changes(self, exchange: Exchange, reply: Reply) -> Reply:
-        """Return the reply; the tools are listed again when it says that they changed."""
+        """Return the reply; the tools are listed again if it reports a change."""
         return rewriting.watch_for_changes(reply, lambda: self._catalogue.mark_stale(exchange.server))
 
     def _refuse_unknown(self, exchange: Exchange, frame: frames.Frame) -> Reply:

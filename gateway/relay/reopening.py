@@ -1,7 +1,7 @@
-"""Reopens an upstream session that was lost (child exited, gateway restarted), unnoticed by the client.
+"""Reopens a lost upstream session (child exited, gateway restarted) without the client noticing.
 
-A client of the handshake revisions would get a 404, which many cannot recover from. The gateway opens another session
-with the client's own initialize, and keeps the client's session id towards the client.
+A client of the handshake revisions would get a 404, and many cannot recover from it. The gateway opens another session
+with the client's own initialize, while the client keeps its session id.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,14 +25,14 @@ class ReopeningUpstream:
     session: Session
     #: The session id that the client uses.
     id: str
-    #: Called each time the session was reopened.
+    #: Called after each reopening.
     on_reopened: Callable[[], None]
     clock: Callable[[], float]
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Do one exchange; if the session is lost and nothing was sent, reopen it and send again.
+        """Do one exchange. If the session is lost and nothing was sent, reopen it and send again.
 
-        The headers may name a replacement session; its answers say nothing about this one.
+        The headers may name a replacement session; its answers do not show that this one exists.
         """
         reply = await self._send(verb, body, headers)
         if reply.status < 400 and headers.get(protocol.SESSION_HEADER) == self.id:
@@ -52,7 +52,7 @@ class ReopeningUpstream:
         return await self.inner.send(verb, body, self._current_headers(headers))
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
-        """See `Upstream.knows`. A session that the gateway keeps is reopened on the next send."""
+        """See `Upstream.knows`. A session that the gateway itself keeps counts as known: the next send reopens it."""
         if self.inner.knows(headers) is not None:
             return True
         return True if self.clock() - self.session.answered_at < RECENT_SECONDS else None

@@ -1,4 +1,4 @@
-"""Rewrites upstream responses: header filter, 401 and redirects, tool lists."""
+"""Rewrites upstream responses: filters headers, refuses 401 and redirects, edits tool lists."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ def filter_reply(reply: Reply) -> Reply:
 
 
 def watch_for_changes(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
-    """Return the reply; call *on_list_changed* when a stream says that a list changed."""
+    """Return the reply; *on_list_changed* is called for each notification of a changed list in its stream."""
     return replace(reply, chunks=_watch_chunks(reply.chunks, on_list_changed)) if reply.streams else reply
 
 
@@ -53,14 +53,14 @@ async def _watch_chunks(
         yield chunk
 
 
-#: Returns the members of a result that change; None for no change.
+#: Returns the changed members of a result; None for no change.
 Edit = Callable[[Members], Mapping[str, Any] | None]
 
 
 async def edit_result(reply: Reply, *edits: Edit) -> Reply:
     """Return the reply with its result edited; other bytes are unchanged.
 
-    An HTTP error is not edited: a 404, for example, tells a client that its session is gone.
+    HTTP errors are not edited: a 404, for example, means to a client that its session is lost.
     """
     if not edits or reply.status >= 400:
         return reply
@@ -79,12 +79,12 @@ def _edit_frame(frame: bytes, edits: Sequence[Edit]) -> bytes:
     """Apply the edits to the result in one frame, in order. An unreadable frame raises `ConnectionLostError`."""
     try:
         members = frames.raw_members(frame) if frame.strip() else {}
-        came = result = _object(members.get("result"))
-        for edit in edits if came else ():
+        original = result = _object(members.get("result"))
+        for edit in edits if original else ():
             result = {**result, **_encode_members(edit(result) or {})}
     except frames.UNREADABLE as error:
         raise ConnectionLostError("The server's answer could not be read.") from error
-    return frame if result == came else msgspec.json.encode({**members, "result": result})
+    return frame if result == original else msgspec.json.encode({**members, "result": result})
 
 
 def _encode_members(members: Mapping[str, Any]) -> Members:
@@ -92,16 +92,16 @@ def _encode_members(members: Mapping[str, Any]) -> Members:
 
 
 def _object(raw: msgspec.Raw | None) -> Members:
-    """Return the members of a JSON object; none for another value."""
+    """Return the members of a JSON object; {} for any other value."""
     return frames.raw_members(raw) if raw is not None and bytes(raw).startswith(b"{") else {}
 
 
-def hide_tools(hidden: Callable[[str], bool]) -> Edit:
-    """Remove *hidden* tools from a list, which is then private to this agent (2026-07-28, caching)."""
+def hide_tools(is_hidden: Callable[[str], bool]) -> Edit:
+    """Remove hidden tools from a list, which is then private to this agent (2026-07-28, caching)."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
-        kept = [tool for tool in tools if not hidden(_name(tool))]
+        kept = [tool for tool in tools if not is_hidden(_name(tool))]
         private = {"cacheScope": "private"} if "cacheScope" in result else {}
         return None if len(kept) == len(tools) else {"tools": kept, **private}
 
@@ -109,7 +109,7 @@ def hide_tools(hidden: Callable[[str], bool]) -> Edit:
 
 
 def report_tools(report: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
-    """Report the listed tools to *report*; the result is unchanged."""
+    """Pass the listed tools to *report*; the result is unchanged."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         decoded = [msgspec.json.decode(tool) for tool in _tools(result)]
@@ -119,31 +119,34 @@ def report_tools(report: Callable[[list[Mapping[str, Any]]], None]) -> Edit:
     return edit
 
 
-def annotate_tools(gated: Callable[[str], bool]) -> Edit:
+def annotate_tools(needs_approval: Callable[[str], bool]) -> Edit:
     """Add a note to the description of each tool that may need approval; the list is then private to this agent."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
         private = {"cacheScope": "private"} if "cacheScope" in result else {}
-        shown = [_annotate_tool(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools]
-        return {"tools": shown, **private} if shown != tools else None
+        annotated = [
+            _annotate_tool(tool) if _object(tool) and needs_approval(_name(tool)) else tool for tool in tools
+        ]
+        return {"tools": annotated, **private} if annotated != tools else None
 
     return edit
 
 
 def _annotate_tool(tool: msgspec.Raw) -> Any:
     definition = msgspec.json.decode(tool)
-    said = f"{definition.get('description') or ''}\n\n{APPROVAL_NEEDED}".strip()
-    return {**frames.raw_members(tool), "description": said}
+    description = f"{definition.get('description') or ''}\n\n{APPROVAL_NEEDED}".strip()
+    return {**frames.raw_members(tool), "description": description}
 
 
-def offer_tasks_in_tools(gated: Callable[[str], bool]) -> Edit:
+def offer_tasks_in_tools(needs_approval: Callable[[str], bool]) -> Edit:
     """Offer tasks (2025-11-25) for each tool that may need approval."""
 
     def edit(result: Members) -> Mapping[str, Any] | None:
         tools = _tools(result)
         offered = [
-            _offer_task_in_tool(tool) if _object(tool) and gated(_name(tool)) else tool for tool in tools
+            _offer_task_in_tool(tool) if _object(tool) and needs_approval(_name(tool)) else tool
+            for tool in tools
         ]
         return {"tools": offered} if offered != tools else None
 
@@ -164,21 +167,21 @@ def _tools(result: Members) -> list[msgspec.Raw]:
 
 def offer_extension(result: Members) -> Mapping[str, Any] | None:
     """Offer the tasks extension in the result of server/discover (2026-07-28)."""
-    offered = _object(result.get("capabilities"))
-    extensions = _object(offered.get("extensions"))
+    capabilities = _object(result.get("capabilities"))
+    extensions = _object(capabilities.get("extensions"))
     if protocol.TASKS in extensions:
         return None
-    return {"capabilities": {**offered, "extensions": {**extensions, protocol.TASKS: {}}}}
+    return {"capabilities": {**capabilities, "extensions": {**extensions, protocol.TASKS: {}}}}
 
 
 def offer_tasks(result: Members) -> Mapping[str, Any] | None:
     """Offer tasks in the result of initialize (2025-11-25), unless the server has its own."""
-    offered = _object(result.get("capabilities"))
+    capabilities = _object(result.get("capabilities"))
     revision = msgspec.json.decode(result.get("protocolVersion", b"null"))
-    with_tasks = revision_2025.offer_in_initialize(offered, revision)
-    return None if with_tasks is None else {"capabilities": with_tasks}
+    offered = revision_2025.offer_in_initialize(capabilities, revision)
+    return None if offered is None else {"capabilities": offered}
 
 
 def _name(tool: msgspec.Raw) -> str:
-    named = msgspec.json.decode(tool)
-    return str(named.get("name", "")) if isinstance(named, dict) else ""
+    definition = msgspec.json.decode(tool)
+    return str(definition.get("name", "")) if isinstance(definition, dict) else ""

@@ -17,11 +17,12 @@ class Upstream(Protocol):
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange: *verb* is POST, GET or DELETE; *headers* are MCP's own (Mcp-Session-Id ...).
 
-        Raises `NotSentError` if no byte was sent, `ConnectionLostError` if some may have been; so may reading `chunks`.
+        Raises `NotSentError` if no byte was sent, `ConnectionLostError` if some may have been. Reading `chunks` may raise
+        `ConnectionLostError`.
         """
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
-        """Return whether the session in *headers* exists; None when only the server can tell."""
+        """Return whether the session in *headers* exists; None if only the server knows."""
 
     async def close(self) -> None:
         """Close the connections and end the processes."""

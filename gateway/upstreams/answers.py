@@ -16,7 +16,7 @@ REFUSALS = frozenset({401, 403, 405, 413, 415, 421})
 
 
 class NoResultError(GatewayError):
-    """The server refused to answer the gateway's question."""
+    """The server refused a request of the gateway's own."""
 
 
 async def read_result(reply: Reply) -> dict[str, Any]:
@@ -45,29 +45,33 @@ async def _read_values(reply: Reply) -> AsyncIterator[Any]:
 
 
 async def read_outcome(
-    reply: Reply, request_id: frames.Id, show: Callable[[bytes], None], place: sse.ResumePoint | None = None
+    reply: Reply,
+    request_id: frames.Id,
+    on_event: Callable[[bytes], None],
+    resume_point: sse.ResumePoint | None = None,
 ) -> Outcome:
-    """Return the response to *request_id*, whatever the HTTP status; *show* gets the other messages as events.
+    """Return the response to *request_id*, whatever the HTTP status; *on_event* gets the other messages as events.
 
-    Without a response, a status in `REFUSALS` is an error outcome. Otherwise raises `ConnectionLostError`: it may have run.
+    Without a response, a status in `REFUSALS` is an error outcome. Otherwise raises `ConnectionLostError`: the call may
+    have run.
     """
-    place = place or sse.ResumePoint()
-    strayed = False
+    resume_point = resume_point or sse.ResumePoint()
+    other_response = False
     try:
-        async for data, raw in _read_frames(reply, place):
+        async for data, raw in _read_frames(reply, resume_point):
             frame = frames.parse_server_frame(data)
             if (outcome := frames.parse_outcome(frame, data, request_id)) is not None:
                 return outcome
             if frames.is_request_or_notification(frame):
-                show(raw)
+                on_event(raw)
             elif frame.get("id") is not None:
-                strayed = True
+                other_response = True
     except frames.FrameError as error:
         raise ConnectionLostError("The server's answer could not be read.") from error
     finally:
         reply.close()
     # The status of a resumed stream, or of a response to another request, says nothing about this call.
-    if reply.status in REFUSALS and place.id is None and not strayed:
+    if reply.status in REFUSALS and resume_point.id is None and not other_response:
         return _refusal_outcome(reply.status)
     raise ConnectionLostError(f"The server answered HTTP {reply.status} without a result for this call.")
 
@@ -78,13 +82,13 @@ def _refusal_outcome(status: int) -> Outcome:
     return Outcome(is_error=True, body=msgspec.json.encode(error))
 
 
-async def _read_frames(reply: Reply, place: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
+async def _read_frames(reply: Reply, resume_point: sse.ResumePoint) -> AsyncIterator[tuple[bytes, bytes]]:
     if not reply.streams:
         body = await read_body(reply)
         if body.strip() and reply.media_type == JSON:
             yield body, sse.build_event(body)
         return
     async for event in sse.split_events(reply.chunks):
-        place.advance(event)
+        resume_point.advance(event)
         if event.data:
             yield event.data, event.raw

@@ -15,7 +15,7 @@ from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
 
 #: The longest line read from a child, in bytes.
 MAX_LINE = 16 << 20
-#: The most bytes that wait for a child to read its stdin.
+#: The most bytes buffered for a child that does not read its stdin.
 MAX_UNREAD = 16 << 20
 #: Seconds between closing stdin, SIGTERM and SIGKILL.
 STOP_TIMEOUT = 2.0
@@ -55,25 +55,25 @@ class Child(MultiplexedConnection):
             child._spawn(child._read_frames(process.stdout))
         return child
 
-    def _request(self, frame: bytes, _exchange: PendingRequest, /) -> None:
+    def _request(self, frame: bytes, _pending: PendingRequest, /) -> None:
         self._write(frame)
 
     async def _notify(self, frame: bytes) -> None:
         self._write(frame)
 
-    def cancel(self, exchange: PendingRequest) -> None:
+    def cancel(self, request: PendingRequest) -> None:
         """Forget a request, and send notifications/cancelled unless the server has answered."""
-        waiting = exchange.number in self.pending
-        self.forget(exchange)
-        if waiting:
-            params = {"requestId": exchange.number}
+        is_pending = request.number in self.pending
+        self.forget(request)
+        if is_pending:
+            params = {"requestId": request.number}
             frame = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
             with suppress(NotSentError):
                 self._write(msgspec.json.encode(frame))
 
     def _write(self, frame: bytes) -> None:
         stdin = self.process.stdin
-        # Writing to a pipe without a reader fails or is lost before the end shows on stdout.
+        # A write to a pipe without a reader fails or is lost before the end of stdout shows it.
         if self.ended.is_set() or stdin is None or stdin.is_closing():
             raise NotSentError(f"The server {self.name} has ended.")
         if stdin.transport.get_write_buffer_size() > MAX_UNREAD:
@@ -100,7 +100,7 @@ class Child(MultiplexedConnection):
         self._log_ended.set()
 
     async def last_log_line(self) -> str:
-        """Return the last line of stderr. Waits briefly for its end: a grandchild process may keep it open."""
+        """Return the last line of stderr. Waits only briefly for its end: a grandchild process may keep it open."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._log_ended.wait(), STDERR_TIMEOUT)
         return self._last_line

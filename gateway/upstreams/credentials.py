@@ -12,18 +12,18 @@ class Credentials(Protocol):
         """Return the headers for a request; raises `NotSentError` if no token can be fetched."""
 
     def mark_refused(self, headers: Mapping[str, str]) -> None:
-        """Note that the server answered 401 to these headers."""
+        """Record that the server answered 401 to these headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedCredentials:
     """Fixed headers from the config."""
 
-    given: Mapping[str, str] = field(default_factory=dict, repr=False)
+    fixed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def headers(self) -> Mapping[str, str]:
         """Return the headers."""
-        return self.given
+        return self.fixed
 
     def mark_refused(self, headers: Mapping[str, str]) -> None:
-        """Do nothing: only the operator can fix them."""
+        """Do nothing: only the operator can correct them."""

@@ -19,11 +19,10 @@ from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
 
-#: Seconds to get a connection, new or from the pool. An answer has no time limit: it may wait for a person at the
-#: other end.
+#: Seconds to get a connection, new or from the pool. An answer has no time limit: the server may wait for a person.
 CONNECT_SECONDS = 10.0
 #: TCP keepalive by socket option: seconds before the first probe and between probes, and the number of probes.
-#: Without it the gateway would wait forever for a server that vanished. Platforms differ in the names.
+#: Without it the gateway would wait forever for a server that vanished. The names differ between platforms.
 KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 #: Seconds an idle connection is kept. Common servers close theirs after 5 s; a call must not be sent on a connection
 #: that is about to close.
@@ -41,25 +40,25 @@ class _QueueState:
     queued: bool = False
 
 
-async def _enter_queue(_session: object, context: SimpleNamespace, _said: object) -> None:
+async def _enter_queue(_session: object, context: SimpleNamespace, _params: object) -> None:
     _set_queued(context, value=True)
 
 
-async def _leave_queue(_session: object, context: SimpleNamespace, _said: object) -> None:
+async def _leave_queue(_session: object, context: SimpleNamespace, _params: object) -> None:
     _set_queued(context, value=False)
 
 
 def _set_queued(context: SimpleNamespace, *, value: bool) -> None:
-    if isinstance(place := context.trace_request_ctx, _QueueState):
-        place.queued = value
+    if isinstance(queue_state := context.trace_request_ctx, _QueueState):
+        queue_state.queued = value
 
 
 def _trace_queue() -> aiohttp.TraceConfig:
     """Return a trace that records whether a request waits in the queue for a connection."""
-    traces = aiohttp.TraceConfig()
-    traces.on_connection_queued_start.append(_enter_queue)
-    traces.on_connection_queued_end.append(_leave_queue)
-    return traces
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_queued_start.append(_enter_queue)
+    trace.on_connection_queued_end.append(_leave_queue)
+    return trace
 
 
 def open_client_session(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientSession:
@@ -82,7 +81,7 @@ def open_client_session(socket: str = "", *, connections: int = MAX_STREAMS) -> 
 
 @dataclass(frozen=True, slots=True)
 class ServerConnections:
-    """The connections to one server. Streams have their own, so they cannot use up those for requests."""
+    """The connections to one server. Streams have their own, so that they cannot use up those for requests."""
 
     requests: aiohttp.ClientSession
     streams: aiohttp.ClientSession
@@ -107,19 +106,19 @@ class ConnectionPools:
 
     async def close(self) -> None:
         """Close every connection."""
-        for one in self._pools.values():
-            await one.requests.close()
-            await one.streams.close()
+        for pool in self._pools.values():
+            await pool.requests.close()
+            await pool.streams.close()
 
 
 def _open_keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Create a socket with TCP keepalive."""
-    made = socket.socket(*address[:3])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    opened = socket.socket(*address[:3])
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE_OPTIONS.items():
         if hasattr(socket, name):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return opened
 
 
 class HttpUpstream:
@@ -168,19 +167,19 @@ async def send_request(
     credentials: Credentials,
     body: bytes = b"",
 ) -> aiohttp.ClientResponse:
-    """Send one request with the gateway's credentials; raises the errors of `Upstream.send`."""
+    """Send one request with the gateway's credentials; raises errors as `Upstream.send` does."""
     own = await credentials.headers()
-    place = _QueueState()
+    queue_state = _QueueState()
     try:
         response = await session.request(
-            verb, url, data=_request_body(body), headers={**headers, **own}, allow_redirects=False, trace_request_ctx=place,
+            verb, url, data=_request_body(body), headers={**headers, **own}, allow_redirects=False, trace_request_ctx=queue_state,
         )  # fmt: skip
     except aiohttp.ClientConnectorError as error:
         raise NotSentError(
             f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
         ) from error
     except aiohttp.ConnectionTimeoutError as error:
-        raise NotSentError(_timeout_message(place)) from error
+        raise NotSentError(_timeout_message(queue_state)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise ConnectionLostError from error
     if response.status == 401:
@@ -188,9 +187,9 @@ async def send_request(
     return response
 
 
-def _timeout_message(place: _QueueState) -> str:
+def _timeout_message(queue_state: _QueueState) -> str:
     waited = f"{CONNECT_SECONDS:.0f} s"
-    if place.queued:
+    if queue_state.queued:
         return (
             f"All connections to the server have been in use for {waited}; nothing was sent. Try again later."
         )
@@ -218,7 +217,7 @@ async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _release(response: aiohttp.ClientResponse) -> None:
-    """Return the connection to the pool, or close it before the end: this transport cancels that way."""
+    """Return the connection to the pool. If the body was not read to its end, close it, which cancels the request."""
     if response.content.at_eof():
         response.release()
     else:

@@ -22,7 +22,7 @@ Send = Callable[[str, bytes, Mapping[str, str]], Awaitable[Reply]]
 
 INITIALIZED = msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/initialized"})
 METHOD_NOT_FOUND = -32601
-#: Seconds a server has to acknowledge the end of a session, or a cancellation. Neither should hold anything up.
+#: Seconds a server has to acknowledge the end of a session, or a cancellation. Nothing should wait longer for these.
 CLOSE_TIMEOUT = 2.0
 
 
@@ -35,18 +35,18 @@ async def open_session(
 ) -> tuple[Mapping[str, str], Mapping[str, Any]]:
     """Do the handshake with the *params* of an initialize; returns *headers* for the new session, and the result.
 
-    A session that was only half opened is closed. Raises `NoResultError` when the server refuses, or as `Send` does.
+    If the handshake fails, the session is closed. Raises `NoResultError` if the server refuses, or as `Send` does.
     """
     reply = await send("POST", request_frame("initialize", params), {})
     session = reply.header(protocol.SESSION_HEADER)
-    named = {protocol.SESSION_HEADER: session} if session else {}
+    session_header = {protocol.SESSION_HEADER: session} if session else {}
     try:
         result = await answers.read_result(reply)
         agreed = {"mcp-protocol-version": str(result.get("protocolVersion", protocol.HANDSHAKE[-1]))}
-        renewed = {**agreed, **headers, **named}
+        renewed = {**agreed, **headers, **session_header}
         (await send("POST", INITIALIZED, renewed)).close()
     except BaseException:
-        await close_session(send, named)
+        await close_session(send, session_header)
         raise
     return renewed, result
 
@@ -54,8 +54,8 @@ async def open_session(
 async def reopen_session(send: Send, opening: bytes, headers: Mapping[str, str]) -> Mapping[str, str]:
     """Open a session like the lost one in *headers*; returns the headers with the new session's id.
 
-    *opening* is the params of the client's initialize, as JSON. Raises `NotSentError`, since the request that needs the
-    session was not sent; `SessionRefusedError` if the server answers without a session.
+    *opening* is the params of the client's initialize, as JSON. Raises `NotSentError`: the request that needs the
+    session was not sent. Raises `SessionRefusedError` if the server answers without a session.
     """
     kept = {
         name: value
@@ -84,8 +84,8 @@ async def has_session(send: Send, headers: Mapping[str, str]) -> bool:
 
 
 def _error_code(error: bytes) -> Any:
-    found = msgspec.json.decode(error)
-    return found.get("code") if isinstance(found, dict) else None
+    decoded = msgspec.json.decode(error)
+    return decoded.get("code") if isinstance(decoded, dict) else None
 
 
 async def cancel_call(send: Send, call: frames.CallFrame, headers: Mapping[str, str]) -> bool:
@@ -101,7 +101,7 @@ async def cancel_call(send: Send, call: frames.CallFrame, headers: Mapping[str, 
 
 
 async def close_session(send: Send, headers: Mapping[str, str]) -> None:
-    """End the session in *headers*, if any; ignores a server that does not know it or is slow."""
+    """End the session in *headers*, if any; errors and slow servers are ignored."""
     if protocol.SESSION_HEADER in headers:
         with suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):

@@ -1,7 +1,7 @@
-"""One connection to a server that answers out of order: incoming frames are routed to the requests that wait.
+"""One connection to a server that answers out of order: routes incoming frames to the pending requests.
 
-Requests go out with our ids and progress tokens, and responses come back with the client's. Clients that share a
-connection, or reuse an id, never receive each other's responses.
+Requests are sent with our ids and progress tokens; responses get the client's again. Clients that share a connection,
+or reuse an id, never receive each other's responses.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = logging.getLogger("okayed.servers")
 
 
 class PendingRequest:
-    """A request without a response yet: the frames that belong to it, in order, the response last."""
+    """A request without a response yet, and the frames that belong to it, in order; the response is last."""
 
     def __init__(self, number: int, frame: Members) -> None:
         self.number = number
@@ -38,11 +38,11 @@ class PendingRequest:
         self._frames: asyncio.Queue[bytes | GatewayError] = asyncio.Queue()
 
     def add(self, frame: bytes | GatewayError) -> None:
-        """Queue the next frame, or the error that ends the exchange."""
+        """Queue the next frame, or the error that ends the request."""
         self._frames.put_nowait(frame)
 
     async def next_frame(self, seconds: float | None = None) -> bytes | None:
-        """Return the next frame, or None after *seconds*; raises the error that ended the exchange."""
+        """Return the next frame, or None after *seconds*; raises the error that ended the request."""
         try:
             async with asyncio.timeout(seconds):
                 frame = await self._frames.get()
@@ -61,7 +61,7 @@ class PendingRequest:
 
 
 class MultiplexedConnection(ABC):
-    """A connection and its pending requests. Subclasses carry the frames; they call `_handle_frame` and `_mark_ended`."""
+    """A connection and its pending requests. Subclasses transport frames and call `_handle_frame`, `_mark_ended`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -73,8 +73,8 @@ class MultiplexedConnection(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
-    def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
-        """Start sending a request; a later error is added to its exchange."""
+    def _request(self, frame: bytes, request: PendingRequest, /) -> None:
+        """Start sending a request; a later error is added to it."""
 
     @abstractmethod
     async def _notify(self, frame: bytes) -> None:
@@ -96,10 +96,10 @@ class MultiplexedConnection(ABC):
     def send_request(self, body: bytes) -> PendingRequest:
         """Send a request under an id of our own."""
         frame = _members.decode(body)
-        exchange = PendingRequest(next(self._numbers), frame)
-        self._request(_with_own_ids(frame, exchange), exchange)
-        self.pending[exchange.number] = exchange
-        return exchange
+        request = PendingRequest(next(self._numbers), frame)
+        self._request(_with_own_ids(frame, request), request)
+        self.pending[request.number] = request
+        return request
 
     async def send_message(self, body: bytes) -> None:
         """Send a notification, or the client's response to a request from the server."""
@@ -111,23 +111,23 @@ class MultiplexedConnection(ABC):
 
     async def _forward_cancellation(self, frame: Members) -> None:
         params = _members.decode(frame.get("params", Raw(b"{}")))
-        wanted = _decode_value(params.get("requestId"))
-        named = [
-            exchange for exchange in self.pending.values() if _decode_value(exchange.client_id) == wanted
+        client_id = _decode_value(params.get("requestId"))
+        cancelled = [
+            request for request in self.pending.values() if _decode_value(request.client_id) == client_id
         ]
-        if named:
-            await self._notify(_encode(frame | {"params": params | {"requestId": named[-1].number}}))
+        if cancelled:
+            await self._notify(_encode(frame | {"params": params | {"requestId": cancelled[-1].number}}))
 
-    def forget(self, exchange: PendingRequest) -> None:
-        """Drop a request whose response is no longer wanted."""
-        self.pending.pop(exchange.number, None)
+    def forget(self, request: PendingRequest) -> None:
+        """Drop a request whose response is no longer needed."""
+        self.pending.pop(request.number, None)
 
     def _mark_ended(self) -> None:
         """Fail every pending request: no more frames will come."""
         self.ended.set()
         self.has_backlog.set()
-        for exchange in self.pending.values():
-            exchange.add(ConnectionLostError("The server ended before it answered."))
+        for request in self.pending.values():
+            request.add(ConnectionLostError("The server ended before it answered."))
 
     def _handle_frame(self, data: bytes) -> None:
         """Route one frame from the server."""
@@ -139,18 +139,18 @@ class MultiplexedConnection(ABC):
     def _route(self, frame: Members) -> None:
         if _is_response(frame):
             self._deliver_response(frame)
-        elif (exchange := self._find_request(frame)) is not None:
-            exchange.add(_encode(frame))
+        elif (request := self._find_request(frame)) is not None:
+            request.add(_encode(frame))
         else:
             self.backlog.append(_encode(frame))
             self.has_backlog.set()
 
     def _deliver_response(self, frame: Members) -> None:
-        exchange = self.pending.pop(_decode_number(frame["id"]), None)
-        if exchange is None:
+        request = self.pending.pop(_decode_number(frame["id"]), None)
+        if request is None:
             log.info("%s: dropped a response that matches no pending request", self.name)
             return
-        exchange.add(_encode(_restore_subscription_id(frame | {"id": exchange.client_id}, exchange)))
+        request.add(_encode(_restore_subscription_id(frame | {"id": request.client_id}, request)))
 
     def _find_request(self, frame: Members) -> PendingRequest | None:
         """Find the request that a server's message belongs to, and restore the client's token or id in it."""
@@ -159,7 +159,7 @@ class MultiplexedConnection(ABC):
             frame["params"] = Raw(_encode(params | {PROGRESS: found.token}))
             return found
         meta = _members.decode(params.get("_meta", Raw(b"{}")))
-        if (mark := meta.get(SUBSCRIPTION)) is not None and (found := self.pending.get(_decode_number(mark))):
+        if (sub := meta.get(SUBSCRIPTION)) is not None and (found := self.pending.get(_decode_number(sub))):
             frame["params"] = Raw(_encode(params | {"_meta": meta | {SUBSCRIPTION: found.client_id}}))
             return found
         return next(iter(self.pending.values())) if len(self.pending) == 1 else None
@@ -188,19 +188,19 @@ def _meta(frame: Members) -> Members:
     return _members.decode(params.get("_meta", Raw(b"{}")))
 
 
-def _with_own_ids(frame: Members, exchange: PendingRequest) -> bytes:
-    """Return the frame with our id, and our progress token if the client sent one; other members are unchanged."""
-    ours: dict[str, object] = {**frame, "id": exchange.number}
-    if exchange.token is not None:
+def _with_own_ids(frame: Members, request: PendingRequest) -> bytes:
+    """Return the frame with our id, and with our progress token if the client sent one; other members are unchanged."""
+    outgoing: dict[str, object] = {**frame, "id": request.number}
+    if request.token is not None:
         params = _members.decode(frame["params"])
-        ours["params"] = params | {"_meta": _meta(frame) | {PROGRESS: exchange.number}}
-    return _encode(ours)
+        outgoing["params"] = params | {"_meta": _meta(frame) | {PROGRESS: request.number}}
+    return _encode(outgoing)
 
 
-def _restore_subscription_id(frame: Members, exchange: PendingRequest) -> Members:
+def _restore_subscription_id(frame: Members, request: PendingRequest) -> Members:
     """Restore the client's id in the response that ends its subscription."""
     if SUBSCRIPTION.encode() not in bytes(frame.get("result", Raw(b""))):
         return frame
     result = _members.decode(frame["result"])
     meta = _members.decode(result.get("_meta", Raw(b"{}")))
-    return frame | {"result": Raw(_encode(result | {"_meta": meta | {SUBSCRIPTION: exchange.client_id}}))}
+    return frame | {"result": Raw(_encode(result | {"_meta": meta | {SUBSCRIPTION: request.client_id}}))}

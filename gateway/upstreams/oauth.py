@@ -23,9 +23,9 @@ from gateway.upstreams.reply import JSON, join
 TOKEN_TIMEOUT = 20.0
 #: Lifetime of a token in seconds if the response has no expires_in (RFC 6749, section 5.1, only recommends it).
 DEFAULT_LIFETIME = 300.0
-#: Seconds before its expiry that a token is replaced; at most half of its lifetime.
+#: Seconds before its expiry at which a token is replaced; at most half of its lifetime.
 MARGIN = 30.0
-#: Error codes of a token endpoint (RFC 6749, section 5.2; RFC 8707, section 2). Nothing else that it says is logged.
+#: Error codes of a token endpoint (RFC 6749, section 5.2; RFC 8707, section 2). The rest of its response is not logged.
 ERROR_CODES = frozenset(
     {
         "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
@@ -96,7 +96,7 @@ class ClientCredentials:
         return {**self._extra_headers, "Authorization": f"Bearer {token}"}
 
     async def _fetch(self) -> None:
-        asked_at = self._clock()
+        requested_at = self._clock()
         answer = await self._request_token()
         token, life = answer.get("access_token"), _token_lifetime(answer.get("expires_in"))
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
@@ -104,7 +104,7 @@ class ClientCredentials:
         if str(answer.get("token_type")).lower() != "bearer":
             raise _token_error("its token is not a Bearer token")
         self._token = token
-        self._usable_until = asked_at + max(life - MARGIN, life / 2)
+        self._usable_until = requested_at + max(life - MARGIN, life / 2)
 
     async def _request_token(self) -> Mapping[str, Any]:
         """Post the token request; returns the members of the response."""

@@ -1,4 +1,4 @@
-"""A server's reply to one exchange: status, headers, and a body that is one JSON frame or a stream of events."""
+"""A server's reply to one exchange: status, headers, and one JSON frame or a stream of events as its body."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,7 @@ async def _note_nothing() -> None:
 
 
 class _Nothing:
-    """An empty body. It is one object for all replies, since a generator would be made for each."""
+    """An empty body. All replies share one object; a generator would have to be created for each."""
 
     def __aiter__(self) -> "_Nothing":
         """Iterate over nothing."""
@@ -43,7 +43,7 @@ class Reply:
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: The whole body, if it is in memory; else None, and it comes in `chunks`.
+    #: The whole body if it is in memory; else None, and `chunks` has it.
     body: bytes | None = None
     #: The body as it arrives. Reading it may raise `ConnectionLostError`.
     chunks: AsyncIterator[bytes] = NOTHING
@@ -78,12 +78,12 @@ def replace_body(reply: Reply, body: bytes) -> Reply:
 
 
 async def read_body(reply: Reply) -> bytes:
-    """Return the whole body; raises `TooLongError` when it is longer than `MAX_ANSWER`."""
+    """Return the whole body; raises `ResponseTooLargeError` when it is longer than `MAX_ANSWER`."""
     return await join(reply.chunks) if reply.body is None else reply.body
 
 
 async def join(chunks: AsyncIterator[bytes]) -> bytes:
-    """Read chunks to their end; raises `TooLongError` when they are longer than `MAX_ANSWER`."""
+    """Read chunks to their end; raises `ResponseTooLargeError` when they are longer than `MAX_ANSWER`."""
     parts: list[bytes] = []
     size = 0
     async for chunk in chunks:

@@ -1,7 +1,7 @@
-"""Filters the requests that a server sends to its clients: the gateway refuses those that the config does not allow.
+"""Filters the requests that a server sends to its clients: refuses those that the config does not allow.
 
-In MCP a server can use the client's model (sampling), ask its user (elicitation) and list its folders (roots); since
-2026-07-28 with an `input_required` result. A server that is trusted with a tool need not be trusted with these.
+In MCP a server can use the client's model (sampling), question its user (elicitation) and list its folders (roots).
+Since 2026-07-28 it does so with an `input_required` result. Trusting a server's tools does not mean trusting these.
 """
 
 import logging
@@ -16,7 +16,7 @@ from gateway.wire import frames, sse
 
 #: The kinds of server requests in `may_ask`, and their methods.
 KINDS = {"sampling": "sampling/createMessage", "elicitation": "elicitation/create", "roots": "roots/list"}
-#: Methods that every server may use: they ask the client for nothing new.
+#: Methods that every server may use: they request nothing new from the client.
 ALWAYS_ALLOWED = frozenset({"ping", "tasks/get", "tasks/result", "tasks/list", "tasks/cancel"})
 #: Bytes that can hide a member name from a plain search: an escape, or an encoding other than UTF-8.
 _DISGUISE_MARKS = (b"\\u", b"\0")
@@ -45,7 +45,7 @@ class RequestFilter:
             return replace(reply, chunks=self._filter_stream(reply.chunks, headers))
         answer = await read_body(reply)
         if reply.status == 202 or reply.media_type != JSON:
-            # It holds no frame. The text of an error response may pass.
+            # The body is not a frame. The text of an error response may pass.
             return replace_body(reply, answer if reply.status >= 400 else b"")
         return replace_body(reply, self._filter_frame(answer) if answer.strip() else answer)
 
@@ -63,27 +63,27 @@ class RequestFilter:
         async for event in sse.split_events(chunks):
             if not event.data.strip():
                 yield event.raw
-            elif (asks := self._forbidden_method(event.data)) is not None:
-                await self._send_refusal(event.data, asks, headers)
+            elif (forbidden := self._forbidden_method(event.data)) is not None:
+                await self._send_refusal(event.data, forbidden, headers)
             else:
                 answer = self._filter_input_requests(event.data)
                 yield event.raw if answer == event.data else event.with_data(answer)
 
     def _filter_frame(self, body: bytes) -> bytes:
-        """Return a filtered body that is one response; raises `ConnectionLostError` for a request."""
-        if (asks := self._forbidden_method(body)) is not None:
-            log.warning("%s sent a %s request instead of a response", self.name, asks)
+        """Return a body that is one response, filtered; raises `ConnectionLostError` if it is a request."""
+        if (forbidden := self._forbidden_method(body)) is not None:
+            log.warning("%s sent a %s request instead of a response", self.name, forbidden)
             raise ConnectionLostError("The server sent a request instead of its response.")
         return self._filter_input_requests(body)
 
     def _forbidden_method(self, frame: bytes) -> str | None:
         """Return the method of a request that the server may not send; None for any other frame."""
-        said = _parse_members(frame, b"method")
-        method = str(said.get("method"))
-        return method if {"method", "id"} <= said.keys() and method not in self._methods else None
+        members = _parse_members(frame, b"method")
+        method = str(members.get("method"))
+        return method if {"method", "id"} <= members.keys() and method not in self._methods else None
 
     async def _send_refusal(self, frame: bytes, method: str, headers: Mapping[str, str]) -> None:
-        """Answer the server with an error, in place of the client."""
+        """Answer the server with an error in place of the client."""
         log.warning("%s requested %s, which may_ask does not allow", self.name, method)
         own = {name: value for name, value in headers.items() if name != "last-event-id"}
         try:
@@ -95,8 +95,8 @@ class RequestFilter:
     def _filter_input_requests(self, body: bytes) -> bytes:
         """Return a response unchanged, or an error if its inputRequests are not allowed (2026-07-28)."""
         result = _parse_members(body, b"inputRequests").get("result")
-        request = result.get("inputRequests") if isinstance(result, dict) else None
-        questions = request.values() if isinstance(request, dict) else ()
+        requests = result.get("inputRequests") if isinstance(result, dict) else None
+        questions = requests.values() if isinstance(requests, dict) else ()
         methods = [str(one.get("method")) if isinstance(one, dict) else None for one in questions]
         if all(method in self._methods for method in methods):
             return body
@@ -107,7 +107,7 @@ class RequestFilter:
 def _parse_members(frame: bytes, word: bytes = b"") -> Mapping[str, Any]:
     """Return the members of a frame; {} without parsing if *word* cannot be in it.
 
-    Raises `ConnectionLostError` for anything but one unambiguous object: the client might read it differently.
+    Raises `ConnectionLostError` unless it is one unambiguous object: the client might read it differently.
     """
     if frame.lstrip(b" \t\r\n").startswith(b"{") and not any(
         one in frame for one in (word, *_DISGUISE_MARKS)

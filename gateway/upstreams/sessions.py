@@ -1,4 +1,4 @@
-"""Serves Streamable HTTP sessions over one connection each, for servers of the handshake revisions.
+"""Serves Streamable HTTP sessions with one connection each, for servers of the handshake revisions.
 
 Capabilities, log level and subscriptions belong to a connection, so each session needs its own. When a connection
 ends, the next request of its session gets `UnknownSessionError`.
@@ -49,18 +49,18 @@ class SessionUpstream:
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
         self._check_open()
-        given = {name.lower(): value for name, value in headers.items()}
+        headers = {name.lower(): value for name, value in headers.items()}
         self._close_idle()
         if verb == "DELETE":
-            return await self._delete(given)
+            return await self._delete(headers)
         if verb == "GET":
-            return self._open_stream(self._session(given))
+            return self._open_stream(self._session(headers))
         frame = frames.decode(body)
-        if protocol.era(given, frame) is protocol.Era.MODERN:
+        if protocol.era(headers, frame) is protocol.Era.MODERN:
             return await self._send_modern(frame, body)
         if isinstance(frame, frames.Request) and frame.method == "initialize":
             return await self._open(frame, body)
-        connection = self._session(given).connection
+        connection = self._session(headers).connection
         return await exchange_frame(connection, frame, body, on_end=connection.forget)
 
     def knows(self, headers: Mapping[str, str]) -> bool:
@@ -86,7 +86,7 @@ class SessionUpstream:
         return replace(reply, headers={**reply.headers, protocol.SESSION_HEADER: session_id})
 
     async def _add_connection(self) -> MultiplexedConnection:
-        """Open a connection; raises `BusyError` at the limit, which includes connections that are opening or stopping."""
+        """Open a connection; raises `BusyError` at the limit, including connections that are opening or stopping."""
         if len(self.sessions) + self._connecting + len(self._stopping) >= MAX_SESSIONS:
             raise BusyError
         self._connecting += 1
@@ -102,7 +102,7 @@ class SessionUpstream:
         return connection
 
     def _check_open(self) -> None:
-        """Raise `NotSentError` after `close`: a call claimed during a reload would open a connection that is never closed."""
+        """Raise `NotSentError` after `close`: a connection opened then, during a reload, would never be closed."""
         if self._closed:
             raise NotSentError(REPLACED)
 
@@ -139,7 +139,7 @@ class SessionUpstream:
             self._stop(self.sessions.pop(session_id).connection)
 
     def _stop(self, connection: MultiplexedConnection) -> asyncio.Task[None]:
-        """Stop a connection in a task of its own, so that it ends even if the current request is cancelled."""
+        """Stop a connection in a separate task, so that it ends even if the current request is cancelled."""
         task = asyncio.get_running_loop().create_task(connection.stop())
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
@@ -166,36 +166,36 @@ async def exchange_frame(
     on_end: Callable[[PendingRequest], None],
     status: Callable[[bytes], int] = _always_200,
 ) -> Reply:
-    """Send a frame. The reply is one frame, or a stream if the response does not come first or within `QUIET`.
+    """Send a frame. The reply is one frame, or a stream if the response is not the first frame, within `QUIET` seconds.
 
     *on_end* is called with the request at its end; *status* returns the HTTP status of a response that comes first.
     """
     if not isinstance(frame, frames.Request | frames.CallFrame):
         await connection.send_message(body)
         return Reply(status=202)
-    exchange = connection.send_request(body)
+    request = connection.send_request(body)
     try:
-        first = await exchange.next_frame(QUIET)
+        first = await request.next_frame(QUIET)
     except BaseException:
-        on_end(exchange)
+        on_end(request)
         raise
     if first is not None and is_response(first):
         return frame_reply(first, status=status(first))
     return Reply(
         status=200,
         headers=sse.HEADERS,
-        chunks=_response_events(first, exchange),
-        close=partial(on_end, exchange),
+        chunks=_response_events(first, request),
+        close=partial(on_end, request),
     )
 
 
-async def _response_events(first: bytes | None, exchange: PendingRequest) -> AsyncIterator[bytes]:
+async def _response_events(first: bytes | None, request: PendingRequest) -> AsyncIterator[bytes]:
     frame = first
     while True:
         yield sse.build_comment("waiting") if frame is None else sse.build_event(frame)
         if frame is not None and is_response(frame):
             return
-        frame = await exchange.next_frame(QUIET)
+        frame = await request.next_frame(QUIET)
 
 
 async def _server_messages(connection: MultiplexedConnection) -> AsyncIterator[bytes]:

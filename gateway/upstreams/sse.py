@@ -1,7 +1,7 @@
 """An MCP server with the HTTP+SSE transport of 2024-11-05: requests by POST, all responses on one event stream.
 
-A GET opens the stream. Its first event names the endpoint for POSTs; the stream is the session. An endpoint of
-another origin is refused: calls and credentials would go there.
+A GET opens the stream, which is the session. Its first event names the endpoint for POSTs. An endpoint of another
+origin is refused: calls and credentials would go there.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ log = logging.getLogger("okayed.servers")
 class MessageRefusedError(ConnectionLostError):
     """The server refused a message with an HTTP error."""
 
-    def __init__(self, answered: int) -> None:
-        super().__init__(f"The server refused the message with HTTP {answered}.")
-        self.http_status = answered
+    def __init__(self, http_status: int) -> None:
+        super().__init__(f"The server refused the message with HTTP {http_status}.")
+        self.http_status = http_status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class SseServer:
             raise
 
     async def post(self, address: URL, frame: bytes) -> None:
-        """Post one message; raises `NotSentError`, `RefusedError` or `ConnectionLostError`."""
+        """Post one message; raises `NotSentError`, `MessageRefusedError` or `ConnectionLostError`."""
         response = await send_request(
             self.http,
             "POST",
@@ -106,15 +106,15 @@ class SseConnection(MultiplexedConnection):
         self._address = address
         self._spawn(self._read(events))
 
-    def _request(self, frame: bytes, exchange: PendingRequest, /) -> None:
-        """Post in a task of its own: some servers complete the POST only after they respond on the stream."""
-        self._spawn(self._post(frame, exchange))
+    def _request(self, frame: bytes, request: PendingRequest, /) -> None:
+        """Post in a separate task: some servers complete the POST only after they respond on the stream."""
+        self._spawn(self._post(frame, request))
 
-    async def _post(self, frame: bytes, exchange: PendingRequest) -> None:
+    async def _post(self, frame: bytes, request: PendingRequest) -> None:
         try:
             await self._notify(frame)
         except GatewayError as error:
-            exchange.add(error)
+            request.add(error)
 
     async def _notify(self, frame: bytes) -> None:
         await self._source.post(self._address, frame)
@@ -170,15 +170,15 @@ async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
     raise ConnectionLostError
 
 
-def _endpoint_url(url: str, named: str) -> URL:
+def _endpoint_url(url: str, endpoint: str) -> URL:
     """Return the URL of the endpoint; raises `NotSentError` if its origin is not the server's."""
     ours = URL(url)
     try:
-        address = URL(urljoin(url, named))
-        same = _origin(address) == _origin(ours)
+        address = URL(urljoin(url, endpoint))
+        same_origin = _origin(address) == _origin(ours)
     except ValueError:
-        same = False
-    if not same:
+        same_origin = False
+    if not same_origin:
         raise NotSentError("The server named an endpoint of another origin; it is not used.")
     return address.with_user(ours.user).with_password(ours.password)
 

@@ -1,8 +1,8 @@
 """Serves an MCP server with the stdio transport as a Streamable HTTP server.
 
-Handshake revisions get one child per session. 2026-07-28 has no connection state, so one shared child serves every
-client; after it ends, the next request starts another. A server/discover request shows which revision a server
-speaks. Older servers may exit at it or never answer; then it is repeated after `PROBE_INTERVAL`.
+Handshake revisions get one child per session. 2026-07-28 has no connection state, so one shared child serves all
+clients; after it ends, the next request starts another. A server/discover request finds out which revision a server
+supports. Older servers may exit or never answer; then the request is repeated after `PROBE_INTERVAL`.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ class StdioUpstream(SessionUpstream):
         super().__init__(command.start, clock)
         self._command = command
         self.shared: Child | None = None
-        #: Until when the server is taken to speak handshake revisions only.
+        #: Until when the server is assumed to support handshake revisions only.
         self._handshakes_until = -inf
         self._starting = asyncio.Lock()
 
     async def _send_modern(self, frame: frames.Frame, body: bytes, /) -> Reply:
-        # Ids of different clients may clash here, so notifications are dropped. Closing the stream cancels a request.
+        # The ids of different clients may clash, so notifications are dropped. Closing the stream cancels a request.
         if isinstance(frame, frames.Notification):
             return Reply(status=202)
         child = await self._shared_child()
@@ -90,7 +90,7 @@ class StdioUpstream(SessionUpstream):
 
 
 async def _probe_revision(child: Child) -> float:
-    """Send server/discover; returns for how many seconds the server is taken to speak handshake revisions only."""
+    """Send server/discover; returns for how many seconds the server is assumed to support handshake revisions only."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT):
             answer = await child.send_request(protocol.DISCOVER).response()

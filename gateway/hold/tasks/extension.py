@@ -8,7 +8,7 @@ import msgspec
 from approvals.model import HeldCall, State
 from gateway.hold import messages, request_state
 
-#: Milliseconds between polls, and for how long a task is kept after the time that it may wait and run.
+#: Milliseconds between polls, and for which a task is kept after the time that it may wait and run.
 POLL_MS = 5000
 KEPT_MS = 3_600_000
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
@@ -28,14 +28,14 @@ _STATUS_MESSAGE: Mapping[State, str] = {
 
 
 def status(held: HeldCall) -> str:
-    """Return the status of a task. A denial is a completed task: its result has `isError`, like any failing tool."""
+    """Return the status of a task. A denied task is completed: its result has `isError`, like a failing tool's."""
     if held.outcome is not None and request_state.input_required_result(held.outcome.body) is not None:
         return "input_required"
     return _STATUS.get(held.state, "completed")
 
 
 def task_object(task_id: str, held: HeldCall) -> dict[str, Any]:
-    """Return the members of the task object."""
+    """Return the task object."""
     last = held.settled_at or held.decided_at or held.created_at
     return {
         "taskId": task_id,
@@ -54,15 +54,15 @@ def created_result(held: HeldCall) -> Mapping[str, Any]:
 
 
 def get_result(task_id: str, held: HeldCall, answered: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the result of tasks/get; it leaves out the server's questions that are *answered*."""
+    """Return the result of tasks/get, without the server's questions that are already *answered*."""
     return {"resultType": "complete", **task_object(task_id, held), **_content(held, answered)}
 
 
 def _content(held: HeldCall, answered: Mapping[str, Any]) -> Mapping[str, Any]:
     match status(held), held.outcome:
         case "input_required", outcome if outcome is not None:
-            asked = (request_state.input_required_result(outcome.body) or {}).get("inputRequests") or {}
-            return {"inputRequests": {key: one for key, one in asked.items() if key not in answered}}
+            questions = (request_state.input_required_result(outcome.body) or {}).get("inputRequests") or {}
+            return {"inputRequests": {key: one for key, one in questions.items() if key not in answered}}
         case "failed", outcome if outcome is not None:
             return {"error": msgspec.Raw(outcome.body)}
         case "completed", None:

@@ -1,7 +1,7 @@
-"""Held calls as tasks: the agent polls a handle while people decide.
+"""The task methods for held calls: the agent polls a task while people decide.
 
-The id of a task is that of its held call; other ids belong to the server's tasks, and their requests are relayed.
-The dialect of 2025-11-25 is in `revision_2025`.
+The id of a task is that of its held call. Other ids belong to the server's tasks; their requests are relayed. The
+dialect of 2025-11-25 is in `revision_2025`.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -48,7 +48,7 @@ class Tasks:
         continuations: Continuations,
         upstream: Callable[[str], Upstream | None],
     ) -> None:
-        """*upstream* returns the server of a name as it is configured now; None when it is not configured."""
+        """*upstream* returns a server by name, as it is configured now; None if it is not configured."""
         self._service = service
         self._held_answers = held_answers
         self._continuations = continuations
@@ -56,11 +56,11 @@ class Tasks:
         self._methods_2025 = revision_2025.TaskMethods2025(
             service, held_answers, self.runs.events_of, lambda: self.runs.closed
         )
-        #: Answers to some of a server's questions, kept until the others arrive or the approval ends.
+        #: Answers to some of a server's questions, kept until the rest arrive or the approval ends.
         self.partial_answers: dict[CallId, tuple[HeldCall, dict[str, Any]]] = {}
 
     async def begin(self, request: CallRequest, held: HeldCall, mode: AnswerMode) -> Reply:
-        """Answer a call with the handle of its task; the held call is stored already."""
+        """Answer a call with its task; the held call is already stored."""
         if not held.task:
             held = await self._service.attach_task(held.id)
         self.runs.attend(held.id)
@@ -82,7 +82,7 @@ class Tasks:
         await self.runs.close()
 
     def owns(self, frame: frames.Frame) -> bool:
-        """Return whether a request is about a task of the gateway's own."""
+        """Return whether a request is about one of the gateway's tasks."""
         return (
             isinstance(frame, frames.Request)
             and frame.method in METHODS
@@ -90,7 +90,7 @@ class Tasks:
         )
 
     async def answer(self, exchange: Exchange, frame: frames.Request) -> Reply:
-        """Answer a request about a task of the gateway's own."""
+        """Answer a request about one of the gateway's tasks."""
         modern = protocol.era(exchange.headers, frame) is protocol.Era.MODERN
         if modern and not protocol.declares_tasks(frame.params):
             return _error(frame, EXTENSION_NEEDED)
@@ -120,7 +120,7 @@ class Tasks:
         return result
 
     async def _find(self, agent: Agent, server: str, task_id: str) -> HeldCall | None:
-        """Return the newest call of a task; None for an unknown task and for another agent's."""
+        """Return the newest call of a task; None if the task is unknown or belongs to another agent."""
         with suppress(UnknownCall):
             held = await self._service.get(CallId(task_id))
             if (held.call.agent, held.call.server) == (agent.name, server) and held.task:
@@ -128,15 +128,16 @@ class Tasks:
         return None
 
     async def _update(self, frame: frames.Request, held: HeldCall) -> None:
-        """Take answers to the server's questions; once all are there, the call continues under the same approval."""
+        """Add answers to the server's questions; with the last one, the call continues under the same approval."""
         question = request_state.input_required_result(held.outcome.body) if held.outcome else None
-        given = frame.params.get("inputResponses")
-        if question is None or not isinstance(given, dict):
+        responses = frame.params.get("inputResponses")
+        if question is None or not isinstance(responses, dict):
             return
-        wanted = question.get("inputRequests") or {}
-        answers = {**self._answers(held), **{name: one for name, one in given.items() if name in wanted}}
+        requested = question.get("inputRequests") or {}
+        new = {name: response for name, response in responses.items() if name in requested}
+        answers = {**self._answers(held), **new}
         self.partial_answers[held.id] = held, answers
-        if answers.keys() == wanted.keys():
+        if answers.keys() == requested.keys():
             await self._continue(held, answers, question.get("requestState"))
 
     async def _continue(self, held: HeldCall, answers: Mapping[str, Any], state: Any) -> None:
@@ -157,16 +158,16 @@ class Tasks:
     async def subscribe(
         self, exchange: Exchange, frame: frames.Request, relay: Callable[[bytes], Awaitable[Reply]]
     ) -> Reply | None:
-        """Serve a subscription that names tasks of the gateway's own; None when it names none.
+        """Serve a subscription to the gateway's tasks; None if it names none of them.
 
         *relay* sends the rest of the subscription to the server.
         """
-        named = [one for one in subscriptions.task_ids(frame) if str(one).startswith(CALL_ID_PREFIXES)]
-        if not named:
+        own_ids = [one for one in subscriptions.task_ids(frame) if str(one).startswith(CALL_ID_PREFIXES)]
+        if not own_ids:
             return None
-        found = {one: await self._find(exchange.agent, exchange.server, one) for one in named}
+        found = {one: await self._find(exchange.agent, exchange.server, one) for one in own_ids}
         ours = {one: held for one, held in found.items() if held is not None}
-        theirs = subscriptions.without_tasks(frame, named)
+        theirs = subscriptions.without_tasks(frame, own_ids)
         if theirs is None:
             return subscriptions.own_stream(self._service, frame, ours)
         reply = await relay(theirs)
@@ -180,7 +181,7 @@ def _result(frame: frames.Request, value: Mapping[str, Any]) -> Reply:
     return frame_reply(frames.build_result(frame.id, value))
 
 
-def _error(frame: frames.Request, wrong: protocol.Rejection) -> Reply:
+def _error(frame: frames.Request, error: protocol.Rejection) -> Reply:
     return frame_reply(
-        frames.build_error(frame.id, wrong.code, wrong.message, wrong.data), status=wrong.status
+        frames.build_error(frame.id, error.code, error.message, error.data), status=error.status
     )

@@ -1,6 +1,6 @@
-"""Tasks of MCP 2025-11-25, which 2026-07-28 replaced by an extension; offered with `tasks: all`, off by default.
+"""Tasks of MCP 2025-11-25, which 2026-07-28 replaced with an extension; offered only with `tasks: all`.
 
-Everything particular to this dialect is here: the offers, the task object, the results and the methods.
+All of this dialect is here: the offers, the task object, the results and the methods.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from gateway.hold.tasks import extension
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol, sse
 
-#: What initialize offers, and the member of a tool's definition that offers it for the tool.
+#: The capability in the result of initialize, and the `execution` member of a tool that may be called as a task.
 CAPABILITY: Mapping[str, Any] = {"cancel": {}, "requests": {"tools": {"call": {}}}}
 TOOL_SUPPORT = {"taskSupport": "optional"}
 
 RELATED = "io.modelcontextprotocol/related-task"
 IMMEDIATE = "io.modelcontextprotocol/model-immediate-response"
-#: Members of the task object that have another name in the extension.
+#: Members of the task object that the extension renamed: their names there, and here.
 _NAMES = {"ttlMs": "ttl", "pollIntervalMs": "pollInterval"}
 _OVER = "This task is already over."
 
@@ -64,7 +64,7 @@ class TaskMethods2025:
         events_of: Callable[[CallId], EventBuffer],
         is_closed: Callable[[], bool],
     ) -> None:
-        """*events_of* returns the notifications of a task's run; *is_closed* says that the gateway stops."""
+        """*events_of* returns the notifications of a task's run; *is_closed* says whether the gateway stops."""
         self._service = service
         self._held_answers = held_answers
         self._events_of = events_of
@@ -88,7 +88,7 @@ class TaskMethods2025:
     async def _stream_result(
         self, task_id: str, held: HeldCall, request_id: frames.Id
     ) -> AsyncIterator[bytes]:
-        """Wait for the result, with the server's notifications meanwhile; ends without it when the gateway stops."""
+        """Yield the server's notifications and then the result; end without it when the gateway stops."""
         while ladder.next_step(held, self._service.monotonic(), float("inf")).rung is not Rung.ANSWER:
             if self._is_closed():
                 return
@@ -100,28 +100,28 @@ class TaskMethods2025:
         await self._held_answers.record_collected(held.id)
 
     async def _next_events(self, held: HeldCall) -> AsyncIterator[bytes]:
-        """Yield the server's notifications until the call changes or a beat is over."""
+        """Yield the server's notifications until the call changes or a beat has passed."""
         events = self._events_of(held.id)
         changed = asyncio.ensure_future(self._service.wait_for_change(held, ladder.BEAT))
         waiting: set[asyncio.Future[Any]] = {changed}
         try:
             while not changed.done():
-                waiting = {changed, coming := asyncio.ensure_future(events.get())}
+                waiting = {changed, next_event := asyncio.ensure_future(events.get())}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                if coming.done() and (event := coming.result()):
+                if next_event.done() and (event := next_event.result()):
                     yield event
         finally:
-            for one in waiting:
-                one.cancel()
+            for future in waiting:
+                future.cancel()
 
 
 def offer_in_initialize(capabilities: Mapping[str, Any], revision: Any) -> Mapping[str, Any] | None:
-    """Return the capabilities with tasks; None for other revisions, and for a server with tasks of its own."""
+    """Return the capabilities with tasks; None for other revisions, and for a server that has tasks itself."""
     if "tasks" in capabilities or revision != protocol.HANDSHAKE[-1]:
         return None
     return {**capabilities, "tasks": CAPABILITY}
 
 
 def offer_in_tool(execution: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the `execution` member of a tool's definition with the offer to call it as a task."""
+    """Return the `execution` member of a tool that may be called as a task."""
     return execution if "taskSupport" in execution else {**execution, **TOOL_SUPPORT}

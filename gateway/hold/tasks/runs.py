@@ -1,4 +1,4 @@
-"""Runs the call of each task as soon as it is approved, whether or not a client polls."""
+"""Runs the call of each task as soon as it is approved, even if no client polls."""
 
 import asyncio
 import logging
@@ -21,19 +21,19 @@ log = logging.getLogger("okayed.tasks")
 
 @dataclass(frozen=True, slots=True)
 class Attendance:
-    """A task that waits for its approval: the job that runs it, and the notifications of its server meanwhile."""
+    """An open task: the job that waits for its approval and runs it, and the server's notifications during the run."""
 
     job: asyncio.Task[None]
     events: EventBuffer
 
 
 class TaskRuns:
-    """Every task that is attended."""
+    """The open tasks, each attended by a job."""
 
     def __init__(
         self, service: ApprovalService, held_answers: HeldAnswers, upstream: Callable[[str], Upstream | None]
     ) -> None:
-        """*upstream* returns the server of a name as it is configured now; None when it is not configured."""
+        """*upstream* returns a server by name, as it is configured now; None if it is not configured."""
         self._service = service
         self._held_answers = held_answers
         self._upstream = upstream
@@ -52,7 +52,7 @@ class TaskRuns:
             job.add_done_callback(lambda _: self._attended.pop(call_id, None))
 
     def attend_all(self, open_calls: Iterable[Summary]) -> None:
-        """Attend every task among the open calls: those from before a restart, and those whose attendance failed."""
+        """Attend every task among the open calls, such as those from before a restart or with a failed job."""
         for held in open_calls:
             if held.task:
                 self.attend(held.id)
@@ -92,7 +92,7 @@ class TaskRuns:
                 events.put(event)
 
     def outbound(self, held: HeldCall) -> Outbound:
-        """Return a stored call as it goes out; raises `GatewayError` if its server is not configured."""
+        """Return the outbound call of a stored call; raises `GatewayError` if its server is not configured."""
         if (upstream := self._upstream(held.call.server)) is None:
             raise GatewayError(f"The server {held.call.server} is no longer configured.")
         return as_stored(held, upstream)

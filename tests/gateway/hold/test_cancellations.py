@@ -47,7 +47,7 @@ def test_what_is_over_is_forgotten():
     with waits.track(NAMED, PendingWait(call_id=CALL)):
         pass
     assert waits.cancel(NAMED) == ()
-    assert waits._waits == waits._of_call == {}
+    assert waits._waits == waits._by_call == {}
 
 
 def wait(since, client="mcp", call_id=CALL):

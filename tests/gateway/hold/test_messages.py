@@ -33,7 +33,7 @@ TEXTS = [
     ({"state": State.CANCELLED}, "Cancelled: the request was withdrawn. NOT EXECUTED."),
     ({"state": State.VOIDED, "note": "the tool changed."}, "No longer valid: the tool changed. NOT EXECUTED. You may ask again."),
     ({"state": State.NOT_SENT, "note": "The server could not be reached."}, "The server could not be reached. NOT EXECUTED. You may ask again."),
-    ({"state": State.IN_DOUBT}, "The server gave no answer to this call. It MAY have run; a person has been told. It will not be run again."),
+    ({"state": State.IN_DOUBT}, "The server gave no answer to this call. It MAY have run; a person has been notified. It will not be run again."),
     ({"state": State.RESOLVED, "note": "alice: it ran"}, "The server gave no answer to this call. A person looked into it: alice: it ran"),
 ]  # fmt: skip
 

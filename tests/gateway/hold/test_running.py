@@ -108,7 +108,7 @@ async def test_without_a_matching_answer_the_call_is_in_doubt_and_never_sent_aga
     answer, held, ran = await run(on_call)
     assert (
         text(answer)
-        == "The server gave no answer to this call. It MAY have run; a person has been told. It will not be run again."
+        == "The server gave no answer to this call. It MAY have run; a person has been notified. It will not be run again."
     )
     assert (held.state, ran) == (State.IN_DOUBT, 1)
 
