@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -163,6 +164,7 @@ async def test_watching_shows_calls_as_they_come(running):
     env = {**os.environ, "OKAYED_TOKEN": token("alice"), "OKAYED_URL": process.inbox, "COLUMNS": "200"}
     watching = await asyncio.create_subprocess_exec(
         OKAYED, "watch", "-c", str(process.config), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )  # fmt: skip
     async with asyncio.timeout(HANG):
         assert await watching.stdout.readline() == b"Nothing is waiting.\n"
