@@ -35,7 +35,7 @@ class Card:
     #: The other params that reach the server, as one line of JSON, or "".
     extra_params: str = ""
     #: One line that summarizes the client's own metadata, which reaches the server too, or "".
-    bookkeeping: str = ""
+    client_metadata: str = ""
     #: Found in the arguments and the other params.
     hidden_characters: int
     redacted: int
@@ -66,7 +66,7 @@ class Card:
     @property
     def everything(self) -> str:
         """All the text that would reach the server."""
-        more = "\n".join(f"also sent: {one}" for one in (self.extra_params, self.bookkeeping) if one)
+        more = "\n".join(f"also sent: {one}" for one in (self.extra_params, self.client_metadata) if one)
         return f"{self.arguments}\n\n{more}" if more else self.arguments
 
 

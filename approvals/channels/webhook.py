@@ -65,7 +65,7 @@ class WebhookChannel:
 
 def _payload(card: Card) -> dict[str, object]:
     """Return the card's fields, without those that would reach the server."""
-    withheld = {"arguments", "extra_params", "bookkeeping"}
+    withheld = {"arguments", "extra_params", "client_metadata"}
     return {name: value for name, value in asdict(card).items() if name not in withheld}
 
 

@@ -108,7 +108,7 @@ class InboxPages:
             sent=views.SENT.get(call.state, "would have been sent"),
             arguments=views.highlight(card.arguments),
             extra_params=views.highlight(card.extra_params),
-            bookkeeping=views.highlight(client_meta.split_params(call.call.extra_params).text),
+            client_metadata=views.highlight(client_meta.split_params(call.call.extra_params).text),
             changes=views.mark_hidden(card.changes),
             exact=views.highlight(exact),
             documents=[(place, views.highlight(text)) for place, text in unpack_json(call.call.arguments)],

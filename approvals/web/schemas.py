@@ -76,7 +76,7 @@ class Call(msgspec.Struct):
 
     `hidden` counts the values that look like secrets. The arguments, `extra_params` and the outcome lack them until
     `reveal` shows them and records it.
-    `extra_params` holds the other params that reach the server, or null. `bookkeeping` is one line that summarizes the
+    `extra_params` holds the other params that reach the server, or null. `client_metadata` is one line that summarizes the
     client's own metadata in it, or "". `address` is the server's address, without secrets.
     In a list, a call over 64 KiB is not `whole`: it lacks its arguments, `extra_params` and the body of its outcome.
     """
@@ -92,7 +92,7 @@ class Call(msgspec.Struct):
     arguments: msgspec.Raw
     arguments_text: str
     extra_params: msgspec.Raw
-    bookkeeping: str
+    client_metadata: str
     hidden: Count
     whole: bool
     digest: str
@@ -178,7 +178,7 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         arguments=msgspec.Raw(arguments),
         arguments_text=arguments.decode(),
         extra_params=msgspec.Raw(extra_params or b"null"),
-        bookkeeping=client_meta.split_params(call.extra_params).line,
+        client_metadata=client_meta.split_params(call.extra_params).line,
         hidden=hidden,
         whole=True,
         digest=held.digest,

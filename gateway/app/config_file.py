@@ -17,12 +17,15 @@ def read_config_text(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        remedy = "name the config with -c, or try Okayed without one: okayed demo"
+        raise _problem(f"{path} does not exist; {remedy}") from error
     except OSError as error:
         raise _problem(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise _problem(f"{path} is not UTF-8 text.") from error
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        who = "everybody" if mode & stat.S_IWOTH else "its group"
+        who = "anyone" if mode & stat.S_IWOTH else "its group"
         why = f"{path} can be written by {who}, so an agent could change its own rules"
         raise _problem(f"{why}; run: chmod go-w {path}", line=1)
     return text

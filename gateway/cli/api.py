@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+from aiohttp import hdrs
 
 from gateway.app.config import load_config
 from gateway.cli.event_loop import run_async
@@ -16,6 +17,9 @@ from gateway.errors import UserError
 from gateway.wire import sse
 
 Answer = TypeVar("Answer")
+#: Why the gateway refused a request with HTTP 401.
+UNSET = "Set OKAYED_TOKEN to your approver token"
+REJECTED = "The token in OKAYED_TOKEN is not an approver's token"
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=None)
 
 
@@ -98,9 +102,8 @@ async def _read_json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
     if answer.status == 200:
         return dict(body)
     if answer.status == 401:
-        raise RequestRefused(
-            "Set OKAYED_TOKEN to your approver token; make one with: okayed token approver NAME"
-        )
+        sent = hdrs.AUTHORIZATION in answer.request_info.headers
+        raise RequestRefused(f"{REJECTED if sent else UNSET}; make one with: okayed token approver NAME")
     raise RequestRefused(
         str(body.get("error") or body.get("message") or f"The gateway answered HTTP {answer.status}.")
     )

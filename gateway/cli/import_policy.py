@@ -13,7 +13,7 @@ def import_policy(file: Path) -> None:
     imported = translate(_read(file), file.name)
     typer.echo(imported.yaml, nl=False)
     if imported.notes:
-        typer.echo(f"These parts of {file.name} have no equal in Okayed:", err=True)
+        typer.echo(f"These parts of {file.name} have no equivalent in Okayed:", err=True)
         for note in imported.notes:
             typer.echo(f"  {note}", err=True)
         raise typer.Exit(3)

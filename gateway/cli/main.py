@@ -56,7 +56,7 @@ def run(config: ConfigFile = DEFAULT, restored: Restored = False) -> None:
 
 @app.command()
 def stdio(server: Server, config: ConfigFile = DEFAULT, url: Url = "") -> None:
-    """Speak MCP on stdin and stdout, for clients that launch commands."""
+    """Speak MCP on stdin and stdout, for clients that launch commands; OKAYED_AGENT_TOKEN is the agent's token."""
     from gateway.cli import stdio as command
     from gateway.cli.event_loop import run_async
 
@@ -66,7 +66,7 @@ def stdio(server: Server, config: ConfigFile = DEFAULT, url: Url = "") -> None:
 
 @app.command()
 def demo(port: Port = 8808) -> None:
-    """Try Okayed without a config: starts a sample server, and an agent whose call is waiting."""
+    """Try Okayed without a config: starts a sample server and an agent whose call is waiting."""
     from gateway.cli import demo as command
     from gateway.cli.event_loop import run_async
 
@@ -84,7 +84,7 @@ def check(config: ConfigFile = DEFAULT, reset_clock: ResetClock = False) -> None
 
 @app.command("import")
 def import_policy(file: PolicyFile) -> None:
-    """Translate a PolicyLayer or Intercept policy to YAML on stdout; exits 3 if parts of it have no equal."""
+    """Translate a PolicyLayer or Intercept policy to YAML on stdout; exits 3 if parts of it have no equivalent."""
     from gateway.cli import import_policy as command
 
     command.import_policy(file)
@@ -178,7 +178,7 @@ def give_up(
 
 @app.command()
 def watch(config: ConfigFile = DEFAULT) -> None:
-    """List the calls that wait for approval, again after each change, until interrupted."""
+    """List the calls that wait for approval, and list them again after each change."""
     from gateway.cli import review
 
     review.watch(config)
@@ -219,7 +219,7 @@ def audit_export(config: ConfigFile = DEFAULT) -> None:
 
 @token.command("agent")
 def token_agent(name: Annotated[str, typer.Argument(help="The name of the agent.")]) -> None:
-    """Print a new token for an agent once, and its line for the config."""
+    """Make a token for an agent; prints it, once, and its line for the config."""
     from gateway.cli.token import print_token
 
     print_token("agents", name)
@@ -227,7 +227,7 @@ def token_agent(name: Annotated[str, typer.Argument(help="The name of the agent.
 
 @token.command("approver")
 def token_approver(name: Annotated[str, typer.Argument(help="The name of the approver.")]) -> None:
-    """Print a new token for an approver once, and its line for the config."""
+    """Make a token for an approver; prints it, once, and its line for the config."""
     from gateway.cli.token import print_token
 
     print_token("approvers", name)
@@ -244,5 +244,6 @@ def main() -> None:
     try:
         app()
     except (UserError, ApprovalError, GatewayError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        sentence = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        sys.stderr.write(f"{sentence or error}\n")
         sys.exit(1)

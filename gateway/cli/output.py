@@ -76,12 +76,14 @@ def print_call(call: Mapping[str, Any], *, as_json: bool) -> None:
     lines += ["", *(f"  {sentence}" for sentence in call["evidence"]), "", call["arguments_text"]]
     lines += [f"also sent: {text}" for text in _extra_params(call)]
     if call["hidden"]:
-        lines += ["", f"{call['hidden']} hidden. To see all of it: okayed show {call['id']} --exact"]
-    lines += [
-        f"{review['approver']}: {review['answer']} {review['reason']} (by {review['via']})"
-        for review in call["reviews"]
-    ]
+        lines += ["", f"Hidden values: {call['hidden']}. To see them: okayed show {call['id']} --exact"]
+    lines += map(_review_line, call["reviews"])
     open_console().print(Text("\n".join(map(safetext.escape_hidden, lines))))
+
+
+def _review_line(review: Mapping[str, Any]) -> str:
+    reason = f": {review['reason']}" if review["reason"] else ""
+    return f"{review['approver']} ({review['via']}): {review['answer']}{reason}"
 
 
 def _extra_params(call: Mapping[str, Any]) -> Iterable[str]:

@@ -6,6 +6,7 @@ process while none is listening.
 
 import asyncio
 import os
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -157,6 +158,10 @@ def _is_retryable(reply: Reply) -> bool:
 
 
 async def _stdin() -> asyncio.StreamReader:
+    """Return a reader of stdin; raises `UserError` for a file or /dev/null, which an event loop cannot wait for."""
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):
+        raise UserError("stdin must be a pipe; let an MCP client start this command.")
     reader = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin

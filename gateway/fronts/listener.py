@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ BACKLOG = 128
 async def open_listener(app: web.Application, listen: Listen, connections: Connections) -> AsyncIterator[str]:
     """Serve *app*; yields its address as `host:port` or `unix:/path`.
 
-    Raises `UserError` if the socket's group cannot be set, `OSError` if the address is in use.
+    Raises `UserError` if the socket's group cannot be set, `OSError` if the address cannot be used.
     """
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LINGER)
     await runner.setup()
@@ -47,9 +48,22 @@ async def open_listener(app: web.Application, listen: Listen, connections: Conne
 async def _open_server(listen: Listen, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
     loop, tcp = asyncio.get_running_loop(), parse_host_and_port(listen_address(listen))
     if tcp is not None:
-        return await loop.create_server(connection, *tcp, backlog=BACKLOG)
+        return await _listen_tcp(tcp, connection)
     options = SocketOptions(unix=listen.removeprefix("unix:")) if isinstance(listen, str) else listen
     return await loop.create_unix_server(connection, sock=_bind_unix_socket(options), backlog=BACKLOG)
+
+
+async def _listen_tcp(address: tuple[str, int], connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    """Listen on a host and port; raises `OSError` with a sentence for the operator."""
+    try:
+        return await asyncio.get_running_loop().create_server(connection, *address, backlog=BACKLOG)
+    except OSError as error:
+        where = ":".join(map(str, address))
+        if error.errno == errno.EADDRINUSE:
+            why = f"{where} is in use; stop the program that listens there, or choose another port."
+        else:
+            why = f"The gateway cannot listen on {where}: {os.strerror(error.errno or 0)}."
+        raise OSError(error.errno, why) from error
 
 
 def _bind_unix_socket(options: SocketOptions) -> socket.socket:

@@ -62,7 +62,7 @@ def test_misleading_metadata_is_not_folded(meta, redacted, hidden):
 
 def test_a_session_id_is_a_secret_everywhere_else():
     shown = build_card(held(0.0, extra_params=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
-    assert (shown.redacted, shown.bookkeeping != "") == (1, True)
+    assert (shown.redacted, shown.client_metadata != "") == (1, True)
     assert "s-123" not in shown.everything
 
 

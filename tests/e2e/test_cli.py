@@ -41,7 +41,7 @@ BROKEN = {
         BASE + "  tools: {a: {approvers: [ops]}}\n",
         r"there is no approver and no group 'ops'\.  \(line 6\)",
     ),
-    "world-writable": (BASE, r"can be written by everybody.*chmod go-w.*\(line 1\)"),
+    "world-writable": (BASE, r"can be written by anyone.*chmod go-w.*\(line 1\)"),
     "wrong type": (BASE + "listen: [1]\n", r"listen: this must be text or a mapping\.  \(line 6\)"),
     "empty": ("", r"The config is empty.*\(line 1\)"),
     "not YAML": ("a: [b\n", r"This is not valid YAML.*\(line [12]\)"),
@@ -71,8 +71,16 @@ def test_without_a_config_there_is_one_sentence(tmp_path):
     done = okayed("check", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
-        "okayed.yaml cannot be read (No such file or directory).\n",
+        "okayed.yaml does not exist; name the config with -c, or try Okayed without one: okayed demo\n",
     )
+
+
+@pytest.mark.parametrize("name", ["okayed.yaml", "/dev/null"])
+def test_stdio_refuses_an_input_that_cannot_be_waited_for(folder, name):
+    with (folder / name).open() as stdin:
+        done = okayed("stdio", "shop", cwd=folder, stdin=stdin)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "stdin must be a pipe; let an MCP client start this command.\n"
 
 
 @pytest.mark.parametrize(
@@ -227,10 +235,10 @@ def test_an_imported_policy_loads_and_exit_3_means_that_parts_have_no_equal(fold
     done = okayed("import", "theirs.yaml", cwd=folder)
     assert done.returncode == 3
     assert done.stderr == (
-        "These parts of theirs.yaml have no equal in Okayed:\n"
+        "These parts of theirs.yaml have no equivalent in Okayed:\n"
         "  tools.create_note.rules[0].conditions[0]: the operator 'sounds_like' is not known; approval is required\n"
     )
-    assert "# NO EQUAL: tools.create_note.rules[0].conditions[0]: the operator" in done.stdout
+    assert "# NO EQUIVALENT: tools.create_note.rules[0].conditions[0]: the operator" in done.stdout
 
 
 @pytest.mark.parametrize(

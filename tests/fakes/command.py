@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import IO
 
 from hang import HANG
 from process import OKAYED, SHOP
@@ -11,6 +12,8 @@ from process import OKAYED, SHOP
 BASE = f"servers:\n  shop: {SHOP}\npolicy:\n  default: require_approval\n  matrix: [{{category: [Read], action: allow}}]\n"
 
 
-def okayed(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess:
+def okayed(*args: str, cwd: Path, stdin: IO[str] | None = None, **env: str) -> subprocess.CompletedProcess:
     given = {**os.environ, "COLUMNS": "160", **env}
-    return subprocess.run([OKAYED, *args], cwd=cwd, env=given, capture_output=True, text=True, timeout=HANG)
+    return subprocess.run(
+        [OKAYED, *args], cwd=cwd, env=given, stdin=stdin, capture_output=True, text=True, timeout=HANG
+    )

@@ -354,7 +354,7 @@ class _Translation:
     def _note(self, path: str, why: str) -> str:
         note = to_comment_line(f"{path}: {why}")
         self._notes.append(note)
-        return f"NO EQUAL: {note}"
+        return f"NO EQUIVALENT: {note}"
 
 
 def _describe_allow(conditions: list[Any], state: Any) -> str:

@@ -41,7 +41,7 @@ async def test_a_call_is_shown_whole(inbox):
         "extra_params": None,
         "hidden": 0,
         "whole": True,
-        "bookkeeping": "",
+        "client_metadata": "",
         "digest": call.digest,
         "category": "Write",
         "risk": "High",

@@ -40,3 +40,8 @@ def test_a_traceback_is_indented_under_its_log_entry(log):
         logging.getLogger("okayed").exception("an exchange failed")
     assert entries(log) == ["ERROR okayed: an exchange failed"]
     assert "    ValueError: one\n    two\n" in log.getvalue()
+
+
+def test_the_file_watcher_logs_no_changes(log):
+    logging.getLogger("watchfiles.main").info("1 change detected")
+    assert log.getvalue() == ""

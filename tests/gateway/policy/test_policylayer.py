@@ -297,7 +297,7 @@ def test_a_rule_without_an_equal_is_noted_in_place_and_never_more_permissive(tex
     gate = Gate(text)
     assert any(why in note for note in gate.made.notes) if why else gate.made.notes == ()
     for note in gate.made.notes:
-        assert f"# NO EQUAL: {note}\n" in gate.made.yaml
+        assert f"# NO EQUIVALENT: {note}\n" in gate.made.yaml
     assert gate.call("t", {"x": 1}) == fate
 
 

@@ -108,13 +108,13 @@ async def test_client_metadata_is_one_line_in_every_view_and_slack_can_approve(s
         assert f"also sent: {line}" in shown
 
         page = await scene.alice.page(f"/calls/{held['id']}")
-        folded = re.search(r'<details id="bookkeeping">(.*?)</details>', page, re.DOTALL)[1]
+        folded = re.search(r'<details id="client-metadata">(.*?)</details>', page, re.DOTALL)[1]
         assert f"Also sent: {line}" in plain(folded.split("</summary>")[0])
         assert all(secret in plain(folded) for secret in secrets)
         assert 'aria-label="Also sent"' not in page
         assert 'id="approve-button"' in page
 
-        assert held["bookkeeping"] == line
+        assert held["client_metadata"] == line
         assert held["extra_params"] == {"_meta": said}
         _, out, _ = await scene.process.command("show", held["id"])
         assert f"also sent: {line}" in out.splitlines()
