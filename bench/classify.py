@@ -72,7 +72,7 @@ def print_report(title, judged, *, errors):
     multiway = any(label not in ("Read", "not_read") for _, label, _ in judged)
     print(f"   five-way {rate(right, len(five))}" if multiway else "")
     table = Counter((label, got.category.value) for _, label, got in judged)
-    print("    " + "label \\ called".ljust(16) + "".join(column.rjust(13) for column in ORDER))
+    print("    " + "label \\ classified as".ljust(16) + "".join(column.rjust(13) for column in ORDER))
     for label in sorted({label for label, _ in table}):
         print("    " + label.ljust(16) + "".join(str(table[label, column]).rjust(13) for column in ORDER))
     for row, label, _ in allowed:
@@ -121,7 +121,7 @@ def print_halves(results):
 
 def print_groups(results):
     """Print false allows and over-asks for each group of servers."""
-    print("\ngroup: tools, false allow, over-ask, called Other")
+    print("\ngroup: tools, false allow, over-ask, classified as Other")
     rows = defaultdict(list)
     for row, got in results:
         rows[row.get("group") or row["server"]].append((row, got))

@@ -1,4 +1,4 @@
-"""Every test can import the fakes, writes to memory where there is room, and runs with a Hypothesis profile."""
+"""Lets tests import the fakes and write to memory if there is room, and sets the Hypothesis profile."""
 
 import os
 import shutil
@@ -25,5 +25,5 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the files that start processes and wait for them: none of them shall be left for the end."""
+    """Run the end-to-end tests first: they wait for processes, and would delay the end."""
     items.sort(key=lambda item: "e2e" not in item.path.parts)

@@ -10,12 +10,12 @@ from approval_fixtures import held
 from approvals.cards import build_card
 from approvals.client_meta import CODEX_NAMES, MAX_FOLDED, MAX_READ, split_params
 from approvals.digest import digest
-from captured_frames import CAPTURED
+from captured_frames import CAPTURES
 from rows import each_row
 
 CODEX = {
     name: value
-    for name, value in json.loads(CAPTURED["codex-http"].first)["params"]["_meta"].items()
+    for name, value in json.loads(CAPTURES["codex-http"].first)["params"]["_meta"].items()
     if name != "progressToken"
 }
 

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from captured_frames import CAPTURED
+from captured_frames import CAPTURES
 from hang import HANG
 from process import Person, Process, free_ports, gateway_process, sha256, token
-from recording_server import Recorder
+from recording_server import RecordingServer
 from slack import FakeSlack, buttons_of, text_of
 
 #: Members that are not forwarded, because they belong to the client's exchange with the gateway.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @dataclass(kw_only=True)
 class Scene:
-    recorder: Recorder
+    recorder: RecordingServer
     slack: FakeSlack
     process: Process
     alice: Person
@@ -58,7 +58,7 @@ async def scene(tmp_path_factory):
 @asynccontextmanager
 async def a_scene(folder):
     async with AsyncExitStack() as stack:
-        recorder = await stack.enter_async_context(Recorder())
+        recorder = await stack.enter_async_context(RecordingServer())
         slack = await stack.enter_async_context(FakeSlack())
         ports = free_ports(2)
         file = folder / "okayed.yaml"
@@ -88,10 +88,10 @@ def own(frame: dict) -> dict:
     }
 
 
-@pytest.mark.parametrize("client", CAPTURED)
+@pytest.mark.parametrize("client", CAPTURES)
 async def test_client_metadata_is_one_line_in_every_view_and_slack_can_approve(scene, client):
     await scene.sent(LIST)
-    frame = CAPTURED[client].first
+    frame = CAPTURES[client].first
     said = own(json.loads(frame))
     cards, runs = len(scene.slack.messages), len(scene.recorder.calls)
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
@@ -125,10 +125,10 @@ async def test_client_metadata_is_one_line_in_every_view_and_slack_can_approve(s
     assert own(scene.recorder.calls[runs].frame) == said
 
 
-@pytest.mark.parametrize("client", CAPTURED)
+@pytest.mark.parametrize("client", CAPTURES)
 async def test_a_repeat_with_new_client_metadata_is_the_same_call_and_runs_as_shown(scene, client):
     await scene.sent(LIST)
-    captured = CAPTURED[client]
+    captured = CAPTURES[client]
     runs = len(scene.recorder.calls)
     async with asyncio.timeout(HANG):
         first = asyncio.ensure_future(scene.sent(captured.first))

@@ -5,16 +5,16 @@ import asyncio
 import pytest
 import pytest_asyncio
 
-from client_cases import table
+from client_cases import parametrize_cases
 from hang import HANG
 from npm import NODE
-from real_clients import Client, a_scene
+from real_clients import ClientScript, open_testbed
 
 CLIENTS = {
-    "sdk-1": Client(NODE, "ts_sdk1.mjs", ""),
-    "sdk-2-auto": Client(NODE, "ts_sdk2.mjs", "auto"),
-    "inspector-legacy": Client(NODE, "inspector.mjs", "legacy"),
-    "inspector-modern": Client(NODE, "inspector.mjs", "modern"),
+    "sdk-1": ClientScript(NODE, "ts_sdk1.mjs", ""),
+    "sdk-2-auto": ClientScript(NODE, "ts_sdk2.mjs", "auto"),
+    "inspector-legacy": ClientScript(NODE, "inspector.mjs", "legacy"),
+    "inspector-modern": ClientScript(NODE, "inspector.mjs", "modern"),
 }
 WAYS = [
     *((client, transport) for client in CLIENTS for transport in ("http", "stdio")),
@@ -33,14 +33,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scene(tmp_path_factory):
-    async with a_scene(tmp_path_factory.mktemp("scene")) as ready:
+async def testbed(tmp_path_factory):
+    async with open_testbed(tmp_path_factory.mktemp("scene")) as ready:
         yield ready
 
 
 @pytest.mark.parametrize(
-    ("client", "transport", "case"), table(WAYS, tasks=TASKS, untimed=UNTIMED, silent=SILENT)
+    ("client", "transport", "case"), parametrize_cases(WAYS, tasks=TASKS, untimed=UNTIMED, silent=SILENT)
 )
-async def test_a_client_on_node_handles(scene, client, transport, case):
+async def test_a_client_on_node_handles(testbed, client, transport, case):
     async with asyncio.timeout(HANG):
-        await case(scene, CLIENTS[client], transport)
+        await case(testbed, CLIENTS[client], transport)

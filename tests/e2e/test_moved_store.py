@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from approvals.model import CallId
 from approvals.store.sqlite.store import SqliteStore
-from process import Person, before_notes
-from recording_server import Recorder
+from process import Person, notes_gateway
+from recording_server import RecordingServer
 from store_fixtures import a_call
 
 EARLIER = CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f")
@@ -20,8 +20,8 @@ def how(refusal: str) -> str:
 async def test_a_folder_with_the_earlier_name_is_refused_until_its_files_are_renamed(
     tmp_path,
 ):
-    async with Recorder() as recorder:
-        gateway = before_notes(tmp_path, recorder.url)
+    async with RecordingServer() as recorder:
+        gateway = notes_gateway(tmp_path, recorder.url)
         config, old = gateway.config, gateway.config.with_name("holdpoint.yaml")
         config.rename(old)
         store = await SqliteStore.open(tmp_path / "holdpoint.db")
@@ -50,7 +50,7 @@ async def test_a_folder_with_the_earlier_name_is_refused_until_its_files_are_ren
 
 
 async def test_a_config_or_store_with_a_chosen_name_is_not_refused(tmp_path):
-    gateway = before_notes(tmp_path, "http://127.0.0.1:9/mcp")
+    gateway = notes_gateway(tmp_path, "http://127.0.0.1:9/mcp")
     gateway.config.write_text(gateway.config.read_text().replace("okayed.db", "mine.db"))
     (tmp_path / "holdpoint.yaml").touch()
     (tmp_path / "holdpoint.db").touch()

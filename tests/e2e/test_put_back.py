@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from process import OKAYED, Person, Process, free_ports, sha256, token
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 ROUNDS = 4
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -19,7 +19,7 @@ HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text
 
 @pytest.fixture
 async def gateway(tmp_path):
-    async with asyncio.timeout(120), Recorder() as recorder:
+    async with asyncio.timeout(120), RecordingServer() as recorder:
         ports = free_ports(2)
         config = tmp_path / "okayed.yaml"
         config.write_text(

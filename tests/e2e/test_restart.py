@@ -9,7 +9,7 @@ from mcp import Client, MCPError
 
 from hang import HANG
 from process import SHOP, Person, Process, free_ports, sha256, token
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 SHIP = {"number": "1002", "status": "shipped"}
 
@@ -118,7 +118,7 @@ async def test_an_answer_that_a_kill_may_have_lost_is_given_again_without_a_new_
 
 
 async def test_a_session_that_the_http_server_still_has_is_kept_after_a_restart(tmp_path):
-    async with asyncio.timeout(HANG), Recorder(session="theirs", modern=False) as recorder:
+    async with asyncio.timeout(HANG), RecordingServer(session="theirs", modern=False) as recorder:
         process = gateway(tmp_path, f"{{url: '{recorder.url}'}}")
         await process.start()
         try:
@@ -138,7 +138,7 @@ async def test_a_session_that_the_http_server_still_has_is_kept_after_a_restart(
 async def test_a_call_approved_for_one_server_does_not_run_on_its_replacement(
     tmp_path,
 ):
-    async with asyncio.timeout(HANG), Recorder() as one, Recorder() as other:
+    async with asyncio.timeout(HANG), RecordingServer() as one, RecordingServer() as other:
         process = gateway(tmp_path, f"{{url: '{one.url}'}}")
         await process.start()
         try:

@@ -8,23 +8,23 @@ import pytest
 
 from gateway.wire.protocol import SUPPORTED
 from hang import HANG
-from process import OKAYED, Person, before_notes
-from recording_server import Recorder
-from stdio_client import launched
+from process import OKAYED, Person, notes_gateway
+from recording_server import RecordingServer
+from stdio_client import open_stdio_client
 
 REVISIONS = (SUPPORTED[-2], SUPPORTED[-1])
 
 
 @pytest.fixture
 async def notes():
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         yield recorder
 
 
 @pytest.fixture
 async def gateway(tmp_path, notes):
     """A `run` that has not started yet."""
-    process = before_notes(
+    process = notes_gateway(
         tmp_path, notes.url, "{default: require_approval, matrix: [{category: [Read], action: allow}]}"
     )
     yield process
@@ -38,31 +38,31 @@ async def role(gateway):
 
 
 def sidecar(gateway, revision=REVISIONS[0]):
-    return launched(revision, "notes", "-c", str(gateway.config))
+    return open_stdio_client(revision, "notes", "-c", str(gateway.config))
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_a_command_that_joined_a_run_waits_for_it_and_never_replaces_it(gateway, notes, revision):
     async with asyncio.timeout(HANG), sidecar(gateway, revision) as client:
         client.call(1, "get_note")
-        assert await client.told(1) == "ran get_note"
+        assert await client.result_text(1) == "ran get_note"
         assert await role(gateway) == "inside"
     await gateway.start()
     async with asyncio.timeout(HANG), sidecar(gateway, revision) as client:
         client.call(1, "get_note")
-        assert await client.told(1) == "ran get_note"
+        assert await client.result_text(1) == "ran get_note"
         for request_id in (2, 3):
             await gateway.kill()
             client.call(request_id, "get_note")
             await gateway.start()
-            assert await client.told(request_id) == "ran get_note"
+            assert await client.result_text(request_id) == "ran get_note"
             assert (await role(gateway), gateway.process.returncode) == ("run", None)
 
 
 async def test_an_embedded_gateway_makes_room_for_a_run_and_no_client_notices(gateway, notes):
     async with asyncio.timeout(90), sidecar(gateway, REVISIONS[0]) as first:
         first.call(1, "get_note")
-        assert await first.told(1) == "ran get_note"
+        assert await first.result_text(1) == "ran get_note"
         async with sidecar(gateway, REVISIONS[1]) as second, Person(gateway.inbox) as alice:
             first.call(2, "create_note", text="first")
             second.call(2, "create_note", text="second")
@@ -73,9 +73,9 @@ async def test_an_embedded_gateway_makes_room_for_a_run_and_no_client_notices(ga
             assert await role(gateway) == "run"
             for one in held:
                 await alice.post(one["id"], "approve", digest=one["digest"])
-            assert [await first.told(2), await second.told(2)] == ["ran create_note"] * 2
+            assert [await first.result_text(2), await second.told(2)] == ["ran create_note"] * 2
             first.call(3, "get_note")
-            assert await first.told(3) == "ran get_note"
+            assert await first.result_text(3) == "ran get_note"
             assert {one["id"] for one in await alice.calls()} == {one["id"] for one in held}
     assert [one.frame["params"]["arguments"].get("text") for one in notes.calls].count("first") == 1
     assert gateway.process.returncode is None

@@ -1,4 +1,4 @@
-"""Held calls, approvers and a clock for tests of the approvals package."""
+"""Sample held calls, approvers and a clock for tests of the approvals package."""
 
 from itertools import count
 
@@ -10,7 +10,7 @@ _numbers = count(1)
 
 
 class Clock:
-    """Seconds since 1970 as the test wants them."""
+    """A clock in epoch seconds that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0

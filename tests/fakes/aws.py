@@ -1,4 +1,4 @@
-"""A local AWS (moto) as a process of its own, with one IAM user in it."""
+"""A local AWS (moto) in its own process, with one IAM user."""
 
 import html
 import re
@@ -20,14 +20,14 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS
 
 @dataclass
 class Aws:
-    """A running AWS: where it listens, and its IAM."""
+    """A running AWS: its address and its IAM."""
 
     url: str
     iam: Any
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server needs to use this AWS instead of the real one."""
+        """The environment that makes a server use this AWS."""
         return {"AWS_ENDPOINT_URL": self.url, **KEYS}
 
     def inline_policy(self, user: str, policy: str) -> str | None:
@@ -52,7 +52,7 @@ class Aws:
 
 @contextmanager
 def local_aws(user: str) -> Iterator[Aws]:
-    """Run an AWS on a free port for as long as the context is open."""
+    """Run an AWS on a free port while the context is open."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -76,7 +76,7 @@ def _port(process: subprocess.Popen) -> int:
     for line in process.stdout:
         seen.append(line)
         if match := re.search(r"Running on http://127\.0\.0\.1:(\d+)", line):
-            # Whatever it writes from now on must be read, or its pipe fills and it stands still.
+            # Its output must be read, or its pipe fills and it blocks.
             threading.Thread(target=process.stdout.read, daemon=True).start()
             return int(match[1])
     raise AssertionError("".join(seen))

@@ -1,4 +1,4 @@
-"""A real Chromium, without network of its own, whose console must stay silent; and axe to look at its pages."""
+"""A real Chromium without other network access, whose console must stay empty, and axe for accessibility checks."""
 
 import shutil
 from contextlib import asynccontextmanager
@@ -36,7 +36,7 @@ async def chromium():
 
 @asynccontextmanager
 async def window(browser, url, **options):
-    """Open a window at *url* and complain when a page says anything on its console or throws."""
+    """Open a window at *url*; fails if a page logs to its console or throws."""
     complaints = []
     context = await browser.new_context(base_url=url, **options)
     page = await context.new_page()
@@ -52,7 +52,7 @@ async def window(browser, url, **options):
 
 
 async def barriers(page):
-    """Return what axe finds wrong with the page."""
+    """Return the accessibility violations that axe finds."""
     found = await Axe().run(page, options=RULES)
     return [
         (violation["id"], [node["html"] for node in violation["nodes"]])

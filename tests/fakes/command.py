@@ -1,4 +1,4 @@
-"""The okayed command, run to its end in a folder with a config."""
+"""Runs the okayed command to completion in a folder with a config."""
 
 import os
 import subprocess

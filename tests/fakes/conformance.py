@@ -1,6 +1,6 @@
-"""The protocol's own conformance suite against a server of ours, directly and through the gateway: verdicts must be equal.
+"""Runs the MCP conformance suite against a server, directly and through the gateway: the results must be equal.
 
-`python conformance.py` prints the table and each difference, and exits 1 when there is one.
+`python conformance.py` prints the table and each difference, and exits 1 if there is one.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from npm import MODULES, NODE, install
 from process import Person, free_ports, gateway_process, sha256, token
 
 SERVER = Path(__file__).with_name("everything.py")
-#: Which suites: the package, and what it is told to run.
+#: The suites: the package and its options.
 SUITES = {
     "0.1.16 --suite active": ("conformance-0.1", "--suite", "active"),
     "0.2.0-alpha.12 --requirements 2025-11-25": ("conformance-0.2", "--requirements", "2025-11-25"),
@@ -26,8 +26,8 @@ SUITES = {
     "0.2.0-alpha.12 --suite all": ("conformance-0.2", "--suite", "all"),
 }
 HOLDS = "policy: {default: allow, tools: {'*': {action: require_approval}}}"
-#: How calls go: past the gateway, through one that allows all, through one that holds all for a robot; and through one that
-#: answers with tasks those who ask for them, which the server cannot: there only scenarios about tasks may differ.
+#: The routes: past the gateway, through one that allows all calls, through one that holds all calls for a robot, and
+#: through one that also offers tasks. The server has no tasks, so there the scenarios about tasks may differ.
 WAYS = {
     "direct": "",
     "allowed": "policy: {default: allow}\napprovals: {tasks: off}",
@@ -37,22 +37,22 @@ WAYS = {
 #: Seconds after which the robot approves.
 THINKING = 0.2
 
-#: On these no verdict may differ.
+#: The routes on which no result may differ.
 EQUAL = ("allowed", "held")
 
-#: scenario -> check -> how often it had which status.
+#: Scenario -> check -> the number of each status.
 Verdicts = dict[str, dict[str, Counter]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one suite said on one way."""
+    """The results of one suite on one route."""
 
     verdicts: Verdicts
 
     @property
     def counts(self) -> Counter:
-        """How many checks had which status."""
+        """The number of checks with each status."""
         return sum(
             (status for checks in self.verdicts.values() for status in checks.values()), start=Counter()
         )
@@ -65,7 +65,7 @@ class Outcome:
         ]
 
     def without(self, other: "Outcome") -> list[str]:
-        """Return, in words, where the other one's verdicts are not these."""
+        """Return the differences from *other*, in words."""
         said = []
         for scenario in sorted(self.verdicts.keys() | other.verdicts.keys()):
             ours, theirs = self.verdicts.get(scenario, {}), other.verdicts.get(scenario, {})
@@ -105,7 +105,7 @@ async def run(suite: str, url: str) -> Outcome:
 def _statuses(file: Path) -> dict[str, Counter]:
     checks: dict[str, Counter] = {}
     for check in json.loads(file.read_text()):
-        # Each frame that the suite saw is a check too, and how many there are is not a verdict.
+        # Each frame that the suite saw is a check, too; their number is not a result.
         if check["status"] != "INFO":
             checks.setdefault(check["id"], Counter())[check["status"]] += 1
     return checks
@@ -126,7 +126,7 @@ async def everything() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def through_the_gateway(way: str, server: str, folder: Path) -> AsyncIterator[str]:
-    """Run a gateway before the server, with a robot that approves what is held; yields the URL for agents."""
+    """Run a gateway in front of the server, with a robot that approves held calls; yields the URL for agents."""
     agents, inbox = free_ports(2)
     config = folder / "okayed.yaml"
     config.write_text(
@@ -146,7 +146,7 @@ async def through_the_gateway(way: str, server: str, folder: Path) -> AsyncItera
 
 
 async def approve_all(person: Person) -> None:
-    """Approve every call that comes, each after a moment of thinking."""
+    """Approve every held call, after a short delay."""
 
     async def approve(held: dict) -> None:
         await asyncio.sleep(THINKING)
@@ -163,7 +163,7 @@ async def approve_all(person: Person) -> None:
 
 
 async def measure(suites: Iterable[str] = SUITES, ways: Iterable[str] = WAYS) -> Measured:
-    """Run each suite on each way, two ways at a time: the suites have short time limits of their own."""
+    """Run each suite on each route, two routes at a time: the suites have short time limits."""
     install()
     measured: Measured = {}
     turn = asyncio.Semaphore(2)
@@ -179,7 +179,7 @@ async def measure(suites: Iterable[str] = SUITES, ways: Iterable[str] = WAYS) ->
 
 @asynccontextmanager
 async def everything_by(way: str) -> AsyncIterator[str]:
-    """Yield the URL of the server on this way."""
+    """Yield the URL of the server on this route."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(everything())
         if way != "direct":
@@ -189,7 +189,7 @@ async def everything_by(way: str) -> AsyncIterator[str]:
 
 
 async def differences(measured: Measured) -> list[str]:
-    """Return each verdict that is another one through the gateway, twice: some hang on limits of half a second."""
+    """Return each result that differs through the gateway in two runs: some depend on limits of half a second."""
     different = []
     for suite, way in measured:
         if way != "direct" and _differences(measured, suite, way):

@@ -1,4 +1,4 @@
-"""An MCP server with a bit of everything, on the official SDK: what the conformance suite asks of a server, and no more.
+"""An MCP server on the official SDK with every feature that the conformance suite tests.
 
 `python everything.py [--port N]` serves Streamable HTTP on this machine (the port is the first line on stdout) in all revisions
 that the SDK speaks; `--stdio` serves stdin and stdout.
@@ -48,7 +48,7 @@ WAV = b64encode(
 bus = InMemorySubscriptionBus()
 
 
-# What tools say.
+# Tools that return content
 
 
 def said(*content, is_error=False):
@@ -76,7 +76,7 @@ PLAIN = {
     "test_error_handling": said("This tool intentionally returns an error for testing", is_error=True),
     "json_schema_2020_12_tool": said("ok"),
     "test_header_mirror": said("ok"),
-    # Those that the scenarios of the tasks extension ask for; the SDK has no tasks, so they answer at once.
+    # Tools for the scenarios of the tasks extension; the SDK has no tasks, so they answer at once
     "slow_compute": said("computed"),
     "failing_job": said("This job fails.", is_error=True),
     "confirm_delete": said("deleted"),
@@ -85,7 +85,7 @@ PLAIN = {
 }
 
 
-# Tools that do something on the way.
+# Tools that send messages while they run
 
 
 async def log_thrice(ctx, params):
@@ -156,7 +156,7 @@ ENUMS = of({
 
 
 async def hang_up_first(ctx, params):
-    """Close the stream of this very call; its client comes back with GET for what follows."""
+    """Close the stream of this call; its client resumes it with GET."""
     await asyncio.sleep(PAUSE)
     if ctx.close_sse_stream is not None:
         await ctx.close_sse_stream()
@@ -212,7 +212,7 @@ def answers(params):
 
 
 def ask(finish, state=None, **requests):
-    """Return a tool that asks for all of *requests* at once and then says what *finish* makes of the answers."""
+    """Return a tool that sends all *requests* at once and returns *finish* of the answers."""
 
     async def tool(ctx, params):
         given = answers(params)
@@ -429,8 +429,8 @@ async def complete(ctx, params):
     )
 
 
-class Kept(EventStore):
-    """Keeps every event of every stream, so that a client which was cut off can have the rest."""
+class InMemoryEventStore(EventStore):
+    """Keeps every event of every stream, so that a disconnected client can resume."""
 
     def __init__(self):
         self._numbers = count(1)
@@ -481,7 +481,7 @@ async def over_stdio():
 def over_http(port):
     listening = socket.create_server(("127.0.0.1", port))
     print(listening.getsockname()[1], flush=True)
-    app = server().streamable_http_app(event_store=Kept(), retry_interval=500)
+    app = server().streamable_http_app(event_store=InMemoryEventStore(), retry_interval=500)
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
     uvicorn.Server(config).run(sockets=[listening])
 

@@ -1,4 +1,4 @@
-"""A gateway on a free port in front of a recording server, with a clock that stands still until it is moved."""
+"""A gateway on a free port in front of a recording server, with a clock that tests move."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
 from hang import HANG
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 POLICY = """\
 default: require_approval
@@ -29,11 +29,11 @@ tools:
 
 
 class Clock:
-    """Seconds since 1970 as the test wants them: the true time, and what the machine's clock makes of it."""
+    """A clock in epoch seconds that the test sets: the true time, and the machine's clock, which may be wrong."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
-        #: Seconds by which the machine's clock is wrong.
+        #: Seconds that the machine's clock is ahead.
         self.ahead = 0.0
 
     def __call__(self) -> float:
@@ -43,7 +43,7 @@ class Clock:
         return self.now + self.ahead
 
     def monotonic(self) -> float:
-        """Return seconds since a start of the machine, so that a mix of the two clocks shows."""
+        """Return seconds since boot, so that tests notice if the two clocks are confused."""
         return self.now - 1_799_990_000.0
 
 
@@ -57,7 +57,7 @@ TASKS = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
 
 @dataclass
 class Answer:
-    """One answer of the gateway, read to its end."""
+    """One complete answer of the gateway."""
 
     status: int
     media_type: str
@@ -65,7 +65,7 @@ class Answer:
 
     @property
     def frames(self) -> list[dict]:
-        """The frames in it, the answer last."""
+        """The frames of the answer; the response is the last."""
         if self.media_type == "application/json":
             return [json.loads(self.body)]
         return [
@@ -84,11 +84,11 @@ class Answer:
 
 
 @dataclass
-class Running:
-    """A running gateway, the server behind it, and a client of it."""
+class RunningGateway:
+    """A running gateway, its server, and a client."""
 
     gateway: Gateway
-    recorder: Recorder
+    recorder: RecordingServer
     url: str
     http: aiohttp.ClientSession
     clock: Clock
@@ -140,7 +140,7 @@ class Running:
             return list(reversed(found))
 
     async def later(self, seconds: float) -> None:
-        """Let this much time pass once somebody waits for a call."""
+        """Move the clock forward once a client waits for a call."""
         listening = self.gateway.service.wakeups.listening
         async with asyncio.timeout(HANG):
             while not listening:
@@ -175,7 +175,7 @@ def call(tool: str, arguments: dict | None = None, *, id: Any = 1, **params: Any
 
 
 def last_frame(body: bytes) -> dict:
-    """Return the last frame of an answer, be it JSON or a stream."""
+    """Return the last frame of an answer, which is JSON or a stream."""
     lines = [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
     return json.loads(lines[-1] if lines else body)
 
@@ -188,15 +188,15 @@ def text(frame: dict) -> str:
 async def running(
     policy: str = POLICY,
     more: str = "",
-    recorder: Recorder | None = None,
+    recorder: RecordingServer | None = None,
     server_options: str = "",
     environ: dict | None = None,
     beside: str = "",
     store: str = "memory:",
 ):
-    """Run a gateway with this policy, in front of a recorder or of the server that the options name."""
+    """Run a gateway with this policy, in front of *recorder* or the server in the options."""
     async with AsyncExitStack() as stack:
-        recorder = await stack.enter_async_context(recorder or Recorder())
+        recorder = await stack.enter_async_context(recorder or RecordingServer())
         options = server_options or f"url: '{recorder.url}'"
         config = parse_config(
             f"servers: {{notes: {{{options}}}{f', {beside}: {{{options}}}' if beside else ''}}}\nstore: '{store}'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
@@ -216,4 +216,4 @@ async def running(
         app = server.build_app(gateway.proxy, door)
         at = await stack.enter_async_context(open_listener(app, "127.0.0.1:0", Connections("agents", 1000)))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield Running(gateway, recorder, f"http://{at}/mcp/notes", http, clock)
+        yield RunningGateway(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

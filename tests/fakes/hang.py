@@ -1,4 +1,4 @@
-"""The limit that ends a test that hangs. Nothing is measured by it: on a busy machine everything takes longer."""
+"""The time limit of a test that hangs. It is not a performance limit: a busy machine may be slow."""
 
 #: Seconds.
 HANG = 60

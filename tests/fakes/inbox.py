@@ -1,4 +1,4 @@
-"""A real inbox on port 0: the application, a store in memory, a clock that tests move, and people to sign in."""
+"""A real inbox on port 0: the application, a store in memory, a clock that tests move, and approvers."""
 
 import asyncio
 import hashlib
@@ -52,7 +52,7 @@ class Inbox:
 
     async def __aenter__(self):
         async with AsyncExitStack() as stack:
-            # The port is known before the application is built, because the inbox knows its own address.
+            # The application is built with the inbox's address, so the port must be known first.
             server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
             self.port = server.sockets[0].getsockname()[1]
             server.close()
@@ -71,7 +71,7 @@ class Inbox:
         await self._stack.aclose()
 
     async def stranger(self, **headers):
-        """Return a client that is signed in as nobody; it behaves as a browser on a page of the inbox."""
+        """Return a client that is not signed in; it behaves like a browser on a page of the inbox."""
         own = {"Sec-Fetch-Site": "same-origin"} | headers
         client = ClientSession(self.here, cookie_jar=CookieJar(unsafe=True), headers=own)
         return await self._stack.enter_async_context(client)
@@ -84,7 +84,7 @@ class Inbox:
         return client
 
     async def program(self, name="alice", **headers):
-        """Return a client that gives a token with each request."""
+        """Return a client that sends a token with each request."""
         client = ClientSession(self.here, headers={"Authorization": f"Bearer {token(name)}"} | headers)
         return await self._stack.enter_async_context(client)
 
@@ -92,7 +92,7 @@ class Inbox:
         return self.app[LOGIN].create_one_time_code(self.directory.by_name(name))
 
     def call(self, tool="put_user_policy", *, arguments=b'{"user_name":"ana"}', **changes):
-        """Return a held call that nobody holds yet; *changes* go to the held call, or to the tool call in it."""
+        """Return a held call that is not stored yet; *changes* are fields of the held call, or of its tool call."""
         self._made += 1
         inner = {name: changes.pop(name) for name in ("agent", "owner", "server") if name in changes}
         call = ToolCall(
@@ -136,7 +136,7 @@ class Inbox:
         return await self.service.finish(call.id, Outcome(is_error=is_error, body=body))
 
     async def send(self, call):
-        """Approve a call and let it run, without an answer yet."""
+        """Approve a call and start its run, without an answer."""
         await self.approve(call)
         return (await self.service.claim(call.id, lambda _: None))[0]
 

@@ -1,4 +1,4 @@
-"""An issuer of tokens with real keys: a key set, the metadata of its authorization server, and client credentials."""
+"""A token issuer with real keys: its key set, authorization server metadata, and client credentials."""
 
 import base64
 import json
@@ -25,12 +25,12 @@ MAKE: dict[str, Callable[[], PrivateKeyTypes]] = {
 
 
 def unsigned(part: Any) -> str:
-    """Return one part of a token as it is written."""
+    """Return one encoded part of a token."""
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
 
 
 class Issuer:
-    """The issuer. `asked` counts how often its keys were fetched."""
+    """The issuer. `asked` counts the fetches of its keys."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
@@ -58,7 +58,7 @@ class Issuer:
         await self.runner.cleanup()
 
     def add(self, kid: str, algorithm: str, *, make: str = "", **more: Any) -> None:
-        """Make a key and publish its public half."""
+        """Create a key and publish its public half."""
         key = self.keys[kid] = MAKE[make or algorithm]()
         public = get_default_algorithms()[algorithm].to_jwk(key.public_key(), as_dict=True)
         self.published.append({**public, "kid": kid, **more})
@@ -66,7 +66,7 @@ class Issuer:
     def token(
         self, subject: Any = "bot", *, kid: Any = "one", algorithm: str = "RS256", header: dict | None = None, key: Any = None, **claims: Any
     ) -> str:  # fmt: skip
-        """Return a good token, but for what is given. A claim that is None is left out."""
+        """Return a valid token with the given changes. A claim that is None is left out."""
         now = int(self.now())
         all_claims = {"iss": self.url, "sub": subject, "iat": now, "exp": now + 300, **claims}
         given = {name: value for name, value in all_claims.items() if value is not None}

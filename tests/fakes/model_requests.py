@@ -1,8 +1,8 @@
-"""Intentions: what a model wants once, through a real client with its own timers, approved when a person is ready.
+"""Requests of a model through real clients with their own timeouts, approved after a delay.
 
-Each cell is one client, one transport, one delay. All of them run side by side in real seconds, against one gateway,
-each as an agent of its own, so that nothing is learned from another cell. A robot approves every call so many seconds
-after it was asked.
+A model wants one call, and repeats it until it reads that the call is done. Each cell is one client, one transport, one
+delay. All cells run at the same time in real seconds against one gateway, each as its own agent, so that they do not
+affect each other. A robot approves every call after the cell's delay.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from typing import NamedTuple
 import third_party
 from npm import NODE
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
-from real_clients import SCRIPTS, Client, ended
-from recording_server import Recorder, result
+from real_clients import SCRIPTS, ClientScript, end_process
+from recording_server import RecordingServer, result
 from slack import FakeSlack, text_of
 
 CLIENTS = {
-    "sdk-2-auto": Client(sys.executable, "sdk2.py", "auto"),
-    "sdk-2-legacy": Client(sys.executable, "sdk2.py", "legacy"),
-    "sdk-1": Client(third_party.program("mcp1"), "sdk1.py", "session"),
-    "langchain": Client(third_party.program("mcp1"), "sdk1.py", "langchain"),
-    "fastmcp": Client(third_party.program("fastmcp"), "fastmcp_client.py", "auto"),
-    "ts-1": Client(NODE, "ts_sdk1.mjs", ""),
-    "ts-2": Client(NODE, "ts_sdk2.mjs", "auto"),
-    "openai-agents": Client(third_party.program("openai"), "openai_agents.py", ""),
-    "openai-agents-sdk-1": Client(third_party.program("openai1"), "openai_agents.py", ""),
-    "pydantic-ai": Client(third_party.program("pydantic"), "pydantic_agent.py", ""),
+    "sdk-2-auto": ClientScript(sys.executable, "sdk2.py", "auto"),
+    "sdk-2-legacy": ClientScript(sys.executable, "sdk2.py", "legacy"),
+    "sdk-1": ClientScript(third_party.program("mcp1"), "sdk1.py", "session"),
+    "langchain": ClientScript(third_party.program("mcp1"), "sdk1.py", "langchain"),
+    "fastmcp": ClientScript(third_party.program("fastmcp"), "fastmcp_client.py", "auto"),
+    "ts-1": ClientScript(NODE, "ts_sdk1.mjs", ""),
+    "ts-2": ClientScript(NODE, "ts_sdk2.mjs", "auto"),
+    "openai-agents": ClientScript(third_party.program("openai"), "openai_agents.py", ""),
+    "openai-agents-sdk-1": ClientScript(third_party.program("openai1"), "openai_agents.py", ""),
+    "pydantic-ai": ClientScript(third_party.program("pydantic"), "pydantic_agent.py", ""),
 }
 TRANSPORTS = ("http", "stdio")
 TOOL = {
@@ -44,12 +44,12 @@ TOOL = {
     "description": "Create a note.",
     "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
 }
-#: Seconds after the approval for which a model goes on asking.
-INSISTS = 60
+#: Seconds after the approval for which a model repeats its call.
+RETRIES_FOR = 60
 
 
 class Cell(NamedTuple):
-    """A client, how it reaches the gateway, and after how many seconds a call of it is approved."""
+    """A client, its transport, and the seconds after which its call is approved."""
 
     client: str
     transport: str
@@ -57,13 +57,13 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of its agent, and the text of its call."""
+        """The agent's name, and the text of its call."""
         return f"{self.client}.{self.transport}.{self.after}s"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Came:
-    """What an intention came to: calls held, cards posted, runs at the server, and every text that the model read."""
+class RequestOutcome:
+    """The result of a request: calls held, cards posted, runs at the server, and every text that the model read."""
 
     holds: int
     prompts: int
@@ -71,14 +71,14 @@ class Came:
     read: Sequence[str]
 
     @property
-    def well(self) -> bool:
-        """Whether it was one hold, one prompt and one run, and the model knows."""
+    def succeeded(self) -> bool:
+        """Whether it was one hold, one prompt and one run, and the model read the result."""
         told = bool(self.read) and self.read[-1].startswith("done:")
         return (self.holds, self.prompts, self.runs, told) == (1, 1, 1, True)
 
     @property
-    def story(self) -> str:
-        """What the model read, the same things in a row counted."""
+    def summary(self) -> str:
+        """The texts that the model read, with repetitions counted."""
         told = [(text, len(list(same))) for text, same in groupby(map(_short, self.read))]
         return ", ".join(text if count == 1 else f"{count} x {text}" for text, count in told)
 
@@ -87,17 +87,17 @@ def _short(text: str) -> str:
     return next((word for word in ("done", "WAITING") if text.startswith(word)), " ".join(text.split())[:90])
 
 
-async def intentions(cells: Sequence[Cell], folder: Path) -> Mapping[Cell, Came]:
-    """Run all cells side by side; returns what each came to."""
+async def run_cells(cells: Sequence[Cell], folder: Path) -> Mapping[Cell, RequestOutcome]:
+    """Run all cells at the same time; return the outcome of each."""
     third_party.install()
-    async with _scene(cells, folder) as scene:
+    async with _open_testbed(cells, folder) as testbed:
         async with asyncio.TaskGroup() as tasks:
-            robot = tasks.create_task(_approving(scene, cells))
-            told = await asyncio.gather(*(scene.run(way, list(those)) for way, those in _ways(cells)))
+            robot = tasks.create_task(_approve_cards(testbed, cells))
+            told = await asyncio.gather(*(testbed.run(way, list(those)) for way, those in _ways(cells)))
             robot.cancel()
         read = {name: texts for some in told for name, texts in some.items()}
-        held = Counter(call["agent"] for call in await _all_calls(scene.alice))
-        return {cell: scene.came(cell, held, read.get(cell.name, ())) for cell in cells}
+        held = Counter(call["agent"] for call in await _all_calls(testbed.alice))
+        return {cell: testbed.outcome(cell, held, read.get(cell.name, ())) for cell in cells}
 
 
 def _ways(cells: Iterable[Cell]):
@@ -106,8 +106,8 @@ def _ways(cells: Iterable[Cell]):
 
 
 @dataclass(kw_only=True)
-class _Scene:
-    recorder: Recorder
+class _Testbed:
+    recorder: RecordingServer
     slack: FakeSlack
     alice: Person
     url: str
@@ -115,7 +115,7 @@ class _Scene:
     folder: Path
 
     async def run(self, way: tuple[str, str], cells: list[Cell]) -> dict[str, list[str]]:
-        """Have a client go after its intentions; returns what its model read, by the name of the cell."""
+        """Let a client make its requests; return the texts that its models read, by the name of the cell."""
         client, transport = CLIENTS[way[0]], way[1]
         with (self.folder / f"{'.'.join(way)}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
@@ -124,12 +124,12 @@ class _Scene:
             )  # fmt: skip
             for cell in cells:
                 asked = {
-                    "style": client.style, "at": self._at(cell, transport), "insist": cell.after + INSISTS,
+                    "style": client.style, "at": self._at(cell, transport), "retry_for": cell.after + RETRIES_FOR,
                     "tool": "create_note", "arguments": {"text": cell.name},
                 }  # fmt: skip
                 process.stdin.write(json.dumps(asked).encode() + b"\n")
             lines = [json.loads(line) for _ in cells if (line := await process.stdout.readline())]
-            await ended(process)
+            await end_process(process)
         return {said["arguments"]["text"]: said["read"] for said in lines}
 
     def _at(self, cell: Cell, transport: str) -> dict:
@@ -139,8 +139,8 @@ class _Scene:
         env = {**kept, "HOME": str(self.folder), "OKAYED_AGENT_TOKEN": token(cell.name)}
         return {"command": [OKAYED, "stdio", "notes", "-c", str(self.config)], "env": env}
 
-    def came(self, cell: Cell, held: Counter[str], read: Sequence[str]) -> Came:
-        return Came(
+    def outcome(self, cell: Cell, held: Counter[str], read: Sequence[str]) -> RequestOutcome:
+        return RequestOutcome(
             holds=held[cell.name],
             prompts=sum(_about(message.blocks, cell) for message in self.slack.messages),
             runs=sum(one.frame["params"]["arguments"]["text"] == cell.name for one in self.recorder.calls),
@@ -148,14 +148,14 @@ class _Scene:
         )
 
 
-async def _opened(request, frame):
-    """Open a session, as most servers do: without one nobody knows which client makes a call."""
+async def _open_session(request, frame):
+    """Open a session, as most servers do: without one, the gateway cannot tell clients apart."""
     info = {"protocolVersion": frame["params"]["protocolVersion"], "capabilities": {"tools": {}}}
     opened = {**info, "serverInfo": {"name": "notes", "version": "1"}}
     return result(frame, opened, {"Mcp-Session-Id": uuid.uuid4().hex})
 
 
-async def _done(request, frame):
+async def _finish(request, frame):
     text = f"done: {frame['params']['arguments']['text']}"
     return result(frame, {"resultType": "complete", "content": [{"type": "text", "text": text}]})
 
@@ -174,15 +174,15 @@ async def _all_calls(person: Person) -> list[dict]:
     return found
 
 
-async def _approving(scene: _Scene, cells: Sequence[Cell]) -> None:
-    """Approve each call when its card has been there for as long as its cell says."""
+async def _approve_cards(testbed: _Testbed, cells: Sequence[Cell]) -> None:
+    """Approve each call after its cell's delay, counted from its card."""
     after = {cell.name: cell.after for cell in cells}
     async with asyncio.TaskGroup() as tasks:
         for number in count(1):
-            await scene.slack.until(lambda number=number: scene.slack.messages[number - 1 :], None)
-            call_id = scene.slack.messages[number - 1].metadata["event_payload"]["id"]
-            call = await scene.alice.call(call_id)
-            tasks.create_task(_approve_later(scene.alice, call, after[call["agent"]]))
+            await testbed.slack.until(lambda number=number: testbed.slack.messages[number - 1 :], None)
+            call_id = testbed.slack.messages[number - 1].metadata["event_payload"]["id"]
+            call = await testbed.alice.call(call_id)
+            tasks.create_task(_approve_later(testbed.alice, call, after[call["agent"]]))
 
 
 async def _approve_later(person: Person, call: dict, seconds: float) -> None:
@@ -191,10 +191,10 @@ async def _approve_later(person: Person, call: dict, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def _scene(cells: Sequence[Cell], folder: Path):
+async def _open_testbed(cells: Sequence[Cell], folder: Path):
     async with AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(
-            Recorder(tools=[TOOL], on_call=_done, on_initialize=_opened)
+            RecordingServer(tools=[TOOL], on_call=_finish, on_initialize=_open_session)
         )
         slack = await stack.enter_async_context(FakeSlack())
         ports = free_ports(2)
@@ -204,11 +204,11 @@ async def _scene(cells: Sequence[Cell], folder: Path):
         process = await stack.enter_async_context(gateway_process(file, *ports))
         alice = await stack.enter_async_context(Person(process.inbox))
         url = f"{process.agents}/mcp/notes"
-        yield _Scene(recorder=recorder, slack=slack, alice=alice, url=url, config=file, folder=folder)
+        yield _Testbed(recorder=recorder, slack=slack, alice=alice, url=url, config=file, folder=folder)
 
 
 def _config(
-    recorder: Recorder, slack: FakeSlack, ports: list[int], store: Path, cells: Sequence[Cell]
+    recorder: RecordingServer, slack: FakeSlack, ports: list[int], store: Path, cells: Sequence[Cell]
 ) -> str:
     agents = ", ".join(f"{{name: {cell.name}, token_sha256: {sha256(token(cell.name))}}}" for cell in cells)
     return f"""
@@ -223,11 +223,11 @@ inbox: {{listen: "127.0.0.1:{ports[1]}"}}
 """
 
 
-def table(found: Mapping[Cell, Came]) -> str:
-    """Return what came of each cell as a table."""
+def table(found: Mapping[Cell, RequestOutcome]) -> str:
+    """Return the outcomes as a table."""
     rows = [
-        f"{'ok ' if came.well else 'BAD'} {cell.client:<20} {cell.transport:<5} {cell.after:>3} s"
-        f"  holds {came.holds}  prompts {came.prompts}  runs {came.runs}  read {len(came.read)}: {came.story}"
-        for cell, came in sorted(found.items())
+        f"{'ok ' if outcome.succeeded else 'BAD'} {cell.client:<20} {cell.transport:<5} {cell.after:>3} s"
+        f"  holds {outcome.holds}  prompts {outcome.prompts}  runs {outcome.runs}  read {len(outcome.read)}: {outcome.summary}"
+        for cell, outcome in sorted(found.items())
     ]
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""nginx with its defaults in front of one server."""
+"""nginx with its default settings in front of one server."""
 
 import asyncio
 import shutil
@@ -27,13 +27,13 @@ http {{
   }}
 }}
 """
-#: Where Debian puts it, which is not on everybody's path.
+#: Debian's folder for nginx, which is not on every PATH.
 PLACES = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin"
 
 
 @asynccontextmanager
 async def nginx(upstream, folder):
-    """Run nginx in front of *upstream*; yields its address, and skips the test where there is none."""
+    """Run nginx in front of *upstream*; yields its address, and skips the test if nginx is not installed."""
     program = shutil.which("nginx") or shutil.which("nginx", path=PLACES)
     if program is None:
         pytest.skip("nginx is not installed; apt-get install nginx-light")
@@ -45,7 +45,7 @@ async def nginx(upstream, folder):
         async with asyncio.timeout(HANG):
             while not await _listens(port):
                 assert process.returncode is None, (folder / "error.log").read_text()
-                await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on
+                await asyncio.sleep(0.02)  # no other event to wait for: another process starts
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -1,4 +1,4 @@
-"""Node and the npm packages that some peers are: node comes from PyPI, the packages go into .venv-node, their versions pinned."""
+"""Node and the npm packages of third-party programs: Node comes from PyPI; the packages are pinned in .venv-node."""
 
 import subprocess
 from pathlib import Path
@@ -12,11 +12,11 @@ NODE = str(WHEEL / "bin" / "node")
 NPM = str(WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 OPTIONS = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
 
-#: The folder each goes to, and what it is.
+#: Folder -> package and version.
 PACKAGES = {
     # Slack's Web API. The newest package of this name is another project.
     "emulate": "emulate@0.12.2",
-    # The protocol's own conformance suite: the newest release, and the one that knows the revision of 2026-07-28.
+    # The MCP conformance suite: the newest release, and the one that supports the revision of 2026-07-28.
     "conformance-0.1": "conformance-0.1@npm:@modelcontextprotocol/conformance@0.1.16",
     "conformance-0.2": "conformance-0.2@npm:@modelcontextprotocol/conformance@0.2.0-alpha.12",
     # Clients.

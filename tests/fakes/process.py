@@ -1,4 +1,4 @@
-"""Okayed as its users run it: the command in a process of its own, with a config file."""
+"""Runs Okayed as users do: the command in its own process, with a config file."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ def sha256(text: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
+    """Return free ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
@@ -48,7 +48,7 @@ class Process:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, *before: str, options: Sequence[str] = ()) -> None:
-        """Start it with *options*, as a command that the words in *before* run, and wait until it answers."""
+        """Start it with *options*, prefixed by the command *before*, and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *before, OKAYED, "run", "-c", str(self.config), *options, stderr=log, stdout=log
@@ -56,16 +56,16 @@ class Process:
         async with asyncio.timeout(HANG), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.inbox}/healthz"):
                 assert self.process.returncode is None, self.log.read_text()
-                await asyncio.sleep(0.02)  # another process starts: there is nothing else to wait on
+                await asyncio.sleep(0.02)  # no other event to wait for: another process starts
 
     async def ready(self) -> None:
-        """Wait until each server was asked for its tools."""
+        """Wait until the gateway is ready."""
         async with asyncio.timeout(HANG), aiohttp.ClientSession() as http:
             while not await _answers(http, f"{self.agents}/readyz"):
-                await asyncio.sleep(0.02)  # another process works: there is nothing else to wait on
+                await asyncio.sleep(0.02)  # no other event to wait for: another process works
 
     async def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 
@@ -84,7 +84,7 @@ class Process:
     async def logged(self, words: str) -> None:
         """Wait until the log has these words."""
         async with asyncio.timeout(HANG):
-            # The timeout of the watch is for words that came between the last look and its start.
+            # The timeout catches words that were logged before the watch started.
             async for _ in awatch(self.log, debounce=50, rust_timeout=100, yield_on_timeout=True):
                 if words in self.log.read_text():
                     return
@@ -100,8 +100,8 @@ class Process:
         return process.returncode, out.decode(), err.decode()
 
 
-def before_notes(folder: Path, url: str, policy: str = "{default: require_approval}") -> Process:
-    """Return a gateway that is not started yet, before one server at *url*, with alice as its approver."""
+def notes_gateway(folder: Path, url: str, policy: str = "{default: require_approval}") -> Process:
+    """Return a gateway that is not started yet, with one server at *url* and the approver alice."""
     agents, inbox = free_ports(2)
     config = folder / "okayed.yaml"
     config.write_text(
@@ -132,7 +132,7 @@ async def gateway_process(config: Path, agents_port: int, inbox_port: int):
 
 
 class Person:
-    """An approver at the API and at the pages of the inbox."""
+    """An approver who uses the API and the pages of the inbox."""
 
     def __init__(self, inbox: str, name: str = "alice") -> None:
         self.inbox = inbox
@@ -149,7 +149,7 @@ class Person:
         await self.pages.close()
 
     async def waiting(self, about: str = "") -> dict:
-        """Wait until a call with this in its arguments is pending and return it."""
+        """Wait until a call with this text in its arguments is pending, and return it."""
         async with asyncio.timeout(HANG), self.api.get(f"{self.inbox}/api/v1/events") as events:
             assert events.status == 200
             while not (
@@ -159,7 +159,7 @@ class Person:
             return found[0]
 
     async def until(self, so) -> None:
-        """Wait until *so* holds for one of the calls."""
+        """Wait until *so* is true for one of the calls."""
         async with asyncio.timeout(HANG), self.api.get(f"{self.inbox}/api/v1/events") as events:
             while not any(so(call) for call in await self.calls()):
                 await events.content.readline()

@@ -1,6 +1,6 @@
-"""Real MCP clients, each a script in a process of its own, before two running gateways: one holds long, the other a second.
+"""Real MCP clients, each a script in its own process, and two gateways: one keeps connections open, one only briefly.
 
-What can befall a call is in `cases`.
+The test cases are in `client_cases`.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ import third_party
 from hang import HANG
 from npm import MODULES, NODE
 from process import OKAYED, Person, free_ports, gateway_process, sha256, token
-from recording_server import Recorder, result
+from recording_server import RecordingServer, result
 
 SCRIPTS = Path(__file__).with_name("clients")
-#: For how long each gateway keeps a connection open.
+#: How long each gateway keeps a connection open.
 HOLD_FOR = {"patient": "auto", "brief": "0.1s"}
 #: A client checks what a tool with an outputSchema returns; a refusal must pass that check too.
 WRITES = {
@@ -33,16 +33,16 @@ WRITES = {
 READS = {**WRITES, "name": "get_note", "description": "Get a note."}
 
 
-class Client(NamedTuple):
-    """A client: what runs its script, the script, and which of the script's clients it is."""
+class ClientScript(NamedTuple):
+    """A client: the program that runs its script, the script, and the script's mode."""
 
     program: str
     script: str
     style: str
 
 
-class Outcome(NamedTuple):
-    """What a client says a call came to. `failed` is the client's own error."""
+class ClientOutcome(NamedTuple):
+    """The result of a call as the client reports it. `failed` is the client's own error."""
 
     text: str
     is_error: bool
@@ -50,10 +50,10 @@ class Outcome(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Scene:
-    """The gateways, the server behind them, the person before them, and the clients that were started so far."""
+class Testbed:
+    """The gateways, their server, their approver, and the clients started so far."""
 
-    recorder: Recorder
+    recorder: RecordingServer
     agents: dict[str, str]
     configs: dict[str, Path]
     people: dict[str, Person]
@@ -63,15 +63,15 @@ class Scene:
     numbers: count = field(default_factory=count)
 
     def note(self) -> str:
-        """Return a text that no other call has."""
+        """Return a text that is unique to one call."""
         return f"note-{next(self.numbers):04d}"
 
     def ran(self, note: str) -> int:
-        """Return how often the server ran the call with this text."""
+        """Return how many times the server ran the call with this text."""
         return sum(one.frame["params"]["arguments"]["text"] == note for one in self.recorder.calls)
 
     def at(self, gateway: str, transport: str) -> dict:
-        """Return how a client reaches a gateway."""
+        """Return a gateway's URL or command for a client."""
         if transport == "http":
             return {"url": self.agents[gateway]}
         commands = {
@@ -87,8 +87,8 @@ class Scene:
         }
         return {"command": commands[transport], "env": env}
 
-    async def process(self, client: Client, transport: str) -> Process:
-        """Return the process of a client's script, started when it is not there."""
+    async def process(self, client: ClientScript, transport: str) -> Process:
+        """Return the process of a client's script; start it if it is not running."""
         key = (client.program, client.script, transport)
         if key not in self.scripts:
             log = self.stack.enter_context((self.folder / f"{client.script}-{transport}.log").open("wb"))
@@ -96,15 +96,15 @@ class Scene:
                 client.program, str(SCRIPTS / client.script), stdin=PIPE, stdout=PIPE, stderr=log,
                 env={**os.environ, "HOME": str(self.folder)},
             )  # fmt: skip
-            self.stack.push_async_callback(ended, process)
+            self.stack.push_async_callback(end_process, process)
             self.scripts[key] = process
         return self.scripts[key]
 
     async def call(
-        self, client: Client, transport: str, note: str, *,
+        self, client: ClientScript, transport: str, note: str, *,
         tool: str = "create_note", gateway: str = "patient", seconds: float | None = None,
-    ) -> Outcome:  # fmt: skip
-        """Have a client call a tool. After so many seconds its own timer ends the call."""
+    ) -> ClientOutcome:  # fmt: skip
+        """Let a client call a tool, with the client's own timeout in seconds."""
         asked = {
             "style": client.style, "at": self.at(gateway, transport),
             "tool": tool, "arguments": {"text": note}, "seconds": seconds,
@@ -113,11 +113,11 @@ class Scene:
         process.stdin.write(json.dumps(asked).encode() + b"\n")
         try:
             said = json.loads(await process.stdout.readline())
-        except BaseException:  # what it says from now on would answer the wrong question
+        except BaseException:  # its later output would answer the wrong call
             process.kill()
             del self.scripts[client.program, client.script, transport]
             raise
-        return Outcome(said.get("text", ""), said.get("isError", False), said.get("error", ""))
+        return ClientOutcome(said.get("text", ""), said.get("isError", False), said.get("error", ""))
 
     async def decide(
         self, note: str, verb: str = "approve", *, gateway: str = "patient", **more: str
@@ -130,11 +130,11 @@ class Scene:
         assert status == 200
 
     async def until(self, note: str, so: Callable[[dict], bool]) -> None:
-        """Wait until the gateway that holds long shows the call with this text as *so* wants it."""
+        """Wait until *so* is true for the call with this text at the patient gateway."""
         await self.people["patient"].until(lambda call: note in call["arguments_text"] and so(call))
 
 
-async def ended(process: Process) -> None:
+async def end_process(process: Process) -> None:
     """Let a script close its connections and end."""
     process.stdin.close()
     try:
@@ -146,24 +146,24 @@ async def ended(process: Process) -> None:
 
 
 @asynccontextmanager
-async def a_scene(folder: Path):
-    """Run the gateways; yields the scene."""
+async def open_testbed(folder: Path):
+    """Run the gateways; yields the testbed."""
     third_party.install()
     async with AsyncExitStack() as stack:
-        recorder = await stack.enter_async_context(Recorder(tools=[READS, WRITES], on_call=written))
-        scene = Scene(recorder=recorder, agents={}, configs={}, people={}, stack=stack, folder=folder)
+        recorder = await stack.enter_async_context(RecordingServer(tools=[READS, WRITES], on_call=write_note))
+        testbed = Testbed(recorder=recorder, agents={}, configs={}, people={}, stack=stack, folder=folder)
         for gateway, hold_for in HOLD_FOR.items():
             ports = free_ports(2)
-            scene.configs[gateway] = file = folder / f"{gateway}.yaml"
+            testbed.configs[gateway] = file = folder / f"{gateway}.yaml"
             file.write_text(config(recorder, ports, folder / f"{gateway}.db", hold_for))
             file.chmod(0o600)
             process = await stack.enter_async_context(gateway_process(file, *ports))
-            scene.agents[gateway] = f"{process.agents}/mcp/notes"
-            scene.people[gateway] = await stack.enter_async_context(Person(process.inbox))
-        yield scene
+            testbed.agents[gateway] = f"{process.agents}/mcp/notes"
+            testbed.people[gateway] = await stack.enter_async_context(Person(process.inbox))
+        yield testbed
 
 
-def config(recorder: Recorder, ports: list[int], store: Path, hold_for: str) -> str:
+def config(recorder: RecordingServer, ports: list[int], store: Path, hold_for: str) -> str:
     agents, inbox = ports
     return f"""
 listen: 127.0.0.1:{agents}
@@ -176,7 +176,7 @@ inbox: {{listen: "127.0.0.1:{inbox}"}}
 """
 
 
-async def written(request, frame):
+async def write_note(request, frame):
     note = frame["params"]["arguments"]["text"]
     content = [{"type": "text", "text": f"done: {note}"}]
     return result(frame, {"resultType": "complete", "content": content, "structuredContent": {"note": note}})

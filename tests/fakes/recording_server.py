@@ -1,6 +1,6 @@
-"""A naive MCP server over HTTP that writes down every byte it receives and answers as it is told.
+"""A naive MCP server over HTTP that records every request and answers as configured.
 
-It stands for the server that runs whatever reaches it: a test fails if something is recorded here that nobody approved.
+It stands for a server that runs every call it receives: a test fails if it records a call that was not approved.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from hang import HANG
 
-Behaviour = Callable[[web.Request, dict], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request, dict], Awaitable[web.StreamResponse]]
 
 TOOLS = [
     {"name": "get_note", "description": "Get a note.", "inputSchema": {"type": "object"}},
@@ -22,8 +22,8 @@ TOOLS = [
 
 
 @dataclass
-class Received:
-    """One request as it came."""
+class RecordedRequest:
+    """One request, as received."""
 
     verb: str
     headers: dict[str, str]
@@ -35,31 +35,31 @@ class Received:
 
 
 @dataclass
-class Recorder:
+class RecordingServer:
     """The server. `calls` are the tools/call frames that reached it."""
 
-    received: list[Received] = field(default_factory=list)
+    received: list[RecordedRequest] = field(default_factory=list)
     tools: list[dict] = field(default_factory=lambda: [dict(tool) for tool in TOOLS])
-    on_call: Behaviour | None = None
-    on_ping: Behaviour | None = None
-    on_get: Behaviour | None = None
-    on_delete: Behaviour | None = None
-    on_listen: Behaviour | None = None
+    on_call: Handler | None = None
+    on_ping: Handler | None = None
+    on_get: Handler | None = None
+    on_delete: Handler | None = None
+    on_listen: Handler | None = None
     capabilities: dict = field(default_factory=lambda: {"tools": {}})
-    #: Does something when a session is opened; answers itself when it returns an answer.
-    on_initialize: Behaviour | None = None
-    #: Does something when the tools are asked for; answers itself when it returns an answer.
-    on_list: Behaviour | None = None
+    #: Called when a session is opened; a response that it returns is sent instead.
+    on_initialize: Handler | None = None
+    #: Called for tools/list; a response that it returns is sent instead.
+    on_list: Handler | None = None
     modern: bool = True
     session: str | None = None
     name: str = "recorder"
     url: str = ""
 
     @property
-    def calls(self) -> list[Received]:
+    def calls(self) -> list[RecordedRequest]:
         return [one for one in self.received if one.frame.get("method") == "tools/call"]
 
-    async def __aenter__(self) -> "Recorder":
+    async def __aenter__(self) -> "RecordingServer":
         app = web.Application(client_max_size=16 << 20)
         app.router.add_route("*", "/mcp", self._serve)
         self.runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -73,8 +73,8 @@ class Recorder:
     async def __aexit__(self, *_) -> None:
         await self.runner.cleanup()
 
-    async def called(self, times: int = 1) -> list[Received]:
-        """Wait until this many calls have come."""
+    async def called(self, times: int = 1) -> list[RecordedRequest]:
+        """Wait until this many calls have arrived."""
         async with asyncio.timeout(HANG):
             while len(self.calls) < times:
                 self._came.clear()
@@ -84,7 +84,7 @@ class Recorder:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         self.received.append(
-            Received(request.method, {k.lower(): v for k, v in request.headers.items()}, body)
+            RecordedRequest(request.method, {k.lower(): v for k, v in request.headers.items()}, body)
         )
         self._came.set()
         if request.method == "GET" and self.on_get is not None:

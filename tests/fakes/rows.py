@@ -1,4 +1,4 @@
-"""A table of pure cases as one test: every row runs, and the failure names each row that is wrong."""
+"""A table of pure cases as one test: every row runs, and the failure lists each row that fails."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tools as servers define them, one or more of each category, and a policy to judge a call of one."""
+"""Sample tool definitions of every category, and functions that classify them and evaluate policies."""
 
 from gateway.app import config
 from gateway.policy.compiling import compile_policy
@@ -28,16 +28,18 @@ DEFINITIONS = (
 SIBLINGS = {"put_user_policy": IAM, "policy_generation_start": GENERATION}
 
 
-def found(definition, siblings=()):
+def classify_tool(definition, siblings=()):
     return classify(definition, SIBLINGS.get(definition["name"], siblings))
 
 
 def tool(definition):
-    return Tool(name=definition["name"], definition=definition, hash="1", classification=found(definition))
+    return Tool(
+        name=definition["name"], definition=definition, hash="1", classification=classify_tool(definition)
+    )
 
 
-def loaded(text, server=SERVER, default="require_approval"):
-    """Load what can be pasted, with what a config needs besides."""
+def load_config(text, server=SERVER, default="require_approval"):
+    """Load a proposed part of a config, completed to a valid config."""
     text = text.replace("policy:\n", f"policy:\n  default: {default}\n", 1)
     text = (
         text.replace("    tools:\n", "    command: [x]\n    tools:\n", 1)
@@ -49,13 +51,13 @@ def loaded(text, server=SERVER, default="require_approval"):
     return config.parse_config(text + "\n", {}, str)
 
 
-def judged(options, definition, server=SERVER, classification=None, **arguments):
+def evaluate_call(options, definition, server=SERVER, classification=None, **arguments):
     return compile_policy(options).evaluate(
         CallFacts(
             server=server,
             tool=definition["name"],
             agent="",
             arguments=arguments,
-            classification=classification or found(definition),
+            classification=classification or classify_tool(definition),
         )
     )

@@ -35,7 +35,7 @@ CALLS = [
 
 
 async def hold(inbox, tool, server, agent, owner, arguments, left, needed, classification):
-    """Hold one call of the picture."""
+    """Hold one call."""
     category, risk, severity = classification
     return await inbox.hold(
         tool,
@@ -45,7 +45,7 @@ async def hold(inbox, tool, server, agent, owner, arguments, left, needed, class
 
 
 async def main():
-    """Hold the calls, open one as alice, and take the picture."""
+    """Hold the calls, open one as alice, and take the screenshot."""
     async with (
         Inbox(tools=list) as inbox,
         chromium() as browser,

@@ -1,4 +1,4 @@
-"""The tools of the demo's shop from a server by hand: the SDK takes longer to import than the gateway takes to start."""
+"""The tools of the demo's shop, without the SDK: importing the SDK takes longer than starting the gateway."""
 
 import json
 import sys

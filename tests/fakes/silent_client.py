@@ -1,10 +1,10 @@
-"""A client with a timer that tells nobody when it fires, as the Python SDK 1.x does: the request stays open, and it asks again."""
+"""A client that sends no cancellation on a timeout, like Python SDK 1.x: the request stays open, and the client repeats it."""
 
 import asyncio
 from dataclasses import dataclass, field
 from itertools import count
 
-from gateways import Running, call, last_frame
+from gateways import RunningGateway, call, last_frame
 from hang import HANG
 
 TIMER = 5.0
@@ -12,10 +12,10 @@ _ids = count(1)
 
 
 @dataclass
-class Silent:
-    """One such client: `ask` leaves every request open, and `answers` has them in the order they were sent."""
+class SilentClient:
+    """The client. `ask` leaves every request open; `answers` has them in the order they were sent."""
 
-    gateway: Running
+    gateway: RunningGateway
     arguments: dict = field(default_factory=lambda: {"a": 1})
     headers: dict = field(default_factory=dict)
     name: str = "mcp"
@@ -24,7 +24,7 @@ class Silent:
     number: int = 0
 
     async def connect(self, session: str) -> None:
-        """Open a session of this id, as a new connection does."""
+        """Open a session with this id, like a new connection."""
         self.gateway.recorder.session = session
         params = {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": self.name, "version": "1"},
@@ -35,7 +35,7 @@ class Silent:
         self.headers = {"Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-11-25"}
 
     async def ask(self) -> asyncio.Task:
-        """Send the call; returns its answer to come, once the gateway waits for people or has answered."""
+        """Send the call; return the task of its answer once the gateway holds the call or has answered."""
         number = self.number = next(_ids)
         answer = asyncio.ensure_future(self._answer(number, dict(self.headers)))
         self.answers.append(answer)
@@ -53,11 +53,11 @@ class Silent:
         return any(named.id == number for named in self.gateway.gateway.proxy._held_answers._waits._waits)
 
     async def cancel(self) -> None:
-        """Tell that the timer of the newest request fired."""
+        """Send the cancellation of the newest request."""
         gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": self.number}}
         async with await self.gateway.post(gone, self.headers) as answer:
             assert answer.status == 202
 
     async def give_up(self, after: float = TIMER) -> None:
-        """Let the timer fire: time passes, and nobody is told."""
+        """Let the newest request time out: time passes, and no cancellation is sent."""
         self.gateway.clock.now += after

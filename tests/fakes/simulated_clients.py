@@ -1,4 +1,4 @@
-"""Clients with the limits that were measured of real ones, and a world for them in which a day takes a second."""
+"""Simulated clients with the measured limits of real ones, and a gateway for them in simulated time."""
 
 import asyncio
 import itertools
@@ -46,7 +46,7 @@ class Server:
         self.runs = 0
 
     def knows(self, _headers):
-        return None  # it is asked
+        return None  # unknown, so the server is asked
 
     async def send(self, verb, body, headers):
         frame = json.loads(body) if body else {}
@@ -82,8 +82,8 @@ class Server:
         pass
 
 
-class World:
-    """A gateway before that server, at the time of the loop."""
+class SimulatedGateway:
+    """A gateway in front of that server, on the loop's clock."""
 
     def __init__(self):
         self.server = Server()
@@ -115,7 +115,7 @@ class World:
         return await self.proxy.handle(incoming)
 
     async def decide(self, after):
-        """Be the person who takes her time."""
+        """Approve the held call after *after* seconds."""
         await asyncio.sleep(after)
         [held] = await self.store.select(["pending"])
         alice = self.service.directory.by_name("alice")
@@ -127,27 +127,27 @@ class World:
             await asyncio.sleep(30)
 
 
-class GaveUp(Exception):
-    """The client's own timer fired."""
+class ClientTimeout(Exception):
+    """The client's own timeout ended a request."""
 
 
 @dataclass
-class Client:
-    """A client as it was measured: what it says, and what it bears."""
+class SimulatedClient:
+    """A client with its measured timeouts and the capabilities that it declares."""
 
-    world: World
+    gateway: SimulatedGateway
     name: str = "someone"
     revision: str = OLD
-    #: Seconds for one request in all, and without a single byte.
+    #: Timeouts of a request in seconds: in total, and without receiving a byte.
     limit: float = 60.0
     silence: float = 300.0
     progress: bool = False
     declares: dict = field(default_factory=dict)
     accept: str = "application/json, text/event-stream"
-    #: How often a model asks again when it reads that it should, or that its client gave up.
-    asked: int = 0
+    #: The calls that the model made, the rounds within them, and the requests that timed out.
+    attempts: int = 0
     rounds: int = 0
-    gave_up: int = 0
+    timeouts: int = 0
 
     def headers(self, method, named):
         if self.revision == MODERN:
@@ -164,10 +164,10 @@ class Client:
             info = {"name": self.name, "version": "1"}
             params = {"protocolVersion": self.revision, "capabilities": {}, "clientInfo": info}
             opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-            await read_body(await self.world.send(opening))
+            await read_body(await self.gateway.send(opening))
 
     async def request(self, method, params, verb="POST", **more):
-        """Send one request and return the frame that answers, within the limits."""
+        """Send one request and return the answer's frame; raises `ClientTimeout`."""
         meta = {"progressToken": 1} if self.progress else {}
         if self.revision == MODERN:
             meta |= {
@@ -181,11 +181,11 @@ class Client:
         try:
             async with asyncio.timeout(self.limit):
                 async with asyncio.timeout(self.silence):
-                    reply = await self.world.send(frame, {**self.headers(method, named), **more}, verb)
+                    reply = await self.gateway.send(frame, {**self.headers(method, named), **more}, verb)
                 return await self.read(reply)
         except TimeoutError:
-            self.gave_up += 1
-            raise GaveUp from None
+            self.timeouts += 1
+            raise ClientTimeout from None
 
     async def read(self, reply):
         body = reply.body or b""
@@ -204,8 +204,8 @@ class Client:
         data = [line[5:] for line in body.splitlines() if line.startswith(b"data:") and line[5:].strip()]
         return json.loads(data[-1])
 
-    async def once(self):
-        """Call the tool, coming again by itself for as many rounds as an SDK does."""
+    async def call_tool(self):
+        """Call the tool; answer up to ten input_required rounds, like an SDK."""
         state = {}
         for rounds in range(11):
             assert rounds < 10, "the SDK gives up after ten rounds"
@@ -216,14 +216,14 @@ class Client:
             state = {"requestState": result["requestState"]}
         raise AssertionError
 
-    async def work(self):
-        """Do what a model does: ask until there is an answer."""
+    async def call_until_done(self):
+        """Call the tool until there is an answer, like a model."""
         await self.open()
         while True:
-            self.asked += 1
+            self.attempts += 1
             try:
-                result = await self.once()
-            except GaveUp:
+                result = await self.call_tool()
+            except ClientTimeout:
                 await asyncio.sleep(1)
                 continue
             said = result["content"][0]["text"]
@@ -233,26 +233,26 @@ class Client:
 
 
 @dataclass
-class Silent(Client):
-    """A client that tells nobody when its timer ends: the request stays open, and its answer reaches nobody."""
+class UncancellingClient(SimulatedClient):
+    """A client that sends no cancellation on a timeout: the request stays open, and its answer is lost."""
 
     left: list = field(default_factory=list)
 
     async def request(self, method, params, verb="POST", **more):
         patient = replace(self, limit=1e9)
-        asked = asyncio.ensure_future(Client.request(patient, method, params, verb, **more))
+        asked = asyncio.ensure_future(SimulatedClient.request(patient, method, params, verb, **more))
         self.left.append(asked)
         await asyncio.wait([asked], timeout=self.limit)
         if not asked.done():
-            self.gave_up += 1
-            raise GaveUp
+            self.timeouts += 1
+            raise ClientTimeout
         return asked.result()
 
 
-class Polling(Client):
-    """A client that is given a task, and polls."""
+class PollingClient(SimulatedClient):
+    """A client that gets a task and polls it."""
 
-    async def once(self):
+    async def call_tool(self):
         task = (await self.request("tools/call", CALL))["result"]
         while task["status"] == "working":
             await asyncio.sleep(task["pollIntervalMs"] / 1000)
@@ -260,23 +260,23 @@ class Polling(Client):
         return task["result"]
 
 
-class Blocking(Client):
-    """A client of 2025-11-25 that asks for a task, and waits for its result as long as it can, again and again."""
+class BlockingClient(SimulatedClient):
+    """A client of 2025-11-25 that requests a task, and repeats tasks/result after each timeout."""
 
-    async def once(self):
+    async def call_tool(self):
         task = (await self.request("tools/call", {**CALL, "task": {}}))["result"]["task"]
         while True:
             try:
                 return (await self.request("tasks/result", {"taskId": task["taskId"]}))["result"]
-            except GaveUp:
+            except ClientTimeout:
                 continue
 
 
-class Cut(Client):
-    """A client whose connection is cut every ten minutes, and which comes back for the rest."""
+class ReconnectingClient(SimulatedClient):
+    """A client whose connection breaks every ten minutes, and that resumes the stream."""
 
     async def request(self, method, params, verb="POST", **more):
-        reply = await self.world.send(
+        reply = await self.gateway.send(
             {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, self.headers(method, None)
         )
         while True:
@@ -294,27 +294,29 @@ class Cut(Client):
                 return json.loads(seen.splitlines()[-2].removeprefix(b"data: "))
             event = seen.split(b"\n")[0].removeprefix(b"id: ").decode()
             await asyncio.sleep(5)
-            reply = await self.world.send(None, {**self.headers(method, None), "last-event-id": event}, "GET")
+            reply = await self.gateway.send(
+                None, {**self.headers(method, None), "last-event-id": event}, "GET"
+            )
 
 
 TASKS = {"extensions": {protocol.TASKS: {}}}
-#: Name, the client, and how it is kept waiting when a person takes 5 s, 5 min, 5 h, 25 h: "1" is one call that is answered,
-#: "rounds" come by themselves, "again" is what the model has to ask again.
+#: Name, client class and its traits, and how it waits when a person takes 5 s, 5 min, 5 h or 25 h: "1" is one answered
+#: call, "rounds" are repeated by the SDK, "again" is repeated by the model.
 CLIENTS = {
-    "TypeScript SDK 1.x": (Client, {"limit": 60.0}, "1 again again again"),
-    "TypeScript SDK 2.x": (Client, {"limit": 60.0, "revision": MODERN}, "1 rounds again again"),
-    "Python SDK, handshake": (Client, {"name": "mcp", "limit": 1e9}, "1 1 again again"),
-    "Python SDK, 2026-07-28": (Client, {"name": "mcp", "limit": 1e9, "revision": MODERN}, "1 1 rounds rounds"),
-    "Claude Code": (Client, {"name": "claude-code", "limit": 1e5, "progress": True}, "1 1 1 again"),
-    "VS Code": (Client, {"name": "Visual Studio Code", "limit": 1e9, "progress": True}, "1 1 1 again"),
-    "VS Code, with tasks": (Blocking, {"name": "Visual Studio Code", "limit": 1e9}, "1 1 1 1"),
-    "Cursor": (Client, {"name": "cursor-vscode", "limit": 300.0}, "1 again again again"),
-    "Codex": (Client, {"name": "codex-mcp-client", "limit": 300.0}, "1 again again again"),
-    "Claude Desktop": (Client, {"name": "claude-ai", "limit": 60.0}, "1 again again again"),
-    "a client with tasks (2026-07-28)": (Polling, {"revision": MODERN, "declares": TASKS}, "1 1 1 1"),
-    "a client of JSON only": (Client, {"accept": "application/json"}, "1 again again again"),
-    "a client with a timer of 20 s": (Client, {"limit": 20.0}, "1 again again again"),
-    "OpenAI Agents, 5 s": (Silent, {"name": "mcp", "limit": 4.9}, "again again again again"),
-    "a connection that is cut every 10 min": (Cut, {"name": "claude-code"}, "1 1 1 1"),
+    "TypeScript SDK 1.x": (SimulatedClient, {"limit": 60.0}, "1 again again again"),
+    "TypeScript SDK 2.x": (SimulatedClient, {"limit": 60.0, "revision": MODERN}, "1 rounds again again"),
+    "Python SDK, handshake": (SimulatedClient, {"name": "mcp", "limit": 1e9}, "1 1 again again"),
+    "Python SDK, 2026-07-28": (SimulatedClient, {"name": "mcp", "limit": 1e9, "revision": MODERN}, "1 1 rounds rounds"),
+    "Claude Code": (SimulatedClient, {"name": "claude-code", "limit": 1e5, "progress": True}, "1 1 1 again"),
+    "VS Code": (SimulatedClient, {"name": "Visual Studio Code", "limit": 1e9, "progress": True}, "1 1 1 again"),
+    "VS Code, with tasks": (BlockingClient, {"name": "Visual Studio Code", "limit": 1e9}, "1 1 1 1"),
+    "Cursor": (SimulatedClient, {"name": "cursor-vscode", "limit": 300.0}, "1 again again again"),
+    "Codex": (SimulatedClient, {"name": "codex-mcp-client", "limit": 300.0}, "1 again again again"),
+    "Claude Desktop": (SimulatedClient, {"name": "claude-ai", "limit": 60.0}, "1 again again again"),
+    "a client with tasks (2026-07-28)": (PollingClient, {"revision": MODERN, "declares": TASKS}, "1 1 1 1"),
+    "a client of JSON only": (SimulatedClient, {"accept": "application/json"}, "1 again again again"),
+    "a client with a timer of 20 s": (SimulatedClient, {"limit": 20.0}, "1 again again again"),
+    "OpenAI Agents, 5 s": (UncancellingClient, {"name": "mcp", "limit": 4.9}, "again again again again"),
+    "a connection that is cut every 10 min": (ReconnectingClient, {"name": "claude-code"}, "1 1 1 1"),
 }  # fmt: skip
 TIMES = {"5 s": 5 * SECOND, "5 min": 5 * MINUTE, "5 h": 5 * HOUR, "25 h": 25 * HOUR}

@@ -1,14 +1,14 @@
-"""Days in a second: an event loop whose time jumps to the next timer when nothing else is to be done."""
+"""An event loop with simulated time: when it is idle, its clock jumps to the next timer, so days pass in a second."""
 
 import asyncio
 import selectors
 
-#: Seconds after which a test that has not come to its end never will.
+#: Simulated seconds after which a test is taken to hang.
 LONGEST = 30 * 86400.0
 
 
-class _Jumping(selectors.DefaultSelector):
-    """Never waits; says how long it would have."""
+class _InstantSelector(selectors.DefaultSelector):
+    """Never waits; adds up the time that it would have waited."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,24 +17,24 @@ class _Jumping(selectors.DefaultSelector):
     def select(self, timeout=None):
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "nothing is left to happen"
+            assert timeout is not None, "no timer is left"
             self.passed += max(timeout, 0.0)
-            assert self.passed < LONGEST, "it goes on without end"
+            assert self.passed < LONGEST, "the test does not end"
         return ready
 
 
-class LongLoop(asyncio.SelectorEventLoop):
-    """Its clock starts at nought and knows no real time. Nothing that runs on it may do real I/O."""
+class SimulatedTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock starts at 0 and is independent of real time. It allows no real I/O."""
 
     def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
+        self._instant = _InstantSelector()
+        super().__init__(self._instant)
 
     def time(self) -> float:
-        return self._jumping.passed
+        return self._instant.passed
 
 
-def run_long(main):
-    """Run a coroutine function on such a loop."""
-    with asyncio.Runner(loop_factory=LongLoop) as runner:
+def run_in_simulated_time(main):
+    """Run a coroutine function on a SimulatedTimeLoop."""
+    with asyncio.Runner(loop_factory=SimulatedTimeLoop) as runner:
         return runner.run(main())

@@ -1,7 +1,7 @@
-"""A Slack of ours: the Web API and Socket Mode that slack-sdk talks to unchanged, with Slack's limits and its people.
+"""A fake Slack: the Web API and Socket Mode for an unchanged slack-sdk, with Slack's limits and users.
 
-Messages, modals and ephemerals are kept as Slack would show them; people click and submit, and a test awaits what
-happens next. What Slack would refuse is refused here, with Slack's own error codes.
+Messages, modals and ephemerals are kept as Slack would show them; users click and submit, and a test awaits the
+effect. Requests that Slack would refuse are refused with Slack's own error codes.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Modal:
 
 
 class FakeSlack:
-    """Use as `async with FakeSlack() as slack`; `slack.api_url` is what AsyncWebClient wants as base_url."""
+    """Use as `async with FakeSlack() as slack`; `slack.api_url` is the base_url for AsyncWebClient."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class FakeSlack:
             await socket.close()
         await self._runner.cleanup()
 
-    # What a test waits for.
+    # Waiting
 
     async def until(self, condition, seconds: float | None = HANG):
         """Wait until *condition()* is true and return its value."""
@@ -229,12 +229,12 @@ class FakeSlack:
         return socket
 
     async def disconnect(self) -> None:
-        """Ask the client to come back on a new socket, as Slack does every few hours."""
+        """Ask the client to reconnect on a new socket, as Slack does every few hours."""
         [socket] = self.sockets
         await socket.send_json({"type": "disconnect", "reason": "refresh_requested"})
 
     async def deliver(self, payload: dict, envelope: str | None = None) -> dict:
-        """Send a payload to ONE socket and return what it was acknowledged with."""
+        """Send a payload to ONE socket and return the payload of its acknowledgement."""
         await self.connected()
         envelope = envelope or f"E{next(self._numbers)}"
         self.acks.pop(envelope, None)
@@ -249,7 +249,7 @@ class FakeSlack:
         await self.until(lambda: envelope in self.acks)
         return self.acks[envelope]
 
-    # People.
+    # Users
 
     def click_payload(self, user: str, message: Message, action: str, *, team: str | None = None) -> dict:
         button = next(element for element in buttons(message.blocks) if element["action_id"] == action)
@@ -383,7 +383,7 @@ _CHECKS = {
 }  # fmt: skip
 
 
-# What a person sees.
+# Visible text
 
 
 def buttons(blocks: list) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Slack's Web API as the npm package `emulate` plays it: a second opinion that we did not write."""
+"""Slack's Web API as emulated by the npm package `emulate`, an independent implementation."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ SEED = "slack:\n  team: {name: Okayed, domain: okayed}\n  users: [{name: alice, 
 
 @contextmanager
 def emulated_slack(port: int) -> Iterator[str]:
-    """Run it; yields what AsyncWebClient wants as base_url. It listens on this machine only."""
+    """Run the emulator on localhost; yields the base_url for AsyncWebClient."""
     install()
     seed = FOLDER / "seed.yaml"
     seed.write_text(SEED)

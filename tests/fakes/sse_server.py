@@ -57,13 +57,13 @@ async def sdk_server():
 
 
 @dataclass
-class Nasty:
-    """A server that does as its members say. Tools are its methods' names without `tool_`."""
+class MisbehavingSseServer:
+    """A server that misbehaves as its fields say. Its tools are the methods `tool_*`."""
 
-    #: What the first event says; {path} is the right address. None: there is no first event.
+    #: The data of the first event; {path} is the correct address. None for no first event.
     endpoint: str | None = "{path}"
     first_event: str = "endpoint"
-    #: The only Authorization that is taken, when given.
+    #: The only Authorization header that is accepted; None accepts all.
     authorization: str | None = None
     #: The status of the GET and of the POSTs.
     opens: int = 200
@@ -76,7 +76,7 @@ class Nasty:
     ends: dict[str, asyncio.Event] = field(default_factory=dict)
     url: str = ""
 
-    async def __aenter__(self) -> "Nasty":
+    async def __aenter__(self) -> "MisbehavingSseServer":
         app = web.Application()
         app.router.add_get("/sse", self._open)
         app.router.add_post("/messages", self._take)
@@ -150,19 +150,19 @@ class Nasty:
         """Take the call and never answer it."""
 
     async def tool_cut(self, stream, request, frame) -> None:
-        """Hang up on the stream while the call runs."""
+        """Drop the stream while the call runs."""
         self.opened[request.query["s"]].transport.abort()
 
     async def tool_end(self, stream, request, frame) -> None:
-        """End the stream in good order, and leave the call."""
+        """End the stream cleanly without answering the call."""
         self.ends[request.query["s"]].set()
 
     async def tool_cut_post(self, stream, request, frame) -> None:
-        """Hang up on the POST."""
+        """Drop the POST."""
         request.transport.abort()
 
     async def tool_ask(self, stream, request, frame) -> None:
-        """Ask the client something, and answer the POST only after it has answered."""
+        """Send the client a request, and answer the POST only after the client's answer."""
         self.answered = asyncio.Event()
         await say(stream, id="s1", method="roots/list")
         await self.answered.wait()

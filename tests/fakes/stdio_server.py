@@ -5,7 +5,7 @@ import os
 import sys
 
 MODERN = "--modern" in sys.argv
-#: What becomes of a server of the handshake era that is sent something else first: it ends, as those in Rust may, or says nothing.
+#: The reaction of a handshake server to another first request: --strict exits, as Rust servers may; --silent does not answer.
 FIRST = next((argument for argument in sys.argv if argument in {"--strict", "--silent"}), None)
 
 

@@ -1,4 +1,4 @@
-"""Held calls and audit events as a store meets them, each with only what a test cares about spelt out."""
+"""Sample held calls and audit events for store tests; a test sets only the fields that matter to it."""
 
 from dataclasses import replace
 from itertools import count
@@ -20,7 +20,7 @@ _numbers = count(1)
 
 
 def a_call(number=None, *, agent="bot", server="github", tool="delete_repo", arguments=b"{}", **fields):
-    """Return a pending call; ids sort as they are made."""
+    """Return a pending call; ids sort in the order of creation."""
     number = next(_numbers) if number is None else number
     plain = HeldCall(
         id=CallId(f"hold_{number:026d}"),
@@ -37,7 +37,7 @@ def a_call(number=None, *, agent="bot", server="github", tool="delete_repo", arg
 
 
 def a_full_call(**fields):
-    """Return a call with every field set, and bytes that only exact storage keeps."""
+    """Return a call with every field set, and bytes that only an exact store preserves."""
     return a_call(
         arguments=b'{"a":1.0,"b":"\x00\xe2\x80\xa8","a\\u0000":[0.1000000000000000055511151231257827,-0]} ',
         state=State.COMPLETED,
@@ -64,6 +64,6 @@ def a_full_call(**fields):
 
 
 def an_event(kind="call.allowed", **fields):
-    """Return an audit event that no store has numbered yet."""
+    """Return an audit event without a number."""
     plain = AuditEvent(at=1000.0, kind=kind, actor="bot", agent="bot", server="github", tool="get_repo")
     return replace(plain, **fields)

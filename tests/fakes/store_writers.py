@@ -1,6 +1,6 @@
-"""A process that is made to be killed: sixteen writers at one store, each saying on stdout what was acknowledged.
+"""A process to be killed: sixteen writers on one store, each printing every acknowledged write.
 
-`python store_writers.py FILE ROUND`: a line `id version` is written after the await that promised it.
+`python store_writers.py FILE ROUND`: prints a line `id version` after each acknowledged write.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Everything that end-to-end tests talk to and that is not Okayed's: npm packages, and Python packages that cannot share .venv.
+"""Third-party programs for end-to-end tests: npm packages, and Python packages that cannot share .venv.
 
 `python third_party.py` installs what is missing. The lists in clients/ name every package with its version, so nothing is resolved.
 """
@@ -12,7 +12,7 @@ import npm
 
 ROOT = Path(__file__).parents[2]
 LISTS = Path(__file__).with_name("clients")
-#: The SDK 1.x, the LangChain adapters and the servers that are built on it; FastMCP's client; the OpenAI Agents SDK on either SDK; Pydantic AI.
+#: SDK 1.x with the LangChain adapters and servers built on it; FastMCP's client; the OpenAI Agents SDK on either SDK; Pydantic AI.
 ENVIRONMENTS = ("mcp1", "fastmcp", "openai", "openai1", "pydantic")
 
 
@@ -29,7 +29,7 @@ def install() -> None:
 
 
 def fill(environment: str) -> None:
-    """Make an environment hold what its list says. The copy of the list inside says that it does."""
+    """Install the packages of an environment's list. A copy of the list inside marks the environment as complete."""
     wanted = LISTS / f"{environment}.txt"
     folder = ROOT / f".venv-{environment}"
     filled = folder / "filled.txt"

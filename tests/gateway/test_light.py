@@ -14,7 +14,7 @@ from gateway.app.gateway import assemble
 from gateway.app.serving import run_loops
 from gateway.hold.request_state import PREFIX, InvalidStateError, RequestState, StateSealer
 from hang import HANG
-from recording_server import Recorder
+from recording_server import RecordingServer
 from rows import each_row
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -80,7 +80,7 @@ def test_what_was_not_sealed_under_a_key_of_ours_is_forged(spoilt):
 
 
 async def test_collections_leave_out_what_was_there_at_the_start_for_as_long_as_the_gateway_runs():
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{n: {{url: '{recorder.url}'}}}}\npolicy: {{default: deny}}\nstore: 'memory:'", {}, str
         )

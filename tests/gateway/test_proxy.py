@@ -16,7 +16,7 @@ from gateway.policy.limits import Windows
 from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from hang import HANG
-from recording_server import Recorder, error, result
+from recording_server import RecordingServer, error, result
 
 
 async def test_an_allowed_call_reaches_the_server_at_once(gateway):
@@ -221,7 +221,7 @@ async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collec
         return result(frame, {"content": [{"type": "text", "text": "done"}]})
 
     async with (
-        running(recorder=Recorder(on_call=slow)) as gateway,
+        running(recorder=RecordingServer(on_call=slow)) as gateway,
         asyncio.timeout(HANG),
         asyncio.TaskGroup() as tasks,
     ):
@@ -292,7 +292,7 @@ async def test_a_client_that_leaves_while_the_call_runs_collects_its_result():
         await release.wait()
         return result(frame, {"content": [{"type": "text", "text": "done"}]})
 
-    async with running(recorder=Recorder(on_call=slow)) as gateway:
+    async with running(recorder=RecordingServer(on_call=slow)) as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note"))
         [held] = await gateway.held()
         await gateway.review(held)
@@ -368,7 +368,7 @@ async def test_a_session_that_is_only_claimed_has_no_limit_of_its_own():
 
 @pytest.mark.parametrize("verb", ["GET", "DELETE", "POST"])
 async def test_in_the_revision_without_sessions_a_session_of_another_is_not_reached(verb):
-    async with running("default: allow", recorder=Recorder(session="s1", modern=False)) as gateway:
+    async with running("default: allow", recorder=RecordingServer(session="s1", modern=False)) as gateway:
         opening = {
             "protocolVersion": "2025-11-25",
             "capabilities": {},
@@ -630,7 +630,7 @@ async def test_a_servers_error_is_the_agents_answer():
     async def fail(_, frame):
         return error(frame, -32000, "disk full")
 
-    async with running(recorder=Recorder(on_call=fail)) as gateway:
+    async with running(recorder=RecordingServer(on_call=fail)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
@@ -756,7 +756,7 @@ async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens
     info = {"name": "x", "version": ""}
     body = {"jsonrpc": "2.0", "id": 7, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "clientInfo": info}}  # fmt: skip
     info["version"] = "x" * (MAX_OPENING - len(json.dumps(body)) + more)
-    async with running(recorder=Recorder(session="s")) as gateway, await gateway.post(body) as answer:
+    async with running(recorder=RecordingServer(session="s")) as gateway, await gateway.post(body) as answer:
         frame = await answer.json()
         kept = await gateway.gateway.store.find_session("notes", "s")
         sent = [one for one in gateway.recorder.received if one.frame.get("method") == "initialize"]

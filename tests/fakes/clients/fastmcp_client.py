@@ -1,4 +1,4 @@
-"""FastMCP's client, in the mode that is its style."""
+"""FastMCP's client; its style is the client's mode."""
 
 import asyncio
 

@@ -7,17 +7,17 @@ import { setTimeout } from 'node:timers/promises'
 // Milliseconds that a model thinks before it calls again.
 const THOUGHT = 1000
 
-// Where the packages are.
+// The folder of the packages.
 export const packages = createRequire(new URL('../../../.venv-node/', import.meta.url))
 
-// Answers every line; `connect(style, at)` opens a client and returns how to call a tool with it.
+// Answers every line; `connect(style, at)` opens a client and returns a function that calls a tool.
 export async function serve (connect) {
   const connected = {}
-  const intentions = []
+  const models = []
   for await (const line of createInterface({ input: process.stdin })) {
-    const { style, at, tool, arguments: given, seconds, insist } = JSON.parse(line)
-    if (insist) {
-      intentions.push(intend(connect, { style, at, tool, given, insist }))
+    const { style, at, tool, arguments: given, seconds, retry_for: retryFor } = JSON.parse(line)
+    if (retryFor) {
+      models.push(runModel(connect, { style, at, tool, given, retryFor }))
       continue
     }
     const way = JSON.stringify([style, at])
@@ -27,14 +27,14 @@ export async function serve (connect) {
     })().catch(error => ({ error: `${error.name}: ${error.message}` }))
     console.log(JSON.stringify(outcome))
   }
-  await Promise.all(intentions)
+  await Promise.all(models)
   process.exit(0)
 }
 
-// Plays a model that wants one thing; harness.py describes its output.
-async function intend (connect, { style, at, tool, given, insist }) {
+// Plays a model that repeats one call until it is done; harness.py describes its output.
+async function runModel (connect, { style, at, tool, given, retryFor }) {
   const read = []
-  const until = performance.now() + insist * 1000
+  const until = performance.now() + retryFor * 1000
   try {
     const call = await connect(style, at)
     do {

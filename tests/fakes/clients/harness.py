@@ -1,11 +1,11 @@
-"""The loop of every client script: a call as JSON on each line of stdin, its outcome as JSON on a line of stdout.
+"""The loop of every client script: reads a call as JSON per line of stdin, writes its outcome as JSON per line of stdout.
 
-A line is `{"style", "at", "tool", "arguments", "seconds"}`: which of the script's clients, `{"url", "headers"}` or `{"command", "env"}`,
-and after how many seconds that client's own timer ends the call (null: as it comes). Connections stay open for later lines. The
-outcome is `{"text", "isError"}`, or `{"error"}` when the client itself failed.
+A line is `{"style", "at", "tool", "arguments", "seconds"}`: the script's mode; `{"url", "headers"}` or `{"command", "env"}`;
+and the client's own timeout in seconds (null: its default). Connections stay open for later lines. The outcome is
+`{"text", "isError"}`, or `{"error"}` if the client itself failed.
 
-A line with `"insist": N` is an intention instead, on a connection of its own and beside the others: a model that wants one thing,
-and asks for it for N seconds, until it reads that it is done. Its outcome is `{"arguments", "read"}`: every text that the model read.
+A line with `"retry_for": N` plays a model on its own connection, concurrently: the model repeats one call for up to N
+seconds, until it reads that the call is done. Its outcome is `{"arguments", "read"}`: every text that the model read.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from contextlib import AsyncExitStack
 THOUGHT = 1
 
 
-async def serve(connect, insist=None):
-    """Answer every line; `connect(stack, style, at)` opens a client and returns how to call a tool with it.
+async def serve(connect, run_agent=None):
+    """Answer every line; `connect(stack, style, at)` opens a client and returns a function that calls a tool.
 
-    `insist(asked, model)` has a framework's own agent go after an intention; without it the model calls the tool itself.
+    `run_agent(asked, model)` runs the model in a framework's own agent; without it the model calls the tool itself.
     """
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         connected = {}
         while line := await asyncio.to_thread(sys.stdin.readline):
             asked = json.loads(line)
-            if asked.get("insist"):
-                tasks.create_task(intend(asked, insist or by_itself(connect)))
+            if asked.get("retry_for"):
+                tasks.create_task(run_model(asked, run_agent or without_framework(connect)))
                 continue
             way = json.dumps([asked["style"], asked["at"]])
             try:
@@ -42,14 +42,14 @@ async def serve(connect, insist=None):
 
 
 class Model:
-    """A model that wants one call to be done, and reads what each attempt comes to."""
+    """A model that repeats one call until it is done, and reads the result of each attempt."""
 
     def __init__(self, asked):
         self.read = []
-        self.until = time.monotonic() + asked["insist"]
+        self.until = time.monotonic() + asked["retry_for"]
 
-    async def goes_on(self, text):
-        """Read what an attempt came to, and say whether to call again."""
+    async def should_continue(self, text):
+        """Read the result of an attempt; return whether to call again."""
         self.read.append(text)
         if text.startswith("done:") or time.monotonic() > self.until:
             return False
@@ -57,25 +57,25 @@ class Model:
         return True
 
 
-async def intend(asked, insist):
+async def run_model(asked, run_agent):
     model = Model(asked)
     try:
-        await insist(asked, model)
+        await run_agent(asked, model)
     except Exception as error:
         model.read.append(f"ended by {type(error).__name__}: {error}")
     print(json.dumps({"arguments": asked["arguments"], "read": model.read}), flush=True)
 
 
-def by_itself(connect):
-    """Return how a model without a framework insists: it reads the client's own errors, too."""
+def without_framework(connect):
+    """Return the function that runs a model without a framework; it reads the client's own errors, too."""
 
-    async def insist(asked, model):
+    async def run_agent(asked, model):
         async with AsyncExitStack() as stack:
             call = await connect(stack, asked["style"], asked["at"])
-            while await model.goes_on(await attempt(call, asked)):
+            while await model.should_continue(await attempt(call, asked)):
                 pass
 
-    return insist
+    return run_agent
 
 
 async def attempt(call, asked):

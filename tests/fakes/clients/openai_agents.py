@@ -1,4 +1,4 @@
-"""The OpenAI Agents SDK with its own timers: its runner, its agent and its MCP servers, and a model of ours."""
+"""The OpenAI Agents SDK with its own timeouts: its runner, agent and MCP servers, with a scripted model."""
 
 import asyncio
 import itertools
@@ -13,8 +13,8 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 set_tracing_disabled(True)
 
 
-class Scripted(Model):
-    """Asks for one tool until the model of the lines has read enough."""
+class ScriptedModel(Model):
+    """Calls one tool until the harness's model is done."""
 
     def __init__(self, asked, model):
         self._call = {"name": asked["tool"], "arguments": json.dumps(asked["arguments"])}
@@ -24,8 +24,10 @@ class Scripted(Model):
     async def get_response(self, system_instructions, input, *args, **kwargs):
         last = input[-1] if isinstance(input, list) else {}
         output = last.get("output") if last.get("type") == "function_call_output" else None
-        goes_on = output is None or await self._model.goes_on(text_of(output))
-        return ModelResponse(output=[self._asks() if goes_on else ends()], usage=Usage(), response_id=None)
+        should_continue = output is None or await self._model.should_continue(text_of(output))
+        return ModelResponse(
+            output=[self._asks() if should_continue else ends()], usage=Usage(), response_id=None
+        )
 
     def stream_response(self, *args, **kwargs):
         raise NotImplementedError
@@ -44,9 +46,9 @@ def text_of(output):
     return output if isinstance(output, str) else "".join(part.get("text", "") for part in output)
 
 
-async def insist(asked, model):
+async def run_agent(asked, model):
     async with server(asked["at"]) as opened:
-        agent = Agent(name="agent", model=Scripted(asked, model), mcp_servers=[opened])
+        agent = Agent(name="agent", model=ScriptedModel(asked, model), mcp_servers=[opened])
         await Runner.run(agent, "Create the note.", max_turns=1000)
 
 
@@ -57,4 +59,4 @@ def server(at):
     return MCPServerStdio(params={"command": program, "args": args, "env": at["env"]})
 
 
-asyncio.run(serve(None, insist))
+asyncio.run(serve(None, run_agent))

@@ -1,4 +1,4 @@
-"""Pydantic AI with its own timers: its agent and its MCP toolset, and a model of ours."""
+"""Pydantic AI with its own timeouts: its agent and MCP toolset, with a scripted model."""
 
 import asyncio
 
@@ -10,11 +10,11 @@ from pydantic_ai.messages import ModelResponse, RetryPromptPart, TextPart, ToolC
 from pydantic_ai.models.function import FunctionModel
 
 
-async def insist(asked, model):
+async def run_agent(asked, model):
     async def scripted(messages, info):
         last = messages[-1].parts[-1]
         read = text_of(last)
-        if read is None or await model.goes_on(read):
+        if read is None or await model.should_continue(read):
             return ModelResponse(parts=[ToolCallPart(asked["tool"], asked["arguments"])])
         return ModelResponse(parts=[TextPart("That is all.")])
 
@@ -38,4 +38,4 @@ def toolset(at):
     return MCPToolset(StdioTransport(program, args, env=at["env"]))
 
 
-asyncio.run(serve(None, insist))
+asyncio.run(serve(None, run_agent))

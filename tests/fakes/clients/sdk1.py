@@ -46,7 +46,7 @@ async def langchain(stack, at):
     tools = {tool.name: tool for tool in await load_mcp_tools(opened)}
 
     async def call(tool, arguments, seconds):
-        # The adapters know this timer for a whole session alone, where it would count the start of the command, too.
+        # The adapters set this timeout only per session, where it would include the start of the command.
         opened._session_read_timeout_seconds = timedelta(seconds=seconds) if seconds else None
         message = await tools[tool].ainvoke({"type": "tool_call", "id": "1", "name": tool, "args": arguments})
         return message.text, message.status == "error"

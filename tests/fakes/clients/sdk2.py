@@ -1,4 +1,4 @@
-"""The Python SDK 2.x: `Client` in the mode that is its style, or a bare `ClientSession`."""
+"""The Python SDK 2.x: `Client` in the mode of its style, or a bare `ClientSession`."""
 
 import asyncio
 

@@ -15,7 +15,7 @@ from gateway.policy.evaluation import Action
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams.reply import read_body
 from hang import HANG
-from recording_server import TOOLS, Recorder
+from recording_server import TOOLS, RecordingServer
 
 
 @pytest.mark.parametrize("gateway_runs", [True, False])
@@ -27,7 +27,7 @@ async def test_a_tool_is_compared_with_the_definition_accepted_in_the_store(tmp_
     await store.check()
     if not gateway_runs:
         await store.close()
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\npin: quarantine\n"
             "policy: {default: allow}", {}, str,
@@ -41,7 +41,7 @@ async def test_a_tool_is_compared_with_the_definition_accepted_in_the_store(tmp_
 
 
 async def test_listing_tools_creates_no_store(tmp_path):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'sqlite:///{tmp_path}/x.db'\n"
             "policy: {default: allow}", {}, str,

@@ -12,7 +12,7 @@ from gateway.config.options import ToolOptions
 from gateway.tools.classify.severity import Severity
 from gateway.upstreams.replaceable import ReplaceableUpstream
 from gateways import TASKS, running, text
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 READS = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
 
@@ -33,7 +33,7 @@ async def waiting(gateway):
 
 
 async def test_calls_for_a_server_that_changed_become_void():
-    async with running(READS) as gateway, Recorder() as other, waiting(gateway) as (agent, held):
+    async with running(READS) as gateway, RecordingServer() as other, waiting(gateway) as (agent, held):
         await adopt(gateway, url=other.url)
         assert "This server's address or credentials changed while the call waited" in text(await agent)
         assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
@@ -42,7 +42,7 @@ async def test_calls_for_a_server_that_changed_become_void():
 
 async def test_a_server_that_changed_is_asked_for_its_tools():
     tools = [{"name": "get_note", "description": "Delete a note.", "inputSchema": {"type": "object"}}]
-    async with running(READS, more="pin: quarantine") as gateway, Recorder(tools=tools) as other:
+    async with running(READS, more="pin: quarantine") as gateway, RecordingServer(tools=tools) as other:
         assert text(await gateway.call("get_note")) == "ran get_note"
         await adopt(gateway, url=other.url)
         assert "definition of this tool changed" in text(await gateway.call("get_note"))
@@ -56,7 +56,10 @@ async def test_a_late_tool_list_of_a_replaced_server_is_ignored():
         asked.set()
         await answer.wait()
 
-    async with running(READS, recorder=Recorder(on_list=slow)) as gateway, Recorder(tools=[]) as other:
+    async with (
+        running(READS, recorder=RecordingServer(on_list=slow)) as gateway,
+        RecordingServer(tools=[]) as other,
+    ):
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(gateway.gateway.catalogue.refresh_stale())
             await asked.wait()
@@ -126,7 +129,7 @@ async def test_an_owners_approval_is_invalid_once_the_config_forbids_it(who, run
 
 
 async def test_a_server_with_a_rotated_token_is_asked_for_its_tools_again():
-    async with Recorder() as server:
+    async with RecordingServer() as server:
         options = f"url: '{server.url}', headers: {{Authorization: Bearer old}}"
         async with running(READS, server_options=options) as gateway:
             await gateway.call("get_note")
@@ -137,7 +140,7 @@ async def test_a_server_with_a_rotated_token_is_asked_for_its_tools_again():
 
 
 async def test_renewing_a_connection_returns_the_old_one():
-    before, after = Recorder(), Recorder()
+    before, after = RecordingServer(), RecordingServer()
     renewed = ReplaceableUpstream(before)
     assert renewed.renew(after) is before
     assert renewed.inner is after

@@ -15,7 +15,7 @@ from gateway.app.gateway import assemble
 from gateway.fronts import listener
 from gateways import MODERN, Clock, call, last_frame, text
 from hang import HANG
-from recording_server import Recorder, result
+from recording_server import RecordingServer, result
 
 CONFIG = """
 listen: 127.0.0.1:0
@@ -48,7 +48,7 @@ class Serving:
         self._more = more
 
     async def __aenter__(self) -> "Serving":
-        self.recorder = Recorder(on_call=self.answer, on_get=self.stream, on_listen=self.stream)
+        self.recorder = RecordingServer(on_call=self.answer, on_get=self.stream, on_listen=self.stream)
         self.answers = asyncio.Event()
         self._stack = AsyncExitStack()
         self._running = AsyncExitStack()

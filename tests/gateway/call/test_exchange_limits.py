@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 
 from gateway.upstreams import http
-from gateways import META, MODERN, Running, running, text
+from gateways import META, MODERN, RunningGateway, running, text
 from gateways import call as tool_call
 from hang import HANG
-from recording_server import Recorder, result
+from recording_server import RecordingServer, result
 
 TOKENS = {name: name * 16 for name in ("busy", "calm")}
 AGENTS = "".join(
@@ -67,7 +67,7 @@ def as_agent(name: str) -> dict:
 @asynccontextmanager
 async def hanging(more: str = FEW, **options):
     server = Hanging()
-    recorder = Recorder(on_call=server.answer, on_get=server.stream, on_listen=server.stream)
+    recorder = RecordingServer(on_call=server.answer, on_get=server.stream, on_listen=server.stream)
     async with running(more=more, recorder=recorder, **options) as gateway, asyncio.timeout(HANG):
         try:
             yield gateway, server
@@ -76,7 +76,7 @@ async def hanging(more: str = FEW, **options):
 
 
 @asynccontextmanager
-async def two_calls(gateway: Running, server: Hanging, name: str = "busy"):
+async def two_calls(gateway: RunningGateway, server: Hanging, name: str = "busy"):
     """Have an agent wait for two calls; both have ended at the end."""
     async with asyncio.TaskGroup() as tasks:
         waiting = [
@@ -284,7 +284,7 @@ async def test_what_an_agent_asks_too_much_is_written_down_once_a_minute():
 async def two_servers(connections: int):
     """Two servers of the config, `notes` and `calm`, with so many connections each; both hang."""
     server = Hanging()
-    async with Recorder(on_call=server.answer, on_get=server.stream) as recorder:
+    async with RecordingServer(on_call=server.answer, on_get=server.stream) as recorder:
         options = f"url: '{recorder.url}', connections: {connections}"
         async with running(server_options=options, beside="calm") as gateway, asyncio.timeout(HANG):
             try:
@@ -355,7 +355,7 @@ class Halfway:
         yield body[half:]
 
 
-async def large(gateway: Running, name: str, halfway: Halfway | None = None) -> tuple[int, bytes]:
+async def large(gateway: RunningGateway, name: str, halfway: Halfway | None = None) -> tuple[int, bytes]:
     """Have an agent call a tool with 60 KB of arguments."""
     body = json.dumps(tool_call("get_note", {"text": "x" * 60_000})).encode()
     headers = {**as_agent(name), "Content-Type": "application/json", "Content-Length": str(len(body))}

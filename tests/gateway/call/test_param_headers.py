@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateways import META, MODERN, last_frame, running
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 TOOL = {
     "name": "create_note",
@@ -29,7 +29,7 @@ async def ask(gateway, arguments, **headers):
 
 
 def server():
-    return Recorder(tools=[TOOL])
+    return RecordingServer(tools=[TOOL])
 
 
 @pytest.mark.parametrize(

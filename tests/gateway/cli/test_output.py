@@ -10,7 +10,7 @@ from approvals.model import AuditEvent
 from gateway.app import inspection
 from gateway.app.config import parse_config
 from gateway.cli import output, tools
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 WAITING = {
     "id": "hold_01kajz5v8q4m7x2n9c6b3d0e1f", "server": "iam", "tool": "put_user_policy", "agent": "ci-bot", "category": "Write",
@@ -79,7 +79,7 @@ SHOWN = r"get_x\u{000A}notes/delete_note: allow\u{001B}[31m"
 
 async def test_a_tool_name_cannot_forge_output_or_control_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    async with Recorder(tools=[{"name": NAME, "inputSchema": {"type": "object"}}]) as recorder:
+    async with RecordingServer(tools=[{"name": NAME, "inputSchema": {"type": "object"}}]) as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\npolicy: {{default: deny}}",
             {},
@@ -100,7 +100,7 @@ async def test_a_tool_name_cannot_forge_output_or_control_the_terminal(capsys, m
 
 async def test_explain_prints_a_limit_as_json_with_the_names_that_scripts_read(capsys):
     policy = "{default: deny, tools: {pay: {spend: {of: args.sum, max: 5, window: 1h, on_exceed: require_approval}}}}"
-    async with Recorder(tools=[{"name": "pay", "inputSchema": {"type": "object"}}]) as recorder:
+    async with RecordingServer(tools=[{"name": "pay", "inputSchema": {"type": "object"}}]) as recorder:
         server = f"servers: {{shop: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\n"
         config = parse_config(f"{server}policy: {policy}", {}, str)
         explanation = await inspection.explain_call(config, "shop", "pay", '{"sum": 3}')

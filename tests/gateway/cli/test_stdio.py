@@ -28,7 +28,7 @@ from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from hang import HANG
 from process import sha256
-from recording_server import Recorder
+from recording_server import RecordingServer
 from rows import each_row
 
 CONFIG = """
@@ -67,7 +67,7 @@ async def note(way):
 
 @pytest.fixture
 async def recorder():
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         yield recorder
 
 

@@ -19,7 +19,7 @@ from gateway.app.gateway import assemble
 from gateway.config.options import OAuthOptions, ServerOptions
 from gateway.config.server_identity import IDENTITY_OPTIONS, compute_identity, describe_location
 from gateways import TASKS, running, text
-from recording_server import Recorder, error
+from recording_server import RecordingServer, error
 from rows import each_row
 
 KEY = b"k" * 32
@@ -73,7 +73,7 @@ async def restarted(store, before, after, environ=None, now=None):
 
 
 async def test_a_call_approved_for_one_server_does_not_run_at_another_after_a_restart(store):
-    async with Recorder() as one, Recorder() as other:
+    async with RecordingServer() as one, RecordingServer() as other:
         async with restarted(store, f"url: '{one.url}'", f"url: '{other.url}'") as (gateway, held):
             assert text(await gateway.call("create_note")).startswith(MOVED)
             assert (await gateway.gateway.service.get(held.id)).state is State.VOIDED
@@ -95,7 +95,7 @@ async def test_a_call_approved_for_one_server_does_not_run_at_another_after_a_re
 )
 async def test_nor_does_it_run_with_other_credentials_or_for_another_account(store, before, after):
     environ = {"DEV_TOKEN": "d", "PROD_TOKEN": "p"}
-    async with Recorder() as server:
+    async with RecordingServer() as server:
         options = [f"url: '{server.url}', {one}" for one in (before, after)]
         async with restarted(store, *options, environ) as (gateway, _):
             assert text(await gateway.call("create_note")).startswith(MOVED)
@@ -145,7 +145,7 @@ async def test_nor_does_it_run_in_the_folder_of_a_gateway_that_is_started_elsewh
 async def test_an_approved_call_runs_after_a_restart_with_a_rotated_token(store, tmp_path):
     token = tmp_path / "token"
     token.write_text("old")
-    async with Recorder() as server:
+    async with RecordingServer() as server:
         headers = f"Authorization: 'Bearer ${{TOKEN}}', X-Api-Key: plain, X-Other: '${{file:{token}}}'"
         options = f"url: '{server.url}', headers: {{{headers}}}"
         async with restarted(
@@ -158,7 +158,7 @@ async def test_an_approved_call_runs_after_a_restart_with_a_rotated_token(store,
 
 
 async def test_a_pending_call_becomes_void_when_the_gateway_starts_with_another_server(store):
-    async with Recorder() as one, Recorder() as other:
+    async with RecordingServer() as one, RecordingServer() as other:
         async with running(ASKS, server_options=f"url: '{one.url}'", store=store) as gateway:
             agent = asyncio.ensure_future(gateway.call("create_note"))
             [held] = await gateway.held()
@@ -174,7 +174,7 @@ async def test_a_pending_call_becomes_void_when_the_gateway_starts_with_another_
 
 async def test_a_task_approved_for_another_server_becomes_void_after_a_restart(store):
     params = {"name": "create_note", "arguments": {}}
-    async with Recorder() as one, Recorder() as other:
+    async with RecordingServer() as one, RecordingServer() as other:
         async with running(ASKS, server_options=f"url: '{one.url}'", store=store) as gateway:
             begun = await gateway.ask("tools/call", params, declares=TASKS)
         async with running(ASKS, server_options=f"url: '{other.url}'", store=store) as gateway:
@@ -213,7 +213,7 @@ async def forgotten(path, call_id):
 async def test_a_call_of_an_older_version_is_bound_at_the_first_start_and_void_after_its_server_changes(
     store, tmp_path
 ):
-    async with Recorder() as one, Recorder() as other:
+    async with RecordingServer() as one, RecordingServer() as other:
         here, there = f"url: '{one.url}'", f"url: '{other.url}'"
         async with running(ASKS, server_options=here, store=store) as gateway:
             agent = asyncio.ensure_future(gateway.call("create_note"))
@@ -238,7 +238,7 @@ async def test_a_call_of_an_older_version_is_bound_at_the_first_start_and_void_a
 
 async def test_a_config_change_that_keeps_the_server_keeps_the_waiting_calls():
     environ = {"TOKEN": "old"}
-    async with Recorder() as server:
+    async with RecordingServer() as server:
         options = f"url: '{server.url}', headers: {{Authorization: 'Bearer ${{TOKEN}}'}}"
         async with (
             running(ASKS, server_options=options, environ=environ) as gateway,
@@ -278,7 +278,7 @@ async def test_a_definition_from_another_server_is_not_accepted_for_one_that_doe
         return error(frame, -32603, "not now")
 
     reads = "default: deny\nmatrix: [{category: [Read], action: allow}]"
-    async with Recorder() as one, Recorder(on_list=silent) as other:
+    async with RecordingServer() as one, RecordingServer(on_list=silent) as other:
         async with running(reads, "pin: warn", server_options=f"url: '{one.url}'", store=store) as gateway:
             assert text(await gateway.call("get_note")) == "ran get_note"
         async with running(reads, "pin: warn", server_options=f"url: '{other.url}'", store=store) as gateway:
@@ -287,7 +287,7 @@ async def test_a_definition_from_another_server_is_not_accepted_for_one_that_doe
 
 
 async def test_a_changed_definition_of_a_moved_server_needs_acceptance(store):
-    async with Recorder() as one, Recorder() as other:
+    async with RecordingServer() as one, RecordingServer() as other:
         other.tools[0]["description"] = "Get a note, and more."
         reads = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
         for server, words in (

@@ -8,7 +8,7 @@ from gateway.explain.first_policy import UNKNOWN, generate_policy
 from gateway.policy.evaluation import Action
 from gateway.tools.classify.risk import Category
 from rows import each_row
-from sample_tools import DEFINITIONS, SERVER, found, judged, tool
+from sample_tools import DEFINITIONS, SERVER, classify_tool, evaluate_call, tool
 
 TOOLS = [(SERVER, tool(definition)) for definition in DEFINITIONS]
 PRINTED = generate_policy(TOOLS, {"slow": "It did not\nanswer in time."})
@@ -19,26 +19,26 @@ def parsed(text):
 
 
 def test_the_sample_has_a_tool_of_each_category():
-    assert {found(definition).category for definition in DEFINITIONS} == set(Category)
+    assert {classify_tool(definition).category for definition in DEFINITIONS} == set(Category)
 
 
 @each_row("definition", DEFINITIONS)
 def test_every_tool_gets_the_verdict_of_the_advice_for_its_category(definition):
-    advice = ADVICE[found(definition).category]
-    verdict = judged(parsed(PRINTED), definition)
+    advice = ADVICE[classify_tool(definition).category]
+    verdict = evaluate_call(parsed(PRINTED), definition)
     assert (verdict.action, verdict.rule) == (advice.action, f"tools.{SERVER}/{definition['name']}")
     assert [limit.max for limit in verdict.limits] == [advice.per_minute] * bool(advice.per_minute)
 
 
 @each_row("definition", DEFINITIONS)
 def test_a_tool_added_later_is_judged_by_its_category(definition):
-    verdict = judged(parsed(PRINTED), definition, server="later")
-    assert verdict.action is ADVICE[found(definition).category].action
+    verdict = evaluate_call(parsed(PRINTED), definition, server="later")
+    assert verdict.action is ADVICE[classify_tool(definition).category].action
     assert verdict.rule.startswith("matrix[")
 
 
 def test_an_execute_tool_accepts_only_declared_arguments():
-    assert judged(parsed(PRINTED), DEFINITIONS[2], shell="rm").action is Action.DENY
+    assert evaluate_call(parsed(PRINTED), DEFINITIONS[2], shell="rm").action is Action.DENY
 
 
 def test_tools_are_grouped_by_category_and_unknown_ones_are_marked():

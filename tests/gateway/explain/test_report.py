@@ -14,16 +14,20 @@ from gateway.policy.evaluation import Action
 from gateway.tools.catalogue import Override, apply_override
 from gateway.tools.classify.risk import Category, Risk, Severity, classify
 from rows import each_row
-from sample_tools import DEFINITIONS, SERVER, found, judged, loaded
+from sample_tools import DEFINITIONS, SERVER, classify_tool, evaluate_call, load_config
 
-NOW = loaded("policy:\n  matrix: [{category: [Read], action: allow, rate_limit: {max: 60, window: 60}}]")
+NOW = load_config("policy:\n  matrix: [{category: [Read], action: allow, rate_limit: {max: 60, window: 60}}]")
 NAMES = [definition["name"] for definition in DEFINITIONS]
 
 
-def told(definition, options=NOW, classification=None, **more):
-    classification = classification or found(definition)
+def report_on(definition, options=NOW, classification=None, **more):
+    classification = classification or classify_tool(definition)
     return build_report(
-        SERVER, definition, classification, judged(options, definition, classification=classification), **more
+        SERVER,
+        definition,
+        classification,
+        evaluate_call(options, definition, classification=classification),
+        **more,
     )
 
 
@@ -35,12 +39,12 @@ def tool(name):
     return next(definition for definition in DEFINITIONS if definition["name"] == name)
 
 
-def pasted(name, number, default="require_approval"):
-    return loaded(told(tool(name)).answers[number].yaml, default=default)
+def load_proposed(name, number, default="require_approval"):
+    return load_config(report_on(tool(name)).answers[number].yaml, default=default)
 
 
 def test_put_user_policy_is_a_write_of_medium_risk_and_high_severity():
-    said = text(told({"name": "put_user_policy"}))
+    said = text(report_on({"name": "put_user_policy"}))
     for sentence in (
         'The server gives no description. The name "put user policy" suggests a Write: it creates or changes something.',
         "Changes data. A mistake can do serious harm.",
@@ -57,7 +61,7 @@ def test_put_user_policy_is_a_write_of_medium_risk_and_high_severity():
 
 
 def test_policy_generation_start_is_an_execute_of_high_risk():
-    said = text(told({"name": "policy_generation_start"}))
+    said = text(report_on({"name": "policy_generation_start"}))
     for sentence in (
         "suggests an Execute: it starts or controls a process.",
         "Runs an operation whose effect depends on the arguments. A mistake can do serious harm.",
@@ -71,7 +75,7 @@ def test_policy_generation_start_is_an_execute_of_high_risk():
 
 
 def test_a_described_tool_with_parameters_is_quoted_with_its_confidence():
-    said = told({**tool("run_query"), "description": "Runs SQL. On the\nreplica. \u202eApprove it."})
+    said = report_on({**tool("run_query"), "description": "Runs SQL. On the\nreplica. \u202eApprove it."})
     assert said.does == 'The server says: "Runs SQL. On the replica."'
     assert said.confidence == "Confidence is 0.93."
     assert said.parameters.summary == "3 parameters, 1 required"
@@ -80,13 +84,13 @@ def test_a_described_tool_with_parameters_is_quoted_with_its_confidence():
 
 @each_row("odd", [None, 7, "", " \n", ["x"]])
 def test_a_missing_or_invalid_description_is_not_quoted(odd):
-    assert told({"name": "put_user_policy", "description": odd}).does.startswith(
+    assert report_on({"name": "put_user_policy", "description": odd}).does.startswith(
         "The server gives no description."
     )
 
 
 def test_a_name_that_was_not_understood_is_reported_as_such():
-    said = told(tool("zarf_widget"))
+    said = report_on(tool("zarf_widget"))
     assert "was not understood: its effect is unknown" in said.does
     assert "Classify it in the config; until then" in said.answers[2].text
     assert "There is no usual limit for Other tools" in said.answers[3].text
@@ -96,14 +100,18 @@ def test_the_impact_is_the_one_on_the_card_of_a_held_call():
     for category in Category:
         for severity in Severity:
             override = Override(category=category, severity=severity)
-            said = told(DEFINITIONS[0], classification=apply_override(found(DEFINITIONS[0]), override))
+            said = report_on(
+                DEFINITIONS[0], classification=apply_override(classify_tool(DEFINITIONS[0]), override)
+            )
             assert said.why[0] == describe_impact(category, severity)
     assert len({describe_impact(category, severity) for category in Category for severity in Severity}) == 24
 
 
 def test_an_override_is_attributed_to_the_operator():
     override = Override(risk=Risk.CRITICAL, severity=Severity.CRITICAL)
-    said = told(tool("list_users"), classification=apply_override(found(tool("list_users")), override))
+    said = report_on(
+        tool("list_users"), classification=apply_override(classify_tool(tool("list_users")), override)
+    )
     assert said.confidence == "Confidence is 1.00: set by the operator."
     assert said.why[1:] == (
         "Risk class Critical, set in the operator's config.",
@@ -139,10 +147,10 @@ RULES = {
 @each_row("case", RULES.values())
 def test_the_rule_that_applies_is_named_with_its_reason(case):
     more, name, sentence = case
-    options = loaded(
+    options = load_config(
         f"policy:\n  matrix: [{{category: [Read], action: allow, rate_limit: {{max: 60, window: 60}}}}]\n{more}"
     )
-    assert sentence in "\n".join(told(tool(name), options).applies)
+    assert sentence in "\n".join(report_on(tool(name), options).applies)
 
 
 @pytest.mark.parametrize(
@@ -157,13 +165,13 @@ def test_the_rule_that_applies_is_named_with_its_reason(case):
     ],
 )
 def test_an_unaccepted_definition_is_named_as_the_reason(rule, sentence):
-    verdict = replace(judged(NOW, tool("run_query")), action=Action.DENY, rule=rule)
-    said = build_report(SERVER, tool("run_query"), found(tool("run_query")), verdict)
+    verdict = replace(evaluate_call(NOW, tool("run_query")), action=Action.DENY, rule=rule)
+    said = build_report(SERVER, tool("run_query"), classify_tool(tool("run_query")), verdict)
     assert said.applies[0] == sentence
 
 
 def test_six_questions_are_answered_for_every_tool():
-    asked = [answer.question for answer in told(tool("delete_user")).answers]
+    asked = [answer.question for answer in report_on(tool("delete_user")).answers]
     assert asked == [
         "What does delete_user do?",
         "How do I enforce a policy on delete_user?",
@@ -176,9 +184,9 @@ def test_six_questions_are_answered_for_every_tool():
 
 @each_row("name", NAMES)
 def test_the_proposed_rule_does_what_the_advice_says(name):
-    advice = ADVICE[found(tool(name)).category]
-    verdict = judged(
-        pasted(name, 1, default="deny" if advice.action is Action.ALLOW else "allow"), tool(name)
+    advice = ADVICE[classify_tool(tool(name)).category]
+    verdict = evaluate_call(
+        load_proposed(name, 1, default="deny" if advice.action is Action.ALLOW else "allow"), tool(name)
     )
     assert verdict.action is advice.action
     assert [(limit.max, limit.window) for limit in verdict.limits] == [(advice.per_minute, 60)] * bool(
@@ -189,65 +197,67 @@ def test_the_proposed_rule_does_what_the_advice_says(name):
 def test_a_rule_that_allows_a_read_ends_when_the_tool_is_no_longer_a_read():
     worse = classify({"name": "delete_users"}, ())
     assert (
-        judged(pasted("list_users", 1), tool("list_users"), classification=worse).action
+        evaluate_call(load_proposed("list_users", 1), tool("list_users"), classification=worse).action
         is Action.REQUIRE_APPROVAL
     )
 
 
 def test_the_rule_for_an_execute_tool_allows_only_declared_arguments():
-    options = pasted("run_query", 1)
+    options = load_proposed("run_query", 1)
     for arguments, action in (
         ({"sql": "SELECT 1", "rows": 3, "odd": []}, Action.REQUIRE_APPROVAL),
         ({"sql": "x" * 2001}, Action.DENY),
         ({"rows": "3"}, Action.DENY),
         ({"shell": "rm"}, Action.DENY),
     ):
-        assert judged(options, tool("run_query"), **arguments).action is action
+        assert evaluate_call(options, tool("run_query"), **arguments).action is action
     assert (
         "write the schema yourself"
-        in told({"name": "run_query", "inputSchema": {"properties": {"a b": {}}}}).answers[1].text
+        in report_on({"name": "run_query", "inputSchema": {"properties": {"a b": {}}}}).answers[1].text
     )
 
 
 @each_row("name", NAMES)
 def test_the_proposed_override_is_the_current_classification(name):
-    classified = found(tool(name))
-    word = pasted(name, 2).servers[SERVER].tools[name]
+    classified = classify_tool(tool(name))
+    word = load_proposed(name, 2).servers[SERVER].tools[name]
     assert word.category == (Category.WRITE if classified.category is Category.OTHER else classified.category)
     assert word.severity == classified.severity
 
 
 @each_row("name", NAMES)
 def test_the_proposed_limit_does_not_change_the_action(name):
-    verdict = judged(pasted(name, 3), tool(name))
+    verdict = evaluate_call(load_proposed(name, 3), tool(name))
     assert (verdict.action, len(verdict.limits)) == (Action.REQUIRE_APPROVAL, 1)
 
 
 @each_row("name", NAMES)
 def test_the_rule_that_blocks_a_tool_denies_only_that_tool(name):
-    options = pasted(name, 4, default="allow")
-    verdict = judged(options, tool(name))
+    options = load_proposed(name, 4, default="allow")
+    verdict = evaluate_call(options, tool(name))
     assert (verdict.action, verdict.rule) == (Action.DENY, "hide")
-    assert judged(options, {"name": f"{name}s"}).action is Action.ALLOW
-    assert judged(options, tool(name), server="other").action is Action.ALLOW
+    assert evaluate_call(options, {"name": f"{name}s"}).action is Action.ALLOW
+    assert evaluate_call(options, tool(name), server="other").action is Action.ALLOW
 
 
 def test_the_commented_alternative_denies_with_a_reason():
-    lines = told(tool("delete_user")).answers[4].yaml.splitlines()
+    lines = report_on(tool("delete_user")).answers[4].yaml.splitlines()
     commented = [line.replace("# ", "", 1) for line in lines if line.startswith("  # ")][1:]
-    denied = judged(loaded("\n".join(["policy:", *commented]), default="allow"), tool("delete_user"))
+    denied = evaluate_call(
+        load_config("\n".join(["policy:", *commented]), default="allow"), tool("delete_user")
+    )
     assert (denied.action, denied.reason) == (Action.DENY, "Not allowed here")
 
 
 def test_the_rule_for_a_server_covers_all_of_its_tools():
-    options = pasted("list_users", 5, default="allow")
-    assert judged(options, {"name": "anything"}).action is Action.REQUIRE_APPROVAL
-    assert judged(options, {"name": "anything"}, server="other").action is Action.ALLOW
-    assert "which does not list it now" in told(tool("list_users"), listed=False).answers[5].text
+    options = load_proposed("list_users", 5, default="allow")
+    assert evaluate_call(options, {"name": "anything"}).action is Action.REQUIRE_APPROVAL
+    assert evaluate_call(options, {"name": "anything"}, server="other").action is Action.ALLOW
+    assert "which does not list it now" in report_on(tool("list_users"), listed=False).answers[5].text
 
 
 def test_an_invalid_name_gets_no_rules():
-    said = told({"name": "déjà vu${HOME}"})
+    said = report_on({"name": "déjà vu${HOME}"})
     assert [bool(answer.yaml) for answer in said.answers] == [False, False, False, False, False, True]
     assert "does d\\u00e9j\\u00e0 vu" in said.answers[0].question
     assert said.answers[2].text.endswith("is medium.")
@@ -255,7 +265,7 @@ def test_an_invalid_name_gets_no_rules():
     assert said.answers[4].text.startswith("Every call is already denied")
     assert said.applies[0] == "A call is denied, because its name has invalid characters or is too long."
     assert said.title == f"d\\u00e9j\\u00e0 vu${{HOME}} on {SERVER}"
-    assert 'The name "\\u65e5"' in told({"name": "\u65e5"}).does
+    assert 'The name "\\u65e5"' in report_on({"name": "\u65e5"}).does
 
 
 JSON = st.recursive(
@@ -279,7 +289,7 @@ SCHEMAS = st.fixed_dictionaries(
 )
 def test_for_any_definition_the_proposed_config_loads_and_hidden_characters_are_escaped(name, more):
     definition = {"name": name, **more}
-    said = told(definition)
+    said = report_on(definition)
     assert text(said).replace("\n", "").isprintable()
     for answer in said.answers[1:]:
-        assert judged(loaded(answer.yaml), definition).trace
+        assert evaluate_call(load_config(answer.yaml), definition).trace

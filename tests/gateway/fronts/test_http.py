@@ -20,7 +20,7 @@ from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
 from hang import HANG
 from process import sha256
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 AGENTS = f"agents: [{{name: ci, owner: alice, token_sha256: {sha256('ci-token')}}}, {{name: other, token_sha256: {sha256('other-token')}, servers: []}}]"
 CI = {"Authorization": "Bearer ci-token"}
@@ -327,7 +327,7 @@ async def test_an_answer_that_the_server_cuts_off_is_cut_off_for_the_client_too(
         request.transport.abort()
         return response
 
-    async with running(recorder=Recorder(on_call=cut)) as gateway:
+    async with running(recorder=RecordingServer(on_call=cut)) as gateway:
         answer = await gateway.post(call("get_note"))
         assert await answer.content.readany() == b"data: first\n\n"
         with pytest.raises(aiohttp.ClientPayloadError):

@@ -11,13 +11,13 @@ from approvals.model import State
 from gateway.hold import answer_timeout
 from gateways import running, text
 from hang import HANG
-from recording_server import Recorder, error, result
+from recording_server import RecordingServer, error, result
 
 CHILD = Path(__file__).parents[2] / "fakes" / "stdio_server.py"
 WRITE = {"name": "create_note", "arguments": {}}
 
 
-class Hanging(Recorder):
+class Hanging(RecordingServer):
     """A server that answers a call when it is told to."""
 
     def __init__(self):

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from approvals.model import Decision, State
 from gateways import META, MODERN, call, last_frame, running, text
-from recording_server import Recorder, error, result
+from recording_server import RecordingServer, error, result
 
 SHORT = "approvals: {hold_for: 1s, expire_after: 1h, approved_for: 1h}"
 CALL = {"name": "create_note", "arguments": {"a": 1}}
@@ -26,7 +26,7 @@ async def test_a_decision_that_comes_soon_is_one_json_frame_with_the_servers_own
     async def missing(_, frame):
         return error(frame, -32021, "This tool needs sampling.", status=400)
 
-    async with running(recorder=Recorder(on_call=missing)) as gateway, asyncio.TaskGroup() as tasks:
+    async with running(recorder=RecordingServer(on_call=missing)) as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.ask("tools/call", CALL))
         [held] = await gateway.held()
         await gateway.review(held)
@@ -197,7 +197,7 @@ async def ask_and_approve(gateway, params=CALL, **more):
 
 @pytest.mark.parametrize("state", ["theirs", None])
 async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(state):
-    async with running(recorder=Recorder(on_call=asks_for_a_name(state))) as gateway:
+    async with running(recorder=RecordingServer(on_call=asks_for_a_name(state))) as gateway:
         asked = await ask_and_approve(gateway)
         assert asked["inputRequests"]["who"]["params"]["message"] == "Who?"
         assert asked["requestState"].startswith("okayed.")
@@ -218,7 +218,7 @@ async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(
 
 async def test_an_approval_covers_what_its_server_asks_only_for_so_long():
     async with running(
-        more="approvals: {approved_for: 10m}", recorder=Recorder(on_call=asks_for_a_name())
+        more="approvals: {approved_for: 10m}", recorder=RecordingServer(on_call=asks_for_a_name())
     ) as gateway:
         asked = await ask_and_approve(gateway)
         gateway.clock.now += 601
@@ -231,7 +231,7 @@ async def test_an_approval_covers_what_its_server_asks_only_for_so_long():
 
 
 async def test_the_state_of_a_server_whose_call_was_allowed_is_its_own():
-    async with running("default: allow", recorder=Recorder(on_call=asks_for_a_name())) as gateway:
+    async with running("default: allow", recorder=RecordingServer(on_call=asks_for_a_name())) as gateway:
         asked = (await gateway.ask("tools/call", CALL)).result
         assert asked["requestState"] == "theirs"
 
@@ -333,7 +333,7 @@ def polls(times=1):
         answer = {"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "at last"}]}}
         return await stream(request, f"id: z\ndata: {json.dumps(answer)}\n\n")
 
-    return Recorder(on_call=on_call, on_get=on_get)
+    return RecordingServer(on_call=on_call, on_get=on_get)
 
 
 @pytest.mark.parametrize("times", [1, 6])
@@ -384,7 +384,7 @@ async def test_a_server_that_never_gives_the_rest_leaves_the_call_in_doubt():
 
 def forgetful(sessions):
     """A server that knows only the newest session."""
-    recorder = Recorder(modern=False)
+    recorder = RecordingServer(modern=False)
 
     async def on_initialize(_, frame):
         sessions.append(f"s{len(sessions) + 1}")
@@ -474,7 +474,7 @@ async def test_whatever_status_a_server_answers_the_call_is_not_sent_again(statu
     async def refuse(request, frame):
         return web.Response(status=status)
 
-    recorder = Recorder(on_call=refuse, modern=False)
+    recorder = RecordingServer(on_call=refuse, modern=False)
     async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
         session = await opened(gateway, "2025-06-18")
         agent = tasks.create_task(gateway.call("create_note", headers=session))

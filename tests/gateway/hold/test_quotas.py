@@ -13,7 +13,7 @@ from gateway.call.request import Exchange
 from gateway.config.problems import ConfigProblems
 from gateway.upstreams.reply import read_body
 from gateways import Clock, call, running, text
-from recording_server import Recorder
+from recording_server import RecordingServer
 from rows import each_row
 
 AGENTS = "".join(
@@ -78,7 +78,7 @@ async def test_the_numbers_of_open_calls_are_in_the_config():
 
 
 async def test_who_holds_and_cancels_again_and_again_is_stopped_for_an_hour_also_after_a_restart(tmp_path):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\napprovers: [{{name: alice}}]\n"
             f"limits: {{bytes_per_agent_hour: 220KB}}\npolicy: {{default: require_approval}}\n",
@@ -119,7 +119,7 @@ async def answered(gateway, incoming):
     "used, ready", [(0.849, None), (0.85, "store: its disk is 85% full; free some space")]
 )
 async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\npolicy: {{default: deny}}\n",
             {},

@@ -13,8 +13,8 @@ from gateway.hold.repeats import Repeats
 from gateway.upstreams.reply import read_body
 from gateways import call, last_frame, running, text
 from hang import HANG
-from recording_server import Recorder, error, result
-from silent_client import Silent
+from recording_server import RecordingServer, error, result
+from silent_client import SilentClient
 
 SAID = "Denied by alice: not in prod. NOT EXECUTED. Asking again will not change this."
 AGENTS = """
@@ -117,7 +117,7 @@ async def test_a_denial_ends_when_another_rule_judges_the_call():
 
 
 async def test_a_denial_ends_when_the_server_is_another():
-    async with Recorder() as other, running() as gateway:
+    async with RecordingServer() as other, running() as gateway:
         await deny(gateway)
         config = gateway.gateway.config
         servers = {"notes": replace(config.servers["notes"], url=other.url)}
@@ -162,7 +162,7 @@ def texts(frame):
 
 async def sessions(gateway, *names):
     """Open sessions of these ids and return their headers."""
-    clients = [Silent(gateway) for _ in names]
+    clients = [SilentClient(gateway) for _ in names]
     for client, name in zip(clients, names, strict=True):
         await client.connect(name)
     return [client.headers for client in clients]
@@ -286,7 +286,7 @@ async def test_what_a_tool_gave_beside_its_text_is_given_again_as_it_came():
         more = {"structuredContent": {"amount": 1.0, "big": 12345678901234567890}, "_meta": {"trace": "t1"}}
         return result(frame, {"content": [{"type": "image", "data": "", "mimeType": "x/y"}], **more})
 
-    async with running(recorder=Recorder(on_call=detailed)) as gateway:
+    async with running(recorder=RecordingServer(on_call=detailed)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
@@ -302,7 +302,7 @@ async def test_an_error_of_the_server_is_given_again_and_says_so_in_its_data():
     async def failing(_, frame):
         return error(frame, -32603, "It broke.")
 
-    async with running(recorder=Recorder(on_call=failing)) as gateway:
+    async with running(recorder=RecordingServer(on_call=failing)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()

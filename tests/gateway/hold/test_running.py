@@ -13,14 +13,14 @@ from gateway.upstreams import answers
 from gateway.upstreams.reply import Reply
 from gateways import TASKS, running, text
 from hang import HANG
-from recording_server import Recorder, result
+from recording_server import RecordingServer, result
 
 WRITE = {"name": "create_note", "arguments": {}}
 
 
 async def run(on_call, policy=None):
     """Hold, approve and run one call at a server that behaves like this; return the answer and the row."""
-    async with running(recorder=Recorder(on_call=on_call)) as gateway:
+    async with running(recorder=RecordingServer(on_call=on_call)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
@@ -114,7 +114,7 @@ async def test_without_a_matching_answer_the_call_is_in_doubt_and_never_sent_aga
 
 
 async def test_asked_again_a_call_in_doubt_is_not_run_again():
-    async with running(recorder=Recorder(on_call=reset)) as gateway:
+    async with running(recorder=RecordingServer(on_call=reset)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
             [held] = await gateway.held()
@@ -140,7 +140,7 @@ async def test_the_first_answer_with_the_right_id_is_the_outcome(on_call):
 
 async def test_what_the_server_says_on_the_way_reaches_the_client():
     progress = 'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"half way"}}\n\n'
-    async with running(recorder=Recorder(on_call=stream(progress, FRAME))) as gateway:
+    async with running(recorder=RecordingServer(on_call=stream(progress, FRAME))) as gateway:
         async with asyncio.TaskGroup() as tasks:
             from gateways import call
 
@@ -220,7 +220,7 @@ async def test_an_answer_under_another_id_leaves_doubt_whatever_its_status(statu
 
 
 async def test_a_refusal_to_give_the_rest_of_a_stream_says_nothing_of_the_call():
-    recorder = Recorder(on_call=stream("id: 4\nretry: 0\ndata: \n\n"), on_get=answering(403))
+    recorder = RecordingServer(on_call=stream("id: 4\nretry: 0\ndata: \n\n"), on_get=answering(403))
     async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -323,7 +323,7 @@ async def test_runs_get_some_time_to_end_when_the_gateway_stops():
         await release.wait()
         return await good(_, frame)
 
-    async with running(recorder=Recorder(on_call=slow)) as gateway:
+    async with running(recorder=RecordingServer(on_call=slow)) as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note"))
         [held] = await gateway.held()
         await gateway.review(held)
@@ -343,7 +343,7 @@ async def test_a_run_that_does_not_end_in_time_is_left_in_doubt():
         arrived.set()
         await asyncio.Event().wait()
 
-    async with running(recorder=Recorder(on_call=never)) as gateway:
+    async with running(recorder=RecordingServer(on_call=never)) as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note"))
         [held] = await gateway.held()
         await gateway.review(held)
@@ -377,7 +377,7 @@ async def test_an_answer_whose_result_or_error_is_no_object_leaves_the_call_in_d
     async def odd(_, frame):
         return web.json_response({"jsonrpc": "2.0", "id": frame["id"], member: value})
 
-    async with asyncio.timeout(HANG), running(recorder=Recorder(on_call=odd)) as gateway:
+    async with asyncio.timeout(HANG), running(recorder=RecordingServer(on_call=odd)) as gateway:
         asked = gateway.ask("tools/call", WRITE) if modern else gateway.call("create_note")
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(asked)

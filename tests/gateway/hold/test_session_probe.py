@@ -14,7 +14,7 @@ from gateway.upstreams.http import HttpUpstream
 from gateway.wire import frames
 from gateways import call, running, text
 from hang import HANG
-from recording_server import Recorder, error, result
+from recording_server import RecordingServer, error, result
 
 TASKS = "approvals: {tasks: all}"
 OPENING = {
@@ -103,7 +103,7 @@ async def allowed_over_stdio(gateway, _):
 @pytest.mark.parametrize("way", [over_http, as_a_task, over_stdio, allowed_over_stdio])
 @pytest.mark.parametrize(("on_call", "wanted"), ANSWERS)
 async def test_a_call_that_a_server_ran_and_answered_with_404_is_not_sent_again(way, on_call, wanted):
-    recorder = Recorder(on_call=on_call, session="s1", modern=False)
+    recorder = RecordingServer(on_call=on_call, session="s1", modern=False)
     async with running(more=TASKS, recorder=recorder) as gateway, asyncio.TaskGroup() as agents:
         answer = await way(gateway, agents)
         assert len(gateway.ran()) == 1
@@ -128,7 +128,7 @@ async def approved_after(gateway, agents, seconds, headers):
 
 
 def server(on_ping=None):
-    return Recorder(session="s1", modern=False, on_ping=on_ping)
+    return RecordingServer(session="s1", modern=False, on_ping=on_ping)
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(4.9, 0), (5.0, 1)])
@@ -260,7 +260,7 @@ async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat
 
 
 async def test_without_a_session_nothing_is_pinged():
-    async with running(recorder=Recorder(modern=False)) as gateway, asyncio.TaskGroup() as agents:
+    async with running(recorder=RecordingServer(modern=False)) as gateway, asyncio.TaskGroup() as agents:
         await (await gateway.post(INITIALIZE)).read()
         answer, _ = await approved_after(gateway, agents, 6, {"Mcp-Protocol-Version": "2025-11-25"})
         assert (answer, pings(gateway.recorder)) == ("ran create_note", [])

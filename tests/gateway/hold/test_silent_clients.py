@@ -7,8 +7,8 @@ import pytest
 from approvals.model import Decision
 from gateways import running, text
 from hang import HANG
-from recording_server import Recorder, result
-from silent_client import Silent
+from recording_server import RecordingServer, result
+from silent_client import SilentClient
 
 LONG = "approvals: {expire_after: 1h, approved_for: 1h}"
 WAITING = "WAITING: a person has to approve this call"
@@ -24,7 +24,7 @@ async def test_a_call_that_was_given_up_and_asked_again_is_one_hold_and_one_run_
     connects,
 ):
     async with running(more=LONG) as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         if connects == "in one session":
             await client.connect("s0")
         for attempt in range(5):
@@ -50,7 +50,7 @@ async def test_a_call_that_was_given_up_and_asked_again_is_one_hold_and_one_run_
 
 async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from_then_on():
     async with running(more=LONG) as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         await client.ask()
         await client.give_up()
         again = await client.ask()
@@ -58,7 +58,7 @@ async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from
         assert not again.done()
         await gateway.later(0.1)
         assert (await soon(again)).startswith(WAITING)
-        other = Silent(gateway, arguments={"a": 2})
+        other = SilentClient(gateway, arguments={"a": 2})
         first = await other.ask()
         await gateway.later(2.5)
         assert (await soon(first)).startswith(WAITING)
@@ -67,7 +67,7 @@ async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from
 @pytest.mark.parametrize("tells", ["hangs up", "cancels"])
 async def test_a_client_that_tells_when_its_timer_fires_is_told_waiting_before_that_from_then_on(tells):
     async with running(more=LONG) as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         await client.connect("s0")
         answer = await client.ask()
         [held] = await gateway.held()
@@ -109,11 +109,11 @@ agents:
   - {name: two, token_sha256: 3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3}
 """
     async with running(more=LONG + agents) as gateway:
-        hasty = Silent(gateway, headers={"Authorization": "Bearer one"})
+        hasty = SilentClient(gateway, headers={"Authorization": "Bearer one"})
         await hasty.ask()
         await hasty.give_up()
         await hasty.ask()
-        patient = Silent(gateway, headers={"Authorization": "Bearer two"})
+        patient = SilentClient(gateway, headers={"Authorization": "Bearer two"})
         answer = await patient.ask()
         await gateway.later(49)
         assert (await soon(hasty.answers[-1])).startswith(WAITING)
@@ -123,7 +123,7 @@ agents:
 
 async def test_two_programs_that_ask_for_the_same_at_once_both_get_the_answer():
     async with running(more=LONG) as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         await client.ask()
         await client.give_up(after=1.9)
         await client.ask()
@@ -136,7 +136,7 @@ async def test_two_programs_that_ask_for_the_same_at_once_both_get_the_answer():
 async def test_eight_requests_wait_for_one_call_and_the_oldest_of_more_is_told_to_ask_again():
     """Each keeps its own copy of the call in memory, and only the call itself is counted against its agent."""
     async with running(more=LONG) as gateway:
-        programs = [Silent(gateway, name=f"program {number}") for number in range(10)]
+        programs = [SilentClient(gateway, name=f"program {number}") for number in range(10)]
         for number, program in enumerate(programs):
             await program.connect(f"s{number}")
             await program.ask()
@@ -155,8 +155,8 @@ async def test_a_client_that_asks_again_while_its_call_runs_gets_the_answer_on_i
         await may_end.wait()
         return result(frame, {"content": [{"type": "text", "text": "ran slowly"}]})
 
-    async with running(more=LONG, recorder=Recorder(on_call=slow)) as gateway:
-        client = Silent(gateway)
+    async with running(more=LONG, recorder=RecordingServer(on_call=slow)) as gateway:
+        client = SilentClient(gateway)
         older = await client.ask()
         [held] = await gateway.held()
         await gateway.review(held)
@@ -171,7 +171,7 @@ async def test_a_client_that_asks_again_while_its_call_runs_gets_the_answer_on_i
 
 async def test_a_request_that_was_given_up_neither_runs_the_call_nor_takes_its_answer():
     async with running(more=LONG) as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         older = await client.ask()
         [held] = await gateway.held()
         await client.give_up()
@@ -188,7 +188,7 @@ async def test_a_request_that_was_given_up_neither_runs_the_call_nor_takes_its_a
 
 async def test_on_disconnect_cancel_a_client_that_asks_again_has_not_left():
     async with running(more="approvals: {expire_after: 1h, on_disconnect: cancel}") as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         older = await client.ask()
         [held] = await gateway.held()
         await client.give_up()
@@ -203,7 +203,7 @@ async def test_on_disconnect_cancel_a_client_that_asks_again_has_not_left():
 )  # fmt: skip
 async def test_a_time_that_the_config_sets_is_not_shortened(options):
     async with running(more=options) as gateway:
-        client = Silent(gateway)
+        client = SilentClient(gateway)
         await client.connect("s0")
         await client.ask()
         await client.give_up()
@@ -222,8 +222,8 @@ async def test_waiting_is_told_as_a_result_to_clients_that_would_end_their_run_a
         {"name": "add_note", "inputSchema": {"type": "object"}, "outputSchema": schema},
     ]
     options = "approvals: {clients: {'mcp': {wait: 1s, waiting: result}}}"
-    async with running(more=options, recorder=Recorder(tools=tools)) as gateway:
-        client = Silent(gateway)
+    async with running(more=options, recorder=RecordingServer(tools=tools)) as gateway:
+        client = SilentClient(gateway)
         await client.connect("s0")
         said = {}
         for name in ("create_note", "add_note"):

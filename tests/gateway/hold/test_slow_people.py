@@ -7,8 +7,8 @@ import asyncio
 
 import pytest
 
-from simulated_clients import CLIENTS, DONE, TIMES, Client, World
-from simulated_time import run_long
+from simulated_clients import CLIENTS, DONE, TIMES, SimulatedClient, SimulatedGateway
+from simulated_time import run_in_simulated_time
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def no_timer_helps():
 
 def how(client):
     """Say how the client was kept waiting."""
-    return "again" if client.asked > 1 else "rounds" if client.rounds else "1"
+    return "again" if client.attempts > 1 else "rounds" if client.rounds else "1"
 
 
 @pytest.mark.parametrize("takes", TIMES)
@@ -27,23 +27,23 @@ def test_the_decision_arrives_however_long_it_takes_and_the_call_runs_once(name,
     kind, traits, expected = CLIENTS[name]
 
     async def main():
-        world = World()
-        client = kind(world, **traits)
-        person = asyncio.ensure_future(world.decide(TIMES[takes]))
+        gateway = SimulatedGateway()
+        client = kind(gateway, **traits)
+        person = asyncio.ensure_future(gateway.decide(TIMES[takes]))
         others = [
-            asyncio.ensure_future(world.run()),
-            asyncio.ensure_future(world.service.wakeups.follow(world.store)),
+            asyncio.ensure_future(gateway.run()),
+            asyncio.ensure_future(gateway.service.wakeups.follow(gateway.store)),
         ]
-        said = await client.work()
+        said = await client.call_until_done()
         await person
         for one in others:
             one.cancel()
-        await world.proxy.tasks.close()
+        await gateway.proxy.tasks.close()
         assert said == DONE
-        assert world.server.runs == 1
+        assert gateway.server.runs == 1
         assert how(client) == expected.split()[list(TIMES).index(takes)]
-        if client.limit >= 50 and kind is Client:
-            assert client.gave_up == 0
-        assert len(await world.store.select()) == 1
+        if client.limit >= 50 and kind is SimulatedClient:
+            assert client.timeouts == 0
+        assert len(await gateway.store.select()) == 1
 
-    run_long(main)
+    run_in_simulated_time(main)

@@ -19,7 +19,7 @@ from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from hang import HANG
-from recording_server import Recorder, error, result
+from recording_server import RecordingServer, error, result
 
 CHILD = str(Path(__file__).parents[2] / "fakes" / "stdio_server.py")
 
@@ -39,7 +39,7 @@ async def http():
 
 @pytest.fixture
 async def recorder():
-    async with Recorder() as running:
+    async with RecordingServer() as running:
         yield running
 
 
@@ -266,7 +266,7 @@ async def test_a_stream_that_ends_without_the_answer_is_an_error(http):
 
 
 async def test_a_refused_list_request_is_reported(http):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         recorder.answer = lambda _, frame: _refuse(frame)
         known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
         known.configure({"notes": HttpUpstream(recorder.url, FixedCredentials(), http)}, {})
@@ -313,5 +313,5 @@ async def test_an_invalid_protocol_version_fails_only_the_list_request(http):
     async def revision_that_no_header_can_carry(_, frame):
         return result(frame, {"protocolVersion": "2025\r\nX: y", "capabilities": {}})
 
-    async with Recorder(modern=False, on_initialize=revision_that_no_header_can_carry) as recorder:
+    async with RecordingServer(modern=False, on_initialize=revision_that_no_header_can_carry) as recorder:
         assert await could_not_be_asked(recorder.url, http)

@@ -12,7 +12,7 @@ from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import KEEPALIVE_OPTIONS, HttpUpstream, open_client_session
 from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
 from hang import HANG
-from recording_server import Recorder
+from recording_server import RecordingServer
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def http():
 
 
 async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         upstream = HttpUpstream(recorder.url, FixedCredentials({"Authorization": "Bearer ours"}), http)
         reply = await upstream.send(
             "POST", b'{"jsonrpc":"2.0","id":1,"method":"ping"}', {"mcp-session-id": "s"}
@@ -47,7 +47,7 @@ async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http
 
 
 async def test_a_large_body_arrives_whole(http):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         body = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"' + b"x" * (2 << 20) + b'"}}'
         reply = await HttpUpstream(recorder.url, FixedCredentials(), http).send("POST", body, {})
         reply.close()
@@ -58,7 +58,7 @@ async def test_a_redirect_is_returned_and_not_followed(http):
     async def redirect(request, frame):
         return web.Response(status=307, headers={"Location": "/mcp"})
 
-    async with Recorder(on_call=redirect) as recorder:
+    async with RecordingServer(on_call=redirect) as recorder:
         reply = await HttpUpstream(recorder.url, FixedCredentials(), http).send(
             "POST", b'{"id":1,"method":"tools/call"}', {}
         )
@@ -68,7 +68,7 @@ async def test_a_redirect_is_returned_and_not_followed(http):
 
 
 async def test_a_server_that_is_not_there_got_nothing(http):
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         url = recorder.url
     with pytest.raises(NotSentError, match="could not be reached"):
         await HttpUpstream(url, FixedCredentials(), http).send("POST", b"{}", {})
@@ -83,7 +83,7 @@ async def silent(request, frame):
 async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit(monkeypatch):
     monkeypatch.setattr(upstreams.http, "CONNECT_SECONDS", 0.5)
     async with (
-        Recorder(on_get=silent) as recorder,
+        RecordingServer(on_get=silent) as recorder,
         open_client_session(connections=1) as http,
         asyncio.timeout(HANG),
     ):
@@ -96,7 +96,7 @@ async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit
 
 
 async def test_a_connection_finds_out_that_the_other_side_is_gone(http):
-    async with Recorder(on_get=silent) as recorder:
+    async with RecordingServer(on_get=silent) as recorder:
         response = await http.get(recorder.url)
         socket_ = response.connection.transport.get_extra_info("socket")
         assert socket_.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -156,7 +156,7 @@ async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
             gone.set()
         return response
 
-    async with Recorder(on_call=endless) as recorder:
+    async with RecordingServer(on_call=endless) as recorder:
         reply = await HttpUpstream(recorder.url, FixedCredentials(), http).send(
             "POST", b'{"id":1,"method":"tools/call"}', {}
         )

@@ -17,8 +17,8 @@ from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import SseServer, SseUpstream
 from gateways import Clock, running, text
 from hang import HANG
-from recording_server import Recorder
-from sse_server import Nasty
+from recording_server import RecordingServer
+from sse_server import MisbehavingSseServer
 
 ID, SECRET = "hold point:é", "s3cret &+%"
 
@@ -169,7 +169,7 @@ async def test_without_a_token_nothing_is_sent_and_the_reason_is_one_sentence(
 ):
     caplog.set_level(logging.DEBUG)
     tokens.status, tokens.raw = status, body
-    async with Recorder() as recorder:
+    async with RecordingServer() as recorder:
         with pytest.raises(NotSentError, match=said) as told:
             await HttpUpstream(recorder.url, credentials, http).send("POST", b"{}", {})
     assert recorder.received == []
@@ -204,7 +204,7 @@ async def test_a_refused_token_is_forgotten_and_the_call_is_not_repeated(credent
     async def refuse(request, frame):
         return web.Response(status=401)
 
-    async with Recorder(on_call=refuse) as recorder:
+    async with RecordingServer(on_call=refuse) as recorder:
         upstream = HttpUpstream(recorder.url, credentials, http)
         for number in (1, 2):
             reply = await upstream.send("POST", b'{"id":1,"method":"tools/call"}', {"authorization": "agent"})
@@ -219,7 +219,7 @@ async def test_a_refused_token_is_forgotten_and_the_call_is_not_repeated(credent
 
 async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, tokens, http, clock):
     tokens.answer = {"expires_in": 1000}
-    async with Nasty(authorization="Bearer token-1") as nasty:
+    async with MisbehavingSseServer(authorization="Bearer token-1") as nasty:
         source = SseServer(name="n", url=nasty.url, credentials=credentials, http=http)
         upstream = SseUpstream(source, clock)
         opening = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}).encode()
@@ -242,7 +242,7 @@ async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, t
 
 async def test_a_held_call_goes_out_with_the_token_of_the_moment_and_without_one_not_at_all():
     clock = Clock()
-    async with Tokens(clock) as tokens, Recorder() as recorder:
+    async with Tokens(clock) as tokens, RecordingServer() as recorder:
         options = (
             f"url: '{recorder.url}', headers: {{X-Team: a}}, oauth: {{token_url: '{tokens.url}', "
             f"client_id: '{ID}', client_secret: '${{SECRET}}', scope: notes}}"

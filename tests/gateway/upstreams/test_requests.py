@@ -13,7 +13,7 @@ from gateway.upstreams.reply import read_body
 from gateway.upstreams.requests import NOT_ALLOWED, RequestFilter
 from gateway.wire import sse
 from gateways import call, running
-from recording_server import Recorder, result
+from recording_server import RecordingServer, result
 
 ASKS = {
     "sampling": ("sampling/createMessage", {"messages": [], "maxTokens": 1}),
@@ -57,7 +57,7 @@ async def through(recorder, kinds):
 
 @pytest.mark.parametrize("kind", ASKS)
 async def test_what_a_server_may_ask_crosses(kind):
-    async with Recorder(on_call=streaming(asking(*ASKS[kind]))) as recorder:
+    async with RecordingServer(on_call=streaming(asking(*ASKS[kind]))) as recorder:
         asked, answer = await through(recorder, [kind])
     assert (asked["method"], answer["result"]) == (ASKS[kind][0], DONE)
     assert len(recorder.received) == 1
@@ -66,7 +66,7 @@ async def test_what_a_server_may_ask_crosses(kind):
 @pytest.mark.parametrize("kind", ASKS)
 async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog):
     others = [name for name in ASKS if name != kind]
-    async with Recorder(on_call=streaming(asking(*ASKS[kind]))) as recorder:
+    async with RecordingServer(on_call=streaming(asking(*ASKS[kind]))) as recorder:
         [answer] = await through(recorder, others)
     assert answer["result"] == DONE
     told = recorder.received[1]
@@ -86,7 +86,7 @@ async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog
     ],
 )
 async def test_no_other_spelling_and_no_unknown_request_gets_past(frame):
-    async with Recorder(on_call=streaming(frame)) as recorder:
+    async with RecordingServer(on_call=streaming(frame)) as recorder:
         assert [one.get("result") for one in await through(recorder, [])] == [DONE]
     assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
@@ -97,7 +97,7 @@ async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
         "method": "notifications/message",
         "params": {"level": "info", "data": "\u00e9 method"},
     }
-    async with Recorder(on_call=streaming(said, asking("ping", {}))) as recorder:
+    async with RecordingServer(on_call=streaming(said, asking("ping", {}))) as recorder:
         seen = await through(recorder, [])
     assert [one.get("method") for one in seen] == ["notifications/message", "ping", None]
     assert len(recorder.received) == 1
@@ -111,7 +111,7 @@ async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
     ],
 )
 async def test_a_frame_that_can_be_read_in_two_ways_ends_the_stream(frame):
-    async with Recorder(on_call=streaming(frame)) as recorder:
+    async with RecordingServer(on_call=streaming(frame)) as recorder:
         with pytest.raises(ConnectionLostError):
             await through(recorder, [])
 
@@ -127,7 +127,7 @@ async def test_a_mark_before_the_stream_hides_no_request(lead):
         )
         return response
 
-    async with Recorder(on_call=serve) as recorder:
+    async with RecordingServer(on_call=serve) as recorder:
         assert [one.get("result") for one in await through(recorder, [])] == [DONE]
     assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
@@ -149,7 +149,7 @@ async def test_a_body_that_is_not_one_answer_does_not_cross(body):
     async def serve(request, frame):
         return web.Response(body=body, content_type="application/json")
 
-    async with Recorder(on_call=serve) as recorder, open_client_session() as http:
+    async with RecordingServer(on_call=serve) as recorder, open_client_session() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         with pytest.raises(ConnectionLostError):
             await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
@@ -157,7 +157,7 @@ async def test_a_body_that_is_not_one_answer_does_not_cross(body):
 
 @pytest.mark.parametrize("frame", [f"[{REQUEST}]".encode(), REQUEST.encode("utf-16-le"), b"null"])
 async def test_an_event_that_is_not_one_object_ends_the_stream(frame):
-    async with Recorder(on_call=streaming(frame)) as recorder:
+    async with RecordingServer(on_call=streaming(frame)) as recorder:
         with pytest.raises(ConnectionLostError):
             await through(recorder, [])
 
@@ -182,7 +182,7 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
     async def serve(request, frame):
         return web.Response(status=status, text=body, content_type=kind)
 
-    async with Recorder(on_call=serve) as recorder, open_client_session() as http:
+    async with RecordingServer(on_call=serve) as recorder, open_client_session() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert (reply.status, await read_body(reply)) == (status, crosses.encode())
@@ -190,7 +190,10 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
 
 
 async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
-    async with Recorder(on_call=streaming(asking(*ASKS["roots"]))) as recorder, open_client_session() as http:
+    async with (
+        RecordingServer(on_call=streaming(asking(*ASKS["roots"]))) as recorder,
+        open_client_session() as http,
+    ):
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         upstream.inner._url = "http://127.0.0.1:1/mcp"
@@ -219,7 +222,7 @@ CASES = [(["roots"], ["roots"], True), (["roots", "sampling"], ["roots"], False)
 async def test_input_required_crosses_with_what_the_server_may_ask_only(asked, allowed, crosses, tool):
     """Allowed calls and held ones alike."""
     declares = {"sampling": {}, "roots": {}}
-    async with Recorder(on_call=wanting(*asked)) as recorder:
+    async with RecordingServer(on_call=wanting(*asked)) as recorder:
         options = f"url: '{recorder.url}', may_ask: {allowed}"
         async with running(server_options=options) as gateway:
             answer = asyncio.ensure_future(
@@ -239,7 +242,7 @@ async def test_questions_that_name_no_method_do_not_cross():
     async def odd(request, frame):
         return result(frame, {"resultType": "input_required", "inputRequests": {"a": 1}})
 
-    async with Recorder(on_call=odd) as recorder, open_client_session() as http:
+    async with RecordingServer(on_call=odd) as recorder, open_client_session() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert json.loads(await read_body(reply))["error"]["message"] == NOT_ALLOWED

@@ -20,7 +20,7 @@ from gateway.upstreams.sse import SseServer, SseUpstream
 from gateway.wire import sse
 from gateways import call, last_frame, running, text
 from hang import HANG
-from sse_server import Nasty, sdk_server
+from sse_server import MisbehavingSseServer, sdk_server
 
 
 def frame(method: str, params: dict | None = None, id=1) -> bytes:
@@ -62,7 +62,7 @@ async def http():
 
 @pytest.fixture
 async def nasty():
-    async with Nasty() as server:
+    async with MisbehavingSseServer() as server:
         yield server
 
 
@@ -279,7 +279,7 @@ async def test_a_stream_that_ends_before_it_names_an_address_is_sent_nothing(htt
 
 
 async def test_a_server_that_is_not_there_is_sent_nothing(http):
-    async with Nasty() as nasty:
+    async with MisbehavingSseServer() as nasty:
         upstream = connected(http, nasty)
     with pytest.raises(NotSentError, match="could not be reached"):
         await upstream.opened()
@@ -288,7 +288,7 @@ async def test_a_server_that_is_not_there_is_sent_nothing(http):
 async def test_a_server_that_left_between_stream_and_post_is_not_sent_to(server, nasty):
     headers = await server.opened()
     session = server.sessions[headers["Mcp-Session-Id"]]
-    async with Nasty() as gone:
+    async with MisbehavingSseServer() as gone:
         session.connection._address = session.connection._address.with_port(int(gone.url.split(":")[2][:-4]))
     with pytest.raises(NotSentError, match="could not be reached"):
         await server.called("echo", headers)
@@ -370,7 +370,10 @@ async def test_an_sdk_client_lists_calls_and_waits_for_a_person_in_front_of_a_re
 async def test_a_held_call_whose_stream_is_gone_when_it_is_approved_runs_in_another_or_not_at_all(
     opens, state
 ):
-    async with Nasty() as nasty, running(server_options=f"url: '{nasty.url}', transport: sse") as gateway:
+    async with (
+        MisbehavingSseServer() as nasty,
+        running(server_options=f"url: '{nasty.url}', transport: sse") as gateway,
+    ):
         opening = {
             "jsonrpc": "2.0",
             "id": 0,

@@ -22,7 +22,7 @@ from gateway.tools.classify.risk import classify
 from gateway.wire import member_names
 from gateway.wire.member_names import KnownNames, fold, schema_members
 from gateways import running, text
-from recording_server import Recorder, result
+from recording_server import RecordingServer, result
 from rows import each_row
 
 BIG = "default: allow\ntools: {pay: {when: 'args.amount > 50', action: require_approval}}"
@@ -47,7 +47,7 @@ def shop():
         paid.append(as_go_reads(frame["params"]["arguments"], "amount"))
         return result(frame, {"content": [{"type": "text", "text": "paid"}]})
 
-    return Recorder(tools=[PAY], on_call=pay), paid
+    return RecordingServer(tools=[PAY], on_call=pay), paid
 
 
 def judge(policy, arguments, tool=PAY):
@@ -99,7 +99,7 @@ async def test_a_held_call_is_judged_again_when_the_rules_know_more_names():
 
 
 async def test_explain_gives_the_reason():
-    async with Recorder(tools=[PAY]) as recorder:
+    async with RecordingServer(tools=[PAY]) as recorder:
         config = parse_config(
             f"servers: {{s: {{url: '{recorder.url}'}}}}\nstore: 'memory:'\npolicy: {{default: allow}}",
             {},

@@ -15,7 +15,7 @@ from gateway.upstreams.http import HttpUpstream
 from gateway.wire import sse
 from gateways import META, TASKS, call, last_frame, running
 from hang import HANG
-from recording_server import Recorder, error, result
+from recording_server import RecordingServer, error, result
 
 CALL = {"name": "create_note", "arguments": {"a": 1}}
 AGENTS = """
@@ -89,7 +89,7 @@ async def test_a_servers_error_is_a_failed_task():
     async def fails(_, frame):
         return error(frame, -32050, "no")
 
-    async with running(recorder=Recorder(on_call=fails)) as gateway:
+    async with running(recorder=RecordingServer(on_call=fails)) as gateway:
         task, _ = await approved(gateway)
         failed = await look(gateway, task)
         assert (failed["status"], failed["error"]["code"], "result" in failed) == ("failed", -32050, False)
@@ -199,7 +199,7 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
 
 
 async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
-    async with Recorder() as moved, running() as gateway:
+    async with RecordingServer() as moved, running() as gateway:
         proxy = gateway.gateway.proxy
         await begin(gateway)
         [held] = await gateway.held()
@@ -272,7 +272,7 @@ async def asks_twice(_, frame):
 
 
 async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
-    async with running(recorder=Recorder(on_call=asks_twice)) as gateway:
+    async with running(recorder=RecordingServer(on_call=asks_twice)) as gateway:
         task, held = await approved(gateway)
         asking = await look(gateway, task)
         assert (asking["status"], set(asking["inputRequests"])) == ("input_required", {"who", "why"})
@@ -301,7 +301,7 @@ async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
 
 
 async def test_answers_that_came_too_late_to_be_completed_are_not_kept():
-    async with running(recorder=Recorder(on_call=asks_twice)) as gateway:
+    async with running(recorder=RecordingServer(on_call=asks_twice)) as gateway:
         task, held = await approved(gateway)
         params = {"taskId": task["taskId"], "inputResponses": {"who": {"action": "decline"}}}
         await gateway.ask("tasks/update", params, declares=TASKS)
@@ -363,7 +363,7 @@ async def test_what_else_a_client_listens_for_comes_from_the_server_in_the_same_
             await go_on.wait()
         return response
 
-    async with running(recorder=Recorder(on_listen=listening)) as gateway:
+    async with running(recorder=RecordingServer(on_listen=listening)) as gateway:
         task = await begin(gateway)
         async with await subscribe(gateway, [task["taskId"], "theirs"], toolsListChanged=True) as answer:
             first, second = await heard(answer, 2)
@@ -376,7 +376,7 @@ async def test_a_server_that_refuses_the_subscription_is_heard():
     async def refusing(_, frame):
         return error(frame, -32601, "no", status=404)
 
-    async with running(recorder=Recorder(on_listen=refusing)) as gateway:
+    async with running(recorder=RecordingServer(on_listen=refusing)) as gateway:
         task = await begin(gateway)
         async with await subscribe(gateway, [task["taskId"]], toolsListChanged=True) as answer:
             assert answer.status == 404
@@ -470,7 +470,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
             while len(gateway.gateway.service.wakeups.listening[held.id]) != 1 + listening:
                 await asyncio.sleep(0)
 
-    async with running(more=ALL, recorder=Recorder(on_call=telling)) as gateway:
+    async with running(more=ALL, recorder=RecordingServer(on_call=telling)) as gateway:
         async with await gateway.post(call("create_note", task={}), OLD) as answer:
             task_id = last_frame(await answer.read())["result"]["task"]["taskId"]
         asking = {"jsonrpc": "2.0", "id": 1, "method": "tasks/result", "params": {"taskId": task_id}}
@@ -503,7 +503,7 @@ async def test_a_servers_error_is_the_answer_to_tasks_result():
     async def fails(_, frame):
         return error(frame, -32050, "no")
 
-    async with running(more=ALL, recorder=Recorder(on_call=fails)) as gateway:
+    async with running(more=ALL, recorder=RecordingServer(on_call=fails)) as gateway:
         async with await gateway.post(call("create_note", task={}), OLD) as answer:
             task_id = last_frame(await answer.read())["result"]["task"]["taskId"]
         [held] = await gateway.held()
@@ -512,7 +512,7 @@ async def test_a_servers_error_is_the_answer_to_tasks_result():
 
 
 async def test_a_server_with_tasks_of_its_own_keeps_them():
-    recorder = Recorder(capabilities={"tools": {}, "tasks": {"requests": {}}}, session="s1")
+    recorder = RecordingServer(capabilities={"tools": {}, "tasks": {"requests": {}}}, session="s1")
     async with running(more=ALL, recorder=recorder) as gateway:
         opening = {
             "protocolVersion": "2025-11-25",
@@ -526,7 +526,7 @@ async def test_a_server_with_tasks_of_its_own_keeps_them():
 async def test_calls_of_a_server_with_tasks_of_its_own_wait_on_the_connection():
     for capabilities in ({"extensions": {"io.modelcontextprotocol/tasks": {}}}, {"tasks": {}}):
         async with (
-            running(recorder=Recorder(capabilities=capabilities)) as gateway,
+            running(recorder=RecordingServer(capabilities=capabilities)) as gateway,
             asyncio.TaskGroup() as tasks,
         ):
             agent = tasks.create_task(gateway.ask("tools/call", CALL, declares=TASKS))
