@@ -73,7 +73,7 @@ async def test_an_embedded_gateway_makes_room_for_a_run_and_no_client_notices(ga
             assert await role(gateway) == "run"
             for one in held:
                 await alice.post(one["id"], "approve", digest=one["digest"])
-            assert [await first.result_text(2), await second.told(2)] == ["ran create_note"] * 2
+            assert [await first.result_text(2), await second.result_text(2)] == ["ran create_note"] * 2
             first.call(3, "get_note")
             assert await first.result_text(3) == "ran get_note"
             assert {one["id"] for one in await alice.calls()} == {one["id"] for one in held}
