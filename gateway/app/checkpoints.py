@@ -1,7 +1,7 @@
 """External checkpoints, which reveal a store that was restored together with its `.lock`.
 
-A checkpoint has the last event of the audit trail and the number of the start. It is kept in a file or at a webhook,
-outside any snapshot of the store; `recovery` compares the store with it.
+A checkpoint has the last event of the audit trail and the start count. It is kept in a file or at a webhook, outside
+any snapshot of the store; `recovery` compares the store with it.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ from approvals.errors import StoreError
 from approvals.store import Store
 from gateway.config.options import CheckpointOptions
 
-#: Seconds between two checks whether the trail has grown.
+#: Seconds between checks for new events in the trail.
 INTERVAL = 60.0
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 log = logging.getLogger("okayed")
 
 
 class ExternalCheckpoint(msgspec.Struct, frozen=True):
-    """A checkpoint outside the store: `Checkpoint` as text, and the number of the start."""
+    """A checkpoint outside the store: `Checkpoint` as text, and the start count."""
 
     checkpoint: str
     starts: int
 
 
 class CheckpointTarget(Protocol):
-    """Keeps one checkpoint outside the store."""
+    """A place outside the store that keeps the last checkpoint."""
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Return the last checkpoint; None if there is none or the target cannot be reached."""
+        """Return the last checkpoint; None before the first, or if the target is unreachable. Raises `StoreError`."""
 
-    async def keep(self, kept: ExternalCheckpoint) -> None:
+    async def keep(self, checkpoint: ExternalCheckpoint) -> None:
         """Replace the checkpoint; raises `OSError` or `aiohttp.ClientError`."""
 
 
@@ -50,9 +50,9 @@ class CheckpointFile:
         self._path = path
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Read the file; None if there is none. Raises `StoreError` if it cannot be read."""
+        """Read the file; None if it does not exist. Raises `StoreError` if it cannot be read."""
         try:
-            return _decoded(await asyncio.to_thread(self._path.read_bytes))
+            return _decode(await asyncio.to_thread(self._path.read_bytes))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -60,21 +60,21 @@ class CheckpointFile:
                 f"The checkpoint {self._path} cannot be read ({error}); repair it, or delete it to start without it."
             ) from error
 
-    async def keep(self, kept: ExternalCheckpoint) -> None:
-        """Write the file."""
-        await asyncio.to_thread(self._write, msgspec.json.encode(kept) + b"\n")
+    async def keep(self, checkpoint: ExternalCheckpoint) -> None:
+        """Write the file; raises `OSError`."""
+        await asyncio.to_thread(self._write, msgspec.json.encode(checkpoint) + b"\n")
 
     def _write(self, data: bytes) -> None:
-        fresh = self._path.with_name(f"{self._path.name}.new")
-        with fresh.open("wb") as file:
+        temporary = self._path.with_name(f"{self._path.name}.new")
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self._path)
+        temporary.replace(self._path)
 
 
 class CheckpointWebhook:
-    """A receiver of signed webhooks; it may answer a GET with the last checkpoint."""
+    """A webhook that receives signed checkpoints, and may return the last one for a GET."""
 
     def __init__(
         self, url: str, secret: str, http: aiohttp.ClientSession, clock: Callable[[], float]
@@ -88,31 +88,38 @@ class CheckpointWebhook:
         """Request the checkpoint. The gateway starts without it if the receiver does not return one."""
         try:
             async with self._http.get(
-                self._url, headers=self._signed("last", b""), timeout=TIMEOUT, allow_redirects=False
+                self._url, headers=self._sign("last", b""), timeout=TIMEOUT, allow_redirects=False
             ) as answer:
                 if answer.status != 200:
                     raise ValueError(f"HTTP {answer.status}")
-                return _decoded(await answer.read())
+                return _decode(await answer.read())
         except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            log.warning("the store was not compared with a checkpoint: the webhook returned none (%s)", error)
+            log.warning(
+                "the store was not compared with a checkpoint: the webhook did not return one (%s)", error
+            )
             return None
 
-    async def keep(self, kept: ExternalCheckpoint) -> None:
-        """Post the checkpoint."""
+    async def keep(self, checkpoint: ExternalCheckpoint) -> None:
+        """Post the checkpoint; raises `aiohttp.ClientError`."""
         body = msgspec.json.encode(
-            {"type": "okayed.checkpoint", "data": {"checkpoint": kept.checkpoint, "starts": kept.starts}}
+            {
+                "type": "okayed.checkpoint",
+                "data": {"checkpoint": checkpoint.checkpoint, "starts": checkpoint.starts},
+            }
         )
-        headers = self._signed(f"checkpoint-{kept.starts}-{kept.checkpoint.partition(':')[0]}", body)
+        headers = self._sign(
+            f"checkpoint-{checkpoint.starts}-{checkpoint.checkpoint.partition(':')[0]}", body
+        )
         async with self._http.post(
             self._url, data=body, headers=headers, timeout=TIMEOUT, allow_redirects=False
         ) as answer:
             answer.raise_for_status()
 
-    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
+    def _sign(self, message_id: str, body: bytes) -> dict[str, str]:
         return sign(message_id, self._clock(), body, self._key)
 
 
-def _decoded(data: bytes) -> ExternalCheckpoint:
+def _decode(data: bytes) -> ExternalCheckpoint:
     kept = msgspec.json.decode(data, type=ExternalCheckpoint)
     Checkpoint.parse(kept.checkpoint)
     return kept
@@ -121,7 +128,7 @@ def _decoded(data: bytes) -> ExternalCheckpoint:
 def build_checkpoint_target(
     options: CheckpointOptions | None, http: aiohttp.ClientSession, clock: Callable[[], float]
 ) -> CheckpointTarget | None:
-    """Return the target in the config, or None."""
+    """Return the target that the config names, or None."""
     if options is None:
         return None
     if options.file is not None:
@@ -138,7 +145,7 @@ class Checkpoints:
         self._kept: ExternalCheckpoint | None = None
 
     async def last(self) -> ExternalCheckpoint | None:
-        """Return the last checkpoint, also of an earlier start; raises `StoreError` if it cannot be read."""
+        """Return the last checkpoint, also from before a restart; raises `StoreError` if it cannot be read."""
         return await self._target.last() if self._target else None
 
     async def run(self) -> None:
@@ -157,4 +164,4 @@ class Checkpoints:
                 await self._target.keep(kept)
                 self._kept = kept
         except (StoreError, OSError, aiohttp.ClientError) as error:
-            log.error("the checkpoint could not be kept: %s", error)  # noqa: TRY400  (the message says all)
+            log.error("the checkpoint could not be stored: %s", error)  # noqa: TRY400  (a traceback adds nothing)

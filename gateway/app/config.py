@@ -19,14 +19,14 @@ from gateway.policy.compiling import compile_policy
 
 #: The scheme of a SQLite store.
 SQLITE = "sqlite:///"
-#: What a config means is checked subject by subject, in this order.
+#: The checks of a config whose shape is valid, in this order.
 CHECKS = (servers, people, issuers, listeners, channels, values)
 #: Replaces a rule whose shape is invalid, so that the rest of the config is still checked.
 _PLACEHOLDER_RULE = {"action": "deny"}
 
 
 def load_config(path: File, environ: Mapping[str, str]) -> Config:
-    """Load a config file. Relative paths in it start from its folder. Raises `ConfigProblems`."""
+    """Load a config file and resolve relative paths in it against its folder; raises `ConfigProblems`."""
     config = parse_config(
         read_config_text(path), environ, lambda name: File(name).read_text(encoding="utf-8")
     )
@@ -53,19 +53,19 @@ def _resolve_checkpoint(audit: AuditOptions, folder: File) -> AuditOptions:
 
 
 def check_server_name(config: Config, name: str) -> str:
-    """Return *name* if the config has a server of that name; else raises `UserError` that lists the servers."""
+    """Return *name* if the config has a server of that name; raises `UserError` with the known names."""
     if name not in config.servers:
         raise UserError(f"The config has no server {name!r}; it has {', '.join(config.servers)}.")
     return name
 
 
 def parse_config(text: str, environ: Mapping[str, str], read_file: Callable[[str], str]) -> Config:
-    """Parse and validate YAML text; raises `ConfigProblems` with everything that is wrong."""
+    """Parse and validate YAML text; raises `ConfigProblems` with every problem."""
     document = read_document(text, environ, read_file)
-    unread = {problem.path for problem in document.problems}
-    shape = [problem for problem in find_shape_problems(document.value) if problem.path not in unread]
+    unreadable = {problem.path for problem in document.problems}
+    shape = [problem for problem in find_shape_problems(document.value) if problem.path not in unreadable]
     problems = [*document.problems, *map(document.locate, shape)]
-    if unread or not all(_is_in_rule(problem.path) for problem in shape):
+    if unreadable or not all(_is_in_rule(problem.path) for problem in shape):
         raise ConfigProblems(*problems)
     for problem in shape:
         document.value["policy"][problem.path[1]][problem.path[2]] = _PLACEHOLDER_RULE
@@ -93,7 +93,7 @@ def _policy_problems(config: Config) -> Iterator[Problem]:
 
 
 def _keep_references(value: Any, resolved: Mapping[Path, ResolvedText], path: Path) -> Any:
-    """Return *value* with its resolved strings as `ResolvedText`, which the identity of a server needs."""
+    """Return *value* with its resolved strings as `ResolvedText`, from which server identities are computed."""
     match value:
         case dict():
             return {name: _keep_references(item, resolved, (*path, name)) for name, item in value.items()}
@@ -103,5 +103,5 @@ def _keep_references(value: Any, resolved: Mapping[Path, ResolvedText], path: Pa
 
 
 def _is_in_rule(path: Path) -> bool:
-    """Return whether a path leads to a rule or into one; the rest of a config does not depend on it."""
+    """Return whether *path* leads to a policy rule or into one; the rest of a config does not depend on rules."""
     return len(path) > 2 and path[:2] in (("policy", "tools"), ("policy", "matrix"))

@@ -1,4 +1,4 @@
-"""Reads the text of a config file, and its `listen` key alone for commands that only join a gateway."""
+"""Reads the text of a config file, or only its `listen` key, for commands that just join a gateway."""
 
 import stat
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ def read_config_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise _problem(f"{path} is not UTF-8 text.") from error
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        who = "anyone" if mode & stat.S_IWOTH else "its group"
-        why = f"{path} can be written by {who}, so an agent could change its own rules"
+        scope = "world" if mode & stat.S_IWOTH else "group"
+        why = f"{path} is {scope}-writable, so an agent could change its own rules"
         raise _problem(f"{why}; run: chmod go-w {path}", line=1)
     return text
 

@@ -1,6 +1,6 @@
 """Refuses a folder that still has the config or store of Holdpoint, the product's earlier name.
 
-A gateway that made new files beside them would start without the old policy and calls.
+Otherwise the gateway would create new files beside them, and start without the old policy and calls.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from gateway.config.problems import ConfigProblems, Problem
 
 
 def refuse_earlier_config(path: Path) -> None:
-    """Raise `ConfigProblems` if the folder has `holdpoint.yaml` and not *path*."""
+    """Raise `ConfigProblems` if the folder has `holdpoint.yaml` but not *path*."""
     old = path.with_name("holdpoint.yaml")
     if path.name == "okayed.yaml" and old.exists() and not path.exists():
         move = f"mv {quote(str(old))} {quote(str(path))}"
@@ -18,7 +18,7 @@ def refuse_earlier_config(path: Path) -> None:
 
 
 def refuse_earlier_store(path: Path) -> None:
-    """Raise `ConfigProblems` if the folder has `holdpoint.db` and not *path*."""
+    """Raise `ConfigProblems` if the folder has `holdpoint.db` but not *path*."""
     if path.name == "okayed.db" and not path.exists() and path.with_name("holdpoint.db").exists():
         move = 'for file in holdpoint.db*; do mv "$file" "okayed${file#holdpoint}"; done'
         message = (

@@ -4,9 +4,9 @@ import resource
 from collections.abc import Iterator
 from typing import NamedTuple
 
-#: The most files ever requested. Child processes inherit the limit, and some loop over every possible descriptor.
+#: The highest limit requested. Child processes inherit it, and some loop over every possible descriptor.
 MAX_FILES = 1 << 16
-#: Below this a warning is printed: each waiting agent has a connection, and its call may have one to its server.
+#: Below this limit, print a warning: a waiting agent has a connection, and its call may have one to its server.
 LOW_LIMIT = 4096
 #: Files reserved for the gateway itself: the store, sockets to servers, child processes.
 RESERVED = 64
@@ -31,7 +31,7 @@ def limit_warnings() -> Iterator[str]:
     """Yield a warning if the hard limit is low."""
     if (files := hard_limit()) < LOW_LIMIT:
         yield (
-            f"this process may open {files} files, which allows {divide_files(files).agents} connections of agents; "
+            f"this process may open {files} files, enough for {divide_files(files).agents} agent connections; "
             f"raise the hard limit to {LOW_LIMIT} or more (ulimit -Hn, LimitNOFILE=, docker --ulimit nofile)."
         )
 

@@ -39,7 +39,7 @@ from gateway.upstreams import Upstream
 from gateway.upstreams.http import ConnectionPools, open_client_session
 from gateway.upstreams.replaceable import ReplaceableUpstream
 
-#: Seconds that running calls get to finish when the gateway stops.
+#: Seconds for running calls to finish when the gateway stops.
 GRACE = 20.0
 #: The names of the gateway's secrets in the store.
 SECRETS = ("rounds", "identity")
@@ -54,7 +54,7 @@ def new_id() -> CallId:
 
 
 class Gateway:
-    """A running gateway without its listeners and channels; `assemble` makes one."""
+    """A running gateway without listeners and channels; `assemble` creates it."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Gateway:
         embedded: bool = False,
     ) -> None:
         self.config = config
-        #: Whether it runs inside an `okayed stdio`. Its servers then start when a client first needs them.
+        #: Whether it runs inside an `okayed stdio`; its servers then start when a client first needs them.
         self.embedded = embedded
         self._secrets = secrets
         self._started_in = str(Path.cwd())
@@ -82,7 +82,7 @@ class Gateway:
         )
         self.service.quotas = parts.build_quotas(config)
         self._pins = pins
-        self.catalogue = Catalogue(clock, pins, self._tool_changed)
+        self.catalogue = Catalogue(clock, pins, self._on_tool_change)
         self.forwarder = Forwarder(self.service, self.catalogue.mark_stale)
         # One cache for each URL, so that a config change does not fetch the same keys again.
         self._jwks = cache(lambda url: JwksCache(url, http, clock))
@@ -95,9 +95,9 @@ class Gateway:
         self._http = http
         self._pools = pools
         self._upstreams: dict[str, ReplaceableUpstream] = {}
-        #: Set once every server was asked for its tools, whether or not it answered.
+        #: Set once every server has been asked for its tools, whether or not it answered.
         self.discovery_done = asyncio.Event()
-        #: Whether the gateway is about to stop; /readyz then sends new clients elsewhere.
+        #: Whether the gateway is about to stop; /readyz then fails, so a load balancer sends clients elsewhere.
         self._draining = False
         #: When running calls are cut off, on the loop's clock; None until the gateway stops.
         self._ends_at: float | None = None
@@ -113,7 +113,7 @@ class Gateway:
         return parts.build_sealer(tuple(self.config.approvals.state_keys), self._secrets["rounds"])
 
     async def adopt(self, config: Config) -> None:
-        """Switch to *config*. Servers that stay the same keep their connections."""
+        """Switch to *config*. Unchanged servers keep their connections."""
         old, self.config = self.config, config
         replaced = [*self._remove_servers(config), *self._reconnect_servers(old, config)]
         self._connect_servers(config)
@@ -121,12 +121,12 @@ class Gateway:
         self.agents = Agents(config, self._jwks, self.clock)
         self.service.directory = parts.build_directory(config)
         self.service.quotas = parts.build_quotas(config)
-        await self._void_impossible_calls()
+        await self._void_outdated_calls()
         for upstream in replaced:
             await upstream.close()
 
     def _remove_servers(self, config: Config) -> Iterator[Upstream]:
-        """Remove the servers that *config* does not have or gives another identity; yields their connections."""
+        """Remove the servers that *config* omits or gives another identity; yields their connections."""
         identities = self._identities(config)
         for name, before in self.proxy.settings.identities.items():
             if identities.get(name) != before:
@@ -142,7 +142,7 @@ class Gateway:
                 yield upstream.renew(self._connect(name, options))
 
     async def bind_identities(self) -> None:
-        """Bind pins and calls of older versions to their servers, then void the calls that no longer fit."""
+        """Bind pins and calls stored by older versions to their servers, then void outdated calls."""
         settings = self.proxy.settings
         self._pins.bind(settings.identities)
         for held in await self.service.open_calls():
@@ -150,9 +150,9 @@ class Gateway:
                 await self.service.bind_server(
                     held.id, settings.identities[server], settings.addresses[server]
                 )
-        await self._void_impossible_calls()
+        await self._void_outdated_calls()
 
-    async def _void_impossible_calls(self) -> None:
+    async def _void_outdated_calls(self) -> None:
         """Void the open calls whose agent or server has changed since they were held."""
         for held in await self.service.open_calls():
             if why := config_objection(held, self.proxy.settings):
@@ -191,7 +191,7 @@ class Gateway:
             audit_allowed=config.audit.allowed,
         )
 
-    def _tool_changed(self, server: str, tool: Tool) -> None:
+    def _on_tool_change(self, server: str, tool: Tool) -> None:
         """Record a tool definition that has changed or has a defect, and void the calls that wait for it."""
         why = f"quarantined: {tool.defect}" if tool.defect else "its definition differs from the accepted one"
         log.warning("%s/%s: %s", server, tool.name, why)
@@ -205,8 +205,11 @@ class Gateway:
             self.catalogue.accept(server, tool)
         self.forwarder.void(server, tool.name, tool.hash)
 
-    def accept(self, server: str, tool: str, who: str) -> list[str]:
-        """Accept the current definition of a tool, or of all tools of a server if *tool* is ""; returns the tools that had changed."""
+    def accept(self, server: str, tool: str, approver: str) -> list[str]:
+        """Accept the current definition of a tool, or of all tools of a server if *tool* is "".
+
+        Returns the names of the tools whose definitions had changed.
+        """
         changed = [
             found
             for found in self.catalogue.listed_tools(server)
@@ -215,7 +218,7 @@ class Gateway:
         for found in changed:
             self.catalogue.accept(server, found)
             event = AuditEvent(
-                at=self.clock.wall(), kind="tool.accepted", actor=who, server=server, tool=found.name, detail={"now": found.hash},
+                at=self.clock.wall(), kind="tool.accepted", actor=approver, server=server, tool=found.name, detail={"now": found.hash},
             )  # fmt: skip
             self.store.post(event)
         return [found.name for found in changed]
@@ -231,7 +234,7 @@ class Gateway:
         )
 
     async def readiness_problem(self) -> str | None:
-        """Return why calls cannot be judged or held now, or None."""
+        """Return why the gateway is not ready to judge and hold calls, or None."""
         if self._draining:
             return "stopping"
         try:
@@ -253,7 +256,7 @@ class Gateway:
         self.discovery_done.set()
 
     async def drain(self) -> None:
-        """Keep serving for the `drain` time while /readyz fails, so that a load balancer moves its clients.
+        """Keep serving for the `drain` time while /readyz fails, so that a load balancer moves clients elsewhere.
 
         An embedded gateway skips this: it has no load balancer, and a `run` may be waiting for its store.
         """
@@ -271,14 +274,14 @@ class Gateway:
         return max(0.0, self._ends_at - now)
 
     async def end_parked(self) -> None:
-        """Wait for running calls, then end the streams; clients resume them at the next gateway."""
+        """Wait for running calls, then end the streams; clients resume them when a gateway is back."""
         await self.forwarder.finish(await self.stop())
         self.proxy.end_parked()
 
     async def close(self) -> None:
         """Wait for running calls, then close the servers."""
         await self.end_parked()
-        with suppress(StoreError):  # the next start then uses the time of an earlier commit
+        with suppress(StoreError):  # on failure, the next start uses the time of an earlier commit
             self.store.keep_time(self.clock())
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
@@ -304,18 +307,18 @@ async def assemble(
     *,
     accepted: Iterable[Pin] = (),
     restored: bool = False,
-    opening: Callable[..., Awaitable[Store]] | None = None,
+    opener: Callable[..., Awaitable[Store]] | None = None,
     embedded: bool = False,
     disk: Callable[[Path], float] = measure_disk_use,
 ) -> AsyncIterator[Gateway]:
     """Assemble a gateway without listeners and channels, as `run`, `stdio`, `tools` and `demo` need it.
 
     *clock* is the wall clock. *accepted* adds accepted tool definitions to those in the store. *restored* treats the
-    store as a restored copy. *opening* replaces `open_store`. *embedded* is for a gateway inside an `okayed stdio`.
-    *disk* returns the used share of a folder's disk, from 0 to 1.
+    store as a restored copy. *opener* replaces `open_store`. *embedded* is for a gateway inside an `okayed stdio`.
+    *disk* returns the used share of a folder's disk, from 0 to 1. Raises `StoreError`.
     """
     async with AsyncExitStack() as stack:
-        store = await (opening or open_store)(config, restored=restored)
+        store = await (opener or open_store)(config, restored=restored)
         stack.push_async_callback(store.close)
         effective = EffectiveClock(clock, monotonic, await store.highest_time())
         http = await stack.enter_async_context(open_client_session())

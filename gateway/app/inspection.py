@@ -21,7 +21,7 @@ from gateway.wire import frames
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRow:
-    """One tool of a server, or the reason why its tools could not be listed."""
+    """One tool of a server with its verdict, or the reason why the server's tools could not be listed."""
 
     server: str
     tool: Tool | None = None
@@ -52,7 +52,7 @@ class BadArguments(UserError):
 
 
 async def list_tool_rows(config: Config, server: str) -> list[ToolRow]:
-    """List the tools of one server, or of all, and judge a call of each without arguments."""
+    """List the tools of one server, or of all if *server* is "", and judge a call of each without arguments."""
     async with _open_temporary_gateway(config) as gateway:
         names = [check_server_name(config, server)] if server else list(config.servers)
         return [row for name in names for row in await _rows(gateway, name)]
@@ -68,23 +68,23 @@ async def _rows(gateway: Gateway, server: str) -> list[ToolRow]:
 
 
 async def explain_call(config: Config, server: str, name: str, arguments: str) -> CallExplanation:
-    """Judge one call as the proxy would; raises `BadArguments`."""
+    """Judge one call as the proxy would; *arguments* is JSON text. Raises `BadArguments` or `UserError`."""
     try:
-        given = frames.parse_json(arguments.encode("utf-8", "surrogateescape"))
+        parsed = frames.parse_json(arguments.encode("utf-8", "surrogateescape"))
     except frames.FrameError as error:
         raise BadArguments(f"--args{error.message.removeprefix('The message')}") from error
-    if not isinstance(given, dict):
+    if not isinstance(parsed, dict):
         raise BadArguments('--args must be a JSON object, such as {"user_name": "bob"}.')
     async with _open_temporary_gateway(config) as gateway:
         tool = await gateway.catalogue.find(check_server_name(config, server), name)
         return CallExplanation(
-            server=server, tool=tool, listed=bool(tool.hash), verdict=_judge(gateway, server, tool, given)
+            server=server, tool=tool, listed=bool(tool.hash), verdict=_judge(gateway, server, tool, parsed)
         )
 
 
 @asynccontextmanager
 async def _open_temporary_gateway(config: Config) -> AsyncIterator[Gateway]:
-    """Assemble a gateway with a store in memory and the accepted definitions of the real one, which stays untouched."""
+    """Assemble a gateway with an in-memory store; it reads the accepted definitions of the real store."""
     accepted = await open_pins(config.store).pins()
     async with assemble(msgspec.structs.replace(config, store=MEMORY), accepted=accepted) as gateway:
         yield gateway

@@ -1,4 +1,4 @@
-"""Builds the parts of a gateway from its config: one function for each part."""
+"""Builds the parts of a gateway from its config."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -27,7 +27,7 @@ from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 
 
 def build_access_check(config: Config) -> Callable[[str, str], bool]:
-    """Return the function that says whether an agent, by name, may use a server."""
+    """Return a function that checks whether an agent may use a server, both by name."""
     named = {agent.name: agent.servers for agent in config.agents}
     accepts_others = any(issuer.any_subject for issuer in config.jwt) or not (config.agents or config.jwt)
 
@@ -95,15 +95,17 @@ def build_exchange_shares(config: Config) -> ExchangeShares:
 def build_directory(config: Config) -> Directory:
     """Return the directory of approvers."""
     return Directory(
-        Approver(name=one.name, email=one.email, slack=one.slack, token_sha256=one.token_sha256)
-        for one in config.approvers
+        Approver(
+            name=approver.name, email=approver.email, slack=approver.slack, token_sha256=approver.token_sha256
+        )
+        for approver in config.approvers
     )
 
 
 def build_upstream(
     name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
-    """Return the connection to a server; it refuses the requests to clients that `may_ask` does not list."""
+    """Return the connection to a server, which refuses requests to clients that `may_ask` does not list."""
     connection = _build_connection(name, options, http, pools, clock)
     if KINDS.keys() <= {*options.may_ask}:
         return connection
@@ -144,7 +146,7 @@ def build_credentials(options: ServerOptions, http: aiohttp.ClientSession, clock
 
 
 def connection_options(options: ServerOptions) -> ServerOptions:
-    """Return the options of a server that its connection depends on, with the others at fixed values."""
+    """Return a server's options with those at fixed values that its connection does not depend on."""
     return msgspec.structs.replace(options, tools={}, connections=1, answer_within=None)
 
 

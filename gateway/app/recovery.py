@@ -1,6 +1,6 @@
 """Detects at startup whether the store was restored from a copy, and ends the calls that wait in it.
 
-A copy may have a call as approved that ran afterwards, or as pending that was denied afterwards. So waiting calls
+In a copy, a call may be approved that has run since, or pending that has been denied since. So waiting calls
 become void, and calls that were forwarding are in doubt. A copy is detected by the start counts in the store and in its
 `.lock`, or by the external checkpoint. A copy made after the last checkpoint and restored with its `.lock` is not.
 """
@@ -20,20 +20,20 @@ log = logging.getLogger("okayed")
 async def record_start(
     service: ApprovalService, store: Store, checkpoint: ExternalCheckpoint | None, *, forced: bool
 ) -> None:
-    """End the waiting calls of a restored store, then count this start; raises `StoreError`.
+    """End the waiting calls if the store was restored, then increment the start count; raises `StoreError`.
 
-    *checkpoint* is the external one. After a crash before the count, the next start detects the copy again.
+    *forced* treats the store as restored. After a crash before the increment, the next start detects the copy again.
     """
     starts = await store.start_counts()
-    if why := "--restored was given" if forced else await _restore_evidence(store, starts, checkpoint):
+    if why := "started with --restored" if forced else await _restore_evidence(store, starts, checkpoint):
         store.mark_restored()
-        came_to = await service.end_restored()
+        ended = await service.end_restored()
         numbers = {
             "starts": starts.store,
             "noted": starts.noted,
             "outside": checkpoint.starts if checkpoint else None,
         }
-        detail = {"why": why, **numbers, **came_to}
+        detail = {"why": why, **numbers, **ended}
         await store.append(AuditEvent(at=service.wall(), kind="store.restored", actor=GATEWAY, detail=detail))
         log.warning("the store was restored from a copy (%s); the calls that waited in it are void", why)
     await store.count_start()
@@ -42,7 +42,7 @@ async def record_start(
 async def _restore_evidence(
     store: TrailReader, starts: StartCounts, checkpoint: ExternalCheckpoint | None
 ) -> str:
-    """Return how the store shows that it was restored, or ""."""
+    """Return the evidence that the store was restored, or ""."""
     if not starts.agree:
         return "the store and its .lock have different start counts"
     if checkpoint is None:

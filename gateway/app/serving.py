@@ -3,18 +3,16 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
-
-from aiohttp import web
 
 import approvals.web
 from approvals.channels import Channel
 from approvals.client_address import TrustedProxies
 from approvals.notices import Notices
-from approvals.web.options import WebOptions
+from approvals.web.options import Handler, WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import build_channels
 from gateway.app.gateway import Gateway
@@ -27,7 +25,7 @@ from gateway.fronts.listener import open_listener
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
-#: Seconds after which an embedded gateway has finished starting.
+#: Seconds to wait until an embedded gateway has surely started.
 STARTUP = 10.0
 log = logging.getLogger("okayed")
 
@@ -47,24 +45,26 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
     config = gateway.config
     async with AsyncExitStack() as stack:
         inbox_url = config.inbox.url or f"http://{listen_address(config.inbox.listen)}"
-        # Cards have no link without a public address: a link that fails is worse than none.
+        # Without a public address cards get no link: a broken link is worse than none.
         channels, slack_actions = build_channels(config, config.inbox.url or "", gateway.clock.wall)
         inbox = approvals.web.build_inbox(
             gateway.service, gateway.store, build_web_options(config, inbox_url, slack_actions, gateway)
         )
         shares = file_limit.divide_files(file_limit.raise_limit())
         agents = http.build_app(gateway.proxy, _listener_policy(gateway))
-        agents_at = await stack.enter_async_context(
+        agents_address = await stack.enter_async_context(
             open_listener(agents, config.listen, Connections("agents", shares.agents))
         )
-        inbox_at = await stack.enter_async_context(
+        inbox_address = await stack.enter_async_context(
             open_listener(inbox, config.inbox.listen, Connections("inbox", shares.inbox))
         )
         await stack.enter_async_context(run_loops(gateway, channels, config.inbox.url or ""))
-        # Runs first at the end: while calls finish, people can still decide and clients still get answers.
+        # Runs first on exit: while calls finish, people can still decide and clients still get answers.
         stack.push_async_callback(agents.shutdown)
         yield Endpoints(
-            agents=f"http://{agents_at}/mcp/", inbox=f"http://{inbox_at}/", login=inbox[approvals.web.LOGIN]
+            agents=f"http://{agents_address}/mcp/",
+            inbox=f"http://{inbox_address}/",
+            login=inbox[approvals.web.LOGIN],
         )
 
 
@@ -93,7 +93,7 @@ async def run_loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: st
 
 
 async def freeze_startup_objects(gateway: Gateway) -> None:
-    """Exclude the objects of the startup from garbage collection: they live on, and traversing them delays requests."""
+    """Exclude startup objects from garbage collection, because traversing them delays requests."""
     await (asyncio.sleep(STARTUP) if gateway.embedded else gateway.discovery_done.wait())
     gc.collect()
     gc.freeze()
@@ -118,7 +118,7 @@ async def sweep_calls(gateway: Gateway) -> None:
 
 
 def log_clock_problem(problem: str | None, *, reported: bool) -> bool:
-    """Log when the clock goes wrong, and when it is right again; returns whether a problem is reported."""
+    """Log when a clock problem begins and when it ends; returns whether there is one."""
     if problem and not reported:
         log.error("%s", problem)
     elif reported and not problem:
@@ -134,8 +134,8 @@ async def refresh_tools(gateway: Gateway) -> None:
 
 
 def build_web_options(
-    config: Config, inbox_url: str, slack_actions: Callable[[web.Request], Awaitable[web.StreamResponse]] | None, gateway: Gateway,
-) -> WebOptions:  # fmt: skip
+    config: Config, inbox_url: str, slack_actions: Handler | None, gateway: Gateway
+) -> WebOptions:
     """Return the options of the inbox."""
     header = config.inbox.login.proxy_header
     return WebOptions(

@@ -1,4 +1,4 @@
-"""Opens the store that a config names: to use it, or read-only beside a running gateway."""
+"""Opens the store of a config: for use, or read-only while a gateway is running."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from approvals.store.read_only import ReadOnlyStore
 from gateway.config.options import Config
 from gateway.errors import UserError
 
-#: The address of a store that is lost when the process ends.
+#: The address of an in-memory store, which is lost when the process ends.
 MEMORY = "memory:"
 
 
 class TrailNotFound(UserError):
-    """There is no audit trail to read; the message says why."""
+    """The store has no audit trail; the message says why."""
 
 
 async def open_store(config: Config, *, restored: bool = False) -> Store:

@@ -1,4 +1,4 @@
-"""Builds the views of the inbox's tool pages: each tool, explained, with the current policy's verdict."""
+"""Builds the data of the inbox's tool pages: each tool with its explanation and the policy's verdict."""
 
 from functools import partial
 
@@ -63,7 +63,10 @@ def _details(server: str, tool: Tool, verdict: Verdict) -> ToolDetails:
         advice=report.advice,
         confidence=report.confidence,
         counted=report.parameters.summary,
-        parameters=tuple((one.name, one.type, one.required, one.line) for one in report.parameters.shown),
+        parameters=tuple(
+            (parameter.name, parameter.type, parameter.required, parameter.line)
+            for parameter in report.parameters.shown
+        ),
         applies=report.applies,
         answers=tuple((answer.question, answer.text, answer.yaml) for answer in report.answers),
     )

@@ -59,9 +59,9 @@ async def open_released_store(config: Config, *, stop: asyncio.Event, restored: 
 
 async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: bool) -> None:
     loop = asyncio.get_running_loop()
-    opening = partial(open_released_store, stop=stop)
+    opener = partial(open_released_store, stop=stop)
     async with (
-        assemble(config, restored=restored, opening=opening) as gateway,
+        assemble(config, restored=restored, opener=opener) as gateway,
         serve(gateway) as endpoints,
     ):
         log.info("agents: %s   inbox: %s", endpoints.agents, endpoints.inbox)

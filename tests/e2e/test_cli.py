@@ -41,7 +41,7 @@ BROKEN = {
         BASE + "  tools: {a: {approvers: [ops]}}\n",
         r"there is no approver and no group 'ops'\.  \(line 6\)",
     ),
-    "world-writable": (BASE, r"can be written by anyone.*chmod go-w.*\(line 1\)"),
+    "world-writable": (BASE, r"is world-writable.*chmod go-w.*\(line 1\)"),
     "wrong type": (BASE + "listen: [1]\n", r"listen: this must be text or a mapping\.  \(line 6\)"),
     "empty": ("", r"The config is empty.*\(line 1\)"),
     "not YAML": ("a: [b\n", r"This is not valid YAML.*\(line [12]\)"),

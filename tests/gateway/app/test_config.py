@@ -293,12 +293,12 @@ def test_a_relative_store_path_starts_from_the_folder_of_the_config(file, monkey
     assert load_config(Path(file.name), {}).store == placed.format(folder=file.parent)
 
 
-@pytest.mark.parametrize(("mode", "who"), [(0o602, "everybody"), (0o620, "its group"), (0o666, "everybody")])
-def test_a_file_that_others_can_write_is_refused(file, mode, who):
+@pytest.mark.parametrize(("mode", "scope"), [(0o602, "world"), (0o620, "group"), (0o666, "world")])
+def test_a_file_that_others_can_write_is_refused(file, mode, scope):
     file.chmod(mode)
     with pytest.raises(
         ConfigProblems,
-        match=f"can be written by {who}, so an agent could change its own rules; run: chmod go-w",
+        match=f"is {scope}-writable, so an agent could change its own rules; run: chmod go-w",
     ):
         load_config(file, {})
 

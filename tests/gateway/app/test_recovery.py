@@ -145,7 +145,7 @@ async def test_a_copy_restored_beside_the_old_lock_is_refused_without_restored(y
     with pytest.raises(StoreError, match=r"or continue with this one: okayed run --restored"):
         async with yard.started():
             pass
-    event = await yard.all_void("--restored was given", restored=True)
+    event = await yard.all_void("started with --restored", restored=True)
     assert (event.detail["starts"], event.detail["noted"]) == (1, "2")
 
 
@@ -197,7 +197,7 @@ async def test_a_copy_restored_with_its_lock_needs_a_checkpoint_or_restored(
     async with yard.started() as gateway:
         assert (await yard.states(gateway))[:2] == [State.APPROVED, State.PENDING]
     yard.put_back(*NAMES)
-    await yard.all_void("--restored was given", restored=True)
+    await yard.all_void("started with --restored", restored=True)
 
 
 async def test_the_external_checkpoint_has_the_last_event_and_start(yard):
@@ -231,7 +231,7 @@ async def test_a_checkpoint_that_cannot_be_kept_is_logged_and_stops_nothing(yard
     async with yard.started() as gateway:
         await hold(gateway)
         await gateway.checkpoints.keep()
-    assert any("the checkpoint could not be kept" in one.message for one in caplog.records)
+    assert any("the checkpoint could not be stored" in one.message for one in caplog.records)
 
 
 class Receiver:
