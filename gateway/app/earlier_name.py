@@ -14,7 +14,9 @@ def refuse_earlier_config(path: Path) -> None:
     old = path.with_name("holdpoint.yaml")
     if path.name == "okayed.yaml" and old.exists() and not path.exists():
         move = f"mv {quote(str(old))} {quote(str(path))}"
-        raise ConfigProblems(Problem((), f"Holdpoint is now called Okayed; rename its config: {move}"))
+        raise ConfigProblems(
+            Problem((), f"Holdpoint is now called Okayed; to rename its config, run: {move}")
+        )
 
 
 def refuse_earlier_store(path: Path) -> None:
@@ -22,7 +24,7 @@ def refuse_earlier_store(path: Path) -> None:
     if path.name == "okayed.db" and not path.exists() and path.with_name("holdpoint.db").exists():
         move = 'for file in holdpoint.db*; do mv "$file" "okayed${file#holdpoint}"; done'
         message = (
-            "Holdpoint is now called Okayed; stop the old gateway, then rename its store:"
+            "Holdpoint is now called Okayed; stop the old gateway; to rename its store, run:"
             f" cd {quote(str(path.parent))} && {move}"
         )
         raise ConfigProblems(Problem(("store",), message))

@@ -34,7 +34,7 @@ async def test_a_folder_with_the_earlier_name_is_refused_until_its_files_are_ren
             code, _, refusal = await gateway.command("check")
             assert (
                 code,
-                f"rename its {'config' if moved == config else 'store'}: " in refusal,
+                f"rename its {'config' if moved == config else 'store'}, run: " in refusal,
             ) == (1, True)
             assert len(refusal.splitlines()) == 1
             subprocess.run(how(refusal).removesuffix("(line 1)"), shell=True, check=True, cwd=tmp_path.parent)
