@@ -1,6 +1,6 @@
-"""Measures allowed calls through the gateway against direct calls, an aiohttp relay and a peer; then measures holds.
+"""Measures allowed calls through the gateway against direct calls, an aiohttp relay and FastMCP's proxy; then measures holds.
 
-`python bench/calls.py [--seconds N]`. Server, relay, peer and gateway each run in their own process on this machine; this
+`python bench/calls.py [--seconds N]`. Server, relay, proxy and gateway each run in their own process on this machine; this
 process generates the load. Compare ratios, not absolute figures, because everything shares the same cores.
 """
 
@@ -24,7 +24,7 @@ from aiohttp import web
 TOKEN = "bench-token"
 HERE = str(Path(__file__).resolve())
 ROOT = Path(HERE).parents[1]
-PEER = [str(ROOT / ".venv-fastmcp" / "bin" / "python"), str(ROOT / "bench" / "peer.py")]
+FASTMCP_PROXY = [str(ROOT / ".venv-fastmcp" / "bin" / "python"), str(ROOT / "bench" / "fastmcp_proxy.py")]
 #: The routes from the load to the server, and their paths.
 ROUTES = {"direct": "", "aiohttp relay": "", "FastMCP proxy": "", "okayed": "/bench"}
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
@@ -86,7 +86,7 @@ async def serve(port: int, target: str | None) -> None:
         await asyncio.Event().wait()
 
 
-# The measurements.
+# Measurements
 
 
 async def generate_load(url: str, connections: int, seconds: float) -> tuple[float, float, float]:
@@ -216,7 +216,7 @@ def main() -> None:
         file = write_config(Path(folder), ports["direct"], ports["okayed"], ports["inbox"])
         start_process(stack, sys.executable, HERE, "--serve", str(ports["direct"]))
         start_process(stack, sys.executable, HERE, "--serve", str(ports["aiohttp relay"]), "--target", target)
-        start_process(stack, *PEER, target, str(ports["FastMCP proxy"]))
+        start_process(stack, *FASTMCP_PROXY, target, str(ports["FastMCP proxy"]))
         start_process(stack, str(Path(sys.executable).parent / "okayed"), "run", "-c", str(file))
         asyncio.run(measure(given.seconds, ports))
 

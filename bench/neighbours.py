@@ -79,7 +79,7 @@ async def serve(port: int) -> None:
     await asyncio.Event().wait()
 
 
-# The gateway.
+# The gateway
 
 
 def write_config(folder: Path, server_port: int, agents: int, inbox: int) -> Path:
@@ -131,19 +131,19 @@ class Target:
 
 
 @asynccontextmanager
-async def nothing(_: Target) -> AsyncIterator[None]:
+async def no_attack(_: Target) -> AsyncIterator[None]:
     yield
 
 
 @asynccontextmanager
 async def hanging_calls(target: Target) -> AsyncIterator[None]:
-    async with posting(target, "hang", "get_thing", HANGING):
+    async with post_calls(target, "hang", "get_thing", HANGING):
         yield
 
 
 @asynccontextmanager
 async def large_holds(target: Target) -> AsyncIterator[None]:
-    async with posting(target, "fast", "create_thing", BIG_HOLDS, BIG, progressToken=1):
+    async with post_calls(target, "fast", "create_thing", BIG_HOLDS, BIG, progressToken=1):
         yield
 
 
@@ -155,7 +155,7 @@ async def repeated_large_holds(target: Target) -> AsyncIterator[None]:
             async with http.post(f"{target.agents}/fast", data=body, headers=bearer("bad")) as reply:
                 await reply.content.readany()
 
-    async with open_client() as http, background(repeat_calls(http)):
+    async with open_client() as http, run_in_background(repeat_calls(http)):
         yield
 
 
@@ -168,7 +168,7 @@ async def endless_events(target: Target) -> AsyncIterator[None]:
                 async with http.post(f"{target.agents}/big", data=body, headers=bearer("bad")) as reply:
                     await reply.read()
 
-    async with open_client() as http, background(repeat_calls(http)):
+    async with open_client() as http, run_in_background(repeat_calls(http)):
         yield
 
 
@@ -190,7 +190,7 @@ async def half_written_requests(target: Target) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def posting(
+async def post_calls(
     target: Target, server: str, tool: str, count: int, size: int = 200, **meta: int
 ) -> AsyncIterator[None]:
     """Keep *count* calls of one agent open."""
@@ -200,12 +200,12 @@ async def posting(
         async with http.post(f"{target.agents}/{server}", data=body, headers=bearer("bad")) as reply:
             await reply.read()
 
-    async with open_client() as http, background(*(post(http, number) for number in range(count))):
+    async with open_client() as http, run_in_background(*(post(http, number) for number in range(count))):
         yield
 
 
 @asynccontextmanager
-async def background(*jobs) -> AsyncIterator[None]:
+async def run_in_background(*jobs) -> AsyncIterator[None]:
     tasks = [asyncio.ensure_future(job) for job in jobs]
     await asyncio.sleep(SETTLE)
     try:
@@ -225,16 +225,16 @@ def open_client() -> aiohttp.ClientSession:
 #: Seconds between the start of an attack and the first measurement.
 SETTLE = 1.5
 ATTACKS: dict[str, Callable[[Target], object]] = {
-    "nothing": nothing,
+    "none": no_attack,
     f"{HANGING} hanging calls to its own server": hanging_calls,
-    f"{HALF_WRITTEN} half-written requests, no token": half_written_requests,
-    "events of 15 MiB from its own server": endless_events,
-    f"{BIG_HOLDS} holds of 3.9 MB": large_holds,
+    f"{HALF_WRITTEN} half-written requests without a token": half_written_requests,
+    "events of 15 MiB in short lines from its own server": endless_events,
+    f"{BIG_HOLDS} holds of 3.9 MB at once": large_holds,
     "holds of 3.9 MB, cancelled and repeated": repeated_large_holds,
 }
 
 
-# The other clients.
+# Measurements
 
 
 @dataclass
@@ -244,7 +244,7 @@ class Latencies:
     took: list[float] = field(default_factory=list)
     failed: int = 0
 
-    async def one(self, request: Callable[[], object]) -> None:
+    async def measure(self, request: Callable[[], object]) -> None:
         start = time.perf_counter()
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -262,19 +262,19 @@ class Latencies:
         return f"{cuts[49]:>8.1f} {cuts[98]:>8.1f} {self.failed:>6}"
 
 
-async def allowed(http: aiohttp.ClientSession, target: Target) -> None:
+async def send_allowed_call(http: aiohttp.ClientSession, target: Target) -> None:
     async with http.post(f"{target.agents}/fast", data=call("get_thing", 1), headers=bearer("good")) as reply:
         assert b'"done"' in await reply.read()
 
 
-async def held(http: aiohttp.ClientSession, target: Target) -> None:
+async def send_held_call(http: aiohttp.ClientSession, target: Target) -> None:
     body = call("create_thing", time.monotonic_ns(), progressToken=1)
     async with http.post(f"{target.agents}/fast", data=body, headers=bearer("good")) as reply:
         first = await reply.content.readany()
         assert b"hold_" in first
 
 
-async def listed(http: aiohttp.ClientSession, target: Target) -> None:
+async def list_inbox(http: aiohttp.ClientSession, target: Target) -> None:
     url = f"{target.inbox}/api/v1/calls?state=pending&limit=20"
     async with http.get(url, headers=bearer("person")) as reply:
         assert reply.status == 200
@@ -286,31 +286,35 @@ async def measure(target: Target, seconds: float) -> list[Latencies]:
         seen, end = Latencies(), time.perf_counter() + seconds
         async with open_client() as http:
             while time.perf_counter() < end:
-                await seen.one(lambda: request(http, target))
+                await seen.measure(lambda: request(http, target))
                 await asyncio.sleep(pause)
         return seen
 
-    return await asyncio.gather(repeat(allowed, 0.005), repeat(held, 0.02), repeat(listed, 0.2))
+    return await asyncio.gather(
+        repeat(send_allowed_call, 0.005), repeat(send_held_call, 0.02), repeat(list_inbox, 0.2)
+    )
 
 
-async def compare(started: Callable[[], AbstractContextManager[Target]], seconds: float, only: str) -> None:
-    columns = " ".join(f"{title:>24}" for title in ("allowed call", "hold", "list of the inbox"))
-    print(f"{'attack':42} {columns} {'cpu':>5} {'MB':>6}")
-    print(" " * 42, *[f"{'p50':>8} {'p99':>8} {'failed':>6}"] * 3)
+async def compare(
+    start_gateway: Callable[[], AbstractContextManager[Target]], seconds: float, only: str
+) -> None:
+    columns = " ".join(f"{title:>24}" for title in ("allowed call", "hold", "inbox list"))
+    print(f"{'attack':51} {columns} {'cpu':>5} {'MB':>6}")
+    print(" " * 51, *[f"{'p50':>8} {'p99':>8} {'failed':>6}"] * 3)
     for name, attack in ATTACKS.items():
         if only not in name:
             continue
-        with started() as target:
+        with start_gateway() as target:
             await wait_for_listener(target.port)
             async with attack(target):
                 spent, start = target.usage.seconds, time.perf_counter()
                 seen = await measure(target, seconds)
                 busy = (target.usage.seconds - spent) / (time.perf_counter() - start)
-                print(f"{name:42}", *seen, f"{busy:>5.0%} {target.usage.megabytes:>6.0f}", flush=True)
+                print(f"{name:51}", *seen, f"{busy:>5.0%} {target.usage.megabytes:>6.0f}", flush=True)
 
 
 @contextmanager
-def process(command: Sequence[str], files: int, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def run_process(command: Sequence[str], files: int, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process with a limit of *files* open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     running = subprocess.Popen(
@@ -325,7 +329,7 @@ def process(command: Sequence[str], files: int, **options: Any) -> Iterator[subp
 
 
 @contextmanager
-def gateway(server: int, tree: Path) -> Iterator[Target]:
+def run_gateway(server: int, tree: Path) -> Iterator[Target]:
     """Run the gateway of a checkout with a new store and the usual limit of 1,024 open files."""
     with tempfile.TemporaryDirectory() as folder:
         ports = free_ports(["agents", "inbox"])
@@ -338,7 +342,7 @@ def gateway(server: int, tree: Path) -> Iterator[Target]:
             str(write_config(Path(folder), server, **ports)),
         ]
         env = {**os.environ, "PYTHONPATH": str(tree.resolve())}
-        with process(command, 1024, env=env, cwd=folder) as running:
+        with run_process(command, 1024, env=env, cwd=folder) as running:
             yield Target(
                 agents=f"http://127.0.0.1:{ports['agents']}/mcp", inbox=f"http://127.0.0.1:{ports['inbox']}",
                 port=ports["agents"], usage=Usage(running.pid),
@@ -358,8 +362,8 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     port = free_ports(["server"])["server"]
-    with process([sys.executable, __file__, "--serve", str(port)], hard):
-        asyncio.run(compare(lambda: gateway(port, given.tree), given.seconds, given.only))
+    with run_process([sys.executable, __file__, "--serve", str(port)], hard):
+        asyncio.run(compare(lambda: run_gateway(port, given.tree), given.seconds, given.only))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ async def test_a_call_approved_for_one_server_does_not_run_at_another_after_a_re
         ("headers: {}", "account: prod"),
     ],
 )
-async def test_nor_does_it_run_with_other_credentials_or_for_another_account(store, before, after):
+async def test_an_approved_call_does_not_run_with_other_credentials_or_for_another_account(
+    store, before, after
+):
     environ = {"DEV_TOKEN": "d", "PROD_TOKEN": "p"}
     async with RecordingServer() as server:
         options = [f"url: '{server.url}', {one}" for one in (before, after)]
@@ -103,7 +105,9 @@ async def test_nor_does_it_run_with_other_credentials_or_for_another_account(sto
 
 
 @pytest.mark.parametrize("changed", ["command", "cwd", "env", "reference"])
-async def test_nor_does_it_run_in_another_process_folder_or_environment(store, tmp_path, changed):
+async def test_an_approved_call_does_not_run_with_another_command_folder_or_environment(
+    store, tmp_path, changed
+):
     ran = tmp_path / "ran"
     (tmp_path / "other").mkdir()
     script = tmp_path / "stdio_server.py"
@@ -125,7 +129,7 @@ async def test_nor_does_it_run_in_another_process_folder_or_environment(store, t
 
 
 @pytest.mark.parametrize("cwd", ["", ", cwd: here"])
-async def test_nor_does_it_run_in_the_folder_of_a_gateway_that_is_started_elsewhere(
+async def test_an_approved_call_does_not_run_in_the_folder_of_a_gateway_started_elsewhere(
     store, tmp_path, monkeypatch, cwd
 ):
     for folder in ("one/here", "other/here"):
@@ -325,7 +329,7 @@ def test_every_identity_option_changes_the_identity():
 
 
 @each_row("field", ["token_url", "client_id", "scope", "resource"])
-def test_so_does_every_part_of_oauth_but_the_secret(field):
+def test_every_oauth_option_except_the_secret_changes_the_identity(field):
     other = msgspec.structs.replace(BASE.oauth, **{field: "https://other.example.com"})
     assert compute_identity(msgspec.structs.replace(BASE, oauth=other), KEY) != compute_identity(BASE, KEY)
     rotated = msgspec.structs.replace(BASE.oauth, client_secret="rotated")
