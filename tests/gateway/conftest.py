@@ -1,4 +1,4 @@
-"""A gateway in front of a recording server, for every test that asks for one."""
+"""A fixture with a gateway in front of a recording server."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from approvals.service import ApprovalService
 from gateways import running
 from hang import HANG
 
-#: The timers of the gateway that end a wait after seconds, whatever was waited for.
+#: The gateway's timeouts.
 TIMERS = (
     "gateway.app.gateway.GRACE",
     "gateway.hold.answer_timeout.LATE_SECONDS",
@@ -18,19 +18,19 @@ TIMERS = (
     "gateway.upstreams.sse.CONNECT_TIMEOUT",
     "gateway.upstreams.stdio.PROBE_TIMEOUT",
 )
-#: Seconds. A test that looks at the end of a wait makes it shorter than this.
+#: Seconds. A test of the end of a wait makes the wait shorter than this.
 SHORT = 2.0
 
 
 @pytest.fixture(autouse=True)
 def no_timer_helps(monkeypatch):
-    """Stretch the timers beyond the limit of a test: it passes by what it waits for, or it hangs."""
+    """Make the timeouts longer than a test may take: the test gets the event that it waits for, or it hangs."""
     for timer in TIMERS:
         monkeypatch.setattr(timer, 2.0 * HANG)
     wait = ApprovalService.wait_for_change
 
     async def wait_for_change(self, call, seconds):
-        """Wait for the change itself; a wait that a test made short ends by its time."""
+        """Wait for the change itself; only a wait that a test made short may time out."""
         return await wait(self, call, seconds if seconds < SHORT else 2.0 * HANG)
 
     monkeypatch.setattr(ApprovalService, "wait_for_change", wait_for_change)

@@ -1,4 +1,4 @@
-"""What a gateway loads, and what its collections leave out."""
+"""The imports of a gateway, and its garbage collection."""
 
 import asyncio
 import gc
@@ -49,7 +49,7 @@ def test_a_gateway_starts_and_seals_without_the_sdk():
     assert (said.stdout, said.returncode) == ("[]\n", 0), said.stderr
 
 
-def test_our_states_and_those_of_the_sdk_open_each_other():
+def test_the_gateway_and_the_sdk_open_each_others_states():
     ours, theirs = StateSealer([NEW, OLD]), AESGCMRequestStateCodec([OLD])
     assert (
         ours.open(PREFIX + theirs.seal(b'{"call":"hold_1","round":2,"asked":true,"state":"theirs"}'))
@@ -73,13 +73,13 @@ def test_our_states_and_those_of_the_sdk_open_each_other():
         lambda _: StateSealer([b"x" * 32]).seal(TICKET),
     ],
 )
-def test_what_was_not_sealed_under_a_key_of_ours_is_forged(spoilt):
+def test_a_state_sealed_with_another_key_is_invalid(spoilt):
     ours = StateSealer([NEW])
     with pytest.raises(InvalidStateError):
         ours.open(spoilt(ours.seal(TICKET)))
 
 
-async def test_collections_leave_out_what_was_there_at_the_start_for_as_long_as_the_gateway_runs():
+async def test_objects_from_startup_are_frozen_while_the_gateway_runs():
     async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{n: {{url: '{recorder.url}'}}}}\npolicy: {{default: deny}}\nstore: 'memory:'", {}, str

@@ -26,7 +26,7 @@ async def test_an_allowed_call_reaches_the_server_at_once(gateway):
     assert await gateway.kinds() == ["call.allowed"]
 
 
-async def test_a_denied_call_is_told_in_words_and_nothing_reaches_the_server(gateway):
+async def test_a_denied_call_gets_a_text_and_nothing_reaches_the_server(gateway):
     answer = await gateway.call("delete_note", id="x")
     assert answer["id"] == "x"
     assert answer["result"]["isError"] is True
@@ -54,7 +54,7 @@ async def test_a_held_call_runs_once_when_it_is_approved(gateway):
     ]
 
 
-async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_reason(gateway):
+async def test_a_denied_held_call_never_runs_and_the_agent_gets_the_reason(gateway):
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -68,7 +68,7 @@ async def test_a_held_call_that_is_denied_never_runs_and_the_agent_reads_the_rea
     assert gateway.ran() == []
 
 
-async def test_the_argument_bytes_reach_the_server_as_they_came(gateway):
+async def test_the_argument_bytes_reach_the_server_unchanged(gateway):
     odd = b'{ "a":1e6,"b" : 1.0, "c":-0, "d":12345678901234567890123456789, "e":"\\u0041\\u0000", "f":0.1000000000000000055 }'
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"arguments":'
@@ -84,7 +84,7 @@ async def test_the_argument_bytes_reach_the_server_as_they_came(gateway):
     assert odd in gateway.recorder.calls[0].body
 
 
-async def test_nobody_answers_and_the_call_expires(gateway):
+async def test_a_call_without_an_answer_expires(gateway):
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -95,7 +95,7 @@ async def test_nobody_answers_and_the_call_expires(gateway):
     assert gateway.ran() == []
 
 
-async def test_after_its_patience_the_client_is_told_to_ask_again_and_then_collects():
+async def test_after_its_wait_the_client_gets_waiting_then_collects_by_repeating():
     async with running(more="approvals: {hold_for: 1s}") as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note", {"n": 1}))
@@ -111,12 +111,12 @@ async def test_after_its_patience_the_client_is_told_to_ask_again_and_then_colle
         assert waiting["result"]["isError"] is True
         await gateway.gateway.service.sweep()
         await gateway.review(held)
-        assert gateway.ran() == []  # approved, but nobody waits: it is not forwarded on its own
+        assert gateway.ran() == []  # approved, but without a waiting client: it does not run
         assert text(await gateway.call("create_note", {"n": 1}, id=2)) == "ran create_note"
         assert len(gateway.ran()) == 1
 
 
-async def test_the_same_call_asked_again_joins_the_one_that_waits(gateway):
+async def test_a_repeat_joins_the_waiting_call(gateway):
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(gateway.call("create_note", {"a": 1, "b": 2}, id=1))
         [held] = await gateway.held()
@@ -130,7 +130,7 @@ async def test_the_same_call_asked_again_joins_the_one_that_waits(gateway):
     assert len(await gateway.gateway.store.select()) == 1
 
 
-async def test_three_held_calls_with_one_id_each_get_their_own_answer(gateway):
+async def test_three_held_calls_with_the_same_id_each_get_their_own_answer(gateway):
     async with asyncio.TaskGroup() as tasks:
         agents = [tasks.create_task(gateway.call("create_note", {"n": n}, id=1)) for n in range(3)]
         for held in await gateway.held(3):
@@ -142,7 +142,7 @@ async def test_three_held_calls_with_one_id_each_get_their_own_answer(gateway):
     ]
 
 
-async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_later(gateway):
+async def test_a_call_stays_reviewable_after_its_client_hangs_up_and_is_collected_later(gateway):
     agent = asyncio.ensure_future(gateway.call("create_note", {"n": 1}))
     [held] = await gateway.held()
     agent.cancel()
@@ -158,11 +158,11 @@ async def test_a_client_that_hangs_up_leaves_the_call_decidable_and_collects_lat
 
 
 def cancel(request_id):
-    """What SDK clients send when their own timer ends; most of them keep the connection."""
+    """Send what SDK clients send at their timeout; most of them keep the connection."""
     return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
 
 
-async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gateway):
+async def test_nothing_runs_for_a_client_that_cancelled_until_it_repeats_the_call(gateway):
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", {"n": 1}, id=7))
         [held] = await gateway.held()
@@ -176,7 +176,7 @@ async def test_nothing_runs_for_a_client_that_cancels_until_it_asks_again(gatewa
     assert len(gateway.ran()) == 1
 
 
-async def test_nothing_runs_for_a_client_that_cancels_while_the_server_is_asked_for_its_tools_before_the_run():
+async def test_nothing_runs_for_a_client_that_cancels_during_the_tool_listing():
     asked, answer = asyncio.Event(), asyncio.Event()
 
     async def slow(*_):
@@ -200,7 +200,7 @@ async def test_nothing_runs_for_a_client_that_cancels_while_the_server_is_asked_
 
 @pytest.mark.parametrize(("version", "crosses"), [("2025-11-25", True), (MODERN, False)])
 @pytest.mark.parametrize("request_id", [1, True])
-async def test_where_ids_are_each_clients_own_no_cancellation_is_told_to_the_server(
+async def test_without_sessions_cancellations_are_not_sent_to_the_server(
     gateway, version, crosses, request_id
 ):
     headers = {"MCP-Protocol-Version": version}
@@ -213,7 +213,7 @@ async def test_where_ids_are_each_clients_own_no_cancellation_is_told_to_the_ser
     assert any(one.frame.get("method") == frame["method"] for one in gateway.recorder.received) is crosses
 
 
-async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collected():
+async def test_a_result_that_arrives_during_a_cancellation_can_still_be_collected():
     release = asyncio.Event()
 
     async def slow(_, frame):
@@ -236,7 +236,7 @@ async def test_what_ended_while_the_client_cancelled_is_still_there_to_be_collec
         assert len(gateway.ran()) == 1
 
 
-async def test_the_id_of_another_request_ends_no_wait(gateway):
+async def test_cancelling_another_request_ends_no_wait(gateway):
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", id=7))
         [held] = await gateway.held()
@@ -246,7 +246,7 @@ async def test_the_id_of_another_request_ends_no_wait(gateway):
         assert text(await agent) == "ran create_note"
 
 
-async def test_cancelling_is_a_no_when_the_config_says_so():
+async def test_cancelling_cancels_the_call_if_the_config_says_so():
     async with running(more="approvals: {on_disconnect: cancel}") as gateway:
         async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note", id=7))
@@ -260,7 +260,7 @@ async def test_cancelling_is_a_no_when_the_config_says_so():
         assert gateway.ran() == []
 
 
-async def test_hanging_up_is_a_no_when_the_config_says_so():
+async def test_hanging_up_cancels_the_call_if_the_config_says_so():
     async with running(more="approvals: {on_disconnect: cancel}") as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -273,7 +273,7 @@ async def test_hanging_up_is_a_no_when_the_config_says_so():
         assert gateway.ran() == []
 
 
-async def test_an_approval_that_nobody_collects_expires(gateway):
+async def test_an_approval_that_is_not_collected_expires(gateway):
     agent = asyncio.ensure_future(gateway.call("create_note"))
     [held] = await gateway.held()
     agent.cancel()
@@ -304,7 +304,7 @@ async def test_a_client_that_leaves_while_the_call_runs_collects_its_result():
         assert len(gateway.ran()) == 1
 
 
-async def test_after_its_answer_was_taken_the_same_call_is_a_new_one_that_names_its_twin(gateway):
+async def test_a_repeat_of_a_collected_call_is_a_new_call_that_names_its_twin(gateway):
     for _ in range(2):
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
@@ -317,7 +317,7 @@ async def test_after_its_answer_was_taken_the_same_call_is_a_new_one_that_names_
     assert len(gateway.ran()) == 2
 
 
-async def test_two_approvals_are_needed_when_the_rule_says_so():
+async def test_two_approvals_are_needed_if_the_rule_says_so():
     async with running(
         "default: deny\ntools: {create_note: {action: require_approval, approvals: 2}}"
     ) as gateway:
@@ -331,7 +331,7 @@ async def test_two_approvals_are_needed_when_the_rule_says_so():
             assert text(await agent) == "ran create_note"
 
 
-async def test_the_third_call_of_two_is_over_the_limit():
+async def test_the_third_of_two_calls_is_over_the_limit():
     async with running("default: allow\ntools: {get_note: {rate_limit: {max: 2, window: 60}}}") as gateway:
         await gateway.call("get_note")
         gateway.clock.now += 20
@@ -356,7 +356,7 @@ async def test_a_limit_may_ask_a_person_instead():
             assert text(await agent) == "ran get_note"
 
 
-async def test_a_session_that_is_only_claimed_has_no_limit_of_its_own():
+async def test_a_made_up_session_id_has_no_limit_of_its_own():
     rule = "default: allow\ntools: {get_note: {rate_limit: {max: 1, window: 60}}}"
     async with running(rule) as gateway:
         for number, expected in enumerate(["ran get_note", "Rate limit: 1 call per 60 s"]):
@@ -367,7 +367,7 @@ async def test_a_session_that_is_only_claimed_has_no_limit_of_its_own():
 
 
 @pytest.mark.parametrize("verb", ["GET", "DELETE", "POST"])
-async def test_in_the_revision_without_sessions_a_session_of_another_is_not_reached(verb):
+async def test_in_the_revision_without_sessions_another_agents_session_is_unreachable(verb):
     async with running("default: allow", recorder=RecordingServer(session="s1", modern=False)) as gateway:
         opening = {
             "protocolVersion": "2025-11-25",
@@ -392,7 +392,7 @@ async def test_in_the_revision_without_sessions_a_session_of_another_is_not_reac
 ASKING = "tools: {get_note: {rate_limit: {max: 1, window: 6, on_exceed: require_approval}}}"
 
 
-async def test_a_call_that_was_held_over_a_limit_is_no_other_call_when_the_window_has_passed():
+async def test_a_call_held_over_a_limit_is_the_same_call_after_the_window():
     async with running(f"default: allow\n{ASKING}", more="approvals: {hold_for: 1s}") as gateway:
         await gateway.call("get_note", {"n": 1})
         async with asyncio.TaskGroup() as tasks:
@@ -408,7 +408,7 @@ async def test_a_call_that_was_held_over_a_limit_is_no_other_call_when_the_windo
         assert len(gateway.ran()) == 1
 
 
-async def test_a_limit_that_asks_a_person_refuses_no_call_that_a_person_is_asked_for_anyway():
+async def test_an_asking_limit_does_not_refuse_calls_that_need_approval_anyway():
     async with running(f"default: require_approval\n{ASKING}") as gateway, asyncio.TaskGroup() as tasks:
         agents = [tasks.create_task(gateway.call("get_note", {"n": n})) for n in range(2)]
         for held in await gateway.held(2):
@@ -417,7 +417,7 @@ async def test_a_limit_that_asks_a_person_refuses_no_call_that_a_person_is_asked
         assert [text(await agent) for agent in agents] == ["ran get_note"] * 2
 
 
-async def test_collecting_a_held_call_costs_no_second_use_of_its_limit():
+async def test_collecting_a_held_call_does_not_count_against_its_limit_again():
     rule = "default: require_approval\ntools: {create_note: {rate_limit: {max: 1, window: 60}}}"
     async with running(rule) as gateway:
         agent = asyncio.ensure_future(gateway.call("create_note"))
@@ -430,7 +430,7 @@ async def test_collecting_a_held_call_costs_no_second_use_of_its_limit():
         assert text(await gateway.call("create_note")).startswith("Rate limit: 1 call per 60 s")
 
 
-async def test_arguments_that_break_the_schema_are_refused_with_path_and_bound():
+async def test_arguments_that_violate_the_schema_are_refused_with_path_and_bound():
     rule = "default: allow\ntools: {create_note: {arguments: {properties: {amount: {minimum: 0}}}}}"
     async with running(rule) as gateway:
         answer = await gateway.call("create_note", {"amount": -5})
@@ -460,7 +460,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("body", HOSTILE)
-async def test_a_frame_that_could_be_read_in_two_ways_is_refused_and_written_down(gateway, body):
+async def test_an_ambiguous_frame_is_refused_and_recorded(gateway, body):
     async with await gateway.post(body) as answer:
         assert answer.status == 400
         assert "error" in last_frame(await answer.read())
@@ -477,7 +477,7 @@ async def test_a_name_that_only_looks_like_an_allowed_tool_is_not_allowed(name):
         assert gateway.ran() == []
 
 
-async def test_an_unknown_method_is_answered_and_an_unknown_notification_dropped(gateway):
+async def test_an_unknown_method_gets_an_error_and_an_unknown_notification_is_dropped(gateway):
     async with await gateway.post(
         {"jsonrpc": "2.0", "id": 1, "method": "TOOLS/CALL", "params": {}}
     ) as answer:
@@ -487,7 +487,7 @@ async def test_an_unknown_method_is_answered_and_an_unknown_notification_dropped
     assert gateway.recorder.received == []
 
 
-async def test_hidden_tools_are_gone_from_the_list_and_denied_when_called():
+async def test_hidden_tools_are_missing_from_the_list_and_denied_when_called():
     async with running("default: allow\nhide: ['delete_*']") as gateway:
         async with await gateway.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}) as answer:
             listed = last_frame(await answer.read())["result"]
@@ -519,7 +519,7 @@ async def test_a_changed_definition_voids_the_approval(gateway):
     assert gateway.ran() == []
 
 
-async def test_a_policy_that_turned_to_deny_stops_an_approved_call(gateway):
+async def test_a_policy_that_now_denies_stops_an_approved_call(gateway):
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -539,7 +539,7 @@ agents:
 
 
 @pytest.mark.parametrize("servers", [None, []])
-async def test_a_call_of_an_agent_that_may_not_use_the_server_any_more_is_void(servers):
+async def test_a_call_is_void_after_its_agent_lost_the_server(servers):
     async with running(more=AGENTS) as gateway, asyncio.TaskGroup() as tasks:
         gateway.http.headers["Authorization"] = "Bearer one"
         agent = tasks.create_task(gateway.call("create_note"))
@@ -551,7 +551,7 @@ async def test_a_call_of_an_agent_that_may_not_use_the_server_any_more_is_void(s
     assert gateway.ran() == []
 
 
-async def test_an_approval_of_before_the_removal_does_not_run_either(gateway):
+async def test_an_approval_from_before_the_removal_does_not_run_either(gateway):
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -563,7 +563,7 @@ async def test_an_approval_of_before_the_removal_does_not_run_either(gateway):
 
 
 @pytest.mark.parametrize("stricter", ["approvals: 2", "approvers: [bob]"])
-async def test_a_policy_that_now_asks_for_more_stops_an_approved_call(gateway, stricter):
+async def test_a_policy_that_now_requires_more_stops_an_approved_call(gateway, stricter):
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -576,7 +576,7 @@ async def test_a_policy_that_now_asks_for_more_stops_an_approved_call(gateway, s
     assert gateway.ran() == []
 
 
-async def test_uses_of_a_limit_outlive_a_restart():
+async def test_limit_windows_survive_a_restart():
     async with running("default: allow\ntools: {get_note: {rate_limit: {max: 2, window: 60}}}") as gateway:
         await gateway.call("get_note")
         await gateway.call("get_note")
@@ -587,7 +587,7 @@ async def test_uses_of_a_limit_outlive_a_restart():
         assert await gateway.gateway.store.hits(gateway.clock.now + 61) == []
 
 
-async def test_amounts_add_up_across_a_restart_and_what_never_fits_is_said_so():
+async def test_amounts_add_up_across_a_restart_and_an_impossible_amount_says_so():
     rule = "spend: {of: args.text, max: 10, window: 60}"
     async with running(f"default: allow\ntools: {{create_note: {{{rule}}}}}") as gateway:
         store = gateway.gateway.store
@@ -607,7 +607,7 @@ async def test_amounts_add_up_across_a_restart_and_what_never_fits_is_said_so():
         assert len(await store.hits(gateway.clock.now)) == 2
 
 
-async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
+async def test_when_the_store_fails_nothing_runs_and_the_agent_gets_an_error(gateway):
     class Broken(type(gateway.gateway.store)):
         def post(self, *events):
             raise StoreError("The disk is full.")
@@ -626,7 +626,7 @@ async def test_when_the_store_fails_nothing_runs_and_the_agent_is_told(gateway):
     assert gateway.ran() == []
 
 
-async def test_a_servers_error_is_the_agents_answer():
+async def test_a_servers_error_is_the_answer_to_the_agent():
     async def fail(_, frame):
         return error(frame, -32000, "disk full")
 
@@ -639,7 +639,7 @@ async def test_a_servers_error_is_the_agents_answer():
         assert (await gateway.gateway.service.get(held.id)).state is State.UPSTREAM_ERROR
 
 
-async def test_a_client_that_takes_json_only_gets_one_json_frame(gateway):
+async def test_a_client_that_accepts_only_json_gets_one_json_frame(gateway):
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.post(call("create_note"), {"Accept": "application/json"}))
         [held] = await gateway.held()
@@ -649,7 +649,7 @@ async def test_a_client_that_takes_json_only_gets_one_json_frame(gateway):
             assert text(await answer.json()) == "ran create_note"
 
 
-async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
+async def test_a_client_with_a_progress_token_gets_progress(gateway):
     body = call("create_note", _meta={"progressToken": "t1"})
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.post(body))
@@ -667,7 +667,7 @@ async def test_progress_is_told_to_a_client_that_asked_for_it(gateway):
     assert told == sorted(set(told))
 
 
-async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises_nothing(gateway, caplog):
+async def test_a_fault_in_the_gateway_is_an_error_under_the_id_and_promises_nothing(gateway, caplog):
     class Broken(type(gateway.gateway.store)):
         async def add(self, call, *events, limits=()):
             raise RuntimeError("a bug")
@@ -682,7 +682,7 @@ async def test_a_fault_of_the_gateways_own_is_answered_under_the_id_and_promises
     assert "a bug" in caplog.text
 
 
-async def test_when_the_store_fails_once_a_call_is_on_its_way_nobody_says_that_it_did_not_run(gateway):
+async def test_when_the_store_fails_during_a_run_no_message_says_it_did_not_run(gateway):
     class Broken(type(gateway.gateway.store)):
         async def get(self, call_id):
             if gateway.ran():
@@ -700,7 +700,7 @@ async def test_when_the_store_fails_once_a_call_is_on_its_way_nobody_says_that_i
 
 
 @pytest.mark.parametrize("declares", [{}, TASKS])
-async def test_an_answer_that_cannot_be_marked_as_taken_is_given_all_the_same(gateway, declares):
+async def test_an_answer_that_cannot_be_marked_collected_is_still_sent(gateway, declares):
     class Full(type(gateway.gateway.store)):
         async def swap(self, old, new, *events):
             if new.collected:
@@ -727,7 +727,7 @@ OPENING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"
 
 
 @pytest.mark.parametrize(("method", "params"), [("initialize", OPENING), ("tools/list", {})])
-async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, method, params):
+async def test_a_servers_reply_is_closed_when_its_answer_cannot_be_sent(gateway, method, params):
     class Broken(type(gateway.gateway.store)):
         async def save_session(self, session):
             raise StoreError("The disk is full.")
@@ -752,7 +752,7 @@ async def test_a_server_is_let_go_when_its_answer_cannot_be_given(gateway, metho
 
 
 @pytest.mark.parametrize(("more", "opens"), [(0, True), (1, False)])
-async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens):
+async def test_an_initialize_that_is_too_large_to_store_opens_no_session(more, opens):
     info = {"name": "x", "version": ""}
     body = {"jsonrpc": "2.0", "id": 7, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "clientInfo": info}}  # fmt: skip
     info["version"] = "x" * (MAX_OPENING - len(json.dumps(body)) + more)
@@ -769,7 +769,7 @@ async def test_a_session_is_opened_by_no_more_than_is_fit_to_be_kept(more, opens
         )
 
 
-async def test_the_bytes_that_were_approved_run_when_it_is_asked_again_spelt_otherwise(gateway):
+async def test_the_approved_bytes_run_even_if_a_repeat_spells_them_differently(gateway):
     def spelt(arguments):
         return (
             b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"create_note","arguments":%s}}'
@@ -788,7 +788,7 @@ async def test_the_bytes_that_were_approved_run_when_it_is_asked_again_spelt_oth
     assert b'"arguments":{"a":1, "b":2}' in sent.body
 
 
-async def test_where_the_trail_is_waited_for_nothing_goes_out_without_it():
+async def test_with_audit_allowed_wait_nothing_is_sent_without_its_event():
     async with running("default: allow", more="audit: {allowed: wait}") as gateway:
 
         class Full(type(gateway.gateway.store)):
@@ -801,7 +801,7 @@ async def test_where_the_trail_is_waited_for_nothing_goes_out_without_it():
         assert gateway.ran() == []
 
 
-async def test_the_headers_of_a_notification_must_fit_its_body_too(gateway):
+async def test_a_notifications_headers_must_match_its_body_too(gateway):
     body = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
     headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "notifications/progress"}
     async with await gateway.post(body, headers) as answer:

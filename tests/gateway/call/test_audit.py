@@ -1,4 +1,4 @@
-"""What the audit trail is told of an exchange: an event that an agent can cause without end, once a minute."""
+"""Audit events of exchanges; an event that an agent can repeat at will is posted once a minute."""
 
 from approval_fixtures import Clock
 from approvals.store.memory import MemoryStore
@@ -10,7 +10,7 @@ from gateway.call.request import Exchange
 ASKED = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
 
 
-async def test_an_event_is_written_once_a_minute_for_each_call_and_a_forgotten_one_anew():
+async def test_a_repeatable_event_is_posted_once_a_minute_per_call():
     clock, store = Clock(), MemoryStore()
     written = AuditLog(store, clock=clock, wall=clock)
 

@@ -1,4 +1,4 @@
-"""Which answers may have been lost: those that a session was given since its last request."""
+"""Answers that may have been lost: those that a session was sent since its last request."""
 
 from approvals.model import CallId
 from gateway.call.delivered import DeliveredAnswers, SessionKey
@@ -7,7 +7,7 @@ ONE, TWO = SessionKey("ci-bot", "iam", "s1"), SessionKey("ci-bot", "iam", "s2")
 A, B = CallId("hold_a"), CallId("hold_b")
 
 
-def test_answers_count_until_the_next_request_of_their_session():
+def test_delivered_answers_are_kept_until_the_sessions_next_request():
     given = DeliveredAnswers()
     given.record_request(ONE)
     given.record_request(TWO)
@@ -19,7 +19,7 @@ def test_answers_count_until_the_next_request_of_their_session():
     assert (given.is_last(ONE, A), given.is_last(ONE, B)) == (False, False)
 
 
-def test_of_a_session_that_nothing_is_known_of_every_answer_may_be_the_last():
+def test_in_an_unknown_session_every_answer_may_be_the_last():
     given = DeliveredAnswers()
     assert given.is_last(ONE, A)
     assert not given.has(ONE, A)
@@ -27,8 +27,8 @@ def test_of_a_session_that_nothing_is_known_of_every_answer_may_be_the_last():
     assert not given.is_last(ONE, A)
 
 
-def test_a_session_that_many_others_crowded_out_is_not_taken_for_one_that_asked_for_nothing_since():
-    """Its next call may be an intended second one, so people are asked."""
+def test_a_forgotten_session_is_not_mistaken_for_a_silent_one():
+    """Its next call may be intended, so it needs an approval."""
     given = DeliveredAnswers(most=1)
     given.record_request(ONE)
     given.record_request(TWO)

@@ -1,4 +1,4 @@
-"""What reaches a server beside the arguments: seen by people, and the same however often the call is asked again."""
+"""The params beside the arguments: approvers see them, and repeats do not change them."""
 
 import asyncio
 import json
@@ -34,12 +34,12 @@ def beside(**params):
     return json.loads(found) if found else None
 
 
-def test_what_belongs_to_the_exchange_is_not_beside_the_arguments():
+def test_members_of_the_exchange_are_not_extra_params():
     assert beside() is None
     assert beside(_meta=OURS, task={"ttl": 1}) is None
 
 
-def test_what_an_agent_says_of_its_own_is():
+def test_an_agents_own_meta_is_an_extra_param():
     assert beside(_meta={**OURS, "acme/target": "prod"}) == {"_meta": {"acme/target": "prod"}}
     assert beside(inputResponses={"a": 1}, requestState="s") == {
         "inputResponses": {"a": 1},
@@ -53,7 +53,7 @@ def test_what_an_agent_says_of_its_own_is():
 @pytest.mark.parametrize(
     "again", [{}, {"_meta": OURS}, {"_meta": {**OURS, "x": 2, "y": 3}}, {"inputResponses": {"a": 1}}]
 )
-def test_asked_again_a_call_brings_its_own_exchange_and_what_was_shown(first, again):
+def test_a_repeat_has_its_own_exchange_and_the_approved_params(first, again):
     sent = envelope.with_approved_params(frame(**again), held(**first))
     assert envelope.extra_params(sent) == held(**first).extra_params
     now = {name: value for name, value in again.get("_meta", {}).items() if name in OURS}
@@ -66,7 +66,7 @@ def test_asked_again_a_call_brings_its_own_exchange_and_what_was_shown(first, ag
     }
 
 
-async def test_nobody_gets_another_meta_approved_than_the_one_that_people_saw():
+async def test_only_the_meta_that_approvers_saw_is_approved():
     async with running() as gateway:
 
         def ask(target):
@@ -86,7 +86,7 @@ async def test_nobody_gets_another_meta_approved_than_the_one_that_people_saw():
         assert ran["_meta"] == {"acme/target": "staging", "progressToken": "production"}
 
 
-def test_two_calls_that_send_along_something_else_are_not_approved_by_one_look():
+def test_calls_with_different_extra_params_need_separate_approvals():
     calls = [held(_meta={**OURS, **own}) for own in ({}, {"x": 1}, {"x": 2})]
     assert len({digest.digest(one) for one in calls}) == 3
     assert digest.digest(held()) == digest.digest(calls[0])

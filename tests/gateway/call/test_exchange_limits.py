@@ -1,4 +1,4 @@
-"""What one agent may have under way with servers at once, and that it takes nothing from the others."""
+"""Limits on an agent's exchanges in progress, so that it cannot starve other agents."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ FEW = f"limits: {{exchanges_per_agent: 2, streams_per_agent: 1}}\nagents:\n{AGEN
 
 
 class Hanging:
-    """A server that answers no call until it is let go, and says how many it has under way."""
+    """A server that answers no call until it is released, and counts its running calls."""
 
     def __init__(self) -> None:
         self.under_way = 0
@@ -55,7 +55,7 @@ class Hanging:
             self._changed.notify_all()
 
     async def has(self, number):
-        """Wait until exactly so many are under way."""
+        """Wait until exactly so many calls are running."""
         async with self._changed, asyncio.timeout(HANG):
             await self._changed.wait_for(lambda: self.under_way == number)
 
@@ -77,7 +77,7 @@ async def hanging(more: str = FEW, **options):
 
 @asynccontextmanager
 async def two_calls(gateway: RunningGateway, server: Hanging, name: str = "busy"):
-    """Have an agent wait for two calls; both have ended at the end."""
+    """Let an agent wait for two calls; both have ended afterwards."""
     async with asyncio.TaskGroup() as tasks:
         waiting = [
             tasks.create_task(gateway.call("get_note", {"n": n}, id=n, headers=as_agent(name)))
@@ -87,7 +87,7 @@ async def two_calls(gateway: RunningGateway, server: Hanging, name: str = "busy"
         yield waiting
 
 
-async def test_a_call_beyond_an_agents_share_is_told_so_and_another_agents_call_runs():
+async def test_a_call_beyond_an_agents_share_is_refused_and_another_agents_call_runs():
     async with hanging() as (gateway, server):
         async with two_calls(gateway, server):
             over = await gateway.call("get_note", headers=as_agent("busy"))
@@ -117,7 +117,7 @@ async def test_a_request_beyond_the_share_gets_429_under_its_id():
         server.let_go.set()
 
 
-async def test_what_others_must_not_wait_for_passes_a_full_share():
+async def test_messages_and_streams_pass_a_full_share_of_requests():
     """An answer to a server's question, and a cancellation, end requests; a stream carries their questions."""
     async with hanging() as (gateway, server), two_calls(gateway, server):
         for frame in (
@@ -132,7 +132,7 @@ async def test_what_others_must_not_wait_for_passes_a_full_share():
             await stream.read()
 
 
-async def test_streams_have_a_share_of_their_own():
+async def test_streams_have_their_own_share():
     async with hanging() as (gateway, server):
         async with gateway.http.get(gateway.url, headers=as_agent("busy")) as first:
             assert first.status == 200
@@ -166,7 +166,7 @@ async def left(gateway, server):
     async with asyncio.timeout(HANG):
         while gateway.gateway.proxy._exchange_limits._open:
             await asyncio.sleep(0)
-    server.let_go.set()  # this one does not notice
+    server.let_go.set()  # this server does not notice
     await server.has(0)
     server.let_go.clear()
 
@@ -195,7 +195,7 @@ async def cut(gateway, server):
 
 
 async def redirected(gateway, server):
-    """The gateway does not follow."""
+    """The server redirects, and the gateway does not follow."""
 
     async def elsewhere(request, frame):
         return web.Response(status=307, headers={"Location": "/"})
@@ -207,7 +207,7 @@ async def redirected(gateway, server):
 
 
 async def too_long(gateway, server):
-    """A list that the gateway does not read to its end."""
+    """The server sends a list that is larger than the gateway reads."""
 
     async def endless(request, frame):
         return web.Response(body=b"[" * (17 << 20), content_type="application/json")
@@ -223,7 +223,7 @@ async def too_long(gateway, server):
 
 
 async def cut_list(gateway, server):
-    """A stream taken up again that is no stream, and too long."""
+    """The server resumes a stream with a body that is not a stream, and too large."""
 
     async def endless(request, frame):
         return web.Response(body=b"[" * (17 << 20), content_type="application/json")
@@ -235,7 +235,7 @@ async def cut_list(gateway, server):
 
 
 @pytest.mark.parametrize("end", [left, answered, cut, redirected, too_long, cut_list])
-async def test_however_an_exchange_ends_its_agent_may_begin_another(end):
+async def test_after_any_end_of_an_exchange_its_agent_may_begin_another(end):
     async with hanging() as (gateway, server):
         await end(gateway, server)
         async with two_calls(gateway, server):
@@ -248,7 +248,7 @@ async def test_however_an_exchange_ends_its_agent_may_begin_another(end):
         assert not gateway.gateway.proxy._exchange_limits._open
 
 
-async def test_held_calls_take_no_share():
+async def test_held_calls_do_not_count_against_the_share():
     async with hanging() as (gateway, server), asyncio.TaskGroup() as tasks:
         waiting = [
             tasks.create_task(gateway.call("create_note", {"n": n}, id=n, headers=as_agent("busy")))
@@ -263,7 +263,7 @@ async def test_held_calls_take_no_share():
         assert [text(await one) for one in waiting] == ["late"] * 3
 
 
-async def test_what_an_agent_asks_too_much_is_written_down_once_a_minute():
+async def test_exchanges_beyond_the_share_are_recorded_once_a_minute():
     async with hanging() as (gateway, server), two_calls(gateway, server):
         for n in range(5):
             await gateway.call("get_note", {"n": n}, headers=as_agent("busy"))
@@ -282,7 +282,7 @@ async def test_what_an_agent_asks_too_much_is_written_down_once_a_minute():
 
 @asynccontextmanager
 async def two_servers(connections: int):
-    """Two servers of the config, `notes` and `calm`, with so many connections each; both hang."""
+    """Two servers, `notes` and `calm`, with so many connections each; both hang."""
     server = Hanging()
     async with RecordingServer(on_call=server.answer, on_get=server.stream) as recorder:
         options = f"url: '{recorder.url}', connections: {connections}"
@@ -293,7 +293,7 @@ async def two_servers(connections: int):
                 server.let_go.set()
 
 
-async def test_a_server_whose_connections_are_all_in_use_keeps_nobody_from_another():
+async def test_a_server_without_free_connections_does_not_block_another():
     async with two_servers(connections=2) as (gateway, server), asyncio.TaskGroup() as tasks:
         for n in range(2):
             tasks.create_task(gateway.call("get_note", {"n": n}, id=n))
@@ -304,7 +304,7 @@ async def test_a_server_whose_connections_are_all_in_use_keeps_nobody_from_anoth
         server.let_go.set()
 
 
-async def test_streams_take_no_connection_from_requests():
+async def test_streams_do_not_use_the_connections_for_requests():
     async with two_servers(connections=1) as (gateway, server), AsyncExitStack() as stack:
         for _ in range(3):
             stream = await stack.enter_async_context(gateway.http.get(gateway.url))
@@ -315,7 +315,7 @@ async def test_streams_take_no_connection_from_requests():
         assert text(await calling) == "late"
 
 
-async def test_a_connection_that_becomes_free_is_taken_by_who_waits_for_one():
+async def test_a_freed_connection_goes_to_a_waiting_request():
     async with two_servers(connections=1) as (gateway, server):
         calls = [asyncio.ensure_future(gateway.call("get_note", {"n": n}, id=n)) for n in range(3)]
         await server.has(1)
@@ -323,7 +323,7 @@ async def test_a_connection_that_becomes_free_is_taken_by_who_waits_for_one():
         assert [text(one) for one in await asyncio.gather(*calls)] == ["late"] * 3
 
 
-async def test_when_none_becomes_free_nothing_is_sent_and_the_cause_is_named(monkeypatch):
+async def test_without_a_free_connection_nothing_is_sent_and_the_error_says_why(monkeypatch):
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.2)
     async with two_servers(connections=1) as (gateway, server):
         first = asyncio.ensure_future(gateway.call("get_note", {"n": 1}))
@@ -356,7 +356,7 @@ class Halfway:
 
 
 async def large(gateway: RunningGateway, name: str, halfway: Halfway | None = None) -> tuple[int, bytes]:
-    """Have an agent call a tool with 60 KB of arguments."""
+    """Let an agent call a tool with 60 KB of arguments."""
     body = json.dumps(tool_call("get_note", {"text": "x" * 60_000})).encode()
     headers = {**as_agent(name), "Content-Type": "application/json", "Content-Length": str(len(body))}
     data = body if halfway is None else halfway(body)
@@ -377,6 +377,6 @@ async def test_large_bodies_of_one_agent_take_turns_and_another_agent_is_served(
         assert (await large(gateway, "busy"))[0] == 200
 
 
-async def test_one_body_alone_is_read_however_little_room_there_is():
+async def test_an_agents_only_body_is_read_whatever_its_size():
     async with running(more=LITTLE.replace("100KB", "1KB")) as gateway:
         assert (await large(gateway, "busy"))[0] == 200

@@ -1,4 +1,4 @@
-"""Headers that mirror arguments: compared with the body, and made anew from it."""
+"""Mcp-Param headers: checked against the body, and rebuilt from it."""
 
 import asyncio
 
@@ -42,14 +42,14 @@ def server():
         ({"region": "eu", "count": 2}, {"Mcp-Param-Region": "eu", "Mcp-Param-Count": "3"}),
     ],
 )
-async def test_a_call_whose_headers_contradict_its_body_is_held_for_nobody(arguments, headers):
+async def test_a_call_whose_headers_contradict_its_body_is_not_held(arguments, headers):
     async with running(recorder=server()) as gateway:
         status, frame = await ask(gateway, arguments, **headers)
         assert (status, frame["error"]["code"]) == (400, -32020)
         assert await gateway.gateway.store.select() == []
 
 
-async def test_an_approved_call_carries_the_headers_that_its_arguments_make():
+async def test_an_approved_call_has_the_headers_for_its_arguments():
     async with running(recorder=server()) as gateway, asyncio.TaskGroup() as tasks:
         fitting = {"Mcp-Param-Region": "=?base64?w7w=?=", "Mcp-Param-Count": "2.0", "Mcp-Param-Other": "x"}
         agent = tasks.create_task(ask(gateway, {"region": "ü", "count": 2}, **fitting))
@@ -61,7 +61,7 @@ async def test_an_approved_call_carries_the_headers_that_its_arguments_make():
         assert mirrored == {"mcp-param-region": "=?base64?w7w=?=", "mcp-param-count": "2"}
 
 
-async def test_a_task_that_runs_without_its_client_carries_them_too():
+async def test_a_task_that_runs_without_its_client_has_them_too():
     declared = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
     async with running(recorder=server()) as gateway:
         params = {"name": "create_note", "arguments": {"region": "eu"}}
@@ -74,7 +74,7 @@ async def test_a_task_that_runs_without_its_client_carries_them_too():
         assert mirrored == {"mcp-param-region": "eu"}
 
 
-async def test_a_client_on_stdio_makes_none_and_they_are_made_for_it():
+async def test_headers_are_built_for_a_client_on_stdio():
     async with running("default: allow", recorder=server()) as gateway:
         status, _ = await ask(gateway, {"region": "eu"}, **{"Okayed-Front": "stdio"})
         assert status == 200
@@ -87,7 +87,7 @@ LIES = {"Mcp-Name": "delete_note", "Mcp-Method": "tools/list", "Mcp-Param-Region
 
 
 @pytest.mark.parametrize("policy", ["default: allow", "default: require_approval"])
-async def test_in_the_handshake_revisions_no_header_says_what_a_body_does(policy):
+async def test_handshake_revisions_have_no_param_headers(policy):
     async with running(policy, recorder=server()) as gateway, asyncio.TaskGroup() as tasks:
         tasks.create_task(gateway.call("create_note", {"region": "eu"}, headers=LIES))
         if policy == "default: require_approval":
@@ -97,7 +97,7 @@ async def test_in_the_handshake_revisions_no_header_says_what_a_body_does(policy
         assert not [name for name in sent.headers if name.startswith("mcp-")]
 
 
-async def test_what_is_no_tool_call_takes_no_such_header_along_either():
+async def test_only_tool_calls_carry_param_headers():
     async with running(recorder=server()) as gateway:
         body = {"jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": {"name": "p"}}
         async with await gateway.post(body, LIES) as answer:

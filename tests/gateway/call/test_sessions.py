@@ -1,4 +1,4 @@
-"""Sessions belong to the agent that opened them, also after a restart."""
+"""Sessions belong to the agent that opened them, even after a restart."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ OPENED = Reply(status=200, headers={"Mcp-Session-Id": "s1"})
 SENT = {"mcp-session-id": "s1"}
 
 
-async def test_the_agent_that_opened_a_session_may_use_it_here_and_nobody_else():
+async def test_only_the_agent_that_opened_a_session_may_use_it_at_this_server():
     found = Sessions(MemoryStore(), lambda: 1.0)
     await found.open(ALICE, "iam", OPENED, {"clientInfo": {"name": "claude-code"}})
     assert (await found.find(ALICE, "iam", SENT)).client == "claude-code"
@@ -35,20 +35,20 @@ async def test_an_unknown_or_closed_session_is_not_found():
         await found.find(ALICE, "iam", SENT)
 
 
-async def test_without_a_session_there_is_nothing_to_check():
+async def test_without_a_session_id_there_is_no_session():
     found = Sessions(MemoryStore(), lambda: 1.0)
     await found.open(ALICE, "iam", Reply(status=200), {})
     assert await found.find(ALICE, "iam", {}) is None
 
 
 @pytest.mark.parametrize("info", [None, 5, {}, {"name": 7}])
-async def test_what_a_client_says_of_itself_may_be_anything(info):
+async def test_an_initialize_with_odd_members_is_accepted(info):
     found = Sessions(MemoryStore(), lambda: 1.0)
     await found.open(ALICE, "iam", OPENED, {"clientInfo": info})
     assert (await found.find(ALICE, "iam", SENT)).client == ""
 
 
-async def test_the_session_unused_the_longest_is_forgotten_first():
+async def test_the_least_recently_used_session_is_forgotten_first():
     found = Sessions(MemoryStore(), lambda: 1.0)
     for n in range(sessions.MAX_SESSIONS + 1):
         await found.open(ALICE, "iam", Reply(status=200, headers={"Mcp-Session-Id": str(n)}), {})
@@ -58,7 +58,7 @@ async def test_the_session_unused_the_longest_is_forgotten_first():
     assert await found.find(ALICE, "iam", {"mcp-session-id": "1"}), "the store remembers it"
 
 
-async def test_a_session_is_known_to_its_agent_after_a_restart_and_still_to_nobody_else():
+async def test_after_a_restart_a_session_is_known_to_its_agent_only():
     store = MemoryStore()
     said = {"clientInfo": {"name": "claude-code"}, "capabilities": {"roots": {}}}
     await Sessions(store, lambda: 1.0).open(ALICE, "iam", OPENED, said)

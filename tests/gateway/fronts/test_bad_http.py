@@ -1,4 +1,4 @@
-"""Bad HTTP is refused with one line in the log, at both listeners, and never with a traceback."""
+"""Both listeners refuse bad HTTP with one log line and never a traceback."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ BODIES = {
 
 
 async def talk(at, sent):
-    """Send raw bytes and return everything that comes back until the connection is closed."""
+    """Send raw bytes, and return all bytes received until the connection is closed."""
     host, port = at.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -82,7 +82,7 @@ async def test_bad_http_is_400_and_one_line(served, name, caplog):
 
 
 @pytest.mark.parametrize("served", [agents, inbox])
-async def test_a_client_that_leaves_in_a_body_is_no_error(served, caplog):
+async def test_a_client_that_leaves_during_its_body_is_not_an_error(served, caplog):
     async with served() as (at, post):
         host, port = at.split(":")
         _, writer = await asyncio.open_connection(host, int(port))

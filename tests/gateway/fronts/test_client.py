@@ -1,4 +1,4 @@
-"""Exchanges as a client of Streamable HTTP does them: sessions that go, streams that end early, answers that are none."""
+"""The gateway's client: lost sessions, streams that end early, and answers that are not frames."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def stream(*events):
 
 
 class Server:
-    """A server of sessions, which it can forget; it writes down what it is asked."""
+    """A server with sessions, which it can forget; it records its requests."""
 
     def __init__(self):
         self.known = set()
@@ -52,7 +52,7 @@ class Server:
     async def __call__(self, verb, body, headers):
         session = headers.get("mcp-session-id")
         frame = json.loads(body) if body else {}
-        await asyncio.sleep(0)  # so that exchanges run beside each other
+        await asyncio.sleep(0)  # so that exchanges run concurrently
         self.seen.append((verb, frame.get("method"), session))
         if self.down:
             raise NotSentError
@@ -80,7 +80,7 @@ async def opened(exchange):
     return conversation
 
 
-async def test_a_session_that_is_gone_is_opened_again_once_for_all_who_find_it_gone():
+async def test_a_lost_session_is_reopened_once_for_all_frames():
     server = Server()
     conversation = await opened(server)
     server.known.clear()
@@ -95,7 +95,7 @@ async def test_a_session_that_is_gone_is_opened_again_once_for_all_who_find_it_g
     ]
 
 
-async def test_while_it_cannot_be_opened_again_the_client_is_told_and_later_it_can():
+async def test_a_session_that_cannot_be_reopened_gets_errors_until_it_can():
     server = Server()
     conversation = await opened(server)
     server.known.clear()
@@ -106,7 +106,7 @@ async def test_while_it_cannot_be_opened_again_the_client_is_told_and_later_it_c
     assert await say(conversation, request()) == [result(1, session="s2")]
 
 
-async def test_a_server_that_opens_no_session_again_answers_the_request_itself():
+async def test_a_server_without_a_new_session_answers_the_request_itself():
     server = Server()
     conversation = await opened(server)
     server.known.clear()
@@ -132,19 +132,19 @@ async def test_the_revision_is_the_one_that_the_last_initialize_agreed_on():
 
 
 @pytest.mark.parametrize("answer", [{"protocolVersion": 5}, {}])
-async def test_an_answer_that_agrees_on_no_revision_is_passed_on(answer):
+async def test_an_initialize_response_without_a_revision_is_passed_on(answer):
     conversation = GatewayClient(answering(frame_reply(line(result(0, **answer)))), {})
     assert await say(conversation, INITIALIZE) == [result(0, **answer)]
 
 
-async def test_a_404_outside_of_a_session_is_the_answer():
+async def test_a_404_outside_a_session_is_the_answer():
     server = Server()
     [answer] = await say(GatewayClient(server, {}), request())
     assert (answer["id"], answer["error"]["message"]) == (1, "Session not found.")
     assert len(server.seen) == 1
 
 
-async def test_the_session_is_ended_and_one_that_is_gone_needs_no_end():
+async def test_the_session_is_closed_unless_it_is_already_lost():
     server = Server()
     conversation = await opened(server)
     await conversation.close()
@@ -154,7 +154,7 @@ async def test_the_session_is_ended_and_one_that_is_gone_needs_no_end():
 
 
 def answering(*replies):
-    """An exchange that gives these replies one after the other and writes down the headers it saw."""
+    """A `Send` that returns these replies in order, and records the request headers."""
     left = list(replies)
     seen = []
 
@@ -169,7 +169,7 @@ def answering(*replies):
 PRIMING = b"id: e1\nretry: 0\ndata: \n\n"
 
 
-async def test_a_stream_that_ends_before_its_answer_is_taken_up_again():
+async def test_a_stream_that_ends_before_its_response_is_resumed():
     note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}
     exchange = answering(
         stream(PRIMING, note),
@@ -180,7 +180,7 @@ async def test_a_stream_that_ends_before_its_answer_is_taken_up_again():
     assert exchange.seen == [("POST", None), ("GET", "e1"), ("GET", "e2")]
 
 
-async def test_a_stream_that_cannot_be_taken_up_again_is_a_cut():
+async def test_a_stream_that_cannot_be_resumed_is_a_lost_connection():
     for replies in (
         [stream()],
         [stream(result(2))],
@@ -194,36 +194,36 @@ async def test_a_stream_that_cannot_be_taken_up_again_is_a_cut():
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]", b'{"a":' + b"[" * 100_000])
-async def test_an_answer_that_is_no_frame_is_told_as_an_error_and_not_passed_on(body):
+async def test_an_answer_that_is_not_a_frame_becomes_an_error(body):
     with pytest.raises(ConnectionLostError, match="HTTP status 502"):
         await say(GatewayClient(answering(frame_reply(body, status=502)), {}), request())
     assert await say(GatewayClient(answering(frame_reply(body, status=502)), {}), INITIALIZED) == []
 
 
-async def test_events_that_are_no_frames_are_left_out():
+async def test_events_that_are_not_frames_are_dropped():
     exchange = answering(stream(b"data: noise\n\n", result(1)))
     assert await say(GatewayClient(exchange, {}), request()) == [result(1)]
 
 
-async def test_an_error_for_nobody_goes_to_who_asked():
+async def test_an_error_without_an_id_answers_the_request():
     exchange = answering(frame_reply(frames.build_error(None, -32000, "no"), status=401))
     assert await say(GatewayClient(exchange, {}), request("x")) == [
         {"jsonrpc": "2.0", "id": "x", "error": {"code": -32000, "message": "no"}}
     ]
 
 
-async def test_a_notification_gets_no_answer_even_when_it_is_refused():
+async def test_a_refused_notification_gets_no_answer():
     refused = frame_reply(frames.build_error(None, -32000, "This token is not known."), status=401)
     assert await say(GatewayClient(answering(refused), {}), INITIALIZED) == []
 
 
-async def test_a_request_of_the_servers_with_the_same_id_is_no_answer():
+async def test_a_server_request_with_the_same_id_is_not_the_response():
     question = request(1, "roots/list")
     exchange = answering(stream(question, result(1)))
     assert await say(GatewayClient(exchange, {}), request()) == [question, result(1)]
 
 
-async def test_a_server_with_nothing_to_say_of_its_own_accord_is_not_listened_to():
+async def test_a_server_without_its_own_stream_is_not_listened_to():
     note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     exchange = answering(Reply(status=405), frame_reply(b"{}"), stream(note))
     conversation = GatewayClient(exchange, {})
@@ -240,7 +240,7 @@ CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "a
 
 
 class Gateway:
-    """A gateway that does this, one after the other; the last for ever."""
+    """A gateway with these reactions, in order; the last one repeats."""
 
     def __init__(self, *does):
         self.does = list(does)
@@ -258,7 +258,7 @@ def patient(gateway, **more):
     return GatewayClient(gateway, {}, **{"retry_for": 5.0, "retry_pause": 0.0, **more})
 
 
-async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_back():
+async def test_a_held_call_is_requested_by_its_id_until_the_gateway_is_back():
     gateway = Gateway(
         held(sse.build_comment("waiting"), ConnectionLostError()), NotSentError(), ConnectionLostError(), frame_reply(b"", status=503),
         held(), held(result(1, ok=True)),
@@ -267,7 +267,7 @@ async def test_a_held_call_is_asked_for_again_by_its_id_until_the_gateway_is_bac
     assert gateway.asked == [("POST", None), *([("POST", "hold_1")] * 5)]
 
 
-async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():
+async def test_a_held_call_whose_gateway_stays_away_ends_with_a_remedy():
     gateway = Gateway(held(ConnectionLostError()), NotSentError())
     with pytest.raises(
         ConnectionLostError, match="Make the same call again, with the same arguments: it runs at most once"
@@ -275,14 +275,14 @@ async def test_a_held_call_whose_gateway_stays_away_ends_with_what_to_do():
         await say(patient(gateway, retry_for=0.0), CALL)
 
 
-async def test_an_answer_that_is_too_long_is_not_asked_for_again():
+async def test_an_answer_that_is_too_large_is_not_requested_again():
     gateway = Gateway(held(ResponseTooLargeError()))
     with pytest.raises(ResponseTooLargeError):
         await say(patient(gateway), CALL)
     assert len(gateway.asked) == 1
 
 
-async def test_a_held_call_that_the_gateway_does_not_know_any_more_is_answered_with_that():
+async def test_an_unknown_held_call_is_an_error_that_says_so():
     unknown = frame_reply(frames.build_error(1, -32001, "not known"), status=404)
     gateway = Gateway(held(ConnectionLostError()), unknown)
     assert await say(patient(gateway), CALL) == [
@@ -291,7 +291,7 @@ async def test_a_held_call_that_the_gateway_does_not_know_any_more_is_answered_w
 
 
 def page(status):
-    """An answer of something else at the gateway's address, such as a proxy."""
+    """An answer from another program at the gateway's address, such as a proxy."""
     return Reply(status=status, headers={"Content-Type": "text/html"})
 
 
@@ -299,7 +299,7 @@ def page(status):
     ("answer", "retry_for", "told"),
     [(page(403), 0.05, "Make the same call again"), (frame_reply(b'{"detail": "no"}', status=403), 5.0, "403, ended without a result")],
 )  # fmt: skip
-async def test_what_is_no_answer_at_all_is_not_asked_for_without_end(answer, retry_for, told):
+async def test_a_held_call_without_an_answer_is_not_requested_forever(answer, retry_for, told):
     async with asyncio.timeout(HANG):
         with pytest.raises(ConnectionLostError, match=told):
             await say(patient(Gateway(held(ConnectionLostError()), answer), retry_for=retry_for), CALL)

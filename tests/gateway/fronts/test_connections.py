@@ -1,4 +1,4 @@
-"""Connections of slow peers are closed, a full listener logs it, and everyone else is served."""
+"""Connections of slow peers are closed, a full listener logs it, and other peers are served."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from gateway.fronts.listener import open_listener
 from hang import HANG
 from rows import each_row
 
-#: Every deadline short, so that a test waits for the cut itself.
+#: Short deadlines, so that a test waits for the disconnection itself.
 SHORT = Deadlines(first=0.1, head=0.1, body=0.1, idle=0.1, unread=0.1, tick=0.01)
 LONG = Deadlines(tick=0.01)
 CUT = "agents: closed connections of slow peers (%d since the start)"
@@ -57,7 +57,7 @@ async def connect(page, *parts):
 
 
 async def all_of(page, *parts):
-    """Send raw bytes and return everything that comes until the gateway closes the connection."""
+    """Send raw bytes, and return all bytes received until the gateway closes the connection."""
     reader, writer = await connect(page, *parts)
     try:
         return await reader.read()
@@ -65,7 +65,7 @@ async def all_of(page, *parts):
         writer.close()
 
 
-async def test_half_written_requests_are_cut_and_another_client_is_served_meanwhile(caplog):
+async def test_incomplete_requests_are_closed_while_another_client_is_served(caplog):
     async with serving(SHORT) as page:
         slow = [await connect(page, b"POST / HTTP/1.1\r\nHost: x\r\nX-Sl") for _ in range(50)]
         assert b"200 OK" in await all_of(page, GET)
@@ -79,12 +79,12 @@ async def test_half_written_requests_are_cut_and_another_client_is_served_meanwh
 @pytest.mark.parametrize(
     "sent", [b"", b"P", POST, POST + b"ab"], ids=["nothing", "a byte", "a head", "half a body"]
 )
-async def test_a_peer_that_does_not_go_on_is_cut(sent):
+async def test_a_peer_that_stalls_is_disconnected(sent):
     async with serving(SHORT) as page:
         assert await all_of(page, sent) == b""
 
 
-async def test_a_body_that_turns_into_bad_http_is_cut():
+async def test_a_body_that_turns_into_bad_http_is_disconnected():
     async with serving(SHORT) as page:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
         reader, writer = await connect(page, head)
@@ -99,7 +99,7 @@ async def test_an_idle_connection_is_closed_after_its_answer():
         assert (await all_of(page, GET)).endswith(b"hello")
 
 
-async def test_a_head_that_drips_has_its_time_from_the_first_byte_on():
+async def test_the_time_for_a_slow_request_head_starts_at_its_first_byte():
     async with serving(SHORT) as page:
         reader, writer = await connect(page, b"GET / HTTP/1.1\r\n")
         ended = asyncio.ensure_future(reader.read())
@@ -109,7 +109,7 @@ async def test_a_head_that_drips_has_its_time_from_the_first_byte_on():
         writer.close()
 
 
-async def test_an_answer_that_takes_long_is_waited_for():
+async def test_a_slow_answer_has_no_time_limit():
     async with serving(SHORT) as page:
         reader, writer = await connect(page, GET.replace(b"/ ", b"/stream "))
         head = await reader.readuntil(b"\r\n\r\n")
@@ -129,7 +129,7 @@ async def test_requests_sent_at_once_are_answered_in_turn():
 
 
 @pytest.mark.parametrize("size", [1 << 24, 1 << 26])
-async def test_a_peer_that_reads_nothing_of_its_answer_is_cut(size, caplog):
+async def test_a_peer_that_does_not_read_its_answer_is_disconnected(size, caplog):
     async with serving(replace(LONG, unread=0.1)) as page:
         reader, writer = await connect(page, GET.replace(b"/ ", b"/stream?size=%d " % size))
         await reader.readuntil(b"\r\n\r\n")
@@ -148,11 +148,11 @@ async def test_a_peer_that_reads_nothing_of_its_answer_is_cut(size, caplog):
         (Phase.ANSWER, 0, None), (Phase.IDLE, 0, 75),
     ],
 )  # fmt: skip
-def test_each_phase_has_its_time(phase, received, allowed):
+def test_each_phase_has_its_time_limit(phase, received, allowed):
     assert Deadlines().limit_for(phase, received) == allowed
 
 
-async def test_a_full_listener_refuses_and_says_so_once_a_minute(caplog):
+async def test_a_full_listener_refuses_and_logs_it_once_a_minute(caplog):
     async with serving(most=2) as page:
         kept = [await connect(page, GET) for _ in range(2)]
         for reader, _ in kept:
@@ -168,7 +168,7 @@ async def test_a_full_listener_refuses_and_says_so_once_a_minute(caplog):
     assert [record.message for record in caplog.records] == [full]
 
 
-async def test_peers_are_not_blamed_for_a_process_that_stood_still():
+async def test_peers_are_not_blamed_for_a_stalled_process():
     async with serving(Deadlines(tick=3600)) as page:
         reader, writer = await connect(page, b"GET /")
         while not len(page.connections):

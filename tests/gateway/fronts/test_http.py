@@ -1,4 +1,4 @@
-"""The agents' listener: who may ask, from where, and with what."""
+"""The agents' listener: hosts, origins, tokens and bodies."""
 
 import asyncio
 import dataclasses
@@ -41,7 +41,7 @@ CI = {"Authorization": "Bearer ci-token"}
         "10.0.0.1",
     ],
 )
-async def test_a_host_that_is_not_ours_is_refused_on_every_route(gateway, host):
+async def test_an_unknown_host_is_refused_on_every_route(gateway, host):
     base = gateway.url.removesuffix("/mcp/notes")
     for path in ("/mcp/notes", "/healthz", "/readyz", "/nowhere"):
         async with gateway.http.get(base + path, headers={"Host": host}) as answer:
@@ -50,12 +50,12 @@ async def test_a_host_that_is_not_ours_is_refused_on_every_route(gateway, host):
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "[::1]:8808", "LOCALHOST"])
-async def test_the_names_of_this_machine_are_ours(gateway, host):
+async def test_loopback_names_are_accepted(gateway, host):
     async with await gateway.post(call("get_note"), {"Host": host}) as answer:
         assert answer.status == 200
 
 
-def test_the_names_of_the_config_are_ours_too():
+def test_host_names_in_the_config_are_accepted():
     config = Config(servers={}, policy=PolicyOptions(default="deny"), hosts=["Inside"], listen="10.0.0.1:1")
     assert agent_hosts(config) == {"inside", "10.0.0.1"}
     assert agent_hosts(replace(config, url="https://MCP.example.com:8443/")) == {
@@ -69,13 +69,13 @@ def test_the_names_of_the_config_are_ours_too():
 @pytest.mark.parametrize(
     "origin", ["null", "http://evil.com", "http://localhost.evil", "https://127.0.0.1.evil", "http://0.0.0.0"]
 )
-async def test_a_page_from_elsewhere_is_refused(gateway, origin):
+async def test_a_request_from_another_origin_is_refused(gateway, origin):
     async with await gateway.post(call("get_note"), {"Origin": origin}) as answer:
         assert answer.status == 403
     assert gateway.recorder.received == []
 
 
-async def test_a_page_from_here_is_not(gateway):
+async def test_a_request_from_our_own_origin_is_accepted(gateway):
     async with await gateway.post(call("get_note"), {"Origin": "http://localhost:3000"}) as answer:
         assert answer.status == 200
 
@@ -106,7 +106,7 @@ async def test_a_body_that_is_not_plain_json_is_refused(gateway, media):
         'application/json;charset="UTF-8"',
     ],
 )
-async def test_plain_json_is_taken_however_it_is_spelt(gateway, media):
+async def test_plain_json_is_accepted_in_any_spelling(gateway, media):
     async with await gateway.post(call("get_note"), {"Content-Type": media}) as answer:
         assert answer.status == 200
 
@@ -121,7 +121,7 @@ async def test_an_encoded_body_is_refused(gateway, encoding):
     assert gateway.recorder.received == []
 
 
-async def test_a_body_that_is_too_long_is_refused(gateway):
+async def test_a_request_body_that_is_too_large_is_refused(gateway):
     try:
         async with gateway.http.post(
             gateway.url, data=io.BytesIO(b" " * (5 << 20)), headers={"Content-Type": "application/json"}
@@ -133,7 +133,7 @@ async def test_a_body_that_is_too_long_is_refused(gateway):
 
 
 @pytest.mark.parametrize("same", [slice(0, 32), slice(32, 64), slice(0, 63), slice(1, 64)])
-async def test_an_agents_token_whose_hash_is_only_partly_the_same_is_refused(same):
+async def test_a_token_whose_hash_matches_only_in_part_is_refused(same):
     whole = hashlib.sha256(b"ci-token").hexdigest()
     known = ["0" if digit != "0" else "1" for digit in whole]
     known[same] = whole[same]
@@ -143,7 +143,7 @@ async def test_an_agents_token_whose_hash_is_only_partly_the_same_is_refused(sam
         assert gateway.recorder.received == []
 
 
-async def test_an_agent_is_known_by_its_token_only():
+async def test_only_a_token_identifies_an_agent():
     async with running(more=AGENTS) as gateway:
         for headers in (
             {}, {"Authorization": ""}, {"Authorization": "Bearer "}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic ci-token"},
@@ -158,7 +158,7 @@ async def test_an_agent_is_known_by_its_token_only():
         assert "authorization" not in gateway.recorder.received[-1].headers
 
 
-async def test_who_goes_on_guessing_tokens_is_told_to_wait_and_a_good_token_counts_all_the_while(caplog):
+async def test_guessing_tokens_gets_429_while_a_valid_token_still_works(caplog):
     async def given(gateway, token):
         async with await gateway.post(call("get_note"), {"Authorization": f"Bearer {token}"}) as answer:
             return answer.status, answer.headers.get("Retry-After")
@@ -177,7 +177,7 @@ async def test_who_goes_on_guessing_tokens_is_told_to_wait_and_a_good_token_coun
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_wrong_agent_tokens_behind_a_trusted_proxy_count_for_their_client_alone(trusted, caplog):
+async def test_wrong_tokens_behind_a_trusted_proxy_count_per_client(trusted, caplog):
     async with running(more=AGENTS + "\ntrusted_proxies: [127.0.0.1]" * trusted) as gateway:
 
         async def guessed(address):
@@ -193,7 +193,7 @@ async def test_wrong_agent_tokens_behind_a_trusted_proxy_count_for_their_client_
     assert [record.message for record in caplog.records] == [f"{who} sent 30 wrong agent tokens within 300 s"]
 
 
-async def test_an_agent_reaches_its_own_servers_only():
+async def test_an_agent_reaches_only_its_own_servers():
     async with running(more=AGENTS) as gateway:
         async with await gateway.post(call("get_note"), {"Authorization": "Bearer other-token"}) as answer:
             assert answer.status == 404
@@ -227,14 +227,14 @@ async def test_health_and_readiness(gateway):
         assert answer.status == 503
 
 
-async def test_a_server_that_cannot_be_asked_keeps_nobody_from_the_others():
+async def test_an_unreachable_server_does_not_block_the_others():
     async with running(server_options="command: ['true']") as gateway:
         await gateway.gateway.refresh_tools()
         async with gateway.http.get(f"{gateway.url.removesuffix('/mcp/notes')}/readyz") as answer:
             assert answer.status == 200
 
 
-async def test_other_verbs_are_not_served(gateway):
+async def test_other_http_methods_are_not_served(gateway):
     async with gateway.http.put(gateway.url) as answer:
         assert answer.status == 405
 
@@ -276,7 +276,7 @@ OPENING = {
 }
 
 
-async def test_a_client_cannot_choose_its_session_and_a_name_gives_it_nothing():
+async def test_a_client_cannot_choose_its_session_or_its_agent_name():
     async with running(more=AGENTS) as gateway:
         async with await gateway.post(OPENING, {**CI, "Mcp-Session-Id": "mine"}) as answer:
             assert answer.status == 404
@@ -290,7 +290,7 @@ async def test_a_client_cannot_choose_its_session_and_a_name_gives_it_nothing():
         (await agent).close()
 
 
-async def test_a_session_opened_again_with_other_params_is_another_one():
+async def test_a_session_reopened_with_other_params_is_a_new_one():
     async with running() as gateway:
         for session in ("s1", "s2"):
             gateway.recorder.session = session
@@ -302,7 +302,7 @@ async def test_a_session_opened_again_with_other_params_is_another_one():
                 assert answer.status == 200
 
 
-async def test_an_approvers_token_or_cookie_is_nothing_to_the_agents_listener():
+async def test_the_agents_listener_rejects_an_approvers_token_or_cookie():
     async with running(more=AGENTS) as gateway:
         for headers in ({"Authorization": "Bearer alice-secret-token"}, {"Cookie": "okayed=abc"}):
             async with await gateway.post(call("get_note"), headers) as answer:
@@ -310,7 +310,7 @@ async def test_an_approvers_token_or_cookie_is_nothing_to_the_agents_listener():
         assert gateway.recorder.received == []
 
 
-async def test_the_answers_headers_are_the_protocols_only(gateway):
+async def test_a_reply_has_only_the_protocols_headers(gateway):
     async with await gateway.post(
         call("get_note"), {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}
     ) as answer:
@@ -319,7 +319,7 @@ async def test_the_answers_headers_are_the_protocols_only(gateway):
 
 
 @pytest.mark.parametrize("media", ["text/event-stream", "application/json"])
-async def test_an_answer_that_the_server_cuts_off_is_cut_off_for_the_client_too(media, caplog):
+async def test_a_response_that_breaks_off_breaks_off_for_the_client_too(media, caplog):
     async def cut(request, frame):
         response = web.StreamResponse(headers={"Content-Type": media})
         await response.prepare(request)
@@ -335,7 +335,7 @@ async def test_an_answer_that_the_server_cuts_off_is_cut_off_for_the_client_too(
     assert [(record.name, record.exc_info) for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_an_answer_is_delivered_when_its_client_can_have_all_of_it_and_never_when_it_was_cut():
+async def test_only_a_completely_written_answer_is_delivered():
     read, delivered = asyncio.Event(), asyncio.Event()
 
     async def note():

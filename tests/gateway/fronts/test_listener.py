@@ -1,4 +1,4 @@
-"""Unix sockets: who may connect, and what is said of a group that cannot be had."""
+"""Unix sockets: mode, group, stale sockets, and the errors."""
 
 import asyncio
 import errno
@@ -42,7 +42,7 @@ async def test_a_socket_gets_its_mode_and_its_group(tmp_path):
                 assert answer.status == 404
 
 
-async def test_a_socket_without_a_mode_has_what_the_umask_leaves_and_a_stale_one_is_replaced(tmp_path):
+async def test_a_socket_without_a_mode_follows_the_umask_and_replaces_a_stale_one(tmp_path):
     path = tmp_path / "agents.sock"
     for _ in range(2):
         async with serving(f"unix:{path}"):
@@ -50,7 +50,7 @@ async def test_a_socket_without_a_mode_has_what_the_umask_leaves_and_a_stale_one
         assert path.is_socket()
 
 
-async def test_a_socket_on_which_somebody_listens_is_not_taken_from_them(tmp_path):
+async def test_a_socket_in_use_is_not_replaced(tmp_path):
     path = tmp_path / "agents.sock"
     async with serving(f"unix:{path}"):
         with pytest.raises(OSError, match=f"{path} is in use") as refused:
@@ -66,7 +66,7 @@ async def test_a_socket_on_which_somebody_listens_is_not_taken_from_them(tmp_pat
 @pytest.mark.parametrize(
     ("mode", "gid", "connects"), [("0660", 65534, True), ("0660", 12345, False), (None, 65534, False)]
 )
-async def test_another_user_connects_when_the_mode_and_the_group_let_it(mode, gid, connects, tmp_path):
+async def test_another_user_connects_if_mode_and_group_allow_it(mode, gid, connects, tmp_path):
     path = tmp_path / "agents.sock"
     for folder in (tmp_path, *list(tmp_path.parents)[:-2]):
         folder.chmod(folder.stat().st_mode | 0o011)
@@ -78,7 +78,7 @@ async def test_another_user_connects_when_the_mode_and_the_group_let_it(mode, gi
     assert (process.returncode == 0) == connects, said.decode()
 
 
-async def test_a_group_that_is_not_there_is_one_sentence(tmp_path):
+async def test_an_unknown_group_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"^This machine has no group 'nosuchgroup'"):
         async with serving(SocketOptions(unix=str(tmp_path / "a.sock"), group="nosuchgroup")):
             pass

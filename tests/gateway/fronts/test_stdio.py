@@ -1,4 +1,4 @@
-"""The stdin/stdout front: lines in, lines out, and an exchange behind it that is a real upstream."""
+"""The stdio front, with a real upstream behind it."""
 
 import asyncio
 import json
@@ -78,14 +78,14 @@ def calling(tool, id=1, **params):
     }
 
 
-async def test_a_session_is_opened_used_and_ended(terminal, upstream):
+async def test_a_session_is_opened_used_and_closed(terminal, upstream):
     terminal.type(INITIALIZE, INITIALIZED, calling("echo", "a"))
     assert (await terminal.read())["id"] == 0
     assert (await terminal.read())["id"] == "a"
     assert len(upstream.sessions) == 1
 
 
-async def test_the_session_ends_with_the_input(upstream):
+async def test_the_session_ends_when_stdin_ends(upstream):
     terminal = Terminal(upstream.send)
     terminal.type(INITIALIZE, INITIALIZED)
     terminal.reader.feed_eof()
@@ -93,21 +93,21 @@ async def test_the_session_ends_with_the_input(upstream):
     assert upstream.sessions == {}
 
 
-async def test_what_the_server_says_of_its_own_accord_is_shown(terminal):
+async def test_the_servers_own_messages_are_relayed(terminal):
     terminal.type(INITIALIZE, INITIALIZED, calling("announce"))
     await terminal.read()
     told = [await terminal.read(), await terminal.read()]
     assert {frame.get("method") for frame in told} == {None, "notifications/tools/list_changed"}
 
 
-async def test_a_stream_is_shown_frame_by_frame(terminal):
+async def test_a_stream_is_written_frame_by_frame(terminal):
     terminal.type(INITIALIZE, INITIALIZED, calling("progress", _meta={"progressToken": 5}))
     await terminal.read()
     frames = [await terminal.read() for _ in range(3)]
     assert [frame.get("method") for frame in frames] == ["notifications/progress"] * 2 + [None]
 
 
-async def test_a_question_of_the_servers_is_answered_on_stdin(terminal):
+async def test_a_servers_request_is_answered_on_stdin(terminal):
     terminal.type(INITIALIZE, INITIALIZED, calling("ask"))
     await terminal.read()
     assert (await terminal.read())["method"] == "roots/list"
@@ -132,7 +132,7 @@ async def test_requests_do_not_wait_for_each_other():
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [2, 1]
 
 
-async def test_an_answer_is_delivered_when_it_was_written_to_the_client():
+async def test_an_answer_is_delivered_when_it_is_written_to_the_client():
     order = []
 
     async def exchange(verb, body, headers):
@@ -156,7 +156,7 @@ def joined(gateway):
     return HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send
 
 
-async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody():
+async def test_a_held_call_does_not_run_after_its_client_closed_stdin():
     async with running() as gateway:
         terminal = Terminal(joined(gateway), grace=0)
         terminal.type(calling("create_note"))
@@ -176,7 +176,7 @@ async def test_a_held_call_whose_client_has_closed_stdin_is_not_run_for_nobody()
         assert (again.lines.get_nowait()["id"], len(gateway.ran())) == (1, 1)
 
 
-async def test_a_session_that_is_gone_at_the_end_is_no_fault(upstream):
+async def test_a_session_already_lost_at_the_end_is_not_an_error(upstream):
     terminal = Terminal(upstream.send)
     terminal.type(INITIALIZE, INITIALIZED, calling("crash"))
     terminal.reader.feed_eof()
@@ -184,20 +184,20 @@ async def test_a_session_that_is_gone_at_the_end_is_no_fault(upstream):
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [0, 1]
 
 
-async def test_a_line_that_is_no_frame_is_answered_with_an_error(terminal):
+async def test_a_line_that_is_not_a_frame_gets_an_error(terminal):
     terminal.type(
         b"nonsense", b"", b"   ", b'{"jsonrpc":"2.0","id":null,"method":"ping"}', b'{"a":1} {"b":2}'
     )
     assert [(await terminal.read())["error"]["code"] for _ in range(3)] == [-32700, -32600, -32700]
 
 
-async def test_a_line_that_is_too_long_is_refused_and_the_next_one_served(terminal):
+async def test_a_line_that_is_too_long_is_refused_and_the_next_is_served(terminal):
     terminal.type(b"x" * (2 * MAX_LINE), INITIALIZE)
     assert "longer" in (await terminal.read())["error"]["message"]
     assert (await terminal.read())["id"] == 0
 
 
-async def test_a_line_without_an_end_is_no_frame(upstream):
+async def test_a_line_without_an_end_is_not_a_frame(upstream):
     terminal = Terminal(upstream.send)
     terminal.reader.feed_data(json.dumps(INITIALIZE).encode())
     terminal.reader.feed_eof()
@@ -209,7 +209,7 @@ async def test_a_line_without_an_end_is_no_frame(upstream):
     await longer.front.run()
 
 
-async def test_a_fault_answers_requests_and_nobody_else():
+async def test_a_fault_is_an_error_for_requests_only():
     async def broken(verb, body, headers):
         raise NotSentError
 
@@ -222,7 +222,7 @@ async def test_a_fault_answers_requests_and_nobody_else():
     assert terminal.lines.empty()
 
 
-async def test_a_store_that_fails_in_the_middle_of_an_answer_ends_that_answer_and_not_the_front():
+async def test_a_store_failure_in_an_answer_does_not_end_the_front():
     async def chunks():
         yield sse.build_comment("waiting for approval")
         raise StoreError("The disk is full.")
@@ -240,7 +240,7 @@ async def test_a_store_that_fails_in_the_middle_of_an_answer_ends_that_answer_an
     ]  # fmt: skip
 
 
-async def test_a_server_without_a_stream_of_its_own_is_fine():
+async def test_a_server_without_its_own_stream_is_accepted():
     async def exchange(verb, body, headers):
         if verb == "GET":
             refusals.append(1)
@@ -258,7 +258,7 @@ async def test_a_server_without_a_stream_of_its_own_is_fine():
 
 
 @pytest.mark.parametrize("fault", [NotSentError, StoreError])
-async def test_a_server_that_cannot_be_heard_is_served_all_the_same(fault):
+async def test_a_failure_to_listen_does_not_affect_requests(fault):
     refused = asyncio.Event()
 
     async def exchange(verb, body, headers):
@@ -281,7 +281,7 @@ async def test_a_server_that_cannot_be_heard_is_served_all_the_same(fault):
     assert [terminal.lines.get_nowait()["id"] for _ in range(2)] == [0, 7]
 
 
-async def test_after_its_stream_broke_a_server_is_heard_again_with_the_next_answer():
+async def test_a_servers_broken_stream_is_reopened_with_the_next_answer():
     async def broken():
         yield sse.build_event(b'{"method":"notifications/message","params":{"n":1}}')
         raise ConnectionLostError
@@ -310,7 +310,7 @@ async def test_after_its_stream_broke_a_server_is_heard_again_with_the_next_answ
     await front
 
 
-async def test_a_client_that_left_is_not_kept_because_the_end_of_its_session_gets_no_answer():
+async def test_the_front_ends_even_if_closing_the_session_gets_no_answer():
     async def exchange(verb, body, headers):
         if verb == "DELETE":
             await asyncio.Event().wait()
@@ -323,7 +323,7 @@ async def test_a_client_that_left_is_not_kept_because_the_end_of_its_session_get
         await terminal.front.run()
 
 
-async def test_a_modern_frame_gets_the_headers_that_its_body_asks_for():
+async def test_a_2026_frame_gets_the_headers_for_its_body():
     seen = []
 
     async def exchange(verb, body, headers):
@@ -347,7 +347,7 @@ def taking_back(request_id):
     return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
 
 
-async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_under_its_id(caplog):
+async def test_a_request_cancelled_by_a_2026_client_is_not_answered(caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     upstream = StdioUpstream(
         ServerCommand(name="child", argv=[sys.executable, CHILD, "--modern"]), lambda: 0.0
@@ -368,7 +368,7 @@ async def test_a_modern_client_cancels_its_own_request_and_is_answered_no_more_u
     await upstream.close()
 
 
-async def test_what_two_modern_clients_ask_under_one_id_each_takes_back_for_itself():
+async def test_2026_clients_with_the_same_id_cancel_only_their_own_request():
     asked, released = [], asyncio.Event()
 
     async def exchange(verb, body, headers):
@@ -394,7 +394,7 @@ async def test_what_two_modern_clients_ask_under_one_id_each_takes_back_for_itse
     assert asked == ["tools/call", "tools/call"]
 
 
-async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_is_not_asked_for_again():
+async def test_a_held_call_cancelled_while_the_gateway_is_away_is_not_requested_again():
     asked, back = [], asyncio.Event()
 
     async def chunks():
@@ -420,7 +420,7 @@ async def test_a_held_call_that_its_client_takes_back_while_the_gateway_is_away_
     assert (asked, terminal.lines.empty()) == ([None, "hold_1"], True)
 
 
-async def test_an_exchange_that_fails_for_any_reason_ends_that_request_alone():
+async def test_a_failed_exchange_ends_only_its_request():
     async def exchange(_verb, body, _headers):
         if b"bad" in body:
             raise ValueError("a header that cannot be written")

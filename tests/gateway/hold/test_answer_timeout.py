@@ -1,4 +1,4 @@
-"""Approved calls whose server hangs: given up by a person or by the config, and what a later answer is worth."""
+"""Approved calls whose server hangs: a person or `answer_within` gives them up, and late answers."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ WRITE = {"name": "create_note", "arguments": {}}
 
 
 class Hanging(RecordingServer):
-    """A server that answers a call when it is told to."""
+    """A server that answers a call when a test lets it."""
 
     def __init__(self):
         super().__init__(on_call=self._hang, modern=False)
@@ -40,7 +40,7 @@ class Hanging(RecordingServer):
 
     @property
     def told(self):
-        """The params of the notifications that took a call back."""
+        """Return the params of the cancellations that the server got."""
         return [
             one.frame["params"]
             for one in self.received
@@ -70,7 +70,7 @@ async def until(gateway, held, state):
 
 
 async def let_go(gateway):
-    """Wait until no run is under way."""
+    """Wait until no call is running."""
     async with asyncio.timeout(HANG):
         while gateway.gateway.service.running:
             await asyncio.sleep(0)
@@ -87,12 +87,12 @@ async def test_a_person_gives_up_a_call_whose_server_hangs(monkeypatch):
         [told] = gateway.recorder.told
         assert told["requestId"] == "x1"
         assert (await gateway.gateway.service.get(held.id)).note == "alice gave it up: it hangs"
-        gateway.recorder.go_on.set()  # nobody listens any more
+        gateway.recorder.go_on.set()  # the client has left
         assert "It MAY have run" in text(await gateway.call("create_note", id=2))
         assert len(gateway.ran()) == 1
 
 
-async def test_a_call_that_was_given_up_is_not_open_any_more():
+async def test_a_call_that_was_given_up_is_no_longer_open():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         agent, held = await sent(gateway, agents)
         assert [one.id for one in await gateway.gateway.service.sweep()] == [held.id]
@@ -122,7 +122,7 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
             assert (await until(gateway, held, State.COMPLETED)).note == ""
 
 
-async def test_a_clock_that_is_set_ahead_does_not_shorten_the_time_to_answer(monkeypatch):
+async def test_setting_the_clock_ahead_does_not_shorten_the_answer_timeout(monkeypatch):
     looked = asyncio.Event()
 
     async def look(*_):
@@ -147,7 +147,7 @@ async def test_a_clock_that_is_set_ahead_does_not_shorten_the_time_to_answer(mon
 
 
 @pytest.mark.parametrize("fails", ["version", "swap"])
-async def test_a_store_that_fails_ends_no_running_call(fails, monkeypatch):
+async def test_a_failing_store_does_not_end_a_running_call(fails, monkeypatch):
     monkeypatch.setattr(answer_timeout, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(answer_timeout, "RETRY_SECONDS", 0.01)
     failed = asyncio.Semaphore(0)
@@ -173,7 +173,7 @@ async def test_a_store_that_fails_ends_no_running_call(fails, monkeypatch):
             await agent
 
 
-async def test_without_answer_within_a_server_has_as_long_as_it_likes():
+async def test_without_answer_within_a_server_has_unlimited_time():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         agent, _ = await sent(gateway, agents)
         await gateway.later(1_000_000)
@@ -182,7 +182,7 @@ async def test_without_answer_within_a_server_has_as_long_as_it_likes():
 
 
 @pytest.mark.parametrize("state", [State.COMPLETED, State.UPSTREAM_ERROR])
-async def test_the_answer_of_a_server_that_was_given_up_still_counts(state):
+async def test_a_late_answer_after_giving_up_is_still_recorded(state):
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         if state is State.UPSTREAM_ERROR:
             gateway.recorder.late_answer = lambda frame: error(frame, -32000, "after all")
@@ -195,7 +195,7 @@ async def test_the_answer_of_a_server_that_was_given_up_still_counts(state):
         assert len(gateway.ran()) == 1
 
 
-async def test_after_a_persons_finding_a_late_answer_is_an_event_only():
+async def test_after_a_person_resolved_the_call_a_late_answer_is_only_an_event():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         agent, held = await sent(gateway, agents)
         await give_up(gateway, held)
@@ -208,7 +208,7 @@ async def test_after_a_persons_finding_a_late_answer_is_an_event_only():
         assert (await gateway.kinds())[-1] == "answer.late"
 
 
-async def test_a_child_that_is_told_may_still_answer():
+async def test_a_child_process_may_still_answer_after_the_cancellation():
     server = f"command: [{sys.executable}, {CHILD}]"
     async with running("default: require_approval", server_options=server) as gateway:
         opening = {
@@ -233,7 +233,7 @@ async def test_a_child_that_is_told_may_still_answer():
             assert b"too late" in done.outcome.body
 
 
-async def test_in_2026_the_gateway_hangs_up_and_says_nothing():
+async def test_in_2026_the_gateway_closes_the_stream_and_sends_no_cancellation():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         gateway.recorder.modern = True
         agent, held = await sent(gateway, agents, gateway.ask("tools/call", WRITE))

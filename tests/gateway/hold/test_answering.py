@@ -1,4 +1,4 @@
-"""What a client that waits for a held call gets on the wire: rounds, streams that it can take up, answers of its server."""
+"""Responses to clients that wait for held calls: rounds, resumable streams, and requests for input."""
 
 import asyncio
 import json
@@ -15,14 +15,14 @@ CALL = {"name": "create_note", "arguments": {"a": 1}}
 
 
 async def one_round(gateway, params, **more):
-    """Ask, and let the client's patience be over."""
+    """Send the call, and let the client's wait end."""
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.ask("tools/call", params, **more))
         await gateway.later(1.5)
         return await agent
 
 
-async def test_a_decision_that_comes_soon_is_one_json_frame_with_the_servers_own_status():
+async def test_a_quick_decision_is_one_json_frame_with_the_servers_status():
     async def missing(_, frame):
         return error(frame, -32021, "This tool needs sampling.", status=400)
 
@@ -34,7 +34,7 @@ async def test_a_decision_that_comes_soon_is_one_json_frame_with_the_servers_own
         assert (answer.status, answer.media_type, answer.error["code"]) == (400, "application/json", -32021)
 
 
-async def test_a_client_of_2026_comes_again_with_a_sealed_state_until_the_call_is_decided():
+async def test_a_2026_client_returns_sealed_state_until_the_call_is_decided():
     async with running(more=SHORT) as gateway:
         first = (await one_round(gateway, CALL)).result
         assert (first["resultType"], first["requestState"].startswith("okayed.")) == (
@@ -55,7 +55,7 @@ async def test_a_client_of_2026_comes_again_with_a_sealed_state_until_the_call_i
         assert [params.keys() for params in gateway.ran()] == [{"name", "arguments", "_meta"}]
 
 
-async def test_after_the_last_round_it_is_told_to_ask_again():
+async def test_after_the_last_round_the_client_gets_waiting():
     async with running(more=SHORT) as gateway:
         params, answers = dict(CALL), []
         for number in range(10):
@@ -72,7 +72,7 @@ async def test_after_the_last_round_it_is_told_to_ask_again():
 
 
 @pytest.mark.parametrize("spoil", [lambda s: s + "x", lambda s: s[:-2] + "AA", lambda _: "okayed.v1.x"])
-async def test_a_state_that_was_changed_is_refused(spoil):
+async def test_a_modified_state_is_refused(spoil):
     async with running(more=SHORT) as gateway:
         state = (await one_round(gateway, CALL)).result["requestState"]
         answer = await gateway.ask("tools/call", {**CALL, "requestState": spoil(state)})
@@ -88,7 +88,7 @@ agents:
 """
 
 
-async def test_a_state_or_a_stream_of_another_agent_is_unknown():
+async def test_another_agents_state_or_stream_is_unknown():
     async with running(more=f"{SHORT}\n{AGENTS}") as gateway:
         gateway.http.headers["Authorization"] = "Bearer one"
         state = (await one_round(gateway, CALL)).result["requestState"]
@@ -100,7 +100,7 @@ async def test_a_state_or_a_stream_of_another_agent_is_unknown():
             assert answer.status == 404
 
 
-async def test_with_other_arguments_it_is_another_call():
+async def test_state_with_other_arguments_makes_a_new_call():
     async with running(more=SHORT) as gateway:
         state = (await one_round(gateway, CALL)).result["requestState"]
         other = {"name": "create_note", "arguments": {"a": 2}, "requestState": state}
@@ -114,7 +114,7 @@ async def test_with_other_arguments_it_is_another_call():
         assert (await gateway.gateway.service.get(old.id)).state is State.PENDING
 
 
-async def test_a_requester_is_shown_where_people_decide_only_when_the_config_says_so():
+async def test_a_requester_gets_the_approval_link_only_if_the_config_says_so():
     shows = (
         "approvals: {hold_for: 1s, notify_requester: true}\ninbox: {url: 'https://approvals.example.com/'}"
     )
@@ -128,7 +128,7 @@ async def test_a_requester_is_shown_where_people_decide_only_when_the_config_say
         assert "inputRequests" not in answer
 
 
-async def test_that_the_requester_opened_the_link_approves_nothing_and_goes_nowhere():
+async def test_opening_the_link_approves_nothing_and_is_not_forwarded():
     shows = (
         "approvals: {hold_for: 1s, notify_requester: true}\ninbox: {url: 'https://approvals.example.com/'}"
     )
@@ -146,7 +146,7 @@ async def test_that_the_requester_opened_the_link_approves_nothing_and_goes_nowh
         assert [set(params) for params in gateway.ran()] == [{"name", "arguments", "_meta"}]
 
 
-async def test_a_requester_of_2025_is_shown_the_link_on_its_stream():
+async def test_a_2025_requester_gets_the_link_on_its_stream():
     shows = "approvals: {notify_requester: true}\ninbox: {url: 'https://approvals.example.com/'}"
     async with running(more=shows) as gateway:
         session = await opened(gateway, capabilities={"elicitation": {"url": {}}})
@@ -167,7 +167,7 @@ async def test_a_requester_of_2025_is_shown_the_link_on_its_stream():
         assert text(last_frame(rest)) == "ran create_note"
 
 
-# A server that asks for input itself.
+# Servers that request input.
 
 
 def asks_for_a_name(state="theirs"):
@@ -196,7 +196,7 @@ async def ask_and_approve(gateway, params=CALL, **more):
 
 
 @pytest.mark.parametrize("state", ["theirs", None])
-async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(state):
+async def test_a_servers_request_for_input_is_answered_under_the_same_approval(state):
     async with running(recorder=RecordingServer(on_call=asks_for_a_name(state))) as gateway:
         asked = await ask_and_approve(gateway)
         assert asked["inputRequests"]["who"]["params"]["message"] == "Who?"
@@ -216,7 +216,7 @@ async def test_a_server_that_asks_for_input_is_answered_under_the_same_approval(
         assert await gateway.gateway.store.select(["pending"]) == []
 
 
-async def test_an_approval_covers_what_its_server_asks_only_for_so_long():
+async def test_an_approval_covers_its_servers_questions_only_for_a_limited_time():
     async with running(
         more="approvals: {approved_for: 10m}", recorder=RecordingServer(on_call=asks_for_a_name())
     ) as gateway:
@@ -230,13 +230,13 @@ async def test_an_approval_covers_what_its_server_asks_only_for_so_long():
         assert len(gateway.ran()) == 1
 
 
-async def test_the_state_of_a_server_whose_call_was_allowed_is_its_own():
+async def test_the_state_of_an_allowed_call_is_relayed_unchanged():
     async with running("default: allow", recorder=RecordingServer(on_call=asks_for_a_name())) as gateway:
         asked = (await gateway.ask("tools/call", CALL)).result
         assert asked["requestState"] == "theirs"
 
 
-async def test_a_servers_own_state_makes_another_call():
+async def test_a_servers_own_state_makes_a_new_call():
     async with running(more=SHORT) as gateway:
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(gateway.ask("tools/call", CALL))
@@ -247,7 +247,7 @@ async def test_a_servers_own_state_makes_another_call():
             await second
 
 
-# Streams that a client of 2025-11-25 takes up again.
+# Streams that a client of 2025-11-25 resumes.
 
 
 async def opened(gateway, revision="2025-11-25", capabilities=None):
@@ -267,7 +267,7 @@ async def first_event(answer):
     return await answer.content.readuntil(b"\n\n")
 
 
-async def test_a_client_whose_stream_was_cut_comes_back_for_the_rest():
+async def test_a_client_whose_stream_broke_resumes_it():
     async with running() as gateway:
         session = await opened(gateway)
         answer = await gateway.post(call("create_note", id="x1", _meta={"progressToken": 1}), headers=session)
@@ -295,7 +295,7 @@ async def test_a_client_of_an_older_revision_gets_no_empty_event():
 
 
 @pytest.mark.parametrize("event_id", ["theirs", "hold_x.!!", "hold_x.e30=", "hold_x.é"])
-async def test_an_event_that_is_not_ours_is_the_servers(event_id):
+async def test_a_servers_event_id_is_relayed_to_the_server(event_id):
     async with running() as gateway:
         session = await opened(gateway)
         seen = {**session, "Last-Event-ID": event_id, "Accept": "text/event-stream"}
@@ -304,7 +304,7 @@ async def test_an_event_that_is_not_ours_is_the_servers(event_id):
         assert gateway.recorder.received[-1].headers["last-event-id"] == event_id
 
 
-async def test_a_stream_of_a_call_that_is_unknown_is_not_found():
+async def test_a_stream_of_an_unknown_call_is_not_found():
     async with running() as gateway:
         seen = {"Last-Event-ID": "hold_01x.MQ==", "Accept": "text/event-stream"}
         async with gateway.http.get(gateway.url, headers=seen) as answer:
@@ -312,7 +312,7 @@ async def test_a_stream_of_a_call_that_is_unknown_is_not_found():
 
 
 def polls(times=1):
-    """A server that hangs up before it answers and gives the rest to whoever asks for it."""
+    """A server that hangs up before it answers, and sends the rest when polled."""
     left = [times]
 
     async def stream(request, *lines):
@@ -337,7 +337,7 @@ def polls(times=1):
 
 
 @pytest.mark.parametrize("times", [1, 6])
-async def test_a_server_that_hangs_up_before_it_answers_is_asked_for_the_rest(times):
+async def test_a_server_that_hangs_up_before_its_answer_is_polled(times):
     async with running(recorder=polls(times)) as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
         [held] = await gateway.held()
@@ -349,7 +349,7 @@ async def test_a_server_that_hangs_up_before_it_answers_is_asked_for_the_rest(ti
         assert len(asked) == times
 
 
-async def test_a_client_that_can_come_back_is_hung_up_on_when_its_server_hangs_up():
+async def test_when_the_server_hangs_up_a_resumable_clients_stream_ends_too():
     async with running(recorder=polls()) as gateway:
         session = await opened(gateway)
         async with asyncio.TaskGroup() as tasks:
@@ -368,7 +368,7 @@ async def test_a_client_that_can_come_back_is_hung_up_on_when_its_server_hangs_u
             assert text(last_frame(await again.read())) == "at last"
 
 
-async def test_a_server_that_never_gives_the_rest_leaves_the_call_in_doubt():
+async def test_a_server_that_never_sends_the_rest_leaves_the_call_in_doubt():
     recorder = polls()
     recorder.on_get = None
     async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
@@ -379,7 +379,7 @@ async def test_a_server_that_never_gives_the_rest_leaves_the_call_in_doubt():
         assert len(gateway.ran()) == 1
 
 
-# Sessions that a server has ended meanwhile.
+# Sessions that a server has lost meanwhile.
 
 
 def forgetful(sessions):
@@ -399,7 +399,7 @@ def forgetful(sessions):
     return recorder
 
 
-async def test_a_late_approval_opens_the_session_again_as_the_client_had_opened_it():
+async def test_a_late_approval_reopens_the_session_with_the_clients_initialize():
     sessions = []
     async with running(recorder=forgetful(sessions)) as gateway:
         session = await opened(gateway, "2025-06-18")
@@ -407,7 +407,7 @@ async def test_a_late_approval_opens_the_session_again_as_the_client_had_opened_
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note", headers=session))
             [held] = await gateway.held()
-            sessions.append("another")  # the server was restarted, say
+            sessions.append("another")  # for example, the server was restarted
             await gateway.review(held)
             answer = text(await agent)
         assert answer == f"in {sessions[-1]}"
@@ -420,7 +420,7 @@ async def test_a_late_approval_opens_the_session_again_as_the_client_had_opened_
         assert "session.reopened" in await gateway.kinds()
 
 
-async def test_a_server_that_opens_no_other_session_was_sent_nothing():
+async def test_a_server_that_opens_no_new_session_is_sent_nothing():
     recorder = forgetful([])
     async with running(recorder=recorder) as gateway:
         session = await opened(gateway, "2025-06-18")
@@ -441,11 +441,11 @@ async def test_a_server_that_opens_no_other_session_was_sent_nothing():
         assert (await gateway.gateway.service.get(held.id)).state is State.NOT_SENT
 
 
-def test_the_meta_of_these_tests_is_of_the_modern_revision():
+def test_the_meta_in_these_tests_is_that_of_2026_07_28():
     assert META["io.modelcontextprotocol/protocolVersion"] == MODERN
 
 
-async def test_a_state_or_a_stream_of_another_server_is_unknown():
+async def test_another_servers_state_or_stream_is_unknown():
     async with running(more=SHORT, beside="other") as gateway:
         state = (await one_round(gateway, CALL)).result["requestState"]
         [held] = await gateway.held()
@@ -456,7 +456,7 @@ async def test_a_state_or_a_stream_of_another_server_is_unknown():
             assert answer.status == 404
 
 
-async def test_with_another_tool_it_is_another_call():
+async def test_state_with_another_tool_makes_a_new_call():
     async with running("default: require_approval", more=SHORT) as gateway:
         state = (await one_round(gateway, CALL)).result["requestState"]
         other = {**CALL, "name": "delete_note", "requestState": state}
@@ -470,7 +470,7 @@ async def test_with_another_tool_it_is_another_call():
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 503])
-async def test_whatever_status_a_server_answers_the_call_is_not_sent_again(status):
+async def test_a_call_is_not_sent_again_whatever_status_the_server_returns(status):
     async def refuse(request, frame):
         return web.Response(status=status)
 

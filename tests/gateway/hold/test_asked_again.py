@@ -1,4 +1,4 @@
-"""A front of our own asks for a held call again by its id: it goes on with that very call, and never makes another."""
+"""Our stdio front repeats a held call by its id: it continues that call and never makes a new one."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def gateway():
 
 
 async def cut(gateway, arguments=None, headers=None):
-    """Ask for a call that is held, and lose the connection; returns the held call."""
+    """Send a call that is held, and lose the connection; returns the held call."""
     answer = await gateway.post(call("create_note", arguments), {**FRONT, **(headers or {})})
     held = (await gateway.held())[-1]
     assert answer.headers["Okayed-Hold"] == held.id
@@ -31,7 +31,7 @@ async def cut(gateway, arguments=None, headers=None):
     return held
 
 
-async def test_the_id_comes_at_once_and_to_a_front_of_our_own_alone(gateway):
+async def test_only_our_own_front_gets_the_call_id_and_at_once(gateway):
     await cut(gateway)
     other = asyncio.ensure_future(gateway.post(call("create_note", {"text": "b"})))
     _, second = await gateway.held(2)
@@ -42,7 +42,7 @@ async def test_the_id_comes_at_once_and_to_a_front_of_our_own_alone(gateway):
 @pytest.mark.parametrize(
     ("answer", "told"), [(Decision.APPROVE, "ran create_note"), (Decision.DENY, "NOT EXECUTED")]
 )
-async def test_asked_again_while_it_waits_or_afterwards_it_is_the_same_call(gateway, answer, told):
+async def test_a_repeat_by_id_is_the_same_call_before_and_after_the_decision(gateway, answer, told):
     held = await cut(gateway)
     waiting = asyncio.ensure_future(gateway.call("create_note", id=1, headers=again(held)))
     while held.id not in gateway.gateway.service.attending:
@@ -56,7 +56,7 @@ async def test_asked_again_while_it_waits_or_afterwards_it_is_the_same_call(gate
     ]
 
 
-async def test_one_of_which_nobody_knows_whether_it_ran_is_told_so_and_does_not_run_again(gateway):
+async def test_a_repeat_of_a_call_in_doubt_says_so_and_does_not_run(gateway):
     held = await cut(gateway)
     await gateway.review(held)
     service = gateway.gateway.service
@@ -70,7 +70,7 @@ async def test_one_of_which_nobody_knows_whether_it_ran_is_told_so_and_does_not_
 AGENTS = "agents: [{name: ci, token_sha256: %s}, {name: other, token_sha256: %s}]"
 
 
-async def test_another_agents_another_servers_or_another_call_is_unknown_and_nothing_is_held_for_it():
+async def test_an_id_of_another_agent_server_or_call_is_unknown_and_holds_nothing():
     agents = AGENTS % (sha256("ci-token"), sha256("other-token"))
     async with running(more=agents, beside="more") as gateway:
         mine = {"Authorization": "Bearer ci-token"}
@@ -91,7 +91,7 @@ async def test_another_agents_another_servers_or_another_call_is_unknown_and_not
         assert len(await gateway.held()) == 1
 
 
-async def test_the_id_crosses_to_no_server(gateway):
+async def test_the_id_is_sent_to_no_server(gateway):
     held = await cut(gateway)
     waiting = asyncio.ensure_future(gateway.call("create_note", headers=again(held)))
     await gateway.review(held)
@@ -99,8 +99,8 @@ async def test_the_id_crosses_to_no_server(gateway):
     assert not {"okayed-hold", "okayed-front"} & gateway.recorder.calls[0].headers.keys()
 
 
-async def test_in_the_modern_revision_the_rounds_go_on_from_the_one_that_was_cut(gateway):
-    """The common SDKs give up after ten rounds, so a lost connection must not begin them anew."""
+async def test_in_2026_rounds_continue_from_the_one_that_broke(gateway):
+    """The common SDKs give up after ten rounds, so a lost connection must not restart them."""
     headers = {
         "MCP-Protocol-Version": "2026-07-28",
         "Mcp-Method": "tools/call",

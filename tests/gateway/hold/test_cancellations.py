@@ -1,4 +1,4 @@
-"""A client that cancels a request stops waiting, and nobody else does."""
+"""Cancelled and superseded requests stop waiting; others keep waiting."""
 
 import asyncio
 from dataclasses import replace
@@ -24,14 +24,14 @@ def test_a_cancelled_request_ends_its_wait():
 
 
 @each_row("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
-def test_a_request_of_another_client_ends_nothing(other):
+def test_a_cancellation_by_another_client_ends_nothing(other):
     waits = Cancellations(Clock())
     with waits.track(NAMED, PendingWait(call_id=CALL)) as wait:
         assert waits.cancel(replace(NAMED, **other)) == ()
         assert not wait.cancelled
 
 
-def test_two_requests_of_one_name_both_end():
+def test_two_requests_with_the_same_key_both_end():
     waits = Cancellations(Clock())
     with (
         waits.track(NAMED, PendingWait(call_id=CALL)) as first,
@@ -42,7 +42,7 @@ def test_two_requests_of_one_name_both_end():
         assert second.cancelled
 
 
-def test_what_is_over_is_forgotten():
+def test_ended_waits_are_forgotten():
     waits = Cancellations(Clock())
     with waits.track(NAMED, PendingWait(call_id=CALL)):
         pass
@@ -54,7 +54,7 @@ def wait(since, client="mcp", call_id=CALL):
     return PendingWait(call_id=call_id, client=client, since=since)
 
 
-def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
+def test_a_repeat_after_two_seconds_supersedes_the_older_request():
     waits = Cancellations(Clock())
     with waits.track(NAMED, wait(10.0)) as older:
         assert waits.supersede(CALL, "mcp", 11.9) is None
@@ -65,7 +65,7 @@ def test_a_client_that_asks_again_after_two_seconds_gave_the_older_request_up():
         assert waits.supersede(CALL, "mcp", 15.0) is None
 
 
-def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
+def test_the_newest_superseded_request_measures_how_long_a_client_waits():
     waits = Cancellations(Clock())
     with (
         waits.track(NAMED, wait(10.0)) as first,
@@ -77,14 +77,14 @@ def test_the_youngest_that_was_given_up_says_how_long_a_client_waits():
 
 
 @pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hold_2"))])
-def test_another_client_or_another_call_is_not_given_up(other):
+def test_requests_of_other_clients_or_calls_are_not_superseded(other):
     waits = Cancellations(Clock())
     with waits.track(NAMED, other):
         assert waits.supersede(CALL, "mcp", 60.0) is None
         assert not other.is_over
 
 
-def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
+def test_a_superseded_request_gets_no_more_events():
     waits = Cancellations(Clock())
     with waits.track(NAMED, wait(0.0)) as older:
         older.events = EventBuffer()
@@ -94,7 +94,7 @@ def test_a_request_that_is_given_up_shows_nothing_more_of_its_run():
 
 
 @pytest.mark.parametrize(("lasted", "known"), [(1.9, None), (2.0, 2.0), (5.0, 5.0)])
-def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_open(lasted, known):
+def test_a_cancelled_request_measures_how_long_a_client_waits(lasted, known):
     clock = Clock()
     waits = Cancellations(clock)
     with waits.track(NAMED, wait(clock.now)):
@@ -106,7 +106,7 @@ def test_a_client_that_cancels_and_asks_again_bore_as_long_as_its_request_was_op
     assert waits.supersede(CALL, "mcp", clock.now) is None
 
 
-def test_a_cut_stream_that_was_taken_up_again_was_not_given_up():
+def test_a_broken_stream_that_was_resumed_was_not_abandoned():
     clock = Clock()
     waits = Cancellations(clock)
     with pytest.raises(GeneratorExit), waits.track(NAMED, wait(clock.now)):
@@ -117,7 +117,7 @@ def test_a_cut_stream_that_was_taken_up_again_was_not_given_up():
     assert waits.supersede(CALL, "mcp", clock.now) is None
 
 
-def test_what_clients_left_is_remembered_up_to_a_limit(monkeypatch):
+def test_ended_requests_are_remembered_up_to_a_limit(monkeypatch):
     monkeypatch.setattr("gateway.hold.cancellations.MAX_ENDED", 1)
     clock = Clock()
     waits = Cancellations(clock)

@@ -1,4 +1,4 @@
-"""A client that leaves while its call waits for anything at all: nothing of it stays behind, and asked again it gets its one run."""
+"""A client that leaves at any moment leaves nothing behind, and its repeat gets the call's one run."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def approving(gateway):
 
 
 def left_behind(gateway):
-    """Return everything that is kept of exchanges, waits and runs."""
+    """Return everything that is in memory for exchanges, waits and runs."""
     proxy, service = gateway.gateway.proxy, gateway.gateway.service
     waits = proxy._held_answers._waits
     return [
@@ -63,7 +63,7 @@ def left_behind(gateway):
 
 @pytest.mark.parametrize("headers", [HEADERS, (*HEADERS, FRONT)], ids=["over HTTP", "a front of our own"])
 @pytest.mark.parametrize("tool", ["get_note", "create_note"])
-async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets_its_one_run(
+async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets_one_run(
     tool, headers, tmp_path
 ):
     for waits in count():

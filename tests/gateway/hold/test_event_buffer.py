@@ -1,17 +1,17 @@
-"""What a server says while a call runs: bounded, whoever reads or does not."""
+"""The bounded buffer of a server's notifications during a run."""
 
 from gateway.hold import event_buffer
 from gateway.hold.event_buffer import EventBuffer
 
 
-async def test_what_a_server_says_comes_in_order_and_ends():
+async def test_events_arrive_in_order_and_end():
     said = EventBuffer()
     for event in (b"a", b"", b"b", None):
         said.put(event)
     assert [await said.get() for _ in range(4)] == [b"a", b"", b"b", None]
 
 
-async def test_what_nobody_takes_is_dropped_but_its_end_is_not(monkeypatch):
+async def test_events_beyond_the_limit_are_dropped_but_not_the_end(monkeypatch):
     monkeypatch.setattr(event_buffer, "MAX_BYTES", 4)
     said = EventBuffer()
     for event in (b"abc", b"def", b"dropped", None):

@@ -1,4 +1,4 @@
-"""How long each client is kept waiting: the config's rules, the config's default, the table."""
+"""How long each client is kept waiting: by the config's rules, by its default, or by the table."""
 
 from gateway.call.hold_settings import ClientRule
 from gateway.hold import known_clients
@@ -28,9 +28,7 @@ from rows import each_row
         ("My-Agent", 3.0, {"my-agent": ClientRule(wait=7.0)}, 7.0),
     ],
 )
-def test_patience_is_the_configs_word_for_this_client_or_for_all_or_what_is_known_of_it(
-    client, hold_for, known, seconds
-):
+def test_the_wait_is_the_configs_for_this_client_or_for_all_or_the_tables(client, hold_for, known, seconds):
     assert known_clients.client_hold(client, hold_for, known).wait == seconds
 
 
@@ -44,8 +42,6 @@ def test_patience_is_the_configs_word_for_this_client_or_for_all_or_what_is_know
         (60.0, ClientRule(wait=30.0), 30.0, False, False),
     ],
 )
-def test_a_time_that_the_config_sets_is_kept_and_any_other_may_be_learned(
-    hold_for, rule, wait, learns, as_result
-):
+def test_a_configured_wait_is_fixed_and_any_other_may_be_learned(hold_for, rule, wait, learns, as_result):
     known = known_clients.client_hold("mcp", hold_for, {"mcp": rule})
     assert known == known_clients.ClientHold(wait=wait, learns=learns, as_result=as_result)

@@ -1,4 +1,4 @@
-"""The ladder, rung by rung."""
+"""The hold ladder, rung by rung."""
 
 from dataclasses import replace
 
@@ -19,30 +19,30 @@ def in_state(state):
 
 
 @each_row("state", sorted(SETTLED))
-def test_what_is_settled_is_told(state):
+def test_a_settled_call_is_answered(state):
     assert ladder.next_step(in_state(state), NOW, NOW + 50) == Step(Rung.ANSWER)
     assert ladder.next_step(in_state(state), NOW + 99, NOW + 50) == Step(Rung.ANSWER)
 
 
-def test_what_is_approved_runs_even_at_the_end_of_the_patience():
+def test_an_approved_call_runs_even_at_the_end_of_the_wait():
     call = in_state(State.APPROVED)
     assert ladder.next_step(call, NOW + 99, NOW + 50) == Step(Rung.RUN)
     assert ladder.next_step(call, NOW + 45, NOW + 50, claim_failed=True) == Step(Rung.RUN, 5.0)
 
 
-def test_what_could_not_be_claimed_is_tried_until_the_end_of_the_patience():
+def test_a_failed_claim_is_retried_until_the_end_of_the_wait():
     call = in_state(State.APPROVED)
     assert ladder.next_step(call, NOW + 50, NOW + 50, claim_failed=True) == Step(Rung.LATER)
     assert ladder.next_step(call, NOW + 50, NOW + 50, claim_failed=True, rounds_left=1) == Step(Rung.ROUND)
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.APPROVED, State.FORWARDING])
-def test_for_a_client_that_cancelled_nothing_waits_or_runs(state):
+def test_nothing_waits_or_runs_for_a_client_that_cancelled(state):
     assert ladder.next_step(in_state(state), NOW, NOW + 50, cancelled=True) == Step(Rung.LATER)
 
 
 @pytest.mark.parametrize("state", [State.PENDING, State.FORWARDING])
-def test_what_is_undecided_waits_a_beat_at_a_time_and_then_is_told_to_come_back(state):
+def test_an_undecided_call_waits_a_beat_at_a_time_then_gets_a_round_or_waiting(state):
     call = in_state(state)
     assert ladder.next_step(call, NOW, NOW + 50) == Step(Rung.WAIT, 15.0)
     assert ladder.next_step(call, NOW + 45, NOW + 50) == Step(Rung.WAIT, 5.0)

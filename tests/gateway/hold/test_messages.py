@@ -1,4 +1,4 @@
-"""What an agent is told, word for word."""
+"""The exact texts that agents get."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ TEXTS = [
 
 
 @each_row(("changes", "text"), TEXTS)
-def test_each_state_has_its_words(changes, text):
+def test_each_state_has_its_text(changes, text):
     call = replace(held(NOW), **changes)
     told = messages.status_result(call)
     assert told["content"] == [{"type": "text", "text": text.replace("{id}", call.id)}]
@@ -51,7 +51,7 @@ def test_each_state_has_its_words(changes, text):
     assert about.get("retryAfterMs") == soon.get(changes["state"])
 
 
-def test_verdicts_have_their_words():
+def test_each_verdict_has_its_text():
     assert messages.denied_result("no.")["content"][0]["text"] == "Denied by policy: no. NOT EXECUTED."
     limited = messages.limited_result(ExceededLimit(limit=TEN, retry_after=41.7), "put_user_policy")[
         "content"
@@ -66,7 +66,7 @@ def test_verdicts_have_their_words():
         assert messages.too_many_waiting(refused())["content"][0]["text"].startswith(f"{told} NOT EXECUTED. ")
 
 
-def test_the_servers_own_answer_goes_out_as_it_came():
+def test_the_servers_answer_is_returned_unchanged():
     call = replace(held(NOW), state=State.COMPLETED, outcome=Outcome(is_error=False, body=b'{ "x":1.0 }'))
     assert messages.final_frame(call, "i") == b'{"jsonrpc":"2.0","id":"i","result":{ "x":1.0 }}'
     pending = json.loads(messages.final_frame(held(NOW), 3))
@@ -77,11 +77,11 @@ def test_the_servers_own_answer_goes_out_as_it_came():
     ("seconds", "words"),
     [(1, "1 s"), (60, "60 s"), (90, "90 s"), (120, "2 min"), (900, "15 min"), (3600, "60 min"), (7200, "2 h"), (5400, "90 min"), (90000, "25 h"), (604800, "7 days"), (200, "3.3 min")],
 )  # fmt: skip
-def test_durations_are_said_as_people_say_them(seconds, words):
+def test_durations_are_written_for_people(seconds, words):
     assert messages.format_duration(seconds) == words
 
 
-def test_a_limit_says_its_authors_reason_and_that_what_never_fits_does_not():
+def test_a_limit_text_has_its_reason_and_says_if_the_call_can_never_fit():
     limit = replace(TEN, argument="args.amount", reason="Ask finance.")
     told = messages.limited_result(ExceededLimit(limit=limit, retry_after=inf), "pay")["content"][0]["text"]
     assert told == (

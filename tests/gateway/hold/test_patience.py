@@ -1,4 +1,4 @@
-"""What is learned of a client that tells nobody when it gives up, and of one that comes again when it is told to."""
+"""Waits are learned from clients that time out silently and from clients that repeat after WAITING."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,14 +10,14 @@ WHO = ClientKey("ci-bot", "mcp")
 MOST = 14_400.0
 
 
-def test_nothing_is_learned_of_a_client_that_is_patient():
+def test_nothing_is_learned_from_a_patient_client():
     learned = LearnedWaits()
     learned.record_waiting(WHO, "hold_1", 0.0)
     learned.record_repeat(WHO, "hold_1", MOST, 5.0)
     assert learned.get(WHO, MOST, 6.0) == MOST
 
 
-def test_a_client_that_gave_up_is_next_answered_after_half_that_time():
+def test_a_client_that_gave_up_is_next_answered_in_half_the_time():
     learned = LearnedWaits()
     learned.record_abandoned(WHO, 5.0, 100.0)
     assert learned.get(WHO, MOST, 100.0) == 2.5
@@ -26,7 +26,7 @@ def test_a_client_that_gave_up_is_next_answered_after_half_that_time():
     assert learned.get(WHO, MOST, 200.0) == MIN_WAIT
 
 
-def test_a_client_that_thinks_for_longer_than_its_timer_before_it_asks_again_is_soon_answered_in_time():
+def test_a_client_whose_model_thinks_longer_than_its_timeout_is_soon_answered_in_time():
     timer, thinks, learned, waits = 5.0, 20.0, LearnedWaits(), []
     while (wait := learned.get(WHO, MOST, 0.0)) >= timer:
         waits.append(wait)
@@ -34,7 +34,7 @@ def test_a_client_that_thinks_for_longer_than_its_timer_before_it_asks_again_is_
     assert (waits, wait) == ([MOST, 12.5, 6.25], 3.125)
 
 
-def test_what_is_learned_of_a_client_counts_for_that_client_of_that_agent_and_for_a_day():
+def test_a_learned_wait_is_per_client_and_agent_and_lasts_a_day():
     learned = LearnedWaits()
     learned.record_abandoned(WHO, 5.0, 100.0)
     assert learned.get(ClientKey("other", "mcp"), MOST, 100.0) == MOST
@@ -49,13 +49,13 @@ def come_again(learned, call="hold_1", most=MOST):
     return learned.get(WHO, most, 0.0)
 
 
-def test_a_client_that_bore_its_wait_is_given_twice_as_long_up_to_the_table():
+def test_a_client_that_completed_its_wait_gets_twice_as_long_up_to_the_table():
     learned = LearnedWaits()
     learned.record_abandoned(WHO, 10.0, 0.0)
     assert [come_again(learned, most=50.0) for _ in range(5)] == [10.0, 20.0, 40.0, 50.0, 50.0]
 
 
-def test_only_the_call_that_it_was_told_to_ask_for_shows_that_a_client_bore_its_wait():
+def test_only_a_repeat_of_the_call_that_got_waiting_proves_a_completed_wait():
     learned = LearnedWaits()
     learned.record_abandoned(WHO, 10.0, 0.0)
     learned.record_repeat(WHO, "hold_1", MOST, 0.0)
@@ -64,7 +64,7 @@ def test_only_the_call_that_it_was_told_to_ask_for_shows_that_a_client_bore_its_
     assert learned.get(WHO, MOST, 0.0) == 5.0
 
 
-def test_a_client_with_a_timer_meets_it_ever_more_seldom():
+def test_a_client_with_a_timeout_reaches_it_less_and_less_often():
     timer, learned, met = 5.0, LearnedWaits(), []
     for number in range(200):
         wait = learned.get(WHO, MOST, 0.0)
@@ -76,8 +76,8 @@ def test_a_client_with_a_timer_meets_it_ever_more_seldom():
     assert met == [0, 2, 5, 10, 19, 36, 69, 134]
 
 
-def test_a_day_after_it_last_gave_up_a_client_has_the_wait_of_the_table_however_often_it_asked_meanwhile():
-    """Its timer may be another by then, or two patient programs of one name had asked for the same."""
+def test_a_day_after_its_last_timeout_a_client_has_the_tables_wait_again():
+    """Its timeout may have changed, or two patient programs of the same name had sent the same call."""
     learned = LearnedWaits()
     for _ in range(20):
         learned.record_abandoned(WHO, 2.0, 0.0)
@@ -94,7 +94,7 @@ def test_a_day_after_it_last_gave_up_a_client_has_the_wait_of_the_table_however_
     ),
     st.floats(10.0, 1e5),
 )
-def test_whatever_a_client_does_its_wait_is_never_longer_than_the_tables_nor_too_short_to_tell(steps, most):
+def test_a_learned_wait_is_never_above_the_tables_or_below_the_minimum(steps, most):
     learned, now = LearnedWaits(), 0.0
     for what, seconds, call in steps:
         now += seconds
@@ -111,7 +111,7 @@ def test_whatever_a_client_does_its_wait_is_never_longer_than_the_tables_nor_too
         assert MIN_WAIT <= learned.get(WHO, most, now) <= most
 
 
-def test_only_so_many_clients_are_remembered_and_the_oldest_is_forgotten_first():
+def test_the_number_of_learned_waits_is_limited_and_the_oldest_is_forgotten_first():
     learned = LearnedWaits(most=2)
     names = [ClientKey("ci-bot", str(number)) for number in range(3)]
     for number, who in enumerate(names):
@@ -120,7 +120,7 @@ def test_only_so_many_clients_are_remembered_and_the_oldest_is_forgotten_first()
     assert [learned.get(who, MOST, 9.0) for who in names] == [MIN_WAIT, MOST, 5.0]
 
 
-def test_steps_are_values():
+def test_learning_steps_return_new_values():
     first = patience.shorten_wait(None, 6.0, 1.0)
     assert first == LearnedWait(wait=3.0, abandoned_at=1.0)
     assert patience.lengthen_wait(first, 6.0) is None

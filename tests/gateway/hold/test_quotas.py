@@ -1,4 +1,4 @@
-"""How much room held calls may take: in the memory and in the store, of one agent and of all."""
+"""Quotas on the memory and the storage of held calls, per agent and in total."""
 
 import asyncio
 import hashlib
@@ -34,7 +34,7 @@ def as_agent(name):
 
 
 async def held(gateway, n, size=TEXT, agent="ann"):
-    """Ask for a call that is held, and return what its agent is told."""
+    """Send a call that is held, and return the text that its agent gets."""
     calling = asyncio.ensure_future(
         gateway.call("create_note", {"n": n, "text": size}, id=n, headers=as_agent(agent))
     )
@@ -45,7 +45,7 @@ async def held(gateway, n, size=TEXT, agent="ann"):
     return text(await calling)
 
 
-async def test_calls_that_take_too_much_room_are_not_held():
+async def test_calls_that_use_too_much_storage_are_not_held():
     async with running(more=limits(bytes_per_agent="300KB", bytes="400KB")) as gateway:
         for n in range(2):
             assert (await held(gateway, n)).startswith("WAITING")
@@ -61,14 +61,14 @@ async def test_calls_that_take_too_much_room_are_not_held():
         assert gateway.ran() == []
 
 
-async def test_what_goes_along_with_the_arguments_takes_room_too():
+async def test_params_beside_the_arguments_count_against_the_quota():
     async with running(more=limits(bytes_per_agent="300KB")) as gateway:
         body = call("create_note", {}, _meta={"note": TEXT + TEXT})
         async with await gateway.post(body, as_agent("ann")) as answer:
             assert "Your waiting calls use too much storage." in await answer.text()
 
 
-async def test_the_numbers_of_open_calls_are_in_the_config():
+async def test_the_limits_on_open_calls_are_in_the_config():
     async with running(more=limits(open_per_agent=1, open=2)) as gateway:
         assert (await held(gateway, 1)).startswith("WAITING")
         assert (await held(gateway, 2)).startswith("Too many of your calls already wait")
@@ -77,7 +77,7 @@ async def test_the_numbers_of_open_calls_are_in_the_config():
     assert (plain.open, plain.open_per_agent) == (10_000, 100)
 
 
-async def test_who_holds_and_cancels_again_and_again_is_stopped_for_an_hour_also_after_a_restart(tmp_path):
+async def test_repeated_holds_and_cancels_are_stopped_for_an_hour_even_after_a_restart(tmp_path):
     async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\napprovers: [{{name: alice}}]\n"
@@ -118,7 +118,7 @@ async def answered(gateway, incoming):
 @pytest.mark.parametrize(
     "used, ready", [(0.849, None), (0.85, "store: its disk is 85% full; free some space")]
 )
-async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
+async def test_a_nearly_full_disk_shows_in_readiness_and_metrics(tmp_path, used, ready):
     async with RecordingServer() as recorder:
         config = parse_config(
             f"servers: {{notes: {{url: '{recorder.url}'}}}}\nstore: sqlite:///{tmp_path}/store.db\npolicy: {{default: deny}}\n",
@@ -136,7 +136,7 @@ async def test_a_disk_that_is_nearly_full_shows(tmp_path, used, ready):
 
 
 @each_row("given", ["'16 apples'", "0", "-1", "1.5MB", "''"])
-def test_a_size_that_is_none_is_refused(given):
+def test_an_invalid_size_is_refused(given):
     with pytest.raises(ConfigProblems, match="is not a size; write bytes, or 64KB, 16MB, 1GB"):
         parse_config(
             f"servers: {{a: {{url: 'http://127.0.0.1'}}}}\npolicy: {{default: deny}}\nlimits: {{bytes: {given}}}",

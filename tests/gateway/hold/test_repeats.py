@@ -1,4 +1,4 @@
-"""The same call asked again, after a person has denied it or right after its outcome was given: nobody is asked."""
+"""Repeats that need no new approval: after a denial, and right after an outcome was sent."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ agents:
 
 
 async def deny(gateway, arguments=None, **headers):
-    """Call the tool, let alice deny it, and return what the agent reads."""
+    """Call the tool, let alice deny it, and return the text that the agent gets."""
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", arguments, headers=headers))
         [held] = await gateway.held()
@@ -34,12 +34,12 @@ async def deny(gateway, arguments=None, **headers):
 
 
 async def ask(gateway, arguments=None, **headers):
-    """Call the tool again and return what the agent reads at once."""
+    """Call the tool again, and return the text that the agent gets at once."""
     async with asyncio.timeout(HANG), await gateway.post(call("create_note", arguments), headers) as answer:
         return text(last_frame(await answer.read()))
 
 
-async def test_a_denial_answers_the_same_call_asked_again_and_nobody_is_asked():
+async def test_a_denial_answers_a_repeat_without_asking_a_person():
     async with running() as gateway:
         assert await deny(gateway) == SAID
         for _ in range(5):
@@ -49,7 +49,7 @@ async def test_a_denial_answers_the_same_call_asked_again_and_nobody_is_asked():
         assert gateway.ran() == []
 
 
-async def test_that_a_denial_answered_again_is_written_down_once_a_minute():
+async def test_repeats_of_a_denied_call_are_recorded_once_a_minute():
     async with running() as gateway:
         await deny(gateway)
         for _ in range(13):
@@ -64,7 +64,7 @@ async def test_that_a_denial_answered_again_is_written_down_once_a_minute():
 @pytest.mark.parametrize(
     ("options", "seconds"), [("", 600), ("approvals: {remember_denials: 1m}", 60), ("approvals: {remember_denials: 0}", 0)],
 )  # fmt: skip
-async def test_after_its_time_a_denied_call_is_a_new_question_to_people(options, seconds):
+async def test_after_denied_for_a_repeat_of_a_denied_call_is_a_new_call(options, seconds):
     async with running(more=options) as gateway:
         said = await deny(gateway)
         assert said.endswith("Asking again will not change this.") is bool(seconds)
@@ -73,7 +73,7 @@ async def test_after_its_time_a_denied_call_is_a_new_question_to_people(options,
         assert len(await gateway.gateway.store.select()) == 2
 
 
-async def test_a_denial_answers_that_very_call_of_that_agent_only():
+async def test_a_denial_answers_only_the_same_call_of_the_same_agent():
     async with running(more=AGENTS) as gateway:
         one, two = {"Authorization": "Bearer one"}, {"Authorization": "Bearer two"}
         await deny(gateway, {"a": 1}, **one)
@@ -116,7 +116,7 @@ async def test_a_denial_ends_when_another_rule_judges_the_call():
         assert [one.rule for one in await gateway.gateway.store.select()] == ["matrix[0]", "default"]
 
 
-async def test_a_denial_ends_when_the_server_is_another():
+async def test_a_denial_ends_when_the_servers_identity_changes():
     async with RecordingServer() as other, running() as gateway:
         await deny(gateway)
         config = gateway.gateway.config
@@ -126,7 +126,7 @@ async def test_a_denial_ends_when_the_server_is_another():
         assert len(await gateway.gateway.store.select()) == 2
 
 
-async def test_a_denied_call_over_its_limit_stays_denied_and_costs_no_use_of_the_limit():
+async def test_a_denied_call_over_its_limit_stays_denied_and_is_not_counted():
     policy = "default: allow\ntools: {create_note: {rate_limit: {max: 1, window: 60, on_exceed: require_approval}}}"
     async with running(policy) as gateway:
         await ask(gateway, {"n": 0})
@@ -136,13 +136,13 @@ async def test_a_denied_call_over_its_limit_stays_denied_and_costs_no_use_of_the
         assert await ask(gateway, {"n": 1}) == "ran create_note"
 
 
-# An outcome that may have been lost on the way.
+# Outcomes that may have been lost.
 
 AGAIN = ["ran create_note", "This call ran at 08:00 UTC; it was not run again."]
 
 
 async def approve(gateway, arguments=None, **headers):
-    """Call the tool, let alice approve it, and return the texts that the agent reads."""
+    """Call the tool, let alice approve it, and return the texts that the agent gets."""
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note", arguments, headers=headers))
         [held] = await gateway.held()
@@ -151,7 +151,7 @@ async def approve(gateway, arguments=None, **headers):
 
 
 async def repeat(gateway, arguments=None, **headers):
-    """Call the tool again and return the frame that comes at once."""
+    """Call the tool again, and return the frame that the agent gets at once."""
     async with asyncio.timeout(HANG), await gateway.post(call("create_note", arguments), headers) as answer:
         return last_frame(await answer.read())
 
@@ -161,14 +161,14 @@ def texts(frame):
 
 
 async def sessions(gateway, *names):
-    """Open sessions of these ids and return their headers."""
+    """Open sessions with these ids, and return their headers."""
     clients = [SilentClient(gateway) for _ in names]
     for client, name in zip(clients, names, strict=True):
         await client.connect(name)
     return [client.headers for client in clients]
 
 
-async def test_an_outcome_is_given_once_more_to_a_session_that_asks_for_the_same_call_right_after_it():
+async def test_an_outcome_is_sent_once_more_to_a_session_that_repeats_the_call_at_once():
     async with running() as gateway:
         [session] = await sessions(gateway, "s1")
         assert await approve(gateway, **session) == ["ran create_note"]
@@ -191,7 +191,7 @@ async def test_the_second_repeat_is_a_new_call():
         assert len(gateway.ran()) == 2
 
 
-async def test_after_half_a_minute_the_same_call_is_a_new_one():
+async def test_after_half_a_minute_a_repeat_is_a_new_call():
     async with running() as gateway:
         await approve(gateway)
         gateway.clock.now += REPEATED_FOR
@@ -200,7 +200,7 @@ async def test_after_half_a_minute_the_same_call_is_a_new_one():
 
 
 @pytest.mark.parametrize("between", ["get_note", "delete_note", "create_note", "tools/list"])
-async def test_a_session_that_asked_for_something_else_since_means_a_new_call(between):
+async def test_after_another_request_of_the_session_a_repeat_is_a_new_call(between):
     async with running() as gateway:
         [session] = await sessions(gateway, "s1")
         await approve(gateway, **session)
@@ -215,7 +215,7 @@ async def test_a_session_that_asked_for_something_else_since_means_a_new_call(be
         assert await approve(gateway, **session) == ["ran create_note"]
 
 
-async def test_a_ping_or_a_notification_is_no_other_request():
+async def test_a_ping_or_a_notification_is_not_another_request():
     async with running() as gateway:
         [session] = await sessions(gateway, "s1")
         await approve(gateway, **session)
@@ -228,7 +228,7 @@ async def test_a_ping_or_a_notification_is_no_other_request():
         assert texts(await repeat(gateway, **session)) == AGAIN
 
 
-async def test_another_session_gets_no_outcome_that_was_given_already():
+async def test_another_session_does_not_get_a_delivered_outcome():
     async with running() as gateway:
         one, two = await sessions(gateway, "s1", "s2")
         await approve(gateway, **one)
@@ -236,7 +236,7 @@ async def test_another_session_gets_no_outcome_that_was_given_already():
         assert len(gateway.ran()) == 2
 
 
-async def test_calls_that_were_answered_together_can_be_lost_together():
+async def test_outcomes_of_calls_answered_together_can_each_be_repeated():
     async with running() as gateway:
         async with asyncio.TaskGroup() as tasks:
             agents = [tasks.create_task(gateway.call("create_note", {"n": n})) for n in range(3)]
@@ -247,7 +247,7 @@ async def test_calls_that_were_answered_together_can_be_lost_together():
         assert len(gateway.ran()) == 3
 
 
-async def test_of_two_repeats_at_once_one_is_answered_and_the_other_is_a_new_call():
+async def test_one_of_two_simultaneous_repeats_is_answered_the_other_is_a_new_call():
     async with running() as gateway:
         await approve(gateway)
         async with asyncio.TaskGroup() as tasks:
@@ -259,7 +259,7 @@ async def test_of_two_repeats_at_once_one_is_answered_and_the_other_is_a_new_cal
         assert len(gateway.ran()) == 2
 
 
-async def test_after_a_restart_the_first_request_of_a_session_may_be_the_repeat():
+async def test_after_a_restart_a_sessions_first_request_may_be_a_repeat():
     async with running() as gateway:
         [session] = await sessions(gateway, "s1")
         await approve(gateway, **session)
@@ -269,7 +269,7 @@ async def test_after_a_restart_the_first_request_of_a_session_may_be_the_repeat(
         assert texts(await repeat(gateway, **session)) == AGAIN
 
 
-async def test_a_client_without_sessions_is_known_by_its_agent():
+async def test_a_client_without_sessions_is_identified_by_its_agent():
     async with running() as gateway:
         params = {"name": "create_note", "arguments": {}}
         async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
@@ -281,7 +281,7 @@ async def test_a_client_without_sessions_is_known_by_its_agent():
         assert [one["text"] for one in again.result["content"]] == AGAIN
 
 
-async def test_what_a_tool_gave_beside_its_text_is_given_again_as_it_came():
+async def test_other_members_of_an_outcome_are_repeated_unchanged():
     async def detailed(_, frame):
         more = {"structuredContent": {"amount": 1.0, "big": 12345678901234567890}, "_meta": {"trace": "t1"}}
         return result(frame, {"content": [{"type": "image", "data": "", "mimeType": "x/y"}], **more})
@@ -298,7 +298,7 @@ async def test_what_a_tool_gave_beside_its_text_is_given_again_as_it_came():
         assert again["_meta"].keys() == {"trace", "okayed/approval"}
 
 
-async def test_an_error_of_the_server_is_given_again_and_says_so_in_its_data():
+async def test_a_repeated_server_error_is_marked_in_its_data():
     async def failing(_, frame):
         return error(frame, -32603, "It broke.")
 
@@ -314,7 +314,7 @@ async def test_an_error_of_the_server_is_given_again_and_says_so_in_its_data():
         assert len(gateway.ran()) == 1
 
 
-async def test_an_answer_counts_as_collected_when_its_last_byte_was_written_and_not_before():
+async def test_an_answer_is_collected_when_its_last_byte_is_written_not_before():
     async with running() as gateway:
         handle = gateway.gateway.proxy.handle
         replies = []

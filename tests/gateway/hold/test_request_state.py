@@ -34,6 +34,6 @@ def test_a_state_of_the_server_is_not_the_gateways_own():
 
 
 @pytest.mark.parametrize(("request_id", "own"), [("okayed-1", True), ("holdpoint-1", True), ("1", False)])
-def test_an_answer_to_a_link_of_the_earlier_name_is_kept_from_the_server(request_id, own):
+def test_an_answer_to_a_link_of_the_earlier_name_is_not_relayed(request_id, own):
     frame = frames.decode(b'{"jsonrpc":"2.0","id":"%s","result":{}}' % request_id.encode())
     assert is_response(frame) is own

@@ -1,4 +1,4 @@
-"""Running an approved call once: whatever the server does, the truth about it is stored."""
+"""An approved call runs once, and the store has the truth about it whatever the server does."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ WRITE = {"name": "create_note", "arguments": {}}
 
 
 async def run(on_call, policy=None):
-    """Hold, approve and run one call at a server that behaves like this; return the answer and the row."""
+    """Hold, approve and run one call at a server with this behaviour; returns the answer and the row."""
     async with running(recorder=RecordingServer(on_call=on_call)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
@@ -113,7 +113,7 @@ async def test_without_a_matching_answer_the_call_is_in_doubt_and_never_sent_aga
     assert (held.state, ran) == (State.IN_DOUBT, 1)
 
 
-async def test_asked_again_a_call_in_doubt_is_not_run_again():
+async def test_a_repeat_of_a_call_in_doubt_does_not_run_it_again():
     async with running(recorder=RecordingServer(on_call=reset)) as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
@@ -138,7 +138,7 @@ async def test_the_first_answer_with_the_right_id_is_the_outcome(on_call):
     assert held.state is State.COMPLETED
 
 
-async def test_what_the_server_says_on_the_way_reaches_the_client():
+async def test_the_servers_notifications_during_a_run_reach_the_client():
     progress = 'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"half way"}}\n\n'
     async with running(recorder=RecordingServer(on_call=stream(progress, FRAME))) as gateway:
         async with asyncio.TaskGroup() as tasks:
@@ -151,7 +151,7 @@ async def test_what_the_server_says_on_the_way_reaches_the_client():
     assert b"half way" in body
 
 
-#: What a call comes to by the HTTP status of its answer, when the answer has no body or one for nobody.
+#: The state of a call by the HTTP status of an answer that has no body, or one without an id.
 BY_STATUS = {
     State.UPSTREAM_ERROR: [401, 403, 405, 413, 415, 421],
     State.IN_DOUBT: [
@@ -180,7 +180,7 @@ STATUSES = [(status, state) for state, found in BY_STATUS.items() for status in 
 
 
 def answering(status, **body):
-    """A server that answers with this status, and a frame of these members where it has some."""
+    """A server that answers with this status, and with a frame of these members if there are any."""
 
     async def answer(_, frame):
         own = {name: frame["id"] if value == "own" else value for name, value in body.items()}
@@ -205,7 +205,7 @@ async def test_without_an_answer_only_a_status_that_rules_out_a_run_is_a_refusal
 
 
 @pytest.mark.parametrize(("status", "_"), [entry for entry in STATUSES if entry[0] not in {202, 204}])
-async def test_an_answer_under_the_calls_id_counts_whatever_its_status(status, _):
+async def test_a_response_with_the_calls_id_is_the_outcome_whatever_its_status(status, _):
     _, held, _ = await run(answering(status, jsonrpc="2.0", id="own", result={"content": []}))
     assert held.state is State.COMPLETED
     _, held, _ = await run(answering(status, jsonrpc="2.0", id="own", **FAULT))
@@ -214,12 +214,12 @@ async def test_an_answer_under_the_calls_id_counts_whatever_its_status(status, _
 
 @pytest.mark.parametrize("status", [200, 400, *BY_STATUS[State.UPSTREAM_ERROR]])
 @pytest.mark.parametrize("body", [{"result": {}}, FAULT])
-async def test_an_answer_under_another_id_leaves_doubt_whatever_its_status(status, body):
+async def test_a_response_with_another_id_leaves_doubt_whatever_its_status(status, body):
     _, held, _ = await run(answering(status, jsonrpc="2.0", id=999, **body))
     assert held.state is State.IN_DOUBT
 
 
-async def test_a_refusal_to_give_the_rest_of_a_stream_says_nothing_of_the_call():
+async def test_a_refusal_to_resume_a_stream_does_not_settle_the_call():
     recorder = RecordingServer(on_call=stream("id: 4\nretry: 0\ndata: \n\n"), on_get=answering(403))
     async with running(recorder=recorder) as gateway, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.call("create_note"))
@@ -228,7 +228,7 @@ async def test_a_refusal_to_give_the_rest_of_a_stream_says_nothing_of_the_call()
         assert "It MAY have run" in text(await agent)
 
 
-async def test_a_server_that_cannot_be_reached_got_nothing():
+async def test_an_unreachable_server_leaves_the_call_not_sent():
     async with running() as gateway:
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note"))
@@ -240,7 +240,7 @@ async def test_a_server_that_cannot_be_reached_got_nothing():
         assert (await gateway.gateway.service.get(held.id)).state is State.NOT_SENT
 
 
-async def test_a_fault_of_the_gateways_own_leaves_doubt_and_not_silence():
+async def test_a_fault_in_the_gateway_leaves_the_call_in_doubt():
     class Broken:
         async def send(self, *_):
             raise RuntimeError("a bug")
@@ -255,7 +255,7 @@ async def test_a_fault_of_the_gateways_own_leaves_doubt_and_not_silence():
 
 
 @pytest.mark.parametrize("modern", [True, False])
-async def test_on_a_full_disk_the_client_of_an_approved_call_is_answered_when_its_time_is_over(modern):
+async def test_on_a_full_disk_an_approved_calls_client_is_answered_at_the_end_of_its_wait(modern):
     async with running(more="approvals: {hold_for: 20s}") as gateway, asyncio.TaskGroup() as tasks:
         service, tried = gateway.gateway.service, asyncio.Event()
 
@@ -284,7 +284,7 @@ async def test_on_a_full_disk_the_client_of_an_approved_call_is_answered_when_it
 
 
 @pytest.mark.parametrize("declares", [{}, TASKS])
-async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at_again(declares, caplog):
+async def test_a_failed_claim_is_retried_only_at_the_next_beat(declares, caplog):
     async with running() as gateway, asyncio.TaskGroup() as tasks:
         service, tried = gateway.gateway.service, []
 
@@ -302,11 +302,11 @@ async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at
         async with asyncio.timeout(HANG):
             while not tried:
                 await asyncio.sleep(0)
-        for _ in range(200):  # the turns that a loop without a pause would use for all its tries
+        for _ in range(200):  # a loop without a pause would make all its attempts in these turns
             await asyncio.sleep(0)
         assert len(tried) == 1
         assert caplog.messages == [f"{held.id} could not be claimed or finished: The disk is full."]
-        tried *= 5  # there is room again
+        tried *= 5  # the disk has space again
         service.wakeups.wake(held.id)
         async with asyncio.timeout(HANG):
             while held.settled_at is None:
@@ -315,7 +315,7 @@ async def test_a_call_that_cannot_be_claimed_is_left_alone_until_it_is_looked_at
         await agent
 
 
-async def test_runs_get_some_time_to_end_when_the_gateway_stops():
+async def test_running_calls_get_time_to_end_when_the_gateway_stops():
     release, arrived = asyncio.Event(), asyncio.Event()
 
     async def slow(_, frame):
@@ -336,7 +336,7 @@ async def test_runs_get_some_time_to_end_when_the_gateway_stops():
         await agent
 
 
-async def test_a_run_that_does_not_end_in_time_is_left_in_doubt():
+async def test_a_run_that_does_not_end_in_time_leaves_the_call_in_doubt():
     arrived = asyncio.Event()
 
     async def never(_, frame):
@@ -353,7 +353,7 @@ async def test_a_run_that_does_not_end_in_time_is_left_in_doubt():
         assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
 
 
-async def test_an_answer_that_is_too_long_leaves_doubt():
+async def test_an_answer_that_is_too_large_leaves_the_call_in_doubt():
     async def endless():
         while True:
             yield b"x" * (1 << 20)
@@ -373,7 +373,7 @@ async def test_an_answer_that_is_too_long_leaves_doubt():
 @pytest.mark.parametrize("modern", [False, True])
 @pytest.mark.parametrize("value", ["x", None, [], 5, True])
 @pytest.mark.parametrize("member", ["result", "error"])
-async def test_an_answer_whose_result_or_error_is_no_object_leaves_the_call_in_doubt(member, value, modern):
+async def test_a_result_or_error_that_is_not_an_object_leaves_the_call_in_doubt(member, value, modern):
     async def odd(_, frame):
         return web.json_response({"jsonrpc": "2.0", "id": frame["id"], member: value})
 

@@ -1,4 +1,4 @@
-"""Sessions of servers over HTTP: asked whether they are there before a call is claimed, and never sent a call twice."""
+"""Sessions of HTTP servers: pinged before a call is claimed, and never sent a call twice."""
 
 import asyncio
 import json
@@ -83,7 +83,7 @@ async def said(conversation, frame):
 
 
 async def joined(gateway):
-    """Return the conversation of a client of the command `stdio`, which joined this gateway over HTTP."""
+    """Return the client of an `okayed stdio` that joined this gateway over HTTP."""
     conversation = GatewayClient(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
     for frame in (INITIALIZE, INITIALIZED):
         await said(conversation, frame)
@@ -118,7 +118,7 @@ def pings(recorder):
 
 
 async def approved_after(gateway, agents, seconds, headers):
-    """Hold a call, let time pass, and approve it; returns what its client reads and the call."""
+    """Hold a call, let time pass, and approve it; returns the text that its client gets, and the call."""
     agent = agents.create_task(gateway.call("create_note", headers=headers))
     [held] = await gateway.held()
     gateway.clock.now += seconds
@@ -132,7 +132,7 @@ def server(on_ping=None):
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(4.9, 0), (5.0, 1)])
-async def test_a_session_that_has_answered_nothing_for_a_while_is_pinged_under_an_id_of_ours(seconds, asked):
+async def test_a_session_without_a_recent_answer_is_pinged_under_our_own_id(seconds, asked):
     async with running(recorder=server()) as gateway, asyncio.TaskGroup() as agents:
         headers = await opened(gateway)
         answer, _ = await approved_after(gateway, agents, seconds, headers)
@@ -156,7 +156,7 @@ async def streamed(request, frame):
 
 
 @pytest.mark.parametrize("on_ping", [knows_no_ping, streamed])
-async def test_a_server_that_answers_the_ping_has_the_session_even_if_it_knows_no_ping(on_ping):
+async def test_method_not_found_answers_the_ping_too(on_ping):
     async with running(recorder=server(on_ping)) as gateway, asyncio.TaskGroup() as agents:
         answer, _ = await approved_after(gateway, agents, 6, await opened(gateway))
         assert answer == "ran create_note"
@@ -180,7 +180,7 @@ async def cut(request, _):
 
 
 @pytest.mark.parametrize("on_ping", [*map(with_status, [202, 400, 401, 404, 500]), wrong, nobodys, cut])
-async def test_a_session_that_is_lost_is_opened_again_before_the_call_is_claimed(on_ping):
+async def test_a_lost_session_is_reopened_before_the_call_is_claimed(on_ping):
     async with running(recorder=server(on_ping)) as gateway, asyncio.TaskGroup() as agents:
         headers = await opened(gateway)
         gateway.recorder.session = "s2"
@@ -192,12 +192,12 @@ async def test_a_session_that_is_lost_is_opened_again_before_the_call_is_claimed
         assert kinds.index("session.reopened") < kinds.index("hold.forwarding")
 
 
-async def test_a_session_that_was_opened_for_one_call_is_ended_after_it():
+async def test_a_session_opened_for_one_call_is_closed_after_it():
     ended = asyncio.Event()
 
     async def end(request, _):
         assert request.headers["mcp-session-id"] == "s2"
-        if gateway.ran():  # before it, the session in which the tools were asked for is ended
+        if gateway.ran():  # the session that listed the tools was closed before it
             ended.set()
         return web.Response()
 
@@ -210,7 +210,7 @@ async def test_a_session_that_was_opened_for_one_call_is_ended_after_it():
             await ended.wait()
 
 
-async def test_of_two_calls_of_a_lost_session_neither_is_sent_in_it():
+async def test_neither_of_two_calls_is_sent_in_a_lost_session():
     async def only_in_s2(request, frame):
         if request.headers["mcp-session-id"] != "s2":
             return web.Response(status=404)
@@ -231,9 +231,7 @@ async def test_of_two_calls_of_a_lost_session_neither_is_sent_in_it():
 
 
 @pytest.mark.parametrize("hangs", ["ping", "initialize"])
-async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat_later_tried_again(
-    hangs, monkeypatch
-):
+async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each_beat(hangs, monkeypatch):
     monkeypatch.setattr(session_probe, "TIMEOUT", 0.05)
     asked = asyncio.Event()
 
@@ -259,14 +257,14 @@ async def test_while_a_server_does_not_answer_the_call_is_not_claimed_and_a_beat
         assert len(gateway.ran()) == 1
 
 
-async def test_without_a_session_nothing_is_pinged():
+async def test_without_a_session_there_is_no_ping():
     async with running(recorder=RecordingServer(modern=False)) as gateway, asyncio.TaskGroup() as agents:
         await (await gateway.post(INITIALIZE)).read()
         answer, _ = await approved_after(gateway, agents, 6, {"Mcp-Protocol-Version": "2025-11-25"})
         assert (answer, pings(gateway.recorder)) == ("ran create_note", [])
 
 
-async def test_a_server_that_went_away_meanwhile_was_sent_nothing():
+async def test_a_server_that_became_unreachable_is_sent_nothing():
     async with running(recorder=server()) as gateway, asyncio.TaskGroup() as agents:
         headers = await opened(gateway)
         agent = agents.create_task(gateway.call("create_note", headers=headers))
@@ -278,7 +276,7 @@ async def test_a_server_that_went_away_meanwhile_was_sent_nothing():
         assert (await gateway.gateway.service.get(held.id)).state is State.NOT_SENT
 
 
-async def test_a_404_of_the_gateways_own_was_never_sent_and_goes_out_in_a_new_session():
+async def test_a_call_with_the_gateways_own_404_is_sent_in_a_new_session():
     async with running(recorder=server()) as gateway:
         conversation = await joined(gateway)
         gateway.gateway.proxy._sessions.close("notes", {"mcp-session-id": "s1"})
@@ -286,7 +284,7 @@ async def test_a_404_of_the_gateways_own_was_never_sent_and_goes_out_in_a_new_se
         assert len(gateway.ran()) == 1
 
 
-async def test_after_a_404_in_doubt_the_next_call_finds_a_new_session():
+async def test_after_a_404_in_doubt_the_next_call_gets_a_new_session():
     async with running(recorder=server()) as gateway:
         conversation = await joined(gateway)
         gateway.recorder.on_call, gateway.recorder.session = nothing, "s2"

@@ -1,4 +1,4 @@
-"""A client that gives up and tells nobody, and asks again: one hold, one prompt, one run, and it reads what happened."""
+"""A client that times out silently and repeats the call gets one hold, one prompt, one run and the answer."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def soon(answer):
 
 
 @pytest.mark.parametrize("connects", ["without sessions", "in one session", "in a new session each time"])
-async def test_a_call_that_was_given_up_and_asked_again_is_one_hold_and_one_run_and_the_last_request_gets_it(
+async def test_an_abandoned_and_repeated_call_is_one_hold_one_run_and_one_answer(
     connects,
 ):
     async with running(more=LONG) as gateway:
@@ -48,7 +48,7 @@ async def test_a_call_that_was_given_up_and_asked_again_is_one_hold_and_one_run_
         assert kinds.count("hold.collected") == 1
 
 
-async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from_then_on():
+async def test_a_client_that_timed_out_silently_then_gets_waiting_before_its_timeout():
     async with running(more=LONG) as gateway:
         client = SilentClient(gateway)
         await client.ask()
@@ -65,7 +65,7 @@ async def test_a_client_that_gave_up_is_told_waiting_before_its_timer_fires_from
 
 
 @pytest.mark.parametrize("tells", ["hangs up", "cancels"])
-async def test_a_client_that_tells_when_its_timer_fires_is_told_waiting_before_that_from_then_on(tells):
+async def test_a_client_that_cancels_at_its_timeout_then_gets_waiting_before_it(tells):
     async with running(more=LONG) as gateway:
         client = SilentClient(gateway)
         await client.connect("s0")
@@ -86,7 +86,7 @@ async def test_a_client_that_tells_when_its_timer_fires_is_told_waiting_before_t
         assert (await soon(again)).startswith(WAITING)
 
 
-async def test_a_client_whose_timer_counts_all_its_rounds_is_told_waiting_and_gets_no_round():
+async def test_a_client_with_one_timeout_for_all_rounds_gets_waiting_instead_of_a_round():
     async with running(more=LONG) as gateway:
         note = {"name": "create_note", "arguments": {"a": 1}}
         first = asyncio.ensure_future(gateway.ask("tools/call", note))
@@ -102,7 +102,7 @@ async def test_a_client_whose_timer_counts_all_its_rounds_is_told_waiting_and_ge
         assert text((await again).frames[-1]).startswith(WAITING)
 
 
-async def test_a_patient_client_of_that_name_of_another_agent_is_kept_waiting_as_ever():
+async def test_another_agents_patient_client_of_the_same_name_waits_as_before():
     agents = """
 agents:
   - {name: one, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}
@@ -121,7 +121,7 @@ agents:
         answer.cancel()
 
 
-async def test_two_programs_that_ask_for_the_same_at_once_both_get_the_answer():
+async def test_two_programs_with_the_same_call_at_once_both_get_the_answer():
     async with running(more=LONG) as gateway:
         client = SilentClient(gateway)
         await client.ask()
@@ -133,7 +133,7 @@ async def test_two_programs_that_ask_for_the_same_at_once_both_get_the_answer():
         assert len(gateway.ran()) == 1
 
 
-async def test_eight_requests_wait_for_one_call_and_the_oldest_of_more_is_told_to_ask_again():
+async def test_at_most_eight_requests_wait_for_a_call_and_the_oldest_gets_waiting():
     """Each keeps its own copy of the call in memory, and only the call itself is counted against its agent."""
     async with running(more=LONG) as gateway:
         programs = [SilentClient(gateway, name=f"program {number}") for number in range(10)]
@@ -148,7 +148,7 @@ async def test_eight_requests_wait_for_one_call_and_the_oldest_of_more_is_told_t
         assert len(gateway.ran()) == 1
 
 
-async def test_a_client_that_asks_again_while_its_call_runs_gets_the_answer_on_its_newest_request():
+async def test_a_client_that_repeats_a_running_call_gets_the_answer_on_its_newest_request():
     may_end = asyncio.Event()
 
     async def slow(_, frame):
@@ -169,7 +169,7 @@ async def test_a_client_that_asks_again_while_its_call_runs_gets_the_answer_on_i
         assert len(gateway.ran()) == 1
 
 
-async def test_a_request_that_was_given_up_neither_runs_the_call_nor_takes_its_answer():
+async def test_an_abandoned_request_neither_runs_the_call_nor_collects_its_answer():
     async with running(more=LONG) as gateway:
         client = SilentClient(gateway)
         older = await client.ask()
@@ -186,7 +186,7 @@ async def test_a_request_that_was_given_up_neither_runs_the_call_nor_takes_its_a
         assert await soon(await client.ask()) == "ran create_note"
 
 
-async def test_on_disconnect_cancel_a_client_that_asks_again_has_not_left():
+async def test_with_on_disconnect_cancel_a_client_that_repeats_has_not_left():
     async with running(more="approvals: {expire_after: 1h, on_disconnect: cancel}") as gateway:
         client = SilentClient(gateway)
         older = await client.ask()
@@ -201,7 +201,7 @@ async def test_on_disconnect_cancel_a_client_that_asks_again_has_not_left():
 @pytest.mark.parametrize(
     "options", ["approvals: {hold_for: 20s}", "approvals: {clients: {'mcp': {wait: 20s}}}", "approvals: {clients: {'mcp': 20s}}"],
 )  # fmt: skip
-async def test_a_time_that_the_config_sets_is_not_shortened(options):
+async def test_a_configured_wait_is_not_shortened(options):
     async with running(more=options) as gateway:
         client = SilentClient(gateway)
         await client.connect("s0")
@@ -215,7 +215,7 @@ async def test_a_time_that_the_config_sets_is_not_shortened(options):
         assert (await soon(newest)).startswith(WAITING)
 
 
-async def test_waiting_is_told_as_a_result_to_clients_that_would_end_their_run_at_an_error():
+async def test_clients_that_stop_at_an_error_get_waiting_as_a_result():
     schema = {"type": "object", "properties": {"id": {"type": "string"}}}
     tools = [
         {"name": "create_note", "inputSchema": {"type": "object"}},
@@ -236,7 +236,7 @@ async def test_waiting_is_told_as_a_result_to_clients_that_would_end_their_run_a
             "create_note": False,
             "add_note": True,
         }
-        # A refusal stays an error.
+        # A denial stays an error.
         [held, _] = await gateway.held(2)
         answer = asyncio.ensure_future(gateway.call("create_note", headers=client.headers))
         await gateway.review(held, Decision.DENY, "no")

@@ -1,6 +1,6 @@
-"""A person takes seconds, minutes, hours, a day: every client, with the limits measured of it, gets the one decision, and one run.
+"""Every known client, with its measured limits, gets the decision and one run, even after a day.
 
-The time is simulated, the clients behave as docs/protocol.md says of them; everything else is the gateway itself.
+The time is simulated, and the clients behave as in docs/protocol.md. The rest is the gateway itself.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from simulated_time import run_in_simulated_time
 
 @pytest.fixture
 def no_timer_helps():
-    """Hours pass at once here, beat by beat."""
+    """Here simulated hours pass at once, beat by beat."""
 
 
 def how(client):
-    """Say how the client was kept waiting."""
+    """Return how the client was kept waiting."""
     return "again" if client.attempts > 1 else "rounds" if client.rounds else "1"
 
 

@@ -1,4 +1,4 @@
-"""Sessions whose server's process ended: opened again in the way that the client opened them, and nobody notices."""
+"""Sessions whose server process ended are reopened with the client's initialize, without the client noticing."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ async def test_after_a_crash_the_next_call_of_the_session_finds_a_new_process():
         assert len(await reopenings(gateway)) == 1
 
 
-async def test_of_many_exchanges_that_find_it_gone_one_opens_it_again():
+async def test_one_of_many_exchanges_reopens_a_lost_session():
     async with running(ALLOW, server_options=SERVER) as gateway:
         session = await opened(gateway)
         await crash(gateway, session)
@@ -70,7 +70,7 @@ async def test_of_many_exchanges_that_find_it_gone_one_opens_it_again():
         assert len(gateway.gateway.proxy.settings.upstreams["notes"].inner.sessions) == 1
 
 
-async def test_its_own_stream_opens_it_again_too_and_is_that_of_the_new_process():
+async def test_a_session_stream_reopens_it_too_and_reads_the_new_process():
     async with running(ALLOW, server_options=SERVER) as gateway:
         session = await opened(gateway)
         await crash(gateway, session)
@@ -83,7 +83,7 @@ async def test_its_own_stream_opens_it_again_too_and_is_that_of_the_new_process(
         assert len(await reopenings(gateway)) == 1
 
 
-async def test_a_session_that_its_client_ended_stays_ended():
+async def test_a_session_that_its_client_ended_is_not_reopened():
     async with running(ALLOW, server_options=SERVER) as gateway:
         session = await opened(gateway)
         async with gateway.http.delete(gateway.url, headers=session) as answer:
@@ -99,7 +99,7 @@ async def test_a_session_that_its_client_ended_stays_ended():
         assert await reopenings(gateway) == []
 
 
-async def test_where_no_other_can_be_opened_the_client_learns_that_its_session_is_gone():
+async def test_a_client_whose_session_cannot_be_reopened_gets_404():
     async with running(ALLOW, server_options=SERVER) as gateway:
         session = await opened(gateway)
         await crash(gateway, session)
@@ -113,7 +113,7 @@ async def test_where_no_other_can_be_opened_the_client_learns_that_its_session_i
         assert await reopenings(gateway) == []
 
 
-async def test_a_held_call_goes_out_in_the_session_that_was_opened_again():
+async def test_a_held_call_is_sent_in_the_reopened_session():
     async with running("default: require_approval", server_options=SERVER) as gateway:
         session = await opened(gateway)
         [behind] = gateway.gateway.proxy.settings.upstreams["notes"].inner.sessions.values()

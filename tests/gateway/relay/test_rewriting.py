@@ -1,4 +1,4 @@
-"""What a server's answer loses on its way back."""
+"""Upstream responses are rewritten before they reach the client."""
 
 import json
 
@@ -25,13 +25,13 @@ def hides_b(name):
     return name == "b"
 
 
-async def test_only_hidden_tools_are_taken_out_of_a_list():
+async def test_only_hidden_tools_are_removed_from_a_list():
     reply = await rewriting.edit_result(frame_reply(json.dumps(LIST).encode()), rewriting.hide_tools(hides_b))
     left = json.loads(await read_body(reply))
     assert left["result"] == {"tools": [{"name": "a", "x": 1.0}], "nextCursor": "c", "cacheScope": "private"}
 
 
-async def test_a_list_with_nothing_hidden_crosses_byte_for_byte():
+async def test_a_list_without_hidden_tools_passes_byte_for_byte():
     body = json.dumps(LIST, indent=3).encode()
     assert (
         await read_body(await rewriting.edit_result(frame_reply(body), rewriting.hide_tools(lambda _: False)))
@@ -39,7 +39,7 @@ async def test_a_list_with_nothing_hidden_crosses_byte_for_byte():
     )
 
 
-async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouched():
+async def test_a_list_in_a_stream_is_filtered_and_other_events_are_unchanged():
     stream = [
         b": hi\n\n",
         b"id: 1\ndata: " + json.dumps(LIST).encode() + b"\n\n",
@@ -63,7 +63,7 @@ async def test_a_list_in_a_stream_is_filtered_and_the_rest_of_the_stream_untouch
         b'{"result":5}',
     ],
 )
-async def test_odd_lists_do_not_break_it(body):
+async def test_malformed_lists_pass_unchanged(body):
     edits = (
         rewriting.hide_tools(hides_b),
         rewriting.report_tools(lambda _: None),
@@ -89,12 +89,12 @@ async def test_odd_lists_do_not_break_it(body):
         ),
     ],
 )
-async def test_odd_members_are_as_good_as_none(edit, result, edited):
+async def test_malformed_members_are_ignored(edit, result, edited):
     reply = await rewriting.edit_result(frame_reply(json.dumps({"result": result}).encode()), edit)
     assert json.loads(await read_body(reply))["result"] == edited
 
 
-async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
+async def test_hidden_tools_stay_hidden_with_other_edits():
     edits = (
         rewriting.hide_tools(hides_b),
         rewriting.annotate_tools(lambda _: True),
@@ -114,7 +114,7 @@ async def test_what_is_hidden_stays_so_whatever_else_is_done_to_the_list():
 @pytest.mark.parametrize(
     ("status", "body"), [(404, b"Session not found"), (502, b"<html>Bad gateway</html>")]
 )
-async def test_a_refusal_crosses_as_it_came(status, body):
+async def test_an_http_error_passes_unchanged(status, body):
     refusal = Reply(status=status, headers={"content-type": "text/html"}, chunks=chunks(body))
     reply = await rewriting.edit_result(refusal, rewriting.hide_tools(hides_b))
     assert (reply.status, await read_body(reply)) == (status, body)
@@ -124,7 +124,7 @@ UNREADABLE = [b"<html>", b"[1]", b'{"result":{"tools":[{"name":"\xff"}]}}', b'{"
 
 
 @pytest.mark.parametrize("body", UNREADABLE)
-async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
+async def test_an_unreadable_frame_is_not_relayed(body):
     with pytest.raises(ConnectionLostError, match="could not be read"):
         await rewriting.edit_result(frame_reply(body), rewriting.hide_tools(hides_b))
     stream = Reply(status=200, headers=sse.HEADERS, chunks=chunks(sse.build_event(body)))
@@ -132,7 +132,7 @@ async def test_a_frame_that_cannot_be_read_is_not_passed_on(body):
         await read_body(await rewriting.edit_result(stream, rewriting.hide_tools(hides_b)))
 
 
-async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came():
+async def test_a_null_list_from_go_passes_unchanged():
     body = b'{"jsonrpc":"2.0","id":1,"result":{"tools":null}}'
     edits = (
         rewriting.report_tools(lambda _: None),
@@ -142,7 +142,7 @@ async def test_a_list_that_is_null_as_go_writes_an_empty_one_crosses_as_it_came(
     assert await read_body(await rewriting.edit_result(frame_reply(body), *edits)) == body
 
 
-async def test_a_refusal_of_the_gateways_credentials_stays_here():
+async def test_a_401_for_the_gateways_credentials_is_not_relayed():
     with pytest.raises(rewriting.CredentialsRefusedError):
         rewriting.filter_reply(
             Reply(status=401, headers={"WWW-Authenticate": "Bearer resource_metadata=..."})
@@ -155,7 +155,7 @@ async def test_a_redirect_is_an_error(status):
         rewriting.filter_reply(Reply(status=status, headers={"Location": "http://elsewhere"}))
 
 
-async def test_a_changed_list_is_noticed_wherever_the_chunks_are_cut():
+async def test_a_list_change_is_noticed_however_the_chunks_are_split():
     seen = []
     event = b'data: {"method":"notifications/tools/list_changed"}\n\n'
     for cut in range(len(event)):

@@ -1,4 +1,4 @@
-"""HTTP servers: what is sent, what is not followed, and what is known when a connection fails."""
+"""HTTP servers: requests, redirects, and failed connections."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ async def http():
         yield session
 
 
-async def test_a_frame_goes_out_with_the_gateways_credentials_and_no_others(http):
+async def test_a_frame_is_sent_with_only_the_gateways_credentials(http):
     async with RecordingServer() as recorder:
         upstream = HttpUpstream(recorder.url, FixedCredentials({"Authorization": "Bearer ours"}), http)
         reply = await upstream.send(
@@ -67,7 +67,7 @@ async def test_a_redirect_is_returned_and_not_followed(http):
         assert len(recorder.received) == 1
 
 
-async def test_a_server_that_is_not_there_got_nothing(http):
+async def test_an_unreachable_server_is_sent_nothing(http):
     async with RecordingServer() as recorder:
         url = recorder.url
     with pytest.raises(NotSentError, match="could not be reached"):
@@ -80,7 +80,7 @@ async def silent(request, frame):
     await asyncio.Event().wait()
 
 
-async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit(monkeypatch):
+async def test_the_wait_for_a_free_connection_is_limited(monkeypatch):
     monkeypatch.setattr(upstreams.http, "CONNECT_SECONDS", 0.5)
     async with (
         RecordingServer(on_get=silent) as recorder,
@@ -95,7 +95,7 @@ async def test_when_all_connections_are_taken_nobody_waits_for_one_without_limit
         assert [one.verb for one in recorder.received] == ["GET"]
 
 
-async def test_a_connection_finds_out_that_the_other_side_is_gone(http):
+async def test_connections_have_tcp_keepalive(http):
     async with RecordingServer(on_get=silent) as recorder:
         response = await http.get(recorder.url)
         socket_ = response.connection.transport.get_extra_info("socket")
@@ -108,7 +108,7 @@ async def test_a_connection_finds_out_that_the_other_side_is_gone(http):
 
 
 async def raw_server(answer):
-    """Serve raw bytes: what a broken server does is not what a library lets one write."""
+    """Serve raw bytes: a library would not let a test behave like a broken server."""
 
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -130,7 +130,7 @@ async def test_a_connection_that_breaks_before_the_answer_leaves_doubt(http, ans
     server.close()
 
 
-async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
+async def test_an_answer_that_breaks_off_leaves_doubt(http):
     server = await raw_server(
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     )
@@ -142,7 +142,7 @@ async def test_an_answer_that_is_cut_in_the_middle_leaves_doubt(http):
     server.close()
 
 
-async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
+async def test_closing_an_unread_reply_closes_the_connection(http):
     gone = asyncio.Event()
 
     async def endless(request, frame):
@@ -167,7 +167,7 @@ async def test_closing_a_reply_that_was_not_read_cuts_the_connection(http):
             await gone.wait()
 
 
-async def test_an_answer_has_a_greatest_length():
+async def test_the_size_of_an_answer_is_limited():
     async def endless():
         while True:
             yield b"x" * (1 << 20)
@@ -176,7 +176,7 @@ async def test_an_answer_has_a_greatest_length():
         await join(endless())
 
 
-async def test_replies_of_our_own():
+async def test_our_own_replies_have_a_status_headers_and_a_body():
     reply = frame_reply(b"{}", status=400, headers={"X": "y"})
     assert (reply.status, reply.header("x"), await read_body(reply)) == (400, "y", b"{}")
     reply.close()

@@ -1,4 +1,4 @@
-"""Reopening a lost session: the stored initialize, the new id, and a failure that says that nothing was sent."""
+"""A lost session is reopened with the stored initialize; a failure says that nothing was sent."""
 
 import json
 
@@ -14,7 +14,7 @@ LOST = {"mcp-session-id": "s1", "last-event-id": "e1", "mcp-protocol-version": "
 
 
 class Server:
-    """Answers initialize with *answer*; writes down what it is sent."""
+    """Answers initialize with *answer*, and records the frames."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -30,7 +30,7 @@ class Server:
         return frame_reply(self.answer, headers={"Mcp-Session-Id": "s2"})
 
 
-async def test_a_lost_session_is_opened_with_the_params_of_its_client():
+async def test_a_lost_session_is_reopened_with_its_clients_params():
     server = Server(frames.build_result("okayed", {"protocolVersion": "2025-11-25"}))
     renewed = await lifecycle.reopen_session(server.send, OPENING, LOST)
     assert renewed == {"mcp-session-id": "s2", "mcp-protocol-version": "2025-06-18"}

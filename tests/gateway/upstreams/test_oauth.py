@@ -1,4 +1,4 @@
-"""Tokens of the gateway's own: fetched when needed, kept while good, forgotten when refused, and never told."""
+"""The gateway's own tokens: fetched when needed, reused while valid, dropped when refused, never revealed."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ ID, SECRET = "hold point:é", "s3cret &+%"
 
 
 class Tokens:
-    """A token endpoint that checks who asks and knows which tokens are good."""
+    """A token endpoint that checks the client and knows the valid tokens."""
 
     def __init__(self, clock) -> None:
         self.clock = clock
@@ -95,7 +95,7 @@ def bearer(number: int) -> dict:
     return {"X-Team": "a", "Authorization": f"Bearer token-{number}"}
 
 
-async def test_a_token_is_kept_until_shortly_before_it_ends(credentials, tokens, clock):
+async def test_a_token_is_reused_until_shortly_before_it_expires(credentials, tokens, clock):
     assert await credentials.headers() == bearer(1)
     clock.now += 3600 - oauth.MARGIN - 1
     assert await credentials.headers() == bearer(1)
@@ -115,7 +115,9 @@ async def test_a_token_is_kept_until_shortly_before_it_ends(credentials, tokens,
         (-5, oauth.DEFAULT_LIFETIME - oauth.MARGIN),
     ],
 )
-async def test_how_long_a_token_is_kept(credentials, tokens, clock, expires_in, kept):
+async def test_a_token_is_reused_for_its_lifetime_minus_a_margin(
+    credentials, tokens, clock, expires_in, kept
+):
     tokens.answer = {"expires_in": expires_in}
     await credentials.headers()
     clock.now += kept - 0.5
@@ -126,7 +128,7 @@ async def test_how_long_a_token_is_kept(credentials, tokens, clock, expires_in, 
     assert len(tokens.forms) == 2
 
 
-async def test_what_is_asked_for(tokens, http, clock):
+async def test_the_token_request_has_the_fields_of_the_rfc(tokens, http, clock):
     await ClientCredentials(client(tokens), http, clock).headers()
     await ClientCredentials(
         client(tokens, scope="a b", resource="https://u:p@host/mcp?x=1#part"), http, clock
@@ -137,7 +139,7 @@ async def test_what_is_asked_for(tokens, http, clock):
     ]
 
 
-async def test_calls_that_come_at_once_share_one_fetch(credentials, tokens):
+async def test_simultaneous_calls_share_one_token_request(credentials, tokens):
     tokens.let_go.clear()
     asked = [asyncio.ensure_future(credentials.headers()) for _ in range(5)]
     async with asyncio.timeout(HANG):
@@ -164,7 +166,7 @@ async def test_calls_that_come_at_once_share_one_fetch(credentials, tokens):
         (200, b'{"access_token": "a"}', "not a Bearer token"),
     ],
 )
-async def test_without_a_token_nothing_is_sent_and_the_reason_is_one_sentence(
+async def test_without_a_token_nothing_is_sent_and_one_sentence_says_why(
     credentials, tokens, http, caplog, status, body, said
 ):
     caplog.set_level(logging.DEBUG)
@@ -177,14 +179,14 @@ async def test_without_a_token_nothing_is_sent_and_the_reason_is_one_sentence(
     assert len(tokens.forms) == 1
 
 
-async def test_a_wrong_secret_is_told_without_the_secret(tokens, http, clock):
+async def test_the_error_for_a_wrong_secret_does_not_contain_it(tokens, http, clock):
     wrong = client(tokens, secret="oops")
     with pytest.raises(NotSentError, match="HTTP 401, invalid_client") as told:
         await ClientCredentials(wrong, http, clock).headers()
     assert "oops" not in str(told.value) + repr(wrong)
 
 
-async def test_a_token_endpoint_that_is_not_there_or_does_not_answer(tokens, http, clock, credentials):
+async def test_an_unreachable_or_silent_token_endpoint_is_an_error(tokens, http, clock, credentials):
     async with Tokens(clock) as gone:
         pass
     with pytest.raises(NotSentError, match="could not be reached"):
@@ -200,7 +202,7 @@ async def test_a_token_endpoint_that_is_not_there_or_does_not_answer(tokens, htt
     assert (await credentials.headers())["Authorization"] == "Bearer token-2"
 
 
-async def test_a_refused_token_is_forgotten_and_the_call_is_not_repeated(credentials, tokens, http):
+async def test_a_refused_token_is_dropped_and_the_call_is_not_repeated(credentials, tokens, http):
     async def refuse(request, frame):
         return web.Response(status=401)
 
@@ -217,7 +219,7 @@ async def test_a_refused_token_is_forgotten_and_the_call_is_not_repeated(credent
     assert await credentials.headers() == bearer(3)
 
 
-async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, tokens, http, clock):
+async def test_an_sse_server_gets_a_valid_token_with_every_message(credentials, tokens, http, clock):
     tokens.answer = {"expires_in": 1000}
     async with MisbehavingSseServer(authorization="Bearer token-1") as nasty:
         source = SseServer(name="n", url=nasty.url, credentials=credentials, http=http)
@@ -240,7 +242,7 @@ async def test_an_sse_server_gets_a_good_token_with_every_message(credentials, t
         await upstream.close()
 
 
-async def test_a_held_call_goes_out_with_the_token_of_the_moment_and_without_one_not_at_all():
+async def test_a_held_call_is_sent_with_the_current_token_or_not_at_all():
     clock = Clock()
     async with Tokens(clock) as tokens, RecordingServer() as recorder:
         options = (

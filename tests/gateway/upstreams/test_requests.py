@@ -1,4 +1,4 @@
-"""Servers that may not ask everything of their clients."""
+"""Requests from servers pass only if `may_ask` allows them."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ DONE = {"resultType": "complete", "content": []}
 
 
 def streaming(*frames):
-    """A server that sends these frames, as events, before its answer."""
+    """A server that sends these frames as events before its response."""
 
     async def serve(request, frame):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -44,7 +44,7 @@ def asking(method, params, request_id="s1"):
 
 
 async def through(recorder, kinds):
-    """Call a tool through an upstream with these kinds; returns the frames that a client sees."""
+    """Call a tool through an upstream with these kinds; returns the frames that a client gets."""
     async with open_client_session() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), kinds)
         body = json.dumps(call("get_note")).encode()
@@ -56,7 +56,7 @@ async def through(recorder, kinds):
 
 
 @pytest.mark.parametrize("kind", ASKS)
-async def test_what_a_server_may_ask_crosses(kind):
+async def test_allowed_server_requests_pass(kind):
     async with RecordingServer(on_call=streaming(asking(*ASKS[kind]))) as recorder:
         asked, answer = await through(recorder, [kind])
     assert (asked["method"], answer["result"]) == (ASKS[kind][0], DONE)
@@ -64,7 +64,7 @@ async def test_what_a_server_may_ask_crosses(kind):
 
 
 @pytest.mark.parametrize("kind", ASKS)
-async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog):
+async def test_forbidden_server_requests_are_answered_for_the_client(kind, caplog):
     others = [name for name in ASKS if name != kind]
     async with RecordingServer(on_call=streaming(asking(*ASKS[kind]))) as recorder:
         [answer] = await through(recorder, others)
@@ -85,13 +85,13 @@ async def test_what_it_may_not_ask_is_answered_in_the_clients_place(kind, caplog
         json.dumps(asking("sampling/createMessage", {})).replace("sampling", "s\\u0061mpling").encode(),
     ],
 )
-async def test_no_other_spelling_and_no_unknown_request_gets_past(frame):
+async def test_other_spellings_and_unknown_requests_do_not_pass(frame):
     async with RecordingServer(on_call=streaming(frame)) as recorder:
         assert [one.get("result") for one in await through(recorder, [])] == [DONE]
     assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
 
-async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
+async def test_notifications_pings_and_responses_always_pass():
     said = {
         "jsonrpc": "2.0",
         "method": "notifications/message",
@@ -110,14 +110,14 @@ async def test_notifications_pings_and_answers_cross_whatever_it_may_ask():
         b'{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"',
     ],
 )
-async def test_a_frame_that_can_be_read_in_two_ways_ends_the_stream(frame):
+async def test_an_ambiguous_frame_ends_the_stream(frame):
     async with RecordingServer(on_call=streaming(frame)) as recorder:
         with pytest.raises(ConnectionLostError):
             await through(recorder, [])
 
 
 @pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b""])
-async def test_a_mark_before_the_stream_hides_no_request(lead):
+async def test_a_byte_order_mark_does_not_hide_a_request(lead):
     async def serve(request, frame):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -145,7 +145,7 @@ NOT_ONE_ANSWER = [
 
 
 @pytest.mark.parametrize("body", NOT_ONE_ANSWER)
-async def test_a_body_that_is_not_one_answer_does_not_cross(body):
+async def test_a_body_that_is_not_one_response_does_not_pass(body):
     async def serve(request, frame):
         return web.Response(body=body, content_type="application/json")
 
@@ -178,7 +178,7 @@ ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE})
         (404, "application/json", "", ""),
     ],
 )
-async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, body, crosses):
+async def test_other_bodies_pass_only_if_they_are_responses_or_error_texts(status, kind, body, crosses):
     async def serve(request, frame):
         return web.Response(status=status, text=body, content_type=kind)
 
@@ -189,7 +189,7 @@ async def test_of_other_bodies_answers_and_words_of_refusal_cross(status, kind, 
         reply.close()
 
 
-async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
+async def test_a_refusal_that_cannot_be_sent_is_only_logged(caplog):
     async with (
         RecordingServer(on_call=streaming(asking(*ASKS["roots"]))) as recorder,
         open_client_session() as http,
@@ -205,7 +205,7 @@ async def test_a_server_that_cannot_be_told_is_not_asked_again(caplog):
 
 
 def wanting(*kinds, **more):
-    """A server of 2026-07-28 that answers with questions."""
+    """A server of 2026-07-28 that answers with inputRequests."""
     questions = {kind: {"method": ASKS[kind][0], "params": ASKS[kind][1]} for kind in kinds}
 
     async def serve(request, frame):
@@ -219,8 +219,8 @@ CASES = [(["roots"], ["roots"], True), (["roots", "sampling"], ["roots"], False)
 
 @pytest.mark.parametrize(("asked", "allowed", "crosses"), CASES)
 @pytest.mark.parametrize("tool", ["get_note", "create_note"])
-async def test_input_required_crosses_with_what_the_server_may_ask_only(asked, allowed, crosses, tool):
-    """Allowed calls and held ones alike."""
+async def test_input_required_passes_only_with_allowed_requests(asked, allowed, crosses, tool):
+    """For allowed and held calls alike."""
     declares = {"sampling": {}, "roots": {}}
     async with RecordingServer(on_call=wanting(*asked)) as recorder:
         options = f"url: '{recorder.url}', may_ask: {allowed}"
@@ -238,7 +238,7 @@ async def test_input_required_crosses_with_what_the_server_may_ask_only(asked, a
         assert said["error"] == {"code": -32603, "message": NOT_ALLOWED}
 
 
-async def test_questions_that_name_no_method_do_not_cross():
+async def test_input_requests_without_a_method_do_not_pass():
     async def odd(request, frame):
         return result(frame, {"resultType": "input_required", "inputRequests": {"a": 1}})
 

@@ -1,4 +1,4 @@
-"""HTTP+SSE servers behind the face of Streamable HTTP: the stream is the session, and doubt is told from refusal."""
+"""HTTP+SSE servers as Streamable HTTP: the stream is the session, and doubt is distinguished from refusal."""
 
 import asyncio
 import json
@@ -79,7 +79,7 @@ async def server(http, nasty):
     await upstream.close()
 
 
-async def test_a_message_goes_out_with_the_gateways_credentials_and_no_header_of_the_agents(server, nasty):
+async def test_a_message_has_the_gateways_credentials_and_no_agent_headers(server, nasty):
     headers = await server.opened()
     await server.send("POST", frame("notifications/initialized", id=None), {**headers, "mcp-name": "x"})
     answer = await server.called("echo", headers, "mine")
@@ -94,7 +94,7 @@ async def test_a_message_goes_out_with_the_gateways_credentials_and_no_header_of
         assert set(sent) <= {"host", "accept", "accept-encoding", "content-type", "content-length"}
 
 
-async def test_clients_of_one_id_each_get_their_own_answer(server):
+async def test_clients_with_the_same_id_each_get_their_own_response(server):
     first, second = await server.opened(), await server.opened()
     assert first != second
     calls = [
@@ -105,7 +105,7 @@ async def test_clients_of_one_id_each_get_their_own_answer(server):
     assert [json.loads(text(answer))["_meta"]["n"] for answer in answers] == [0, 1, 2]
 
 
-async def test_progress_comes_with_the_clients_own_token(server):
+async def test_progress_has_the_clients_own_token(server):
     headers = await server.opened()
     reply = await server.send("POST", calling("progress", 7, _meta={"progressToken": "mine"}), headers)
     progress, answer = await frames(reply)
@@ -113,7 +113,7 @@ async def test_progress_comes_with_the_clients_own_token(server):
     assert answer["id"] == 7
 
 
-async def test_a_servers_question_is_answered_while_its_post_is_still_open(server):
+async def test_a_servers_request_is_answered_while_its_post_is_still_open(server):
     headers = await server.opened()
     async with asyncio.timeout(HANG):
         reply = await server.send("POST", calling("ask"), headers)
@@ -126,7 +126,7 @@ async def test_a_servers_question_is_answered_while_its_post_is_still_open(serve
     reply.close()
 
 
-async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server):
+async def test_messages_outside_of_requests_arrive_on_the_servers_own_stream(server):
     headers = await server.opened()
     await server.called("announce", headers)
     stream = await server.send("GET", b"", headers)
@@ -144,7 +144,7 @@ async def test_noise_on_the_stream_is_dropped(server, caplog):
 
 
 @pytest.mark.parametrize("way", ["cut", "end"])
-async def test_a_stream_that_is_cut_leaves_doubt_and_its_session_is_gone(server, way):
+async def test_a_broken_stream_leaves_doubt_and_loses_its_session(server, way):
     headers = await server.opened()
     other = await server.opened()
     with pytest.raises(ConnectionLostError):
@@ -155,16 +155,14 @@ async def test_a_stream_that_is_cut_leaves_doubt_and_its_session_is_gone(server,
     assert await server.opened()
 
 
-async def test_a_post_that_is_cut_leaves_doubt(server):
+async def test_a_broken_post_leaves_doubt(server):
     headers = await server.opened()
     with pytest.raises(ConnectionLostError):
         await server.called("cut_post", headers)
     assert (await server.called("echo", headers))["id"] == 1
 
 
-async def test_a_call_that_is_taken_and_never_answered_shows_signs_of_life_until_the_stream_is_cut(
-    server, nasty
-):
+async def test_an_unanswered_call_sends_signs_of_life_until_its_stream_breaks(server, nasty):
     was, sessions.QUIET = sessions.QUIET, 0.05
     try:
         headers = await server.opened()
@@ -178,7 +176,7 @@ async def test_a_call_that_is_taken_and_never_answered_shows_signs_of_life_until
         sessions.QUIET = was
 
 
-async def test_deleting_a_session_hangs_up(server, nasty):
+async def test_deleting_a_session_closes_its_stream(server, nasty):
     headers = await server.opened()
     assert (await server.send("DELETE", b"", headers)).status == 200
     async with asyncio.timeout(HANG):
@@ -198,7 +196,7 @@ async def test_a_session_that_ends_while_a_call_runs_leaves_doubt(server, nasty)
             await waiting
 
 
-async def test_a_server_of_this_revision_sends_modern_clients_to_initialize(server, nasty):
+async def test_2026_clients_of_this_transport_must_send_initialize(server, nasty):
     with pytest.raises(UseInitializeError):
         await server.send("POST", calling("echo"), {"MCP-Protocol-Version": "2026-07-28"})
     assert nasty.headers == []
@@ -217,7 +215,7 @@ async def test_a_server_of_this_revision_sends_modern_clients_to_initialize(serv
         "file:///etc/passwd",
     ],
 )
-async def test_an_address_of_another_origin_is_not_posted_to(server, nasty, endpoint):
+async def test_an_endpoint_of_another_origin_is_not_used(server, nasty, endpoint):
     nasty.endpoint = endpoint
     with pytest.raises(NotSentError, match="another origin"):
         await server.opened()
@@ -225,7 +223,7 @@ async def test_an_address_of_another_origin_is_not_posted_to(server, nasty, endp
     assert server.sessions == {}
 
 
-async def test_an_address_is_taken_relative_or_whole_and_with_our_user_only(http, nasty):
+async def test_an_endpoint_may_be_relative_or_absolute_and_gets_our_user(http, nasty):
     for endpoint in ("{path}", "http://127.0.0.1:{port}{path}", "http://them:theirs@127.0.0.1:{port}{path}"):
         nasty.endpoint = endpoint
         nasty.headers.clear()
@@ -244,7 +242,7 @@ async def test_an_address_is_taken_relative_or_whole_and_with_our_user_only(http
         {"media_type": "application/json"},
     ],
 )
-async def test_what_is_no_such_server_is_sent_nothing(server, nasty, wrong):
+async def test_a_server_with_another_transport_is_sent_nothing(server, nasty, wrong):
     for name, value in wrong.items():
         setattr(nasty, name, value)
     with pytest.raises(NotSentError):
@@ -252,7 +250,7 @@ async def test_what_is_no_such_server_is_sent_nothing(server, nasty, wrong):
     assert nasty.received == []
 
 
-async def test_a_server_that_names_no_address_in_time_is_sent_nothing(server, nasty):
+async def test_a_server_that_does_not_name_its_endpoint_in_time_is_sent_nothing(server, nasty):
     was, upstream_sse.CONNECT_TIMEOUT = upstream_sse.CONNECT_TIMEOUT, 0.05
     try:
         nasty.endpoint = None
@@ -262,7 +260,7 @@ async def test_a_server_that_names_no_address_in_time_is_sent_nothing(server, na
         upstream_sse.CONNECT_TIMEOUT = was
 
 
-async def test_a_stream_that_ends_before_it_names_an_address_is_sent_nothing(http):
+async def test_a_stream_that_ends_before_its_endpoint_is_sent_nothing(http):
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(
@@ -278,14 +276,14 @@ async def test_a_stream_that_ends_before_it_names_an_address_is_sent_nothing(htt
     raw.close()
 
 
-async def test_a_server_that_is_not_there_is_sent_nothing(http):
+async def test_a_server_that_does_not_listen_is_sent_nothing(http):
     async with MisbehavingSseServer() as nasty:
         upstream = connected(http, nasty)
     with pytest.raises(NotSentError, match="could not be reached"):
         await upstream.opened()
 
 
-async def test_a_server_that_left_between_stream_and_post_is_not_sent_to(server, nasty):
+async def test_a_server_that_stops_between_stream_and_post_is_sent_nothing(server, nasty):
     headers = await server.opened()
     session = server.sessions[headers["Mcp-Session-Id"]]
     async with MisbehavingSseServer() as gone:
@@ -294,7 +292,7 @@ async def test_a_server_that_left_between_stream_and_post_is_not_sent_to(server,
         await server.called("echo", headers)
 
 
-async def test_refused_credentials_are_told_as_401_and_leave_no_session(server, nasty):
+async def test_refused_credentials_are_a_401_and_leave_no_session(server, nasty):
     nasty.authorization = "Bearer theirs"
     reply = await server.send("POST", frame("initialize", {}, 0), {})
     with pytest.raises(CredentialsRefusedError):
@@ -305,7 +303,7 @@ async def test_refused_credentials_are_told_as_401_and_leave_no_session(server, 
     assert (await server.send("POST", calling("echo"), headers)).status == 401
 
 
-async def test_a_refused_handshake_hangs_up(server, nasty):
+async def test_a_refused_handshake_closes_the_stream(server, nasty):
     nasty.posts = 403
     assert (await server.send("POST", frame("initialize", {}, 0), {})).status == 403
     assert server.sessions == {}
@@ -314,7 +312,7 @@ async def test_a_refused_handshake_hangs_up(server, nasty):
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 500])
-async def test_a_refused_message_is_told_as_the_server_refused_it(server, nasty, status):
+async def test_a_refused_message_keeps_the_servers_status(server, nasty, status):
     headers = await server.opened()
     nasty.posts = status
     assert (await server.send("POST", calling("echo"), headers)).status == status
@@ -330,14 +328,14 @@ async def test_a_redirect_is_not_followed(server, nasty):
 
 
 @pytest.mark.parametrize("error", [errors.UnknownSessionError, errors.BusyError, errors.UseInitializeError])
-def test_what_is_refused_on_this_side_was_not_sent(error):
+def test_errors_before_sending_are_not_sent_errors(error):
     assert issubclass(error, NotSentError)
 
 
 # The SDK's own server and client.
 
 
-async def test_the_catalogue_learns_the_tools_of_a_real_server(http):
+async def test_the_catalogue_lists_the_tools_of_a_real_server(http):
     async with sdk_server() as url:
         upstream = Server(
             SseServer(name="n", url=url, credentials=FixedCredentials(), http=http), lambda: 0.0
@@ -367,9 +365,7 @@ async def test_an_sdk_client_lists_calls_and_waits_for_a_person_in_front_of_a_re
 
 
 @pytest.mark.parametrize(("opens", "state"), [(200, "completed"), (503, "not_sent")])
-async def test_a_held_call_whose_stream_is_gone_when_it_is_approved_runs_in_another_or_not_at_all(
-    opens, state
-):
+async def test_an_approved_call_without_its_stream_runs_on_a_new_one_or_not_at_all(opens, state):
     async with (
         MisbehavingSseServer() as nasty,
         running(server_options=f"url: '{nasty.url}', transport: sse") as gateway,

@@ -1,4 +1,4 @@
-"""Stdio servers behind the face of Streamable HTTP: sessions, ids, crashes, and nothing left behind."""
+"""Stdio servers as Streamable HTTP: sessions, ids, crashes, and no leftover processes."""
 
 import asyncio
 import contextlib
@@ -105,14 +105,14 @@ async def shared(clock):
     await upstream.close()
 
 
-async def test_each_session_has_a_child_of_its_own(server):
+async def test_each_session_has_its_own_child(server):
     first, second = await server.opened(), await server.opened()
     assert first != second
     pids = {session.connection.process.pid for session in server.sessions.values()}
     assert len(pids) == 2
 
 
-async def test_one_answer_is_json_and_the_clients_id_comes_back(server):
+async def test_a_single_response_is_json_with_the_clients_id(server):
     headers = await server.opened()
     for request_id in ("x", 7, 0):
         reply = await server.send("POST", calling("echo", request_id), headers)
@@ -121,7 +121,7 @@ async def test_one_answer_is_json_and_the_clients_id_comes_back(server):
         assert answer["id"] == request_id
 
 
-async def test_requests_of_one_id_each_get_their_own_answer(server):
+async def test_requests_with_the_same_id_each_get_their_own_response(server):
     headers = await server.opened()
     replies = await asyncio.gather(
         *(server.send("POST", calling("echo", 1, _meta={"n": n}), headers) for n in range(5))
@@ -130,7 +130,7 @@ async def test_requests_of_one_id_each_get_their_own_answer(server):
     assert answers == [0, 1, 2, 3, 4]
 
 
-async def test_progress_comes_in_a_stream_with_the_clients_own_token(server):
+async def test_progress_arrives_in_a_stream_with_the_clients_own_token(server):
     headers = await server.opened()
     reply = await server.send("POST", calling("progress", 1, _meta={"progressToken": "mine"}), headers)
     first, second, answer = await frames(reply)
@@ -138,7 +138,7 @@ async def test_progress_comes_in_a_stream_with_the_clients_own_token(server):
     assert answer["id"] == 1
 
 
-async def test_a_servers_question_reaches_the_client_and_its_answer_the_server(server):
+async def test_a_servers_request_reaches_the_client_and_its_answer_the_server(server):
     headers = await server.opened()
     reply = await server.send("POST", calling("ask"), headers)
     events = sse.split_events(reply.chunks)
@@ -150,7 +150,7 @@ async def test_a_servers_question_reaches_the_client_and_its_answer_the_server(s
     reply.close()
 
 
-async def test_what_belongs_to_no_request_comes_on_the_servers_own_stream(server):
+async def test_messages_outside_of_requests_arrive_on_the_servers_own_stream(server):
     headers = await server.opened()
     await frames(await server.send("POST", calling("announce"), headers))
     stream = await server.send("GET", b"", headers)
@@ -172,12 +172,12 @@ async def test_noise_on_stdout_is_dropped_and_stderr_is_logged(server, caplog):
     assert "not JSON-RPC" in caplog.text
 
 
-async def test_an_answer_that_nobody_waits_for_is_dropped(server):
+async def test_a_response_without_a_pending_request_is_dropped(server):
     headers = await server.opened()
     assert text((await frames(await server.send("POST", calling("wrong_id"), headers)))[0]) == "the right one"
 
 
-async def test_a_child_that_ends_cuts_its_requests_and_its_session_is_gone(server):
+async def test_a_child_that_ends_fails_its_requests_and_loses_its_session(server):
     headers = await server.opened()
     with pytest.raises(ConnectionLostError):
         await server.send("POST", calling("crash"), headers)
@@ -186,7 +186,7 @@ async def test_a_child_that_ends_cuts_its_requests_and_its_session_is_gone(serve
     assert server.sessions == {}
 
 
-async def test_a_line_without_end_stops_the_server(server):
+async def test_a_line_without_an_end_stops_the_server(server):
     headers = await server.opened()
     with pytest.raises(ConnectionLostError):
         await server.send("POST", calling("long_line"), headers)
@@ -212,7 +212,7 @@ async def test_an_unknown_session_is_refused_and_a_deleted_one_too(server):
         await server.send("POST", calling("echo"), headers)
 
 
-async def test_an_idle_session_is_ended(server, clock):
+async def test_an_idle_session_is_closed(server, clock):
     headers = await server.opened()
     clock.now += sessions.IDLE + 1
     await server.opened()
@@ -228,7 +228,7 @@ async def test_a_session_that_listens_or_waits_is_not_idle(server, clock):
     stream.close()
 
 
-async def test_there_are_only_so_many_sessions(server):
+async def test_the_number_of_sessions_is_limited(server):
     for _ in range(sessions.MAX_SESSIONS):
         server.sessions[str(len(server.sessions))] = next(
             iter(server.sessions.values()), None
@@ -244,7 +244,7 @@ async def _session(server):
     return server.sessions.pop(next(iter(server.sessions)))
 
 
-async def test_sessions_that_are_opened_at_once_are_no_more_than_may_be_open(clock, monkeypatch):
+async def test_simultaneous_openings_do_not_exceed_the_limit(clock, monkeypatch):
     monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
     started = []
 
@@ -261,13 +261,13 @@ async def test_sessions_that_are_opened_at_once_are_no_more_than_may_be_open(clo
     await upstream.close()
 
 
-async def test_a_program_that_is_not_there_is_not_sent_to(clock):
+async def test_a_missing_program_is_sent_nothing(clock):
     upstream = Server(ServerCommand(name="gone", argv=["/no/such/program"]), clock)
     with pytest.raises(NotSentError, match="could not be started"):
         await upstream.opened()
 
 
-async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_own(server, caplog):
+async def test_a_cancellation_reaches_the_server_with_the_servers_id(server, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     headers = await server.opened()
     waiting = asyncio.ensure_future(server.send("POST", calling("wait", "mine"), headers))
@@ -283,7 +283,7 @@ async def test_a_client_that_cancels_names_its_own_id_and_the_server_hears_its_o
 # The revision without sessions.
 
 
-async def test_one_child_serves_every_modern_client(shared):
+async def test_one_child_serves_all_2026_clients(shared):
     replies = await asyncio.gather(
         *(shared.send("POST", modern("echo", 1, _meta={**META, "n": n}), VERSION) for n in range(4))
     )
@@ -291,14 +291,14 @@ async def test_one_child_serves_every_modern_client(shared):
     assert shared.sessions == {}
 
 
-async def test_a_server_of_the_handshake_era_sends_modern_clients_to_initialize(server):
+async def test_2026_clients_of_a_handshake_server_must_send_initialize(server):
     for _ in range(2):
         with pytest.raises(UseInitializeError):
             await server.send("POST", modern("echo"), VERSION)
     assert await server.opened()
 
 
-async def test_what_a_server_speaks_is_asked_again_where_it_was_only_guessed(clock, tmp_path):
+async def test_a_guessed_revision_is_probed_again(clock, tmp_path):
     ready = tmp_path / "ready"
     late = f"[ -e {ready} ] && exec {sys.executable} {CHILD} --modern; exit 1"
     upstream = Server(ServerCommand(name="late", argv=["/bin/sh", "-c", late]), clock)
@@ -312,7 +312,7 @@ async def test_what_a_server_speaks_is_asked_again_where_it_was_only_guessed(clo
     await upstream.close()
 
 
-async def test_a_server_that_ended_before_the_first_question_is_one_that_ended_at_it(clock):
+async def test_exiting_before_the_probe_is_treated_as_exiting_at_it(clock):
     class Gone(ServerCommand):
         async def start(self):
             behind = await ServerCommand.start(self)
@@ -325,7 +325,7 @@ async def test_a_server_that_ended_before_the_first_question_is_one_that_ended_a
     await upstream.close()
 
 
-async def test_the_shared_child_is_started_again_when_it_has_ended(shared):
+async def test_the_shared_child_is_restarted_after_it_ended(shared):
     await frames(await shared.send("POST", modern("echo"), VERSION))
     with pytest.raises(ConnectionLostError):
         await shared.send("POST", modern("crash"), VERSION)
@@ -338,7 +338,7 @@ async def test_an_error_has_the_http_status_of_its_code(shared):
     assert (await frames(reply))[0]["error"]["code"] == -32601
 
 
-async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
+async def test_a_2026_client_that_leaves_cancels_its_request(shared, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     leaving = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
     while shared.shared is None or not shared.shared.pending:
@@ -350,7 +350,7 @@ async def test_a_modern_client_that_leaves_cancels_its_request(shared, caplog):
             await asyncio.sleep(0)
 
 
-async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_id(shared, caplog):
+async def test_a_2026_client_cannot_cancel_anothers_request_with_the_same_id(shared, caplog):
     caplog.set_level(logging.INFO, "okayed.servers")
     waiting = asyncio.ensure_future(shared.send("POST", modern("wait"), VERSION))
     while shared.shared is None or not shared.shared.pending:
@@ -358,7 +358,7 @@ async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_i
     for request_id in (1, True):
         taking_back = frame("notifications/cancelled", {"requestId": request_id, "_meta": META}, None)
         assert (await shared.send("POST", taking_back, VERSION)).status == 202
-    # What the server reads next is what it says that it was told.
+    # The server reports the frame that it reads next.
     asking = frame("prompts/get", {"name": "x", "requestId": None, "_meta": META}, 2)
     next_one = asyncio.ensure_future(shared.send("POST", asking, VERSION))
     assert text((await frames(await waiting))[0]) == "too late"
@@ -370,7 +370,7 @@ async def test_a_modern_client_cannot_cancel_what_another_asked_under_the_same_i
     assert "told prompts/get False" in caplog.text
 
 
-async def test_what_says_not_whose_it_is_goes_to_neither_of_two_who_wait(shared):
+async def test_a_message_without_a_request_id_goes_to_neither_of_two_requests(shared):
     asking = [asyncio.ensure_future(shared.send("POST", modern("wait", n), VERSION)) for n in range(2)]
     while shared.shared is None or len(shared.shared.pending) < 2:
         await asyncio.sleep(0)
@@ -382,7 +382,7 @@ async def test_what_says_not_whose_it_is_goes_to_neither_of_two_who_wait(shared)
     await asyncio.wait(asking)
 
 
-async def test_a_subscription_names_the_clients_own_id(shared):
+async def test_a_subscription_has_the_clients_own_id(shared):
     reply = await shared.send("POST", frame("subscriptions/listen", {"_meta": META}, "sub"), VERSION)
     first, last = await frames(reply)
     assert first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == "sub"
@@ -390,7 +390,7 @@ async def test_a_subscription_names_the_clients_own_id(shared):
     assert last["id"] == "sub"
 
 
-async def test_a_quiet_request_becomes_a_stream_that_shows_signs_of_life(server):
+async def test_a_quiet_request_becomes_a_stream_with_signs_of_life(server):
     was, sessions.QUIET = sessions.QUIET, 0.05
     try:
         headers = await server.opened()
@@ -422,7 +422,7 @@ async def test_nothing_is_left_after_two_hundred_sessions(clock):
 
 
 def ours_of(parent: int) -> list[str]:
-    """Return the states of this process's children, Z for one that nobody waited for."""
+    """Return the states of this process's children; Z for a zombie."""
     states = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -460,7 +460,7 @@ async def test_a_client_that_leaves_while_children_are_stopped_leaves_none_behin
     assert [process.returncode is None for process in processes] == [False] * 3
 
 
-async def test_a_child_that_ignores_its_end_is_killed(clock):
+async def test_a_child_that_ignores_sigterm_is_killed(clock):
     stubborn = 'import signal,sys,time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsys.stdin.readline()\nsys.stdout.write(\'{"jsonrpc":"2.0","id":1,"result":{}}\\n\')\nsys.stdout.flush()\ntime.sleep(60)'
     was, child.STOP_TIMEOUT = child.STOP_TIMEOUT, 0.1
     try:
@@ -474,7 +474,7 @@ async def test_a_child_that_ignores_its_end_is_killed(clock):
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_nothing_is_sent_into_a_closed_pipe(loop):
+def test_nothing_is_written_to_a_closed_pipe(loop):
     async def ask():
         child = await Child.start("brief", ["cat"], {}, None)
         before = child.send_request(frame("tools/list"))
@@ -493,12 +493,12 @@ def test_nothing_is_sent_into_a_closed_pipe(loop):
         runner.run(ask())
 
 
-def test_the_gateways_question_is_what_children_are_probed_with():
+def test_children_are_probed_with_the_gateways_discover_request():
     assert json.loads(protocol.DISCOVER)["method"] == "server/discover"
     assert issubclass(ResponseTooLargeError, ConnectionLostError)
 
 
-async def test_a_connection_that_was_closed_starts_no_process_any_more(clock, monkeypatch):
+async def test_a_closed_upstream_starts_no_process(clock, monkeypatch):
     started = []
     start = Child.start
 

@@ -1,4 +1,4 @@
-"""Held calls as tasks, in both dialects: the handle, its states, its result, and whose it is."""
+"""Held calls as tasks, in both dialects: the task object, its states, its result and its owner."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ async def look(gateway, task, **params):
 
 
 async def settled(gateway, call_id):
-    """Wait until a call has come to its end."""
+    """Wait until a call is settled."""
     held = await gateway.gateway.service.get(call_id)
     async with asyncio.timeout(HANG):
         while held.settled_at is None:
@@ -42,7 +42,7 @@ async def settled(gateway, call_id):
     return held
 
 
-async def test_a_client_that_declares_tasks_gets_a_handle_at_once_and_the_call_runs_when_it_is_approved():
+async def test_a_client_with_tasks_gets_a_task_at_once_and_the_call_runs_after_approval():
     async with running() as gateway:
         task = await begin(gateway)
         [held] = await gateway.held()
@@ -58,11 +58,11 @@ async def test_a_client_that_declares_tasks_gets_a_handle_at_once_and_the_call_r
         assert done["status"] == "completed"
         assert done["result"]["content"][0]["text"] == "ran create_note"
         assert len(gateway.ran()) == 1
-        # The result was fetched: the same call is a new one.
+        # The result was fetched, so a repeat is a new call.
         assert (await begin(gateway))["taskId"] != held.id
 
 
-async def test_a_refusal_is_a_completed_task_that_says_so():
+async def test_a_denial_is_a_completed_task_with_the_reason():
     async with running() as gateway:
         task = await begin(gateway)
         [held] = await gateway.held()
@@ -115,7 +115,7 @@ async def test_without_the_extension_tasks_are_refused_and_calls_wait():
         }
 
 
-async def test_an_unknown_task_of_ours_is_no_task_and_others_are_the_servers():
+async def test_our_unknown_task_ids_get_an_error_and_other_ids_are_relayed():
     async with running() as gateway:
         answer = await gateway.ask("tasks/get", {"taskId": "hold_nothing"}, declares=TASKS)
         assert (answer.status, answer.error["code"]) == (400, -32602)
@@ -143,13 +143,13 @@ async def test_a_task_of_another_agent_is_unknown():
         assert held.state is State.PENDING
 
 
-async def test_a_held_call_that_is_no_task_cannot_be_polled_as_one():
+async def test_a_held_call_that_is_not_a_task_cannot_be_polled():
     async with running() as gateway, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(gateway.ask("tools/call", CALL))
         [held] = await gateway.held()
         answer = await gateway.ask("tasks/get", {"taskId": held.id}, declares=TASKS)
         assert answer.error["code"] == -32602
-        # Asked for again with tasks, it becomes one; whoever waits on a connection still has the answer.
+        # A repeat with tasks turns it into a task; a client on a connection still gets the answer.
         task = await begin(gateway)
         assert task["taskId"] == held.id
         await gateway.review(held)
@@ -158,7 +158,7 @@ async def test_a_held_call_that_is_no_task_cannot_be_polled_as_one():
         assert len(gateway.ran()) == 1
 
 
-async def test_tasks_are_offered_where_they_are_on():
+async def test_tasks_are_offered_where_they_are_enabled():
     key = "io.modelcontextprotocol/tasks"
     for more, offered in (("", True), ("approvals: {tasks: off}", False)):
         async with running(more=more) as gateway:
@@ -173,7 +173,7 @@ async def test_tasks_are_offered_where_they_are_on():
                     assert (await agent).result["content"][0]["text"] == "ran create_note"
 
 
-async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_next_start():
+async def test_a_task_approved_after_a_restart_runs():
     async with running() as gateway:
         task = await begin(gateway)
         proxy = gateway.gateway.proxy
@@ -198,7 +198,7 @@ async def test_a_task_whose_gateway_ended_runs_when_it_is_approved_after_the_nex
         )
 
 
-async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
+async def test_a_task_runs_at_its_server_as_currently_configured():
     async with RecordingServer() as moved, running() as gateway:
         proxy = gateway.gateway.proxy
         await begin(gateway)
@@ -210,7 +210,7 @@ async def test_a_task_runs_at_its_server_as_that_is_when_it_runs():
         assert (gateway.ran(), len(moved.calls)) == ([], 1)
 
 
-async def test_a_task_whose_server_is_taken_out_of_the_config_runs_when_it_is_put_in_again():
+async def test_a_task_whose_server_was_removed_runs_when_it_is_added_back():
     looked_for = asyncio.Event()
 
     class Gone(dict):
@@ -254,7 +254,7 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         assert (await settled(gateway, held.id)).state is State.COMPLETED
 
 
-# A server that asks for input.
+# Servers that request input.
 
 
 def form(message):
@@ -271,7 +271,7 @@ async def asks_twice(_, frame):
     return result(frame, {"resultType": "input_required", "inputRequests": wanted, "requestState": "theirs"})
 
 
-async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
+async def test_a_task_passes_on_its_servers_questions_until_all_are_answered():
     async with running(recorder=RecordingServer(on_call=asks_twice)) as gateway:
         task, held = await approved(gateway)
         asking = await look(gateway, task)
@@ -300,7 +300,7 @@ async def test_a_task_asks_what_its_server_asks_until_everything_is_answered():
         assert len(gateway.ran()) == 2
 
 
-async def test_answers_that_came_too_late_to_be_completed_are_not_kept():
+async def test_partial_answers_are_dropped_when_the_approval_ends():
     async with running(recorder=RecordingServer(on_call=asks_twice)) as gateway:
         task, held = await approved(gateway)
         params = {"taskId": task["taskId"], "inputResponses": {"who": {"action": "decline"}}}
@@ -324,7 +324,7 @@ async def subscribe(gateway, task_ids, **notifications):
 
 
 async def heard(answer, count):
-    """Read this many frames of a stream."""
+    """Return this many frames of a stream."""
     frames = []
     async with asyncio.timeout(HANG):
         while len(frames) < count:
@@ -333,7 +333,7 @@ async def heard(answer, count):
     return frames
 
 
-async def test_who_listens_for_a_task_is_told_of_each_change_and_of_nothing_foreign():
+async def test_a_subscriber_gets_each_change_of_its_own_tasks_only():
     async with running() as gateway:
         task = await begin(gateway)
         async with await subscribe(gateway, [task["taskId"], "hold_unknown"]) as answer:
@@ -351,7 +351,7 @@ async def test_who_listens_for_a_task_is_told_of_each_change_and_of_nothing_fore
             assert (end["id"], end["result"]["_meta"]) == ("sub", subscription)
 
 
-async def test_what_else_a_client_listens_for_comes_from_the_server_in_the_same_stream():
+async def test_other_subscriptions_are_served_by_the_server_in_the_same_stream():
     go_on = asyncio.Event()
 
     async def listening(request, frame):
@@ -372,7 +372,7 @@ async def test_what_else_a_client_listens_for_comes_from_the_server_in_the_same_
             assert (await heard(answer, 1))[0]["method"] == "changed"
 
 
-async def test_a_server_that_refuses_the_subscription_is_heard():
+async def test_a_servers_refusal_of_a_subscription_is_relayed():
     async def refusing(_, frame):
         return error(frame, -32601, "no", status=404)
 
@@ -383,7 +383,7 @@ async def test_a_server_that_refuses_the_subscription_is_heard():
 
 
 @pytest.mark.parametrize("task_ids", [None, 5, {}, [5, None, ["hold_x"]]])
-async def test_a_subscription_to_odd_tasks_is_the_servers(task_ids):
+async def test_a_subscription_to_malformed_task_ids_is_relayed(task_ids):
     async with running() as gateway, await subscribe(gateway, task_ids) as answer:
         assert answer.status == 200
         assert gateway.recorder.received[-1].frame["params"]["notifications"] == {"taskIds": task_ids}
@@ -401,7 +401,7 @@ async def old(gateway, method, **params):
         return last_frame(await answer.read())
 
 
-async def test_the_older_dialect_is_offered_when_the_config_says_so():
+async def test_the_older_dialect_is_offered_if_the_config_says_so():
     async with running(more=ALL) as gateway:
         opening = {
             "protocolVersion": "2025-11-25",
@@ -420,7 +420,7 @@ async def test_the_older_dialect_is_offered_when_the_config_says_so():
         assert "tasks" not in (await old(gateway, "initialize", **opening))["result"]["capabilities"]
 
 
-async def test_a_call_asked_for_as_a_task_of_2025_runs_when_it_is_approved_and_its_result_is_waited_for():
+async def test_a_2025_task_runs_after_approval_and_tasks_result_waits_for_it():
     async with running(more=ALL) as gateway:
         body = call("create_note", {"a": 1}, task={"ttl": 60000})
         async with await gateway.post(body, OLD) as answer:
@@ -440,7 +440,7 @@ async def test_a_call_asked_for_as_a_task_of_2025_runs_when_it_is_approved_and_i
         assert (await old(gateway, "tasks/cancel", taskId=held.id))["error"]["code"] == -32602
 
 
-async def test_a_call_that_needs_nobody_is_a_task_too_when_it_is_asked_for_as_one():
+async def test_an_allowed_call_is_a_task_too_if_requested_as_one():
     async with running(more=ALL) as gateway:
         async with await gateway.post(call("get_note", task={}), OLD) as answer:
             created = last_frame(await answer.read())["result"]["task"]
@@ -450,7 +450,7 @@ async def test_a_call_that_needs_nobody_is_a_task_too_when_it_is_asked_for_as_on
         assert (held.reviews, held.rule) == ((), "matrix[0]")
 
 
-async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
+async def test_a_client_that_leaves_does_not_consume_the_next_events():
     go_on = asyncio.Event()
 
     async def telling(request, frame):
@@ -465,7 +465,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
         return response
 
     async def until(listening):
-        """Wait until so many listen for the call beside its run."""
+        """Wait until so many listen for the call, besides its run."""
         async with asyncio.timeout(HANG):
             while len(gateway.gateway.service.wakeups.listening[held.id]) != 1 + listening:
                 await asyncio.sleep(0)
@@ -488,7 +488,7 @@ async def test_who_leaves_takes_nothing_of_what_the_server_says_next_along():
         assert len(gateway.gateway.proxy.tasks.runs) == 0
 
 
-async def test_an_old_task_can_be_cancelled_and_says_so():
+async def test_a_2025_task_can_be_cancelled():
     async with running(more=ALL) as gateway:
         async with await gateway.post(call("create_note", task={}), OLD) as answer:
             task_id = last_frame(await answer.read())["result"]["task"]["taskId"]
@@ -511,7 +511,7 @@ async def test_a_servers_error_is_the_answer_to_tasks_result():
         assert (await old(gateway, "tasks/result", taskId=task_id))["error"]["code"] == -32050
 
 
-async def test_a_server_with_tasks_of_its_own_keeps_them():
+async def test_a_server_with_its_own_tasks_keeps_them():
     recorder = RecordingServer(capabilities={"tools": {}, "tasks": {"requests": {}}}, session="s1")
     async with running(more=ALL, recorder=recorder) as gateway:
         opening = {
@@ -523,7 +523,7 @@ async def test_a_server_with_tasks_of_its_own_keeps_them():
         assert found["tasks"] == {"requests": {}}
 
 
-async def test_calls_of_a_server_with_tasks_of_its_own_wait_on_the_connection():
+async def test_calls_of_a_server_with_its_own_tasks_wait_on_the_connection():
     for capabilities in ({"extensions": {"io.modelcontextprotocol/tasks": {}}}, {"tasks": {}}):
         async with (
             running(recorder=RecordingServer(capabilities=capabilities)) as gateway,
@@ -536,7 +536,7 @@ async def test_calls_of_a_server_with_tasks_of_its_own_wait_on_the_connection():
 
 
 @pytest.mark.parametrize("task_id", [5, None, ["hold_x"]])
-async def test_odd_task_ids_are_the_servers(task_id):
+async def test_malformed_task_ids_are_relayed(task_id):
     async with running() as gateway:
         await gateway.ask("tasks/get", {"taskId": task_id}, declares=TASKS)
         assert gateway.recorder.received[-1].frame["method"] == "tasks/get"
