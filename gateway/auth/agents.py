@@ -13,7 +13,7 @@ from gateway.config.options import AgentOptions, Config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """An authenticated agent. `servers` are those it may use; None means all."""
+    """An authenticated agent. `servers` has the names of the servers that it may use; None means all."""
 
     name: str
     owner: str | None = None
@@ -24,11 +24,12 @@ class Agent:
         return self.servers is None or server in self.servers
 
 
+#: Every caller, if the config has no agents and no issuers.
 LOCAL = Agent(name="local")
 
 
 class AuthenticationFailed(Exception):
-    """Authentication failed: the HTTP status, a message for the caller, and the WWW-Authenticate challenge."""
+    """Authentication failed: HTTP status, message for the caller, WWW-Authenticate challenge (RFC 6750, section 3)."""
 
     def __init__(self, status: int, message: str, challenge: str | None = None) -> None:
         super().__init__(message)
@@ -43,7 +44,7 @@ class Agents:
         self.config = config
         self._tokens = TokenVerifier(config, jwks, clock)
         self._by_hash = [
-            (one.token_sha256, _configured_agent(one)) for one in config.agents if one.token_sha256
+            (agent.token_sha256, _configured_agent(agent)) for agent in config.agents if agent.token_sha256
         ]
 
     async def authenticate(self, authorization: Sequence[str], server: str) -> Agent:
@@ -62,8 +63,8 @@ class Agents:
         return self._verified_agent(await self._verify(token, server), server)
 
     def _agent_of_token(self, token: bytes) -> Agent | None:
-        given = hashlib.sha256(token).hexdigest()
-        found = [agent for known, agent in self._by_hash if hmac.compare_digest(known, given)]
+        digest = hashlib.sha256(token).hexdigest()
+        found = [agent for known, agent in self._by_hash if hmac.compare_digest(known, digest)]
         return found[0] if found else None
 
     async def _verify(self, token: bytes, server: str) -> VerifiedToken:

@@ -1,4 +1,4 @@
-"""Checks the issuers of a config, and the agents that they vouch for (PURE)."""
+"""Checks the JWT issuers of a config, and the agents that use their tokens (PURE)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ _SECURE_URL = "this must be an https:// address (http:// only on this machine), 
 
 
 def find_problems(config: Config) -> Iterator[Problem]:
-    """Report invalid issuers, and agents whose tokens or subjects could not be verified."""
+    """Report invalid issuers, unused issuers, and agents that could never authenticate."""
     yield from _url_problems(config)
     for number, issuer in enumerate(config.jwt):
         yield from _issuer_problems(("jwt", number), issuer)
@@ -65,7 +65,7 @@ def _agent_problems(config: Config) -> Iterator[Problem]:
 
 
 def _unused_issuer_problems(config: Config) -> Iterator[Problem]:
-    """Report issuers whose tokens no agent could use."""
+    """Report issuers without any agent."""
     issuers = [issuer.issuer for issuer in config.jwt]
     used = {issuer for issuer, subject in (_subject(agent, issuers) for agent in config.agents) if subject}
     for number, issuer in enumerate(config.jwt):
@@ -75,17 +75,17 @@ def _unused_issuer_problems(config: Config) -> Iterator[Problem]:
 
 
 def _subject(agent: AgentOptions, issuers: Sequence[str]) -> tuple[str, str]:
-    """Return the issuer and the subject of an agent; the first issuer is the default, "" is no subject."""
+    """Return the issuer and the subject of an agent; the issuer defaults to the first one, the subject to ""."""
     return agent.issuer or "".join(issuers[:1]), agent.subject or ""
 
 
 def _agent_problem(agent: AgentOptions, issuers: Sequence[str]) -> str | None:
     if (agent.token_sha256 is None) == (not agent.subject):
-        return "give either token_sha256 (of its own token) or subject (of a JWT)."
+        return "give either token_sha256 (of an agent token) or subject (of a JWT)."
     if agent.subject is None:
         return None if agent.issuer is None else "only an agent with a subject has an issuer; remove issuer."
     if not issuers:
-        return "no issuer vouches for the subject; add jwt, or use token_sha256 instead."
+        return "a subject needs an issuer; add jwt, or use token_sha256 instead."
     if agent.issuer is None:
         return (
             None

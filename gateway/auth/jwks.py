@@ -1,4 +1,4 @@
-"""Caches the JSON Web Key Set of an issuer (RFC 7517): fetches it for an unknown key ID, and keeps it if a fetch fails."""
+"""Caches the JSON Web Key Set of an issuer (RFC 7517); fetches it for unknown key IDs, keeps it if a fetch fails."""
 
 import asyncio
 import logging
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-#: The least seconds between two fetches, whatever key IDs tokens have.
+#: The minimum number of seconds between fetches, so that tokens with random key IDs cannot flood the issuer.
 PAUSE = 30.0
-#: Seconds after which keys are fetched again in the background, so that a withdrawn key is dropped.
+#: The age in seconds at which keys are refreshed in the background, so that a withdrawn key is dropped.
 MAX_AGE = 3600.0
 #: The timeout of a fetch in seconds, and the most bytes of its response.
 TIMEOUT = 5.0
@@ -23,7 +23,7 @@ Jwk = Mapping[str, Any]
 
 
 class JwksCache:
-    """The key set at one URL."""
+    """The cached key set at one URL; `clock` is in seconds."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession, clock: Callable[[], float]) -> None:
         self._url = url
@@ -37,7 +37,7 @@ class JwksCache:
         """Return the key with this ID, or None; waits for a fetch only if the key is unknown."""
         if self._due(kid):
             self._fetched_at = self._clock()
-            # A separate task: callers share it, and one that disconnects does not cancel it for the others.
+            # A separate task, because callers share it: a caller that disconnects must not cancel it for the others.
             self._fetching = asyncio.ensure_future(self._refresh())
         if kid not in self._keys and self._fetching is not None:
             await asyncio.shield(self._fetching)
@@ -50,10 +50,10 @@ class JwksCache:
         try:
             self._keys = _parse_keys(await self._fetch())
         except (_JwksError, aiohttp.ClientError, OSError, msgspec.MsgspecError) as error:
-            # A library's message may contain what the other side sent, so only its type is logged.
+            # A library's message may quote the response, so only the type is logged.
             reason = str(error) if isinstance(error, _JwksError) else type(error).__name__
             log.warning(
-                "the keys at %s could not be fetched (%s); the known keys stay in use",
+                "the keys at %s could not be fetched (%s); the known keys are still in use",
                 urlsplit(self._url).hostname, reason,
             )  # fmt: skip
 

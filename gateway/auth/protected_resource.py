@@ -21,7 +21,7 @@ def accepted_audiences(config: Config, issuer: IssuerOptions, server: str) -> fr
 
 
 def build_metadata(config: Config, server: str) -> Mapping[str, Any] | None:
-    """Return the metadata of a server; None if there is no such server or no issuer."""
+    """Return the metadata of a server (RFC 9728, section 2); None for an unknown server, or without issuers."""
     if not config.jwt or server not in config.servers:
         return None
     scopes = _scopes(config)
@@ -37,7 +37,7 @@ def build_metadata(config: Config, server: str) -> Mapping[str, Any] | None:
 def build_challenge(
     config: Config, server: str, error: str | None = None, issuer: IssuerOptions | None = None
 ) -> str:
-    """Return the WWW-Authenticate header: where to get a token, its scopes, and the error."""
+    """Return the WWW-Authenticate header (RFC 9728, section 5.1): metadata URL, scopes, error."""
     if not config.jwt:
         return "Bearer"
     parts = {

@@ -1,4 +1,4 @@
-"""Verifies JSON Web Tokens (RFC 7519); error messages repeat nothing of the token."""
+"""Verifies JSON Web Tokens (RFC 7519). Error messages never quote the token."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class VerifiedToken:
 
     def scopes(self) -> frozenset[str]:
         """Return the granted scopes, from `scope` (RFC 9068) or `scp`."""
-        given = self.claims.get("scope", self.claims.get("scp", ()))
-        words = given.split() if isinstance(given, str) else given
+        claim = self.claims.get("scope", self.claims.get("scp", ()))
+        words = claim.split() if isinstance(claim, str) else claim
         return (
             frozenset(word for word in words if isinstance(word, str))
             if isinstance(words, list)
@@ -52,9 +52,9 @@ class TokenVerifier:
         self._clock = clock
 
     async def verify(self, token: str, server: str) -> VerifiedToken:
-        """Verify a token for *server*; raises `InvalidToken`."""
+        """Verify the signature, issuer, audience and times of a token for *server*; raises `InvalidToken`."""
         header, unverified = _decode_unverified(token)
-        issuer = next((one for one in self._config.jwt if one.issuer == unverified.get("iss")), None)
+        issuer = next((known for known in self._config.jwt if known.issuer == unverified.get("iss")), None)
         if issuer is None:
             raise InvalidToken("The issuer of the token is unknown.")
         algorithm = _algorithm(header, issuer)
@@ -96,7 +96,7 @@ def _algorithm(header: Claims, issuer: IssuerOptions) -> str:
 def _verify_signature(
     token: str, key: Jwk, algorithm: str, issuer: IssuerOptions, audience: frozenset[str]
 ) -> dict[str, Any]:
-    """Return the claims after checking signature, issuer and audience."""
+    """Verify signature, issuer and audience, and return the claims; raises `InvalidToken`."""
     import jwt
 
     if key.get("alg", algorithm) != algorithm:

@@ -16,7 +16,7 @@ from gateway.config.options import listen_address
 from gateway.errors import UserError
 from gateway.wire import sse
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 #: Why the gateway refused a request with HTTP 401.
 UNSET = "Set OKAYED_TOKEN to your approver token"
 REJECTED = "The token in OKAYED_TOKEN is not an approver's token"
@@ -36,11 +36,11 @@ class ApiClient:
         self._base = SOCKET_URL if url.startswith(UNIX) else url.rstrip("/")
 
     async def calls(self, state: str) -> list[dict[str, Any]]:
-        """Return all calls in *state*, newest first."""
+        """Return all calls in *state*, newest first, as JSON objects of the API."""
         found: list[dict[str, Any]] = []
         before = ""
         while True:
-            page = await self._ask("GET", f"/api/v1/calls?state={state}&limit=200{before}")
+            page = await self._request("GET", f"/api/v1/calls?state={state}&limit=200{before}")
             found += page["calls"]
             if page["next"] is None:
                 return found
@@ -48,28 +48,28 @@ class ApiClient:
 
     async def call(self, call_id: str) -> dict[str, Any]:
         """Return one call."""
-        return await self._ask("GET", f"/api/v1/calls/{call_id}")
+        return await self._request("GET", f"/api/v1/calls/{call_id}")
 
     async def reveal(self, call_id: str) -> dict[str, Any]:
         """Return one call with its secrets; the audit trail records the access."""
-        return await self._ask("POST", f"/api/v1/calls/{call_id}/reveal")
+        return await self._request("POST", f"/api/v1/calls/{call_id}/reveal")
 
     async def approve(self, call_id: str, reason: str) -> dict[str, Any]:
-        """Approve the call in its current form."""
+        """Approve the call as it is now, by its digest."""
         body = {"digest": (await self.call(call_id))["digest"], "reason": reason}
-        return await self._ask("POST", f"/api/v1/calls/{call_id}/approve", body)
+        return await self._request("POST", f"/api/v1/calls/{call_id}/approve", body)
 
     async def deny(self, call_id: str, reason: str) -> dict[str, Any]:
         """Deny the call."""
-        return await self._ask("POST", f"/api/v1/calls/{call_id}/deny", {"reason": reason})
+        return await self._request("POST", f"/api/v1/calls/{call_id}/deny", {"reason": reason})
 
     async def give_up(self, call_id: str, reason: str) -> dict[str, Any]:
         """Stop waiting for the server's answer to a running call."""
-        return await self._ask("POST", f"/api/v1/calls/{call_id}/give-up", {"reason": reason})
+        return await self._request("POST", f"/api/v1/calls/{call_id}/give-up", {"reason": reason})
 
     async def accept(self, server: str, tool: str) -> list[str]:
-        """Accept the current definition of a tool, or of all if *tool* is ""; returns the tools that had changed."""
-        answer = await self._ask("POST", "/api/v1/tools/accept", {"server": server, "tool": tool})
+        """Accept the current definition of a tool, or of all if *tool* is ""; returns the names of changed tools."""
+        answer = await self._request("POST", "/api/v1/tools/accept", {"server": server, "tool": tool})
         return list(answer["tools"])
 
     async def watch(self, show: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -82,7 +82,7 @@ class ApiClient:
                     if event.data:
                         show(await self.calls("pending"))
 
-    async def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def _request(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         with self._connection_errors():
             async with self._session.request(verb, self._base + path, json=body) as answer:
                 return await _read_json(answer)
@@ -113,7 +113,7 @@ async def _read_json(answer: aiohttp.ClientResponse) -> dict[str, Any]:
 async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
     """Connect to the API at *url*: the `http(s)://` or `unix:/path` address of the inbox. Raises `RequestRefused`.
 
-    Whitespace around the token is ignored, because a token read from a file may end in a newline.
+    Strips whitespace from the token, because a token read from a file may end in a newline.
     """
     if not (url.startswith(UNIX) or is_http_url(url)):
         raise RequestRefused(
@@ -126,14 +126,14 @@ async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
         yield ApiClient(session, url)
 
 
-def call_api(config: Path, question: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
-    """Ask the gateway at OKAYED_URL, or else the one that the config file describes."""
+def call_api(config: Path, request: Callable[[ApiClient], Awaitable[Result]]) -> Result:
+    """Run *request* with the API at OKAYED_URL, or else at the inbox address in the config file."""
     url = os.environ.get("OKAYED_URL") or local_address(
         listen_address(load_config(config, os.environ).inbox.listen)
     )
 
-    async def ask_once() -> Answer:
+    async def connect_and_request() -> Result:
         async with connect(url, os.environ.get("OKAYED_TOKEN", "")) as api:
-            return await question(api)
+            return await request(api)
 
-    return run_async(ask_once())
+    return run_async(connect_and_request())

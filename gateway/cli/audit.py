@@ -1,4 +1,4 @@
-"""Reads the audit trail for `okayed log`, `audit verify` and `audit export`, beside a gateway that may be writing it."""
+"""`okayed log`, `audit verify` and `audit export`: read the audit trail, also while a gateway writes it."""
 
 import asyncio
 import os
@@ -21,8 +21,8 @@ from gateway.cli.output import print_line
 from gateway.config.options import parse_duration
 from gateway.errors import UserError
 
-#: Seconds between two reads with `--follow`.
-LOOK = 0.5
+#: Seconds between reads with `--follow`.
+POLL = 0.5
 
 
 class BrokenTrail(UserError):
@@ -30,7 +30,7 @@ class BrokenTrail(UserError):
 
 
 def print_log(path: Path, *, tool: str, agent: str, since: str, follow: bool, as_json: bool) -> None:
-    """Print the matching events in order, *since* a duration ago; with *follow*, also new ones as they come."""
+    """Print the matching events in order, from the last *since* (`1h`); with *follow*, keep printing new ones."""
     start = _start_time(since)
     trail, last = open_trail(load_config(path, os.environ).store), 0
     while True:
@@ -39,7 +39,7 @@ def print_log(path: Path, *, tool: str, agent: str, since: str, follow: bool, as
             output.print_event(event, as_json=as_json)
         if not follow:
             return
-        time.sleep(LOOK)
+        time.sleep(POLL)
 
 
 def _start_time(since: str) -> float:
@@ -78,7 +78,7 @@ def _parse_checkpoint(text: str) -> Checkpoint | None:
 def verify_trail(
     name: str, events: Iterable[AuditEvent], key: bytes, checkpoint: Checkpoint | None
 ) -> tuple[int, Checkpoint | None]:
-    """Verify a trail; returns its number of events and the checkpoint of the last one. Raises `BrokenTrail`."""
+    """Verify a trail, and return its number of events and last checkpoint; raises `BrokenTrail`."""
     count, head = 0, None
 
     def counted() -> Iterator[AuditEvent]:

@@ -18,7 +18,7 @@ from gateway.cli.event_loop import run_async
 from gateway.config.options import Config
 from gateway.errors import UserError
 
-WHY = "The gateway's clock was reset; ask again."
+REASON = "The gateway's clock was reset."
 
 
 def check(path: Path, *, reset: bool) -> None:
@@ -37,7 +37,7 @@ async def reset_clock(config: Config, clock: Clock = time.time) -> str:
     Raises `StoreError` while a gateway uses the store. After a crash half-way, run it again.
     """
     if config.store == MEMORY:
-        raise UserError("A store in memory keeps no time, so there is nothing to reset.")
+        raise UserError("An in-memory store does not keep the time, so there is nothing to reset.")
     from approvals.service import ApprovalService
     from gateway.app.parts import build_directory
 
@@ -46,7 +46,7 @@ async def reset_clock(config: Config, clock: Clock = time.time) -> str:
         service = ApprovalService(store, build_directory(config), clock=clock)
         old, waiting = await store.highest_time(), await store.summaries(tuple(TIMED))
         for held in waiting:
-            await service.void(held.id, WHY)
+            await service.void(held.id, REASON)
         detail = {"was": old, "voided": len(waiting)}
         event = AuditEvent(at=clock(), kind="clock.reset", actor=GATEWAY, detail=detail)
         await store.reset_time(clock(), event)

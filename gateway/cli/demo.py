@@ -22,7 +22,7 @@ CALLS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("list_orders", {"status": "paid"}),
     (
         "refund_order",
-        {"number": "1003", "amount": 980.0, "reason": "The customer wrote that the parcel never came."},
+        {"number": "1003", "amount": 980.0, "reason": "The customer says that the parcel never arrived."},
     ),
 )
 

@@ -1,4 +1,4 @@
-"""A gateway inside an `okayed stdio`; other `okayed stdio` commands can join it."""
+"""Runs a gateway inside an `okayed stdio` process, which other `okayed stdio` processes can join."""
 
 import asyncio
 import errno
@@ -18,8 +18,8 @@ from gateway.config.addresses import SOCKET_URL, parse_host_and_port
 from gateway.config.options import Config, listen_address
 from gateway.errors import NotSentError, UserError, first_error
 
-#: Seconds between two checks whether an `okayed run` waits for the store.
-LOOK = 1.0
+#: Seconds between checks for an `okayed run` that waits for the store.
+POLL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,19 @@ class EmbeddedGateway:
     path: Path
     server: str
     token: str = field(repr=False)
-    #: The group of the gateway's task, and the event set when the client disconnects.
+    #: The group of the gateway's task, and the event that is set when the client disconnects.
     tasks: asyncio.TaskGroup
-    left: asyncio.Event
+    disconnected: asyncio.Event
 
     async def start(self) -> str:
         """Start a gateway and return its URL.
 
-        Raises `NotSentError` while another process uses its store or address, `UserError` if the client is not an agent.
+        Raises `NotSentError` while another process has its store or address, `UserError` for an unknown client.
         """
         config = load_config(self.path, os.environ)
         check_server_name(config, self.server)
         if _run_is_waiting(config):
-            raise NotSentError("An `okayed run` has the store and is not listening yet.")
+            raise NotSentError("An `okayed run` has the store but is not listening yet.")
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.tasks.create_task(self._run(config, url))
         try:
@@ -55,24 +55,24 @@ class EmbeddedGateway:
             raise
 
     async def _run(self, config: Config, url: asyncio.Future[str]) -> None:
-        """Run a gateway until the client disconnects. *url* gets its URL, or the error that prevents the start."""
+        """Run a gateway until the client disconnects; sets *url* to its URL, or to the error of a failed start."""
         try:
             async with assemble(config, embedded=True) as gateway:
                 await self._check_client(gateway)
                 async with serve(gateway) as endpoints:
                     tcp = parse_host_and_port(listen_address(config.listen)) is not None
                     url.set_result(endpoints.agents.removesuffix("/mcp/") if tcp else SOCKET_URL)
-                    await self._wait_until_over(config)
+                    await self._wait_for_end(config)
         except Exception as error:
             if url.done():
                 raise
             url.set_exception(first_error(error))
 
-    async def _wait_until_over(self, config: Config) -> None:
+    async def _wait_for_end(self, config: Config) -> None:
         """Return when the client has disconnected, or an `okayed run` waits for the store."""
-        while not self.left.is_set() and not _run_is_waiting(config):
+        while not self.disconnected.is_set() and not _run_is_waiting(config):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.left.wait(), LOOK)
+                await asyncio.wait_for(self.disconnected.wait(), POLL)
 
     async def _check_client(self, gateway: Gateway) -> None:
         """Raise `UserError` unless the client is an agent of the config."""

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def run_async(job: Coroutine[Any, Any, Result]) -> Result:
-    """Run *job* in a new event loop. Raises the first error of a group of tasks; exits 130 when interrupted."""
+    """Run *job* in a new event loop; raises the first error of a task group, and exits 130 when interrupted."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(job)

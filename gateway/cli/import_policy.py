@@ -9,7 +9,7 @@ from gateway.policy.policylayer.translation import translate
 
 
 def import_policy(file: Path) -> None:
-    """Print the translated policy; lists what could not be translated on stderr and exits 3."""
+    """Print the translated policy; exits 3 and lists on stderr the parts that could not be translated."""
     imported = translate(_read(file), file.name)
     typer.echo(imported.yaml, nl=False)
     if imported.notes:

@@ -1,4 +1,4 @@
-"""Configures logging. Text from servers and agents cannot forge a log entry."""
+"""Configures logging so that text from servers and agents cannot forge an entry."""
 
 import logging
 from typing import TextIO
@@ -9,7 +9,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class _LogFormatter(logging.Formatter):
-    """Escapes hidden characters and indents further lines, so that no text can forge an entry or control a terminal."""
+    """Escapes hidden characters and indents further lines, so that text cannot forge an entry or control a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return safetext.escape_hidden(super().format(record)).replace("\n", "\n    ")

@@ -46,7 +46,7 @@ app.add_typer(token, name="token")
 
 @app.command()
 def run(config: ConfigFile = DEFAULT, restored: Restored = False) -> None:
-    """Serve agents, the inbox and Slack until SIGTERM; running calls may then finish, and held calls are kept."""
+    """Serve agents, the inbox and Slack until SIGTERM; then finish running calls. Held calls are kept."""
     from gateway.cli import run as command
     from gateway.cli.event_loop import run_async
 
@@ -240,7 +240,7 @@ def _log_to_stderr(level: int) -> None:
 
 
 def main() -> None:
-    """Run a command; prints an error that the user can fix as one sentence on stderr and exits 1."""
+    """Run a command; prints an error that the user can fix on stderr, without a traceback, and exits 1."""
     try:
         app()
     except (UserError, ApprovalError, GatewayError, OSError) as error:

@@ -99,24 +99,26 @@ def print_state(call: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(call)
         return
-    given = len({review["approver"] for review in call["reviews"] if review["answer"] == "approve"})
-    more = f" ({given} of {call['needed']})" if call["state"] == "pending" else ""
-    open_console().print(Text(escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{more}")))
+    approvals = len({review["approver"] for review in call["reviews"] if review["answer"] == "approve"})
+    progress = f" ({approvals} of {call['needed']})" if call["state"] == "pending" else ""
+    open_console().print(
+        Text(escape(f"{call['id']} {call['server']}/{call['tool']}: {_state(call)}{progress}"))
+    )
 
 
 def print_event(event: AuditEvent, *, as_json: bool) -> None:
     """Print one event of the audit trail."""
     if as_json:
         sys.stdout.write(json.dumps(msgspec.to_builtins(event)) + "\n")
-        sys.stdout.flush()  # a program that follows the log reads each event from a pipe as it comes
+        sys.stdout.flush()  # so that a program that follows the log through a pipe gets each event at once
         return
     detail = " ".join(
         f"{name}={value}"
         for name, value in event.detail.items()
         if name in ("rule", "why", "reason", "note", "via", "failed")
     )
-    what = f"{event.server}/{event.tool}" if event.tool else event.server
-    line = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12} {what} {event.call or ''} {detail}"
+    target = f"{event.server}/{event.tool}" if event.tool else event.server
+    line = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12} {target} {event.call or ''} {detail}"
     open_console().print(Text(escape(line.rstrip())))
 
 

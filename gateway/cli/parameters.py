@@ -20,12 +20,12 @@ Port = Annotated[int, typer.Option(help="The agents' port; the inbox uses the ne
 ResetClock = Annotated[
     bool,
     typer.Option(
-        "--reset-clock", help="After the clock was ahead: use its time again, and void waiting calls."
+        "--reset-clock", help="Reset the store's time after the clock was ahead; voids waiting calls."
     ),
 ]
 PolicyFile = Annotated[Path, typer.Argument(help="A PolicyLayer or Intercept policy.")]
 FirstPolicy = Annotated[bool, typer.Option("--policy", help="Print a first policy for these tools, as YAML.")]
-Accept = Annotated[bool, typer.Option("--accept", help="Accept changed definitions, as an approver.")]
+Accept = Annotated[bool, typer.Option("--accept", help="Accept the changed definitions, as an approver.")]
 Arguments = Annotated[str, typer.Option("--args", help="The arguments of the call, a JSON object.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Include hidden values; the audit trail records it.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events.")]

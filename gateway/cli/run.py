@@ -18,7 +18,7 @@ from gateway.app.serving import serve
 from gateway.app.stores import MEMORY, open_store, store_path
 from gateway.config.options import Config
 
-#: Seconds to wait for an embedded gateway to release the store: longer than it waits for running calls.
+#: Seconds to wait until an embedded gateway releases the store: more than it gives running calls.
 HANDOVER = GRACE + 10.0
 #: Seconds between two attempts to open the store.
 RETRY = 0.2
@@ -40,12 +40,15 @@ async def run(path: Path, *, restored: bool = False) -> None:
 
 
 def hold_store(config: Config) -> AbstractContextManager[None]:
-    """Hold the run lock of the store, which makes an embedded gateway release it; raises `StoreTaken` if another `run` has it."""
+    """Hold the store's run lock, so that an embedded gateway releases the store.
+
+    Raises `StoreTaken` if another `okayed run` has the lock.
+    """
     return nullcontext() if config.store == MEMORY else hold_run_lock(store_path(config.store))
 
 
 async def open_released_store(config: Config, *, stop: asyncio.Event, restored: bool = False) -> Store:
-    """Open the store once an embedded gateway has released it; raises `StoreError`."""
+    """Open the store as soon as an embedded gateway has released it; raises `StoreError`."""
     loop = asyncio.get_running_loop()
     until = loop.time() + HANDOVER
     while True:

@@ -1,7 +1,7 @@
 """`okayed stdio`: connects one client on stdin and stdout to a gateway.
 
-With `--url` it joins that gateway. With a config it joins the gateway that the config describes, or runs one in this
-process while none is listening.
+With `--url` it joins that gateway. With a config it joins the gateway at the config's address; if there is none, it
+runs one in this process.
 """
 
 import asyncio
@@ -25,35 +25,35 @@ from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
 #: Seconds that a request waits for a gateway: less than the 60 s timeout of common clients.
-PATIENCE = 50.0
-#: Seconds between two checks whether a gateway answers, and the timeout of a check.
+MAX_WAIT = 50.0
+#: Seconds between health checks of a gateway, and the timeout of a check.
 PAUSE = 0.25
 CHECK_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
 
 async def run(server: str, path: Path, url: str) -> None:
-    """Serve one client through the gateway at *url*, or through the one that the config at *path* describes."""
+    """Serve one client through the gateway at *url*, or if *url* is "", through the gateway of the config at *path*."""
     token = os.environ.get("OKAYED_AGENT_TOKEN", "").strip()
     address = check_url(url) if url else local_address(read_listen(path, os.environ))
     async with open_client(address) as http, asyncio.TaskGroup() as tasks:
         if url:
             await _serve(GatewayLocator(server, token, http, at=address))
             return
-        left = asyncio.Event()
+        disconnected = asyncio.Event()
 
         async def start_gateway() -> str:
             from gateway.cli.embedded import EmbeddedGateway
 
-            return await EmbeddedGateway(path, server, token, tasks, left).start()
+            return await EmbeddedGateway(path, server, token, tasks, disconnected).start()
 
         locator = GatewayLocator(server, token, http, at=address, start_gateway=start_gateway)
         await locator.find_gateway()
         await _serve(locator)
-        left.set()
+        disconnected.set()
 
 
 async def _serve(locator: "GatewayLocator") -> None:
-    await StdioFront(await _stdin(), _to_stdout(), locator.exchange).run()
+    await StdioFront(await _open_stdin(), _stdout_writer(), locator.exchange).run()
 
 
 def check_url(url: str) -> str:
@@ -69,7 +69,7 @@ def open_client(address: str) -> aiohttp.ClientSession:
 
 
 class GatewayLocator:
-    """Sends exchanges to the gateway at one address; while none answers, they wait for up to `PATIENCE` seconds."""
+    """Sends exchanges to the gateway at one address; waits up to `MAX_WAIT` seconds for a gateway that answers."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class GatewayLocator:
         at: str,
         start_gateway: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """*start_gateway* is called while no gateway answers: it starts one and returns its URL, or raises `NotSentError`."""
+        """*start_gateway*, called while no gateway answers, starts one and returns its URL or raises `NotSentError`."""
         self._at = at
         self._url = SOCKET_URL if at.startswith(UNIX) else at
         self._server = server
@@ -88,14 +88,14 @@ class GatewayLocator:
         self._http = http
         self._start_gateway = start_gateway
         self._lock = asyncio.Lock()
-        #: Whether the last gateway was a `run`, which is expected to return; and why none could be started.
+        #: Whether the last gateway was an `okayed run`, which may restart; and why none could be started.
         self._expects_run = False
-        self._why = ""
+        self._start_error = ""
 
     async def exchange(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Send one exchange once a gateway accepts it; raises `NotSentError` if none answers in time."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE
+        until = loop.time() + MAX_WAIT
         while True:
             try:
                 reply = await self._send(verb, body, headers)
@@ -104,7 +104,7 @@ class GatewayLocator:
                 reply.close()
             except NotSentError as error:
                 if loop.time() >= until:
-                    why = f"No gateway answers at {self._at}; nothing was sent. {self._why}"
+                    why = f"No gateway answers at {self._at}; nothing was sent. {self._start_error}"
                     raise NotSentError(why.strip()) from error
             await asyncio.sleep(PAUSE)
             await self._wait_for_gateway(until)
@@ -127,7 +127,7 @@ class GatewayLocator:
             raise NotSentError(f"The gateway could not be started; nothing was sent. {error}") from error
 
     async def find_gateway(self) -> bool:
-        """Return whether a gateway answers; starts one if possible."""
+        """Return whether a gateway answers; tries to start one if none does."""
         async with self._lock:
             if role := await self._role():
                 self._expects_run = role == RUN
@@ -137,7 +137,7 @@ class GatewayLocator:
             try:
                 self._url = await self._start_gateway()
             except NotSentError as error:
-                self._why = str(error)
+                self._start_error = str(error)
                 return False
             return True
 
@@ -153,11 +153,11 @@ class GatewayLocator:
 
 
 def _is_retryable(reply: Reply) -> bool:
-    """Return whether a gateway refused an exchange unsent, for example because it is stopping."""
+    """Return whether a gateway refused an exchange without sending it, for example because it is stopping."""
     return reply.status == 503 and bool(reply.header(protocol.UNSENT_HEADER))
 
 
-async def _stdin() -> asyncio.StreamReader:
+async def _open_stdin() -> asyncio.StreamReader:
     """Return a reader of stdin; raises `UserError` for a file or /dev/null, which an event loop cannot wait for."""
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):
@@ -169,13 +169,13 @@ async def _stdin() -> asyncio.StreamReader:
     return reader
 
 
-def _to_stdout() -> Callable[[bytes], Awaitable[None]]:
-    """Return the function that writes one frame as one line; a client that does not read delays only its own answers."""
-    turn = asyncio.Lock()
+def _stdout_writer() -> Callable[[bytes], Awaitable[None]]:
+    """Return a function that writes one frame as one line, in a thread: a slow client must not block the loop."""
+    lock = asyncio.Lock()
 
     async def write(frame: bytes) -> None:
         line = frame.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
-        async with turn:
+        async with lock:
             await asyncio.to_thread(_write_out, line)
 
     return write

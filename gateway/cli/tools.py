@@ -52,7 +52,7 @@ def explain(path: Path, server: str, tool: str, arguments: str, *, as_json: bool
 
 
 def print_rows(rows: Sequence[ToolRow], *, as_json: bool) -> None:
-    """Print tools: category, risk class, severity, action, and the first reason."""
+    """Print a table of tools: category, risk class, severity, action, first reason."""
     if as_json:
         print_json([_tool_facts(row) for row in rows])
         return

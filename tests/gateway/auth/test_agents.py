@@ -410,7 +410,7 @@ async def test_a_failed_fetch_keeps_the_known_keys_and_an_unknown_key_is_refused
         with caplog.at_level(logging.WARNING, "okayed"):
             assert (await answer(gateway, token))[0] == 401
         assert caplog.messages == [
-            f"the keys at 127.0.0.1 could not be fetched ({reason}); the known keys stay in use"
+            f"the keys at 127.0.0.1 could not be fetched ({reason}); the known keys are still in use"
         ]
         assert issuer.asked == 1
         issuer.respond = None

@@ -161,7 +161,7 @@ async def test_while_another_process_has_the_store_or_the_address_a_request_wait
     monkeypatch, tmp_path, recorder
 ):
     path = write(tmp_path, recorder)
-    monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+    monkeypatch.setattr(stdio, "MAX_WAIT", 0.0)
     async with assemble(load_config(path, {})), inside(path) as way:
         assert not await way.find_gateway()
         with pytest.raises(NotSentError, match=r"No gateway answers at .*Another gateway uses"):
@@ -185,8 +185,8 @@ async def test_while_a_run_holds_the_lock_no_embedded_gateway_starts_and_a_runni
     monkeypatch, tmp_path, recorder
 ):
     path = write(tmp_path, recorder, at := f"unix:{tmp_path}/agents.sock")
-    monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)
-    monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+    monkeypatch.setattr("gateway.cli.embedded.POLL", 0.01)
+    monkeypatch.setattr(stdio, "MAX_WAIT", 0.0)
     async with inside(path, at=at) as way:
         with hold_run_lock(tmp_path / "okayed.db"):
             assert not await way.find_gateway()
@@ -252,7 +252,7 @@ async def test_an_exchange_refused_by_a_gateway_waits_and_one_refused_by_a_serve
         assert (await way.exchange("POST", b"{}", {})).status == 202
         said = [web.Response(status=503)]
         assert (await way.exchange("POST", b"{}", {})).status == 503
-        monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+        monkeypatch.setattr(stdio, "MAX_WAIT", 0.0)
         said = [web.Response(status=503, headers=unsent)]
         assert (await way.exchange("POST", b"{}", {})).status == 503
     assert len(came) == 5
@@ -261,7 +261,7 @@ async def test_an_exchange_refused_by_a_gateway_waits_and_one_refused_by_a_serve
 async def test_a_gateway_waits_for_a_free_inbox_port_as_for_a_free_agents_port(
     monkeypatch, tmp_path, recorder
 ):
-    monkeypatch.setattr(stdio, "PATIENCE", 0.0)
+    monkeypatch.setattr(stdio, "MAX_WAIT", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         path = write(tmp_path, recorder)
         path.write_text(
@@ -279,7 +279,7 @@ async def test_an_embedded_gateway_gives_way_to_a_run_without_draining(monkeypat
     """It has no load balancer, and the `run` waits for it."""
     path = write(tmp_path, recorder)
     path.write_text(f"drain: 1h\n{path.read_text()}")
-    monkeypatch.setattr("gateway.cli.embedded.LOOK", 0.01)
+    monkeypatch.setattr("gateway.cli.embedded.POLL", 0.01)
     async with inside(path) as way:
         assert await note(way) == "ran get_note"
         with hold_run_lock(tmp_path / "okayed.db"):
