@@ -353,6 +353,38 @@ async def test_a_run_that_does_not_end_in_time_leaves_the_call_in_doubt():
         assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
 
 
+async def test_a_run_that_is_cancelled_again_while_it_is_put_in_doubt_is_in_doubt():
+    arrived, writing, disk = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def never(_, frame):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with running(recorder=RecordingServer(on_call=never)) as gateway:
+        service, forwarder = gateway.gateway.service, gateway.gateway.forwarder
+
+        class Slow(type(service.store)):
+            async def swap(self, old, new, *events):
+                if new.state is State.IN_DOUBT:
+                    writing.set()
+                    await disk.wait()
+                await super().swap(old, new, *events)
+
+        service.store.__class__ = Slow
+        agent = asyncio.ensure_future(gateway.call("create_note"))
+        [held] = await gateway.held()
+        await gateway.review(held)
+        await arrived.wait()
+        await forwarder.finish(0)
+        async with asyncio.timeout(HANG):
+            await writing.wait()
+        await forwarder.finish(0)
+        disk.set()
+        async with asyncio.timeout(HANG):
+            assert "It MAY have run" in text(await agent)
+        assert (await service.get(held.id)).state is State.IN_DOUBT
+
+
 async def test_an_answer_that_is_too_large_leaves_the_call_in_doubt():
     async def endless():
         while True:

@@ -231,7 +231,9 @@ async def test_neither_of_two_calls_is_sent_in_a_lost_session():
 
 
 @pytest.mark.parametrize("hangs", ["ping", "initialize"])
-async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each_beat(hangs, monkeypatch):
+async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each_beat(
+    hangs, monkeypatch, caplog
+):
     monkeypatch.setattr(session_probe, "TIMEOUT", 0.05)
     asked = asyncio.Event()
 
@@ -251,6 +253,7 @@ async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each
             await asked.wait()
         await gateway.later(0)  # it waits again
         assert (await gateway.gateway.service.get(held.id)).state is State.APPROVED
+        assert f"{held.id} could not be claimed or finished" in caplog.text
         gateway.recorder.on_ping = gateway.recorder.on_initialize = None
         gateway.gateway.service.wakeups.wake(held.id)
         assert text(await agent) == "ran create_note"
