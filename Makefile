@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# The tests start hundreds of processes: none of them shall compile the whole source again.
+# The tests start hundreds of processes, which reuse the compiled source.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types contracts coverage bench neighbours soak conformance screenshot classify programs clean check

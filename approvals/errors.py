@@ -25,7 +25,7 @@ class AlreadyDecided(ApprovalError):
 
 
 class StaleView(ApprovalError):
-    """The call is not the one that you saw; open it again."""
+    """The held call differs from the one that you saw; open it again."""
 
 
 class NotRevealed(ApprovalError):

@@ -24,7 +24,7 @@ def refuse_earlier_store(path: Path) -> None:
     if path.name == "okayed.db" and not path.exists() and path.with_name("holdpoint.db").exists():
         move = 'for file in holdpoint.db*; do mv "$file" "okayed${file#holdpoint}"; done'
         message = (
-            "Holdpoint is now called Okayed; stop the old gateway; to rename its store, run:"
+            "Holdpoint is now called Okayed; stop the old gateway and, to rename its store, run:"
             f" cd {quote(str(path.parent))} && {move}"
         )
         raise ConfigProblems(Problem(("store",), message))

@@ -122,5 +122,5 @@ def _explanation_lines(found: CallExplanation) -> Iterator[str]:
 def print_accepted(server: str, names: Sequence[str]) -> None:
     """Print the tools whose definitions were accepted."""
     sys.stdout.write(
-        f"{server}: {', '.join(map(escape, names)) if names else 'no definition had changed'}.\n"
+        f"{server}: {', '.join(map(escape, names)) if names else 'no definition has changed'}.\n"
     )

@@ -211,7 +211,7 @@ async def test_a_click_with_another_digest_is_refused(w):
     call_id, _ = payload["actions"][0]["value"].split(" ")
     payload["actions"][0]["value"] = f"{call_id} {'0' * 64}"
     await w.slack.deliver(payload)
-    assert "not the one that you saw" in (await w.slack.next_ephemeral())["text"]
+    assert "differs from the one that you saw" in (await w.slack.next_ephemeral())["text"]
 
 
 @pytest.mark.parametrize("value", ["{call}", "{call} ", "{call} {short}"])
@@ -221,11 +221,11 @@ async def test_an_approval_in_slack_without_a_whole_digest_decides_nothing(w, va
     clicked = w.slack.click_payload("U01ALICE", message, "approve")
     clicked["actions"][0]["value"] = named
     await w.slack.deliver(clicked)
-    assert "not the one that you saw" in (await w.slack.next_ephemeral())["text"]
+    assert "differs from the one that you saw" in (await w.slack.next_ephemeral())["text"]
     await w.slack.click("U01ALICE", message, "deny")
     submitted = w.slack.submit_payload(await w.slack.next_modal(), reason="not today")
     submitted["view"] |= {"callback_id": "approve", "private_metadata": named}
-    assert "not the one that you saw" in str(await w.slack.deliver(submitted))
+    assert "differs from the one that you saw" in str(await w.slack.deliver(submitted))
     assert (await w.service.get(call.id)).state is State.PENDING
 
 

@@ -189,7 +189,7 @@ async def test_the_digest_shown_must_match_the_held_call(inbox):
     call = await inbox.hold()
     status, body, _ = await decide(await inbox.person(), call, digest="0" * 64)
     assert status == 409
-    assert "The call is not the one that you saw" in body
+    assert "The held call differs from the one that you saw" in body
     assert (await decide(await inbox.person(), call, digest=""))[0] == 409
     assert (await inbox.service.get(call.id)).state is State.PENDING
 

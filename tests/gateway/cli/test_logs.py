@@ -45,3 +45,20 @@ def test_a_traceback_is_indented_under_its_log_entry(log):
 def test_the_file_watcher_logs_no_changes(log):
     logging.getLogger("watchfiles.main").info("1 change detected")
     assert log.getvalue() == ""
+
+
+def test_a_slack_outage_is_one_line(log):
+    try:
+        raise ConnectionRefusedError(111, "Connection refused")
+    except ConnectionRefusedError:
+        logging.getLogger("slack_sdk.socket_mode.aiohttp").exception("Failed to connect; Retrying...")
+    [line] = log.getvalue().splitlines()
+    assert "Failed to connect" in line
+
+
+def test_a_fault_in_the_slack_sdk_keeps_its_traceback(log):
+    try:
+        raise LookupError("no such member")
+    except LookupError:
+        logging.getLogger("slack_sdk.socket_mode.aiohttp").exception("Failed to run a listener")
+    assert "LookupError" in log.getvalue()
