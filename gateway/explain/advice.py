@@ -1,4 +1,4 @@
-"""The advice for each category, and rules to paste, as lines of YAML (PURE)."""
+"""Advice for each category, and rules to paste as lines of YAML (PURE)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.tools.classify.risk import Category, Severity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """The advice for a category: action, calls a minute, whether to validate the arguments."""
+    """The advice for a category: action, calls per minute, whether to validate the arguments."""
 
     action: Action
     text: str
@@ -44,7 +44,7 @@ ADVICE: Mapping[Category, Advice] = {
         text="Require approval for each call, and classify the tool in the config.",
     ),
 }
-#: The calls a minute of a limit where there is no advice.
+#: The limit per minute for categories whose advice has none.
 DEFAULT_PER_MINUTE = 10
 
 
@@ -54,22 +54,22 @@ def format_limit(per_minute: int) -> str:
 
 
 def rule_terms(advice: Advice) -> Sequence[str]:
-    """Return the action and the limit of an advice as lines of a rule."""
-    counted = [f"rate_limit: {format_limit(advice.per_minute)}"] if advice.per_minute else []
-    return [f"action: {advice.action}", *counted]
+    """Return the advised action and rate limit as lines of a rule."""
+    limit = [f"rate_limit: {format_limit(advice.per_minute)}"] if advice.per_minute else []
+    return [f"action: {advice.action}", *limit]
 
 
 def build_rule(server: str, tool: str, category: Category, parameters: ParameterList) -> Sequence[str]:
     """Build the advised rule for one tool, as lines under `policy.tools`.
 
-    A rule that allows has a condition: if the tool's category changes, the matrix applies again.
+    A rule that allows has a condition, so that the matrix applies again if the tool's category changes.
     """
     advice = ADVICE[category]
-    checked = propose_schema(parameters) if advice.validate else ()
+    schema = propose_schema(parameters) if advice.validate else ()
     lines = [
         *([f"when: risk.category == '{category}'"] if advice.action is Action.ALLOW else []),
         *rule_terms(advice),
-        *(["arguments:", *indent(checked)] if checked else []),
+        *(["arguments:", *indent(schema)] if schema else []),
     ]
     return [f"{policy_key(server, tool)}:", *indent(lines)]
 
@@ -86,7 +86,7 @@ def build_limit_rule(server: str, tool: str, category: Category) -> str:
 
 
 def build_hide(server: str, tool: str) -> str:
-    """Build the config that hides a tool; a comment shows the rule that only denies."""
+    """Build the config that hides a tool; a comment shows a rule that denies it instead."""
     return nest(
         "policy",
         [
@@ -99,10 +99,10 @@ def build_hide(server: str, tool: str) -> str:
 
 
 def build_override(server: str, tool: str, category: Category, severity: Severity) -> str:
-    """Build the operator's override for a tool; an Other is shown as Write, as it is treated."""
+    """Build the operator's override for a tool; Other becomes Write, because it is treated like one."""
     known = Category.WRITE if category is Category.OTHER else category
-    word = f"{json.dumps(tool)}: {{category: {known}, severity: {severity}}}"
-    return nest("servers", json.dumps(server), "tools", [word])
+    override = f"{json.dumps(tool)}: {{category: {known}, severity: {severity}}}"
+    return nest("servers", json.dumps(server), "tools", [override])
 
 
 def build_server_rule(server: str) -> str:
@@ -115,13 +115,13 @@ def policy_key(server: str, tool: str) -> str:
     return json.dumps(f"{server}/{tool}")
 
 
-def nest(*place: str | Iterable[str]) -> str:
-    """Nest lines, the last argument, under the given keys."""
-    *keys, lines = place
-    written = list(lines)
+def nest(*keys_and_lines: str | Iterable[str]) -> str:
+    """Nest lines under keys: `nest("policy", "tools", lines)`."""
+    *keys, lines = keys_and_lines
+    nested = list(lines)
     for name in reversed(keys):
-        written = [f"{name}:", *indent(written)]
-    return "\n".join(written)
+        nested = [f"{name}:", *indent(nested)]
+    return "\n".join(nested)
 
 
 def indent(lines: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Generates a starter policy: each listed tool under its category, with the advice (PURE)."""
+"""Generates a first policy: a rule for each listed tool, by category, with the advice (PURE)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEAD = """\
 # A policy for the tools that the servers list now. Replace `policy:` in the config with it, review and adjust it,
 # then run: okayed check
 policy:
-  # For calls that nothing below applies to.
+  # For calls that no rule below matches.
   default: require_approval
 
   # By category, for tools that are added or reclassified later.
@@ -27,8 +27,8 @@ _TOOLS = """
 UNKNOWN = "? Not understood. Classify these under servers.<server>.tools, or write rules for them here."
 
 
-def generate_policy(offers: Sequence[tuple[str, Tool]], silent: Mapping[str, str]) -> str:
-    """Generate the policy as YAML; *offers* are (server, tool) pairs, *silent* the error of each failed server."""
+def generate_policy(tools: Sequence[tuple[str, Tool]], failures: Mapping[str, str]) -> str:
+    """Generate the policy as YAML; *tools* are (server, tool) pairs, *failures* the error of each failed server."""
     return "\n".join(
         [
             _HEAD,
@@ -36,9 +36,9 @@ def generate_policy(offers: Sequence[tuple[str, Tool]], silent: Mapping[str, str
             _TOOLS,
             *(
                 f"  # {safetext.one_line(f'{server} could not be listed: {why}', 300)}"
-                for server, why in silent.items()
+                for server, why in failures.items()
             ),
-            *_tools(offers),
+            *_tool_lines(tools),
             "",
         ]
     )
@@ -48,21 +48,21 @@ def _row(category: Category) -> str:
     return f"{{{', '.join([f'category: [{category}]', *advice.rule_terms(ADVICE[category])])}}}"
 
 
-def _tools(offers: Sequence[tuple[str, Tool]]) -> Iterator[str]:
-    sections = [line for category in ADVICE for line in _section(category, offers)]
+def _tool_lines(tools: Sequence[tuple[str, Tool]]) -> Iterator[str]:
+    sections = [line for category in ADVICE for line in _section(category, tools)]
     has_rules = any(line.lstrip()[:1] not in ("", "#") for line in sections)
     yield "  tools:" if has_rules else "  tools: {}"
     yield from sections
 
 
-def _section(category: Category, offers: Sequence[tuple[str, Tool]]) -> Iterator[str]:
-    tools = [(server, tool) for server, tool in offers if tool.classification.category is category]
-    if not tools:
+def _section(category: Category, tools: Sequence[tuple[str, Tool]]) -> Iterator[str]:
+    members = [(server, tool) for server, tool in tools if tool.classification.category is category]
+    if not members:
         return
     yield ""
     yield f"    # {UNKNOWN if category is Category.OTHER else MEANINGS[category]}"
     yield f"    # Advice: {ADVICE[category].text}"
-    for server, tool in tools:
+    for server, tool in members:
         yield from _entry(server, tool)
 
 

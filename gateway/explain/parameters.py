@@ -1,4 +1,4 @@
-"""The declared parameters of a tool, made safe to show, and an argument schema to paste (PURE)."""
+"""Lists the declared parameters of a tool, safe to show, and proposes an argument schema (PURE)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterList:
-    """The declared parameters of a tool: the first ones, and their number."""
+    """The declared parameters of a tool: the first `MAX_SHOWN`, and the numbers of all."""
 
     shown: tuple[Parameter, ...]
     total: int
@@ -47,12 +47,12 @@ class ParameterList:
 
 
 def build_parameter_list(definition: Mapping[str, Any]) -> ParameterList:
-    """Read the parameters of a tool's definition; accepts a malformed schema."""
+    """Build the list of parameters from a tool's definition; tolerates a malformed schema."""
     schema = definition.get("inputSchema")
     schema = schema if isinstance(schema, Mapping) else {}
     found = schema.get("properties")
     found = found if isinstance(found, Mapping) else {}
-    required = {one for one in _list(schema.get("required")) if isinstance(one, str)} & found.keys()
+    required = {name for name in _list(schema.get("required")) if isinstance(name, str)} & found.keys()
     shown = tuple(
         _read_parameter(name, spec, name in required) for name, spec in islice(found.items(), MAX_SHOWN)
     )
@@ -62,12 +62,14 @@ def build_parameter_list(definition: Mapping[str, Any]) -> ParameterList:
 def propose_schema(found: ParameterList) -> Sequence[str]:
     """Propose a JSON Schema, as lines of YAML, that allows only the declared parameters.
 
-    Returns nothing if a name is unusual or there are too many: a partial schema would deny the rest.
+    Returns () if a name is unusual or there are too many, because a partial schema would deny the rest.
     """
-    if found.total > len(found.shown) or not all(PLAIN.match(one.name) for one in found.shown):
+    if found.total > len(found.shown) or not all(PLAIN.match(parameter.name) for parameter in found.shown):
         return ()
-    named = [f"  {json.dumps(one.name)}: {_property_schema(one.type)}" for one in found.shown]
-    return ["additionalProperties: false", *(["properties:", *named] if named else [])]
+    properties = [
+        f"  {json.dumps(parameter.name)}: {_property_schema(parameter.type)}" for parameter in found.shown
+    ]
+    return ["additionalProperties: false", *(["properties:", *properties] if properties else [])]
 
 
 def _property_schema(kind: str) -> str:
@@ -97,10 +99,12 @@ def _list_values(values: Sequence[object]) -> str:
 
 def _json_types(spec: Mapping[str, Any]) -> Iterator[str]:
     """Yield the JSON types that a schema and its alternatives allow."""
-    inner = [one for key in ("anyOf", "oneOf") for one in _list(spec.get(key)) if isinstance(one, Mapping)]
-    for part in (spec, *inner):
+    branches = [
+        branch for key in ("anyOf", "oneOf") for branch in _list(spec.get(key)) if isinstance(branch, Mapping)
+    ]
+    for part in (spec, *branches):
         kind = part.get("type")
-        yield from (one for one in (_list(kind) or [kind]) if one in _TYPES)
+        yield from (name for name in (_list(kind) or [kind]) if name in _TYPES)
 
 
 def _list(value: object) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Answers six questions about a tool, with config to paste (PURE)."""
+"""Answers six questions about a tool, with YAML to paste (PURE)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gateway.explain.parameters import ParameterList, propose_schema
 from gateway.tools.classify.risk import MEANINGS, RISKS, Category, ToolClassification
 from gateway.wire.frames import TOOL_NAME
 
-#: How to use the config shown.
+#: How to use the YAML of an answer.
 PASTE_HINT = "Merge this into the same keys of your config, then run: okayed check"
 OVER_LIMIT = "A call over the limit is denied with the time to retry; with on_exceed: require_approval it waits for approval."
-#: The answer for a tool that no rule can name.
-DENIED = "Every call is already denied, because its name is invalid."
+#: The answer for a tool with an invalid name, which no rule can match.
+ALREADY_DENIED = "Every call is already denied, because its name is invalid."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionAnswer:
-    """A question about a tool, its answer, and config to paste or ""."""
+    """A question about a tool, its answer, and YAML to paste or ""."""
 
     question: str
     text: str
@@ -68,16 +68,16 @@ def answer_questions(
 
 
 def _answer_with_rule(
-    name: str, question: str, text: str, yaml: str, otherwise: str = DENIED
+    name: str, question: str, text: str, yaml: str, otherwise: str = ALREADY_DENIED
 ) -> QuestionAnswer:
-    """Answer with config for the tool, or with *otherwise* if no rule can name it."""
+    """Answer with YAML for the tool, or with *otherwise* if no rule can match its name."""
     if not TOOL_NAME.fullmatch(name):
         return QuestionAnswer(question=question, text=otherwise)
     return QuestionAnswer(question=question, text=text, yaml=yaml)
 
 
 def describe_risk(found: ToolClassification) -> str:
-    """Return the risk class and where it comes from."""
+    """Return a sentence with the risk class and its origin."""
     if found.risk is not RISKS[found.category]:
         return f"Risk class {found.risk}, set in the operator's config."
     return f"Risk class {found.risk}, like every {found.category} tool."
@@ -94,7 +94,7 @@ def _arguments_note(category: Category, parameters: ParameterList) -> str:
 def _override_note(category: Category) -> str:
     if category is Category.OTHER:
         return "Classify it in the config; until then it is treated as a tool that changes something:"
-    return "If that is wrong, override it; the config takes precedence over the classifier:"
+    return "If it is wrong, override it; the config takes precedence over the classifier:"
 
 
 def _usual_limit(category: Category) -> str:
@@ -109,5 +109,5 @@ def _describe_server(server: str, *, listed: bool) -> str:
 
 
 def with_article(category: Category) -> str:
-    """Return a category with its article."""
+    """Return a category with its indefinite article."""
     return f"{'an' if category[0] in 'EO' else 'a'} {category}"

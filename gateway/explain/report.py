@@ -1,6 +1,6 @@
-"""Builds the report on one tool for its page, the terminal and the starter policy (PURE).
+"""Builds the report on one tool for its page and for the terminal (PURE).
 
-The server's own words are quoted and made safe to show. The rest follows from the classification and the verdict.
+The server's description is quoted and made safe to show. The rest follows from the classification and the verdict.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from approvals.impact import describe_impact
 from approvals.model import Terms
 from gateway.explain import questions
 from gateway.explain.advice import ADVICE
-from gateway.explain.parameters import ParameterList, build_parameter_list
+from gateway.explain.parameters import Parameter, ParameterList, build_parameter_list
 from gateway.explain.questions import PASTE_HINT, QuestionAnswer
 from gateway.policy.evaluation import Action, Verdict
 from gateway.policy.limits import LimitScope
@@ -27,7 +27,7 @@ MAX_SENTENCES = 2
 MAX_QUOTED = 400
 _END = re.compile(r"(?<=[.!?])\s+(?=\S)")
 
-_DOES: Mapping[Category, str] = {
+_EFFECTS: Mapping[Category, str] = {
     Category.READ: "it retrieves data and changes nothing",
     Category.WRITE: "it creates or changes something",
     Category.EXECUTE: "it starts or controls a process",
@@ -35,12 +35,12 @@ _DOES: Mapping[Category, str] = {
     Category.FINANCIAL: "it moves money or makes a financial commitment",
     Category.OTHER: "its effect is unknown",
 }
-_HAPPENS: Mapping[Action, str] = {
+_ACTION_PHRASES: Mapping[Action, str] = {
     Action.ALLOW: "is allowed",
     Action.REQUIRE_APPROVAL: "waits for approval",
     Action.DENY: "is denied",
 }
-_BY: Mapping[str, str] = {
+_RULE_PHRASES: Mapping[str, str] = {
     "default": "by the default: no rule and no row of the matrix applies",
     "hide": "because the policy hides it",
     "quarantine": "because its definition is in quarantine",
@@ -49,7 +49,7 @@ _BY: Mapping[str, str] = {
 }
 
 
-_PER: Mapping[LimitScope, str] = {
+_SCOPE_PHRASES: Mapping[LimitScope, str] = {
     LimitScope.SESSION: "for each session",
     LimitScope.AGENT: "for each agent",
     LimitScope.EVERYONE: "for all agents together",
@@ -58,14 +58,14 @@ _PER: Mapping[LimitScope, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolReport:
-    """The report on one tool; every text is safe to show."""
+    """The report on one tool, in sentences; every text is safe to show."""
 
     title: str
     does: str
     #: Why it needs a policy: impact, risk class, severity.
     why: tuple[str, ...]
     evidence: tuple[str, ...]
-    #: The confidence of the classification, and what lowers it.
+    #: The confidence of the classification, and the reasons that lower it.
     confidence: str
     parameters: ParameterList
     #: The verdict on a call now: action, rule, terms, limits.
@@ -82,7 +82,7 @@ def build_report(
     *,
     listed: bool = True,
 ) -> ToolReport:
-    """Build the report on a tool; *verdict* is the policy's verdict on a call of it."""
+    """Build the report on a tool; *verdict* is the policy's verdict on a call of the tool."""
     name = str(definition["name"])
     parameters = build_parameter_list(definition)
     does = _describe_tool(name, definition.get("description"), found.category)
@@ -117,17 +117,17 @@ def _describe_tool(name: str, description: object, category: Category) -> str:
     words = " ".join(naming.split_words(name)) or safetext.ascii_name(name)
     other = category is Category.OTHER
     meaning = "was not understood" if other else f"suggests {questions.with_article(category)}"
-    return f'The server gives no description. The name "{words}" {meaning}: {_DOES[category]}.'
+    return f'The server gives no description. The name "{words}" {meaning}: {_EFFECTS[category]}.'
 
 
 # Why it needs a policy
 
 
 def _describe_severity(found: ToolClassification) -> str:
-    """Return the classifier's sentence on severity, unless another reason decided."""
+    """Return the classifier's sentence on the severity, unless an escalation raised it."""
     start = f"Severity is {found.severity}"
     sentence = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
-    return safetext.escape_hidden(sentence or f"{start}, for a reason given below.")
+    return safetext.escape_hidden(sentence or f"{start}, for a reason listed below.")
 
 
 def _describe_confidence(
@@ -147,21 +147,21 @@ def _describe_confidence(
 
 
 def _describe_verdict(verdict: Verdict) -> Iterator[str]:
-    yield f"A call {_HAPPENS[verdict.action]}, {_describe_rule(verdict.rule)}."
+    yield f"A call {_ACTION_PHRASES[verdict.action]}, {_describe_rule(verdict.rule)}."
     if verdict.reason:
         yield f"Reason: {safetext.one_line(verdict.reason, 400).rstrip('.')}."
     yield from (f"{match.rule}: {match.note}." for match in verdict.trace if match.note)
     if verdict.action is Action.REQUIRE_APPROVAL:
         yield _describe_approval(verdict.terms)
-    yield from (f"Limit: {limit.text}, {_PER[limit.per]}." for limit in verdict.limits)
+    yield from (f"Limit: {limit.text}, {_SCOPE_PHRASES[limit.per]}." for limit in verdict.limits)
 
 
 def _describe_rule(rule: str) -> str:
     if rule.startswith("matrix["):
         return f"by {rule}, the first matching row of the matrix; no rule for the tool decides"
     if rule.startswith("pin ("):
-        return f"{_BY['pin']}; otherwise {_describe_rule(rule[5:-1])}"
-    return _BY.get(rule, f"by {rule}, a rule for the tool")
+        return f"{_RULE_PHRASES['pin']}; otherwise {_describe_rule(rule[5:-1])}"
+    return _RULE_PHRASES.get(rule, f"by {rule}, a rule for the tool")
 
 
 def _describe_approval(terms: Terms) -> str:
@@ -182,14 +182,17 @@ def format_report(report: ToolReport) -> Sequence[str]:
         f"From its definition. {report.confidence}",
         *(f"  {line}" for line in report.evidence),
         f"{report.parameters.summary}{':' if report.parameters.shown else '.'}",
-        *(
-            f"  {one.name} ({one.type}{', required' if one.required else ''}){f': {one.line}' if one.line else ''}"
-            for one in report.parameters.shown
-        ),
+        *(f"  {_format_parameter(parameter)}" for parameter in report.parameters.shown),
         *(line for answer in report.answers[1:] for line in _format_answer(answer)),
         "",
         PASTE_HINT,
     ]
+
+
+def _format_parameter(parameter: Parameter) -> str:
+    required = ", required" if parameter.required else ""
+    line = f": {parameter.line}" if parameter.line else ""
+    return f"{parameter.name} ({parameter.type}{required}){line}"
 
 
 def _format_answer(answer: QuestionAnswer) -> Iterator[str]:

@@ -10,14 +10,14 @@ from typing import Any
 Schema = Mapping[str, Any]
 #: Keywords that decide about other members.
 OPENING = ("additionalProperties", "unevaluatedProperties")
-#: Keywords that apply schemas to the same value: one, a list, or by name (2020-12, core, 10.2).
-_SAME_ONE, _SAME_LIST, _SAME_NAMED = (
+#: Keywords that apply schemas to the same value: a schema, a list, or a mapping (2020-12, core, 10.2).
+_SAME_SINGLE, _SAME_LIST, _SAME_NAMED = (
     ("if", "then", "else"),
     ("allOf", "anyOf", "oneOf"),
     ("dependentSchemas",),
 )
-#: Keywords that apply schemas to members or items: one, a list, or by name (2020-12, core, 10.3).
-_INNER_ONE = ("items", "unevaluatedItems", *OPENING)
+#: Keywords that apply schemas to members or items: a schema, a list, or a mapping (2020-12, core, 10.3).
+_INNER_SINGLE = ("items", "unevaluatedItems", *OPENING)
 _INNER_LIST, _INNER_NAMED = ("prefixItems",), ("properties", "patternProperties")
 #: Schemas that are only referenced; each is closed where it is used.
 _DEFINITIONS = ("$defs", "definitions")
@@ -27,42 +27,42 @@ _UNKNOWN: Schema = {"properties": {}}
 
 def close(schema: Schema) -> dict[str, Any]:
     """Close *schema*: each object that declares members allows only these and the required ones."""
-    made = _close(schema, schema)
-    return made if isinstance(made, dict) else {}
+    closed = _close(schema, schema)
+    return closed if isinstance(closed, dict) else {}
 
 
 def _close(schema: Any, root: Schema) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    made = _close_inner(schema, root)
+    closed = _close_inner(schema, root)
     parts = list(_same_value_schemas(schema, root, ()))
     if any("properties" in part for part in parts) and not any(
         word in part for part in parts for word in OPENING
     ):
         required = {name: True for part in parts for name in _required_names(part.get("required"))}
-        made["properties"] = {**required, **made.get("properties", {})}
-        made["additionalProperties" if len(parts) == 1 else "unevaluatedProperties"] = False
-    return made
+        closed["properties"] = {**required, **closed.get("properties", {})}
+        closed["additionalProperties" if len(parts) == 1 else "unevaluatedProperties"] = False
+    return closed
 
 
 def _close_inner(schema: Any, root: Schema) -> Any:
-    """Close the schemas of members and items, but not *schema* itself; an `if` stays as it is."""
+    """Close the schemas of members and items, but not *schema* itself; leaves `if` unchanged."""
     if not isinstance(schema, Mapping):
         return schema
-    made = dict(schema)
-    for close, ones, lists, named in (
-        (_close, _INNER_ONE, _INNER_LIST, _INNER_NAMED),
+    closed = dict(schema)
+    for apply, singles, lists, mappings in (
+        (_close, _INNER_SINGLE, _INNER_LIST, _INNER_NAMED),
         (_close_inner, ("then", "else"), _SAME_LIST, (*_SAME_NAMED, *_DEFINITIONS)),
     ):
-        for word in schema.keys() & {*ones}:
-            made[word] = close(schema[word], root)
+        for word in schema.keys() & {*singles}:
+            closed[word] = apply(schema[word], root)
         for word in lists:
             if isinstance(inner := schema.get(word), list):
-                made[word] = [close(one, root) for one in inner]
-        for word in named:
+                closed[word] = [apply(part, root) for part in inner]
+        for word in mappings:
             if isinstance(inner := schema.get(word), Mapping):
-                made[word] = {name: close(one, root) for name, one in inner.items()}
-    return made
+                closed[word] = {name: apply(part, root) for name, part in inner.items()}
+    return closed
 
 
 def _same_value_schemas(schema: Any, root: Schema, seen: tuple[str, ...]) -> Iterator[Schema]:
@@ -81,7 +81,7 @@ def _same_value_schemas(schema: Any, root: Schema, seen: tuple[str, ...]) -> Ite
 
 def _same_value_parts(schema: Schema) -> Iterator[Any]:
     """Yield the direct subschemas for the same value."""
-    for word in schema.keys() & {*_SAME_ONE, *_SAME_LIST, *_SAME_NAMED}:
+    for word in schema.keys() & {*_SAME_SINGLE, *_SAME_LIST, *_SAME_NAMED}:
         match schema[word]:
             case list(parts) if word in _SAME_LIST:
                 yield from parts

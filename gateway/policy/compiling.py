@@ -1,4 +1,4 @@
-"""Compiles the policy of a config and reports every problem with its place (PURE)."""
+"""Compiles the policy of a config, and reports every problem with its path (PURE)."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ CompiledT = TypeVar("CompiledT")
 
 
 def compile_policy(config: Config) -> Policy:
-    """Compile the policy of a config; raises `ConfigProblems` with every condition and name that is wrong."""
+    """Compile the policy of a config; raises `ConfigProblems` with every problem."""
     compiler = _PolicyCompiler(config)
     policy = config.policy
     tool_rules = tuple(
@@ -110,11 +110,11 @@ class _PolicyCompiler:
         return False, schema or None
 
     def _limits(self, path: Path, name: str, options: RuleOptions) -> Iterator[Limit]:
-        for key, given in (("rate_limit", options.rate_limit), ("spend", options.spend)):
-            if given is None:
+        for key, limit in (("rate_limit", options.rate_limit), ("spend", options.spend)):
+            if limit is None:
                 continue
-            window = self._seconds((*path, key, "window"), given.window) or 1.0
-            built = build_limit(name, given, window, options.reason)
+            window = self._seconds((*path, key, "window"), limit.window) or 1.0
+            built = build_limit(name, limit, window, options.reason)
             for field, why in find_limit_problems(built):
                 self._report((*path, key, field), why)
             yield built

@@ -35,7 +35,7 @@ class EvaluationFailure:
 
 
 class CelExpression:
-    """A compiled CEL expression."""
+    """A compiled CEL expression; raises `ConditionError` if *source* is invalid."""
 
     def __init__(self, source: str) -> None:
         import cel  # loaded only for configs with conditions
@@ -52,10 +52,10 @@ class CelExpression:
                 f"there is no variable {unknown[0]}; a condition may use {', '.join(sorted(VARIABLES))}"
             )
 
-    def __call__(self, facts: Mapping[str, Any]) -> bool | EvaluationFailure:
-        """Evaluate the condition on the variables of a call."""
+    def __call__(self, variables: Mapping[str, Any]) -> bool | EvaluationFailure:
+        """Evaluate the condition on a call's variables; never raises."""
         try:
-            value = self._program.execute(dict(facts))
+            value = self._program.execute(dict(variables))
         except KeyError as error:
             return EvaluationFailure(f"there is no {error.args[0]}")
         except Exception as error:  # noqa: BLE001  (the engine may raise anything; the call must still be judged)
@@ -83,7 +83,7 @@ def _cel_error(error: ValueError) -> str:
 
 
 class ArgumentsSchema:
-    """A compiled JSON Schema, as written and closed. Fetches no references; patterns match in linear time."""
+    """A compiled JSON Schema, as written and closed. References are not fetched; patterns match in linear time."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         #: The member names in the schema.
@@ -91,15 +91,15 @@ class ArgumentsSchema:
         try:
             self._validators = [
                 jsonschema_rs.Draft202012Validator(
-                    one, offline=True, pattern_options=jsonschema_rs.RegexOptions()
+                    variant, offline=True, pattern_options=jsonschema_rs.RegexOptions()
                 )
-                for one in (dict(schema), close(schema))
+                for variant in (dict(schema), close(schema))
             ]
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
             raise ConditionError(f"this is not a valid JSON Schema: {str(error).splitlines()[0]}") from error
 
     def __call__(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the first violation, with its path, or None."""
-        errors = (error for one in self._validators for error in one.iter_errors(arguments))
+        errors = (error for validator in self._validators for error in validator.iter_errors(arguments))
         error = next(errors, None)
         return None if error is None else f"{format_argument_path(error.instance_path)}: {error.message}"

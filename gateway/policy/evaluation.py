@@ -30,7 +30,7 @@ class Action(StrEnum):
     DENY = "deny"
 
 
-#: The known names under `alike: allow`: every name is allowed.
+#: The known names under `alike: allow`, which allows every name.
 ANY_NAMES = KnownNames((), {}, allow_all=True)
 #: From least to most strict.
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
@@ -38,7 +38,7 @@ STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """The facts about a call on which it is judged."""
+    """The facts by which a call is judged."""
 
     server: str
     tool: str
@@ -82,7 +82,7 @@ class Verdict:
     reason: str
     #: The terms of an approval, if one is needed.
     terms: Terms
-    #: The limits to count before the call is forwarded.
+    #: The limits that must not be exceeded when the call is forwarded.
     limits: tuple[Limit, ...] = ()
     #: Every rule that applied, for `okayed explain`.
     trace: tuple[Match, ...] = ()
@@ -110,7 +110,7 @@ class Rule:
         """The member names that the rule uses."""
         yield from self.when.member_names if self.when else ()
         yield from self.schema.member_names if self.schema else ()
-        yield from (part for one in self.limits if one.argument for part in one.argument.split(".")[1:])
+        yield from (part for limit in self.limits if limit.argument for part in limit.argument.split(".")[1:])
 
     def match(self, facts: CallFacts) -> Match | None:
         """Return the match if the rule applies to the call, else None."""
@@ -118,15 +118,16 @@ class Rule:
             return Match(rule=self.name, action=self.action)
         answer = self.when(facts.variables())
         if isinstance(answer, EvaluationFailure):
-            holds = self.action is not Action.ALLOW
+            if self.action is Action.ALLOW:
+                return None
             note = f"its condition could not be evaluated ({answer.why}) and is taken as true"
-            return Match(rule=self.name, action=self.action, note=note) if holds else None
+            return Match(rule=self.name, action=self.action, note=note)
         return Match(rule=self.name, action=self.action, note=f"when {self.when.source}") if answer else None
 
     def violation(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the first violation of the schema or of a limited amount, or None."""
         wrong = None if self.schema is None else self.schema(arguments)
-        return wrong or next(filter(None, (find_bad_amount(one, arguments) for one in self.limits)), None)
+        return wrong or next(filter(None, (find_bad_amount(limit, arguments) for limit in self.limits)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,12 +162,18 @@ def _matches_pattern(pattern: str, server: str, tool: str) -> bool:
 
 
 class Policy:
-    """A compiled policy. `evaluate` judges a call, top to bottom."""
+    """A compiled policy; `evaluate` judges a call."""
 
     def __init__(
-        self, *, revision: str, default: Action, matrix: tuple[MatrixRow, ...], tool_rules: tuple[ToolRules, ...], hide: tuple[str, ...],
+        self,
+        *,
+        revision: str,
+        default: Action,
+        matrix: tuple[MatrixRow, ...],
+        tool_rules: tuple[ToolRules, ...],
+        hide: tuple[str, ...],
         terms: Terms,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.revision = revision
         self._default = Rule(name="default", action=default)
         self._matrix = matrix
@@ -228,14 +235,14 @@ class Policy:
             return Verdict(action=Action.DENY, rule=rule.name, reason=why, terms=self._terms, trace=trace)
         action, deciding = max(
             ((rule.action, rule) for rule in rules if rule.action is not None),
-            key=lambda one: (STRICTNESS[one[0]], bool(one[1].reason), one[1].name),
+            key=lambda pair: (STRICTNESS[pair[0]], bool(pair[1].reason), pair[1].name),
         )
         return Verdict(
             action=action,
             rule=deciding.name,
             reason=deciding.reason or _default_reason(deciding),
             terms=self._combine_terms(rules),
-            limits=tuple(with_amount(one, facts.arguments) for rule in rules for one in rule.limits),
+            limits=tuple(with_amount(limit, facts.arguments) for rule in rules for limit in rule.limits),
             trace=trace,
         )
 
@@ -261,10 +268,12 @@ class Policy:
         """Return whether some call of this tool could be held."""
         rules = self._possible_rules(self._rules_for(server, tool), found)
         held = Action.REQUIRE_APPROVAL
-        return any(rule.action is held or any(one.needs_approval for one in rule.limits) for rule in rules)
+        return any(
+            rule.action is held or any(limit.needs_approval for limit in rule.limits) for rule in rules
+        )
 
     def _possible_rules(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
-        """Return every rule that could apply to a call of this tool, given those for its name."""
+        """Return every rule that could apply to a call; *named* are the rules for the tool's name."""
         # If no rule applies for certain, a row of the matrix may.
         always = any(rule.action and rule.when is None for rule in named)
         return named if always else [*named, *self._possible_rows(found)]
@@ -287,11 +296,11 @@ def _known_names(rules: Iterable[Rule], declared: frozenset[str]) -> KnownNames:
     return KnownNames(declared, {name: rule.name for rule in applied for name in rule.member_names})
 
 
-def _shortest(given: Iterable[tuple[Rule, float | None]], default: float) -> float:
-    """Return the shortest time; a rule that requires approval without a time has the default."""
+def _shortest(times_by_rule: Iterable[tuple[Rule, float | None]], default: float) -> float:
+    """Return the shortest time in seconds; a rule that requires approval without a time has the default."""
     times = [
         default if time is None else time
-        for rule, time in given
+        for rule, time in times_by_rule
         if time is not None or rule.action is Action.REQUIRE_APPROVAL
     ]
     return min(times, default=default)

@@ -12,14 +12,14 @@ from typing import Any
 
 from gateway.config.options import RateLimitOptions, SpendOptions
 
-#: The most windows kept; beyond it the least recently used are dropped.
+#: The most windows kept; beyond that, the least recently used is dropped.
 MAX_KEYS = 100_000
 #: The path of an argument to add up.
 AMOUNT = re.compile(r"args(\.[^.\s]+)+")
 
 
 class LimitScope(StrEnum):
-    """The calls that share one window: those of a session, of an agent, or all."""
+    """The calls that share a window: the calls of a session, of an agent, or all calls."""
 
     SESSION = "session"
     AGENT = "agent"
@@ -35,13 +35,13 @@ class Limit:
     max: float
     window: float
     per: LimitScope = LimitScope.SESSION
-    #: Whether a call over the limit is held for approval; else it is denied.
+    #: Whether a call over the limit is held for approval instead of denied.
     needs_approval: bool = False
     #: Whether the rule's tools share a window; else each has its own.
     shared: bool = False
-    #: The argument to add up, such as `args.amount`; None counts calls.
+    #: The argument to add up, such as `args.amount`; None to count calls.
     argument: str | None = None
-    #: The reason, for a call over the limit.
+    #: The reason that a call over the limit gets.
     reason: str = ""
     #: The amount that this call adds.
     amount: float = 1
@@ -55,16 +55,16 @@ class Limit:
         return f"{most} call{'' if self.max == 1 else 's'} per {self.window:g} s"
 
 
-def build_limit(rule: str, asked: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
+def build_limit(rule: str, options: RateLimitOptions | SpendOptions, window: float, reason: str) -> Limit:
     """Build the limit of a rule; *window* is in seconds."""
-    spend = asked if isinstance(asked, SpendOptions) else None
+    spend = options if isinstance(options, SpendOptions) else None
     return Limit(
         name=rule if spend is None else f"{rule}.spend",
-        max=asked.max,
+        max=options.max,
         window=window,
-        per=LimitScope(asked.per),
-        needs_approval=asked.on_exceed == "require_approval",
-        shared=asked.shared,
+        per=LimitScope(options.per),
+        needs_approval=options.on_exceed == "require_approval",
+        shared=options.shared,
         argument=None if spend is None else spend.of,
         reason=reason,
     )
@@ -120,17 +120,17 @@ class ExceededLimit:
     retry_after: float
 
 
-def window_key(limit: Limit, scope: LimitUser) -> str:
-    """Return the key of the window that *scope* uses of *limit*."""
+def window_key(limit: Limit, user: LimitUser) -> str:
+    """Return the key of the window in which *limit* counts a use by *user*."""
     match limit.per:
         case LimitScope.EVERYONE:
-            who = ""
+            owner = ""
         case LimitScope.AGENT:
-            who = scope.agent
+            owner = user.agent
         case _:
-            who = f"{scope.agent}\x1f{scope.session}"
-    where = "" if limit.shared else f"{scope.server}\x1f{scope.tool}"
-    return f"{limit.name}\x1f{where}\x1f{limit.per}\x1f{who}"
+            owner = f"{user.agent}\x1f{user.session}"
+    where = "" if limit.shared else f"{user.server}\x1f{user.tool}"
+    return f"{limit.name}\x1f{where}\x1f{limit.per}\x1f{owner}"
 
 
 class _Window:
@@ -165,9 +165,10 @@ def _to_fraction(amount: float) -> Fraction:
 
 
 class Windows:
-    """The windows of all limits. Time never goes back: an earlier clock is read as the latest seen."""
+    """The windows of all limits. Time never goes back: an earlier time is treated as the latest one seen."""
 
     def __init__(self, hits: Iterable[tuple[str, float, float]] = (), *, most: int = MAX_KEYS) -> None:
+        """*hits* are stored uses: window key, time, amount."""
         self._most = most
         self._uses: dict[str, _Window] = {}
         self._now = 0.0
@@ -175,26 +176,26 @@ class Windows:
             self._uses.setdefault(name, _Window()).add(at, amount)
             self._now = max(self._now, at)
 
-    def take(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> ExceededLimit | None:
-        """Count one use of all *limits*; if one is exceeded, count none and return it."""
+    def take(self, limits: Sequence[Limit], user: LimitUser, now: float) -> ExceededLimit | None:
+        """Count one use of all *limits* at *now*, in seconds; if any is exceeded, count none and return it."""
         self._now = max(self._now, now)
-        if (exceeded := self.peek(limits, scope, now)) is not None:
+        if (exceeded := self.peek(limits, user, now)) is not None:
             return exceeded
         for limit in limits:
             if limit.amount:
-                self._count(window_key(limit, scope), limit.amount)
+                self._count(window_key(limit, user), limit.amount)
         return None
 
-    def peek(self, limits: Sequence[Limit], scope: LimitUser, now: float) -> ExceededLimit | None:
-        """Return the exceeded limit, if any: one that denies first, then the longest wait."""
+    def peek(self, limits: Sequence[Limit], user: LimitUser, now: float) -> ExceededLimit | None:
+        """Return the exceeded limit, or None: a limit that denies before others, then the longest wait."""
         self._now = max(self._now, now)
-        over = [exceeded for limit in limits if (exceeded := self._over(limit, scope)) is not None]
+        over = [exceeded for limit in limits if (exceeded := self._over(limit, user)) is not None]
         return max(
             over, key=lambda exceeded: (not exceeded.limit.needs_approval, exceeded.retry_after), default=None
         )
 
-    def _over(self, limit: Limit, scope: LimitUser) -> ExceededLimit | None:
-        uses = self._uses.get(window_key(limit, scope), _Window())
+    def _over(self, limit: Limit, user: LimitUser) -> ExceededLimit | None:
+        uses = self._uses.get(window_key(limit, user), _Window())
         uses.drop(self._now - limit.window)
         fits_at = uses.fits_at(limit)
         return None if fits_at == -inf else ExceededLimit(limit=limit, retry_after=fits_at - self._now)

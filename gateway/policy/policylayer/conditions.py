@@ -143,12 +143,12 @@ def _list(value: Any) -> list[Any]:
 
 
 def _comparison(sign: str) -> Callable[[tuple[str, ...], Any], str]:
-    def compared(parts: tuple[str, ...], value: Any) -> str:
+    def compare(parts: tuple[str, ...], value: Any) -> str:
         if _kind_of(value) != _NUMBER:
             raise TranslationError("its value is not a number")
         return f"{_path_to(parts)} {sign} {_literal(value)}"
 
-    return compared
+    return compare
 
 
 def _contains(parts: tuple[str, ...], value: Any) -> str:
@@ -198,7 +198,7 @@ _OPERATORS: Mapping[str, Callable[[tuple[str, ...], Any], str]] = {
 _PAIRS = (
     ("eq", "neq"), ("in", "not_in"), ("lt", "gte"), ("gt", "lte"), ("contains", "not_contains"), ("regex", "not_regex"),
 )  # fmt: skip
-_OPPOSITES = {one: other for a, b in _PAIRS for one, other in ((a, b), (b, a))}
+_OPPOSITES = {left: right for a, b in _PAIRS for left, right in ((a, b), (b, a))}
 
 
 # Regular expressions: as in Go, except \d, \w, \s and \b (ASCII in Go) and rare constructs, which are refused.

@@ -37,12 +37,12 @@ def escape_references(text: str) -> str:
 
 
 def to_comment_line(text: str) -> str:
-    """Return text without line breaks and hidden characters, so that it stays in its comment."""
+    """Return text on one line without hidden characters, so that it cannot leave its comment."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def limit_to_listed(tools: Mapping[str, list[CommentedRule]]) -> dict[str, list[CommentedRule]]:
-    """Limit patterns that require approval to listed tools, because the default denies the others."""
+    """Restrict patterns that require approval to listed tools, because the default denies all others."""
     listed = sorted(name for name in tools if TOOL_NAME.fullmatch(name))
     guard = f"tool in {dumps(listed)}"
 
@@ -59,8 +59,12 @@ def limit_to_listed(tools: Mapping[str, list[CommentedRule]]) -> dict[str, list[
 
 
 def to_yaml(
-    head: Iterable[str], top: Iterable[str], default: str, hide: list[str], tools: Mapping[str, Iterable[CommentedRule]],
-) -> str:  # fmt: skip
+    head: Iterable[str],
+    top: Iterable[str],
+    default: str,
+    hide: list[str],
+    tools: Mapping[str, Iterable[CommentedRule]],
+) -> str:
     """Write a `policy:` mapping; *head* comments start the file, *top* comments stand above `default`."""
     policy = CommentedMap(default=default)
     if tools:

@@ -16,15 +16,15 @@ _WINDOWS = {"second": "1s", "minute": "1m", "hour": "1h", "day": "1d"}
 _RATE = re.compile(rf"(\d{{1,15}}) ?/ ?({'|'.join(_WINDOWS)})s?")
 
 
-def parse_rate(given: Any) -> tuple[int, str]:
+def parse_rate(rate: Any) -> tuple[int, str]:
     """Return the number and the unit of `10/minute`; raises `TranslationError`."""
-    if (match := _RATE.fullmatch(str(given))) is None:
-        raise TranslationError(f"{given!r} is not a rate such as 10/minute")
+    if (match := _RATE.fullmatch(str(rate))) is None:
+        raise TranslationError(f"{rate!r} is not a rate such as 10/minute")
     return int(match[1]), match[2]
 
 
 def counter_maximum(op: str, value: Any) -> int:
-    """Return the most that a condition on a counter allows, negative for nothing; raises `TranslationError`."""
+    """Return the maximum that a condition allows a counter, -1 for none; raises `TranslationError`."""
     if op not in ("lt", "lte") or not _is_number(value):
         raise TranslationError(f"a counter can only be bounded by lt or lte, not by {op} {value!r}")
     most = int(value)
@@ -35,30 +35,30 @@ def translate_limit(name: str, most: Any, window: Any, source: Mapping[str, Any]
     """Return a `rate_limit` or `spend` for the tools named *name*; raises `TranslationError`."""
     if not _is_number(most) or most < 0:
         raise TranslationError(f"{most!r} is not a limit")
-    made: dict[str, Any] = {"max": most, "window": _to_window(window), "per": _limit_scope(source)}
+    limit: dict[str, Any] = {"max": most, "window": _to_window(window), "per": _limit_scope(source)}
     if not TOOL_NAME.fullmatch(name):
-        made["shared"] = True  # one counter for all tools, as in the original
+        limit["shared"] = True  # one counter for all tools, as in the original
     if source.get("on_exceed") == "require_approval":
-        made["on_exceed"] = "require_approval"
+        limit["on_exceed"] = "require_approval"
     if (of := source.get("increment_from")) is not None:
         if not AMOUNT.fullmatch(str(of)) or "${" in of:
             raise TranslationError(f"{of!r} is not an argument that can be added up")
-        return {"spend": {"of": of, **made}}
+        return {"spend": {"of": of, **limit}}
     step = source.get("increment") or 1
     if not _is_number(step) or step < 1:
         raise TranslationError(f"each call adds {step!r} to its counter")
-    return {"rate_limit": {**made, "max": int(most // step)}}
+    return {"rate_limit": {**limit, "max": int(most // step)}}
 
 
-def translate_duration(given: Any) -> str:
+def translate_duration(duration: Any) -> str:
     """Translate a Go duration (`1h30m`); raises `TranslationError`."""
-    parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(given))
+    parts = re.findall(r"(\d{1,15}(?:\.\d{1,15})?)([smh])", str(duration))
     try:
         total = round(sum(parse_duration("".join(part)) for part in parts if float(part[0])), 6)
     except ValueError as error:
         raise TranslationError(str(error).rstrip(".")) from error
-    if "".join(map("".join, parts)) != str(given) or not total:
-        raise TranslationError(f"{given!r} is not a duration such as 30m")
+    if "".join(map("".join, parts)) != str(duration) or not total:
+        raise TranslationError(f"{duration!r} is not a duration such as 30m")
     return f"{total:f}".rstrip("0").rstrip(".") + "s"
 
 

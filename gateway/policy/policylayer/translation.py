@@ -41,11 +41,11 @@ _LIMIT = _MESSAGE | _RATE | _STATE | {"scope"}
 _CONDITION = _MESSAGE | {"path", "op", "value"}
 #: The characters of a tool pattern; a tool of any other name is denied anyway.
 _PATTERN = re.compile(r"[A-Za-z0-9_.*?/-]+")
-#: A tuple, because `in` must accept an unhashable value of the file.
+#: A tuple, because the file may have an unhashable value here.
 _ACTIONS = ("allow", "deny", "require_approval")
-ASKS_PERSON = "approval is required"
+APPROVAL_REQUIRED = "approval is required"
 #: The same for a pattern, if the default denies tools that are not listed.
-ASKS_PERSON_IF_LISTED = "approval is required for listed tools, and others are denied"
+APPROVAL_REQUIRED_IF_LISTED = "approval is required for listed tools, and others are denied"
 _PARTIAL_REASON = {"reason": "This rule was imported only in part, so it requires approval"}
 
 Source = Mapping[str, Any]
@@ -73,26 +73,26 @@ def translate(text: str, origin: str) -> ImportedPolicy:
     document = read_document(text, _LiteralEnvironment(), lambda name: f"${{file:{name}}}", title=origin)
     if document.problems:
         raise ConfigProblems(*document.problems)
-    given = document.value
-    if not given.keys() & {"tools", "default", "hide", "all_tools"}:
-        given = {"tools": given}
-        if not all(isinstance(tool, dict) and tool.keys() & _TOOL for tool in given["tools"].values()):
+    source = document.value
+    if not source.keys() & {"tools", "default", "hide", "all_tools"}:
+        source = {"tools": source}
+        if not all(isinstance(tool, dict) and tool.keys() & _TOOL for tool in source["tools"].values()):
             raise UserError(
                 f"{origin} is not a PolicyLayer or Intercept policy; those have tools:, default: or hide:."
             )
-    return _Translation(given).translate(origin)
+    return _Translation(source).translate(origin)
 
 
 class _Translation:
     """One pass over a policy: collects rules by pattern, and notes."""
 
-    def __init__(self, given: Source) -> None:
-        self._given = given
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._notes: list[str] = []
         #: The comments above `default`.
         self._top: list[str] = []
-        #: The outcome for a part without an equivalent, in the rule being read.
-        self._instead = ASKS_PERSON
+        #: The outcome for parts without an equivalent in the current rule.
+        self._fallback = APPROVAL_REQUIRED
         self._denies = False
         self._counters: set[str] = set()
 
@@ -100,36 +100,36 @@ class _Translation:
         """Translate the whole policy."""
         default = self._default()
         self._denies = default == "deny"
-        self._start("*")
+        self._start_tool("*")
         hide = list(self._hide())
         tools: dict[str, list[CommentedRule]] = {}
         for name, lines in (*self._all_tools(), *self._tools()):
             tools[name] = [*tools.get(name, []), *lines]
         if self._denies:
             tools = limit_to_listed(tools)
-        head = [f"Imported from {origin} by okayed import.", str(self._given.get("description") or "")]
+        head = [f"Imported from {origin} by okayed import.", str(self._source.get("description") or "")]
         kept = {name: lines for name, lines in tools.items() if lines}
         return ImportedPolicy(
             yaml=to_yaml(filter(None, head), self._top, default, hide, kept), notes=tuple(self._notes)
         )
 
-    # The top.
+    # Top-level keys.
 
     def _default(self) -> str:
-        default = self._given.get("default")
+        default = self._source.get("default")
         if default in _ACTIONS:
             return str(default)
         if default is not None:
             self._add_note("default", f"{default!r} is unknown, so tools without a rule are denied")
             return "deny"
-        if "version" in self._given:
+        if "version" in self._source:
             return "allow"  # Intercept's default
-        # Not a loss: a rule from a catalogue page belongs in a policy with a default.
+        # Not a note: a rule from a catalogue page belongs in a policy that has a default.
         self._top.append("It has no default, so tools without a rule require approval.")
         return "require_approval"
 
     def _hide(self) -> Iterator[str]:
-        for number, name in enumerate(_to_list(self._given.get("hide"))):
+        for number, name in enumerate(_to_list(self._source.get("hide"))):
             if isinstance(name, str) and _PATTERN.fullmatch(name):
                 yield name
             else:
@@ -137,23 +137,23 @@ class _Translation:
 
     def _all_tools(self) -> Iterator[tuple[str, list[CommentedRule]]]:
         """Yield the rules for every tool; an unknown key may be a restriction, so it requires approval."""
-        if str(self._given.get("version", "1")) != "1":
-            yield "*", [self._held("version", "only version 1 is supported")]
-        for key in sorted(self._given.keys() - _TOP):
-            yield "*", [self._held(key, "this key is unknown")]
-        if "approvals" in self._given:
+        if str(self._source.get("version", "1")) != "1":
+            yield "*", [self._untranslated("version", "only version 1 is supported")]
+        for key in sorted(self._source.keys() - _TOP):
+            yield "*", [self._untranslated(key, "this key is unknown")]
+        if "approvals" in self._source:
             self._add_note(
                 "approvals", "set times under approvals: and notifications under webhooks: in the config"
             )
-        yield "*", list(self._translate_tool("*", "all_tools", self._given.get("all_tools")))
+        yield "*", list(self._translate_tool("*", "all_tools", self._source.get("all_tools")))
 
     def _tools(self) -> Iterator[tuple[str, list[CommentedRule]]]:
-        tools = self._given.get("tools") or {}
+        tools = self._source.get("tools") or {}
         if not isinstance(tools, Mapping):
-            yield "*", [self._held("tools", "this is not a mapping")]
+            yield "*", [self._untranslated("tools", "this is not a mapping")]
             return
         # If the file requires approval by default, a tool with only a limit requires it too.
-        allows = self._given.get("default") != "require_approval"
+        allows = self._source.get("default") != "require_approval"
         for name, tool in tools.items():
             path = f"tools.{name}"
             if not _PATTERN.fullmatch(name):
@@ -168,33 +168,38 @@ class _Translation:
                 lines.insert(0, CommentedRule(rule={"action": "allow"}))
             yield name, lines
 
-    # A tool.
+    # Tools.
 
-    def _start(self, name: str) -> None:
+    def _start_tool(self, name: str) -> None:
         """Start reading the rules of a tool or pattern."""
-        self._instead = (
-            ASKS_PERSON_IF_LISTED if self._denies and not TOOL_NAME.fullmatch(name) else ASKS_PERSON
+        self._fallback = (
+            APPROVAL_REQUIRED_IF_LISTED
+            if self._denies and not TOOL_NAME.fullmatch(name)
+            else APPROVAL_REQUIRED
         )
 
     def _translate_tool(self, name: str, path: str, tool: Any) -> Iterator[CommentedRule]:
-        self._start(name)
+        self._start_tool(name)
         if tool is None:
             return
         if not isinstance(tool, Mapping):
-            yield self._held(path, "this is not a mapping")
+            yield self._untranslated(path, "this is not a mapping")
             return
         yield from self._unknown(path, tool, _TOOL)
         if own := {key: tool[key] for key in tool if key in _RULE}:
             yield from self._translate_rule(name, path, own)
         for key, translated in (
-            ("rules", self._translate_rule), ("require", self._translate_requirement), ("deny_if", self._translate_denial), ("limits", self._translate_limit),
-        ):  # fmt: skip
+            ("rules", self._translate_rule),
+            ("require", self._translate_requirement),
+            ("deny_if", self._translate_denial),
+            ("limits", self._translate_limit),
+        ):
             for number, item in enumerate(_to_list(tool.get(key))):
                 where = f"{path}.{key}[{number}]"
                 if isinstance(item, Mapping):
                     yield from translated(name, where, item)
                 else:
-                    yield self._held(where, "this is not a mapping")
+                    yield self._untranslated(where, "this is not a mapping")
 
     def _translate_rule(self, name: str, path: str, rule: Source) -> Iterator[CommentedRule]:
         yield from self._unknown(path, rule, _RULE)
@@ -217,9 +222,9 @@ class _Translation:
             case None if not rule.keys() - _TITLES:
                 return
             case "allow":
-                yield self._held(path, _describe_allow(conditions, state), rule)
+                yield self._untranslated(path, _describe_allow(conditions, state), rule)
             case action:
-                yield self._held(path, f"the action {action!r} is not supported", rule)
+                yield self._untranslated(path, f"the action {action!r} is not supported", rule)
 
     # Conditions.
 
@@ -227,7 +232,7 @@ class _Translation:
         self, name: str, path: str, rule: Source, conditions: list[Any]
     ) -> Iterator[CommentedRule]:
         """Translate a rule whose conditions must all hold: each becomes a rule that denies, or a limit."""
-        counted = False
+        has_bound = False
         for number, condition in enumerate(conditions):
             where = f"{path}.conditions[{number}]"
             merged = (
@@ -237,17 +242,17 @@ class _Translation:
             )
             if str(merged.get("path")).startswith("state."):
                 yield self._translate_counter(name, where, merged, rule.get("state"))
-                counted = True
+                has_bound = True
             else:
                 yield from self._translate_requirement(name, where, merged)
-        if "state" in rule and not counted:
-            self._add_note(f"{path}.state", "no condition bounds this counter, so it limits nothing")
+        if "state" in rule and not has_bound:
+            self._add_note(f"{path}.state", "no condition bounds this counter, so it has no effect")
 
     def _translate_requirement(self, _: str, path: str, condition: Source) -> Iterator[CommentedRule]:
         try:
             when = f"!({condition_to_cel(*_read_condition(condition))})"
         except TranslationError as why:
-            yield self._held(path, str(why), condition)
+            yield self._untranslated(path, str(why), condition)
             return
         yield _commented({"when": when, "action": "deny"}, condition)
 
@@ -256,62 +261,62 @@ class _Translation:
         try:
             where, op, value = _read_condition(condition)
             when = f"!({negation_to_cel(where, op, value)})"
-            there = presence_to_cel(where)
+            present = presence_to_cel(where)
         except TranslationError as why:
-            yield self._held(path, str(why), condition)
+            yield self._untranslated(path, str(why), condition)
             return
         if op != "exists":
             ask = {
-                "when": f"!({there})",
+                "when": f"!({present})",
                 "action": "require_approval",
                 "reason": escape_references(f"{where} is missing"),
             }
             yield CommentedRule(rule=ask, comments=title_comments(condition))
-            when = f"{there} && {when}"
+            when = f"{present} && {when}"
         yield _commented({"when": when, "action": "deny"}, condition)
 
     def _translate_approval(self, path: str, rule: Source, conditions: list[Any]) -> CommentedRule:
         """Require approval if all conditions hold; one without an equivalent is taken as true."""
-        above, not_so = list(title_comments(rule)), []
-        made: dict[str, Any] = {"action": "require_approval", **read_reason(rule)}
+        comments, negated = list(title_comments(rule)), []
+        translated: dict[str, Any] = {"action": "require_approval", **read_reason(rule)}
         for number, condition in enumerate(conditions):
             try:
-                not_so.append(negation_to_cel(*_read_condition(condition)))
+                negated.append(negation_to_cel(*_read_condition(condition)))
             except TranslationError as why:
-                above.append(self._note(f"{path}.conditions[{number}]", f"{why}; it is taken as true"))
-        if not_so:
-            either = not_so[0] if len(not_so) == 1 else " || ".join(f"({one})" for one in not_so)
-            made = {"when": f"!({either})", **made}
+                comments.append(self._note(f"{path}.conditions[{number}]", f"{why}; it is taken as true"))
+        if negated:
+            either = negated[0] if len(negated) == 1 else " || ".join(f"({failure})" for failure in negated)
+            translated = {"when": f"!({either})", **translated}
         if rule.get("state"):
-            above.append(self._note(f"{path}.state", "a rule that requires approval has no counter"))
+            comments.append(self._note(f"{path}.state", "a rule that requires approval has no counter"))
         if "approval_timeout" in rule:
             try:
-                made["expire_after"] = translate_duration(rule["approval_timeout"])
+                translated["expire_after"] = translate_duration(rule["approval_timeout"])
             except TranslationError as why:
-                above.append(self._note(f"{path}.approval_timeout", str(why)))
-        return CommentedRule(rule=made, comments=tuple(above))
+                comments.append(self._note(f"{path}.approval_timeout", str(why)))
+        return CommentedRule(rule=translated, comments=tuple(comments))
 
     # Limits.
 
     def _translate_rate(self, name: str, path: str, rule: Source) -> CommentedRule:
-        asked = rule["rate_limit"]
+        limit = rule["rate_limit"]
         try:
-            if isinstance(asked, Mapping):
-                _refuse_unknown(asked, _RATE)
-                return _commented(translate_limit(name, asked.get("max"), asked.get("window"), asked), rule)
-            most, unit = parse_rate(asked)
+            if isinstance(limit, Mapping):
+                _refuse_unknown(limit, _RATE)
+                return _commented(translate_limit(name, limit.get("max"), limit.get("window"), limit), rule)
+            most, unit = parse_rate(limit)
             self._claim_counter(f"{name} _rate_{unit}")
             return _commented(translate_limit(name, most, unit, {}), rule)
         except TranslationError as why:
-            return self._held(f"{path}.rate_limit", str(why), rule)
+            return self._untranslated(f"{path}.rate_limit", str(why), rule)
 
-    def _translate_limit(self, name: str, path: str, given: Source) -> Iterator[CommentedRule]:
+    def _translate_limit(self, name: str, path: str, limit: Source) -> Iterator[CommentedRule]:
         try:
-            _refuse_unknown(given, _LIMIT)
-            self._claim_counter(str(given.get("counter", path)))
-            yield _commented(translate_limit(name, given.get("max"), given.get("window"), given), given)
+            _refuse_unknown(limit, _LIMIT)
+            self._claim_counter(str(limit.get("counter", path)))
+            yield _commented(translate_limit(name, limit.get("max"), limit.get("window"), limit), limit)
         except TranslationError as why:
-            yield self._held(path, str(why), given)
+            yield self._untranslated(path, str(why), limit)
 
     def _translate_counter(self, name: str, path: str, condition: Source, state: Any) -> CommentedRule:
         """Translate a bound on the rule's own counter into a limit; other uses of a counter have no equivalent."""
@@ -328,7 +333,7 @@ class _Translation:
                 return _commented({"action": "deny"}, condition)
             return _commented(translate_limit(name, most, state.get("window"), state), condition)
         except TranslationError as why:
-            return self._held(path, str(why), condition)
+            return self._untranslated(path, str(why), condition)
 
     def _claim_counter(self, counter: str) -> None:
         if counter in self._counters:
@@ -337,15 +342,16 @@ class _Translation:
 
     # Parts without an equivalent.
 
-    def _unknown(self, path: str, given: Source, known: frozenset[str]) -> Iterator[CommentedRule]:
-        for key in sorted(given.keys() - known):
-            yield self._held(f"{path}.{key}", "this key is unknown")
+    def _unknown(self, path: str, source: Source, known: frozenset[str]) -> Iterator[CommentedRule]:
+        for key in sorted(source.keys() - known):
+            yield self._untranslated(f"{path}.{key}", "this key is unknown")
 
-    def _held(self, path: str, why: str, source: Source | None = None) -> CommentedRule:
-        above = (*title_comments(source or {}), self._note(path, f"{why}; {self._instead}"))
+    def _untranslated(self, path: str, why: str, source: Source | None = None) -> CommentedRule:
+        """Return a rule that requires approval, in place of a part without an equivalent."""
+        comments = (*title_comments(source or {}), self._note(path, f"{why}; {self._fallback}"))
         return CommentedRule(
             rule={"action": "require_approval", **(read_reason(source or {}) or _PARTIAL_REASON)},
-            comments=above,
+            comments=comments,
         )
 
     def _add_note(self, path: str, why: str) -> None:
@@ -374,8 +380,8 @@ def _to_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _refuse_unknown(given: Source, known: frozenset[str]) -> None:
-    if unknown := sorted(given.keys() - known):
+def _refuse_unknown(source: Source, known: frozenset[str]) -> None:
+    if unknown := sorted(source.keys() - known):
         raise TranslationError(f"the key {unknown[0]} is unknown")
 
 

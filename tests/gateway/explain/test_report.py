@@ -115,7 +115,7 @@ def test_an_override_is_attributed_to_the_operator():
     assert said.confidence == "Confidence is 1.00: set by the operator."
     assert said.why[1:] == (
         "Risk class Critical, set in the operator's config.",
-        "Severity is critical, for a reason given below.",
+        "Severity is critical, for a reason listed below.",
     )
 
 

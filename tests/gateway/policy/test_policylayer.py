@@ -266,7 +266,7 @@ NO_EQUAL = {
     RULE % "{name: n, action: require_approval, state: {counter: c}}": (HELD, "has no counter"),
     RULE % "{name: n, action: require_approval, conditions: [{path: args.x, op: odd, value: 1}]}": (HELD, "taken as true"),
     RULE % "{name: n, action: deny, conditions: [{path: args.x, op: eq, value: 1}]}": (DENIED, "they are ignored"),
-    RULE % "{name: n, conditions: [{path: args.x, op: eq, value: 1}], state: {counter: c, window: day}}": (ALLOWED, "limits nothing"),
+    RULE % "{name: n, conditions: [{path: args.x, op: eq, value: 1}], state: {counter: c, window: day}}": (ALLOWED, "has no effect"),
     'version: "2"\ntools: {t: {}}': (HELD, "only version 1"),
     'version: "1"\ntools: {t: {}}\nidentities: [x]': (HELD, "identities: this key is unknown"),
     'version: "1"\ntools: {t: {owner: me}}': (HELD, "tools.t.owner"),
