@@ -21,7 +21,7 @@ class Metrics:
             "okayed_store_disk_used_ratio", "Used share of the store's disk, from 0 to 1.", registry=self._registry,
         )  # fmt: skip
         disk.set_function(disk_used)
-        self._judged = Count(
+        self._tool_calls = Count(
             "okayed_tool_calls", "Tool calls by verdict.", ["server", "verdict"], registry=self._registry,
         )  # fmt: skip
         self._open = Gauge(
@@ -33,7 +33,7 @@ class Metrics:
 
     def count_call(self, server: str, verdict: str) -> None:
         """Count one call: allowed, denied, limited or held."""
-        self._judged.labels(server, verdict).inc()
+        self._tool_calls.labels(server, verdict).inc()
 
     def set_open_calls(self, calls: Iterable[Summary]) -> None:
         """Set the gauges from the open calls."""

@@ -114,9 +114,9 @@ class GatewayClient:
         return await self._post(frame, line, held)
 
     async def _post(self, frame: frames.Frame, line: bytes, held: str) -> Reply:
-        named = {protocol.HOLD_HEADER: held} if held else {}
+        hold_header = {protocol.HOLD_HEADER: held} if held else {}
         return await self._do_exchange(
-            "POST", line, {**self._headers, **protocol.routing_headers(frame), **named}
+            "POST", line, {**self._headers, **protocol.routing_headers(frame), **hold_header}
         )
 
     async def _answer_in_404(self, call: frames.CallFrame, reply: Reply, session: str) -> Reply:

@@ -133,8 +133,8 @@ class Connection(web.RequestHandler):
         "_idle_phase",
         "_latest_body",
         "_peer_transport",
+        "_read_at",
         "_since",
-        "_taken_at",
         "_unsent",
     )
 
@@ -144,7 +144,7 @@ class Connection(web.RequestHandler):
         self._peer_transport: asyncio.Transport | None = None
         #: The phase while no request is in progress, and when it began.
         self._idle_phase = Phase.NEW
-        self._since = self._taken_at = self._loop.time()
+        self._since = self._read_at = self._loop.time()
         #: How many bytes were unsent at the last check.
         self._unsent = 0
         #: The body of the last request; after an early refusal the rest of it is still arriving.
@@ -170,9 +170,9 @@ class Connection(web.RequestHandler):
         """Return whether the peer has stopped reading a response."""
         unsent = self._peer_transport.get_write_buffer_size() if self._peer_transport is not None else 0
         if unsent == 0 or unsent < self._unsent:
-            self._taken_at = now
+            self._read_at = now
         self._unsent = unsent
-        return now > self._taken_at + self._connections.deadlines.unread
+        return now > self._read_at + self._connections.deadlines.unread
 
     def abort(self) -> None:
         """Close the connection at once; unsent data is lost."""

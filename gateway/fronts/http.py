@@ -101,9 +101,9 @@ class _Handlers:
             return _refuse(403, "Requests from this origin are not allowed.")
         return await handler(request)
 
-    def _known_host(self, given: list[str]) -> bool:
+    def _known_host(self, hosts: list[str]) -> bool:
         names = self._policy.hosts.union(LOOPBACK)
-        return len(given) == 1 and _parse_host_name(given[0]) in names
+        return len(hosts) == 1 and _parse_host_name(hosts[0]) in names
 
     def _own_origin(self, request: web.Request) -> bool:
         origins = request.headers.getall(hdrs.ORIGIN, [])
@@ -113,8 +113,8 @@ class _Handlers:
         """Serve one exchange of Streamable HTTP."""
         server = request.match_info["server"]
         try:
-            given = request.headers.getall(hdrs.AUTHORIZATION, [])
-            agent = await self._policy.agents().authenticate(given, server)
+            authorization = request.headers.getall(hdrs.AUTHORIZATION, [])
+            agent = await self._policy.agents().authenticate(authorization, server)
         except AuthenticationFailed as refused:
             return self._refuse_token(request, refused)
         if (problem := _content_problem(request)) is not None:

@@ -103,12 +103,12 @@ class StdioFront:
         if not isinstance(frame, frames.Request | frames.CallFrame) or frame.method == "initialize":
             await self._answer(frame, line)
             return
-        answering = self._tasks.create_task(self._answer(frame, line))
-        self._answer_tasks.add(answering)
-        answering.add_done_callback(self._answer_tasks.discard)
-        self._requests[frame.id] = answering
+        task = self._tasks.create_task(self._answer(frame, line))
+        self._answer_tasks.add(task)
+        task.add_done_callback(self._answer_tasks.discard)
+        self._requests[frame.id] = task
         if protocol.era({}, frame) is protocol.Era.MODERN:
-            self._modern_answers.add(answering)
+            self._modern_answers.add(task)
 
     def _cancel_request(self, frame: frames.Frame) -> bool:
         """Stop answering a cancelled request; returns False if the notification must be sent to the gateway.
@@ -117,11 +117,11 @@ class StdioFront:
         does not. But no notification reaches an unreachable gateway, and the call must not be requested again.
         """
         request_id = protocol.cancelled_id(frame)
-        answering = None if request_id is None else self._requests.get(request_id)
-        if request_id is None or answering is None:
+        task = None if request_id is None else self._requests.get(request_id)
+        if request_id is None or task is None:
             return False
-        hangs_up = answering in self._modern_answers or self._client.is_retrying(request_id)
-        return hangs_up and answering.cancel()
+        hangs_up = task in self._modern_answers or self._client.is_retrying(request_id)
+        return hangs_up and task.cancel()
 
     async def _answer(self, frame: frames.Frame, line: bytes) -> None:
         try:

@@ -39,30 +39,32 @@ class LearnedWait:
     retry_call: str = ""
 
 
-def shorten_wait(was: LearnedWait | None, gap: float, now: float) -> LearnedWait:
+def shorten_wait(previous: LearnedWait | None, gap: float, now: float) -> LearnedWait:
     """Return the wait of a client that repeated a call *gap* seconds after a request that is still open.
 
     The gap is the client's timeout plus its model's thinking time; the previous wait was longer than the timeout too.
     Halving the shorter of the two gets below the timeout in a few steps, however long the model thinks.
     """
-    if was is None:
+    if previous is None:
         return LearnedWait(wait=max(MIN_WAIT, gap / 2), abandoned_at=now)
     return LearnedWait(
-        wait=max(MIN_WAIT, min(gap, was.wait) / 2), abandoned_at=now, times_abandoned=was.times_abandoned + 1
+        wait=max(MIN_WAIT, min(gap, previous.wait) / 2),
+        abandoned_at=now,
+        times_abandoned=previous.times_abandoned + 1,
     )
 
 
-def lengthen_wait(was: LearnedWait, most: float) -> LearnedWait | None:
+def lengthen_wait(previous: LearnedWait, most: float) -> LearnedWait | None:
     """Return the wait of a client that repeated a call after a WAITING result; None once it reaches *most*.
 
     The client completed the wait, so the next one is twice as long. After more than one abandoned request it must
     complete 2, 4, 8 waits before a longer one is tried. So it seldom reaches its timeout again.
     """
-    waited = was.times_waited + 1
-    if waited < 2 ** (was.times_abandoned - 1):
-        return replace(was, times_waited=waited, retry_call="")
-    wait = was.wait * 2
-    return None if wait >= most else replace(was, wait=wait, times_waited=0, retry_call="")
+    waited = previous.times_waited + 1
+    if waited < 2 ** (previous.times_abandoned - 1):
+        return replace(previous, times_waited=waited, retry_call="")
+    wait = previous.wait * 2
+    return None if wait >= most else replace(previous, wait=wait, times_waited=0, retry_call="")
 
 
 class LearnedWaits:

@@ -98,13 +98,13 @@ class ClientCredentials:
     async def _fetch(self) -> None:
         requested_at = self._clock()
         answer = await self._request_token()
-        token, life = answer.get("access_token"), _token_lifetime(answer.get("expires_in"))
+        token, lifetime = answer.get("access_token"), _token_lifetime(answer.get("expires_in"))
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise _token_error("its response has no usable access_token")
         if str(answer.get("token_type")).lower() != "bearer":
             raise _token_error("its token is not a Bearer token")
         self._token = token
-        self._usable_until = requested_at + max(life - MARGIN, life / 2)
+        self._usable_until = requested_at + max(lifetime - MARGIN, lifetime / 2)
 
     async def _request_token(self) -> Mapping[str, Any]:
         """Post the token request; returns the members of the response."""

@@ -29,19 +29,19 @@ def held(**params):
     )
 
 
-def beside(**params):
+def extra_params(**params):
     found = envelope.extra_params(frame(**params))
     return json.loads(found) if found else None
 
 
 def test_members_of_the_exchange_are_not_extra_params():
-    assert beside() is None
-    assert beside(_meta=OURS, task={"ttl": 1}) is None
+    assert extra_params() is None
+    assert extra_params(_meta=OURS, task={"ttl": 1}) is None
 
 
 def test_an_agents_own_meta_is_an_extra_param():
-    assert beside(_meta={**OURS, "acme/target": "prod"}) == {"_meta": {"acme/target": "prod"}}
-    assert beside(inputResponses={"a": 1}, requestState="s") == {
+    assert extra_params(_meta={**OURS, "acme/target": "prod"}) == {"_meta": {"acme/target": "prod"}}
+    assert extra_params(inputResponses={"a": 1}, requestState="s") == {
         "inputResponses": {"a": 1},
         "requestState": "s",
     }

@@ -26,7 +26,7 @@ class Hanging:
     """A server that answers no call until it is released, and counts its running calls."""
 
     def __init__(self) -> None:
-        self.under_way = 0
+        self.running_calls = 0
         self.let_go = asyncio.Event()
         self._changed = asyncio.Condition()
 
@@ -51,13 +51,13 @@ class Hanging:
 
     async def _count(self, more):
         async with self._changed:
-            self.under_way += more
+            self.running_calls += more
             self._changed.notify_all()
 
-    async def has(self, number):
+    async def wait_until_running(self, number):
         """Wait until exactly so many calls are running."""
         async with self._changed, asyncio.timeout(HANG):
-            await self._changed.wait_for(lambda: self.under_way == number)
+            await self._changed.wait_for(lambda: self.running_calls == number)
 
 
 def as_agent(name: str) -> dict:
@@ -65,7 +65,7 @@ def as_agent(name: str) -> dict:
 
 
 @asynccontextmanager
-async def hanging(more: str = FEW, **options):
+async def hanging_gateway(more: str = FEW, **options):
     server = Hanging()
     recorder = RecordingServer(on_call=server.answer, on_get=server.stream, on_listen=server.stream)
     async with running(more=more, recorder=recorder, **options) as gateway, asyncio.timeout(HANG):
@@ -83,12 +83,12 @@ async def two_calls(gateway: RunningGateway, server: Hanging, name: str = "busy"
             tasks.create_task(gateway.call("get_note", {"n": n}, id=n, headers=as_agent(name)))
             for n in range(2)
         ]
-        await server.has(2)
+        await server.wait_until_running(2)
         yield waiting
 
 
 async def test_a_call_beyond_an_agents_share_is_refused_and_another_agents_call_runs():
-    async with hanging() as (gateway, server):
+    async with hanging_gateway() as (gateway, server):
         async with two_calls(gateway, server):
             over = await gateway.call("get_note", headers=as_agent("busy"))
             assert over["result"]["isError"] is True
@@ -96,7 +96,7 @@ async def test_a_call_beyond_an_agents_share_is_refused_and_another_agents_call_
                 "Too many of your calls are running. NOT EXECUTED. Try again when one of them has finished."
             )
             other = asyncio.ensure_future(gateway.call("get_note", headers=as_agent("calm")))
-            await server.has(3)
+            await server.wait_until_running(3)
             server.let_go.set()
             assert text(await other) == "late"
         assert text(await gateway.call("get_note", headers=as_agent("busy"))) == "late"
@@ -104,7 +104,7 @@ async def test_a_call_beyond_an_agents_share_is_refused_and_another_agents_call_
 
 
 async def test_a_request_beyond_the_share_gets_429_under_its_id():
-    async with hanging() as (gateway, server), two_calls(gateway, server):
+    async with hanging_gateway() as (gateway, server), two_calls(gateway, server):
         body = {"jsonrpc": "2.0", "id": "p", "method": "prompts/list", "params": {}}
         async with await gateway.post(body, as_agent("busy")) as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
@@ -119,7 +119,7 @@ async def test_a_request_beyond_the_share_gets_429_under_its_id():
 
 async def test_messages_and_streams_pass_a_full_share_of_requests():
     """An answer to a server's question, and a cancellation, end requests; a stream carries their questions."""
-    async with hanging() as (gateway, server), two_calls(gateway, server):
+    async with hanging_gateway() as (gateway, server), two_calls(gateway, server):
         for frame in (
             {"jsonrpc": "2.0", "id": 9, "result": {"action": "accept"}},
             {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 77}},
@@ -133,7 +133,7 @@ async def test_messages_and_streams_pass_a_full_share_of_requests():
 
 
 async def test_streams_have_their_own_share():
-    async with hanging() as (gateway, server):
+    async with hanging_gateway() as (gateway, server):
         async with gateway.http.get(gateway.url, headers=as_agent("busy")) as first:
             assert first.status == 200
             async with gateway.http.get(gateway.url, headers=as_agent("busy")) as second:
@@ -147,19 +147,19 @@ async def test_streams_have_their_own_share():
             async with await gateway.post(listen, {**as_agent("busy"), **named}) as third:
                 assert (third.status, (await third.json())["id"]) == (429, 5)
             calling = asyncio.ensure_future(gateway.call("get_note", headers=as_agent("busy")))
-            await server.has(2)
+            await server.wait_until_running(2)
             server.let_go.set()
             assert text(await calling) == "late"
             await first.read()
 
 
-async def left(gateway, server):
+async def client_hangs_up(gateway, server):
     """The client hangs up."""
     waiting = [
         asyncio.ensure_future(gateway.call("get_note", {"n": n}, id=n, headers=as_agent("busy")))
         for n in range(2)
     ]
-    await server.has(2)
+    await server.wait_until_running(2)
     for one in waiting:
         one.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -167,18 +167,18 @@ async def left(gateway, server):
         while gateway.gateway.proxy._exchange_limits._open:
             await asyncio.sleep(0)
     server.let_go.set()  # this server does not notice
-    await server.has(0)
+    await server.wait_until_running(0)
     server.let_go.clear()
 
 
-async def answered(gateway, server):
+async def server_answers(gateway, server):
     """The server answers."""
     async with two_calls(gateway, server):
         server.let_go.set()
     server.let_go.clear()
 
 
-async def cut(gateway, server):
+async def server_hangs_up(gateway, server):
     """The server hangs up in the middle of its answer."""
 
     async def breaks(request, frame):
@@ -194,7 +194,7 @@ async def cut(gateway, server):
     gateway.recorder.on_call = was
 
 
-async def redirected(gateway, server):
+async def server_redirects(gateway, server):
     """The server redirects, and the gateway does not follow."""
 
     async def elsewhere(request, frame):
@@ -206,7 +206,7 @@ async def redirected(gateway, server):
     gateway.recorder.on_call = was
 
 
-async def too_long(gateway, server):
+async def list_too_large(gateway, server):
     """The server sends a list that is larger than the gateway reads."""
 
     async def endless(request, frame):
@@ -222,7 +222,7 @@ async def too_long(gateway, server):
     gateway.recorder.on_list = None
 
 
-async def cut_list(gateway, server):
+async def resumed_list_too_large(gateway, server):
     """The server resumes a stream with a body that is not a stream, and too large."""
 
     async def endless(request, frame):
@@ -234,9 +234,19 @@ async def cut_list(gateway, server):
     gateway.recorder.on_get = was
 
 
-@pytest.mark.parametrize("end", [left, answered, cut, redirected, too_long, cut_list])
+@pytest.mark.parametrize(
+    "end",
+    [
+        client_hangs_up,
+        server_answers,
+        server_hangs_up,
+        server_redirects,
+        list_too_large,
+        resumed_list_too_large,
+    ],
+)
 async def test_after_any_end_of_an_exchange_its_agent_may_begin_another(end):
-    async with hanging() as (gateway, server):
+    async with hanging_gateway() as (gateway, server):
         await end(gateway, server)
         async with two_calls(gateway, server):
             server.let_go.set()
@@ -249,7 +259,7 @@ async def test_after_any_end_of_an_exchange_its_agent_may_begin_another(end):
 
 
 async def test_held_calls_do_not_count_against_the_share():
-    async with hanging() as (gateway, server), asyncio.TaskGroup() as tasks:
+    async with hanging_gateway() as (gateway, server), asyncio.TaskGroup() as tasks:
         waiting = [
             tasks.create_task(gateway.call("create_note", {"n": n}, id=n, headers=as_agent("busy")))
             for n in range(3)
@@ -258,13 +268,13 @@ async def test_held_calls_do_not_count_against_the_share():
         async with two_calls(gateway, server):
             for one in held:
                 await gateway.review(one)
-            await server.has(5)
+            await server.wait_until_running(5)
             server.let_go.set()
         assert [text(await one) for one in waiting] == ["late"] * 3
 
 
 async def test_exchanges_beyond_the_share_are_recorded_once_a_minute():
-    async with hanging() as (gateway, server), two_calls(gateway, server):
+    async with hanging_gateway() as (gateway, server), two_calls(gateway, server):
         for n in range(5):
             await gateway.call("get_note", {"n": n}, headers=as_agent("busy"))
         gateway.clock.now += 61
@@ -297,10 +307,10 @@ async def test_a_server_without_free_connections_does_not_block_another():
     async with two_servers(connections=2) as (gateway, server), asyncio.TaskGroup() as tasks:
         for n in range(2):
             tasks.create_task(gateway.call("get_note", {"n": n}, id=n))
-        await server.has(2)
+        await server.wait_until_running(2)
         gateway.url = gateway.url.replace("/notes", "/calm")
         tasks.create_task(gateway.call("get_note"))
-        await server.has(3)
+        await server.wait_until_running(3)
         server.let_go.set()
 
 
@@ -310,7 +320,7 @@ async def test_streams_do_not_use_the_connections_for_requests():
             stream = await stack.enter_async_context(gateway.http.get(gateway.url))
             assert stream.status == 200
         calling = asyncio.ensure_future(gateway.call("get_note"))
-        await server.has(4)
+        await server.wait_until_running(4)
         server.let_go.set()
         assert text(await calling) == "late"
 
@@ -318,7 +328,7 @@ async def test_streams_do_not_use_the_connections_for_requests():
 async def test_a_freed_connection_goes_to_a_waiting_request():
     async with two_servers(connections=1) as (gateway, server):
         calls = [asyncio.ensure_future(gateway.call("get_note", {"n": n}, id=n)) for n in range(3)]
-        await server.has(1)
+        await server.wait_until_running(1)
         server.let_go.set()
         assert [text(one) for one in await asyncio.gather(*calls)] == ["late"] * 3
 
@@ -327,13 +337,13 @@ async def test_without_a_free_connection_nothing_is_sent_and_the_error_says_why(
     monkeypatch.setattr(http, "CONNECT_SECONDS", 0.2)
     async with two_servers(connections=1) as (gateway, server):
         first = asyncio.ensure_future(gateway.call("get_note", {"n": 1}))
-        await server.has(1)
+        await server.wait_until_running(1)
         over = await gateway.call("get_note", {"n": 2})
         assert over["error"]["message"].startswith("All connections to the server have been in use for 0 s;")
         held = asyncio.ensure_future(gateway.call("create_note"))
         await gateway.review((await gateway.held())[0])
         assert text(await held).startswith("All connections to the server have been in use")
-        assert server.under_way == 1
+        assert server.running_calls == 1
         server.let_go.set()
         assert text(await first) == "late"
 
@@ -355,7 +365,9 @@ class Halfway:
         yield body[half:]
 
 
-async def large(gateway: RunningGateway, name: str, halfway: Halfway | None = None) -> tuple[int, bytes]:
+async def call_with_large_arguments(
+    gateway: RunningGateway, name: str, halfway: Halfway | None = None
+) -> tuple[int, bytes]:
     """Let an agent call a tool with 60 KB of arguments."""
     body = json.dumps(tool_call("get_note", {"text": "x" * 60_000})).encode()
     headers = {**as_agent(name), "Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -367,16 +379,16 @@ async def large(gateway: RunningGateway, name: str, halfway: Halfway | None = No
 async def test_large_bodies_of_one_agent_take_turns_and_another_agent_is_served():
     halfway = Halfway()
     async with running(more=LITTLE) as gateway, asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(large(gateway, "busy", halfway))
+        first = tasks.create_task(call_with_large_arguments(gateway, "busy", halfway))
         await halfway.reached.wait()
-        status, said = await large(gateway, "busy")
+        status, said = await call_with_large_arguments(gateway, "busy")
         assert (status, b"Too many of your large requests" in said) == (429, True)
-        assert (await large(gateway, "calm"))[0] == 200
+        assert (await call_with_large_arguments(gateway, "calm"))[0] == 200
         halfway.go_on.set()
         assert (await first)[0] == 200
-        assert (await large(gateway, "busy"))[0] == 200
+        assert (await call_with_large_arguments(gateway, "busy"))[0] == 200
 
 
 async def test_an_agents_only_body_is_read_whatever_its_size():
     async with running(more=LITTLE.replace("100KB", "1KB")) as gateway:
-        assert (await large(gateway, "busy"))[0] == 200
+        assert (await call_with_large_arguments(gateway, "busy"))[0] == 200

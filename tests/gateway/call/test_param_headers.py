@@ -83,13 +83,13 @@ async def test_headers_are_built_for_a_client_on_stdio():
         assert "okayed-front" not in sent.headers
 
 
-LIES = {"Mcp-Name": "delete_note", "Mcp-Method": "tools/list", "Mcp-Param-Region": "us"}
+CONTRADICTIONS = {"Mcp-Name": "delete_note", "Mcp-Method": "tools/list", "Mcp-Param-Region": "us"}
 
 
 @pytest.mark.parametrize("policy", ["default: allow", "default: require_approval"])
 async def test_handshake_revisions_have_no_param_headers(policy):
     async with running(policy, recorder=server()) as gateway, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gateway.call("create_note", {"region": "eu"}, headers=LIES))
+        tasks.create_task(gateway.call("create_note", {"region": "eu"}, headers=CONTRADICTIONS))
         if policy == "default: require_approval":
             [held] = await gateway.held()
             await gateway.review(held)
@@ -100,7 +100,7 @@ async def test_handshake_revisions_have_no_param_headers(policy):
 async def test_only_tool_calls_carry_param_headers():
     async with running(recorder=server()) as gateway:
         body = {"jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": {"name": "p"}}
-        async with await gateway.post(body, LIES) as answer:
+        async with await gateway.post(body, CONTRADICTIONS) as answer:
             await answer.read()
         [sent] = [one for one in gateway.recorder.received if one.frame.get("method") == "prompts/get"]
         assert not [name for name in sent.headers if name.startswith("mcp-")]

@@ -68,25 +68,25 @@ class Server:
         return frame_reply(line(result(frame["id"], session=session))) if "id" in frame else Reply(status=202)
 
 
-async def say(conversation, frame):
-    return [json.loads(data) async for data in conversation.send(frames.decode(line(frame)), line(frame))]
+async def send_frame(client, frame):
+    return [json.loads(data) async for data in client.send(frames.decode(line(frame)), line(frame))]
 
 
-async def opened(exchange):
-    conversation = GatewayClient(exchange, {})
-    await say(conversation, INITIALIZE)
-    assert conversation.session is None
-    await say(conversation, INITIALIZED)
-    return conversation
+async def open_client(exchange):
+    client = GatewayClient(exchange, {})
+    await send_frame(client, INITIALIZE)
+    assert client.session is None
+    await send_frame(client, INITIALIZED)
+    return client
 
 
 async def test_a_lost_session_is_reopened_once_for_all_frames():
     server = Server()
-    conversation = await opened(server)
+    client = await open_client(server)
     server.known.clear()
-    answers = await asyncio.gather(*(say(conversation, request(number)) for number in range(1, 4)))
+    answers = await asyncio.gather(*(send_frame(client, request(number)) for number in range(1, 4)))
     assert answers == [[result(number, session="s2")] for number in range(1, 4)]
-    assert conversation.session == "s2"
+    assert client.session == "s2"
     assert [entry for entry in server.seen if entry[1] in {"initialize", "notifications/initialized"}] == [
         ("POST", "initialize", None),
         ("POST", "notifications/initialized", "s1"),
@@ -97,21 +97,21 @@ async def test_a_lost_session_is_reopened_once_for_all_frames():
 
 async def test_a_session_that_cannot_be_reopened_gets_errors_until_it_can():
     server = Server()
-    conversation = await opened(server)
+    client = await open_client(server)
     server.known.clear()
     server.down = True
     with pytest.raises(NotSentError):
-        await say(conversation, request())
+        await send_frame(client, request())
     server.down = False
-    assert await say(conversation, request()) == [result(1, session="s2")]
+    assert await send_frame(client, request()) == [result(1, session="s2")]
 
 
 async def test_a_server_without_a_new_session_answers_the_request_itself():
     server = Server()
-    conversation = await opened(server)
+    client = await open_client(server)
     server.known.clear()
     server.refuses = True
-    [answer] = await say(conversation, request())
+    [answer] = await send_frame(client, request())
     assert (answer["id"], answer["error"]["message"]) == (1, "Session not found.")
 
 
@@ -124,36 +124,36 @@ async def test_the_revision_is_the_one_that_the_last_initialize_agreed_on():
         revision = frame["params"].get("protocolVersion", "of a tool's result")
         return frame_reply(line(result(frame["id"], protocolVersion=revision)))
 
-    conversation = GatewayClient(exchange, {})
+    client = GatewayClient(exchange, {})
     older = {**INITIALIZE, "params": {"protocolVersion": "2025-06-18"}}
     for frame in (request(), INITIALIZE, request(), older, request()):
-        await say(conversation, frame)
+        await send_frame(client, frame)
     assert seen == [None, None, "2025-11-25", "2025-11-25", "2025-06-18"]
 
 
 @pytest.mark.parametrize("answer", [{"protocolVersion": 5}, {}])
 async def test_an_initialize_response_without_a_revision_is_passed_on(answer):
-    conversation = GatewayClient(answering(frame_reply(line(result(0, **answer)))), {})
-    assert await say(conversation, INITIALIZE) == [result(0, **answer)]
+    client = GatewayClient(send_replies(frame_reply(line(result(0, **answer)))), {})
+    assert await send_frame(client, INITIALIZE) == [result(0, **answer)]
 
 
 async def test_a_404_outside_a_session_is_the_answer():
     server = Server()
-    [answer] = await say(GatewayClient(server, {}), request())
+    [answer] = await send_frame(GatewayClient(server, {}), request())
     assert (answer["id"], answer["error"]["message"]) == (1, "Session not found.")
     assert len(server.seen) == 1
 
 
 async def test_the_session_is_closed_unless_it_is_already_lost():
     server = Server()
-    conversation = await opened(server)
-    await conversation.close()
+    client = await open_client(server)
+    await client.close()
     assert server.seen[-1] == ("DELETE", None, "s1")
     server.down = True
-    await conversation.close()
+    await client.close()
 
 
-def answering(*replies):
+def send_replies(*replies):
     """A `Send` that returns these replies in order, and records the request headers."""
     left = list(replies)
     seen = []
@@ -171,12 +171,12 @@ PRIMING = b"id: e1\nretry: 0\ndata: \n\n"
 
 async def test_a_stream_that_ends_before_its_response_is_resumed():
     note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {}}
-    exchange = answering(
+    exchange = send_replies(
         stream(PRIMING, note),
         stream(b"id: e2\ndata: \n\n", ConnectionLostError()),
         stream(result(1, ok=True)),
     )
-    assert await say(GatewayClient(exchange, {}), request()) == [note, result(1, ok=True)]
+    assert await send_frame(GatewayClient(exchange, {}), request()) == [note, result(1, ok=True)]
     assert exchange.seen == [("POST", None), ("GET", "e1"), ("GET", "e2")]
 
 
@@ -188,46 +188,46 @@ async def test_a_stream_that_cannot_be_resumed_is_a_lost_connection():
         [stream(PRIMING), *(stream() for _ in range(4))],
     ):
         with pytest.raises(ConnectionLostError, match="without a result"):
-            await say(GatewayClient(answering(*replies), {}), request())
+            await send_frame(GatewayClient(send_replies(*replies), {}), request())
     with pytest.raises(ConnectionLostError, match="broke"):
-        await say(GatewayClient(answering(stream(ConnectionLostError())), {}), request())
+        await send_frame(GatewayClient(send_replies(stream(ConnectionLostError())), {}), request())
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[1]", b'{"a":' + b"[" * 100_000])
 async def test_an_answer_that_is_not_a_frame_becomes_an_error(body):
     with pytest.raises(ConnectionLostError, match="HTTP status 502"):
-        await say(GatewayClient(answering(frame_reply(body, status=502)), {}), request())
-    assert await say(GatewayClient(answering(frame_reply(body, status=502)), {}), INITIALIZED) == []
+        await send_frame(GatewayClient(send_replies(frame_reply(body, status=502)), {}), request())
+    assert await send_frame(GatewayClient(send_replies(frame_reply(body, status=502)), {}), INITIALIZED) == []
 
 
 async def test_events_that_are_not_frames_are_dropped():
-    exchange = answering(stream(b"data: noise\n\n", result(1)))
-    assert await say(GatewayClient(exchange, {}), request()) == [result(1)]
+    exchange = send_replies(stream(b"data: noise\n\n", result(1)))
+    assert await send_frame(GatewayClient(exchange, {}), request()) == [result(1)]
 
 
 async def test_an_error_without_an_id_answers_the_request():
-    exchange = answering(frame_reply(frames.build_error(None, -32000, "no"), status=401))
-    assert await say(GatewayClient(exchange, {}), request("x")) == [
+    exchange = send_replies(frame_reply(frames.build_error(None, -32000, "no"), status=401))
+    assert await send_frame(GatewayClient(exchange, {}), request("x")) == [
         {"jsonrpc": "2.0", "id": "x", "error": {"code": -32000, "message": "no"}}
     ]
 
 
 async def test_a_refused_notification_gets_no_answer():
     refused = frame_reply(frames.build_error(None, -32000, "This token is not known."), status=401)
-    assert await say(GatewayClient(answering(refused), {}), INITIALIZED) == []
+    assert await send_frame(GatewayClient(send_replies(refused), {}), INITIALIZED) == []
 
 
 async def test_a_server_request_with_the_same_id_is_not_the_response():
     question = request(1, "roots/list")
-    exchange = answering(stream(question, result(1)))
-    assert await say(GatewayClient(exchange, {}), request()) == [question, result(1)]
+    exchange = send_replies(stream(question, result(1)))
+    assert await send_frame(GatewayClient(exchange, {}), request()) == [question, result(1)]
 
 
 async def test_a_server_without_its_own_stream_is_not_listened_to():
     note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
-    exchange = answering(Reply(status=405), frame_reply(b"{}"), stream(note))
-    conversation = GatewayClient(exchange, {})
-    heard = [[json.loads(data) async for data in conversation.listen()] for _ in range(3)]
+    exchange = send_replies(Reply(status=405), frame_reply(b"{}"), stream(note))
+    client = GatewayClient(exchange, {})
+    heard = [[json.loads(data) async for data in client.listen()] for _ in range(3)]
     assert heard == [[], [], [note]]
 
 
@@ -263,7 +263,7 @@ async def test_a_held_call_is_requested_by_its_id_until_the_gateway_is_back():
         held(sse.build_comment("waiting"), ConnectionLostError()), NotSentError(), ConnectionLostError(), frame_reply(b"", status=503),
         held(), held(result(1, ok=True)),
     )  # fmt: skip
-    assert await say(patient(gateway), CALL) == [result(1, ok=True)]
+    assert await send_frame(patient(gateway), CALL) == [result(1, ok=True)]
     assert gateway.asked == [("POST", None), *([("POST", "hold_1")] * 5)]
 
 
@@ -272,20 +272,20 @@ async def test_a_held_call_whose_gateway_stays_away_ends_with_a_remedy():
     with pytest.raises(
         ConnectionLostError, match="Make the same call again, with the same arguments: it runs at most once"
     ):
-        await say(patient(gateway, retry_for=0.0), CALL)
+        await send_frame(patient(gateway, retry_for=0.0), CALL)
 
 
 async def test_an_answer_that_is_too_large_is_not_requested_again():
     gateway = Gateway(held(ResponseTooLargeError()))
     with pytest.raises(ResponseTooLargeError):
-        await say(patient(gateway), CALL)
+        await send_frame(patient(gateway), CALL)
     assert len(gateway.asked) == 1
 
 
 async def test_an_unknown_held_call_is_an_error_that_says_so():
     unknown = frame_reply(frames.build_error(1, -32001, "not known"), status=404)
     gateway = Gateway(held(ConnectionLostError()), unknown)
-    assert await say(patient(gateway), CALL) == [
+    assert await send_frame(patient(gateway), CALL) == [
         {"jsonrpc": "2.0", "id": 1, "error": {"code": -32001, "message": "not known"}}
     ]
 
@@ -302,4 +302,4 @@ def page(status):
 async def test_a_held_call_without_an_answer_is_not_requested_forever(answer, retry_for, told):
     async with asyncio.timeout(HANG):
         with pytest.raises(ConnectionLostError, match=told):
-            await say(patient(Gateway(held(ConnectionLostError()), answer), retry_for=retry_for), CALL)
+            await send_frame(patient(Gateway(held(ConnectionLostError()), answer), retry_for=retry_for), CALL)

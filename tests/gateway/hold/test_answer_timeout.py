@@ -48,7 +48,7 @@ class Hanging(RecordingServer):
         ]
 
 
-async def sent(gateway, agents, ask=None):
+async def send_approved(gateway, agents, ask=None):
     """Approve a call and wait until it is at its server; returns its client and the call."""
     agent = agents.create_task(ask or gateway.call("create_note", id="x1"))
     [held] = await gateway.held()
@@ -69,7 +69,7 @@ async def until(gateway, held, state):
     return held
 
 
-async def let_go(gateway):
+async def wait_until_no_runs(gateway):
     """Wait until no call is running."""
     async with asyncio.timeout(HANG):
         while gateway.gateway.service.running:
@@ -79,10 +79,10 @@ async def let_go(gateway):
 async def test_a_person_gives_up_a_call_whose_server_hangs(monkeypatch):
     monkeypatch.setattr(answer_timeout, "LATE_SECONDS", 0.05)
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
-        agent, held = await sent(gateway, agents)
+        agent, held = await send_approved(gateway, agents)
         assert (await give_up(gateway, held)).state is State.IN_DOUBT
         assert "It MAY have run" in text(await agent)
-        await let_go(gateway)
+        await wait_until_no_runs(gateway)
         await gateway.recorder.hung_up_on()
         [told] = gateway.recorder.told
         assert told["requestId"] == "x1"
@@ -94,7 +94,7 @@ async def test_a_person_gives_up_a_call_whose_server_hangs(monkeypatch):
 
 async def test_a_call_that_was_given_up_is_no_longer_open():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
-        agent, held = await sent(gateway, agents)
+        agent, held = await send_approved(gateway, agents)
         assert [one.id for one in await gateway.gateway.service.sweep()] == [held.id]
         await give_up(gateway, held)
         await agent
@@ -108,7 +108,7 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
         options = f"url: '{server.url}', answer_within: 2m"
         async with running(server_options=options) as gateway, asyncio.TaskGroup() as agents:
             gateway.recorder = server
-            agent, held = await sent(gateway, agents)
+            agent, held = await send_approved(gateway, agents)
             await gateway.later(seconds)
             looked = gateway.gateway.service.wakeups.listening
             async with asyncio.timeout(HANG):
@@ -133,7 +133,7 @@ async def test_setting_the_clock_ahead_does_not_shorten_the_answer_timeout(monke
         options = f"url: '{server.url}', answer_within: 2m"
         async with running(server_options=options) as gateway, asyncio.TaskGroup() as agents:
             gateway.recorder = server
-            agent, held = await sent(gateway, agents)
+            agent, held = await send_approved(gateway, agents)
             gateway.clock.ahead = 3600.0
             monkeypatch.setattr(gateway.gateway.service, "wait_for_change", look)
             gateway.gateway.service.wakeups.wake(held.id)
@@ -160,7 +160,7 @@ async def test_a_failing_store_does_not_end_a_running_call(fails, monkeypatch):
         options = f"url: '{server.url}', answer_within: 2m"
         async with running(server_options=options) as gateway, asyncio.TaskGroup() as agents:
             gateway.recorder = server
-            agent, held = await sent(gateway, agents)
+            agent, held = await send_approved(gateway, agents)
             monkeypatch.setattr(gateway.gateway.store, fails, fail)
             if fails == "swap":
                 await gateway.later(121)
@@ -175,7 +175,7 @@ async def test_a_failing_store_does_not_end_a_running_call(fails, monkeypatch):
 
 async def test_without_answer_within_a_server_has_unlimited_time():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
-        agent, _ = await sent(gateway, agents)
+        agent, _ = await send_approved(gateway, agents)
         await gateway.later(1_000_000)
         gateway.recorder.go_on.set()
         assert text(await agent) == "after all"
@@ -186,7 +186,7 @@ async def test_a_late_answer_after_giving_up_is_still_recorded(state):
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         if state is State.UPSTREAM_ERROR:
             gateway.recorder.late_answer = lambda frame: error(frame, -32000, "after all")
-        agent, held = await sent(gateway, agents)
+        agent, held = await send_approved(gateway, agents)
         doubt = await give_up(gateway, held)
         await agent
         gateway.recorder.go_on.set()
@@ -197,13 +197,13 @@ async def test_a_late_answer_after_giving_up_is_still_recorded(state):
 
 async def test_after_a_person_resolved_the_call_a_late_answer_is_only_an_event():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
-        agent, held = await sent(gateway, agents)
+        agent, held = await send_approved(gateway, agents)
         await give_up(gateway, held)
         await agent
         alice = gateway.gateway.service.directory.by_name("alice")
         found = await gateway.gateway.service.resolve(held.id, alice, "it did not run", via="cli")
         gateway.recorder.go_on.set()
-        await let_go(gateway)
+        await wait_until_no_runs(gateway)
         assert await gateway.gateway.service.get(held.id) == found
         assert (await gateway.kinds())[-1] == "answer.late"
 
@@ -236,10 +236,10 @@ async def test_a_child_process_may_still_answer_after_the_cancellation():
 async def test_in_2026_the_gateway_closes_the_stream_and_sends_no_cancellation():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         gateway.recorder.modern = True
-        agent, held = await sent(gateway, agents, gateway.ask("tools/call", WRITE))
+        agent, held = await send_approved(gateway, agents, gateway.ask("tools/call", WRITE))
         await give_up(gateway, held)
         assert "It MAY have run" in (await agent).result["content"][0]["text"]
-        await let_go(gateway)
+        await wait_until_no_runs(gateway)
         await gateway.recorder.hung_up_on()
         assert gateway.recorder.told == []
         assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT

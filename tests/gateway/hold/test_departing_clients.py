@@ -17,7 +17,7 @@ FRONT = ("okayed-front", "stdio")
 
 
 @coroutine
-def leaving(job, waits):
+def leave_after(job, waits):
     """Do *job*, and cancel the task that does it when it waits for the time after so many."""
     step, value = job.send, None
     for number in count():
@@ -33,7 +33,7 @@ def leaving(job, waits):
             step, value = job.throw, error
 
 
-async def served(gateway, incoming):
+async def serve_exchange(gateway, incoming):
     """Do what the listener does with an exchange."""
     reply = await gateway.gateway.proxy.handle(incoming)
     try:
@@ -51,7 +51,7 @@ async def approving(gateway):
         await gateway.review(held)
 
 
-def left_behind(gateway):
+def leftovers(gateway):
     """Return everything that is in memory for exchanges, waits and runs."""
     proxy, service = gateway.gateway.proxy, gateway.gateway.service
     waits = proxy._held_answers._waits
@@ -71,11 +71,11 @@ async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets
             body = json.dumps(call(tool, {"n": waits})).encode()
             incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=headers)
             person = asyncio.ensure_future(approving(gateway))
-            client = asyncio.ensure_future(leaving(served(gateway, incoming), waits))
+            client = asyncio.ensure_future(leave_after(serve_exchange(gateway, incoming), waits))
             await asyncio.wait({client})
             if left := client.cancelled():
                 assert text(await gateway.call(tool, {"n": waits})) == f"ran {tool}"
-            while left_behind(gateway):
+            while leftovers(gateway):
                 await asyncio.sleep(0)
             person.cancel()
             if tool == "create_note":

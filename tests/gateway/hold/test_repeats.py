@@ -16,7 +16,7 @@ from hang import HANG
 from recording_server import RecordingServer, error, result
 from silent_client import SilentClient
 
-SAID = "Denied by alice: not in prod. NOT EXECUTED. Asking again will not change this."
+DENIED_TEXT = "Denied by alice: not in prod. NOT EXECUTED. Asking again will not change this."
 AGENTS = """
 agents:
   - {name: one, token_sha256: 7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed}
@@ -41,10 +41,10 @@ async def ask(gateway, arguments=None, **headers):
 
 async def test_a_denial_answers_a_repeat_without_asking_a_person():
     async with running() as gateway:
-        assert await deny(gateway) == SAID
+        assert await deny(gateway) == DENIED_TEXT
         for _ in range(5):
             gateway.clock.now += 3
-            assert await ask(gateway) == SAID
+            assert await ask(gateway) == DENIED_TEXT
         assert len(await gateway.gateway.store.select()) == 1
         assert gateway.ran() == []
 
@@ -77,7 +77,7 @@ async def test_a_denial_answers_only_the_same_call_of_the_same_agent():
     async with running(more=AGENTS) as gateway:
         one, two = {"Authorization": "Bearer one"}, {"Authorization": "Bearer two"}
         await deny(gateway, {"a": 1}, **one)
-        assert await ask(gateway, {"a": 1}, **one) == SAID
+        assert await ask(gateway, {"a": 1}, **one) == DENIED_TEXT
         await deny(gateway, {"a": 2}, **one)
         await deny(gateway, {"a": 1}, **two)
         assert len(await gateway.gateway.store.select()) == 3
@@ -132,13 +132,13 @@ async def test_a_denied_call_over_its_limit_stays_denied_and_is_not_counted():
         await ask(gateway, {"n": 0})
         await deny(gateway)
         gateway.clock.now += 120
-        assert await ask(gateway) == SAID
+        assert await ask(gateway) == DENIED_TEXT
         assert await ask(gateway, {"n": 1}) == "ran create_note"
 
 
 # Outcomes that may have been lost.
 
-AGAIN = ["ran create_note", "This call ran at 08:00 UTC; it was not run again."]
+REPEATED_TEXTS = ["ran create_note", "This call ran at 08:00 UTC; it was not run again."]
 
 
 async def approve(gateway, arguments=None, **headers):
@@ -175,7 +175,7 @@ async def test_an_outcome_is_sent_once_more_to_a_session_that_repeats_the_call_a
         gateway.clock.now += REPEATED_FOR - 1
         again = await repeat(gateway, **session)
         [held] = await gateway.gateway.store.select()
-        assert texts(again) == AGAIN
+        assert texts(again) == REPEATED_TEXTS
         assert again["result"]["_meta"]["okayed/approval"] == {
             "id": held.id, "state": "completed", "repeated": True,
         }  # fmt: skip
@@ -186,7 +186,7 @@ async def test_an_outcome_is_sent_once_more_to_a_session_that_repeats_the_call_a
 async def test_the_second_repeat_is_a_new_call():
     async with running() as gateway:
         await approve(gateway)
-        assert texts(await repeat(gateway)) == AGAIN
+        assert texts(await repeat(gateway)) == REPEATED_TEXTS
         assert await approve(gateway) == ["ran create_note"]
         assert len(gateway.ran()) == 2
 
@@ -225,7 +225,7 @@ async def test_a_ping_or_a_notification_is_not_another_request():
         ):
             async with await gateway.post(frame, session) as answer:
                 await answer.read()
-        assert texts(await repeat(gateway, **session)) == AGAIN
+        assert texts(await repeat(gateway, **session)) == REPEATED_TEXTS
 
 
 async def test_another_session_does_not_get_a_delivered_outcome():
@@ -243,7 +243,7 @@ async def test_outcomes_of_calls_answered_together_can_each_be_repeated():
             for held in await gateway.held(3):
                 await gateway.review(held)
             [await agent for agent in agents]
-        assert [texts(await repeat(gateway, {"n": n})) for n in range(3)] == [AGAIN] * 3
+        assert [texts(await repeat(gateway, {"n": n})) for n in range(3)] == [REPEATED_TEXTS] * 3
         assert len(gateway.ran()) == 3
 
 
@@ -255,7 +255,7 @@ async def test_one_of_two_simultaneous_repeats_is_answered_the_other_is_a_new_ca
             [held] = await gateway.held()
             await gateway.review(held)
             answers = sorted([texts(await agent) for agent in agents], key=len)
-        assert answers == [["ran create_note"], AGAIN]
+        assert answers == [["ran create_note"], REPEATED_TEXTS]
         assert len(gateway.ran()) == 2
 
 
@@ -266,7 +266,7 @@ async def test_after_a_restart_a_sessions_first_request_may_be_a_repeat():
         proxy = gateway.gateway.proxy
         proxy._held_answers.delivered = DeliveredAnswers()
         proxy._repeats = Repeats(gateway.gateway.service, proxy._audit, proxy._held_answers.delivered)
-        assert texts(await repeat(gateway, **session)) == AGAIN
+        assert texts(await repeat(gateway, **session)) == REPEATED_TEXTS
 
 
 async def test_a_client_without_sessions_is_identified_by_its_agent():
@@ -278,7 +278,7 @@ async def test_a_client_without_sessions_is_identified_by_its_agent():
             await gateway.review(held)
             await agent
         again = await gateway.ask("tools/call", params)
-        assert [one["text"] for one in again.result["content"]] == AGAIN
+        assert [one["text"] for one in again.result["content"]] == REPEATED_TEXTS
 
 
 async def test_other_members_of_an_outcome_are_repeated_unchanged():

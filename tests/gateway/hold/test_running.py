@@ -53,7 +53,7 @@ async def nothing(_, frame):
     return web.Response(status=202)
 
 
-async def twice_the_same_member(_, frame):
+async def duplicate_member(_, frame):
     return web.Response(
         body=b'{"jsonrpc":"2.0","id":1,"result":{},"result":{}}', content_type="application/json"
     )
@@ -97,7 +97,7 @@ LATER = 'data: {"jsonrpc":"2.0","id":ID,"error":{"code":-1,"message":"changed my
         not_json,
         html,
         nothing,
-        twice_the_same_member,
+        duplicate_member,
         reset,
         half,
         stream(FOREIGN),

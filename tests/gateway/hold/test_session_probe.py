@@ -40,14 +40,14 @@ async def nothing(_, frame):
     return web.Response(status=404)
 
 
-async def nobodys(_, frame):
+async def without_id(_, frame):
     return error({"id": None}, -32001, "Session not found", status=404)
 
 
-ANSWERS = [(done, "done"), (failed, "no such note"), (nothing, "MAY have run"), (nobodys, "MAY have run")]
+ANSWERS = [(done, "done"), (failed, "no such note"), (nothing, "MAY have run"), (without_id, "MAY have run")]
 
 
-async def opened(gateway):
+async def open_session(gateway):
     """Open a session over HTTP; returns the headers that name it."""
     await (await gateway.post(INITIALIZE)).read()
     headers = {"Mcp-Session-Id": gateway.recorder.session, "Mcp-Protocol-Version": "2025-11-25"}
@@ -61,14 +61,14 @@ async def reviewed(gateway):
 
 
 async def over_http(gateway, agents):
-    headers = await opened(gateway)
+    headers = await open_session(gateway)
     agent = agents.create_task(gateway.call("create_note", headers=headers))
     await reviewed(gateway)
     return str(await agent)
 
 
 async def as_a_task(gateway, _):
-    headers = await opened(gateway)
+    headers = await open_session(gateway)
     asked = call("create_note", task={})
     task_id = (await (await gateway.post(asked, headers)).json())["result"]["task"]["taskId"]
     await reviewed(gateway)
@@ -77,27 +77,27 @@ async def as_a_task(gateway, _):
         return (await answer.read()).decode()
 
 
-async def said(conversation, frame):
+async def send_frame(client, frame):
     line = json.dumps(frame).encode()
-    return b"".join([data async for data in conversation.send(frames.decode(line), line)]).decode()
+    return b"".join([data async for data in client.send(frames.decode(line), line)]).decode()
 
 
-async def joined(gateway):
+async def join_gateway(gateway):
     """Return the client of an `okayed stdio` that joined this gateway over HTTP."""
-    conversation = GatewayClient(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
+    client = GatewayClient(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
     for frame in (INITIALIZE, INITIALIZED):
-        await said(conversation, frame)
-    return conversation
+        await send_frame(client, frame)
+    return client
 
 
 async def over_stdio(gateway, agents):
-    agent = agents.create_task(said(await joined(gateway), call("create_note")))
+    agent = agents.create_task(send_frame(await join_gateway(gateway), call("create_note")))
     await reviewed(gateway)
     return await agent
 
 
 async def allowed_over_stdio(gateway, _):
-    return await said(await joined(gateway), call("get_note"))
+    return await send_frame(await join_gateway(gateway), call("get_note"))
 
 
 @pytest.mark.parametrize("way", [over_http, as_a_task, over_stdio, allowed_over_stdio])
@@ -117,7 +117,7 @@ def pings(recorder):
     return [one for one in recorder.received if one.frame.get("method") == "ping"]
 
 
-async def approved_after(gateway, agents, seconds, headers):
+async def approve_after(gateway, agents, seconds, headers):
     """Hold a call, let time pass, and approve it; returns the text that its client gets, and the call."""
     agent = agents.create_task(gateway.call("create_note", headers=headers))
     [held] = await gateway.held()
@@ -134,15 +134,15 @@ def server(on_ping=None):
 @pytest.mark.parametrize(("seconds", "asked"), [(4.9, 0), (5.0, 1)])
 async def test_a_session_without_a_recent_answer_is_pinged_under_our_own_id(seconds, asked):
     async with running(recorder=server()) as gateway, asyncio.TaskGroup() as agents:
-        headers = await opened(gateway)
-        answer, _ = await approved_after(gateway, agents, seconds, headers)
+        headers = await open_session(gateway)
+        answer, _ = await approve_after(gateway, agents, seconds, headers)
         found = pings(gateway.recorder)
         assert (answer, len(found)) == ("ran create_note", asked)
         assert all(one.frame["id"].startswith("okayed-") for one in found)
         assert all(one.headers["mcp-session-id"] == "s1" for one in found)
 
 
-async def knows_no_ping(_, frame):
+async def method_not_found(_, frame):
     return error(frame, -32601, "Method not found", status=404)
 
 
@@ -155,10 +155,10 @@ async def streamed(request, frame):
     return response
 
 
-@pytest.mark.parametrize("on_ping", [knows_no_ping, streamed])
+@pytest.mark.parametrize("on_ping", [method_not_found, streamed])
 async def test_method_not_found_answers_the_ping_too(on_ping):
     async with running(recorder=server(on_ping)) as gateway, asyncio.TaskGroup() as agents:
-        answer, _ = await approved_after(gateway, agents, 6, await opened(gateway))
+        answer, _ = await approve_after(gateway, agents, 6, await open_session(gateway))
         assert answer == "ran create_note"
         assert "session.reopened" not in await gateway.kinds()
 
@@ -170,7 +170,7 @@ def with_status(status):
     return refuse
 
 
-async def wrong(_, frame):
+async def session_error(_, frame):
     return error(frame, -32000, "no session")
 
 
@@ -179,12 +179,14 @@ async def cut(request, _):
     return web.Response()
 
 
-@pytest.mark.parametrize("on_ping", [*map(with_status, [202, 400, 401, 404, 500]), wrong, nobodys, cut])
+@pytest.mark.parametrize(
+    "on_ping", [*map(with_status, [202, 400, 401, 404, 500]), session_error, without_id, cut]
+)
 async def test_a_lost_session_is_reopened_before_the_call_is_claimed(on_ping):
     async with running(recorder=server(on_ping)) as gateway, asyncio.TaskGroup() as agents:
-        headers = await opened(gateway)
+        headers = await open_session(gateway)
         gateway.recorder.session = "s2"
-        answer, _ = await approved_after(gateway, agents, 6, headers)
+        answer, _ = await approve_after(gateway, agents, 6, headers)
         assert answer == "ran create_note"
         [sent] = gateway.recorder.calls
         assert sent.headers["mcp-session-id"] == "s2"
@@ -202,9 +204,9 @@ async def test_a_session_opened_for_one_call_is_closed_after_it():
         return web.Response()
 
     async with running(recorder=server(nothing)) as gateway, asyncio.TaskGroup() as agents:
-        headers = await opened(gateway)
+        headers = await open_session(gateway)
         gateway.recorder.session, gateway.recorder.on_delete = "s2", end
-        answer, _ = await approved_after(gateway, agents, 6, headers)
+        answer, _ = await approve_after(gateway, agents, 6, headers)
         assert answer == "ran create_note"
         async with asyncio.timeout(HANG):
             await ended.wait()
@@ -217,7 +219,7 @@ async def test_neither_of_two_calls_is_sent_in_a_lost_session():
         return result(frame, {"content": [{"type": "text", "text": "ran"}]})
 
     async with running(recorder=server(nothing)) as gateway, asyncio.TaskGroup() as agents:
-        headers = await opened(gateway)
+        headers = await open_session(gateway)
         agent = agents.create_task(gateway.call("create_note", {"n": 1}, headers=headers))
         [first] = await gateway.held()
         other = agents.create_task(gateway.call("create_note", {"n": 2}, id=2, headers=headers))
@@ -242,7 +244,7 @@ async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each
         await asyncio.Event().wait()
 
     async with running(recorder=server(never)) as gateway, asyncio.TaskGroup() as agents:
-        headers = await opened(gateway)
+        headers = await open_session(gateway)
         agent = agents.create_task(gateway.call("create_note", headers=headers))
         [held] = await gateway.held()
         if hangs == "initialize":
@@ -263,13 +265,13 @@ async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each
 async def test_without_a_session_there_is_no_ping():
     async with running(recorder=RecordingServer(modern=False)) as gateway, asyncio.TaskGroup() as agents:
         await (await gateway.post(INITIALIZE)).read()
-        answer, _ = await approved_after(gateway, agents, 6, {"Mcp-Protocol-Version": "2025-11-25"})
+        answer, _ = await approve_after(gateway, agents, 6, {"Mcp-Protocol-Version": "2025-11-25"})
         assert (answer, pings(gateway.recorder)) == ("ran create_note", [])
 
 
 async def test_a_server_that_became_unreachable_is_sent_nothing():
     async with running(recorder=server()) as gateway, asyncio.TaskGroup() as agents:
-        headers = await opened(gateway)
+        headers = await open_session(gateway)
         agent = agents.create_task(gateway.call("create_note", headers=headers))
         [held] = await gateway.held()
         await gateway.recorder.runner.cleanup()
@@ -281,19 +283,19 @@ async def test_a_server_that_became_unreachable_is_sent_nothing():
 
 async def test_a_call_with_the_gateways_own_404_is_sent_in_a_new_session():
     async with running(recorder=server()) as gateway:
-        conversation = await joined(gateway)
+        client = await join_gateway(gateway)
         gateway.gateway.proxy._sessions.close("notes", {"mcp-session-id": "s1"})
-        assert "ran get_note" in await said(conversation, call("get_note"))
+        assert "ran get_note" in await send_frame(client, call("get_note"))
         assert len(gateway.ran()) == 1
 
 
 async def test_after_a_404_in_doubt_the_next_call_gets_a_new_session():
     async with running(recorder=server()) as gateway:
-        conversation = await joined(gateway)
+        client = await join_gateway(gateway)
         gateway.recorder.on_call, gateway.recorder.session = nothing, "s2"
-        assert "MAY have run" in await said(conversation, call("get_note"))
+        assert "MAY have run" in await send_frame(client, call("get_note"))
         gateway.recorder.on_call = None
-        assert "ran get_note" in await said(conversation, call("get_note", id=2))
+        assert "ran get_note" in await send_frame(client, call("get_note", id=2))
         assert [one.headers["mcp-session-id"] for one in gateway.recorder.calls] == ["s1", "s2"]
 
 
@@ -302,7 +304,7 @@ async def test_a_server_cannot_say_that_a_call_was_not_sent():
         return web.Response(status=404, headers={"Okayed-Unsent": "1"})
 
     async with running(recorder=server()) as gateway:
-        conversation = await joined(gateway)
+        client = await join_gateway(gateway)
         gateway.recorder.on_call = lies
-        assert "MAY have run" in await said(conversation, call("get_note"))
+        assert "MAY have run" in await send_frame(client, call("get_note"))
         assert len(gateway.ran()) == 1

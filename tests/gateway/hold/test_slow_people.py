@@ -16,7 +16,7 @@ def no_timer_helps():
     """Here simulated hours pass at once, beat by beat."""
 
 
-def how(client):
+def how_kept_waiting(client):
     """Return how the client was kept waiting."""
     return "again" if client.attempts > 1 else "rounds" if client.rounds else "1"
 
@@ -41,7 +41,7 @@ def test_the_decision_arrives_however_long_it_takes_and_the_call_runs_once(name,
         await gateway.proxy.tasks.close()
         assert said == DONE
         assert gateway.server.runs == 1
-        assert how(client) == expected.split()[list(TIMES).index(takes)]
+        assert how_kept_waiting(client) == expected.split()[list(TIMES).index(takes)]
         if client.limit >= 50 and kind is SimulatedClient:
             assert client.timeouts == 0
         assert len(await gateway.store.select()) == 1

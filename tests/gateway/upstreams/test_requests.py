@@ -39,11 +39,11 @@ def streaming(*frames):
     return serve
 
 
-def asking(method, params, request_id="s1"):
+def request_frame(method, params, request_id="s1"):
     return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
 
-async def through(recorder, kinds):
+async def call_through(recorder, kinds):
     """Call a tool through an upstream with these kinds; returns the frames that a client gets."""
     async with open_client_session() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), kinds)
@@ -57,8 +57,8 @@ async def through(recorder, kinds):
 
 @pytest.mark.parametrize("kind", ASKS)
 async def test_allowed_server_requests_pass(kind):
-    async with RecordingServer(on_call=streaming(asking(*ASKS[kind]))) as recorder:
-        asked, answer = await through(recorder, [kind])
+    async with RecordingServer(on_call=streaming(request_frame(*ASKS[kind]))) as recorder:
+        asked, answer = await call_through(recorder, [kind])
     assert (asked["method"], answer["result"]) == (ASKS[kind][0], DONE)
     assert len(recorder.received) == 1
 
@@ -66,8 +66,8 @@ async def test_allowed_server_requests_pass(kind):
 @pytest.mark.parametrize("kind", ASKS)
 async def test_forbidden_server_requests_are_answered_for_the_client(kind, caplog):
     others = [name for name in ASKS if name != kind]
-    async with RecordingServer(on_call=streaming(asking(*ASKS[kind]))) as recorder:
-        [answer] = await through(recorder, others)
+    async with RecordingServer(on_call=streaming(request_frame(*ASKS[kind]))) as recorder:
+        [answer] = await call_through(recorder, others)
     assert answer["result"] == DONE
     told = recorder.received[1]
     assert told.frame == {"jsonrpc": "2.0", "id": "s1", "error": {"code": -32601, "message": NOT_ALLOWED}}
@@ -79,15 +79,17 @@ async def test_forbidden_server_requests_are_answered_for_the_client(kind, caplo
 @pytest.mark.parametrize(
     "frame",
     [
-        asking("x/other", {}),
-        asking("sampling/createMessage", {}, request_id=0),
-        json.dumps(asking("sampling/createMessage", {})).replace("method", "\\u006dethod").encode(),
-        json.dumps(asking("sampling/createMessage", {})).replace("sampling", "s\\u0061mpling").encode(),
+        request_frame("x/other", {}),
+        request_frame("sampling/createMessage", {}, request_id=0),
+        json.dumps(request_frame("sampling/createMessage", {})).replace("method", "\\u006dethod").encode(),
+        json.dumps(request_frame("sampling/createMessage", {}))
+        .replace("sampling", "s\\u0061mpling")
+        .encode(),
     ],
 )
 async def test_other_spellings_and_unknown_requests_do_not_pass(frame):
     async with RecordingServer(on_call=streaming(frame)) as recorder:
-        assert [one.get("result") for one in await through(recorder, [])] == [DONE]
+        assert [one.get("result") for one in await call_through(recorder, [])] == [DONE]
     assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
 
@@ -97,8 +99,8 @@ async def test_notifications_pings_and_responses_always_pass():
         "method": "notifications/message",
         "params": {"level": "info", "data": "\u00e9 method"},
     }
-    async with RecordingServer(on_call=streaming(said, asking("ping", {}))) as recorder:
-        seen = await through(recorder, [])
+    async with RecordingServer(on_call=streaming(said, request_frame("ping", {}))) as recorder:
+        seen = await call_through(recorder, [])
     assert [one.get("method") for one in seen] == ["notifications/message", "ping", None]
     assert len(recorder.received) == 1
 
@@ -113,7 +115,7 @@ async def test_notifications_pings_and_responses_always_pass():
 async def test_an_ambiguous_frame_ends_the_stream(frame):
     async with RecordingServer(on_call=streaming(frame)) as recorder:
         with pytest.raises(ConnectionLostError):
-            await through(recorder, [])
+            await call_through(recorder, [])
 
 
 @pytest.mark.parametrize("lead", [b"\xef\xbb\xbf", b""])
@@ -121,18 +123,20 @@ async def test_a_byte_order_mark_does_not_hide_a_request(lead):
     async def serve(request, frame):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        await response.write(lead + b"data: " + json.dumps(asking(*ASKS["sampling"])).encode() + b"\n\n")
+        await response.write(
+            lead + b"data: " + json.dumps(request_frame(*ASKS["sampling"])).encode() + b"\n\n"
+        )
         await response.write(
             sse.build_event(json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE}).encode())
         )
         return response
 
     async with RecordingServer(on_call=serve) as recorder:
-        assert [one.get("result") for one in await through(recorder, [])] == [DONE]
+        assert [one.get("result") for one in await call_through(recorder, [])] == [DONE]
     assert recorder.received[1].frame["error"]["message"] == NOT_ALLOWED
 
 
-REQUEST = json.dumps(asking(*ASKS["sampling"]))
+REQUEST = json.dumps(request_frame(*ASKS["sampling"]))
 NOT_ONE_ANSWER = [
     REQUEST.encode(),
     f" \n{REQUEST}".encode(),
@@ -159,7 +163,7 @@ async def test_a_body_that_is_not_one_response_does_not_pass(body):
 async def test_an_event_that_is_not_one_object_ends_the_stream(frame):
     async with RecordingServer(on_call=streaming(frame)) as recorder:
         with pytest.raises(ConnectionLostError):
-            await through(recorder, [])
+            await call_through(recorder, [])
 
 
 ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE})
@@ -169,7 +173,12 @@ ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": DONE})
     ("status", "kind", "body", "crosses"),
     [
         (200, "application/json", ANSWER, ANSWER),
-        (200, "application/json", json.dumps(asking("ping", {})), json.dumps(asking("ping", {}))),
+        (
+            200,
+            "application/json",
+            json.dumps(request_frame("ping", {})),
+            json.dumps(request_frame("ping", {})),
+        ),
         (200, "text/plain", REQUEST, ""),
         (202, "text/plain", "Accepted", ""),
         (202, "application/json", "null", ""),
@@ -191,7 +200,7 @@ async def test_other_bodies_pass_only_if_they_are_responses_or_error_texts(statu
 
 async def test_a_refusal_that_cannot_be_sent_is_only_logged(caplog):
     async with (
-        RecordingServer(on_call=streaming(asking(*ASKS["roots"]))) as recorder,
+        RecordingServer(on_call=streaming(request_frame(*ASKS["roots"]))) as recorder,
         open_client_session() as http,
     ):
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
@@ -204,7 +213,7 @@ async def test_a_refusal_that_cannot_be_sent_is_only_logged(caplog):
     assert "the refusal could not be sent" in caplog.text
 
 
-def wanting(*kinds, **more):
+def with_questions(*kinds, **more):
     """A server of 2026-07-28 that answers with inputRequests."""
     questions = {kind: {"method": ASKS[kind][0], "params": ASKS[kind][1]} for kind in kinds}
 
@@ -222,7 +231,7 @@ CASES = [(["roots"], ["roots"], True), (["roots", "sampling"], ["roots"], False)
 async def test_input_required_passes_only_with_allowed_requests(asked, allowed, crosses, tool):
     """For allowed and held calls alike."""
     declares = {"sampling": {}, "roots": {}}
-    async with RecordingServer(on_call=wanting(*asked)) as recorder:
+    async with RecordingServer(on_call=with_questions(*asked)) as recorder:
         options = f"url: '{recorder.url}', may_ask: {allowed}"
         async with running(server_options=options) as gateway:
             answer = asyncio.ensure_future(

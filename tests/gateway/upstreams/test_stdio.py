@@ -417,11 +417,11 @@ async def test_nothing_is_left_after_two_hundred_sessions(clock):
         reply = await upstream.send("POST", frame("initialize", {}), {})
         await upstream.send("DELETE", b"", {"Mcp-Session-Id": reply.header("mcp-session-id")})
     await upstream.close()
-    assert "Z" not in ours_of(os.getpid())
+    assert "Z" not in child_states(os.getpid())
     assert not any("cat >/dev/null" in command for command in running_commands())
 
 
-def ours_of(parent: int) -> list[str]:
+def child_states(parent: int) -> list[str]:
     """Return the states of this process's children; Z for a zombie."""
     states = []
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -33,7 +33,7 @@ async def look(gateway, task, **params):
     return (await gateway.ask("tasks/get", {"taskId": task["taskId"], **params}, declares=TASKS)).result
 
 
-async def settled(gateway, call_id):
+async def wait_until_settled(gateway, call_id):
     """Wait until a call is settled."""
     held = await gateway.gateway.service.get(call_id)
     async with asyncio.timeout(HANG):
@@ -53,7 +53,7 @@ async def test_a_client_with_tasks_gets_a_task_at_once_and_the_call_runs_after_a
         }  # fmt: skip
         assert (await look(gateway, task))["status"] == "working"
         await gateway.review(held)
-        await settled(gateway, held.id)
+        await wait_until_settled(gateway, held.id)
         done = await look(gateway, task)
         assert done["status"] == "completed"
         assert done["result"]["content"][0]["text"] == "ran create_note"
@@ -76,12 +76,12 @@ async def test_a_denial_is_a_completed_task_with_the_reason():
         assert gateway.ran() == []
 
 
-async def approved(gateway):
+async def run_task(gateway):
     """Begin a task, approve it and wait for its server's answer; returns the task and its call."""
     task = await begin(gateway)
     [held] = await gateway.held()
     await gateway.review(held)
-    await settled(gateway, held.id)
+    await wait_until_settled(gateway, held.id)
     return task, held
 
 
@@ -90,7 +90,7 @@ async def test_a_servers_error_is_a_failed_task():
         return error(frame, -32050, "no")
 
     async with running(recorder=RecordingServer(on_call=fails)) as gateway:
-        task, _ = await approved(gateway)
+        task, _ = await run_task(gateway)
         failed = await look(gateway, task)
         assert (failed["status"], failed["error"]["code"], "result" in failed) == ("failed", -32050, False)
 
@@ -187,7 +187,7 @@ async def test_a_task_approved_after_a_restart_runs():
         Tasks(gateway.gateway.service, proxy._held_answers, proxy._continuations, proxy._upstream).attend_all(
             approved
         )
-        await settled(gateway, held.id)
+        await wait_until_settled(gateway, held.id)
         assert (await look(gateway, task))["result"]["content"][0]["text"] == "ran create_note"
         meta = gateway.ran()[0]["_meta"]
         assert meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
@@ -206,7 +206,7 @@ async def test_a_task_runs_at_its_server_as_currently_configured():
         upstream = HttpUpstream(moved.url, FixedCredentials({}), gateway.http)
         proxy.adopt(replace(proxy.settings, upstreams={"notes": upstream}))
         await gateway.review(held)
-        await settled(gateway, held.id)
+        await wait_until_settled(gateway, held.id)
         assert (gateway.ran(), len(moved.calls)) == ([], 1)
 
 
@@ -227,7 +227,7 @@ async def test_a_task_whose_server_was_removed_runs_when_it_is_added_back():
             await looked_for.wait()
         proxy.adopt(setting)
         gateway.gateway.service.wakeups.wake(held.id)
-        assert (await settled(gateway, held.id)).state is State.COMPLETED
+        assert (await wait_until_settled(gateway, held.id)).state is State.COMPLETED
         assert len(gateway.ran()) == 1
 
 
@@ -251,7 +251,7 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         service.store.__class__ = works
         await gateway.review(held)
         tasks.attend_all(await service.open_calls())
-        assert (await settled(gateway, held.id)).state is State.COMPLETED
+        assert (await wait_until_settled(gateway, held.id)).state is State.COMPLETED
 
 
 # Servers that request input.
@@ -273,7 +273,7 @@ async def asks_twice(_, frame):
 
 async def test_a_task_passes_on_its_servers_questions_until_all_are_answered():
     async with running(recorder=RecordingServer(on_call=asks_twice)) as gateway:
-        task, held = await approved(gateway)
+        task, held = await run_task(gateway)
         asking = await look(gateway, task)
         assert (asking["status"], set(asking["inputRequests"])) == ("input_required", {"who", "why"})
 
@@ -291,7 +291,7 @@ async def test_a_task_passes_on_its_servers_questions_until_all_are_answered():
         await update(why=work)
         assert tasks.partial_answers == {}
         newest = (await gateway.gateway.service.get(held.id)).continued
-        await settled(gateway, (await gateway.gateway.store.find(newest)).id)
+        await wait_until_settled(gateway, (await gateway.gateway.store.find(newest)).id)
         done = await look(gateway, task)
         assert (done["status"], done["taskId"]) == ("completed", held.id)
         assert json.loads(done["result"]["content"][0]["text"]) == {"who": ana, "why": work}
@@ -302,7 +302,7 @@ async def test_a_task_passes_on_its_servers_questions_until_all_are_answered():
 
 async def test_partial_answers_are_dropped_when_the_approval_ends():
     async with running(recorder=RecordingServer(on_call=asks_twice)) as gateway:
-        task, held = await approved(gateway)
+        task, held = await run_task(gateway)
         params = {"taskId": task["taskId"], "inputResponses": {"who": {"action": "decline"}}}
         await gateway.ask("tasks/update", params, declares=TASKS)
         tasks = gateway.gateway.proxy.tasks
@@ -323,7 +323,7 @@ async def subscribe(gateway, task_ids, **notifications):
     return await gateway.post(body, headers)
 
 
-async def heard(answer, count):
+async def read_frames(answer, count):
     """Return this many frames of a stream."""
     frames = []
     async with asyncio.timeout(HANG):
@@ -337,7 +337,7 @@ async def test_a_subscriber_gets_each_change_of_its_own_tasks_only():
     async with running() as gateway:
         task = await begin(gateway)
         async with await subscribe(gateway, [task["taskId"], "hold_unknown"]) as answer:
-            accepted, working = await heard(answer, 2)
+            accepted, working = await read_frames(answer, 2)
             assert accepted["method"] == "notifications/subscriptions/acknowledged"
             assert accepted["params"]["notifications"] == {"taskIds": [task["taskId"]]}
             subscription = {"io.modelcontextprotocol/subscriptionId": "sub"}
@@ -346,7 +346,7 @@ async def test_a_subscriber_gets_each_change_of_its_own_tasks_only():
             )  # fmt: skip
             [held] = await gateway.held()
             await gateway.review(held)
-            completed, end = await heard(answer, 2)
+            completed, end = await read_frames(answer, 2)
             assert completed["params"]["result"]["content"][0]["text"] == "ran create_note"
             assert (end["id"], end["result"]["_meta"]) == ("sub", subscription)
 
@@ -366,10 +366,10 @@ async def test_other_subscriptions_are_served_by_the_server_in_the_same_stream()
     async with running(recorder=RecordingServer(on_listen=listening)) as gateway:
         task = await begin(gateway)
         async with await subscribe(gateway, [task["taskId"], "theirs"], toolsListChanged=True) as answer:
-            first, second = await heard(answer, 2)
+            first, second = await read_frames(answer, 2)
             assert (first["method"], second["method"]) == ("acknowledged", "notifications/tasks")
             go_on.set()
-            assert (await heard(answer, 1))[0]["method"] == "changed"
+            assert (await read_frames(answer, 1))[0]["method"] == "changed"
 
 
 async def test_a_servers_refusal_of_a_subscription_is_relayed():
@@ -477,7 +477,7 @@ async def test_a_client_that_leaves_does_not_consume_the_next_events():
         [held] = await gateway.held()
         await gateway.review(held)
         async with await gateway.post(asking, OLD) as leaves:
-            assert (await heard(leaves, 1))[0]["params"]["data"] == "first"
+            assert (await read_frames(leaves, 1))[0]["params"]["data"] == "first"
         await until(listening=0)
         async with await gateway.post(asking, OLD) as stays:
             await until(listening=1)

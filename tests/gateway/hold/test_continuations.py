@@ -12,7 +12,7 @@ from process import sha256
 FRONT = {"Okayed-Front": "stdio"}
 
 
-def again(held, **more):
+def repeat_headers(held, **more):
     return {**FRONT, "Okayed-Hold": held.id, **more}
 
 
@@ -22,7 +22,7 @@ async def gateway():
         yield gateway
 
 
-async def cut(gateway, arguments=None, headers=None):
+async def lose_connection(gateway, arguments=None, headers=None):
     """Send a call that is held, and lose the connection; returns the held call."""
     answer = await gateway.post(call("create_note", arguments), {**FRONT, **(headers or {})})
     held = (await gateway.held())[-1]
@@ -32,7 +32,7 @@ async def cut(gateway, arguments=None, headers=None):
 
 
 async def test_only_our_own_front_gets_the_call_id_and_at_once(gateway):
-    await cut(gateway)
+    await lose_connection(gateway)
     other = asyncio.ensure_future(gateway.post(call("create_note", {"text": "b"})))
     _, second = await gateway.held(2)
     await gateway.review(second)
@@ -43,12 +43,12 @@ async def test_only_our_own_front_gets_the_call_id_and_at_once(gateway):
     ("answer", "told"), [(Decision.APPROVE, "ran create_note"), (Decision.DENY, "NOT EXECUTED")]
 )
 async def test_a_repeat_by_id_is_the_same_call_before_and_after_the_decision(gateway, answer, told):
-    held = await cut(gateway)
-    waiting = asyncio.ensure_future(gateway.call("create_note", id=1, headers=again(held)))
+    held = await lose_connection(gateway)
+    waiting = asyncio.ensure_future(gateway.call("create_note", id=1, headers=repeat_headers(held)))
     while held.id not in gateway.gateway.service.attending:
         await asyncio.sleep(0)
     await gateway.review(held, answer, reason="no")
-    for frame in (await waiting, await gateway.call("create_note", id=2, headers=again(held))):
+    for frame in (await waiting, await gateway.call("create_note", id=2, headers=repeat_headers(held))):
         assert told in text(frame)
     assert len(gateway.ran()) == (answer is Decision.APPROVE)
     assert [one.id for one in await gateway.gateway.store.select(["pending", "completed", "denied"])] == [
@@ -57,13 +57,13 @@ async def test_a_repeat_by_id_is_the_same_call_before_and_after_the_decision(gat
 
 
 async def test_a_repeat_of_a_call_in_doubt_says_so_and_does_not_run(gateway):
-    held = await cut(gateway)
+    held = await lose_connection(gateway)
     await gateway.review(held)
     service = gateway.gateway.service
     _, won = await service.claim(held.id, lambda _: None)
     assert won
     await service.record_in_doubt(held.id, "The gateway was killed.")
-    assert "MAY" in text(await gateway.call("create_note", headers=again(held)))
+    assert "MAY" in text(await gateway.call("create_note", headers=repeat_headers(held)))
     assert gateway.ran() == []
 
 
@@ -74,7 +74,7 @@ async def test_an_id_of_another_agent_server_or_call_is_unknown_and_holds_nothin
     agents = AGENTS % (sha256("ci-token"), sha256("other-token"))
     async with running(more=agents, beside="more") as gateway:
         mine = {"Authorization": "Bearer ci-token"}
-        held = await cut(gateway, {"text": "a"}, mine)
+        held = await lose_connection(gateway, {"text": "a"}, mine)
         wrong = [
             (gateway.url, call("create_note", {"text": "a"}), {"Authorization": "Bearer other-token"}),
             (gateway.url.replace("notes", "more"), call("create_note", {"text": "a"}), mine),
@@ -82,7 +82,7 @@ async def test_an_id_of_another_agent_server_or_call_is_unknown_and_holds_nothin
             (gateway.url, call("update_note", {"text": "a"}), mine),
         ]
         for url, body, headers in wrong:
-            async with gateway.http.post(url, json=body, headers=again(held, **headers)) as answer:
+            async with gateway.http.post(url, json=body, headers=repeat_headers(held, **headers)) as answer:
                 assert answer.status == 404
                 assert "not know this held call" in (await answer.json())["error"]["message"]
                 assert protocol.UNSENT_HEADER not in answer.headers
@@ -92,8 +92,8 @@ async def test_an_id_of_another_agent_server_or_call_is_unknown_and_holds_nothin
 
 
 async def test_the_id_is_sent_to_no_server(gateway):
-    held = await cut(gateway)
-    waiting = asyncio.ensure_future(gateway.call("create_note", headers=again(held)))
+    held = await lose_connection(gateway)
+    waiting = asyncio.ensure_future(gateway.call("create_note", headers=repeat_headers(held)))
     await gateway.review(held)
     await waiting
     assert not {"okayed-hold", "okayed-front"} & gateway.recorder.calls[0].headers.keys()
