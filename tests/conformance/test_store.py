@@ -285,6 +285,14 @@ async def test_calls_with_the_ids_of_an_earlier_version_are_listed_as_the_oldest
     assert await store.select(before=calls[0].id) == []
 
 
+async def test_the_highest_time_is_that_of_the_last_new_or_changed_call(store):
+    call = a_call(1, created_at=1000.0)
+    await store.add(call)
+    assert await store.highest_time() == 1000.0
+    await store.swap(call, advance(call, State.APPROVED, 2000.0, expires_at=1e12))
+    assert await store.highest_time() == 2000.0
+
+
 async def test_a_page_starts_after_the_last_call_of_the_previous_page(store):
     calls = await added(store, *(a_call(number, state=State.DENIED) for number in range(5)))
     first = await store.select(limit=2)

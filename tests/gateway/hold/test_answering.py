@@ -284,6 +284,8 @@ async def test_a_client_whose_stream_broke_resumes_it():
             frame = last_frame(await again.read())
         assert (frame["id"], text(frame)) == ("x1", "ran create_note")
         assert len(gateway.ran()) == 1
+        [sent] = [one for one in gateway.recorder.received if b'"tools/call"' in one.body]
+        assert "last-event-id" not in sent.headers
 
 
 async def test_a_client_of_an_older_revision_gets_no_empty_event():
@@ -304,9 +306,10 @@ async def test_a_servers_event_id_is_relayed_to_the_server(event_id):
         assert gateway.recorder.received[-1].headers["last-event-id"] == event_id
 
 
-async def test_a_stream_of_an_unknown_call_is_not_found():
+@pytest.mark.parametrize("call_id", ["hold_01x", "hp_01x"])
+async def test_a_stream_of_an_unknown_call_is_not_found(call_id):
     async with running() as gateway:
-        seen = {"Last-Event-ID": "hold_01x.MQ==", "Accept": "text/event-stream"}
+        seen = {"Last-Event-ID": f"{call_id}.MQ==", "Accept": "text/event-stream"}
         async with gateway.http.get(gateway.url, headers=seen) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (404, -32001)
 
