@@ -2,12 +2,12 @@
 
 1. Receive: find the server and the session of the exchange.
 2. Classify: decode the frame; everything but a tool call goes to the relay.
-3. Judge: ask the policy, unless the request refers to a held call or repeats one.
+3. Judge: evaluate the policy, unless the request refers to a held call or repeats one.
 4. Allow or deny at once.
 5. Hold: store the call, and its audit event, in one commit.
 6. Wait: answer with a task or keep the client waiting; the channels show the call to its approvers.
 7. Review: approvers decide in Slack, the inbox, the CLI or the API (`approvals.service`).
-8. Run once: claim the call, send what was approved, store the answer (`hold.running`).
+8. Run once: claim the call, send the approved bytes, store the answer (`hold.running`).
 """
 
 import asyncio

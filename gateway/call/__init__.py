@@ -1,1 +1,1 @@
-"""One tool call: its request, its judgement, and what is written down about it."""
+"""One tool call: its request, its judgement and its audit events."""

@@ -21,7 +21,7 @@ TOOL_GONE = "the server no longer lists this tool"
 def config_objection(held: HeldCall | Summary, settings: ProxySettings) -> str | None:
     """Return why *settings* no longer let a held call run, before its policy is evaluated; None if they do.
 
-    The agent lost the server, the config lost the server, or the server's identity is not the one that was approved.
+    The agent may no longer use the server, the config no longer has it, or its identity is not the approved one.
     """
     server = held.call.server
     if not settings.may_use(held.call.agent, server):

@@ -24,9 +24,9 @@ class ProxySettings:
     shares: ExchangeShares
     #: Whether an agent may use a server, by their names; checked again before a held call runs.
     may_use: Callable[[str, str], bool]
-    #: The approvers who are the owner of an agent, given the owner's name or e-mail address.
+    #: Returns the approvers that are an agent's owner, by the owner's name or e-mail address.
     requesters: Callable[[str | None], frozenset[str]] = lambda _: frozenset()
-    #: What to do when a tool's definition is not the accepted one.
+    #: The action for a tool whose definition is not the accepted one.
     pin: ChangeAction = ChangeAction.REASK
     #: Whether tool descriptions say that a call may need approval.
     annotate: bool = False

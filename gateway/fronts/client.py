@@ -94,7 +94,7 @@ class GatewayClient:
     async def close(self) -> None:
         """End the session."""
         if protocol.SESSION_HEADER in self._headers:
-            with suppress(GatewayError):  # the session may be gone already
+            with suppress(GatewayError):  # the session may already be lost
                 (await self._do_exchange("DELETE", b"", self._headers)).close()
 
     def is_retrying(self, request_id: frames.Id) -> bool:

@@ -16,7 +16,7 @@ from approvals.client_address import LOCAL
 MIN_BODY_RATE = 16 << 10
 #: Seconds between two log lines about slow peers, or about too many connections.
 LOG_INTERVAL = 60.0
-#: Seconds of delay of a check after which the process itself is taken to have stalled, not its peers.
+#: Seconds by which a check may be late. After a longer delay the process is assumed to have stalled, not its peers.
 STALL = 1.0
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 log = logging.getLogger("okayed.connections")

@@ -39,7 +39,7 @@ class PendingWait:
     """One request that waits for a held call."""
 
     call_id: CallId
-    #: The name that the client gives itself.
+    #: The client's own `clientInfo` name.
     client: str = ""
     #: When it began to wait.
     since: float = 0.0

@@ -100,7 +100,7 @@ class Forwarder:
             job.cancel()
 
 
-#: Takes the events of a run, and None at the end.
+#: Receives the events of a run, and None at the end.
 EventSink = Callable[[bytes | None], None]
 
 

@@ -1,7 +1,7 @@
 """A session from the client's side: initialize, ping, cancel, end (MCP 2025-11-25, Lifecycle).
 
-The gateway opens sessions of its own to list tools. With a client's stored initialize it also reopens a session that
-was lost: the stdio front at its gateway, the proxy at a server, and a run before it claims its call.
+The gateway opens its own sessions to list tools. With a client's stored initialize it also reopens a lost session: in
+the stdio front (at its gateway), in the proxy (at a server), and in a run before it claims its call.
 """
 
 import asyncio

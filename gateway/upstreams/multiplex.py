@@ -94,7 +94,7 @@ class MultiplexedConnection(ABC):
         task.add_done_callback(self._tasks.discard)
 
     def send_request(self, body: bytes) -> PendingRequest:
-        """Send a request under an id of our own."""
+        """Send a request with our own id."""
         frame = _members.decode(body)
         request = PendingRequest(next(self._numbers), frame)
         self._request(_with_own_ids(frame, request), request)

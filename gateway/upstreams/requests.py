@@ -21,7 +21,7 @@ ALWAYS_ALLOWED = frozenset({"ping", "tasks/get", "tasks/result", "tasks/list", "
 #: Bytes that can hide a member name from a plain search: an escape, or an encoding other than UTF-8.
 _DISGUISE_MARKS = (b"\\u", b"\0")
 UNREADABLE_ANSWER = "The server's answer could not be read."
-NOT_ALLOWED = "The gateway does not let this server ask for that."
+NOT_ALLOWED = "The gateway does not allow this request from the server."
 log = logging.getLogger("okayed.upstreams")
 
 
