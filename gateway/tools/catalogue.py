@@ -1,4 +1,4 @@
-"""The tools of each server, with hash and classification, listed when first needed."""
+"""Keeps the tools of each server, with hash, classification and pin; lists them when first needed."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams import Upstream
 from gateway.wire.member_names import schema_members
 
-#: Seconds a server has to list its tools, and seconds before a failed list is retried.
+#: Seconds for a server to list its tools, and seconds before the next request for the list.
 LIST_TIMEOUT = 20.0
 RETRY = 30.0
 #: The error for a server that a reload changed while it was being listed.
@@ -37,10 +37,10 @@ class Tool:
     #: SHA-256 of the definition; "" if the server does not list the tool.
     hash: str
     classification: ToolClassification
-    #: The canonical definition, b"" if not listed; and the accepted one if it differs, else b"".
+    #: The canonical definition, b"" if not listed; and the accepted definition if it differs, else b"".
     canonical: bytes = b""
     accepted: bytes = b""
-    #: The defect of the definition, which puts the tool in quarantine; "" if there is none.
+    #: The defect that puts the tool in quarantine, or "".
     defect: str = ""
     #: The member names in its inputSchema, at any depth.
     member_names: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Override:
     severity: Severity | None = None
 
 
-#: Called with each tool whose definition is defective or not the accepted one.
+#: Called with the server name and each tool whose definition is defective or differs from the accepted one.
 ChangeListener = Callable[[str, Tool], None]
 
 
@@ -78,14 +78,14 @@ class Catalogue:
         #: The number of list_changed notifications of each server.
         self._changes: Counter[str] = Counter()
         self._asked_at: dict[str, float] = {}
-        #: The result of the last request to each server: the error, or None.
+        #: The error of the last request to each server, or None.
         self._problems: dict[str, str | None] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     def configure(
         self, upstreams: Mapping[str, Upstream], overrides: Mapping[str, Mapping[str, Override]]
     ) -> None:
-        """Switch to these servers and overrides; reclassifies the known tools of the servers that stay."""
+        """Switch to these servers and overrides; reclassifies the tools of servers that it already knows."""
         self._upstreams, self._overrides = upstreams, overrides
         known = {
             server: [tool.definition for tool in tools.values()] for server, tools in self._tools.items()
@@ -96,13 +96,13 @@ class Catalogue:
             self._store_list(server, known[server])
 
     def forget(self, server: str) -> None:
-        """Forget the tools of a server that was removed or replaced; its pins stay."""
+        """Forget the tools of a server that was removed or replaced; keeps its pins."""
         self._tools.pop(server, None)
         self._asked_at.pop(server, None)
         self._with_tasks.discard(server)
 
     async def find(self, server: str, name: str) -> Tool:
-        """Return the tool; lists the server's tools if the tool is unknown or the list out of date."""
+        """Return the tool; first lists the server's tools if the tool is unknown or the list is out of date."""
         if self.listed_tool(server, name) is None or server in self._stale:
             await self.refresh(server)
         return self.current_tool(server, name)
@@ -113,7 +113,7 @@ class Catalogue:
             await self.refresh(server)
 
     async def refresh_stale(self, *, only_asked: bool = False) -> None:
-        """List each server whose list is unknown or out of date; *only_asked*: only those listed before."""
+        """List each server whose list is missing or out of date; *only_asked* skips servers never listed before."""
         stale = self._stale & self._problems.keys() if only_asked else self._stale
         await asyncio.gather(*(self.refresh(server) for server in list(stale)))
 
@@ -122,7 +122,7 @@ class Catalogue:
         return self._tools.get(server, {}).get(name)
 
     def current_tool(self, server: str, name: str) -> Tool:
-        """Return the tool without asking the server; unverified if the list is out of date."""
+        """Return the tool without a request to the server; unverified if the list is out of date."""
         known = self.listed_tool(server, name)
         if known is not None and server not in self._stale:
             return known
@@ -138,7 +138,7 @@ class Catalogue:
         return sorted(self._tools.get(server, {}).values(), key=lambda tool: tool.name)
 
     def has_tasks(self, server: str) -> bool:
-        """Return whether a server has its own tasks; the gateway then makes no tasks of its calls."""
+        """Return whether a server has its own tasks; the gateway then does not offer tasks for its calls."""
         return server in self._with_tasks
 
     def mark_stale(self, server: str) -> None:
@@ -159,7 +159,7 @@ class Catalogue:
             return self._problems[server]
 
     async def _try_fetch(self, server: str) -> str | None:
-        """List a server's tools and return the error; no answer of a server raises."""
+        """List a server's tools and return the error, or None; a faulty server never raises."""
         try:
             return await self._fetch(server)
         except (GatewayError, TimeoutError) as error:
@@ -167,7 +167,7 @@ class Catalogue:
             log.warning("could not list the tools of %s: %s", server, why)
             return why
         except asyncio.CancelledError:
-            # The caller left. The next caller must ask again, not take this for an answer.
+            # The caller disconnected, so there is no result: the next caller must send the request again.
             self._asked_at.pop(server, None)
             raise
         except Exception:
@@ -194,23 +194,25 @@ class Catalogue:
 
     def _build_tools(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, Tool]:
         named = {name: tool for tool in definitions if isinstance(name := tool.get("name"), str)}
-        twice = defects.find_duplicates(definitions)
+        duplicates = defects.find_duplicates(definitions)
         tools = {}
         for name, definition in named.items():
             tool = self._build_tool(server, definition, tuple(named))
             tools[name] = (
-                replace(tool, defect="its server lists two tools with this name") if name in twice else tool
+                replace(tool, defect="its server lists two tools with this name")
+                if name in duplicates
+                else tool
             )
         return tools
 
     def _check_server_name(self, server: str, name: str) -> None:
         """Warn if a different server now answers at this address."""
-        form = canonical_definition({"name": name})
+        canonical = canonical_definition({"name": name})
         pin = self._pins.find(server, SERVER_PIN)
-        if pin is not None and pin.definition != form:
+        if pin is not None and pin.definition != canonical:
             log.warning("%s: the server now calls itself %r; check that it is the right one", server, name)
-        if pin is None or pin.definition != form:
-            self._pins.accept(server, SERVER_PIN, form)
+        if pin is None or pin.definition != canonical:
+            self._pins.accept(server, SERVER_PIN, canonical)
 
     def _store_list(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
         """Store a list of tools, compare it with the pins, and report each change once."""
@@ -227,8 +229,8 @@ class Catalogue:
     def _compare_with_pin(self, server: str, tool: Tool) -> Tool:
         """Compare a tool with its pin; accepts the first definition seen.
 
-        A pin of another server under this name proves nothing: the same definition is pinned again, as on first
-        use, and a different one is a change.
+        A pin may be from another server that had this name. It is not trusted then: the same definition is pinned
+        again, as on first use, and a different definition is a change.
         """
         pin = self._pins.find(server, tool.name)
         if pin is not None and pin.hash != tool.hash:
@@ -243,7 +245,7 @@ class Catalogue:
         self._tools[server][tool.name] = replace(tool, accepted=b"")
 
     def check_list(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
-        """Mark the list as out of date if a tools/list result that was relayed differs from it."""
+        """Mark the list as out of date if a relayed tools/list result differs from it."""
         known = self._tools.get(server, {})
         for definition in definitions:
             tool = known.get(str(definition.get("name")))
@@ -276,15 +278,15 @@ class Catalogue:
 
     def _build_tool(self, server: str, definition: Mapping[str, Any], siblings: tuple[str, ...]) -> Tool:
         name = str(definition["name"])
-        form = canonical_definition(definition)
+        canonical = canonical_definition(definition)
         return Tool(
             name=name,
             definition=definition,
-            hash=sha256(form),
-            canonical=form,
-            defect=defects.find_defect(definition, form),
+            hash=sha256(canonical),
+            canonical=canonical,
+            defect=defects.find_defect(definition, canonical),
             member_names=frozenset(schema_members(definition.get("inputSchema"))),
-            has_param_headers=b'"x-mcp-header"' in form,
+            has_param_headers=b'"x-mcp-header"' in canonical,
             classification=self._apply_override(server, name, classify(definition, siblings)),
         )
 
@@ -295,13 +297,13 @@ class Catalogue:
 
 
 def apply_override(found: ToolClassification, override: Override) -> ToolClassification:
-    """Apply the operator's override to a classification."""
+    """Apply the operator's override; an overridden category sets the risk class, unless that is overridden too."""
     category = override.category or found.category
-    follows = RISKS[category] if override.category else found.risk
+    risk = RISKS[category] if override.category else found.risk
     return replace(
         found,
         category=category,
-        risk=override.risk or follows,
+        risk=override.risk or risk,
         severity=override.severity or found.severity,
         confidence=1.0,
         evidence=("Set in the operator's config.", *found.evidence),

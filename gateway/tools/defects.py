@@ -1,4 +1,4 @@
-"""Finds defects in tool definitions that prevent judging or showing calls correctly (PURE).
+"""Finds defects in tool definitions: without a fix, calls cannot be judged or shown correctly (PURE).
 
 A defective tool is removed from lists, and its calls are denied with the defect as the reason.
 """
@@ -13,6 +13,7 @@ from gateway.wire.frames import TOOL_NAME
 
 #: The longest definition that can be shown, in bytes of JSON.
 MAX_DEFINITION = 256 << 10
+#: The characters of a header name (RFC 9110, section 5.6.2, "token").
 _HEADER_CHARACTERS = frozenset(
     "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
@@ -21,8 +22,8 @@ _HEADER_TYPES = frozenset({"string", "integer", "boolean"})
 
 def find_duplicates(definitions: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     """Return the names that occur more than once, ignoring case."""
-    folded = Counter(str(one.get("name")).casefold() for one in definitions)
-    return frozenset(name for one in definitions if folded[(name := str(one.get("name"))).casefold()] > 1)
+    folded = Counter(str(tool.get("name")).casefold() for tool in definitions)
+    return frozenset(name for tool in definitions if folded[(name := str(tool.get("name"))).casefold()] > 1)
 
 
 def find_defect(definition: Mapping[str, Any], canonical: bytes) -> str:
@@ -63,11 +64,11 @@ def _drop_unknown_draft(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _header_defects(schema: Any, mirrors: bool) -> Iterator[str]:
     """Yield the invalid header annotations (2026-07-28, "Custom Headers from Tool Parameters")."""
     seen: set[str] = set()
-    for name, asked in _header_properties(schema) if mirrors else ():
-        header = asked["x-mcp-header"]
+    for name, spec in _header_properties(schema) if mirrors else ():
+        header = spec["x-mcp-header"]
         if not isinstance(header, str) or not header or not _HEADER_CHARACTERS.issuperset(header):
             yield f"the header of {name} is not a valid header name"
-        elif asked.get("type") not in _HEADER_TYPES:
+        elif spec.get("type") not in _HEADER_TYPES:
             yield f"the header of {name} mirrors a type other than string, integer or boolean"
         elif header.lower() in seen:
             yield f"the header {header} is declared twice"

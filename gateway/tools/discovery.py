@@ -1,4 +1,4 @@
-"""The gateway as an MCP client: lists a server's tools, and opens, probes and closes sessions, in any revision."""
+"""Lists a server's tools as an MCP client, in any protocol revision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class ServerListing:
 
 
 async def list_tools(upstream: Upstream) -> ServerListing:
-    """List a server's tools; raises `GatewayError` if the server does not answer."""
+    """List a server's tools, at most `MAX_PAGES` pages; raises `GatewayError` if the server does not answer."""
     headers, meta, opened = await _open(upstream)
     try:
         tools = await _fetch_tools(upstream, headers, meta)

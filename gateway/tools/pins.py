@@ -1,4 +1,4 @@
-"""The accepted definition of each tool: the first one seen, until a person accepts another.
+"""Pins the accepted definition of each tool: the first one seen, until a person accepts another.
 
 A server may change a tool after it was trusted under the same name, so trust is bound to the definition's hash.
 """
@@ -21,7 +21,7 @@ MAX_DIFFERENCE = 20_000
 
 
 class ChangeAction(Enum):
-    """The action when a tool's definition changes."""
+    """The action for calls of a tool whose definition has changed."""
 
     WARN = "warn"
     REASK = "reask"
@@ -36,17 +36,17 @@ def canonical_definition(definition: Mapping[str, Any]) -> bytes:
 class Pins:
     """The pins of all tools: one accepted definition for each server and tool."""
 
-    def __init__(self, store: StateStore, kept: Iterable[Pin]) -> None:
+    def __init__(self, store: StateStore, pins: Iterable[Pin]) -> None:
         self._store = store
-        self._pins = {(pin.server, pin.tool): pin for pin in kept}
+        self._pins = {(pin.server, pin.tool): pin for pin in pins}
         self._identities: Mapping[str, str] = {}
 
     def bind(self, identities: Mapping[str, str]) -> None:
-        """Bind pins from before server identities existed to the current identities."""
-        for place, pin in self._pins.items():
+        """Bind pins without an identity, stored by older versions, to the current identities."""
+        for key, pin in self._pins.items():
             if not pin.identity and (identity := identities.get(pin.server)):
-                self._pins[place] = replace(pin, identity=identity)
-                self._store.save_pin(self._pins[place])
+                self._pins[key] = replace(pin, identity=identity)
+                self._store.save_pin(self._pins[key])
 
     def configure(self, identities: Mapping[str, str]) -> None:
         """Switch to these server identities, by server name."""
@@ -65,7 +65,7 @@ class Pins:
         return self._identities.get(server, "")
 
     def accept(self, server: str, tool: str, definition: bytes) -> None:
-        """Pin this definition as the accepted one."""
+        """Pin *definition*, canonical JSON, as the accepted one."""
         pin = Pin(
             server=server, tool=tool, hash=sha256(definition), definition=definition, identity=self._identity(server),
         )  # fmt: skip
@@ -75,7 +75,7 @@ class Pins:
 
 def format_diff(was: bytes, now: bytes) -> str:
     """Return the diff of a definition against the accepted one, with hidden characters made visible."""
-    before, after = (_indented_lines(one) for one in (was, now))
+    before, after = (_indented_lines(definition) for definition in (was, now))
     lines = list(unified_diff(before, after, "accepted", "now", lineterm="", n=2))
     diff = "\n".join(escape_hidden(line) for line in lines)
     if len(diff) <= MAX_DIFFERENCE:

@@ -1,7 +1,7 @@
 """The words of tool names: the effect of each verb, and nouns that name data to read (PURE).
 
 A *firm* verb is rarely a noun (`delete`); a *loose* verb often is (`deploy`, `order`, `list`). A firm verb decides
-anywhere in the name, a loose verb only in some places. Each word is in one row.
+anywhere in the name, a loose verb only in some positions. Each verb is in one group.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ GROUPS = (
 
 
 def _verbs() -> Mapping[str, Verb]:
-    """Flatten the groups into one table."""
+    """Build the table of verbs from the groups."""
     table: dict[str, Verb] = {}
     for category, firm, meaning, row in GROUPS:
         for word in row:
@@ -208,7 +208,7 @@ READOUTS = words("""
     summarizer matrix activity feed everything
 """)
 
-# Nouns that may be read or set: they mean a read only after a known noun.
+# Nouns that may be read or set: they indicate a read only after a known noun.
 STATES = words("""
     profile history histories logs log time date datetime results facts differences distance detection
     top changes snapshots issues price prices pricing balance balances requests responses calls
@@ -223,7 +223,7 @@ STATES = words("""
     episodes seasons genres
 """)
 
-# Words that are always nouns in front of such a state: `stock_price`, `order_status`.
+# Words that are always nouns before such a state: `stock_price`, `order_status`.
 NOUNS = words("""
     word configuration config asset integration image template transaction directory git helm kubectl
     docker terraform npm tree registry sql income bank cash scene object viewport audit activity system
@@ -268,7 +268,7 @@ MANNERS = words("""
 
 # Loose reading verbs that are verbs even after an unknown word: `repo_search_commits`.
 READS_BEHIND_A_NOUN = words("search list find view check count estimate preview is has are")
-# Verbs that stay verbs at the end, after a loose reading verb: `view_update`.
+# Words that are verbs even at the end, after a loose reading verb: `view_update`.
 ENDS_AS_VERB = words("""
     update set move share start stop run upload attach trigger scale restore merge vote submit clear
     reset drop clean flush deploy
@@ -277,7 +277,7 @@ PREPOSITIONS = words("""
     by for of from in with without on at per as about between since until under over via using
 """)
 COMPLAINTS = words("file bug spam abuse problem issue user incident error crash violation")
-# Loose reading verbs that may be nouns at the end: after an unknown first word they prove nothing (`shuffle_list`).
+# Loose reading verbs that may be nouns at the end: after an unknown word they are no evidence (`shuffle_list`).
 LISTLIKE = words("list score sample match rank audit trace question view measure poll head tail count")
 LISTINGS = words("list search lookup")
 ACTS_ON_A_LIST = words("""

@@ -11,18 +11,21 @@ from itertools import islice
 
 from gateway.tools.classify.lexicon import MANNERS, VERBS, WRAPPERS
 
+#: The most similar siblings quoted, the longest name in characters, and the most siblings read.
 MAX_SIBLINGS_NAMED = 3
 NAME_LIMIT = 256
 MAX_SIBLINGS = 5_000
+#: A name that may be quoted in evidence.
 PLAIN = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
 _EDGE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _WORD = re.compile(r"[a-z0-9]+")
+#: The share of names that must begin with a prefix, from 0 to 1.
 _SHARED = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiblingNames:
-    """The shared prefix, nouns and namespaces of the tool names of one server."""
+    """The tool names of one server: shared prefix, namespaces, nouns, and whether verbs come last."""
 
     names: frozenset[str] = frozenset()
     prefix: tuple[str, ...] = ()
@@ -58,8 +61,8 @@ def analyze_siblings(siblings: Iterable[object]) -> SiblingNames:
 
 
 @lru_cache(maxsize=256)
-def _analyze(given: tuple[object, ...]) -> SiblingNames:
-    siblings = [name for name in given[:MAX_SIBLINGS] if isinstance(name, str) and len(name) <= NAME_LIMIT]
+def _analyze(values: tuple[object, ...]) -> SiblingNames:
+    siblings = [name for name in values[:MAX_SIBLINGS] if isinstance(name, str) and len(name) <= NAME_LIMIT]
     names = [split_words(name) for name in siblings]
     prefix = _shared_prefix(names)
     rest = [words[len(prefix) :] if words[: len(prefix)] == prefix else words for words in names]
@@ -73,13 +76,13 @@ def _analyze(given: tuple[object, ...]) -> SiblingNames:
     spaces = (
         word for word, ends in endings.items() if len(ends) > 1 and not _is_firm(word) and word not in MANNERS
     )
-    late = sum(1 for words in rest if len(words) > 1 and words[-1] in VERBS and words[0] not in VERBS)
-    trailing = len(rest) > 3 and late >= len(rest) / 2
+    verbs_at_end = sum(1 for words in rest if len(words) > 1 and words[-1] in VERBS and words[0] not in VERBS)
+    verb_last = len(rest) > 3 and verbs_at_end >= len(rest) / 2
     users = _siblings_by_word(siblings, prefix)
     return SiblingNames(
         names=frozenset(siblings),
         prefix=prefix,
-        verb_last=trailing,
+        verb_last=verb_last,
         namespaces=frozenset(spaces),
         nouns=frozenset(nouns),
         by_word=users,
@@ -87,7 +90,7 @@ def _analyze(given: tuple[object, ...]) -> SiblingNames:
 
 
 def _siblings_by_word(siblings: Iterable[str], prefix: tuple[str, ...]) -> Mapping[str, tuple[str, ...]]:
-    """Index the first few siblings by word, without names of odd characters, which are never quoted."""
+    """Index the first few siblings by word, except names with unusual characters, which are never quoted."""
     users: defaultdict[str, list[str]] = defaultdict(list)
     for name in siblings:
         if PLAIN.match(name):
@@ -119,7 +122,7 @@ def _is_firm(word: str) -> bool:
 
 
 def core_words(name: str, siblings: SiblingNames) -> tuple[str, ...]:
-    """Split a name without the shared prefix and without wrappers such as `mcp`."""
+    """Split a name into words, without the shared prefix, wrappers (`mcp`) and leading manners (`bulk`)."""
     words = split_words(name)
     if len(words) > len(siblings.prefix) and words[: len(siblings.prefix)] == siblings.prefix:
         words = words[len(siblings.prefix) :]

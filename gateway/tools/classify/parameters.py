@@ -30,9 +30,9 @@ PROGRAMS = words("""
     sql sqlquery sqlstatement sqltext script javascript js jscode cypher gremlin sparql pythoncode python shell shellcommand
     bash cmd statements querysql rawsql rawquery graphqlquery pagefunction
     """)
-# These as well, unless a changing tool only stores the value: the code of a locale.
+# Parameters that carry code too, unless a changing tool only stores the value: the code of a locale.
 STORED_PROGRAMS = words("code command commands expression program")
-# These too may name a phrase or a filter, so the tool's name must suggest code.
+# Parameters that may carry a phrase or a filter instead, so the tool's name must suggest code.
 MAYBE_PROGRAMS = words("statement function query pipeline input args arguments")
 RUNS = words("evaluate interpret")
 LANGUAGES = words(
@@ -66,11 +66,11 @@ _NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
 _QUOTED = re.compile(r"""["'`]([a-z][a-z_-]{2,40})["'`]""")
 _INDEX = re.compile(r"[0-9]{1,6}\Z")
 _COMBINES = ("anyOf", "oneOf", "allOf")
-# A tool that compares takes an old and a new value, and changes neither.
+# Verbs of tools that take an old and a new value, and change neither.
 COMPARES = frozenset({"compare", "diff", "contrast", "validate", "verify"})
 
 
-def read_parameters(schema: object) -> dict[str, object]:
+def declared_parameters(schema: object) -> dict[str, object]:
     """Return the declared parameters by name, at most MAX_PARAMETERS."""
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
@@ -86,7 +86,7 @@ def find_escalations(
     *quoted* are the quoted words of the tool's description: the modes of a parameter whose schema lists none.
     """
     examines = by_name.word in EXAMINES
-    for name, spec in read_parameters(schema).items():
+    for name, spec in declared_parameters(schema).items():
         plain = _LETTERS.sub("", name.lower())
         if _is_program(plain, by_name, parts):
             yield Escalation(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries code to run.')
@@ -119,8 +119,10 @@ def _is_program(plain: str, by_name: NameClassification, parts: tuple[str, ...])
         return by_name.word not in EXAMINES
     if plain in STORED_PROGRAMS:
         return by_name.word not in EXAMINES and by_name.category in (Category.READ, Category.OTHER)
-    speaks = by_name.word == "query" and any(part in LANGUAGES for part in parts)
-    return plain in MAYBE_PROGRAMS and (speaks or by_name.word in RUNS or by_name.category is Category.OTHER)
+    queries_language = by_name.word == "query" and any(part in LANGUAGES for part in parts)
+    return plain in MAYBE_PROGRAMS and (
+        queries_language or by_name.word in RUNS or by_name.category is Category.OTHER
+    )
 
 
 def find_quoted(text: str) -> tuple[str, ...]:
@@ -136,10 +138,10 @@ def _worst_mode(
     found = [verb for value in listed for verb in _changing_verbs(value)]
     if not listed:
         text = spec.get("description") if isinstance(spec, Mapping) else None
-        own = find_quoted(text[:MAX_PARAMETERS]) if isinstance(text, str) else ()
+        described = find_quoted(text[:MAX_PARAMETERS]) if isinstance(text, str) else ()
         found = [
             verb
-            for value in (*quoted, *own)
+            for value in (*quoted, *described)
             for verb in islice(_changing_verbs(value), 1)
             if _is_conclusive(verb, by_name)
         ]
@@ -147,9 +149,9 @@ def _worst_mode(
 
 
 def _is_conclusive(verb: Verb, by_name: NameClassification) -> bool:
-    """Return whether a quoted verb is evidence. Prose proves less than a schema.
+    """Return whether a quoted verb is evidence. Prose is weaker evidence than a schema.
 
-    A loose verb proves nothing; for a tool known to change something, only a destructive verb adds anything.
+    So a loose verb is ignored, and for a tool known to change something, only a destructive verb matters.
     """
     if verb.category is Category.DESTRUCTIVE:
         return True
@@ -172,15 +174,15 @@ def _listed_values(spec: object, schema: object) -> Iterator[object]:
 
 def _subschemas(spec: object, schema: object) -> Iterator[Mapping[str, Any]]:
     """Yield a schema and its subschemas, following references into *schema*; at most MAX_PARAMETERS."""
-    waiting, seen = deque([spec]), set[int]()
-    while waiting and len(seen) < MAX_PARAMETERS:
-        part = waiting.popleft()
+    queue, seen = deque([spec]), set[int]()
+    while queue and len(seen) < MAX_PARAMETERS:
+        part = queue.popleft()
         if not isinstance(part, Mapping) or id(part) in seen:
             continue
         seen.add(id(part))
         yield part
-        waiting += [part.get("items"), _resolve(part.get("$ref"), schema)]
-        waiting += [inner for key in _COMBINES for inner in _list(part.get(key))]
+        queue += [part.get("items"), _resolve(part.get("$ref"), schema)]
+        queue += [inner for key in _COMBINES for inner in _list(part.get(key))]
 
 
 def _resolve(reference: object, schema: object) -> object:

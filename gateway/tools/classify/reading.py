@@ -93,12 +93,12 @@ def _classify_joined(words: tuple[str, ...], found: Verbs) -> NameClassification
     return _from_verb(_worst(verbs), 0.85, "joins two verbs, the stricter being") if verbs else None
 
 
-def _stricter(one: NameClassification | None, other: NameClassification) -> NameClassification:
-    return one if one and RANK[one.category] > RANK[other.category] else other
+def _stricter(first: NameClassification | None, second: NameClassification) -> NameClassification:
+    return first if first and RANK[first.category] > RANK[second.category] else second
 
 
 def _apply_idiom(reading: NameClassification, words: tuple[str, ...]) -> NameClassification:
-    """Reclassify by the verb's object, if an idiom matches."""
+    """Reclassify by the verb and its object, if an idiom matches."""
     for idiom in IDIOMS:
         if reading.word not in idiom.verbs:
             continue
@@ -120,8 +120,8 @@ def _worst(verbs: Verbs) -> Verb:
     return max((verb for verb in verbs if verb), key=lambda verb: RANK[verb.category])
 
 
-def _from_verb(verb: Verb, confidence: float, place: str) -> NameClassification:
-    why = f'The name {place} "{verb.word}", which {verb.meaning}.'
+def _from_verb(verb: Verb, confidence: float, predicate: str) -> NameClassification:
+    why = f'The name {predicate} "{verb.word}", which {verb.meaning}.'
     return NameClassification(category=verb.category, confidence=confidence, word=verb.word, why=why)
 
 
@@ -210,7 +210,7 @@ def _classify_noun_first(words: tuple[str, ...], found: Verbs, siblings: Sibling
         if reader := _find_read_after_noun(words, found, siblings):
             return _from_verb(reader, 0.8, "has a noun followed by the verb")
     verbs = tuple(verb for verb in found if verb and not _is_read(verb))
-    return _classify_loose(words, verbs, siblings)
+    return _classify_unclear(words, verbs, siblings)
 
 
 def _find_read_after_noun(words: tuple[str, ...], found: Verbs, siblings: SiblingNames) -> Verb | None:
@@ -228,8 +228,8 @@ def _find_early_read(found: Verbs) -> Verb | None:
     return verb if verb and _is_read(verb) and (verb.firm or verb.word in READS_BEHIND_A_NOUN) else None
 
 
-def _classify_loose(words: tuple[str, ...], verbs: Verbs, siblings: SiblingNames) -> NameClassification:
-    """Classify a name without a clear verb; an ending that is only read makes it a Read."""
+def _classify_unclear(words: tuple[str, ...], verbs: Verbs, siblings: SiblingNames) -> NameClassification:
+    """Classify a name without a clear verb; it is a Read if it ends with a noun that is only read."""
     if _is_readout(words, verbs, siblings):
         return _as_read(words[-1], 0.7)
     if verbs:

@@ -30,6 +30,7 @@ class Risk(StrEnum):
     CRITICAL = "Critical"
 
 
+#: The risk class of each category.
 RISKS: Mapping[Category, Risk] = {
     Category.READ: Risk.LOW,
     Category.WRITE: Risk.MEDIUM,
@@ -40,6 +41,7 @@ RISKS: Mapping[Category, Risk] = {
 }
 
 
+#: The evidence sentence of each category.
 MEANINGS: Mapping[Category, str] = {
     Category.READ: "Read: retrieves data and changes nothing.",
     Category.WRITE: "Write: creates or updates something; usually reversible.",
@@ -61,7 +63,7 @@ class ToolClassification:
     evidence: tuple[str, ...]
 
 
-# Verbs that any description may begin with.
+# Verbs that begin many descriptions and say little.
 VAGUE = words("""
     perform execute run manage generate issue make set use load render track index test answer trigger start construct
     produce compose log submit call interact query design process plan register build post play request capture open
@@ -75,6 +77,7 @@ WRITES_FILE = re.compile(
     r"\b(?:sav|writ|stor|download|export)(?:e|es|s|ing|)\b[^.]{0,60}\b(?:to|into|in|as)\s+(?:an?\s+|the\s+|your\s+)?"
     r"(?:local\s+)?(?:output\s+)?(?:disk|file(?:system)?|folder|directory|workspace directory)\b"
 )
+#: The most characters of a description that are read, and the most parameters named in the evidence.
 MAX_DESCRIPTION = 2_000
 MAX_NAMED = 4
 _FIRST = re.compile(r"\W*([A-Za-z]+)")
@@ -86,7 +89,7 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassifica
     family = naming.analyze_siblings(siblings)
     by_name = classify_name(name, family)
     parts = naming.split_words(name)
-    params = parameters.read_parameters(tool.get("inputSchema"))
+    params = parameters.declared_parameters(tool.get("inputSchema"))
     quoted = [
         word
         for word in parameters.find_quoted(description)
@@ -98,10 +101,10 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassifica
         *_annotation_escalations(by_name, tool.get("annotations")),
     )
     category = max((by_name.category, *(reason.category for reason in raised)), key=RANK.__getitem__)
-    level, harm = severity.assess(category, parts, tuple(params))
+    level, severity_evidence = severity.assess(category, parts, tuple(params))
     level = max((level, *(reason.severity for reason in raised)), key=severity.rank)
     support = family.find_similar(name, (by_name.word, parts[-1])) if parts else []
-    facts = (_siblings_evidence(support), _parameters_evidence(params), _description_evidence(description))
+    details = (_siblings_evidence(support), _parameters_evidence(params), _description_evidence(description))
     return ToolClassification(
         category=category,
         risk=RISKS[category],
@@ -110,7 +113,16 @@ def classify(tool: Mapping[str, Any], siblings: Iterable[str]) -> ToolClassifica
             by_name, category, supported=bool(support), described=bool(description.strip())
         ),
         evidence=tuple(
-            filter(None, (by_name.why, *facts, *(reason.why for reason in raised), MEANINGS[category], harm))
+            filter(
+                None,
+                (
+                    by_name.why,
+                    *details,
+                    *(reason.why for reason in raised),
+                    MEANINGS[category],
+                    severity_evidence,
+                ),
+            )
         ),
     )
 
@@ -120,7 +132,7 @@ def classify_unlisted(name: str, siblings: Iterable[str]) -> ToolClassification:
     found = classify({"name": name}, siblings)
     if found.category is not Category.READ:
         return found
-    level, harm = severity.assess(Category.OTHER, naming.split_words(name), ())
+    level, severity_evidence = severity.assess(Category.OTHER, naming.split_words(name), ())
     why = "The server does not list this tool, and its name alone does not prove that it only reads."
     return replace(
         found,
@@ -128,7 +140,7 @@ def classify_unlisted(name: str, siblings: Iterable[str]) -> ToolClassification:
         risk=RISKS[Category.OTHER],
         severity=max(found.severity, level, key=severity.rank),
         confidence=0.0,
-        evidence=tuple(filter(None, (why, MEANINGS[Category.OTHER], harm))),
+        evidence=tuple(filter(None, (why, MEANINGS[Category.OTHER], severity_evidence))),
     )
 
 
@@ -164,7 +176,7 @@ def _description_evidence(text: str) -> str:
 
 
 def _description_escalations(by_name: NameClassification, description: str) -> Iterator[Escalation]:
-    """Yield what the description adds: a stricter first verb, an irreversible effect, a written file."""
+    """Yield the escalations of the description: a stricter first verb, an irreversible effect, a written file."""
     text = description.lower()
     if not text or RANK[by_name.category] > RANK[Category.WRITE]:
         return
@@ -186,7 +198,7 @@ def _is_stricter(verb: Verb, by_name: NameClassification) -> bool:
     if verb.category is Category.READ:
         return False
     if by_name.category is Category.READ and verb.word == "manage":
-        return by_name.word not in VERBS  # a noun alone is managed in every way; `list_x` is not
+        return by_name.word not in VERBS  # "manage" fits a bare noun; it does not fit `list_x`
     return by_name.category is Category.OTHER or (
         by_name.category is Category.READ and verb.firm and verb.word not in VAGUE
     )
@@ -199,7 +211,7 @@ def _verb_of(word: str) -> Verb | None:
 
 
 def _annotation_escalations(by_name: NameClassification, annotations: object) -> Iterator[Escalation]:
-    """Yield what the annotations add. They are the server's claim, so they never lower the category."""
+    """Yield the escalations of the annotations, which are the server's claim and never lower the category."""
     if not isinstance(annotations, Mapping):
         return
     if annotations.get("readOnlyHint") is False:

@@ -22,7 +22,7 @@ class Severity(StrEnum):
 
 
 LEVELS = tuple(Severity)
-
+#: The severity of each category before its subjects are looked at, and the reason.
 BASE: dict[Category, tuple[Severity, str]] = {
     Category.READ: (Severity.LOW, "it changes nothing"),
     Category.OTHER: (Severity.MEDIUM, "its effect is unknown"),
@@ -40,7 +40,7 @@ BASE: dict[Category, tuple[Severity, str]] = {
 class Subject:
     """A subject that a tool may touch, and the least severity of reading, changing and destroying it."""
 
-    what: str
+    name: str
     words: frozenset[str]
     reading: Severity
     changing: Severity
@@ -49,7 +49,7 @@ class Subject:
 
 SUBJECTS = (
     Subject(
-        what="identity and permissions",
+        name="identity and permissions",
         words=words(
             "iam policy policies role roles permission permissions privilege privileges acl acls rbac grant grants"
             " user users group member members membership account accounts principal identity identities sso saml"
@@ -60,7 +60,7 @@ SUBJECTS = (
         destroying=Severity.CRITICAL,
     ),
     Subject(
-        what="secrets",
+        name="secrets",
         words=words(
             "env environ dotenv secret secrets credential credentials password passwords apikey vault keyvault passphrase keypair"
         ),
@@ -69,14 +69,14 @@ SUBJECTS = (
         destroying=Severity.CRITICAL,
     ),
     Subject(
-        what="keys, tokens and certificates",
+        name="keys, tokens and certificates",
         words=words("token tokens certificate certificates ssh kms key keys private"),
         reading=Severity.MEDIUM,
         changing=Severity.HIGH,
         destroying=Severity.CRITICAL,
     ),
     Subject(
-        what="money",
+        name="money",
         words=words(
             "payment payments refund refunds payout payouts invoice invoices billing charge charges transfer wallet"
             " bank balance trade order orders subscription subscriptions price prices coupon funds withdrawal"
@@ -86,7 +86,7 @@ SUBJECTS = (
         destroying=Severity.HIGH,
     ),
     Subject(
-        what="production data or systems",
+        name="production data or systems",
         words=words(
             "production prod database databases db table tables cluster clusters bucket buckets volume volumes disk"
             " storage backup backups collection dataset datastore namespace server servers instance instances vm"
@@ -98,7 +98,7 @@ SUBJECTS = (
         destroying=Severity.CRITICAL,
     ),
     Subject(
-        what="outgoing messages",
+        name="outgoing messages",
         words=words(
             "email emails mail sms message messages tweet post posts comment reply publish broadcast send notify"
             " notification notifications invite whatsapp slack dm call webhook"
@@ -108,7 +108,7 @@ SUBJECTS = (
         destroying=Severity.HIGH,
     ),
     Subject(
-        what="code or its execution",
+        name="code or its execution",
         words=words(
             "code merge push commit deploy deployment pipeline workflow workflows script release branch function"
             " lambda terraform helm kubectl yaml manifest eval exec shell command terminal sql hook hooks"
@@ -118,7 +118,7 @@ SUBJECTS = (
         destroying=Severity.HIGH,
     ),
     Subject(
-        what="personal data",
+        name="personal data",
         words=words(
             "patient patients medical health inbox contact contacts conversation conversations personal passport"
         ),
@@ -128,26 +128,29 @@ SUBJECTS = (
     ),
 )
 
+#: Parameters that carry many items.
 MANY_IDS = words("ids names items records emails recipients users keys paths uris arns entities targets")
 
 
 def rank(severity: Severity) -> int:
+    """Return the position of a severity in `LEVELS`."""
     return LEVELS.index(severity)
 
 
 def quote_words(found: Iterable[str]) -> str:
+    """Return words in quotes, separated by commas, without repetitions."""
     return ", ".join(f'"{word}"' for word in dict.fromkeys(found))
 
 
-def assess(category: Category, name: Collection[str], params: Collection[str]) -> tuple[Severity, str]:
+def assess(category: Category, name_words: Collection[str], params: Collection[str]) -> tuple[Severity, str]:
     """Rate a tool by its category, the words of its name, and its parameters; returns severity and evidence."""
     level, why = BASE[category]
     for subject in SUBJECTS:
-        seen = [word for word in name if word in subject.words]
-        touched = _level_for(subject, category)
-        if seen and rank(touched) > rank(level):
-            level, why = touched, f"it touches {subject.what} ({quote_words(seen)})"
-    many = next((word for word in name if word in MANY), None) or next(
+        seen = [word for word in name_words if word in subject.words]
+        least = _least_severity(subject, category)
+        if seen and rank(least) > rank(level):
+            level, why = least, f"it touches {subject.name} ({quote_words(seen)})"
+    many = next((word for word in name_words if word in MANY), None) or next(
         (word for word in params if word in MANY_IDS), None
     )
     if many and category is not Category.READ:
@@ -155,7 +158,7 @@ def assess(category: Category, name: Collection[str], params: Collection[str]) -
     return level, f"Severity is {level}: {why}."
 
 
-def _level_for(subject: Subject, category: Category) -> Severity:
+def _least_severity(subject: Subject, category: Category) -> Severity:
     if category is Category.READ:
         return subject.reading
     return subject.destroying if category in (Category.DESTRUCTIVE, Category.FINANCIAL) else subject.changing
