@@ -223,7 +223,7 @@ def _is_error_without_id(members: Mapping[str, msgspec.Raw]) -> bool:
 async def _read_frames(
     reply: Reply, resume_point: sse.ResumePoint, held: str = ""
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the frames of a reply, skip the rest; raises `ConnectionLostError` for a broken stream that cannot resume."""
+    """Yield the frames of a reply, skip the rest; raises `ConnectionLostError` if a broken stream cannot resume."""
     try:
         if not reply.streams:
             body = (await read_body(reply)).strip()

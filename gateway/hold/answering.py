@@ -196,7 +196,7 @@ class HeldAnswers:
         return client.next_step(self._service.monotonic(), closing=self._waits.closed)
 
     async def _has_changed(self, client: ClientWait) -> bool:
-        """Return whether the stored call is newer than the client's version, which is then updated, or the wait is over."""
+        """Return whether the stored call is newer than the client's version, or the wait is over; then update it."""
         newest = await self._service.get(client.held.id)
         changed = newest.version > client.held.version or client.wait.is_over
         if changed:

@@ -14,7 +14,8 @@ from gateway.tools.pins import format_diff
 
 
 def from_request(
-    request: CallRequest, tool: Tool, verdict: Verdict, settings: ProxySettings, *, call_id: CallId, now: float, task: bool
+    request: CallRequest, tool: Tool, verdict: Verdict, settings: ProxySettings,
+    *, call_id: CallId, now: float, task: bool,
 ) -> HeldCall:  # fmt: skip
     """Return the held call for a request.
 

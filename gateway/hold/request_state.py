@@ -18,7 +18,7 @@ from gateway.wire.frames import CallFrame
 PREFIX = "okayed."
 PREFIXES = (PREFIX, "holdpoint.")
 #: The format of the SDK's codec (`mcp.server.request_state`), so that both can open it. Importing that codec would take
-#: half a second and 36 MB. After the version, in base64url: the key's fingerprint, the nonce, the AES-256-GCM ciphertext.
+#: half a second and 36 MB. After the version, in base64url: key fingerprint, nonce, AES-256-GCM ciphertext.
 VERSION = b"v1."
 KEY_INFO = b"mcp/request-state/v1/aes-256-gcm"
 FINGERPRINT_INFO = b"mcp/request-state/v1/kid:"

@@ -29,8 +29,8 @@ class Relay:
     """Relays frames and streams of every agent."""
 
     def __init__(
-        self, *, settings: Callable[[], ProxySettings], sessions: Sessions, catalogue: Catalogue, held_answers: HeldAnswers, tasks: Tasks, audit: AuditLog,
-        exchange_limits: ExchangeLimits,
+        self, *, settings: Callable[[], ProxySettings], sessions: Sessions, catalogue: Catalogue,
+        held_answers: HeldAnswers, tasks: Tasks, audit: AuditLog, exchange_limits: ExchangeLimits,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._sessions = sessions

@@ -17,8 +17,8 @@ class Upstream(Protocol):
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange: *verb* is POST, GET or DELETE; *headers* are MCP's own (Mcp-Session-Id ...).
 
-        Raises `NotSentError` if no byte was sent, `ConnectionLostError` if some may have been. Reading `chunks` may raise
-        `ConnectionLostError`.
+        Raises `NotSentError` if no byte was sent, `ConnectionLostError` if some may have been. Reading `chunks` may
+        raise `ConnectionLostError`.
         """
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:

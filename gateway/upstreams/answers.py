@@ -20,7 +20,7 @@ class NoResultError(GatewayError):
 
 
 async def read_result(reply: Reply) -> dict[str, Any]:
-    """Return the result that answers a request of the gateway's own; raises `NoResultError` or `ConnectionLostError`."""
+    """Return the result of one of the gateway's own requests; raises `NoResultError` or `ConnectionLostError`."""
     try:
         async for frame in _read_values(reply):
             if isinstance(frame, dict) and frame.get("id") == protocol.OUR_ID and "method" not in frame:

@@ -172,7 +172,8 @@ async def send_request(
     queue_state = _QueueState()
     try:
         response = await session.request(
-            verb, url, data=_request_body(body), headers={**headers, **own}, allow_redirects=False, trace_request_ctx=queue_state,
+            verb, url, data=_request_body(body), headers={**headers, **own}, allow_redirects=False,
+            trace_request_ctx=queue_state,
         )  # fmt: skip
     except aiohttp.ClientConnectorError as error:
         raise NotSentError(

@@ -124,7 +124,8 @@ class SessionUpstream:
             return Reply(status=409)
         session.streaming = True
         return Reply(
-            status=200, headers=sse.HEADERS, chunks=_server_messages(session.connection), close=partial(setattr, session, "streaming", False),
+            status=200, headers=sse.HEADERS, chunks=_server_messages(session.connection),
+            close=partial(setattr, session, "streaming", False),
         )  # fmt: skip
 
     def _close_idle(self) -> None:

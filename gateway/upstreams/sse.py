@@ -156,7 +156,8 @@ def _check_response(response: aiohttp.ClientResponse) -> None:
         raise MessageRefusedError(response.status)
     if response.status != 200 or response.content_type != EVENTS:
         raise NotSentError(
-            f"The server answered HTTP {response.status} without an event stream; is it an HTTP+SSE server (transport: sse)?"
+            f"The server answered HTTP {response.status} without an event stream;"
+            " is it an HTTP+SSE server (transport: sse)?"
         )
 
 
