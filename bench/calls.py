@@ -1,7 +1,7 @@
-"""Measures allowed calls through the gateway against direct calls, an aiohttp relay and FastMCP's proxy; then measures holds.
+"""Compares allowed calls through the gateway with direct calls, an aiohttp relay and FastMCP; then measures holds.
 
-`python bench/calls.py [--seconds N]`. Server, relay, proxy and gateway each run in their own process on this machine; this
-process generates the load. Compare ratios, not absolute figures, because everything shares the same cores.
+`python bench/calls.py [--seconds N]`. Server, relays and gateway each run in their own process on this machine; this
+process generates the load. Compare ratios, not absolute figures, because all processes share the same cores.
 """
 
 import argparse
@@ -52,7 +52,7 @@ ANSWERS = {
 
 
 async def answer(request: web.Request) -> web.Response:
-    """Answer as an MCP server, at once, with the time when the call arrived."""
+    """Answer at once as an MCP server; the result of a call is its arrival time."""
     frame = json.loads(await request.read())
     if "id" not in frame:
         return web.Response(status=202)
@@ -61,8 +61,10 @@ async def answer(request: web.Request) -> web.Response:
     return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": result})
 
 
-def relay(target: str):
-    async def pass_on(request: web.Request) -> web.StreamResponse:
+def relay_to(target: str):
+    """Return a handler that forwards each request to *target* and streams the response."""
+
+    async def forward(request: web.Request) -> web.StreamResponse:
         async with request.app["http"].post(target, data=await request.read(), headers=HEADERS) as reply:
             response = web.StreamResponse(
                 status=reply.status, headers={"Content-Type": reply.headers["Content-Type"]}
@@ -72,12 +74,12 @@ def relay(target: str):
                 await response.write(chunk)
             return response
 
-    return pass_on
+    return forward
 
 
 async def serve(port: int, target: str | None) -> None:
     app = web.Application(client_max_size=4 << 20)
-    app.router.add_post("/mcp", relay(target) if target else answer)
+    app.router.add_post("/mcp", relay_to(target) if target else answer)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1000)) as http:
         app["http"] = http
         runner = web.AppRunner(app, access_log=None)
@@ -110,21 +112,20 @@ async def generate_load(url: str, connections: int, seconds: float) -> tuple[flo
 
 
 async def measure_holds(agents: str, inbox: str, count: int) -> tuple[float, list[float]]:
-    """Hold *count* calls, then approve each; return holds per second, and milliseconds from approval to arrival."""
+    """Hold *count* calls, then approve each; return holds per second, and milliseconds from approval to forwarding."""
     api = {"Authorization": f"Bearer {TOKEN}"}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         start = time.perf_counter()
-        agents_calls = [
+        requests = [
             asyncio.ensure_future(
                 http.post(agents, data=call("create_thing", n, progressToken=n), headers=HEADERS)
             )
             for n in range(count)
         ]
-        replies = await asyncio.gather(*agents_calls)
+        replies = await asyncio.gather(*requests)
         for reply in replies:
-            await (
-                reply.content.readany()
-            )  # a call with a progress token gets its first event right after the commit
+            # A call with a progress token gets its first event right after the commit.
+            await reply.content.readany()
         rate = count / (time.perf_counter() - start)
         async with http.get(f"{inbox}/api/v1/calls?state=pending&limit=200", headers=api) as listing:
             pending = {call["arguments"]["number"]: call for call in (await listing.json())["calls"]}
@@ -185,8 +186,8 @@ async def measure(seconds: float, ports: Mapping[str, int]) -> None:
             print(
                 f"{name:14} {connections:>11} {rate:>9.0f} {p50:>8.2f} {p99:>8.2f} {p50 - base[1]:>10.2f} {p99 - base[2]:>10.2f}"
             )
-        ours = rows["okayed"][0]
-        ratios = (f"okayed/{name} {ours / rows[name][0]:.2f}" for name in ROUTES if name != "okayed")
+        okayed_rate = rows["okayed"][0]
+        ratios = (f"okayed/{name} {okayed_rate / rows[name][0]:.2f}" for name in ROUTES if name != "okayed")
         print(f"{'':14} {', '.join(ratios)}")
     rate, delays = await measure_holds(routes["okayed"], f"http://127.0.0.1:{ports['inbox']}", 90)
     print(f"holds          {rate:.0f}/s (90 at once)")
@@ -195,9 +196,9 @@ async def measure(seconds: float, ports: Mapping[str, int]) -> None:
 
 def free_ports(names: Iterable[str]) -> Mapping[str, int]:
     sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
-    ports = {name: one.getsockname()[1] for name, one in sockets.items()}
-    for one in sockets.values():
-        one.close()
+    ports = {name: listener.getsockname()[1] for name, listener in sockets.items()}
+    for listener in sockets.values():
+        listener.close()
     return ports
 
 
@@ -206,9 +207,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--target", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.serve:
-        asyncio.run(serve(given.serve, given.target))
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.serve, options.target))
         return
     ports = free_ports([*ROUTES, "inbox"])
     target = f"http://127.0.0.1:{ports['direct']}/mcp"
@@ -218,7 +219,7 @@ def main() -> None:
         start_process(stack, sys.executable, HERE, "--serve", str(ports["aiohttp relay"]), "--target", target)
         start_process(stack, *FASTMCP_PROXY, target, str(ports["FastMCP proxy"]))
         start_process(stack, str(Path(sys.executable).parent / "okayed"), "run", "-c", str(file))
-        asyncio.run(measure(given.seconds, ports))
+        asyncio.run(measure(options.seconds, ports))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Measures the classifier on labelled tools: `python bench/classify.py PATH [--errors] [--groups] [--halves]`.
 
 PATH is a JSON-lines file. A row has `server`, `tool`, `category`, and optionally `description`, `params` (names),
-`annotations`, `label_source`, `group`, `gold`. A false allow is a changing tool classified as Read; an over-ask is a Read
-tool classified as anything else. Every figure is printed twice: with the tools' annotations and without them, because
-labels derived from annotations would otherwise be counted as correct.
+`annotations`, `label_source`, `group`, `gold`. A false allow is a changing tool classified as Read; an over-ask is a
+Read tool classified as anything else. Every figure is printed twice, with and without the tools' annotations, because
+labels derived from annotations would otherwise look correct.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def row_labels(row):
         yield "gold", row["gold"].rstrip("?")
 
 
-def rate(part, whole):
+def format_rate(part, whole):
+    """Format a share as `part/whole = percent`."""
     return f"{part}/{whole} = {100 * part / whole:.1f} %" if whole else "-"
 
 
@@ -66,11 +67,11 @@ def print_report(title, judged, *, errors):
     right = sum(1 for _, label, got in five if got.category.value == label)
     print(f"\n{title}: {len(judged)} tools")
     print(
-        f"  false allow {rate(len(allowed), len(changing))}   over-ask {rate(len(asked), len(reading))}",
+        f"  false allow {format_rate(len(allowed), len(changing))}   over-ask {format_rate(len(asked), len(reading))}",
         end="",
     )
     multiway = any(label not in ("Read", "not_read") for _, label, _ in judged)
-    print(f"   five-way {rate(right, len(five))}" if multiway else "")
+    print(f"   five-way {format_rate(right, len(five))}" if multiway else "")
     table = Counter((label, got.category.value) for _, label, got in judged)
     print("    " + "label \\ classified as".ljust(16) + "".join(column.rjust(13) for column in ORDER))
     for label in sorted({label for label, _ in table}):
@@ -88,7 +89,8 @@ def print_report(title, judged, *, errors):
                 )
 
 
-def by_source(results):
+def group_by_source(results):
+    """Return (row, label, classification) triples by label source."""
     found = defaultdict(list)
     for row, got in results:
         for source, label in row_labels(row):
@@ -97,7 +99,7 @@ def by_source(results):
 
 
 def is_in_second_half(row):
-    """Return whether a row's group of servers is in the second half, by a hash of its name, so that every run agrees."""
+    """Return whether a row's group of servers is in the second half, by a hash of its name, the same in every run."""
     return hashlib.sha256((row.get("group") or row["server"]).encode()).digest()[-1] % 2 == 0
 
 
@@ -106,16 +108,16 @@ def print_halves(results):
     print("\nhalf of the groups")
     for half, wanted in (("first", False), ("second", True)):
         part = [(row, got) for row, got in results if is_in_second_half(row) is wanted]
-        for source, judged in sorted(by_source(part).items()):
+        for source, judged in sorted(group_by_source(part).items()):
             changing = [got.category for _, label, got in judged if label not in ("Read", "Other")]
             reading = [got.category for _, label, got in judged if label == "Read"]
             allowed, read = changing.count(Category.READ), reading.count(Category.READ)
             five = [label == got.category for _, label, got in judged if label in FIVE]
             multiway = any(label not in ("Read", "not_read") for _, label, _ in judged)
             print(
-                f"  {half} {source}: {len(judged)} tools, false allow {rate(allowed, len(changing))},"
-                f" over-ask {rate(len(reading) - read, len(reading))}"
-                + (f", five-way {rate(sum(five), len(five))}" if multiway else "")
+                f"  {half} {source}: {len(judged)} tools, false allow {format_rate(allowed, len(changing))},"
+                f" over-ask {format_rate(len(reading) - read, len(reading))}"
+                + (f", five-way {format_rate(sum(five), len(five))}" if multiway else "")
             )
 
 
@@ -135,7 +137,7 @@ def print_groups(results):
             sum(got is not Category.READ for got in reading),
         )
         print(
-            f"  {group}: {len(found)}, {rate(wrong[0], len(changing))}, {rate(wrong[1], len(reading))}, {other}"
+            f"  {group}: {len(found)}, {format_rate(wrong[0], len(changing))}, {format_rate(wrong[1], len(reading))}, {other}"
         )
 
 
@@ -161,7 +163,7 @@ def main():
     rows = [json.loads(line) for line in chosen.path.read_text("utf-8").splitlines() if line.strip()]
     for annotated in (True, False):
         print(f"\n== {'as defined' if annotated else 'without annotations'} ==")
-        for source, judged in sorted(by_source(classify_rows(rows, annotated=annotated)).items()):
+        for source, judged in sorted(group_by_source(classify_rows(rows, annotated=annotated)).items()):
             print_report(source, judged, errors=chosen.errors and not annotated)
     if chosen.groups:
         print_groups(classify_rows(rows, annotated=False))

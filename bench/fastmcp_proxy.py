@@ -1,6 +1,7 @@
-"""Runs FastMCP's proxy in its fastest form, stateless with plain JSON answers, to compare the gateway with.
+"""Runs FastMCP's proxy in its fastest mode, stateless with plain JSON responses, for comparison.
 
-`.venv-fastmcp/bin/python fastmcp_proxy.py TARGET PORT`. It has no policy and holds nothing; it shows the cost of an SDK-based proxy.
+`.venv-fastmcp/bin/python fastmcp_proxy.py TARGET PORT`. It has no policy and never holds a call; it shows the cost
+of an SDK-based proxy.
 """
 
 import sys

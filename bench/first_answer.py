@@ -1,4 +1,4 @@
-"""Measures the seconds from the start of `okayed stdio` to its first answers, and the processor time of its processes.
+"""Measures the seconds from the start of `okayed stdio` to its first responses, and the CPU time of its processes.
 
     python bench/first_answer.py [SERVERS] [ROUNDS]
 
@@ -30,9 +30,9 @@ LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 def write_config(folder: Path, servers: int) -> tuple[Path, str]:
     """Write a config with free ports; returns its path and the URL of the gateway."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    agents, inbox = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
-    for one in sockets:
-        one.close()
+    agents, inbox = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets)
+    for listener in sockets:
+        listener.close()
     lines = "\n".join(f"  s{number}: {{command: [{sys.executable}, {CHILD}]}}" for number in range(servers))
     path = folder / "okayed.yaml"
     path.write_text(
@@ -44,7 +44,7 @@ def write_config(folder: Path, servers: int) -> tuple[Path, str]:
 
 
 def measure(command: list[str]) -> tuple[float, float, float]:
-    """Return the seconds until the answers to initialize and tools/list, and the processor time of all processes."""
+    """Return the seconds to the responses to initialize and tools/list, and the CPU seconds of all processes."""
     before, start = _used(), time.monotonic()
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -72,7 +72,7 @@ def print_row(name: str, command: list[str], rounds: int) -> None:
     opened, listed, used = (
         statistics.median(column) for column in zip(*(measure(command) for _ in range(rounds)), strict=True)
     )
-    print(f"{name:24} initialize {opened:6.2f} s   tools/list {listed:6.2f} s   processor {used:6.2f} s")
+    print(f"{name:24} initialize {opened:6.2f} s   tools/list {listed:6.2f} s   CPU {used:6.2f} s")
 
 
 def main(servers: int = 13, rounds: int = 5) -> None:

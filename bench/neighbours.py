@@ -1,8 +1,8 @@
-"""Measures how attacks by one agent or an outsider slow down others: an allowed call, a hold, and the inbox's list.
+"""Measures how an attack by one agent or an outsider slows down others: allowed calls, holds, the inbox's list.
 
-`python bench/neighbours.py [--seconds N] [--tree DIR]`. The server, the gateway and the load each run in their own process on
-this machine. `--tree` measures the gateway of another checkout, for example from before a change. Every attack is bounded in
-number and time. A request that is refused or takes longer than TIMEOUT is counted as failed.
+`python bench/neighbours.py [--seconds N] [--tree DIR]`. The server, the gateway and the load each run in their own
+process on this machine. `--tree` measures the gateway of another checkout, for example from before a change. Every
+attack is bounded in number and time. A request that is refused or takes longer than TIMEOUT has failed.
 """
 
 import argparse
@@ -26,7 +26,9 @@ import aiohttp
 from aiohttp import web
 from calls import ANSWERS, HEADERS, ROOT, free_ports, wait_for_listener
 
+#: Seconds until a request has failed.
 TIMEOUT = 5.0
+#: The sizes of the attacks: numbers of requests, and bytes of a call and of an event.
 HANGING = 1005
 HALF_WRITTEN = 1024
 BIG_HOLDS = 98
@@ -103,7 +105,7 @@ def write_config(folder: Path, server_port: int, agents: int, inbox: int) -> Pat
 
 @dataclass
 class Usage:
-    """The processor time and the resident memory of a process."""
+    """The CPU time and the resident memory of a process."""
 
     pid: int
 
@@ -239,7 +241,7 @@ ATTACKS: dict[str, Callable[[Target], object]] = {
 
 @dataclass
 class Latencies:
-    """The milliseconds of each successful request, and the number of failed ones."""
+    """The durations of successful requests in milliseconds, and the number of failed requests."""
 
     took: list[float] = field(default_factory=list)
     failed: int = 0
@@ -283,12 +285,12 @@ async def list_inbox(http: aiohttp.ClientSession, target: Target) -> None:
 
 async def measure(target: Target, seconds: float) -> list[Latencies]:
     async def repeat(request: Callable, pause: float) -> Latencies:
-        seen, end = Latencies(), time.perf_counter() + seconds
+        latencies, end = Latencies(), time.perf_counter() + seconds
         async with open_client() as http:
             while time.perf_counter() < end:
-                await seen.measure(lambda: request(http, target))
+                await latencies.measure(lambda: request(http, target))
                 await asyncio.sleep(pause)
-        return seen
+        return latencies
 
     return await asyncio.gather(
         repeat(send_allowed_call, 0.005), repeat(send_held_call, 0.02), repeat(list_inbox, 0.2)
@@ -308,9 +310,9 @@ async def compare(
             await wait_for_listener(target.port)
             async with attack(target):
                 spent, start = target.usage.seconds, time.perf_counter()
-                seen = await measure(target, seconds)
+                latencies = await measure(target, seconds)
                 busy = (target.usage.seconds - spent) / (time.perf_counter() - start)
-                print(f"{name:51}", *seen, f"{busy:>5.0%} {target.usage.megabytes:>6.0f}", flush=True)
+                print(f"{name:51}", *latencies, f"{busy:>5.0%} {target.usage.megabytes:>6.0f}", flush=True)
 
 
 @contextmanager
@@ -355,15 +357,15 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout whose gateway is measured")
     parser.add_argument("--only", default="", help="measure the attacks whose name has this text")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.serve:
-        asyncio.run(serve(given.serve))
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.serve))
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     port = free_ports(["server"])["server"]
     with run_process([sys.executable, __file__, "--serve", str(port)], hard):
-        asyncio.run(compare(lambda: run_gateway(port, given.tree), given.seconds, given.only))
+        asyncio.run(compare(lambda: run_gateway(port, options.tree), options.seconds, options.only))
 
 
 if __name__ == "__main__":
