@@ -38,7 +38,7 @@ async def test_a_server_that_exits_at_once_affects_no_other(running):
     process.config.write_text(config.replace("servers:\n", "servers:\n  brief: {command: ['true']}\n"))
     await process.stop()
     await process.start()
-    await process.logged("could not list the tools of brief")
+    await process.wait_for_log("could not list the tools of brief")
     assert "1002" in await ask(process, "list_orders", status="paid")
     assert await alice.calls("pending") == []
     assert await process.stop() == 0
@@ -197,13 +197,13 @@ async def test_a_valid_config_change_applies_at_once_and_an_invalid_one_never(ru
     process, alice = running
     good = process.config.read_text()
     process.config.write_text(good.replace("default: require_approval", "default: nonsense"))
-    await process.logged("is invalid")
+    await process.wait_for_log("is invalid")
     agent = asyncio.ensure_future(ask(process))
     held = await alice.waiting()
     await alice.post(held["id"], "deny", digest=held["digest"], reason="still held")
     assert "still held" in await agent
     process.config.write_text(good.replace("default: require_approval", "default: deny"))
-    await process.logged("the changed config is in use")
+    await process.wait_for_log("the changed config is in use")
     assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 
@@ -227,7 +227,7 @@ async def test_a_config_mounted_by_kubernetes_is_reloaded(tmp_path):
     (mount / "okayed.yaml").symlink_to("..data/okayed.yaml")
     async with gateway_process(mount / "okayed.yaml", agents, inbox) as process:
         version("..2", "deny")
-        await process.logged("the changed config is in use")
+        await process.wait_for_log("the changed config is in use")
         assert "Denied by policy" in await ask(process, number="1003", status="lost")
 
 
@@ -286,11 +286,11 @@ async def test_a_second_sigterm_ends_the_gateway_at_once(tmp_path):
         url = f"{process.agents}/mcp/shop"
         await process.ready()
         agent = asyncio.ensure_future(http.post(url, json=call("wait", _meta=META), headers=headers))
-        await process.logged("waits for a line")
-        process.tell(signal.SIGTERM)
-        await process.logged("stopping; running calls get 20 s")
-        process.tell(signal.SIGTERM)
-        assert await process.ended() == -signal.SIGTERM
+        await process.wait_for_log("waits for a line")
+        process.send_signal(signal.SIGTERM)
+        await process.wait_for_log("stopping; running calls get 20 s")
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == -signal.SIGTERM
         with pytest.raises(aiohttp.ClientError):
             await agent
 

@@ -19,8 +19,8 @@ def test_a_different_result_is_reported():
     passed, failed = Counter(SUCCESS=1), Counter(FAILURE=1)
     direct = conformance.Outcome({"ping": {"a": passed, "b": passed}, "tools": {"c": passed}})
     through = conformance.Outcome({"ping": {"a": passed, "b": failed}})
-    assert direct.without(through) == [
+    assert direct.differences_from(through) == [
         "ping b: 1 SUCCESS, but 1 FAILURE",
         "tools c: 1 SUCCESS, but absent",
     ]
-    assert direct.without(direct) == []
+    assert direct.differences_from(direct) == []

@@ -69,7 +69,7 @@ async def test_an_embedded_gateway_makes_room_for_a_run_and_no_client_notices(ga
             held = [await alice.waiting("first"), await alice.waiting("second")]
             assert await role(gateway) == "inside"
             await gateway.start()
-            await gateway.logged("agents: ")
+            await gateway.wait_for_log("agents: ")
             assert await role(gateway) == "run"
             for one in held:
                 await alice.post(one["id"], "approve", digest=one["digest"])

@@ -64,7 +64,7 @@ class Outcome:
             name for name, checks in self.verdicts.items() if any(one["FAILURE"] for one in checks.values())
         ]
 
-    def without(self, other: "Outcome") -> list[str]:
+    def differences_from(self, other: "Outcome") -> list[str]:
         """Return the differences from *other*, in words."""
         said = []
         for scenario in sorted(self.verdicts.keys() | other.verdicts.keys()):
@@ -199,7 +199,7 @@ async def differences(measured: Measured) -> list[str]:
 
 
 def _differences(measured: Measured, suite: str, way: str) -> list[str]:
-    found = measured[suite, "direct"].without(measured[suite, way])
+    found = measured[suite, "direct"].differences_from(measured[suite, way])
     return [f"{suite}, {way}: {line}" for line in found if way in EQUAL or not line.startswith("tasks-")]
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import aiohttp
 
 from approvals.client_address import TrustedProxies
-from approvals.model import Decision as Said
-from approvals.model import HeldCall
+from approvals.model import Decision, HeldCall
 from gateway.app.config import parse_config
 from gateway.app.gateway import Gateway, assemble
 from gateway.fronts import http as server
@@ -139,7 +138,7 @@ class RunningGateway:
                 await asyncio.sleep(0)
             return list(reversed(found))
 
-    async def later(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float) -> None:
         """Move the clock forward once a client waits for a call."""
         listening = self.gateway.service.wakeups.listening
         async with asyncio.timeout(HANG):
@@ -150,7 +149,7 @@ class RunningGateway:
             self.gateway.service.wakeups.wake(call_id)
 
     async def review(
-        self, held: HeldCall, answer: Said = Said.APPROVE, reason: str = "", who: str = "alice"
+        self, held: HeldCall, answer: Decision = Decision.APPROVE, reason: str = "", who: str = "alice"
     ) -> HeldCall:
         approver = self.gateway.service.directory.by_name(who)
         return await self.gateway.service.review(
@@ -191,7 +190,7 @@ async def running(
     recorder: RecordingServer | None = None,
     server_options: str = "",
     environ: dict | None = None,
-    beside: str = "",
+    second_server: str = "",
     store: str = "memory:",
 ):
     """Run a gateway with this policy, in front of *recorder* or the server in the options."""
@@ -199,7 +198,7 @@ async def running(
         recorder = await stack.enter_async_context(recorder or RecordingServer())
         options = server_options or f"url: '{recorder.url}'"
         config = parse_config(
-            f"servers: {{notes: {{{options}}}{f', {beside}: {{{options}}}' if beside else ''}}}\nstore: '{store}'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
+            f"servers: {{notes: {{{options}}}{f', {second_server}: {{{options}}}' if second_server else ''}}}\nstore: '{store}'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
             f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
         )  # fmt: skip
         clock = Clock()
@@ -207,13 +206,13 @@ async def running(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.wakeups.follow(gateway.store))
         stack.callback(follow.cancel)
-        door = server.ListenerPolicy(
+        listener_policy = server.ListenerPolicy(
             agents=lambda: gateway.agents,
             ready=gateway.readiness_problem,
             clock=gateway.clock,
             proxies=TrustedProxies.parse(config.trusted_proxies),
         )
-        app = server.build_app(gateway.proxy, door)
+        app = server.build_app(gateway.proxy, listener_policy)
         at = await stack.enter_async_context(open_listener(app, "127.0.0.1:0", Connections("agents", 1000)))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield RunningGateway(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

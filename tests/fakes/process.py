@@ -71,17 +71,17 @@ class Process:
 
     async def stop(self) -> int:
         if self.process.returncode is None:
-            self.tell(signal.SIGTERM)
-        return await self.ended()
+            self.send_signal(signal.SIGTERM)
+        return await self.wait()
 
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def ended(self) -> int:
+    async def wait(self) -> int:
         async with asyncio.timeout(HANG):
             return await self.process.wait()
 
-    async def logged(self, words: str) -> None:
+    async def wait_for_log(self, words: str) -> None:
         """Wait until the log has these words."""
         async with asyncio.timeout(HANG):
             # The timeout catches words that were logged before the watch started.

@@ -398,7 +398,7 @@ async def test_a_call_held_over_a_limit_is_the_same_call_after_the_window():
         async with asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("get_note", {"n": 2}))
             [held] = await gateway.held()
-            await gateway.later(2)
+            await gateway.pass_time(2)
             assert "WAITING" in text(await agent)
         gateway.clock.now += 60
         async with asyncio.TaskGroup() as tasks:

@@ -64,7 +64,7 @@ async def test_a_hold_expires_in_time_after_the_clock_was_set_back():
         agent = asyncio.ensure_future(gateway.call("create_note", {"text": "x"}))
         [call] = await gateway.held()
         gateway.clock.ahead = -10 * MINUTES
-        await gateway.later(9)
+        await gateway.pass_time(9)
         with pytest.raises(AlreadyDecided):
             await gateway.review(call)
         assert "NOT EXECUTED" in text(await agent).upper() or "expired" in text(await agent)
@@ -155,10 +155,10 @@ async def test_a_wait_ends_in_time_whatever_the_clock_says():
         agent = asyncio.ensure_future(gateway.call("create_note", {"text": "x"}))
         await gateway.held()
         gateway.clock.ahead = 3600.0 - 1  # shorter than any hold, longer than any wait
-        await gateway.later(0)
+        await gateway.pass_time(0)
         assert not agent.done()
         gateway.clock.ahead = -3600.0
-        await gateway.later(31)
+        await gateway.pass_time(31)
         async with asyncio.timeout(HANG):
             assert "WAITING" in text(await agent)
 

@@ -296,7 +296,7 @@ async def two_servers(connections: int):
     server = Hanging()
     async with RecordingServer(on_call=server.answer, on_get=server.stream) as recorder:
         options = f"url: '{recorder.url}', connections: {connections}"
-        async with running(server_options=options, beside="calm") as gateway, asyncio.timeout(HANG):
+        async with running(server_options=options, second_server="calm") as gateway, asyncio.timeout(HANG):
             try:
                 yield gateway, server
             finally:

@@ -109,7 +109,7 @@ async def test_a_server_that_does_not_answer_in_time_leaves_the_call_in_doubt(se
         async with running(server_options=options) as gateway, asyncio.TaskGroup() as agents:
             gateway.recorder = server
             agent, held = await send_approved(gateway, agents)
-            await gateway.later(seconds)
+            await gateway.pass_time(seconds)
             looked = gateway.gateway.service.wakeups.listening
             async with asyncio.timeout(HANG):
                 while state is State.FORWARDING and not looked:
@@ -163,7 +163,7 @@ async def test_a_failing_store_does_not_end_a_running_call(fails, monkeypatch):
             agent, held = await send_approved(gateway, agents)
             monkeypatch.setattr(gateway.gateway.store, fails, fail)
             if fails == "swap":
-                await gateway.later(121)
+                await gateway.pass_time(121)
             async with asyncio.timeout(HANG):
                 await failed.acquire()
                 await failed.acquire()
@@ -176,7 +176,7 @@ async def test_a_failing_store_does_not_end_a_running_call(fails, monkeypatch):
 async def test_without_answer_within_a_server_has_unlimited_time():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         agent, _ = await send_approved(gateway, agents)
-        await gateway.later(1_000_000)
+        await gateway.pass_time(1_000_000)
         gateway.recorder.go_on.set()
         assert text(await agent) == "after all"
 

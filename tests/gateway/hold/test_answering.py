@@ -18,7 +18,7 @@ async def one_round(gateway, params, **more):
     """Send the call, and let the client's wait end."""
     async with asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(gateway.ask("tools/call", params, **more))
-        await gateway.later(1.5)
+        await gateway.pass_time(1.5)
         return await agent
 
 
@@ -449,7 +449,7 @@ def test_the_meta_in_these_tests_is_that_of_2026_07_28():
 
 
 async def test_another_servers_state_or_stream_is_unknown():
-    async with running(more=SHORT, beside="other") as gateway:
+    async with running(more=SHORT, second_server="other") as gateway:
         state = (await one_round(gateway, CALL)).result["requestState"]
         [held] = await gateway.held()
         gateway.url = gateway.url.replace("/notes", "/other")

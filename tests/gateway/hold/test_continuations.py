@@ -72,7 +72,7 @@ AGENTS = "agents: [{name: ci, token_sha256: %s}, {name: other, token_sha256: %s}
 
 async def test_an_id_of_another_agent_server_or_call_is_unknown_and_holds_nothing():
     agents = AGENTS % (sha256("ci-token"), sha256("other-token"))
-    async with running(more=agents, beside="more") as gateway:
+    async with running(more=agents, second_server="more") as gateway:
         mine = {"Authorization": "Bearer ci-token"}
         held = await lose_connection(gateway, {"text": "a"}, mine)
         wrong = [
@@ -113,7 +113,7 @@ async def test_in_2026_rounds_continue_from_the_one_that_broke(gateway):
     rounds = []
     for _ in range(3):
         answer = asyncio.ensure_future(_read(await posted))
-        await gateway.later(10_000)
+        await gateway.pass_time(10_000)
         state = (await answer)["result"]["requestState"]
         rounds.append(gateway.gateway.sealer().open(state).round)
         named = {"Okayed-Hold": held.id} if len(rounds) == 2 else {}

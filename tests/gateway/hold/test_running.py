@@ -274,7 +274,7 @@ async def test_on_a_full_disk_an_approved_calls_client_is_answered_at_the_end_of
         for seconds in (10, 11):
             async with asyncio.timeout(HANG):
                 await tried.wait()
-            await gateway.later(seconds)
+            await gateway.pass_time(seconds)
             tried.clear()
         async with asyncio.timeout(HANG):
             answer = await agent

@@ -253,7 +253,7 @@ async def test_while_a_server_is_silent_the_call_is_not_claimed_and_retried_each
         await gateway.review(held)
         async with asyncio.timeout(HANG):
             await asked.wait()
-        await gateway.later(0)  # it waits again
+        await gateway.pass_time(0)  # it waits again
         assert (await gateway.gateway.service.get(held.id)).state is State.APPROVED
         assert f"{held.id} could not be claimed or finished" in caplog.text
         gateway.recorder.on_ping = gateway.recorder.on_initialize = None

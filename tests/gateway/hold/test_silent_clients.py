@@ -54,13 +54,13 @@ async def test_a_client_that_timed_out_silently_then_gets_waiting_before_its_tim
         await client.ask()
         await client.give_up()
         again = await client.ask()
-        await gateway.later(2.4)
+        await gateway.pass_time(2.4)
         assert not again.done()
-        await gateway.later(0.1)
+        await gateway.pass_time(0.1)
         assert (await soon(again)).startswith(WAITING)
         other = SilentClient(gateway, arguments={"a": 2})
         first = await other.ask()
-        await gateway.later(2.5)
+        await gateway.pass_time(2.5)
         assert (await soon(first)).startswith(WAITING)
 
 
@@ -80,9 +80,9 @@ async def test_a_client_that_cancels_at_its_timeout_then_gets_waiting_before_it(
             await asyncio.sleep(0)
         await client.give_up(after=60.0)  # the model thinks
         again = await client.ask()
-        await gateway.later(2.4)
+        await gateway.pass_time(2.4)
         assert not again.done()
-        await gateway.later(0.1)
+        await gateway.pass_time(0.1)
         assert (await soon(again)).startswith(WAITING)
 
 
@@ -98,7 +98,7 @@ async def test_a_client_with_one_timeout_for_all_rounds_gets_waiting_instead_of_
         again = asyncio.ensure_future(gateway.ask("tools/call", note))
         while held.id not in gateway.gateway.service.attending:
             await asyncio.sleep(0)
-        await gateway.later(2.5)
+        await gateway.pass_time(2.5)
         assert text((await again).frames[-1]).startswith(WAITING)
 
 
@@ -115,7 +115,7 @@ agents:
         await hasty.ask()
         patient = SilentClient(gateway, headers={"Authorization": "Bearer two"})
         answer = await patient.ask()
-        await gateway.later(49)
+        await gateway.pass_time(49)
         assert (await soon(hasty.answers[-1])).startswith(WAITING)
         assert not answer.done()
         answer.cancel()
@@ -209,9 +209,9 @@ async def test_a_configured_wait_is_not_shortened(options):
         await client.give_up()
         newest = await client.ask()
         assert (await soon(client.answers[0])).startswith(WAITING)
-        await gateway.later(19)
+        await gateway.pass_time(19)
         assert not newest.done()
-        await gateway.later(1)
+        await gateway.pass_time(1)
         assert (await soon(newest)).startswith(WAITING)
 
 
@@ -229,7 +229,7 @@ async def test_clients_that_stop_at_an_error_get_waiting_as_a_result():
         for name in ("create_note", "add_note"):
             answer = asyncio.ensure_future(gateway.call(name, headers=client.headers))
             await gateway.held(len(said) + 1)
-            await gateway.later(1)
+            await gateway.pass_time(1)
             said[name] = (await answer)["result"]
         assert all(one["content"][0]["text"].startswith(WAITING) for one in said.values())
         assert {name: one["isError"] for name, one in said.items()} == {
