@@ -77,7 +77,6 @@ class ApiClient:
         with self._connection_errors():
             async with self._session.get(f"{self._base}/api/v1/events") as stream:
                 await _read_json(stream)
-                show(await self.calls("pending"))
                 async for event in sse.split_events(stream.content.iter_any()):
                     if event.data:
                         show(await self.calls("pending"))

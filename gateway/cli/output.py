@@ -83,7 +83,8 @@ def print_call(call: Mapping[str, Any], *, as_json: bool) -> None:
 
 def _review_line(review: Mapping[str, Any]) -> str:
     reason = f": {review['reason']}" if review["reason"] else ""
-    return f"{review['approver']} ({review['via']}): {review['answer']}{reason}"
+    done = "approved" if review["answer"] == "approve" else "denied"
+    return f"{review['approver']} {done} via {review['via']}{reason}"
 
 
 def _extra_params(call: Mapping[str, Any]) -> Iterable[str]:
