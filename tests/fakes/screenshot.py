@@ -1,4 +1,4 @@
-"""Takes docs/inbox.png: the inbox with five waiting calls, one of them open. run by `make screenshot`."""
+"""Takes docs/inbox.png: the inbox with five waiting calls, one of them open. Run by `make screenshot`."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def main():
         window(browser, inbox.here, viewport={"width": 1280, "height": 800}) as page,
     ):
         held = [await hold(inbox, *call) for call in CALLS]
-        await inbox.approve(held[1], reason="The bucket is ours, and PassRole is meant.")
+        await inbox.approve(held[1], reason="The bucket is ours, and PassRole is intended.")
         await page.goto("/login")
         await page.get_by_label("Your approver token").fill(token("alice"))
         await page.get_by_role("button", name="Sign in").click()
