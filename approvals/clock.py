@@ -2,7 +2,7 @@
 
 It is the later of two times: the wall clock, and the highest time so far plus the monotonic time since then. The store
 keeps the highest time across restarts: with each commit that changes a call, and once a minute. A committed expiry is
-final. If the clock was set back before a start, open calls live longer by the time between the last kept time and the
+final. If the clock was set back before a start, open calls live longer by the time between the last saved time and the
 start; the gateway cannot know how long that was.
 
 The audit trail has wall time, so that it can be compared with other logs. Waits are measured with the monotonic clock.

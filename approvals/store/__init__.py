@@ -150,7 +150,7 @@ class NoticeStore(Protocol):
     async def stale_calls(self, channel: str, now: float) -> Sequence[tuple[Summary, Notice | None]]:
         """Return the calls whose newest version *channel* does not show yet, unless their retry time is in the future.
 
-        Calls that were settled before the channel ever posted them are left out.
+        Calls that were settled before the channel posted them are left out.
         """
 
     async def save_notice(self, notice: Notice) -> None:

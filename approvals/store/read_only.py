@@ -1,4 +1,4 @@
-"""Reads a store's file beside a gateway that may be using it, and changes nothing."""
+"""Reads a store's file without changing it, even while a gateway uses it."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence

@@ -81,9 +81,9 @@ async def test_the_call_added_last_is_the_newest_of_its_key(store):
 async def test_a_swap_replaces_the_call_and_adds_its_events(store):
     (call,) = await added(store, a_call())
     denied = advance(call, State.DENIED, 1010.0, note="no")
-    await store.swap(call, denied, an_event("hold.denied", call=call.id), an_event("told"))
+    await store.swap(call, denied, an_event("hold.denied", call=call.id), an_event("noted"))
     assert await store.get(call.id) == denied
-    assert [event.kind for event in await trail(store)] == ["hold.denied", "told"]
+    assert [event.kind for event in await trail(store)] == ["hold.denied", "noted"]
 
 
 async def test_a_swap_of_an_older_version_changes_nothing(store):
@@ -116,8 +116,8 @@ async def test_exactly_one_of_many_concurrent_swaps_wins(store):
         return name
 
     for call in calls:
-        said = await asyncio.gather(*(decide(call, f"person {number}") for number in range(25)))
-        (winner,) = [name for name in said if name]
+        decided = await asyncio.gather(*(decide(call, f"person {number}") for number in range(25)))
+        (winner,) = [name for name in decided if name]
         assert (await store.get(call.id)).note == winner
         assert [event.actor for event in await store.events(call=call.id)] == [winner]
 
@@ -232,8 +232,8 @@ async def test_a_limit_with_a_start_time_counts_only_later_calls(store):
 async def test_a_burst_adds_no_more_bytes_than_a_limit_allows(store):
     limit = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
     adding = (store.add(large(10_000, key=f"k{n}"), limits=[limit]) for n in range(12))
-    told = await asyncio.gather(*adding, return_exceptions=True)
-    assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
+    results = await asyncio.gather(*adding, return_exceptions=True)
+    assert [type(one) for one in results] == [type(None)] * 3 + [QuotaExceeded] * 9
 
 
 async def test_summaries_match_the_calls_after_each_change(store):
@@ -259,8 +259,8 @@ async def test_a_page_of_calls_is_limited_in_size_but_has_at_least_one_call(stor
 async def test_a_burst_adds_no_more_calls_than_a_limit_allows(store):
     limit = CallLimit(states=[State.PENDING], most=3)
     adding = (store.add(a_call(key=f"k{n}"), limits=[limit]) for n in range(12))
-    told = await asyncio.gather(*adding, return_exceptions=True)
-    assert [type(one) for one in told] == [type(None)] * 3 + [QuotaExceeded] * 9
+    results = await asyncio.gather(*adding, return_exceptions=True)
+    assert [type(one) for one in results] == [type(None)] * 3 + [QuotaExceeded] * 9
 
 
 async def test_text_is_searched_in_tool_agent_and_id_with_its_case(store):
@@ -351,10 +351,10 @@ async def test_concurrent_writers_leave_the_chain_whole(store):
             store.post(an_event("posted", detail={"n": number}))
             with_event = store.swap(call, update(call), an_event("won"))
             late = store.swap(call, update(call), an_event("lost"))
-            told = await asyncio.gather(
+            results = await asyncio.gather(
                 with_event, late, store.append(an_event("waited")), return_exceptions=True
             )
-            assert [type(one) for one in told] == [type(None), Conflict, type(None)]
+            assert [type(one) for one in results] == [type(None), Conflict, type(None)]
             call = update(call)
 
     async with asyncio.TaskGroup() as tasks:
@@ -522,7 +522,7 @@ async def test_a_login_drops_expired_logins(store):
 # Changes
 
 
-async def heard(listener, number):
+async def receive(listener, number):
     return [await anext(listener) for _ in range(number)]
 
 
@@ -531,7 +531,7 @@ async def test_every_listener_gets_every_change(store):
     (call,) = await added(store, a_call())
     await store.swap(call, update(call))
     (other,) = await added(store, a_call())
-    assert await heard(one, 3) == await heard(two, 3) == [call.id, call.id, other.id]
+    assert await receive(one, 3) == await receive(two, 3) == [call.id, call.id, other.id]
 
 
 async def test_a_change_is_published_when_it_can_be_read(store):
@@ -557,7 +557,7 @@ async def test_a_failed_change_is_not_published(store):
         await store.swap(update(call), call)
     await store.append(an_event())
     (last,) = await added(store, a_call())
-    assert await heard(listener, 2) == [call.id, last.id]
+    assert await receive(listener, 2) == [call.id, last.id]
 
 
 async def test_listening_ends_when_the_store_is_closed(open_store):
@@ -584,7 +584,7 @@ async def test_a_change_of_a_cancelled_caller_is_complete_or_absent(store):
     await store.check()
     changed = [call.id for call in calls if (await store.get(call.id)).version == 2]
     assert [event.call for event in await trail(store)] == changed
-    assert await heard(listener, len(changed)) == changed
+    assert await receive(listener, len(changed)) == changed
 
 
 async def test_a_store_that_can_commit_is_ready(store):

@@ -30,11 +30,11 @@ def unsigned(part: Any) -> str:
 
 
 class Issuer:
-    """The issuer. `asked` counts the fetches of its keys."""
+    """The issuer. `fetches` counts the fetches of its keys."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.asked = 0
+        self.fetches = 0
         self.requests: list[dict] = []
         self.published: list[dict] = []
         self.keys: dict[str, PrivateKeyTypes] = {}
@@ -75,7 +75,7 @@ class Issuer:
         )
 
     async def _jwks(self, request: web.Request) -> web.StreamResponse:
-        self.asked += 1
+        self.fetches += 1
         return self.respond(request) if self.respond else web.json_response({"keys": self.published})
 
     async def _metadata(self, _: web.Request) -> web.Response:
@@ -91,9 +91,9 @@ class Issuer:
         )
 
     async def _token(self, request: web.Request) -> web.Response:
-        asked = dict(await request.post())
-        self.requests.append(asked)
-        token = self.token(aud=asked.get("resource"), scope=asked.get("scope"))
+        form = dict(await request.post())
+        self.requests.append(form)
+        token = self.token(aud=form.get("resource"), scope=form.get("scope"))
         return web.json_response(
-            {"access_token": token, "token_type": "Bearer", "expires_in": 300, "scope": asked.get("scope")}
+            {"access_token": token, "token_type": "Bearer", "expires_in": 300, "scope": form.get("scope")}
         )

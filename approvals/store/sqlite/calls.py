@@ -1,4 +1,4 @@
-"""Held calls in SQLite. Each call is stored whole, beside the columns that it is searched by, and has a summary."""
+"""Held calls in SQLite. Each call is stored whole, with columns for searches, and has a summary."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Sequence

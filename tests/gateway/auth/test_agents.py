@@ -213,7 +213,7 @@ async def test_without_a_token_a_client_learns_where_to_get_one():
             )
         async with gateway.http.get(f"{base}/.well-known/oauth-protected-resource/mcp/nowhere") as got:
             assert got.status == 404
-        assert issuer.asked == 0
+        assert issuer.fetches == 0
 
 
 async def test_a_servers_name_cannot_break_the_challenge():
@@ -332,7 +332,7 @@ async def test_an_agents_own_token_works_beside_jwts_without_a_fetch():
     async with with_issuer(agents=agents) as (gateway, issuer):
         assert (await answer(gateway, "ci-token"))[0] == 200
         assert (await answer(gateway, "ci-tokem"))[0] == 401
-        assert issuer.asked == 0
+        assert issuer.fetches == 0
         assert (await answer(gateway, issuer.token(aud=NOTES)))[0] == 200
 
 
@@ -358,7 +358,7 @@ async def test_keys_are_fetched_once():
         tokens = [issuer.token(aud=NOTES) for _ in range(5)]
         got = await asyncio.gather(*(answer(gateway, token) for token in tokens))
         assert [status for status, _, _ in got] == [200] * 5
-        assert issuer.asked == 1
+        assert issuer.fetches == 1
 
 
 async def test_a_new_key_is_found_at_most_every_thirty_seconds():
@@ -370,11 +370,11 @@ async def test_a_new_key_is_found_at_most_every_thirty_seconds():
         new = issuer.token(aud=NOTES, kid="two", algorithm="ES256")
         gateway.clock.now += 29
         assert (await answer(gateway, new))[0] == 401
-        assert issuer.asked == 1
+        assert issuer.fetches == 1
         gateway.clock.now += 1
         assert (await answer(gateway, new))[0] == 200
         assert (await answer(gateway, old))[0] == 401
-        assert issuer.asked == 2
+        assert issuer.fetches == 2
 
 
 async def test_a_withdrawn_key_is_dropped_within_an_hour():
@@ -412,14 +412,14 @@ async def test_a_failed_fetch_keeps_the_known_keys_and_an_unknown_key_is_refused
         assert caplog.messages == [
             f"the keys at 127.0.0.1 could not be fetched ({reason}); the known keys are still in use"
         ]
-        assert issuer.asked == 1
+        assert issuer.fetches == 1
         issuer.respond = None
         gateway.clock.now += 30
         assert (await answer(gateway, token))[0] == 200
         issuer.respond = lambda _: respond(issuer)
         gateway.clock.now += 30
         assert (await answer(gateway, issuer.token(aud=NOTES, kid="x", key=issuer.keys["one"])))[0] == 401
-        assert issuer.asked == 3
+        assert issuer.fetches == 3
         assert (await answer(gateway, token))[0] == 200
 
 
@@ -438,7 +438,7 @@ async def test_a_caller_that_disconnects_does_not_cancel_the_fetch_for_others():
         await asyncio.sleep(0)
         first.cancel()
         assert (await agents.authenticate(bearer, "notes")).name == "bot-one"
-        assert issuer.asked == 1
+        assert issuer.fetches == 1
 
 
 @pytest.mark.parametrize(
@@ -484,7 +484,7 @@ async def test_a_changed_config_keeps_the_keys_and_applies_at_once():
         assert (await gateway.gateway.agents.authenticate([f"Bearer {token}"], "notes")).name == "renamed"
         await gateway.gateway.adopt(replace(config, agents=[replace(config.agents[0], subject="other")]))
         assert (await answer(gateway, token))[0] == 403
-        assert issuer.asked == 1
+        assert issuer.fetches == 1
 
 
 NO_AGENTS = Config(
@@ -541,4 +541,4 @@ class _Storage:
         return None
 
     async def set_client_info(self, info):
-        raise AssertionError("nobody registers")
+        raise AssertionError("the client must not register")

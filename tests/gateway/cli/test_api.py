@@ -113,10 +113,10 @@ async def test_a_missing_socket_is_one_sentence(tmp_path):
 @asynccontextmanager
 async def inbox(answer):
     """Serve an inbox API with these answers; yields its address and the requests it got."""
-    asked = []
+    requests = []
 
     async def calls(request):
-        asked.append(request)
+        requests.append(request)
         return web.json_response(answer(request))
 
     app = web.Application()
@@ -125,7 +125,7 @@ async def inbox(answer):
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", requests
     finally:
         await runner.cleanup()
 
@@ -140,12 +140,12 @@ async def test_an_invalid_address_is_one_sentence(url):
 
 
 async def test_a_token_from_a_file_may_end_in_a_newline():
-    async with inbox(lambda _: {"calls": [], "next": None}) as (url, asked):
+    async with inbox(lambda _: {"calls": [], "next": None}) as (url, requests):
         async with connect(url, "token\n") as client:
             assert await client.calls("pending") == []
         async with connect(url, "\n") as client:
             assert await client.calls("pending") == []
-    assert [request.headers.get("Authorization") for request in asked] == ["Bearer token", None]
+    assert [request.headers.get("Authorization") for request in requests] == ["Bearer token", None]
 
 
 async def test_calls_are_requested_page_by_page():

@@ -65,12 +65,12 @@ def test_on_a_narrow_terminal_no_name_is_cut(capsys, plain):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(890, "14 min"), (-5, "0 s"), (5 * 3600 + 30, "5 h"), (90 * 60 + 30, "90 min")]
+    ("seconds", "shown"), [(890, "14 min"), (-5, "0 s"), (5 * 3600 + 30, "5 h"), (90 * 60 + 30, "90 min")]
 )
-def test_the_time_left_is_in_seconds_or_minutes(seconds, said, capsys, monkeypatch):
+def test_the_time_left_is_in_seconds_or_minutes(seconds, shown, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     output.print_calls([expiring(seconds)], as_json=False)
-    assert f"  {said}  " in capsys.readouterr().out
+    assert f"  {shown}  " in capsys.readouterr().out
 
 
 NAME = "get_x\nnotes/delete_note: allow\x1b[31m"

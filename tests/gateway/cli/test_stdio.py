@@ -107,7 +107,7 @@ def test_listen_is_read_without_the_rest_of_the_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "message"),
     [
         ("listen: nowhere", "'nowhere' is not host:port or unix:/path"),
         ("listen: '${UNSET}'", "listen: the environment variable UNSET is not set"),
@@ -115,10 +115,10 @@ def test_listen_is_read_without_the_rest_of_the_config(tmp_path):
         ("", "The config is empty"),
     ],
 )
-def test_a_config_with_an_invalid_listen_is_a_problem(tmp_path, written, said):
+def test_a_config_with_an_invalid_listen_is_a_problem(tmp_path, written, message):
     path = tmp_path / "okayed.yaml"
     path.write_text(written)
-    with pytest.raises(ConfigProblems, match=said):
+    with pytest.raises(ConfigProblems, match=message):
         read_listen(path, {})
 
 
@@ -209,7 +209,7 @@ async def test_a_stopped_run_does_not_wait_for_the_store(tmp_path, recorder):
 
 
 async def test_a_process_that_reports_no_role_is_not_a_gateway():
-    said = [
+    responses = [
         web.json_response({"status": "ok"}),
         web.json_response([]),
         web.Response(text="ok"),
@@ -217,7 +217,7 @@ async def test_a_process_that_reports_no_role_is_not_a_gateway():
     ]
 
     async def answer(_):
-        return said.pop()
+        return responses.pop()
 
     app = web.Application()
     app.router.add_get("/healthz", answer)
@@ -237,23 +237,23 @@ async def test_an_exchange_refused_by_a_gateway_waits_and_one_refused_by_a_serve
 
     async def answer(request):
         came.append(request.method)
-        return said.pop(0)
+        return responses.pop(0)
 
     app = web.Application()
     app.router.add_post("/mcp/notes", answer)
     monkeypatch.setattr(stdio, "PAUSE", 0.0)
     async with open_listener(app, "127.0.0.1:0", Connections("test", 9)) as at, open_client("") as http:
         way = GatewayLocator("notes", "", http, at=f"http://{at}")
-        said = [
+        responses = [
             web.Response(status=503, headers=unsent),
             web.Response(status=503, headers=unsent),
             web.Response(status=202),
         ]
         assert (await way.exchange("POST", b"{}", {})).status == 202
-        said = [web.Response(status=503)]
+        responses = [web.Response(status=503)]
         assert (await way.exchange("POST", b"{}", {})).status == 503
         monkeypatch.setattr(stdio, "MAX_WAIT", 0.0)
-        said = [web.Response(status=503, headers=unsent)]
+        responses = [web.Response(status=503, headers=unsent)]
         assert (await way.exchange("POST", b"{}", {})).status == 503
     assert len(came) == 5
 

@@ -147,9 +147,9 @@ def test_a_call_limit_and_a_spend_limit_take_both_or_neither():
 )
 def test_an_amount_that_cannot_be_added_up_is_reported(arguments, why):
     assert find_bad_amount(TWO, arguments) is None
-    told = find_bad_amount(SPEND, arguments)
-    assert told is None if why is None else why in told
-    if told is None:
+    problem = find_bad_amount(SPEND, arguments)
+    assert problem is None if why is None else why in problem
+    if problem is None:
         assert with_amount(SPEND, arguments).amount == arguments["pay"]["amount"]
 
 

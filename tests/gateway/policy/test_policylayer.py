@@ -48,7 +48,7 @@ class Gate:
         return ALLOWED if verdict.action is Action.ALLOW else HELD
 
 
-def said(gate, tool, arguments=None):
+def denial_text(gate, tool, arguments=None):
     facts = CallFacts(
         server="iam", tool=tool, agent="a", arguments=arguments or {}, classification=classify({"name": tool}, ())
     )  # fmt: skip
@@ -188,8 +188,11 @@ def test_an_imported_policy_of_every_dialect_gives_the_same_verdicts(text, calls
 
 def test_the_comments_reasons_and_timeouts_of_the_original_are_kept():
     gate = Gate(INTERCEPT)
-    assert said(gate, "drop") == "Not by agents"
-    assert said(gate, "charge", {"amount": 501, "currency": "usd"}) == "Charges over 500 go through finance"
+    assert denial_text(gate, "drop") == "Not by agents"
+    assert (
+        denial_text(gate, "charge", {"amount": 501, "currency": "usd"})
+        == "Charges over 500 go through finance"
+    )
     text = gate.made.yaml
     assert text.startswith(
         "# Imported from their.yaml by okayed import.\n# What the shop's agents may do\npolicy:\n"
@@ -359,7 +362,7 @@ def test_texts_of_the_original_are_never_parsed_as_yaml_or_expanded():
         RULE
         % f'{{name: "{evil}", action: deny, on_deny: "{evil}"}}, {{name: n, conditions: [{{path: args.x, op: eq, value: "${{HOME}}"}}]}}'
     )
-    assert said(gate, "t") == "a x: 1 y $ {HOME} $ {file:/etc/passwd}"
+    assert denial_text(gate, "t") == "a x: 1 y $ {HOME} $ {file:/etc/passwd}"
     gate = Gate(CONDITION % ("args.x", "eq", '"${HOME}"'))
     assert [gate.call("t", {"x": "${HOME}"}), gate.call("t", {"x": "/root"})] == [ALLOWED, DENIED]
 
@@ -681,9 +684,9 @@ def test_a_condition_in_cel_is_true_only_where_the_original_was(condition, data)
     x = data.draw(st.one_of(VALUES, near, near.map(lambda one: [one]), near.map(lambda one: {"y": one})))
     arguments = data.draw(st.sampled_from([{"x": x}, {"z-1": x}, {"x": {"y": x}}]))
     so = Intercept({}).holds("t", {}, condition, arguments, 0)
-    for said, wanted in ((condition_to_cel, True), (negation_to_cel, False)):
+    for to_cel, wanted in ((condition_to_cel, True), (negation_to_cel, False)):
         try:
-            source = said(path, op, value)
+            source = to_cel(path, op, value)
         except TranslationError:
             continue
         if CelExpression(source)({"args": arguments}) is True:

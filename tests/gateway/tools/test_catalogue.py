@@ -99,15 +99,15 @@ async def test_a_failing_server_is_asked_again_only_after_a_delay(known, recorde
 
 
 async def test_a_cancelled_list_request_is_repeated_by_the_next_caller(known, recorder):
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def silent(*_):
-        asked.set()
+        requested.set()
         await asyncio.Event().wait()
 
     answer, recorder.answer = recorder.answer, silent
     leaving = asyncio.ensure_future(known.refresh("notes"))
-    await asked.wait()
+    await requested.wait()
     leaving.cancel()
     await asyncio.wait([leaving])
     recorder.answer = answer
@@ -277,12 +277,12 @@ async def _refuse(frame):
     return error(frame, -32601, "no")
 
 
-def answering(said):
+def answering(value):
     """Return a handler that answers every request with these bytes as the result."""
 
     async def answer(request):
         head = b'{"jsonrpc":"2.0","id":"okayed","result":'
-        return web.Response(body=head + said + b"}", content_type="application/json")
+        return web.Response(body=head + value + b"}", content_type="application/json")
 
     return answer
 
@@ -297,7 +297,7 @@ async def test_a_tool_list_that_is_not_an_array_is_empty(http, tools):
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
-async def could_not_be_asked(url, http):
+async def listing_fails(url, http):
     known = Catalogue(Clock(), Pins(MemoryStore(), ()), lambda *_: None)
     known.configure({"notes": HttpUpstream(url, FixedCredentials(), http)}, {})
     return await known.refresh("notes") is not None and (await known.find("notes", "get_note")).hash == ""
@@ -305,7 +305,7 @@ async def could_not_be_asked(url, http):
 
 async def test_an_answer_nested_too_deep_is_reported_as_a_failure(http):
     runner, url = await serve(answering(b'{"tools":' + DEEP + b"}"))
-    assert await could_not_be_asked(url, http)
+    assert await listing_fails(url, http)
     await runner.cleanup()
 
 
@@ -314,4 +314,4 @@ async def test_an_invalid_protocol_version_fails_only_the_list_request(http):
         return result(frame, {"protocolVersion": "2025\r\nX: y", "capabilities": {}})
 
     async with RecordingServer(modern=False, on_initialize=revision_that_no_header_can_carry) as recorder:
-        assert await could_not_be_asked(recorder.url, http)
+        assert await listing_fails(recorder.url, http)

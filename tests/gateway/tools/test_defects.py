@@ -33,7 +33,7 @@ def test_a_valid_definition_has_no_defect(definition):
 
 
 @each_row(
-    ("definition", "told"),
+    ("definition", "defect"),
     [
         ({"name": "delete_us\u0435r"}, "its name is invalid"),
         ({"name": "a b"}, "its name is invalid"),
@@ -52,8 +52,8 @@ def test_a_valid_definition_has_no_defect(definition):
         (with_schema(properties={"a": {"properties": {"b": header("")}}}), "the header of b is not a valid header name"),
     ],
 )  # fmt: skip
-def test_the_defect_of_a_misleading_definition_is_reported(definition, told):
-    assert told in defects.find_defect(definition, json.dumps(definition).encode())
+def test_the_defect_of_a_misleading_definition_is_reported(definition, defect):
+    assert defect in defects.find_defect(definition, json.dumps(definition).encode())
 
 
 def test_duplicate_names_in_a_list_are_found_regardless_of_case():

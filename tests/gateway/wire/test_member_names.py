@@ -105,9 +105,9 @@ async def test_explain_gives_the_reason():
             {},
             str,
         )
-        said = (await inspection.explain_call(config, "s", "pay", '{"AMOUNT": 1}')).verdict
-    assert (said.action, said.rule) == (Action.DENY, "alike")
-    assert said.reason == "arguments.AMOUNT looks like amount, which this tool declares"
+        verdict = (await inspection.explain_call(config, "s", "pay", '{"AMOUNT": 1}')).verdict
+    assert (verdict.action, verdict.rule) == (Action.DENY, "alike")
+    assert verdict.reason == "arguments.AMOUNT looks like amount, which this tool declares"
 
 
 # Look-alike names
@@ -252,8 +252,8 @@ def test_the_names_in_a_condition_are_the_members_it_uses(source, names):
 
 def test_a_spend_limit_uses_the_name_of_its_argument():
     policy = "default: allow\ntools: {pay: {spend: {of: args.sum.total, max: 5, window: 1h}}}"
-    said = judge(policy, {"sum": {"total": 1, "Total": 9}})
-    assert said.reason == "arguments.sum.Total looks like total, which the rule tools.pay uses"
+    verdict = judge(policy, {"sum": {"total": 1, "Total": 9}})
+    assert verdict.reason == "arguments.sum.Total looks like total, which the rule tools.pay uses"
 
 
 def test_a_matrix_row_uses_names_unless_a_rule_replaces_it():
@@ -282,9 +282,9 @@ def test_a_rule_may_allow_alike_names_and_have_a_schema():
     ],
 )  # fmt: skip
 def test_an_invalid_alike_setting_is_reported_with_its_path(rule, why):
-    with pytest.raises(ConfigProblems, match="alike") as told:
+    with pytest.raises(ConfigProblems, match="alike") as caught:
         judge(f"default: allow\ntools: {{pay: {rule}}}", {})
-    assert why in str(told.value)
+    assert why in str(caught.value)
 
 
 # Members that a rule's schema does not declare

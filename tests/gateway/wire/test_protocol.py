@@ -151,7 +151,7 @@ def test_the_end_of_the_handshake_is_recognized():
 
 
 @each_row(
-    ("said", "taken_back"),
+    ("members", "cancelled"),
     [
         ('"method":"notifications/cancelled","params":{"requestId":7,"reason":"tired"}', 7),
         ('"method":"notifications/cancelled","params":{"requestId":"7"}', "7"),
@@ -162,9 +162,9 @@ def test_the_end_of_the_handshake_is_recognized():
         ('"id":1,"method":"tools/list","params":{"requestId":7}', None),
     ],
 )
-def test_a_cancellation_names_its_request(said, taken_back):
-    frame = frames.decode(f'{{"jsonrpc":"2.0",{said}}}'.encode())
-    assert protocol.cancelled_id(frame) == taken_back
+def test_a_cancellation_names_its_request(members, cancelled):
+    frame = frames.decode(f'{{"jsonrpc":"2.0",{members}}}'.encode())
+    assert protocol.cancelled_id(frame) == cancelled
 
 
 def test_the_gateways_discover_request_is_valid_in_the_modern_revision():

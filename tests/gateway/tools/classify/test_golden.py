@@ -61,15 +61,15 @@ REAL = {
 }
 
 
-def said(label):
+def label_of(label):
     return Category(label["category"]), Risk(label["risk"]), Severity(label["severity"])
 
 
-def got(classification):
+def class_of(classification):
     return classification.category, classification.risk, classification.severity
 
 
-def named(server, entry):
+def classify_by_names(server, entry):
     """Classify a tool by names alone: its own, its siblings' and its parameters'."""
     definition = {
         "name": entry["name"],
@@ -78,12 +78,12 @@ def named(server, entry):
     return classify(definition, tuple(tool["name"] for tool in GOLDEN[server]["tools"]))
 
 
-def laxer(one, other):
+def is_laxer(one, other):
     """Whether *one* is allowed more than *other*; an Other tool requires approval, like a Write."""
     return RISK_ORDER.index(one[1]) < RISK_ORDER.index(other[1])
 
 
-def installed(server):
+def install_server(server):
     """Return the version of a server; install it first if it is missing."""
     if server in HERE:
         return version(server)
@@ -93,7 +93,7 @@ def installed(server):
     return json.loads((package(server) / "package.json").read_text())["version"]
 
 
-async def offered(server):
+async def list_real_tools(server):
     """List the tools of the real server, started as a child process."""
     upstream = StdioUpstream(
         ServerCommand(name=server, argv=REAL[server], env=ENVIRONMENT, cwd="."), lambda: 0.0
@@ -107,18 +107,18 @@ async def offered(server):
 
 @EACH
 def test_names_alone_never_make_a_tool_laxer_than_its_label(server, entry):
-    found = got(named(server, entry))
-    assert not laxer(found, said(entry))
+    found = class_of(classify_by_names(server, entry))
+    assert not is_laxer(found, label_of(entry))
     if entry["name_alone"]:
-        assert found == said(entry)
+        assert found == label_of(entry)
 
 
 @EACH
 def test_each_label_is_consistent_and_each_exception_is_stricter(server, entry):
-    category, risk, severity = said(entry)
+    category, risk, severity = label_of(entry)
     assert risk is RISKS[category], server
     if "called" in entry:
-        called = said(entry["called"])
+        called = label_of(entry["called"])
         assert called[1] is RISKS[called[0]]
         assert RANK[called[0]] >= RANK[category]
         assert rank(called[2]) >= rank(severity)
@@ -129,11 +129,11 @@ def test_each_label_is_consistent_and_each_exception_is_stricter(server, entry):
 @pytest.mark.parametrize("server", REAL)
 async def test_each_tool_of_the_real_server_is_classified_as_labelled(server):
     golden = GOLDEN[server]
-    assert installed(server) == golden["version"], "another version: label its tools again"
-    tools = await offered(server)
+    assert install_server(server) == golden["version"], "another version: label its tools again"
+    tools = await list_real_tools(server)
     entries = {entry["name"]: entry for entry in golden["tools"]}
     params = {tool["name"]: list(tool["inputSchema"].get("properties", ())) for tool in tools}
     assert params == {name: entry["params"] for name, entry in entries.items()}
     names = tuple(tool["name"] for tool in tools)
-    found = {tool["name"]: got(classify(tool, names)) for tool in tools}
-    assert found == {name: said(entry.get("called", entry)) for name, entry in entries.items()}
+    found = {tool["name"]: class_of(classify(tool, names)) for tool in tools}
+    assert found == {name: label_of(entry.get("called", entry)) for name, entry in entries.items()}
