@@ -103,9 +103,15 @@ class Gateway:
         self._ends_at: float | None = None
         self.proxy = Proxy(
             settings=self._settings(config),
-            service=self.service, state=store, catalogue=self.catalogue, windows=windows, forwarder=self.forwarder, metrics=self.metrics,
-            new_id=new_id, sealer=self.sealer,
-        )  # fmt: skip
+            service=self.service,
+            state=store,
+            catalogue=self.catalogue,
+            windows=windows,
+            forwarder=self.forwarder,
+            metrics=self.metrics,
+            new_id=new_id,
+            sealer=self.sealer,
+        )
         self._connect_servers(config)
 
     def sealer(self) -> StateSealer:

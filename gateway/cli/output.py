@@ -19,7 +19,8 @@ from gateway.hold.messages import format_duration, format_rfc3339
 GAP = "  "
 #: The fields of a call that `print_call` prints first, in this order.
 CALL_FIELDS = (
-    "id", "state", "server", "tool", "agent", "owner", "category", "risk", "severity", "rule", "reason", "expires_at", "digest",
+    "id", "state", "server", "tool", "agent", "owner", "category", "risk", "severity", "rule", "reason", "expires_at",
+    "digest",
 )  # fmt: skip
 _COLOURS = {
     "deny": "red",
@@ -119,8 +120,8 @@ def print_event(event: AuditEvent, *, as_json: bool) -> None:
         if name in ("rule", "why", "reason", "note", "via", "failed")
     )
     target = f"{event.server}/{event.tool}" if event.tool else event.server
-    line = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12} {target} {event.call or ''} {detail}"
-    open_console().print(Text(escape(line.rstrip())))
+    head = f"{event.seq:>6} {format_rfc3339(event.at)} {event.kind:<18} {event.actor:<12}"
+    open_console().print(Text(escape(f"{head} {target} {event.call or ''} {detail}".rstrip())))
 
 
 def _state(call: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def _explanation_facts(found: CallExplanation) -> Mapping[str, Any]:
         "listed": found.listed,
         "verdict": {**asdict(found.verdict), "limits": list(map(_limit_facts, found.verdict.limits))},
         "classification": asdict(found.tool.classification),
-        "told": asdict(found.report),
+        "report": asdict(found.report),
     }
 
 

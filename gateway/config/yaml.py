@@ -1,6 +1,6 @@
 """Reads YAML 1.2 with line numbers, and resolves `${NAME}` and `${file:PATH}` (PURE).
 
-In YAML 1.2 `no` is a string and `12:30` is not 750. A duplicate key is an error; the last one does not win.
+In YAML 1.2 `no` is a string and `12:30` is not 750. A duplicate key is an error: the last value does not win.
 """
 
 import re

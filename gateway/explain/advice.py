@@ -76,13 +76,8 @@ def build_rule(server: str, tool: str, category: Category, parameters: Parameter
 
 def build_limit_rule(server: str, tool: str, category: Category) -> str:
     """Build a rule that only limits the rate of calls."""
-    return nest(
-        "policy",
-        "tools",
-        [
-            f"{policy_key(server, tool)}: {{rate_limit: {format_limit(ADVICE[category].per_minute or DEFAULT_PER_MINUTE)}}}"
-        ],
-    )
+    limit = format_limit(ADVICE[category].per_minute or DEFAULT_PER_MINUTE)
+    return nest("policy", "tools", [f"{policy_key(server, tool)}: {{rate_limit: {limit}}}"])
 
 
 def build_hide(server: str, tool: str) -> str:

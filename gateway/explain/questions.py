@@ -14,7 +14,11 @@ from gateway.wire.frames import TOOL_NAME
 
 #: How to use the YAML of an answer.
 PASTE_HINT = "Merge this into the same keys of your config, then run: okayed check"
-OVER_LIMIT = "A call over the limit is denied with the time to retry; with on_exceed: require_approval it waits for approval."
+#: The effect of every limit.
+OVER_LIMIT = (
+    "A call over the limit is denied with the time to retry;"
+    " with on_exceed: require_approval it waits for approval."
+)
 #: The answer for a tool with an invalid name, which no rule can match.
 ALREADY_DENIED = "Every call is already denied, because its name is invalid."
 

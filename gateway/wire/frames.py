@@ -276,7 +276,8 @@ def raw_members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
     """Rebuild the frame of *call* around the exact bytes of its arguments, or around *arguments*."""
     rest = "".join(f",{json.dumps(name)}:{raw.decode()}" for name, raw in call.rest.items())
-    head = f'{{"jsonrpc":"2.0","id":{json.dumps(call.id)},"method":"tools/call","params":{{"name":{json.dumps(call.name)},"arguments":'
+    envelope = f'{{"jsonrpc":"2.0","id":{json.dumps(call.id)},"method":"tools/call","params":'
+    head = f'{envelope}{{"name":{json.dumps(call.name)},"arguments":'
     return head.encode() + (call.arguments if arguments is None else arguments) + rest.encode() + b"}}"
 
 

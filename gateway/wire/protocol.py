@@ -61,13 +61,14 @@ _BOTH_ERAS = {
     "prompts/get", "completion/complete", "tasks/get", "tasks/cancel",
 }  # fmt: skip
 _HANDSHAKE_ONLY = {
-    "initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list", "tasks/result",
+    "initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe", "tasks/list",
+    "tasks/result",
 }  # fmt: skip
 _MODERN_ONLY = {"server/discover", "subscriptions/listen", "tasks/update"}
 #: Notifications a client may send, in any era (schema.ts, "ClientNotification").
 _NOTIFICATIONS = {
-    "notifications/initialized", "notifications/cancelled", "notifications/progress", "notifications/roots/list_changed",
-    "notifications/tasks/status", "notifications/elicitation/complete",
+    "notifications/initialized", "notifications/cancelled", "notifications/progress", "notifications/tasks/status",
+    "notifications/roots/list_changed", "notifications/elicitation/complete",
 }  # fmt: skip
 
 

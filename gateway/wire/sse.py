@@ -93,7 +93,7 @@ LINE_END_PAIRS = (b"\n\n", b"\n\r", b"\r\r")
 
 
 class EventSplitter:
-    """Splits a stream into blocks, each ending in an empty line. Each byte is searched once for each pair of line ends."""
+    """Splits a stream into blocks, each ending in an empty line; searches each byte once for each pair of line ends."""
 
     def __init__(self, buffer: bytearray | None = None) -> None:
         self._buffer = bytearray() if buffer is None else buffer

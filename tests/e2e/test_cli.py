@@ -181,7 +181,7 @@ def test_a_verdict_is_explained(folder):
         assert sentence in done.stdout
     facts = json.loads(okayed("explain", "shop", "nonesuch", "--json", cwd=folder).stdout)
     assert (facts["listed"], facts["verdict"]["rule"]) == (False, "default")
-    assert len(facts["told"]["answers"]) == 6
+    assert len(facts["report"]["answers"]) == 6
     assert "does not list this tool" in okayed("explain", "shop", "nonesuch", cwd=folder).stdout
     for odd, told in (
         ("[1]", "--args must be a JSON object, such as "),

@@ -60,6 +60,14 @@ EXAMINES = words(
     "explain validate verify analyze analyse lint parse compare preview estimate check count tokenize translate"
     " convert inspect classify format detect describe"
 )
+#: Parameters whose name alone escalates a tool: names, category, severity, evidence.
+REVEALING = (
+    (SINKS, Category.WRITE, Severity.LOW, "names a file to write"),
+    (SWITCHES, Category.WRITE, Severity.LOW, "suggests that the tool changes something"),
+    (ADDRESSES, Category.READ, Severity.MEDIUM, "lets the agent choose the address to contact"),
+    (APPROVALS, Category.READ, Severity.LOW, "is set by the agent and is not an approval"),
+)
+#: The most parameters, and the most values of one parameter, that are read.
 MAX_PARAMETERS = 1_000
 _LETTERS = re.compile(r"[^a-z0-9]")
 _NEW = re.compile(r"new(?:[_-](?=.)|(?=[A-Z]))")
@@ -88,29 +96,16 @@ def find_escalations(
     examines = by_name.word in EXAMINES
     for name, spec in declared_parameters(schema).items():
         plain = _LETTERS.sub("", name.lower())
+        subject = f'Its parameter "{plain}"'
         if _is_program(plain, by_name, parts):
-            yield Escalation(category=Category.EXECUTE, why=f'Its parameter "{plain}" carries code to run.')
+            yield Escalation(category=Category.EXECUTE, why=f"{subject} carries code to run.")
         if plain in MODES and (worst := _worst_mode(spec, schema, by_name, () if examines else quoted)):
-            yield Escalation(
-                category=worst.category, why=f'Its parameter "{plain}" can select "{worst.word}".'
-            )
-        if plain in SINKS:
-            yield Escalation(category=Category.WRITE, why=f'Its parameter "{plain}" names a file to write.')
-        if plain in SWITCHES and not examines:
-            yield Escalation(
-                category=Category.WRITE,
-                why=f'Its parameter "{plain}" suggests that the tool changes something.',
-            )
+            yield Escalation(category=worst.category, why=f'{subject} can select "{worst.word}".')
         if _NEW.match(name) and by_name.word not in COMPARES:
-            yield Escalation(category=Category.WRITE, why=f'Its parameter "{plain}" holds a new value.')
-        if plain in ADDRESSES:
-            why = f'Its parameter "{plain}" lets the agent choose the address to contact.'
-            yield Escalation(category=Category.READ, severity=Severity.MEDIUM, why=why)
-        if plain in APPROVALS:
-            yield Escalation(
-                category=Category.READ,
-                why=f'Its parameter "{plain}" is set by the agent and is not an approval.',
-            )
+            yield Escalation(category=Category.WRITE, why=f"{subject} holds a new value.")
+        for names, category, harm, predicate in REVEALING:
+            if plain in names and not (examines and names is SWITCHES):
+                yield Escalation(category=category, severity=harm, why=f"{subject} {predicate}.")
 
 
 def _is_program(plain: str, by_name: NameClassification, parts: tuple[str, ...]) -> bool:

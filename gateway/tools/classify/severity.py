@@ -62,7 +62,8 @@ SUBJECTS = (
     Subject(
         name="secrets",
         words=words(
-            "env environ dotenv secret secrets credential credentials password passwords apikey vault keyvault passphrase keypair"
+            "env environ dotenv secret secrets credential credentials password passwords apikey vault keyvault"
+            " passphrase keypair"
         ),
         reading=Severity.HIGH,
         changing=Severity.HIGH,
