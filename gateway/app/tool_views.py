@@ -37,15 +37,15 @@ def _call_without_arguments(server: str, tool: Tool) -> CallFacts:
 
 
 def _view(server: str, tool: Tool, verdict: Verdict) -> ToolView:
-    found = tool.classification
+    classification = tool.classification
     return ToolView(
         server=server,
         tool=tool.name,
         description=str(tool.definition.get("description") or ""),
-        category=found.category,
-        risk=found.risk,
-        severity=found.severity,
-        evidence=found.evidence,
+        category=classification.category,
+        risk=classification.risk,
+        severity=classification.severity,
+        evidence=classification.evidence,
         action=verdict.action,
         rule=verdict.rule,
         definition=tool.hash,

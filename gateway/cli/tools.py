@@ -62,9 +62,17 @@ def print_rows(rows: Sequence[ToolRow], *, as_json: bool) -> None:
 def _tool_cells(row: ToolRow) -> Sequence[str]:
     if row.tool is None or row.verdict is None:
         return row.server, "?", "", "", "", "", row.problem
-    found = row.tool.classification
-    why = found.evidence[0] if found.evidence else ""
-    return row.server, row.tool.name, found.category, found.risk, found.severity, row.verdict.action, why
+    classification = row.tool.classification
+    why = classification.evidence[0] if classification.evidence else ""
+    return (
+        row.server,
+        row.tool.name,
+        classification.category,
+        classification.risk,
+        classification.severity,
+        row.verdict.action,
+        why,
+    )
 
 
 def print_policy(rows: Sequence[ToolRow]) -> None:
@@ -76,9 +84,9 @@ def print_policy(rows: Sequence[ToolRow]) -> None:
 def _tool_facts(row: ToolRow) -> Mapping[str, Any]:
     if row.tool is None or row.verdict is None:
         return {"server": row.server, "problem": row.problem}
-    found = row.tool.classification
+    classification = row.tool.classification
     judged = {"action": row.verdict.action, "rule": row.verdict.rule, "reason": row.verdict.reason}
-    return {"server": row.server, "tool": row.tool.name, **asdict(found), **judged}
+    return {"server": row.server, "tool": row.tool.name, **asdict(classification), **judged}
 
 
 def print_explanation(found: CallExplanation, *, as_json: bool) -> None:

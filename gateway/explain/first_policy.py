@@ -67,13 +67,15 @@ def _section(category: Category, tools: Sequence[tuple[str, Tool]]) -> Iterator[
 
 
 def _entry(server: str, tool: Tool) -> Iterator[str]:
-    found = tool.classification
+    classification = tool.classification
     name = safetext.one_line(safetext.ascii_name(tool.name), 200)
-    why = f" {safetext.one_line(found.evidence[0], 300)}" if found.evidence else ""
+    why = f" {safetext.one_line(classification.evidence[0], 300)}" if classification.evidence else ""
     yield ""
-    yield f"    # {name}: risk {found.risk}, severity {found.severity}.{why}"
+    yield f"    # {name}: risk {classification.risk}, severity {classification.severity}.{why}"
     if not TOOL_NAME.fullmatch(tool.name):
         yield "    # Every call is denied, because its name is invalid."
         return
-    rule = advice.build_rule(server, tool.name, found.category, build_parameter_list(tool.definition))
+    rule = advice.build_rule(
+        server, tool.name, classification.category, build_parameter_list(tool.definition)
+    )
     yield from (f"    {line}" for line in rule)

@@ -33,10 +33,16 @@ class QuestionAnswer:
 
 
 def answer_questions(
-    server: str, name: str, found: ToolClassification, parameters: ParameterList, does: str, *, listed: bool
+    server: str,
+    name: str,
+    classification: ToolClassification,
+    parameters: ParameterList,
+    does: str,
+    *,
+    listed: bool,
 ) -> Iterator[QuestionAnswer]:
     """Answer the questions about a tool; *does* is the description of its effect."""
-    tool, category = safetext.ascii_name(name), found.category
+    tool, category = safetext.ascii_name(name), classification.category
     yield QuestionAnswer(question=f"What does {tool} do?", text=f"{does} {MEANINGS[category]}")
     yield _answer_with_rule(
         name,
@@ -44,12 +50,12 @@ def answer_questions(
         f"Add a rule for it. {ADVICE[category].text}{_arguments_note(category, parameters)}",
         advice.nest("policy", "tools", advice.build_rule(server, name, category, parameters)),
     )
-    risk = f"{describe_risk(found)} Severity, the harm that one call can do, is {found.severity}."
+    risk = f"{describe_risk(classification)} Severity, the harm that one call can do, is {classification.severity}."
     yield _answer_with_rule(
         name,
         f"What risk level is {tool}?",
         f"{risk} {_override_note(category)}",
-        advice.build_override(server, name, category, found.severity),
+        advice.build_override(server, name, category, classification.severity),
         otherwise=risk,
     )
     yield _answer_with_rule(
@@ -80,11 +86,11 @@ def _answer_with_rule(
     return QuestionAnswer(question=question, text=text, yaml=yaml)
 
 
-def describe_risk(found: ToolClassification) -> str:
+def describe_risk(classification: ToolClassification) -> str:
     """Return a sentence with the risk class and its origin."""
-    if found.risk is not RISKS[found.category]:
-        return f"Risk class {found.risk}, set in the operator's config."
-    return f"Risk class {found.risk}, like every {found.category} tool."
+    if classification.risk is not RISKS[classification.category]:
+        return f"Risk class {classification.risk}, set in the operator's config."
+    return f"Risk class {classification.risk}, like every {classification.category} tool."
 
 
 def _arguments_note(category: Category, parameters: ParameterList) -> str:

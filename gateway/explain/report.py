@@ -77,7 +77,7 @@ class ToolReport:
 def build_report(
     server: str,
     definition: Mapping[str, Any],
-    found: ToolClassification,
+    classification: ToolClassification,
     verdict: Verdict,
     *,
     listed: bool = True,
@@ -85,21 +85,23 @@ def build_report(
     """Build the report on a tool; *verdict* is the policy's verdict on a call of the tool."""
     name = str(definition["name"])
     parameters = build_parameter_list(definition)
-    does = _describe_tool(name, definition.get("description"), found.category)
+    does = _describe_tool(name, definition.get("description"), classification.category)
     return ToolReport(
         title=f"{safetext.ascii_name(name)} on {server}",
         does=does,
         why=(
-            describe_impact(found.category, found.severity),
-            questions.describe_risk(found),
-            _describe_severity(found),
+            describe_impact(classification.category, classification.severity),
+            questions.describe_risk(classification),
+            _describe_severity(classification),
         ),
-        evidence=tuple(map(safetext.escape_hidden, found.evidence)),
-        confidence=_describe_confidence(found, definition, parameters),
+        evidence=tuple(map(safetext.escape_hidden, classification.evidence)),
+        confidence=_describe_confidence(classification, definition, parameters),
         parameters=parameters,
         applies=tuple(_describe_verdict(verdict)),
-        advice=ADVICE[found.category].text,
-        answers=tuple(questions.answer_questions(server, name, found, parameters, does, listed=listed)),
+        advice=ADVICE[classification.category].text,
+        answers=tuple(
+            questions.answer_questions(server, name, classification, parameters, does, listed=listed)
+        ),
     )
 
 
@@ -123,18 +125,18 @@ def _describe_tool(name: str, description: object, category: Category) -> str:
 # Why it needs a policy
 
 
-def _describe_severity(found: ToolClassification) -> str:
+def _describe_severity(classification: ToolClassification) -> str:
     """Return the classifier's sentence on the severity, unless an escalation raised it."""
-    start = f"Severity is {found.severity}"
-    sentence = next((line for line in found.evidence if line.startswith(f"{start}:")), None)
+    start = f"Severity is {classification.severity}"
+    sentence = next((line for line in classification.evidence if line.startswith(f"{start}:")), None)
     return safetext.escape_hidden(sentence or f"{start}, for a reason listed below.")
 
 
 def _describe_confidence(
-    found: ToolClassification, definition: Mapping[str, Any], parameters: ParameterList
+    classification: ToolClassification, definition: Mapping[str, Any], parameters: ParameterList
 ) -> str:
-    level = f"Confidence is {found.confidence:.2f}"
-    if found.confidence == 1:
+    level = f"Confidence is {classification.confidence:.2f}"
+    if classification.confidence == 1:
         return f"{level}: set by the operator."
     reasons = [
         *([] if first_sentences(definition.get("description")) else ["The missing description lowers it."]),

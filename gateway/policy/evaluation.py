@@ -51,8 +51,12 @@ class CallFacts:
 
     def variables(self) -> Mapping[str, Any]:
         """Return the variables of a `when` condition."""
-        found = self.classification
-        risk = {"category": str(found.category), "class": str(found.risk), "severity": str(found.severity)}
+        classification = self.classification
+        risk = {
+            "category": str(classification.category),
+            "class": str(classification.risk),
+            "severity": str(classification.severity),
+        }
         return {
             "args": self.arguments,
             "tool": self.tool,
@@ -139,9 +143,13 @@ class MatrixRow:
     risk: frozenset[str] | None
     severity: frozenset[str] | None
 
-    def fits(self, found: ToolClassification) -> bool:
+    def fits(self, classification: ToolClassification) -> bool:
         """Return whether this row applies to a classification."""
-        pairs = ((self.category, found.category), (self.risk, found.risk), (self.severity, found.severity))
+        pairs = (
+            (self.category, classification.category),
+            (self.risk, classification.risk),
+            (self.severity, classification.severity),
+        )
         return all(wanted is None or value in wanted for wanted, value in pairs)
 
 
@@ -264,24 +272,24 @@ class Policy:
         trace = (Match(rule=rule, action=Action.DENY),)
         return Verdict(action=Action.DENY, rule=rule, reason=reason, terms=self._terms, trace=trace)
 
-    def may_hold(self, server: str, tool: str, found: ToolClassification) -> bool:
+    def may_hold(self, server: str, tool: str, classification: ToolClassification) -> bool:
         """Return whether some call of this tool could be held."""
-        rules = self._possible_rules(self._rules_for(server, tool), found)
+        rules = self._possible_rules(self._rules_for(server, tool), classification)
         held = Action.REQUIRE_APPROVAL
         return any(
             rule.action is held or any(limit.needs_approval for limit in rule.limits) for rule in rules
         )
 
-    def _possible_rules(self, named: Sequence[Rule], found: ToolClassification) -> Sequence[Rule]:
+    def _possible_rules(self, named: Sequence[Rule], classification: ToolClassification) -> Sequence[Rule]:
         """Return every rule that could apply to a call; *named* are the rules for the tool's name."""
         # If no rule applies for certain, a row of the matrix may.
         always = any(rule.action and rule.when is None for rule in named)
-        return named if always else [*named, *self._possible_rows(found)]
+        return named if always else [*named, *self._possible_rows(classification)]
 
-    def _possible_rows(self, found: ToolClassification) -> Iterator[Rule]:
+    def _possible_rows(self, classification: ToolClassification) -> Iterator[Rule]:
         """Yield the rows that could apply to such a tool, up to the first without a condition, and the default."""
         for row in self._matrix:
-            if row.fits(found):
+            if row.fits(classification):
                 yield row.rule
                 if row.rule.when is None:
                     return

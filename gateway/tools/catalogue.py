@@ -290,23 +290,25 @@ class Catalogue:
             classification=self._apply_override(server, name, classify(definition, siblings)),
         )
 
-    def _apply_override(self, server: str, name: str, found: ToolClassification) -> ToolClassification:
+    def _apply_override(
+        self, server: str, name: str, classification: ToolClassification
+    ) -> ToolClassification:
         """Apply the operator's override, if there is one."""
         override = self._overrides.get(server, {}).get(name)
-        return found if override is None else apply_override(found, override)
+        return classification if override is None else apply_override(classification, override)
 
 
-def apply_override(found: ToolClassification, override: Override) -> ToolClassification:
+def apply_override(classification: ToolClassification, override: Override) -> ToolClassification:
     """Apply the operator's override; an overridden category sets the risk class, unless that is overridden too."""
-    category = override.category or found.category
-    risk = RISKS[category] if override.category else found.risk
+    category = override.category or classification.category
+    risk = RISKS[category] if override.category else classification.risk
     return replace(
-        found,
+        classification,
         category=category,
         risk=override.risk or risk,
-        severity=override.severity or found.severity,
+        severity=override.severity or classification.severity,
         confidence=1.0,
-        evidence=("Set in the operator's config.", *found.evidence),
+        evidence=("Set in the operator's config.", *classification.evidence),
     )
 
 

@@ -25,10 +25,10 @@ class ServerListing:
 
 async def list_tools(upstream: Upstream) -> ServerListing:
     """List a server's tools, at most `MAX_PAGES` pages; raises `GatewayError` if the server does not answer."""
-    headers, meta, opened = await _open(upstream)
+    headers, meta, server = await _open(upstream)
     try:
         tools = await _fetch_tools(upstream, headers, meta)
-        return ServerListing(protocol.server_name(opened), tools, protocol.has_tasks(_capabilities(opened)))
+        return ServerListing(protocol.server_name(server), tools, protocol.has_tasks(_capabilities(server)))
     finally:
         await close_session(upstream.send, headers)
 
@@ -43,8 +43,8 @@ async def _open(
     if (discovered := await _discover(upstream)) is not None:
         return protocol.modern_headers("tools/list"), protocol.OUR_META, discovered
     params = {"protocolVersion": protocol.HANDSHAKE[-1], "capabilities": {}, "clientInfo": protocol.CLIENT}
-    headers, opened = await open_session(upstream.send, params, {})
-    return headers, {}, opened
+    headers, initialized = await open_session(upstream.send, params, {})
+    return headers, {}, initialized
 
 
 def _capabilities(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -65,14 +65,14 @@ async def _discover(upstream: Upstream) -> Mapping[str, Any] | None:
 async def _fetch_tools(
     upstream: Upstream, headers: Mapping[str, str], meta: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
     cursor: Mapping[str, str] = {}
     for _ in range(MAX_PAGES):
         params = {**cursor, **({"_meta": meta} if meta else {})}
         page = await read_result(await upstream.send("POST", request_frame("tools/list", params), headers))
         listed = page.get("tools")  # Go servers send null for an empty list
-        found += [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
+        tools += [tool for tool in listed if isinstance(tool, dict)] if isinstance(listed, list) else []
         if not (following := page.get("nextCursor")):
             break
         cursor = {"cursor": following}
-    return found
+    return tools
