@@ -139,6 +139,46 @@ async def test_a_server_with_a_rotated_token_is_asked_for_its_tools_again():
         assert [one.headers["authorization"] for one in listings] == ["Bearer old", "Bearer new"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"answer_within": "1m"}, {"connections": 2}, {"tools": {"get_note": ToolOptions(risk="High")}}],
+)
+async def test_options_of_another_part_leave_the_connection_to_the_server(options):
+    async with running(READS) as gateway:
+        connection = gateway.gateway.proxy.settings.upstreams["notes"].inner
+        await adopt(gateway, **options)
+        assert gateway.gateway.proxy.settings.upstreams["notes"].inner is connection
+
+
+async def test_a_changed_limit_on_open_calls_is_in_force_at_once():
+    async with running(READS) as gateway, waiting(gateway) as (agent, held):
+        config = gateway.gateway.config
+        await gateway.gateway.adopt(replace(config, limits=replace(config.limits, open_per_agent=1)))
+        assert "Too many of your calls already wait" in text(await gateway.call("create_note", {"a": 2}))
+        await gateway.review(held)
+        await agent
+
+
+async def test_a_call_that_the_new_policy_denies_does_not_accept_its_changed_tool():
+    async with running(READS) as gateway:
+        await gateway.call("get_note")
+        gateway.recorder.tools[0]["description"] = "Get a note, or all of them."
+        gateway.gateway.catalogue.mark_stale("notes")
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("get_note"))
+            [held] = await gateway.held()
+            config = gateway.gateway.config
+            await gateway.gateway.adopt(
+                replace(config, policy=replace(config.policy, default="deny", matrix=[]))
+            )
+            await gateway.review(held)
+            assert text(await agent).startswith("No longer valid: ")
+        [pin] = [one for one in await gateway.gateway.store.pins() if one.tool == "get_note"]
+        assert b"or all of them" not in pin.definition
+        assert gateway.gateway.catalogue.listed_tool("notes", "get_note").accepted
+        assert len(gateway.ran()) == 1
+
+
 async def test_renewing_a_connection_returns_the_old_one():
     before, after = RecordingServer(), RecordingServer()
     renewed = ReplaceableUpstream(before)

@@ -448,6 +448,7 @@ async def test_an_allowed_call_is_a_task_too_if_requested_as_one():
         assert done["content"][0]["text"] == "ran get_note"
         held = await gateway.gateway.service.get(created["taskId"])
         assert (held.reviews, held.rule) == ((), "matrix[0]")
+        assert held.expires_at == held.created_at + held.terms.approved_for
 
 
 async def test_a_client_that_leaves_does_not_consume_the_next_events():
