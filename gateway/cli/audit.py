@@ -30,7 +30,7 @@ class BrokenTrail(UserError):
 
 
 def print_log(path: Path, *, tool: str, agent: str, since: str, follow: bool, as_json: bool) -> None:
-    """Print the matching events in order, from the last *since* (`1h`); with *follow*, keep printing new ones."""
+    """Print the matching events in order; *since* is a duration (`1h`), *follow* keeps printing new events."""
     start = _start_time(since)
     trail, last = open_trail(load_config(path, os.environ).store), 0
     while True:

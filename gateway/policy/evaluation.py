@@ -86,7 +86,7 @@ class Verdict:
     reason: str
     #: The terms of an approval, if one is needed.
     terms: Terms
-    #: The limits that must not be exceeded when the call is forwarded.
+    #: The limits that count this call before it is forwarded.
     limits: tuple[Limit, ...] = ()
     #: Every rule that applied, for `okayed explain`.
     trace: tuple[Match, ...] = ()

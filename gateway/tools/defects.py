@@ -1,4 +1,4 @@
-"""Finds defects in tool definitions: without a fix, calls cannot be judged or shown correctly (PURE).
+"""Finds tool definitions whose calls cannot be judged or shown correctly (PURE).
 
 A defective tool is removed from lists, and its calls are denied with the defect as the reason.
 """

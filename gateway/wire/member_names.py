@@ -111,15 +111,15 @@ class KnownNames:
     def _find_in_object(self, members: Mapping[str, Any]) -> tuple[Path, str] | None:
         seen: dict[str, str] = {}
         for name, form in zip(members, fold_all(members), strict=True):
-            if why := self._resemblance(name, form):
+            if why := self._ambiguity(name, form):
                 return (one_line(name, LONGEST),), why
             if form in seen:
                 return (one_line(name, LONGEST),), f"looks like {_display(seen[form])}, which is also present"
             seen[form] = name
         return None
 
-    def _resemblance(self, name: str, form: str) -> str | None:
-        """Return which known name *name* resembles without being allowed, or None."""
+    def _ambiguity(self, name: str, form: str) -> str | None:
+        """Return why *name* is ambiguous, or None; *form* is its folded form."""
         if name in self._allowed or form not in self._known:
             return None
         other, why = next((known, why) for known, why in self._known[form].items() if known != name)
