@@ -12,6 +12,7 @@ from gateway.config.options import ToolOptions
 from gateway.tools.classify.severity import Severity
 from gateway.upstreams.replaceable import ReplaceableUpstream
 from gateways import TASKS, running, text
+from hang import HANG
 from recording_server import RecordingServer
 
 READS = "default: require_approval\nmatrix: [{category: [Read], action: allow}]"
@@ -154,7 +155,9 @@ async def test_a_changed_limit_on_open_calls_is_in_force_at_once():
     async with running(READS) as gateway, waiting(gateway) as (agent, held):
         config = gateway.gateway.config
         await gateway.gateway.adopt(replace(config, limits=replace(config.limits, open_per_agent=1)))
-        assert "Too many of your calls already wait" in text(await gateway.call("create_note", {"a": 2}))
+        async with asyncio.timeout(HANG):
+            answer = text(await gateway.call("create_note", {"a": 2}))
+        assert "Too many of your calls already wait" in answer
         await gateway.review(held)
         await agent
 
