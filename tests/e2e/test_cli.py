@@ -160,6 +160,8 @@ def test_a_server_that_ends_at_once_is_one_sentence(folder):
 
 
 def test_an_unknown_server_is_one_sentence(folder):
+    with (folder / "okayed.yaml").open("a") as config:
+        config.write("listen: 'unix:agents.sock'\n")  # no other gateway of this machine listens there
     for args in (["tools", "shpo"], ["explain", "shpo", "x"], ["stdio", "shpo"]):
         done = okayed(*args, cwd=folder)
         assert done.returncode == 1
