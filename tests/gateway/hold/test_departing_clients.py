@@ -84,3 +84,27 @@ async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets
                 assert client.result() is None
                 assert waits > 5
                 return
+
+
+async def test_an_answer_to_a_request_that_was_cancelled_meanwhile_is_not_recorded_as_collected():
+    async with running() as gateway, asyncio.timeout(HANG):
+        frame = call("create_note")
+        cancelled = {
+            "jsonrpc": "2.0",
+            "method": "notifications/cancelled",
+            "params": {"requestId": frame["id"]},
+        }
+        person = asyncio.ensure_future(approving(gateway))
+        reply = await gateway.gateway.proxy.handle(exchange_of(frame))
+        person.cancel()
+        await serve_exchange(gateway, exchange_of(cancelled))
+        async for _ in reply.chunks:
+            pass
+        await reply.delivered()
+        [held] = await gateway.gateway.store.select()
+        assert (held.state, held.collected) == ("completed", False)
+
+
+def exchange_of(frame):
+    body = json.dumps(frame).encode()
+    return Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=HEADERS)
