@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,7 +121,9 @@ async def connect(url: str, token: str) -> AsyncIterator[ApiClient]:
         )
     connector = aiohttp.UnixConnector(url.removeprefix(UNIX)) if url.startswith(UNIX) else None
     secret = token.strip()
-    headers = {"User-Agent": "okayed/cli"} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+    headers = {"User-Agent": f"okayed/{version('okayed')}"} | (
+        {"Authorization": f"Bearer {secret}"} if secret else {}
+    )
     async with aiohttp.ClientSession(headers=headers, timeout=TIMEOUT, connector=connector) as session:
         yield ApiClient(session, url)
 

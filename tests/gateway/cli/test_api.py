@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import pytest
 from aiohttp import web
@@ -137,6 +138,13 @@ async def test_an_invalid_address_is_one_sentence(url):
     ):
         async with connect(url, "token") as client:
             await client.calls("pending")
+
+
+async def test_the_api_learns_the_version_of_the_command_line():
+    async with inbox(lambda _: {"calls": [], "next": None}) as (url, requests):
+        async with connect(url, "token") as client:
+            await client.calls("pending")
+    assert requests[0].headers["User-Agent"] == f"okayed/{version('okayed')}"
 
 
 async def test_a_token_from_a_file_may_end_in_a_newline():
