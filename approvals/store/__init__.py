@@ -28,6 +28,8 @@ from approvals.summaries import Summary
 NO_LIMIT = 2**63 - 1
 #: Seconds for which an agent's session is kept.
 SESSION_LIFE = 30 * 86400.0
+#: Seconds for which the ended lease of a replica is kept.
+ENDED_LEASE_LIFE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,28 @@ class TimeStore(Protocol):
         """Lower the highest time to *at*, move later dates back to it, and add *events* in the same commit."""
 
 
+class ReplicaStore(Protocol):
+    """The replicas that share the store, and everything that each of them holds while its lease lasts."""
+
+    async def renew_replica(self, replica: str, now: float, until: float) -> frozenset[str]:
+        """Extend the lease of a replica to *until* and return the names that it holds; drop leases that ended long ago."""
+
+    async def end_replica(self, replica: str) -> None:
+        """End the lease of a replica; free its names and forget its waiting clients."""
+
+    async def live_replicas(self, now: float) -> frozenset[str]:
+        """Return the replicas whose lease ends after *now*."""
+
+    async def take_name(self, name: str, replica: str, now: float) -> bool:
+        """Let a replica hold *name*; False if another replica, whose lease ends after *now*, holds it."""
+
+    def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
+        """Record, without waiting, the calls for which clients of a replica began and ceased to wait."""
+
+    async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
+        """Return those of *calls* for which a client waits at a replica whose lease ends after *now*."""
+
+
 class StateStore(PinReader, TimeStore, Protocol):
     """The gateway's own state: pins, sessions, logins, secrets, rate-limit hits, the time, the number of starts."""
 
@@ -223,11 +247,11 @@ class StateStore(PinReader, TimeStore, Protocol):
         """Note durably that the store was restored from a copy: the counts disagree until the next `count_start`."""
 
 
-class ApprovalStore(CallStore, TrailStore, TimeStore, Protocol):
+class ApprovalStore(CallStore, TrailStore, TimeStore, ReplicaStore, Protocol):
     """The part of a store that the approval service uses."""
 
 
-class Store(CallStore, TrailStore, NoticeStore, StateStore, Protocol):
+class Store(CallStore, TrailStore, NoticeStore, ReplicaStore, StateStore, Protocol):
     """The complete store of a gateway."""
 
     async def check(self) -> None:

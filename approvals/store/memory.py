@@ -25,6 +25,7 @@ from approvals.model import (
 )
 from approvals.store import NO_LIMIT, SESSION_LIFE, CallFilter, StartCounts
 from approvals.store.change_feed import ChangeFeed
+from approvals.store.memory_replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
 
 
@@ -33,10 +34,11 @@ def is_open(call: HeldCall) -> bool:
     return call.state not in SETTLED or call.state is State.IN_DOUBT
 
 
-class MemoryStore:
+class MemoryStore(MemoryReplicas):
     """See `approvals.store.Store`. Each method is one step of the event loop, and so atomic."""
 
     def __init__(self, *, chain_key: bytes = b"") -> None:
+        super().__init__()
         self._calls: dict[CallId, HeldCall] = {}
         self._events: list[AuditEvent] = []
         self._notices: dict[tuple[CallId, str], Notice] = {}

@@ -216,6 +216,18 @@ def lists_in_order_of_arrival(db: Database) -> None:
         db.execute(f"CREATE INDEX calls_by_{column} ON calls ({column})")
 
 
+@migrations()
+def replicas_of_a_store(db: Database) -> None:
+    """Leases of replicas, the names that they hold, and the calls for which their clients wait."""
+    for statement in (
+        "CREATE TABLE replicas (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE names (name TEXT PRIMARY KEY, holder TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE TABLE presence (call TEXT, replica TEXT, PRIMARY KEY (call, replica)) WITHOUT ROWID",
+        "CREATE INDEX presence_by_replica ON presence (replica)",
+    ):
+        db.execute(statement)
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

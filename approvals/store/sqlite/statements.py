@@ -91,6 +91,28 @@ RESET_TIME = (
     "DELETE FROM logins WHERE created_at > :at",
     "UPDATE notices SET retry_at = :at WHERE retry_at > :at",
 )
+RENEW_REPLICA = "INSERT OR REPLACE INTO replicas (id, until) VALUES (?, ?)"
+LIVE_REPLICAS = "SELECT id FROM replicas WHERE until > ?"
+ENDED_REPLICAS = "SELECT id FROM replicas WHERE until <= ?"
+END_REPLICA = (
+    "DELETE FROM replicas WHERE id = ?",
+    "DELETE FROM names WHERE holder = ?",
+    "DELETE FROM presence WHERE replica = ?",
+)
+FORGET_REPLICAS = ("DELETE FROM replicas", "DELETE FROM names", "DELETE FROM presence")
+NAMES_OF_REPLICA = "SELECT name FROM names WHERE holder = ?"
+#: Changes one row, or none when another replica with a lease holds the name.
+TAKE_NAME = """
+    INSERT INTO names (name, holder) VALUES (:name, :replica) ON CONFLICT (name) DO UPDATE SET holder = :replica
+    WHERE holder = :replica OR NOT EXISTS (SELECT 1 FROM replicas WHERE id = holder AND until > :now)
+"""
+CLIENT_CAME = "INSERT OR IGNORE INTO presence (call, replica) VALUES (?, ?)"
+CLIENT_LEFT = "DELETE FROM presence WHERE call = ? AND replica = ?"
+#: Of the ids in a JSON array, those with a waiting client.
+ATTENDED = """
+    SELECT call FROM presence JOIN replicas ON replicas.id = presence.replica
+    WHERE call IN (SELECT value FROM json_each(?)) AND until > ?
+"""
 PROBE = "UPDATE probe SET writes = writes + 1"
 
 _OPEN = frozenset(State) - SETTLED

@@ -11,10 +11,11 @@ from approvals.store.sqlite import statements
 from approvals.store.sqlite.calls import SqliteCalls
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.notices import SqliteNotices
+from approvals.store.sqlite.replicas import SqliteReplicas, forget_replicas
 from approvals.store.sqlite.state import SqliteState
 
 
-class SqliteStore(SqliteCalls, SqliteNotices, SqliteState):
+class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     """See `approvals.store.Store`; made by `open`."""
 
     @classmethod
@@ -45,6 +46,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteState):
         await self.writer.read(self._verify_open_calls)
         while await self.writer.do(self._write_missing_summaries):
             pass
+        await self.writer.do(forget_replicas)
 
     async def check(self) -> None:
         """Commit a small change."""

@@ -1,0 +1,66 @@
+"""The replicas that share a SQLite store: services in one process, since the file has one user."""
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+from approvals.model import CallId
+from approvals.store import ENDED_LEASE_LIFE
+from approvals.store.sqlite import statements
+from approvals.store.sqlite.base import SqliteBase
+
+
+class SqliteReplicas(SqliteBase):
+    """See `approvals.store.ReplicaStore`."""
+
+    async def renew_replica(self, replica: str, now: float, until: float) -> frozenset[str]:
+        """Extend a lease."""
+
+        def work(db: sqlite3.Connection) -> frozenset[str]:
+            for (ended,) in db.execute(statements.ENDED_REPLICAS, (now - ENDED_LEASE_LIFE,)).fetchall():
+                _end(ended, db)
+            db.execute(statements.RENEW_REPLICA, (replica, until))
+            return frozenset(name for (name,) in db.execute(statements.NAMES_OF_REPLICA, (replica,)))
+
+        return await self.writer.do(work)
+
+    async def end_replica(self, replica: str) -> None:
+        """End a lease and free what it covers."""
+        await self.writer.do(lambda db: _end(replica, db))
+
+    async def live_replicas(self, now: float) -> frozenset[str]:
+        """Return the replicas with a lease."""
+        rows = await self.writer.read(lambda db: db.execute(statements.LIVE_REPLICAS, (now,)).fetchall())
+        return frozenset(replica for (replica,) in rows)
+
+    async def take_name(self, name: str, replica: str, now: float) -> bool:
+        """Let a replica hold a name, if it is free."""
+        values = {"name": name, "replica": replica, "now": now}
+        return await self.writer.do(lambda db: db.execute(statements.TAKE_NAME, values).rowcount == 1)
+
+    def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
+        """Record which calls have waiting clients."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(statements.CLIENT_LEFT, [(call_id, replica) for call_id in left])
+            db.executemany(statements.CLIENT_CAME, [(call_id, replica) for call_id in came])
+
+        self.writer.post(work)
+
+    async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
+        """Return the calls with waiting clients."""
+        values = (msgspec.json.encode(calls).decode(), now)
+        rows = await self.writer.read(lambda db: db.execute(statements.ATTENDED, values).fetchall())
+        return frozenset(call_id for (call_id,) in rows)
+
+
+def forget_replicas(db: sqlite3.Connection) -> None:
+    """Delete every lease. The file was just locked, so their processes have ended."""
+    for statement in statements.FORGET_REPLICAS:
+        db.execute(statement)
+
+
+def _end(replica: str, db: sqlite3.Connection) -> None:
+    for statement in statements.END_REPLICA:
+        db.execute(statement, (replica,))

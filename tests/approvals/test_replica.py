@@ -1,0 +1,102 @@
+"""The lease of a replica."""
+
+import pytest
+
+from approval_fixtures import Clock
+from approvals.errors import StoreError
+from approvals.replica import LEASE, MARGIN, OVERDUE, RENEW_EVERY, Replica
+from approvals.store.memory import MemoryStore
+
+SLACK = "channel:slack"
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store():
+    return MemoryStore()
+
+
+@pytest.fixture
+def replicas(store, clock):
+    return [Replica(store, clock=clock, monotonic=lambda: clock.now - 1000.0) for _ in "ab"]
+
+
+async def test_replicas_have_different_ids(replicas):
+    a, b = replicas
+    assert a.id != b.id
+
+
+async def test_a_lease_is_renewed_only_when_a_part_of_it_is_over(replicas, store, clock):
+    a, _ = replicas
+    await a.renew()
+    first = clock.now + LEASE
+    clock.now += RENEW_EVERY - 1
+    await a.renew()
+    assert store._leases == {a.id: first}
+    clock.now += 1
+    await a.renew()
+    assert store._leases == {a.id: first + RENEW_EVERY}
+
+
+async def test_a_call_claimed_after_a_renewal_may_be_sent_for_a_while(replicas, clock):
+    a, _ = replicas
+    assert clock.now - 1000.0 > a.send_before, "there is no lease yet"
+    await a.renew()
+    clock.now += RENEW_EVERY - 1
+    await a.renew()
+    assert a.send_before - (clock.now - 1000.0) > LEASE - RENEW_EVERY - MARGIN
+
+
+async def test_one_replica_holds_a_name_until_its_lease_ends(replicas, clock):
+    a, b = replicas
+    assert (await a.take(SLACK), await b.take(SLACK)) == (True, False)
+    assert (a.holds(SLACK), b.holds(SLACK)) == (True, False)
+    clock.now += LEASE - MARGIN
+    assert not a.holds(SLACK), "it may be suspended before it posts"
+    assert not await b.take(SLACK)
+    clock.now += MARGIN
+    assert await b.take(SLACK)
+    assert not await a.take(SLACK)
+    assert not a.holds(SLACK)
+
+
+async def test_a_replica_that_renews_in_time_keeps_its_names(replicas, clock):
+    a, b = replicas
+    for _ in range(10):
+        assert (await a.take(SLACK), await b.take(SLACK)) == (True, False)
+        clock.now += RENEW_EVERY
+
+
+async def test_a_runner_is_lost_some_time_after_its_lease_ended(replicas, clock):
+    a, b = replicas
+    await a.renew()
+    runners = frozenset({a.id, b.id, "an earlier process"})
+    clock.now += LEASE + OVERDUE - 1
+    assert await b.lost(runners) == {"an earlier process"}
+    clock.now += 1
+    assert await b.lost(runners) == {a.id, "an earlier process"}
+    assert await a.lost(runners) == {b.id, "an earlier process"}, "a replica never takes itself for lost"
+
+
+async def test_the_end_of_a_replica_frees_its_names_at_once(replicas):
+    a, b = replicas
+    await a.take(SLACK)
+    await a.end()
+    assert await b.take(SLACK)
+    assert not a.holds(SLACK)
+
+
+class FullDisk(MemoryStore):
+    async def renew_replica(self, replica, now, until):
+        raise StoreError("The disk is full.")
+
+
+async def test_a_lease_that_could_not_be_written_does_not_last(clock):
+    replica = Replica(FullDisk(), clock=clock, monotonic=clock)
+    with pytest.raises(StoreError):
+        await replica.take(SLACK)
+    assert not replica.holds(SLACK)
