@@ -14,6 +14,7 @@ from approvals.clock import Clock
 from approvals.errors import Conflict, UnknownCall
 from approvals.identity import Directory
 from approvals.model import CallId, HeldCall, State
+from approvals.replica import Replica
 from approvals.store import ApprovalStore
 
 #: Returns the next value of a call, or None to leave it unchanged; raises an `ApprovalError` to refuse.
@@ -40,6 +41,8 @@ class CallChanges:
         self.wall = wall or clock
         #: Measures waits.
         self.monotonic = monotonic or clock
+        #: This service among those that share the store.
+        self.replica = Replica(store, clock=self.clock, monotonic=self.monotonic)
         #: The calls that run in this process.
         self.running: Counter[CallId] = Counter()
 
