@@ -3,7 +3,7 @@
 All are immutable; a change is a new value made with `dataclasses.replace`. Times are epoch seconds (UTC).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
@@ -222,18 +222,21 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimit:
-    """The most calls, or bytes of calls, of one agent or of all agents ("")."""
+    """The most open calls, or bytes of them, of one agent or of all agents ("")."""
 
-    #: The states that are counted; () for all.
-    states: Sequence[State]
     most: int
     agent: str = ""
     #: Whether bytes are counted (`summaries.size`), instead of calls.
     in_bytes: bool = False
-    #: Only calls that were created after this time are counted; 0 for all.
+    #: Count the calls of an agent that were created after this time, also those that have ended; 0: the open calls.
     since: float = 0.0
     #: Raised when the limit is exceeded.
     error: type[QuotaExceeded] = QuotaExceeded
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a start time without an agent: no index answers that."""
+        if self.since and not self.agent:
+            raise ValueError("A limit with a start time needs an agent.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

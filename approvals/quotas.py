@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, TotalBytesExceeded
-from approvals.lifecycle import OPEN
 from approvals.model import CallLimit
 
 HOUR = 3600.0
@@ -24,12 +23,12 @@ class Quotas:
     def limits(self, agent: str, now: float) -> Sequence[CallLimit]:
         """Return the limits that apply to one more call of this agent."""
         return (
-            CallLimit(states=OPEN, most=self.open_per_agent, agent=agent),
-            CallLimit(states=OPEN, most=self.open),
-            CallLimit(states=OPEN, most=self.bytes_per_agent, agent=agent, in_bytes=True, error=AgentBytesExceeded),
-            CallLimit(states=OPEN, most=self.bytes, in_bytes=True, error=TotalBytesExceeded),
+            CallLimit(most=self.open_per_agent, agent=agent),
+            CallLimit(most=self.open),
+            CallLimit(most=self.bytes_per_agent, agent=agent, in_bytes=True, error=AgentBytesExceeded),
+            CallLimit(most=self.bytes, in_bytes=True, error=TotalBytesExceeded),
             CallLimit(
-                states=(), most=self.bytes_per_agent_hour, agent=agent, in_bytes=True, since=now - HOUR,
+                most=self.bytes_per_agent_hour, agent=agent, in_bytes=True, since=now - HOUR,
                 error=HourlyBytesExceeded,
             ),
         )  # fmt: skip

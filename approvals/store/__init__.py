@@ -5,7 +5,7 @@ new value *if the call is still the version that was read*, together with its au
 after that commit is durable. Every method raises `StoreError` when the store cannot be used.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol, TypedDict, Unpack
@@ -106,6 +106,15 @@ class CallStore(Protocol):
 
     async def due(self, now: float) -> Sequence[Summary]:
         """Return the summaries of pending and approved calls whose `expires_at` is at or before *now*."""
+
+    async def open_counts(self) -> Mapping[State, int]:
+        """Return the number of calls that are pending, approved, forwarding and in doubt."""
+
+    async def open_tasks(self) -> Sequence[CallId]:
+        """Return the ids of the open calls with a task handle, oldest first."""
+
+    async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
+        """Return the summaries of the open calls (of a server or tool), newest first; "" matches every name."""
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace *old* with *new* and add *events* in one commit; `Conflict` when *old* is not the stored version."""

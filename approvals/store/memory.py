@@ -1,7 +1,8 @@
 """A store in memory, for tests and the demo: the same guarantees, except that nothing survives the process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import count, dropwhile, islice
 from math import inf
@@ -11,7 +12,7 @@ from typing import Unpack
 from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import Conflict
-from approvals.lifecycle import SETTLED, TIMED, last_changed_at
+from approvals.lifecycle import OPEN, SETTLED, TIMED, last_changed_at
 from approvals.model import (
     AgentSession,
     AuditEvent,
@@ -134,6 +135,16 @@ class MemoryStore(MemoryReplicas):
         overdue = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
         return list(map(summarize, sorted(overdue, key=lambda call: call.expires_at)))
 
+    async def open_counts(self) -> Mapping[State, int]:
+        found = Counter(call.state for call in self._calls.values())
+        return {state: found[state] for state in (*OPEN, State.IN_DOUBT)}
+
+    async def open_tasks(self) -> Sequence[CallId]:
+        return [call.id for call in self._calls.values() if call.task and call.state in OPEN]
+
+    async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
+        return list(map(summarize, self._matching(OPEN, server=server, tool=tool)))
+
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
 
@@ -244,10 +255,8 @@ class MemoryStore(MemoryReplicas):
 
 def _applies(limit: CallLimit, call: HeldCall) -> bool:
     """Return whether a limit applies to this call."""
-    recent = not limit.since or call.created_at > limit.since
-    return (
-        recent and (not limit.states or call.state in limit.states) and limit.agent in ("", call.call.agent)
-    )
+    in_time = call.created_at > limit.since if limit.since else call.state in OPEN
+    return in_time and limit.agent in ("", call.call.agent)
 
 
 def _length(call: HeldCall) -> int:

@@ -181,17 +181,11 @@ async def test_a_call_beyond_a_limit_is_not_added_nor_are_its_events(store):
         [(State.PENDING, "ann"), (State.DENIED, "ann"), (State.APPROVED, "bob"), (State.PENDING, "bob")]
     ):
         await store.add(a_call(key=f"k{number}", state=state, agent=agent))
-    still_open = [State.PENDING, State.APPROVED]
-    for full in (CallLimit(states=still_open, most=3), CallLimit(states=still_open, most=2, agent="bob")):
+    for full in (CallLimit(most=3), CallLimit(most=2, agent="bob")):
         with pytest.raises(QuotaExceeded):
-            await store.add(
-                a_call(999_999, key="k9"), an_event(), limits=[CallLimit(states=still_open, most=9), full]
-            )
+            await store.add(a_call(999_999, key="k9"), an_event(), limits=[CallLimit(most=9), full])
     assert (len(await store.select()), len(await store.events())) == (4, 0)
-    await store.add(
-        a_call(999_999, key="k9"),
-        limits=[CallLimit(states=still_open, most=4), CallLimit(states=still_open, most=2, agent="ann")],
-    )
+    await store.add(a_call(999_999, key="k9"), limits=[CallLimit(most=4), CallLimit(most=2, agent="ann")])
 
 
 def large(bytes_, **fields):
@@ -200,18 +194,13 @@ def large(bytes_, **fields):
 
 
 @pytest.mark.parametrize(
-    "states, agent, there",
-    [
-        ([State.PENDING], "ann", 20_000),
-        ([State.PENDING, State.DENIED], "ann", 50_000),
-        ([State.PENDING], "", 60_000),
-        ([], "", 90_000),
-    ],
+    "since, agent, there", [(0.0, "ann", 20_000), (0.0, "", 60_000), (1.0, "ann", 50_000)]
 )
-async def test_a_limit_counts_bytes_in_its_states_and_of_its_agent(store, states, agent, there):
+async def test_a_limit_counts_the_bytes_of_open_or_recent_calls_and_of_its_agent(store, since, agent, there):
     denied = large(30_000, agent="ann", state=State.DENIED)
-    await added(store, large(20_000, agent="ann"), denied, large(40_000, agent="bob"))
-    fits = CallLimit(states=states, most=there + 10_000, agent=agent, in_bytes=True, error=AgentBytesExceeded)
+    running = large(40_000, agent="bob", state=State.FORWARDING)
+    await added(store, large(20_000, agent="ann"), denied, running)
+    fits = CallLimit(since=since, most=there + 10_000, agent=agent, in_bytes=True, error=AgentBytesExceeded)
     with pytest.raises(AgentBytesExceeded):
         await store.add(large(10_001), an_event(), limits=[fits])
     assert (len(await store.select()), len(await store.events())) == (3, 0)
@@ -221,16 +210,19 @@ async def test_a_limit_counts_bytes_in_its_states_and_of_its_agent(store, states
 async def test_a_limit_with_a_start_time_counts_only_later_calls(store):
     for at in (1000.0, 2000.0, 3000.0):
         await store.add(large(10_000, agent="ann", state=State.CANCELLED, created_at=at))
-    limit = CallLimit(
-        states=(), most=29_999, agent="ann", in_bytes=True, since=1000.0, error=HourlyBytesExceeded
-    )
+    limit = CallLimit(most=29_999, agent="ann", in_bytes=True, since=1000.0, error=HourlyBytesExceeded)
     with pytest.raises(HourlyBytesExceeded):
         await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[limit])
     await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(limit, since=2000.0)])
 
 
+def test_a_limit_with_a_start_time_needs_an_agent():
+    with pytest.raises(ValueError, match="needs an agent"):
+        CallLimit(most=1, since=1.0)
+
+
 async def test_a_burst_adds_no_more_bytes_than_a_limit_allows(store):
-    limit = CallLimit(states=[State.PENDING], most=35_000, agent="bot", in_bytes=True)
+    limit = CallLimit(most=35_000, agent="bot", in_bytes=True)
     adding = (store.add(large(10_000, key=f"k{n}"), limits=[limit]) for n in range(12))
     results = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in results] == [type(None)] * 3 + [QuotaExceeded] * 9
@@ -257,7 +249,7 @@ async def test_a_page_of_calls_is_limited_in_size_but_has_at_least_one_call(stor
 
 
 async def test_a_burst_adds_no_more_calls_than_a_limit_allows(store):
-    limit = CallLimit(states=[State.PENDING], most=3)
+    limit = CallLimit(most=3)
     adding = (store.add(a_call(key=f"k{n}"), limits=[limit]) for n in range(12))
     results = await asyncio.gather(*adding, return_exceptions=True)
     assert [type(one) for one in results] == [type(None)] * 3 + [QuotaExceeded] * 9
@@ -319,6 +311,35 @@ async def test_a_call_is_found_by_its_current_state(store):
     assert await store.select([State.APPROVED]) == [approved]
     assert await store.due(499.0) == []
     assert await store.due(500.0) == [summarize(approved)]
+
+
+async def test_open_calls_are_counted_by_state(store):
+    none = dict.fromkeys(OPEN, 0)
+    assert await store.open_counts() == none
+    calls = await added(store, *(a_call(state=state) for state in State), a_call())
+    assert await store.open_counts() == none | dict.fromkeys(OPEN, 1) | {State.PENDING: 2}
+    await store.swap(calls[-1], advance(calls[-1], State.EXPIRED, 2000.0))
+    assert await store.open_counts() == dict.fromkeys(OPEN, 1)
+
+
+async def test_open_calls_with_a_task_are_found_oldest_first(store):
+    calls = await added(store, *(a_call(state=state, task=True) for state in reversed(State)), a_call())
+    with_task = [call for call in calls if call.task and call.state not in SETTLED]
+    assert await store.open_tasks() == [call.id for call in with_task]
+    await store.swap(calls[-1], update(calls[-1], task=True))
+    await store.swap(with_task[0], advance(with_task[0], State.IN_DOUBT, 2000.0))
+    assert await store.open_tasks() == [*(call.id for call in with_task[1:]), calls[-1].id]
+
+
+async def test_open_summaries_are_those_of_calls_that_wait_or_run_newest_first(store):
+    calls = await added(store, *(a_call(state=state) for state in State))
+    other = a_call(server="other", tool="read")
+    await added(store, other)
+    still_open = [summarize(call) for call in reversed(calls) if call.state not in SETTLED]
+    assert await store.open_summaries() == [summarize(other), *still_open]
+    assert await store.open_summaries(server="github") == still_open
+    assert await store.open_summaries(server="other", tool="read") == [summarize(other)]
+    assert await store.open_summaries(server="other", tool="delete_repo") == []
 
 
 # The audit trail

@@ -1,14 +1,14 @@
 """Held calls in SQLite. Each call is stored whole, with columns for searches, and has a summary."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Unpack
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
-from approvals.lifecycle import last_changed_at
+from approvals.lifecycle import OPEN, last_changed_at
 from approvals.model import AuditEvent, CallId, CallLimit, HeldCall, State
 from approvals.store import NO_LIMIT, CallFilter
 from approvals.store.sqlite import statements
@@ -25,15 +25,8 @@ class SqliteCalls(SqliteTrail):
     async def add(self, call: HeldCall, *events: AuditEvent, limits: Sequence[CallLimit] = ()) -> None:
         """Insert a call and its events, unless a limit is reached."""
         request = call.call
-        row = (
-            *self._seal.call_columns(call),
-            call.id,
-            call.key,
-            request.agent,
-            request.server,
-            request.tool,
-            call.created_at,
-        )
+        names = (request.agent, request.server, request.tool, call.created_at)
+        row = (*self._seal.call_columns(call), call.id, call.key, *names)
         summary, bytes_ = self._seal.summary_columns(call), size(call)
         entries = tuple(map(audit.encode_event, events))
 
@@ -46,7 +39,7 @@ class SqliteCalls(SqliteTrail):
                 n = db.execute(statements.INSERT_CALL, row).lastrowid
             except sqlite3.IntegrityError as error:
                 raise Conflict from error
-            db.execute(statements.INSERT_SUMMARY, (*summary, n, request.agent, call.created_at, bytes_))
+            db.execute(statements.INSERT_SUMMARY, (*summary, n, call.id, *names, bytes_))
             db.execute(statements.KEEP_TIME, (last_changed_at(call),))
             self._write_events(entries, db)
 
@@ -107,17 +100,31 @@ class SqliteCalls(SqliteTrail):
     ) -> Sequence[Summary]:
         """Return the summaries of calls, newest first."""
         sql, values = statements.calls(statements.SUMMARIES, states, limit=limit, **matching)
-        return await self._find_summaries(sql, *values)
+        return await self._find_summaries(sql, values)
 
     async def due(self, now: float) -> Sequence[Summary]:
         """Return the calls whose deadline has passed."""
-        return await self._find_summaries(statements.DUE, now)
+        return await self._find_summaries(statements.DUE, (now,))
+
+    async def open_counts(self) -> Mapping[State, int]:
+        """Return the number of calls in each open state, and in doubt."""
+        found = await self.writer.read(lambda db: dict(db.execute(statements.OPEN_COUNTS).fetchall()))
+        return {state: found.get(state, 0) for state in (*OPEN, State.IN_DOUBT)}
+
+    async def open_tasks(self) -> Sequence[CallId]:
+        """Return the ids of the open calls with a task handle."""
+        rows = await self.writer.read(lambda db: db.execute(statements.OPEN_TASKS).fetchall())
+        return [CallId(row[0]) for row in rows]
+
+    async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
+        """Return the summaries of the open calls."""
+        return await self._find_summaries(statements.OPEN_SUMMARIES, {"server": server, "tool": tool})
 
     def changes(self) -> AsyncIterator[CallId]:
         """Yield the ids of calls that change from now on."""
         return self._changes.listen()
 
-    async def _find_summaries(self, sql: str, *values: Any) -> Sequence[Summary]:
+    async def _find_summaries(self, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> Sequence[Summary]:
         def work(db: sqlite3.Connection) -> list[Summary]:
             return [self._seal.open_summary(body, seal) for body, seal in db.execute(sql, values)]
 
@@ -151,13 +158,13 @@ class SqliteCalls(SqliteTrail):
             row = db.execute(statements.WITHOUT_SUMMARY).fetchone()
             if row is None:
                 return False
-            n, state, agent, created_at, body, seal = row
+            state, body, seal, *names = row
             try:
                 call = self._seal.open_call(body, seal)
                 summary, bytes_ = self._seal.summary_columns(call), size(call)
             except StoreError:  # an empty summary cannot be read either, so lists report the damage
-                summary, bytes_ = (state, b"", b""), len(body)
-            db.execute(statements.INSERT_SUMMARY, (*summary, n, agent, created_at, bytes_))
+                summary, bytes_ = (state, False, b"", b""), len(body)
+            db.execute(statements.INSERT_SUMMARY, (*summary, *names, bytes_))
         return True
 
 

@@ -228,6 +228,56 @@ def replicas_of_a_store(db: Database) -> None:
         db.execute(statement)
 
 
+_SUMMARIES = (
+    # Lists check the narrow columns of many rows, so these come before the blobs.
+    """
+    CREATE TABLE new_summaries (
+        n INTEGER PRIMARY KEY REFERENCES calls (n),
+        id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        server TEXT NOT NULL,
+        tool TEXT NOT NULL,
+        task INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        size INTEGER NOT NULL,
+        summary BLOB NOT NULL,
+        seal BLOB NOT NULL
+    )
+    """,
+    """
+    INSERT INTO new_summaries
+    SELECT n, id, old.state, old.agent, server, tool, instr(summary, CAST('"task":true' AS BLOB)) > 0,
+        old.created_at, size, summary, old.seal
+    FROM summaries AS old JOIN calls USING (n) ORDER BY n
+    """,
+    "DROP TABLE summaries",
+    "ALTER TABLE new_summaries RENAME TO summaries",
+    # An index ends with the row number, so each of these four is in the order of arrival.
+    "CREATE INDEX summaries_by_state ON summaries (state)",
+    "CREATE INDEX summaries_by_agent ON summaries (agent)",
+    "CREATE INDEX summaries_by_server ON summaries (server)",
+    "CREATE INDEX summaries_by_tool ON summaries (tool)",
+    # Limits and the sweep are answered from these three alone.
+    "CREATE INDEX summaries_by_age ON summaries (agent, created_at, size)",
+    """
+    CREATE INDEX summaries_open ON summaries (agent, size, state)
+        WHERE state IN ('pending', 'approved', 'forwarding')
+    """,
+    """
+    CREATE INDEX summaries_of_tasks ON summaries (n, id, task, state)
+        WHERE task = 1 AND state IN ('pending', 'approved', 'forwarding')
+    """,
+)
+
+
+@migrations()
+def summaries_for_lists(db: Database) -> None:
+    """Summaries with every column that lists, sweeps and limits look at, so that they read nothing of `calls`."""
+    for statement in _SUMMARIES:
+        db.execute(statement)
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -40,7 +40,7 @@ class Seal:
     def summary_columns(self, call: HeldCall) -> tuple[Any, ...]:
         """Return the columns of the summary that change with the call."""
         body = _encode(summarize(call))
-        return call.state, body, self._of(_SUMMARY + body)
+        return call.state, call.task, body, self._of(_SUMMARY + body)
 
     def open_summary(self, body: bytes, seal: bytes) -> Summary:
         """Return the summary; raises `StoreError` when it was changed."""

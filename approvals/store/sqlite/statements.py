@@ -15,14 +15,15 @@ SWAP_CALL = """
     WHERE id = ? AND version = ?
 """
 INSERT_SUMMARY = """
-    INSERT INTO summaries (state, summary, seal, n, agent, created_at, size) VALUES (?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO summaries (state, task, summary, seal, n, id, agent, server, tool, created_at, size)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SWAP_SUMMARY = """
-    UPDATE summaries SET state = ?, summary = ?, seal = ? WHERE n = (SELECT n FROM calls WHERE id = ?)
+    UPDATE summaries SET state = ?, task = ?, summary = ?, seal = ? WHERE n = (SELECT n FROM calls WHERE id = ?)
 """
 #: The next call without a summary: an older version wrote it.
 WITHOUT_SUMMARY = """
-    SELECT n, state, agent, created_at, body, seal FROM calls
+    SELECT state, body, seal, n, id, agent, server, tool, created_at FROM calls
     WHERE n > (SELECT coalesce(max(n), 0) FROM summaries) ORDER BY n LIMIT 1
 """
 SAME_ID_OR_KEY = """
@@ -35,19 +36,33 @@ CALL = "SELECT body, seal FROM calls WHERE id = ?"
 NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
 OPEN_CALLS = "SELECT body, seal FROM calls WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')"
 DUE = """
-    SELECT summary, summaries.seal FROM calls JOIN summaries USING (n) WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
+    SELECT summary, summaries.seal FROM calls INDEXED BY calls_by_deadline CROSS JOIN summaries USING (n)
+    WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
+"""
+OPEN_COUNTS = """
+    SELECT state, count(*) FROM summaries INDEXED BY summaries_by_state
+    WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt') GROUP BY state
+"""
+OPEN_TASKS = """
+    SELECT id FROM summaries INDEXED BY summaries_of_tasks
+    WHERE task = 1 AND state IN ('pending', 'approved', 'forwarding') ORDER BY n
+"""
+OPEN_SUMMARIES = """
+    SELECT summary, seal FROM summaries INDEXED BY summaries_by_state
+    WHERE state IN ('pending', 'approved', 'forwarding')
+    AND (:server = '' OR server = :server) AND (:tool = '' OR tool = :tool) ORDER BY n DESC
 """
 # Two halves, each found by an index: open calls, and settled calls that the channel has posted.
 STALE = """
-    SELECT calls.n, summary, summaries.seal, notice.* FROM calls JOIN summaries USING (n)
-    LEFT JOIN (SELECT * FROM notices WHERE channel = :channel) AS notice ON notice.call = calls.id
-    WHERE calls.state IN ('pending', 'approved', 'forwarding', 'in_doubt')
-    AND (notice.call IS NULL OR notice.shown_version < notice.wanted AND notice.retry_at <= :now)
+    SELECT n, summary, seal, notices.* FROM summaries INDEXED BY summaries_by_state
+    LEFT JOIN notices ON notices.call = id AND channel = :channel
+    WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    AND (call IS NULL OR shown_version < wanted AND retry_at <= :now)
     UNION ALL
-    SELECT calls.n, summary, summaries.seal, notices.* FROM notices
-    JOIN calls ON calls.id = notices.call JOIN summaries USING (n)
+    SELECT n, summary, summaries.seal, notices.* FROM notices INDEXED BY notices_behind
+    CROSS JOIN calls ON calls.id = notices.call CROSS JOIN summaries USING (n)
     WHERE channel = :channel AND shown_version < wanted AND retry_at <= :now AND ref IS NOT NULL
-    AND calls.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    AND summaries.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
     ORDER BY 1
 """
 SAVE_NOTICE = """
@@ -120,9 +135,11 @@ _OPEN = frozenset(State) - SETTLED
 Query = tuple[str, tuple[Any, ...]]
 
 
-#: The two starts of a query for `usage`, and that of a query for `events`.
+#: The two starts and the two ends of a query for `usage`, and the start of a query for `events`.
 TOTAL_CALLS = "SELECT count(*) FROM summaries"
 TOTAL_BYTES = "SELECT coalesce(sum(size), 0) FROM summaries"
+OPEN_ONLY = " INDEXED BY summaries_open WHERE state IN ('pending', 'approved', 'forwarding')"
+RECENT_OF_AGENT = " INDEXED BY summaries_by_age WHERE agent = ? AND created_at > ?"
 EVENTS = "SELECT * FROM events"
 #: The two starts of a query for `calls`: row numbers and sizes of whole calls, or summaries.
 ROWS = "SELECT n, length(body) FROM calls"
@@ -147,10 +164,12 @@ def calls(
         {
             f"{state} IN ({', '.join('?' * len(states))})": states,
             "calls.n < (SELECT n FROM calls WHERE id = ?)": (before,) if before is not None else (),
-            "tool = ?": (tool,) if tool else (),
+            "calls.tool = ?": (tool,) if tool else (),
             "calls.agent = ?": (agent,) if agent else (),
-            "server = ?": (server,) if server else (),
-            "(instr(tool, ?) OR instr(calls.agent, ?) OR instr(id, ?))": (text,) * 3 if text else (),
+            "calls.server = ?": (server,) if server else (),
+            "(instr(calls.tool, ?) OR instr(calls.agent, ?) OR instr(calls.id, ?))": (text,) * 3
+            if text
+            else (),
         }
     )
     return f"{read} {where} ORDER BY calls.n DESC LIMIT ?", (*values, limit)
@@ -158,14 +177,12 @@ def calls(
 
 def usage(limit: CallLimit) -> Query:
     """Return the query for the number of calls that a limit applies to, or for their bytes."""
-    where, values = _where(
-        {
-            f"state IN ({', '.join('?' * len(limit.states))})": limit.states,
-            "agent = ?": (limit.agent,) if limit.agent else (),
-            "created_at > ?": (limit.since,) if limit.since else (),
-        }
-    )
-    return f"{TOTAL_BYTES if limit.in_bytes else TOTAL_CALLS} {where}", values
+    read = TOTAL_BYTES if limit.in_bytes else TOTAL_CALLS
+    if limit.since:
+        return read + RECENT_OF_AGENT, (limit.agent, limit.since)
+    if limit.agent:
+        return f"{read}{OPEN_ONLY} AND agent = ?", (limit.agent,)
+    return read + OPEN_ONLY, ()
 
 
 def events(

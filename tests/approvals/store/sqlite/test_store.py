@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 import pytest
+from sqlite_utils import Database
 
 from approvals import audit
 from approvals.errors import Conflict, QuotaExceeded, StoreError
@@ -18,7 +19,7 @@ from approvals.service import ApprovalService
 from approvals.store import read_only
 from approvals.store.memory import is_open
 from approvals.store.sqlite import calls as calls_module
-from approvals.store.sqlite import statements
+from approvals.store.sqlite import schema, statements
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
 from hang import HANG
@@ -377,7 +378,6 @@ QUERIES = {
     "an agent's": statements.calls(
         statements.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}
     ),
-    **{f"limit {n}": statements.usage(limit) for n, limit in enumerate(LIMITS)},
     "call's events": statements.events(**TRAIL | {"call": "hold_1"}),
     "later events": statements.events(**TRAIL | {"after": 5}),
     "hits": (statements.DROP_HITS, (1.0,)),
@@ -434,7 +434,7 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
     assert "state" in read
     assert "body" not in read
     with pytest.raises(QuotaExceeded):
-        await store.add(a_call(key="over"), limits=[CallLimit(states=(), most=3)])
+        await store.add(a_call(key="over"), limits=[CallLimit(most=3)])
     assert "body" not in read
     await store.select()
     assert "body" in read
@@ -462,6 +462,37 @@ async def test_a_store_without_summaries_gets_them_at_the_start(path, monkeypatc
             await store.summaries()
 
 
+def to_older_summaries(path):
+    """Leave the file as a version left it whose summaries had no names."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ALTER TABLE summaries RENAME TO newer")
+        schema.summaries(Database(db))
+        db.execute(
+            "INSERT INTO summaries SELECT n, state, agent, created_at, size, summary, seal FROM newer ORDER BY n"
+        )
+        db.execute("DROP TABLE newer")
+        db.execute("DELETE FROM _sqlite_migrations WHERE name = 'summaries_for_lists'")
+
+
+async def test_the_summaries_of_an_older_version_get_the_names_of_their_calls(path):
+    task = a_call(agent="ann", server="two", tool="read", task=True)
+    other = a_call(agent='"task":true', state=State.DENIED)
+    async with opened(path) as store:
+        for call in (task, other, missing := a_call()):
+            await store.add(call)
+        await direct(store, "DELETE FROM summaries WHERE n = 3")
+    to_older_summaries(path)
+    async with opened(path) as store:
+        assert await store.open_tasks() == [task.id]
+        assert await store.open_summaries() == list(map(summarize, (missing, task)))
+        assert await store.open_summaries(server="two", tool="read") == [summarize(task)]
+        rows = await store.writer.read(
+            lambda db: db.execute("SELECT id, agent, server, tool, task FROM summaries ORDER BY n").fetchall()
+        )
+        assert rows[0] == (task.id, "ann", "two", "read", 1)
+        assert rows[1] == (other.id, other.call.agent, "github", "delete_repo", 0)
+
+
 async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
     async with opened(path) as store:
         await store.add(a_call())
@@ -486,7 +517,7 @@ async def test_open_calls_are_verified_one_by_one_at_the_start(path):
 
 async def test_refused_calls_leave_nothing_in_memory_or_in_the_file(store, path):
     """An agent may repeat large calls; the garbage collector runs rarely, because they are few objects."""
-    one, full = 1 << 20, [CallLimit(states=(), most=0)]
+    one, full = 1 << 20, [CallLimit(most=0)]
     gc.collect()
     gc.disable()
     tracemalloc.start()
@@ -506,7 +537,7 @@ async def test_a_conflict_is_reported_before_a_limit(store):
     await store.add(call := a_call(key="k"))
     for other in (a_call(key="k"), replace(a_call(key="other"), id=call.id)):
         with pytest.raises(Conflict):
-            await store.add(other, limits=[CallLimit(states=(), most=1)])
+            await store.add(other, limits=[CallLimit(most=1)])
 
 
 async def test_a_notice_of_a_missing_call_is_refused(store):
