@@ -291,3 +291,15 @@ class LoginSession:
     approver: str
     created_at: float
     expires_at: float
+    #: When the person was last active.
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneTimeCode:
+    """A code that signs an approver in once; only its hash is stored."""
+
+    id_sha256: str
+    approver: str
+    created_at: float
+    expires_at: float

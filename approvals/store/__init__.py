@@ -19,6 +19,7 @@ from approvals.model import (
     HeldCall,
     LoginSession,
     Notice,
+    OneTimeCode,
     Pin,
     State,
 )
@@ -210,7 +211,32 @@ class ReplicaStore(Protocol):
         """Return those of *calls* for which a client waits at a replica whose lease ends after *now*."""
 
 
-class StateStore(PinReader, TimeStore, Protocol):
+class LoginStore(Protocol):
+    """Logins to the inbox, and the one-time codes that start them."""
+
+    async def save_login(self, session: LoginSession) -> None:
+        """Keep a login session, and drop those that had expired when it was created."""
+
+    async def find_login(self, id_sha256: str) -> LoginSession | None:
+        """Return the login session, or None."""
+
+    def record_activity(self, id_sha256: str, at: float) -> None:
+        """Raise the login session's `seen_at` to *at*, without waiting."""
+
+    async def delete_login(self, id_sha256: str) -> None:
+        """Delete the login session, if it exists."""
+
+    async def save_code(self, code: OneTimeCode) -> None:
+        """Keep a one-time code, and drop those that had expired when it was created."""
+
+    async def take_code(self, id_sha256: str) -> OneTimeCode | None:
+        """Delete the one-time code and return it, even if it has expired; None if it does not exist.
+
+        Of several callers only one gets the code.
+        """
+
+
+class StateStore(PinReader, TimeStore, LoginStore, Protocol):
     """The gateway's own state: pins, sessions, logins, secrets, rate-limit hits, the time, the number of starts."""
 
     def save_pin(self, pin: Pin) -> None:
@@ -224,15 +250,6 @@ class StateStore(PinReader, TimeStore, Protocol):
 
     def delete_session(self, server: str, session_id: str) -> None:
         """Delete a session that has ended, without waiting."""
-
-    async def save_login(self, session: LoginSession) -> None:
-        """Keep a login session."""
-
-    async def find_login(self, id_sha256: str) -> LoginSession | None:
-        """Return the login session, or None."""
-
-    async def delete_login(self, id_sha256: str) -> None:
-        """Delete the login session, if it exists."""
 
     async def secret(self, name: str) -> bytes:
         """Return the 32 random bytes of this name; they are created on first use and kept."""

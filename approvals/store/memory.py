@@ -3,11 +3,12 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from heapq import heappop, heappush
+from dataclasses import replace
+from heapq import heapify, heappop, heappush
 from itertools import count, dropwhile, islice
 from math import inf
 from secrets import token_bytes
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from approvals import audit
 from approvals.audit import Checkpoint
@@ -21,6 +22,7 @@ from approvals.model import (
     HeldCall,
     LoginSession,
     Notice,
+    OneTimeCode,
     Pin,
     State,
 )
@@ -28,6 +30,8 @@ from approvals.store import NO_LIMIT, SESSION_LIFE, CallFilter, StartCounts
 from approvals.store.change_feed import ChangeFeed
 from approvals.store.memory_replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
+
+Expiring = TypeVar("Expiring", LoginSession, OneTimeCode)
 
 
 def is_open(call: HeldCall) -> bool:
@@ -49,6 +53,7 @@ class MemoryStore(MemoryReplicas):
         self._hits: list[tuple[float, int, str, float, float]] = []
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
+        self._codes: dict[str, OneTimeCode] = {}
         self._changes = ChangeFeed()
         self._highest_time = 0.0
         self._chain_key = chain_key
@@ -216,6 +221,21 @@ class MemoryStore(MemoryReplicas):
     async def reset_time(self, at: float, *events: AuditEvent) -> None:
         self.post(*events)
         self._highest_time = at
+        self._hits = [
+            (at + until - used, number, key, at, amount) if used > at else (until, number, key, used, amount)
+            for until, number, key, used, amount in self._hits
+        ]
+        heapify(self._hits)
+        self._logins = {
+            login.id_sha256: replace(login, seen_at=min(login.seen_at, at))
+            for login in self._logins.values()
+            if login.created_at <= at
+        }
+        self._codes = {code.id_sha256: code for code in self._codes.values() if code.created_at <= at}
+        self._notices = {
+            place: replace(notice, retry_at=min(notice.retry_at, at))
+            for place, notice in self._notices.items()
+        }
 
     async def start_counts(self) -> StartCounts:
         return StartCounts(0)
@@ -230,18 +250,23 @@ class MemoryStore(MemoryReplicas):
         return Checkpoint(self._events[-1].seq, self._events[-1].hash) if self._events else None
 
     async def save_login(self, session: LoginSession) -> None:
-        expired = [
-            login.id_sha256 for login in self._logins.values() if login.expires_at <= session.created_at
-        ]
-        for id_sha256 in expired:
-            del self._logins[id_sha256]
-        self._logins[session.id_sha256] = session
+        self._logins = _unexpired(self._logins, session.created_at) | {session.id_sha256: session}
 
     async def find_login(self, id_sha256: str) -> LoginSession | None:
         return self._logins.get(id_sha256)
 
+    def record_activity(self, id_sha256: str, at: float) -> None:
+        if (login := self._logins.get(id_sha256)) is not None:
+            self._logins[id_sha256] = replace(login, seen_at=max(login.seen_at, at))
+
     async def delete_login(self, id_sha256: str) -> None:
         self._logins.pop(id_sha256, None)
+
+    async def save_code(self, code: OneTimeCode) -> None:
+        self._codes = _unexpired(self._codes, code.created_at) | {code.id_sha256: code}
+
+    async def take_code(self, id_sha256: str) -> OneTimeCode | None:
+        return self._codes.pop(id_sha256, None)
 
     def changes(self) -> AsyncIterator[CallId]:
         return self._changes.listen()
@@ -251,6 +276,10 @@ class MemoryStore(MemoryReplicas):
 
     async def close(self) -> None:
         self._changes.close()
+
+
+def _unexpired(kept: Mapping[str, Expiring], now: float) -> dict[str, Expiring]:
+    return {id_sha256: value for id_sha256, value in kept.items() if value.expires_at > now}
 
 
 def _applies(limit: CallLimit, call: HeldCall) -> bool:

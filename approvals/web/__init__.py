@@ -19,7 +19,7 @@ from approvals.web.tools import ToolPages
 
 __all__ = ["LOGIN", "Login", "ToolDetails", "ToolView", "WebOptions", "build_inbox"]
 
-#: The key of the application's `Login`, as in `app[LOGIN].create_one_time_code(approver)`.
+#: The key of the application's `Login`, as in `await app[LOGIN].create_one_time_code(approver)`.
 LOGIN = web.AppKey("login", Login)
 
 

@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from approvals.model import Approver, AuditEvent, LoginSession
+from approvals.model import Approver, AuditEvent, LoginSession, OneTimeCode
 from approvals.service import ApprovalService
-from approvals.store import StateStore
+from approvals.store import LoginStore
 from approvals.throttle import Throttle
 from approvals.web.options import Handler, WebOptions
 from approvals.web.request_bodies import parse_form
@@ -24,6 +24,8 @@ from approvals.web.responses import HttpError, redirect, render
 #: Seconds until a session ends: in any case, and without activity.
 ABSOLUTE = 24 * 3600.0
 IDLE = 8 * 3600.0
+#: Seconds between two writes of a session's activity.
+ACTIVITY = 60.0
 #: Seconds until a one-time code expires.
 CODE_LIFE = 600.0
 #: Header of a page that refreshes itself, which is not activity.
@@ -45,13 +47,12 @@ class BrowserUser:
 class Login:
     """Authenticates requests, and signs people in and out."""
 
-    def __init__(self, service: ApprovalService, logins: StateStore, options: WebOptions) -> None:
+    def __init__(self, service: ApprovalService, logins: LoginStore, options: WebOptions) -> None:
         self._service = service
         self._logins = logins
         self._options = options
         self._cookie = f"__Host-{_COOKIE}" if options.secure else _COOKIE
-        self._last_seen: dict[str, float] = {}
-        self._codes: dict[str, tuple[str, float]] = {}
+        # Per process, so guesses at several replicas are counted separately.
         self._wrong_logins = Throttle()
         # Separate, so that a program with an old token does not block sign-ins from the same address.
         self._wrong_bearer_tokens = Throttle()
@@ -66,12 +67,14 @@ class Login:
             web.post("/logout", self._sign_out),
         ]
 
-    def create_one_time_code(self, approver: Approver) -> str:
-        """Return a code that signs *approver* in once, at /login/once/{code}."""
-        now = self._service.clock()
-        self._codes = {code: kept for code, kept in self._codes.items() if kept[1] > now}
-        code = secrets.token_urlsafe(24)
-        self._codes[_hash(code)] = (approver.name, now + CODE_LIFE)
+    async def create_one_time_code(self, approver: Approver) -> str:
+        """Return a code that signs *approver* in once, at /login/once/{code} of any inbox on this store."""
+        now, code = self._service.clock(), secrets.token_urlsafe(24)
+        await self._logins.save_code(
+            OneTimeCode(
+                id_sha256=_hash(code), approver=approver.name, created_at=now, expires_at=now + CODE_LIFE
+            )
+        )
         return code
 
     async def find_user(self, request: web.Request) -> BrowserUser | None:
@@ -142,11 +145,11 @@ class Login:
         session = await self._logins.find_login(_hash(secret))
         if session is None or now >= session.expires_at:
             return None
-        if now >= self._last_seen.setdefault(session.id_sha256, now) + IDLE:
+        if now >= session.seen_at + IDLE:
             await self._logins.delete_login(session.id_sha256)
             return None
-        if activity:
-            self._last_seen[session.id_sha256] = now
+        if activity and now >= session.seen_at + ACTIVITY:
+            self._logins.record_activity(session.id_sha256, now)
         return session
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -173,12 +176,18 @@ class Login:
 
     async def _sign_in_once(self, request: web.Request) -> web.Response:
         fields = await parse_form(request)
-        name, until = self._codes.pop(_hash(fields.get("code", "")), ("", 0.0))
-        approver = self._service.directory.by_name(name)
-        if approver is None or self._service.clock() >= until:
+        approver = await self._take_code(fields.get("code", ""))
+        if approver is None:
             self._record_failure(request, self._wrong_logins)
             return self._form("/", 401, "This link has expired or was already used.")
         return await self._start_session(approver, "/", "code")
+
+    async def _take_code(self, given: str) -> Approver | None:
+        """Use up a one-time code and return its approver; None if it is wrong, expired or used."""
+        code = await self._logins.take_code(_hash(given))
+        if code is None or self._service.clock() >= code.expires_at:
+            return None
+        return self._service.directory.by_name(code.approver)
 
     def _record_failure(self, request: web.Request, attempts: Throttle) -> None:
         """Record a wrong token or code. Raises `HttpError` 429 after too many from this address."""
@@ -197,11 +206,8 @@ class Login:
         now = self._service.clock()
         secret = secrets.token_urlsafe(32)
         session = LoginSession(
-            id_sha256=_hash(secret), approver=approver.name, created_at=now, expires_at=now + ABSOLUTE
-        )
-        self._last_seen = {id_: at for id_, at in self._last_seen.items() if at + ABSOLUTE > now} | {
-            session.id_sha256: now
-        }
+            id_sha256=_hash(secret), approver=approver.name, created_at=now, expires_at=now + ABSOLUTE, seen_at=now,
+        )  # fmt: skip
         await self._logins.save_login(session)
         self._service.store.post(
             AuditEvent(
@@ -214,9 +220,7 @@ class Login:
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         await self.read_form(request)
-        session = _hash(request.cookies.get(self._cookie, ""))
-        await self._logins.delete_login(session)
-        self._last_seen.pop(session, None)
+        await self._logins.delete_login(_hash(request.cookies.get(self._cookie, "")))
         response = redirect("/login")
         response.del_cookie(
             self._cookie, path="/", secure=self._options.secure, httponly=True, samesite="Lax"

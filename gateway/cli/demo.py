@@ -57,13 +57,13 @@ async def run(port: int) -> None:
     config = build_config(port, hashlib.sha256(secret.encode()).hexdigest())
     async with assemble(config) as gateway, serve(gateway) as endpoints, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(run_agent(f"{endpoints.agents}shop"))
-        _print_welcome(endpoints, secret)
+        await _print_welcome(endpoints, secret)
         await stop.wait()
         agent.cancel()
 
 
-def _print_welcome(endpoints: Endpoints, secret: str) -> None:
-    code = endpoints.login.create_one_time_code(Approver(name=APPROVER))
+async def _print_welcome(endpoints: Endpoints, secret: str) -> None:
+    code = await endpoints.login.create_one_time_code(Approver(name=APPROVER))
     lines = [
         "",
         "Okayed is running, with a sample shop behind it.",

@@ -8,7 +8,7 @@ import pytest
 from approvals import audit
 from approvals.errors import AgentBytesExceeded, Conflict, HourlyBytesExceeded, QuotaExceeded, StoreError
 from approvals.lifecycle import SETTLED, advance, update
-from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, Pin, State
+from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, Pin, State
 from approvals.store import SESSION_LIFE
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
 from hang import HANG
@@ -521,8 +521,22 @@ async def test_a_hit_drops_the_hits_that_have_ended(store):
     assert await store.hits(0.0) == [("a", 70.0, 1)]
 
 
+def a_login(id_sha256="s1", *, approver="alice", created_at=10.0, expires_at=100.0):
+    return LoginSession(
+        id_sha256=id_sha256,
+        approver=approver,
+        created_at=created_at,
+        expires_at=expires_at,
+        seen_at=created_at,
+    )
+
+
+def a_code(id_sha256="c1", *, created_at=10.0, expires_at=100.0):
+    return OneTimeCode(id_sha256=id_sha256, approver="bob", created_at=created_at, expires_at=expires_at)
+
+
 async def test_a_login_is_saved_replaced_and_deleted(store):
-    session = LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0)
+    session = a_login()
     await store.save_login(session)
     assert await store.find_login("s1") == session
     longer = replace(session, expires_at=200.0)
@@ -534,10 +548,68 @@ async def test_a_login_is_saved_replaced_and_deleted(store):
 
 
 async def test_a_login_drops_expired_logins(store):
-    await store.save_login(LoginSession(id_sha256="s1", approver="alice", created_at=10.0, expires_at=100.0))
-    await store.save_login(LoginSession(id_sha256="s2", approver="bob", created_at=100.0, expires_at=200.0))
+    await store.save_login(a_login("s1"))
+    await store.save_login(a_login("s2", approver="bob", created_at=100.0, expires_at=200.0))
     assert await store.find_login("s1") is None
     assert (await store.find_login("s2")).approver == "bob"
+
+
+async def test_the_activity_of_a_login_only_moves_forward(store):
+    await store.save_login(a_login())
+    for at, seen_at in ((50.0, 50.0), (40.0, 50.0), (60.0, 60.0)):
+        store.record_activity("s1", at)
+        await store.check()
+        assert await store.find_login("s1") == replace(a_login(), seen_at=seen_at)
+
+
+async def test_activity_does_not_bring_a_deleted_login_back(store):
+    await store.save_login(a_login())
+    await store.delete_login("s1")
+    store.record_activity("s1", 50.0)
+    await store.check()
+    assert await store.find_login("s1") is None
+
+
+async def test_a_one_time_code_is_taken_once(store):
+    await store.save_code(a_code())
+    assert await store.take_code("another") is None
+    assert await store.take_code("c1") == a_code()
+    assert await store.take_code("c1") is None
+
+
+async def test_of_many_takers_one_gets_the_code(store):
+    await store.save_code(a_code())
+    taken = await asyncio.gather(*(store.take_code("c1") for _ in range(20)))
+    assert [code for code in taken if code] == [a_code()]
+
+
+async def test_a_code_drops_expired_codes(store):
+    await store.save_code(a_code("c1"))
+    await store.save_code(a_code("c2", created_at=99.0, expires_at=200.0))
+    await store.save_code(a_code("c3", created_at=100.0, expires_at=200.0))
+    assert [await store.take_code(one) is not None for one in ("c1", "c2", "c3")] == [False, True, True]
+
+
+async def test_a_reset_of_the_time_moves_later_dates_back(store):
+    call = a_call()
+    await store.add(call)
+    await store.save_notice(Notice(call=call.id, channel="slack", failures=1, retry_at=900.0))
+    store.add_hit("early", 10.0, 70.0)
+    store.add_hit("late", 60.0, 120.0)
+    await store.save_login(a_login("early"))
+    await store.save_login(a_login("late", created_at=60.0))
+    await store.save_code(a_code("early"))
+    await store.save_code(a_code("late", created_at=60.0))
+    store.record_activity("early", 60.0)
+    await store.reset_time(50.0, an_event("clock.reset"))
+    assert await store.highest_time() == 50.0
+    assert await store.hits(69.0) == [("early", 10.0, 1), ("late", 50.0, 1)]
+    assert await store.hits(109.0) == [("late", 50.0, 1)]
+    assert await store.hits(110.0) == []
+    assert await store.find_login("early") == replace(a_login("early"), seen_at=50.0)
+    assert await store.take_code("early") == a_code("early")
+    assert await store.find_login("late") is await store.take_code("late") is None
+    assert await stale(store, now=50.0) == [(call.id, 0)]
 
 
 # Changes

@@ -261,7 +261,7 @@ async def test_secrets_must_be_viewed_before_approval(browser, inbox, scripted, 
 
 async def test_a_link_works_once_from_the_command_line(browser, inbox):
     async with window(browser, inbox.here) as page:
-        await page.goto(f"/login/once/{inbox.code()}")
+        await page.goto(f"/login/once/{await inbox.code()}")
         await page.get_by_role("button", name="Open the inbox").click()
         await page.get_by_role("heading", name="Waiting calls").wait_for()
         assert await barriers(page) == []

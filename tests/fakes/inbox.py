@@ -1,4 +1,4 @@
-"""A real inbox on port 0: the application, a store in memory, a clock that tests move, and approvers."""
+"""A real inbox on port 0: the application, a store (in memory unless given), a clock that tests move, and approvers."""
 
 import asyncio
 import hashlib
@@ -38,9 +38,9 @@ def sha256(text):
 class Inbox:
     """Use as `async with Inbox() as inbox`; options of the inbox may be given."""
 
-    def __init__(self, *, url="", **options):
+    def __init__(self, *, url="", store=None, **options):
         self.now = float(int(time.time()))
-        self.store = MemoryStore()
+        self.store = store or MemoryStore()
         self.directory = Directory(
             Approver(name=name, email=f"{name}@example.com", token_sha256=sha256(token(name)))
             for name in PEOPLE
@@ -88,8 +88,8 @@ class Inbox:
         client = ClientSession(self.here, headers={"Authorization": f"Bearer {token(name)}"} | headers)
         return await self._stack.enter_async_context(client)
 
-    def code(self, name="alice"):
-        return self.app[LOGIN].create_one_time_code(self.directory.by_name(name))
+    async def code(self, name="alice"):
+        return await self.app[LOGIN].create_one_time_code(self.directory.by_name(name))
 
     def call(self, tool="put_user_policy", *, arguments=b'{"user_name":"ana"}', **changes):
         """Return a held call that is not stored yet; *changes* are fields of the held call, or of its tool call."""

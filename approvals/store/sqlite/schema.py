@@ -278,6 +278,21 @@ def summaries_for_lists(db: Database) -> None:
         db.execute(statement)
 
 
+@migrations()
+def login_activity_and_codes(db: Database) -> None:
+    """The last activity of each login, and one-time codes."""
+    db.execute("ALTER TABLE logins ADD COLUMN seen_at REAL NOT NULL DEFAULT 0")
+    # Older versions kept the activity in memory, so their logins get the latest time that it can be.
+    db.execute("UPDATE logins SET seen_at = max(created_at, (SELECT time FROM progress))")
+    db.table("codes").create(
+        {"id_sha256": str, "approver": str, "created_at": float, "expires_at": float, "seal": bytes},
+        pk="id_sha256",
+        not_null={"approver", "created_at", "expires_at", "seal"},
+    )
+    for table in ("logins", "codes"):
+        db.table(table).create_index(["expires_at"])
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

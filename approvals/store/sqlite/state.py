@@ -1,17 +1,18 @@
-"""The gateway's own state in SQLite: pins, sessions, logins, secrets, rate-limit hits, the time and the starts."""
+"""The gateway's own state in SQLite: pins, sessions, secrets, rate-limit hits, the time and the starts."""
 
 import sqlite3
 from collections.abc import Sequence
 from secrets import token_bytes
 
 from approvals import audit
-from approvals.model import AgentSession, AuditEvent, LoginSession, Pin
+from approvals.model import AgentSession, AuditEvent, Pin
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.sqlite import statements
+from approvals.store.sqlite.logins import SqliteLogins
 from approvals.store.sqlite.trail import SqliteTrail
 
 
-class SqliteState(SqliteTrail):
+class SqliteState(SqliteTrail, SqliteLogins):
     """See `approvals.store.StateStore`. A reset of the time is written with its events, in one commit."""
 
     def save_pin(self, pin: Pin) -> None:
@@ -48,29 +49,6 @@ class SqliteState(SqliteTrail):
         """Delete a session."""
         self._post(statements.DELETE_SESSION, server, session_id)
 
-    async def save_login(self, session: LoginSession) -> None:
-        """Keep a login, and drop expired ones."""
-        row = self._seal.seal_row(
-            "logins", (session.id_sha256, session.approver, session.created_at, session.expires_at)
-        )
-
-        def work(db: sqlite3.Connection) -> None:
-            db.execute(statements.DROP_LOGINS, (session.created_at,))
-            db.execute(statements.SAVE_LOGIN, row)
-
-        await self.writer.do(work)
-
-    async def find_login(self, id_sha256: str) -> LoginSession | None:
-        """Return a login."""
-        row = self._seal.open_row("logins", await self._read_row(statements.LOGIN, id_sha256))
-        if row is None:
-            return None
-        return LoginSession(id_sha256=row[0], approver=row[1], created_at=row[2], expires_at=row[3])
-
-    async def delete_login(self, id_sha256: str) -> None:
-        """Delete a login."""
-        await self._write(statements.DELETE_LOGIN, id_sha256)
-
     async def secret(self, name: str) -> bytes:
         """Return the secret of this name."""
 
@@ -103,7 +81,7 @@ class SqliteState(SqliteTrail):
         self._post(statements.KEEP_TIME, at)
 
     async def reset_time(self, at: float, *events: AuditEvent) -> None:
-        """Lower the time; move back to it the later dates of hits, logins and retries."""
+        """Lower the time; move back to it the later dates of hits, logins, codes and retries."""
         entries = tuple(map(audit.encode_event, events))
 
         def work(db: sqlite3.Connection) -> None:

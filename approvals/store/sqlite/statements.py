@@ -81,11 +81,18 @@ DROP_HITS = "DELETE FROM hits WHERE until <= ?"
 INSERT_HIT = "INSERT INTO hits (key, at, until, amount) VALUES (?, ?, ?, ?)"
 HITS = "SELECT key, at, amount FROM hits WHERE until > ? ORDER BY at, rowid"
 DROP_LOGINS = "DELETE FROM logins WHERE expires_at <= ?"
-SAVE_LOGIN = (
-    "INSERT OR REPLACE INTO logins (id_sha256, approver, created_at, expires_at, seal) VALUES (?, ?, ?, ?, ?)"
-)
-LOGIN = "SELECT id_sha256, approver, created_at, expires_at, seal FROM logins WHERE id_sha256 = ?"
+SAVE_LOGIN = """
+    INSERT OR REPLACE INTO logins (id_sha256, approver, created_at, expires_at, seal, seen_at) VALUES (?, ?, ?, ?, ?, ?)
+"""
+LOGIN = "SELECT id_sha256, approver, created_at, expires_at, seal, seen_at FROM logins WHERE id_sha256 = ?"
+RECORD_ACTIVITY = "UPDATE logins SET seen_at = ?1 WHERE id_sha256 = ?2 AND seen_at < ?1"
 DELETE_LOGIN = "DELETE FROM logins WHERE id_sha256 = ?"
+DROP_CODES = "DELETE FROM codes WHERE expires_at <= ?"
+SAVE_CODE = (
+    "INSERT OR REPLACE INTO codes (id_sha256, approver, created_at, expires_at, seal) VALUES (?, ?, ?, ?, ?)"
+)
+CODE = "SELECT id_sha256, approver, created_at, expires_at, seal FROM codes WHERE id_sha256 = ?"
+DELETE_CODE = "DELETE FROM codes WHERE id_sha256 = ?"
 CREATE_KEY = "INSERT OR IGNORE INTO secrets (name, bytes) VALUES (?, ?)"
 KEY = "SELECT bytes FROM secrets WHERE name = ?"
 SAVE_PIN = "INSERT OR REPLACE INTO pins (server, tool, hash, definition, identity) VALUES (?, ?, ?, ?, ?)"
@@ -104,6 +111,8 @@ RESET_TIME = (
     "UPDATE progress SET time = :at",
     "UPDATE hits SET until = :at + until - at, at = :at WHERE at > :at",
     "DELETE FROM logins WHERE created_at > :at",
+    "UPDATE logins SET seen_at = :at WHERE seen_at > :at",
+    "DELETE FROM codes WHERE created_at > :at",
     "UPDATE notices SET retry_at = :at WHERE retry_at > :at",
 )
 RENEW_REPLICA = "INSERT OR REPLACE INTO replicas (id, until) VALUES (?, ?)"

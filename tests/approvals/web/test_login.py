@@ -1,14 +1,19 @@
 """Signing in and out, sessions, proxies and throttling."""
 
+import asyncio
 import re
+from contextlib import asynccontextmanager
 
 import pytest
 
 from approvals.client_address import TrustedProxies
 from approvals.identity import Directory
+from approvals.store.memory import MemoryStore
+from approvals.store.sqlite.store import SqliteStore
 from approvals.throttle import ATTEMPTS, WINDOW
 from approvals.web.login import (
     ABSOLUTE,
+    ACTIVITY,
     CODE_LIFE,
     IDLE,
     local_path,
@@ -207,7 +212,7 @@ async def test_guessing_is_blocked_while_a_valid_token_and_a_link_still_work(inb
     assert [dict(event.detail) for event in refused] == [{"from": "127.0.0.1"}] * ATTEMPTS
     assert "guess" not in repr(refused)
     assert (await answer(client, "/login", "POST", data={"token": token("alice")}))[0] == 303
-    assert (await answer(client, "/login/once", "POST", data={"code": inbox.code()}))[0] == 303
+    assert (await answer(client, "/login/once", "POST", data={"code": await inbox.code()}))[0] == 303
     inbox.now += WINDOW
     assert (await answer(client, "/login", "POST", data={"token": "guess"}))[0] == 401
 
@@ -256,7 +261,7 @@ async def test_signing_in_by_token_can_be_off():
 
 
 async def test_a_one_time_code_works_once_and_only_when_posted(inbox):
-    code = inbox.code()
+    code = await inbox.code()
     client = await inbox.stranger()
     for _ in range(2):
         status, body, _ = await answer(client, f"/login/once/{code}")
@@ -269,12 +274,154 @@ async def test_a_one_time_code_works_once_and_only_when_posted(inbox):
 
 
 async def test_a_one_time_code_expires(inbox):
-    old = inbox.code()
+    old = await inbox.code()
     inbox.now += CODE_LIFE
     client = await inbox.stranger()
     assert (await answer(client, "/login/once", "POST", data={"code": old}))[0] == 401
-    assert (await answer(client, "/login/once", "POST", data={"code": inbox.code()}))[0] == 303
+    assert (await answer(client, "/login/once", "POST", data={"code": await inbox.code()}))[0] == 303
     assert (await answer(client, "/login/once", "POST", data={}))[0] == 401
+
+
+# Two inboxes on one store
+
+
+@asynccontextmanager
+async def memory(_folder):
+    yield MemoryStore()
+
+
+@asynccontextmanager
+async def sqlite(folder):
+    store = await SqliteStore.open(folder / "okayed.db", chain_key=b"key")
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=[memory, sqlite], ids=["memory", "sqlite"])
+async def pair(request, tmp_path):
+    async with (
+        request.param(tmp_path) as store,
+        Inbox(store=store) as here,
+        Inbox(store=store) as there,
+    ):
+        yield here, there
+
+
+async def signed_in_at(here, there):
+    """Sign in at the first inbox; return a client of each, both with the session's cookie."""
+    client, other = await here.person(), await there.stranger()
+    other.cookie_jar.update_cookies({"okayed": next(iter(client.cookie_jar)).value})
+    return client, other
+
+
+async def pass_time(pair, seconds):
+    """Move both clocks, after the writes so far."""
+    await pair[0].store.check()
+    for inbox in pair:
+        inbox.now += seconds
+
+
+async def test_a_person_active_at_one_inbox_is_not_signed_out_by_another(pair):
+    client, other = await signed_in_at(*pair)
+    assert (await answer(other, "/"))[0] == 200
+    for _ in range(3):
+        await pass_time(pair, IDLE / 2)
+        assert (await answer(client, "/"))[0] == 200
+    await pass_time(pair, IDLE - 1)
+    assert (await answer(other, "/"))[0] == 200
+
+
+async def test_a_session_that_is_idle_at_both_inboxes_ends_at_both(pair):
+    client, other = await signed_in_at(*pair)
+    await pass_time(pair, IDLE)
+    assert (await answer(other, "/"))[0] == 303
+    await pass_time(pair, -IDLE)
+    assert (await answer(client, "/"))[0] == 303
+
+
+async def test_an_inbox_that_starts_knows_when_a_person_was_last_active(pair):
+    client, _ = await signed_in_at(*pair)
+    await pass_time(pair, 100)
+    assert (await answer(client, "/"))[0] == 200
+    for later, status in ((IDLE - 1, 200), (IDLE, 303)):
+        await pass_time(pair, 0)
+        async with Inbox(store=pair[0].store) as started:
+            started.now = pair[0].now + later
+            again = await started.stranger()
+            again.cookie_jar.update_cookies({"okayed": next(iter(client.cookie_jar)).value})
+            assert (await answer(again, "/", headers={"Okayed-Refresh": "1"}))[0] == status
+
+
+async def test_activity_is_written_at_most_once_a_minute(pair):
+    client, other = await signed_in_at(*pair)
+    session, signed_in = sha256(next(iter(client.cookie_jar)).value), pair[0].now
+    for wait, written in ((ACTIVITY - 1, 0), (1, ACTIVITY), (ACTIVITY - 1, ACTIVITY), (1, 2 * ACTIVITY)):
+        await pass_time(pair, wait)
+        for visitor in (client, other):
+            assert (await answer(visitor, "/"))[0] == 200
+        await pass_time(pair, 0)
+        assert (await pair[0].store.find_login(session)).seen_at == signed_in + written
+
+
+async def test_signing_out_at_one_inbox_ends_the_session_at_the_other(pair):
+    client, other = await signed_in_at(*pair)
+    assert (await answer(other, "/"))[0] == 200
+    data = {"csrf_token": await csrf_token(client)}
+    assert (await answer(client, "/logout", "POST", data=data))[0] == 303
+    assert (await answer(other, "/"))[0] == 303
+    assert (await answer(other, "/logout", "POST", data=data))[0] == 401
+    assert (await answer(other, "/api/v1/events"))[0] == 401
+
+
+async def test_a_code_of_one_inbox_signs_in_at_another_once(pair):
+    here, there = pair
+    code = await here.code("bob")
+    other = await there.stranger()
+    assert (await answer(other, "/login/once", "POST", data={"code": code}))[0] == 303
+    assert ">bob<" in (await answer(other, "/"))[1]
+    for inbox in pair:
+        client = await inbox.stranger()
+        assert (await answer(client, "/login/once", "POST", data={"code": code}))[0] == 401
+
+
+async def test_a_code_posted_to_two_inboxes_at_once_signs_in_at_one(pair):
+    code = await pair[0].code()
+    clients = [await inbox.stranger() for inbox in (*pair, *pair, *pair)]
+    answers = await asyncio.gather(
+        *(answer(client, "/login/once", "POST", data={"code": code}) for client in clients)
+    )
+    assert sorted(status for status, _, _ in answers) == [303] + [401] * 5
+
+
+async def test_a_code_expires_at_every_inbox(pair):
+    here, there = pair
+    code = await here.code()
+    await pass_time(pair, CODE_LIFE)
+    for inbox in (there, here):
+        client = await inbox.stranger()
+        assert (await answer(client, "/login/once", "POST", data={"code": code}))[0] == 401
+
+
+async def test_the_store_keeps_only_the_hash_of_a_code(inbox):
+    code = await inbox.code()
+    assert await inbox.store.take_code(code) is None
+    assert (await inbox.store.take_code(sha256(code))).approver == "alice"
+
+
+async def test_a_code_of_a_removed_approver_signs_no_one_in(inbox):
+    code = await inbox.code("bob")
+    inbox.service.directory = Directory([inbox.directory.by_name("alice")])
+    client = await inbox.stranger()
+    assert (await answer(client, "/login/once", "POST", data={"code": code}))[0] == 401
+
+
+async def test_guesses_are_counted_by_each_inbox(pair):
+    for inbox in pair:
+        client = await inbox.stranger()
+        statuses = [
+            (await answer(client, "/login", "POST", data={"token": "guess"}))[0] for _ in range(ATTEMPTS + 1)
+        ]
+        assert statuses == [401] * ATTEMPTS + [429]
 
 
 PROXY = {"proxy_header": "X-Forwarded-Email", "proxy_peers": ("127.0.0.0/8",)}

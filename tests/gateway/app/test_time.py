@@ -8,7 +8,7 @@ import pytest
 from approval_fixtures import held
 from approvals import lifecycle
 from approvals.errors import AlreadyDecided
-from approvals.model import Decision, LoginSession, Outcome, State
+from approvals.model import Decision, LoginSession, OneTimeCode, Outcome, State
 from gateway.app import serving
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
@@ -171,7 +171,10 @@ async def test_reset_clock_voids_waiting_calls_and_uses_the_clock_again(config, 
         gateway.store.add_hit("limit", gateway.clock(), gateway.clock() + 60)
         now = gateway.clock()
         await gateway.store.save_login(
-            LoginSession(id_sha256="x", approver="alice", created_at=now, expires_at=now + 60)
+            LoginSession(id_sha256="x", approver="alice", created_at=now, expires_at=now + 60, seen_at=now)
+        )
+        await gateway.store.save_code(
+            OneTimeCode(id_sha256="x", approver="alice", created_at=now, expires_at=now + 60)
         )
     clock.ahead = 0.0
     async with started(config, clock) as gateway:
@@ -187,6 +190,7 @@ async def test_reset_clock_voids_waiting_calls_and_uses_the_clock_again(config, 
         assert [await state(gateway, one) for one in (pending, approved)] == [State.VOIDED] * 2
         assert await gateway.store.hits(clock.now) == [("limit", clock.now, 1)]
         assert await gateway.store.find_login("x") is None
+        assert await gateway.store.take_code("x") is None
         last = (await gateway.store.events())[-1]
         assert (last.kind, last.at, last.detail) == (
             "clock.reset",

@@ -3,11 +3,13 @@ import shutil
 import sqlite3
 import stat
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from approvals.errors import StoreError
+from approvals.model import LoginSession
 from approvals.store.sqlite import lock_file
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.store import SqliteStore
@@ -275,6 +277,24 @@ async def test_hits_of_an_older_version_have_amount_one(path):
     )
     async with opened(path) as store:
         assert await store.hits(2.0) == [("old", 1.0, 1)]
+
+
+async def test_a_login_of_an_older_version_stays_valid_and_was_active_until_the_upgrade(path):
+    login = LoginSession(id_sha256="s", approver="alice", created_at=10.0, expires_at=100.0, seen_at=10.0)
+    async with opened(path, chain_key=b"key") as store:
+        await store.save_login(login)
+        await store.save_login(replace(login, id_sha256="newer", created_at=60.0, seen_at=60.0))
+        store.keep_time(50.0)
+    sql(
+        path,
+        "DROP TABLE codes",
+        "ALTER TABLE logins DROP COLUMN seen_at",
+        "DROP INDEX idx_logins_expires_at",
+        "DELETE FROM _sqlite_migrations WHERE name = 'login_activity_and_codes'",
+    )
+    async with opened(path, chain_key=b"key") as store:
+        assert await store.find_login("s") == replace(login, seen_at=50.0)
+        assert (await store.find_login("newer")).seen_at == 60.0
 
 
 @pytest.mark.parametrize("name", ["okayed.db", "okayed.db.lock"])

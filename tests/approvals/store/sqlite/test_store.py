@@ -13,7 +13,7 @@ from approvals import audit
 from approvals.errors import Conflict, QuotaExceeded, StoreError
 from approvals.identity import Directory
 from approvals.lifecycle import advance, update
-from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, State
+from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, State
 from approvals.quotas import Quotas
 from approvals.service import ApprovalService
 from approvals.store import read_only
@@ -66,17 +66,19 @@ async def direct(store, statement, *values):
 async def test_everything_survives_a_restart(path):
     call = a_full_call()
     notice = Notice(call=call.id, channel="slack", ref="m", shown_version=6, failures=1, retry_at=2.5)
-    session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0)
+    session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0, seen_at=2.0)
     async with opened(path, chain_key=b"k") as store:
         await store.add(call, an_event("one", detail={"nul": "\x00", "of": [1.0, 1, None, True]}))
         await store.save_notice(notice)
         await store.save_login(session)
+        await store.save_code(CODE)
         store.add_hit("limit", 1.0, 9.0)
         store.post(an_event("two"))
     async with opened(path, chain_key=b"k") as store:
         assert await store.get(call.id) == call
         assert await store.stale_calls("slack", 2.5) == [(summarize(call), notice)]
         assert await store.find_login("s") == session
+        assert await store.take_code("c") == CODE
         assert await store.hits(5.0) == [("limit", 1.0, 1)]
         await store.append(an_event("three"))
         events = await store.events()
@@ -235,7 +237,7 @@ async def test_a_restored_approval_with_a_forged_trail_does_not_run_either(path,
 
 
 SESSION = AgentSession(server="notes", id="s", agent="bot", opening=b"{}", at=1.0)
-LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0)
+LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0, seen_at=2.0)
 
 
 @pytest.mark.parametrize(
@@ -244,8 +246,8 @@ LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at
         "UPDATE logins SET approver = 'bob'",
         "UPDATE logins SET expires_at = 1e12",
         "UPDATE logins SET id_sha256 = 's'",
-        "INSERT OR REPLACE INTO logins VALUES ('s', 'bob', 1.0, 1e12, x'')",
-        "INSERT OR REPLACE INTO logins SELECT 's', 'bob', 1.0, 9.0, seal FROM logins",
+        "INSERT OR REPLACE INTO logins VALUES ('s', 'bob', 1.0, 1e12, x'', 1.0)",
+        "INSERT OR REPLACE INTO logins SELECT 's', 'bob', 1.0, 9.0, seal, seen_at FROM logins",
     ],
 )
 async def test_a_login_forged_in_the_file_is_invalid(path, forging):
@@ -253,6 +255,34 @@ async def test_a_login_forged_in_the_file_is_invalid(path, forging):
         await store.save_login(replace(LOGIN, id_sha256="other"))
         await direct(store, forging)
         assert await store.find_login("s") is None
+
+
+async def test_a_login_stays_valid_when_its_activity_was_changed_in_the_file(path):
+    async with opened(path, chain_key=b"key") as store:
+        await store.save_login(LOGIN)
+        await direct(store, "UPDATE logins SET seen_at = 1e12")
+        assert await store.find_login("s") == replace(LOGIN, seen_at=1e12)
+
+
+CODE = OneTimeCode(id_sha256="c", approver="alice", created_at=1.0, expires_at=9.0)
+
+
+@pytest.mark.parametrize(
+    "forging",
+    [
+        "UPDATE codes SET approver = 'bob'",
+        "UPDATE codes SET expires_at = 1e12",
+        "UPDATE codes SET id_sha256 = 'c'",
+        "INSERT INTO codes VALUES ('c', 'bob', 1.0, 1e12, x'')",
+        "INSERT INTO codes SELECT 'c', 'bob', 1.0, 9.0, seal FROM logins",
+    ],
+)
+async def test_a_code_forged_in_the_file_is_invalid(path, forging):
+    async with opened(path, chain_key=b"key") as store:
+        await store.save_login(replace(LOGIN, approver="bob", id_sha256="c"))
+        await store.save_code(replace(CODE, id_sha256="other"))
+        await direct(store, forging)
+        assert await store.take_code("c") is None
 
 
 async def test_a_login_from_a_store_without_the_key_is_invalid_under_the_key(path):
