@@ -13,6 +13,7 @@ from approvals.client_address import TrustedProxies
 from approvals.model import Decision, HeldCall
 from gateway.app.config import parse_config
 from gateway.app.gateway import Gateway, assemble
+from gateway.config.options import Config
 from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
@@ -197,12 +198,23 @@ async def running(
     async with AsyncExitStack() as stack:
         recorder = await stack.enter_async_context(recorder or RecordingServer())
         options = server_options or f"url: '{recorder.url}'"
-        config = parse_config(
-            f"servers: {{notes: {{{options}}}{f', {second_server}: {{{options}}}' if second_server else ''}}}\nstore: '{store}'\napprovers: [{{name: alice}}, {{name: bob}}]\n"
-            f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
-        )  # fmt: skip
-        clock = Clock()
-        gateway = await stack.enter_async_context(assemble(config, clock.wall, clock.monotonic))
+        servers = f"notes: {{{options}}}{f', {second_server}: {{{options}}}' if second_server else ''}"
+        config = build_config(servers, policy, f"store: '{store}'\n{more}", environ)
+        yield await stack.enter_async_context(serving(config, recorder, Clock()))
+
+
+def build_config(servers: str, policy: str = POLICY, more: str = "", environ: dict | None = None) -> Config:
+    return parse_config(
+        f"servers: {{{servers}}}\napprovers: [{{name: alice}}, {{name: bob}}]\n"
+        f"{more}\npolicy:\n{indent(policy, '  ')}", environ or {}, str,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def serving(config: Config, recorder: RecordingServer, clock: Clock, **options: Any):
+    """Serve the agents of *config*; *options* are those of `assemble`."""
+    async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(assemble(config, clock.wall, clock.monotonic, **options))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(gateway.service.wakeups.follow(gateway.store))
         stack.callback(follow.cancel)
