@@ -1,30 +1,48 @@
-"""One connection to the file, shared by every part of the SQLite store."""
+"""The connections to the file, shared by every part of the SQLite store: one writes, one reads."""
 
 import sqlite3
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from approvals.store.change_feed import ChangeFeed
 from approvals.store.sqlite.file import StoreFile
+from approvals.store.sqlite.health import Health
+from approvals.store.sqlite.reader import Reader
 from approvals.store.sqlite.seal import Seal
 from approvals.store.sqlite.writer import Writer
 
+Result = TypeVar("Result")
+
 
 class SqliteBase:
-    """The writer thread, the seal and the change feed."""
+    """The writer thread, the reader thread, the seal and the change feed."""
 
-    def __init__(self, connection: sqlite3.Connection, file: StoreFile, chain_key: bytes) -> None:
-        self._key = chain_key
-        self._seal = Seal(chain_key)
+    def __init__(
+        self, writing: sqlite3.Connection, reading: sqlite3.Connection, file: StoreFile, key: bytes
+    ) -> None:
+        self._key = key
+        self._seal = Seal(key)
         self._file = file
         self._changes = ChangeFeed()
-        self.writer = Writer(connection, file)
+        self._health = Health()
+        self.writer = Writer(writing, file, self._health)
+        self.reader = Reader(reading, self._health)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Read one snapshot, which includes every acknowledged write. Never waits for a write."""
+        return await self.reader.read(work)
+
+    async def _read_posted(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Read one snapshot, which includes every acknowledged write and every earlier post that could be written."""
+        await self.writer.flush()
+        return await self.reader.read(work)
 
     async def _read_row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
         def work(db: sqlite3.Connection) -> tuple[Any, ...] | None:
             row: tuple[Any, ...] | None = db.execute(sql, values).fetchone()
             return row
 
-        return await self.writer.read(work)
+        return await self._read(work)
 
     async def _write(self, sql: str, *values: Any) -> None:
         def work(db: sqlite3.Connection) -> None:

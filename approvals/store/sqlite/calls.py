@@ -89,7 +89,7 @@ class SqliteCalls(SqliteTrail):
             rows = list(limit_size(db.execute(sql, values), room))
             return [call for n in rows for call in self._read_calls(statements.CALL_OF_ROW, (n,), db)]
 
-        return await self.writer.read(work)
+        return await self._read(work)
 
     async def summaries(
         self,
@@ -128,12 +128,12 @@ class SqliteCalls(SqliteTrail):
         def work(db: sqlite3.Connection) -> list[Summary]:
             return [self._seal.open_summary(body, seal) for body, seal in db.execute(sql, values)]
 
-        return await self.writer.read(work)
+        return await self._read(work)
 
     async def _find_call(self, sql: str, *values: Any) -> HeldCall | None:
-        return next(iter(await self.writer.read(partial(self._read_calls, sql, values))), None)
+        return next(iter(await self._read(partial(self._read_calls, sql, values))), None)
 
-    # In the writer's thread.
+    # In the threads of the reader and the writer.
 
     def _read_calls(self, sql: str, values: Sequence[Any], db: sqlite3.Connection) -> list[HeldCall]:
         return [self._seal.open_call(body, seal) for body, seal in db.execute(sql, values)]

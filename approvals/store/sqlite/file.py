@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from approvals.errors import StoreError, StoreTaken
@@ -16,15 +16,20 @@ from approvals.store.sqlite import lock_file, schema
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
+    # A file that was changed by hand must not run code, nor have its pages trusted.
+    "PRAGMA cell_size_check=ON",
+    "PRAGMA trusted_schema=OFF",
+)
+_WRITER_PRAGMAS = (
+    *_PRAGMAS,
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     # On macOS a plain fsync does not reach the disk.
     "PRAGMA fullfsync=ON",
     "PRAGMA foreign_keys=ON",
-    "PRAGMA cell_size_check=ON",
-    "PRAGMA trusted_schema=OFF",
     "PRAGMA journal_size_limit=67108864",
 )
+_READER_PRAGMAS = (*_PRAGMAS, "PRAGMA query_only=ON")
 
 
 class StoreFile:
@@ -65,6 +70,18 @@ class StoreFile:
             raise StoreError(f"The store {self.path} cannot be used: {error}.") from error
         return connection
 
+    def connect_reader(self) -> sqlite3.Connection:
+        """Open the database read-only, after `connect`; raises `StoreError`.
+
+        Close it before the writer's connection: a read-only one cannot write the -wal into the file.
+        """
+        try:
+            connection = _connection(self.path, "ro")
+            _execute(connection, _READER_PRAGMAS)
+        except sqlite3.Error as error:
+            raise StoreError(f"The store {self.path} cannot be read: {error}.") from error
+        return connection
+
     def _create(self) -> None:
         if "event" in self.read_notes():
             raise StoreError(
@@ -94,8 +111,7 @@ class StoreFile:
                 raise StoreError(f"it is damaged ({found.splitlines()[-1]}); restore a good copy")
             schema.check_origin(connection)
             self.path.chmod(0o600)
-            for pragma in _PRAGMAS:
-                connection.execute(pragma)
+            _execute(connection, _WRITER_PRAGMAS)
             schema.migrate(connection)
             if not restored:
                 self._check_last_event(connection)
@@ -158,8 +174,13 @@ class StoreFile:
             self._lock = -1
 
 
-def _connection(path: Path) -> sqlite3.Connection:
-    """Open an existing file, in autocommit mode: the writer begins and ends its transactions."""
+def _connection(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """Open an existing file, in autocommit mode: the threads begin and end their transactions."""
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
     )
+
+
+def _execute(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
+    for pragma in pragmas:
+        connection.execute(pragma)

@@ -23,7 +23,7 @@ class SqliteNotices(SqliteBase):
                 for _, body, seal, *row in rows
             ]
 
-        return await self.writer.read(work)
+        return await self._read(work)
 
     async def save_notice(self, notice: Notice) -> None:
         """Insert or replace a notice."""

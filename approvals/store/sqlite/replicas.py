@@ -31,7 +31,7 @@ class SqliteReplicas(SqliteBase):
 
     async def live_replicas(self, now: float) -> frozenset[str]:
         """Return the replicas with a lease."""
-        rows = await self.writer.read(lambda db: db.execute(statements.LIVE_REPLICAS, (now,)).fetchall())
+        rows = await self._read(lambda db: db.execute(statements.LIVE_REPLICAS, (now,)).fetchall())
         return frozenset(replica for (replica,) in rows)
 
     async def take_name(self, name: str, replica: str, now: float) -> bool:
@@ -51,7 +51,7 @@ class SqliteReplicas(SqliteBase):
     async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         """Return the calls with waiting clients."""
         values = (msgspec.json.encode(calls).decode(), now)
-        rows = await self.writer.read(lambda db: db.execute(statements.ATTENDED, values).fetchall())
+        rows = await self._read_posted(lambda db: db.execute(statements.ATTENDED, values).fetchall())
         return frozenset(call_id for (call_id,) in rows)
 
 

@@ -21,7 +21,7 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""
-        rows = await self.writer.read(lambda db: db.execute(statements.PINS).fetchall())
+        rows = await self._read_posted(lambda db: db.execute(statements.PINS).fetchall())
         return [
             Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3], identity=row[4]) for row in rows
         ]
@@ -40,7 +40,10 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def find_session(self, server: str, session_id: str) -> AgentSession | None:
         """Return a session."""
-        row = self._seal.open_row("sessions", await self._read_row(statements.SESSION, server, session_id))
+        found = await self._read_posted(
+            lambda db: db.execute(statements.SESSION, (server, session_id)).fetchone()
+        )
+        row = self._seal.open_row("sessions", found)
         if row is None:
             return None
         return AgentSession(server=row[0], id=row[1], agent=row[2], opening=row[3], at=row[4])
@@ -70,11 +73,11 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the hits that have not ended."""
-        return await self.writer.read(lambda db: db.execute(statements.HITS, (now,)).fetchall())
+        return await self._read_posted(lambda db: db.execute(statements.HITS, (now,)).fetchall())
 
     async def highest_time(self) -> float:
         """Return the highest time so far."""
-        return await self.writer.read(lambda db: float(db.execute(statements.HIGHEST_TIME).fetchone()[0]))
+        return await self._read_posted(lambda db: float(db.execute(statements.HIGHEST_TIME).fetchone()[0]))
 
     def keep_time(self, at: float) -> None:
         """Keep a time if it is the highest."""
@@ -93,7 +96,7 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def start_counts(self) -> StartCounts:
         """Return the counts in the file and in `.lock`."""
-        stored = await self.writer.read(lambda db: int(db.execute(statements.STARTS).fetchone()[0]))
+        stored = await self._read(lambda db: int(db.execute(statements.STARTS).fetchone()[0]))
         return StartCounts(stored, self._file.read_notes().get("starts", ""))
 
     async def count_start(self) -> int:

@@ -1,9 +1,12 @@
-"""The durable store: one SQLite file, one connection, one writer thread, WAL with `synchronous=FULL`.
+"""The durable store: one SQLite file in WAL mode with `synchronous=FULL`; a thread that writes and one that reads.
 
-One connection only: SQLite before 3.51.3 can corrupt a WAL that two connections reset. Changes are published after the
-commit that holds them.
+Only one connection ever writes or starts a checkpoint. SQLite before 3.51.3 can corrupt the file when two connections
+write or checkpoint at the same instant (sqlite.org/wal.html#walresetbug). SQLite starts a checkpoint by itself after a
+commit that wrote, and when the last connection closes. The other connections are opened with `mode=ro`, so they never
+commit a write, and they are closed first. Changes are published after the commit that holds them.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from approvals.errors import StoreError
@@ -24,13 +27,12 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
 
         *restored* accepts a file that lacks events: a copy that the operator restored.
         """
-        file = StoreFile(Path(path))
-        try:
-            connection = file.connect(restored=restored)
-        except BaseException:
-            file.close()
-            raise
-        store = cls(connection, file, chain_key)
+        with ExitStack() as undo:
+            undo.callback((file := StoreFile(Path(path))).close)
+            undo.callback((writing := file.connect(restored=restored)).close)
+            reading = file.connect_reader()
+            undo.pop_all()
+        store = cls(writing, reading, file, chain_key)
         try:
             await store._verify()
         except BaseException as error:
@@ -42,8 +44,8 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
 
     async def _verify(self) -> None:
         """Verify the newest events and the open calls; write the summaries that an older version did not have."""
-        await self.writer.read(self._verify_tail)
-        await self.writer.read(self._verify_open_calls)
+        await self._read(self._verify_tail)
+        await self._read(self._verify_open_calls)
         while await self.writer.do(self._write_missing_summaries):
             pass
         await self.writer.do(forget_replicas)
@@ -55,4 +57,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     async def close(self) -> None:
         """Write the posted jobs and release the file; raises `StoreError` when some could not be written."""
         self._changes.close()
+        await (
+            self.reader.close()
+        )  # before the writer: the last connection to close writes the -wal into the file
         await self.writer.close()

@@ -33,14 +33,14 @@ class SqliteTrail(SqliteBase):
     ) -> Sequence[AuditEvent]:
         """Return the matching events in order."""
         sql, values = statements.events(after=after, limit=limit, **matching)
-        return await self.writer.read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
+        return await self._read_posted(lambda db: list(map(audit.from_row, db.execute(sql, values))))
 
     async def head(self) -> Checkpoint | None:
         """Return the last event."""
-        row = await self._read_row(statements.LAST_LINK)
+        row = await self._read_posted(lambda db: db.execute(statements.LAST_LINK).fetchone())
         return None if row is None else Checkpoint(*row)
 
-    # In the writer's thread.
+    # In the threads of the reader and the writer.
 
     def _write_events(self, entries: Sequence[audit.EncodedEvent], db: sqlite3.Connection) -> None:
         seq, prev = db.execute(statements.LAST_LINK).fetchone() or (0, "")

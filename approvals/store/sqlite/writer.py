@@ -1,9 +1,9 @@
-"""The one thread that owns the SQLite connection: jobs come through a bounded queue and share their commits.
+"""The one thread that writes to the file: jobs come through a bounded queue and share their commits.
 
 Up to BATCH waiting jobs run in one BEGIN IMMEDIATE ... COMMIT, each in its own savepoint, and are answered after the
 commit. A job that fails undoes only itself. A commit that fails undoes every job in it, and every caller gets the
-error. A full or busy disk may recover, so posted jobs are kept and tried again. After any other failure the state of
-the disk is unknown, so no more work is accepted.
+error. A full or busy disk may recover, so posted jobs are kept and tried again. After any other failure the store
+accepts no more work (`health`).
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from approvals.errors import ApprovalError, StoreError
+from approvals.store.sqlite.health import Health, is_fatal, is_temporary, refuse
 
 #: Jobs that share one commit.
 BATCH = 256
@@ -26,9 +27,6 @@ MAX_POSTED = 50_000
 #: Seconds that posted work waits to share a commit, and seconds before kept work is tried again.
 LINGER = 0.02
 RETRY = 0.25
-
-#: Failures that leave the file unchanged and may be temporary.
-_TEMPORARY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,6 @@ class _Job:
 
     work: Work[Any]
     future: "asyncio.Future[Any] | None" = None
-    writes: bool = True
     then: Callable[[], None] | None = None
     size: int = 1
     result: Any = None
@@ -65,18 +62,17 @@ class LockedFile(Protocol):
 class Writer:
     """Runs jobs in its thread, in order of arrival. Every method belongs to the event loop that created it."""
 
-    def __init__(self, connection: sqlite3.Connection, file: LockedFile) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: LockedFile, health: Health) -> None:
         self._db = connection
         self._file = file
+        self._health = health
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._posted: list[Work[None]] = []
         self._flush: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._unwritten = 0
-        #: The reason why no more work is accepted, or None.
-        self._refusal: str | None = None
-        self._failed: str | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._run, name="okayed-store", daemon=True)
         self._thread.start()
 
@@ -89,11 +85,11 @@ class Writer:
         finally:  # a traceback keeps this frame, and must not keep the future: its work may hold megabytes
             del future
 
-    async def read(self, work: Work[Result]) -> Result:
-        """Run *work* that only reads, and return its result."""
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._put(_Job(work, future, writes=False))
-        return await future
+    async def flush(self) -> None:
+        """Wait until the posted jobs were written, or cannot be written for now."""
+        if self._unwritten:
+            with contextlib.suppress(StoreError):
+                await self.do(_do_nothing)
 
     def _put(self, job: _Job) -> None:
         self._check_capacity(self._waiting, MAX_WAITING)
@@ -112,8 +108,9 @@ class Writer:
             self._flush = self._loop.call_later(LINGER, self._flush_posted)
 
     def _check_capacity(self, used: int, most: int) -> None:
-        if self._refusal is not None:
-            raise StoreError(self._refusal)
+        self._health.check()
+        if self._closed:
+            raise StoreError("The store is closed.")
         if used >= most:
             raise StoreError("The store cannot keep up: too many writes are waiting. Try again later.")
 
@@ -129,7 +126,7 @@ class Writer:
         """Write every job, then close the connection; raises `StoreError` when some posts could not be written."""
         if self._thread.is_alive():
             self._flush_posted()
-            self._refusal = self._refusal or "The store is closed."
+            self._closed = True
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
             await asyncio.sleep(
@@ -148,7 +145,7 @@ class Writer:
         closing = False
         while not closing:
             batch, closing = self._gather(kept)
-            kept = self._commit(batch)
+            kept = self._commit(batch) if batch else []
             del batch  # jobs may be large, and the next one may come late
         with contextlib.suppress(sqlite3.Error):  # every commit is done
             self._db.close()
@@ -178,50 +175,37 @@ class Writer:
         return []
 
     def _transact(self, jobs: list[_Job]) -> None:
-        if self._failed is not None:
-            raise StoreError(self._failed)
-        writes = any(job.writes for job in jobs)
-        if writes:
-            self._file.check_identity()
-        self._db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        self._health.check()
+        self._file.check_identity()
+        self._db.execute("BEGIN IMMEDIATE")
         for job in jobs:
             self._attempt(job)
         self._db.execute("COMMIT")
-        if writes:
-            self._file.note_commit(self._db)
+        self._file.note_commit(self._db)
 
     def _attempt(self, job: _Job) -> None:
         self._db.execute("SAVEPOINT job")
         try:
             job.result = job.work(self._db)
         except Exception as error:
-            if job.future is None or _is_fatal(error) or not self._db.in_transaction:
+            if job.future is None or is_fatal(error) or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO job")
             # Drop the traceback: its frames keep the job, and the job keeps the error.
-            job.error = (error if isinstance(error, ApprovalError) else _refusal_of(error)).with_traceback(
-                None
-            )
+            job.error = (error if isinstance(error, ApprovalError) else refuse(error)).with_traceback(None)
         self._db.execute("RELEASE job")
 
     def _undo(self, jobs: list[_Job], error: Exception) -> list[_Job]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
             self._db.rollback()
-        writes = [job for job in jobs if job.writes]
-        if self._failed is None and writes and _code(error) in _TEMPORARY:
+        if self._health.failure is None and is_temporary(error):
             logger.warning("store: could not write (%s); posted entries will be retried", error)
             self._fail(
-                [job for job in writes if job.future],
+                [job for job in jobs if job.future],
                 f"The store could not write ({error}); nothing was changed.",
             )
-            self._commit([job for job in jobs if not job.writes])  # reads work on a full disk
-            return [job for job in writes if not job.future]
-        if self._failed is None:
-            self._failed = self._refusal = (
-                f"The store failed ({error}) and accepts no more work; repair it and restart."
-            )
-            logger.critical("store: %s", self._failed)
-        self._fail(jobs, self._failed)
+            return [job for job in jobs if not job.future]
+        self._fail(jobs, str(self._health.fail(error)))
         return []
 
     def _fail(self, jobs: list[_Job], message: str) -> None:
@@ -256,21 +240,5 @@ def _each(works: list[Work[None]], db: sqlite3.Connection) -> None:
         work(db)
 
 
-def _code(error: Exception) -> int | None:
-    """Return SQLite's primary code of *error*."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Return whether *error* is about the file or the disk, and not about one job's values."""
-    return (
-        isinstance(error, sqlite3.OperationalError | sqlite3.InternalError)
-        or type(error) is sqlite3.DatabaseError
-    )
-
-
-def _refusal_of(error: Exception) -> StoreError:
-    refusal = StoreError(f"The store refused this: {error}.")
-    refusal.__cause__ = error
-    return refusal
+def _do_nothing(_: sqlite3.Connection) -> None:
+    """Wait for the jobs before this one."""

@@ -90,7 +90,7 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
             names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema")
             return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
-        assert await store.writer.read(settings) == ["wal", 2, 1, 5000, 0]
+        assert await store.writer.do(settings) == ["wal", 2, 1, 5000, 0]
 
 
 async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
@@ -187,7 +187,7 @@ async def test_a_file_with_any_bad_page_is_refused(path):
         def free(db):
             return db.execute("PRAGMA freelist_count").fetchone()[0]
 
-        assert await store.writer.read(free) == 0
+        assert await store.reader.read(free) == 0
     for page in range(0, len(whole), size):
         path.write_bytes(whole[:page] + b"\xa5" * size + whole[page + size :])
         assert (await refusal(path)).startswith(f"The store {path} cannot be used: "), page // size

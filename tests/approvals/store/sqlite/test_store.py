@@ -418,7 +418,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
 async def test_no_frequent_query_scans_a_table(store, query):
-    found = await store.writer.read(lambda db: plan(db, query))
+    found = await store.reader.read(lambda db: plan(db, query))
     assert "SEARCH" in found
     assert "SCAN" not in found.replace("SCAN (subquery-2)", "")
 
@@ -436,13 +436,13 @@ async def test_no_frequent_query_scans_a_table(store, query):
     ids=["all", "all summed up", "denied or expired", "denied or expired, summed up", "events"],
 )
 async def test_a_page_of_history_is_read_from_an_index_without_sorting(store, query):
-    assert "TEMP B-TREE" not in await store.writer.read(lambda db: plan(db, query))
+    assert "TEMP B-TREE" not in await store.reader.read(lambda db: plan(db, query))
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 async def test_a_limit_is_counted_in_a_covering_index(store, limit):
     """Columns stored after a large body are slow to read."""
-    assert "COVERING INDEX" in await store.writer.read(lambda db: plan(db, statements.usage(limit)))
+    assert "COVERING INDEX" in await store.reader.read(lambda db: plan(db, statements.usage(limit)))
 
 
 async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
@@ -456,7 +456,7 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
             read.append(column)
         return sqlite3.SQLITE_OK
 
-    await store.writer.read(lambda db: db.set_authorizer(authorize))
+    await store.reader.read(lambda db: db.set_authorizer(authorize))
     assert len(await service.sweep()) == len(await service.open_calls()) == 3
     assert len(await store.summaries(text="hold")) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
@@ -481,7 +481,7 @@ async def test_a_store_without_summaries_gets_them_at_the_start(path, monkeypatc
         await direct(store, "DELETE FROM summaries")
     sql(path, "UPDATE calls SET body = x'00' WHERE n = 3")
     async with opened(path, chain_key=b"key") as store:
-        rows = await store.writer.read(
+        rows = await store.reader.read(
             lambda db: db.execute("SELECT n, state, agent, size FROM summaries ORDER BY n").fetchall()
         )
         assert [row[:3] for row in rows] == [(n, call.state, "bot") for n, call in enumerate(calls, 1)]

@@ -7,6 +7,7 @@ import pytest
 
 from approvals.errors import Conflict, StoreError
 from approvals.store.sqlite import writer
+from approvals.store.sqlite.health import Health
 from approvals.store.sqlite.writer import Writer
 from hang import HANG
 
@@ -40,7 +41,7 @@ class Desk:
         self.statements = []
         self.db.set_trace_callback(self.statements.append)
         self.watch = Watch()
-        self.writer = Writer(self.db, self.watch)
+        self.writer = Writer(self.db, self.watch, Health())
 
     def insert(self, *numbers):
         return lambda db: (
@@ -54,7 +55,7 @@ class Desk:
         self.writer.post(self.insert(*numbers))
 
     async def rows(self):
-        return await self.writer.read(lambda db: [n for (n,) in db.execute("SELECT n FROM t ORDER BY n")])
+        return await self.writer.do(lambda db: [n for (n,) in db.execute("SELECT n FROM t ORDER BY n")])
 
     def held_up(self):
         """Keep the thread busy until the returned event is set, so that the jobs of that time share a batch."""
@@ -161,12 +162,13 @@ async def test_no_caller_is_answered_before_the_commit(desk):
     assert at_commit[-1] == [False] * 3
 
 
-async def test_a_batch_of_reads_takes_no_write_lock_and_writes_no_note(desk):
-    assert await desk.rows() == []
-    assert desk.count("BEGIN IMMEDIATE") == 0
-    assert desk.watch.noted == 0
-    await desk.do(1)
-    assert desk.watch.noted == 1
+async def test_flush_waits_for_the_posts_before_it_and_writes_nothing_without_posts(desk):
+    await desk.writer.flush()
+    assert desk.count("COMMIT") == 0
+    desk.post(1)
+    await desk.writer.flush()
+    assert desk.db.execute("SELECT n FROM t").fetchall() == [(1,)]
+    assert desk.count("COMMIT") == desk.watch.noted == 1
 
 
 async def test_a_failed_commit_acknowledges_nothing_and_stops_the_store(desk):
@@ -230,17 +232,16 @@ async def test_a_full_disk_fails_waiting_callers_and_keeps_posted_jobs_until_the
     go = desk.held_up()
     full(desk)
     desk.writer.post(big(1))
-    asked = asyncio.gather(desk.writer.do(big(2)), desk.do(3), desk.rows(), return_exceptions=True)
+    asked = asyncio.gather(desk.writer.do(big(2)), desk.do(3), return_exceptions=True)
     await asyncio.sleep(0)
     go.set()
     told = await asked
-    assert [str(one) for one in told[:2]] == [
+    assert [str(one) for one in told] == [
         "The store could not write (database or disk is full); nothing was changed."
     ] * 2
-    assert told[2] == []
     with pytest.raises(StoreError, match="full"):
         await desk.do(4)
-    assert await desk.rows() == []
+    await desk.writer.flush()
     desk.db.execute("PRAGMA max_page_count=1000000")
     await desk.do(5)
     assert await desk.rows() == [1, 5]
