@@ -108,12 +108,12 @@ class SqliteCalls(SqliteTrail):
 
     async def open_counts(self) -> Mapping[State, int]:
         """Return the number of calls in each open state, and in doubt."""
-        found = await self.writer.read(lambda db: dict(db.execute(statements.OPEN_COUNTS).fetchall()))
+        found = await self._read(lambda db: dict(db.execute(statements.OPEN_COUNTS).fetchall()))
         return {state: found.get(state, 0) for state in (*OPEN, State.IN_DOUBT)}
 
     async def open_tasks(self) -> Sequence[CallId]:
         """Return the ids of the open calls with a task handle."""
-        rows = await self.writer.read(lambda db: db.execute(statements.OPEN_TASKS).fetchall())
+        rows = await self._read(lambda db: db.execute(statements.OPEN_TASKS).fetchall())
         return [CallId(row[0]) for row in rows]
 
     async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:

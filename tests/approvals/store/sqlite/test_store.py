@@ -516,7 +516,7 @@ async def test_the_summaries_of_an_older_version_get_the_names_of_their_calls(pa
         assert await store.open_tasks() == [task.id]
         assert await store.open_summaries() == list(map(summarize, (missing, task)))
         assert await store.open_summaries(server="two", tool="read") == [summarize(task)]
-        rows = await store.writer.read(
+        rows = await store.reader.read(
             lambda db: db.execute("SELECT id, agent, server, tool, task FROM summaries ORDER BY n").fetchall()
         )
         assert rows[0] == (task.id, "ann", "two", "read", 1)
