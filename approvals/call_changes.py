@@ -45,6 +45,8 @@ class CallChanges:
         self.replica = Replica(store, clock=self.clock, monotonic=self.monotonic)
         #: The calls that run in this process.
         self.running: Counter[CallId] = Counter()
+        #: The monotonic time until which each of them may be sent.
+        self.send_before: dict[CallId, float] = {}
 
     async def get(self, call_id: CallId) -> HeldCall:
         """Return the call; raises `UnknownCall`."""

@@ -20,8 +20,10 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FORWARDING: frozenset(
         {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.IN_DOUBT},
     ),
-    # A late answer may still come; a person's finding is final.
-    State.IN_DOUBT: frozenset({State.COMPLETED, State.UPSTREAM_ERROR, State.RESOLVED}),
+    # Its runner may still learn the truth; a person's finding is final.
+    State.IN_DOUBT: frozenset(
+        {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.RESOLVED},
+    ),
     State.DENIED: frozenset(),
     State.EXPIRED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -130,8 +132,23 @@ def expire(call: HeldCall, now: float) -> HeldCall | None:
     return advance(call, State.EXPIRED, now)
 
 
-def finish(call: HeldCall, outcome: Outcome, now: float) -> HeldCall:
-    """Return the call with the server's answer, which may come after the call was given up."""
+def claim(call: HeldCall, runner: str, now: float) -> HeldCall:
+    """Return an approved call as the replica *runner* runs it."""
+    return advance(call, State.FORWARDING, now, runner=runner)
+
+
+def doubt(call: HeldCall, runner: str, now: float, *, note: str) -> HeldCall | None:
+    """Return a call in doubt if *runner*, which was lost, still runs it; None to leave it unchanged."""
+    return try_advance(call, State.IN_DOUBT, now, note=note) if call.runner == runner else None
+
+
+def finish(call: HeldCall, outcome: Outcome, runner: str, now: float) -> HeldCall:
+    """Return the call with the answer that *runner* received, which may come after the call was given up.
+
+    Raises `IllegalTransition` when another replica claimed the call: only its runner has the answer.
+    """
+    if call.runner != runner:
+        raise IllegalTransition("only the replica that claimed a call may end its run")
     to = State.UPSTREAM_ERROR if outcome.is_error else State.COMPLETED
     return advance(call, to, now, outcome=outcome, note="")
 

@@ -154,6 +154,8 @@ class HeldCall:
     reviews: tuple[Review, ...] = ()
     #: Names of the approvers who revealed the values hidden as secrets.
     revealed: tuple[str, ...] = ()
+    #: The replica that claimed the call; "" for a call that was not claimed.
+    runner: str = ""
     outcome: Outcome | None = None
     #: Why it ended, unless a review or the outcome says so.
     note: str = ""

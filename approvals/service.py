@@ -176,9 +176,11 @@ class ApprovalService(Reviews, Runs):
 
     async def sweep(self) -> Sequence[Summary]:
         """Bring every open call up to date (expired, in doubt, attended or not) and return those still open."""
+        await self.replica.renew()
         self._keep_time()
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
+        await self.doubt_lost_runs()
         swept = [
             summarize(await self._change(call.id, self._correct)) if self._is_outdated(call) else call
             for call in await self.open_calls()
@@ -192,17 +194,12 @@ class ApprovalService(Reviews, Runs):
             self.store.keep_time(now)
 
     def _is_outdated(self, call: HeldCall | Summary) -> bool:
-        """Return whether a crash left the call in `forwarding`, or its `attended` is wrong."""
-        if call.state is State.FORWARDING:
-            return call.id not in self.running
+        """Return whether `attended` is wrong."""
         return call.state in lifecycle.TIMED and call.attended != (call.id in self.attending)
 
     def _correct(self, call: HeldCall) -> HeldCall | None:
         if not self._is_outdated(call):
             return None
-        if call.state is State.FORWARDING:
-            why = "The gateway stopped while this call was running."
-            return lifecycle.advance(call, State.IN_DOUBT, self.clock(), note=why)
         return lifecycle.update(call, attended=not call.attended)
 
     async def end_restored(self) -> Mapping[str, int]:

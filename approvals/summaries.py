@@ -55,6 +55,8 @@ class Summary:
     beginning: bytes
     #: See `size`.
     size: int
+    #: The replica that claimed the call; an older version stored none.
+    runner: str = ""
 
 
 def summarize(held: HeldCall) -> Summary:
@@ -80,6 +82,7 @@ def summarize(held: HeldCall) -> Summary:
         failed=held.failed,
         beginning=truncate_json(call.arguments, BEGINNING),
         size=size(held),
+        runner=held.runner,
     )
 
 

@@ -289,6 +289,8 @@ class Gateway:
         await self.end_parked()
         with suppress(StoreError):  # on failure, the next start uses the time of an earlier commit
             self.store.keep_time(self.clock())
+        with suppress(StoreError):  # on failure, the lease ends by itself
+            await self.service.replica.end()
         await asyncio.gather(*(upstream.close() for upstream in self._upstreams.values()))
 
 

@@ -19,6 +19,7 @@ ALLOWED = {
     ("approved", "forwarding"), ("approved", "expired"), ("approved", "cancelled"), ("approved", "voided"),
     ("forwarding", "completed"), ("forwarding", "upstream_error"), ("forwarding", "not_sent"), ("forwarding", "in_doubt"),
     ("in_doubt", "resolved"), ("in_doubt", "completed"), ("in_doubt", "upstream_error"),
+    ("in_doubt", "not_sent"),
 }  # fmt: skip
 
 
@@ -102,14 +103,34 @@ def test_only_a_waiting_call_expires_and_not_before_its_deadline(state, at):
 @pytest.mark.parametrize(("is_error", "state"), [(False, State.COMPLETED), (True, State.UPSTREAM_ERROR)])
 def test_an_outcome_ends_a_run(is_error, state):
     outcome = Outcome(is_error=is_error, body=b"{}")
-    done = lifecycle.finish(in_state(State.FORWARDING), outcome, NOW)
+    done = lifecycle.finish(in_state(State.FORWARDING, runner="a"), outcome, "a", NOW)
     assert (done.state, done.outcome) == (state, outcome)
 
 
 def test_a_late_answer_ends_a_doubt_and_its_note():
-    doubt = in_state(State.IN_DOUBT, note="The server did not answer within 2 min.", settled_at=NOW)
-    done = lifecycle.finish(doubt, Outcome(is_error=False, body=b"{}"), NOW + 9)
+    doubt = in_state(
+        State.IN_DOUBT, note="The server did not answer within 2 min.", settled_at=NOW, runner="a"
+    )
+    done = lifecycle.finish(doubt, Outcome(is_error=False, body=b"{}"), "a", NOW + 9)
     assert (done.state, done.note, done.settled_at) == (State.COMPLETED, "", NOW + 9)
+
+
+def test_a_claim_names_its_runner():
+    claimed = lifecycle.claim(in_state(State.APPROVED), "a", NOW)
+    assert (claimed.state, claimed.runner) == (State.FORWARDING, "a")
+
+
+@pytest.mark.parametrize("state", [State.FORWARDING, State.IN_DOUBT])
+def test_only_the_runner_of_a_call_can_finish_it(state):
+    with pytest.raises(IllegalTransition, match="only the replica that claimed a call"):
+        lifecycle.finish(in_state(state, runner="a"), Outcome(is_error=False, body=b"{}"), "b", NOW)
+
+
+def test_only_the_run_of_the_lost_replica_is_put_in_doubt():
+    running = in_state(State.FORWARDING, runner="a")
+    assert lifecycle.doubt(running, "b", NOW, note="lost") is None
+    assert lifecycle.doubt(running, "a", NOW, note="lost").state is State.IN_DOUBT
+    assert lifecycle.doubt(in_state(State.COMPLETED, runner="a"), "a", NOW, note="lost") is None
 
 
 @each_row("state", State)

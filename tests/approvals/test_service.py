@@ -10,6 +10,7 @@ from approval_fixtures import Clock, directory, held
 from approvals import lifecycle
 from approvals.errors import (
     AlreadyDecided,
+    IllegalTransition,
     NotAnApprover,
     NotRevealed,
     OwnRequest,
@@ -22,7 +23,9 @@ from approvals.errors import (
 from approvals.identity import Directory
 from approvals.model import Approver, Decision, Outcome, State
 from approvals.quotas import Quotas
+from approvals.replica import LEASE, MARGIN, OVERDUE, RENEW_EVERY
 from approvals.reviews import MAX_REASON
+from approvals.runs import RUNNER_LOST
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
@@ -323,15 +326,98 @@ async def test_a_run_ends_with_its_outcome_and_is_released(service, end, state):
     assert not service.running
 
 
-async def test_a_call_that_a_crash_left_running_is_in_doubt_exactly_once(service):
+def another(service):
+    """Return another replica on the same store."""
+    return ApprovalService(service.store, directory(), clock=service.clock)
+
+
+async def test_a_call_of_a_lost_runner_is_in_doubt_exactly_once(service):
+    call, other = await running(service), another(service)
+    service.clock.now += LEASE + OVERDUE - 1
+    await other.sweep()
+    assert (await other.get(call.id)).state is State.FORWARDING
+    service.clock.now += 1
+    await asyncio.gather(*(replica.sweep() for replica in (other, another(service), other)))
+    found = await other.get(call.id)
+    assert (found.state, found.note) == (State.IN_DOUBT, RUNNER_LOST)
+    assert (await kinds(other)).count("hold.in_doubt") == 1
+    assert (await other.claim(call.id, fine))[1] is False
+
+
+async def test_a_call_of_a_live_runner_is_never_put_in_doubt_by_another_replica(service):
+    call, other = await running(service), another(service)
+    for _ in range(20):
+        service.clock.now += RENEW_EVERY
+        await service.sweep()
+        await other.sweep()
+    assert (await service.finish(call.id, DONE)).state is State.COMPLETED
+
+
+async def test_a_call_of_a_stopped_runner_is_in_doubt_at_the_next_sweep(service):
+    call, other = await running(service), another(service)
+    await service.replica.end()
+    await other.sweep()
+    assert (await other.get(call.id)).state is State.IN_DOUBT
+
+
+@pytest.mark.parametrize("outcome", [DONE, Outcome(is_error=True, body=b"{}")])
+async def test_the_late_answer_of_a_runner_that_was_taken_for_lost_still_counts(service, outcome):
+    call, other = await running(service), another(service)
+    service.clock.now += LEASE + OVERDUE
+    await other.sweep()
+    assert (await other.get(call.id)).state is State.IN_DOUBT
+    found = await service.finish(call.id, outcome)
+    assert (found.outcome, found.note, found == await other.get(call.id)) == (outcome, "", True)
+
+
+async def test_only_the_runner_can_end_a_run(service):
+    call, other = await running(service), another(service)
+    with pytest.raises(IllegalTransition):
+        await other.finish(call.id, DONE)
+    for end in (other.record_not_sent, other.record_in_doubt, other.record_unanswered):
+        assert (await end(call.id, "why")).state is State.FORWARDING
+    assert (await service.finish(call.id, DONE)).state is State.COMPLETED
+
+
+async def test_one_of_two_replicas_claims_a_call(service):
+    call, other = await approved(service), another(service)
+    claims = await asyncio.gather(*(replica.claim(call.id, fine) for replica in (service, other) * 10))
+    assert sum(won for _, won in claims) == 1
+    assert {found.runner for found, _ in claims} == {next(found.runner for found, won in claims if won)}
+
+
+async def test_a_run_that_ended_without_a_result_is_put_in_doubt_by_its_own_replica(service):
+    call = await running(service)
+    service.store.swap, swap = unwritable, service.store.swap
+    with pytest.raises(StoreError):
+        await service.finish(call.id, DONE)
+    service.store.swap = swap
+    await service.sweep()
+    assert (await service.get(call.id)).state is State.IN_DOUBT
+
+
+async def unwritable(old, new, *events):
+    raise StoreError("The disk is full.")
+
+
+async def test_a_claimed_call_may_be_sent_only_while_the_lease_surely_lasts(service):
+    call = await running(service)
+    assert service.may_send(call.id)
+    service.clock.now += LEASE - MARGIN
+    await service.sweep()
+    assert not service.may_send(call.id), "another replica may have put it in doubt before this sweep"
+    assert (await service.record_not_sent(call.id, "suspended")).state is State.NOT_SENT
+    assert not service.send_before
+
+
+async def test_a_claim_after_a_long_pause_renews_the_lease_first(service):
+    await service.sweep()
     call = await approved(service)
+    service.clock.now += LEASE + OVERDUE
     await service.claim(call.id, fine)
-    after = ApprovalService(service.store, directory(), clock=service.clock)  # the process after the crash
-    await after.sweep()
-    await after.sweep()
-    assert (await after.get(call.id)).state is State.IN_DOUBT
-    assert (await kinds(after)).count("hold.in_doubt") == 1
-    assert (await after.claim(call.id, fine))[1] is False
+    await another(service).sweep()
+    assert service.may_send(call.id)
+    assert (await service.get(call.id)).state is State.FORWARDING
 
 
 async def test_a_call_in_doubt_is_resolved_by_an_approver_with_a_reason(service):
@@ -374,9 +460,11 @@ async def test_a_running_call_is_given_up_by_an_approver_with_a_reason(service):
 @pytest.mark.parametrize(
     ("end", "state"),
     [(lambda s, c: s.finish(c, DONE), State.COMPLETED), (lambda s, c: s.finish(c, Outcome(is_error=True, body=b"{}")), State.UPSTREAM_ERROR),
-     (lambda s, c: s.record_not_sent(c, "refused"), State.IN_DOUBT), (lambda s, c: s.record_in_doubt(c, "cut"), State.IN_DOUBT)],
+     (lambda s, c: s.record_not_sent(c, "refused"), State.NOT_SENT), (lambda s, c: s.record_in_doubt(c, "cut"), State.IN_DOUBT)],
 )  # fmt: skip
-async def test_a_run_that_was_given_up_ends_only_by_its_answer_and_is_released(service, end, state):
+async def test_a_run_that_was_given_up_ends_by_the_truth_that_its_runner_learns_and_is_released(
+    service, end, state
+):
     call = await running(service)
     await service.record_unanswered(call.id, "late")
     await service.sweep()
@@ -447,6 +535,7 @@ async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_no
     left = await hold(service, tool="left")
     running = await approved(service, tool="running")
     await service.claim(running.id, fine)
+    await service.replica.end()
     attended = [await hold(service, tool=f"t{n}") for n in range(3)]
     read, get = [], service.store.get
 
@@ -455,7 +544,7 @@ async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_no
         return await get(call_id)
 
     service.store.get = counted
-    after = ApprovalService(service.store, directory(), clock=service.clock)
+    after = another(service)
     with ExitStack() as waits:
         for call in attended:
             waits.enter_context(after.attend(call.id))

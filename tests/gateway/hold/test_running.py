@@ -8,6 +8,7 @@ from aiohttp import web
 
 from approvals.errors import StoreError
 from approvals.model import State
+from approvals.replica import LEASE
 from gateway.errors import ConnectionLostError
 from gateway.upstreams import answers
 from gateway.upstreams.reply import Reply
@@ -419,3 +420,24 @@ async def test_a_result_or_error_that_is_not_an_object_leaves_the_call_in_doubt(
         assert "It MAY have run" in text(frame)
         assert (await gateway.gateway.service.get(held.id)).state is State.IN_DOUBT
         assert not gateway.gateway.service.running
+
+
+async def test_a_call_claimed_before_a_suspension_is_not_sent_after_it():
+    async with running() as gateway:
+        service, swap = gateway.gateway.service, gateway.gateway.store.swap
+
+        async def suspended_after_claim(old, new, *events):
+            await swap(old, new, *events)
+            if new.state is State.FORWARDING:
+                gateway.clock.now += LEASE
+                await service.replica.renew()  # the sweep may be the first to run again
+
+        gateway.gateway.store.swap = suspended_after_claim
+        async with asyncio.TaskGroup() as tasks:
+            agent = tasks.create_task(gateway.call("create_note"))
+            [held] = await gateway.held()
+            await gateway.review(held)
+            answer = await agent
+        assert gateway.ran() == []
+        assert (await service.get(held.id)).state is State.NOT_SENT
+        assert "suspended" in json.dumps(answer)
