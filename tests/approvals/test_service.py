@@ -628,7 +628,7 @@ async def test_a_cancelled_caller_leaves_a_consistent_state(service):
         if not claiming.cancelled():
             assert call.id in service.running  # the claim was committed before it could be cancelled
             continue
-        await service.store.get(call.id)  # by now the store has done every job
+        await service.store.check()  # by now the store has done every job
         await service.sweep()
         assert (await service.get(call.id)).state in (State.APPROVED, State.IN_DOUBT)
         assert call.id not in service.running
