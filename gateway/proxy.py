@@ -25,6 +25,7 @@ from gateway.call.audit import AuditLog
 from gateway.call.exchange_limits import ExchangeLimits, Kind, TooManyExchangesError
 from gateway.call.hold_settings import HoldSettings
 from gateway.call.judging import Judge
+from gateway.call.limiter import Limiter
 from gateway.call.metrics import Metrics
 from gateway.call.request import CallRequest, Exchange, session_key
 from gateway.call.sessions import Session, Sessions
@@ -40,7 +41,7 @@ from gateway.hold.request_state import InvalidStateError, StateSealer
 from gateway.hold.running import Forwarder
 from gateway.hold.tasks.methods import Tasks
 from gateway.policy.evaluation import Action, Verdict, require_approval
-from gateway.policy.limits import ExceededLimit, Windows, window_key
+from gateway.policy.limits import ExceededLimit
 from gateway.relay import rewriting
 from gateway.relay.relay import Relay
 from gateway.relay.reopening import ReopeningUpstream
@@ -62,7 +63,7 @@ class Proxy:
         service: ApprovalService,
         state: StateStore,
         catalogue: Catalogue,
-        windows: Windows,
+        limiter: Limiter,
         forwarder: Forwarder,
         metrics: Metrics,
         new_id: Callable[[], CallId],
@@ -70,9 +71,8 @@ class Proxy:
     ) -> None:
         self.settings = settings
         self._service = service
-        self._state = state
         self._catalogue = catalogue
-        self._windows = windows
+        self._limiter = limiter
         self._metrics = metrics
         self._new_id = new_id
         self._closed = False
@@ -192,23 +192,14 @@ class Proxy:
     async def _act(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply:
         if verdict.action is Action.DENY:
             return self._deny(request, verdict)
-        if (exceeded := self._take_limits(request, verdict)) is not None:
+        now = self._service.clock()
+        if (exceeded := await self._limiter.take(verdict.limits, request.limit_user, now)) is not None:
             if not exceeded.limit.needs_approval:
                 return self._limit(request, verdict, exceeded)
             verdict = require_approval(verdict)
         if verdict.action is Action.ALLOW and self._answer_mode(request) is not AnswerMode.TASK_2025:
             return await self._allow(request, verdict)
         return await self._hold(request, tool, verdict)
-
-    def _take_limits(self, request: CallRequest, verdict: Verdict) -> ExceededLimit | None:
-        """Count the call against every limit of the verdict; if one is exceeded, return it and count nothing."""
-        user, now = request.limit_user, self._service.clock()
-        if (exceeded := self._windows.take(verdict.limits, user, now)) is not None:
-            return exceeded
-        for limit in verdict.limits:
-            if limit.amount:
-                self._state.add_hit(window_key(limit, user), now, now + limit.window, float(limit.amount))
-        return None
 
     def _deny(self, request: CallRequest, verdict: Verdict) -> Reply:
         self._record(request, "denied", verdict, why=verdict.reason)

@@ -24,6 +24,7 @@ from gateway.app.stores import MEMORY, open_store, store_path
 from gateway.auth.agents import Agents
 from gateway.auth.jwks import JwksCache
 from gateway.call.judging import config_objection
+from gateway.call.limiter import Limiter, WindowLimiter
 from gateway.call.metrics import Metrics
 from gateway.call.settings import ProxySettings
 from gateway.config.options import Config, ServerOptions, is_off, parse_duration
@@ -31,7 +32,6 @@ from gateway.config.server_identity import compute_identity, describe_location
 from gateway.hold.request_state import StateSealer
 from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
-from gateway.policy.limits import Windows
 from gateway.proxy import Proxy
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import ChangeAction, Pins
@@ -63,7 +63,7 @@ class Gateway:
         *,
         http: aiohttp.ClientSession,
         pools: ConnectionPools,
-        windows: Windows,
+        limiter: Limiter,
         pins: Pins,
         secrets: Mapping[str, bytes],
         clock: EffectiveClock,
@@ -106,7 +106,7 @@ class Gateway:
             service=self.service,
             state=store,
             catalogue=self.catalogue,
-            windows=windows,
+            limiter=limiter,
             forwarder=self.forwarder,
             metrics=self.metrics,
             new_id=new_id,
@@ -316,14 +316,16 @@ async def assemble(
     accepted: Iterable[Pin] = (),
     restored: bool = False,
     opener: Callable[..., Awaitable[Store]] | None = None,
+    limiter: Limiter | None = None,
     embedded: bool = False,
     disk: Callable[[Path], float] = measure_disk_use,
 ) -> AsyncIterator[Gateway]:
     """Assemble a gateway without listeners and channels, as `run`, `stdio`, `tools` and `demo` need it.
 
     *clock* is the wall clock. *accepted* adds accepted tool definitions to those in the store. *restored* treats the
-    store as a restored copy. *opener* replaces `open_store`. *embedded* is for a gateway inside an `okayed stdio`.
-    *disk* returns the used share of a folder's disk, from 0 to 1. Raises `StoreError`.
+    store as a restored copy. *opener* replaces `open_store`. *limiter* replaces the gateway's own `WindowLimiter`, so
+    that several gateways can share one. *embedded* is for a gateway inside an `okayed stdio`. *disk* returns the used
+    share of a folder's disk, from 0 to 1. Raises `StoreError`.
     """
     async with AsyncExitStack() as stack:
         store = await (opener or open_store)(config, restored=restored)
@@ -337,7 +339,7 @@ async def assemble(
             store,
             http=http,
             pools=pools,
-            windows=Windows(await store.hits(effective())),
+            limiter=limiter or await WindowLimiter.load(store, effective()),
             pins=Pins(store, [*await store.pins(), *accepted]),
             secrets={name: await store.secret(name) for name in SECRETS},
             clock=effective,

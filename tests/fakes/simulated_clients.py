@@ -13,6 +13,7 @@ from gateway.app.config import parse_config
 from gateway.auth.agents import LOCAL
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import HoldSettings, TaskOffer
+from gateway.call.limiter import WindowLimiter
 from gateway.call.metrics import Metrics
 from gateway.call.request import Exchange
 from gateway.call.settings import ProxySettings
@@ -104,7 +105,7 @@ class SimulatedGateway:
                 shares=ExchangeShares(),
                 may_use=lambda *_: True,
             ),
-            service=self.service, state=self.store, catalogue=catalogue, windows=Windows(()), forwarder=Forwarder(self.service, catalogue.mark_stale),
+            service=self.service, state=self.store, catalogue=catalogue, limiter=WindowLimiter(self.store, Windows()), forwarder=Forwarder(self.service, catalogue.mark_stale),
             metrics=Metrics(), new_id=lambda: CallId(f"hold_{next(numbers):026}"), sealer=lambda: sealer,
         )  # fmt: skip
 

@@ -34,8 +34,11 @@ class SharedStore:
 
 
 @asynccontextmanager
-async def two_gateways(store, policy=POLICY, more="", recorder=None):
-    """Run two gateways with the same policy, server and clock on *store*; closes the store at the end."""
+async def two_gateways(store, policy=POLICY, more="", recorder=None, **options):
+    """Run two gateways with the same policy, server and clock on *store*; closes the store at the end.
+
+    *options* are those of `assemble`.
+    """
 
     async def open_store(_config, *, restored=False):
         return SharedStore(store)
@@ -48,5 +51,6 @@ async def two_gateways(store, policy=POLICY, more="", recorder=None):
             Clock(),
         )
         yield [
-            await stack.enter_async_context(serving(config, recorder, clock, opener=open_store)) for _ in "ab"
+            await stack.enter_async_context(serving(config, recorder, clock, opener=open_store, **options))
+            for _ in "ab"
         ]

@@ -10,9 +10,9 @@ import pytest
 from approvals.errors import StoreError
 from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Decision, State
+from gateway.call.limiter import WindowLimiter
 from gateway.call.sessions import MAX_OPENING
 from gateway.hold.answering import REPEAT_THE_CALL
-from gateway.policy.limits import Windows
 from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from hang import HANG
@@ -582,7 +582,7 @@ async def test_limit_windows_survive_a_restart():
         await gateway.call("get_note")
         kept = await gateway.gateway.store.hits(gateway.clock.now)
         assert len(kept) == 2
-        gateway.gateway.proxy._windows = Windows(kept)
+        gateway.gateway.proxy._limiter = await WindowLimiter.load(gateway.gateway.store, gateway.clock.now)
         assert text(await gateway.call("get_note")).startswith("Rate limit: 2 calls per 60 s")
         assert await gateway.gateway.store.hits(gateway.clock.now + 61) == []
 
@@ -596,7 +596,7 @@ async def test_amounts_add_up_across_a_restart_and_an_impossible_amount_says_so(
         await gateway.call("create_note", {"text": 0})
         kept = await store.hits(gateway.clock.now)
         assert [amount for _, _, amount in kept] == [6]
-        gateway.gateway.proxy._windows = Windows(kept)
+        gateway.gateway.proxy._limiter = await WindowLimiter.load(store, gateway.clock.now)
         said = "Rate limit: args.text may add up to 10 per 60 s for create_note. NOT EXECUTED."
         assert text(await gateway.call("create_note", {"text": 5})) == f"{said} Try again in 60 s."
         assert (
