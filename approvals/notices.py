@@ -14,6 +14,7 @@ from approvals.cards import build_card
 from approvals.channels import Card, Channel
 from approvals.model import HeldCall, Notice
 from approvals.service import ApprovalService
+from approvals.signals import Signal, SignalKind, follow
 from approvals.store import NoticeStore
 
 #: Seconds between rounds without a change, and the longest wait after failures.
@@ -43,9 +44,12 @@ class Notices:
                 tasks.create_task(self._update_forever(channel, changed))
 
     async def _listen(self) -> None:
-        async for _ in self._service.store.changes():
-            for _, changed in self._channels:
-                changed.set()
+        actions = dict.fromkeys((SignalKind.CALL, SignalKind.RESYNC), self._update_soon)
+        await follow(self._service.store.signals(), actions)
+
+    def _update_soon(self, _signal: Signal) -> None:
+        for _, changed in self._channels:
+            changed.set()
 
     async def _update_forever(self, channel: Channel, changed: asyncio.Event) -> None:
         while True:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from approvals.model import CallId
-from approvals.store import CallStore
+from approvals.signals import SignalKind, follow
+from approvals.store import SignalStore
 
 
 class Wakeups:
-    """Listeners by call, woken by the store's changes. They also poll now and then, in case a wakeup is lost."""
+    """Listeners by call, woken by the store's signals. They also poll now and then, in case a signal is lost."""
 
     def __init__(self) -> None:
         #: An event for each listener, by call.
@@ -34,11 +35,16 @@ class Wakeups:
             woken.set()
 
     def wake_all(self) -> None:
-        """Wake every listener, for a reason outside the store."""
+        """Wake every listener of every call."""
         for call_id in self.listening:
             self.wake(call_id)
 
-    async def follow(self, store: CallStore) -> None:
+    async def follow(self, store: SignalStore) -> None:
         """Wake the listeners of each call that changes, until the store closes."""
-        async for call_id in store.changes():
-            self.wake(call_id)
+        await follow(
+            store.signals(),
+            {
+                SignalKind.CALL: lambda signal: self.wake(CallId(signal.subject)),
+                SignalKind.RESYNC: lambda _: self.wake_all(),
+            },
+        )

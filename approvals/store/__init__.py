@@ -23,6 +23,7 @@ from approvals.model import (
     Pin,
     State,
 )
+from approvals.signals import Signal
 from approvals.summaries import Summary
 
 #: For `limit`: return every row.
@@ -120,8 +121,19 @@ class CallStore(Protocol):
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace *old* with *new* and add *events* in one commit; `Conflict` when *old* is not the stored version."""
 
-    def changes(self) -> AsyncIterator[CallId]:
-        """Yield the id of each held call after the commit that changed it; every listener gets every id."""
+
+class SignalStore(Protocol):
+    """The signals of all replicas that share the store."""
+
+    def signals(self) -> AsyncIterator[Signal]:
+        """Start listening now; yield every signal until the store closes.
+
+        A change of a held call, an accepted tool definition and the end of a login are each signalled after their commit.
+        RESYNC replaces the waiting signals of a listener that is too slow.
+        """
+
+    def announce(self, signal: Signal) -> None:
+        """Send a signal that belongs to no commit, without waiting; its sender gets it too."""
 
 
 class EventFilter(TypedDict, total=False):
@@ -273,11 +285,11 @@ class StateStore(PinReader, TimeStore, LoginStore, Protocol):
         """Note durably that the store was restored from a copy: the counts disagree until the next `count_start`."""
 
 
-class ApprovalStore(CallStore, TrailStore, TimeStore, ReplicaStore, Protocol):
+class ApprovalStore(CallStore, SignalStore, TrailStore, TimeStore, ReplicaStore, Protocol):
     """The part of a store that the approval service uses."""
 
 
-class Store(CallStore, TrailStore, NoticeStore, ReplicaStore, StateStore, Protocol):
+class Store(CallStore, SignalStore, TrailStore, NoticeStore, ReplicaStore, StateStore, Protocol):
     """The complete store of a gateway."""
 
     async def check(self) -> None:

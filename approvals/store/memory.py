@@ -26,9 +26,10 @@ from approvals.model import (
     Pin,
     State,
 )
+from approvals.signals import Signal, SignalKind
 from approvals.store import NO_LIMIT, SESSION_LIFE, CallFilter, StartCounts
-from approvals.store.change_feed import ChangeFeed
 from approvals.store.memory_replicas import MemoryReplicas
+from approvals.store.signal_feed import SignalFeed
 from approvals.summaries import Summary, limit_size, size, summarize
 
 Expiring = TypeVar("Expiring", LoginSession, OneTimeCode)
@@ -54,7 +55,7 @@ class MemoryStore(MemoryReplicas):
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
         self._codes: dict[str, OneTimeCode] = {}
-        self._changes = ChangeFeed()
+        self._feed = SignalFeed()
         self._highest_time = 0.0
         self._chain_key = chain_key
 
@@ -77,7 +78,7 @@ class MemoryStore(MemoryReplicas):
         self.post(*events)
         self._calls[call.id] = call
         self.keep_time(last_changed_at(call))
-        self._changes.publish(call.id)
+        self._feed.publish(Signal(SignalKind.CALL, call.id))
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         return self._calls.get(call_id)
@@ -177,6 +178,7 @@ class MemoryStore(MemoryReplicas):
 
     def save_pin(self, pin: Pin) -> None:
         self._pins[pin.server, pin.tool] = pin
+        self._feed.publish(Signal(SignalKind.PIN, pin.server))
 
     async def pins(self) -> Sequence[Pin]:
         return list(self._pins.values())
@@ -261,6 +263,7 @@ class MemoryStore(MemoryReplicas):
 
     async def delete_login(self, id_sha256: str) -> None:
         self._logins.pop(id_sha256, None)
+        self._feed.publish(Signal(SignalKind.LOGOUT, id_sha256))
 
     async def save_code(self, code: OneTimeCode) -> None:
         self._codes = _unexpired(self._codes, code.created_at) | {code.id_sha256: code}
@@ -268,14 +271,17 @@ class MemoryStore(MemoryReplicas):
     async def take_code(self, id_sha256: str) -> OneTimeCode | None:
         return self._codes.pop(id_sha256, None)
 
-    def changes(self) -> AsyncIterator[CallId]:
-        return self._changes.listen()
+    def signals(self) -> AsyncIterator[Signal]:
+        return self._feed.listen()
+
+    def announce(self, signal: Signal) -> None:
+        self._feed.publish(signal)
 
     async def check(self) -> None:
         await asyncio.sleep(0)
 
     async def close(self) -> None:
-        self._changes.close()
+        self._feed.close()
 
 
 def _unexpired(kept: Mapping[str, Expiring], now: float) -> dict[str, Expiring]:

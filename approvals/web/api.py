@@ -163,7 +163,8 @@ class InboxApi:
             self._login.authenticate_program(request)
         if self._events.full:
             raise HttpError(503)
-        return await self._events.serve(request, lambda: self._still_signed_in(request))
+        session = self._login.session_id(request)
+        return await self._events.serve(request, session, lambda: self._still_signed_in(request))
 
     async def _still_signed_in(self, request: web.Request) -> bool:
         if await self._login.find_user(request):

@@ -87,6 +87,10 @@ class Login:
         approver = self._service.directory.by_name(session.approver) if session else None
         return BrowserUser(approver=approver, csrf_token=_csrf_token(secret)) if approver else None
 
+    def session_id(self, request: web.Request) -> str:
+        """Return the SHA-256 of the session's secret in the cookie, valid or not."""
+        return _hash(request.cookies.get(self._cookie, ""))
+
     async def require_user(self, request: web.Request) -> BrowserUser:
         """Return the signed-in user, or redirect to the sign-in page. Raises `HttpError` 401 for a form."""
         if user := await self.find_user(request):
@@ -220,7 +224,7 @@ class Login:
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         await self.read_form(request)
-        await self._logins.delete_login(_hash(request.cookies.get(self._cookie, "")))
+        await self._logins.delete_login(self.session_id(request))
         response = redirect("/login")
         response.del_cookie(
             self._cookie, path="/", secure=self._options.secure, httponly=True, samesite="Lax"

@@ -4,9 +4,12 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from approval_fixtures import Clock, directory, held
+from approvals import notices
 from approvals.notices import Notices
 from approvals.service import ApprovalService
+from approvals.signals import Signal
 from approvals.store.memory import MemoryStore
+from approvals.store.signal_feed import SignalFeed
 from hang import HANG
 
 
@@ -50,3 +53,17 @@ async def test_a_slow_channel_does_not_delay_another():
         assert (await stuck.posted.get(), await quick.posted.get()) == (first.id, first.id)
         second = await service.hold(held(clock.now, tool="other"))
         assert await quick.posted.get() == second.id
+
+
+async def test_a_channel_is_updated_when_signals_may_be_lost(monkeypatch):
+    monkeypatch.setattr(notices, "ROUND", 2 * HANG)
+    shown = Shown("shown")
+    async with going_round(shown) as (service, clock):
+        first = await service.hold(held(clock.now))
+        assert await shown.posted.get() == first.id
+        feed, service.store._feed = service.store._feed, SignalFeed()
+        second = await service.hold(held(clock.now, tool="other"))
+        service.store._feed = feed
+        service.store.announce(Signal("logout", "a session"))
+        service.store.announce(Signal("resync"))
+        assert await shown.posted.get() == second.id

@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from approval_fixtures import held
+from approvals.signals import Signal
 from approvals.store.memory import MemoryStore
 from approvals.wakeups import Wakeups
 from hang import HANG
@@ -26,6 +29,24 @@ async def test_each_change_of_the_store_wakes_its_listeners():
         await store.add(call)
         async with asyncio.timeout(HANG):
             await woken.wait()
+    await store.close()
+    await following
+
+
+@pytest.mark.parametrize("kind", ["resync", "freeze", "a kind of a newer version"])
+async def test_every_listener_is_woken_when_signals_may_be_lost(kind):
+    waiters, store = Wakeups(), MemoryStore()
+    following = asyncio.ensure_future(waiters.follow(store))
+    await asyncio.sleep(0)
+    with waiters.listen("a") as one, waiters.listen("b") as other:
+        for signal in (Signal("pin", "a"), Signal("cancel", "a"), Signal("logout", "a"), Signal("call", "b")):
+            store.announce(signal)
+        async with asyncio.timeout(HANG):
+            await other.wait()
+        assert not one.is_set()
+        store.announce(Signal(kind))
+        async with asyncio.timeout(HANG):
+            await one.wait()
     await store.close()
     await following
 

@@ -612,72 +612,7 @@ async def test_a_reset_of_the_time_moves_later_dates_back(store):
     assert await stale(store, now=50.0) == [(call.id, 0)]
 
 
-# Changes
-
-
-async def receive(listener, number):
-    return [await anext(listener) for _ in range(number)]
-
-
-async def test_every_listener_gets_every_change(store):
-    one, two = store.changes(), store.changes()
-    (call,) = await added(store, a_call())
-    await store.swap(call, update(call))
-    (other,) = await added(store, a_call())
-    assert await receive(one, 3) == await receive(two, 3) == [call.id, call.id, other.id]
-
-
-async def test_a_change_is_published_when_it_can_be_read(store):
-    listener = store.changes()
-
-    async def follow():
-        for least in (1, 2, 3):
-            assert (await store.get(await anext(listener))).version >= least
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(follow())
-        (call,) = await added(store, a_call())
-        for _ in range(2):
-            await store.swap(call, call := update(call))
-
-
-async def test_a_failed_change_is_not_published(store):
-    listener = store.changes()
-    (call,) = await added(store, a_call())
-    with pytest.raises(Conflict):
-        await store.add(a_call(key=call.key))
-    with pytest.raises(Conflict):
-        await store.swap(update(call), call)
-    await store.append(an_event())
-    (last,) = await added(store, a_call())
-    assert await receive(listener, 2) == [call.id, last.id]
-
-
-async def test_listening_ends_when_the_store_is_closed(open_store):
-    async with open_store() as store:
-        listener = store.changes()
-    assert [call_id async for call_id in listener] == []
-
-
-# Cancellation and readiness
-
-
-async def test_a_change_of_a_cancelled_caller_is_complete_or_absent(store):
-    calls = await added(store, *(a_call() for _ in range(40)))
-    listener = store.changes()
-    tasks = [
-        asyncio.ensure_future(store.swap(call, update(call, attended=False), an_event(call=call.id)))
-        for call in calls
-    ]
-    for rounds, task in enumerate(tasks):
-        for _ in range(rounds % 4):
-            await asyncio.sleep(0)
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await store.check()
-    changed = [call.id for call in calls if (await store.get(call.id)).version == 2]
-    assert [event.call for event in await trail(store)] == changed
-    assert await receive(listener, len(changed)) == changed
+# Readiness
 
 
 async def test_a_store_that_can_commit_is_ready(store):

@@ -1,10 +1,12 @@
 """The connections to the file, shared by every part of the SQLite store: one writes, one reads."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, TypeVar
 
-from approvals.store.change_feed import ChangeFeed
+from approvals.signals import Signal, SignalKind
+from approvals.store.signal_feed import SignalFeed
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.health import Health
 from approvals.store.sqlite.reader import Reader
@@ -15,7 +17,7 @@ Result = TypeVar("Result")
 
 
 class SqliteBase:
-    """The writer thread, the reader thread, the seal and the change feed."""
+    """The writer thread, the reader thread, the seal and the signals."""
 
     def __init__(
         self, writing: sqlite3.Connection, reading: sqlite3.Connection, file: StoreFile, key: bytes
@@ -23,10 +25,22 @@ class SqliteBase:
         self._key = key
         self._seal = Seal(key)
         self._file = file
-        self._changes = ChangeFeed()
+        self._feed = SignalFeed()
         self._health = Health()
         self.writer = Writer(writing, file, self._health)
         self.reader = Reader(reading, self._health)
+
+    def signals(self) -> AsyncIterator[Signal]:
+        """Yield the signals from now on."""
+        return self._feed.listen()
+
+    def announce(self, signal: Signal) -> None:
+        """Send a signal."""
+        self._feed.publish(signal)
+
+    def _signal(self, kind: SignalKind, subject: str) -> Callable[[], None]:
+        """Return the function that sends the signal of a commit."""
+        return partial(self._feed.publish, Signal(kind, subject))
 
     async def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Read one snapshot, which includes every acknowledged write. Never waits for a write."""

@@ -1,7 +1,7 @@
 """Held calls in SQLite. Each call is stored whole, with columns for searches, and has a summary."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Unpack
@@ -10,6 +10,7 @@ from approvals import audit
 from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import OPEN, last_changed_at
 from approvals.model import AuditEvent, CallId, CallLimit, HeldCall, State
+from approvals.signals import SignalKind
 from approvals.store import NO_LIMIT, CallFilter
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.trail import SqliteTrail
@@ -43,7 +44,7 @@ class SqliteCalls(SqliteTrail):
             db.execute(statements.KEEP_TIME, (last_changed_at(call),))
             self._write_events(entries, db)
 
-        await self.writer.do(work, then=partial(self._changes.publish, call.id))
+        await self.writer.do(work, then=self._signal(SignalKind.CALL, call.id))
 
     async def swap(self, old: HeldCall, new: HeldCall, *events: AuditEvent) -> None:
         """Replace a call and add its events."""
@@ -59,7 +60,7 @@ class SqliteCalls(SqliteTrail):
             db.execute(statements.KEEP_TIME, (last_changed_at(new),))
             self._write_events(entries, db)
 
-        await self.writer.do(work, then=partial(self._changes.publish, old.id))
+        await self.writer.do(work, then=self._signal(SignalKind.CALL, old.id))
 
     async def get(self, call_id: CallId) -> HeldCall | None:
         """Return one call."""
@@ -119,10 +120,6 @@ class SqliteCalls(SqliteTrail):
     async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
         """Return the summaries of the open calls."""
         return await self._find_summaries(statements.OPEN_SUMMARIES, {"server": server, "tool": tool})
-
-    def changes(self) -> AsyncIterator[CallId]:
-        """Yield the ids of calls that change from now on."""
-        return self._changes.listen()
 
     async def _find_summaries(self, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> Sequence[Summary]:
         def work(db: sqlite3.Connection) -> list[Summary]:

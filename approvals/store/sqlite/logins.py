@@ -4,6 +4,7 @@ import sqlite3
 from typing import Any
 
 from approvals.model import LoginSession, OneTimeCode
+from approvals.signals import SignalKind
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.base import SqliteBase
 
@@ -44,7 +45,11 @@ class SqliteLogins(SqliteBase):
 
     async def delete_login(self, id_sha256: str) -> None:
         """Delete a login."""
-        await self._write(statements.DELETE_LOGIN, id_sha256)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(statements.DELETE_LOGIN, (id_sha256,))
+
+        await self.writer.do(work, then=self._signal(SignalKind.LOGOUT, id_sha256))
 
     async def save_code(self, code: OneTimeCode) -> None:
         """Keep a code, and drop expired ones."""

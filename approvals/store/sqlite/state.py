@@ -6,6 +6,7 @@ from secrets import token_bytes
 
 from approvals import audit
 from approvals.model import AgentSession, AuditEvent, Pin
+from approvals.signals import SignalKind
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.logins import SqliteLogins
@@ -17,7 +18,12 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     def save_pin(self, pin: Pin) -> None:
         """Insert or replace a pin."""
-        self._post(statements.SAVE_PIN, pin.server, pin.tool, pin.hash, pin.definition, pin.identity)
+        row = (pin.server, pin.tool, pin.hash, pin.definition, pin.identity)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(statements.SAVE_PIN, row)
+
+        self.writer.post(work, then=self._signal(SignalKind.PIN, pin.server))
 
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""

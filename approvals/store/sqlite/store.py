@@ -56,7 +56,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
 
     async def close(self) -> None:
         """Write the posted jobs and release the file; raises `StoreError` when some could not be written."""
-        self._changes.close()
+        self._feed.close()
         await (
             self.reader.close()
         )  # before the writer: the last connection to close writes the -wal into the file

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -68,7 +69,7 @@ class Writer:
         self._health = health
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._posted: list[Work[None]] = []
+        self._posted: list[_Job] = []
         self._flush: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._unwritten = 0
@@ -97,11 +98,14 @@ class Writer:
         self._flush_posted()
         self._jobs.put(job)
 
-    def post(self, work: Work[None]) -> None:
-        """Run *work* with the next commit, without waiting; raises `StoreError` when the store cannot keep up."""
+    def post(self, work: Work[None], *, then: Callable[[], None] | None = None) -> None:
+        """Run *work* with the next commit, without waiting; *then* runs in the event loop after it.
+
+        Raises `StoreError` when the store cannot keep up.
+        """
         self._check_capacity(self._unwritten, MAX_POSTED)
         self._unwritten += 1
-        self._posted.append(work)
+        self._posted.append(_Job(work, then=then))
         if len(self._posted) >= BATCH:
             self._flush_posted()
         elif self._flush is None:
@@ -119,8 +123,8 @@ class Writer:
             self._flush.cancel()
             self._flush = None
         if self._posted:
-            works, self._posted = self._posted, []
-            self._jobs.put(_Job(lambda db: _each(works, db), size=len(works)))
+            posts, self._posted = self._posted, []
+            self._jobs.put(_Job(partial(_run_all, posts), then=partial(_follow_up, posts), size=len(posts)))
 
     async def close(self) -> None:
         """Write every job, then close the connection; raises `StoreError` when some posts could not be written."""
@@ -235,9 +239,15 @@ class Writer:
                 job.future.set_result(job.result)
 
 
-def _each(works: list[Work[None]], db: sqlite3.Connection) -> None:
-    for work in works:
-        work(db)
+def _run_all(posts: list[_Job], db: sqlite3.Connection) -> None:
+    for post in posts:
+        post.work(db)
+
+
+def _follow_up(posts: list[_Job]) -> None:
+    for post in posts:
+        if post.then is not None:
+            post.then()
 
 
 def _do_nothing(_: sqlite3.Connection) -> None:

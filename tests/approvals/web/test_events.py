@@ -1,10 +1,13 @@
 """The event stream signals changes to signed-in users and programs only."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from approvals.identity import Directory
+from approvals.signals import Signal
+from approvals.store.memory import MemoryStore
 from approvals.web.login import IDLE
 from hang import HANG
 from inbox import Inbox, sha256
@@ -65,6 +68,44 @@ async def test_a_stream_ends_with_the_session(quick):
         await part(stream)
         await quick.store.delete_login(sha256(secret))
         assert b"event" not in await rest(stream)
+
+
+class CountingStore(MemoryStore):
+    """Counts how often each login was looked up."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    async def find_login(self, id_sha256):
+        self.found[id_sha256] += 1
+        return await super().find_login(id_sha256)
+
+
+async def test_signing_out_at_one_inbox_ends_the_streams_of_that_session_at_every_inbox_at_once():
+    store, patient = CountingStore(), {"ping": 2 * HANG}
+    async with Inbox(store=store, **patient) as here, Inbox(store=store, **patient) as there:
+        alice, bob = await here.person("alice"), await here.person("bob")
+        mine, theirs = (sha256(next(iter(client.cookie_jar)).value) for client in (alice, bob))
+        async with alice.get("/api/v1/events") as ended, bob.get("/api/v1/events") as kept:
+            await part(ended)
+            await part(kept)
+            assert store.found == {mine: 1, theirs: 1}
+            await there.store.delete_login(mine)
+            assert await rest(ended) == b""
+            assert store.found == {mine: 2, theirs: 1}, "the other stream was not checked"
+            await there.hold()
+            assert await part(kept) == "event: inbox\ndata: 1\n\n"
+
+
+@pytest.mark.parametrize("kind", ["resync", "freeze", "a kind of a newer version"])
+async def test_a_stream_signals_a_change_when_signals_may_be_lost(inbox, kind):
+    client = await inbox.program()
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        inbox.store.announce(Signal("pin", "iam"))
+        inbox.store.announce(Signal(kind))
+        assert await part(stream) == "event: inbox\ndata: 1\n\n"
 
 
 async def test_a_stream_ends_when_the_approver_is_removed(quick):

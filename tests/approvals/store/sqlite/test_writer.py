@@ -327,6 +327,31 @@ async def test_a_commit_is_followed_up_even_if_the_caller_left(desk):
     assert heard == ["committed"]
 
 
+async def test_each_post_is_followed_up_after_its_commit(desk):
+    heard = []
+    go = desk.held_up()
+    for number in (1, 2):
+        desk.writer.post(
+            desk.insert(number), then=lambda number=number: heard.append((number, desk.db.in_transaction))
+        )
+    desk.post(3)
+    assert heard == []
+    go.set()
+    assert await desk.rows() == [1, 2, 3]
+    assert heard == [(1, False), (2, False)]
+
+
+async def test_a_post_that_could_not_be_written_is_followed_up_when_it_is(desk):
+    heard = []
+    full(desk)
+    desk.writer.post(big(1), then=lambda: heard.append("committed"))
+    await desk.writer.flush()
+    assert heard == []
+    desk.db.execute("PRAGMA max_page_count=1000000")
+    assert await desk.rows() == [1]
+    assert heard == ["committed"]
+
+
 async def test_a_closed_writer_has_written_every_job_and_accepts_no_more(desk):
     heard = []
     go = desk.held_up()
