@@ -12,11 +12,7 @@ GATEWAY = "okayed"
 
 def event_kind(old: HeldCall, new: HeldCall) -> str:
     """Return the kind of event for a change that has no kind of its own."""
-    if old.state is not new.state:
-        return f"hold.{new.state}"
-    if old.reviews != new.reviews:
-        return "hold.review"
-    return "hold.attended" if new.attended else "hold.unattended"
+    return "hold.review" if old.state is new.state else f"hold.{new.state}"
 
 
 def change_event(call: HeldCall, actor: str, at: float, kind: str, **detail: Any) -> AuditEvent:

@@ -25,7 +25,6 @@ class CallPreview:
     arguments: str
     #: In the fields above.
     hidden_characters: int
-    attended: bool
     needed: int
 
 
@@ -33,8 +32,8 @@ class CallPreview:
 MAX_ADDRESS = 300
 
 
-def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
-    """Build the card of a call; *url* is the inbox's, or "".
+def build_card(call: HeldCall, url: str, *, attended: bool, most: int | None = None) -> Card:
+    """Build the card of a call; *url* is the inbox's, or "". *attended*: whether a client waits for the call.
 
     With *most*, read at most that many bytes of the arguments, and of the other params, so that large calls stay cheap.
     """
@@ -72,7 +71,7 @@ def build_card(call: HeldCall, url: str, *, most: int | None = None) -> Card:
         reviews=tuple(
             (ascii_name(one.approver), one.answer, escape_hidden(one.reason), one.via) for one in call.reviews
         ),
-        attended=call.attended,
+        attended=attended,
         note=escape_hidden(call.note),
         failed=call.failed,
         result=_result(call),
@@ -95,7 +94,6 @@ def build_preview(call: Summary) -> CallPreview:
         severity=call.classification.severity,
         arguments=escape_hidden(begun.text),
         hidden_characters=count_hidden(begun.text),
-        attended=call.attended,
         needed=call.terms.needed,
     )
 

@@ -72,7 +72,7 @@ def try_advance(call: HeldCall, to: State, now: float, *, note: str) -> HeldCall
 
 
 def update(call: HeldCall, **changes: Any) -> HeldCall:
-    """Return *call* with other fields changed (attended, collected) and the next version, in the same state."""
+    """Return *call* with other fields changed (collected, revealed) and the next version, in the same state."""
     return replace(call, version=call.version + 1, **changes)
 
 

@@ -159,8 +159,6 @@ class HeldCall:
     outcome: Outcome | None = None
     #: Why it ended, unless a review or the outcome says so.
     note: str = ""
-    #: Whether a client waits for the answer right now.
-    attended: bool = True
     #: Whether the agent has received the final answer.
     collected: bool = False
     #: When the answer was fully written, and to which session; "" for a task, which is polled.

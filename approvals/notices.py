@@ -63,18 +63,22 @@ class Notices:
 
     async def _update(self, channel: Channel) -> None:
         try:
-            for call, notice in await self._store.stale_calls(channel.name, self._service.clock()):
+            stale = await self._store.stale_calls(channel.name, self._service.clock())
+            attended = await self._service.attended([call for call, _ in stale])
+            for call, notice in stale:
                 await self._show(
                     channel,
                     await self._service.get(call.id),
                     notice or Notice(call=call.id, channel=channel.name),
+                    attended=call.id in attended,
                 )
         except Exception:
             log.exception("%s could not be updated; the next round tries again", channel.name)
 
-    async def _show(self, channel: Channel, call: HeldCall, notice: Notice) -> None:
+    async def _show(self, channel: Channel, call: HeldCall, notice: Notice, *, attended: bool) -> None:
         try:
-            ref = await _post(channel, build_card(call, self._url, most=MAX_READ), notice.ref)
+            card = build_card(call, self._url, attended=attended, most=MAX_READ)
+            ref = await _post(channel, card, notice.ref)
         except Exception as error:  # noqa: BLE001  (no failure of a channel may affect the call)
             await self._store.save_notice(self._record_failure(channel, notice, error))
             return

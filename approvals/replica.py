@@ -31,6 +31,8 @@ class Replica:
         self._monotonic = monotonic
         #: The end of the lease on the monotonic clock. It is never later than the end in the store.
         self._ends_at = -inf
+        #: How many times the lease has begun: 1 until it lapses.
+        self.term = 0
         self._names: frozenset[str] = frozenset()
 
     @property
@@ -44,6 +46,7 @@ class Replica:
             return
         now = self._clock()
         self._names = await self._store.renew_replica(self.id, now, now + LEASE)
+        self.term += started >= self._ends_at
         self._ends_at = started + LEASE
 
     async def take(self, name: str) -> bool:

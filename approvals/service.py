@@ -6,8 +6,8 @@ run of a call, `call_changes` the change itself.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
 from approvals import call_events, lifecycle
@@ -18,6 +18,7 @@ from approvals.errors import AlreadyDecided, Conflict
 from approvals.identity import Directory
 from approvals.lifecycle import OPEN
 from approvals.model import CallId, HeldCall, State
+from approvals.presence import Presence
 from approvals.quotas import Quotas
 from approvals.reviews import Reviews
 from approvals.runs import Runs
@@ -44,8 +45,7 @@ class ApprovalService(Reviews, Runs):
         super().__init__(store, directory, clock=clock, wall=wall, monotonic=monotonic)
         self.wakeups = Wakeups()
         self.quotas = Quotas()
-        #: How many clients wait for each call in this process.
-        self.attending: Counter[CallId] = Counter()
+        self.presence = Presence(store, self.replica, self.clock)
         #: When the time is next saved to the store.
         self._kept_until = 0.0
 
@@ -157,16 +157,13 @@ class ApprovalService(Reviews, Runs):
         """Return the stored call; it may be large, so it is read only if its version differs."""
         return call if await self.store.version(call.id) == call.version else await self.get(call.id)
 
-    @contextmanager
-    def attend(self, call_id: CallId) -> Iterator[None]:
+    def attend(self, call_id: CallId) -> AbstractContextManager[None]:
         """Mark a call as attended while the context is open: a client waits for it."""
-        self.attending[call_id] += 1
-        try:
-            yield
-        finally:
-            self.attending[call_id] -= 1
-            if not self.attending[call_id]:
-                del self.attending[call_id]
+        return self.presence.attend(call_id)
+
+    async def attended(self, calls: Sequence[HeldCall | Summary]) -> frozenset[CallId]:
+        """Return those of *calls* for which a client waits at any replica, or has just begun to."""
+        return await self.presence.attended(calls)
 
     # The sweep.
 
@@ -175,32 +172,20 @@ class ApprovalService(Reviews, Runs):
         return await self.store.summaries(OPEN, server=server, tool=tool)
 
     async def sweep(self) -> Sequence[Summary]:
-        """Bring every open call up to date (expired, in doubt, attended or not) and return those still open."""
+        """Bring every open call up to date (expired, in doubt) and return those still open."""
         await self.replica.renew()
         self._keep_time()
+        await self.presence.save()
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
         await self.doubt_lost_runs()
-        swept = [
-            summarize(await self._change(call.id, self._correct)) if self._is_outdated(call) else call
-            for call in await self.open_calls()
-        ]
-        return [call for call in swept if call.state in OPEN]
+        return await self.open_calls()
 
     def _keep_time(self) -> None:
         """Save the time to the store every KEEP_EVERY seconds, so that it continues after a restart."""
         if (now := self.clock()) >= self._kept_until:
             self._kept_until = now + KEEP_EVERY
             self.store.keep_time(now)
-
-    def _is_outdated(self, call: HeldCall | Summary) -> bool:
-        """Return whether `attended` is wrong."""
-        return call.state in lifecycle.TIMED and call.attended != (call.id in self.attending)
-
-    def _correct(self, call: HeldCall) -> HeldCall | None:
-        if not self._is_outdated(call):
-            return None
-        return lifecycle.update(call, attended=not call.attended)
 
     async def end_restored(self) -> Mapping[str, int]:
         """End the calls that a restored copy of the store brought back; return the number of calls by their new state."""

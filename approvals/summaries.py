@@ -46,7 +46,6 @@ class Summary:
     settled_at: float | None
     #: Without the reasons.
     reviews: tuple[Review, ...]
-    attended: bool
     task: bool
     #: Whether enough people have approved, and whether the server reported a failure.
     enough: bool
@@ -76,7 +75,6 @@ def summarize(held: HeldCall) -> Summary:
         decided_at=held.decided_at,
         settled_at=held.settled_at,
         reviews=tuple(replace(review, reason="") for review in held.reviews),
-        attended=held.attended,
         task=held.task,
         enough=held.enough,
         failed=held.failed,

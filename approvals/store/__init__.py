@@ -216,8 +216,8 @@ class ReplicaStore(Protocol):
     async def take_name(self, name: str, replica: str, now: float) -> bool:
         """Let a replica hold *name*; False if another replica, whose lease ends after *now*, holds it."""
 
-    def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
-        """Record, without waiting, the calls for which clients of a replica began and ceased to wait."""
+    async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
+        """Record the calls for which clients of a replica began and ceased to wait."""
 
     async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         """Return those of *calls* for which a client waits at a replica whose lease ends after *now*."""

@@ -35,7 +35,7 @@ class MemoryReplicas:
         self._holders[name] = replica
         return True
 
-    def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
+    async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
         self._presence -= {(call_id, replica) for call_id in left}
         self._presence |= {(call_id, replica) for call_id in came}
 

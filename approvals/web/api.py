@@ -70,16 +70,19 @@ class InboxApi:
         calls = await store.select(states, limit=limit, before=before, room=MAX_PAGE_BYTES, **names)
         last = calls[-1].id if calls else None
         more = last and await store.summaries(states, limit=1, before=last, **names)
-        bodies = tuple(summarize_call(call, self._url(call), viewer.name) for call in calls)
+        attended = await self._service.attended(calls)
+        bodies = tuple(
+            summarize_call(call, self._url(call), viewer.name, attended=call.id in attended) for call in calls
+        )
         return json_response(CallPage(bodies, last if more else None))
 
     async def _show_call(self, request: web.Request) -> web.Response:
         viewer = self._login.authenticate_program(request)
-        return self._call_response(await self._service.get(_id(request)), viewer)
+        return await self._call_response(await self._service.get(_id(request)), viewer)
 
     async def _reveal(self, request: web.Request) -> web.Response:
         viewer = self._login.authenticate_program(request)
-        return self._call_response(
+        return await self._call_response(
             await self._service.reveal(_id(request), viewer, via=_via(request)), viewer
         )
 
@@ -139,7 +142,7 @@ class InboxApi:
     ) -> web.Response:
         call_id = _id(request)
         try:
-            return self._call_response(await action(call_id), viewer)
+            return await self._call_response(await action(call_id), viewer)
         except (AlreadyDecided, StaleView, NotRevealed) as error:
             raise HttpError(409, str(error), state=(await self._service.get(call_id)).state) from error
 
@@ -179,8 +182,9 @@ class InboxApi:
         self._login.authenticate_program(request)
         return json_response(openapi.build_document(self._options.url))
 
-    def _call_response(self, call: HeldCall, viewer: Approver) -> web.Response:
-        return json_response(encode_call(call, self._url(call), viewer.name))
+    async def _call_response(self, call: HeldCall, viewer: Approver) -> web.Response:
+        attended = await self._service.attended([call])
+        return json_response(encode_call(call, self._url(call), viewer.name, attended=bool(attended)))
 
     def _url(self, call: HeldCall) -> str:
         return f"{self._options.url.rstrip('/')}/calls/{call.id}"

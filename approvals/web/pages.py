@@ -66,14 +66,22 @@ class InboxPages:
         user = await self._login.require_user(request)
         return render("waiting.html", **await self.shared_values(user, "/"), last=await self._last_decision())
 
-    async def shared_values(self, user: BrowserUser, path: str) -> dict[str, Any]:
-        """Return the template values that all pages share: the user and the open calls."""
+    async def shared_values(self, user: BrowserUser, path: str, *shown: HeldCall) -> dict[str, Any]:
+        """Return the template values that all pages share: the user, the open calls, and which calls are attended.
+
+        *shown*: a call that the page shows besides the open calls.
+        """
         waiting = await self._service.store.summaries(OPEN_STATES, limit=MAX_WAITING)
         soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
+        attended = await self._service.attended([*waiting, *shown])
         return {
             "user": user,
             "path": path,
-            "rows": [self.list_row(call, self._badge(user.approver, call)) for call in soonest],
+            "rows": [
+                self.list_row(call, self._badge(user.approver, call), unattended=call.id not in attended)
+                for call in soonest
+            ],
+            "attended": attended,
             "tools_shown": self._options.tools is not None,
         }
 
@@ -93,13 +101,14 @@ class InboxPages:
     async def _render_call(
         self, user: BrowserUser, call: HeldCall, *, status: int = 200, error: str = ""
     ) -> web.Response:
-        card = cards.build_card(call, self._options.url)
+        shared = await self.shared_values(user, f"/calls/{call.id}", call)
+        card = cards.build_card(call, self._options.url, attended=call.id in shared["attended"])
         word, tone = views.label_state(call)
         exact = "" if card.redacted and user.approver.name not in call.revealed else _exact(call)
         return render(
             "call.html",
             status=status,
-            **await self.shared_values(user, f"/calls/{call.id}"),
+            **shared,
             call=call,
             card=card,
             word=word,
@@ -215,9 +224,9 @@ class InboxPages:
             older=request.rel_url.update_query(before=page_calls[-1].id).raw_path_qs if more else "",
         )
 
-    def list_row(self, call: Summary, badge: str = "") -> views.CallRow:
+    def list_row(self, call: Summary, badge: str = "", *, unattended: bool = False) -> views.CallRow:
         """Build the row of a call in a list, with *badge* on it."""
-        return views.build_row(call, cards.build_preview(call), badge)
+        return views.build_row(call, cards.build_preview(call), badge, unattended=unattended)
 
 
 def _has_reviewed(approver: Approver, call: HeldCall | Summary) -> bool:

@@ -159,7 +159,7 @@ def to_utc(at: float) -> datetime:
     return datetime.fromtimestamp(round(at, 3), UTC)
 
 
-def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
+def encode_call(held: model.HeldCall, url: str, viewer: str, *, attended: bool) -> Call:
     """Encode a held call for *viewer*: with its secrets only after that approver revealed them."""
     call, classification = held.call, held.classification
     hidden = 0 if viewer in held.revealed else client_meta.count_secrets(call)
@@ -200,7 +200,7 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
         ),
         needed=held.terms.needed,
         outcome=_encode_outcome(held.outcome, exact=viewer in held.revealed),
-        attended=held.attended,
+        attended=attended,
         collected=held.collected,
         changes=escape_hidden(held.changes),
         twin=held.twin,
@@ -209,12 +209,12 @@ def encode_call(held: model.HeldCall, url: str, viewer: str) -> Call:
     )
 
 
-def summarize_call(held: model.HeldCall, url: str, viewer: str) -> Call:
+def summarize_call(held: model.HeldCall, url: str, viewer: str, *, attended: bool) -> Call:
     """Encode a held call for a list. A large one lacks its large parts, which are slow to redact."""
     if _size(held) <= MAX_LISTED:
-        return encode_call(held, url, viewer)
+        return encode_call(held, url, viewer, attended=attended)
     call = msgspec.structs.replace(held.call, arguments=b"null", extra_params=b"")
-    brief = encode_call(replace(held, call=call, outcome=None), url, viewer)
+    brief = encode_call(replace(held, call=call, outcome=None), url, viewer, attended=attended)
     outcome = CallOutcome(held.failed, msgspec.Raw(b"null")) if held.outcome else None
     return msgspec.structs.replace(brief, arguments_text="", outcome=outcome, whole=False)
 

@@ -101,9 +101,11 @@ class CallRow:
     decided_by: str
     #: Why the user cannot decide it, in a few words, or "".
     badge: str
+    #: Whether its client no longer waits; False in lists of past calls.
+    unattended: bool
 
 
-def build_row(call: Summary, card: CallPreview, badge: str = "") -> CallRow:
+def build_row(call: Summary, card: CallPreview, badge: str = "", *, unattended: bool = False) -> CallRow:
     """Build the row of a call in a list."""
     word, tone = label_state(call)
     return CallRow(
@@ -116,6 +118,7 @@ def build_row(call: Summary, card: CallPreview, badge: str = "") -> CallRow:
         approvals=len(find_deciders(call.reviews)),
         decided_by=", ".join(find_deciders(call.reviews)) if call.decided_at else "",
         badge=badge,
+        unattended=unattended,
     )
 
 

@@ -32,7 +32,9 @@ def test_other_members_of_meta_are_shown_in_full():
 
 
 def test_the_card_shows_both_parts_and_names_the_folded_members():
-    shown = build_card(held(0.0, extra_params=packed({"callId": "c1", "acme/target": "prod"})), "")
+    shown = build_card(
+        held(0.0, extra_params=packed({"callId": "c1", "acme/target": "prod"})), "", attended=True
+    )
     assert shown.everything.endswith(
         '\n\nalso sent: {"_meta": {"acme/target": "prod"}}\nalso sent: 15 bytes of client metadata: callId'
     )
@@ -56,12 +58,14 @@ def test_the_card_shows_both_parts_and_names_the_folded_members():
 def test_misleading_metadata_is_not_folded(meta, redacted, hidden):
     beside = packed(meta)
     assert (split_params(beside).shown, split_params(beside).line) == (beside, "")
-    shown = build_card(held(0.0, extra_params=beside), "")
+    shown = build_card(held(0.0, extra_params=beside), "", attended=True)
     assert (shown.redacted, shown.hidden_characters) == (redacted, hidden)
 
 
 def test_a_session_id_is_a_secret_everywhere_else():
-    shown = build_card(held(0.0, extra_params=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "")
+    shown = build_card(
+        held(0.0, extra_params=packed({"callId": "c", "acme": {"sessionId": "s-123"}})), "", attended=True
+    )
     assert (shown.redacted, shown.client_metadata != "") == (1, True)
     assert "s-123" not in shown.everything
 

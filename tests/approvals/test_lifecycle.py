@@ -152,5 +152,5 @@ def test_a_repeated_call_joins_a_recent_call_or_one_that_may_have_been_sent(stat
 
 
 def test_an_update_changes_only_the_given_fields_and_the_version():
-    touched = lifecycle.update(held(NOW), attended=False)
-    assert (touched.state, touched.version, touched.attended) == (State.PENDING, 2, False)
+    touched = lifecycle.update(held(NOW), collected=True)
+    assert (touched.state, touched.version, touched.collected) == (State.PENDING, 2, True)

@@ -1,7 +1,6 @@
 """The life of a held call, on both stores and under concurrency."""
 
 import asyncio
-from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -532,11 +531,10 @@ async def test_the_sweep_expires_due_calls_and_no_others(service):
 
 
 async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_now(service):
-    left = await hold(service, tool="left")
+    waiting = [await hold(service, tool=f"t{n}") for n in range(3)]
     running = await approved(service, tool="running")
     await service.claim(running.id, fine)
     await service.replica.end()
-    attended = [await hold(service, tool=f"t{n}") for n in range(3)]
     read, get = [], service.store.get
 
     async def counted(call_id):
@@ -545,34 +543,11 @@ async def test_a_sweep_reads_the_open_calls_once_and_returns_them_as_they_are_no
 
     service.store.get = counted
     after = another(service)
-    with ExitStack() as waits:
-        for call in attended:
-            waits.enter_context(after.attend(call.id))
+    with after.attend(waiting[0].id):
         swept = await after.sweep()
-    assert {call.id: (call.version, call.attended) for call in swept} == {
-        left.id: (2, False),
-        **{call.id: (1, True) for call in attended},
-    }
-    assert set(read) == {left.id, running.id}
+    assert {call.id: call.version for call in swept} == {call.id: 1 for call in waiting}
+    assert set(read) == {running.id}
     assert (await get(running.id)).state is State.IN_DOUBT
-
-
-async def test_the_sweep_records_which_calls_are_attended(service):
-    call = await hold(service)
-    with service.attend(call.id):
-        with service.attend(call.id):
-            await service.sweep()
-        await service.sweep()
-        assert (await service.get(call.id)).attended is True
-    await service.sweep()
-    assert (await service.get(call.id)).attended is False
-    with service.attend(call.id):
-        await service.sweep()
-        assert (await service.get(call.id)).attended is True
-    assert [kind for kind in await kinds(service) if "attended" in kind] == [
-        "hold.unattended",
-        "hold.attended",
-    ]
 
 
 async def test_an_answer_is_collected_once(service):

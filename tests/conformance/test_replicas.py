@@ -41,8 +41,8 @@ async def test_a_replica_that_ends_frees_everything(store):
     await store.renew_replica("a", 100.0, 130.0)
     await store.renew_replica("b", 100.0, 130.0)
     assert await store.take_name("channel:slack", "a", 100.0)
-    store.save_presence("a", ["hold_1", "hold_2"], [])
-    store.save_presence("b", ["hold_2"], [])
+    await store.save_presence("a", ["hold_1", "hold_2"], [])
+    await store.save_presence("b", ["hold_2"], [])
     await store.check()
     await store.end_replica("a")
     assert await store.live_replicas(101.0) == {"b"}
@@ -53,14 +53,14 @@ async def test_a_replica_that_ends_frees_everything(store):
 async def test_a_call_is_attended_while_a_client_waits_at_a_live_replica(store):
     await store.renew_replica("a", 100.0, 130.0)
     await store.renew_replica("b", 110.0, 140.0)
-    store.save_presence("a", ["hold_1", "hold_2"], [])
-    store.save_presence("b", ["hold_2", "hold_3"], [])
+    await store.save_presence("a", ["hold_1", "hold_2"], [])
+    await store.save_presence("b", ["hold_2", "hold_3"], [])
     await store.check()
     asked = ["hold_1", "hold_2", "hold_3", "hold_4"]
     assert await store.attended(asked, 120.0) == {"hold_1", "hold_2", "hold_3"}
     assert await store.attended(asked, 135.0) == {"hold_2", "hold_3"}
     assert await store.attended([], 120.0) == frozenset()
-    store.save_presence("b", ["hold_3"], ["hold_2"])
+    await store.save_presence("b", ["hold_3"], ["hold_2"])
     await store.check()
     assert await store.attended(asked, 135.0) == {"hold_3"}
 
@@ -70,7 +70,7 @@ async def test_presence_is_neither_an_event_nor_a_version(store):
     await store.add(call)
     before = await store.events()
     await store.renew_replica("a", 100.0, 130.0)
-    store.save_presence("a", [call.id], [])
+    await store.save_presence("a", [call.id], [])
     await store.check()
     assert await store.attended([call.id], 100.0) == {call.id}
     assert await store.version(call.id) == call.version

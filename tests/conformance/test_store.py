@@ -88,7 +88,7 @@ async def test_a_swap_replaces_the_call_and_adds_its_events(store):
 
 async def test_a_swap_of_an_older_version_changes_nothing(store):
     (call,) = await added(store, a_call())
-    now = update(call, attended=False)
+    now = update(call, note="later")
     await store.swap(call, now)
     with pytest.raises(Conflict):
         await store.swap(call, advance(call, State.APPROVED, 1.0), an_event())
@@ -144,7 +144,7 @@ async def test_a_change_whose_event_cannot_be_written_does_not_happen(store):
     good = an_event()
     for bad in (an_event(detail={"of": object()}), an_event(actor="\ud800"), an_event(detail={"\ud800": 1})):
         with pytest.raises(StoreError):
-            await store.swap(call, update(call, attended=False), good, bad)
+            await store.swap(call, update(call, note="later"), good, bad)
         with pytest.raises(StoreError):
             await store.add(a_call(), good, bad)
         with pytest.raises(StoreError):
@@ -452,7 +452,7 @@ async def test_a_shown_call_that_changed_is_stale_even_when_settled(store):
 async def test_an_open_call_that_changed_since_it_was_shown_is_stale_once(store):
     (call,) = await added(store, a_call())
     await store.save_notice(Notice(call=call.id, channel="slack", ref="m1", shown_version=1))
-    await store.swap(call, update(call, attended=False))
+    await store.swap(call, update(call, note="later"))
     assert await stale(store) == [(call.id, 1)]
 
 

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from approvals.model import State
+from approvals.presence import ARRIVAL
 from approvals.web import ToolDetails, ToolView
 from browser import FOUND, MISSING, barriers, chromium, window
 from inbox import Inbox, sha256, token
@@ -331,7 +332,8 @@ async def test_no_page_has_accessibility_violations(browser, inbox, scheme, view
         await inbox.run(await inbox.hold("done")),
         await inbox.doubt(await inbox.hold("doubtful")),
     )
-    left = await inbox.hold("left", attended=False)
+    left = await inbox.hold("left")
+    inbox.now += ARRIVAL
     denied = await inbox.deny(await inbox.hold("denied"))
     async with window(browser, inbox.here, color_scheme=scheme, viewport=viewport) as page:
         await page.goto("/login")

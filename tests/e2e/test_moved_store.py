@@ -25,9 +25,7 @@ async def test_a_folder_with_the_earlier_name_is_refused_until_its_files_are_ren
         config, old = gateway.config, gateway.config.with_name("holdpoint.yaml")
         config.rename(old)
         store = await SqliteStore.open(tmp_path / "holdpoint.db")
-        await store.add(
-            replace(a_call(server="notes", agent="local", attended=False), id=EARLIER, expires_at=9e9)
-        )
+        await store.add(replace(a_call(server="notes", agent="local"), id=EARLIER, expires_at=9e9))
         await store.close()
 
         for moved in (config, tmp_path / "okayed.db"):

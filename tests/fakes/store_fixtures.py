@@ -55,7 +55,6 @@ def a_full_call(**fields):
         ),
         outcome=Outcome(is_error=False, body=b'{"content":"\xc3\xa9"}'),
         note="a note",
-        attended=False,
         collected=True,
         twin=CallId("hold_before"),
         twin_at=12.5,

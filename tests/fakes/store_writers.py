@@ -34,7 +34,7 @@ async def write(store, round_, writer):
         await store.add(call, said(call))
         say(call)
         for step in (
-            lambda held: update(held, attended=False),
+            lambda held: update(held, task=True),
             lambda held: advance(held, State.APPROVED, 1.0),
             lambda held: advance(held, State.FORWARDING, 2.0),
             lambda held: advance(held, State.COMPLETED, 3.0),

@@ -10,6 +10,7 @@ import pytest
 from approvals.errors import StoreError
 from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Decision, State
+from approvals.presence import ARRIVAL
 from gateway.call.limiter import WindowLimiter
 from gateway.call.sessions import MAX_OPENING
 from gateway.hold.answering import REPEAT_THE_CALL
@@ -121,7 +122,7 @@ async def test_a_repeat_joins_the_waiting_call(gateway):
         first = tasks.create_task(gateway.call("create_note", {"a": 1, "b": 2}, id=1))
         [held] = await gateway.held()
         second = tasks.create_task(gateway.call("create_note", {"b": 2, "a": 1}, id=1))
-        while gateway.gateway.service.attending[held.id] < 2:
+        while gateway.gateway.service.presence.clients[held.id] < 2:
             await asyncio.sleep(0)
         await gateway.review(held)
         answers = [await first, await second]
@@ -147,10 +148,10 @@ async def test_a_call_stays_reviewable_after_its_client_hangs_up_and_is_collecte
     [held] = await gateway.held()
     agent.cancel()
     await asyncio.wait([agent])
-    while held.id in gateway.gateway.service.attending:
+    while held.id in gateway.gateway.service.presence.clients:
         await asyncio.sleep(0)
-    await gateway.gateway.service.sweep()
-    assert (await gateway.gateway.service.get(held.id)).attended is False
+    earlier = replace(held, created_at=held.created_at - ARRIVAL)
+    assert await gateway.gateway.service.attended([earlier]) == frozenset()
     await gateway.review(held)
     assert gateway.ran() == []
     assert text(await gateway.call("create_note", {"n": 1})) == "ran create_note"
@@ -779,7 +780,7 @@ async def test_the_approved_bytes_run_even_if_a_repeat_spells_them_differently(g
     agent = asyncio.ensure_future(gateway.post(spelt(b'{"a":1, "b":2}')))
     [held] = await gateway.held()
     (await agent).close()
-    while held.id in gateway.gateway.service.attending:
+    while held.id in gateway.gateway.service.presence.clients:
         await asyncio.sleep(0)
     await gateway.review(held)
     async with await gateway.post(spelt(b'{"b":2,"a":1}')) as answer:

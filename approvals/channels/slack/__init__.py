@@ -201,15 +201,16 @@ class SlackChannel:
 
     async def _open_denial(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
-        view = blocks.build_deny_view(
-            build_card(call, self._inbox_url, most=blocks.MESSAGE_ARGUMENTS), interaction.digest
-        )
+        # The modal does not show whether a client waits.
+        card = build_card(call, self._inbox_url, attended=True, most=blocks.MESSAGE_ARGUMENTS)
+        view = blocks.build_deny_view(card, interaction.digest)
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
         self._service.directory.may_review(await self._approver(interaction), call)
-        view = blocks.build_review_view(build_card(call, self._inbox_url))
+        attended = bool(await self._service.attended([call]))
+        view = blocks.build_review_view(build_card(call, self._inbox_url, attended=attended))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 
     async def _review(self, interaction: Interaction, answer: Decision) -> None:

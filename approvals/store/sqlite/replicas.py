@@ -39,14 +39,14 @@ class SqliteReplicas(SqliteBase):
         values = {"name": name, "replica": replica, "now": now}
         return await self.writer.do(lambda db: db.execute(statements.TAKE_NAME, values).rowcount == 1)
 
-    def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
+    async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
         """Record which calls have waiting clients."""
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany(statements.CLIENT_LEFT, [(call_id, replica) for call_id in left])
             db.executemany(statements.CLIENT_CAME, [(call_id, replica) for call_id in came])
 
-        self.writer.post(work)
+        await self.writer.do(work)
 
     async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         """Return the calls with waiting clients."""

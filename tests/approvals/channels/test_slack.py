@@ -13,6 +13,7 @@ from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.http import SlackEndpoint
 from approvals.model import Decision, Outcome, State
 from approvals.notices import Notices
+from approvals.presence import ARRIVAL
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
 from hang import HANG
@@ -429,7 +430,7 @@ async def test_when_slack_fails_the_call_waits_and_the_card_comes_later(w, answe
 async def test_a_deleted_card_of_a_pending_call_is_posted_again(w):
     call, _ = await w.hold()
     w.slack.messages.clear()
-    await w.service.sweep()  # marks the call unattended, so its card changes
+    await w.service.attach_task(call.id)  # changes the call, and so its card
     await w.notices.bring_up_to_date()
     [anew] = w.slack.messages
     await w.slack.click("U01ALICE", anew, "approve")
@@ -580,7 +581,8 @@ def test_an_empty_signing_secret_is_refused():
 
 async def test_a_twin_and_an_unattended_agent_are_noted(w):
     call = held(w.clock.now)
-    await w.store.add(replace(call, attended=False, twin="hold_before", twin_at=w.clock.now - 120))
+    await w.store.add(replace(call, twin="hold_before", twin_at=w.clock.now - 120))
+    w.clock.now += ARRIVAL
     await w.notices.bring_up_to_date()
     shown = text_of(w.slack.messages[0].blocks)
     assert "The agent is no longer waiting" in shown

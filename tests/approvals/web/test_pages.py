@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from approvals.model import Decision, State
+from approvals.presence import ARRIVAL
 from inbox import Inbox
 
 
@@ -59,7 +60,8 @@ async def test_an_empty_list_shows_the_last_decision(inbox):
 
 
 async def test_a_row_shows_the_quorum_and_an_unattended_call(inbox):
-    call = await inbox.hold(needed=2, attended=False)
+    call = await inbox.hold(needed=2)
+    inbox.now += ARRIVAL
     await inbox.approve(call)
     assert "1 of 2 approvals agent not waiting" in text((await answer(await inbox.person(), "/"))[1])
 
@@ -328,9 +330,11 @@ async def test_the_exact_text_says_whether_it_was_sent(inbox):
 
 
 async def test_a_calls_page_says_that_the_agent_is_no_longer_waiting(inbox):
-    call = await inbox.hold(attended=False)
-    _, body, _ = await answer(await inbox.person(), f"/calls/{call.id}")
-    assert "The agent is no longer waiting." in body
+    call, client = await inbox.hold(), await inbox.person()
+    inbox.now += ARRIVAL
+    with inbox.service.attend(call.id):
+        assert "The agent is no longer waiting." not in (await answer(client, f"/calls/{call.id}"))[1]
+    assert "The agent is no longer waiting." in (await answer(client, f"/calls/{call.id}"))[1]
 
 
 async def test_a_repeated_call_links_to_the_earlier_one(inbox):

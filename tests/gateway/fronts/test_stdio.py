@@ -165,7 +165,7 @@ async def test_a_held_call_does_not_run_after_its_client_closed_stdin():
         terminal.reader.feed_eof()
         async with asyncio.timeout(HANG):
             await front
-            while gateway.gateway.service.attending:
+            while gateway.gateway.service.presence.clients:
                 await asyncio.sleep(0)
         await gateway.review(held)
         assert (gateway.ran(), terminal.lines.empty()) == ([], True)

@@ -45,7 +45,7 @@ async def test_only_our_own_front_gets_the_call_id_and_at_once(gateway):
 async def test_a_repeat_by_id_is_the_same_call_before_and_after_the_decision(gateway, answer, told):
     held = await lose_connection(gateway)
     waiting = asyncio.ensure_future(gateway.call("create_note", id=1, headers=repeat_headers(held)))
-    while held.id not in gateway.gateway.service.attending:
+    while held.id not in gateway.gateway.service.presence.clients:
         await asyncio.sleep(0)
     await gateway.review(held, answer, reason="no")
     for frame in (await waiting, await gateway.call("create_note", id=2, headers=repeat_headers(held))):

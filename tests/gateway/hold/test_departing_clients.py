@@ -56,7 +56,7 @@ def leftovers(gateway):
     proxy, service = gateway.gateway.proxy, gateway.gateway.service
     waits = proxy._held_answers._waits
     return [
-        *proxy._exchange_limits._open, *service.attending, *service.running, *service.wakeups.listening,
+        *proxy._exchange_limits._open, *service.presence.clients, *service.running, *service.wakeups.listening,
         *waits._waits, *waits._by_call, *waits.parked, *gateway.gateway.forwarder._jobs,
     ]  # fmt: skip
 

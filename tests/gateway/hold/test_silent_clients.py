@@ -76,7 +76,7 @@ async def test_a_client_that_cancels_at_its_timeout_then_gets_waiting_before_it(
             answer.cancel()
         else:
             await client.cancel()
-        while held.id in gateway.gateway.service.attending:
+        while held.id in gateway.gateway.service.presence.clients:
             await asyncio.sleep(0)
         await client.give_up(after=60.0)  # the model thinks
         again = await client.ask()
@@ -93,10 +93,10 @@ async def test_a_client_with_one_timeout_for_all_rounds_gets_waiting_instead_of_
         [held] = await gateway.held()
         gateway.clock.now += 5
         first.cancel()
-        while held.id in gateway.gateway.service.attending:
+        while held.id in gateway.gateway.service.presence.clients:
             await asyncio.sleep(0)
         again = asyncio.ensure_future(gateway.ask("tools/call", note))
-        while held.id not in gateway.gateway.service.attending:
+        while held.id not in gateway.gateway.service.presence.clients:
             await asyncio.sleep(0)
         await gateway.pass_time(2.5)
         assert text((await again).frames[-1]).startswith(WAITING)
@@ -178,7 +178,7 @@ async def test_an_abandoned_request_neither_runs_the_call_nor_collects_its_answe
         newest = await client.ask()
         assert (await soon(older)).startswith(WAITING)
         newest.cancel()
-        while held.id in gateway.gateway.service.attending:
+        while held.id in gateway.gateway.service.presence.clients:
             await asyncio.sleep(0)
         await gateway.review(held)
         assert gateway.ran() == []

@@ -16,9 +16,13 @@ STORED = (
     b'"address":"","changes":"","key":"key","digest":"what was shown","created_at":1000.0,"expires_at":1900.0,'
     b'"decided_at":1001.25,"settled_at":1002.5,"reviews":[{"approver":"alice","answer":"approve","reason":"checked",'
     b'"at":1001.25,"via":"slack"}],"revealed":[],"outcome":{"is_error":false,"body":"eyJjb250ZW50IjpbXX0="},'
-    b'"note":"a note","attended":false,"collected":true,"collected_at":null,"collected_by":"","repeated":false,'
+    b'"note":"a note","collected":true,"collected_at":null,"collected_by":"","repeated":false,'
     b'"task":false,"continues":null,"continued":"","twin":"hold_before","twin_at":12.5}'
 )
+
+
+#: The same call as versions before replicas stored it, with a field that says whether a client waits for it.
+STORED_WITH_ATTENDED = STORED.replace(b'"collected":true', b'"attended":false,"collected":true')
 
 
 def opened(body):
@@ -36,6 +40,10 @@ def test_a_stored_call_is_read_with_everything_that_was_approved():
 def test_a_stored_call_is_written_again_under_the_same_names():
     *_, body, _ = Seal(b"").call_columns(opened(STORED))
     assert json.loads(body) == json.loads(STORED) | {"runner": ""}
+
+
+def test_a_call_stored_with_its_presence_is_read_without_it():
+    assert opened(STORED_WITH_ATTENDED) == opened(STORED)
 
 
 def test_a_call_stored_before_extra_params_existed_is_read_without_them():

@@ -448,7 +448,7 @@ async def test_a_limit_is_counted_in_a_covering_index(store, limit):
 async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
     service = ApprovalService(store, Directory([]), clock=lambda: 1000.0)
     for n in range(3):
-        await store.add(a_call(key=f"k{n}", attended=False, arguments=b"[" + b"1," * 40_000 + b"1]"))
+        await store.add(a_call(key=f"k{n}", arguments=b"[" + b"1," * 40_000 + b"1]"))
     read = []
 
     def authorize(action, table, column, *_):

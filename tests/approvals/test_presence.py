@@ -1,0 +1,152 @@
+"""Presence: the calls for which clients wait, at any of the replicas that share a store."""
+
+import pytest
+
+from approval_fixtures import Clock, directory, held
+from approvals.presence import ARRIVAL
+from approvals.replica import LEASE
+from approvals.service import ApprovalService
+from approvals.store import ENDED_LEASE_LIFE
+from approvals.store.memory import MemoryStore
+
+
+class CountingStore(MemoryStore):
+    """A store that records the changes of presence, and counts how often it is asked for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.saved, self.asked = [], 0
+
+    async def save_presence(self, replica, came, left):
+        self.saved.append((replica, list(came), list(left)))
+        await super().save_presence(replica, came, left)
+
+    async def attended(self, calls, now):
+        self.asked += 1
+        return await super().attended(calls, now)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store():
+    return CountingStore()
+
+
+@pytest.fixture
+def replicas(store, clock):
+    """Two services on one store."""
+    return [ApprovalService(store, directory(), clock=clock) for _ in "ab"]
+
+
+async def a_call(service, **fields):
+    """Hold a call, and return it when it is no longer new."""
+    call = await service.hold(held(service.clock.now, **fields))
+    service.clock.now += ARRIVAL
+    return call
+
+
+async def test_a_new_call_is_attended_before_the_first_sweep(replicas, clock):
+    a, b = replicas
+    call = await a.hold(held(clock.now))
+    assert await a.attended([call]) == await b.attended([call]) == {call.id}
+    clock.now += ARRIVAL
+    assert await a.attended([call]) == await b.attended([call]) == frozenset()
+
+
+async def test_a_client_that_waits_here_is_known_at_once_and_at_another_replica_after_a_sweep(replicas):
+    a, b = replicas
+    call = await a_call(a)
+    with a.attend(call.id):
+        assert (await a.attended([call]), await b.attended([call])) == ({call.id}, frozenset())
+        await a.sweep()
+        assert await b.attended([call]) == {call.id}
+
+
+async def test_a_call_is_attended_until_its_last_client_leaves(replicas, clock):
+    a, b = replicas
+    call = await a_call(a)
+    with a.attend(call.id), b.attend(call.id):
+        with a.attend(call.id):
+            await a.sweep()
+            await b.sweep()
+        clock.now += ARRIVAL
+        await a.sweep()
+        assert await b.attended([call]) == {call.id}
+    await a.sweep()
+    assert await a.attended([call]) == {call.id}, "replica b has not said that its client left"
+    await b.sweep()
+    assert await a.attended([call]) == frozenset()
+
+
+async def test_a_client_that_leaves_at_once_and_comes_back_changes_the_presence_once(replicas, store, clock):
+    a, _ = replicas
+    call = await a_call(a)
+    for _ in range(5):
+        with a.attend(call.id):
+            pass
+        await a.sweep()
+        clock.now += 1
+    assert store.saved == [(a.replica.id, [call.id], [])]
+    clock.now += ARRIVAL
+    await a.sweep()
+    assert store.saved[1:] == [(a.replica.id, [], [call.id])]
+
+
+async def test_a_sweep_writes_only_changes_and_all_of_them_at_once(replicas, store):
+    a, _ = replicas
+    one, two = await a_call(a, tool="one"), await a_call(a, tool="two")
+    await a.sweep()
+    assert store.saved == []
+    with a.attend(one.id), a.attend(two.id):
+        await a.sweep()
+        await a.sweep()
+    assert store.saved == [(a.replica.id, sorted([one.id, two.id]), [])]
+
+
+async def test_the_clients_of_a_replica_are_gone_when_its_lease_ends(replicas, clock):
+    a, b = replicas
+    call = await a_call(a)
+    with a.attend(call.id):
+        await a.sweep()
+        clock.now += LEASE - 1
+        assert await b.attended([call]) == {call.id}
+        clock.now += 1
+        assert await b.attended([call]) == frozenset()
+
+
+async def test_after_a_lapse_of_its_lease_a_replica_saves_all_its_clients_again(replicas, clock):
+    a, b = replicas
+    stays, leaves = await a_call(a, tool="stays"), await a_call(a, tool="leaves")
+    with a.attend(stays.id):
+        with a.attend(leaves.id):
+            await a.sweep()
+        clock.now += LEASE + ENDED_LEASE_LIFE
+        await b.sweep()  # forgets replica a, with its clients
+        await a.sweep()
+        assert await b.attended([stays, leaves]) == {stays.id}
+
+
+async def test_a_list_of_calls_asks_the_store_once_and_not_for_calls_whose_client_is_here(replicas, store):
+    a, _ = replicas
+    calls = [await a_call(a, tool=f"t{n}") for n in range(5)]
+    await a.attended(calls)
+    assert store.asked == 1
+    with a.attend(calls[0].id):
+        assert await a.attended(calls[:1]) == {calls[0].id}
+    assert store.asked == 1
+
+
+async def test_presence_changes_no_version_and_is_not_an_audit_event(replicas, store, clock):
+    a, _ = replicas
+    call = await a_call(a)
+    events = await store.events()
+    with a.attend(call.id):
+        await a.sweep()
+    clock.now += ARRIVAL
+    await a.sweep()
+    assert await store.version(call.id) == call.version
+    assert await store.events() == events
