@@ -23,7 +23,7 @@ from approvals.quotas import Quotas
 from approvals.reviews import Reviews
 from approvals.runs import Runs
 from approvals.store import ApprovalStore
-from approvals.summaries import Summary, summarize
+from approvals.summaries import Summary
 from approvals.wakeups import Wakeups
 
 #: How many settled calls are read at a time.
