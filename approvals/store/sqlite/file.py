@@ -2,6 +2,8 @@
 
 Next to it is `<file>.lock`, locked while a gateway runs. Its notes (see `lock_file`) name the last committed audit event.
 They reveal a file that was removed, truncated, restored from an older copy, or separated from its `-wal`.
+
+A clean stop is noted as well, so that the next start need not read a large file as a whole.
 """
 
 import contextlib
@@ -13,6 +15,9 @@ from pathlib import Path
 
 from approvals.errors import StoreError, StoreTaken
 from approvals.store.sqlite import lock_file, schema
+
+#: A file of at most this many bytes is checked as a whole at every start, before it is used.
+CHECKED_FIRST = 32 << 20
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
@@ -40,6 +45,8 @@ class StoreFile:
         self.path = path
         self.lock_path = path.with_name(f"{path.name}.lock")
         self._head = ""
+        #: Whether every page is known to be whole: they were checked, or the file was not used since a clean stop.
+        self.is_sound = False
         try:
             self._lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
@@ -56,15 +63,16 @@ class StoreFile:
                 f"Another gateway uses {path}. Stop it, or give this gateway its own store."
             ) from error
 
-    def connect(self, *, restored: bool = False) -> sqlite3.Connection:
+    def connect(self, *, restored: bool = False, checked_first: int = CHECKED_FIRST) -> sqlite3.Connection:
         """Open the database, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
 
-        With *restored* it may lack events that were committed.
+        With *restored* it may lack events that were committed. A file of more than *checked_first* bytes is not checked;
+        `is_sound` says whether it must be.
         """
         try:
             if not self.path.exists():
                 self._create()
-            connection = self._open(restored=restored)
+            connection = self._open(restored=restored, checked_first=checked_first)
             self._opened_as = self._identity()
         except (OSError, sqlite3.Error, StoreError) as error:
             raise StoreError(f"The store {self.path} cannot be used: {error}.") from error
@@ -97,7 +105,7 @@ class StoreFile:
         os.fsync(folder)
         os.close(folder)
 
-    def _open(self, *, restored: bool) -> sqlite3.Connection:
+    def _open(self, *, restored: bool, checked_first: int) -> sqlite3.Connection:
         if not self.path.is_file():
             raise StoreError("it is not a file")
         if not self.path.stat().st_size:
@@ -106,10 +114,15 @@ class StoreFile:
             )
         connection = _connection(self.path)
         try:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found != "ok":
-                raise StoreError(f"it is damaged ({found.splitlines()[-1]}); restore a good copy")
+            noted = self._read_close_note()
+            if noted not in (None, self._size()) or self._size() <= checked_first:
+                if damage := find_damage(connection):
+                    raise StoreError(f"it is damaged ({damage}); restore a good copy")
+                self.is_sound = True
+            else:
+                self.is_sound = noted is not None and not restored
             schema.check_origin(connection)
+            self._remove_close_note()
             self.path.chmod(0o600)
             _execute(connection, _WRITER_PRAGMAS)
             schema.migrate(connection)
@@ -167,11 +180,44 @@ class StoreFile:
         if not same:
             raise StoreError(f"{self.path} or its lock was removed or replaced while the gateway ran")
 
-    def close(self) -> None:
-        """Release the lock."""
+    def _size(self) -> int:
+        return self.path.stat().st_size
+
+    def _read_close_note(self) -> int | None:
+        """Return the size that the file had at its last stop; None unless that stop was clean."""
+        notes = self.read_notes()
+        size, _, use = notes.get("closed", "").partition(" ")
+        return int(size) if size.isdecimal() and use == _last_use(notes) else None
+
+    def _remove_close_note(self) -> None:
+        """Remove the note of a clean stop, durably. Called before the first write: a crash from here on is not clean."""
+        if "closed" in self.read_notes():
+            self.write_notes(closed="")
+
+    def _note_close(self) -> None:
+        """Note a clean stop, durably. The file itself is durable: SQLite has synced it."""
+        with contextlib.suppress(OSError):
+            lock_file.write(self._lock, "closed", f"{self._size()} {_last_use(self.read_notes())}")
+            os.fsync(self._lock)
+
+    def close(self, *, clean: bool = False) -> None:
+        """Release the lock. *clean*: every commit is in the file, and no failure was seen."""
         if self._lock >= 0:
+            if clean and self.is_sound:
+                self._note_close()
             os.close(self._lock)
             self._lock = -1
+
+
+def find_damage(connection: sqlite3.Connection) -> str | None:
+    """Check every page, but not that the indexes match their tables; return the first damage, or None."""
+    found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return None if found == "ok" else found.splitlines()[-1]
+
+
+def _last_use(notes: Mapping[str, str]) -> str:
+    """Return the notes that every use of the file changes, also that of an older version."""
+    return f"{notes.get('starts', '-')} {notes.get('event', '-')}"
 
 
 def _connection(path: Path, mode: str = "rw") -> sqlite3.Connection:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 #: Bytes of a line, with its newline.
 WIDTH = 128
 #: The names of the lines in file order: the last committed audit event, how many times a gateway was started with this
-#: store, and the process that waits for it.
-LINES = ("event", "starts", "wanted")
+#: store, the process that waits for it, and after a clean stop the file's size with the first two notes.
+LINES = ("event", "starts", "wanted", "closed")
 
 
 def read(file: int) -> Mapping[str, str]:

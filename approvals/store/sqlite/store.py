@@ -12,7 +12,8 @@ from pathlib import Path
 from approvals.errors import StoreError
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.calls import SqliteCalls
-from approvals.store.sqlite.file import StoreFile
+from approvals.store.sqlite.file import CHECKED_FIRST, StoreFile
+from approvals.store.sqlite.integrity import BackgroundCheck
 from approvals.store.sqlite.notices import SqliteNotices
 from approvals.store.sqlite.replicas import SqliteReplicas, forget_replicas
 from approvals.store.sqlite.state import SqliteState
@@ -21,21 +22,33 @@ from approvals.store.sqlite.state import SqliteState
 class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     """See `approvals.store.Store`; made by `open`."""
 
+    _page_check: BackgroundCheck | None = None
+
     @classmethod
-    async def open(cls, path: Path | str, *, chain_key: bytes = b"", restored: bool = False) -> "SqliteStore":
+    async def open(
+        cls,
+        path: Path | str,
+        *,
+        chain_key: bytes = b"",
+        restored: bool = False,
+        checked_first: int = CHECKED_FIRST,
+    ) -> "SqliteStore":
         """Open the file, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
 
-        *restored* accepts a file that lacks events: a copy that the operator restored.
+        *restored* accepts a file that lacks events: a copy that the operator restored. A file of at most *checked_first*
+        bytes is checked before it is used. A larger file is checked in the background, unless the last stop was clean.
         """
         with ExitStack() as undo:
             undo.callback((file := StoreFile(Path(path))).close)
-            undo.callback((writing := file.connect(restored=restored)).close)
+            undo.callback((writing := file.connect(restored=restored, checked_first=checked_first)).close)
             reading = file.connect_reader()
             undo.pop_all()
         store = cls(writing, reading, file, chain_key)
         try:
             await store._verify()
+            store._check_in_background()
         except BaseException as error:
+            file.is_sound = False
             await store.close()
             if isinstance(error, StoreError):
                 raise StoreError(f"The store {path} cannot be used: {error}") from error
@@ -50,6 +63,10 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
             pass
         await self.writer.do(forget_replicas)
 
+    def _check_in_background(self) -> None:
+        if not self._file.is_sound:
+            self._page_check = BackgroundCheck(self._file, self._health)
+
     async def check(self) -> None:
         """Commit a small change."""
         await self._write(statements.PROBE)
@@ -57,7 +74,8 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     async def close(self) -> None:
         """Write the posted jobs and release the file; raises `StoreError` when some could not be written."""
         self._feed.close()
-        await (
-            self.reader.close()
-        )  # before the writer: the last connection to close writes the -wal into the file
+        # The writer's connection closes last: SQLite then writes the -wal into the file and removes it.
+        if self._page_check is not None:
+            await self._page_check.close()
+        await self.reader.close()
         await self.writer.close()

@@ -56,8 +56,8 @@ class LockedFile(Protocol):
     def note_commit(self, connection: sqlite3.Connection) -> None:
         """Note the last committed event."""
 
-    def close(self) -> None:
-        """Release the lock, after the connection was closed."""
+    def close(self, *, clean: bool) -> None:
+        """Release the lock, after the connection was closed; *clean*: without a failure."""
 
 
 class Writer:
@@ -151,9 +151,12 @@ class Writer:
             batch, closing = self._gather(kept)
             kept = self._commit(batch) if batch else []
             del batch  # jobs may be large, and the next one may come late
-        with contextlib.suppress(sqlite3.Error):  # every commit is done
+        clean = self._health.failure is None
+        try:
             self._db.close()
-        self._file.close()
+        except sqlite3.Error:  # every commit is done
+            clean = False
+        self._file.close(clean=clean)
 
     def _gather(self, kept: list[_Job]) -> tuple[list[_Job], bool]:
         """Return the kept jobs and then the waiting ones, and whether the writer is closing."""

@@ -1,6 +1,5 @@
 """A store restored from a copy: calls that ran after the copy was made do not run again."""
 
-import os
 import shutil
 import sqlite3
 from contextlib import asynccontextmanager, closing
@@ -13,6 +12,7 @@ from approval_fixtures import held
 from approvals.errors import StoreError
 from approvals.model import Decision, Outcome, State
 from approvals.store import StartCounts
+from approvals.store.sqlite import lock_file
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.writer import Writer
 from gateway.app.config import parse_config
@@ -315,7 +315,7 @@ def killed_at(monkeypatch):
     return at
 
 
-STEPS = range(12)
+STEPS = range(16)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -383,4 +383,5 @@ async def test_a_store_without_start_counts_is_not_taken_for_a_copy(yard):
     async with yard.started() as gateway:
         assert (await gateway.service.get(call.id)).state is State.PENDING
         assert await gateway.store.start_counts() == StartCounts(1, "1")
-    assert os.path.getsize(lock) == 256
+    with lock.open("rb") as file:
+        assert lock_file.read(file.fileno()).keys() == {"event", "starts", "closed"}

@@ -28,7 +28,8 @@ class Watch:
     def note_commit(self, _):
         self.noted += 1
 
-    def close(self):
+    def close(self, *, clean):
+        self.clean = clean
         self.closed.set()
 
 
