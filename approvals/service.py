@@ -16,7 +16,6 @@ from approvals.clock import KEEP_EVERY, Clock
 from approvals.digest import sha256
 from approvals.errors import AlreadyDecided, Conflict
 from approvals.identity import Directory
-from approvals.lifecycle import OPEN
 from approvals.model import CallId, HeldCall, State
 from approvals.presence import Presence
 from approvals.quotas import Quotas
@@ -169,7 +168,7 @@ class ApprovalService(Reviews, Runs):
 
     async def open_calls(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
         """Return the summaries of the open calls of a server or tool, or of all."""
-        return await self.store.summaries(OPEN, server=server, tool=tool)
+        return await self.store.open_summaries(server=server, tool=tool)
 
     async def sweep(self) -> Sequence[Summary]:
         """Bring every open call up to date (expired, in doubt) and return those still open."""
@@ -192,13 +191,14 @@ class ApprovalService(Reviews, Runs):
         states: Counter[str] = Counter()
         for call in await self.open_calls():
             states[(await self._change(call.id, self._end_restored)).state] += 1
-        last: CallId | None = None
-        while page := await self.store.summaries((State.COMPLETED,), limit=PAGE, before=last):
-            for call in page:
+        before: CallId | None = None
+        while True:
+            page = await self.store.summaries((State.COMPLETED,), limit=PAGE, before=before)
+            for call in page.items:
                 if lifecycle.can_continue(call, self.clock()):
                     await self._change(call.id, self._end_restored, kind="hold.continued")
-            last = page[-1].id
-        return states
+            if (before := page.next) is None:
+                return states
 
     def _end_restored(self, call: HeldCall) -> HeldCall | None:
         return lifecycle.end_restored(call, self.clock())

@@ -24,10 +24,9 @@ from approvals.model import (
     State,
 )
 from approvals.signals import Signal
+from approvals.store.call_lists import CallFilter, Page
 from approvals.summaries import Summary
 
-#: For `limit`: return every row.
-NO_LIMIT = 2**63 - 1
 #: Seconds for which an agent's session is kept.
 SESSION_LIFE = 30 * 86400.0
 #: Seconds for which the ended lease of a replica is kept.
@@ -51,18 +50,6 @@ class StartCounts:
     def next(self) -> int:
         """The number of the next start, higher than both counts."""
         return 1 + max(self.store, *(int(word) for word in self.noted.split() if word.isdecimal()), 0)
-
-
-class CallFilter(TypedDict, total=False):
-    """Selects calls; a member that is left out, or "", matches every call."""
-
-    #: Only calls that were added before this one.
-    before: CallId | None
-    tool: str
-    agent: str
-    server: str
-    #: Searched in tool, agent and id, with its case.
-    text: str
 
 
 class CallStore(Protocol):
@@ -91,20 +78,17 @@ class CallStore(Protocol):
         limit: int = 200,
         room: float = inf,
         **matching: Unpack[CallFilter],
-    ) -> Sequence[HeldCall]:
-        """Return the matching calls in any of *states* (none given: in all), newest first.
+    ) -> Page[HeldCall]:
+        """Return a page of the matching calls in any of *states* (none given: in all), newest first.
 
-        Always returns the first match, and more while their total size is at most *room* bytes.
+        A page has at most *limit* calls (at least 1). It has the first match, and more while their total size is at most
+        *room* bytes. A page looks at no more than `call_lists.MAX_SEARCHED` calls; following `next` finds every match.
         """
 
     async def summaries(
-        self,
-        states: Sequence[State] = (),
-        *,
-        limit: int = NO_LIMIT,
-        **matching: Unpack[CallFilter],
-    ) -> Sequence[Summary]:
-        """Return the summaries of the matching calls, in the order of `select`."""
+        self, states: Sequence[State] = (), *, limit: int = 200, **matching: Unpack[CallFilter]
+    ) -> Page[Summary]:
+        """Return a page of the summaries of the matching calls, in the order of `select`."""
 
     async def due(self, now: float) -> Sequence[Summary]:
         """Return the summaries of pending and approved calls whose `expires_at` is at or before *now*."""

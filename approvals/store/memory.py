@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count, dropwhile, islice
 from math import inf
 from secrets import token_bytes
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from approvals import audit
 from approvals.audit import Checkpoint
@@ -27,7 +27,8 @@ from approvals.model import (
     State,
 )
 from approvals.signals import Signal, SignalKind
-from approvals.store import NO_LIMIT, SESSION_LIFE, CallFilter, StartCounts
+from approvals.store import SESSION_LIFE, StartCounts
+from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
 from approvals.store.memory_replicas import MemoryReplicas
 from approvals.store.signal_feed import SignalFeed
 from approvals.summaries import Summary, limit_size, size, summarize
@@ -97,34 +98,34 @@ class MemoryStore(MemoryReplicas):
         limit: int = 200,
         room: float = inf,
         **matching: Unpack[CallFilter],
-    ) -> Sequence[HeldCall]:
-        found = islice(self._matching(states, **matching), limit)
-        return list(limit_size(((call, _length(call)) for call in found), room))
+    ) -> Page[HeldCall]:
+        page = self._page(states, limit, matching)
+        taken = list(limit_size(((call, _length(call)) for call in page.items), room))
+        return Page(taken, taken[-1].id if len(taken) < len(page.items) else page.next)
 
     async def summaries(
-        self, states: Sequence[State] = (), *, limit: int = NO_LIMIT, **matching: Unpack[CallFilter]
-    ) -> Sequence[Summary]:
-        return list(map(summarize, islice(self._matching(states, **matching), limit)))
+        self, states: Sequence[State] = (), *, limit: int = 200, **matching: Unpack[CallFilter]
+    ) -> Page[Summary]:
+        page = self._page(states, limit, matching)
+        return Page(list(map(summarize, page.items)), page.next)
 
-    def _matching(
-        self,
-        states: Sequence[State],
-        *,
-        before: CallId | None = None,
-        tool: str = "",
-        agent: str = "",
-        server: str = "",
-        text: str = "",
-    ) -> Iterator[HeldCall]:
-        return (
-            call
-            for call in self._older(before)
-            if (not states or call.state in states)
-            and tool in ("", call.call.tool)
-            and agent in ("", call.call.agent)
-            and server in ("", call.call.server)
-            and any(text in field for field in (call.call.tool, call.call.agent, call.id))
-        )
+    def _page(self, states: Sequence[State], limit: int, matching: CallFilter) -> Page[HeldCall]:
+        walked, checked = split_filter(states, matching)
+        found: list[HeldCall] = []
+        last: CallId | None = None
+        for n, call in enumerate(self._walk(states, walked)):
+            if checked and n == MAX_SEARCHED:
+                return Page(found, last)
+            if _matches(call, checked):
+                if len(found) == limit:
+                    return Page(found, found[-1].id)
+                found.append(call)
+            last = call.id
+        return Page(found, None)
+
+    def _walk(self, states: Sequence[State], walked: Mapping[str, Any]) -> Iterator[HeldCall]:
+        older = self._older(walked.get("before"))
+        return (call for call in older if (not states or call.state in states) and _matches(call, walked))
 
     def _older(self, before: CallId | None) -> Iterator[HeldCall]:
         """Yield the calls that were added before the given one (None: every call), newest first."""
@@ -149,7 +150,8 @@ class MemoryStore(MemoryReplicas):
         return [call.id for call in self._calls.values() if call.task and call.state in OPEN]
 
     async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
-        return list(map(summarize, self._matching(OPEN, server=server, tool=tool)))
+        _, checked = split_filter(OPEN, {"server": server, "tool": tool})
+        return [summarize(call) for call in self._walk(OPEN, {}) if _matches(call, checked)]
 
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
@@ -286,6 +288,17 @@ class MemoryStore(MemoryReplicas):
 
 def _unexpired(kept: Mapping[str, Expiring], now: float) -> dict[str, Expiring]:
     return {id_sha256: value for id_sha256, value in kept.items() if value.expires_at > now}
+
+
+def _matches(call: HeldCall, given: Mapping[str, Any]) -> bool:
+    """Return whether a call matches the given filters, except `before`."""
+    request = call.call
+    return (
+        given.get("agent", request.agent) == request.agent
+        and given.get("tool", request.tool) == request.tool
+        and given.get("server", request.server) == request.server
+        and any(given.get("text", "") in field for field in (request.tool, request.agent, call.id))
+    )
 
 
 def _applies(limit: CallLimit, call: HeldCall) -> bool:

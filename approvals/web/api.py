@@ -67,14 +67,13 @@ class InboxApi:
         states = parse_states(query.getall("state", []))
         names = {"tool": query.get("tool", ""), "agent": query.get("agent", "")}
         store = self._service.store
-        calls = await store.select(states, limit=limit, before=before, room=MAX_PAGE_BYTES, **names)
-        last = calls[-1].id if calls else None
-        more = last and await store.summaries(states, limit=1, before=last, **names)
-        attended = await self._service.attended(calls)
+        page = await store.select(states, limit=limit, before=before, room=MAX_PAGE_BYTES, **names)
+        attended = await self._service.attended(page.items)
         bodies = tuple(
-            summarize_call(call, self._url(call), viewer.name, attended=call.id in attended) for call in calls
+            summarize_call(call, self._url(call), viewer.name, attended=call.id in attended)
+            for call in page.items
         )
-        return json_response(CallPage(bodies, last if more else None))
+        return json_response(CallPage(bodies, page.next))
 
     async def _show_call(self, request: web.Request) -> web.Response:
         viewer = self._login.authenticate_program(request)

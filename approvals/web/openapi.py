@@ -120,7 +120,7 @@ _ID = _parameter("id", "The call's id.", place="path", required=True)
 #: (method, path) -> operation.
 _CALLS = {
     ("get", "calls"): _operation(
-        "List calls, newest first.", CallPage, _READ,
+        "List calls, newest first. A page looks at 10,000 calls at most: follow `next` until it is null.", CallPage, _READ,
         _parameter("state", f"Only calls in this state; may be repeated. One of {', '.join(State)}."),
         _parameter("tool", "Only calls of this tool."),
         _parameter("agent", "Only calls of this agent."),

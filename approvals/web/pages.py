@@ -19,6 +19,7 @@ from approvals.model import Approver, CallId, Decision, HeldCall, State
 from approvals.redact import redact
 from approvals.safetext import ascii_name, escape_hidden
 from approvals.service import ApprovalService
+from approvals.store.call_lists import MAX_SEARCHED
 from approvals.summaries import Summary
 from approvals.web import request_bodies, views
 from approvals.web.login import BrowserUser, Login
@@ -72,8 +73,8 @@ class InboxPages:
         *shown*: a call that the page shows besides the open calls.
         """
         waiting = await self._service.store.summaries(OPEN_STATES, limit=MAX_WAITING)
-        soonest = sorted(waiting, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
-        attended = await self._service.attended([*waiting, *shown])
+        soonest = sorted(waiting.items, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
+        attended = await self._service.attended([*soonest, *shown])
         return {
             "user": user,
             "path": path,
@@ -87,7 +88,7 @@ class InboxPages:
 
     async def _last_decision(self) -> str:
         settled = tuple(state for state in State if state not in OPEN_STATES)
-        for call in await self._service.store.summaries(settled, limit=1):
+        for call in (await self._service.store.summaries(settled, limit=1)).items:
             when = views.format_age(self._service.clock() - (call.decided_at or call.created_at))
             who = ", ".join(views.find_deciders(call.reviews)) or "okayed"
             tool, server = ascii_name(call.call.tool), ascii_name(call.call.server)
@@ -205,23 +206,23 @@ class InboxPages:
             name: request.query.get(name, "").strip() for name in ("state", "tool", "agent", "q", "before")
         }
         chosen = (_parse_state(filters["state"]),) if filters["state"] else ()
-        calls = await self._service.store.summaries(
+        page = await self._service.store.summaries(
             chosen,
-            limit=PER_PAGE + 1,
+            limit=PER_PAGE,
             before=CallId(filters["before"]) if filters["before"] else None,
             tool=filters["tool"],
             agent=filters["agent"],
             text=filters["q"],
         )
-        page_calls, more = calls[:PER_PAGE], len(calls) > PER_PAGE
         return render(
             "history.html",
             **await self.shared_values(user, request.path_qs),
             filters=filters,
             filtered=any(filters.values()),
             states=[(state, views.LABELS[state][0]) for state in State],
-            results=[self.list_row(call) for call in page_calls],
-            older=request.rel_url.update_query(before=page_calls[-1].id).raw_path_qs if more else "",
+            results=list(map(self.list_row, page.items)),
+            older=request.rel_url.update_query(before=page.next).raw_path_qs if page.next else "",
+            searched=f"{MAX_SEARCHED:,}" if page.next and len(page.items) < PER_PAGE else "",
         )
 
     def list_row(self, call: Summary, badge: str = "", *, unattended: bool = False) -> views.CallRow:

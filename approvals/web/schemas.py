@@ -118,7 +118,7 @@ class Call(msgspec.Struct):
 
 
 class CallPage(msgspec.Struct):
-    """Calls, newest first. `next` is the `before` of the next page, or null."""
+    """Calls, newest first. `next` is the `before` of the next page, or null at the end; a short page may have one."""
 
     calls: tuple[Call, ...]
     next: str | None

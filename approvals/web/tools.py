@@ -105,7 +105,7 @@ class ToolPages:
             **await self._pages.shared_values(user, _path(tool)),
             tool=_escape_fields(tool),
             details=_escape_fields(tool.details()),
-            recent=list(map(self._pages.list_row, calls)),
+            recent=list(map(self._pages.list_row, calls.items)),
             history=f"/history?tool={quote(tool.tool, safe='')}",
             actions=ACTIONS,
         )

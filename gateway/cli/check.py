@@ -44,7 +44,8 @@ async def reset_clock(config: Config, clock: Clock = time.time) -> str:
     store = await open_store(config)
     try:
         service = ApprovalService(store, build_directory(config), clock=clock)
-        old, waiting = await store.highest_time(), await store.summaries(tuple(TIMED))
+        old = await store.highest_time()
+        waiting = [held for held in await store.open_summaries() if held.state in TIMED]
         for held in waiting:
             await service.void(held.id, REASON)
         detail = {"was": old, "voided": len(waiting)}

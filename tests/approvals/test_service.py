@@ -82,7 +82,7 @@ async def test_a_repeated_call_joins_the_open_one(service):
 async def test_many_identical_calls_at_once_are_one_held_call(service):
     calls = await asyncio.gather(*(hold(service) for _ in range(20)))
     assert len({call.id for call in calls}) == 1
-    assert len(await service.store.select()) == 1
+    assert len((await service.store.select()).items) == 1
 
 
 async def test_an_overdue_twin_makes_room_before_any_sweep(service):
@@ -109,7 +109,7 @@ async def test_a_burst_of_calls_does_not_exceed_the_quota(service):
     holds = [hold(service, tool=f"t{n}") for n in range(service.quotas.open_per_agent + 9)]
     told = await asyncio.gather(*holds, return_exceptions=True)
     assert sum(isinstance(one, QuotaExceeded) for one in told) == 9
-    assert len(await service.store.select()) == service.quotas.open_per_agent
+    assert len((await service.store.select()).items) == service.quotas.open_per_agent
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from approvals import audit
 from approvals.errors import AgentBytesExceeded, Conflict, HourlyBytesExceeded, QuotaExceeded, StoreError
 from approvals.lifecycle import SETTLED, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, Pin, State
-from approvals.store import SESSION_LIFE
+from approvals.store import SESSION_LIFE, memory
+from approvals.store.call_lists import Page
+from approvals.store.sqlite import lists
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
 from hang import HANG
 from store_fixtures import a_call, a_full_call, an_event
@@ -151,7 +153,7 @@ async def test_a_change_whose_event_cannot_be_written_does_not_happen(store):
             await store.append(good, bad)
         with pytest.raises(StoreError):
             store.post(good, bad)
-    assert await store.select() == [call]
+    assert (await store.select()).items == [call]
     assert await trail(store) == []
 
 
@@ -166,14 +168,14 @@ async def test_calls_are_found_newest_first_and_filtered(store):
         a_call(3, agent="ann", server="two", tool="write"),
         a_call(4, agent="cy%", server="two", tool="write", state=State.APPROVED),
     )
-    assert await store.select() == [fourth, third, second, first]
-    assert await store.select([State.PENDING]) == [third, first]
-    assert await store.select([State.PENDING, State.APPROVED]) == [fourth, third, first]
-    assert await store.select([State.DENIED]) == [second]
-    assert await store.select([State.PENDING, State.DENIED], agent="ann") == [third, first]
-    assert await store.select(tool="write", server="two") == [fourth, third]
-    assert await store.select(tool="WRITE") == []
-    assert await store.select([State.EXPIRED]) == []
+    assert (await store.select()).items == [fourth, third, second, first]
+    assert (await store.select([State.PENDING])).items == [third, first]
+    assert (await store.select([State.PENDING, State.APPROVED])).items == [fourth, third, first]
+    assert (await store.select([State.DENIED])).items == [second]
+    assert (await store.select([State.PENDING, State.DENIED], agent="ann")).items == [third, first]
+    assert (await store.select(tool="write", server="two")).items == [fourth, third]
+    assert (await store.select(tool="WRITE")).items == []
+    assert (await store.select([State.EXPIRED])).items == []
 
 
 async def test_a_call_beyond_a_limit_is_not_added_nor_are_its_events(store):
@@ -184,7 +186,7 @@ async def test_a_call_beyond_a_limit_is_not_added_nor_are_its_events(store):
     for full in (CallLimit(most=3), CallLimit(most=2, agent="bob")):
         with pytest.raises(QuotaExceeded):
             await store.add(a_call(999_999, key="k9"), an_event(), limits=[CallLimit(most=9), full])
-    assert (len(await store.select()), len(await store.events())) == (4, 0)
+    assert (len((await store.select()).items), len(await store.events())) == (4, 0)
     await store.add(a_call(999_999, key="k9"), limits=[CallLimit(most=4), CallLimit(most=2, agent="ann")])
 
 
@@ -203,7 +205,7 @@ async def test_a_limit_counts_the_bytes_of_open_or_recent_calls_and_of_its_agent
     fits = CallLimit(since=since, most=there + 10_000, agent=agent, in_bytes=True, error=AgentBytesExceeded)
     with pytest.raises(AgentBytesExceeded):
         await store.add(large(10_001), an_event(), limits=[fits])
-    assert (len(await store.select()), len(await store.events())) == (3, 0)
+    assert (len((await store.select()).items), len(await store.events())) == (3, 0)
     await store.add(large(10_000), limits=[fits])
 
 
@@ -231,10 +233,10 @@ async def test_a_burst_adds_no_more_bytes_than_a_limit_allows(store):
 async def test_summaries_match_the_calls_after_each_change(store):
     calls = await added(store, a_full_call(), large(50_000, agent="ann"), a_call(tool="read", server="two"))
     await store.swap(calls[1], denied := advance(calls[1], State.DENIED, 1010.0))
-    assert await store.summaries() == list(map(summarize, [calls[2], denied, calls[0]]))
-    assert await store.summaries([State.DENIED], agent="ann") == [summarize(denied)]
-    assert await store.summaries(limit=1, before=calls[2].id) == [summarize(denied)]
-    assert await store.summaries(tool="read", server="two", text="rea") == [summarize(calls[2])]
+    assert (await store.summaries()).items == list(map(summarize, [calls[2], denied, calls[0]]))
+    assert (await store.summaries([State.DENIED], agent="ann")).items == [summarize(denied)]
+    assert (await store.summaries(limit=1, before=calls[2].id)).items == [summarize(denied)]
+    assert (await store.summaries(tool="read", server="two", text="rea")).items == [summarize(calls[2])]
     assert (size(denied), len(summarize(denied).beginning)) == (50_000, BEGINNING + 2)
     assert await store.version(denied.id) == denied.version
     assert await store.version(CallId("hold_no")) is None
@@ -242,10 +244,10 @@ async def test_summaries_match_the_calls_after_each_change(store):
 
 async def test_a_page_of_calls_is_limited_in_size_but_has_at_least_one_call(store):
     calls = await added(store, *(large(50_000) for _ in range(4)))
-    assert await store.select(room=1) == [calls[3]]
+    assert await store.select(room=1) == Page([calls[3]], calls[3].id)
     room = 3 * 50_000  # a row is up to half again as long as the size of its call
-    assert 1 < len(found := await store.select(room=room)) < 4
-    assert await store.select(before=found[-1].id, room=1e9) == list(reversed(calls))[len(found) :]
+    assert 1 < len(found := (await store.select(room=room)).items) < 4
+    assert (await store.select(before=found[-1].id, room=1e9)).items == list(reversed(calls))[len(found) :]
 
 
 async def test_a_burst_adds_no_more_calls_than_a_limit_allows(store):
@@ -259,11 +261,11 @@ async def test_text_is_searched_in_tool_agent_and_id_with_its_case(store):
     first, second = await added(
         store, a_call(1, agent="100%", tool="read_all"), a_call(22, agent="bob", tool="readXall")
     )
-    assert await store.select(text="read_") == [first]
-    assert await store.select(text="%") == [first]
-    assert await store.select(text="ob") == [second]
-    assert await store.select(text="022") == [second]
-    assert await store.select(text="github") == []
+    assert (await store.select(text="read_")).items == [first]
+    assert (await store.select(text="%")).items == [first]
+    assert (await store.select(text="ob")).items == [second]
+    assert (await store.select(text="022")).items == [second]
+    assert (await store.select(text="github")).items == []
 
 
 async def test_calls_with_the_ids_of_an_earlier_version_are_listed_as_the_oldest(store):
@@ -271,10 +273,10 @@ async def test_calls_with_the_ids_of_an_earlier_version_are_listed_as_the_oldest
     calls[0] = replace(calls[0], id=CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f"))
     for call in calls:
         await store.add(call)
-    first = await store.select(limit=2)
+    first = (await store.select(limit=2)).items
     assert first == [calls[2], calls[1]]
-    assert await store.select(before=first[-1].id) == [calls[0]]
-    assert await store.select(before=calls[0].id) == []
+    assert (await store.select(before=first[-1].id)).items == [calls[0]]
+    assert (await store.select(before=calls[0].id)).items == []
 
 
 async def test_the_highest_time_is_that_of_the_last_new_or_changed_call(store):
@@ -288,11 +290,71 @@ async def test_the_highest_time_is_that_of_the_last_new_or_changed_call(store):
 async def test_a_page_starts_after_the_last_call_of_the_previous_page(store):
     calls = await added(store, *(a_call(number, state=State.DENIED) for number in range(5)))
     first = await store.select(limit=2)
-    second = await store.select(limit=2, before=first[-1].id)
-    third = await store.select(limit=2, before=second[-1].id)
-    assert [*first, *second, *third] == list(reversed(calls))
-    assert await store.select(limit=2, before=third[-1].id) == []
-    assert await store.select(limit=0) == []
+    second = await store.select(limit=2, before=first.next)
+    third = await store.select(limit=2, before=second.next)
+    assert [*first.items, *second.items, *third.items] == list(reversed(calls))
+    assert third.next is None
+    assert await store.select(limit=2, before=calls[0].id) == Page([], None)
+    assert (await store.select(limit=3, before=first.next)).next is None
+
+
+async def follow(read, states, **matching):
+    """Return the items of each page, from the first to the last."""
+    page = await read(states, **matching)
+    pages = [page.items]
+    while page.next:
+        page = await read(states, **matching, before=page.next)
+        pages.append(page.items)
+    return pages
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """Let each page look at three calls only."""
+    for module in (memory, lists):
+        monkeypatch.setattr(module, "MAX_SEARCHED", 3)
+
+
+@pytest.mark.usefixtures("searches")
+@pytest.mark.parametrize(
+    "states, matching, pages",
+    [
+        ([], {"text": "rare"}, [[], [8, 6], [], [0]]),
+        ([State.DENIED], {"tool": "rare"}, [[8], [6], [], [0]]),
+        ([State.DENIED, State.PENDING], {"tool": "rare"}, [[], [8, 6], [], [0]]),
+        ([], {"tool": "rare", "server": "one"}, [[8, 6, 0]]),
+        ([], {"agent": "ann", "tool": "rare"}, [[8], [], [], [0]]),
+        ([], {"server": "one", "text": "rare"}, [[8, 6], [], [0]]),
+        ([], {"tool": "rare"}, [[8, 6, 0]]),
+        ([], {"text": "none"}, [[], [], [], []]),
+    ],
+)
+async def test_a_search_looks_at_a_limited_number_of_calls_a_page_and_ends_with_every_match(
+    store, states, matching, pages
+):
+    calls = await added(
+        store,
+        *(
+            a_call(
+                tool="rare" if n in {0, 6, 8} else "often",
+                agent="bob" if n in {6, 11} else "ann",
+                server="two" if n in {9, 10, 11} else "one",
+                state=State.PENDING if n in {7, 11} else State.DENIED,
+            )
+            for n in range(12)
+        ),
+    )
+    expected = [[calls[n] for n in page] for page in pages]
+    assert await follow(store.select, states, **matching) == expected
+    summed_up = [list(map(summarize, page)) for page in expected]
+    assert await follow(store.summaries, states, **matching) == summed_up
+
+
+@pytest.mark.usefixtures("searches")
+async def test_a_list_without_a_search_is_not_limited_in_the_calls_it_looks_at(store):
+    calls = await added(store, *(a_call(state=state) for state in [State.DENIED, State.PENDING] * 4))
+    for states in ([], [State.DENIED, State.PENDING], [State.PENDING, State.DENIED, State.PENDING]):
+        assert await store.select(states) == Page(list(reversed(calls)), None)
 
 
 async def test_pending_and_approved_calls_are_due_from_their_deadline(store):
@@ -307,8 +369,8 @@ async def test_a_call_is_found_by_its_current_state(store):
     (call,) = await added(store, a_call(expires_at=100.0))
     approved = advance(call, State.APPROVED, 50.0, expires_at=500.0)
     await store.swap(call, approved)
-    assert await store.select([State.PENDING]) == []
-    assert await store.select([State.APPROVED]) == [approved]
+    assert (await store.select([State.PENDING])).items == []
+    assert (await store.select([State.APPROVED])).items == [approved]
     assert await store.due(499.0) == []
     assert await store.due(500.0) == [summarize(approved)]
 

@@ -47,7 +47,7 @@ async def test_acknowledged_writes_survive_kill_9(tmp_path):
         for round_ in range(ROUNDS):
             acked |= await killed(path, round_, chance.randrange(1, MOST))
             store = await SqliteStore.open(path, chain_key=b"key")
-            calls = await store.select(limit=10_000_000)
+            calls = (await store.select(limit=10_000_000)).items
             events = await store.events(limit=100_000_000)
             await store.close()
             versions = {call.id.encode(): call.version for call in calls}

@@ -135,7 +135,7 @@ class RunningGateway:
     async def held(self, count: int = 1) -> list[HeldCall]:
         """Wait until this many calls are pending and return them, oldest first."""
         async with asyncio.timeout(HANG):
-            while len(found := await self.gateway.store.select(["pending"])) < count:
+            while len(found := (await self.gateway.store.select(["pending"])).items) < count:
                 await asyncio.sleep(0)
             return list(reversed(found))
 

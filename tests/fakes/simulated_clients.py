@@ -118,7 +118,7 @@ class SimulatedGateway:
     async def decide(self, after):
         """Approve the held call after *after* seconds."""
         await asyncio.sleep(after)
-        [held] = await self.store.select(["pending"])
+        [held] = (await self.store.select(["pending"])).items
         alice = self.service.directory.by_name("alice")
         await self.service.review(held.id, alice, Decision.APPROVE, via="cli", digest=held.digest)
 

@@ -128,7 +128,7 @@ async def test_a_repeat_joins_the_waiting_call(gateway):
         answers = [await first, await second]
     assert [text(answer) for answer in answers] == ["ran create_note"] * 2
     assert len(gateway.ran()) == 1
-    assert len(await gateway.gateway.store.select()) == 1
+    assert len((await gateway.gateway.store.select()).items) == 1
 
 
 async def test_three_held_calls_with_the_same_id_each_get_their_own_answer(gateway):
@@ -313,7 +313,7 @@ async def test_a_repeat_of_a_collected_call_is_a_new_call_that_names_its_twin(ga
             await gateway.review(held)
             await agent
         gateway.clock.now += REPEATED_FOR
-    second, first = await gateway.gateway.store.select()
+    second, first = (await gateway.gateway.store.select()).items
     assert second.twin == first.id
     assert len(gateway.ran()) == 2
 

@@ -1,26 +1,25 @@
-"""Held calls in SQLite. Each call is stored whole, with columns for searches, and has a summary."""
+"""Held calls in SQLite. Each call is stored whole, and has a summary."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from math import inf
-from typing import Any, Unpack
+from typing import Any
 
 from approvals import audit
 from approvals.errors import Conflict, StoreError
-from approvals.lifecycle import OPEN, last_changed_at
-from approvals.model import AuditEvent, CallId, CallLimit, HeldCall, State
+from approvals.lifecycle import last_changed_at
+from approvals.model import AuditEvent, CallId, CallLimit, HeldCall
 from approvals.signals import SignalKind
-from approvals.store import NO_LIMIT, CallFilter
 from approvals.store.sqlite import statements
+from approvals.store.sqlite.lists import SqliteLists
 from approvals.store.sqlite.trail import SqliteTrail
-from approvals.summaries import Summary, limit_size, size
+from approvals.summaries import size
 
 #: Calls without a summary (an older version wrote them) that get one in the same commit.
 SUMMARIES_PER_COMMIT = 100
 
 
-class SqliteCalls(SqliteTrail):
+class SqliteCalls(SqliteLists, SqliteTrail):
     """See `approvals.store.CallStore`. A call's events are written with it, in one commit."""
 
     async def add(self, call: HeldCall, *events: AuditEvent, limits: Sequence[CallLimit] = ()) -> None:
@@ -74,58 +73,6 @@ class SqliteCalls(SqliteTrail):
     async def find(self, key: str) -> HeldCall | None:
         """Return the newest call with a key."""
         return await self._find_call(statements.NEWEST_OF_KEY, key)
-
-    async def select(
-        self,
-        states: Sequence[State] = (),
-        *,
-        limit: int = 200,
-        room: float = inf,
-        **matching: Unpack[CallFilter],
-    ) -> Sequence[HeldCall]:
-        """Return calls, newest first."""
-        sql, values = statements.calls(statements.ROWS, states, limit=limit, **matching)
-
-        def work(db: sqlite3.Connection) -> list[HeldCall]:
-            rows = list(limit_size(db.execute(sql, values), room))
-            return [call for n in rows for call in self._read_calls(statements.CALL_OF_ROW, (n,), db)]
-
-        return await self._read(work)
-
-    async def summaries(
-        self,
-        states: Sequence[State] = (),
-        *,
-        limit: int = NO_LIMIT,
-        **matching: Unpack[CallFilter],
-    ) -> Sequence[Summary]:
-        """Return the summaries of calls, newest first."""
-        sql, values = statements.calls(statements.SUMMARIES, states, limit=limit, **matching)
-        return await self._find_summaries(sql, values)
-
-    async def due(self, now: float) -> Sequence[Summary]:
-        """Return the calls whose deadline has passed."""
-        return await self._find_summaries(statements.DUE, (now,))
-
-    async def open_counts(self) -> Mapping[State, int]:
-        """Return the number of calls in each open state, and in doubt."""
-        found = await self._read(lambda db: dict(db.execute(statements.OPEN_COUNTS).fetchall()))
-        return {state: found.get(state, 0) for state in (*OPEN, State.IN_DOUBT)}
-
-    async def open_tasks(self) -> Sequence[CallId]:
-        """Return the ids of the open calls with a task handle."""
-        rows = await self._read(lambda db: db.execute(statements.OPEN_TASKS).fetchall())
-        return [CallId(row[0]) for row in rows]
-
-    async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
-        """Return the summaries of the open calls."""
-        return await self._find_summaries(statements.OPEN_SUMMARIES, {"server": server, "tool": tool})
-
-    async def _find_summaries(self, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> Sequence[Summary]:
-        def work(db: sqlite3.Connection) -> list[Summary]:
-            return [self._seal.open_summary(body, seal) for body, seal in db.execute(sql, values)]
-
-        return await self._read(work)
 
     async def _find_call(self, sql: str, *values: Any) -> HeldCall | None:
         return next(iter(await self._read(partial(self._read_calls, sql, values))), None)

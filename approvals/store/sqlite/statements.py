@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from approvals.lifecycle import SETTLED
 from approvals.model import CallLimit, State
 
 INSERT_CALL = """
@@ -31,12 +30,13 @@ SAME_ID_OR_KEY = """
     SELECT 1 FROM calls WHERE key = ? AND state IN ('pending', 'approved', 'forwarding', 'in_doubt') LIMIT 1
 """
 VERSION = "SELECT version FROM calls WHERE id = ?"
+ID_OF_ROW = "SELECT id FROM summaries WHERE n = ?"
 CALL_OF_ROW = "SELECT body, seal FROM calls WHERE n = ?"
 CALL = "SELECT body, seal FROM calls WHERE id = ?"
 NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
 OPEN_CALLS = "SELECT body, seal FROM calls WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')"
 DUE = """
-    SELECT summary, summaries.seal FROM calls INDEXED BY calls_by_deadline CROSS JOIN summaries USING (n)
+    SELECT n, summaries.id, summary, summaries.seal FROM calls INDEXED BY calls_by_deadline CROSS JOIN summaries USING (n)
     WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
 """
 OPEN_COUNTS = """
@@ -46,11 +46,6 @@ OPEN_COUNTS = """
 OPEN_TASKS = """
     SELECT id FROM summaries INDEXED BY summaries_of_tasks
     WHERE task = 1 AND state IN ('pending', 'approved', 'forwarding') ORDER BY n
-"""
-OPEN_SUMMARIES = """
-    SELECT summary, seal FROM summaries INDEXED BY summaries_by_state
-    WHERE state IN ('pending', 'approved', 'forwarding')
-    AND (:server = '' OR server = :server) AND (:tool = '' OR tool = :tool) ORDER BY n DESC
 """
 # Two halves, each found by an index: open calls, and settled calls that the channel has posted.
 STALE = """
@@ -139,10 +134,11 @@ ATTENDED = """
 """
 PROBE = "UPDATE probe SET writes = writes + 1"
 
-_OPEN = frozenset(State) - SETTLED
+#: For `limit`: every row.
+ALL = -1
 
-Query = tuple[str, tuple[Any, ...]]
-
+Values = Sequence[Any] | Mapping[str, Any]
+Query = tuple[str, Values]
 
 #: The two starts and the two ends of a query for `usage`, and the start of a query for `events`.
 TOTAL_CALLS = "SELECT count(*) FROM summaries"
@@ -150,38 +146,42 @@ TOTAL_BYTES = "SELECT coalesce(sum(size), 0) FROM summaries"
 OPEN_ONLY = " INDEXED BY summaries_open WHERE state IN ('pending', 'approved', 'forwarding')"
 RECENT_OF_AGENT = " INDEXED BY summaries_by_age WHERE agent = ? AND created_at > ?"
 EVENTS = "SELECT * FROM events"
-#: The two starts of a query for `calls`: row numbers and sizes of whole calls, or summaries.
-ROWS = "SELECT n, length(body) FROM calls"
-SUMMARIES = "SELECT summary, summaries.seal FROM calls JOIN summaries USING (n)"
+#: The three starts of a query for `calls`: with the size of a whole call, with its summary, with neither.
+SIZES = "SELECT n, id, (SELECT length(body) FROM calls WHERE calls.n = summaries.n) FROM summaries"
+SUMMARIES = "SELECT n, id, summary, seal FROM summaries"
+NUMBERS = "SELECT n FROM summaries"
+
+_CONDITIONS = {
+    "before": "n < (SELECT n FROM calls WHERE id = :before)",
+    "agent": "agent = :agent",
+    "tool": "tool = :tool",
+    "server": "server = :server",
+    "text": "(instr(tool, :text) OR instr(agent, :text) OR instr(id, :text))",
+}
 
 
 def calls(
     read: str,
     states: Sequence[State],
+    walked: Mapping[str, Any],
+    checked: Mapping[str, Any],
     *,
     limit: int,
-    before: str | None = None,
-    tool: str = "",
-    agent: str = "",
-    server: str = "",
-    text: str = "",
+    skip: int = 0,
+    oldest: int = 0,
 ) -> Query:
-    """Return the query that starts with *read* (`ROWS` or `SUMMARIES`) for the matching calls, newest first."""
-    # Open calls are few, so their index is used; the many settled calls are read in the order they were added.
-    state = "calls.state" if _OPEN.issuperset(states) else "+calls.state"
-    where, values = _where(
-        {
-            f"{state} IN ({', '.join('?' * len(states))})": states,
-            "calls.n < (SELECT n FROM calls WHERE id = ?)": (before,) if before is not None else (),
-            "calls.tool = ?": (tool,) if tool else (),
-            "calls.agent = ?": (agent,) if agent else (),
-            "calls.server = ?": (server,) if server else (),
-            "(instr(calls.tool, ?) OR instr(calls.agent, ?) OR instr(calls.id, ?))": (text,) * 3
-            if text
-            else (),
-        }
-    )
-    return f"{read} {where} ORDER BY calls.n DESC LIMIT ?", (*values, limit)
+    """Return the query that starts with *read* for the matching calls, newest first, down to the row *oldest*.
+
+    The filters are split by `call_lists.split_filter`. Each state has its own walk, since an index is in order within one.
+    """
+    states = tuple(dict.fromkeys(states))
+    index = "state" if states else next((name for name in walked if name != "before"), "")
+    source = f"{read} INDEXED BY summaries_by_{index}" if index else f"{read} NOT INDEXED"
+    conditions = " AND ".join(["n >= :oldest", *(_CONDITIONS[name] for name in (*walked, *checked))])
+    walks = [f"{source} WHERE state = :state{n} AND {conditions}" for n, _ in enumerate(states)]
+    sql = f"{' UNION ALL '.join(walks or [f'{source} WHERE {conditions}'])} ORDER BY n DESC LIMIT :limit OFFSET :skip"
+    values = {f"state{n}": state for n, state in enumerate(states)} | {**walked, **checked}
+    return sql, values | {"limit": limit, "skip": skip, "oldest": oldest}
 
 
 def usage(limit: CallLimit) -> Query:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from approvals.model import State
+from approvals.store import memory
 from inbox import Inbox, token
 
 JSON = {"Content-Type": "application/json"}
@@ -155,6 +156,17 @@ async def test_a_finished_call_shows_its_reviews_and_outcome(inbox):
     assert shown["decided_at"] == shown["settled_at"] == stamp(inbox.now)
 
 
+async def test_a_page_of_calls_that_searched_enough_names_the_next_page(inbox, monkeypatch):
+    monkeypatch.setattr(memory, "MAX_SEARCHED", 2)
+    for tool, agent in (("wanted", "ann"), ("a", "ann"), ("b", "ann"), ("c", "bob")):
+        await inbox.hold(tool, agent=agent)
+    program = await inbox.program()
+    _, first = await ask(program, "/calls?agent=ann&tool=wanted")
+    assert first["calls"] == []
+    _, second = await ask(program, f"/calls?agent=ann&tool=wanted&before={first['next']}")
+    assert ([call["tool"] for call in second["calls"]], second["next"]) == (["wanted"], None)
+
+
 async def test_calls_are_listed_newest_first_and_in_pages(inbox):
     made = [await inbox.hold(f"tool_{number}", agent=f"agent-{number % 2}") for number in range(5)]
     program = await inbox.program()
@@ -163,6 +175,8 @@ async def test_calls_are_listed_newest_first_and_in_pages(inbox):
     _, second = await ask(program, f"/calls?limit=4&before={first['next']}")
     assert [call["tool"] for call in second["calls"]] == ["tool_2", "tool_1", "tool_0"]
     assert second["next"] is None
+    _, exact = await ask(program, "/calls?limit=5")
+    assert (len(exact["calls"]), exact["next"]) == (5, None)
     _, narrow = await ask(program, "/calls?agent=agent-1")
     assert [call["tool"] for call in narrow["calls"]] == ["tool_3", "tool_1"]
     await inbox.deny(made[0])

@@ -10,6 +10,8 @@ import pytest
 
 from approvals.model import Decision, State
 from approvals.presence import ARRIVAL
+from approvals.store import memory
+from approvals.web import pages
 from inbox import Inbox
 
 
@@ -524,6 +526,24 @@ async def test_the_history_filters_and_pages(inbox):
     assert (await tools("/history?q=dropp"))[0] == ["dropped"]
     assert "No matching calls." in (await answer(client, "/history?q=nothing"))[1]
     assert (await answer(client, "/history?state=gone"))[0] == 400
+
+
+async def test_a_short_page_of_the_history_says_how_many_calls_were_searched(inbox, monkeypatch):
+    for module in (memory, pages):
+        monkeypatch.setattr(module, "MAX_SEARCHED", 3)
+    for tool in ("wanted", "a", "b", "c", "wanted", "d"):
+        await inbox.hold(tool)
+    client = await inbox.person()
+    path, shown = "/history?q=wanted", []
+    while path:
+        _, body, _ = await answer(client, path)
+        link = re.search(r'<a href="([^"]+)" rel="next"', body)
+        assert ("Only 3 calls were searched for this page." in body) == bool(link)
+        shown.append(re.findall(r'data-row><span class="tool">(\w+)</span>', body))
+        path = link and html.unescape(link[1])
+    assert shown == [["wanted"], ["wanted"]]
+    path = "/history?q=nothing"
+    assert "No matching calls on this page." in (await answer(client, path))[1]
 
 
 async def test_a_filter_is_kept_on_the_next_page(inbox):

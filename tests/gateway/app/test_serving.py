@@ -85,7 +85,7 @@ class Serving:
 
     async def held(self):
         async with asyncio.timeout(HANG):
-            while not (found := await self.gateway.store.select(["pending"])):
+            while not (found := (await self.gateway.store.select(["pending"])).items):
                 await asyncio.sleep(0)
         return found[0]
 

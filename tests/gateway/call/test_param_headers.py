@@ -46,7 +46,7 @@ async def test_a_call_whose_headers_contradict_its_body_is_not_held(arguments, h
     async with running(recorder=server()) as gateway:
         status, frame = await ask(gateway, arguments, **headers)
         assert (status, frame["error"]["code"]) == (400, -32020)
-        assert await gateway.gateway.store.select() == []
+        assert (await gateway.gateway.store.select()).items == []
 
 
 async def test_an_approved_call_has_the_headers_for_its_arguments():

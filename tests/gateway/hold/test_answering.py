@@ -213,7 +213,7 @@ async def test_a_servers_request_for_input_is_answered_under_the_same_approval(s
         refused = await gateway.ask("tools/call", other, id=4)
         assert "already continued with other answers" in refused.error["message"]
         assert len(gateway.ran()) == 2
-        assert await gateway.gateway.store.select(["pending"]) == []
+        assert (await gateway.gateway.store.select(["pending"])).items == []
 
 
 async def test_an_approval_covers_its_servers_questions_only_for_a_limited_time():

@@ -51,9 +51,9 @@ async def test_a_repeat_by_id_is_the_same_call_before_and_after_the_decision(gat
     for frame in (await waiting, await gateway.call("create_note", id=2, headers=repeat_headers(held))):
         assert told in text(frame)
     assert len(gateway.ran()) == (answer is Decision.APPROVE)
-    assert [one.id for one in await gateway.gateway.store.select(["pending", "completed", "denied"])] == [
-        held.id
-    ]
+    assert [
+        one.id for one in (await gateway.gateway.store.select(["pending", "completed", "denied"])).items
+    ] == [held.id]
 
 
 async def test_a_repeat_of_a_call_in_doubt_says_so_and_does_not_run(gateway):

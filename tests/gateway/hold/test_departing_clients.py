@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets
                 await asyncio.sleep(0)
             person.cancel()
             if tool == "create_note":
-                assert len(gateway.ran()) == len(await gateway.gateway.store.select()) == 1, waits
+                assert len(gateway.ran()) == len((await gateway.gateway.store.select()).items) == 1, waits
             if not left:
                 assert client.result() is None
                 assert waits > 5
@@ -101,7 +101,7 @@ async def test_an_answer_to_a_request_that_was_cancelled_meanwhile_is_not_record
         async for _ in reply.chunks:
             pass
         await reply.delivered()
-        [held] = await gateway.gateway.store.select()
+        [held] = (await gateway.gateway.store.select()).items
         assert (held.state, held.collected) == ("completed", False)
 
 

@@ -45,7 +45,7 @@ async def test_a_denial_answers_a_repeat_without_asking_a_person():
         for _ in range(5):
             gateway.clock.now += 3
             assert await ask(gateway) == DENIED_TEXT
-        assert len(await gateway.gateway.store.select()) == 1
+        assert len((await gateway.gateway.store.select()).items) == 1
         assert gateway.ran() == []
 
 
@@ -56,7 +56,7 @@ async def test_repeats_of_a_denied_call_are_recorded_once_a_minute():
             await ask(gateway)
             gateway.clock.now += 10
         again = [one for one in await gateway.gateway.store.events() if one.kind == "call.denied"]
-        [held] = await gateway.gateway.store.select()
+        [held] = (await gateway.gateway.store.select()).items
         assert [one.at - again[0].at for one in again] == [0, 60, 120]
         assert again[0].detail == {"rule": "default", "denial": held.id, "by": "alice"}
 
@@ -70,7 +70,7 @@ async def test_after_denied_for_a_repeat_of_a_denied_call_is_a_new_call(options,
         assert said.endswith("Asking again will not change this.") is bool(seconds)
         gateway.clock.now += seconds
         await deny(gateway)
-        assert len(await gateway.gateway.store.select()) == 2
+        assert len((await gateway.gateway.store.select()).items) == 2
 
 
 async def test_a_denial_answers_only_the_same_call_of_the_same_agent():
@@ -80,7 +80,7 @@ async def test_a_denial_answers_only_the_same_call_of_the_same_agent():
         assert await ask(gateway, {"a": 1}, **one) == DENIED_TEXT
         await deny(gateway, {"a": 2}, **one)
         await deny(gateway, {"a": 1}, **two)
-        assert len(await gateway.gateway.store.select()) == 3
+        assert len((await gateway.gateway.store.select()).items) == 3
 
 
 async def test_a_denial_ends_when_the_policy_changes():
@@ -90,7 +90,7 @@ async def test_a_denial_ends_when_the_policy_changes():
         stricter = replace(config.policy, hide=["admin_*"])
         await gateway.gateway.adopt(replace(config, policy=stricter))
         await deny(gateway)
-        assert len(await gateway.gateway.store.select()) == 2
+        assert len((await gateway.gateway.store.select()).items) == 2
 
 
 async def test_a_denial_ends_when_the_definition_of_the_tool_changes():
@@ -101,7 +101,7 @@ async def test_a_denial_ends_when_the_definition_of_the_tool_changes():
         ]
         gateway.gateway.catalogue.mark_stale("notes")
         await deny(gateway)
-        assert len(await gateway.gateway.store.select()) == 2
+        assert len((await gateway.gateway.store.select()).items) == 2
 
 
 async def test_a_denial_ends_when_another_rule_judges_the_call():
@@ -113,7 +113,7 @@ async def test_a_denial_ends_when_another_rule_judges_the_call():
         servers = {"notes": replace(config.servers["notes"], tools=word)}
         await gateway.gateway.adopt(replace(config, servers=servers))
         await deny(gateway)
-        assert [one.rule for one in await gateway.gateway.store.select()] == ["matrix[0]", "default"]
+        assert [one.rule for one in (await gateway.gateway.store.select()).items] == ["matrix[0]", "default"]
 
 
 async def test_a_denial_ends_when_the_servers_identity_changes():
@@ -123,7 +123,7 @@ async def test_a_denial_ends_when_the_servers_identity_changes():
         servers = {"notes": replace(config.servers["notes"], url=other.url)}
         await gateway.gateway.adopt(replace(config, servers=servers))
         await deny(gateway)
-        assert len(await gateway.gateway.store.select()) == 2
+        assert len((await gateway.gateway.store.select()).items) == 2
 
 
 async def test_a_denied_call_over_its_limit_stays_denied_and_is_not_counted():
@@ -174,7 +174,7 @@ async def test_an_outcome_is_sent_once_more_to_a_session_that_repeats_the_call_a
         assert await approve(gateway, **session) == ["ran create_note"]
         gateway.clock.now += REPEATED_FOR - 1
         again = await repeat(gateway, **session)
-        [held] = await gateway.gateway.store.select()
+        [held] = (await gateway.gateway.store.select()).items
         assert texts(again) == REPEATED_TEXTS
         assert again["result"]["_meta"]["okayed/approval"] == {
             "id": held.id, "state": "completed", "repeated": True,

@@ -41,7 +41,7 @@ async def test_an_abandoned_and_repeated_call_is_one_hold_one_run_and_one_answer
         kinds = await gateway.kinds()
         assert (
             len(gateway.ran())
-            == len(await gateway.gateway.store.select())
+            == len((await gateway.gateway.store.select()).items)
             == kinds.count("hold.pending")
             == 1
         )

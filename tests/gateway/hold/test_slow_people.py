@@ -44,6 +44,6 @@ def test_the_decision_arrives_however_long_it_takes_and_the_call_runs_once(name,
         assert how_kept_waiting(client) == expected.split()[list(TIMES).index(takes)]
         if client.limit >= 50 and kind is SimulatedClient:
             assert client.timeouts == 0
-        assert len(await gateway.store.select()) == 1
+        assert len((await gateway.store.select()).items) == 1
 
     run_in_simulated_time(main)

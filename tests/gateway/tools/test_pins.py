@@ -43,7 +43,7 @@ async def test_a_changed_tool_is_held_with_its_difference_and_an_approval_accept
             await gateway.review(held)
             assert text(await agent) == "ran get_note"
         assert text(await gateway.call("get_note", {"again": 1})) == "ran get_note"
-        assert await gateway.gateway.store.select(["pending"]) == []
+        assert (await gateway.gateway.store.select(["pending"])).items == []
         assert "tool.changed" in await gateway.kinds()
 
 

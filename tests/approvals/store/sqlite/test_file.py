@@ -264,7 +264,7 @@ async def test_a_migration_that_was_killed_is_completed_at_the_next_start(path):
     async with opened(path) as store:
         store.add_hit("a", 1.0, 5.0)
         assert await store.hits(2.0) == [("a", 1.0, 1)]
-        assert len(await store.select()) == 3
+        assert len((await store.select()).items) == 3
 
 
 async def test_hits_of_an_older_version_have_amount_one(path):

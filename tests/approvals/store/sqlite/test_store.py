@@ -90,7 +90,7 @@ async def test_everything_survives_a_restart(path):
 async def test_the_schema_lists_every_state(store):
     for state in State:
         await store.add(a_call(state=state))
-    assert len(await store.select()) == len(State)
+    assert len((await store.select()).items) == len(State)
     with pytest.raises(StoreError, match="CHECK constraint failed"):
         await direct(store, "UPDATE calls SET state = 'allowed' WHERE n = 1")
 
@@ -126,7 +126,7 @@ async def test_a_change_whose_event_is_refused_does_not_happen(store):
         await store.append(an_event())
     with pytest.raises((StoreError, Conflict)):
         await store.add(a_call(), an_event())
-    assert await store.select() == [call]
+    assert (await store.select()).items == [call]
     store.post(an_event())
     with pytest.raises(StoreError, match="accepts no more work"):
         await store.check()
@@ -458,7 +458,7 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
 
     await store.reader.read(lambda db: db.set_authorizer(authorize))
     assert len(await service.sweep()) == len(await service.open_calls()) == 3
-    assert len(await store.summaries(text="hold")) == len(await store.stale_calls("slack", 1.0)) == 3
+    assert len((await store.summaries(text="hold")).items) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
     await store.version(CallId("hold_1"))
     assert "state" in read
@@ -466,7 +466,7 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
     with pytest.raises(QuotaExceeded):
         await store.add(a_call(key="over"), limits=[CallLimit(most=3)])
     assert "body" not in read
-    await store.select()
+    (await store.select()).items
     assert "body" in read
 
 
@@ -486,10 +486,10 @@ async def test_a_store_without_summaries_gets_them_at_the_start(path, monkeypatc
         )
         assert [row[:3] for row in rows] == [(n, call.state, "bot") for n, call in enumerate(calls, 1)]
         assert rows[0][3] == size(calls[0])
-        assert await store.summaries([State.PENDING]) == [summarize(calls[0])]
-        assert len(await store.summaries(before=calls[2].id)) == 2
+        assert (await store.summaries([State.PENDING])).items == [summarize(calls[0])]
+        assert len((await store.summaries(before=calls[2].id)).items) == 2
         with pytest.raises(StoreError, match="was changed in the store"):
-            await store.summaries()
+            (await store.summaries()).items
 
 
 def to_older_summaries(path):
@@ -528,7 +528,7 @@ async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
         await store.add(a_call())
         await direct(store, "UPDATE summaries SET summary = CAST(replace(summary, 'bot', 'bat') AS BLOB)")
         with pytest.raises(StoreError, match="was changed in the store"):
-            await store.summaries()
+            (await store.summaries()).items
 
 
 async def test_open_calls_are_verified_one_by_one_at_the_start(path):

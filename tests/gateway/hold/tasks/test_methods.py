@@ -180,7 +180,7 @@ async def test_a_task_approved_after_a_restart_runs():
         await proxy.tasks.close()
         [held] = await gateway.held()
         await gateway.review(held)
-        approved = await gateway.gateway.store.select(["approved"])
+        approved = (await gateway.gateway.store.select(["approved"])).items
         proxy.tasks.attend_all(approved)
         assert len(proxy.tasks.runs) == 0
         assert gateway.ran() == []
