@@ -9,6 +9,7 @@ import pytest
 
 from approvals.errors import StoreError
 from approvals.lifecycle import update
+from approvals.store.call_lists import Page
 from approvals.store.sqlite import reader as reader_module
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
@@ -69,7 +70,7 @@ async def test_a_read_sees_every_write_that_was_acknowledged_before_it_started(s
         while writing:
             least = dict(acknowledged)
             assert await store.version(call.id) >= least[call.id]
-            versions = {found.id: found.version for found in await store.summaries()}
+            versions = {found.id: found.version for found in (await store.summaries()).items}
             assert all(versions[id] >= version for id, version in least.items())
             seen += 1
         return seen
@@ -111,7 +112,7 @@ async def test_a_read_of_a_call_waits_neither_for_a_commit_nor_for_posts(store):
     async with blocked(store.writer.do) as commit:
         store.post(an_event())
         assert await store.get(call.id) == call
-        assert await store.summaries() != []
+        assert (await store.summaries()).items != []
         assert not commit.done()
 
 
@@ -189,7 +190,7 @@ async def test_a_read_with_bad_values_fails_alone(store):
     with pytest.raises(StoreError, match=r"^The store refused this: 'gone'\.$") as refused:
         await store.reader.read(bug)
     assert isinstance(refused.value.__cause__, KeyError)
-    assert await store.select() == []
+    assert (await store.select()).items == []
 
 
 async def test_a_read_of_a_busy_file_fails_alone(store):
@@ -201,7 +202,7 @@ async def test_a_read_of_a_busy_file_fails_alone(store):
     with pytest.raises(StoreError) as refused:
         await store.reader.read(busy)
     assert str(refused.value) == "The store could not be read (database is locked). Try again later."
-    assert await store.select() == []
+    assert (await store.select()).items == []
 
 
 async def test_reads_beyond_the_limit_are_refused_even_if_earlier_callers_left(store, monkeypatch):
@@ -213,10 +214,10 @@ async def test_reads_beyond_the_limit_are_refused_even_if_earlier_callers_left(s
             one.cancel()
         await asyncio.gather(*waiting[:2], return_exceptions=True)
         with pytest.raises(StoreError, match=r"^The store cannot keep up: too many reads are waiting\."):
-            await store.select()
+            (await store.select()).items
         await store.append(an_event())
-    assert await asyncio.gather(*waiting[2:]) == [[], []]
-    assert await store.select() == []
+    assert await asyncio.gather(*waiting[2:]) == [Page([], None)] * 2
+    assert (await store.select()).items == []
 
 
 async def test_a_closing_store_answers_the_waiting_reads_and_leaves_no_wal(path):

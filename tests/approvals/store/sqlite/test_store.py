@@ -14,12 +14,11 @@ from approvals.errors import Conflict, QuotaExceeded, StoreError
 from approvals.identity import Directory
 from approvals.lifecycle import advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, State
-from approvals.quotas import Quotas
 from approvals.service import ApprovalService
 from approvals.store import read_only
 from approvals.store.memory import is_open
 from approvals.store.sqlite import calls as calls_module
-from approvals.store.sqlite import schema, statements
+from approvals.store.sqlite import schema
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
 from hang import HANG
@@ -388,61 +387,6 @@ async def test_a_file_locked_by_another_program_is_waited_for_then_refused_and_w
         other.execute("ROLLBACK")
     await store.append(an_event("after"))
     assert [event.kind for event in await store.events()] == ["posted", "after"]
-
-
-def plan(db, query):
-    sql, values = query
-    return " | ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values))
-
-
-NARROW = {"limit": 10, "before": None, "tool": "", "agent": "", "server": "", "text": ""}
-TRAIL = {"after": 0, "limit": 10, "since": 0.0, "tool": "", "agent": "", "call": ""}
-LIMITS = Quotas().limits("bot", 9e9)
-QUERIES = {
-    "call": (statements.CALL, ("hold_1",)),
-    "key": (statements.NEWEST_OF_KEY, ("k",)),
-    "due": (statements.DUE, (1.0,)),
-    "open": (statements.OPEN_CALLS, ()),
-    "stale": (statements.STALE, {"channel": "slack", "now": 1.0}),
-    "waiting": statements.calls(statements.ROWS, [State.PENDING], **NARROW),
-    "an agent's": statements.calls(
-        statements.SUMMARIES, [State.PENDING, State.APPROVED], **NARROW | {"agent": "bot"}
-    ),
-    "call's events": statements.events(**TRAIL | {"call": "hold_1"}),
-    "later events": statements.events(**TRAIL | {"after": 5}),
-    "hits": (statements.DROP_HITS, (1.0,)),
-    "a call's last event": (statements.LAST_OF_CALL, ("hold_1",)),
-    "login": (statements.LOGIN, ("s",)),
-}
-
-
-@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
-async def test_no_frequent_query_scans_a_table(store, query):
-    found = await store.reader.read(lambda db: plan(db, query))
-    assert "SEARCH" in found
-    assert "SCAN" not in found.replace("SCAN (subquery-2)", "")
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        *(statements.calls(read, [], **NARROW) for read in (statements.ROWS, statements.SUMMARIES)),
-        *(
-            statements.calls(read, [State.DENIED, State.EXPIRED], **NARROW)
-            for read in (statements.ROWS, statements.SUMMARIES)
-        ),
-        statements.events(**TRAIL),
-    ],
-    ids=["all", "all summed up", "denied or expired", "denied or expired, summed up", "events"],
-)
-async def test_a_page_of_history_is_read_from_an_index_without_sorting(store, query):
-    assert "TEMP B-TREE" not in await store.reader.read(lambda db: plan(db, query))
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-async def test_a_limit_is_counted_in_a_covering_index(store, limit):
-    """Columns stored after a large body are slow to read."""
-    assert "COVERING INDEX" in await store.reader.read(lambda db: plan(db, statements.usage(limit)))
 
 
 async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
