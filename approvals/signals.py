@@ -13,6 +13,8 @@ class SignalKind(StrEnum):
 
     #: A held call changed; the subject is its id.
     CALL = "call"
+    #: Clients began or ceased to wait for calls; without a subject, since many come and go at once.
+    PRESENCE = "presence"
     #: A tool definition was accepted; the subject is its server's name.
     PIN = "pin"
     #: A client cancelled a request; the subject is the encoded key of the request.
@@ -36,8 +38,10 @@ class Signal:
     origin: str = ""
 
 
-#: The kinds with one subject. A listener may ignore them; any other kind concerns every listener.
-SPECIFIC = frozenset({SignalKind.CALL, SignalKind.PIN, SignalKind.CANCEL, SignalKind.LOGOUT})
+#: The kinds that a listener may ignore; any other kind concerns every listener.
+SPECIFIC = frozenset(
+    {SignalKind.CALL, SignalKind.PRESENCE, SignalKind.PIN, SignalKind.CANCEL, SignalKind.LOGOUT}
+)
 
 Actions = Mapping[SignalKind, Callable[[Signal], None]]
 

@@ -112,7 +112,8 @@ class SignalStore(Protocol):
     def signals(self) -> AsyncIterator[Signal]:
         """Start listening now; yield every signal until the store closes.
 
-        A change of a held call, an accepted tool definition and the end of a login are each signalled after their commit.
+        A change of a held call or of presence, an accepted tool definition and the end of a login are each signalled
+        after their commit.
         RESYNC replaces the waiting signals of a listener that is too slow.
         """
 

@@ -30,7 +30,6 @@ from approvals.signals import Signal, SignalKind
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
 from approvals.store.memory_replicas import MemoryReplicas
-from approvals.store.signal_feed import SignalFeed
 from approvals.summaries import Summary, limit_size, size, summarize
 
 Expiring = TypeVar("Expiring", LoginSession, OneTimeCode)
@@ -56,7 +55,6 @@ class MemoryStore(MemoryReplicas):
         self._number = count()
         self._logins: dict[str, LoginSession] = {}
         self._codes: dict[str, OneTimeCode] = {}
-        self._feed = SignalFeed()
         self._highest_time = 0.0
         self._chain_key = chain_key
 

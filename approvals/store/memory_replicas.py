@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from approvals.model import CallId
+from approvals.signals import Signal, SignalKind
 from approvals.store import ENDED_LEASE_LIFE
+from approvals.store.signal_feed import SignalFeed
 
 
 class MemoryReplicas:
@@ -13,6 +15,7 @@ class MemoryReplicas:
         self._leases: dict[str, float] = {}
         self._holders: dict[str, str] = {}
         self._presence: set[tuple[CallId, str]] = set()
+        self._feed = SignalFeed()
 
     async def renew_replica(self, replica: str, now: float, until: float) -> frozenset[str]:
         for other in [other for other, end in self._leases.items() if end <= now - ENDED_LEASE_LIFE]:
@@ -24,6 +27,7 @@ class MemoryReplicas:
         self._leases.pop(replica, None)
         self._holders = {name: holder for name, holder in self._holders.items() if holder != replica}
         self._presence = {waiting for waiting in self._presence if waiting[1] != replica}
+        self._feed.publish(Signal(SignalKind.PRESENCE))
 
     async def live_replicas(self, now: float) -> frozenset[str]:
         return frozenset(replica for replica, end in self._leases.items() if end > now)
@@ -38,6 +42,7 @@ class MemoryReplicas:
     async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
         self._presence -= {(call_id, replica) for call_id in left}
         self._presence |= {(call_id, replica) for call_id in came}
+        self._feed.publish(Signal(SignalKind.PRESENCE))
 
     async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         live = await self.live_replicas(now)

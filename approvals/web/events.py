@@ -82,6 +82,7 @@ class _Stream:
             store.signals(),
             {
                 SignalKind.CALL: self._show_change,
+                SignalKind.PRESENCE: self._show_change,
                 SignalKind.LOGOUT: self._check_user,
                 SignalKind.RESYNC: self._show_change,
             },

@@ -39,7 +39,13 @@ async def test_every_listener_is_woken_when_signals_may_be_lost(kind):
     following = asyncio.ensure_future(waiters.follow(store))
     await asyncio.sleep(0)
     with waiters.listen("a") as one, waiters.listen("b") as other:
-        for signal in (Signal("pin", "a"), Signal("cancel", "a"), Signal("logout", "a"), Signal("call", "b")):
+        for signal in (
+            Signal("presence"),
+            Signal("pin", "a"),
+            Signal("cancel", "a"),
+            Signal("logout", "a"),
+            Signal("call", "b"),
+        ):
             store.announce(signal)
         async with asyncio.timeout(HANG):
             await other.wait()

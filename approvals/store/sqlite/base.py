@@ -38,7 +38,7 @@ class SqliteBase:
         """Send a signal."""
         self._feed.publish(signal)
 
-    def _signal(self, kind: SignalKind, subject: str) -> Callable[[], None]:
+    def _signal(self, kind: SignalKind, subject: str = "") -> Callable[[], None]:
         """Return the function that sends the signal of a commit."""
         return partial(self._feed.publish, Signal(kind, subject))
 

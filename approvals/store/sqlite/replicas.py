@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from approvals.model import CallId
+from approvals.signals import SignalKind
 from approvals.store import ENDED_LEASE_LIFE
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.base import SqliteBase
@@ -27,7 +29,7 @@ class SqliteReplicas(SqliteBase):
 
     async def end_replica(self, replica: str) -> None:
         """End a lease and free what it covers."""
-        await self.writer.do(lambda db: _end(replica, db))
+        await self.writer.do(partial(_end, replica), then=self._signal(SignalKind.PRESENCE))
 
     async def live_replicas(self, now: float) -> frozenset[str]:
         """Return the replicas with a lease."""
@@ -46,12 +48,12 @@ class SqliteReplicas(SqliteBase):
             db.executemany(statements.CLIENT_LEFT, [(call_id, replica) for call_id in left])
             db.executemany(statements.CLIENT_CAME, [(call_id, replica) for call_id in came])
 
-        await self.writer.do(work)
+        await self.writer.do(work, then=self._signal(SignalKind.PRESENCE))
 
     async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         """Return the calls with waiting clients."""
         values = (msgspec.json.encode(calls).decode(), now)
-        rows = await self._read_posted(lambda db: db.execute(statements.ATTENDED, values).fetchall())
+        rows = await self._read(lambda db: db.execute(statements.ATTENDED, values).fetchall())
         return frozenset(call_id for (call_id,) in rows)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from approvals.identity import Directory
+from approvals.presence import ARRIVAL
 from approvals.signals import Signal
 from approvals.store.memory import MemoryStore
 from approvals.web.login import IDLE
@@ -96,6 +97,18 @@ async def test_signing_out_at_one_inbox_ends_the_streams_of_that_session_at_ever
             assert store.found == {mine: 2, theirs: 1}, "the other stream was not checked"
             await there.hold()
             assert await part(kept) == "event: inbox\ndata: 1\n\n"
+
+
+async def test_a_stream_signals_that_a_client_came_or_left(inbox):
+    client, call = await inbox.program(), await inbox.hold()
+    async with client.get("/api/v1/events") as stream:
+        await part(stream)
+        with inbox.service.attend(call.id):
+            await inbox.service.sweep()
+            assert await part(stream) == "event: inbox\ndata: 1\n\n"
+        inbox.now += ARRIVAL
+        await inbox.service.sweep()
+        assert await part(stream) == "event: inbox\ndata: 2\n\n"
 
 
 @pytest.mark.parametrize("kind", ["resync", "freeze", "a kind of a newer version"])
