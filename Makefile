@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The tests start hundreds of processes, which reuse the compiled source.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types contracts coverage bench neighbours soak conformance screenshot classify programs clean check
+.PHONY: demo test lint types contracts coverage bench neighbours growth soak conformance screenshot classify programs clean check
 
 demo: .venv/run
 	$(BIN)/okayed demo
@@ -43,6 +43,10 @@ bench: .venv/test
 # How attacks by one agent or an outsider slow down the others.
 neighbours: .venv/test
 	$(BIN)/python bench/neighbours.py
+
+# A store with much history: opening it, pages, holds, the log. make growth STORE=FILE keeps the filled store in FILE.
+growth: .venv/test
+	$(BIN)/python bench/growth.py $(if $(STORE),--store $(STORE))
 
 # The MCP conformance suite, directly and through the gateway; prints the table of docs/protocol.md and each difference.
 conformance: .venv/test
