@@ -26,7 +26,7 @@ from pathlib import Path
 
 import aiohttp
 from calls import TOKEN, free_ports, start_process, wait_for_listener, write_config
-from history import (
+from past_calls import (
     BUSY,
     HOUR,
     OPEN_CALLS,
