@@ -89,7 +89,7 @@ class Run:
         doubt = await self.hold("doubt")
         await self.review(doubt, "alice", Decision.APPROVE)
         await self.send(doubt)
-        self.kills.append(Kill(head=self.head))
+        self.kills.append(Kill(head=self.head, replica=self.service.replica.id))
         await self.service.record_in_doubt(doubt.id, "cut")
         self.answer("doubt", Answer.IN_DOUBT, doubt)
         self.receive("get_user", b"{}")
@@ -252,6 +252,7 @@ FAULTS = [
     (history.find_false_doubts, lambda: replace(right_history(), kills=()), "hold_doubt was put in doubt, but no gateway was killed while it ran."),
     (history.find_false_doubts, lambda: replace(right_history(), kills=[Kill(head=2)]), "hold_doubt was put in doubt, but no gateway was killed while it ran."),
     (history.find_false_doubts, lambda: replace(right_history(), kills=[Kill(head=14)]), "hold_doubt was put in doubt, but no gateway was killed while it ran."),
+    (history.find_false_doubts, lambda: replace(right_history(), kills=[replace(right_history().kills[0], replica="other")]), "hold_doubt was put in doubt, but no gateway was killed while it ran."),
     # A lost hold.
     (history.find_lost_holds, lambda: without_row("hold_open"), "ci-bot was shown hold_open for open, but it is not in the store."),
     (history.find_lost_holds, lambda: change_request(4, agent="other"), "other was shown hold_open for open, but that is another call."),

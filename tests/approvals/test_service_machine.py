@@ -1,35 +1,60 @@
-"""A state machine that calls the service in every order, and its invariants."""
+"""A state machine that calls two services on one store in every order, and its invariants."""
 
 import asyncio
 import os
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from approval_fixtures import Clock, directory, held
 from approvals.errors import ApprovalError
 from approvals.lifecycle import SETTLED
 from approvals.model import Decision, Outcome, State
+from approvals.replica import LEASE, OVERDUE, RENEW_EVERY
 from approvals.service import ApprovalService
 from approvals.store.memory import MemoryStore
+from approvals.store.sqlite.store import SqliteStore
 
-TOOLS = st.sampled_from(["a", "b", "c"])
+TOOLS = st.sampled_from(["a", "b"])
+#: The service that acts.
+AT = st.sampled_from([0, 1])
+WHO = st.sampled_from(["alice", "bob"])
+#: Rules that change nothing before there is a call, or a run, wait for it.
+after_a_hold = precondition(lambda machine: machine.has_held)
+during_a_run = precondition(lambda machine: machine.runs)
+RESULT, FAILURE = Outcome(is_error=False, body=b"{}"), Outcome(is_error=True, body=b"{}")
+#: How a run ends.
+ENDINGS = {
+    "result": lambda service, call_id: service.finish(call_id, RESULT),
+    "failure": lambda service, call_id: service.finish(call_id, FAILURE),
+    "refused": lambda service, call_id: service.record_not_sent(call_id, "refused"),
+    "cut": lambda service, call_id: service.record_in_doubt(call_id, "cut"),
+}
 
 
 class Approvals(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.clock, self.store = Clock(), MemoryStore()
+        self.clock, self.store = Clock(), self.do(self.open_store())
+        self.services = [self.new_service(), self.new_service()]
         self.sent, self.ended, self.deadlines = [], {}, {}
-        self.start()
+        self.has_held = False
+        #: The service of each run; and the runs that may be in doubt although their service lives.
+        self.runs, self.doubtful = {}, set()
 
-    def start(self):
-        self.service = ApprovalService(self.store, directory(), clock=self.clock)
+    async def open_store(self):
+        return MemoryStore()
+
+    def new_service(self):
+        return ApprovalService(self.store, directory(), clock=self.clock)
 
     def teardown(self):
+        self.do(self.store.close())
         self.loop.close()
 
     def do(self, job):
@@ -39,109 +64,142 @@ class Approvals(RuleBasedStateMachine):
             return None
 
     def calls(self):
-        return list(self.store._calls.values())
+        return self.do(self.store.select(limit=1000))
 
     def each(self, tool):
         return [call for call in self.calls() if call.call.tool == tool]
 
-    @rule(tool=TOOLS, needed=st.integers(1, 2))
-    def hold(self, tool, needed):
-        self.do(self.service.hold(held(self.clock.now, tool=tool, needed=needed)))
+    @rule(at=AT, tool=TOOLS, needed=st.integers(1, 2))
+    def hold(self, at, tool, needed):
+        self.has_held = True
+        self.do(self.services[at].hold(held(self.clock.now, tool=tool, needed=needed)))
 
-    @rule(
-        tool=TOOLS,
-        who=st.sampled_from(["alice", "bob"]),
-        answer=st.sampled_from(Decision),
-        stale=st.booleans(),
-    )
-    def review(self, tool, who, answer, stale):
+    @after_a_hold
+    @rule(at=AT, tool=TOOLS, who=WHO, answer=st.sampled_from(Decision), stale=st.booleans())
+    def review(self, at, tool, who, answer, stale):
+        approver = self.services[at].directory.by_name(who)
         for call in self.each(tool):
             digest = "0" * 64 if stale else call.digest
-            self.do(
-                self.service.review(
-                    call.id, self.service.directory.by_name(who), answer, via="api", reason="r", digest=digest
+            self.do(self.services[at].review(call.id, approver, answer, via="api", reason="r", digest=digest))
+
+    @rule(at=AT, tool=TOOLS)
+    def run(self, at, tool):
+        """Hold and approve a call at one service and run it at the other."""
+        self.hold(1 - at, tool, 1)
+        self.review(1 - at, tool, "alice", Decision.APPROVE, stale=False)
+        self.claim(at, tool, objects=False)
+
+    @after_a_hold
+    @rule(at=AT, tool=TOOLS, objects=st.booleans())
+    def claim(self, at, tool, objects):
+        for call in self.each(tool):
+            claim = self.do(self.services[at].claim(call.id, lambda _: "changed" if objects else None))
+            if claim is not None and claim[1]:
+                self.sent.append((call.id, claim[0].call.arguments))
+                self.runs[call.id] = self.services[at]
+
+    def runs_of(self, tool):
+        return [(call, self.runs[call.id]) for call in self.each(tool) if call.id in self.runs]
+
+    @during_a_run
+    @rule(tool=TOOLS, how=st.sampled_from(sorted(ENDINGS)))
+    def end(self, tool, how):
+        """A run ends; a late answer is stored, unless a person has resolved the call."""
+        for call, service in self.runs_of(tool):
+            ended = self.do(ENDINGS[how](service, call.id))
+            del self.runs[call.id]
+            if how in {"result", "failure"}:
+                resolved = call.state is State.RESOLVED
+                assert ended.state is (
+                    State.RESOLVED
+                    if resolved
+                    else State.COMPLETED
+                    if how == "result"
+                    else State.UPSTREAM_ERROR
                 )
+
+    @during_a_run
+    @rule(tool=TOOLS)
+    def answer_late(self, tool):
+        for call, service in self.runs_of(tool):
+            self.doubtful.add(call.id)
+            self.do(service.record_unanswered(call.id, "late"))
+
+    @during_a_run
+    @rule(at=AT, tool=TOOLS, who=WHO)
+    def give_up(self, at, tool, who):
+        for call in self.each(tool):
+            self.doubtful.add(call.id)
+            self.do(
+                self.services[at].give_up(call.id, self.services[at].directory.by_name(who), "r", via="cli")
             )
 
-    @rule(
-        tool=TOOLS,
-        how=st.sampled_from(
-            [
-                "finish",
-                "error",
-                "refused",
-                "cut",
-                "crash",
-                "objection",
-                "late",
-                "late error",
-                "given up",
-                "resolved",
-            ]
-        ),
-    )
-    def run(self, tool, how):
+    @after_a_hold
+    @rule(at=AT, tool=TOOLS, who=WHO)
+    def resolve(self, at, tool, who):
         for call in self.each(tool):
-            claim = self.do(
-                self.service.claim(call.id, lambda _, how=how: "changed" if how == "objection" else None)
+            self.do(
+                self.services[at].resolve(call.id, self.services[at].directory.by_name(who), "r", via="cli")
             )
-            if claim is None or not claim[1]:
-                continue
-            self.sent.append((call.id, claim[0].call.arguments))
-            match how:
-                case "finish":
-                    self.do(self.service.finish(call.id, Outcome(is_error=False, body=b"{}")))
-                case "error":
-                    self.do(self.service.finish(call.id, Outcome(is_error=True, body=b"{}")))
-                case "refused":
-                    self.do(self.service.record_not_sent(call.id, "refused"))
-                case "cut":
-                    self.do(self.service.record_in_doubt(call.id, "cut"))
-                case "late" | "late error":
-                    self.do(self.service.record_unanswered(call.id, "late"))
-                    self.do(self.service.finish(call.id, Outcome(is_error=how == "late error", body=b"{}")))
-                case "given up":
-                    self.do(self.service.record_unanswered(call.id, "late"))
-                    self.do(self.service.record_in_doubt(call.id, "cut"))
-                case "resolved":
-                    self.do(self.service.record_unanswered(call.id, "late"))
-                    alice = self.service.directory.by_name("alice")
-                    self.do(self.service.resolve(call.id, alice, "it ran", via="cli"))
-                    self.do(self.service.finish(call.id, Outcome(is_error=False, body=b"{}")))
-                case _:
-                    self.start()
 
-    @rule(tool=TOOLS)
-    def cancel(self, tool):
+    @after_a_hold
+    @rule(at=AT, tool=TOOLS)
+    def cancel(self, at, tool):
         for call in self.each(tool):
-            self.do(self.service.cancel(call.id, "tired", actor="ci-bot"))
+            self.do(self.services[at].cancel(call.id, "tired", actor="ci-bot"))
 
-    @rule(tool=TOOLS)
-    def collect(self, tool):
+    @after_a_hold
+    @rule(at=AT, tool=TOOLS)
+    def collect(self, at, tool):
         for call in self.each(tool):
             if call.state in SETTLED:
-                self.do(self.service.record_collected(call.id))
+                self.do(self.services[at].record_collected(call.id))
 
+    @after_a_hold
     @rule(seconds=st.sampled_from([1, 299, 600, 900]))
     def tick(self, seconds):
-        self.clock.now += seconds
+        self.pass_time(seconds, self.services)
 
-    @rule()
-    def sweep(self):
-        self.do(self.service.sweep())
+    def pass_time(self, seconds, living):
+        """Move the clock; the living services renew their leases."""
+        until = self.clock.now + seconds
+        while self.clock.now < until:
+            self.clock.now = min(until, self.clock.now + RENEW_EVERY)
+            for service in living:
+                self.do(service.replica.renew())
 
-    @rule()
-    def crash(self):
-        self.start()
+    @during_a_run
+    @rule(at=AT)
+    def suspend(self, at):
+        """One service is suspended until after its lease; then it goes on."""
+        self.doubtful |= {call_id for call_id, service in self.runs.items() if service is self.services[at]}
+        self.pass_time(LEASE + OVERDUE, [self.services[1 - at]])
+
+    @rule(at=AT)
+    def sweep(self, at):
+        self.do(self.services[at].sweep())
+
+    @after_a_hold
+    @rule(at=AT)
+    def crash(self, at):
+        """One service ends with its runs; another takes its place."""
+        self.runs = {id_: service for id_, service in self.runs.items() if service is not self.services[at]}
+        self.services[at] = self.new_service()
 
     @invariant()
     def nothing_is_sent_twice_or_without_enough_people(self):
         assert len({call_id for call_id, _ in self.sent}) == len(self.sent)
+        calls = {call.id: call for call in self.calls()}
         for call_id, arguments in self.sent:
-            call = self.store._calls[call_id]
+            call = calls[call_id]
             assert call.approvals >= call.terms.needed
             assert call.denial is None
             assert arguments == call.call.arguments
+
+    @invariant()
+    def no_run_is_in_doubt_while_its_service_lives(self):
+        running = [call for call in self.calls() if call.id in self.runs and call.id not in self.doubtful]
+        assert [call.state for call in running] == [State.FORWARDING] * len(running)
 
     @invariant()
     def what_has_ended_stays(self):
@@ -159,10 +217,11 @@ class Approvals(RuleBasedStateMachine):
 
     @invariant()
     def every_change_has_one_event(self):
+        events = self.do(self.store.events(limit=100_000))
         for call in self.calls():
             versions = [
                 event.detail["version"]
-                for event in self.store._events
+                for event in events
                 if event.call == call.id and "version" in event.detail
             ]
             assert versions == list(range(1, call.version + 1))
@@ -175,8 +234,25 @@ class Approvals(RuleBasedStateMachine):
         assert len(waiting) == len(set(waiting))
 
 
+class ApprovalsInSqlite(Approvals):
+    async def open_store(self):
+        self.folder = TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
+        return await SqliteStore.open(Path(self.folder.name) / "okayed.db")
+
+    def teardown(self):
+        super().teardown()
+        self.folder.cleanup()
+
+
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 Approvals.TestCase.settings = settings(
-    max_examples=2000 if DEEP else 60, stateful_step_count=60 if DEEP else 30, deadline=None
+    max_examples=2000 if DEEP else 100, stateful_step_count=60 if DEEP else 30, deadline=None
+)
+# A failure is found small in memory, too; here that would take minutes.
+ApprovalsInSqlite.TestCase.settings = settings(
+    Approvals.TestCase.settings,
+    max_examples=200 if DEEP else 10,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
 TestApprovals = Approvals.TestCase
+TestApprovalsInSqlite = ApprovalsInSqlite.TestCase

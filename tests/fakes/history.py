@@ -357,7 +357,10 @@ def find_false_doubts(history: History) -> Iterator[str]:
         began = min(history.forwarded.get(event.call, [event.seq]))
         call = history.by_id.get(event.call)
         key = (call.call.server, call.call.tool, call.call.arguments) if call else ("", "", b"")
-        killed = any(began <= kill.head < event.seq for kill in history.kills)
+        runner = call.runner if call else ""
+        killed = any(
+            began <= kill.head < event.seq and kill.replica in {"", runner} for kill in history.kills
+        )
         if not killed and not any(one.cut for one in history.arrivals.get(key, ())):
             yield f"{event.call} was put in doubt, but no gateway was killed while it ran."
 
