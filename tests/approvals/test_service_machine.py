@@ -64,7 +64,7 @@ class Approvals(RuleBasedStateMachine):
             return None
 
     def calls(self):
-        return self.do(self.store.select(limit=1000))
+        return self.do(self.store.select(limit=1000)).items
 
     def each(self, tool):
         return [call for call in self.calls() if call.call.tool == tool]

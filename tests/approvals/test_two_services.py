@@ -80,7 +80,8 @@ class Run:
         for process in self.processes:
             await process.finish()
         await self.pass_time(60.0)
-        calls, events = await self.store.select(limit=10_000), await self.store.events(limit=100_000)
+        calls = (await self.store.select(limit=10_000)).items
+        events = await self.store.events(limit=100_000)
         return self.log.history(calls, events, chain_key=KEY)
 
     # Agents.
@@ -157,10 +158,10 @@ class Run:
     async def decide(self, who):
         while self.clients_left:
             await self.idle()
-            for call in await self.store.select((State.PENDING,)):
+            for call in (await self.store.select((State.PENDING,))).items:
                 if self.likely(30):
                     await self.review(who, call)
-            for call in await self.store.select((State.FORWARDING, State.IN_DOUBT)):
+            for call in (await self.store.select((State.FORWARDING, State.IN_DOUBT))).items:
                 if self.likely(5):
                     await self.look_into(who, call)
 
