@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import count, dropwhile, islice
 from math import inf
 from secrets import token_bytes
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 from approvals import audit
 from approvals.audit import Checkpoint
@@ -20,19 +20,16 @@ from approvals.model import (
     CallId,
     CallLimit,
     HeldCall,
-    LoginSession,
     Notice,
-    OneTimeCode,
     Pin,
     State,
 )
 from approvals.signals import Signal, SignalKind
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
+from approvals.store.memory_logins import MemoryLogins
 from approvals.store.memory_replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
-
-Expiring = TypeVar("Expiring", LoginSession, OneTimeCode)
 
 
 def is_open(call: HeldCall) -> bool:
@@ -40,7 +37,7 @@ def is_open(call: HeldCall) -> bool:
     return call.state not in SETTLED or call.state is State.IN_DOUBT
 
 
-class MemoryStore(MemoryReplicas):
+class MemoryStore(MemoryLogins, MemoryReplicas):
     """See `approvals.store.Store`. Each method is one step of the event loop, and so atomic."""
 
     def __init__(self, *, chain_key: bytes = b"") -> None:
@@ -53,8 +50,6 @@ class MemoryStore(MemoryReplicas):
         self._secrets: dict[str, bytes] = {}
         self._hits: list[tuple[float, int, str, float, float]] = []
         self._number = count()
-        self._logins: dict[str, LoginSession] = {}
-        self._codes: dict[str, OneTimeCode] = {}
         self._highest_time = 0.0
         self._chain_key = chain_key
 
@@ -228,12 +223,7 @@ class MemoryStore(MemoryReplicas):
             for until, number, key, used, amount in self._hits
         ]
         heapify(self._hits)
-        self._logins = {
-            login.id_sha256: replace(login, seen_at=min(login.seen_at, at))
-            for login in self._logins.values()
-            if login.created_at <= at
-        }
-        self._codes = {code.id_sha256: code for code in self._codes.values() if code.created_at <= at}
+        self._reset_logins(at)
         self._notices = {
             place: replace(notice, retry_at=min(notice.retry_at, at))
             for place, notice in self._notices.items()
@@ -251,41 +241,11 @@ class MemoryStore(MemoryReplicas):
     async def head(self) -> Checkpoint | None:
         return Checkpoint(self._events[-1].seq, self._events[-1].hash) if self._events else None
 
-    async def save_login(self, session: LoginSession) -> None:
-        self._logins = _unexpired(self._logins, session.created_at) | {session.id_sha256: session}
-
-    async def find_login(self, id_sha256: str) -> LoginSession | None:
-        return self._logins.get(id_sha256)
-
-    def record_activity(self, id_sha256: str, at: float) -> None:
-        if (login := self._logins.get(id_sha256)) is not None:
-            self._logins[id_sha256] = replace(login, seen_at=max(login.seen_at, at))
-
-    async def delete_login(self, id_sha256: str) -> None:
-        self._logins.pop(id_sha256, None)
-        self._feed.publish(Signal(SignalKind.LOGOUT, id_sha256))
-
-    async def save_code(self, code: OneTimeCode) -> None:
-        self._codes = _unexpired(self._codes, code.created_at) | {code.id_sha256: code}
-
-    async def take_code(self, id_sha256: str) -> OneTimeCode | None:
-        return self._codes.pop(id_sha256, None)
-
-    def signals(self) -> AsyncIterator[Signal]:
-        return self._feed.listen()
-
-    def announce(self, signal: Signal) -> None:
-        self._feed.publish(signal)
-
     async def check(self) -> None:
         await asyncio.sleep(0)
 
     async def close(self) -> None:
         self._feed.close()
-
-
-def _unexpired(kept: Mapping[str, Expiring], now: float) -> dict[str, Expiring]:
-    return {id_sha256: value for id_sha256, value in kept.items() if value.expires_at > now}
 
 
 def _matches(call: HeldCall, given: Mapping[str, Any]) -> bool:

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from approvals.model import CallId
 from approvals.signals import Signal, SignalKind
 from approvals.store import ENDED_LEASE_LIFE
-from approvals.store.signal_feed import SignalFeed
+from approvals.store.memory_base import MemoryBase
 
 
-class MemoryReplicas:
+class MemoryReplicas(MemoryBase):
     """See `approvals.store.ReplicaStore`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._leases: dict[str, float] = {}
         self._holders: dict[str, str] = {}
         self._presence: set[tuple[CallId, str]] = set()
-        self._feed = SignalFeed()
 
     async def renew_replica(self, replica: str, now: float, until: float) -> frozenset[str]:
         for other in [other for other, end in self._leases.items() if end <= now - ENDED_LEASE_LIFE]:

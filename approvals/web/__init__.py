@@ -7,7 +7,7 @@ from pathlib import Path
 from aiohttp import web
 
 from approvals.service import ApprovalService
-from approvals.store import StateStore
+from approvals.store import LoginStore
 from approvals.web.api import InboxApi
 from approvals.web.events import EventStreams
 from approvals.web.login import Login
@@ -23,10 +23,10 @@ __all__ = ["LOGIN", "Login", "ToolDetails", "ToolView", "WebOptions", "build_inb
 LOGIN = web.AppKey("login", Login)
 
 
-def build_inbox(service: ApprovalService, state: StateStore, options: WebOptions) -> web.Application:
+def build_inbox(service: ApprovalService, logins: LoginStore, options: WebOptions) -> web.Application:
     """Build the inbox as an aiohttp application."""
     guard = SecurityMiddleware(options)
-    login = Login(service, state, options)
+    login = Login(service, logins, options)
     events = EventStreams(service.store, options)
     pages = InboxPages(service, login, options)
     app = web.Application(middlewares=[guard.middleware, login.middleware], client_max_size=MAX_BODY)
