@@ -8,11 +8,13 @@ within ten minutes.
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
+from approvals.errors import StoreError
 from approvals.model import Approver, AuditEvent, LoginSession, OneTimeCode
 from approvals.service import ApprovalService
 from approvals.store import LoginStore
@@ -153,7 +155,8 @@ class Login:
             await self._logins.delete_login(session.id_sha256)
             return None
         if activity and now >= session.seen_at + ACTIVITY:
-            self._logins.record_activity(session.id_sha256, now)
+            with suppress(StoreError):  # the page is still readable; at worst, the session ends sooner
+                self._logins.record_activity(session.id_sha256, now)
         return session
 
     async def _show(self, request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from approvals.client_address import TrustedProxies
+from approvals.errors import StoreError
 from approvals.identity import Directory
 from approvals.store.memory import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
@@ -361,6 +362,17 @@ async def test_activity_is_written_at_most_once_a_minute(pair):
             assert (await answer(visitor, "/"))[0] == 200
         await pass_time(pair, 0)
         assert (await pair[0].store.find_login(session)).seen_at == signed_in + written
+
+
+async def test_a_store_that_takes_no_more_writes_keeps_no_one_from_reading():
+    class Full(MemoryStore):
+        def record_activity(self, *_):
+            raise StoreError("The store cannot keep up.")
+
+    async with Inbox(store=Full()) as inbox:
+        client = await inbox.person()
+        inbox.now += ACTIVITY
+        assert (await answer(client, "/"))[0] == 200
 
 
 async def test_signing_out_at_one_inbox_ends_the_session_at_the_other(pair):
