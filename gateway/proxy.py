@@ -19,6 +19,7 @@ from typing import Any
 from approvals.errors import AlreadyDecided, QuotaExceeded, StoreError, UnknownCall
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
+from approvals.signals import Signal
 from approvals.store import StateStore
 from gateway.call import param_headers
 from gateway.call.audit import AuditLog
@@ -288,6 +289,12 @@ class Proxy:
 
     def _record_too_many(self, exchange: Exchange) -> None:
         self._audit.at_most_once_a_minute(exchange, "exchange.refused", why="too many exchanges at once")
+
+    # Signals of other replicas.
+
+    def follow_cancel(self, signal: Signal) -> None:
+        """End the wait of a client that cancelled its request at another replica."""
+        self._held_answers.follow_cancel(signal)
 
     # Shutdown.
 

@@ -16,6 +16,7 @@ from approvals.web.options import Handler, WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import build_channels
 from gateway.app.gateway import Gateway
+from gateway.app.signals import follow_signals
 from gateway.app.tool_views import list_tool_views
 from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Config, listen_address
@@ -74,7 +75,7 @@ async def run_loops(gateway: Gateway, channels: Sequence[Channel], inbox_url: st
     notices = Notices(gateway.service, gateway.store, channels, url=inbox_url)
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(gateway.service.wakeups.follow(gateway.store)),
+            tasks.create_task(follow_signals(gateway)),
             tasks.create_task(sweep_calls(gateway)),
             tasks.create_task(notices.run()),
             tasks.create_task(refresh_tools(gateway)),

@@ -12,6 +12,7 @@ from typing import Any
 from approvals.errors import StoreError
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
+from approvals.signals import Signal, SignalKind
 from gateway.call import envelope
 from gateway.call.delivered import DeliveredAnswers
 from gateway.call.hold_settings import HoldSettings
@@ -248,8 +249,22 @@ class HeldAnswers:
     # Ending waits.
 
     def cancel(self, exchange: Exchange, request_id: frames.Id) -> None:
-        """End the wait of the client that cancels this request."""
-        for call_id in self._waits.cancel(_request_key(exchange, request_id)):
+        """End the wait of the client that cancels this request, at whichever replica it waits."""
+        key = _request_key(exchange, request_id)
+        self._end_waits(key)
+        origin = self._service.replica.id
+        self._service.store.announce(Signal(SignalKind.CANCEL, key.encode(), origin))
+
+    def follow_cancel(self, signal: Signal) -> None:
+        """End the wait of a client that cancelled its request at another replica."""
+        # A signal of this replica may arrive late, when a newer request already uses the same id.
+        if signal.origin == self._service.replica.id:
+            return
+        with suppress(ValueError):  # a newer replica may encode its keys differently
+            self._end_waits(RequestKey.decode(signal.subject))
+
+    def _end_waits(self, key: RequestKey) -> None:
+        for call_id in self._waits.cancel(key):
             self._service.wakeups.wake(call_id)
 
     def _handle_client_left(self, held: HeldCall) -> None:

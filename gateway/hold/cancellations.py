@@ -5,11 +5,14 @@ wait did not end, an approved call would run for a client that no longer reads, 
 """
 
 import asyncio
+import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self, TypeVar
+
+import msgspec
 
 from approvals.model import CallId
 from gateway.hold.event_buffer import EventBuffer
@@ -32,6 +35,15 @@ class RequestKey:
     server: str
     session: str
     id: frames.Id
+
+    def encode(self) -> str:
+        """Return the key as JSON in ASCII: the subject of a signal."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, subject: str) -> Self:
+        """Decode the subject of a signal; raises `ValueError`."""
+        return msgspec.convert(json.loads(subject), cls)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

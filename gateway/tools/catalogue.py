@@ -244,6 +244,19 @@ class Catalogue:
         self._pins.accept(server, tool.name, tool.canonical)
         self._tools[server][tool.name] = replace(tool, accepted=b"")
 
+    def compare_again(self, server: str) -> None:
+        """Compare a server's tools with its pins, which another replica changed.
+
+        A tool that now differs may have changed since this replica listed it, so the list is marked as out of date.
+        """
+        tools = self._tools.get(server, {})
+        for name, tool in list(tools.items()):
+            pin = self._pins.find(server, name)
+            accepted = pin.definition if pin is not None and pin.hash != tool.hash else b""
+            if accepted not in (b"", tool.accepted):
+                self.mark_stale(server)
+            tools[name] = replace(tool, accepted=accepted)
+
     def check_list(self, server: str, definitions: Sequence[Mapping[str, Any]]) -> None:
         """Mark the list as out of date if a relayed tools/list result differs from it."""
         known = self._tools.get(server, {})

@@ -40,13 +40,23 @@ class Pins:
         self._store = store
         self._pins = {(pin.server, pin.tool): pin for pin in pins}
         self._identities: Mapping[str, str] = {}
+        #: How many pins this process has saved.
+        self._saved = 0
+
+    async def reread(self) -> frozenset[str]:
+        """Read the pins from the store; return the servers whose pins another replica changed. Raises `StoreError`."""
+        saved, stored = self._saved, {(pin.server, pin.tool): pin for pin in await self._store.pins()}
+        if saved != self._saved:
+            return frozenset()  # what was read is out of date; the signal of the new pin is still to come
+        changed = {key: pin for key, pin in stored.items() if self._pins.get(key) != pin}
+        self._pins |= changed
+        return frozenset(server for server, _ in changed)
 
     def bind(self, identities: Mapping[str, str]) -> None:
         """Bind pins without an identity, stored by older versions, to the current identities."""
-        for key, pin in self._pins.items():
+        for pin in self._pins.values():
             if not pin.identity and (identity := identities.get(pin.server)):
-                self._pins[key] = replace(pin, identity=identity)
-                self._store.save_pin(self._pins[key])
+                self._save(replace(pin, identity=identity))
 
     def configure(self, identities: Mapping[str, str]) -> None:
         """Switch to these server identities, by server name."""
@@ -69,8 +79,12 @@ class Pins:
         pin = Pin(
             server=server, tool=tool, hash=sha256(definition), definition=definition, identity=self._identity(server),
         )  # fmt: skip
-        self._pins[server, tool] = pin
+        self._save(pin)
+
+    def _save(self, pin: Pin) -> None:
         self._store.save_pin(pin)
+        self._saved += 1
+        self._pins[pin.server, pin.tool] = pin
 
 
 def format_diff(was: bytes, now: bytes) -> str:

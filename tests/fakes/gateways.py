@@ -13,6 +13,7 @@ from approvals.client_address import TrustedProxies
 from approvals.model import Decision, HeldCall
 from gateway.app.config import parse_config
 from gateway.app.gateway import Gateway, assemble
+from gateway.app.signals import follow_signals
 from gateway.config.options import Config
 from gateway.fronts import http as server
 from gateway.fronts.connections import Connections
@@ -216,7 +217,7 @@ async def serving(config: Config, recorder: RecordingServer, clock: Clock, **opt
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(assemble(config, clock.wall, clock.monotonic, **options))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        follow = tasks.create_task(gateway.service.wakeups.follow(gateway.store))
+        follow = tasks.create_task(follow_signals(gateway))
         stack.callback(follow.cancel)
         listener_policy = server.ListenerPolicy(
             agents=lambda: gateway.agents,

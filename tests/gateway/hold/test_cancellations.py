@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from approvals.model import CallId
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
@@ -21,6 +23,26 @@ def test_a_cancelled_request_ends_its_wait():
         assert not wait.cancelled
         assert waits.cancel(NAMED) == (CALL,)
         assert wait.cancelled
+
+
+@given(
+    st.builds(RequestKey, agent=st.text(), server=st.text(), session=st.text(), id=st.integers() | st.text())
+)
+def test_every_key_survives_a_signal_and_is_ascii(key):
+    assert RequestKey.decode(key.encode()) == key
+    assert type(RequestKey.decode(key.encode()).id) is type(key.id)
+    assert key.encode().isascii()
+
+
+def test_a_header_with_invalid_utf_8_survives_a_signal():
+    key = replace(NAMED, session="s\udcff")
+    assert RequestKey.decode(key.encode()) == key
+
+
+@each_row("subject", ["", "no json", "[]", '{"agent": "a"}', NAMED.encode().replace("1}", "true}")])
+def test_another_subject_is_not_a_key(subject):
+    with pytest.raises(ValueError):
+        RequestKey.decode(subject)
 
 
 @each_row("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])

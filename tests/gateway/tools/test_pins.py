@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
-from approvals.model import State
-from gateway.tools.pins import MAX_DIFFERENCE, canonical_definition, format_diff
+from approvals.digest import sha256
+from approvals.errors import StoreError
+from approvals.model import Pin, State
+from approvals.store.memory import MemoryStore
+from gateway.tools.pins import MAX_DIFFERENCE, Pins, canonical_definition, format_diff
 from gateways import last_frame, running, text
 from recording_server import TOOLS, RecordingServer, error
 
@@ -392,3 +396,61 @@ async def test_an_approval_is_bound_to_the_definition_of_the_tool():
         assert again.digest != held.digest
         await gateway.review(again)
         await second
+
+
+def a_pin(definition, server="notes", tool="get_note", identity=""):
+    return Pin(server=server, tool=tool, hash=sha256(definition), definition=definition, identity=identity)
+
+
+async def test_reading_the_pins_again_names_the_servers_with_other_pins():
+    store = MemoryStore()
+    ours = [a_pin(b"1"), a_pin(b"1", tool="create_note"), a_pin(b"1", "iam"), a_pin(b"1", "unsaved")]
+    for pin in ours[:3]:
+        store.save_pin(pin)
+    pins = Pins(store, ours)
+    assert await pins.reread() == set()
+    store.save_pin(a_pin(b"2"))
+    store.save_pin(a_pin(b"1", "new"))
+    assert await pins.reread() == {"notes", "new"}
+    found = [pins.find(server, "get_note") for server in ("notes", "iam", "new", "unsaved")]
+    assert found == [a_pin(b"2"), ours[2], a_pin(b"1", "new"), ours[3]]
+    assert await pins.reread() == set()
+
+
+async def test_a_definition_that_is_accepted_during_a_read_stays_accepted():
+    class SlowStore(MemoryStore):
+        async def pins(self):
+            old = await super().pins()
+            pins.accept("notes", "get_note", b"2")
+            return old
+
+    store = SlowStore()
+    store.save_pin(a_pin(b"1"))
+    pins = Pins(store, [a_pin(b"1")])
+    assert await pins.reread() == set()
+    assert pins.find("notes", "get_note") == a_pin(b"2")
+
+
+async def test_a_definition_that_cannot_be_stored_is_not_accepted():
+    class FullStore(MemoryStore):
+        def save_pin(self, pin):
+            raise StoreError("The disk is full.")
+
+    pins = Pins(FullStore(), [a_pin(b"1")])
+    with pytest.raises(StoreError):
+        pins.accept("notes", "get_note", b"2")
+    assert pins.find("notes", "get_note") == a_pin(b"1")
+
+
+async def test_reading_a_pin_of_another_configs_server_pins_nothing():
+    async with running(READS) as gateway:
+        await gateway.call("get_note")
+        store, catalogue = gateway.gateway.store, gateway.gateway.catalogue
+        [stored] = [pin for pin in await store.pins() if pin.tool == "get_note"]
+        foreign = replace(stored, identity="of another config")
+        signals = store.signals()
+        store.save_pin(foreign)
+        await gateway.gateway.reread_pins()
+        assert catalogue._pins.find("notes", "get_note") == foreign
+        await store.close()
+        assert [signal.kind async for signal in signals] == ["pin"]

@@ -1,0 +1,46 @@
+"""Follows the signals of the replicas that share the gateway's store."""
+
+import asyncio
+import logging
+
+from approvals.errors import StoreError
+from approvals.signals import Signal, SignalKind, follow
+from gateway.app.gateway import Gateway
+
+#: Seconds until the pins are read again after the store failed.
+RETRY = 1.0
+log = logging.getLogger("okayed")
+
+
+async def follow_signals(gateway: Gateway) -> None:
+    """Act on each change by another replica, until the store closes."""
+    pins_changed = asyncio.Event()
+
+    def reread_pins(_signal: Signal) -> None:
+        pins_changed.set()
+
+    actions = {
+        SignalKind.CANCEL: gateway.proxy.follow_cancel,
+        SignalKind.PIN: reread_pins,
+        SignalKind.RESYNC: reread_pins,
+    }
+    signals = gateway.store.signals()
+    pins_changed.set()  # pins may have changed before `signals`
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(gateway.service.wakeups.follow(gateway.store))
+        reader = tasks.create_task(_reread_pins(gateway, pins_changed))
+        await follow(signals, actions)
+        reader.cancel()
+
+
+async def _reread_pins(gateway: Gateway, changed: asyncio.Event) -> None:
+    """Read the pins after each change. Changes during a read cause one more."""
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            await gateway.reread_pins()
+        except StoreError as error:
+            log.warning("the accepted tool definitions could not be read again: %s", error)
+            await asyncio.sleep(RETRY)
+            changed.set()
