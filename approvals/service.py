@@ -170,15 +170,17 @@ class ApprovalService(Reviews, Runs):
         """Return the summaries of the open calls of a server or tool, or of all."""
         return await self.store.open_summaries(server=server, tool=tool)
 
-    async def sweep(self) -> Sequence[Summary]:
-        """Bring every open call up to date (expired, in doubt) and return those still open."""
+    async def sweep(self) -> None:
+        """Bring the store up to date: expired calls, lost runs, this replica's lease and waiting clients.
+
+        Reads only what changed, so its cost does not depend on the number of open calls.
+        """
         await self.replica.renew()
         self._keep_time()
         await self.presence.save()
         for call in await self.store.due(self.clock()):
             await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
         await self.doubt_lost_runs()
-        return await self.open_calls()
 
     def _keep_time(self) -> None:
         """Save the time to the store every KEEP_EVERY seconds, so that it continues after a restart."""

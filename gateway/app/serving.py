@@ -110,9 +110,9 @@ async def sweep_calls(gateway: Gateway) -> None:
     while True:
         reported = log_clock_problem(gateway.clock_problem(), reported=reported)
         try:
-            open_calls = await gateway.service.sweep()
-            gateway.proxy.tasks.attend_all(open_calls)
-            gateway.metrics.set_open_calls(open_calls)
+            await gateway.service.sweep()
+            gateway.proxy.tasks.attend_all(await gateway.store.open_tasks())
+            gateway.metrics.set_open_calls(await gateway.store.open_counts())
         except Exception:
             log.exception("a sweep failed; the next one retries")
         await asyncio.sleep(SWEEP)

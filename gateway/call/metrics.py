@@ -1,14 +1,12 @@
 """Prometheus metrics: tool calls by verdict, open calls by state, disk use. No tool names, no arguments."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client import Counter as Count
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from approvals.lifecycle import OPEN
-from approvals.summaries import Summary
+from approvals.model import State
 
 
 class Metrics:
@@ -26,7 +24,7 @@ class Metrics:
         )  # fmt: skip
         self._open = Gauge(
             "okayed_open_calls",
-            "Held calls that are not settled.",
+            "Held calls that wait, run or are in doubt.",
             ["state"],
             registry=self._registry,
         )
@@ -35,11 +33,10 @@ class Metrics:
         """Count one call: allowed, denied, limited or held."""
         self._tool_calls.labels(server, verdict).inc()
 
-    def set_open_calls(self, calls: Iterable[Summary]) -> None:
-        """Set the gauges from the open calls."""
-        found = Counter(call.state for call in calls)
-        for state in OPEN:
-            self._open.labels(state).set(found[state])
+    def set_open_calls(self, counts: Mapping[State, int]) -> None:
+        """Set the gauges to the number of calls in each state."""
+        for state, count in counts.items():
+            self._open.labels(state).set(count)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return the exposition text and its content type."""

@@ -124,7 +124,8 @@ class SimulatedGateway:
 
     async def run(self):
         while True:
-            self.proxy.tasks.attend_all(await self.service.sweep())
+            await self.service.sweep()
+            self.proxy.tasks.attend_all(await self.store.open_tasks())
             await asyncio.sleep(30)
 
 

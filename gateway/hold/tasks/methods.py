@@ -15,7 +15,6 @@ from approvals import lifecycle
 from approvals.errors import AlreadyDecided, UnknownCall
 from approvals.model import CALL_ID_PREFIXES, CallId, HeldCall
 from approvals.service import ApprovalService
-from approvals.summaries import Summary
 from gateway.auth.agents import Agent
 from gateway.call import envelope
 from gateway.call.request import CallRequest, Exchange
@@ -67,9 +66,9 @@ class Tasks:
         dialect = extension if mode is AnswerMode.TASK else revision_2025
         return frame_reply(frames.build_result(request.frame.id, dialect.created_result(held)))
 
-    def attend_all(self, open_calls: Iterable[Summary]) -> None:
-        """Attend every task among the open calls, and drop answers whose approval has ended."""
-        self.runs.attend_all(open_calls)
+    def attend_all(self, open_tasks: Iterable[CallId]) -> None:
+        """Attend every open task, and drop answers whose approval has ended."""
+        self.runs.attend_all(open_tasks)
         now = self._service.clock()
         self.partial_answers = {
             call_id: (held, answers)

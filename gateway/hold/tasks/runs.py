@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
-from approvals.summaries import Summary
 from gateway.errors import GatewayError
 from gateway.hold import ladder
 from gateway.hold.answering import HeldAnswers
@@ -51,11 +50,10 @@ class TaskRuns:
             self._attended[call_id] = Attendance(job, events)
             job.add_done_callback(lambda _: self._attended.pop(call_id, None))
 
-    def attend_all(self, open_calls: Iterable[Summary]) -> None:
-        """Attend every task among the open calls, such as those from before a restart or with a failed job."""
-        for held in open_calls:
-            if held.task:
-                self.attend(held.id)
+    def attend_all(self, open_tasks: Iterable[CallId]) -> None:
+        """Attend every open task, such as those from before a restart or with a failed job."""
+        for call_id in open_tasks:
+            self.attend(call_id)
 
     async def close(self) -> None:
         """Attend no more tasks, and end the waits for results; the held calls stay."""

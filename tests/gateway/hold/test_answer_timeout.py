@@ -95,10 +95,10 @@ async def test_a_person_gives_up_a_call_whose_server_hangs(monkeypatch):
 async def test_a_call_that_was_given_up_is_no_longer_open():
     async with running(recorder=Hanging()) as gateway, asyncio.TaskGroup() as agents:
         agent, held = await send_approved(gateway, agents)
-        assert [one.id for one in await gateway.gateway.service.sweep()] == [held.id]
+        assert [one.id for one in await gateway.gateway.service.open_calls()] == [held.id]
         await give_up(gateway, held)
         await agent
-        assert await gateway.gateway.service.sweep() == []
+        assert await gateway.gateway.service.open_calls() == []
         gateway.recorder.go_on.set()
 
 

@@ -180,7 +180,8 @@ async def test_a_task_approved_after_a_restart_runs():
         await proxy.tasks.close()
         [held] = await gateway.held()
         await gateway.review(held)
-        approved = (await gateway.gateway.store.select(["approved"])).items
+        approved = await gateway.gateway.store.open_tasks()
+        assert approved == [held.id]
         proxy.tasks.attend_all(approved)
         assert len(proxy.tasks.runs) == 0
         assert gateway.ran() == []
@@ -250,7 +251,7 @@ async def test_a_task_whose_attendance_failed_is_attended_again_by_the_next_swee
         assert caplog.messages == [f"task {held.id} is no longer attended; the next sweep attends it again"]
         service.store.__class__ = works
         await gateway.review(held)
-        tasks.attend_all(await service.open_calls())
+        tasks.attend_all(await service.store.open_tasks())
         assert (await wait_until_settled(gateway, held.id)).state is State.COMPLETED
 
 
