@@ -237,8 +237,8 @@ FAULTS = [
     (history.find_broken_chain, lambda: change_events(lambda all_: all_[:3] + all_[2:]), "The chain is broken at event 4: event 3 is in its place."),
     (history.find_broken_chain, lambda: change_events(lambda all_: [*all_[:2], replace(all_[2], actor="eve"), *all_[3:]]), "The chain is broken at event 3: its content was changed."),
     (history.find_broken_chain, lambda: change_events(lambda all_: [*all_[:2], all_[3], all_[2], *all_[4:]]), "The chain is broken at event 3: event 4 is in its place."),
-    (history.find_broken_chain, lambda: change_events(lambda all_: all_[:-1]), "The chain is broken at event 14: the trail ends before event 14 of the checkpoint."),
-    (history.find_broken_chain, lambda: replace(change_trail(lambda event: [replace(event, at=1.0)]), heads=right_history().heads), "The chain is broken at event 14: it is not the event of the checkpoint."),
+    (history.find_broken_chain, lambda: change_events(lambda all_: all_[:-1]), "Event 14 was the head of the trail; now it is gone."),
+    (history.find_broken_chain, lambda: replace(change_trail(lambda event: [replace(event, at=1.0)]), heads=right_history().heads), "Event 14 was the head of the trail; now it is another."),
     (history.find_broken_chain, lambda: replace(right_history(), chain_key=b"other"), "The chain is broken at event 1: its content was changed."),
     # An untrue answer.
     (history.find_untrue_answers, lambda: replace(right_history(), received=right_history().received[1:]), "ci-bot was told that done ran, but the server had not received it."),

@@ -21,7 +21,7 @@ from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 from history import Answer, find_faults
 from replicas import KilledError, ServiceProcess
-from run_log import RunLog
+from run_log import RunLog, all_calls
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 KEY = b"key"
@@ -80,8 +80,7 @@ class Run:
         for process in self.processes:
             await process.finish()
         await self.pass_time(60.0)
-        calls = (await self.store.select(limit=10_000)).items
-        events = await self.store.events(limit=100_000)
+        calls, events = await all_calls(self.store), await self.store.events(limit=100_000)
         return self.log.history(calls, events, chain_key=KEY)
 
     # Agents.

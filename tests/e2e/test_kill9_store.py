@@ -12,8 +12,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from approvals import audit
 from approvals.store.sqlite.store import SqliteStore
+from history import STORE_CHECKS, History, find_faults
+from run_log import all_calls
 
 ROUNDS = int(os.environ.get("OKAYED_SOAK", "6"))
 FAKES = Path(__file__).parent.parent / "fakes"
@@ -31,7 +32,8 @@ async def killed(path, round_, after):
     process.send_signal(signal.SIGKILL)
     lines += (await process.stdout.read()).splitlines(keepends=True)
     assert await process.wait() == -signal.SIGKILL
-    return dict(line.split() for line in lines if line.endswith(b"\n"))
+    words = [line.decode().split() for line in lines if line.endswith(b"\n")]
+    return {call_id: int(version) for call_id, version in words}
 
 
 def sound(path):
@@ -42,20 +44,19 @@ def sound(path):
 async def test_acknowledged_writes_survive_kill_9(tmp_path):
     path = tmp_path / "okayed.db"
     chance = random.Random()
-    acked, known = {}, 0
+    acked, known, heads = {}, 0, []
     async with asyncio.timeout(20 + 10 * ROUNDS):
         for round_ in range(ROUNDS):
             acked |= await killed(path, round_, chance.randrange(1, MOST))
             store = await SqliteStore.open(path, chain_key=b"key")
-            calls = (await store.select(limit=10_000_000)).items
-            events = await store.events(limit=100_000_000)
+            calls, events = await all_calls(store), await store.events(limit=100_000_000)
+            head = await store.head()
             await store.close()
-            versions = {call.id.encode(): call.version for call in calls}
-            assert [name for name, version in acked.items() if versions.get(name, 0) < int(version)] == []
-            assert audit.verify(events, b"key") is None
-            # Every version has its event, and every event its version.
-            assert sum(event.call is not None for event in events) == sum(versions.values())
-            assert len(events) > known
-            known = len(events)
+            found = History(
+                calls=calls, events=events, acknowledged=list(acked.items()), heads=heads, chain_key=b"key"
+            )
+            assert find_faults(found, STORE_CHECKS) == []
+            assert head.seq == len(events) > known
+            known, heads = len(events), [head]
             assert sound(path)
     print(f"{ROUNDS} kills, {len(acked)} calls and {known} events acknowledged or found, none lost")

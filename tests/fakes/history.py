@@ -298,9 +298,12 @@ def find_broken_chain(history: History) -> Iterator[str]:
     yield from (f"Event {seq} is in the trail {times} times." for seq, times in numbers.items() if times > 1)
     missing = set(range(1, max(numbers, default=0) + 1)) - set(numbers)
     yield from (f"Event {seq} is missing." for seq in sorted(missing))
-    for head in history.heads or (None,):
-        if broken := audit.verify(history.events, history.chain_key, head):
-            yield f"The chain is broken at event {broken.seq}: {broken.why}."
+    if broken := audit.verify(history.events, history.chain_key):
+        yield f"The chain is broken at event {broken.seq}: {broken.why}."
+    hashes = {event.seq: event.hash for event in history.events}
+    for head in history.heads:
+        if hashes.get(head.seq) != head.hash:
+            yield f"Event {head.seq} was the head of the trail; now it is {'another' if head.seq in hashes else 'gone'}."
 
 
 def find_untrue_answers(history: History) -> Iterator[str]:

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from approvals.audit import Checkpoint
 from approvals.model import AuditEvent, Decision, HeldCall
+from approvals.store import CallStore
 from history import Answer, GivenReview, History, Kill, ReceivedCall, Request
 
+PAGE = 10_000
 #: Reads the head of the trail as it is in the store.
 ReadHead = Callable[[], Awaitable[Checkpoint | None]]
 
@@ -21,12 +23,13 @@ class RunLog:
         self.kills: list[Kill] = []
         self.heads: list[Checkpoint] = []
         self.acknowledged: list[tuple[str, int]] = []
-        self._place = 0
+        #: The last place in the order of the run.
+        self.place = 0
 
     def next_place(self) -> int:
         """Return the next place in the order of the run."""
-        self._place += 1
-        return self._place
+        self.place += 1
+        return self.place
 
     async def _head(self) -> int:
         head = await self.read_head()
@@ -71,3 +74,13 @@ class RunLog:
             requests=self.requests, reviews=self.reviews, received=self.received, kills=self.kills, heads=self.heads,
             acknowledged=self.acknowledged, calls=calls, events=events, chain_key=chain_key, free=free,
         )  # fmt: skip
+
+
+async def all_calls(store: CallStore) -> Sequence[HeldCall]:
+    """Return every held call of a store, page by page."""
+    page = await store.select(limit=PAGE)
+    calls = [*page.items]
+    while page.next is not None:
+        page = await store.select(limit=PAGE, before=page.next)
+        calls += page.items
+    return calls
