@@ -32,18 +32,18 @@ class ReadOnlyStore:
     ) -> Sequence[AuditEvent]:
         """Return the matching events in order; raises `StoreError` when the file has no readable trail."""
         sql, values = statements.events(after=after, limit=limit, **matching)
-        with _readable(self._path), _open(self._path) as db:
+        with _readable(self._path), open_read_only(self._path) as db:
             return list(map(audit.from_row, db.execute(sql, values)))
 
     async def head(self) -> Checkpoint | None:
         """Return the last event; raises `StoreError` when the file has no readable trail."""
-        with _readable(self._path), _open(self._path) as db:
+        with _readable(self._path), open_read_only(self._path) as db:
             row = db.execute(statements.LAST_LINK).fetchone()
             return None if row is None else Checkpoint(*row)
 
     async def pins(self) -> Sequence[Pin]:
         """Return the pins without their servers' identities; an empty list if the file does not exist or cannot be read."""
-        with suppress(sqlite3.Error), _open(self._path) as db:
+        with suppress(sqlite3.Error), open_read_only(self._path) as db:
             # The file of an older version has no column `identity`.
             rows = db.execute("SELECT server, tool, hash, definition FROM pins")
             return [Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3]) for row in rows]
@@ -51,7 +51,7 @@ class ReadOnlyStore:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a SQLite file read-only; raises `sqlite3.Error` for any other file.
 
     A second connection that never writes cannot harm the first. Without a -wal no process has the file open; `immutable`
@@ -70,7 +70,7 @@ def read_trail(path: Path, *, after: int = 0) -> Iterator[AuditEvent]:
                 file.seek(0)
                 yield from (event for line in file if (event := audit.from_json_line(line)).seq > after)
                 return
-        with _open(path) as db:
+        with open_read_only(path) as db:
             yield from map(
                 audit.from_row, db.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq", (after,))
             )

@@ -1,12 +1,16 @@
 """Opens the store of a config: for use, or read-only while a gateway is running."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from approvals.store import PinReader, Store, TrailReader
 from approvals.store.memory import MemoryStore
 from approvals.store.read_only import ReadOnlyStore
 from gateway.config.options import Config
 from gateway.errors import UserError
+
+if TYPE_CHECKING:
+    from approvals.store.sqlite.file_check import FileReport
 
 #: The address of an in-memory store, which is lost when the process ends.
 MEMORY = "memory:"
@@ -24,6 +28,17 @@ async def open_store(config: Config, *, restored: bool = False) -> Store:
     from approvals.store.sqlite.store import SqliteStore
 
     return await SqliteStore.open(store_path(config.store), chain_key=key, restored=restored)
+
+
+def check_store(config: Config) -> "FileReport":
+    """Check the file of a config's store without changing it; raises `StoreError`, and `UserError` without a file."""
+    if config.store == MEMORY:
+        raise UserError("An in-memory store has no file to check.")
+    if not (path := store_path(config.store)).is_file():
+        raise UserError(f"There is no store at {path} yet; start the gateway once with: okayed run")
+    from approvals.store.sqlite.file_check import check_file
+
+    return check_file(path, (config.store_key or "").encode())
 
 
 def open_trail(url: str) -> TrailReader:

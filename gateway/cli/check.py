@@ -1,4 +1,4 @@
-"""`okayed check`: validate a config, and reset the store's time after the machine's clock was ahead."""
+"""`okayed check`: validate a config, check the store's file, and reset its time after the machine's clock was ahead."""
 
 import os
 import time
@@ -7,28 +7,48 @@ from pathlib import Path
 
 import typer
 
+from approvals import safetext
 from approvals.call_events import GATEWAY
 from approvals.clock import Clock
 from approvals.lifecycle import TIMED
 from approvals.model import AuditEvent
 from gateway.app.config import load_config
 from gateway.app.file_limit import limit_warnings
-from gateway.app.stores import MEMORY, open_store
+from gateway.app.stores import MEMORY, check_store, open_store
 from gateway.cli.event_loop import run_async
+from gateway.cli.output import print_line
 from gateway.config.options import Config
 from gateway.errors import UserError
 
+#: The most characters of a line about a fault; the store's text in it may be long.
+LINE = 400
 REASON = "The gateway's clock was reset."
 
 
-def check(path: Path, *, reset: bool) -> None:
-    """Print whether the config is valid; *reset* also resets the store's time."""
+class DamagedStore(UserError):
+    """The store's file has faults; each was printed."""
+
+
+def check(path: Path, *, store: bool, reset: bool) -> None:
+    """Print whether the config is valid; *store* also checks the store's file, *reset* also resets its time."""
     config = load_config(path, os.environ)
     typer.echo(f"{path} is valid. Servers: {', '.join(config.servers)}.")
     for warning in limit_warnings():
         typer.echo(f"warning: {warning}", err=True)
+    if store:
+        print_store_check(config)
     if reset:
         typer.echo(run_async(reset_clock(config)))
+
+
+def print_store_check(config: Config) -> None:
+    """Check the store's file and print each fault with its remedy; raises `DamagedStore` when there are some."""
+    report = check_store(config)
+    for finding in report.findings:
+        print_line(safetext.one_line(str(finding), LINE))
+    if report.findings:
+        raise DamagedStore(f"The store is damaged. Faults: {len(report.findings)}.")
+    print_line(f"The store is whole: {report.calls} calls, {report.events} events.")
 
 
 async def reset_clock(config: Config, clock: Clock = time.time) -> str:

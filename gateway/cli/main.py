@@ -15,6 +15,7 @@ from gateway.cli.parameters import (
     Accept,
     Arguments,
     Call,
+    CheckStore,
     ConfigFile,
     Exact,
     FirstPolicy,
@@ -75,11 +76,11 @@ def demo(port: Port = 8808) -> None:
 
 
 @app.command()
-def check(config: ConfigFile = DEFAULT, reset_clock: ResetClock = False) -> None:
+def check(config: ConfigFile = DEFAULT, store: CheckStore = False, reset_clock: ResetClock = False) -> None:
     """Validate the config; prints every problem with its path and line."""
     from gateway.cli import check as command
 
-    command.check(config, reset=reset_clock)
+    command.check(config, store=store, reset=reset_clock)
 
 
 @app.command("import")

@@ -17,6 +17,9 @@ Url = Annotated[
     str, typer.Option(help="The gateway to join, http(s)://host:port or unix:/path; needs no config.")
 ]
 Port = Annotated[int, typer.Option(help="The agents' port; the inbox uses the next one.")]
+CheckStore = Annotated[
+    bool, typer.Option("--store", help="Check the whole file of the store, also while a gateway uses it.")
+]
 ResetClock = Annotated[
     bool,
     typer.Option(

@@ -3,13 +3,17 @@
 import hashlib
 import json
 import re
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from approvals.store.sqlite.store import SqliteStore
 from command import BASE, okayed
 from process import SHOP
+from store_fixtures import a_call, an_event
 
 
 @pytest.fixture
@@ -65,6 +69,23 @@ def test_a_broken_config_is_one_sentence_with_its_line_and_exit_1(folder, name, 
 def test_a_valid_config_is_reported_as_valid(folder):
     done = okayed("check", cwd=folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "okayed.yaml is valid. Servers: shop.\n", "")
+
+
+async def test_a_stores_file_is_checked(folder):
+    assert "There is no store at " in okayed("check", "--store", cwd=folder).stderr
+    store = await SqliteStore.open(folder / "okayed.db")
+    await store.append(an_event())
+    await store.add(a_call(1))
+    await store.close()
+    done = okayed("check", "--store", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "The store is whole: 1 calls, 1 events."
+    with closing(sqlite3.connect(folder / "okayed.db", isolation_level=None)) as db:
+        db.execute("UPDATE calls SET seal = x'00'")
+    done = okayed("check", "--store", cwd=folder)
+    assert (done.returncode, done.stderr) == (1, "The store is damaged. Faults: 1.\n")
+    [line] = done.stdout.splitlines()[1:]
+    assert line.startswith(f"Held call hold_{1:026d} does not match its seal: ")
 
 
 def test_without_a_config_there_is_one_sentence(tmp_path):

@@ -310,6 +310,13 @@ def check_origin(connection: sqlite3.Connection) -> None:
         raise StoreError("a newer Okayed wrote it; start that version, or give this gateway its own store")
 
 
+def check_current(connection: sqlite3.Connection) -> None:
+    """Raise `StoreError` unless this version's schema is in the file."""
+    check_origin(connection)
+    if migrations.pending(_database(connection)):
+        raise StoreError("an older Okayed wrote it; start the gateway once with this version")
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Apply the missing migrations, each in one transaction with its record."""
     migrations.apply(_database(connection))

@@ -58,8 +58,12 @@ class SqliteTrail(SqliteBase):
             )
 
     def _last_state(self, call_id: CallId, db: sqlite3.Connection) -> tuple[Any, Any] | None:
-        """Return the version and state in the last event of a call; None when that event is missing or was changed."""
-        row = db.execute(statements.LAST_OF_CALL, (call_id,)).fetchone()
-        if row is None or audit.verify([last := audit.from_row(row)], self._key, start=last):
-            return None
-        return last.detail.get("version"), last.detail.get("state")
+        return read_last_state(call_id, db, self._key)
+
+
+def read_last_state(call_id: CallId, db: sqlite3.Connection, key: bytes) -> tuple[Any, Any] | None:
+    """Return the version and state in the last event of a call; None when that event is missing or was changed."""
+    row = db.execute(statements.LAST_OF_CALL, (call_id,)).fetchone()
+    if row is None or audit.verify([last := audit.from_row(row)], key, start=last):
+        return None
+    return last.detail.get("version"), last.detail.get("state")
