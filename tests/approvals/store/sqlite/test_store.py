@@ -400,8 +400,10 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
             read.append(column)
         return sqlite3.SQLITE_OK
 
-    await store.reader.read(lambda db: db.set_authorizer(authorize))
-    assert len(await service.sweep()) == len(await service.open_calls()) == 3
+    for run in (store.reader.read, store.writer.do):
+        await run(lambda db: db.set_authorizer(authorize))
+    await service.sweep()
+    assert len(await service.open_calls()) == 3
     assert len((await store.summaries(text="hold")).items) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
     await store.version(CallId("hold_1"))
