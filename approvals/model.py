@@ -208,13 +208,15 @@ class Approver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A message on a channel, and the version of the call that it shows."""
+    """A message on a channel, the version of the call that it shows, and whether it shows a waiting client."""
 
     call: CallId
     channel: str
     #: The channel's own reference to the message; None until it is posted.
     ref: str | None = None
     shown_version: int = 0
+    #: None until it is posted, and for a message of an earlier version of Okayed.
+    shown_attended: bool | None = None
     #: The number of failures in a row, and when to try again.
     failures: int = 0
     retry_at: float = 0.0

@@ -2,17 +2,18 @@
 
 There is no message queue that could lose a message: each round posts or updates every call whose newest version the
 channel does not show. That covers restarts and failures. Each channel has its own rounds, so a slow or failing channel
-does not delay the others.
+does not delay the others. Of the replicas that share a store, one at a time holds a channel and posts to it.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from approvals.cards import build_card
 from approvals.channels import Card, Channel
-from approvals.model import HeldCall, Notice
+from approvals.model import CallId, HeldCall, Notice
 from approvals.service import ApprovalService
 from approvals.signals import Signal, SignalKind, follow
 from approvals.store import NoticeStore
@@ -20,81 +21,123 @@ from approvals.store import NoticeStore
 #: Seconds between rounds without a change, and the longest wait after failures.
 ROUND = 5.0
 MAX_WAIT = 300.0
+#: Seconds for which the presence of a client differs from a message until the message is updated.
+SETTLED_PRESENCE = 10.0
+#: The fewest seconds between two comparisons of messages with the presence; each looks at every pending call.
+COMPARE_EVERY = 1.0
 #: The most bytes of the arguments in a notice.
 MAX_READ = 65_536
 log = logging.getLogger("okayed.notices")
 
 
 class Notices:
-    """The reconciler of all channels."""
+    """The reconcilers of all channels."""
 
     def __init__(
         self, service: ApprovalService, store: NoticeStore, channels: Sequence[Channel], *, url: str
     ) -> None:
         self._service = service
-        self._store = store
-        self._channels = [(channel, asyncio.Event()) for channel in channels]
-        self._url = url
+        self._reconcilers = [_Reconciler(service, store, channel, url) for channel in channels]
 
     async def run(self) -> None:
         """Update each channel after every change, and every few seconds, forever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
-            for channel, changed in self._channels:
-                tasks.create_task(self._update_forever(channel, changed))
+            for reconciler in self._reconcilers:
+                tasks.create_task(reconciler.run())
 
     async def _listen(self) -> None:
         actions = dict.fromkeys((SignalKind.CALL, SignalKind.RESYNC), self._update_soon)
         await follow(self._service.store.signals(), actions)
 
     def _update_soon(self, _signal: Signal) -> None:
-        for _, changed in self._channels:
-            changed.set()
-
-    async def _update_forever(self, channel: Channel, changed: asyncio.Event) -> None:
-        while True:
-            changed.clear()
-            await self._update(channel)
-            await _wait(ROUND, changed)
+        for reconciler in self._reconcilers:
+            reconciler.changed.set()
 
     async def bring_up_to_date(self) -> None:
         """Update every channel once."""
-        await asyncio.gather(*(self._update(channel) for channel, _ in self._channels))
+        await asyncio.gather(*(reconciler.update() for reconciler in self._reconcilers))
 
-    async def _update(self, channel: Channel) -> None:
+
+class _Reconciler:
+    """Updates one channel while this replica holds it."""
+
+    def __init__(self, service: ApprovalService, store: NoticeStore, channel: Channel, url: str) -> None:
+        self._service = service
+        self._store = store
+        self._channel = channel
+        self._url = url
+        #: The name that a replica holds to post to the channel.
+        self._lease = f"channel:{channel.name}"
+        #: Set when a call has changed.
+        self.changed = asyncio.Event()
+        #: When the presence of a client was first seen to differ from the call's message, on the monotonic clock.
+        self._differs_since: dict[CallId, float] = {}
+        self._compared_at = -inf
+
+    async def run(self) -> None:
+        """Update the channel after every change, and every few seconds, forever."""
+        while True:
+            self.changed.clear()
+            await self.update()
+            await _wait(ROUND, self.changed)
+
+    async def update(self) -> None:
+        """Post or update every message that does not show its call as it is, unless another replica does so."""
         try:
-            stale = await self._store.stale_calls(channel.name, self._service.clock())
-            attended = await self._service.attended([call for call, _ in stale])
-            for call, notice in stale:
-                await self._show(
-                    channel,
-                    await self._service.get(call.id),
-                    notice or Notice(call=call.id, channel=channel.name),
-                    attended=call.id in attended,
-                )
+            if not await self._service.replica.take(self._lease):
+                self._differs_since.clear()
+                return
+            for find in (self._find_stale, self._find_other_presence):
+                for notice in await find():
+                    await self._show(notice)
         except Exception:
-            log.exception("%s could not be updated; the next round tries again", channel.name)
+            log.exception("%s could not be updated; the next round tries again", self._channel.name)
 
-    async def _show(self, channel: Channel, call: HeldCall, notice: Notice, *, attended: bool) -> None:
+    async def _find_stale(self) -> Sequence[Notice]:
+        """Return the notices of calls whose newest version is not shown."""
+        stale = await self._store.stale_calls(self._channel.name, self._service.clock())
+        return [notice or Notice(call=call.id, channel=self._channel.name) for call, notice in stale]
+
+    async def _find_other_presence(self) -> Sequence[Notice]:
+        """Return the notices that have shown another presence for `SETTLED_PRESENCE` seconds."""
+        now = self._service.monotonic()
+        if not self._channel.shows_presence or now < self._compared_at + COMPARE_EVERY:
+            return ()
+        self._compared_at = now
+        notices = await self._store.notices_with_other_presence(self._channel.name, self._service.clock())
+        self._differs_since = {one.call: self._differs_since.get(one.call, now) for one in notices}
+        return [one for one in notices if now >= self._differs_since[one.call] + SETTLED_PRESENCE]
+
+    async def _show(self, notice: Notice) -> None:
+        call = await self._service.get(notice.call)
+        attended = bool(await self._service.attended([call]))
+        if (call.version, attended) == (notice.shown_version, notice.shown_attended):
+            return
+        # This process may have been suspended until its lease was over.
+        if not self._service.replica.holds(self._lease):
+            return
+        await self._store.save_notice(await self._post(call, notice, attended=attended))
+
+    async def _post(self, call: HeldCall, notice: Notice, *, attended: bool) -> Notice:
+        """Post or update the message of a call; return its notice."""
         try:
             card = build_card(call, self._url, attended=attended, most=MAX_READ)
-            ref = await _post(channel, card, notice.ref)
+            ref = await self._send(card, notice.ref)
         except Exception as error:  # noqa: BLE001  (no failure of a channel may affect the call)
-            await self._store.save_notice(self._record_failure(channel, notice, error))
-            return
-        await self._store.save_notice(
-            replace(notice, ref=ref, shown_version=call.version, failures=0, retry_at=0.0),
+            return self._record_failure(notice, error)
+        return replace(
+            notice, ref=ref, shown_version=call.version, shown_attended=attended, failures=0, retry_at=0.0
         )
 
-    def _record_failure(self, channel: Channel, notice: Notice, error: Exception) -> Notice:
+    async def _send(self, card: Card, ref: str | None) -> str:
+        return await self._channel.post(card) if ref is None else await self._channel.update(ref, card)
+
+    def _record_failure(self, notice: Notice, error: Exception) -> Notice:
         if notice.failures == 0:
-            log.warning("%s could not show %s: %s", channel.name, notice.call, type(error).__name__)
+            log.warning("%s could not show %s: %s", notice.channel, notice.call, type(error).__name__)
         wait = min(MAX_WAIT, 2.0 ** min(notice.failures, 20))
         return replace(notice, failures=notice.failures + 1, retry_at=self._service.clock() + wait)
-
-
-async def _post(channel: Channel, card: Card, ref: str | None) -> str:
-    return await channel.post(card) if ref is None else await channel.update(ref, card)
 
 
 async def _wait(seconds: float, event: asyncio.Event) -> None:

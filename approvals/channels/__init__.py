@@ -74,6 +74,8 @@ class Channel(Protocol):
     """A way to reach people. `post` and `update` raise on failure; the reconciler retries later."""
 
     name: str
+    #: Whether a message is updated when a client begins or ceases to wait, although the call did not change.
+    shows_presence: bool
 
     async def start(self, service: "ApprovalService") -> None:
         """Start to listen for reviews. Returns at once."""

@@ -27,6 +27,9 @@ class WebhookError(Exception):
 class WebhookChannel:
     """One webhook receiver."""
 
+    #: A webhook reports a version of a call; presence has none.
+    shows_presence = False
+
     def __init__(self, *, name: str, url: str, secret: str, clock: Callable[[], float]) -> None:
         self.name = name
         self._url = url

@@ -162,6 +162,12 @@ class NoticeStore(Protocol):
         Calls that were settled before the channel posted them are left out.
         """
 
+    async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
+        """Return the posted notices of pending calls that show another presence than `attended` returns at *now*.
+
+        Those whose retry time is in the future are left out.
+        """
+
     async def save_notice(self, notice: Notice) -> None:
         """Insert or replace the notice of (call, channel)."""
 

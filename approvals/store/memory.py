@@ -195,6 +195,18 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
         pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
         return [(summarize(call), notice) for call, notice in pairs if _is_stale(call, notice, now)]
 
+    async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
+        pending = [call.id for call in self._calls.values() if call.state is State.PENDING]
+        attended = await self.attended(pending, now)
+        posted = [
+            notice for call_id in pending if (notice := self._notices.get((call_id, channel))) and notice.ref
+        ]
+        return [
+            notice
+            for notice in posted
+            if notice.shown_attended is not (notice.call in attended) and notice.retry_at <= now
+        ]
+
     async def save_notice(self, notice: Notice) -> None:
         self._notices[notice.call, notice.channel] = notice
 

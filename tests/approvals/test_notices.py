@@ -1,20 +1,26 @@
-"""The reconciler of the channels: each shows the newest version, independently of the others."""
+"""The reconcilers of the channels: each shows the newest version, independently of the others, from one replica."""
 
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
+
 from approval_fixtures import Clock, directory, held
-from approvals import notices
-from approvals.notices import Notices
+from approvals.lifecycle import update
+from approvals.model import State
+from approvals.notices import SETTLED_PRESENCE, Notices
+from approvals.presence import ARRIVAL
+from approvals.replica import LEASE, MARGIN
 from approvals.service import ApprovalService
-from approvals.signals import Signal
 from approvals.store.memory import MemoryStore
-from approvals.store.signal_feed import SignalFeed
+from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 
 
 class Shown:
     """A channel that shows everything at once."""
+
+    shows_presence = True
 
     def __init__(self, name):
         self.name = name
@@ -55,15 +61,230 @@ async def test_a_slow_channel_does_not_delay_another():
         assert await quick.posted.get() == second.id
 
 
-async def test_a_channel_is_updated_when_signals_may_be_lost(monkeypatch):
-    monkeypatch.setattr(notices, "ROUND", 2 * HANG)
-    shown = Shown("shown")
-    async with going_round(shown) as (service, clock):
-        first = await service.hold(held(clock.now))
-        assert await shown.posted.get() == first.id
-        feed, service.store._feed = service.store._feed, SignalFeed()
-        second = await service.hold(held(clock.now, tool="other"))
-        service.store._feed = feed
-        service.store.announce(Signal("logout", "a session"))
-        service.store.announce(Signal("resync"))
-        assert await shown.posted.get() == second.id
+# Two replicas.
+
+
+class Board:
+    """A channel of several replicas: its messages, and the (message, version, attended) of every post and update."""
+
+    name = "board"
+
+    def __init__(self, *, shows_presence=True):
+        self.shows_presence = shows_presence
+        self.messages, self.shown = {}, []
+        #: Run in the middle of each post.
+        self.while_posting = lambda: None
+
+    async def post(self, card):
+        return await self.update(f"m{len(self.messages) + 1}", card)
+
+    async def update(self, ref, card):
+        self.while_posting()
+        self.messages[ref] = card
+        self.shown.append((ref, card.version, card.attended))
+        return ref
+
+
+class Replica:
+    """A service and its notices, on the shared store and channel."""
+
+    def __init__(self, store, clock, board):
+        self.service = ApprovalService(store, directory(), clock=clock)
+        self.notices = Notices(self.service, store, [board], url="")
+
+    async def round(self):
+        await self.service.sweep()
+        await self.notices.bring_up_to_date()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request, tmp_path):
+    store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "okayed.db")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def board():
+    return Board()
+
+
+@pytest.fixture
+def replicas(store, clock, board):
+    return [Replica(store, clock, board) for _ in "ab"]
+
+
+async def test_two_replicas_post_each_version_of_a_card_once(replicas, clock, board):
+    a, b = replicas
+    call = await b.service.hold(held(clock.now))
+    await asyncio.gather(a.round(), b.round())
+    await asyncio.gather(b.round(), a.round())
+    await a.service.attach_task(call.id)
+    await asyncio.gather(b.round(), a.round())
+    assert board.shown == [("m1", 1, True), ("m1", 2, True)]
+
+
+async def test_after_a_crash_of_the_holder_another_replica_updates_its_cards(replicas, clock, board):
+    a, b = replicas
+    call = await a.service.hold(held(clock.now))
+    await a.round()
+    await b.service.cancel(call.id, "the agent left", actor="ci-bot")
+    clock.now += LEASE - 1
+    await b.round()
+    assert board.shown == [("m1", 1, True)]
+    clock.now += 1
+    await b.round()
+    assert [(ref, version) for ref, version, _ in board.shown] == [("m1", 1), ("m1", 2)]
+    assert board.messages["m1"].state is State.CANCELLED
+    await a.round()
+    assert len(board.shown) == 2
+
+
+async def test_a_holder_that_stops_leaves_its_channels_at_once(replicas, clock, board):
+    a, b = replicas
+    await a.round()
+    await a.service.hold(held(clock.now))
+    await b.round()
+    assert board.shown == []
+    await a.service.replica.end()
+    await b.round()
+    assert board.shown == [("m1", 1, True)]
+
+
+@pytest.mark.parametrize("suspended", [LEASE - MARGIN, LEASE, 10 * LEASE])
+async def test_a_holder_that_was_suspended_between_two_posts_posts_nothing_more(
+    replicas, clock, board, suspended
+):
+    a, b = replicas
+    calls = [await a.service.hold(held(clock.now, tool=f"t{n}")) for n in range(3)]
+
+    def suspend():
+        board.while_posting = lambda: None
+        clock.now += suspended
+
+    board.while_posting = suspend
+    await a.round()
+    assert [card.id for card in board.messages.values()] == [calls[0].id]
+    clock.now += LEASE
+    await b.round()
+    assert [card.id for card in board.messages.values()] == [call.id for call in calls]
+
+
+async def test_a_replica_that_was_suspended_within_its_lease_goes_on_with_the_next_round(
+    replicas, clock, board
+):
+    a, _ = replicas
+    await a.service.hold(held(clock.now))
+    await a.service.hold(held(clock.now, tool="other"))
+
+    def suspend():
+        board.while_posting = lambda: None
+        clock.now += LEASE - MARGIN
+
+    board.while_posting = suspend
+    await a.round()
+    await a.round()
+    assert len(board.messages) == 2
+
+
+# Presence.
+
+
+async def pass_time(clock, *replicas, seconds):
+    """Let each replica do its rounds for some seconds."""
+    for _ in range(int(seconds)):
+        clock.now += 1
+        for replica in replicas:
+            await replica.round()
+
+
+async def test_a_card_is_updated_when_its_client_has_been_gone_and_back_for_a_while(replicas, clock, board):
+    a, b = replicas
+    call = await b.service.hold(held(clock.now))
+    with b.service.attend(call.id):
+        await pass_time(clock, a, b, seconds=3 * ARRIVAL)
+        assert board.shown == [("m1", 1, True)]
+    await pass_time(clock, a, b, seconds=SETTLED_PRESENCE)
+    assert board.shown == [("m1", 1, True)], "the client has not been gone for long"
+    await pass_time(clock, a, b, seconds=2)
+    assert board.shown == [("m1", 1, True), ("m1", 1, False)]
+    await pass_time(clock, a, b, seconds=3 * ARRIVAL)
+    with b.service.attend(call.id):
+        await pass_time(clock, a, b, seconds=SETTLED_PRESENCE + 2)
+    assert board.shown == [("m1", 1, True), ("m1", 1, False), ("m1", 1, True)]
+    assert await a.service.store.version(call.id) == call.version
+
+
+async def test_a_client_that_comes_and_goes_does_not_update_the_card(replicas, clock, board):
+    a, b = replicas
+    call = await b.service.hold(held(clock.now))
+    for _ in range(10):
+        with b.service.attend(call.id):
+            await pass_time(clock, a, b, seconds=3)
+        await pass_time(clock, a, b, seconds=3)
+    assert board.shown == [("m1", 1, True)]
+
+
+async def test_the_clients_of_a_crashed_replica_are_gone_from_the_card(replicas, clock, board):
+    a, b = replicas
+    call = await b.service.hold(held(clock.now))
+    with b.service.attend(call.id):
+        await pass_time(clock, a, b, seconds=3 * ARRIVAL)
+        await pass_time(clock, a, seconds=LEASE + SETTLED_PRESENCE + 1)
+    assert board.shown == [("m1", 1, True), ("m1", 1, False)]
+
+
+async def test_a_decided_call_is_not_updated_for_its_client(replicas, clock, board):
+    a, _ = replicas
+    call = await a.service.hold(held(clock.now))
+    await a.round()
+    await a.service.cancel(call.id, "the agent left", actor="ci-bot")
+    await pass_time(clock, a, seconds=3 * SETTLED_PRESENCE)
+    assert [version for _, version, _ in board.shown] == [1, 2]
+
+
+async def test_a_channel_that_does_not_show_presence_is_not_updated_for_it(store, clock):
+    board = Board(shows_presence=False)
+    a = Replica(store, clock, board)
+    call = await a.service.hold(held(clock.now))
+    await pass_time(clock, a, seconds=3 * SETTLED_PRESENCE)
+    assert board.shown == [("m1", 1, True)]
+    await store.swap(call, update(call, note="later"))
+    await a.round()
+    assert board.shown == [("m1", 1, True), ("m1", 2, False)]
+
+
+async def test_many_changes_within_a_second_compare_the_presence_once(replicas, store, clock):
+    a, _ = replicas
+    compared, compare = [], store.notices_with_other_presence
+
+    async def count(channel, now):
+        compared.append(now)
+        return await compare(channel, now)
+
+    store.notices_with_other_presence = count
+    for _ in range(10):
+        await a.service.hold(held(clock.now))
+        await a.round()
+    clock.now += 1
+    await a.round()
+    assert compared == [clock.now - 1, clock.now]
+
+
+async def test_a_card_whose_update_fails_is_tried_again(replicas, clock, board):
+    a, _ = replicas
+    await a.service.hold(held(clock.now))
+    await a.round()
+
+    def fail():
+        board.while_posting = lambda: None
+        raise OSError
+
+    board.while_posting = fail
+    await pass_time(clock, a, seconds=4 * SETTLED_PRESENCE)
+    assert board.shown == [("m1", 1, True), ("m1", 1, False)]

@@ -549,6 +549,46 @@ async def test_a_call_settled_before_it_was_posted_is_not_stale(store):
     assert await stale(store, "hook") == []
 
 
+async def other_presence(store, now=100.0):
+    return [notice.call for notice in await store.notices_with_other_presence("slack", now)]
+
+
+async def test_a_notice_is_returned_while_it_shows_another_presence_than_the_call_has(store):
+    shows_client, shows_none = await added(store, a_call(), a_call())
+    await store.save_notice(Notice(call=shows_client.id, channel="slack", ref="m1", shown_attended=True))
+    await store.save_notice(Notice(call=shows_none.id, channel="slack", ref="m2", shown_attended=False))
+    assert await other_presence(store) == [shows_client.id]
+    await store.renew_replica("a", 100.0, 130.0)
+    await store.save_presence("a", [shows_client.id, shows_none.id], [])
+    assert await other_presence(store) == [shows_none.id]
+    assert await other_presence(store, now=130.0) == [shows_client.id], "the replica's lease is over"
+    await store.save_presence("a", [], [shows_client.id])
+    assert await other_presence(store) == [shows_client.id, shows_none.id]
+    assert await store.notices_with_other_presence("hook", 100.0) == []
+
+
+async def test_a_notice_of_an_earlier_version_shows_an_unknown_presence(store):
+    left, attended = await added(store, a_call(), a_call())
+    await store.renew_replica("a", 100.0, 130.0)
+    await store.save_presence("a", [attended.id], [])
+    notices = [Notice(call=call.id, channel="slack", ref="m1", shown_version=1) for call in (left, attended)]
+    for notice in notices:
+        await store.save_notice(notice)
+    assert await store.notices_with_other_presence("slack", 100.0) == notices
+
+
+async def test_only_posted_notices_of_pending_calls_are_compared_with_the_presence(store):
+    approved, unposted, failed = await added(store, a_call(state=State.APPROVED), a_call(), a_call())
+    for call, fields in (
+        (approved, {"ref": "m1"}),
+        (unposted, {}),
+        (failed, {"ref": "m3", "failures": 1, "retry_at": 100.0}),
+    ):
+        await store.save_notice(Notice(call=call.id, channel="slack", shown_attended=True, **fields))
+    assert await other_presence(store, now=99.9) == []
+    assert await other_presence(store, now=100.0) == [failed.id]
+
+
 async def test_a_notice_replaces_the_previous_one_of_its_call_and_channel(store):
     (call,) = await added(store, a_call())
     notice = Notice(call=call.id, channel="slack", ref="m1", failures=3, retry_at=7.5)

@@ -84,6 +84,7 @@ class SlackChannel:
     """One Slack channel of one workspace."""
 
     name = "slack"
+    shows_presence = True
 
     def __init__(
         self,

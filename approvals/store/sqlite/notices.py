@@ -1,4 +1,4 @@
-"""Notices in SQLite: which version of a call each channel shows."""
+"""Notices in SQLite: which version of a call, and which presence, each channel shows."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -25,6 +25,11 @@ class SqliteNotices(SqliteBase):
 
         return await self._read(work)
 
+    async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
+        """Return the notices of pending calls whose clients came or left, oldest call first."""
+        values = {"channel": channel, "now": now}
+        return await self._read(lambda db: list(map(_notice, db.execute(statements.OTHER_PRESENCE, values))))
+
     async def save_notice(self, notice: Notice) -> None:
         """Insert or replace a notice."""
         await self._write(
@@ -33,6 +38,7 @@ class SqliteNotices(SqliteBase):
             notice.channel,
             notice.ref,
             notice.shown_version,
+            notice.shown_attended,
             notice.failures,
             notice.retry_at,
             notice.call,
@@ -40,12 +46,13 @@ class SqliteNotices(SqliteBase):
 
 
 def _notice(row: Sequence[Any]) -> Notice:
-    call, channel, ref, shown_version, failures, retry_at, _ = row
+    call, channel, ref, shown_version, failures, retry_at, _, shown_attended = row
     return Notice(
         call=call,
         channel=channel,
         ref=ref,
         shown_version=shown_version,
+        shown_attended=None if shown_attended is None else bool(shown_attended),
         failures=failures,
         retry_at=retry_at,
     )

@@ -293,6 +293,12 @@ def login_activity_and_codes(db: Database) -> None:
         db.table(table).create_index(["expires_at"])
 
 
+@migrations()
+def presence_on_notices(db: Database) -> None:
+    """Whether each notice shows a waiting client; unknown for earlier notices."""
+    db.execute("ALTER TABLE notices ADD COLUMN shown_attended INTEGER")
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

@@ -60,9 +60,17 @@ STALE = """
     AND summaries.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
     ORDER BY 1
 """
+OTHER_PRESENCE = """
+    SELECT notices.* FROM summaries INDEXED BY summaries_by_state
+    CROSS JOIN notices ON notices.call = summaries.id AND channel = :channel
+    WHERE state = 'pending' AND ref IS NOT NULL AND retry_at <= :now AND shown_attended IS NOT (EXISTS (
+        SELECT 1 FROM presence JOIN replicas ON replicas.id = replica WHERE presence.call = summaries.id AND until > :now
+    ))
+    ORDER BY n
+"""
 SAVE_NOTICE = """
-    INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, failures, retry_at, wanted)
-    VALUES (?, ?, ?, ?, ?, ?, (SELECT version FROM calls WHERE id = ?))
+    INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, shown_attended, failures, retry_at, wanted)
+    VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT version FROM calls WHERE id = ?))
 """
 LAST_LINK = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
 INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

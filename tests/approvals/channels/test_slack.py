@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -463,6 +463,45 @@ async def test_nothing_is_posted_twice_by_the_next_round_or_after_a_restart(w):
     await Notices(w.service, w.store, [w.channel], url=URL).bring_up_to_date()
     assert len(w.slack.messages) == 1
     assert w.slack.messages[0].revisions == []
+
+
+async def test_a_click_that_reaches_the_replica_that_did_not_post_the_card_decides_the_call():
+    async with world() as w:
+        other = ApprovalService(w.store, directory(), clock=w.clock)
+        channel = SlackChannel(
+            bot_token="xoxb-test", channel="C0APPROVALS", app_token="xapp-test", api_url=w.slack.api_url, inbox_url=URL
+        )  # fmt: skip
+        notices = Notices(other, w.store, [channel], url=URL)
+        call, message = await w.hold()
+        await notices.bring_up_to_date()
+        assert w.slack.messages == [message]
+        await channel.start(other)
+        await w.slack.connected(2)
+        await w.channel.close()  # so that Slack sends the clicks to the other replica
+        for user, action in (("U02BOB", "deny"), ("U01ALICE", "approve")):
+            await w.slack.click(user, message, action)
+        assert (await w.slack.next_modal()).user == "U02BOB"
+        after = await w.settle(call, State.APPROVED)
+        assert [(review.approver, review.via) for review in after.reviews] == [("alice", "slack")]
+        await notices.bring_up_to_date()
+        assert w.slack.messages == [message]
+        assert "alice approved" in text_of(message.blocks)
+        assert len(message.revisions) == 1
+        await channel.close()
+
+
+async def test_a_card_says_that_the_agent_has_left_and_that_it_is_back(w):
+    call, message = await w.hold()
+    left = "The agent is no longer waiting"
+    for attending, shown in ((False, True), (True, False)):
+        with w.service.attend(call.id) if attending else nullcontext():
+            for _ in range(3):
+                w.clock.now += ARRIVAL
+                await w.service.sweep()
+                await w.notices.bring_up_to_date()
+        assert (left in text_of(message.blocks)) is shown
+    assert len(message.revisions) == 2
+    assert (await w.service.get(call.id)).version == call.version
 
 
 async def test_the_socket_comes_back_after_slack_refreshes_it(w):

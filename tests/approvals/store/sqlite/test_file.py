@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from approvals.errors import StoreError
-from approvals.model import LoginSession
+from approvals.model import LoginSession, Notice
 from approvals.store.sqlite import lock_file
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.store import SqliteStore
@@ -277,6 +277,22 @@ async def test_hits_of_an_older_version_have_amount_one(path):
     )
     async with opened(path) as store:
         assert await store.hits(2.0) == [("old", 1.0, 1)]
+
+
+async def test_a_notice_of_an_older_version_is_read_without_the_presence_that_it_shows(path):
+    call = a_call()
+    notice = Notice(call=call.id, channel="slack", ref="m1", shown_version=1, shown_attended=False)
+    async with opened(path) as store:
+        await store.add(call)
+        await store.save_notice(notice)
+    sql(
+        path,
+        "ALTER TABLE notices DROP COLUMN shown_attended",
+        "DELETE FROM _sqlite_migrations WHERE name = 'presence_on_notices'",
+    )
+    async with opened(path) as store:
+        older = replace(notice, shown_attended=None)
+        assert await store.notices_with_other_presence("slack", 1.0) == [older]
 
 
 async def test_a_login_of_an_older_version_stays_valid_and_was_active_until_the_upgrade(path):

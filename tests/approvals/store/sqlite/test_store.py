@@ -64,7 +64,9 @@ async def direct(store, statement, *values):
 
 async def test_everything_survives_a_restart(path):
     call = a_full_call()
-    notice = Notice(call=call.id, channel="slack", ref="m", shown_version=6, failures=1, retry_at=2.5)
+    notice = Notice(
+        call=call.id, channel="slack", ref="m", shown_version=6, shown_attended=True, failures=1, retry_at=2.5
+    )
     session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0, seen_at=2.0)
     async with opened(path, chain_key=b"k") as store:
         await store.add(call, an_event("one", detail={"nul": "\x00", "of": [1.0, 1, None, True]}))
