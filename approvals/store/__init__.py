@@ -8,7 +8,7 @@ after that commit is durable. Every method raises `StoreError` when the store ca
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Protocol, TypedDict, Unpack
+from typing import Protocol, Unpack
 
 from approvals.audit import Checkpoint
 from approvals.model import (
@@ -25,6 +25,7 @@ from approvals.model import (
 )
 from approvals.signals import Signal
 from approvals.store.call_lists import CallFilter, Page
+from approvals.store.event_pages import EventFilter, EventPage
 from approvals.summaries import Summary
 
 #: Seconds for which an agent's session is kept.
@@ -121,23 +122,19 @@ class SignalStore(Protocol):
         """Send a signal that belongs to no commit, without waiting; its sender gets it too."""
 
 
-class EventFilter(TypedDict, total=False):
-    """Selects audit events; a member that is left out, or "" or 0, matches every event."""
-
-    #: Only events at or after this time.
-    since: float
-    tool: str
-    agent: str
-    call: str
-
-
 class TrailReader(Protocol):
     """The audit trail, read-only."""
 
-    async def events(
+    async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
+        """Return the audit events (of a call) with `seq` > *after*, in order of `seq`."""
+
+    async def search_events(
         self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
-    ) -> Sequence[AuditEvent]:
-        """Return the matching audit events with `seq` > *after*, in order of `seq`."""
+    ) -> EventPage:
+        """Return a page of the matching audit events with `seq` > *after*, in order of `seq`.
+
+        It looks at no more than `event_pages.MAX_SEARCHED` events; following `next` finds every match.
+        """
 
     async def head(self) -> Checkpoint | None:
         """Return the last event as a checkpoint, or None for an empty trail."""

@@ -27,6 +27,7 @@ from approvals.model import (
 from approvals.signals import Signal, SignalKind
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
+from approvals.store.event_pages import EventFilter, EventPage, build_page, last_searched
 from approvals.store.memory_logins import MemoryLogins
 from approvals.store.memory_replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
@@ -155,18 +156,17 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
             row = entry.to_row(len(self._events) + 1, prev, self._chain_key)
             self._events.append(audit.from_row(row))
 
-    async def events(
-        self, *, after: int = 0, limit: int = 1000, since: float = 0.0, tool: str = "", agent: str = "", call: str = "",
-    ) -> Sequence[AuditEvent]:  # fmt: skip
-        found = (
-            event
-            for event in self._events[after:]
-            if event.at >= since
-            and tool in ("", event.tool)
-            and agent in ("", event.agent)
-            and call in ("", event.call)
-        )
-        return list(islice(found, limit))
+    async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
+        return list(islice((event for event in self._events[after:] if call in ("", event.call)), limit))
+
+    async def search_events(
+        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
+    ) -> EventPage:
+        since, last = matching.get("since", 0.0), len(self._events)
+        start = next((event.seq - 1 for event in self._events[after:] if event.at >= since), max(after, last))
+        end = last_searched(start, last, matching)
+        found = (event for event in self._events[start:end] if _is_wanted(event, matching))
+        return build_page(list(islice(found, limit)), limit, end, last)
 
     async def secret(self, name: str) -> bytes:
         return self._secrets.setdefault(name, token_bytes(32))
@@ -268,6 +268,15 @@ def _matches(call: HeldCall, given: Mapping[str, Any]) -> bool:
         and given.get("tool", request.tool) == request.tool
         and given.get("server", request.server) == request.server
         and any(given.get("text", "") in field for field in (request.tool, request.agent, call.id))
+    )
+
+
+def _is_wanted(event: AuditEvent, matching: EventFilter) -> bool:
+    return (
+        event.at >= matching.get("since", 0.0)
+        and matching.get("tool") in (None, "", event.tool)
+        and matching.get("agent") in (None, "", event.agent)
+        and matching.get("call") in (None, "", event.call)
     )
 
 

@@ -12,8 +12,9 @@ from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import StoreError
 from approvals.model import AuditEvent, Pin
-from approvals.store import EventFilter
+from approvals.store.event_pages import EventFilter, EventPage
 from approvals.store.sqlite import statements
+from approvals.store.sqlite.event_search import search_events
 
 _SQLITE = b"SQLite format 3\x00"
 
@@ -27,13 +28,18 @@ class ReadOnlyStore:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def events(
-        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
-    ) -> Sequence[AuditEvent]:
-        """Return the matching events in order; raises `StoreError` when the file has no readable trail."""
-        sql, values = statements.events(after=after, limit=limit, **matching)
+    async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
+        """Return the events in order; raises `StoreError` when the file has no readable trail."""
+        sql, values = statements.events(after, limit, call)
         with _readable(self._path), open_read_only(self._path) as db:
             return list(map(audit.from_row, db.execute(sql, values)))
+
+    async def search_events(
+        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
+    ) -> EventPage:
+        """Return a page of the matching events; raises `StoreError` when the file has no readable trail."""
+        with _readable(self._path), open_read_only(self._path) as db:
+            return search_events(db, after, limit, matching)
 
     async def head(self) -> Checkpoint | None:
         """Return the last event; raises `StoreError` when the file has no readable trail."""

@@ -147,17 +147,16 @@ class InboxApi:
 
     async def _list_events(self, request: web.Request) -> web.Response:
         self._login.authenticate_program(request)
-        query, after = request.query, _parse_number(request, "after", 0, 0, 1 << 62)
-        events = await self._service.store.events(
-            after=after,
+        query = request.query
+        page = await self._service.store.search_events(
+            after=_parse_number(request, "after", 0, 0, 1 << 62),
             limit=_parse_number(request, "limit", 100, 1, MAX_EVENTS),
             since=_parse_time(query.get("since", "0")),
             tool=query.get("tool", ""),
             agent=query.get("agent", ""),
             call=query.get("call", ""),
         )
-        bodies = tuple(encode_event(event) for event in events)
-        return json_response(AuditPage(bodies, events[-1].seq if events else after))
+        return json_response(AuditPage(tuple(map(encode_event, page.events)), page.next))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         # The only route that also accepts a cookie, because EventSource cannot send headers.

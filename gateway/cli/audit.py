@@ -32,14 +32,17 @@ class BrokenTrail(UserError):
 def print_log(path: Path, *, tool: str, agent: str, since: str, follow: bool, as_json: bool) -> None:
     """Print the matching events in order; *since* is a duration (`1h`), *follow* keeps printing new events."""
     start = _start_time(since)
-    trail, last = open_trail(load_config(path, os.environ).store), 0
-    while True:
-        for event in read_events(trail, after=last, since=start, tool=tool, agent=agent):
-            last = event.seq
-            output.print_event(event, as_json=as_json)
-        if not follow:
-            return
-        time.sleep(POLL)
+    trail, after = open_trail(load_config(path, os.environ).store), 0
+    with asyncio.Runner() as runner:
+        while True:
+            page = runner.run(trail.search_events(after=after, since=start, tool=tool, agent=agent))
+            after = page.next
+            for event in page.events:
+                output.print_event(event, as_json=as_json)
+            if page.at_end and not follow:
+                return
+            if page.at_end:
+                time.sleep(POLL)
 
 
 def _start_time(since: str) -> float:
@@ -98,11 +101,10 @@ def export(path: Path) -> None:
         sys.stdout.buffer.write(to_json_line(event) + b"\n")
 
 
-def read_events(
-    trail: TrailReader, *, after: int = 0, since: float = 0.0, tool: str = "", agent: str = ""
-) -> Iterator[AuditEvent]:
-    """Yield the matching events of a trail in order, page by page."""
+def read_events(trail: TrailReader) -> Iterator[AuditEvent]:
+    """Yield the events of a trail in order, page by page."""
+    after = 0
     with asyncio.Runner() as runner:
-        while page := runner.run(trail.events(after=after, since=since, tool=tool, agent=agent)):
+        while page := runner.run(trail.events(after=after)):
             yield from page
             after = page[-1].seq

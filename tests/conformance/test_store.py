@@ -9,8 +9,9 @@ from approvals import audit
 from approvals.errors import AgentBytesExceeded, Conflict, HourlyBytesExceeded, QuotaExceeded, StoreError
 from approvals.lifecycle import SETTLED, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, Pin, State
-from approvals.store import SESSION_LIFE, memory
+from approvals.store import SESSION_LIFE, event_pages, memory
 from approvals.store.call_lists import Page
+from approvals.store.event_pages import EventPage
 from approvals.store.sqlite import lists
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
 from hang import HANG
@@ -466,7 +467,8 @@ async def test_events_are_read_after_a_number_and_filtered(store):
     )
 
     async def kinds(**narrowed):
-        return "".join(event.kind for event in await store.events(**narrowed))
+        page = await store.search_events(**narrowed)
+        return "".join(event.kind for event in page.events)
 
     assert await kinds() == "abcd"
     assert await kinds(after=2) == "cd"
@@ -479,6 +481,39 @@ async def test_events_are_read_after_a_number_and_filtered(store):
     assert await kinds(tool="read", agent="ann") == "ad"
     assert await kinds(call="hold_1") == "bc"
     assert await kinds(call="hold_1", agent="ann", since=15.0) == "c"
+    assert [event.kind for event in await store.events(after=1, limit=2)] == ["b", "c"]
+    assert [event.kind for event in await store.events(after=2, call="hold_1")] == ["c"]
+
+
+@pytest.mark.parametrize(
+    "matching, pages",
+    [
+        ({}, [[1, 2], [3, 4], [5, 6], [7, 8]]),
+        ({"tool": "rare"}, [[2], [], [7, 8]]),
+        ({"since": 25.0}, [[4], [7, 8]]),
+        ({"since": 25.0, "agent": "ann"}, [[4], [8]]),
+        ({"since": 90.0}, [[]]),
+        ({"call": "hold_1"}, [[1, 7], []]),
+        ({"call": "hold_1", "tool": "rare"}, [[7]]),
+    ],
+)
+async def test_a_search_looks_at_a_limited_number_of_events_a_page_and_ends_with_every_match(
+    store, monkeypatch, matching, pages
+):
+    monkeypatch.setattr(event_pages, "MAX_SEARCHED", 3)
+    assert await store.search_events() == EventPage([], 0, at_end=True)
+    for n, at in enumerate([10.0, 15.0, 20.0, 30.0, 20.0, 20.0, 40.0, 50.0], 1):
+        rare, call = n in {2, 7, 8}, "hold_1" if n in {1, 7} else None
+        await store.append(
+            an_event(at=at, tool="rare" if rare else "often", agent="bob" if n == 7 else "ann", call=call)
+        )
+    found, after, at_end = [], 0, False
+    while not at_end:
+        page = await store.search_events(after=after, limit=2, **matching)
+        found.append([event.seq for event in page.events])
+        after, at_end = page.next, page.at_end
+    assert (found, after) == (pages, 8)
+    assert await store.search_events(after=9, **matching) == EventPage([], 9, at_end=True)
 
 
 # Notices

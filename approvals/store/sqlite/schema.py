@@ -299,6 +299,21 @@ def presence_on_notices(db: Database) -> None:
     db.execute("ALTER TABLE notices ADD COLUMN shown_attended INTEGER")
 
 
+@migrations()
+def notices_to_update(db: Database) -> None:
+    """Find the posted notices that are behind, without those that were never posted; drop two unused indexes."""
+    for statement in (
+        "DROP INDEX notices_behind",
+        """
+        CREATE INDEX notices_to_update ON notices (channel, retry_at)
+            WHERE shown_version < wanted AND ref IS NOT NULL
+        """,
+        "DROP INDEX calls_by_state",
+        "DROP INDEX calls_by_agent",
+    ):
+        db.execute(statement)
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema in an empty file."""
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")

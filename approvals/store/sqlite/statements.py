@@ -34,7 +34,10 @@ ID_OF_ROW = "SELECT id FROM summaries WHERE n = ?"
 CALL_OF_ROW = "SELECT body, seal FROM calls WHERE n = ?"
 CALL = "SELECT body, seal FROM calls WHERE id = ?"
 NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
-OPEN_CALLS = "SELECT body, seal FROM calls WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')"
+OPEN_CALLS = """
+    SELECT body, seal FROM calls INDEXED BY calls_one_open_of_a_key
+    WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
+"""
 DUE = """
     SELECT n, summaries.id, summary, summaries.seal FROM calls INDEXED BY calls_by_deadline CROSS JOIN summaries USING (n)
     WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
@@ -54,7 +57,7 @@ STALE = """
     WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
     AND (call IS NULL OR shown_version < wanted AND retry_at <= :now)
     UNION ALL
-    SELECT n, summary, summaries.seal, notices.* FROM notices INDEXED BY notices_behind
+    SELECT n, summary, summaries.seal, notices.* FROM notices INDEXED BY notices_to_update
     CROSS JOIN calls ON calls.id = notices.call CROSS JOIN summaries USING (n)
     WHERE channel = :channel AND shown_version < wanted AND retry_at <= :now AND ref IS NOT NULL
     AND summaries.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
@@ -72,9 +75,19 @@ SAVE_NOTICE = """
     INSERT OR REPLACE INTO notices (call, channel, ref, shown_version, shown_attended, failures, retry_at, wanted)
     VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT version FROM calls WHERE id = ?))
 """
-LAST_LINK = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"
+LAST_LINK = "SELECT seq, hash FROM events WHERE seq = (SELECT max(seq) FROM events)"
 INSERT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-LAST_EVENTS = "SELECT * FROM (SELECT * FROM events ORDER BY seq DESC LIMIT ?) ORDER BY seq"
+LAST_EVENTS = "SELECT * FROM events WHERE seq > (SELECT max(seq) FROM events) - ? ORDER BY seq"
+LATER_EVENTS = "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+EVENTS_OF_CALL = """
+    SELECT * FROM events INDEXED BY events_by_call WHERE call = ? AND seq > ? ORDER BY seq LIMIT ?
+"""
+#: The number before the first event that may match a search since a time, or NULL. On a later page the first event usually
+#: does. `+seq`: the index on times is read, and not the trail from its beginning.
+BEFORE_TIME = """
+    SELECT CASE WHEN (SELECT at FROM events WHERE seq > :after ORDER BY seq LIMIT 1) >= :since THEN :after
+    ELSE (SELECT min(+seq) - 1 FROM events INDEXED BY events_by_time WHERE at >= :since) END
+"""
 #: The last event that was written with a version of a call.
 LAST_OF_CALL = """
     SELECT * FROM events WHERE call = ? AND (kind LIKE 'hold.%' OR kind = 'arguments.revealed')
@@ -116,7 +129,16 @@ RESET_TIME = (
     "DELETE FROM logins WHERE created_at > :at",
     "UPDATE logins SET seen_at = :at WHERE seen_at > :at",
     "DELETE FROM codes WHERE created_at > :at",
-    "UPDATE notices SET retry_at = :at WHERE retry_at > :at",
+    """
+    UPDATE notices INDEXED BY notices_to_update SET retry_at = :at
+    WHERE shown_version < wanted AND ref IS NOT NULL AND retry_at > :at
+    """,
+    """
+    UPDATE notices SET retry_at = :at WHERE retry_at > :at AND call IN (
+        SELECT id FROM summaries INDEXED BY summaries_by_state
+        WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
+    )
+    """,
 )
 RENEW_REPLICA = "INSERT OR REPLACE INTO replicas (id, until) VALUES (?, ?)"
 LIVE_REPLICAS = "SELECT id FROM replicas WHERE until > ?"
@@ -148,7 +170,7 @@ ALL = -1
 Values = Sequence[Any] | Mapping[str, Any]
 Query = tuple[str, Values]
 
-#: The two starts and the two ends of a query for `usage`, and the start of a query for `events`.
+#: The two starts and the two ends of a query for `usage`, and the start of a query for `event_search`.
 TOTAL_CALLS = "SELECT count(*) FROM summaries"
 TOTAL_BYTES = "SELECT coalesce(sum(size), 0) FROM summaries"
 OPEN_ONLY = " INDEXED BY summaries_open WHERE state IN ('pending', 'approved', 'forwarding')"
@@ -202,25 +224,29 @@ def usage(limit: CallLimit) -> Query:
     return read + OPEN_ONLY, ()
 
 
-def events(
-    *, after: int, limit: int, since: float = 0.0, tool: str = "", agent: str = "", call: str = ""
+def events(after: int, limit: int, call: str = "") -> Query:
+    """Return the query for the audit events after event *after*, in order."""
+    return (EVENTS_OF_CALL, (call, after, limit)) if call else (LATER_EVENTS, (after, limit))
+
+
+_OF_EVENTS = {
+    "since": "at >= :since",
+    "tool": "tool = :tool",
+    "agent": "agent = :agent",
+    "call": "call = :call",
+}
+
+
+def event_search(
+    start: int, end: int, limit: int, *, since: float = 0.0, tool: str = "", agent: str = "", call: str = ""
 ) -> Query:
-    """Return the query for the matching audit events, in order."""
-    where, values = _where(
-        {
-            "seq > ?": (after,),
-            # The first bound is found by the index on times, so the scan starts there.
-            "seq >= (SELECT min(seq) FROM events WHERE at >= ?) AND at >= ?": (since, since) if since else (),
-            "tool = ?": (tool,) if tool else (),
-            "agent = ?": (agent,) if agent else (),
-            "call = ?": (call,) if call else (),
-        }
-    )
-    return f"{EVENTS} {where} ORDER BY seq LIMIT ?", (*values, limit)
-
-
-def _where(conditions: Mapping[str, Sequence[Any]]) -> Query:
-    """Return a WHERE clause of the conditions that have values, and those values."""
-    given = {condition: values for condition, values in conditions.items() if values}
-    clause = f"WHERE {' AND '.join(given)}" if given else ""
-    return clause, tuple(value for values in given.values() for value in values)
+    """Return the query for the matching audit events from *start* (exclusive) to *end*, in order."""
+    given = {
+        name: value
+        for name, value in (("since", since), ("tool", tool), ("agent", agent), ("call", call))
+        if value
+    }
+    source = f"{EVENTS} INDEXED BY events_by_call" if call else f"{EVENTS} NOT INDEXED"
+    conditions = " AND ".join(["seq > :start", "seq <= :end", *(_OF_EVENTS[name] for name in given)])
+    values = given | {"start": start, "end": end, "limit": limit}
+    return f"{source} WHERE {conditions} ORDER BY seq LIMIT :limit", values

@@ -9,9 +9,10 @@ from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import StoreError
 from approvals.model import AuditEvent, CallId
-from approvals.store import EventFilter
+from approvals.store.event_pages import EventFilter, EventPage
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.base import SqliteBase
+from approvals.store.sqlite.event_search import search_events
 
 #: How many of the newest events are verified when the file is opened.
 TAIL = 1000
@@ -28,12 +29,16 @@ class SqliteTrail(SqliteBase):
         """Add events with the next commit; raises `StoreError` rather than lose one."""
         self.writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
-    async def events(
-        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
-    ) -> Sequence[AuditEvent]:
-        """Return the matching events in order."""
-        sql, values = statements.events(after=after, limit=limit, **matching)
+    async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
+        """Return the events in order."""
+        sql, values = statements.events(after, limit, call)
         return await self._read_posted(lambda db: list(map(audit.from_row, db.execute(sql, values))))
+
+    async def search_events(
+        self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
+    ) -> EventPage:
+        """Return a page of the matching events in order."""
+        return await self._read_posted(lambda db: search_events(db, after, limit, matching))
 
     async def head(self) -> Checkpoint | None:
         """Return the last event."""

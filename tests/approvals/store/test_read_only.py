@@ -24,7 +24,10 @@ async def test_a_reader_sees_each_commit_of_a_running_gateway(path):
     assert await reader.events() == await store.events()
     assert await reader.head() == await store.head()
     await store.append(an_event("three", agent="ci"))
-    assert [event.kind for event in await reader.events(after=1, agent="ci", limit=1)] == ["two"]
+    assert [event.kind for event in await reader.events(after=1, limit=1)] == ["two"]
+    found = await reader.search_events(after=1, agent="ci", limit=1)
+    assert found == await store.search_events(after=1, agent="ci", limit=1)
+    assert ([event.kind for event in found.events], found.next) == (["two"], 2)
     await store.close()
     assert [event.kind for event in await reader.events(after=2)] == ["three"]
 
