@@ -53,7 +53,7 @@ FILL = (
     WHERE n <= count
     """,
     """
-    INSERT INTO notices
+    INSERT INTO notices (call, channel, ref, shown_version, failures, retry_at, wanted)
     SELECT id, 'slack', iif(n % 3, 'posted', NULL), iif(n % 3, 2, 0), 0, 0, 2 FROM calls
     """,
     """
@@ -129,7 +129,8 @@ def bindings(count):
         "OPEN_COUNTS": (),
         "OPEN_TASKS": (),
         "STALE": {"channel": "slack", "now": NOW},
-        "SAVE_NOTICE": (last, "slack", "posted", 2, 0, 0, last),
+        "OTHER_PRESENCE": {"channel": "slack", "now": NOW},
+        "SAVE_NOTICE": (last, "slack", "posted", 2, 1, 0, 0, last),
         "LAST_LINK": (),
         "INSERT_EVENT": (event, NOW, "k", "bot", last, "bot", "github", "delete", "{}", "", ""),
         "LAST_EVENTS": (1000,),
