@@ -154,6 +154,15 @@ async def test_a_read_cannot_write(path, statement):
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def test_the_reader_opens_the_file_read_only(path):
+    """`query_only` alone would allow a checkpoint."""
+    store = await SqliteStore.open(path)
+    await store.reader.read(lambda db: db.execute("PRAGMA query_only=OFF") and None)
+    with pytest.raises(StoreError, match="attempt to write a readonly database"):
+        await store.reader.read(lambda db: db.execute("UPDATE probe SET writes = 7") and None)
+    await store.close()
+
+
 async def test_the_reader_does_not_trust_the_schema_or_the_pages_of_the_file(store):
     names = ("query_only", "trusted_schema", "cell_size_check", "busy_timeout")
 
@@ -174,8 +183,9 @@ async def test_a_read_that_finds_the_disk_or_the_file_bad_stops_the_store(path, 
     async with blocked(store.reader.read):
         later = [asyncio.ensure_future(one) for one in (store.reader.read(unlucky), store.summaries())]
         await asyncio.sleep(0)
-    told = await asyncio.gather(
-        *later, store.check(), store.append(an_event()), store.select(), return_exceptions=True
+    told = await asyncio.gather(*later, return_exceptions=True)
+    told += await asyncio.gather(
+        store.check(), store.append(an_event()), store.select(), return_exceptions=True
     )
     assert [str(one) for one in told] == [said] * 5
     with pytest.raises(StoreError, match="accepts no more work"):

@@ -165,15 +165,17 @@ async def test_a_damaged_file_is_checked_again_at_the_next_start(path):
 
 
 async def test_a_check_that_still_runs_is_interrupted_by_the_stop_and_made_at_the_next_start(
-    path, monkeypatch
+    path, monkeypatch, caplog
 ):
     await crashed(path)
-    endless = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
+    endless = "WITH RECURSIVE c (n) AS (SELECT seq FROM events UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
     with monkeypatch.context() as patched:
         patched.setattr(integrity, "find_damage", lambda db: db.execute(endless).fetchone())
         async with as_large(path) as store:
             await store.append(an_event())
             assert store._page_check._thread.is_alive()
+    assert not store._page_check._thread.is_alive()
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
     assert "closed" not in notes(path)
     assert not path.with_name("okayed.db-wal").exists()
     async with as_large(path) as store:
