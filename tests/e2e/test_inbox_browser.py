@@ -119,6 +119,26 @@ async def test_a_review_made_elsewhere_appears_and_typed_text_stays(page, inbox)
     assert await page.get_by_role("button", name="Deny").count() == 0
 
 
+@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+async def test_pages_show_by_themselves_that_the_agent_has_left_and_that_it_is_back(browser, inbox, viewport):
+    call = await inbox.hold()
+    async with window(browser, inbox.here, viewport=viewport) as page:
+        await sign_in(page)
+        listed, shown = (
+            page.get_by_text("agent not waiting"),
+            page.get_by_text("The agent is no longer waiting."),
+        )
+        for path, gone in (("/", listed), (f"/calls/{call.id}", shown)):
+            await page.goto(path)
+            await live(page)
+            with inbox.service.attend(call.id):
+                await inbox.service.sweep()
+                await gone.wait_for(state="detached")
+            inbox.now += ARRIVAL
+            await inbox.service.sweep()
+            await gone.first.wait_for()
+
+
 async def test_a_page_with_a_form_error_stays_live(page, inbox):
     call = await inbox.hold(needed=2)
     await page.goto(f"/calls/{call.id}")
