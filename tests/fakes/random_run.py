@@ -92,23 +92,31 @@ class RandomRun:
             tool = FREE if self.likely(10) else "create_note"
             # White space that only the exact bytes have.
             arguments = b'{"marker":  "marker-%d" , "n": 1.0}' % self.calls
-            while await self._ask(http, tool, arguments) not in FINAL:
+            answer, state = await self._ask(http, tool, arguments)
+            while answer not in FINAL:
                 await asyncio.sleep(LOOK)
                 await self.up.wait()
+                answer, state = await self._ask(http, tool, arguments, state)
         self.agents -= 1
 
-    async def _ask(self, http: aiohttp.ClientSession, tool: str, arguments: bytes) -> Answer:
+    async def _ask(
+        self, http: aiohttp.ClientSession, tool: str, arguments: bytes, state: str = ""
+    ) -> tuple[Answer, str]:
+        """Make a call; return its answer, and the request state for the next round."""
         endpoint, sent = self.chance.choice(self.endpoints), self.log.next_place()
-        call, text = "", ""
+        answer, found = Answer.LOST, {}
         try:
-            call, text = _read(await _post(http, endpoint.agents, tool, arguments))
-            answer = next((kind for words, kind in TEXTS.items() if words in text), Answer.RESULT)
-        except (aiohttp.ClientError, KeyError, IndexError):
-            answer = Answer.LOST
+            reply = await _post(http, endpoint.agents, tool, arguments, state)
+            if "result" in reply.frames[-1]:
+                found = reply.result
+                answer = _classify(found)
+        except (aiohttp.ClientError, IndexError):
+            pass
         self.log.add_request(
-            "local", "notes", tool, arguments, sent=sent, answer=answer, text=text, call=call
-        )
-        return answer
+            "local", "notes", tool, arguments, sent=sent, answer=answer, text=_text(found),
+            call=found.get("_meta", {}).get("okayed/approval", {}).get("id", ""),
+        )  # fmt: skip
+        return answer, found.get("requestState", "")
 
     # The server.
 
@@ -167,12 +175,13 @@ def _login(who: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token(who)}"}
 
 
-async def _post(http: aiohttp.ClientSession, url: str, tool: str, arguments: bytes) -> HttpAnswer:
+async def _post(http: aiohttp.ClientSession, url: str, tool: str, arguments: bytes, state: str) -> HttpAnswer:
     """Make a call in the revision of 2026-07-28, with arguments in exactly these bytes."""
+    more = b',"requestState":%s' % json.dumps(state).encode() if state else b""
     meta = json.dumps(META | {"io.modelcontextprotocol/clientCapabilities": {}}).encode()
     body = (
-        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s","arguments":%s,"_meta":%s}}'
-        % (tool.encode(), arguments, meta)
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s","arguments":%s,"_meta":%s%s}}'
+        % (tool.encode(), arguments, meta, more)
     )
     headers = {
         "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
@@ -182,8 +191,12 @@ async def _post(http: aiohttp.ClientSession, url: str, tool: str, arguments: byt
         return HttpAnswer(answer.status, answer.content_type, await answer.read())
 
 
-def _read(answer: HttpAnswer) -> tuple[str, str]:
-    """Return the held call that an answer names, and its text."""
-    found = answer.result
-    text = " ".join(part["text"] for part in found["content"])
-    return found.get("_meta", {}).get("okayed/approval", {}).get("id", ""), text
+def _text(found: dict) -> str:
+    return " ".join(part["text"] for part in found.get("content", ()))
+
+
+def _classify(found: dict) -> Answer:
+    """Return what a result says."""
+    if "requestState" in found:
+        return Answer.WAITING
+    return next((kind for words, kind in TEXTS.items() if words in _text(found)), Answer.RESULT)
