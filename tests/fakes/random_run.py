@@ -106,11 +106,12 @@ class RandomRun:
         endpoint, sent = self.chance.choice(self.endpoints), self.log.next_place()
         answer, found = Answer.LOST, {}
         try:
-            reply = await _post(http, endpoint.agents, tool, arguments, state)
+            async with asyncio.timeout(LOOK if self.likely(10) else None):  # or the agent hangs up
+                reply = await _post(http, endpoint.agents, tool, arguments, state)
             if "result" in reply.frames[-1]:
                 found = reply.result
                 answer = _classify(found)
-        except (aiohttp.ClientError, IndexError):
+        except (aiohttp.ClientError, TimeoutError, IndexError):
             pass
         self.log.add_request(
             "local", "notes", tool, arguments, sent=sent, answer=answer, text=_text(found),
