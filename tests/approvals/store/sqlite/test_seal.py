@@ -4,6 +4,7 @@ import hashlib
 import json
 
 from approvals.store.sqlite.seal import Seal
+from approvals.summaries import summarize
 
 #: A held call as every version has stored it. `beside` and `along` are the stored names of `extra_params` and `envelope`.
 STORED = (
@@ -44,6 +45,15 @@ def test_a_stored_call_is_written_again_under_the_same_names():
 
 def test_a_call_stored_with_its_presence_is_read_without_it():
     assert opened(STORED_WITH_ATTENDED) == opened(STORED)
+
+
+def test_a_summary_stored_with_its_presence_is_read_without_it():
+    call = opened(STORED)
+    *_, body, _ = Seal(b"").summary_columns(call)
+    older = body.replace(b'"task":', b'"attended":false,"task":')
+    assert older != body
+    seal = hashlib.sha256(b"summary " + older).digest()
+    assert Seal(b"").open_summary(older, seal) == summarize(call)
 
 
 def test_a_call_stored_before_extra_params_existed_is_read_without_them():
