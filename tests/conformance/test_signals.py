@@ -12,12 +12,6 @@ from hang import HANG
 from store_fixtures import a_call, an_event
 
 
-@pytest.fixture(autouse=True)
-async def in_time():
-    async with asyncio.timeout(HANG):
-        yield
-
-
 def changed(call):
     return Signal(SignalKind.CALL, call.id)
 
@@ -27,7 +21,8 @@ def a_pin(server="iam"):
 
 
 async def receive(listener, number):
-    return [await anext(listener) for _ in range(number)]
+    async with asyncio.timeout(HANG):
+        return [await anext(listener) for _ in range(number)]
 
 
 async def test_every_listener_gets_every_signal(store):
@@ -46,7 +41,7 @@ async def test_a_call_is_signalled_when_its_change_can_be_read(store):
         for least in (1, 2, 3):
             assert (await store.get((await anext(listener)).subject)).version >= least
 
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         tasks.create_task(follow())
         await store.add(call := a_call())
         for _ in range(2):
@@ -101,7 +96,7 @@ async def test_a_pin_is_signalled_when_it_can_be_read(store):
     for server in ("iam", "notes"):
         store.save_pin(a_pin(server))
     for number, server in enumerate(("iam", "notes"), 1):
-        assert await anext(listener) == Signal(SignalKind.PIN, server)
+        assert await receive(listener, 1) == [Signal(SignalKind.PIN, server)]
         assert len(await store.pins()) >= number
 
 
@@ -115,7 +110,7 @@ async def test_a_logout_is_signalled_when_the_login_is_gone(store):
         assert await anext(listener) == Signal(SignalKind.LOGOUT, "s1")
         assert await store.find_login("s1") is None
 
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         tasks.create_task(follow())
         await store.delete_login("s1")
 
@@ -134,6 +129,7 @@ async def test_closing_the_store_ends_every_listener_after_its_signals(open_stor
         following = asyncio.ensure_future(anext(waiting, "the end"))
         await asyncio.sleep(0)
         await store.add(call := a_call())
-    assert [signal async for signal in idle] == [changed(call)]
-    assert [await following, await anext(waiting, "the end")] == [changed(call), "the end"]
-    assert [signal async for signal in store.signals()] == []
+    async with asyncio.timeout(HANG):
+        assert [signal async for signal in idle] == [changed(call)]
+        assert [await following, await anext(waiting, "the end")] == [changed(call), "the end"]
+        assert [signal async for signal in store.signals()] == []

@@ -18,7 +18,7 @@ SAME_ID = 1
 
 @pytest.fixture(params=OPENERS.values(), ids=OPENERS.keys())
 async def gateways(request, tmp_path):
-    async with asyncio.timeout(HANG), two_gateways(await request.param(tmp_path), READS) as both:
+    async with two_gateways(await request.param(tmp_path), READS) as both:
         yield both
 
 
@@ -33,7 +33,7 @@ async def until(is_true):
 
 async def test_an_approval_at_one_gateway_wakes_the_client_at_the_other(gateways):
     a, b = gateways
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(a.call("create_note"))
         [held] = await b.held()
         await b.review(held)
@@ -55,7 +55,7 @@ async def cancelled_at(gateway, request_id=SAME_ID):
 
 async def test_a_cancellation_at_one_gateway_ends_the_wait_at_the_other(gateways):
     a, b = gateways
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(a.call("create_note", {"n": 1}, id=7))
         [first] = await b.held()
         other = tasks.create_task(a.call("create_note", {"n": 2}, id="7"))
@@ -75,7 +75,7 @@ async def test_a_late_signal_of_a_cancellation_does_not_end_a_newer_request_at_t
     await cancelled_at(a)
     late = await anext(sent)
     assert (late.kind, late.origin) == (SignalKind.CANCEL, a.gateway.service.replica.id)
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(a.call("create_note", id=SAME_ID))
         [held] = await a.held()
         b.gateway.store.announce(late)
@@ -88,7 +88,7 @@ async def test_the_id_of_a_cancelled_request_can_be_used_again_at_every_gateway(
     for gateway in gateways:
         await cancelled_at(gateway)
     for number, gateway in enumerate(gateways):
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
             agent = tasks.create_task(gateway.call("create_note", {"n": number}, id=SAME_ID))
             [held] = await gateway.held()
             await gateway.review(held)
@@ -163,7 +163,7 @@ async def test_every_gateway_reads_the_store_again_when_signals_may_be_lost(gate
     change_tool(gateways)
     for gateway in gateways:
         await list_again(gateway)
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(a.call("create_note"))
         [held] = await b.held()
         await until(lambda: a.gateway.service.wakeups.listening)
