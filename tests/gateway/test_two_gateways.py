@@ -7,7 +7,7 @@ import pytest
 from approvals.signals import Signal, SignalKind
 from approvals.store.signal_feed import SignalFeed
 from gateway.app.tool_views import list_tool_views
-from gateways import text
+from gateways import TASKS, text
 from hang import HANG
 from two_gateways import OPENERS, two_gateways
 
@@ -93,6 +93,19 @@ async def test_the_id_of_a_cancelled_request_can_be_used_again_at_every_gateway(
             [held] = await gateway.held()
             await gateway.review(held)
             assert text(await agent) == "ran create_note"
+
+
+async def test_a_task_cancelled_at_one_gateway_is_no_longer_attended_at_the_other(gateways):
+    a, b = gateways
+    call = {"name": "create_note", "arguments": {}}
+    task = (await a.ask("tools/call", call, declares=TASKS)).result["taskId"]
+    await until(lambda: a.gateway.service.wakeups.listening)
+    cancelled = await b.ask("tasks/cancel", {"taskId": task}, declares=TASKS)
+    assert cancelled.result == {"resultType": "complete"}
+    await until(lambda: not len(a.gateway.proxy.tasks.runs))
+    seen = await a.ask("tasks/get", {"taskId": task}, declares=TASKS)
+    assert seen.result["status"] == "cancelled"
+    assert a.ran() == []
 
 
 # Accepted tool definitions
