@@ -152,7 +152,8 @@ _OTHERS = {
         AcceptedTools, ("400", "401", "404", "413", "415", "429"), body=AcceptBody,
     ),
     ("get", "audit"): _operation(
-        "Read the audit trail.", AuditPage, _READ,
+        "Read the audit trail. A page looks at 10,000 events at most: follow `next` until it stays the same.",
+        AuditPage, _READ,
         _parameter("after", "Only events after this sequence number.", kind="integer"),
         _parameter("limit", "Maximum number of events, 1 to 1000.", kind="integer"),
         _parameter("since", "Only events at or after this time: RFC 3339, or seconds since 1970."),

@@ -141,7 +141,7 @@ class AuditEntry(msgspec.Struct):
 
 
 class AuditPage(msgspec.Struct):
-    """Audit events in order. `next` is the `after` of the next page."""
+    """Audit events in order. `next` is the `after` of the next page; at the end of the trail it stays the same."""
 
     events: tuple[AuditEntry, ...]
     next: Count
