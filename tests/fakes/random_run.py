@@ -62,6 +62,8 @@ class RandomRun:
     chance: Random
     endpoints: list[Endpoint] = field(default_factory=list)
     stopping: bool = False
+    #: Percent of calls at which the server breaks the connection.
+    cuts: int = 5
     #: Set while a gateway listens.
     up: asyncio.Event = field(default_factory=asyncio.Event)
     calls: int = 0
@@ -92,21 +94,23 @@ class RandomRun:
             tool = FREE if self.likely(10) else "create_note"
             # White space that only the exact bytes have.
             arguments = b'{"marker":  "marker-%d" , "n": 1.0}' % self.calls
-            answer, state = await self._ask(http, tool, arguments)
+            answer, state = await self.ask(http, tool, arguments)
             while answer not in FINAL:
                 await asyncio.sleep(LOOK)
                 await self.up.wait()
-                answer, state = await self._ask(http, tool, arguments, state)
+                patience = LOOK if self.likely(10) else None  # or the agent hangs up
+                answer, state = await self.ask(http, tool, arguments, state, patience=patience)
         self.agents -= 1
 
-    async def _ask(
-        self, http: aiohttp.ClientSession, tool: str, arguments: bytes, state: str = ""
-    ) -> tuple[Answer, str]:
-        """Make a call; return its answer, and the request state for the next round."""
-        endpoint, sent = self.chance.choice(self.endpoints), self.log.next_place()
+    async def ask(
+        self, http: aiohttp.ClientSession, tool: str, arguments: bytes, state: str = "",
+        *, at: Endpoint | None = None, patience: float | None = None,
+    ) -> tuple[Answer, str]:  # fmt: skip
+        """Make a call at a gateway (None: any); return its answer, and the request state for the next round."""
+        endpoint, sent = at or self.chance.choice(self.endpoints), self.log.next_place()
         answer, found = Answer.LOST, {}
         try:
-            async with asyncio.timeout(LOOK if self.likely(10) else None):  # or the agent hangs up
+            async with asyncio.timeout(patience):
                 reply = await _post(http, endpoint.agents, tool, arguments, state)
             if "result" in reply.frames[-1]:
                 found = reply.result
@@ -124,7 +128,7 @@ class RandomRun:
     async def _receive(self, request: web.Request, frame: dict) -> web.StreamResponse:
         """Log a call, work on it, and answer; sometimes break the connection instead."""
         arguments = bytes(msgspec.json.decode(await request.read(), type=_Frame).params.arguments)
-        cut = self.likely(5)
+        cut = self.likely(self.cuts)
         await self.log.add_received("notes", frame["params"]["name"], arguments, cut=cut)
         await asyncio.sleep(self.chance.random() * WORK)
         if cut and request.transport is not None:
@@ -137,36 +141,46 @@ class RandomRun:
     async def _approve(self, http: aiohttp.ClientSession, who: str) -> None:
         while self.agents:
             try:
-                for call in await self._list(http, who, "pending"):
+                for call in await self.list_calls(http, who, "pending"):
                     if self.likely(15):
-                        await self._review(http, who, call)
-                for call in await self._list(http, who, "in_doubt"):
+                        await self._decide(http, who, call)
+                for call in await self.list_calls(http, who, "in_doubt"):
                     if self.likely(20):
-                        await self._post(http, who, call, "resolve")
+                        await self._act(http, who, call, "resolve", self.chance.choice(self.endpoints))
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(LOOK)  # no other event to wait for: another process works
 
-    async def _list(self, http: aiohttp.ClientSession, who: str, state: str) -> Sequence[dict]:
-        inbox = self.chance.choice(self.endpoints).inbox
+    async def list_calls(
+        self, http: aiohttp.ClientSession, who: str, state: str, *, at: Endpoint | None = None
+    ) -> Sequence[dict]:
+        """Return the calls in a state, as the inbox of a gateway (None: any) lists them."""
+        inbox = (at or self.chance.choice(self.endpoints)).inbox
         async with http.get(f"{inbox}/api/v1/calls", params={"state": state}, headers=_login(who)) as answer:
             return (await answer.json())["calls"]
 
-    async def _review(self, http: aiohttp.ClientSession, who: str, call: dict) -> None:
+    async def _decide(self, http: aiohttp.ClientSession, who: str, call: dict) -> None:
         first = self._approved.setdefault(json.loads(call["arguments_text"])["marker"], call["id"])
         decision = Decision.DENY if first != call["id"] or self.likely(10) else Decision.APPROVE
         for _ in range(self.chance.choice((1, 1, 2))):
-            acknowledged = False
-            try:
-                acknowledged = await self._post(http, who, call, decision)
-            finally:
-                await self.log.add_review(call["id"], who, decision, acknowledged=acknowledged)
+            await self.review(http, who, call, decision)
 
-    async def _post(self, http: aiohttp.ClientSession, who: str, call: dict, verb: str) -> bool:
+    async def review(
+        self, http: aiohttp.ClientSession, who: str, call: dict, decision: Decision, *, at: Endpoint | None = None,
+    ) -> None:  # fmt: skip
+        """Answer a call in the inbox of a gateway (None: any)."""
+        acknowledged = False
+        try:
+            acknowledged = await self._act(
+                http, who, call, decision, at or self.chance.choice(self.endpoints)
+            )
+        finally:
+            await self.log.add_review(call["id"], who, decision, acknowledged=acknowledged)
+
+    async def _act(self, http: aiohttp.ClientSession, who: str, call: dict, verb: str, at: Endpoint) -> bool:
         """Return whether the gateway acknowledged an action."""
-        inbox = self.chance.choice(self.endpoints).inbox
         body = {"reason": "I looked"} | ({"digest": call["digest"]} if verb != "resolve" else {})
-        url = f"{inbox}/api/v1/calls/{call['id']}/{verb}"
+        url = f"{at.inbox}/api/v1/calls/{call['id']}/{verb}"
         async with http.post(url, json=body, headers=_login(who)) as answer:
             await answer.read()
             return answer.status == 200
