@@ -136,7 +136,7 @@ async def test_the_same_call_at_both_gateways_waits_once_and_runs_once(both):
         first = tasks.create_task(two.run.ask(http, "create_note", CALL, at=a))
         held = await two.one_pending(http, b)
         second = tasks.create_task(two.run.ask(http, "create_note", CALL, at=b))
-        while held["id"] not in two.replicas[1].gateway.service.attending:
+        while held["id"] not in two.replicas[1].gateway.service.presence.clients:
             await asyncio.sleep(0)
         await two.run.review(http, "alice", held, Decision.APPROVE, at=b)
     assert [(await one)[0] for one in (first, second)] == [Answer.RESULT] * 2
