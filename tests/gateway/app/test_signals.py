@@ -1,4 +1,4 @@
-"""A gateway reads the accepted tool definitions again: when it begins to listen, and until a read succeeds."""
+"""A gateway reads the accepted tool definitions again: when it begins to listen, after a signal, after a failure."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import pytest
 
 from approvals.errors import StoreError
 from approvals.store.memory import MemoryStore
-from gateway.app import signals
+from gateway.app import serving, signals
 from hang import HANG
 from two_gateways import two_gateways
 
@@ -32,17 +32,35 @@ async def gateways(monkeypatch):
         yield [one.gateway for one in both]
 
 
+async def accept(gateway):
+    """Accept another definition of a tool."""
+    await gateway.catalogue.refresh("notes")
+    gateway._pins.accept("notes", "get_note", b"{}")
+
+
+async def until_accepted(gateway):
+    """Wait until that definition is the accepted one."""
+    while gateway.catalogue.listed_tool("notes", "get_note").accepted != b"{}":
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("faults", [0, 3])
 async def test_a_definition_accepted_before_a_gateway_listened_is_read(gateways, faults):
     a, b = gateways
-    for gateway in gateways:
-        await gateway.catalogue.refresh("notes")
-    pinned = a.catalogue.listed_tool("notes", "get_note")
-    b._pins.accept("notes", "get_note", b"{}")
+    await a.catalogue.refresh("notes")
+    await accept(b)
     b.store._store.faults = faults
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(signals.follow_signals(a))
-        while a.catalogue.listed_tool("notes", "get_note") == pinned:
-            await asyncio.sleep(0)
+        await until_accepted(a)
         following.cancel()
-    assert a.catalogue.listed_tool("notes", "get_note").accepted == b"{}"
+
+
+async def test_a_gateway_that_serves_follows_signals(gateways):
+    a, b = gateways
+    async with asyncio.timeout(HANG), serving.run_loops(a, [], ""):
+        await a.catalogue.refresh("notes")
+        for _ in range(100):  # the first read of the pins is done
+            await asyncio.sleep(0)
+        await accept(b)
+        await until_accepted(a)
