@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from approvals.store.event_pages import MAX_SEARCHED
 from approvals.store.sqlite.store import SqliteStore
 from command import BASE, okayed
 from process import SHOP
@@ -237,6 +238,15 @@ def test_commands_without_a_gateway_or_a_trail_name_the_remedy(folder):
     )
     (folder / "okayed.yaml").write_text(BASE + "store: 'memory:'\n")
     assert "keeps no audit trail" in okayed("audit", "verify", cwd=folder).stderr
+
+
+async def test_the_log_searches_the_whole_trail_page_by_page(folder):
+    store = await SqliteStore.open(folder / "okayed.db")
+    rare, often = an_event(tool="rare"), [an_event(tool="often")] * (2 * MAX_SEARCHED)
+    await store.append(rare, *often, rare, an_event(tool="often"))
+    await store.close()
+    done = okayed("log", "--tool", "rare", "--json", cwd=folder)
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [1, 2 * MAX_SEARCHED + 2]
 
 
 THEIRS = """

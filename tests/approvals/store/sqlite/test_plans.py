@@ -14,6 +14,7 @@ import pytest
 
 from approvals.model import CallLimit, State
 from approvals.quotas import Quotas
+from approvals.store.call_lists import split_filter
 from approvals.store.sqlite import lists, schema, statements
 from approvals.store.sqlite.event_search import search_events
 
@@ -295,6 +296,20 @@ def test_the_open_calls_are_read_without_the_history(stores):
             observed.execute(sql, values).fetchall()
 
     check(stores, work, STEPS)
+
+
+def test_statistics_in_the_file_change_no_plan_for_the_worse(stores):
+    """The store never runs ANALYZE, but an operator may."""
+    db = stores[MANY]
+    with Observed(db).counting():
+        db.execute("ANALYZE")
+        for name, values in bindings(MANY).items():
+            for sql, each in product(STATEMENTS[name], values if isinstance(values, list) else [values]):
+                assert list(find_scans(db, sql, each)) == []
+        for states, matching in (param.values for param in LISTS):
+            walked, checked = split_filter(states, matching)
+            query = statements.calls(statements.SUMMARIES, states, walked, checked, limit=9)
+            assert list(find_scans(db, *query)) == []
 
 
 LIMITS = [*Quotas().limits("bot", NOW), CallLimit(most=1, agent="bot", since=NOW - 3600)]
