@@ -14,17 +14,10 @@ from approvals.store.call_lists import Page
 from approvals.store.event_pages import EventPage
 from approvals.store.sqlite import lists
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
-from hang import HANG
 from store_fixtures import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]
 OVER = [state for state in State if state not in OPEN]
-
-
-@pytest.fixture(autouse=True)
-async def in_time():
-    async with asyncio.timeout(HANG):
-        yield
 
 
 async def added(store, *calls):

@@ -16,12 +16,6 @@ from hang import HANG
 from store_fixtures import a_call, an_event
 
 
-@pytest.fixture(autouse=True)
-async def in_time():
-    async with asyncio.timeout(HANG):
-        yield
-
-
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "okayed.db"

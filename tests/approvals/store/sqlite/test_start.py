@@ -22,12 +22,6 @@ from store_fixtures import a_call, an_event
 MARK = "a mark that only whole calls have"
 
 
-@pytest.fixture(autouse=True)
-async def in_time():
-    async with asyncio.timeout(HANG):
-        yield
-
-
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "okayed.db"

@@ -21,16 +21,9 @@ from approvals.store.sqlite import calls as calls_module
 from approvals.store.sqlite import schema
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
-from hang import HANG
 from store_fixtures import a_call, a_full_call, an_event
 
 FINAL = [state for state in State if not is_open(a_call(1, state=state))]
-
-
-@pytest.fixture(autouse=True)
-async def in_time():
-    async with asyncio.timeout(HANG):
-        yield
 
 
 @pytest.fixture
