@@ -15,7 +15,7 @@ from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 from history import Answer, find_faults
 from process import Process, free_ports, sha256, token
-from random_run import FREE, LOOK, Endpoint, RandomRun
+from random_run import FREE, LOOK, POLICY, Endpoint, RandomRun
 from run_log import RunLog, all_calls
 
 ROUNDS = int(os.environ.get("OKAYED_SOAK", "5"))
@@ -33,7 +33,7 @@ def gateway(folder, url):
     config.write_text(
         f"listen: 127.0.0.1:{agents}\nstore: sqlite:///{folder}/okayed.db\nstore_key: {KEY}\n"
         f"inbox: {{listen: '127.0.0.1:{inbox}'}}\nservers: {{notes: {{url: '{url}'}}}}\napprovers: [{people}]\n"
-        "drain: 0s\napprovals: {hold_for: 0.1s}\npolicy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
+        f"drain: 0s\napprovals: {{hold_for: 0.1s}}\npolicy: {POLICY}\n"
     )
     config.chmod(0o600)
     return Process(config, agents, inbox)

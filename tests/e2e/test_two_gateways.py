@@ -14,7 +14,7 @@ from gateways import Clock, call, last_frame, text
 from hang import HANG
 from history import Answer, find_faults
 from process import sha256, token
-from random_run import FREE, LOOK, RandomRun
+from random_run import FREE, LOOK, POLICY, RandomRun
 from run_log import RunLog, all_calls
 from two_gateways import OPENERS, SharedStore
 
@@ -36,7 +36,7 @@ def build_config(url):
     return parse_config(
         f"listen: 127.0.0.1:0\nstore: 'memory:'\ninbox: {{listen: '127.0.0.1:0'}}\nservers: {{notes: {{url: '{url}'}}}}\n"
         f"approvers: [{people}]\ndrain: 0s\napprovals: {{hold_for: 20s, expire_after: 2m}}\n"
-        "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n",
+        f"policy: {POLICY}\n",
         {},
         str,
     )

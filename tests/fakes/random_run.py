@@ -19,7 +19,7 @@ from gateways import META, MODERN
 from gateways import Answer as HttpAnswer
 from history import Answer, marker
 from process import token
-from recording_server import RecordingServer, result
+from recording_server import RecordingServer, error, result
 from run_log import RunLog
 
 #: The first words in an answer's text decide what it says.
@@ -34,6 +34,12 @@ TEXTS = {
 }
 FINAL = {Answer.RESULT, Answer.DENIED, Answer.NOT_RUN, Answer.RESOLVED}
 FREE = "get_note"
+#: The second needs two approvals.
+TOOLS = ("create_note", "delete_note", "create_note", FREE)
+POLICY = (
+    "{default: require_approval, matrix: [{category: [Read], action: allow}], "
+    "tools: {delete_note: {action: require_approval, approvals: 2}}}"
+)
 #: Seconds between two looks of an agent or approver, and the longest work of the server.
 LOOK, WORK = 0.02, 0.05
 
@@ -91,16 +97,21 @@ class RandomRun:
     async def _work(self, http: aiohttp.ClientSession) -> None:
         while not self.stopping:
             self.calls += 1
-            tool = FREE if self.likely(10) else "create_note"
+            tool = self.chance.choice(TOOLS)
             # White space that only the exact bytes have.
             arguments = b'{"marker":  "marker-%d" , "n": 1.0}' % self.calls
-            answer, state = await self.ask(http, tool, arguments)
-            while answer not in FINAL:
-                await asyncio.sleep(LOOK)
-                await self.up.wait()
-                patience = LOOK if self.likely(10) else None  # or the agent hangs up
-                answer, state = await self.ask(http, tool, arguments, state, patience=patience)
+            # Sometimes two requests for one call are open at the same time.
+            twice = (self._repeat_until_answered(http, tool, arguments) for _ in range(1 + self.likely(30)))
+            await asyncio.gather(*twice)
         self.agents -= 1
+
+    async def _repeat_until_answered(self, http: aiohttp.ClientSession, tool: str, arguments: bytes) -> None:
+        answer, state = await self.ask(http, tool, arguments)
+        while answer not in FINAL:
+            await asyncio.sleep(LOOK)
+            await self.up.wait()
+            patience = LOOK if self.likely(10) else None  # or the agent hangs up
+            answer, state = await self.ask(http, tool, arguments, state, patience=patience)
 
     async def ask(
         self, http: aiohttp.ClientSession, tool: str, arguments: bytes, state: str = "",
@@ -112,9 +123,8 @@ class RandomRun:
         try:
             async with asyncio.timeout(patience):
                 reply = await _post(http, endpoint.agents, tool, arguments, state)
-            if "result" in reply.frames[-1]:
-                found = reply.result
-                answer = _classify(found)
+            found = reply.frames[-1].get("result") or _as_result(reply.error)
+            answer = _classify(found)
         except (aiohttp.ClientError, TimeoutError, IndexError):
             pass
         self.log.add_request(
@@ -134,6 +144,8 @@ class RandomRun:
         if cut and request.transport is not None:
             request.transport.abort()
         text = f"ran {marker(arguments)}"
+        if self.likely(10):
+            return error(frame, -32000, text)
         return result(frame, {"resultType": "complete", "content": [{"type": "text", "text": text}]})
 
     # Approvers.
@@ -214,4 +226,11 @@ def _classify(found: dict) -> Answer:
     """Return what a result says."""
     if "requestState" in found:
         return Answer.WAITING
-    return next((kind for words, kind in TEXTS.items() if words in _text(found)), Answer.RESULT)
+    text = _text(found)
+    told = next((kind for words, kind in TEXTS.items() if words in text), Answer.LOST)
+    return Answer.RESULT if text.startswith("ran ") else told
+
+
+def _as_result(error: dict) -> dict:
+    """Return a JSON-RPC error, of the server or of the gateway, as a result with the same text."""
+    return {"content": [{"text": error["message"]}]}
