@@ -92,6 +92,11 @@ def _identify(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
+_SUMMARIES = """
+    SELECT id, state, agent, server, tool, task, created_at, size, summary, seal FROM summaries ORDER BY n
+"""
+
+
 def _read_last_event(path: Path) -> str:
     """Return the note of the last committed event, or "" without one. Read before the snapshot, it is never newer."""
     try:
@@ -153,11 +158,16 @@ def _is_open(state: State) -> bool:
 
 def _check_summaries(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
     seal = Seal(key)
-    for call_id, summary, sealed in db.execute("SELECT id, summary, seal FROM summaries ORDER BY n"):
+    for *columns, body, sealed in db.execute(_SUMMARIES):
         try:
-            seal.open_summary(summary, sealed)
+            summary = seal.open_summary(body, sealed)
         except StoreError:
-            yield Finding(f"The summary of held call {call_id} does not match its seal", _RESTORE_OR_KEY)
+            yield Finding(f"The summary of held call {columns[0]} does not match its seal", _RESTORE_OR_KEY)
+            continue
+        call = summary.call
+        names = [summary.id, summary.state, call.agent, call.server, call.tool]
+        if columns != [*names, summary.task, summary.created_at, summary.size]:
+            yield Finding(f"The summary of held call {columns[0]} was changed outside its sealed part")
 
 
 def _check_table(table: str, db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:

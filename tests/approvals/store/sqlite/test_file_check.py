@@ -100,6 +100,10 @@ CHANGES = {
         "UPDATE summaries SET summary = CAST(summary || ' ' AS BLOB) WHERE n = 1",
         f"The summary of held call {FIRST} does not match its seal: {OR_KEY}",
     ),
+    "a summary's agent": (
+        "UPDATE summaries SET agent = 'eve' WHERE n = 1",
+        f"The summary of held call {FIRST} was changed outside its sealed part: restore a good copy.",
+    ),
     "a login": (
         "UPDATE logins SET approver = 'eve'",
         "The login of eve does not match its seal: it is not accepted; sign in again.",
