@@ -220,10 +220,12 @@ class Observed:
     def counting(self):
         self.db.execute("SAVEPOINT test")
         self.db.set_progress_handler(self._step, 10)
-        yield
-        self.db.set_progress_handler(None, 0)
-        self.db.execute("ROLLBACK TO test")
-        self.db.execute("RELEASE test")
+        try:
+            yield
+        finally:
+            self.db.set_progress_handler(None, 0)
+            self.db.execute("ROLLBACK TO test")
+            self.db.execute("RELEASE test")
 
 
 def find_scans(db, sql, values):
