@@ -14,7 +14,7 @@ from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.model import CallId, Decision, Outcome, State
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from history import Answer, GivenReview, History, Kill, ReceivedCall, Request, find_faults
 
 KEY = b"key"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from approvals.store import PinReader, Store, TrailReader
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.read_only import ReadOnlyStore
 from gateway.config.options import Config
 from gateway.errors import UserError

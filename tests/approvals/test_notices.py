@@ -12,7 +12,7 @@ from approvals.notices import SETTLED_PRESENCE, Notices
 from approvals.presence import ARRIVAL
 from approvals.replica import LEASE, MARGIN
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 

@@ -7,7 +7,7 @@ from approvals.presence import ARRIVAL
 from approvals.replica import LEASE
 from approvals.service import ApprovalService
 from approvals.store import ENDED_LEASE_LIFE
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 
 
 class CountingStore(MemoryStore):

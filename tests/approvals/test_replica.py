@@ -5,7 +5,7 @@ import pytest
 from approval_fixtures import Clock
 from approvals.errors import StoreError
 from approvals.replica import LEASE, MARGIN, OVERDUE, RENEW_EVERY, Replica
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 
 SLACK = "channel:slack"
 

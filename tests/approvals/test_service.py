@@ -26,7 +26,7 @@ from approvals.replica import LEASE, MARGIN, OVERDUE, RENEW_EVERY
 from approvals.reviews import MAX_REASON
 from approvals.runs import RUNNER_LOST
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 

@@ -16,7 +16,7 @@ from approvals.lifecycle import SETTLED
 from approvals.model import Decision, Outcome, State
 from approvals.replica import LEASE, OVERDUE, RENEW_EVERY
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 
 TOOLS = st.sampled_from(["a", "b"])

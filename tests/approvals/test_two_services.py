@@ -16,7 +16,7 @@ from approval_fixtures import Clock, directory, held
 from approvals.errors import ApprovalError
 from approvals.lifecycle import SETTLED
 from approvals.model import Decision, Outcome, State, Terms
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 from history import Answer, find_faults

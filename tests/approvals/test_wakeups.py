@@ -6,7 +6,7 @@ import pytest
 
 from approval_fixtures import held
 from approvals.signals import Signal
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.wakeups import Wakeups
 from hang import HANG
 

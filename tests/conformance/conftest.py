@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 
 

@@ -21,7 +21,7 @@ from approvals.model import (
     ToolCall,
 )
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.web import LOGIN, WebOptions, build_inbox
 
 PEOPLE = ("alice", "bob", "carol")

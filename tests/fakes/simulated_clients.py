@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from approvals.identity import Directory
 from approvals.model import Approver, CallId, Decision
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.app.config import parse_config
 from gateway.auth.agents import LOCAL
 from gateway.call.exchange_limits import ExchangeShares

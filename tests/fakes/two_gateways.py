@@ -2,7 +2,7 @@
 
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from gateways import POLICY, Clock, build_config, serving
 from recording_server import RecordingServer

@@ -15,7 +15,7 @@ from approvals.model import Decision, Outcome, State
 from approvals.notices import Notices
 from approvals.presence import ARRIVAL
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from hang import HANG
 from slack import FakeSlack, buttons_of, text_of
 

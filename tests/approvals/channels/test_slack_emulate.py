@@ -8,7 +8,7 @@ from approvals.channels.slack import SlackChannel
 from approvals.model import Decision
 from approvals.notices import Notices
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from process import free_ports
 from slack_emulator import emulated_slack
 

@@ -13,7 +13,7 @@ from approvals.model import Decision
 from approvals.notices import Notices
 from approvals.presence import ARRIVAL
 from approvals.service import ApprovalService
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from approvals.model import State
-from approvals.store import memory
+from approvals.store.memory import store as memory
 from inbox import Inbox, token
 
 JSON = {"Content-Type": "application/json"}

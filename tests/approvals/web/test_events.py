@@ -8,7 +8,7 @@ import pytest
 from approvals.identity import Directory
 from approvals.presence import ARRIVAL
 from approvals.signals import Signal
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.web.login import IDLE
 from hang import HANG
 from inbox import Inbox, sha256

@@ -9,7 +9,7 @@ import pytest
 from approvals.client_address import TrustedProxies
 from approvals.errors import StoreError
 from approvals.identity import Directory
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from approvals.throttle import ATTEMPTS, WINDOW
 from approvals.web.login import (

@@ -10,7 +10,7 @@ import pytest
 
 from approvals.model import Decision, State
 from approvals.presence import ARRIVAL
-from approvals.store import memory
+from approvals.store.memory import store as memory
 from approvals.web import pages
 from inbox import Inbox
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from approvals.errors import StoreError
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.app import serving, signals
 from hang import HANG
 from two_gateways import two_gateways

@@ -1,7 +1,7 @@
 """Audit events of exchanges; an event that an agent can repeat at will is posted once a minute."""
 
 from approval_fixtures import Clock
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.auth.agents import LOCAL
 from gateway.call import audit
 from gateway.call.audit import AuditLog

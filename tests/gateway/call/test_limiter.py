@@ -3,7 +3,7 @@
 import pytest
 
 from approvals.errors import StoreError
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.call.limiter import WindowLimiter
 from gateway.policy.limits import Limit, LimitScope, LimitUser, window_key
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.auth.agents import Agent
 from gateway.call import sessions
 from gateway.call.sessions import Sessions

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.errors import GatewayError
 from gateway.tools import catalogue, discovery
 from gateway.tools.catalogue import Catalogue, Override

@@ -10,7 +10,7 @@ from aiohttp import web
 from approvals.digest import sha256
 from approvals.errors import StoreError
 from approvals.model import Pin, State
-from approvals.store.memory import MemoryStore
+from approvals.store.memory.store import MemoryStore
 from gateway.tools.pins import MAX_DIFFERENCE, Pins, canonical_definition, format_diff
 from gateways import last_frame, running, text
 from recording_server import TOOLS, RecordingServer, error

@@ -16,7 +16,7 @@ from approvals.lifecycle import advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, State
 from approvals.service import ApprovalService
 from approvals.store import read_only
-from approvals.store.memory import is_open
+from approvals.store.memory.store import is_open
 from approvals.store.sqlite import calls as calls_module
 from approvals.store.sqlite import schema
 from approvals.store.sqlite.store import SqliteStore

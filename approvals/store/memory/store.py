@@ -28,8 +28,8 @@ from approvals.signals import Signal, SignalKind
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
 from approvals.store.event_pages import EventFilter, EventPage, build_page, last_searched
-from approvals.store.memory_logins import MemoryLogins
-from approvals.store.memory_replicas import MemoryReplicas
+from approvals.store.memory.logins import MemoryLogins
+from approvals.store.memory.replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from approvals.model import LoginSession, OneTimeCode
 from approvals.signals import Signal, SignalKind
-from approvals.store.memory_base import MemoryBase
+from approvals.store.memory.base import MemoryBase
 
 Expiring = TypeVar("Expiring", LoginSession, OneTimeCode)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from approvals.model import CallId
 from approvals.signals import Signal, SignalKind
 from approvals.store import ENDED_LEASE_LIFE
-from approvals.store.memory_base import MemoryBase
+from approvals.store.memory.base import MemoryBase
 
 
 class MemoryReplicas(MemoryBase):
