@@ -9,9 +9,10 @@ from approvals import audit
 from approvals.errors import AgentBytesExceeded, Conflict, HourlyBytesExceeded, QuotaExceeded, StoreError
 from approvals.lifecycle import SETTLED, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, Pin, State
-from approvals.store import SESSION_LIFE, event_pages, memory
+from approvals.store import SESSION_LIFE, event_pages
 from approvals.store.call_lists import Page
 from approvals.store.event_pages import EventPage
+from approvals.store.memory import store as memory
 from approvals.store.sqlite import lists
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
 from store_fixtures import a_call, a_full_call, an_event
