@@ -15,7 +15,7 @@ from approvals.audit import Checkpoint
 from approvals.model import CallId, Decision, Outcome, State
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
-from history import Answer, GivenReview, History, Kill, ReceivedCall, Request, find_faults
+from history import Answer, GivenReview, History, Kill, ReceivedCall, Request, assert_no_faults, find_faults
 
 KEY = b"key"
 
@@ -263,6 +263,18 @@ FAULTS = [
 
 def test_a_right_history_has_no_fault():
     assert find_faults(right_history()) == []
+    assert_no_faults(right_history())
+
+
+def test_a_failing_test_lists_every_fault_and_how_to_repeat_the_run():
+    with pytest.raises(AssertionError) as failed:
+        assert_no_faults(replace(add_received("done"), kills=()), about="with SEED=7")
+    assert str(failed.value).splitlines() == [
+        "3 faults with SEED=7:",
+        "done was received 2 times.",
+        "done was received 2 times, but claimed 1 times.",
+        "hold_doubt was put in doubt, but no gateway was killed while it ran.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from approvals.model import Decision, Outcome, State, Terms
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
-from history import Answer, find_faults
+from history import Answer, assert_no_faults
 from replicas import KilledError, ServiceProcess
 from run_log import RunLog, all_calls
 
@@ -216,10 +216,10 @@ async def play(store, seed):
     """Play one run and check it; return how often each answer was given."""
     run = Run(store, seed)
     history = await run.play()
-    where = f"OKAYED_SEED={seed}"
-    assert find_faults(history) == [], where
+    where = f"with OKAYED_SEED={seed}"
+    assert_no_faults(history, about=where)
     running = [call.id for call in history.calls if call.state is State.FORWARDING]
-    assert running == [], f"{where}: the run of a killed service is put in doubt"
+    assert running == [], f"The runs of a killed service are not in doubt {where}."
     return Counter(request.answer for request in history.requests) + Counter(kills=len(history.kills))
 
 

@@ -13,7 +13,7 @@ import aiohttp
 from approvals.store.read_only import ReadOnlyStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
-from history import Answer, find_faults
+from history import Answer, assert_no_faults
 from process import Process, free_ports, sha256, token
 from random_run import FREE, LOOK, POLICY, Endpoint, RandomRun
 from run_log import RunLog, all_calls
@@ -70,7 +70,7 @@ async def test_a_gateway_killed_at_random_moments_keeps_every_promise(tmp_path):
     calls, events = await all_calls(store), await store.events(limit=100_000_000)
     await store.close()
     history = run.log.history(calls, events, chain_key=KEY.encode(), free=frozenset({FREE}))
-    assert find_faults(history) == []
+    assert_no_faults(history)
     seen = Counter(request.answer for request in history.requests)
     assert {Answer.RESULT, Answer.LOST} <= set(seen), seen
     print(f"{ROUNDS} kills, {len(calls)} held calls, {len(events)} events; answers: {dict(seen)}")

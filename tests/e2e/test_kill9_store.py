@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from approvals.store.sqlite.store import SqliteStore
-from history import STORE_CHECKS, History, find_faults
+from history import STORE_CHECKS, History, assert_no_faults
 from run_log import all_calls
 
 ROUNDS = int(os.environ.get("OKAYED_SOAK", "6"))
@@ -57,7 +57,7 @@ async def test_acknowledged_writes_survive_kill_9(tmp_path):
             found = History(
                 calls=calls, events=events, acknowledged=list(acked.items()), heads=heads, chain_key=b"key"
             )
-            assert find_faults(found, STORE_CHECKS) == []
+            assert_no_faults(found, STORE_CHECKS)
             assert head.seq == len(events) > known
             known, heads = len(events), [head]
             assert sound(path)

@@ -12,7 +12,7 @@ from gateway.app.config import parse_config
 from gateway_replicas import GatewayReplica
 from gateways import Clock, call, last_frame, text
 from hang import HANG
-from history import Answer, find_faults
+from history import Answer, assert_no_faults
 from process import sha256, token
 from random_run import FREE, LOOK, POLICY, RandomRun
 from run_log import RunLog, all_calls
@@ -115,7 +115,7 @@ async def both(request, tmp_path):
             await replica.stop()
     calls, events = await all_calls(store), await store.events(limit=100_000)
     await store.close()
-    assert find_faults(two.run.log.history(calls, events, free=frozenset({FREE}))) == []
+    assert_no_faults(two.run.log.history(calls, events, free=frozenset({FREE})))
 
 
 async def test_two_gateways_of_which_some_are_killed_keep_every_promise(both):
@@ -130,7 +130,7 @@ async def test_two_gateways_of_which_some_are_killed_keep_every_promise(both):
 
 async def test_the_same_call_at_both_gateways_waits_once_and_runs_once(both):
     two, http = both
-    two.run.cuts = 0
+    two.run.trouble = False
     a, b = two.run.endpoints
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(two.run.ask(http, "create_note", CALL, at=a))
@@ -145,7 +145,7 @@ async def test_the_same_call_at_both_gateways_waits_once_and_runs_once(both):
 
 async def test_a_call_held_at_a_killed_gateway_is_answered_at_the_other(both):
     two, http = both
-    two.run.cuts = 0
+    two.run.trouble = False
     a, b = two.run.endpoints
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(two.run.ask(http, "create_note", CALL, at=a))
@@ -160,7 +160,7 @@ async def test_a_call_held_at_a_killed_gateway_is_answered_at_the_other(both):
 
 async def test_a_stream_that_broke_is_resumed_at_the_other_gateway(both):
     two, http = both
-    two.run.cuts = 0
+    two.run.trouble = False
     a, b = two.run.endpoints
     headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
     opened = await http.post(a.agents, json=INITIALIZE, headers=headers)

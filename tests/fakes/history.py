@@ -400,3 +400,9 @@ CHECKS: Sequence[Check] = (
 def find_faults(history: History, checks: Sequence[Check] = CHECKS) -> list[str]:
     """Return a sentence for each fault; an empty list for a right history."""
     return [sentence for check in checks for sentence in check(history)]
+
+
+def assert_no_faults(history: History, checks: Sequence[Check] = CHECKS, *, about: str = "") -> None:
+    """Raise `AssertionError` with a line for each fault; *about* says how to repeat the run."""
+    found = find_faults(history, checks)
+    assert not found, "\n".join([f"{len(found)} faults {about}".rstrip() + ":", *found])

@@ -68,8 +68,8 @@ class RandomRun:
     chance: Random
     endpoints: list[Endpoint] = field(default_factory=list)
     stopping: bool = False
-    #: Percent of calls at which the server breaks the connection.
-    cuts: int = 5
+    #: Whether the server sometimes reports an error, or breaks the connection.
+    trouble: bool = True
     #: Set while a gateway listens.
     up: asyncio.Event = field(default_factory=asyncio.Event)
     calls: int = 0
@@ -138,13 +138,13 @@ class RandomRun:
     async def _receive(self, request: web.Request, frame: dict) -> web.StreamResponse:
         """Log a call, work on it, and answer; sometimes break the connection instead."""
         arguments = bytes(msgspec.json.decode(await request.read(), type=_Frame).params.arguments)
-        cut = self.likely(self.cuts)
+        cut = self.trouble and self.likely(5)
         await self.log.add_received("notes", frame["params"]["name"], arguments, cut=cut)
         await asyncio.sleep(self.chance.random() * WORK)
         if cut and request.transport is not None:
             request.transport.abort()
         text = f"ran {marker(arguments)}"
-        if self.likely(10):
+        if self.trouble and self.likely(10):
             return error(frame, -32000, text)
         return result(frame, {"resultType": "complete", "content": [{"type": "text", "text": text}]})
 
