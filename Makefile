@@ -58,7 +58,7 @@ screenshot: .venv/test
 
 # Slow tests: kill -9 for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
-	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=0 tests/e2e/test_kill9_store.py tests/e2e/test_kill9_gateway.py tests/approvals/test_service_machine.py tests/approvals/test_two_services.py tests/e2e/test_model_requests.py
+	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=0 tests/e2e/test_kill9_store.py tests/e2e/test_kill9_gateway.py tests/e2e/test_two_gateways.py tests/approvals/test_service_machine.py tests/approvals/test_two_services.py tests/e2e/test_model_requests.py
 
 # make classify DATA=tools.jsonl
 classify: .venv/test

@@ -1,6 +1,10 @@
-"""Two whole gateways on one store, with agents, approvers and a server at both; the history has no fault."""
+"""Two whole gateways on one store, with agents, approvers and a server at both; the history has no fault.
+
+OKAYED_SOAK sets the number of gateways that are killed.
+"""
 
 import asyncio
+import os
 from collections import Counter
 from random import Random, SystemRandom
 
@@ -27,8 +31,9 @@ INITIALIZE = {
     "jsonrpc": "2.0", "id": 0, "method": "initialize",
     "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
 }  # fmt: skip
-#: The steps of a run, and the number of gateways that are killed in it.
-STEPS, KILLS = 60, 3
+#: The gateways that are killed in a run, and its steps.
+KILLS = int(os.environ.get("OKAYED_SOAK", "3"))
+STEPS = 20 * KILLS
 
 
 def build_config(url):
@@ -107,7 +112,7 @@ async def both(request, tmp_path):
     """Two gateways on one store; the history is checked at the end."""
     store = await request.param(tmp_path)
     two = TwoGateways(store, Random(SystemRandom().randrange(2**32)))
-    async with asyncio.timeout(HANG), two.run.recorder() as recorder:
+    async with asyncio.timeout(HANG + KILLS), two.run.recorder() as recorder:
         await two.start(recorder.url)
         async with aiohttp.ClientSession() as http:
             yield two, http
