@@ -15,7 +15,7 @@ from approvals.summaries import Summary
 
 #: Seconds for which a call is attended after it was held, or after a client began to wait for it. A page shows it so
 #: before the first sweep, and does not flicker while a client comes and goes.
-ARRIVAL = 10.0
+ARRIVAL = 3.0
 
 
 class Presence:

@@ -12,7 +12,7 @@ from approval_fixtures import Clock, directory, held
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.http import SlackEndpoint
 from approvals.model import Decision, Outcome, State
-from approvals.notices import Notices
+from approvals.notices import SETTLED_PRESENCE, Notices
 from approvals.presence import ARRIVAL
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
@@ -496,7 +496,7 @@ async def test_a_card_says_that_the_agent_has_left_and_that_it_is_back(w):
     for attending, shown in ((False, True), (True, False)):
         with w.service.attend(call.id) if attending else nullcontext():
             for _ in range(3):
-                w.clock.now += ARRIVAL
+                w.clock.now += SETTLED_PRESENCE
                 await w.service.sweep()
                 await w.notices.bring_up_to_date()
         assert (left in text_of(message.blocks)) is shown
