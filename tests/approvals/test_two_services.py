@@ -1,4 +1,6 @@
-"""Two services on one store, driven at random: agents, approvers, servers, sweeps, crashes. The history has no fault.
+"""Agents, approvers and servers use two services on one store at random; the history has no fault.
+
+The services sweep, crash and are suspended meanwhile.
 
 OKAYED_SEED repeats one run on a store in memory; HYPOTHESIS_PROFILE=deep makes many.
 """
@@ -16,10 +18,12 @@ from approval_fixtures import Clock, directory, held
 from approvals.errors import ApprovalError
 from approvals.lifecycle import SETTLED
 from approvals.model import Decision, Outcome, State, Terms
+from approvals.replica import LEASE, OVERDUE
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
-from history import Answer, assert_no_faults
+from history import Answer
+from history_checks import assert_no_faults
 from replicas import KilledError, ServiceProcess
 from run_log import RunLog, all_calls
 
@@ -133,10 +137,16 @@ class Run:
         with suppress(ApprovalError):
             call, won = await process.service.claim(call_id, lambda _: None)
             if won:
-                await self.send(process.service, call)
+                await self.send(process, call)
 
-    async def send(self, service, call):
+    async def send(self, process, call):
         """Send a call to a server that may refuse, fail, break the connection or answer late."""
+        service = process.service
+        await self.idle()
+        await process.connection.running.wait()
+        if not service.may_send(call.id):
+            await service.record_not_sent(call.id, "suspended")
+            return
         how = self.chance.choice(("answer", "answer", "answer", "fail", "refuse", "cut", "late", "late"))
         if how == "refuse":
             await service.record_not_sent(call.id, "refused")
@@ -197,13 +207,25 @@ class Run:
             await self.idle(30)
             if self.likely(15):
                 await self.crash(self.chance.randrange(2))
+            if self.likely(5):
+                await self.suspend(self.chance.randrange(2))
 
     async def pass_time(self, seconds):
         """Move the clock; each service sweeps several times meanwhile."""
         for _ in range(int(seconds / STEP)):
             self.clock.now += STEP
             for process in self.chance.choices(self.processes, k=2) + self.processes:
-                await process.serve(process.service.sweep())
+                if process.connection.running.is_set():
+                    await process.serve(process.service.sweep())
+
+    async def suspend(self, number):
+        """Suspend a process until after its lease."""
+        process = self.processes[number]
+        process.connection.running.clear()
+        await self.log.add_kill(process.service.replica.id)
+        await self.pass_time(LEASE + OVERDUE + STEP)
+        process.connection.running.set()
+        await process.serve(process.service.sweep())  # which renews the lease
 
     async def crash(self, number):
         old = self.processes[number]

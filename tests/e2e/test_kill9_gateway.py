@@ -13,7 +13,8 @@ import aiohttp
 from approvals.store.read_only import ReadOnlyStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
-from history import Answer, assert_no_faults
+from history import Answer
+from history_checks import assert_no_faults
 from process import Process, free_ports, sha256, token
 from random_run import FREE, LOOK, POLICY, Endpoint, RandomRun
 from run_log import RunLog, all_calls

@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 from approvals.store.sqlite.store import SqliteStore
-from history import STORE_CHECKS, History, assert_no_faults
+from history import History
+from history_checks import STORE_CHECKS, assert_no_faults
 from run_log import all_calls
 
 ROUNDS = int(os.environ.get("OKAYED_SOAK", "6"))

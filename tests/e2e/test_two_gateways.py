@@ -16,7 +16,8 @@ from gateway.app.config import parse_config
 from gateway_replicas import GatewayReplica
 from gateways import Clock, call, last_frame, text
 from hang import HANG
-from history import Answer, assert_no_faults
+from history import Answer
+from history_checks import assert_no_faults
 from process import sha256, token
 from random_run import FREE, LOOK, POLICY, RandomRun
 from run_log import RunLog, all_calls

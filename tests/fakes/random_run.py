@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 
 import aiohttp
@@ -127,9 +128,10 @@ class RandomRun:
             answer = _classify(found)
         except (aiohttp.ClientError, TimeoutError, IndexError):
             pass
+        about = found.get("_meta", {}).get("okayed/approval", {})
         self.log.add_request(
             "local", "notes", tool, arguments, sent=sent, answer=answer, text=_text(found),
-            call=found.get("_meta", {}).get("okayed/approval", {}).get("id", ""),
+            call=about.get("id", ""), expires_at=_deadline(about),
         )  # fmt: skip
         return answer, found.get("requestState", "")
 
@@ -216,6 +218,11 @@ async def _post(http: aiohttp.ClientSession, url: str, tool: str, arguments: byt
     }  # fmt: skip
     async with http.post(url, data=body, headers=headers) as answer:
         return HttpAnswer(answer.status, answer.content_type, await answer.read())
+
+
+def _deadline(about: dict) -> float | None:
+    """Return the time at which a pending call expires, as its client was shown it."""
+    return datetime.fromisoformat(about["expiresAt"]).timestamp() if about.get("state") == "pending" else None
 
 
 def _text(found: dict) -> str:

@@ -1,4 +1,7 @@
-"""Several approval services on one store, each as a process of its own would use it: tasks interleave, and it can crash."""
+"""Several approval services on one store, each as a process of its own would use it.
+
+Their tasks interleave, and a process can be killed or suspended.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -19,10 +22,15 @@ class KilledError(StoreError):
 
 
 class Connection:
-    """A process's connection to a shared store. Once it is cut, nothing of the process reaches the store."""
+    """A process's connection to a shared store.
+
+    Once it is cut, nothing of the process reaches the store. While `running` is not set, the process is suspended.
+    """
 
     def __init__(self, store: Any, chance: Random) -> None:
         self.is_cut = False
+        self.running = asyncio.Event()
+        self.running.set()
         self._store = store
         self._chance = chance
 
@@ -44,6 +52,7 @@ class Connection:
     async def _pause(self) -> None:
         for _ in range(self._chance.choice(TURNS)):
             await asyncio.sleep(0)
+        await self.running.wait()
         self._check()
 
     def _check(self) -> None:
@@ -78,6 +87,7 @@ class ServiceProcess:
     async def kill(self) -> None:
         """End the process: its connection is cut first, so that its clean-up reaches nothing."""
         self.connection.is_cut = True
+        self.connection.running.set()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

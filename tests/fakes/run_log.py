@@ -1,4 +1,4 @@
-"""The logs of a run while it goes on; `history` checks them at the end."""
+"""The logs of a run while it goes on; `history_checks` compares them with the promises."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -51,17 +51,18 @@ class RunLog:
 
     def add_request(
         self, agent: str, server: str, tool: str, arguments: bytes, *, sent: int, answer: Answer, text: str = "", call: str = "",
+        expires_at: float | None = None,
     ) -> None:  # fmt: skip
         """Log a request of a client when its answer has come, or its connection broke."""
         self.requests.append(
             Request(
                 agent=agent, server=server, tool=tool, arguments=arguments, sent=sent, answered=self.next_place(),
-                answer=answer, text=text, call=call,
+                answer=answer, text=text, call=call, expires_at=expires_at,
             )
         )  # fmt: skip
 
     async def add_kill(self, replica: str = "") -> None:
-        """Log the end of a gateway, once nothing of it can reach the store."""
+        """Log the end or suspension of a gateway, once nothing of it can reach the store."""
         head = await self.read_head()
         self.heads += [head] if head else []
         self.kills.append(Kill(head=head.seq if head else 0, replica=replica))
