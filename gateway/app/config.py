@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.app.config_file import read_config_text
-from gateway.app.earlier_name import refuse_earlier_store
+from gateway.app.config_file import read_config_text, resolve_store
 from gateway.auth import issuers
 from gateway.config.checks import channels, listeners, people, servers, values
 from gateway.config.options import AuditOptions, Config
@@ -17,8 +16,6 @@ from gateway.config.yaml import ResolvedText, read_document
 from gateway.errors import UserError
 from gateway.policy.compiling import compile_policy
 
-#: The scheme of a SQLite store.
-SQLITE = "sqlite:///"
 #: The checks of a config whose shape is valid, in this order.
 CHECKS = (servers, people, issuers, listeners, channels, values)
 #: Replaces a rule whose shape is invalid, so that the rest of the config is still checked.
@@ -32,17 +29,8 @@ def load_config(path: File, environ: Mapping[str, str]) -> Config:
     )
     folder = path.absolute().parent
     return msgspec.structs.replace(
-        config, store=_resolve_store(config.store, folder), audit=_resolve_checkpoint(config.audit, folder)
+        config, store=resolve_store(config.store, folder), audit=_resolve_checkpoint(config.audit, folder)
     )
-
-
-def _resolve_store(store: str, folder: File) -> str:
-    """Return the address of a store with an absolute path, so that every command finds the same store."""
-    file = store.removeprefix(SQLITE)
-    if file == store:
-        return store
-    refuse_earlier_store(path := folder / file)
-    return f"{SQLITE}{path}"
 
 
 def _resolve_checkpoint(audit: AuditOptions, folder: File) -> AuditOptions:

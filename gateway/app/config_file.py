@@ -1,14 +1,27 @@
-"""Reads the text of a config file, or only its `listen` key, for commands that just join a gateway."""
+"""Reads the text of a config file, or only the keys that a command needs: `listen`, or those of the store."""
 
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gateway.app.earlier_name import refuse_earlier_config
+from gateway.app.earlier_name import refuse_earlier_config, refuse_earlier_store
 from gateway.config.addresses import parse_host_and_port
-from gateway.config.options import DEFAULT_LISTEN
+from gateway.config.options import DEFAULT_LISTEN, DEFAULT_STORE, STORE_ERROR, is_store
 from gateway.config.problems import ConfigProblems, Problem
 from gateway.config.yaml import read_key
+
+#: The scheme of a SQLite store.
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """The keys of a config that say where the store is, with an absolute path, and under which key it is sealed."""
+
+    store: str
+    store_key: str = ""
 
 
 def read_config_text(path: Path) -> str:
@@ -33,14 +46,37 @@ def read_config_text(path: Path) -> str:
 
 def read_listen(path: Path, environ: Mapping[str, str]) -> str:
     """Return the `listen` address of a config file; references in other keys may be unset. Raises `ConfigProblems`."""
-    listen = read_key(
-        read_config_text(path), "listen", environ, lambda name: Path(name).read_text(encoding="utf-8")
-    )
+    listen = _read_key(read_config_text(path), "listen", environ)
     try:
         parse_host_and_port(address := _address(listen))
     except ValueError as error:
         raise _problem(f"listen: {listen!r} is not host:port or unix:/path.") from error
     return address
+
+
+def read_store(path: Path, environ: Mapping[str, str]) -> StoreKeys:
+    """Return the store of a config file; references in other keys may be unset. Raises `ConfigProblems`."""
+    text = read_config_text(path)
+    store = _read_key(text, "store", environ) or DEFAULT_STORE
+    if not isinstance(store, str) or not is_store(store):
+        raise _problem(f"store: {STORE_ERROR}")
+    key = _read_key(text, "store_key", environ) or ""
+    if not isinstance(key, str):
+        raise _problem("store_key: this must be text.")
+    return StoreKeys(resolve_store(store, path.absolute().parent), key)
+
+
+def resolve_store(store: str, folder: Path) -> str:
+    """Return the address of a store with an absolute path, so that every command finds the same store."""
+    file = store.removeprefix(SQLITE)
+    if file == store:
+        return store
+    refuse_earlier_store(path := folder / file)
+    return f"{SQLITE}{path}"
+
+
+def _read_key(text: str, name: str, environ: Mapping[str, str]) -> Any:
+    return read_key(text, name, environ, lambda file: Path(file).read_text(encoding="utf-8"))
 
 
 def _address(listen: object) -> str:

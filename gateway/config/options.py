@@ -8,6 +8,8 @@ from msgspec import Meta, Struct, field
 Duration = int | float | str
 #: The default address of the agents' listener.
 DEFAULT_LISTEN = "127.0.0.1:8808"
+DEFAULT_STORE = "sqlite:///okayed.db"
+STORE_ERROR = "this must be sqlite:///path (or memory: for a trial); this version supports no other database."
 Count = Annotated[int, Meta(ge=1)]
 Size = int | str
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -33,6 +35,11 @@ def parse_duration(duration: Duration) -> float:
 def is_off(duration: Duration) -> bool:
     """Return whether a duration is `0` or `0s`, which turns the feature off."""
     return _OFF.fullmatch(str(duration)) is not None
+
+
+def is_store(address: str) -> bool:
+    """Return whether *address* is that of a store that this version supports."""
+    return re.match(r"sqlite:///.|memory:$", address) is not None
 
 
 def parse_size(size: Size) -> int:
@@ -323,7 +330,7 @@ class Config(Options, kw_only=True, frozen=True):
     #: How long requests are still served after SIGTERM, while /readyz returns 503.
     drain: Duration = 0
     #: A relative path is resolved against the folder of the config.
-    store: str = "sqlite:///okayed.db"
+    store: str = DEFAULT_STORE
     #: The key that seals the audit trail and the held calls; keep it apart from the store.
     store_key: str | None = None
     servers: dict[str, ServerOptions]

@@ -1,9 +1,17 @@
 """Checks the durations, sizes, keys and the store address of a config (PURE)."""
 
-import re
 from collections.abc import Iterator
 
-from gateway.config.options import ClientOptions, Config, Duration, is_off, parse_duration, parse_size
+from gateway.config.options import (
+    STORE_ERROR,
+    ClientOptions,
+    Config,
+    Duration,
+    is_off,
+    is_store,
+    parse_duration,
+    parse_size,
+)
 from gateway.config.problems import Path, Problem
 
 #: The least number of characters of a key.
@@ -12,11 +20,8 @@ MIN_KEY = 32
 
 def find_problems(config: Config) -> Iterator[Problem]:
     """Report keys that are too short, sizes that cannot be read, and a store of an unknown kind."""
-    if not re.match(r"sqlite:///.|memory:$", config.store):
-        yield Problem(
-            ("store",),
-            "this must be sqlite:///path (or memory: for a trial); this version supports no other database.",
-        )
+    if not is_store(config.store):
+        yield Problem(("store",), STORE_ERROR)
     for path, secret in _keys(config):
         if len(secret) < MIN_KEY:
             yield Problem(
