@@ -7,6 +7,7 @@ Each read is one transaction, so all its statements see one snapshot. SQLite tak
 import asyncio
 import contextlib
 import sqlite3
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -69,6 +70,16 @@ class Reader:
         self._db.execute("BEGIN")
         try:
             return work(self._db)
+        except Exception as error:
+            _close_cursors(error)
+            raise
         finally:
             with contextlib.suppress(sqlite3.Error):  # an error may have ended the transaction
                 self._db.rollback()
+
+
+def _close_cursors(error: BaseException | None) -> None:
+    """Free the variables of a failed read. A cursor among them would keep its snapshot for the reads that follow."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

@@ -197,6 +197,33 @@ async def test_a_read_with_bad_values_fails_alone(store):
     assert (await store.select()).items == []
 
 
+@pytest.mark.parametrize("error", [StoreError("a changed call"), KeyError("gone")])
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_read_that_fails_half_way_leaves_no_snapshot_to_later_reads(store, error, nested):
+    """The test keeps the error and its frames, as a log or a reference cycle may."""
+    for _ in range(3):
+        await store.append(an_event())
+
+    def half(db):
+        rows = db.execute("SELECT * FROM events")
+        next(rows)
+        raise error
+
+    def work(db):
+        if not nested:
+            half(db)
+        try:
+            half(db)
+        except Exception as cause:
+            raise ValueError from cause
+
+    with pytest.raises(StoreError) as kept:
+        await store.reader.read(work)
+    await store.append(an_event())
+    assert len(await store.events()) == 4
+    assert kept
+
+
 async def test_a_read_of_a_busy_file_fails_alone(store):
     def busy(_):
         error = sqlite3.OperationalError("database is locked")
