@@ -2,7 +2,7 @@
 
 There is no message queue that could lose a message: each round posts or updates every call whose newest version the
 channel does not show. That covers restarts and failures. Each channel has its own rounds, so a slow or failing channel
-does not delay the others. Of the replicas that share a store, one at a time holds a channel and posts to it.
+does not delay the others. Each channel also has a lock: of the replicas that share a store, one at a time posts to it.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from approvals.store import NoticeStore
 #: Seconds between rounds without a change, and the longest wait after failures.
 ROUND = 5.0
 MAX_WAIT = 300.0
-#: Seconds for which the presence of a client differs from a message until the message is updated.
-SETTLED_PRESENCE = 10.0
-#: The fewest seconds between two comparisons of messages with the presence; each looks at every pending call.
+#: Seconds for which a message shows another presence before it is updated.
+PRESENCE_DELAY = 10.0
+#: Seconds between two comparisons of messages with the presence; each reads every pending call.
 COMPARE_EVERY = 1.0
 #: The most bytes of the arguments in a notice.
 MAX_READ = 65_536
@@ -60,15 +60,15 @@ class Notices:
 
 
 class _Reconciler:
-    """Updates one channel while this replica holds it."""
+    """Updates one channel while this replica holds its lock."""
 
     def __init__(self, service: ApprovalService, store: NoticeStore, channel: Channel, url: str) -> None:
         self._service = service
         self._store = store
         self._channel = channel
         self._url = url
-        #: The name that a replica holds to post to the channel.
-        self._lease = f"channel:{channel.name}"
+        #: The lock that a replica holds while it posts to the channel.
+        self._lock = f"channel:{channel.name}"
         #: Set when a call has changed.
         self.changed = asyncio.Event()
         #: When the presence of a client was first seen to differ from the call's message, on the monotonic clock.
@@ -83,9 +83,9 @@ class _Reconciler:
             await _wait(ROUND, self.changed)
 
     async def update(self) -> None:
-        """Post or update every message that does not show its call as it is, unless another replica does so."""
+        """Post or update every message that is out of date, unless another replica holds the lock."""
         try:
-            if not await self._service.replica.take(self._lease):
+            if not await self._service.replica.acquire(self._lock):
                 self._differs_since.clear()
                 return
             for find in (self._find_stale, self._find_other_presence):
@@ -100,22 +100,22 @@ class _Reconciler:
         return [notice or Notice(call=call.id, channel=self._channel.name) for call, notice in stale]
 
     async def _find_other_presence(self) -> Sequence[Notice]:
-        """Return the notices that have shown another presence for `SETTLED_PRESENCE` seconds."""
+        """Return the notices that have shown another presence for `PRESENCE_DELAY` seconds."""
         now = self._service.monotonic()
         if not self._channel.shows_presence or now < self._compared_at + COMPARE_EVERY:
             return ()
         self._compared_at = now
         notices = await self._store.notices_with_other_presence(self._channel.name, self._service.clock())
         self._differs_since = {one.call: self._differs_since.get(one.call, now) for one in notices}
-        return [one for one in notices if now >= self._differs_since[one.call] + SETTLED_PRESENCE]
+        return [one for one in notices if now >= self._differs_since[one.call] + PRESENCE_DELAY]
 
     async def _show(self, notice: Notice) -> None:
         call = await self._service.get(notice.call)
-        attended = bool(await self._service.attended([call]))
+        attended = bool(await self._service.find_attended([call]))
         if (call.version, attended) == (notice.shown_version, notice.shown_attended):
             return
         # This process may have been suspended until its lease was over.
-        if not self._service.replica.holds(self._lease):
+        if not self._service.replica.holds(self._lock):
             return
         await self._store.save_notice(await self._post(call, notice, attended=attended))
 

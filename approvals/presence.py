@@ -13,9 +13,9 @@ from approvals.replica import Replica
 from approvals.store import ReplicaStore
 from approvals.summaries import Summary
 
-#: Seconds for which a call is attended after it was held, or after a client began to wait for it. A page shows it so
-#: before the first sweep, and does not flicker while a client comes and goes.
-ARRIVAL = 3.0
+#: The least time, in seconds, for which a call is attended after it was held, or after a client began to wait for it.
+#: So a page is right before the first sweep, and does not flicker while a client reconnects.
+MIN_ATTENDED = 3.0
 
 
 class Presence:
@@ -27,11 +27,11 @@ class Presence:
         self._clock = clock
         #: How many clients wait for each call in this process.
         self.clients: Counter[CallId] = Counter()
-        #: When a client last began to wait for each call; kept for ARRIVAL seconds.
+        #: When a client last began to wait for each call; kept for `MIN_ATTENDED` seconds.
         self._arrivals: dict[CallId, float] = {}
-        #: The calls that the store has for this replica, and the term of the lease in which they were written.
+        #: The calls that the store has for this replica, and the number of the lease under which they were written.
         self._saved: frozenset[CallId] = frozenset()
-        self._term = 0
+        self._lease_number = 0
 
     @contextmanager
     def attend(self, call_id: CallId) -> Iterator[None]:
@@ -45,24 +45,24 @@ class Presence:
             if not self.clients[call_id]:
                 del self.clients[call_id]
 
-    async def attended(self, calls: Sequence[HeldCall | Summary]) -> frozenset[CallId]:
+    async def find_attended(self, calls: Sequence[HeldCall | Summary]) -> frozenset[CallId]:
         """Return those of *calls* for which a client waits at any replica, or has just begun to."""
         now = self._clock()
-        here = {call.id for call in calls if call.id in self.clients or now < call.created_at + ARRIVAL}
+        here = {call.id for call in calls if call.id in self.clients or now < call.created_at + MIN_ATTENDED}
         others = [call.id for call in calls if call.id not in here]
-        return frozenset(here) | (await self._store.attended(others, now) if others else frozenset())
+        return frozenset(here) | (await self._store.find_attended(others, now) if others else frozenset())
 
     async def save(self) -> None:
         """Save the changes since the last time; after a lapse of the lease, save every call again."""
-        attended, term = frozenset(self.clients) | self._recent(), self._replica.term
-        known = self._saved if term == self._term else frozenset()
-        came, left = attended - known, self._saved - attended
-        if came or left:
-            await self._store.save_presence(self._replica.id, sorted(came), sorted(left))
-        self._saved, self._term = attended, term
+        attended, lease = frozenset(self.clients) | self._recent(), self._replica.lease_number
+        known = self._saved if lease == self._lease_number else frozenset()
+        added, removed = attended - known, self._saved - attended
+        if added or removed:
+            await self._store.save_presence(self._replica.id, sorted(added), sorted(removed))
+        self._saved, self._lease_number = attended, lease
 
     def _recent(self) -> frozenset[CallId]:
         """Return the calls for which a client has just begun to wait; forget the older arrivals."""
-        since = self._clock() - ARRIVAL
+        since = self._clock() - MIN_ATTENDED
         self._arrivals = {call_id: at for call_id, at in self._arrivals.items() if at > since}
         return frozenset(self._arrivals)

@@ -1,7 +1,7 @@
 """A replica: one approval service among those that share a store.
 
-Its lease in the store covers everything that it holds: the calls that it runs, the clients that wait at it, and names
-such as the one that lets it post to a channel. When the lease ends, all of that is free for other replicas. So nothing
+Its lease in the store covers everything that it holds: the calls that it runs, the clients that wait at it, and locks
+such as the one for posting to a channel. When the lease ends, the other replicas may take over all of these. So nothing
 else needs a time limit, and ten thousand waiting clients cost one renewal.
 """
 
@@ -22,7 +22,7 @@ OVERDUE = 5.0
 
 
 class Replica:
-    """Renews the lease of one replica, and knows what the replica holds while the lease lasts."""
+    """The lease of one replica, and the locks that it holds while the lease lasts."""
 
     def __init__(self, store: ReplicaStore, *, clock: Clock, monotonic: Clock) -> None:
         self.id = str(ULID()).lower()
@@ -31,9 +31,9 @@ class Replica:
         self._monotonic = monotonic
         #: The end of the lease on the monotonic clock. It is never later than the end in the store.
         self._ends_at = -inf
-        #: How many times the lease has begun: 1 until it lapses.
-        self.term = 0
-        self._names: frozenset[str] = frozenset()
+        #: The number of the current lease: 1 until it lapses.
+        self.lease_number = 0
+        self._locks: frozenset[str] = frozenset()
 
     @property
     def send_before(self) -> float:
@@ -45,29 +45,29 @@ class Replica:
         if (started := self._monotonic()) < self._ends_at - LEASE + RENEW_EVERY:
             return
         now = self._clock()
-        self._names = await self._store.renew_replica(self.id, now, now + LEASE)
-        self.term += started >= self._ends_at
+        self._locks = await self._store.renew_replica(self.id, now, now + LEASE)
+        self.lease_number += started >= self._ends_at
         self._ends_at = started + LEASE
 
-    async def take(self, name: str) -> bool:
-        """Return whether this replica holds *name*, which one replica holds at a time; take it if it is free."""
+    async def acquire(self, lock: str) -> bool:
+        """Acquire *lock* unless another replica holds it; return whether this replica holds it now."""
         await self.renew()
-        if name in self._names:
+        if lock in self._locks:
             return True
-        taken = await self._store.take_name(name, self.id, self._clock())
-        self._names |= {name} if taken else set()
-        return taken
+        acquired = await self._store.acquire_lock(lock, self.id, self._clock())
+        self._locks |= {lock} if acquired else set()
+        return acquired
 
-    def holds(self, name: str) -> bool:
-        """Return whether this replica still holds *name*."""
-        return name in self._names and self._monotonic() < self.send_before
+    def holds(self, lock: str) -> bool:
+        """Return whether this replica still holds *lock*."""
+        return lock in self._locks and self._monotonic() < self.send_before
 
-    async def lost(self, runners: frozenset[str]) -> frozenset[str]:
-        """Return those of *runners*, other replicas, whose lease ended `OVERDUE` seconds ago."""
+    async def find_lost(self, runners: frozenset[str]) -> frozenset[str]:
+        """Return those of *runners*, except this replica, whose lease ended at least `OVERDUE` seconds ago."""
         others = runners - {self.id}
         return others - await self._store.live_replicas(self._clock() - OVERDUE) if others else others
 
     async def end(self) -> None:
-        """End the lease and free everything that it covers; raises `StoreError`."""
-        self._ends_at, self._names = -inf, frozenset()
+        """End the lease, and with it everything that it covers; raises `StoreError`."""
+        self._ends_at, self._locks = -inf, frozenset()
         await self._store.end_replica(self.id)

@@ -160,9 +160,9 @@ class ApprovalService(Reviews, Runs):
         """Mark a call as attended while the context is open: a client waits for it."""
         return self.presence.attend(call_id)
 
-    async def attended(self, calls: Sequence[HeldCall | Summary]) -> frozenset[CallId]:
+    async def find_attended(self, calls: Sequence[HeldCall | Summary]) -> frozenset[CallId]:
         """Return those of *calls* for which a client waits at any replica, or has just begun to."""
-        return await self.presence.attended(calls)
+        return await self.presence.find_attended(calls)
 
     # The sweep.
 

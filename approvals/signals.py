@@ -1,4 +1,4 @@
-"""Signals tell the replicas that share a store what another one changed. A listener then reads the store.
+"""Signals: short messages by which the replicas that share a store learn of changes; they then read the store.
 
 A signal follows the commit of the change that it reports. Signals may be lost, so no promise depends on one.
 """
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class SignalKind(StrEnum):
-    """The kinds of signals. The subject of each says where the change is."""
+    """The kinds of signals. The subject of a signal says what changed."""
 
     #: A held call changed; the subject is its id.
     CALL = "call"
@@ -21,7 +21,7 @@ class SignalKind(StrEnum):
     CANCEL = "cancel"
     #: A login session ended; the subject is the SHA-256 of its secret.
     LOGOUT = "logout"
-    #: Reserved: sending of calls was stopped or allowed again.
+    #: Reserved: forwarding was stopped, or allowed again.
     FREEZE = "freeze"
     #: Signals may have been lost.
     RESYNC = "resync"
@@ -38,8 +38,8 @@ class Signal:
     origin: str = ""
 
 
-#: The kinds that a listener may ignore; any other kind concerns every listener.
-SPECIFIC = frozenset(
+#: The kinds that a listener without an action for them ignores; any other kind is treated as RESYNC.
+IGNORABLE = frozenset(
     {SignalKind.CALL, SignalKind.PRESENCE, SignalKind.PIN, SignalKind.CANCEL, SignalKind.LOGOUT}
 )
 
@@ -47,8 +47,8 @@ Actions = Mapping[SignalKind, Callable[[Signal], None]]
 
 
 def act_on(signal: Signal, actions: Actions) -> None:
-    """Run the action of a signal's kind, if there is one; a kind that is not in `SPECIFIC` runs that of RESYNC."""
-    kind = SignalKind(signal.kind) if signal.kind in SPECIFIC else SignalKind.RESYNC
+    """Run the action for a signal, if there is one. A kind that is not in `IGNORABLE` runs the action for RESYNC."""
+    kind = SignalKind(signal.kind) if signal.kind in IGNORABLE else SignalKind.RESYNC
     if (action := actions.get(kind)) is not None:
         action(signal)
 

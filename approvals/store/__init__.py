@@ -161,7 +161,7 @@ class NoticeStore(Protocol):
         """
 
     async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
-        """Return the posted notices of pending calls that show another presence than `attended` returns at *now*.
+        """Return the posted notices of pending calls that show another presence than `find_attended` returns at *now*.
 
         Those whose retry time is in the future are left out.
         """
@@ -194,21 +194,21 @@ class ReplicaStore(Protocol):
     """The replicas that share the store, and everything that each of them holds while its lease lasts."""
 
     async def renew_replica(self, replica: str, now: float, until: float) -> frozenset[str]:
-        """Extend the lease of a replica to *until* and return the names that it holds; drop leases that ended long ago."""
+        """Extend the lease of a replica to *until* and return the locks that it holds; drop leases that ended long ago."""
 
     async def end_replica(self, replica: str) -> None:
-        """End the lease of a replica; free its names and forget its waiting clients."""
+        """End the lease of a replica; release its locks and remove its presence."""
 
     async def live_replicas(self, now: float) -> frozenset[str]:
         """Return the replicas whose lease ends after *now*."""
 
-    async def take_name(self, name: str, replica: str, now: float) -> bool:
-        """Let a replica hold *name*; False if another replica, whose lease ends after *now*, holds it."""
+    async def acquire_lock(self, name: str, replica: str, now: float) -> bool:
+        """Give a replica the lock *name*; return False if another replica, whose lease ends after *now*, holds it."""
 
-    async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
-        """Record the calls for which clients of a replica began and ceased to wait."""
+    async def save_presence(self, replica: str, added: Sequence[CallId], removed: Sequence[CallId]) -> None:
+        """Add calls to those for which clients of a replica wait, and remove others from them."""
 
-    async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
+    async def find_attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         """Return those of *calls* for which a client waits at a replica whose lease ends after *now*."""
 
 

@@ -1,4 +1,4 @@
-"""Lists of held calls: their pages, their filters, and the one index that each list walks (PURE)."""
+"""Lists of held calls: their pages, their filters, and the index that each list reads (PURE)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Generic, TypedDict, TypeVar
 
 from approvals.model import CallId, State
 
-#: How many calls a page looks at, at most. So a search that finds nothing costs no more in a long history.
+#: The most calls that a page looks at, so that a search without a match is as fast in a long history.
 MAX_SEARCHED = 10_000
 Item = TypeVar("Item")
 
@@ -35,11 +35,11 @@ class CallFilter(TypedDict, total=False):
 def split_filter(
     states: Sequence[State], matching: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Split the given filters into those that an index answers, and those that are checked on each row.
+    """Split the given filters into those that an index answers, and those that every row is compared with.
 
-    A list walks the index of its states; else that of its agent, tool or server; else it walks all calls.
+    A list reads the index of its states; without states, that of its agent, tool or server; else all calls.
     """
-    checked = {name: value for name, value in matching.items() if value}
-    index = next((name for name in ("agent", "tool", "server") if name in checked and not states), "")
-    walked = {name: checked.pop(name) for name in ("before", index) if name in checked}
-    return walked, checked
+    row_filters = {name: value for name, value in matching.items() if value}
+    index = next((name for name in ("agent", "tool", "server") if name in row_filters and not states), "")
+    index_filters = {name: row_filters.pop(name) for name in ("before", index) if name in row_filters}
+    return index_filters, row_filters

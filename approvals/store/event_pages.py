@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from approvals.model import AuditEvent
 
-#: How many events a page looks at, at most, unless it looks at the events of one call.
+#: The most events that a page looks at, unless it looks at the events of one call.
 MAX_SEARCHED = 10_000
 
 

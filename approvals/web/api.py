@@ -68,7 +68,7 @@ class InboxApi:
         names = {"tool": query.get("tool", ""), "agent": query.get("agent", "")}
         store = self._service.store
         page = await store.select(states, limit=limit, before=before, room=MAX_PAGE_BYTES, **names)
-        attended = await self._service.attended(page.items)
+        attended = await self._service.find_attended(page.items)
         bodies = tuple(
             summarize_call(call, self._url(call), viewer.name, attended=call.id in attended)
             for call in page.items
@@ -181,7 +181,7 @@ class InboxApi:
         return json_response(openapi.build_document(self._options.url))
 
     async def _call_response(self, call: HeldCall, viewer: Approver) -> web.Response:
-        attended = await self._service.attended([call])
+        attended = await self._service.find_attended([call])
         return json_response(encode_call(call, self._url(call), viewer.name, attended=bool(attended)))
 
     def _url(self, call: HeldCall) -> str:

@@ -74,7 +74,7 @@ class InboxPages:
         """
         waiting = await self._service.store.summaries(OPEN_STATES, limit=MAX_WAITING)
         soonest = sorted(waiting.items, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
-        attended = await self._service.attended([*soonest, *shown])
+        attended = await self._service.find_attended([*soonest, *shown])
         return {
             "user": user,
             "path": path,

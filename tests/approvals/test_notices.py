@@ -8,8 +8,8 @@ import pytest
 from approval_fixtures import Clock, directory, held
 from approvals.lifecycle import update
 from approvals.model import State
-from approvals.notices import SETTLED_PRESENCE, Notices
-from approvals.presence import ARRIVAL
+from approvals.notices import PRESENCE_DELAY, Notices
+from approvals.presence import MIN_ATTENDED
 from approvals.replica import LEASE, MARGIN
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
@@ -207,15 +207,15 @@ async def test_a_card_is_updated_when_its_client_has_been_gone_and_back_for_a_wh
     a, b = replicas
     call = await b.service.hold(held(clock.now))
     with b.service.attend(call.id):
-        await pass_time(clock, a, b, seconds=3 * ARRIVAL)
+        await pass_time(clock, a, b, seconds=3 * MIN_ATTENDED)
         assert board.shown == [("m1", 1, True)]
-    await pass_time(clock, a, b, seconds=SETTLED_PRESENCE)
+    await pass_time(clock, a, b, seconds=PRESENCE_DELAY)
     assert board.shown == [("m1", 1, True)], "the client has not been gone for long"
     await pass_time(clock, a, b, seconds=2)
     assert board.shown == [("m1", 1, True), ("m1", 1, False)]
-    await pass_time(clock, a, b, seconds=3 * ARRIVAL)
+    await pass_time(clock, a, b, seconds=3 * MIN_ATTENDED)
     with b.service.attend(call.id):
-        await pass_time(clock, a, b, seconds=SETTLED_PRESENCE + 2)
+        await pass_time(clock, a, b, seconds=PRESENCE_DELAY + 2)
     assert board.shown == [("m1", 1, True), ("m1", 1, False), ("m1", 1, True)]
     assert await a.service.store.version(call.id) == call.version
 
@@ -234,8 +234,8 @@ async def test_the_clients_of_a_crashed_replica_are_gone_from_the_card(replicas,
     a, b = replicas
     call = await b.service.hold(held(clock.now))
     with b.service.attend(call.id):
-        await pass_time(clock, a, b, seconds=3 * ARRIVAL)
-        await pass_time(clock, a, seconds=LEASE + SETTLED_PRESENCE + 1)
+        await pass_time(clock, a, b, seconds=3 * MIN_ATTENDED)
+        await pass_time(clock, a, seconds=LEASE + PRESENCE_DELAY + 1)
     assert board.shown == [("m1", 1, True), ("m1", 1, False)]
 
 
@@ -244,7 +244,7 @@ async def test_a_decided_call_is_not_updated_for_its_client(replicas, clock, boa
     call = await a.service.hold(held(clock.now))
     await a.round()
     await a.service.cancel(call.id, "the agent left", actor="ci-bot")
-    await pass_time(clock, a, seconds=3 * SETTLED_PRESENCE)
+    await pass_time(clock, a, seconds=3 * PRESENCE_DELAY)
     assert [version for _, version, _ in board.shown] == [1, 2]
 
 
@@ -252,7 +252,7 @@ async def test_a_channel_that_does_not_show_presence_is_not_updated_for_it(store
     board = Board(shows_presence=False)
     a = Replica(store, clock, board)
     call = await a.service.hold(held(clock.now))
-    await pass_time(clock, a, seconds=3 * SETTLED_PRESENCE)
+    await pass_time(clock, a, seconds=3 * PRESENCE_DELAY)
     assert board.shown == [("m1", 1, True)]
     await store.swap(call, update(call, note="later"))
     await a.round()
@@ -286,5 +286,5 @@ async def test_a_card_whose_update_fails_is_tried_again(replicas, clock, board):
         raise OSError
 
     board.while_posting = fail
-    await pass_time(clock, a, seconds=4 * SETTLED_PRESENCE)
+    await pass_time(clock, a, seconds=4 * PRESENCE_DELAY)
     assert board.shown == [("m1", 1, True), ("m1", 1, False)]

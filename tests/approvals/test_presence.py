@@ -3,7 +3,7 @@
 import pytest
 
 from approval_fixtures import Clock, directory, held
-from approvals.presence import ARRIVAL
+from approvals.presence import MIN_ATTENDED
 from approvals.replica import LEASE
 from approvals.service import ApprovalService
 from approvals.store import ENDED_LEASE_LIFE
@@ -17,13 +17,13 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.saved, self.asked = [], 0
 
-    async def save_presence(self, replica, came, left):
-        self.saved.append((replica, list(came), list(left)))
-        await super().save_presence(replica, came, left)
+    async def save_presence(self, replica, added, removed):
+        self.saved.append((replica, list(added), list(removed)))
+        await super().save_presence(replica, added, removed)
 
-    async def attended(self, calls, now):
+    async def find_attended(self, calls, now):
         self.asked += 1
-        return await super().attended(calls, now)
+        return await super().find_attended(calls, now)
 
 
 @pytest.fixture
@@ -45,25 +45,25 @@ def replicas(store, clock):
 async def a_call(service, **fields):
     """Hold a call, and return it when it is no longer new."""
     call = await service.hold(held(service.clock.now, **fields))
-    service.clock.now += ARRIVAL
+    service.clock.now += MIN_ATTENDED
     return call
 
 
 async def test_a_new_call_is_attended_before_the_first_sweep(replicas, clock):
     a, b = replicas
     call = await a.hold(held(clock.now))
-    assert await a.attended([call]) == await b.attended([call]) == {call.id}
-    clock.now += ARRIVAL
-    assert await a.attended([call]) == await b.attended([call]) == frozenset()
+    assert await a.find_attended([call]) == await b.find_attended([call]) == {call.id}
+    clock.now += MIN_ATTENDED
+    assert await a.find_attended([call]) == await b.find_attended([call]) == frozenset()
 
 
 async def test_a_client_that_waits_here_is_known_at_once_and_at_another_replica_after_a_sweep(replicas):
     a, b = replicas
     call = await a_call(a)
     with a.attend(call.id):
-        assert (await a.attended([call]), await b.attended([call])) == ({call.id}, frozenset())
+        assert (await a.find_attended([call]), await b.find_attended([call])) == ({call.id}, frozenset())
         await a.sweep()
-        assert await b.attended([call]) == {call.id}
+        assert await b.find_attended([call]) == {call.id}
 
 
 async def test_a_call_is_attended_until_its_last_client_leaves(replicas, clock):
@@ -73,13 +73,13 @@ async def test_a_call_is_attended_until_its_last_client_leaves(replicas, clock):
         with a.attend(call.id):
             await a.sweep()
             await b.sweep()
-        clock.now += ARRIVAL
+        clock.now += MIN_ATTENDED
         await a.sweep()
-        assert await b.attended([call]) == {call.id}
+        assert await b.find_attended([call]) == {call.id}
     await a.sweep()
-    assert await a.attended([call]) == {call.id}, "replica b has not said that its client left"
+    assert await a.find_attended([call]) == {call.id}, "replica b has not said that its client left"
     await b.sweep()
-    assert await a.attended([call]) == frozenset()
+    assert await a.find_attended([call]) == frozenset()
 
 
 async def test_a_client_that_leaves_at_once_and_comes_back_changes_the_presence_once(replicas, store, clock):
@@ -91,7 +91,7 @@ async def test_a_client_that_leaves_at_once_and_comes_back_changes_the_presence_
         await a.sweep()
         clock.now += 1
     assert store.saved == [(a.replica.id, [call.id], [])]
-    clock.now += ARRIVAL
+    clock.now += MIN_ATTENDED
     await a.sweep()
     assert store.saved[1:] == [(a.replica.id, [], [call.id])]
 
@@ -113,9 +113,9 @@ async def test_the_clients_of_a_replica_are_gone_when_its_lease_ends(replicas, c
     with a.attend(call.id):
         await a.sweep()
         clock.now += LEASE - 1
-        assert await b.attended([call]) == {call.id}
+        assert await b.find_attended([call]) == {call.id}
         clock.now += 1
-        assert await b.attended([call]) == frozenset()
+        assert await b.find_attended([call]) == frozenset()
 
 
 async def test_after_a_lapse_of_its_lease_a_replica_saves_all_its_clients_again(replicas, clock):
@@ -127,16 +127,16 @@ async def test_after_a_lapse_of_its_lease_a_replica_saves_all_its_clients_again(
         clock.now += LEASE + ENDED_LEASE_LIFE
         await b.sweep()  # forgets replica a, with its clients
         await a.sweep()
-        assert await b.attended([stays, leaves]) == {stays.id}
+        assert await b.find_attended([stays, leaves]) == {stays.id}
 
 
 async def test_a_list_of_calls_asks_the_store_once_and_not_for_calls_whose_client_is_here(replicas, store):
     a, _ = replicas
     calls = [await a_call(a, tool=f"t{n}") for n in range(5)]
-    await a.attended(calls)
+    await a.find_attended(calls)
     assert store.asked == 1
     with a.attend(calls[0].id):
-        assert await a.attended(calls[:1]) == {calls[0].id}
+        assert await a.find_attended(calls[:1]) == {calls[0].id}
     assert store.asked == 1
 
 
@@ -146,7 +146,7 @@ async def test_presence_changes_no_version_and_is_not_an_audit_event(replicas, s
     events = await store.events()
     with a.attend(call.id):
         await a.sweep()
-    clock.now += ARRIVAL
+    clock.now += MIN_ATTENDED
     await a.sweep()
     assert await store.version(call.id) == call.version
     assert await store.events() == events

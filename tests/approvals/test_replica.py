@@ -51,23 +51,23 @@ async def test_a_call_claimed_after_a_renewal_may_be_sent_for_a_while(replicas, 
     assert a.send_before - (clock.now - 1000.0) > LEASE - RENEW_EVERY - MARGIN
 
 
-async def test_one_replica_holds_a_name_until_its_lease_ends(replicas, clock):
+async def test_one_replica_holds_a_lock_until_its_lease_ends(replicas, clock):
     a, b = replicas
-    assert (await a.take(SLACK), await b.take(SLACK)) == (True, False)
+    assert (await a.acquire(SLACK), await b.acquire(SLACK)) == (True, False)
     assert (a.holds(SLACK), b.holds(SLACK)) == (True, False)
     clock.now += LEASE - MARGIN
     assert not a.holds(SLACK), "it may be suspended before it posts"
-    assert not await b.take(SLACK)
+    assert not await b.acquire(SLACK)
     clock.now += MARGIN
-    assert await b.take(SLACK)
-    assert not await a.take(SLACK)
+    assert await b.acquire(SLACK)
+    assert not await a.acquire(SLACK)
     assert not a.holds(SLACK)
 
 
-async def test_a_replica_that_renews_in_time_keeps_its_names(replicas, clock):
+async def test_a_replica_that_renews_in_time_keeps_its_locks(replicas, clock):
     a, b = replicas
     for _ in range(10):
-        assert (await a.take(SLACK), await b.take(SLACK)) == (True, False)
+        assert (await a.acquire(SLACK), await b.acquire(SLACK)) == (True, False)
         clock.now += RENEW_EVERY
 
 
@@ -76,17 +76,17 @@ async def test_a_runner_is_lost_some_time_after_its_lease_ended(replicas, clock)
     await a.renew()
     runners = frozenset({a.id, b.id, "an earlier process"})
     clock.now += LEASE + OVERDUE - 1
-    assert await b.lost(runners) == {"an earlier process"}
+    assert await b.find_lost(runners) == {"an earlier process"}
     clock.now += 1
-    assert await b.lost(runners) == {a.id, "an earlier process"}
-    assert await a.lost(runners) == {b.id, "an earlier process"}, "a replica never takes itself for lost"
+    assert await b.find_lost(runners) == {a.id, "an earlier process"}
+    assert await a.find_lost(runners) == {b.id, "an earlier process"}, "a replica never takes itself for lost"
 
 
-async def test_the_end_of_a_replica_frees_its_names_at_once(replicas):
+async def test_the_end_of_a_replica_releases_its_locks_at_once(replicas):
     a, b = replicas
-    await a.take(SLACK)
+    await a.acquire(SLACK)
     await a.end()
-    assert await b.take(SLACK)
+    assert await b.acquire(SLACK)
     assert not a.holds(SLACK)
 
 
@@ -98,5 +98,5 @@ class FullDisk(MemoryStore):
 async def test_a_lease_that_could_not_be_written_does_not_last(clock):
     replica = Replica(FullDisk(), clock=clock, monotonic=clock)
     with pytest.raises(StoreError):
-        await replica.take(SLACK)
+        await replica.acquire(SLACK)
     assert not replica.holds(SLACK)

@@ -53,10 +53,10 @@ async def test_a_change_of_presence_is_signalled_when_it_can_be_read(store):
     await store.renew_replica("a", 100.0, 130.0)
     await store.save_presence("a", ["hold_1"], [])
     assert await anext(listener) == Signal(SignalKind.PRESENCE)
-    assert await store.attended(["hold_1"], 100.0) == {"hold_1"}
+    assert await store.find_attended(["hold_1"], 100.0) == {"hold_1"}
     await store.end_replica("a")
     assert await anext(listener) == Signal(SignalKind.PRESENCE)
-    assert await store.attended(["hold_1"], 100.0) == frozenset()
+    assert await store.find_attended(["hold_1"], 100.0) == frozenset()
 
 
 async def test_a_failed_change_is_not_signalled(store):

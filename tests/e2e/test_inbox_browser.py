@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from approvals.model import State
-from approvals.presence import ARRIVAL
+from approvals.presence import MIN_ATTENDED
 from approvals.web import ToolDetails, ToolView
 from browser import FOUND, MISSING, barriers, chromium, window
 from inbox import Inbox, sha256, token
@@ -134,7 +134,7 @@ async def test_pages_show_by_themselves_that_the_agent_has_left_and_that_it_is_b
             with inbox.service.attend(call.id):
                 await inbox.service.sweep()
                 await gone.wait_for(state="detached")
-            inbox.now += ARRIVAL
+            inbox.now += MIN_ATTENDED
             await inbox.service.sweep()
             await gone.first.wait_for()
 
@@ -353,7 +353,7 @@ async def test_no_page_has_accessibility_violations(browser, inbox, scheme, view
         await inbox.doubt(await inbox.hold("doubtful")),
     )
     left = await inbox.hold("left")
-    inbox.now += ARRIVAL
+    inbox.now += MIN_ATTENDED
     denied = await inbox.deny(await inbox.hold("denied"))
     async with window(browser, inbox.here, color_scheme=scheme, viewport=viewport) as page:
         await page.goto("/login")

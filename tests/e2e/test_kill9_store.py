@@ -50,7 +50,7 @@ async def test_acknowledged_writes_survive_kill_9(tmp_path):
         for round_ in range(ROUNDS):
             acked |= await killed(path, round_, chance.randrange(1, MOST))
             # As if the file were large: after a kill it is checked in the background.
-            store = await SqliteStore.open(path, chain_key=b"key", checked_first=0)
+            store = await SqliteStore.open(path, chain_key=b"key", max_checked_at_start=0)
             await asyncio.to_thread(store._page_check._thread.join)
             calls, events = await all_calls(store), await store.events(limit=100_000_000)
             head = await store.head()

@@ -10,7 +10,7 @@ import pytest
 from approvals.errors import StoreError
 from approvals.lifecycle import REPEATED_FOR
 from approvals.model import Decision, State
-from approvals.presence import ARRIVAL
+from approvals.presence import MIN_ATTENDED
 from gateway.call.limiter import WindowLimiter
 from gateway.call.sessions import MAX_OPENING
 from gateway.hold.answering import REPEAT_THE_CALL
@@ -150,8 +150,8 @@ async def test_a_call_stays_reviewable_after_its_client_hangs_up_and_is_collecte
     await asyncio.wait([agent])
     while held.id in gateway.gateway.service.presence.clients:
         await asyncio.sleep(0)
-    earlier = replace(held, created_at=held.created_at - ARRIVAL)
-    assert await gateway.gateway.service.attended([earlier]) == frozenset()
+    earlier = replace(held, created_at=held.created_at - MIN_ATTENDED)
+    assert await gateway.gateway.service.find_attended([earlier]) == frozenset()
     await gateway.review(held)
     assert gateway.ran() == []
     assert text(await gateway.call("create_note", {"n": 1})) == "ran create_note"

@@ -210,7 +210,7 @@ class SlackChannel:
     async def _open_review(self, interaction: Interaction) -> None:
         call = await self._service.get(CallId(interaction.call))
         self._service.directory.may_review(await self._approver(interaction), call)
-        attended = bool(await self._service.attended([call]))
+        attended = bool(await self._service.find_attended([call]))
         view = blocks.build_review_view(build_card(call, self._inbox_url, attended=attended))
         await self._web.views_open(trigger_id=interaction.trigger, view=view)
 

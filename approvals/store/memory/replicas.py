@@ -32,19 +32,19 @@ class MemoryReplicas(MemoryBase):
     async def live_replicas(self, now: float) -> frozenset[str]:
         return frozenset(replica for replica, end in self._leases.items() if end > now)
 
-    async def take_name(self, name: str, replica: str, now: float) -> bool:
+    async def acquire_lock(self, name: str, replica: str, now: float) -> bool:
         holder = self._holders.get(name, replica)
         if holder != replica and self._leases.get(holder, now) > now:
             return False
         self._holders[name] = replica
         return True
 
-    async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
-        self._presence -= {(call_id, replica) for call_id in left}
-        self._presence |= {(call_id, replica) for call_id in came}
+    async def save_presence(self, replica: str, added: Sequence[CallId], removed: Sequence[CallId]) -> None:
+        self._presence -= {(call_id, replica) for call_id in removed}
+        self._presence |= {(call_id, replica) for call_id in added}
         self._feed.publish(Signal(SignalKind.PRESENCE))
 
-    async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
+    async def find_attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         live = await self.live_replicas(now)
         present = {call_id for call_id, replica in self._presence if replica in live}
         return frozenset(present.intersection(calls))

@@ -104,22 +104,24 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
         return Page(list(map(summarize, page.items)), page.next)
 
     def _page(self, states: Sequence[State], limit: int, matching: CallFilter) -> Page[HeldCall]:
-        walked, checked = split_filter(states, matching)
+        index_filters, row_filters = split_filter(states, matching)
         found: list[HeldCall] = []
         last: CallId | None = None
-        for n, call in enumerate(self._walk(states, walked)):
-            if checked and n == MAX_SEARCHED:
+        for n, call in enumerate(self._scan(states, index_filters)):
+            if row_filters and n == MAX_SEARCHED:
                 return Page(found, last)
-            if _matches(call, checked):
+            if _matches(call, row_filters):
                 if len(found) == limit:
                     return Page(found, found[-1].id)
                 found.append(call)
             last = call.id
         return Page(found, None)
 
-    def _walk(self, states: Sequence[State], walked: Mapping[str, Any]) -> Iterator[HeldCall]:
-        older = self._older(walked.get("before"))
-        return (call for call in older if (not states or call.state in states) and _matches(call, walked))
+    def _scan(self, states: Sequence[State], index_filters: Mapping[str, Any]) -> Iterator[HeldCall]:
+        older = self._older(index_filters.get("before"))
+        return (
+            call for call in older if (not states or call.state in states) and _matches(call, index_filters)
+        )
 
     def _older(self, before: CallId | None) -> Iterator[HeldCall]:
         """Yield the calls that were added before the given one (None: every call), newest first."""
@@ -144,8 +146,8 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
         return [call.id for call in self._calls.values() if call.task and call.state in OPEN]
 
     async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
-        _, checked = split_filter(OPEN, {"server": server, "tool": tool})
-        return [summarize(call) for call in self._walk(OPEN, {}) if _matches(call, checked)]
+        _, row_filters = split_filter(OPEN, {"server": server, "tool": tool})
+        return [summarize(call) for call in self._scan(OPEN, {}) if _matches(call, row_filters)]
 
     async def append(self, *events: AuditEvent) -> None:
         self.post(*events)
@@ -197,7 +199,7 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
 
     async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
         pending = [call.id for call in self._calls.values() if call.state is State.PENDING]
-        attended = await self.attended(pending, now)
+        attended = await self.find_attended(pending, now)
         posted = [
             notice for call_id in pending if (notice := self._notices.get((call_id, channel))) and notice.ref
         ]

@@ -46,7 +46,7 @@ class SqliteBase:
         """Read one snapshot, which includes every acknowledged write. Never waits for a write."""
         return await self.reader.read(work)
 
-    async def _read_posted(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def _flush_and_read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Read one snapshot, which includes every acknowledged write and every earlier post that could be written."""
         await self.writer.flush()
         return await self.reader.read(work)

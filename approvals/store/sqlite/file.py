@@ -17,7 +17,7 @@ from approvals.errors import StoreError, StoreTaken
 from approvals.store.sqlite import lock_file, schema
 
 #: A file of at most this many bytes is checked as a whole at every start, before it is used.
-CHECKED_FIRST = 32 << 20
+MAX_CHECKED_AT_START = 32 << 20
 
 _PRAGMAS = (
     "PRAGMA busy_timeout=5000",
@@ -63,16 +63,18 @@ class StoreFile:
                 f"Another gateway uses {path}. Stop it, or give this gateway its own store."
             ) from error
 
-    def connect(self, *, restored: bool = False, checked_first: int = CHECKED_FIRST) -> sqlite3.Connection:
+    def connect(
+        self, *, restored: bool = False, max_checked_at_start: int = MAX_CHECKED_AT_START
+    ) -> sqlite3.Connection:
         """Open the database, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
 
-        With *restored* it may lack events that were committed. A file of more than *checked_first* bytes is not checked;
+        With *restored* it may lack events that were committed. A file of more than *max_checked_at_start* bytes is not checked;
         `is_sound` says whether it must be.
         """
         try:
             if not self.path.exists():
                 self._create()
-            connection = self._open(restored=restored, checked_first=checked_first)
+            connection = self._open(restored=restored, max_checked_at_start=max_checked_at_start)
             self._opened_as = self._identity()
         except (OSError, sqlite3.Error, StoreError) as error:
             raise StoreError(f"The store {self.path} cannot be used: {error}.") from error
@@ -105,7 +107,7 @@ class StoreFile:
         os.fsync(folder)
         os.close(folder)
 
-    def _open(self, *, restored: bool, checked_first: int) -> sqlite3.Connection:
+    def _open(self, *, restored: bool, max_checked_at_start: int) -> sqlite3.Connection:
         if not self.path.is_file():
             raise StoreError("it is not a file")
         if not self.path.stat().st_size:
@@ -115,7 +117,7 @@ class StoreFile:
         connection = _connection(self.path)
         try:
             noted = self._read_close_note()
-            if noted not in (None, self._size()) or self._size() <= checked_first:
+            if noted not in (None, self._size()) or self._size() <= max_checked_at_start:
                 if damage := find_damage(connection):
                     raise StoreError(f"it is damaged ({damage}); restore a good copy")
                 self.is_sound = True

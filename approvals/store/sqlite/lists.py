@@ -64,8 +64,8 @@ class SqliteLists(SqliteBase):
 
     async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
         """Return the summaries of the open calls."""
-        _, checked = split_filter(OPEN, {"server": server, "tool": tool})
-        sql, values = statements.calls(statements.SUMMARIES, OPEN, {}, checked, limit=statements.ALL)
+        _, row_filters = split_filter(OPEN, {"server": server, "tool": tool})
+        sql, values = statements.calls(statements.SUMMARIES, OPEN, {}, row_filters, limit=statements.ALL)
         return await self._find_summaries(sql, values)
 
     async def _find_summaries(self, sql: str, values: statements.Values) -> Sequence[Summary]:
@@ -79,17 +79,19 @@ def _read_page(
     read: str, states: Sequence[State], matching: CallFilter, limit: int, db: sqlite3.Connection
 ) -> Page[Row]:
     """Return a page of rows that begin with the row number and the id of a call."""
-    walked, checked = split_filter(states, matching)
-    oldest = _find_oldest(states, walked, db) if checked else 0
-    sql, values = statements.calls(read, states, walked, checked, limit=limit + 1, oldest=oldest)
+    index_filters, row_filters = split_filter(states, matching)
+    oldest = _find_oldest(states, index_filters, db) if row_filters else 0
+    sql, values = statements.calls(read, states, index_filters, row_filters, limit=limit + 1, oldest=oldest)
     rows = db.execute(sql, values).fetchall()
     if len(rows) > limit:
         return Page(rows[:limit], rows[limit - 1][1])
     return Page(rows, db.execute(statements.ID_OF_ROW, (oldest,)).fetchone()[0] if oldest else None)
 
 
-def _find_oldest(states: Sequence[State], walked: Mapping[str, Any], db: sqlite3.Connection) -> int:
+def _find_oldest(states: Sequence[State], index_filters: Mapping[str, Any], db: sqlite3.Connection) -> int:
     """Return the row number of the oldest call that a page looks at; 0 when it looks at all."""
-    sql, values = statements.calls(statements.NUMBERS, states, walked, {}, limit=2, skip=MAX_SEARCHED - 1)
+    sql, values = statements.calls(
+        statements.NUMBERS, states, index_filters, {}, limit=2, skip=MAX_SEARCHED - 1
+    )
     rows = db.execute(sql, values).fetchall()
     return int(rows[0][0]) if len(rows) > 1 else 0

@@ -23,34 +23,34 @@ class SqliteReplicas(SqliteBase):
             for (ended,) in db.execute(statements.ENDED_REPLICAS, (now - ENDED_LEASE_LIFE,)).fetchall():
                 _end(ended, db)
             db.execute(statements.RENEW_REPLICA, (replica, until))
-            return frozenset(name for (name,) in db.execute(statements.NAMES_OF_REPLICA, (replica,)))
+            return frozenset(lock for (lock,) in db.execute(statements.LOCKS_OF_REPLICA, (replica,)))
 
         return await self.writer.do(work)
 
     async def end_replica(self, replica: str) -> None:
-        """End a lease and free what it covers."""
+        """End a lease, and with it everything that it covers."""
         await self.writer.do(partial(_end, replica), then=self._signal(SignalKind.PRESENCE))
 
     async def live_replicas(self, now: float) -> frozenset[str]:
-        """Return the replicas with a lease."""
+        """Return the replicas whose lease lasts."""
         rows = await self._read(lambda db: db.execute(statements.LIVE_REPLICAS, (now,)).fetchall())
         return frozenset(replica for (replica,) in rows)
 
-    async def take_name(self, name: str, replica: str, now: float) -> bool:
-        """Let a replica hold a name, if it is free."""
+    async def acquire_lock(self, name: str, replica: str, now: float) -> bool:
+        """Give a replica a lock, if it is free."""
         values = {"name": name, "replica": replica, "now": now}
-        return await self.writer.do(lambda db: db.execute(statements.TAKE_NAME, values).rowcount == 1)
+        return await self.writer.do(lambda db: db.execute(statements.ACQUIRE_LOCK, values).rowcount == 1)
 
-    async def save_presence(self, replica: str, came: Sequence[CallId], left: Sequence[CallId]) -> None:
-        """Record which calls have waiting clients."""
+    async def save_presence(self, replica: str, added: Sequence[CallId], removed: Sequence[CallId]) -> None:
+        """Add and remove calls with waiting clients."""
 
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(statements.CLIENT_LEFT, [(call_id, replica) for call_id in left])
-            db.executemany(statements.CLIENT_CAME, [(call_id, replica) for call_id in came])
+            db.executemany(statements.REMOVE_PRESENCE, [(call_id, replica) for call_id in removed])
+            db.executemany(statements.ADD_PRESENCE, [(call_id, replica) for call_id in added])
 
         await self.writer.do(work, then=self._signal(SignalKind.PRESENCE))
 
-    async def attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
+    async def find_attended(self, calls: Sequence[CallId], now: float) -> frozenset[CallId]:
         """Return the calls with waiting clients."""
         values = (msgspec.json.encode(calls).decode(), now)
         rows = await self._read(lambda db: db.execute(statements.ATTENDED, values).fetchall())
@@ -58,7 +58,7 @@ class SqliteReplicas(SqliteBase):
 
 
 def forget_replicas(db: sqlite3.Connection) -> None:
-    """Delete every lease. The file was just locked, so their processes have ended."""
+    """Delete every lease. The file was just locked, so the processes that held them have ended."""
     for statement in statements.FORGET_REPLICAS:
         db.execute(statement)
 

@@ -331,6 +331,12 @@ def check_origin(connection: sqlite3.Connection) -> None:
         raise StoreError("a newer Okayed wrote it; start that version, or give this gateway its own store")
 
 
+@migrations()
+def locks_of_replicas(db: Database) -> None:
+    """The names that replicas hold are called locks."""
+    db.execute("ALTER TABLE names RENAME TO locks")
+
+
 def check_current(connection: sqlite3.Connection) -> None:
     """Raise `StoreError` unless this version's schema is in the file."""
     check_origin(connection)

@@ -145,18 +145,18 @@ LIVE_REPLICAS = "SELECT id FROM replicas WHERE until > ?"
 ENDED_REPLICAS = "SELECT id FROM replicas WHERE until <= ?"
 END_REPLICA = (
     "DELETE FROM replicas WHERE id = ?",
-    "DELETE FROM names WHERE holder = ?",
+    "DELETE FROM locks WHERE holder = ?",
     "DELETE FROM presence WHERE replica = ?",
 )
-FORGET_REPLICAS = ("DELETE FROM replicas", "DELETE FROM names", "DELETE FROM presence")
-NAMES_OF_REPLICA = "SELECT name FROM names WHERE holder = ?"
-#: Changes one row, or none when another replica with a lease holds the name.
-TAKE_NAME = """
-    INSERT INTO names (name, holder) VALUES (:name, :replica) ON CONFLICT (name) DO UPDATE SET holder = :replica
+FORGET_REPLICAS = ("DELETE FROM replicas", "DELETE FROM locks", "DELETE FROM presence")
+LOCKS_OF_REPLICA = "SELECT name FROM locks WHERE holder = ?"
+#: Changes one row, or none when another replica holds the lock and its lease lasts.
+ACQUIRE_LOCK = """
+    INSERT INTO locks (name, holder) VALUES (:name, :replica) ON CONFLICT (name) DO UPDATE SET holder = :replica
     WHERE holder = :replica OR NOT EXISTS (SELECT 1 FROM replicas WHERE id = holder AND until > :now)
 """
-CLIENT_CAME = "INSERT OR IGNORE INTO presence (call, replica) VALUES (?, ?)"
-CLIENT_LEFT = "DELETE FROM presence WHERE call = ? AND replica = ?"
+ADD_PRESENCE = "INSERT OR IGNORE INTO presence (call, replica) VALUES (?, ?)"
+REMOVE_PRESENCE = "DELETE FROM presence WHERE call = ? AND replica = ?"
 #: Of the ids in a JSON array, those with a waiting client.
 ATTENDED = """
     SELECT call FROM presence JOIN replicas ON replicas.id = presence.replica
@@ -193,8 +193,8 @@ _CONDITIONS = {
 def calls(
     read: str,
     states: Sequence[State],
-    walked: Mapping[str, Any],
-    checked: Mapping[str, Any],
+    index_filters: Mapping[str, Any],
+    row_filters: Mapping[str, Any],
     *,
     limit: int,
     skip: int = 0,
@@ -202,15 +202,17 @@ def calls(
 ) -> Query:
     """Return the query that starts with *read* for the matching calls, newest first, down to the row *oldest*.
 
-    The filters are split by `call_lists.split_filter`. Each state has its own walk, since an index is in order within one.
+    The filters are split by `call_lists.split_filter`. Each state has its own scan: the index is in order of arrival within a state.
     """
     states = tuple(dict.fromkeys(states))
-    index = "state" if states else next((name for name in walked if name != "before"), "")
+    index = "state" if states else next((name for name in index_filters if name != "before"), "")
     source = f"{read} INDEXED BY summaries_by_{index}" if index else f"{read} NOT INDEXED"
-    conditions = " AND ".join(["n >= :oldest", *(_CONDITIONS[name] for name in (*walked, *checked))])
-    walks = [f"{source} WHERE state = :state{n} AND {conditions}" for n, _ in enumerate(states)]
-    sql = f"{' UNION ALL '.join(walks or [f'{source} WHERE {conditions}'])} ORDER BY n DESC LIMIT :limit OFFSET :skip"
-    values = {f"state{n}": state for n, state in enumerate(states)} | {**walked, **checked}
+    conditions = " AND ".join(
+        ["n >= :oldest", *(_CONDITIONS[name] for name in (*index_filters, *row_filters))]
+    )
+    scans = [f"{source} WHERE state = :state{n} AND {conditions}" for n, _ in enumerate(states)]
+    sql = f"{' UNION ALL '.join(scans or [f'{source} WHERE {conditions}'])} ORDER BY n DESC LIMIT :limit OFFSET :skip"
+    values = {f"state{n}": state for n, state in enumerate(states)} | {**index_filters, **row_filters}
     return sql, values | {"limit": limit, "skip": skip, "oldest": oldest}
 
 

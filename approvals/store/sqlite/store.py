@@ -12,7 +12,7 @@ from pathlib import Path
 from approvals.errors import StoreError
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.calls import SqliteCalls
-from approvals.store.sqlite.file import CHECKED_FIRST, StoreFile
+from approvals.store.sqlite.file import MAX_CHECKED_AT_START, StoreFile
 from approvals.store.sqlite.integrity import BackgroundCheck
 from approvals.store.sqlite.notices import SqliteNotices
 from approvals.store.sqlite.replicas import SqliteReplicas, forget_replicas
@@ -31,16 +31,18 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
         *,
         chain_key: bytes = b"",
         restored: bool = False,
-        checked_first: int = CHECKED_FIRST,
+        max_checked_at_start: int = MAX_CHECKED_AT_START,
     ) -> "SqliteStore":
         """Open the file, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
 
-        *restored* accepts a file that lacks events: a copy that the operator restored. A file of at most *checked_first*
+        *restored* accepts a file that lacks events: a copy that the operator restored. A file of at most *max_checked_at_start*
         bytes is checked before it is used. A larger file is checked in the background, unless the last stop was clean.
         """
         with ExitStack() as undo:
             undo.callback((file := StoreFile(Path(path))).close)
-            undo.callback((writing := file.connect(restored=restored, checked_first=checked_first)).close)
+            undo.callback(
+                (writing := file.connect(restored=restored, max_checked_at_start=max_checked_at_start)).close
+            )
             reading = file.connect_reader()
             undo.pop_all()
         store = cls(writing, reading, file, chain_key)

@@ -12,8 +12,8 @@ from approval_fixtures import Clock, directory, held
 from approvals.channels.slack import SlackChannel
 from approvals.channels.slack.http import SlackEndpoint
 from approvals.model import Decision, Outcome, State
-from approvals.notices import SETTLED_PRESENCE, Notices
-from approvals.presence import ARRIVAL
+from approvals.notices import PRESENCE_DELAY, Notices
+from approvals.presence import MIN_ATTENDED
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from hang import HANG
@@ -496,7 +496,7 @@ async def test_a_card_says_that_the_agent_has_left_and_that_it_is_back(w):
     for attending, shown in ((False, True), (True, False)):
         with w.service.attend(call.id) if attending else nullcontext():
             for _ in range(3):
-                w.clock.now += SETTLED_PRESENCE
+                w.clock.now += PRESENCE_DELAY
                 await w.service.sweep()
                 await w.notices.bring_up_to_date()
         assert (left in text_of(message.blocks)) is shown
@@ -621,7 +621,7 @@ def test_an_empty_signing_secret_is_refused():
 async def test_a_twin_and_an_unattended_agent_are_noted(w):
     call = held(w.clock.now)
     await w.store.add(replace(call, twin="hold_before", twin_at=w.clock.now - 120))
-    w.clock.now += ARRIVAL
+    w.clock.now += MIN_ATTENDED
     await w.notices.bring_up_to_date()
     shown = text_of(w.slack.messages[0].blocks)
     assert "The agent is no longer waiting" in shown

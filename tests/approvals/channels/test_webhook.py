@@ -11,7 +11,7 @@ from approval_fixtures import Clock, directory, held
 from approvals.channels.webhook import WebhookChannel
 from approvals.model import Decision
 from approvals.notices import Notices
-from approvals.presence import ARRIVAL
+from approvals.presence import MIN_ATTENDED
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 
@@ -85,7 +85,7 @@ async def test_a_client_that_leaves_sends_nothing_and_the_next_change_says_so(wo
     for _ in range(5):
         await service.sweep()
         await notices.bring_up_to_date()
-        clock.now += ARRIVAL
+        clock.now += MIN_ATTENDED
     await service.review(
         call.id, service.directory.by_name("alice"), Decision.APPROVE, via="inbox", digest=call.digest
     )

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from approvals.identity import Directory
-from approvals.presence import ARRIVAL
+from approvals.presence import MIN_ATTENDED
 from approvals.signals import Signal
 from approvals.store.memory.store import MemoryStore
 from approvals.web.login import IDLE
@@ -106,7 +106,7 @@ async def test_a_stream_signals_that_a_client_came_or_left(inbox):
         with inbox.service.attend(call.id):
             await inbox.service.sweep()
             assert await part(stream) == "event: inbox\ndata: 1\n\n"
-        inbox.now += ARRIVAL
+        inbox.now += MIN_ATTENDED
         await inbox.service.sweep()
         assert await part(stream) == "event: inbox\ndata: 2\n\n"
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from approvals.model import Decision, State
-from approvals.presence import ARRIVAL
+from approvals.presence import MIN_ATTENDED
 from approvals.store.memory import store as memory
 from approvals.web import pages
 from inbox import Inbox
@@ -63,7 +63,7 @@ async def test_an_empty_list_shows_the_last_decision(inbox):
 
 async def test_a_row_shows_the_quorum_and_an_unattended_call(inbox):
     call = await inbox.hold(needed=2)
-    inbox.now += ARRIVAL
+    inbox.now += MIN_ATTENDED
     await inbox.approve(call)
     assert "1 of 2 approvals agent not waiting" in text((await answer(await inbox.person(), "/"))[1])
 
@@ -333,7 +333,7 @@ async def test_the_exact_text_says_whether_it_was_sent(inbox):
 
 async def test_a_calls_page_says_that_the_agent_is_no_longer_waiting(inbox):
     call, client = await inbox.hold(), await inbox.person()
-    inbox.now += ARRIVAL
+    inbox.now += MIN_ATTENDED
     with inbox.service.attend(call.id):
         assert "The agent is no longer waiting." not in (await answer(client, f"/calls/{call.id}"))[1]
     assert "The agent is no longer waiting." in (await answer(client, f"/calls/{call.id}"))[1]

@@ -24,7 +24,7 @@ OPEN = 300
 NOW = 1e9
 #: Tables that may be scanned: they hold what is alive, not the history.
 SMALL = {
-    "codes", "hits", "logins", "names", "pins", "presence", "probe", "progress", "replicas", "secrets", "sessions",
+    "codes", "hits", "locks", "logins", "pins", "presence", "probe", "progress", "replicas", "secrets", "sessions",
 }  # fmt: skip
 #: Partial indexes that hold only open calls, and notices that a channel has still to send.
 OPEN_INDEXES = {"calls_one_open_of_a_key", "summaries_open", "summaries_of_tasks", "notices_to_update"}
@@ -169,10 +169,10 @@ def bindings(count):
         "ENDED_REPLICAS": (NOW,),
         "END_REPLICA": ("r",),
         "FORGET_REPLICAS": (),
-        "NAMES_OF_REPLICA": ("r",),
-        "TAKE_NAME": {"name": "n", "replica": "r", "now": NOW},
-        "CLIENT_CAME": (last, "r"),
-        "CLIENT_LEFT": (last, "r"),
+        "LOCKS_OF_REPLICA": ("r",),
+        "ACQUIRE_LOCK": {"name": "n", "replica": "r", "now": NOW},
+        "ADD_PRESENCE": (last, "r"),
+        "REMOVE_PRESENCE": (last, "r"),
         "ATTENDED": (f'["{last}", "{ended}"]', NOW),
         "PROBE": (),
     }
@@ -309,8 +309,8 @@ def test_statistics_in_the_file_change_no_plan_for_the_worse(stores):
             for sql, each in product(STATEMENTS[name], values if isinstance(values, list) else [values]):
                 assert list(find_scans(db, sql, each)) == []
         for states, matching in (param.values for param in LISTS):
-            walked, checked = split_filter(states, matching)
-            query = statements.calls(statements.SUMMARIES, states, walked, checked, limit=9)
+            index_filters, row_filters = split_filter(states, matching)
+            query = statements.calls(statements.SUMMARIES, states, index_filters, row_filters, limit=9)
             assert list(find_scans(db, *query)) == []
 
 

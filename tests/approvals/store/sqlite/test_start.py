@@ -12,7 +12,7 @@ import pytest
 from approvals.errors import StoreError
 from approvals.model import State
 from approvals.store.sqlite import integrity, lock_file
-from approvals.store.sqlite.file import CHECKED_FIRST, StoreFile
+from approvals.store.sqlite.file import MAX_CHECKED_AT_START, StoreFile
 from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
@@ -36,7 +36,7 @@ async def opened(path, **options):
 
 def as_large(path, **options):
     """Open a file as if it were larger than the limit of the check before the start."""
-    return opened(path, checked_first=0, **options)
+    return opened(path, max_checked_at_start=0, **options)
 
 
 async def used(path):
@@ -87,17 +87,17 @@ def notes(path):
 async def test_a_file_up_to_the_limit_is_checked_before_every_start(path):
     await used(path)
     assert "closed" in notes(path)
-    assert path.stat().st_size < CHECKED_FIRST
+    assert path.stat().st_size < MAX_CHECKED_AT_START
     damage(path)
-    for limit in (CHECKED_FIRST, path.stat().st_size):
+    for limit in (MAX_CHECKED_AT_START, path.stat().st_size):
         with pytest.raises(StoreError, match=r"it is damaged \(.*\); restore a good copy"):
-            await SqliteStore.open(path, checked_first=limit)
+            await SqliteStore.open(path, max_checked_at_start=limit)
 
 
 async def test_a_larger_file_is_not_checked_after_a_clean_stop(path):
     await used(path)
     damage(path)
-    async with opened(path, checked_first=path.stat().st_size - 1) as store:
+    async with opened(path, max_checked_at_start=path.stat().st_size - 1) as store:
         assert store._page_check is None
         await store.append(an_event())
         with pytest.raises(StoreError, match="accepts no more work"):
@@ -129,7 +129,7 @@ async def test_damage_found_in_the_background_stops_the_store_and_names_the_reme
     )
 
     async def opener(_, *, restored):
-        return await SqliteStore.open(path, checked_first=0, restored=restored)
+        return await SqliteStore.open(path, max_checked_at_start=0, restored=restored)
 
     async with assemble(config, opener=opener) as gateway:
         await gateway.store.check()
@@ -150,7 +150,7 @@ async def test_a_damaged_file_is_checked_again_at_the_next_start(path):
     await crashed(path)
     damage(path)
     for _ in range(2):
-        store = await SqliteStore.open(path, checked_first=0)
+        store = await SqliteStore.open(path, max_checked_at_start=0)
         await checked(store)
         with pytest.raises(StoreError, match="is damaged"):
             await store.check()
@@ -200,7 +200,7 @@ async def test_a_start_that_is_killed_at_any_step_is_not_a_clean_stop(path):
     """The note is removed before the file is changed, so a kill at a later step leaves none."""
     await used(path)
     file = StoreFile(path)
-    connection = file.connect(checked_first=0)
+    connection = file.connect(max_checked_at_start=0)
     assert "closed" not in file.read_notes()
     assert path.with_name("okayed.db-wal").stat().st_size == 0
     connection.close()
@@ -212,7 +212,7 @@ async def test_a_start_that_is_killed_at_any_step_is_not_a_clean_stop(path):
 async def test_a_refused_start_is_not_a_clean_stop(path):
     await used(path)
     with pytest.raises(StoreError, match="under another key"):
-        await SqliteStore.open(path, chain_key=b"other", checked_first=0)
+        await SqliteStore.open(path, chain_key=b"other", max_checked_at_start=0)
     async with as_large(path) as store:
         assert store._page_check is not None
 
@@ -253,7 +253,7 @@ async def test_a_truncated_file_is_refused_even_with_the_note_of_a_clean_stop(pa
     for share in (0.25, 0.5, 0.9, 0.99):
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(StoreError, match=r"malformed|damaged|not a database"):
-            await SqliteStore.open(path, checked_first=0)
+            await SqliteStore.open(path, max_checked_at_start=0)
 
 
 async def test_the_newest_events_and_the_open_calls_are_verified_at_every_start(path):
@@ -269,4 +269,4 @@ async def test_the_newest_events_and_the_open_calls_are_verified_at_every_start(
             db.execute("DROP TRIGGER events_stay_as_they_are")
             db.execute(statement)
         with pytest.raises(StoreError, match=r"was changed"):
-            await SqliteStore.open(path, checked_first=0)
+            await SqliteStore.open(path, max_checked_at_start=0)
