@@ -186,6 +186,14 @@ class Approvals(RuleBasedStateMachine):
         self.runs = {id_: service for id_, service in self.runs.items() if service is not self.services[at]}
         self.services[at] = self.new_service()
 
+    @during_a_run
+    @rule(at=AT)
+    def lose(self, at):
+        """One service ends; when its lease is over, the other sweeps."""
+        self.crash(at)
+        self.pass_time(LEASE + OVERDUE, self.services)
+        self.sweep(1 - at)
+
     @invariant()
     def nothing_is_sent_twice_or_without_enough_people(self):
         assert len({call_id for call_id, _ in self.sent}) == len(self.sent)

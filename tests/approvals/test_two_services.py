@@ -207,8 +207,8 @@ class Run:
             await self.idle(30)
             if self.likely(15):
                 await self.crash(self.chance.randrange(2))
-            if self.likely(5):
-                await self.suspend(self.chance.randrange(2))
+            if self.likely(10):
+                await self.suspend(max(self.processes, key=lambda process: len(process.service.running)))
 
     async def pass_time(self, seconds):
         """Move the clock; each service sweeps several times meanwhile."""
@@ -218,9 +218,8 @@ class Run:
                 if process.connection.running.is_set():
                     await process.serve(process.service.sweep())
 
-    async def suspend(self, number):
+    async def suspend(self, process):
         """Suspend a process until after its lease."""
-        process = self.processes[number]
         process.connection.running.clear()
         await self.log.add_kill(process.service.replica.id)
         await self.pass_time(LEASE + OVERDUE + STEP)
