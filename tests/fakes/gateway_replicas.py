@@ -1,4 +1,4 @@
-"""Whole gateways on one store object, each as a process of its own would run it: it can be killed without a goodbye."""
+"""Whole gateways on one store object, each with its own tasks and connection, so that one can be killed."""
 
 import asyncio
 from contextvars import ContextVar, copy_context

@@ -80,7 +80,7 @@ class ReceivedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """The end of a gateway without a goodbye, or its suspension for longer than its lease."""
+    """The sudden end of a gateway, or its suspension for longer than its lease."""
 
     #: The number of the last event in the trail when it had ended.
     head: int

@@ -15,7 +15,7 @@ from history import Answer, GivenReview, History, Request, marker, subject
 
 
 def find_unapproved_forwards(history: History) -> Iterator[str]:
-    """A server received a call that was not approved, or not claimed, before its first byte."""
+    """Find calls that a server received without enough approvals, or before their claim was committed."""
     for one in history.received:
         if one.tool in history.free:
             continue
@@ -73,7 +73,7 @@ def _approvers(history: History, call: HeldCall, before: int) -> set[str]:
 
 
 def find_second_runs(history: History) -> Iterator[str]:
-    """A call was received twice, or more often than it was approved."""
+    """Find calls that a server received twice, or more often than they were claimed."""
     bound = [one for one in history.received if one.tool not in history.free]
     for name, times in Counter(marker(one.arguments) for one in bound).items():
         if times > 1:
@@ -84,7 +84,7 @@ def find_second_runs(history: History) -> Iterator[str]:
 
 
 def find_lost_decisions(history: History) -> Iterator[str]:
-    """An acknowledged review is missing, or a denied call ran."""
+    """Find acknowledged reviews that are missing, and denied calls that ran."""
     for given in history.reviews:
         if given.acknowledged:
             about = f"{given.approver}'s {given.decision} of {given.call} was acknowledged"
@@ -117,7 +117,7 @@ def _find_review_faults(history: History, given: GivenReview) -> Iterator[str]:
 
 
 def find_states_going_back(history: History) -> Iterator[str]:
-    """A call has a gap in its versions, an impossible transition, or an older state than its trail or an acknowledgement."""
+    """Find gaps in versions, impossible transitions, and calls older than their trail or an acknowledged version."""
     for call_id, events in history.changes.items():
         versions = [event.detail["version"] for event in events]
         if versions != list(range(1, len(versions) + 1)):
@@ -154,7 +154,7 @@ def _find_end_faults(call_id: str, last: AuditEvent, call: HeldCall | None) -> I
 
 
 def find_broken_chain(history: History) -> Iterator[str]:
-    """The trail's hash chain is broken, or lacks a head that was seen."""
+    """Find broken links of the trail, and heads that it no longer has."""
     numbers = Counter(event.seq for event in history.events)
     yield from (f"Event {seq} is in the trail {times} times." for seq, times in numbers.items() if times > 1)
     missing = set(range(1, max(numbers, default=0) + 1)) - set(numbers)
@@ -168,7 +168,7 @@ def find_broken_chain(history: History) -> Iterator[str]:
 
 
 def find_untrue_answers(history: History) -> Iterator[str]:
-    """A client got an untrue answer."""
+    """Find untrue answers to clients."""
     for request in history.requests:
         about = f"{request.agent} was told that {marker(request.arguments)}"
         yield from (f"{about} {why}." for why in _CLAIMS.get(request.answer, _no_claim)(history, request))
@@ -214,7 +214,7 @@ _CLAIMS: Mapping[Answer, Callable[[History, Request], Iterator[str]]] = {
 
 
 def find_false_doubts(history: History) -> Iterator[str]:
-    """A call was put in doubt, but its gateway lived, its server answered, and no person gave it up."""
+    """Find calls in doubt although their gateway lived, their server answered, and no person gave them up."""
     for event in history.events:
         if event.kind != "hold.in_doubt" or event.actor != GATEWAY or event.call is None:
             continue
@@ -230,7 +230,7 @@ def find_false_doubts(history: History) -> Iterator[str]:
 
 
 def find_lost_holds(history: History) -> Iterator[str]:
-    """A client was shown a held call that is not in the store, or is another call."""
+    """Find held calls that a client was shown and that are missing or differ in the store."""
     for request in history.requests:
         about = f"{request.agent} was shown {request.call or 'a hold'} for {marker(request.arguments)}"
         call = history.by_id.get(request.call)
@@ -250,7 +250,7 @@ def find_lost_holds(history: History) -> Iterator[str]:
 
 
 Check = Callable[[History], Iterator[str]]
-#: The checks of a store that is used without a gateway: its writers decide nothing.
+#: The checks for a store that is used without approvers and servers.
 STORE_CHECKS: Sequence[Check] = (find_states_going_back, find_broken_chain)
 CHECKS: Sequence[Check] = (
     find_unapproved_forwards,

@@ -234,8 +234,8 @@ def _classify(found: dict) -> Answer:
     if "requestState" in found:
         return Answer.WAITING
     text = _text(found)
-    told = next((kind for words, kind in TEXTS.items() if words in text), Answer.LOST)
-    return Answer.RESULT if text.startswith("ran ") else told
+    kind = next((answer for words, answer in TEXTS.items() if words in text), Answer.LOST)
+    return Answer.RESULT if text.startswith("ran ") else kind
 
 
 def _as_result(error: dict) -> dict:

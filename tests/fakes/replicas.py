@@ -1,4 +1,4 @@
-"""Several approval services on one store, each as a process of its own would use it.
+"""Several approval services on one store, each with its own tasks and connection.
 
 Their tasks interleave, and a process can be killed or suspended.
 """
