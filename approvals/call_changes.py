@@ -42,10 +42,10 @@ class CallChanges:
         #: Measures waits.
         self.monotonic = monotonic or clock
         #: This service among those that share the store.
-        self.replica = Replica(store, clock=self.clock, monotonic=self.monotonic)
+        self.replica = Replica(store, self.clock)
         #: The calls that run in this process.
         self.running: Counter[CallId] = Counter()
-        #: The monotonic time until which each of them may be sent.
+        #: The time until which each of them may be sent.
         self.send_before: dict[CallId, float] = {}
 
     async def get(self, call_id: CallId) -> HeldCall:

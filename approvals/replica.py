@@ -24,30 +24,42 @@ OVERDUE = 5.0
 class Replica:
     """The lease of one replica, and the locks that it holds while the lease lasts."""
 
-    def __init__(self, store: ReplicaStore, *, clock: Clock, monotonic: Clock) -> None:
+    def __init__(self, store: ReplicaStore, clock: Clock) -> None:
+        """*clock* never goes back, and never runs slower than a monotonic clock: see `EffectiveClock`."""
         self.id = str(ULID()).lower()
         self._store = store
+        # Not a monotonic clock: on Linux that stands still while the machine sleeps.
         self._clock = clock
-        self._monotonic = monotonic
-        #: The end of the lease on the monotonic clock. It is never later than the end in the store.
+        #: The end of the lease, as in the store.
         self._ends_at = -inf
         #: The number of the current lease: 1 until it lapses.
         self.lease_number = 0
+        #: Since when every renewal was in time.
+        self._steady_since = inf
         self._locks: frozenset[str] = frozenset()
 
     @property
     def send_before(self) -> float:
-        """The monotonic time until which a call claimed now may be sent."""
+        """The time until which a call claimed now may be sent."""
         return self._ends_at - MARGIN
 
     async def renew(self) -> None:
         """Renew the lease if RENEW_EVERY seconds of it are over; raises `StoreError`."""
-        if (started := self._monotonic()) < self._ends_at - LEASE + RENEW_EVERY:
+        if (now := self._clock()) < self._renew_at:
             return
-        now = self._clock()
         self._locks = await self._store.renew_replica(self.id, now, now + LEASE)
-        self.lease_number += started >= self._ends_at
-        self._ends_at = started + LEASE
+        if self._is_late(now):
+            self._steady_since = now
+        self.lease_number += now >= self._ends_at
+        self._ends_at = now + LEASE
+
+    @property
+    def _renew_at(self) -> float:
+        return self._ends_at - LEASE + RENEW_EVERY
+
+    def _is_late(self, now: float) -> bool:
+        """Return whether the lease should have been renewed long before *now*."""
+        return now >= self._renew_at + OVERDUE
 
     async def acquire(self, lock: str) -> bool:
         """Acquire *lock* unless another replica holds it; return whether this replica holds it now."""
@@ -60,12 +72,19 @@ class Replica:
 
     def holds(self, lock: str) -> bool:
         """Return whether this replica still holds *lock*."""
-        return lock in self._locks and self._monotonic() < self.send_before
+        return lock in self._locks and self._clock() < self.send_before
 
     async def find_lost(self, runners: frozenset[str]) -> frozenset[str]:
-        """Return those of *runners*, except this replica, whose lease ended at least `OVERDUE` seconds ago."""
-        others = runners - {self.id}
-        return others - await self._store.live_replicas(self._clock() - OVERDUE) if others else others
+        """Return those of *runners*, other replicas, that have no lease, or whose lease ended `OVERDUE` seconds ago.
+
+        If this replica renewed its own lease late, the same cause may have ended the other leases: the machine slept, its
+        clock was set ahead, or the store failed. Then the others have `OVERDUE` seconds to renew theirs.
+        """
+        if not (others := runners - {self.id}):
+            return others
+        now = self._clock()
+        steady = now >= self._steady_since + OVERDUE and not self._is_late(now)
+        return others - await self._store.live_replicas(now - OVERDUE if steady else -inf)
 
     async def end(self) -> None:
         """End the lease, and with it everything that it covers; raises `StoreError`."""

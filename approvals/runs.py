@@ -54,7 +54,7 @@ class Runs(CallChanges):
 
     def may_send(self, call_id: CallId) -> bool:
         """Return whether a call claimed here may still be sent: otherwise another replica may have put it in doubt."""
-        return self.monotonic() < self.send_before.get(call_id, -inf)
+        return self.clock() < self.send_before.get(call_id, -inf)
 
     def _release(self, call_id: CallId) -> None:
         self.running[call_id] -= 1

@@ -7,6 +7,7 @@ import pytest
 
 from approval_fixtures import Clock, directory, held
 from approvals import lifecycle
+from approvals.clock import EffectiveClock
 from approvals.errors import (
     AlreadyDecided,
     IllegalTransition,
@@ -330,10 +331,16 @@ def another(service):
     return ApprovalService(service.store, directory(), clock=service.clock)
 
 
+async def let_sweep(replica, seconds):
+    """Let a replica sweep every second."""
+    for _ in range(int(seconds)):
+        replica.clock.now += 1
+        await replica.sweep()
+
+
 async def test_a_call_of_a_lost_runner_is_in_doubt_exactly_once(service):
     call, other = await running(service), another(service)
-    service.clock.now += LEASE + OVERDUE - 1
-    await other.sweep()
+    await let_sweep(other, LEASE + OVERDUE - 1)
     assert (await other.get(call.id)).state is State.FORWARDING
     service.clock.now += 1
     await asyncio.gather(*(replica.sweep() for replica in (other, another(service), other)))
@@ -352,6 +359,93 @@ async def test_a_call_of_a_live_runner_is_never_put_in_doubt_by_another_replica(
     assert (await service.finish(call.id, DONE)).state is State.COMPLETED
 
 
+async def suspend(service, _monkeypatch):
+    """Suspend every process for an hour."""
+    service.clock.now += 3600
+
+
+async def fail_store(service, monkeypatch):
+    """Let the store fail for an hour, until just before a lease would end."""
+    replica, until = service.replica, service.clock.now + 3600
+    monkeypatch.setattr(service.store, "renew_replica", failing)
+    while service.clock.now < until:
+        service.clock.now += RENEW_EVERY
+        with pytest.raises(StoreError):
+            await replica.renew()
+    monkeypatch.undo()
+
+
+async def failing(*_):
+    raise StoreError("The disk is full.")
+
+
+@pytest.mark.parametrize("delay", [suspend, fail_store])
+@pytest.mark.parametrize("overdue", [0, 1, OVERDUE - 1])
+async def test_replicas_that_could_not_renew_their_leases_keep_their_runs(
+    service, monkeypatch, delay, overdue
+):
+    call, other = await running(service), another(service)
+    await other.sweep()
+    await delay(service, monkeypatch)
+    await other.sweep()
+    service.clock.now += overdue
+    await other.sweep()
+    await service.sweep()
+    await let_sweep(other, LEASE - 1)
+    assert (await other.get(call.id)).state is State.FORWARDING
+    await let_sweep(other, OVERDUE + 1)
+    assert (await other.get(call.id)).state is State.IN_DOUBT
+
+
+async def test_replicas_that_were_suspended_for_less_than_a_lease_keep_their_runs(service):
+    other = another(service)
+    call = await running(service)
+    service.clock.now += RENEW_EVERY - 1
+    await other.sweep()
+    service.clock.now += LEASE - 1
+    await other.sweep()
+    await service.sweep()
+    assert (await other.get(call.id)).state is State.FORWARDING
+
+
+async def test_a_replica_that_is_suspended_in_its_sweep_loses_no_run(service):
+    call, other = await running(service), another(service)
+    await let_sweep(other, OVERDUE)
+    expired = other.store.due
+
+    async def suspended(now):
+        service.clock.now += LEASE + OVERDUE
+        return await expired(now)
+
+    other.store.due = suspended
+    await other.sweep()
+    assert (await other.get(call.id)).state is State.FORWARDING
+
+
+def asleep():
+    return 1000.0
+
+
+async def test_a_call_claimed_after_the_machine_slept_is_not_in_doubt(service):
+    """On Linux the monotonic clock stands still while the machine sleeps."""
+    wall = Clock()
+    a, b = (
+        ApprovalService(service.store, directory(), clock=EffectiveClock(wall, asleep), monotonic=asleep)
+        for _ in "ab"
+    )
+    await a.sweep()
+    await b.sweep()
+    wall.now += 3600
+    service.clock.now = wall.now
+    call = await approved(service)
+    await a.claim(call.id, fine)
+    await b.sweep()
+    assert (await b.get(call.id)).state is State.FORWARDING
+    assert a.may_send(call.id)
+    wall.now += 3600
+    assert not a.may_send(call.id), "the claim was made before the machine slept again"
+
+
 async def test_a_call_of_a_stopped_runner_is_in_doubt_at_the_next_sweep(service):
     call, other = await running(service), another(service)
     await service.replica.end()
@@ -362,8 +456,7 @@ async def test_a_call_of_a_stopped_runner_is_in_doubt_at_the_next_sweep(service)
 @pytest.mark.parametrize("outcome", [DONE, Outcome(is_error=True, body=b"{}")])
 async def test_the_late_answer_of_a_runner_that_was_taken_for_lost_still_counts(service, outcome):
     call, other = await running(service), another(service)
-    service.clock.now += LEASE + OVERDUE
-    await other.sweep()
+    await let_sweep(other, LEASE + OVERDUE)
     assert (await other.get(call.id)).state is State.IN_DOUBT
     found = await service.finish(call.id, outcome)
     assert (found.outcome, found.note, found == await other.get(call.id)) == (outcome, "", True)
