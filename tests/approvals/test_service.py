@@ -1,4 +1,4 @@
-"""The life of a held call, on both stores and under concurrency."""
+"""The life of a held call: on both stores, with one service and with two in turn, and under concurrency."""
 
 import asyncio
 from dataclasses import replace
@@ -30,6 +30,7 @@ from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
+from service_pair import ServicePair
 
 DONE = Outcome(is_error=False, body=b'{"content":[]}')
 
@@ -38,14 +39,16 @@ def fine(_):
     return None
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "two on memory", "two on sqlite"])
 async def service(request, tmp_path):
     path, key = tmp_path / "h.db", b"key"  # under a key, each change is checked against the trail
-    store = MemoryStore() if request.param == "memory" else await SqliteStore.open(path, chain_key=key)
-    made = ApprovalService(store, directory(), clock=Clock())
-    follow = asyncio.ensure_future(made.wakeups.follow(store))
-    yield made
-    follow.cancel()
+    store = MemoryStore() if request.param.endswith("memory") else await SqliteStore.open(path, chain_key=key)
+    clock = Clock()
+    services = [ApprovalService(store, directory(), clock=clock) for _ in range(2)]
+    follows = [asyncio.ensure_future(one.wakeups.follow(store)) for one in services]
+    yield ServicePair(*services) if request.param.startswith("two") else services[0]
+    for follow in follows:
+        follow.cancel()
     await store.close()
 
 
@@ -326,6 +329,11 @@ async def test_a_run_ends_with_its_outcome_and_is_released(service, end, state):
     assert not service.running
 
 
+def runner(service, call):
+    """Return the service that runs a call: one of a pair, or the only one."""
+    return next(one for one in getattr(service, "services", [service]) if call.id in one.running)
+
+
 def another(service):
     """Return another replica on the same store."""
     return ApprovalService(service.store, directory(), clock=service.clock)
@@ -448,7 +456,7 @@ async def test_a_call_claimed_after_the_machine_slept_is_not_in_doubt(service):
 
 async def test_a_call_of_a_stopped_runner_is_in_doubt_at_the_next_sweep(service):
     call, other = await running(service), another(service)
-    await service.replica.end()
+    await runner(service, call).replica.end()
     await other.sweep()
     assert (await other.get(call.id)).state is State.IN_DOUBT
 
@@ -627,7 +635,7 @@ async def test_a_sweep_reads_only_the_calls_that_it_changes(service):
     waiting = [await hold(service, tool=f"t{n}") for n in range(3)]
     running = await approved(service, tool="running")
     await service.claim(running.id, fine)
-    await service.replica.end()
+    await runner(service, running).replica.end()
     read, get = [], service.store.get
 
     async def counted(call_id):
