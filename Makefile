@@ -44,7 +44,7 @@ bench: .venv/test
 neighbours: .venv/test
 	$(BIN)/python bench/neighbours.py
 
-# A store with much history: opening it, pages, holds, the log. make growth STORE=FILE keeps the filled store in FILE.
+# A store with a long history: opening it, pages, holds, the log. make growth STORE=FILE keeps the filled store in FILE.
 growth: .venv/test
 	$(BIN)/python bench/growth.py $(if $(STORE),--store $(STORE))
 
@@ -56,7 +56,7 @@ conformance: .venv/test
 screenshot: .venv/test
 	$(BIN)/python tests/fakes/screenshot.py
 
-# Slow tests: kill -9 for minutes, deep property runs, every client with its own timers.
+# Slow tests: kill -9 and random runs for minutes, deep property runs, every client with its own timers.
 soak: .venv/test
 	OKAYED_SOAK=500 HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest --timeout=0 tests/e2e/test_kill9_store.py tests/e2e/test_kill9_gateway.py tests/e2e/test_two_gateways.py tests/approvals/test_service_machine.py tests/approvals/test_two_services.py tests/e2e/test_model_requests.py
 

@@ -1,4 +1,4 @@
-"""Measures a store with much history: opening it, pages of the inbox, holds, and `okayed log --since 1h`.
+"""Measures a store with a long history: opening it, pages of the inbox, holds, and `okayed log --since 1h`.
 
     python bench/growth.py [--calls N] [--events N] [--store FILE] [--rounds N]
 

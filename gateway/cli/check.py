@@ -48,7 +48,7 @@ def print_store_check(config: Config) -> None:
         print_line(safetext.one_line(str(finding), LINE))
     if report.findings:
         raise DamagedStore(f"The store is damaged. Faults: {len(report.findings)}.")
-    print_line(f"The store is whole: {report.calls} calls, {report.events} events.")
+    print_line(f"The store is intact: {report.calls} calls, {report.events} events.")
 
 
 async def reset_clock(config: Config, clock: Clock = time.time) -> str:

@@ -80,7 +80,7 @@ async def test_a_stores_file_is_checked(folder):
     await store.close()
     done = okayed("check", "--store", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "The store is whole: 1 calls, 1 events."
+    assert done.stdout.splitlines()[-1] == "The store is intact: 1 calls, 1 events."
     with closing(sqlite3.connect(folder / "okayed.db", isolation_level=None)) as db:
         db.execute("UPDATE calls SET seal = x'00'")
     done = okayed("check", "--store", cwd=folder)

@@ -34,7 +34,7 @@ async def path(tmp_path):
 
 async def test_a_whole_store_is_one_line(path, capsys):
     print_store_check(config_of(f"sqlite:///{path}"))
-    assert capsys.readouterr().out == "The store is whole: 1 calls, 2 events.\n"
+    assert capsys.readouterr().out == "The store is intact: 1 calls, 2 events.\n"
 
 
 async def test_each_fault_is_one_line_without_control_characters(path, capsys):
