@@ -345,8 +345,10 @@ def check_current(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply the missing migrations, each in one transaction with its record."""
-    migrations.apply(_database(connection))
+    """Apply the missing migrations in one transaction, so that an older version can open the file after a failure."""
+    database = _database(connection)
+    with database.atomic():
+        migrations.apply(database)
 
 
 def _database(connection: sqlite3.Connection) -> Database:

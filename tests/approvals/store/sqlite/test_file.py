@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from approvals.errors import StoreError
 from approvals.model import LoginSession, Notice
-from approvals.store.sqlite import lock_file
+from approvals.store.sqlite import lock_file, schema
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.store import SqliteStore
 from store_fixtures import a_call, an_event
@@ -265,6 +266,20 @@ async def test_a_migration_that_was_killed_is_completed_at_the_next_start(path):
         store.add_hit("a", 1.0, 5.0)
         assert await store.hits(2.0) == [("a", 1.0, 1)]
         assert len((await store.select()).items) == 3
+
+
+async def test_a_migration_that_fails_leaves_the_file_to_the_older_version(path):
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+        schema.migrations.apply(Database(db), stop_before="replicas_of_a_store")
+        db.execute("CREATE TABLE codes (n)")  # the third migration to come creates it
+        before = list(db.iterdump())
+    assert await refusal(path) == f'The store {path} cannot be used: table "codes" already exists.'
+    with closing(sqlite3.connect(path)) as db:
+        assert list(db.iterdump()) == before
+        db.execute("DROP TABLE codes")
+    async with opened(path) as store:
+        assert (await store.select()).items == []
 
 
 async def test_hits_of_an_older_version_have_amount_one(path):
