@@ -15,6 +15,7 @@ from pathlib import Path
 
 from approvals.errors import StoreError, StoreTaken
 from approvals.store.sqlite import lock_file, schema
+from approvals.store.sqlite.health import RESTORE, is_damage
 
 #: A file of at most this many bytes is checked as a whole at every start, before it is used.
 MAX_CHECKED_AT_START = 32 << 20
@@ -77,7 +78,8 @@ class StoreFile:
             connection = self._open(restored=restored, max_checked_at_start=max_checked_at_start)
             self._opened_as = self._identity()
         except (OSError, sqlite3.Error, StoreError) as error:
-            raise StoreError(f"The store {self.path} cannot be used: {error}.") from error
+            remedy = f"; {RESTORE}" if is_damage(error) else ""
+            raise StoreError(f"The store {self.path} cannot be used: {error}{remedy}.") from error
         return connection
 
     def connect_reader(self) -> sqlite3.Connection:
@@ -186,7 +188,13 @@ class StoreFile:
         return self.path.stat().st_size
 
     def _read_close_note(self) -> int | None:
-        """Return the size that the file had at its last stop; None unless that stop was clean."""
+        """Return the size that the file had at its last stop; None unless that stop was clean.
+
+        A clean stop leaves no -wal: one that is there holds commits that could not be written into the file, or was put
+        there, and SQLite applies it to any file.
+        """
+        if self.path.with_name(f"{self.path.name}-wal").exists():
+            return None
         notes = self.read_notes()
         size, _, use = notes.get("closed", "").partition(" ")
         return int(size) if size.isdecimal() and use == _last_use(notes) else None

@@ -11,6 +11,9 @@ from approvals.errors import StoreError
 
 #: Failures that leave the file unchanged and may be temporary.
 _TEMPORARY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+#: The remedies after a failure: of a damaged file, and of any other.
+RESTORE = "stop the gateway, list the damage with okayed check --store, and restore a good copy"
+_REPAIR = "repair it and restart"
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +31,9 @@ class Health:
         if self.failure is not None:
             raise StoreError(self.failure)
 
-    def fail(self, cause: object, remedy: str = "repair it and restart") -> StoreError:
+    def fail(self, cause: object, *, damaged: bool = False) -> StoreError:
         """Keep and log a failure, unless there was one before; return the error for the callers."""
+        remedy = RESTORE if damaged or is_damage(cause) else _REPAIR
         with self._lock:
             if self.failure is None:
                 self.failure = f"The store failed ({cause}) and accepts no more work; {remedy}."
@@ -39,8 +43,17 @@ class Health:
 
 def is_temporary(error: Exception) -> bool:
     """Return whether the same work may succeed later."""
-    code = getattr(error, "sqlite_errorcode", None)  # an extended code; its low byte is the primary one
-    return code is not None and code & 0xFF in _TEMPORARY
+    return _primary_code(error) in _TEMPORARY
+
+
+def is_damage(error: object) -> bool:
+    """Return whether SQLite found a damaged page."""
+    return _primary_code(error) == sqlite3.SQLITE_CORRUPT
+
+
+def _primary_code(error: object) -> int | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF  # the other bytes extend it
 
 
 def is_fatal(error: Exception) -> bool:

@@ -9,7 +9,6 @@ import threading
 from approvals.store.sqlite.file import StoreFile, find_damage
 from approvals.store.sqlite.health import Health, is_temporary
 
-REMEDY = "stop the gateway, list the damage with okayed check --store, and restore a good copy"
 #: Seconds between attempts to interrupt the check; SQLite ignores an interrupt before the first statement.
 INSTANT = 0.02
 
@@ -59,7 +58,7 @@ class BackgroundCheck:
 
     def _conclude(self, damage: str | None) -> None:
         if damage is not None:
-            self._health.fail(f"{self._file.path} is damaged: {damage}", REMEDY)
+            self._health.fail(f"{self._file.path} is damaged: {damage}", damaged=True)
         else:
             self._file.is_sound = True
             logger.info("store: the whole file was checked and is not damaged")

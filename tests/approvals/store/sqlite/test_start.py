@@ -13,6 +13,7 @@ from approvals.errors import StoreError
 from approvals.model import State
 from approvals.store.sqlite import integrity, lock_file
 from approvals.store.sqlite.file import MAX_CHECKED_AT_START, StoreFile
+from approvals.store.sqlite.health import RESTORE
 from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
@@ -100,8 +101,11 @@ async def test_a_larger_file_is_not_checked_after_a_clean_stop(path):
     async with opened(path, max_checked_at_start=path.stat().st_size - 1) as store:
         assert store._page_check is None
         await store.append(an_event())
-        with pytest.raises(StoreError, match="accepts no more work"):
+        with pytest.raises(StoreError) as refused:
             await store.select()
+    assert str(refused.value) == (
+        f"The store failed (database disk image is malformed) and accepts no more work; {RESTORE}."
+    )
 
 
 async def test_a_larger_file_is_checked_in_the_background_after_a_crash(path, caplog):
@@ -141,7 +145,7 @@ async def test_damage_found_in_the_background_stops_the_store_and_names_the_reme
         with pytest.raises(StoreError, match="accepts no more work"):
             await gateway.store.select()
     assert problem.startswith(f"store: The store failed ({path} is damaged: ")
-    assert problem.endswith(f") and accepts no more work; {integrity.REMEDY}.")
+    assert problem.endswith(f") and accepts no more work; {RESTORE}.")
     (logged,) = (record for record in caplog.records if record.levelname == "CRITICAL")
     assert logged.getMessage() == problem
 
@@ -232,6 +236,21 @@ async def test_a_restored_copy_is_checked_even_with_the_note_of_a_clean_stop(pat
         await checked(store)
 
 
+async def test_a_wal_beside_the_file_is_not_from_a_clean_stop(path):
+    """Another program may keep the -wal from being written into the file, or a restore may mix two copies."""
+    await used(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("SELECT count(*) FROM calls").fetchone()
+        async with opened(path) as store:
+            await store.add(call := a_call())
+        assert "closed" in notes(path)
+        shutil.copytree(path.parent, path.with_name("copy"))
+    async with as_large(path.with_name("copy") / path.name) as store:
+        assert store._page_check is not None
+        assert await store.get(call.id) == call
+        await checked(store)
+
+
 @pytest.mark.parametrize("line", ["event", "starts"])
 async def test_a_note_of_a_clean_stop_from_before_a_use_by_an_older_version_is_not_valid(path, line):
     """An older version leaves the note, but changes one of the others."""
@@ -252,8 +271,9 @@ async def test_a_truncated_file_is_refused_even_with_the_note_of_a_clean_stop(pa
     whole = path.read_bytes()
     for share in (0.25, 0.5, 0.9, 0.99):
         path.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(StoreError, match=r"malformed|damaged|not a database"):
+        with pytest.raises(StoreError) as refused:
             await SqliteStore.open(path, max_checked_at_start=0)
+        assert str(refused.value).endswith("restore a good copy.")
 
 
 async def test_the_newest_events_and_the_open_calls_are_verified_at_every_start(path):
