@@ -5,7 +5,7 @@ applies to the call's new state.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from approvals import call_events, lifecycle
@@ -16,7 +16,10 @@ from approvals.identity import Directory
 from approvals.model import CallId, HeldCall, State
 from approvals.replica import Replica
 from approvals.store import ApprovalStore
+from approvals.summaries import Summary
 
+#: How many summaries are read at a time.
+PAGE = 200
 #: Returns the next value of a call, or None to leave it unchanged; raises an `ApprovalError` to refuse.
 Change = Callable[[HeldCall], HeldCall | None]
 
@@ -54,6 +57,16 @@ class CallChanges:
         if call is None:
             raise UnknownCall
         return call
+
+    async def _summaries(self, state: State) -> AsyncIterator[Summary]:
+        """Yield the summaries of the calls in a state, newest first."""
+        before: CallId | None = None
+        while True:
+            page = await self.store.summaries((state,), limit=PAGE, before=before)
+            for call in page.items:
+                yield call
+            if (before := page.next) is None:
+                return
 
     async def _change(
         self,

@@ -107,7 +107,7 @@ class Runs(CallChanges):
 
     async def doubt_lost_runs(self) -> None:
         """Put in doubt the running calls whose runner was lost, or whose run ended here without a result."""
-        running = [call for call in await self.store.open_summaries() if call.state is State.FORWARDING]
+        running = [call async for call in self._summaries(State.FORWARDING)]
         lost = await self.replica.find_lost(frozenset(call.runner for call in running))
         for call in running:
             if call.runner in lost or self._is_abandoned(call):

@@ -25,9 +25,6 @@ from approvals.store import ApprovalStore
 from approvals.summaries import Summary
 from approvals.wakeups import Wakeups
 
-#: How many settled calls are read at a time.
-PAGE = 200
-
 
 class ApprovalService(Reviews, Runs):
     """Holds, reviews, runs and expires calls."""
@@ -193,14 +190,10 @@ class ApprovalService(Reviews, Runs):
         states: Counter[str] = Counter()
         for call in await self.open_calls():
             states[(await self._change(call.id, self._end_restored)).state] += 1
-        before: CallId | None = None
-        while True:
-            page = await self.store.summaries((State.COMPLETED,), limit=PAGE, before=before)
-            for call in page.items:
-                if lifecycle.can_continue(call, self.clock()):
-                    await self._change(call.id, self._end_restored, kind="hold.continued")
-            if (before := page.next) is None:
-                return states
+        async for call in self._summaries(State.COMPLETED):
+            if lifecycle.can_continue(call, self.clock()):
+                await self._change(call.id, self._end_restored, kind="hold.continued")
+        return states
 
     def _end_restored(self, call: HeldCall) -> HeldCall | None:
         return lifecycle.end_restored(call, self.clock())

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -708,3 +709,45 @@ async def test_a_cancelled_caller_leaves_a_consistent_state(service):
         await service.sweep()
         assert (await service.get(call.id)).state in (State.APPROVED, State.IN_DOUBT)
         assert call.id not in service.running
+
+
+class ReadSummaries:
+    """Counts the summaries that a store returns."""
+
+    def __init__(self, store, monkeypatch):
+        self.count = 0
+        for name in ("open_summaries", "summaries", "due"):
+            monkeypatch.setattr(store, name, self.counted(getattr(store, name)))
+
+    def counted(self, read):
+        async def counted(*args, **more):
+            found = await read(*args, **more)
+            self.count += len(getattr(found, "items", found))
+            return found
+
+        return counted
+
+
+async def test_a_sweep_does_not_read_the_calls_that_wait(service, monkeypatch):
+    for n in range(20):
+        await hold(service, tool=f"waits{n}")
+    await approved(service, tool="is approved")
+    await running(service)
+    read = ReadSummaries(service.store, monkeypatch)
+    await service.sweep()
+    assert read.count == 1, "the call that runs"
+
+
+async def test_every_run_of_a_lost_runner_is_put_in_doubt(service):
+    lost, runs = another(service), 3
+    for n in range(runs):
+        call = await approved(service, tool=f"t{n}")
+        await lost.claim(call.id, fine)
+    await lost.replica.end()
+    service.store.summaries = partial(limit_page, service.store.summaries)
+    await service.sweep()
+    assert len((await service.store.select((State.IN_DOUBT,))).items) == runs
+
+
+async def limit_page(summaries, states, *, before, **_):
+    return await summaries(states, limit=1, before=before)
