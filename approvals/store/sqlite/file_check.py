@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from approvals import audit
 from approvals.errors import StoreError
 from approvals.lifecycle import SETTLED
-from approvals.model import AuditEvent, State
+from approvals.model import AuditEvent, HeldCall, State
 from approvals.store.read_only import open_read_only
 from approvals.store.sqlite import lock_file, schema
 from approvals.store.sqlite.seal import Seal
 from approvals.store.sqlite.trail import read_last_state
+from approvals.summaries import Summary
 
 #: The most findings that are reported of each kind.
 MOST = 20
@@ -70,16 +72,19 @@ def check_file(path: Path, key: bytes = b"") -> FileReport:
 
     Everything is read in one snapshot. The file of a running gateway is not locked, and grows meanwhile.
     """
-    before, noted = _identify(path), _read_last_event(path)
     try:
+        before, noted = _identify(path), _read_last_event(path)
+        if before is not None and not before[0]:
+            raise StoreError("it is empty, so it was truncated; restore a good copy")
         with open_read_only(path) as db:
             db.execute("BEGIN")
             schema.check_current(db)
             findings = list(_find_faults(db, key, noted))
             calls, events = (0, 0) if findings else _count_rows(db)
+        after = _identify(path)
     except (OSError, sqlite3.Error, StoreError) as error:
         raise StoreError(f"The store {path} cannot be checked: {error}.") from error
-    if before != _identify(path):
+    if before != after:
         raise StoreError(f"A gateway started or stopped while {path} was checked; check it again.")
     return FileReport(calls, events, findings)
 
@@ -92,8 +97,14 @@ def _identify(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
+_CALLS = """
+    SELECT id, version, state, key, digest, agent, server, tool, created_at, expires_at, settled_at, body, seal
+    FROM calls ORDER BY n
+"""
 _SUMMARIES = """
-    SELECT id, state, agent, server, tool, task, created_at, size, summary, seal FROM summaries ORDER BY n
+    SELECT calls.id, summaries.id, version, summaries.state, summaries.agent, summaries.server, summaries.tool, task,
+        summaries.created_at, size, summary, summaries.seal
+    FROM calls LEFT JOIN summaries USING (n) ORDER BY n
 """
 
 
@@ -139,14 +150,14 @@ def _check_pages(db: sqlite3.Connection) -> Iterator[Finding]:
 
 def _check_calls(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
     seal = Seal(key)
-    for *columns, body, sealed in db.execute("SELECT id, version, state, body, seal FROM calls ORDER BY n"):
-        call_id, version, state = columns
+    for *columns, body, sealed in db.execute(_CALLS):
+        call_id, version, state, *_ = columns
         try:
             call = seal.open_call(body, sealed)
         except StoreError:
             yield Finding(f"Held call {call_id} does not match its seal", _RESTORE_OR_KEY)
             continue
-        if columns != [call.id, call.version, call.state]:
+        if columns != _call_columns(call):
             yield Finding(f"Held call {call_id} was changed outside its sealed part")
         elif key and _is_open(call.state) and (version, state) != read_last_state(call_id, db, key):
             yield Finding(f"Held call {call_id} does not match its last audit event")
@@ -158,16 +169,37 @@ def _is_open(state: State) -> bool:
 
 def _check_summaries(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
     seal = Seal(key)
-    for *columns, body, sealed in db.execute(_SUMMARIES):
+    for call_id, *columns, body, sealed in db.execute(_SUMMARIES):
+        if body is None:
+            yield Finding(f"Held call {call_id} has no summary")
+            continue
         try:
             summary = seal.open_summary(body, sealed)
         except StoreError:
-            yield Finding(f"The summary of held call {columns[0]} does not match its seal", _RESTORE_OR_KEY)
+            yield Finding(f"The summary of held call {call_id} does not match its seal", _RESTORE_OR_KEY)
             continue
-        call = summary.call
-        names = [summary.id, summary.state, call.agent, call.server, call.tool]
-        if columns != [*names, summary.task, summary.created_at, summary.size]:
-            yield Finding(f"The summary of held call {columns[0]} was changed outside its sealed part")
+        if columns != _summary_columns(summary):
+            yield Finding(f"The summary of held call {call_id} does not match the call")
+
+
+def _call_columns(call: HeldCall) -> list[Any]:
+    request = call.call
+    names = [request.agent, request.server, request.tool]
+    times = [call.created_at, call.expires_at, call.settled_at]
+    return [call.id, call.version, call.state, call.key, call.digest, *names, *times]
+
+
+def _summary_columns(summary: Summary) -> list[Any]:
+    names = [summary.call.agent, summary.call.server, summary.call.tool]
+    return [
+        summary.id,
+        summary.version,
+        summary.state,
+        *names,
+        summary.task,
+        summary.created_at,
+        summary.size,
+    ]
 
 
 def _check_table(table: str, db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from approvals.errors import StoreError
-from approvals.lifecycle import advance
+from approvals.lifecycle import advance, update
 from approvals.model import AgentSession, LoginSession, OneTimeCode, State
 from approvals.store.sqlite import file_check
 from approvals.store.sqlite.file_check import check_file
@@ -92,6 +92,14 @@ CHANGES = {
         "UPDATE calls SET state = 'approved' WHERE n = 1",
         f"Held call {FIRST} was changed outside its sealed part: restore a good copy.",
     ),
+    "a call's key": (
+        "UPDATE calls SET key = 'other' WHERE n = 1",
+        f"Held call {FIRST} was changed outside its sealed part: restore a good copy.",
+    ),
+    "a call's deadline": (
+        "UPDATE calls SET expires_at = 9e9 WHERE n = 1",
+        f"Held call {FIRST} was changed outside its sealed part: restore a good copy.",
+    ),
     "an older version of a call": (
         "DELETE FROM events WHERE seq = 1",
         f"Held call {FIRST} does not match its last audit event: restore a good copy.",
@@ -102,7 +110,19 @@ CHANGES = {
     ),
     "a summary's agent": (
         "UPDATE summaries SET agent = 'eve' WHERE n = 1",
-        f"The summary of held call {FIRST} was changed outside its sealed part: restore a good copy.",
+        f"The summary of held call {FIRST} does not match the call: restore a good copy.",
+    ),
+    "a summary's size": (
+        "UPDATE summaries SET size = 1 WHERE n = 1",
+        f"The summary of held call {FIRST} does not match the call: restore a good copy.",
+    ),
+    "the summary of another call": (
+        "UPDATE summaries SET (summary, seal) = (SELECT summary, seal FROM summaries WHERE n = 2) WHERE n = 1",
+        f"The summary of held call {FIRST} does not match the call: restore a good copy.",
+    ),
+    "no summary": (
+        "DELETE FROM summaries WHERE n = 1",
+        f"Held call {FIRST} has no summary: restore a good copy.",
     ),
     "a login": (
         "UPDATE logins SET approver = 'eve'",
@@ -136,6 +156,33 @@ async def test_a_change_in_the_file_is_one_line_with_its_remedy(path, statement,
     await filled(path)
     sql(path, "DROP TRIGGER events_stay", "DROP TRIGGER events_stay_as_they_are", statement)
     assert line in lines(path)
+
+
+async def test_a_summary_of_an_earlier_version_of_its_call_is_found(path):
+    async with opened(path) as store:
+        await store.add(call := a_call(1), step(call))
+        with closing(sqlite3.connect(path)) as db:
+            early = db.execute("SELECT summary, seal FROM summaries").fetchone()
+        await store.swap(call, later := update(call, note="later"), step(later))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE summaries SET summary = ?, seal = ?", early)
+    assert lines(path) == [f"The summary of held call {FIRST} does not match the call: restore a good copy."]
+
+
+@pytest.mark.parametrize("gone", ["okayed.db", "okayed.db.lock"])
+async def test_a_file_that_cannot_be_read_is_reported_in_one_sentence(path, gone):
+    await filled(path)
+    path.with_name(gone).unlink()
+    path.with_name(gone).mkdir()
+    with pytest.raises(StoreError, match=f"^The store {path} cannot be checked: "):
+        check_file(path, KEY)
+
+
+async def test_an_empty_file_is_called_truncated(path):
+    await filled(path)
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match=r"it is empty, so it was truncated; restore a good copy\.$"):
+        check_file(path, KEY)
 
 
 async def test_a_row_that_an_older_version_did_not_seal_is_not_a_finding(path):
