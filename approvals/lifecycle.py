@@ -40,6 +40,8 @@ SETTLED = frozenset(state for state, after in TRANSITIONS.items() if not after) 
 REPEATED_FOR = 30.0
 #: States in which a call waits or runs.
 OPEN = tuple(state for state in State if state not in SETTLED)
+#: States in which no other call with the same key may be added.
+OPEN_OR_IN_DOUBT = (*OPEN, State.IN_DOUBT)
 #: States whose deadline the sweep watches.
 TIMED = frozenset({State.PENDING, State.APPROVED})
 

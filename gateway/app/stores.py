@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from approvals.store import PinReader, Store, TrailReader
 from approvals.store.memory.store import MemoryStore
-from approvals.store.read_only import ReadOnlyStore
+from approvals.store.sqlite.read_only import ReadOnlyStore
 from gateway.config.options import Config
 from gateway.errors import UserError
 

@@ -13,7 +13,7 @@ from approvals import audit
 from approvals.audit import Checkpoint, to_json_line
 from approvals.model import AuditEvent
 from approvals.store import TrailReader
-from approvals.store.read_only import read_trail
+from approvals.store.sqlite.read_only import read_trail
 from gateway.app.config_file import StoreKeys, read_store
 from gateway.app.stores import open_trail, store_path
 from gateway.cli import output

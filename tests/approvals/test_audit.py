@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from approvals import audit
 from approvals.audit import BrokenLink, Checkpoint
 from approvals.errors import StoreError
-from approvals.store import read_only
+from approvals.store.sqlite import read_only
 from approvals.store.sqlite.store import SqliteStore
 from rows import each_row
 from store_fixtures import an_event

@@ -10,7 +10,7 @@ from collections import Counter
 
 import aiohttp
 
-from approvals.store.read_only import ReadOnlyStore
+from approvals.store.sqlite.read_only import ReadOnlyStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 from history import Answer

@@ -1,5 +1,6 @@
-"""Sample held calls and audit events for store tests; a test sets only the fields that matter to it."""
+"""An open SQLite store, sample held calls and audit events; a test sets only the fields that matter to it."""
 
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
 
@@ -15,8 +16,17 @@ from approvals.model import (
     Terms,
     ToolCall,
 )
+from approvals.store.sqlite.store import SqliteStore
 
 _numbers = count(1)
+
+
+@asynccontextmanager
+async def open_sqlite(path, **options):
+    """Open a SQLite store, and close it if the test succeeds."""
+    store = await SqliteStore.open(path, **options)
+    yield store
+    await store.close()
 
 
 def a_call(number=None, *, agent="bot", server="github", tool="delete_repo", arguments=b"{}", **fields):

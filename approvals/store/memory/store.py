@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from approvals import audit
 from approvals.audit import Checkpoint
 from approvals.errors import Conflict
-from approvals.lifecycle import OPEN, SETTLED, TIMED, last_changed_at
+from approvals.lifecycle import OPEN, OPEN_OR_IN_DOUBT, TIMED, last_changed_at
 from approvals.model import (
     AgentSession,
     AuditEvent,
@@ -31,11 +31,6 @@ from approvals.store.event_pages import EventFilter, EventPage, build_page, last
 from approvals.store.memory.logins import MemoryLogins
 from approvals.store.memory.replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
-
-
-def is_open(call: HeldCall) -> bool:
-    """Return whether a call is open or in doubt; there is at most one such call per key."""
-    return call.state not in SETTLED or call.state is State.IN_DOUBT
 
 
 class MemoryStore(MemoryLogins, MemoryReplicas):
@@ -56,7 +51,7 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
 
     async def add(self, call: HeldCall, *events: AuditEvent, limits: Sequence[CallLimit] = ()) -> None:
         if call.id in self._calls or any(
-            is_open(other) and other.key == call.key for other in self._calls.values()
+            other.state in OPEN_OR_IN_DOUBT and other.key == call.key for other in self._calls.values()
         ):
             raise Conflict
         if reached := next((limit for limit in limits if self._is_exceeded(limit, call)), None):
@@ -140,7 +135,7 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
 
     async def open_counts(self) -> Mapping[State, int]:
         found = Counter(call.state for call in self._calls.values())
-        return {state: found[state] for state in (*OPEN, State.IN_DOUBT)}
+        return {state: found[state] for state in OPEN_OR_IN_DOUBT}
 
     async def open_tasks(self) -> Sequence[CallId]:
         return [call.id for call in self._calls.values() if call.task and call.state in OPEN]
@@ -293,6 +288,6 @@ def _length(call: HeldCall) -> int:
 
 
 def _is_stale(call: HeldCall, notice: Notice | None, now: float) -> bool:
-    if not is_open(call) and (notice is None or notice.ref is None):
+    if call.state not in OPEN_OR_IN_DOUBT and (notice is None or notice.ref is None):
         return False
     return notice is None or (notice.shown_version < call.version and notice.retry_at <= now)

@@ -12,16 +12,16 @@ import msgspec
 
 from approvals import audit
 from approvals.errors import StoreError
-from approvals.lifecycle import SETTLED
-from approvals.model import AuditEvent, HeldCall, State
-from approvals.store.read_only import open_read_only
+from approvals.lifecycle import OPEN_OR_IN_DOUBT
+from approvals.model import AuditEvent, HeldCall
 from approvals.store.sqlite import lock_file, schema
+from approvals.store.sqlite.read_only import open_read_only
 from approvals.store.sqlite.seal import Seal
 from approvals.store.sqlite.trail import read_last_state
 from approvals.summaries import Summary
 
 #: The most findings that are reported of each kind.
-MOST = 20
+MAX_FINDINGS = 20
 
 _RESTORE = "restore a good copy"
 _RESTORE_OR_KEY = "if store_key is the key that wrote the store, restore a good copy"
@@ -70,7 +70,7 @@ class FileReport:
 def check_file(path: Path, key: bytes = b"") -> FileReport:
     """Check the file of a stopped or a running gateway; raises `StoreError` if it cannot be opened as a store.
 
-    Everything is read in one snapshot. The file of a running gateway is not locked, and grows meanwhile.
+    Everything is read in one snapshot. A running gateway can write meanwhile: the file is not locked.
     """
     try:
         before, noted = _identify(path), _read_last_event(path)
@@ -90,7 +90,7 @@ def check_file(path: Path, key: bytes = b"") -> FileReport:
 
 
 def _identify(path: Path) -> tuple[int, int] | None:
-    """Return the size and age of a file that no gateway uses, or None while one does."""
+    """Return the size and the time of the last change of a file that no gateway uses; None while one uses it."""
     if path.with_name(f"{path.name}-wal").exists():
         return None
     found = path.stat()
@@ -134,7 +134,7 @@ def _find_faults(db: sqlite3.Connection, key: bytes, noted: str) -> Iterator[Fin
 
 def _limit(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
-        yield from islice(findings, MOST)
+        yield from islice(findings, MAX_FINDINGS)
         if next(findings, None) is not None:
             yield Finding(f"The {name} have further faults, which are not listed")
     except (TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error) as error:
@@ -159,12 +159,8 @@ def _check_calls(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
             continue
         if columns != _call_columns(call):
             yield Finding(f"Held call {call_id} was changed outside its sealed part")
-        elif key and _is_open(call.state) and (version, state) != read_last_state(call_id, db, key):
+        elif key and call.state in OPEN_OR_IN_DOUBT and (version, state) != read_last_state(call_id, db, key):
             yield Finding(f"Held call {call_id} does not match its last audit event")
-
-
-def _is_open(state: State) -> bool:
-    return state not in SETTLED or state is State.IN_DOUBT
 
 
 def _check_summaries(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:

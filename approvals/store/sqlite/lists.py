@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, Unpack
 
-from approvals.lifecycle import OPEN
+from approvals.lifecycle import OPEN, OPEN_OR_IN_DOUBT
 from approvals.model import CallId, HeldCall, State
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
 from approvals.store.sqlite import statements
@@ -55,7 +55,7 @@ class SqliteLists(SqliteBase):
     async def open_counts(self) -> Mapping[State, int]:
         """Return the number of calls in each open state, and in doubt."""
         found = await self._read(lambda db: dict(db.execute(statements.OPEN_COUNTS).fetchall()))
-        return {state: found.get(state, 0) for state in (*OPEN, State.IN_DOUBT)}
+        return {state: found.get(state, 0) for state in OPEN_OR_IN_DOUBT}
 
     async def open_tasks(self) -> Sequence[CallId]:
         """Return the ids of the open calls with a task handle."""

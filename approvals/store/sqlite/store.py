@@ -11,9 +11,9 @@ from pathlib import Path
 
 from approvals.errors import StoreError
 from approvals.store.sqlite import statements
+from approvals.store.sqlite.background_check import BackgroundCheck
 from approvals.store.sqlite.calls import SqliteCalls
 from approvals.store.sqlite.file import MAX_CHECKED_AT_START, StoreFile
-from approvals.store.sqlite.integrity import BackgroundCheck
 from approvals.store.sqlite.notices import SqliteNotices
 from approvals.store.sqlite.replicas import SqliteReplicas, forget_replicas
 from approvals.store.sqlite.state import SqliteState

@@ -2,7 +2,7 @@ import re
 import shutil
 import sqlite3
 import stat
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from approvals.model import LoginSession, Notice
 from approvals.store.sqlite import lock_file, schema
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.store import SqliteStore
-from store_fixtures import a_call, an_event
+from store_fixtures import a_call, an_event, open_sqlite
 
 
 @pytest.fixture
@@ -22,16 +22,9 @@ def path(tmp_path):
     return tmp_path / "okayed.db"
 
 
-@asynccontextmanager
-async def opened(path, **options):
-    store = await SqliteStore.open(path, **options)
-    yield store
-    await store.close()
-
-
 async def used(path, events=3):
     """Create a store, use it, close it."""
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         for number in range(events):
             call = a_call()
             await store.add(
@@ -60,7 +53,7 @@ def sql(path, *statements):
 
 
 async def test_a_new_file_is_created_for_its_owner_alone(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(an_event())
         await store.check()
         names = sorted(one.name for one in path.parent.iterdir())
@@ -72,20 +65,20 @@ async def test_a_new_file_is_created_for_its_owner_alone(path):
 async def test_a_file_that_others_could_read_is_made_private(path):
     await used(path)
     path.chmod(0o644)
-    async with opened(path):
+    async with open_sqlite(path):
         assert mode(path) == 0o600
 
 
 async def test_a_path_may_be_text_with_characters_that_a_url_would_escape(tmp_path):
     odd = tmp_path / "a ?b#%41 'c.db"
-    async with opened(str(odd)) as store:
+    async with open_sqlite(str(odd)) as store:
         await store.append(an_event())
-    async with opened(odd) as store:
+    async with open_sqlite(odd) as store:
         assert len(await store.events()) == 1
 
 
 async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
 
         def settings(db):
             names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "trusted_schema")
@@ -95,13 +88,13 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
 
 
 async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         said = f"Another gateway uses {path}. Stop it, or give this gateway its own store."
         files = open_files()
         assert await refusal(path) == said
         assert open_files() == files
         await store.append(an_event())
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert len(await store.events()) == 1
 
 
@@ -109,7 +102,7 @@ async def test_a_refused_start_leaves_no_lock_behind(path):
     path.write_bytes(b"")
     await refusal(path)
     path.unlink()
-    async with opened(path):
+    async with open_sqlite(path):
         pass
 
 
@@ -183,7 +176,7 @@ async def test_a_file_with_any_bad_page_is_refused(path):
     await used(path, events=30)
     whole = path.read_bytes()
     size = int.from_bytes(whole[16:18], "big")
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
 
         def free(db):
             return db.execute("PRAGMA freelist_count").fetchone()[0]
@@ -201,7 +194,7 @@ async def test_a_removed_file_is_not_created_again(path):
     assert await refusal(path) == cause(path, said)
     assert not path.exists()
     path.with_name("okayed.db.lock").unlink()
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert await store.events() == []
 
 
@@ -220,7 +213,7 @@ async def test_a_restored_older_copy_is_detected(path):
     path.write_bytes(old)
     assert await refusal(path) == lacking(path, 3)
     path.with_name("okayed.db.lock").unlink()
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert len(await store.events()) == 2
 
 
@@ -235,20 +228,20 @@ async def test_a_rewritten_trail_of_the_same_length_is_detected(path):
 async def test_a_lost_wal_is_detected(path, tmp_path):
     crashed = tmp_path / "crashed"
     crashed.mkdir()
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(an_event())
         for name in ("okayed.db", "okayed.db-wal", "okayed.db.lock"):
             shutil.copy(path.with_name(name), crashed / name)
     (crashed / "okayed.db-wal").rename(crashed / "aside")
     assert await refusal(crashed / "okayed.db") == lacking(crashed / "okayed.db", 1)
     (crashed / "aside").rename(crashed / "okayed.db-wal")
-    async with opened(crashed / "okayed.db") as store:
+    async with open_sqlite(crashed / "okayed.db") as store:
         assert len(await store.events()) == 1
 
 
 async def test_a_start_killed_while_it_created_the_file_can_be_repeated(path):
     path.with_name("okayed.db.new").write_bytes(b"half a file")
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(an_event())
     assert not path.with_name("okayed.db.new").exists()
 
@@ -262,7 +255,7 @@ async def test_a_migration_that_was_killed_is_completed_at_the_next_start(path):
         "DROP TABLE probe",
         "DELETE FROM _sqlite_migrations WHERE name IN ('hits_and_logins', 'amounts')",
     )
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         store.add_hit("a", 1.0, 5.0)
         assert await store.hits(2.0) == [("a", 1.0, 1)]
         assert len((await store.select()).items) == 3
@@ -278,7 +271,7 @@ async def test_a_migration_that_fails_leaves_the_file_to_the_older_version(path)
     with closing(sqlite3.connect(path)) as db:
         assert list(db.iterdump()) == before
         db.execute("DROP TABLE codes")
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert (await store.select()).items == []
 
 
@@ -290,14 +283,14 @@ async def test_hits_of_an_older_version_have_amount_one(path):
         "DELETE FROM _sqlite_migrations WHERE name = 'amounts'",
         "INSERT INTO hits (key, at, until) VALUES ('old', 1.0, 9.0)",
     )
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert await store.hits(2.0) == [("old", 1.0, 1)]
 
 
 async def test_a_notice_of_an_older_version_is_read_without_the_presence_that_it_shows(path):
     call = a_call()
     notice = Notice(call=call.id, channel="slack", ref="m1", shown_version=1, shown_attended=False)
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.add(call)
         await store.save_notice(notice)
     sql(
@@ -305,14 +298,14 @@ async def test_a_notice_of_an_older_version_is_read_without_the_presence_that_it
         "ALTER TABLE notices DROP COLUMN shown_attended",
         "DELETE FROM _sqlite_migrations WHERE name = 'presence_on_notices'",
     )
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         older = replace(notice, shown_attended=None)
         assert await store.notices_with_other_presence("slack", 1.0) == [older]
 
 
 async def test_a_login_of_an_older_version_stays_valid_and_was_active_until_the_upgrade(path):
     login = LoginSession(id_sha256="s", approver="alice", created_at=10.0, expires_at=100.0, seen_at=10.0)
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await store.save_login(login)
         await store.save_login(replace(login, id_sha256="newer", created_at=60.0, seen_at=60.0))
         store.keep_time(50.0)
@@ -323,7 +316,7 @@ async def test_a_login_of_an_older_version_stays_valid_and_was_active_until_the_
         "DROP INDEX idx_logins_expires_at",
         "DELETE FROM _sqlite_migrations WHERE name = 'login_activity_and_codes'",
     )
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         assert await store.find_login("s") == replace(login, seen_at=50.0)
         assert (await store.find_login("newer")).seen_at == 60.0
 
@@ -332,7 +325,7 @@ async def test_a_login_of_an_older_version_stays_valid_and_was_active_until_the_
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_nothing_is_acknowledged_after_the_file_or_its_lock_was_replaced(path, name, replaced):
     gone = path.with_name(name)
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(an_event())
         gone.rename(path.with_name("aside"))
         if replaced:
@@ -366,7 +359,7 @@ async def test_a_note_of_an_older_version_is_read(path):
     path.write_bytes(path.with_name("other.db").read_bytes())
     assert await refusal(path) == lacking(path, 2)
     path.with_name("aside").rename(path)
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(an_event())
     assert lock.read_text().startswith("event 00000000000000000003 ")
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 
 import pytest
 
@@ -11,8 +11,7 @@ from approvals.lifecycle import advance, update
 from approvals.model import AgentSession, LoginSession, OneTimeCode, State
 from approvals.store.sqlite import file_check
 from approvals.store.sqlite.file_check import check_file
-from approvals.store.sqlite.store import SqliteStore
-from store_fixtures import a_call, an_event
+from store_fixtures import a_call, an_event, open_sqlite
 
 KEY = b"key"
 
@@ -22,11 +21,8 @@ def path(tmp_path):
     return tmp_path / "okayed.db"
 
 
-@asynccontextmanager
-async def opened(path, chain_key=KEY):
-    store = await SqliteStore.open(path, chain_key=chain_key)
-    yield store
-    await store.close()
+def open_sealed(path, chain_key=KEY):
+    return open_sqlite(path, chain_key=chain_key)
 
 
 def step(call):
@@ -48,7 +44,7 @@ async def fill(store):
 
 
 async def filled(path):
-    async with opened(path) as store:
+    async with open_sealed(path) as store:
         await fill(store)
 
 
@@ -73,7 +69,7 @@ async def test_a_whole_file_has_no_findings_and_is_not_changed(path):
 
 
 async def test_a_file_is_checked_beside_a_running_gateway(path):
-    async with opened(path) as store:
+    async with open_sealed(path) as store:
         await fill(store)
         assert (check_file(path, KEY).calls, check_file(path, KEY).findings) == (3, [])
         await store.append(an_event())
@@ -159,7 +155,7 @@ async def test_a_change_in_the_file_is_one_line_with_its_remedy(path, statement,
 
 
 async def test_a_summary_of_an_earlier_version_of_its_call_is_found(path):
-    async with opened(path) as store:
+    async with open_sealed(path) as store:
         await store.add(call := a_call(1), step(call))
         with closing(sqlite3.connect(path)) as db:
             early = db.execute("SELECT summary, seal FROM summaries").fetchone()
@@ -192,7 +188,7 @@ async def test_a_row_that_an_older_version_did_not_seal_is_not_a_finding(path):
 
 
 async def test_any_damaged_page_is_found(path):
-    async with opened(path) as store:
+    async with open_sealed(path) as store:
         await fill(store)
         for number in range(4, 34):
             await store.add(a_call(number, policy_revision="x" * 500))
@@ -224,7 +220,7 @@ async def test_an_index_that_lacks_a_row_is_found(path):
 
 
 async def test_another_key_is_named_as_a_cause_and_the_lines_are_limited(path, monkeypatch):
-    monkeypatch.setattr(file_check, "MOST", 2)
+    monkeypatch.setattr(file_check, "MAX_FINDINGS", 2)
     await filled(path)
     found = lines(path, b"other")
     assert sum("Held call" in line and "does not match its seal" in line for line in found) == 2
@@ -243,7 +239,7 @@ async def test_a_file_without_its_lock_is_checked_without_the_note(path, noted):
 
 async def test_a_file_after_a_crash_is_checked_with_its_wal(path, tmp_path):
     crashed = tmp_path / "crashed"
-    async with opened(path) as store:
+    async with open_sealed(path) as store:
         await fill(store)
         shutil.copytree(path.parent, crashed, ignore=shutil.ignore_patterns("crashed", "*-shm"))
     report = check_file(crashed / "okayed.db", KEY)

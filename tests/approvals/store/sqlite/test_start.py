@@ -5,20 +5,20 @@ import logging
 import shutil
 import sqlite3
 import threading
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 
 import pytest
 
 from approvals.errors import StoreError
 from approvals.model import State
-from approvals.store.sqlite import integrity, lock_file
+from approvals.store.sqlite import background_check, lock_file
 from approvals.store.sqlite.file import MAX_CHECKED_AT_START, StoreFile
 from approvals.store.sqlite.health import RESTORE
 from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from hang import HANG
-from store_fixtures import a_call, an_event
+from store_fixtures import a_call, an_event, open_sqlite
 
 MARK = "a mark that only whole calls have"
 
@@ -28,21 +28,14 @@ def path(tmp_path):
     return tmp_path / "okayed.db"
 
 
-@asynccontextmanager
-async def opened(path, **options):
-    store = await SqliteStore.open(path, **options)
-    yield store
-    await store.close()
-
-
 def as_large(path, **options):
     """Open a file as if it were larger than the limit of the check before the start."""
-    return opened(path, max_checked_at_start=0, **options)
+    return open_sqlite(path, max_checked_at_start=0, **options)
 
 
 async def used(path):
     """Write a file of several pages, whose calls are settled."""
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         for number in range(40):
             call = a_call(key=f"k{number}", state=State.DENIED, policy_revision=MARK)
             await store.add(call, an_event())
@@ -52,7 +45,7 @@ async def crashed(path):
     """Use a file, and leave it as after a kill: with its -wal, without the note of a clean stop."""
     await used(path)
     aside = path.with_name("aside")
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(an_event())
         shutil.copytree(path.parent, aside)
     for name in ("okayed.db", "okayed.db-wal", "okayed.db.lock"):
@@ -98,7 +91,7 @@ async def test_a_file_up_to_the_limit_is_checked_before_every_start(path):
 async def test_a_larger_file_is_not_checked_after_a_clean_stop(path):
     await used(path)
     damage(path)
-    async with opened(path, max_checked_at_start=path.stat().st_size - 1) as store:
+    async with open_sqlite(path, max_checked_at_start=path.stat().st_size - 1) as store:
         assert store._page_check is None
         await store.append(an_event())
         with pytest.raises(StoreError) as refused:
@@ -123,8 +116,8 @@ async def test_a_larger_file_is_checked_in_the_background_after_a_crash(path, ca
 async def test_damage_found_in_the_background_stops_the_store_and_names_the_remedy(path, caplog, monkeypatch):
     await crashed(path)
     damage(path)
-    ready, find_damage = threading.Event(), integrity.find_damage
-    monkeypatch.setattr(integrity, "find_damage", lambda db: ready.wait(HANG) and find_damage(db))
+    ready, find_damage = threading.Event(), background_check.find_damage
+    monkeypatch.setattr(background_check, "find_damage", lambda db: ready.wait(HANG) and find_damage(db))
     config = parse_config(
         f"servers: {{iam: {{url: 'http://127.0.0.1:9/mcp'}}}}\nstore: sqlite:///{path}\n"
         "approvers: [{name: alice}]\npolicy: {default: require_approval}\n",
@@ -168,7 +161,7 @@ async def test_a_check_that_still_runs_is_interrupted_by_the_stop_and_made_at_th
     await crashed(path)
     endless = "WITH RECURSIVE c (n) AS (SELECT seq FROM events UNION ALL SELECT n + 1 FROM c) SELECT count(*) FROM c"
     with monkeypatch.context() as patched:
-        patched.setattr(integrity, "find_damage", lambda db: db.execute(endless).fetchone())
+        patched.setattr(background_check, "find_damage", lambda db: db.execute(endless).fetchone())
         async with as_large(path) as store:
             await store.append(an_event())
             assert store._page_check._thread.is_alive()
@@ -189,7 +182,7 @@ async def test_a_check_that_another_program_prevents_is_made_at_the_next_start(p
         error.sqlite_errorcode = sqlite3.SQLITE_BUSY
         raise error
 
-    monkeypatch.setattr(integrity, "find_damage", busy)
+    monkeypatch.setattr(background_check, "find_damage", busy)
     async with as_large(path) as store:
         await checked(store)
         await store.check()
@@ -241,7 +234,7 @@ async def test_a_wal_beside_the_file_is_not_from_a_clean_stop(path):
     await used(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("SELECT count(*) FROM calls").fetchone()
-        async with opened(path) as store:
+        async with open_sqlite(path) as store:
             await store.add(call := a_call())
         assert "closed" in notes(path)
         shutil.copytree(path.parent, path.with_name("copy"))
@@ -257,7 +250,7 @@ async def test_a_note_of_a_clean_stop_from_before_a_use_by_an_older_version_is_n
     await used(path)
     with path.with_name("okayed.db.lock").open("r+b") as lock:
         note = lock_file.read(lock.fileno())["closed"]
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await (store.append(an_event()) if line == "event" else store.count_start())
     with path.with_name("okayed.db.lock").open("r+b") as lock:
         lock_file.write(lock.fileno(), "closed", note)
@@ -283,7 +276,7 @@ async def test_the_newest_events_and_the_open_calls_are_verified_at_every_start(
     ):
         path.unlink(missing_ok=True)
         path.with_name("okayed.db.lock").unlink(missing_ok=True)
-        async with opened(path) as store:
+        async with open_sqlite(path) as store:
             await store.add(a_call(), an_event())
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("DROP TRIGGER events_stay_as_they_are")

@@ -3,7 +3,7 @@ import gc
 import resource
 import sqlite3
 import tracemalloc
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -12,18 +12,16 @@ from sqlite_utils import Database
 from approvals import audit
 from approvals.errors import Conflict, QuotaExceeded, StoreError
 from approvals.identity import Directory
-from approvals.lifecycle import advance, update
+from approvals.lifecycle import OPEN_OR_IN_DOUBT, advance, update
 from approvals.model import AgentSession, CallId, CallLimit, LoginSession, Notice, OneTimeCode, State
 from approvals.service import ApprovalService
-from approvals.store import read_only
-from approvals.store.memory.store import is_open
 from approvals.store.sqlite import calls as calls_module
-from approvals.store.sqlite import schema
+from approvals.store.sqlite import read_only, schema
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
-from store_fixtures import a_call, a_full_call, an_event
+from store_fixtures import a_call, a_full_call, an_event, open_sqlite
 
-FINAL = [state for state in State if not is_open(a_call(1, state=state))]
+FINAL = [state for state in State if state not in OPEN_OR_IN_DOUBT]
 
 
 @pytest.fixture
@@ -31,16 +29,9 @@ def path(tmp_path):
     return tmp_path / "okayed.db"
 
 
-@asynccontextmanager
-async def opened(path, **options):
-    store = await SqliteStore.open(path, **options)
-    yield store
-    await store.close()
-
-
 @pytest.fixture
 async def store(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         yield store
 
 
@@ -61,14 +52,14 @@ async def test_everything_survives_a_restart(path):
         call=call.id, channel="slack", ref="m", shown_version=6, shown_attended=True, failures=1, retry_at=2.5
     )
     session = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at=9.0, seen_at=2.0)
-    async with opened(path, chain_key=b"k") as store:
+    async with open_sqlite(path, chain_key=b"k") as store:
         await store.add(call, an_event("one", detail={"nul": "\x00", "of": [1.0, 1, None, True]}))
         await store.save_notice(notice)
         await store.save_login(session)
         await store.save_code(CODE)
         store.add_hit("limit", 1.0, 9.0)
         store.post(an_event("two"))
-    async with opened(path, chain_key=b"k") as store:
+    async with open_sqlite(path, chain_key=b"k") as store:
         assert await store.get(call.id) == call
         assert await store.stale_calls("slack", 2.5) == [(summarize(call), notice)]
         assert await store.find_login("s") == session
@@ -132,7 +123,7 @@ async def test_a_change_whose_event_is_refused_does_not_happen(store):
 
 async def test_a_call_that_was_changed_in_the_file_is_not_read(path):
     call = a_call(1, state=State.DENIED)
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.add(call)
         await direct(store, "UPDATE calls SET body = CAST(replace(body, 'denied', 'approved') AS BLOB)")
         for read in (lambda: store.get(call.id), lambda: store.find(call.key), store.select):
@@ -142,7 +133,7 @@ async def test_a_call_that_was_changed_in_the_file_is_not_read(path):
 
 
 async def test_a_store_with_a_changed_open_call_does_not_start(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.add(a_call(1))
     sql(
         path, "UPDATE calls SET body = CAST(replace(body, 'pending', 'approved') AS BLOB), state = 'approved'"
@@ -157,9 +148,9 @@ async def test_a_store_with_a_changed_open_call_does_not_start(path):
 
 async def test_a_forger_without_the_key_cannot_write_an_approval(path):
     call = a_call(1)
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await store.add(call)
-    async with opened(path.with_name("forged.db")) as forged:
+    async with open_sqlite(path.with_name("forged.db")) as forged:
         await forged.add(advance(call, State.APPROVED, 1.0, expires_at=1e12))
     sql(
         path,
@@ -196,7 +187,7 @@ AGAIN = ("DROP TRIGGER calls_stay_settled", "INSERT OR REPLACE INTO calls SELECT
 
 
 async def test_a_restored_copy_of_an_approval_does_not_run_again(path):
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         approved = await approved_and_run(store)
         for statement in AGAIN:
             await direct(store, statement)
@@ -222,7 +213,7 @@ async def test_a_restored_copy_of_an_approval_does_not_run_again(path):
     ],
 )
 async def test_a_restored_approval_with_a_forged_trail_does_not_run_either(path, forging):
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await approved_and_run(store)
         await store.append(an_event("later"))
     sql(path, "DROP TRIGGER events_stay", "DROP TRIGGER events_stay_as_they_are", *AGAIN, forging)
@@ -245,14 +236,14 @@ LOGIN = LoginSession(id_sha256="s", approver="alice", created_at=1.0, expires_at
     ],
 )
 async def test_a_login_forged_in_the_file_is_invalid(path, forging):
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await store.save_login(replace(LOGIN, id_sha256="other"))
         await direct(store, forging)
         assert await store.find_login("s") is None
 
 
 async def test_a_login_stays_valid_when_its_activity_was_changed_in_the_file(path):
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await store.save_login(LOGIN)
         await direct(store, "UPDATE logins SET seen_at = 1e12")
         assert await store.find_login("s") == replace(LOGIN, seen_at=1e12)
@@ -272,7 +263,7 @@ CODE = OneTimeCode(id_sha256="c", approver="alice", created_at=1.0, expires_at=9
     ],
 )
 async def test_a_code_forged_in_the_file_is_invalid(path, forging):
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await store.save_login(replace(LOGIN, approver="bob", id_sha256="c"))
         await store.save_code(replace(CODE, id_sha256="other"))
         await direct(store, forging)
@@ -280,22 +271,22 @@ async def test_a_code_forged_in_the_file_is_invalid(path, forging):
 
 
 async def test_a_login_from_a_store_without_the_key_is_invalid_under_the_key(path):
-    async with opened(path.with_name("forged.db")) as forged:
+    async with open_sqlite(path.with_name("forged.db")) as forged:
         await forged.save_login(LOGIN)
-    async with opened(path, chain_key=b"key"):
+    async with open_sqlite(path, chain_key=b"key"):
         pass
     sql(
         path,
         f"ATTACH '{path.with_name('forged.db')}' AS f",
         "INSERT INTO logins SELECT * FROM f.logins",
     )
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         assert await store.find_login("s") is None
 
 
 @pytest.mark.parametrize("forging", ["agent = 'other'", "id = 's2'", "opening = x'7b'", "server = 'iam'"])
 async def test_a_session_changed_in_the_file_is_invalid(path, forging):
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         await store.save_session(SESSION)
         assert await store.find_session("notes", "s") == SESSION
         await direct(store, f"UPDATE sessions SET {forging}")
@@ -304,7 +295,7 @@ async def test_a_session_changed_in_the_file_is_invalid(path, forging):
 
 
 async def test_a_store_whose_newest_events_were_changed_does_not_start(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.append(*(an_event() for _ in range(5)))
     sql(path, "DROP TRIGGER events_stay_as_they_are", "UPDATE events SET actor = 'nobody' WHERE seq = 3")
     with pytest.raises(StoreError) as refused:
@@ -316,14 +307,14 @@ async def test_a_store_whose_newest_events_were_changed_does_not_start(path):
 
 
 async def test_a_store_does_not_start_under_another_key(path):
-    async with opened(path, chain_key=b"one") as store:
+    async with open_sqlite(path, chain_key=b"one") as store:
         await store.append(an_event())
     for other in (b"two", b""):
         with pytest.raises(
             StoreError, match="its audit event 1 was changed, or was written under another key"
         ):
             await SqliteStore.open(path, chain_key=other)
-    async with opened(path, chain_key=b"one") as store:
+    async with open_sqlite(path, chain_key=b"one") as store:
         assert len(await store.events()) == 1
 
 
@@ -336,14 +327,14 @@ async def test_a_cancelled_start_releases_the_file(path):
         (told,) = await asyncio.gather(start, return_exceptions=True)
         if isinstance(told, SqliteStore):
             await told.close()
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.check()
 
 
 async def test_a_write_refused_by_the_disk_is_not_acknowledged_nor_is_any_later_write(path):
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     acknowledged = 0
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
         try:
             with pytest.raises(
@@ -365,7 +356,7 @@ async def test_a_write_refused_by_the_disk_is_not_acknowledged_nor_is_any_later_
         with pytest.raises(StoreError, match="accepts no more work"):
             store.post(an_event())
     assert acknowledged > 20
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert acknowledged <= len(await store.events()) <= acknowledged + 1
         assert audit.verify(await store.events()) is None
 
@@ -414,14 +405,14 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
 async def test_a_store_without_summaries_gets_them_at_the_start(path, monkeypatch):
     monkeypatch.setattr(calls_module, "SUMMARIES_PER_COMMIT", 2)
     calls = [a_call(arguments=b"[%d]" % n, state=state) for n, state in enumerate(State)]
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         for call in calls:
             await store.add(
                 call, an_event(call=call.id, kind="hold.x", detail={"version": 1, "state": call.state})
             )
         await direct(store, "DELETE FROM summaries")
     sql(path, "UPDATE calls SET body = x'00' WHERE n = 3")
-    async with opened(path, chain_key=b"key") as store:
+    async with open_sqlite(path, chain_key=b"key") as store:
         rows = await store.reader.read(
             lambda db: db.execute("SELECT n, state, agent, size FROM summaries ORDER BY n").fetchall()
         )
@@ -448,12 +439,12 @@ def to_older_summaries(path):
 async def test_the_summaries_of_an_older_version_get_the_names_of_their_calls(path):
     task = a_call(agent="ann", server="two", tool="read", task=True)
     other = a_call(agent='"task":true', state=State.DENIED)
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         for call in (task, other, missing := a_call()):
             await store.add(call)
         await direct(store, "DELETE FROM summaries WHERE n = 3")
     to_older_summaries(path)
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         assert await store.open_tasks() == [task.id]
         assert await store.open_summaries() == list(map(summarize, (missing, task)))
         assert await store.open_summaries(server="two", tool="read") == [summarize(task)]
@@ -465,7 +456,7 @@ async def test_the_summaries_of_an_older_version_get_the_names_of_their_calls(pa
 
 
 async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         await store.add(a_call())
         await direct(store, "UPDATE summaries SET summary = CAST(replace(summary, 'bot', 'bat') AS BLOB)")
         with pytest.raises(StoreError, match="was changed in the store"):
@@ -475,12 +466,12 @@ async def test_a_summary_that_was_changed_in_the_file_is_not_read(path):
 async def test_open_calls_are_verified_one_by_one_at_the_start(path):
     """Together they may be larger than the memory, and then every start would fail."""
     one = 1 << 20
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         for n in range(12):
             await store.add(a_call(key=f"k{n}", arguments=b'"' + b"x" * one + b'"'))
     tracemalloc.start()
     try:
-        async with opened(path):
+        async with open_sqlite(path):
             assert tracemalloc.get_traced_memory()[1] < 8 * one
     finally:
         tracemalloc.stop()
@@ -522,7 +513,7 @@ async def test_a_call_that_cannot_be_encoded_is_refused(store):
 
 
 async def test_posted_events_are_in_the_file_when_the_store_is_closed(path):
-    async with opened(path) as store:
+    async with open_sqlite(path) as store:
         for _ in range(1000):
             store.post(an_event())
     assert len(list(read_only.read_trail(path))) == 1000

@@ -7,7 +7,7 @@ import pytest
 
 from approvals.errors import StoreError
 from approvals.model import Pin
-from approvals.store.read_only import ReadOnlyStore
+from approvals.store.sqlite.read_only import ReadOnlyStore
 from approvals.store.sqlite.store import SqliteStore
 from store_fixtures import an_event
 
