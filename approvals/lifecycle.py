@@ -20,7 +20,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FORWARDING: frozenset(
         {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.IN_DOUBT},
     ),
-    # Its runner may still learn the truth; a person's finding is final.
+    # Its runner may still learn the outcome; a person's resolution is final.
     State.IN_DOUBT: frozenset(
         {State.COMPLETED, State.UPSTREAM_ERROR, State.NOT_SENT, State.RESOLVED},
     ),
@@ -135,12 +135,12 @@ def expire(call: HeldCall, now: float) -> HeldCall | None:
 
 
 def claim(call: HeldCall, runner: str, now: float) -> HeldCall:
-    """Return an approved call as the replica *runner* runs it."""
+    """Return an approved call as claimed by the replica *runner*."""
     return advance(call, State.FORWARDING, now, runner=runner)
 
 
 def doubt(call: HeldCall, runner: str, now: float, *, note: str) -> HeldCall | None:
-    """Return a call in doubt if *runner*, which was lost, still runs it; None to leave it unchanged."""
+    """Return the call in doubt if the lost replica *runner* had claimed it; None to leave it unchanged."""
     return try_advance(call, State.IN_DOUBT, now, note=note) if call.runner == runner else None
 
 

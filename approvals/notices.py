@@ -88,7 +88,7 @@ class _Reconciler:
             if not await self._service.replica.acquire(self._lock):
                 self._differs_since.clear()
                 return
-            for find in (self._find_stale, self._find_other_presence):
+            for find in (self._find_stale, self._find_stale_presence):
                 for notice in await find():
                     await self._show(notice)
         except Exception:
@@ -99,13 +99,13 @@ class _Reconciler:
         stale = await self._store.stale_calls(self._channel.name, self._service.clock())
         return [notice or Notice(call=call.id, channel=self._channel.name) for call, notice in stale]
 
-    async def _find_other_presence(self) -> Sequence[Notice]:
+    async def _find_stale_presence(self) -> Sequence[Notice]:
         """Return the notices that have shown another presence for `PRESENCE_DELAY` seconds."""
         now = self._service.monotonic()
         if not self._channel.shows_presence or now < self._compared_at + COMPARE_EVERY:
             return ()
         self._compared_at = now
-        notices = await self._store.notices_with_other_presence(self._channel.name, self._service.clock())
+        notices = await self._store.notices_with_stale_presence(self._channel.name, self._service.clock())
         self._differs_since = {one.call: self._differs_since.get(one.call, now) for one in notices}
         return [one for one in notices if now >= self._differs_since[one.call] + PRESENCE_DELAY]
 

@@ -74,7 +74,7 @@ class Channel(Protocol):
     """A way to reach people. `post` and `update` raise on failure; the reconciler retries later."""
 
     name: str
-    #: Whether a message is updated when a client begins or ceases to wait, although the call did not change.
+    #: Whether a message is also updated when only the presence of a client changed.
     shows_presence: bool
 
     async def start(self, service: "ApprovalService") -> None:

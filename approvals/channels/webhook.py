@@ -27,7 +27,7 @@ class WebhookError(Exception):
 class WebhookChannel:
     """One webhook receiver."""
 
-    #: A webhook reports a version of a call; presence has none.
+    #: A webhook reports each version of a call once; presence changes no version.
     shows_presence = False
 
     def __init__(self, *, name: str, url: str, secret: str, clock: Callable[[], float]) -> None:

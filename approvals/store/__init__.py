@@ -114,9 +114,8 @@ class SignalStore(Protocol):
     def signals(self) -> AsyncIterator[Signal]:
         """Start listening now; yield every signal until the store closes.
 
-        A change of a held call or of presence, an accepted tool definition and the end of a login are each signalled
-        after their commit.
-        RESYNC replaces the waiting signals of a listener that is too slow.
+        The commit of a changed call, of changed presence, of an accepted tool definition or of a sign-out is followed by
+        its signal. A listener that is too slow gets RESYNC in place of the signals that wait for it.
         """
 
     def announce(self, signal: Signal) -> None:
@@ -160,8 +159,8 @@ class NoticeStore(Protocol):
         Calls that were settled before the channel posted them are left out.
         """
 
-    async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
-        """Return the posted notices of pending calls that show another presence than `find_attended` returns at *now*.
+    async def notices_with_stale_presence(self, channel: str, now: float) -> Sequence[Notice]:
+        """Return the posted notices of pending calls that do not show the presence at *now*.
 
         Those whose retry time is in the future are left out.
         """

@@ -31,8 +31,8 @@ class EventPage:
     at_end: bool
 
 
-def last_searched(start: int, last: int, matching: EventFilter) -> int:
-    """Return the number of the last event that a page after *start* looks at, in a trail that ends with *last*."""
+def find_page_end(start: int, last: int, matching: EventFilter) -> int:
+    """Return the number of the last event that a page may look at, after event *start* of a trail that ends with *last*."""
     return max(start, last if matching.get("call") else min(start + MAX_SEARCHED, last))
 
 

@@ -31,7 +31,7 @@ class EventStreams:
     async def serve(self, request: web.Request, session: str, allowed: IsAllowed) -> web.StreamResponse:
         """Stream until the client leaves, *allowed* returns False, or the inbox closes.
 
-        *session* is the SHA-256 of the user's login session: when the session ends, *allowed* is asked at once.
+        *session* is the SHA-256 of the login session's secret; when that session ends, *allowed* is called at once.
         """
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
@@ -69,7 +69,7 @@ class EventStreams:
 
 
 class _Stream:
-    """The signals of one stream."""
+    """The event stream of one user: woken by signals."""
 
     def __init__(self, session: str) -> None:
         self._session = session

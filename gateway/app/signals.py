@@ -13,7 +13,7 @@ log = logging.getLogger("okayed")
 
 
 async def follow_signals(gateway: Gateway) -> None:
-    """Act on each change by another replica, until the store closes."""
+    """Act on the signals of other replicas until the store closes."""
     pins_changed = asyncio.Event()
 
     def reread_pins(_signal: Signal) -> None:
@@ -25,7 +25,7 @@ async def follow_signals(gateway: Gateway) -> None:
         SignalKind.RESYNC: reread_pins,
     }
     signals = gateway.store.signals()
-    pins_changed.set()  # pins may have changed before `signals`
+    pins_changed.set()  # a pin may have changed before this gateway listened
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(gateway.service.wakeups.follow(gateway.store))
         reader = tasks.create_task(_reread_pins(gateway, pins_changed))
@@ -34,7 +34,7 @@ async def follow_signals(gateway: Gateway) -> None:
 
 
 async def _reread_pins(gateway: Gateway, changed: asyncio.Event) -> None:
-    """Read the pins after each change. Changes during a read cause one more."""
+    """Read the pins after each change; after changes during a read, once more."""
     while True:
         await changed.wait()
         changed.clear()

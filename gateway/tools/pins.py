@@ -47,7 +47,7 @@ class Pins:
         """Read the pins from the store; return the servers whose pins another replica changed. Raises `StoreError`."""
         saved, stored = self._saved, {(pin.server, pin.tool): pin for pin in await self._store.pins()}
         if saved != self._saved:
-            return frozenset()  # what was read is out of date; the signal of the new pin is still to come
+            return frozenset()  # the rows are out of date; the signal of the new pin follows
         changed = {key: pin for key, pin in stored.items() if self._pins.get(key) != pin}
         self._pins |= changed
         return frozenset(server for server, _ in changed)

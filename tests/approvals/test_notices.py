@@ -261,13 +261,13 @@ async def test_a_channel_that_does_not_show_presence_is_not_updated_for_it(store
 
 async def test_many_changes_within_a_second_compare_the_presence_once(replicas, store, clock):
     a, _ = replicas
-    compared, compare = [], store.notices_with_other_presence
+    compared, compare = [], store.notices_with_stale_presence
 
     async def count(channel, now):
         compared.append(now)
         return await compare(channel, now)
 
-    store.notices_with_other_presence = count
+    store.notices_with_stale_presence = count
     for _ in range(10):
         await a.service.hold(held(clock.now))
         await a.round()

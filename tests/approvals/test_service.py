@@ -463,7 +463,7 @@ async def test_a_call_of_a_stopped_runner_is_in_doubt_at_the_next_sweep(service)
 
 
 @pytest.mark.parametrize("outcome", [DONE, Outcome(is_error=True, body=b"{}")])
-async def test_the_late_answer_of_a_runner_that_was_taken_for_lost_still_counts(service, outcome):
+async def test_the_late_answer_of_a_runner_that_was_taken_for_lost_is_accepted(service, outcome):
     call, other = await running(service), another(service)
     await let_sweep(other, LEASE + OVERDUE)
     assert (await other.get(call.id)).state is State.IN_DOUBT

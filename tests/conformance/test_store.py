@@ -579,10 +579,10 @@ async def test_a_call_settled_before_it_was_posted_is_not_stale(store):
 
 
 async def other_presence(store, now=100.0):
-    return [notice.call for notice in await store.notices_with_other_presence("slack", now)]
+    return [notice.call for notice in await store.notices_with_stale_presence("slack", now)]
 
 
-async def test_a_notice_is_returned_while_it_shows_another_presence_than_the_call_has(store):
+async def test_a_notice_is_returned_while_it_shows_a_stale_presence(store):
     shows_client, shows_none = await added(store, a_call(), a_call())
     await store.save_notice(Notice(call=shows_client.id, channel="slack", ref="m1", shown_attended=True))
     await store.save_notice(Notice(call=shows_none.id, channel="slack", ref="m2", shown_attended=False))
@@ -593,7 +593,7 @@ async def test_a_notice_is_returned_while_it_shows_another_presence_than_the_cal
     assert await other_presence(store, now=130.0) == [shows_client.id], "the replica's lease is over"
     await store.save_presence("a", [], [shows_client.id])
     assert await other_presence(store) == [shows_client.id, shows_none.id]
-    assert await store.notices_with_other_presence("hook", 100.0) == []
+    assert await store.notices_with_stale_presence("hook", 100.0) == []
 
 
 async def test_a_notice_of_an_earlier_version_shows_an_unknown_presence(store):
@@ -603,7 +603,7 @@ async def test_a_notice_of_an_earlier_version_shows_an_unknown_presence(store):
     notices = [Notice(call=call.id, channel="slack", ref="m1", shown_version=1) for call in (left, attended)]
     for notice in notices:
         await store.save_notice(notice)
-    assert await store.notices_with_other_presence("slack", 100.0) == notices
+    assert await store.notices_with_stale_presence("slack", 100.0) == notices
 
 
 async def test_only_posted_notices_of_pending_calls_are_compared_with_the_presence(store):
@@ -708,7 +708,7 @@ async def test_a_one_time_code_is_taken_once(store):
     assert await store.take_code("c1") is None
 
 
-async def test_of_many_takers_one_gets_the_code(store):
+async def test_one_of_many_callers_gets_the_code(store):
     await store.save_code(a_code())
     taken = await asyncio.gather(*(store.take_code("c1") for _ in range(20)))
     assert [code for code in taken if code] == [a_code()]

@@ -27,7 +27,7 @@ from approvals.model import (
 from approvals.signals import Signal, SignalKind
 from approvals.store import SESSION_LIFE, StartCounts
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
-from approvals.store.event_pages import EventFilter, EventPage, build_page, last_searched
+from approvals.store.event_pages import EventFilter, EventPage, build_page, find_page_end
 from approvals.store.memory.logins import MemoryLogins
 from approvals.store.memory.replicas import MemoryReplicas
 from approvals.summaries import Summary, limit_size, size, summarize
@@ -161,7 +161,7 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
     ) -> EventPage:
         since, last = matching.get("since", 0.0), len(self._events)
         start = next((event.seq - 1 for event in self._events[after:] if event.at >= since), max(after, last))
-        end = last_searched(start, last, matching)
+        end = find_page_end(start, last, matching)
         found = (event for event in self._events[start:end] if _is_wanted(event, matching))
         return build_page(list(islice(found, limit)), limit, end, last)
 
@@ -192,7 +192,7 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
         pairs = ((call, self._notices.get((call.id, channel))) for call in self._calls.values())
         return [(summarize(call), notice) for call, notice in pairs if _is_stale(call, notice, now)]
 
-    async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
+    async def notices_with_stale_presence(self, channel: str, now: float) -> Sequence[Notice]:
         pending = [call.id for call in self._calls.values() if call.state is State.PENDING]
         attended = await self.find_attended(pending, now)
         posted = [

@@ -1,4 +1,4 @@
-"""Checks every page of the file, which takes seconds for each gigabyte."""
+"""The check of a large file in the background. It takes seconds for each gigabyte."""
 
 import asyncio
 import contextlib
@@ -9,8 +9,8 @@ import threading
 from approvals.store.sqlite.file import StoreFile, find_damage
 from approvals.store.sqlite.health import Health, is_temporary
 
-#: Seconds between attempts to interrupt the check; SQLite ignores an interrupt before the first statement.
-INSTANT = 0.02
+#: Seconds between attempts to interrupt the check: SQLite ignores an interrupt before the first statement.
+INTERRUPT_EVERY = 0.02
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class BackgroundCheck:
         while self._thread.is_alive():
             with contextlib.suppress(sqlite3.ProgrammingError):  # the thread has closed the connection
                 self._db.interrupt()
-            self._thread.join(INSTANT)
+            self._thread.join(INTERRUPT_EVERY)
 
     # In the thread.
 
@@ -60,5 +60,5 @@ class BackgroundCheck:
         if damage is not None:
             self._health.fail(f"{self._file.path} is damaged: {damage}", damaged=True)
         else:
-            self._file.is_sound = True
+            self._file.is_intact = True
             logger.info("store: the whole file was checked and is not damaged")

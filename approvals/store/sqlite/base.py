@@ -39,7 +39,7 @@ class SqliteBase:
         self._feed.publish(signal)
 
     def _signal(self, kind: SignalKind, subject: str = "") -> Callable[[], None]:
-        """Return the function that sends the signal of a commit."""
+        """Return a function that sends a signal, to be called after the commit."""
         return partial(self._feed.publish, Signal(kind, subject))
 
     async def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
@@ -47,7 +47,7 @@ class SqliteBase:
         return await self.reader.read(work)
 
     async def _flush_and_read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Read one snapshot, which includes every acknowledged write and every earlier post that could be written."""
+        """Write the posts, then read one snapshot; it lacks posts that cannot be written now."""
         await self.writer.flush()
         return await self.reader.read(work)
 

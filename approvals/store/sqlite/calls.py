@@ -15,7 +15,7 @@ from approvals.store.sqlite.lists import SqliteLists
 from approvals.store.sqlite.trail import SqliteTrail
 from approvals.summaries import size
 
-#: Calls without a summary (an older version wrote them) that get one in the same commit.
+#: How many missing summaries (of calls that an older version wrote) are written in one commit.
 SUMMARIES_PER_COMMIT = 100
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 
 from approvals import audit
-from approvals.store.event_pages import EventFilter, EventPage, build_page, last_searched
+from approvals.store.event_pages import EventFilter, EventPage, build_page, find_page_end
 from approvals.store.sqlite import statements
 
 
@@ -13,7 +13,7 @@ def search_events(db: sqlite3.Connection, after: int, limit: int, matching: Even
     if last is None:
         return build_page([], limit, after, after)
     start = _find_start(db, after, last[0], matching.get("since", 0.0))
-    end = last_searched(start, last[0], matching)
+    end = find_page_end(start, last[0], matching)
     sql, values = statements.event_search(start, end, limit, **matching)
     return build_page(list(map(audit.from_row, db.execute(sql, values))), limit, end, last[0])
 

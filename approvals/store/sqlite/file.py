@@ -46,8 +46,8 @@ class StoreFile:
         self.path = path
         self.lock_path = path.with_name(f"{path.name}.lock")
         self._head = ""
-        #: Whether every page is known to be whole: they were checked, or the file was not used since a clean stop.
-        self.is_sound = False
+        #: Whether the file is known to be undamaged: it was checked, or not used since a clean stop.
+        self.is_intact = False
         try:
             self._lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError as error:
@@ -70,7 +70,7 @@ class StoreFile:
         """Open the database, or create it if it never existed; raises `StoreError` with the cause when it cannot be used.
 
         With *restored* it may lack events that were committed. A file of more than *max_checked_at_start* bytes is not checked;
-        `is_sound` says whether it must be.
+        `is_intact` says whether it must be.
         """
         try:
             if not self.path.exists():
@@ -122,9 +122,9 @@ class StoreFile:
             if noted not in (None, self._size()) or self._size() <= max_checked_at_start:
                 if damage := find_damage(connection):
                     raise StoreError(f"it is damaged ({damage}); restore a good copy")
-                self.is_sound = True
+                self.is_intact = True
             else:
-                self.is_sound = noted is not None and not restored
+                self.is_intact = noted is not None and not restored
             schema.check_origin(connection)
             self._remove_close_note()
             self.path.chmod(0o600)
@@ -213,7 +213,7 @@ class StoreFile:
     def close(self, *, clean: bool = False) -> None:
         """Release the lock. *clean*: every commit is in the file, and no failure was seen."""
         if self._lock >= 0:
-            if clean and self.is_sound:
+            if clean and self.is_intact:
                 self._note_close()
             os.close(self._lock)
             self._lock = -1
@@ -226,7 +226,7 @@ def find_damage(connection: sqlite3.Connection) -> str | None:
 
 
 def _last_use(notes: Mapping[str, str]) -> str:
-    """Return the notes that every use of the file changes, also that of an older version."""
+    """Return the notes that every use of the file changes, even by an older version."""
     return f"{notes.get('starts', '-')} {notes.get('event', '-')}"
 
 

@@ -1,6 +1,6 @@
 """The health of a store: after a failure of its file, none of its threads accepts work.
 
-The state of the disk is then unknown. Also sorts SQLite's errors: about the file, or about one job's values.
+The state of the disk is then unknown. Also tells apart SQLite's errors about the file and about one job's values.
 """
 
 import logging

@@ -25,10 +25,10 @@ class SqliteNotices(SqliteBase):
 
         return await self._read(work)
 
-    async def notices_with_other_presence(self, channel: str, now: float) -> Sequence[Notice]:
+    async def notices_with_stale_presence(self, channel: str, now: float) -> Sequence[Notice]:
         """Return the notices of pending calls whose clients came or left, oldest call first."""
         values = {"channel": channel, "now": now}
-        return await self._read(lambda db: list(map(_notice, db.execute(statements.OTHER_PRESENCE, values))))
+        return await self._read(lambda db: list(map(_notice, db.execute(statements.STALE_PRESENCE, values))))
 
     async def save_notice(self, notice: Notice) -> None:
         """Insert or replace a notice."""

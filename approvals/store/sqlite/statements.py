@@ -63,7 +63,7 @@ STALE = """
     AND summaries.state NOT IN ('pending', 'approved', 'forwarding', 'in_doubt')
     ORDER BY 1
 """
-OTHER_PRESENCE = """
+STALE_PRESENCE = """
     SELECT notices.* FROM summaries INDEXED BY summaries_by_state
     CROSS JOIN notices ON notices.call = summaries.id AND channel = :channel
     WHERE state = 'pending' AND ref IS NOT NULL AND retry_at <= :now AND shown_attended IS NOT (EXISTS (

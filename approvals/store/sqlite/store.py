@@ -50,7 +50,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
             await store._verify()
             store._check_in_background()
         except BaseException as error:
-            file.is_sound = False
+            file.is_intact = False
             await store.close()
             if isinstance(error, StoreError):
                 raise StoreError(f"The store {path} cannot be used: {error}") from error
@@ -66,7 +66,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
         await self.writer.do(forget_replicas)
 
     def _check_in_background(self) -> None:
-        if not self._file.is_sound:
+        if not self._file.is_intact:
             self._page_check = BackgroundCheck(self._file, self._health)
 
     async def check(self) -> None:

@@ -32,7 +32,7 @@ async def path(tmp_path):
     return tmp_path / "okayed.db"
 
 
-async def test_a_whole_store_is_one_line(path, capsys):
+async def test_an_intact_store_is_one_line(path, capsys):
     print_store_check(config_of(f"sqlite:///{path}"))
     assert capsys.readouterr().out == "The store is intact: 1 calls, 2 events.\n"
 

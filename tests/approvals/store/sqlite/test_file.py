@@ -300,7 +300,7 @@ async def test_a_notice_of_an_older_version_is_read_without_the_presence_that_it
     )
     async with open_sqlite(path) as store:
         older = replace(notice, shown_attended=None)
-        assert await store.notices_with_other_presence("slack", 1.0) == [older]
+        assert await store.notices_with_stale_presence("slack", 1.0) == [older]
 
 
 async def test_a_login_of_an_older_version_stays_valid_and_was_active_until_the_upgrade(path):

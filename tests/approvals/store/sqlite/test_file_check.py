@@ -58,7 +58,7 @@ def lines(path, key=KEY):
     return list(map(str, check_file(path, key).findings))
 
 
-async def test_a_whole_file_has_no_findings_and_is_not_changed(path):
+async def test_an_intact_file_has_no_findings_and_is_not_changed(path):
     await filled(path)
     before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()}
     report = check_file(path, KEY)
@@ -148,7 +148,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("statement", "line"), CHANGES.values(), ids=CHANGES.keys())
-async def test_a_change_in_the_file_is_one_line_with_its_remedy(path, statement, line):
+async def test_each_change_in_the_file_is_one_line_with_its_remedy(path, statement, line):
     await filled(path)
     sql(path, "DROP TRIGGER events_stay", "DROP TRIGGER events_stay_as_they_are", statement)
     assert line in lines(path)
@@ -187,7 +187,7 @@ async def test_a_row_that_an_older_version_did_not_seal_is_not_a_finding(path):
     assert lines(path) == []
 
 
-async def test_any_damaged_page_is_found(path):
+async def test_every_damaged_page_is_found(path):
     async with open_sealed(path) as store:
         await fill(store)
         for number in range(4, 34):

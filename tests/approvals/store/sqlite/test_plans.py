@@ -130,7 +130,7 @@ def bindings(count):
         "OPEN_COUNTS": (),
         "OPEN_TASKS": (),
         "STALE": {"channel": "slack", "now": NOW},
-        "OTHER_PRESENCE": {"channel": "slack", "now": NOW},
+        "STALE_PRESENCE": {"channel": "slack", "now": NOW},
         "SAVE_NOTICE": (last, "slack", "posted", 2, 1, 0, 0, last),
         "LAST_LINK": (),
         "INSERT_EVENT": (event, NOW, "k", "bot", last, "bot", "github", "delete", "{}", "", ""),
