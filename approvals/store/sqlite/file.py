@@ -25,6 +25,8 @@ _PRAGMAS = (
     # A file that was changed by hand must not run code, nor have its pages trusted.
     "PRAGMA cell_size_check=ON",
     "PRAGMA trusted_schema=OFF",
+    # A large batch or sort would write held calls to a temporary file, and stop the store where none can be written.
+    "PRAGMA temp_store=MEMORY",
 )
 _WRITER_PRAGMAS = (
     *_PRAGMAS,

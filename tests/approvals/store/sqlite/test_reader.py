@@ -1,9 +1,11 @@
 """Reads of the SQLite store: on a connection and in a thread of their own."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +166,19 @@ async def test_the_reader_does_not_trust_the_schema_or_the_pages_of_the_file(sto
         return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
     assert await store.reader.read(settings) == [1, 0, 1, 5000]
+
+
+async def test_no_call_is_written_to_a_temporary_file(store):
+    """A large change needs its own journal until the job is done, and a large sort needs room."""
+    await asyncio.gather(*(store.add(a_call()) for _ in range(300)))
+
+    def change(db):
+        db.execute("UPDATE summaries SET summary = zeroblob(5000)")
+        return [name for file in Path("/dev/fd").iterdir() if "etilqs" in (name := os.path.realpath(file))]
+
+    assert await store.writer.do(change) == []
+    for run in (store.writer.do, store.reader.read):
+        assert await run(lambda db: db.execute("PRAGMA temp_store").fetchone()) == (2,)
 
 
 @pytest.mark.parametrize("error", [sqlite3.OperationalError, sqlite3.InternalError, sqlite3.DatabaseError])
