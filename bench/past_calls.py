@@ -27,11 +27,11 @@ from approvals.model import (
 from approvals.store.sqlite.store import SqliteStore
 
 HOUR, DAY = 3600.0, 86400.0
-#: The history begins this long ago and ends two hours ago, so that the last hour has only the run's own events.
+#: Seconds since the history began. It ends two hours ago, so that the last hour has only the run's own events.
 PAST = 90 * DAY
 ARGUMENT_BYTES, OUTCOME_BYTES = 400, 800
-#: Open calls, and the states of every twenty. The front page shows 200: with fewer in its states it could read on into
-#: the history, so that is what is measured.
+#: Open calls, and the states of every twenty of them. Fewer than the 200 that the front page can show are pending or in
+#: doubt, so its query reads to the end of its index: the slowest case.
 OPEN_CALLS = 300
 OPEN_STATES = (State.IN_DOUBT, *[State.APPROVED] * 9, *[State.PENDING] * 10)
 #: Calls that are written together, so that they share commits.
@@ -44,7 +44,7 @@ SHARES = ((State.COMPLETED, 90), (State.DENIED, 5), (State.EXPIRED, 4), (State.U
 RARE, RARE_CALLS = State.NOT_SENT, 3
 #: The states on the way to each final state.
 RAN = (State.APPROVED, State.FORWARDING)
-WAY = {State.COMPLETED: RAN, State.UPSTREAM_ERROR: RAN, State.NOT_SENT: RAN}
+PATHS = {State.COMPLETED: RAN, State.UPSTREAM_ERROR: RAN, State.NOT_SENT: RAN}
 
 
 def build_json(number: int, size: int) -> bytes:
@@ -92,7 +92,7 @@ def finish_call(call: HeldCall, state: State) -> HeldCall:
     return replace(
         call,
         state=state,
-        version=2 + len(WAY.get(state, ())),
+        version=2 + len(PATHS.get(state, ())),
         reviews=() if state is State.EXPIRED else (review,),
         decided_at=at,
         settled_at=at,
@@ -144,7 +144,7 @@ async def write_history(store: SqliteStore, past: Sequence[HeldCall], numbers: r
     """Write finished calls with their events and notices; returns the number of events."""
     final = [finish_call(call, final_state(number)) for call, number in zip(past, numbers, strict=True)]
     changes = [
-        [build_change_event(call, state) for state in (*WAY.get(call.state, ()), call.state)]
+        [build_change_event(call, state) for state in (*PATHS.get(call.state, ()), call.state)]
         for call in final
     ]
     await asyncio.gather(*(store.add(call, build_change_event(call, call.state)) for call in past))

@@ -292,9 +292,9 @@ class Proxy:
 
     # Signals of other replicas.
 
-    def follow_cancel(self, signal: Signal) -> None:
+    def act_on_cancel(self, signal: Signal) -> None:
         """End the wait of a client that cancelled its request at another replica."""
-        self._held_answers.follow_cancel(signal)
+        self._held_answers.act_on_cancel(signal)
 
     # Shutdown.
 

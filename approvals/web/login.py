@@ -27,7 +27,7 @@ from approvals.web.responses import HttpError, redirect, render
 ABSOLUTE = 24 * 3600.0
 IDLE = 8 * 3600.0
 #: Seconds between two writes of a session's activity.
-ACTIVITY = 60.0
+RECORD_ACTIVITY_EVERY = 60.0
 #: Seconds until a one-time code expires.
 CODE_LIFE = 600.0
 #: Header of a page that refreshes itself, which is not activity.
@@ -154,7 +154,7 @@ class Login:
         if now >= session.seen_at + IDLE:
             await self._logins.delete_login(session.id_sha256)
             return None
-        if activity and now >= session.seen_at + ACTIVITY:
+        if activity and now >= session.seen_at + RECORD_ACTIVITY_EVERY:
             with suppress(StoreError):  # the page is still readable; at worst, the session ends sooner
                 self._logins.record_activity(session.id_sha256, now)
         return session

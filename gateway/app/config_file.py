@@ -17,8 +17,8 @@ SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
-class StoreKeys:
-    """The keys of a config that say where the store is, with an absolute path, and under which key it is sealed."""
+class StoreConfig:
+    """The address of a store, with an absolute path, and the key that seals it."""
 
     store: str
     store_key: str = ""
@@ -54,7 +54,7 @@ def read_listen(path: Path, environ: Mapping[str, str]) -> str:
     return address
 
 
-def read_store(path: Path, environ: Mapping[str, str]) -> StoreKeys:
+def read_store_config(path: Path, environ: Mapping[str, str]) -> StoreConfig:
     """Return the store of a config file; references in other keys may be unset. Raises `ConfigProblems`."""
     text = read_config_text(path)
     store = _read_key(text, "store", environ) or DEFAULT_STORE
@@ -63,7 +63,7 @@ def read_store(path: Path, environ: Mapping[str, str]) -> StoreKeys:
     key = _read_key(text, "store_key", environ) or ""
     if not isinstance(key, str):
         raise _problem("store_key: this must be text.")
-    return StoreKeys(resolve_store(store, path.absolute().parent), key)
+    return StoreConfig(resolve_store(store, path.absolute().parent), key)
 
 
 def resolve_store(store: str, folder: Path) -> str:

@@ -229,10 +229,10 @@ class Gateway:
             self.store.post(event)
         return [found.name for found in changed]
 
-    async def reread_pins(self) -> None:
-        """Read the tool definitions that other replicas accepted; raises `StoreError`."""
-        for server in await self._pins.reread():
-            self.catalogue.compare_again(server)
+    async def reload_pins(self) -> None:
+        """Load the tool definitions that other replicas accepted; raises `StoreError`."""
+        for server in await self._pins.reload():
+            self.catalogue.compare_with_pins(server)
 
     def clock_problem(self) -> str | None:
         """Return the problem with the machine's clock and its remedy, or None."""

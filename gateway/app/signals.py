@@ -16,13 +16,13 @@ async def follow_signals(gateway: Gateway) -> None:
     """Act on the signals of other replicas until the store closes."""
     pins_changed = asyncio.Event()
 
-    def reread_pins(_signal: Signal) -> None:
+    def reload_pins(_signal: Signal) -> None:
         pins_changed.set()
 
     actions = {
-        SignalKind.CANCEL: gateway.proxy.follow_cancel,
-        SignalKind.PIN: reread_pins,
-        SignalKind.RESYNC: reread_pins,
+        SignalKind.CANCEL: gateway.proxy.act_on_cancel,
+        SignalKind.PIN: reload_pins,
+        SignalKind.RESYNC: reload_pins,
     }
     signals = gateway.store.signals()
     pins_changed.set()  # a pin may have changed before this gateway listened
@@ -39,7 +39,7 @@ async def _reread_pins(gateway: Gateway, changed: asyncio.Event) -> None:
         await changed.wait()
         changed.clear()
         try:
-            await gateway.reread_pins()
+            await gateway.reload_pins()
         except StoreError as error:
             log.warning("the accepted tool definitions could not be read again: %s", error)
             await asyncio.sleep(RETRY)

@@ -14,7 +14,7 @@ from approvals.audit import Checkpoint, to_json_line
 from approvals.model import AuditEvent
 from approvals.store import TrailReader
 from approvals.store.sqlite.read_only import read_trail
-from gateway.app.config_file import StoreKeys, read_store
+from gateway.app.config_file import StoreConfig, read_store_config
 from gateway.app.stores import open_trail, store_path
 from gateway.cli import output
 from gateway.cli.output import print_line
@@ -32,7 +32,7 @@ class BrokenTrail(UserError):
 def print_log(path: Path, *, tool: str, agent: str, since: str, follow: bool, as_json: bool) -> None:
     """Print the matching events in order; *since* is a duration (`1h`), *follow* keeps printing new events."""
     start = _start_time(since)
-    trail, after = open_trail(read_store(path, os.environ).store), 0
+    trail, after = open_trail(read_store_config(path, os.environ).store), 0
     with asyncio.Runner() as runner:
         while True:
             page = runner.run(trail.search_events(after=after, since=start, tool=tool, agent=agent))
@@ -58,7 +58,7 @@ def verify(path: Path, file: Path | None, checkpoint: str) -> None:
     A *file* needs no config; if there is one, its store key is used.
     """
     known = _parse_checkpoint(checkpoint)
-    keys = StoreKeys("") if file is not None and not path.exists() else read_store(path, os.environ)
+    keys = StoreConfig("") if file is not None and not path.exists() else read_store_config(path, os.environ)
     if file is not None:
         name, events = file, read_trail(file)
     else:
@@ -95,7 +95,7 @@ def verify_trail(
 
 def export(path: Path) -> None:
     """Write every event to stdout, one JSON object per line."""
-    for event in read_events(open_trail(read_store(path, os.environ).store)):
+    for event in read_events(open_trail(read_store_config(path, os.environ).store)):
         sys.stdout.buffer.write(to_json_line(event) + b"\n")
 
 

@@ -21,7 +21,7 @@ from gateway.config.options import Config
 from gateway.errors import UserError
 
 #: The most characters of a line about a fault; the store's text in it may be long.
-LINE = 400
+MAX_LINE = 400
 REASON = "The gateway's clock was reset."
 
 
@@ -45,7 +45,7 @@ def print_store_check(config: Config) -> None:
     """Check the store's file and print each fault with its remedy; raises `DamagedStore` when there are some."""
     report = check_store(config)
     for finding in report.findings:
-        print_line(safetext.one_line(str(finding), LINE))
+        print_line(safetext.one_line(str(finding), MAX_LINE))
     if report.findings:
         raise DamagedStore(f"The store is damaged. Faults: {len(report.findings)}.")
     print_line(f"The store is intact: {report.calls} calls, {report.events} events.")

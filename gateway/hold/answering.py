@@ -255,7 +255,7 @@ class HeldAnswers:
         origin = self._service.replica.id
         self._service.store.announce(Signal(SignalKind.CANCEL, key.encode(), origin))
 
-    def follow_cancel(self, signal: Signal) -> None:
+    def act_on_cancel(self, signal: Signal) -> None:
         """End the wait of a client that cancelled its request at another replica."""
         # A signal of this replica may arrive late, when a newer request already uses the same id.
         if signal.origin == self._service.replica.id:

@@ -244,7 +244,7 @@ class Catalogue:
         self._pins.accept(server, tool.name, tool.canonical)
         self._tools[server][tool.name] = replace(tool, accepted=b"")
 
-    def compare_again(self, server: str) -> None:
+    def compare_with_pins(self, server: str) -> None:
         """Compare a server's tools with its pins, which another replica changed.
 
         A tool that now differs may have changed since this replica listed it, so the list is marked as out of date.

@@ -43,7 +43,7 @@ class Pins:
         #: How many pins this process has saved.
         self._saved = 0
 
-    async def reread(self) -> frozenset[str]:
+    async def reload(self) -> frozenset[str]:
         """Read the pins from the store; return the servers whose pins another replica changed. Raises `StoreError`."""
         saved, stored = self._saved, {(pin.server, pin.tool): pin for pin in await self._store.pins()}
         if saved != self._saved:

@@ -24,7 +24,7 @@ from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
 from history import Answer
 from history_checks import assert_no_faults
-from replicas import KilledError, ServiceProcess
+from killable_services import KillableService, KilledError
 from run_log import RunLog, all_calls
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
@@ -64,7 +64,7 @@ class Run:
         return await self.store.head()
 
     def _new_process(self):
-        return ServiceProcess(self.store, directory(), self.clock, self.chance)
+        return KillableService(self.store, directory(), self.clock, self.chance)
 
     def likely(self, percent):
         return self.chance.randrange(100) < percent

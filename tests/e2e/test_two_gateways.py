@@ -13,11 +13,11 @@ import pytest
 
 from approvals.model import Decision
 from gateway.app.config import parse_config
-from gateway_replicas import GatewayReplica
 from gateways import Clock, call, last_frame, text
 from hang import HANG
 from history import Answer
 from history_checks import assert_no_faults
+from killable_gateways import KillableGateway
 from process import sha256, token
 from random_run import FREE, LOOK, POLICY, RandomRun
 from run_log import RunLog, all_calls
@@ -66,7 +66,7 @@ class TwoGateways:
         self._listen()
 
     async def _start_one(self):
-        replica = GatewayReplica(SharedStore(self.store), self.config, self.clock, self.chance)
+        replica = KillableGateway(SharedStore(self.store), self.config, self.clock, self.chance)
         await replica.start()
         return replica
 

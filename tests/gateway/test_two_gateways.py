@@ -163,7 +163,7 @@ async def test_a_definition_that_was_not_accepted_stays_changed_at_both_gateways
     b.gateway.store.save_pin(next(pin for pin in await a.gateway.store.pins() if pin.tool == "create_note"))
     await b.gateway.store.check()
     for gateway in gateways:
-        await gateway.gateway.reread_pins()
+        await gateway.gateway.reload_pins()
         assert changed_tools(gateway) == ["get_note"]
 
 

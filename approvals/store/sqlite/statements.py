@@ -181,7 +181,7 @@ SIZES = "SELECT n, id, (SELECT length(body) FROM calls WHERE calls.n = summaries
 SUMMARIES = "SELECT n, id, summary, seal FROM summaries"
 NUMBERS = "SELECT n FROM summaries"
 
-_CONDITIONS = {
+_CALL_CONDITIONS = {
     "before": "n < (SELECT n FROM calls WHERE id = :before)",
     "agent": "agent = :agent",
     "tool": "tool = :tool",
@@ -208,7 +208,7 @@ def calls(
     index = "state" if states else next((name for name in index_filters if name != "before"), "")
     source = f"{read} INDEXED BY summaries_by_{index}" if index else f"{read} NOT INDEXED"
     conditions = " AND ".join(
-        ["n >= :oldest", *(_CONDITIONS[name] for name in (*index_filters, *row_filters))]
+        ["n >= :oldest", *(_CALL_CONDITIONS[name] for name in (*index_filters, *row_filters))]
     )
     scans = [f"{source} WHERE state = :state{n} AND {conditions}" for n, _ in enumerate(states)]
     sql = f"{' UNION ALL '.join(scans or [f'{source} WHERE {conditions}'])} ORDER BY n DESC LIMIT :limit OFFSET :skip"
@@ -231,7 +231,7 @@ def events(after: int, limit: int, call: str = "") -> Query:
     return (EVENTS_OF_CALL, (call, after, limit)) if call else (LATER_EVENTS, (after, limit))
 
 
-_OF_EVENTS = {
+_EVENT_CONDITIONS = {
     "since": "at >= :since",
     "tool": "tool = :tool",
     "agent": "agent = :agent",
@@ -249,6 +249,6 @@ def event_search(
         if value
     }
     source = f"{EVENTS} INDEXED BY events_by_call" if call else f"{EVENTS} NOT INDEXED"
-    conditions = " AND ".join(["seq > :start", "seq <= :end", *(_OF_EVENTS[name] for name in given)])
+    conditions = " AND ".join(["seq > :start", "seq <= :end", *(_EVENT_CONDITIONS[name] for name in given)])
     values = given | {"start": start, "end": end, "limit": limit}
     return f"{source} WHERE {conditions} ORDER BY seq LIMIT :limit", values

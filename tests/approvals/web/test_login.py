@@ -14,9 +14,9 @@ from approvals.store.sqlite.store import SqliteStore
 from approvals.throttle import ATTEMPTS, WINDOW
 from approvals.web.login import (
     ABSOLUTE,
-    ACTIVITY,
     CODE_LIFE,
     IDLE,
+    RECORD_ACTIVITY_EVERY,
     local_path,
 )
 from inbox import Inbox, sha256, token
@@ -356,7 +356,12 @@ async def test_an_inbox_that_starts_knows_when_a_person_was_last_active(pair):
 async def test_activity_is_written_at_most_once_a_minute(pair):
     client, other = await signed_in_at(*pair)
     session, signed_in = sha256(next(iter(client.cookie_jar)).value), pair[0].now
-    for wait, written in ((ACTIVITY - 1, 0), (1, ACTIVITY), (ACTIVITY - 1, ACTIVITY), (1, 2 * ACTIVITY)):
+    for wait, written in (
+        (RECORD_ACTIVITY_EVERY - 1, 0),
+        (1, RECORD_ACTIVITY_EVERY),
+        (RECORD_ACTIVITY_EVERY - 1, RECORD_ACTIVITY_EVERY),
+        (1, 2 * RECORD_ACTIVITY_EVERY),
+    ):
         await pass_time(pair, wait)
         for visitor in (client, other):
             assert (await answer(visitor, "/"))[0] == 200
@@ -371,7 +376,7 @@ async def test_pages_can_be_read_while_the_store_takes_no_writes():
 
     async with Inbox(store=Full()) as inbox:
         client = await inbox.person()
-        inbox.now += ACTIVITY
+        inbox.now += RECORD_ACTIVITY_EVERY
         assert (await answer(client, "/"))[0] == 200
 
 

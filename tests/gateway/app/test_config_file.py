@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.app.config_file import StoreKeys, read_store
+from gateway.app.config_file import StoreConfig, read_store_config
 from gateway.config.problems import ConfigProblems
 
 
@@ -21,17 +21,17 @@ def test_the_store_is_read_without_the_secrets_of_other_keys(config, tmp_path):
     path = config(
         "store: sqlite:///data/${NAME}.db\nstore_key: '${KEY}'\nslack: {bot_token: '${UNSET}'}\nservers: {}\n"
     )
-    assert read_store(path, {"NAME": "a", "KEY": "k" * 32}) == StoreKeys(
+    assert read_store_config(path, {"NAME": "a", "KEY": "k" * 32}) == StoreConfig(
         f"sqlite:///{tmp_path}/data/a.db", "k" * 32
     )
 
 
 def test_a_config_without_a_store_has_the_default_store_in_its_folder(config, tmp_path):
-    assert read_store(config("servers: {}"), {}) == StoreKeys(f"sqlite:///{tmp_path}/okayed.db")
+    assert read_store_config(config("servers: {}"), {}) == StoreConfig(f"sqlite:///{tmp_path}/okayed.db")
 
 
 def test_a_store_in_memory_has_no_path(config):
-    assert read_store(config("store: 'memory:'"), {}) == StoreKeys("memory:")
+    assert read_store_config(config("store: 'memory:'"), {}) == StoreConfig("memory:")
 
 
 @pytest.mark.parametrize(
@@ -46,4 +46,4 @@ def test_a_store_in_memory_has_no_path(config):
 )
 def test_an_invalid_store_is_a_problem(config, written, message):
     with pytest.raises(ConfigProblems, match=message):
-        read_store(config(written), {})
+        read_store_config(config(written), {})

@@ -408,13 +408,13 @@ async def test_reading_the_pins_again_names_the_servers_with_other_pins():
     for pin in ours[:3]:
         store.save_pin(pin)
     pins = Pins(store, ours)
-    assert await pins.reread() == set()
+    assert await pins.reload() == set()
     store.save_pin(a_pin(b"2"))
     store.save_pin(a_pin(b"1", "new"))
-    assert await pins.reread() == {"notes", "new"}
+    assert await pins.reload() == {"notes", "new"}
     found = [pins.find(server, "get_note") for server in ("notes", "iam", "new", "unsaved")]
     assert found == [a_pin(b"2"), ours[2], a_pin(b"1", "new"), ours[3]]
-    assert await pins.reread() == set()
+    assert await pins.reload() == set()
 
 
 async def test_a_definition_that_is_accepted_during_a_read_stays_accepted():
@@ -427,7 +427,7 @@ async def test_a_definition_that_is_accepted_during_a_read_stays_accepted():
     store = SlowStore()
     store.save_pin(a_pin(b"1"))
     pins = Pins(store, [a_pin(b"1")])
-    assert await pins.reread() == set()
+    assert await pins.reload() == set()
     assert pins.find("notes", "get_note") == a_pin(b"2")
 
 
@@ -450,7 +450,7 @@ async def test_reading_a_pin_of_another_configs_server_pins_nothing():
         foreign = replace(stored, identity="of another config")
         signals = store.signals()
         store.save_pin(foreign)
-        await gateway.gateway.reread_pins()
+        await gateway.gateway.reload_pins()
         assert catalogue._pins.find("notes", "get_note") == foreign
         await store.close()
         assert [signal.kind async for signal in signals] == ["pin"]

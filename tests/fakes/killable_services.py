@@ -1,7 +1,4 @@
-"""Several approval services on one store, each with its own tasks and connection.
-
-Their tasks interleave, and a process can be killed or suspended.
-"""
+"""Approval services on one store that can be killed or suspended: each has its own tasks and connection."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -60,7 +57,7 @@ class Connection:
             raise KilledError
 
 
-class ServiceProcess:
+class KillableService:
     """An approval service, its connection, and the tasks that would be in its process."""
 
     def __init__(self, store: Any, directory: Directory, clock: Any, chance: Random) -> None:
@@ -76,7 +73,7 @@ class ServiceProcess:
         return task
 
     async def serve(self, job: Coroutine[Any, Any, Any]) -> Any:
-        """Do *job* in this process; raises `KilledError` if the process is killed meanwhile."""
+        """Run *job* as a task of this process; raises `KilledError` if the process is killed meanwhile."""
         task = self.start(job)
         await asyncio.wait({task})
         if self.connection.is_cut:

@@ -1,4 +1,4 @@
-"""Whole gateways on one store object, each with its own tasks and connection, so that one can be killed."""
+"""Whole gateways on one store that can be killed: each has its own tasks and connection."""
 
 import asyncio
 from contextvars import ContextVar, copy_context
@@ -10,14 +10,14 @@ from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import serve
 from gateway.config.options import Config
 from gateways import Clock
+from killable_services import Connection
 from random_run import Endpoint
-from replicas import Connection
 
-_replica: ContextVar["GatewayReplica"] = ContextVar("replica")
+_replica: ContextVar["KillableGateway"] = ContextVar("replica")
 
 
 def _track(loop: asyncio.AbstractEventLoop, job: Any, **options: Any) -> asyncio.Task[Any]:
-    """Create a task, and note the replica that it belongs to."""
+    """Create a task, and add it to the tasks of its gateway."""
     task = asyncio.Task(job, loop=loop, **options)
     if (replica := options.get("context", copy_context()).get(_replica, None)) is not None:
         replica.tasks.add(task)
@@ -30,7 +30,7 @@ def _has_begun(task: asyncio.Task[Any]) -> bool:
     return not iscoroutine(job) or getcoroutinestate(job) != CORO_CREATED
 
 
-class GatewayReplica:
+class KillableGateway:
     """A gateway with its listeners, on a connection to a shared store."""
 
     gateway: Gateway
