@@ -31,7 +31,7 @@ from approvals.web.responses import STATUS, HttpError, redirect, render
 PER_PAGE = 50
 MAX_WAITING = 200
 #: States in which a call needs a person.
-OPEN_STATES = (State.PENDING, State.IN_DOUBT)
+NEEDS_PERSON = (State.PENDING, State.IN_DOUBT)
 
 #: Badges of calls that the user may not decide.
 BADGES: Mapping[type[ApprovalError], str] = {
@@ -68,11 +68,11 @@ class InboxPages:
         return render("waiting.html", **await self.shared_values(user, "/"), last=await self._last_decision())
 
     async def shared_values(self, user: BrowserUser, path: str, *shown: HeldCall) -> dict[str, Any]:
-        """Return the template values that all pages share: the user, the open calls, and which calls are attended.
+        """Return the template values that all pages share: the user, the calls that need a person, and which calls are attended.
 
-        *shown*: a call that the page shows besides the open calls.
+        *shown*: a call that the page shows besides those.
         """
-        waiting = await self._service.store.summaries(OPEN_STATES, limit=MAX_WAITING)
+        waiting = await self._service.store.summaries(NEEDS_PERSON, limit=MAX_WAITING)
         soonest = sorted(waiting.items, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
         attended = await self._service.find_attended([*soonest, *shown])
         return {
@@ -87,8 +87,8 @@ class InboxPages:
         }
 
     async def _last_decision(self) -> str:
-        settled = tuple(state for state in State if state not in OPEN_STATES)
-        for call in (await self._service.store.summaries(settled, limit=1)).items:
+        others = tuple(state for state in State if state not in NEEDS_PERSON)
+        for call in (await self._service.store.summaries(others, limit=1)).items:
             when = views.format_age(self._service.clock() - (call.decided_at or call.created_at))
             who = ", ".join(views.find_deciders(call.reviews)) or "okayed"
             tool, server = ascii_name(call.call.tool), ascii_name(call.call.server)

@@ -7,7 +7,7 @@ from approvals.errors import StoreError
 from approvals.signals import Signal, SignalKind, follow
 from gateway.app.gateway import Gateway
 
-#: Seconds until the pins are read again after the store failed.
+#: Seconds until the pins are reloaded after the store failed.
 RETRY = 1.0
 log = logging.getLogger("okayed")
 
@@ -28,12 +28,12 @@ async def follow_signals(gateway: Gateway) -> None:
     pins_changed.set()  # a pin may have changed before this gateway listened
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(gateway.service.wakeups.follow(gateway.store))
-        reader = tasks.create_task(_reread_pins(gateway, pins_changed))
+        reader = tasks.create_task(_reload_pins(gateway, pins_changed))
         await follow(signals, actions)
         reader.cancel()
 
 
-async def _reread_pins(gateway: Gateway, changed: asyncio.Event) -> None:
+async def _reload_pins(gateway: Gateway, changed: asyncio.Event) -> None:
     """Read the pins after each change; after changes during a read, once more."""
     while True:
         await changed.wait()
@@ -41,6 +41,6 @@ async def _reread_pins(gateway: Gateway, changed: asyncio.Event) -> None:
         try:
             await gateway.reload_pins()
         except StoreError as error:
-            log.warning("the accepted tool definitions could not be read again: %s", error)
+            log.warning("the accepted tool definitions could not be reloaded: %s", error)
             await asyncio.sleep(RETRY)
             changed.set()

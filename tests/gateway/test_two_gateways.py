@@ -111,14 +111,15 @@ async def test_a_task_cancelled_at_one_gateway_is_no_longer_attended_at_the_othe
 # Accepted tool definitions
 
 
-def change_tool(gateways, description="Get a note, and send it to everybody."):
-    """Change a tool's description on the server."""
-    gateways[0].recorder.tools[0]["description"] = description
-
-
-async def list_again(gateway):
-    gateway.gateway.catalogue.mark_stale("notes")
-    await gateway.gateway.catalogue.refresh("notes")
+async def change_tool(gateways, *listing):
+    """Change a tool that both gateways have listed; the gateways in *listing* list it again."""
+    for gateway in gateways:
+        await gateway.call("get_note")
+    gateways[0].recorder.tools[0]["description"] = "Get a note, and send it to everybody."
+    for gateway in listing:
+        gateway.gateway.catalogue.mark_stale("notes")
+        await gateway.gateway.catalogue.refresh("notes")
+        assert changed_tools(gateway) == ["get_note"]
 
 
 def changed_tools(gateway):
@@ -127,12 +128,7 @@ def changed_tools(gateway):
 
 async def test_a_definition_accepted_at_one_gateway_is_accepted_at_the_other(gateways):
     a, b = gateways
-    for gateway in gateways:
-        await gateway.call("get_note")
-    change_tool(gateways)
-    for gateway in gateways:
-        await list_again(gateway)
-        assert changed_tools(gateway) == ["get_note"]
+    await change_tool(gateways, a, b)
     assert b.gateway.accept("notes", "get_note", "alice") == ["get_note"]
     await until(lambda: not changed_tools(a))
     async with asyncio.timeout(HANG):
@@ -142,10 +138,7 @@ async def test_a_definition_accepted_at_one_gateway_is_accepted_at_the_other(gat
 
 async def test_a_gateway_lists_a_tool_again_whose_new_definition_another_one_accepted(gateways):
     a, b = gateways
-    for gateway in gateways:
-        await gateway.call("get_note")
-    change_tool(gateways)
-    await list_again(b)
+    await change_tool(gateways, b)
     b.gateway.accept("notes", "get_note", "alice")
     await until(lambda: changed_tools(a))
     async with asyncio.timeout(HANG):
@@ -155,11 +148,7 @@ async def test_a_gateway_lists_a_tool_again_whose_new_definition_another_one_acc
 
 async def test_a_definition_that_was_not_accepted_stays_changed_at_both_gateways(gateways):
     a, b = gateways
-    for gateway in gateways:
-        await gateway.call("get_note")
-    change_tool(gateways)
-    for gateway in gateways:
-        await list_again(gateway)
+    await change_tool(gateways, a, b)
     b.gateway.store.save_pin(next(pin for pin in await a.gateway.store.pins() if pin.tool == "create_note"))
     await b.gateway.store.check()
     for gateway in gateways:
@@ -173,11 +162,7 @@ async def test_a_definition_that_was_not_accepted_stays_changed_at_both_gateways
 @pytest.mark.parametrize("kind", ["resync", "freeze", "a kind of a newer version"])
 async def test_every_gateway_reads_the_store_again_when_signals_may_be_lost(gateways, kind, monkeypatch):
     a, b = gateways
-    for gateway in gateways:
-        await gateway.call("get_note")
-    change_tool(gateways)
-    for gateway in gateways:
-        await list_again(gateway)
+    await change_tool(gateways, a, b)
     async with asyncio.timeout(HANG), asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(a.call("create_note"))
         [held] = await b.held()
