@@ -193,6 +193,21 @@ async def test_a_check_that_another_program_prevents_is_made_at_the_next_start(p
     assert "closed" not in notes(path)
 
 
+async def test_a_check_that_cannot_read_the_file_stops_the_store(path, monkeypatch):
+    await crashed(path)
+
+    def unreadable(_):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(background_check, "find_damage", unreadable)
+    store = await SqliteStore.open(path, max_checked_at_start=0)
+    await checked(store)
+    with pytest.raises(StoreError, match=f"{path} is damaged: disk I/O error"):
+        await store.check()
+    await store.close()
+    assert "closed" not in notes(path)
+
+
 async def test_a_start_that_is_killed_at_any_step_is_not_a_clean_stop(path):
     """The note is removed before the file is changed, so a kill at a later step leaves none."""
     await used(path)
