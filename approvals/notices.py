@@ -86,7 +86,6 @@ class _Reconciler:
         """Post or update every message that is out of date, unless another replica holds the lock."""
         try:
             if not await self._service.replica.acquire(self._lock):
-                self._differs_since.clear()
                 return
             for find in (self._find_stale, self._find_stale_presence):
                 for notice in await find():

@@ -11,6 +11,8 @@ from approvals.summaries import Summary
 
 #: The note of a call whose runner was lost.
 RUNNER_LOST = "The gateway stopped while this call was running."
+#: The note of a call whose claim or result could not be stored.
+STORE_FAILED = "The store failed while this call was running."
 
 
 class Runs(CallChanges):
@@ -110,11 +112,13 @@ class Runs(CallChanges):
         running = [call async for call in self._summaries(State.FORWARDING)]
         lost = await self.replica.find_lost(frozenset(call.runner for call in running))
         for call in running:
-            if call.runner in lost or self._is_abandoned(call):
-                await self._change(call.id, self._doubt(call.runner))
+            if call.runner in lost:
+                await self._change(call.id, self._doubt(call.runner, RUNNER_LOST))
+            elif self._is_abandoned(call):
+                await self._change(call.id, self._doubt(call.runner, STORE_FAILED))
 
     def _is_abandoned(self, call: Summary) -> bool:
         return call.runner == self.replica.id and call.id not in self.running
 
-    def _doubt(self, runner: str) -> Change:
-        return lambda call: lifecycle.doubt(call, runner, self.clock(), note=RUNNER_LOST)
+    def _doubt(self, runner: str, why: str) -> Change:
+        return lambda call: lifecycle.doubt(call, runner, self.clock(), note=why)

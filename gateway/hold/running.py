@@ -187,7 +187,9 @@ class _Run:
     async def _exchange(self, held: HeldCall, outbound: Outbound) -> Outcome:
         body = frames.rebuild(outbound.frame, arguments=held.call.arguments)
         if not self.service.may_send(held.id):
-            raise NotSentError("The gateway was suspended after it claimed this call, so it was not sent.")
+            raise NotSentError(
+                "The gateway was suspended, or its clock was set ahead, after it claimed this call, so it was not sent."
+            )
         reply = await outbound.upstream.send("POST", body, outbound.headers)
         return await _read_to_outcome(reply, outbound, self.on_event)
 

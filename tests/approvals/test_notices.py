@@ -12,6 +12,7 @@ from approvals.notices import PRESENCE_DELAY, Notices
 from approvals.presence import MIN_ATTENDED
 from approvals.replica import LEASE, MARGIN
 from approvals.service import ApprovalService
+from approvals.signals import Signal, SignalKind
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
@@ -59,6 +60,20 @@ async def test_a_slow_channel_does_not_delay_another():
         assert (await stuck.posted.get(), await quick.posted.get()) == (first.id, first.id)
         second = await service.hold(held(clock.now, tool="other"))
         assert await quick.posted.get() == second.id
+
+
+async def test_a_change_whose_signal_was_lost_is_shown_after_resync(monkeypatch):
+    monkeypatch.setattr("approvals.notices.ROUND", 10 * HANG)
+    quick = Shown("quick")
+    async with going_round(quick) as (service, clock):
+        first = await service.hold(held(clock.now))
+        assert await quick.posted.get() == first.id
+        lost = held(clock.now, tool="other")
+        monkeypatch.setattr(service.store._feed, "publish", lambda _: None)
+        await service.hold(lost)
+        monkeypatch.undo()
+        service.store.announce(Signal(SignalKind.RESYNC))
+        assert await quick.posted.get() == lost.id
 
 
 # Two replicas.

@@ -150,3 +150,23 @@ async def test_presence_changes_no_version_and_is_not_an_audit_event(replicas, s
     await a.sweep()
     assert await store.version(call.id) == call.version
     assert await store.events() == events
+
+
+async def test_a_lease_that_lapses_while_the_clients_are_saved_is_noticed(replicas, store, clock):
+    a, b = replicas
+    call = await a_call(a)
+    await a.sweep()
+    save = store.save_presence
+
+    async def lapse(replica, added, removed):
+        store.save_presence = save
+        await save(replica, added, removed)
+        clock.now += LEASE + ENDED_LEASE_LIFE
+        await b.sweep()  # forgets replica a, with its clients
+        await a.replica.renew()
+
+    store.save_presence = lapse
+    with a.attend(call.id):
+        await a.sweep()
+        await a.sweep()
+        assert await b.find_attended([call]) == {call.id}

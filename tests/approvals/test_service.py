@@ -26,7 +26,7 @@ from approvals.model import Approver, Decision, Outcome, State
 from approvals.quotas import Quotas
 from approvals.replica import LEASE, MARGIN, OVERDUE, RENEW_EVERY
 from approvals.reviews import MAX_REASON
-from approvals.runs import RUNNER_LOST
+from approvals.runs import RUNNER_LOST, STORE_FAILED
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
@@ -494,7 +494,8 @@ async def test_a_run_that_ended_without_a_result_is_put_in_doubt_by_its_own_repl
         await service.finish(call.id, DONE)
     service.store.swap = swap
     await service.sweep()
-    assert (await service.get(call.id)).state is State.IN_DOUBT
+    found = await service.get(call.id)
+    assert (found.state, found.note) == (State.IN_DOUBT, STORE_FAILED)
 
 
 async def unwritable(old, new, *events):
