@@ -76,6 +76,15 @@ async def test_a_file_is_checked_beside_a_running_gateway(path):
         assert check_file(path, KEY).events == 5
 
 
+async def test_a_check_reads_one_snapshot_of_a_file_that_grows(path, monkeypatch):
+    count = file_check._count_rows
+    grow = "INSERT INTO events SELECT seq + 4, at, kind, actor, call, agent, server, tool, detail, prev, hash FROM events"
+    async with open_sealed(path) as store:
+        await fill(store)
+        monkeypatch.setattr(file_check, "_count_rows", lambda db: sql(path, grow) or count(db))
+        assert check_file(path, KEY).events == 4
+
+
 FIRST = f"hold_{1:026d}"
 OR_KEY = "if store_key is the key that wrote the store, restore a good copy."
 RESTORED = "restore the right files with their -wal, or continue with this one: okayed run --restored."

@@ -72,6 +72,19 @@ async def test_everything_survives_a_restart(path):
         assert audit.verify(events, b"k") is None
 
 
+async def test_an_opened_file_has_no_replicas_locks_or_waiting_clients(path):
+    """Its lock proves that the processes of the old leases have ended."""
+    async with open_sqlite(path) as store:
+        await store.renew_replica("a", 1.0, 31.0)
+        assert await store.acquire_lock("channel:slack", "a", 1.0)
+        await store.save_presence("a", [CallId("hold_1")], [])
+    async with open_sqlite(path) as store:
+        assert await store.live_replicas(2.0) == frozenset()
+        assert await store.acquire_lock("channel:slack", "b", 2.0)
+        assert await store.renew_replica("a", 2.0, 31.0) == frozenset()
+        assert await store.find_attended([CallId("hold_1")], 2.0) == frozenset()
+
+
 async def test_the_schema_lists_every_state(store):
     for state in State:
         await store.add(a_call(state=state))
