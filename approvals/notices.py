@@ -13,7 +13,9 @@ from math import inf
 
 from approvals.cards import build_card
 from approvals.channels import Card, Channel
+from approvals.errors import StoreError
 from approvals.model import CallId, HeldCall, Notice
+from approvals.problem_log import ProblemLog
 from approvals.service import ApprovalService
 from approvals.signals import Signal, SignalKind, follow
 from approvals.store import NoticeStore
@@ -74,6 +76,7 @@ class _Reconciler:
         #: When the presence of a client was first seen to differ from the call's message, on the monotonic clock.
         self._differs_since: dict[CallId, float] = {}
         self._compared_at = -inf
+        self._problems = ProblemLog(log, f"the update of {channel.name}")
 
     async def run(self) -> None:
         """Update the channel after every change, and every few seconds, forever."""
@@ -90,6 +93,9 @@ class _Reconciler:
             for find in (self._find_stale, self._find_stale_presence):
                 for notice in await find():
                     await self._show(notice)
+            self._problems.clear()
+        except StoreError as error:
+            self._problems.report(error)
         except Exception:
             log.exception("%s could not be updated; the next round tries again", self._channel.name)
 

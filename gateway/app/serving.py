@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import approvals.web
 from approvals.channels import Channel
 from approvals.client_address import TrustedProxies
+from approvals.errors import StoreError
 from approvals.notices import Notices
+from approvals.problem_log import ProblemLog
 from approvals.web.options import Handler, WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import build_channels
@@ -107,12 +109,16 @@ async def freeze_startup_objects(gateway: Gateway) -> None:
 async def sweep_calls(gateway: Gateway) -> None:
     """Expire due calls, attend to tasks, and count open calls, every SWEEP seconds."""
     reported = False
+    problems = ProblemLog(log, "the sweep of held calls")
     while True:
         reported = log_clock_problem(gateway.clock_problem(), reported=reported)
         try:
             await gateway.service.sweep()
             gateway.proxy.tasks.attend_all(await gateway.store.open_tasks())
             gateway.metrics.set_open_calls(await gateway.store.open_counts())
+            problems.clear()
+        except StoreError as error:
+            problems.report(error)
         except Exception:
             log.exception("a sweep failed; the next one retries")
         await asyncio.sleep(SWEEP)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 from approvals.errors import StoreError
+from approvals.problem_log import ProblemLog
 from approvals.signals import Signal, SignalKind, follow
 from gateway.app.gateway import Gateway
 
@@ -35,12 +36,14 @@ async def follow_signals(gateway: Gateway) -> None:
 
 async def _reload_pins(gateway: Gateway, changed: asyncio.Event) -> None:
     """Read the pins after each change; after changes during a read, once more."""
+    problems = ProblemLog(log, "the reload of accepted tool definitions")
     while True:
         await changed.wait()
         changed.clear()
         try:
             await gateway.reload_pins()
+            problems.clear()
         except StoreError as error:
-            log.warning("the accepted tool definitions could not be reloaded: %s", error)
+            problems.report(error)
             await asyncio.sleep(RETRY)
             changed.set()

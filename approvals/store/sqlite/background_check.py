@@ -12,7 +12,7 @@ from approvals.store.sqlite.health import Health, is_temporary
 #: Seconds between attempts to interrupt the check: SQLite ignores an interrupt before the first statement.
 INTERRUPT_EVERY = 0.02
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("okayed.store")
 
 
 class BackgroundCheck:
@@ -41,7 +41,7 @@ class BackgroundCheck:
     # In the thread.
 
     def _run(self) -> None:
-        logger.info("store: the last stop was not clean; checking the whole file in the background")
+        logger.info("the last stop was not clean; checking the whole file in the background")
         with contextlib.closing(self._db):
             try:
                 damage = find_damage(self._db)
@@ -52,7 +52,7 @@ class BackgroundCheck:
 
     def _report(self, error: sqlite3.Error) -> None:
         if is_temporary(error):
-            logger.warning("store: the file could not be checked (%s); the next start checks it", error)
+            logger.warning("the file could not be checked (%s); the next start checks it", error)
         elif not self._stopping:
             self._conclude(str(error))
 
@@ -61,4 +61,4 @@ class BackgroundCheck:
             self._health.fail(f"{self._file.path} is damaged: {damage}", damaged=True)
         else:
             self._file.is_intact = True
-            logger.info("store: the whole file was checked and is not damaged")
+            logger.info("the whole file was checked and is not damaged")

@@ -15,7 +15,7 @@ _TEMPORARY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLI
 RESTORE = "stop the gateway, list the damage with okayed check --store, and restore a good copy"
 _REPAIR = "repair it and restart"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("okayed.store")
 
 
 class Health:
@@ -37,7 +37,7 @@ class Health:
         with self._lock:
             if self.failure is None:
                 self.failure = f"The store failed ({cause}) and accepts no more work; {remedy}."
-                logger.critical("store: %s", self.failure)
+                logger.critical("%s", self.failure)
             return StoreError(self.failure)
 
 

@@ -29,7 +29,7 @@ MAX_POSTED = 50_000
 LINGER = 0.02
 RETRY = 0.25
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("okayed.store")
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
@@ -206,7 +206,7 @@ class Writer:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
             self._db.rollback()
         if self._health.failure is None and is_temporary(error):
-            logger.warning("store: could not write (%s); posted entries will be retried", error)
+            logger.warning("could not write (%s); posted entries will be retried", error)
             self._fail(
                 [job for job in jobs if job.future],
                 f"The store could not write ({error}); nothing was changed.",

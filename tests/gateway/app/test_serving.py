@@ -7,7 +7,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from approvals.errors import StoreError
 from approvals.model import Decision
+from approvals.store.memory.store import MemoryStore
 from gateway.app import gateway as app
 from gateway.app import serving
 from gateway.app.config import parse_config
@@ -250,3 +252,37 @@ async def test_a_client_that_waits_for_a_task_result_does_not_delay_the_stop(our
             await ours.stop()
             assert b"result" not in await waiting.read()
     assert (await ours.held()).task
+
+
+class FailingStore(MemoryStore):
+    """Its due calls cannot be read in the first attempts."""
+
+    failures = 3
+
+    async def due(self, now):
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("The disk is full.")
+        return await super().due(now)
+
+
+async def test_a_sweep_that_fails_for_a_while_is_logged_when_it_begins_and_ends(monkeypatch, caplog):
+    async def open_failing(_config, *, restored=False):
+        return FailingStore()
+
+    caplog.set_level("INFO", "okayed")
+    monkeypatch.setattr(serving, "SWEEP", 0.0)
+    config = parse_config(CONFIG.format(url="http://127.0.0.1:9"), {}, str)
+    async with (
+        assemble(config, Clock(), opener=open_failing) as gateway,
+        asyncio.timeout(HANG),
+        asyncio.TaskGroup() as tasks,
+    ):
+        sweeping = tasks.create_task(serving.sweep_calls(gateway))
+        while "the sweep of held calls works again" not in caplog.messages:
+            await asyncio.sleep(0)
+        sweeping.cancel()
+    assert [message for message in caplog.messages if "sweep" in message] == [
+        "the sweep of held calls failed and is tried again: The disk is full.",
+        "the sweep of held calls works again",
+    ]

@@ -108,7 +108,7 @@ async def test_a_larger_file_is_checked_in_the_background_after_a_crash(path, ca
         await store.append(an_event())
         await checked(store)
         await store.check()
-    assert "store: the whole file was checked and is not damaged" in caplog.messages
+    assert "the whole file was checked and is not damaged" in caplog.messages
     async with as_large(path) as store:
         assert store._page_check is None
 
@@ -140,7 +140,7 @@ async def test_damage_found_in_the_background_stops_the_store_and_names_the_reme
     assert problem.startswith(f"store: The store failed ({path} is damaged: ")
     assert problem.endswith(f") and accepts no more work; {RESTORE}.")
     (logged,) = (record for record in caplog.records if record.levelname == "CRITICAL")
-    assert logged.getMessage() == problem
+    assert problem == f"store: {logged.getMessage()}"
 
 
 async def test_a_damaged_file_is_checked_again_at_the_next_start(path):
@@ -186,10 +186,7 @@ async def test_a_check_that_another_program_prevents_is_made_at_the_next_start(p
     async with as_large(path) as store:
         await checked(store)
         await store.check()
-    assert (
-        "store: the file could not be checked (database is locked); the next start checks it"
-        in caplog.messages
-    )
+    assert "the file could not be checked (database is locked); the next start checks it" in caplog.messages
     assert "closed" not in notes(path)
 
 
