@@ -34,8 +34,8 @@ class Replica:
         self._ends_at = -inf
         #: The number of the current lease: 1 until it lapses.
         self.lease_number = 0
-        #: Since when every renewal was in time.
-        self._steady_since = inf
+        #: The time since which every renewal was in time.
+        self._on_time_since = inf
         self._locks: frozenset[str] = frozenset()
 
     @property
@@ -49,7 +49,7 @@ class Replica:
             return
         self._locks = await self._store.renew_replica(self.id, now, now + LEASE)
         if self._is_late(now):
-            self._steady_since = now
+            self._on_time_since = now
         self.lease_number += now >= self._ends_at
         self._ends_at = now + LEASE
 
@@ -75,7 +75,7 @@ class Replica:
         return lock in self._locks and self._clock() < self.send_before
 
     async def find_lost(self, runners: frozenset[str]) -> frozenset[str]:
-        """Return those of *runners*, other replicas, that have no lease, or whose lease ended `OVERDUE` seconds ago.
+        """Return those of *runners*, without this replica, that have no lease or whose lease ended `OVERDUE` seconds ago.
 
         If this replica renewed its own lease late, the same cause may have ended the other leases: the machine slept, its
         clock was set ahead, or the store failed. Then the others have `OVERDUE` seconds to renew theirs.
@@ -83,8 +83,8 @@ class Replica:
         if not (others := runners - {self.id}):
             return others
         now = self._clock()
-        steady = now >= self._steady_since + OVERDUE and not self._is_late(now)
-        return others - await self._store.live_replicas(now - OVERDUE if steady else -inf)
+        on_time = now >= self._on_time_since + OVERDUE and not self._is_late(now)
+        return others - await self._store.live_replicas(now - OVERDUE if on_time else -inf)
 
     async def end(self) -> None:
         """End the lease, and with it everything that it covers; raises `StoreError`."""

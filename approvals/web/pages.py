@@ -68,9 +68,9 @@ class InboxPages:
         return render("waiting.html", **await self.shared_values(user, "/"), last=await self._last_decision())
 
     async def shared_values(self, user: BrowserUser, path: str, *shown: HeldCall) -> dict[str, Any]:
-        """Return the template values that all pages share: the user, the calls that need a person, and which calls are attended.
+        """Return the values that all pages share: the user, the calls that need a person, and which of them are attended.
 
-        *shown*: a call that the page shows besides those.
+        *shown*: another call on the page.
         """
         waiting = await self._service.store.summaries(NEEDS_PERSON, limit=MAX_WAITING)
         soonest = sorted(waiting.items, key=lambda call: (call.state is State.IN_DOUBT, call.expires_at))
