@@ -39,7 +39,7 @@ class Runs(CallChanges):
             won = True
             return lifecycle.claim(call, self.replica.id, now)
 
-        # Counted before the commit, so that a sweep never mistakes a call running here for one that a fault left behind.
+        # Counted before the commit, so that a sweep never takes a call that runs here for a lost run.
         self.running[call_id] += 1
         send_before = self.replica.send_before
         try:

@@ -1,4 +1,4 @@
-"""A listener acts on a signal by its kind, and reads everything again after one that it does not know."""
+"""A listener acts on a signal by its kind, and reads everything again after an unknown kind."""
 
 from approvals.signals import IGNORABLE, Signal, SignalKind, act_on
 from rows import each_row

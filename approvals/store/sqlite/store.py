@@ -1,4 +1,4 @@
-"""The durable store: one SQLite file in WAL mode with `synchronous=FULL`; a thread that writes and one that reads.
+"""The durable store: one SQLite file in WAL mode with `synchronous=FULL`, a writer thread and a reader thread.
 
 Only one connection ever writes or starts a checkpoint. SQLite before 3.51.3 can corrupt the file when two connections
 write or checkpoint at the same instant (sqlite.org/wal.html#walresetbug). SQLite starts a checkpoint by itself after a

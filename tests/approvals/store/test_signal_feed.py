@@ -1,4 +1,4 @@
-"""The feed of a process: bounded for a slow listener, and without state for one that has left."""
+"""The feed of a process: a slow listener's queue is bounded, and a dropped listener leaves no state."""
 
 import asyncio
 import gc

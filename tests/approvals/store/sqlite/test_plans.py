@@ -1,4 +1,4 @@
-"""No statement costs what the history costs: its plan scans no large table, and its steps do not grow with the history.
+"""No statement takes longer because the history is long: its plan scans no large table, and its steps do not grow with the history.
 
 A new statement in `statements` fails `test_every_statement_is_known` until this module has values for it.
 """
@@ -22,7 +22,7 @@ from approvals.store.sqlite.event_search import search_events
 FEW, MANY = 12_500, 50_000
 OPEN = 300
 NOW = 1e9
-#: Tables that may be scanned: they hold what is alive, not the history.
+#: Tables that may be scanned: they do not grow with the history.
 SMALL = {
     "codes", "hits", "locks", "logins", "pins", "presence", "probe", "progress", "replicas", "secrets", "sessions",
 }  # fmt: skip
