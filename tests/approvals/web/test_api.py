@@ -8,6 +8,7 @@ import pytest
 
 from approvals.model import State
 from approvals.store.memory import store as memory
+from approvals.web import api
 from inbox import Inbox, token
 
 JSON = {"Content-Type": "application/json"}
@@ -184,6 +185,17 @@ async def test_calls_are_listed_newest_first_and_in_pages(inbox):
     assert [call["tool"] for call in states["calls"]] == ["tool_0"]
     _, tools = await ask(program, "/calls?tool=tool_2")
     assert [call["tool"] for call in tools["calls"]] == ["tool_2"]
+
+
+async def test_a_page_of_large_calls_is_short_and_names_the_next_page(inbox, monkeypatch):
+    monkeypatch.setattr(api, "MAX_PAGE_BYTES", 20_000)
+    for number in range(3):
+        await inbox.hold(f"tool_{number}", arguments=b'"%b"' % (b"x" * 5000))
+    program = await inbox.program()
+    _, first = await ask(program, "/calls")
+    assert [call["tool"] for call in first["calls"]] == ["tool_2", "tool_1"]
+    _, second = await ask(program, f"/calls?before={first['next']}")
+    assert ([call["tool"] for call in second["calls"]], second["next"]) == (["tool_0"], None)
 
 
 async def test_a_program_approves_and_denies_what_it_has_seen(inbox):

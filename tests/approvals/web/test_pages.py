@@ -531,7 +531,7 @@ async def test_the_history_filters_and_pages(inbox):
 async def test_a_short_page_of_the_history_says_how_many_calls_were_searched(inbox, monkeypatch):
     for module in (memory, pages):
         monkeypatch.setattr(module, "MAX_SEARCHED", 3)
-    for tool in ("wanted_1", "a", "b", "c", "wanted_2", "d"):
+    for tool in ("wanted_1", "a", "b", "c", "d", "e", "wanted_2", "f"):
         await inbox.hold(tool)
     client = await inbox.person()
     path, shown = "/history?q=wanted", []
@@ -541,7 +541,7 @@ async def test_a_short_page_of_the_history_says_how_many_calls_were_searched(inb
         assert ("Searched 3 calls." in body) == bool(link)
         shown.append(re.findall(r'data-row><span class="tool">(\w+)</span>', body))
         path = link and html.unescape(link[1])
-    assert shown == [["wanted_2"], ["wanted_1"]]
+    assert shown == [["wanted_2"], [], ["wanted_1"]]
     path = "/history?q=nothing"
     assert "No matching calls among the 3 searched." in (await answer(client, path))[1]
 
