@@ -51,3 +51,9 @@ async def test_a_listener_that_is_dropped_leaves_nothing_behind():
     del listener
     gc.collect()
     assert not feed._queues
+
+
+async def test_a_listener_that_starts_after_the_end_has_nothing_to_wait_for():
+    feed = SignalFeed()
+    feed.close()
+    assert [signal async for signal in feed.listen()] == []

@@ -87,6 +87,18 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
         assert await store.writer.do(settings) == ["wal", 2, 1, 5000, 0]
 
 
+async def test_a_table_that_a_migration_drops_is_not_written_once_more(path):
+    """Else the migration of a long history would need its size again, on the disk and in memory."""
+    wal = path.with_name("okayed.db-wal")
+    async with open_sqlite(path) as store:
+        await store.writer.do(
+            lambda db: db.execute("CREATE TABLE old AS SELECT zeroblob(4000000) AS x") and None
+        )
+    async with open_sqlite(path) as store:
+        await store.writer.do(lambda db: db.execute("DROP TABLE old") and None)
+        assert path.with_name("okayed.db-wal").stat().st_size < 400_000
+
+
 async def test_a_second_gateway_is_refused_until_the_first_one_ends(path):
     async with open_sqlite(path) as store:
         said = f"Another gateway uses {path}. Stop it, or give this gateway its own store."
