@@ -89,7 +89,6 @@ async def test_the_file_is_synced_at_every_commit_and_read_by_one_connection(pat
 
 async def test_a_table_that_a_migration_drops_is_not_written_once_more(path):
     """Else the migration of a long history would need its size again, on the disk and in memory."""
-    wal = path.with_name("okayed.db-wal")
     async with open_sqlite(path) as store:
         await store.writer.do(
             lambda db: db.execute("CREATE TABLE old AS SELECT zeroblob(4000000) AS x") and None
