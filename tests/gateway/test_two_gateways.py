@@ -6,6 +6,7 @@ import pytest
 
 from approvals.signals import Signal, SignalKind
 from approvals.store.signal_feed import SignalFeed
+from gateway.app import serving
 from gateway.app.tool_views import list_tool_views
 from gateways import TASKS, text
 from hang import HANG
@@ -106,6 +107,24 @@ async def test_a_task_cancelled_at_one_gateway_is_no_longer_attended_at_the_othe
     seen = await a.ask("tasks/get", {"taskId": task}, declares=TASKS)
     assert seen.result["status"] == "cancelled"
     assert a.ran() == []
+
+
+async def test_a_gateway_attends_the_open_tasks_of_every_gateway(gateways):
+    a, b = gateways
+    await a.ask("tools/call", {"name": "create_note", "arguments": {}}, declares=TASKS)
+    assert not len(b.gateway.proxy.tasks.runs)
+    async with serving.run_loops(b.gateway, [], ""):
+        await until(lambda: len(b.gateway.proxy.tasks.runs))
+
+
+async def test_a_gateway_that_closes_ends_its_lease(gateways):
+    ids = {one.gateway.service.replica.id for one in gateways}
+    for one in gateways:
+        await one.gateway.service.sweep()
+    a, b = gateways
+    assert await b.gateway.store.live_replicas(b.clock.now) == ids
+    await a.gateway.close()
+    assert await b.gateway.store.live_replicas(b.clock.now) == {b.gateway.service.replica.id}
 
 
 # Accepted tool definitions
