@@ -137,9 +137,26 @@ class StoreFile:
             if not restored:
                 self._check_last_event(connection)
         except BaseException:
-            connection.close()
+            self._close_unwritten(connection)
             raise
         return connection
+
+    def _close_unwritten(self, connection: sqlite3.Connection) -> None:
+        """Close a refused file without writing its -wal into it: the -wal may be from another copy.
+
+        SQLite writes it when the last connection closes, unless that one is read-only.
+        """
+        with contextlib.ExitStack() as last:
+            if self._has_wal():
+                reader = last.enter_context(contextlib.closing(_connection(self.path, "ro")))
+                with contextlib.suppress(sqlite3.Error):  # the file may be damaged
+                    reader.execute("PRAGMA schema_version").fetchone()
+            connection.close()
+
+    def _has_wal(self) -> bool:
+        """Return whether there is a -wal with commits in it."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        return wal.exists() and wal.stat().st_size > 0
 
     def _check_last_event(self, connection: sqlite3.Connection) -> None:
         """Raise `StoreError` when the file lacks the last event that was committed to it."""
@@ -197,7 +214,7 @@ class StoreFile:
         A clean stop leaves no -wal: one that is there holds commits that could not be written into the file, or was put
         there, and SQLite applies it to any file.
         """
-        if self.path.with_name(f"{self.path.name}-wal").exists():
+        if self._has_wal():
             return None
         notes = self.read_notes()
         size, _, use = notes.get("closed", "").partition(" ")

@@ -250,6 +250,20 @@ async def test_a_lost_wal_is_detected(path, tmp_path):
         assert len(await store.events()) == 1
 
 
+async def test_a_refused_start_does_not_write_the_wal_of_another_copy_into_the_file(path, tmp_path):
+    await used(path)
+    whole = path.read_bytes()
+    other = tmp_path / "other.db"
+    async with open_sqlite(other) as store:
+        await store.append(an_event())
+        shutil.copy(other.with_name("other.db-wal"), path.with_name("okayed.db-wal"))
+    assert "restore" in await refusal(path)
+    assert path.read_bytes() == whole
+    path.with_name("okayed.db-wal").unlink()
+    async with open_sqlite(path) as store:
+        assert len((await store.select()).items) == 3
+
+
 async def test_a_start_killed_while_it_created_the_file_can_be_repeated(path):
     path.with_name("okayed.db.new").write_bytes(b"half a file")
     async with open_sqlite(path) as store:
