@@ -139,7 +139,7 @@ class Writer:
         if self._unwritten:
             lost, self._unwritten = self._unwritten, 0
             raise StoreError(
-                f"{lost} entries, including audit events, could not be written before the store closed."
+                f"Entries, including audit events, that were not written before the store closed: {lost}."
             )
 
     # In the thread.
