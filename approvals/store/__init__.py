@@ -2,7 +2,7 @@
 
 A store saves and swaps values; it contains no rules. Every change of a held call goes through `swap`. It writes the
 new value *if the call is still the version that was read*, together with its audit events, in one commit, and returns
-after that commit is durable. A read that starts after a method has returned sees its change. Every method raises
+after that commit is durable. A read sees every write that its process requested before it. Every method raises
 `StoreError` when the store cannot be used.
 """
 

@@ -45,6 +45,16 @@ async def test_a_call_that_was_never_added_is_not_found(store):
     assert await store.find("no") is None
 
 
+async def test_a_read_sees_a_write_that_was_requested_before_it(store):
+    (call,) = await added(store, a_call())
+    swapping = asyncio.ensure_future(store.swap(call, update(call, collected=True)))
+    await asyncio.sleep(0)
+    assert (await store.find(call.key)).collected
+    assert (await store.get(call.id)).collected
+    assert await store.version(call.id) == call.version + 1
+    await swapping
+
+
 async def test_an_id_is_added_once(store):
     (call,) = await added(store, a_call(state=State.DENIED))
     with pytest.raises(Conflict):

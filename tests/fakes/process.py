@@ -65,7 +65,12 @@ class Process:
                 await asyncio.sleep(0.02)  # no other event to wait for: another process works
 
     async def kill(self) -> None:
-        """Kill it with SIGKILL."""
+        """Kill it with SIGKILL, after it has answered the requests that it has stored.
+
+        The check of /readyz is a commit, which is answered after theirs.
+        """
+        async with aiohttp.ClientSession() as http:
+            await _answers(http, f"{self.agents}/readyz")
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
 

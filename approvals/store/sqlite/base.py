@@ -43,11 +43,10 @@ class SqliteBase:
         return partial(self._feed.publish, Signal(kind, subject))
 
     async def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Read one snapshot, which includes every acknowledged write. Never waits for a write."""
-        return await self.reader.read(work)
+        """Read one snapshot. It includes every earlier write, even one that is not acknowledged yet.
 
-    async def _flush_and_read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Write the posts, then read one snapshot; it lacks posts that cannot be written now."""
+        So a call whose answer was just delivered is found as collected. A write that cannot be made now is left out.
+        """
         await self.writer.flush()
         return await self.reader.read(work)
 

@@ -27,7 +27,7 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def pins(self) -> Sequence[Pin]:
         """Return the pins."""
-        rows = await self._flush_and_read(lambda db: db.execute(statements.PINS).fetchall())
+        rows = await self._read(lambda db: db.execute(statements.PINS).fetchall())
         return [
             Pin(server=row[0], tool=row[1], hash=row[2], definition=row[3], identity=row[4]) for row in rows
         ]
@@ -46,9 +46,7 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def find_session(self, server: str, session_id: str) -> AgentSession | None:
         """Return a session."""
-        found = await self._flush_and_read(
-            lambda db: db.execute(statements.SESSION, (server, session_id)).fetchone()
-        )
+        found = await self._read(lambda db: db.execute(statements.SESSION, (server, session_id)).fetchone())
         row = self._seal.open_row("sessions", found)
         if row is None:
             return None
@@ -79,11 +77,11 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def hits(self, now: float) -> Sequence[tuple[str, float, float]]:
         """Return the hits that have not ended."""
-        return await self._flush_and_read(lambda db: db.execute(statements.HITS, (now,)).fetchall())
+        return await self._read(lambda db: db.execute(statements.HITS, (now,)).fetchall())
 
     async def highest_time(self) -> float:
         """Return the highest time so far."""
-        return await self._flush_and_read(lambda db: float(db.execute(statements.HIGHEST_TIME).fetchone()[0]))
+        return await self._read(lambda db: float(db.execute(statements.HIGHEST_TIME).fetchone()[0]))
 
     def keep_time(self, at: float) -> None:
         """Keep a time if it is the highest."""

@@ -32,17 +32,17 @@ class SqliteTrail(SqliteBase):
     async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
         """Return the events in order."""
         sql, values = statements.events(after, limit, call)
-        return await self._flush_and_read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
+        return await self._read(lambda db: list(map(audit.from_row, db.execute(sql, values))))
 
     async def search_events(
         self, *, after: int = 0, limit: int = 1000, **matching: Unpack[EventFilter]
     ) -> EventPage:
         """Return a page of the matching events in order."""
-        return await self._flush_and_read(lambda db: search_events(db, after, limit, matching))
+        return await self._read(lambda db: search_events(db, after, limit, matching))
 
     async def head(self) -> Checkpoint | None:
         """Return the last event."""
-        row = await self._flush_and_read(lambda db: db.execute(statements.LAST_LINK).fetchone())
+        row = await self._read(lambda db: db.execute(statements.LAST_LINK).fetchone())
         return None if row is None else Checkpoint(*row)
 
     # In the threads of the reader and the writer.

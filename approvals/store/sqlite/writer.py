@@ -87,8 +87,8 @@ class Writer:
             del future
 
     async def flush(self) -> None:
-        """Wait until the posted jobs were written, or cannot be written for now."""
-        if self._unwritten:
+        """Wait until every earlier job was written, or cannot be written for now."""
+        if self._waiting or self._unwritten:
             with contextlib.suppress(StoreError):
                 await self.do(_do_nothing)
 

@@ -103,13 +103,15 @@ async def test_a_long_read_delays_no_write(store):
     assert await store.get(call.id) == call
 
 
-async def test_a_read_of_a_call_waits_neither_for_a_commit_nor_for_posts(store):
+async def test_a_read_waits_for_the_writes_before_it(store):
     await store.add(call := a_call())
     async with blocked(store.writer.do) as commit:
-        store.post(an_event())
-        assert await store.get(call.id) == call
-        assert (await store.summaries()).items != []
-        assert not commit.done()
+        found = asyncio.ensure_future(store.get(call.id))
+        await asyncio.sleep(0)
+        await store.reader.read(lambda _: None)
+        assert not found.done()
+    assert commit.done()
+    assert await found == call
 
 
 async def test_a_read_of_the_trail_sees_the_posts_before_it(store):
