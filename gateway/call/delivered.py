@@ -5,6 +5,8 @@ is the same call, the agent has most likely not seen the answer.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from approvals.model import CallId
@@ -29,6 +31,21 @@ class DeliveredAnswers:
         self._delivered: OrderedDict[SessionKey, frozenset[CallId]] = OrderedDict()
         #: Whether a session was forgotten: an unknown session may then be one of those.
         self._forgot = False
+        #: The sessions that were sent an answer which the store does not have as collected yet.
+        self._being_stored: dict[CallId, SessionKey] = {}
+
+    @contextmanager
+    def storing(self, key: SessionKey, call_id: CallId) -> Iterator[None]:
+        """Remember who was sent an answer while the store records that."""
+        self._being_stored[call_id] = key
+        try:
+            yield
+        finally:
+            self._being_stored.pop(call_id, None)
+
+    def find_receiver(self, key: SessionKey, call_id: CallId) -> SessionKey | None:
+        """Return the session that was just sent this answer: *key*, or another one; None if neither was."""
+        return key if self.has(key, call_id) else self._being_stored.get(call_id)
 
     def record(self, key: SessionKey, call_id: CallId) -> None:
         """Record that the last byte of an answer was written."""

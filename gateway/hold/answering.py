@@ -235,7 +235,8 @@ class HeldAnswers:
             key = client.request.session_key
             if client.held.outcome is not None:
                 self.delivered.record(key, client.held.id)
-            await self.record_collected(client.held.id, key.session)
+            with self.delivered.storing(key, client.held.id):
+                await self.record_collected(client.held.id, key.session)
         elif not self._waits.closed:
             self._learned_waits.record_waiting(
                 _client_key(client.request), client.held.id, self._service.monotonic()

@@ -45,10 +45,12 @@ class Repeats:
     async def _find_newest(self, request: CallRequest) -> HeldCall | None:
         """Return the newest call with the same key, marked as collected if its answer was just written."""
         found = await self._service.store.find(request.key)
-        if found is None or found.collected or not self._delivered.has(request.session_key, found.id):
+        if found is None or found.collected:
+            return found
+        if (receiver := self._delivered.find_receiver(request.session_key, found.id)) is None:
             return found
         with suppress(StoreError):
-            return await self._service.record_collected(found.id, request.session_key.session)
+            return await self._service.record_collected(found.id, receiver.session)
         return found
 
     async def _repeat_outcome(self, request: CallRequest, held: HeldCall) -> HeldCall | None:

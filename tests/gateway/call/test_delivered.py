@@ -35,3 +35,12 @@ def test_a_forgotten_session_is_not_mistaken_for_a_silent_one():
     assert (given.is_last(ONE, A), given.is_last(TWO, A)) == (False, False)
     given.record(TWO, A)
     assert given.is_last(TWO, A)
+
+
+def test_another_session_finds_the_receiver_of_an_answer_while_that_is_stored():
+    given = DeliveredAnswers()
+    with given.storing(ONE, A):
+        assert (given.find_receiver(TWO, A), given.find_receiver(TWO, B)) == (ONE, None)
+    assert given.find_receiver(TWO, A) is None
+    given.record(TWO, A)
+    assert given.find_receiver(TWO, A) == TWO
