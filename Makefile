@@ -81,7 +81,7 @@ programs:
 
 .venv/test: pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	$(PIP) --editable ".[test,fast]"
+	$(PIP) --editable ".[test]"
 	$(BIN)/python tests/fakes/third_party.py
 	@touch $@ .venv/run
 

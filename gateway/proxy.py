@@ -29,6 +29,7 @@ from gateway.call.judging import Judge
 from gateway.call.limiter import Limiter
 from gateway.call.metrics import Metrics
 from gateway.call.request import CallRequest, Exchange, session_key
+from gateway.call.sending import Sending
 from gateway.call.sessions import Session, Sessions
 from gateway.call.settings import ProxySettings
 from gateway.errors import GatewayError, InternalError, NotSentError, StoppingError, UnknownServerError
@@ -100,6 +101,9 @@ class Proxy:
     def adopt(self, settings: ProxySettings) -> None:
         """Switch to *settings*."""
         self.settings = settings
+
+    def at_once(self, exchange: Exchange) -> Sending | None:
+        """Take an allowed call through steps 1 to 4 without waiting; None, and no effect, if a step has to wait."""
 
     async def handle(self, exchange: Exchange) -> Reply:
         """Answer one exchange. A fault becomes a JSON-RPC error with the id of the request."""

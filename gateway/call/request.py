@@ -17,15 +17,12 @@ from gateway.upstreams.reply import EVENTS
 from gateway.wire import frames, protocol
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
-    """One HTTP request of an agent, or one frame on stdio. `pairs` are the headers in order, names in lower case."""
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The headers of a request, read once. A front shares one head among requests whose heads are equal."""
 
-    agent: Agent
-    server: str
-    verb: str
-    body: bytes
-    pairs: tuple[tuple[str, str], ...]
+    #: The headers in order, names in lower case.
+    pairs: tuple[tuple[str, str], ...] = ()
     #: The headers by name. Revision 2026-07-28 has no sessions, so a session id sent with it is dropped.
     headers: Mapping[str, str] = field(init=False)
 
@@ -35,6 +32,27 @@ class Exchange:
         if headers.get("mcp-protocol-version") in protocol.MODERN:
             headers.pop(protocol.SESSION_HEADER, None)
         object.__setattr__(self, "headers", headers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One HTTP request of an agent, or one frame on stdio."""
+
+    agent: Agent
+    server: str
+    verb: str
+    body: bytes
+    head: RequestHead
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The headers in order, names in lower case."""
+        return self.head.pairs
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers by name; see `RequestHead.headers`."""
+        return self.head.headers
 
     @property
     def accepts_events(self) -> bool:

@@ -23,7 +23,7 @@ def run_async(job: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory if it is installed (the extra `fast`)."""
+    """Return uvloop's factory; None on Windows, where asyncio's loop runs."""
     try:
         import uvloop
     except ImportError:

@@ -19,7 +19,7 @@ from approvals.throttle import WINDOW, Throttle
 from gateway.auth import protected_resource
 from gateway.auth.agents import Agents, AuthenticationFailed
 from gateway.call.exchange_limits import BodyLimits, TooManyBytesError
-from gateway.call.request import Exchange
+from gateway.call.request import Exchange, RequestHead
 from gateway.errors import ConnectionLostError
 from gateway.fronts import RUN
 from gateway.proxy import Proxy
@@ -119,8 +119,8 @@ class _Handlers:
             return self._refuse_token(request, refused)
         if (problem := _content_problem(request)) is not None:
             return problem
-        pairs = tuple((name.lower(), value) for name, value in request.headers.items())
-        exchange = Exchange(agent=agent, server=server, verb=request.method, body=b"", pairs=pairs)
+        head = RequestHead(tuple((name.lower(), value) for name, value in request.headers.items()))
+        exchange = Exchange(agent=agent, server=server, verb=request.method, body=b"", head=head)
         with self._track(exchange):
             try:
                 return await _write(request, await self._handle(request, exchange))

@@ -51,6 +51,9 @@ class ReopeningUpstream:
                 await self._reopen(headers)
         return await self.inner.send(verb, body, self._current_headers(headers))
 
+    def line(self) -> None:
+        """Return None: TODO."""
+
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """See `Upstream.knows`. A session that the gateway itself keeps counts as known: the next send reopens it."""
         if self.inner.knows(headers) is not None:

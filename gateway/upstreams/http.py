@@ -151,6 +151,9 @@ class HttpUpstream:
             close=partial(_release, response),
         )
 
+    def line(self) -> None:
+        """Return None: TODO."""
+
     def knows(self, _headers: Mapping[str, str], /) -> None:
         """Return None: the server keeps its sessions itself."""
 

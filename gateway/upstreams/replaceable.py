@@ -17,6 +17,9 @@ class ReplaceableUpstream:
         """Do one exchange over the current connection."""
         return await self.inner.send(verb, body, headers)
 
+    def line(self) -> None:
+        """Return None: TODO."""
+
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """Return whether the current connection has the session in *headers*."""
         return self.inner.knows(headers)

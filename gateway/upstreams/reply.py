@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 from gateway.errors import ResponseTooLargeError
 
@@ -35,6 +36,17 @@ class _Nothing:
 
 
 NOTHING = _Nothing()
+
+
+@runtime_checkable
+class Parkable(Protocol):
+    """A body that needs no reader while it waits for a person, only signs of life."""
+
+    def park(self, write: Callable[[bytes], None], resume: Callable[[], None]) -> bool:
+        """Start to wait without a reader; False if a chunk is due now, which the reader then reads.
+
+        While parked, signs of life go to *write*. *resume* is called once, when a reader has to read on.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

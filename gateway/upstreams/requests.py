@@ -49,6 +49,9 @@ class RequestFilter:
             return replace_body(reply, answer if reply.status >= 400 else b"")
         return replace_body(reply, self._filter_frame(answer) if answer.strip() else answer)
 
+    def line(self) -> None:
+        """Return None: TODO."""
+
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """See `Upstream.knows`."""
         return self.inner.knows(headers)

@@ -63,6 +63,9 @@ class SessionUpstream:
         connection = self._session(headers).connection
         return await exchange_frame(connection, frame, body, on_end=connection.forget)
 
+    def line(self) -> None:
+        """Return None: a process answers by frames."""
+
     def knows(self, headers: Mapping[str, str]) -> bool:
         """Return whether the session in *headers* has a connection."""
         session = self.sessions.get(headers.get(protocol.SESSION_HEADER, ""))

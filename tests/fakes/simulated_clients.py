@@ -15,7 +15,7 @@ from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import HoldSettings, TaskOffer
 from gateway.call.limiter import WindowLimiter
 from gateway.call.metrics import Metrics
-from gateway.call.request import Exchange
+from gateway.call.request import Exchange, RequestHead
 from gateway.call.settings import ProxySettings
 from gateway.hold.request_state import StateSealer
 from gateway.hold.running import Forwarder
@@ -45,6 +45,9 @@ class Server:
 
     def __init__(self):
         self.runs = 0
+
+    def line(self) -> None:
+        """Return None: the fake answers `send` only."""
 
     def knows(self, _headers):
         return None  # unknown, so the server is asked
@@ -112,7 +115,9 @@ class SimulatedGateway:
     async def send(self, frame, headers=None, verb="POST"):
         given = {"accept": "application/json, text/event-stream", **(headers or {})}
         body = b"" if frame is None else json.dumps(frame).encode()
-        incoming = Exchange(agent=LOCAL, server="notes", verb=verb, body=body, pairs=tuple(given.items()))
+        incoming = Exchange(
+            agent=LOCAL, server="notes", verb=verb, body=body, head=RequestHead(tuple(given.items()))
+        )
         return await self.proxy.handle(incoming)
 
     async def decide(self, after):

@@ -10,7 +10,7 @@ from gateway.app import inspection
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
 from gateway.auth.agents import LOCAL
-from gateway.call.request import Exchange
+from gateway.call.request import Exchange, RequestHead
 from gateway.policy.evaluation import Action
 from gateway.tools.pins import Pins, canonical_definition
 from gateway.upstreams.reply import read_body
@@ -65,7 +65,7 @@ async def test_the_stderr_of_a_server_that_fails_to_start_is_shown_only_to_the_o
             {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "x", "arguments": {}}}
         )
         reply = await gateway.proxy.handle(
-            Exchange(agent=LOCAL, server="files", verb="POST", body=body.encode(), pairs=())
+            Exchange(agent=LOCAL, server="files", verb="POST", body=body.encode(), head=RequestHead())
         )
         assert b"/srv" not in await read_body(reply)
 

@@ -5,9 +5,9 @@ from approvals.store.memory.store import MemoryStore
 from gateway.auth.agents import LOCAL
 from gateway.call import audit
 from gateway.call.audit import AuditLog
-from gateway.call.request import Exchange
+from gateway.call.request import Exchange, RequestHead
 
-ASKED = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", pairs=())
+ASKED = Exchange(agent=LOCAL, server="notes", verb="POST", body=b"", head=RequestHead())
 
 
 async def test_a_repeatable_event_is_posted_once_a_minute_per_call():

@@ -8,7 +8,7 @@ from types import coroutine
 import pytest
 
 from gateway.auth.agents import LOCAL
-from gateway.call.request import Exchange
+from gateway.call.request import Exchange, RequestHead
 from gateways import call, running, text
 from hang import HANG
 
@@ -69,7 +69,9 @@ async def test_a_client_that_leaves_at_any_moment_leaves_nothing_behind_and_gets
     for waits in count():
         async with running(store=f"sqlite:///{tmp_path}/{waits}.db") as gateway, asyncio.timeout(HANG):
             body = json.dumps(call(tool, {"n": waits})).encode()
-            incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=headers)
+            incoming = Exchange(
+                agent=LOCAL, server="notes", verb="POST", body=body, head=RequestHead(headers)
+            )
             person = asyncio.ensure_future(approving(gateway))
             client = asyncio.ensure_future(leave_after(serve_exchange(gateway, incoming), waits))
             await asyncio.wait({client})
@@ -107,4 +109,4 @@ async def test_an_answer_to_a_request_that_was_cancelled_meanwhile_is_not_record
 
 def exchange_of(frame):
     body = json.dumps(frame).encode()
-    return Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=HEADERS)
+    return Exchange(agent=LOCAL, server="notes", verb="POST", body=body, head=RequestHead(HEADERS))

@@ -9,7 +9,7 @@ import pytest
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble, measure_disk_use
 from gateway.auth.agents import LOCAL
-from gateway.call.request import Exchange
+from gateway.call.request import Exchange, RequestHead
 from gateway.config.problems import ConfigProblems
 from gateway.upstreams.reply import read_body
 from gateways import Clock, call, running, text
@@ -100,7 +100,7 @@ async def test_repeated_holds_and_cancels_are_stopped_for_an_hour_even_after_a_r
 async def hold_and_cancel(gateway, n):
     body = json.dumps(call("create_note", {"n": n, "text": TEXT})).encode()
     pairs = (("accept", "application/json"),)
-    incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, pairs=pairs)
+    incoming = Exchange(agent=LOCAL, server="notes", verb="POST", body=body, head=RequestHead(pairs))
     answering = asyncio.ensure_future(answered(gateway, incoming))
     while not (there := await gateway.service.open_calls()) and not answering.done():
         await asyncio.sleep(0)
