@@ -57,8 +57,7 @@ class Checkpoint:
         return cls(int(seq), digest)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedEvent:
+class EncodedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event encoded for the trail: the values of its row from `at` to `detail`, and their JSON."""
 
     values: tuple[Any, ...]
@@ -69,6 +68,30 @@ class EncodedEvent:
         data = b"%d %s %s" % (seq, prev.encode(), self.data)
         digest = hmac.digest(key, data, "sha256") if key else hashlib.sha256(data).digest()
         return (seq, *self.values, prev, digest.hex())
+
+
+class EventTemplate:
+    """The encoded events that differ only in their time, and belong to no held call."""
+
+    __slots__ = ("_data", "_values")
+
+    def __init__(
+        self, *, kind: str, actor: str, agent: str = "", server: str = "", tool: str = "",
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Encode everything but the time; raises `StoreError` when it cannot be written as JSON."""
+        entry = encode_event(
+            AuditEvent(
+                at=0.0, kind=kind, actor=actor, agent=agent, server=server, tool=tool, detail=detail or {}
+            )
+        )
+        self._values = entry.values[1:]
+        self._data = entry.data.removeprefix(b"[0.0")
+
+    def at(self, time: float) -> EncodedEvent:
+        """Return the event at *time*: equal to `encode_event` of the same `AuditEvent`."""
+        at = float(time)
+        return EncodedEvent((at, *self._values), b"[" + _encode(at) + self._data)
 
 
 def encode_event(event: AuditEvent) -> EncodedEvent:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Protocol, Unpack
 
-from approvals.audit import Checkpoint
+from approvals.audit import Checkpoint, EncodedEvent
 from approvals.model import (
     AgentSession,
     AuditEvent,
@@ -148,6 +148,9 @@ class TrailStore(TrailReader, Protocol):
 
     def post(self, *events: AuditEvent) -> None:
         """Add events with the next commit, without waiting."""
+
+    def post_entry(self, entry: EncodedEvent) -> None:
+        """Add an encoded event (see `EventTemplate`) with one of the next commits, without waiting."""
 
 
 class NoticeStore(Protocol):

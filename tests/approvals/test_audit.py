@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from approvals import audit
 from approvals.audit import BrokenLink, Checkpoint
 from approvals.errors import StoreError
+from approvals.model import AuditEvent
 from approvals.store.sqlite import read_only
 from approvals.store.sqlite.store import SqliteStore
 from rows import each_row
@@ -75,6 +76,32 @@ DAMAGE = {
 
 def at(event):
     return Checkpoint(event.seq, event.hash)
+
+
+WRITABLE = {"codec": "utf-8"}  # a lone surrogate cannot be written
+
+
+@given(
+    at=st.one_of(st.floats(), st.integers(0, 2**53)),
+    names=st.fixed_dictionaries(
+        {name: st.text(st.characters(**WRITABLE)) for name in ("kind", "actor", "agent", "server", "tool")}
+    ),
+    detail=st.dictionaries(
+        st.text(st.characters(**WRITABLE)),
+        st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63), st.floats(), st.text(st.characters(**WRITABLE))),
+        max_size=5,
+    ),
+)  # fmt: skip
+def test_an_event_of_a_template_is_encoded_like_the_same_event(at, names, detail):
+    entry = audit.EventTemplate(**names, detail=detail).at(at)
+    event = audit.encode_event(AuditEvent(at=at, **names, detail=detail))
+    assert repr(entry) == repr(event)  # a time that is not a number equals nothing
+    assert [type(value) for value in entry.values] == [type(value) for value in event.values]
+
+
+def test_a_template_of_what_cannot_be_written_is_refused():
+    with pytest.raises(StoreError):
+        audit.EventTemplate(kind="call.allowed", actor="claude", detail={"of": object()})
 
 
 def test_a_checkpoint_is_read_as_it_is_printed():

@@ -423,6 +423,21 @@ async def test_events_are_numbered_from_one_and_linked(store):
     assert audit.verify(events) is None
 
 
+async def test_an_encoded_event_is_posted_in_its_order(store):
+    template = audit.EventTemplate(kind="call.allowed", actor="claude", agent="claude", detail={"n": 1})
+    store.post(an_event("first"))
+    store.post_entry(template.at(1000.5))
+    store.post_entry(template.at(1001.0))
+    await store.append(an_event("last"))
+    events = await store.events()
+    assert [(event.at, event.kind) for event in events[1:3]] == [
+        (1000.5, "call.allowed"),
+        (1001.0, "call.allowed"),
+    ]
+    assert [event.kind for event in events] == ["first", "call.allowed", "call.allowed", "last"]
+    assert audit.verify(events) is None
+
+
 async def test_posted_events_precede_later_appends(store):
     store.post(an_event("first"))
     store.post(an_event("second"), an_event("third"))

@@ -149,9 +149,12 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
 
     def post(self, *events: AuditEvent) -> None:
         for entry in tuple(map(audit.encode_event, events)):  # every event can be encoded, or none is added
-            prev = self._events[-1].hash if self._events else ""
-            row = entry.to_row(len(self._events) + 1, prev, self._chain_key)
-            self._events.append(audit.from_row(row))
+            self.post_entry(entry)
+
+    def post_entry(self, entry: audit.EncodedEvent) -> None:
+        prev = self._events[-1].hash if self._events else ""
+        row = entry.to_row(len(self._events) + 1, prev, self._chain_key)
+        self._events.append(audit.from_row(row))
 
     async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
         return list(islice((event for event in self._events[after:] if call in ("", event.call)), limit))

@@ -29,6 +29,10 @@ class SqliteTrail(SqliteBase):
         """Add events with the next commit; raises `StoreError` rather than lose one."""
         self.writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
 
+    def post_entry(self, entry: audit.EncodedEvent) -> None:
+        """Add an encoded event with one of the next commits; raises `StoreError` rather than lose it."""
+        self.writer.post(partial(self._write_events, (entry,)))
+
     async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
         """Return the events in order."""
         sql, values = statements.events(after, limit, call)
