@@ -49,7 +49,7 @@ from gateway.relay.relay import Relay
 from gateway.relay.reopening import ReopeningUpstream
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.upstreams import Upstream
-from gateway.upstreams.reply import Reply, frame_reply
+from gateway.upstreams.reply import LateReply, Reply, decide, frame_reply
 from gateway.wire import frames, protocol
 
 log = logging.getLogger("okayed.proxy")
@@ -106,12 +106,19 @@ class Proxy:
         """Take an allowed call through steps 1 to 4 without waiting; None, and no effect, if a step has to wait."""
 
     async def handle(self, exchange: Exchange) -> Reply:
-        """Answer one exchange. A fault becomes a JSON-RPC error with the id of the request."""
+        """Answer one exchange, and wait until its status is decided."""
+        return await decide(await self.begin(exchange))
+
+    async def begin(self, exchange: Exchange) -> Reply | LateReply:
+        """Answer one exchange; the reply to a held call may be decided late.
+
+        A fault becomes a JSON-RPC error with the id of the request.
+        """
         return await self._catch(exchange, None, self._receive(exchange))
 
     # 1. Receive.
 
-    async def _receive(self, exchange: Exchange) -> Reply:
+    async def _receive(self, exchange: Exchange) -> Reply | LateReply:
         upstream, session = await self._find_server(exchange)
         if exchange.verb == "GET":
             self._refuse_if_closed()
@@ -150,7 +157,7 @@ class Proxy:
 
     async def _classify(
         self, exchange: Exchange, upstream: Upstream, session: Session | None, frame: frames.Frame
-    ) -> Reply:
+    ) -> Reply | LateReply:
         if isinstance(frame, frames.Request | frames.CallFrame):
             self._refuse_if_closed()
         if (mismatch := protocol.check_headers(exchange.pairs, frame)) is not None:
@@ -165,7 +172,7 @@ class Proxy:
 
     async def _judge_call(
         self, exchange: Exchange, upstream: Upstream, session: Session | None, frame: frames.CallFrame
-    ) -> Reply:
+    ) -> Reply | LateReply:
         tool = await self._catalogue.find(exchange.server, frame.name)
         if (mismatch := param_headers.check(exchange, frame, tool)) is not None:
             return self._audit.refuse(exchange, frame.id, mismatch)
@@ -181,7 +188,7 @@ class Proxy:
             return await self._answer_held(request, held)
         return await self._act(request, tool, verdict)
 
-    async def _continue(self, request: CallRequest) -> Reply | None:
+    async def _continue(self, request: CallRequest) -> Reply | LateReply | None:
         """Answer a request that refers to a held call by our state or its id; None for any other."""
         try:
             return await self._continuations.answer(request)
@@ -194,7 +201,7 @@ class Proxy:
 
     # 4. Allow or deny at once.
 
-    async def _act(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply:
+    async def _act(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply | LateReply:
         if verdict.action is Action.DENY:
             return self._deny(request, verdict)
         now = self._service.clock()
@@ -240,7 +247,7 @@ class Proxy:
 
     # 5. Hold.
 
-    async def _hold(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply:
+    async def _hold(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply | LateReply:
         """Store the call and its audit event before the client or a channel learns of it."""
         self._metrics.count_call(request.exchange.server, "held")
         held = new_calls.from_request(
@@ -256,7 +263,7 @@ class Proxy:
 
     # 6. Wait.
 
-    async def _answer_held(self, request: CallRequest, held: HeldCall) -> Reply:
+    async def _answer_held(self, request: CallRequest, held: HeldCall) -> Reply | LateReply:
         """Answer with a task, or keep the client waiting."""
         mode = self._answer_mode(request)
         if mode is AnswerMode.WAIT:
@@ -270,7 +277,9 @@ class Proxy:
 
     # Faults and audit events.
 
-    async def _catch(self, exchange: Exchange, frame: frames.Frame | None, answer: Awaitable[Reply]) -> Reply:
+    async def _catch(
+        self, exchange: Exchange, frame: frames.Frame | None, answer: Awaitable[Reply | LateReply]
+    ) -> Reply | LateReply:
         """Return the answer to a frame; a fault becomes a JSON-RPC error with its id."""
         try:
             return await answer
@@ -309,13 +318,13 @@ class Proxy:
         await self.tasks.close()
 
     @property
-    def parked(self) -> frozenset[asyncio.Task[Any] | None]:
+    def lingering(self) -> frozenset[asyncio.Task[Any] | None]:
         """The tasks of the clients that will resume their streams at the next gateway."""
-        return self._held_answers.parked
+        return self._held_answers.lingering
 
-    def end_parked(self) -> None:
-        """End the parked streams; their clients reconnect."""
-        self._held_answers.end_parked()
+    def end_lingering(self) -> None:
+        """End the lingering streams; their clients reconnect."""
+        self._held_answers.end_lingering()
 
 
 def _result(frame: frames.CallFrame, result: Mapping[str, Any]) -> Reply:

@@ -284,14 +284,14 @@ class Gateway:
             await self.proxy.close()
         return max(0.0, self._ends_at - now)
 
-    async def end_parked(self) -> None:
+    async def end_lingering(self) -> None:
         """Wait for running calls, then end the streams; clients resume them when a gateway is back."""
         await self.forwarder.finish(await self.stop())
-        self.proxy.end_parked()
+        self.proxy.end_lingering()
 
     async def close(self) -> None:
         """Wait for running calls, then close the servers."""
-        await self.end_parked()
+        await self.end_lingering()
         with suppress(StoreError):  # on failure, the next start uses the time of an earlier commit
             self.store.keep_time(self.clock())
         with suppress(StoreError):  # on failure, the lease ends by itself

@@ -59,8 +59,8 @@ class ListenerPolicy:
     #: Called when shutdown begins; returns how many seconds running exchanges get.
     stop: Callable[[], Awaitable[float]] = _stop_at_once
     #: The tasks of clients that reconnect after shutdown, and a function that ends their streams.
-    parked: Callable[[], frozenset[asyncio.Task[Any] | None]] = frozenset
-    end_parked: Callable[[], Awaitable[None]] = _do_nothing
+    lingering: Callable[[], frozenset[asyncio.Task[Any] | None]] = frozenset
+    end_lingering: Callable[[], Awaitable[None]] = _do_nothing
     clock: Callable[[], float] = time.time
     #: The role that /healthz reports.
     role: str = RUN
@@ -147,9 +147,9 @@ class _Handlers:
         """Wait for running exchanges at shutdown, then end the streams that clients resume at the next gateway."""
         loop = asyncio.get_running_loop()
         ends_at = await self._policy.stop() + loop.time()
-        while (left := self._running - self._policy.parked()) and (seconds := ends_at - loop.time()) > 0:
+        while (left := self._running - self._policy.lingering()) and (seconds := ends_at - loop.time()) > 0:
             await asyncio.wait(left, timeout=min(POLL_SECONDS, seconds))
-        await self._policy.end_parked()
+        await self._policy.end_lingering()
 
     def _refuse_token(self, request: web.Request, refused: AuthenticationFailed) -> web.Response:
         """Refuse a request without a valid token; throttle addresses that keep sending wrong ones."""

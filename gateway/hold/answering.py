@@ -29,7 +29,7 @@ from gateway.hold.patience import ClientKey, LearnedWaits
 from gateway.hold.response_stream import FinalFrame
 from gateway.hold.running import Forwarder
 from gateway.upstreams import Upstream
-from gateway.upstreams.reply import JSON, Reply
+from gateway.upstreams.reply import JSON, LateReply, Reply
 from gateway.wire import frames, protocol, sse
 
 #: Follows the error of a store that failed while a client waited: the call may have run by then.
@@ -64,7 +64,7 @@ class HeldAnswers:
 
     # Entry points: a request, a request of our stdio front, and a resumed stream.
 
-    async def answer(self, request: CallRequest, held: HeldCall) -> Reply:
+    async def answer(self, request: CallRequest, held: HeldCall) -> Reply | LateReply:
         """Answer the request once the call is decided, and keep its client from timing out until then."""
         self._supersede_older(request, held)
         if request.from_our_front:
@@ -158,7 +158,7 @@ class HeldAnswers:
                     async for event in events:
                         yield event
                 if self._continues_at_next_gateway(client):
-                    await self._waits.park()
+                    await self._waits.linger()
                     return
                 yield self._final_frames.build(client.rung, request, client.held)
                 client.answered = True
@@ -274,18 +274,18 @@ class HeldAnswers:
             self._forwarder.cancel(held)
 
     def close(self) -> None:
-        """End every wait: a client gets WAITING, or its stream is parked for the next gateway. Held calls stay."""
+        """End every wait: a client gets WAITING, or its stream lingers until shutdown ends. Held calls stay."""
         self._waits.closed = True
         self._service.wakeups.wake_all()
 
     @property
-    def parked(self) -> frozenset[asyncio.Task[Any] | None]:
+    def lingering(self) -> frozenset[asyncio.Task[Any] | None]:
         """The tasks of the clients that will resume their streams at the next gateway."""
-        return frozenset(self._waits.parked)
+        return frozenset(self._waits.lingering)
 
-    def end_parked(self) -> None:
-        """End the parked streams; their clients reconnect."""
-        self._waits.end_parked()
+    def end_lingering(self) -> None:
+        """End the lingering streams; their clients reconnect."""
+        self._waits.end_lingering()
 
 
 def _client_key(request: CallRequest) -> ClientKey:

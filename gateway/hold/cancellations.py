@@ -89,21 +89,21 @@ class Cancellations:
         #: Whether the gateway stops, so that all waits are over.
         self.closed = False
         #: The tasks of clients that resume their streams at the next gateway process. Their streams end last.
-        self.parked: set[asyncio.Task[Any] | None] = set()
-        self._parking_over = asyncio.Event()
+        self.lingering: set[asyncio.Task[Any] | None] = set()
+        self._lingering_over = asyncio.Event()
 
-    async def park(self) -> None:
-        """Keep a stream open until `end_parked`: its client reconnects as soon as the stream ends."""
+    async def linger(self) -> None:
+        """Keep a stream open until `end_lingering`: its client reconnects as soon as the stream ends."""
         task = asyncio.current_task()
-        self.parked.add(task)
+        self.lingering.add(task)
         try:
-            await self._parking_over.wait()
+            await self._lingering_over.wait()
         finally:
-            self.parked.discard(task)
+            self.lingering.discard(task)
 
-    def end_parked(self) -> None:
-        """End the parked streams."""
-        self._parking_over.set()
+    def end_lingering(self) -> None:
+        """End the lingering streams."""
+        self._lingering_over.set()
 
     @contextmanager
     def track(self, key: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:

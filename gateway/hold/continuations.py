@@ -19,7 +19,7 @@ from gateway.hold import new_calls, request_state
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.outbound import Outbound, as_sent
 from gateway.hold.request_state import InvalidStateError, RequestState, StateSealer
-from gateway.upstreams.reply import Reply
+from gateway.upstreams.reply import LateReply, Reply
 from gateway.wire import protocol
 
 
@@ -38,7 +38,7 @@ class Continuations:
         self._sealer = sealer
         self._new_id = new_id
 
-    async def answer(self, request: CallRequest) -> Reply | None:
+    async def answer(self, request: CallRequest) -> Reply | LateReply | None:
         """Answer a request that refers to a held call; None if it does not, or has other arguments.
 
         Raises `InvalidStateError` or `UnknownCall` for an invalid state, `UnknownHoldError` for an invalid id, and
@@ -61,7 +61,9 @@ class Continuations:
         )
         return await self._service.continue_call(held.id, following)
 
-    async def _pass_answers_on(self, request: CallRequest, held: HeldCall, state: RequestState) -> Reply:
+    async def _pass_answers_on(
+        self, request: CallRequest, held: HeldCall, state: RequestState
+    ) -> Reply | LateReply:
         """Continue with the client's answers and the server's own state, which was inside ours."""
         server_state = None if state.state is None else msgspec.json.encode(state.state)
         request = replace(request, frame=envelope.with_params(request.frame, {"requestState": server_state}))

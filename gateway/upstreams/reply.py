@@ -38,17 +38,6 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-@runtime_checkable
-class Parkable(Protocol):
-    """A body that needs no reader while it waits for a person, only signs of life."""
-
-    def park(self, write: Callable[[bytes], None], resume: Callable[[], None]) -> bool:
-        """Start to wait without a reader; False if a chunk is due now, which the reader then reads.
-
-        While parked, signs of life go to *write*. *resume* is called once, when a reader has to read on.
-        """
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """A server's reply to one exchange."""
@@ -77,6 +66,40 @@ class Reply:
     def header(self, name: str) -> str:
         """Return a header by its lower-case name, or ""."""
         return next((value for key, value in self.headers.items() if key.lower() == name), "")
+
+
+@runtime_checkable
+class Parkable(Protocol):
+    """A reply or a body that needs no reader, and so no task, while it waits for a person.
+
+    A front parks it before each read. If `park` returns True, the front's task ends, and `resume` starts another one.
+    """
+
+    def park(self, write: Callable[[bytes], None], resume: Callable[[], None]) -> bool:
+        """Wait without a reader; False if the reader has to read now.
+
+        While parked, signs of life go to *write*. *resume* is called at most once, never before `park` returns, and
+        ends the parking. Neither is called after `close`.
+        """
+
+    def close(self) -> None:
+        """Release it, parked or not: its client left, or its last byte was written. May be called twice."""
+
+
+@runtime_checkable
+class LateReply(Parkable, Protocol):
+    """A reply whose status is decided late: one JSON frame if the answer comes soon, else a stream of events.
+
+    Nothing is written while it is parked. Once it is decided, `Reply.close` releases it.
+    """
+
+    async def decide(self) -> "Reply":
+        """Wait for the answer, or until a stream has to start; returns the reply. Errors become JSON-RPC errors."""
+
+
+async def decide(answer: "Reply | LateReply") -> "Reply":
+    """Return the reply to an exchange; wait for a late one in this task. If the task is cancelled, release it."""
+    return answer if isinstance(answer, Reply) else await answer.decide()
 
 
 def frame_reply(frame: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

@@ -57,7 +57,7 @@ def leftovers(gateway):
     waits = proxy._held_answers._waits
     return [
         *proxy._exchange_limits._open, *service.presence.clients, *service.running, *service.wakeups.listening,
-        *waits._waits, *waits._by_call, *waits.parked, *gateway.gateway.forwarder._jobs,
+        *waits._waits, *waits._by_call, *waits.lingering, *gateway.gateway.forwarder._jobs,
     ]  # fmt: skip
 
 
