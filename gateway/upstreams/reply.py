@@ -1,8 +1,10 @@
 """A server's reply to one exchange: status, headers, and one JSON frame or a stream of events as its body."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.errors import ResponseTooLargeError
 
@@ -38,12 +40,11 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A server's reply to one exchange."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     #: The whole body if it is in memory; else None, and `chunks` has it.
     body: bytes | None = None
     #: The body as it arrives. Reading it may raise `ConnectionLostError`.

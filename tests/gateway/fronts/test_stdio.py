@@ -4,10 +4,10 @@ import asyncio
 import json
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from approvals.errors import StoreError
 from gateway.errors import ConnectionLostError, NotSentError
