@@ -192,9 +192,7 @@ def main(rounds: int = 5) -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: the modules are compiled
     os.environ["PYTHONPATH"] = str(ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        path, port = write_config(
-            Path(folder), f"  bench: {{url: 'http://127.0.0.1:{start_server()}/mcp'}}"
-        )
+        path, port = write_config(Path(folder), f"  bench: {{url: 'http://127.0.0.1:{start_server()}/mcp'}}")
         measure_run(path, port)  # compiles the modules, and creates the store
         print_header("call s", "ready s")
         print_row("okayed run", [measure_run(path, port) for _ in range(rounds)])
