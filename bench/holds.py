@@ -40,7 +40,7 @@ LEVELS = (1_000, 10_000)
 SETTLE, TIMEOUT = 3.0, 300.0
 #: Seconds between two looks at the audit trail.
 POLL = 0.02
-#: Each figure: its unit and its goal.
+#: The figures of the gateway: their units and goals.
 FIGURES: Mapping[str, tuple[str, str]] = {
     "start, empty store": ("s", ""),
     "memory, idle": ("MB", "<= 45"),
@@ -52,8 +52,10 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "approve to answered, p99": ("ms", "< 10"),
     "approvals": ("/s", ""),
     "start after kill -9": ("s", ""),
-    **{f"holds, service and store, {level} open": ("/s", ">= 10000") for level in LEVELS},
 }
+#: The same for the service alone, beside a number of open calls.
+SERVICE = "holds, service and store, {} open"
+SERVICE_GOAL = ("/s", ">= 10000")
 
 
 class Agent(Connection):
@@ -280,12 +282,19 @@ async def measure_gateway(count: int, agents: int, wait: float, tree: Path) -> d
     return figures
 
 
-def measure_service(tree: Path) -> Mapping[str, float]:
+def measure_service(levels: Sequence[int], tree: Path) -> Mapping[str, float]:
     """Return the holds per second of the service alone, measured in its own process."""
-    command = [sys.executable, str(SERVICE_BENCH), *map(str, LEVELS)]
+    command = [sys.executable, str(SERVICE_BENCH), *map(str, levels)]
     environment = {**os.environ, "PYTHONPATH": str(tree.resolve())}
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    return {f"holds, service and store, {level} open": rate for level, rate in json.loads(run.stdout).items()}
+    return {SERVICE.format(level): rate for level, rate in json.loads(run.stdout).items()}
+
+
+def print_table(count: int, found: Mapping[str, float]) -> None:
+    print(f"| {count} calls open | measured | | goal |\n| --- | --- | --- | --- |")
+    for name, value in found.items():
+        unit, goal = FIGURES.get(name, SERVICE_GOAL)
+        print(f"| {name} | {value:.{0 if value >= 100 else 2}f} | {unit} | {goal} |")
 
 
 def main() -> int:
@@ -295,6 +304,9 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, help="calls held open")
     parser.add_argument("--agents", type=int, default=120)
     parser.add_argument("--wait", type=float, default=20.0, help="seconds for which the calls wait")
+    parser.add_argument(
+        "--levels", type=int, nargs="+", default=LEVELS, help="open calls beside the service's holds"
+    )
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout whose gateway is measured")
     parser.add_argument("--json", action="store_true", help="print one line of JSON as well")
     options = parser.parse_args()
@@ -302,13 +314,13 @@ def main() -> int:
     if files < options.count + 1000:
         options.count = files - 1000
         print(f"only {files} files may be open, so {options.count} calls are held (ulimit -Hn)")
-    found = {**measure_service(options.tree)}
-    found |= uvloop.run(measure_gateway(options.count, options.agents, options.wait, options.tree))
-    print(f"| {options.count} calls open | measured | | goal |\n| --- | --- | --- | --- |")
-    for name, (unit, goal) in FIGURES.items():
-        print(f"| {name} | {found[name]:.{0 if found[name] >= 100 else 2}f} | {unit} | {goal} |")
+    found = uvloop.run(measure_gateway(options.count, options.agents, options.wait, options.tree))
+    found = {name: found[name] for name in FIGURES} | measure_service(options.levels, options.tree)
+    print_table(options.count, found)
     if options.json:
-        print(json.dumps({"count": options.count, **{name: round(found[name], 3) for name in FIGURES}}))
+        print(
+            json.dumps({"count": options.count, **{name: round(value, 3) for name, value in found.items()}})
+        )
     return 0
 
 
