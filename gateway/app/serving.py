@@ -22,8 +22,10 @@ from gateway.app.signals import follow_signals
 from gateway.app.tool_views import list_tool_views
 from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Config, listen_address
-from gateway.fronts import EMBEDDED, RUN, http
+from gateway.fronts import EMBEDDED, RUN
+from gateway.fronts.agents_listener import open_agents_listener
 from gateway.fronts.connections import Connections
+from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.fronts.listener import open_listener
 
 #: Seconds between two sweeps.
@@ -54,16 +56,16 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
             gateway.service, gateway.store, build_web_options(config, inbox_url, slack_actions, gateway)
         )
         shares = file_limit.divide_files(file_limit.raise_limit())
-        agents = http.build_app(gateway.proxy, _listener_policy(gateway))
+        agents = Endpoint(gateway.proxy, _listener_policy(gateway))
         agents_address = await stack.enter_async_context(
-            open_listener(agents, config.listen, Connections("agents", shares.agents))
+            open_agents_listener(agents, config.listen, Connections("agents", shares.agents))
         )
         inbox_address = await stack.enter_async_context(
             open_listener(inbox, config.inbox.listen, Connections("inbox", shares.inbox))
         )
         await stack.enter_async_context(run_loops(gateway, channels, config.inbox.url or ""))
         # Runs first on exit: while calls finish, people can still decide and clients still get answers.
-        stack.push_async_callback(agents.shutdown)
+        stack.push_async_callback(agents.finish)
         yield Endpoints(
             agents=f"http://{agents_address}/mcp/",
             inbox=f"http://{inbox_address}/",
@@ -164,8 +166,8 @@ async def _stop(gateway: Gateway) -> float:
     return await gateway.stop()
 
 
-def _listener_policy(gateway: Gateway) -> http.ListenerPolicy:
-    return http.ListenerPolicy(
+def _listener_policy(gateway: Gateway) -> ListenerPolicy:
+    return ListenerPolicy(
         agents=lambda: gateway.agents,
         hosts=agent_hosts(gateway.config),
         ready=gateway.readiness_problem,

@@ -52,6 +52,17 @@ class Agents:
 
         Without agents and issuers in the config, every caller is `LOCAL`; the listener is then loopback only.
         """
+        agent = self.authenticate_at_once(authorization, server)
+        if agent is None:
+            verified = await self._verify(_bearer_token(authorization), server)
+            agent = self._verified_agent(verified, server)
+        return agent
+
+    def authenticate_at_once(self, authorization: Sequence[str], server: str) -> Agent | None:
+        """Return the agent with a configured token, or `LOCAL`; None for a token that may be a JWT.
+
+        Raises `AuthenticationFailed`. The answer holds as long as this object is the current one.
+        """
         if not self.config.agents and not self.config.jwt:
             return LOCAL
         token = _bearer_token(authorization)
@@ -60,7 +71,7 @@ class Agents:
         if not token or not self.config.jwt:
             hint = "Send the token of an agent in the Authorization header."
             raise AuthenticationFailed(401, hint, build_challenge(self.config, server))
-        return self._verified_agent(await self._verify(token, server), server)
+        return None
 
     def _agent_of_token(self, token: bytes) -> Agent | None:
         digest = hashlib.sha256(token).hexdigest()

@@ -6,11 +6,9 @@ A held call is not an exchange until it runs.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import ClassVar
-
-from msgspec.structs import replace
 
 from gateway.errors import GatewayError
 from gateway.upstreams.reply import Reply
@@ -62,23 +60,34 @@ class BodyLimits:
 
     def __init__(self, most: Callable[[], int]) -> None:
         self._most = most
-        self._open: Counter[str] = Counter()
+        self._open: dict[str, int] = {}
 
     @contextmanager
     def reserve(self, agent: str, size: int) -> Iterator[None]:
-        """Count a body of *size* bytes while the context is open; raises `TooManyBytesError` at the limit.
-
-        An agent's only body is always accepted.
-        """
-        if self._open[agent] and self._open[agent] + size > self._most():
-            raise TooManyBytesError
-        self._open[agent] += size
+        """Count a body of *size* bytes while the context is open; raises `TooManyBytesError` at the limit."""
+        self.begin(agent, size)
         try:
             yield
         finally:
-            self._open[agent] -= size
-            if not self._open[agent]:
-                del self._open[agent]
+            self.end(agent, size)
+
+    def begin(self, agent: str, size: int) -> None:
+        """Count a body of *size* bytes until `end`; raises `TooManyBytesError` at the limit.
+
+        An agent's only body is always accepted.
+        """
+        others = self._open.get(agent, 0)
+        if others and others + size > self._most():
+            raise TooManyBytesError
+        self._open[agent] = others + size
+
+    def end(self, agent: str, size: int) -> None:
+        """Count a body no longer."""
+        left = self._open.get(agent, 0) - size
+        if left:
+            self._open[agent] = left
+        else:
+            self._open.pop(agent, None)
 
 
 class ExchangeLimits:

@@ -4,13 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import cast
-
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-
-from approvals.client_address import LOCAL
+from typing import Protocol
 
 #: The least rate, in bytes per second, at which a request body must arrive after its first minute.
 MIN_BODY_RATE = 16 << 10
@@ -67,13 +61,57 @@ class Deadlines:
         }[phase]
 
 
+class PeerTimer:
+    """Tracks how long a connection has been waiting for its peer."""
+
+    __slots__ = ("_read_at", "_since", "_unsent", "phase")
+
+    def __init__(self, now: float) -> None:
+        #: The phase while no request is in progress.
+        self.phase = Phase.NEW
+        self._since = self._read_at = now
+        #: How many bytes were unsent at the last check.
+        self._unsent = 0
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Start the time limit of *phase*."""
+        self.phase = phase
+        self._since = now
+
+    def is_overdue(self, phase: Phase, received: int, deadlines: Deadlines, now: float) -> bool:
+        """Return whether *phase* has exceeded its limit after *received* bytes of a body."""
+        limit = deadlines.limit_for(phase, received)
+        return limit is not None and now > self._since + limit
+
+    def is_not_reading(self, unsent: int, deadlines: Deadlines, now: float) -> bool:
+        """Return whether the peer has stopped reading a response, of which *unsent* bytes wait."""
+        if unsent == 0 or unsent < self._unsent:
+            self._read_at = now
+        self._unsent = unsent
+        return now > self._read_at + deadlines.unread
+
+
+class TimedConnection(Protocol):
+    """A connection whose peer has to keep the deadlines."""
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase."""
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether the peer has exceeded a time limit."""
+
+    def abort(self) -> None:
+        """Close the connection at once; unsent data is lost."""
+
+
 class Connections:
     """The open connections of one listener: at most *most*, none with a slow peer."""
 
     def __init__(self, name: str, most: int, deadlines: Deadlines | None = None) -> None:
         self.deadlines = deadlines or Deadlines()
         self._most = most
-        self._open: set[Connection] = set()
+        self._open: set[TimedConnection] = set()
         self._checked_at = 0.0
         self._slow = _LogCounter(f"{name}: closed connections of slow peers (%d since the start)")
         self._refused = _LogCounter(
@@ -83,7 +121,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, connection: "Connection", now: float) -> bool:
+    def admit(self, connection: TimedConnection, now: float) -> bool:
         """Add a new connection; False at the limit."""
         if len(self._open) >= self._most:
             self._refused.count(now)
@@ -91,7 +129,7 @@ class Connections:
         self._open.add(connection)
         return True
 
-    def discard(self, connection: "Connection") -> None:
+    def discard(self, connection: TimedConnection) -> None:
         """Remove a closed connection."""
         self._open.discard(connection)
 
@@ -123,108 +161,3 @@ class _LogCounter:
         if now >= self._quiet_until:
             self._quiet_until = now + LOG_INTERVAL
             log.warning(self._line, self._count)
-
-
-class Connection(web.RequestHandler):
-    """An aiohttp connection that tracks how long it waits for its peer."""
-
-    __slots__ = (
-        "_connections",
-        "_idle_phase",
-        "_latest_body",
-        "_peer_transport",
-        "_read_at",
-        "_since",
-        "_unsent",
-    )
-
-    def __init__(self, server: web.Server, connections: Connections) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]  # None turns it off
-        self._connections = connections
-        self._peer_transport: asyncio.Transport | None = None
-        #: The phase while no request is in progress, and when it began.
-        self._idle_phase = Phase.NEW
-        self._since = self._read_at = self._loop.time()
-        #: How many bytes were unsent at the last check.
-        self._unsent = 0
-        #: The body of the last request; after an early refusal the rest of it is still arriving.
-        self._latest_body: StreamReader = EMPTY_PAYLOAD
-
-    @property
-    def phase(self) -> Phase:
-        """The current phase."""
-        if not self._request_in_progress:
-            return self._idle_phase
-        request = self._current_request
-        return Phase.ANSWER if request is None or request.content.is_eof() else Phase.BODY
-
-    def is_overdue(self, now: float) -> bool:
-        """Return whether the peer has exceeded a time limit."""
-        request = self._current_request
-        limit = self._connections.deadlines.limit_for(
-            self.phase, request.content.total_bytes if request else 0
-        )
-        return (limit is not None and now > self._since + limit) or self._is_not_reading(now)
-
-    def _is_not_reading(self, now: float) -> bool:
-        """Return whether the peer has stopped reading a response."""
-        unsent = self._peer_transport.get_write_buffer_size() if self._peer_transport is not None else 0
-        if unsent == 0 or unsent < self._unsent:
-            self._read_at = now
-        self._unsent = unsent
-        return now > self._read_at + self._connections.deadlines.unread
-
-    def abort(self) -> None:
-        """Close the connection at once; unsent data is lost."""
-        if self._peer_transport is not None:
-            self._peer_transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Serve the connection, or refuse it at the limit."""
-        self._peer_transport = cast("asyncio.Transport", transport)
-        if self._connections.admit(self, self._loop.time()):
-            super().connection_made(transport)
-        else:
-            self._peer_transport.write(FULL)
-            self._peer_transport.close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Remove the connection."""
-        self._connections.discard(self)
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Start the time limit of a request at its first byte."""
-        first = self._idle_phase is not Phase.HEAD and self._latest_body.is_eof()
-        if first and not self._request_in_progress:
-            self._enter_phase(Phase.HEAD)
-        super().data_received(data)
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Finish the response; then the connection is idle."""
-        try:
-            return await super().finish_response(request, resp, start_time)
-        finally:
-            self._latest_body = request.content
-            self._enter_phase(Phase.IDLE)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer malformed HTTP with 400. The log line omits the bytes: they may contain a secret."""
-        if not isinstance(exc, HttpProcessingError):
-            return super().handle_error(request, status, exc, message)
-        log.info("%s sent malformed HTTP: %s", request.remote or LOCAL, exc.message.partition(":")[0])
-        answer = web.Response(status=400, text="Bad request.")
-        answer.force_close()
-        return answer
-
-    def _enter_phase(self, phase: Phase) -> None:
-        self._idle_phase = phase
-        self._since = self._loop.time()

@@ -1,4 +1,4 @@
-"""A listening socket that serves an aiohttp application."""
+"""A listening socket: TCP or Unix."""
 
 import asyncio
 import errno
@@ -8,14 +8,15 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Listen, SocketOptions, listen_address
 from gateway.errors import UserError
-from gateway.fronts.connections import Connection, Connections
+from gateway.fronts.connections import Connections
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 #: Seconds that open connections get at shutdown.
 LINGER = 1.0
@@ -24,25 +25,35 @@ BACKLOG = 128
 
 
 @asynccontextmanager
-async def open_listener(app: web.Application, listen: Listen, connections: Connections) -> AsyncIterator[str]:
-    """Serve *app*; yields its address as `host:port` or `unix:/path`.
+async def open_listener(
+    app: "web.Application", listen: Listen, connections: Connections
+) -> AsyncIterator[str]:
+    """Serve an aiohttp application; yields the address, and raises, as `open_sockets` does."""
+    from gateway.fronts.aiohttp_connection import Connection, run_app
+
+    async with (
+        run_app(app, LINGER) as server,
+        open_sockets(listen, connections, lambda: Connection(server, connections)) as at,
+    ):
+        yield at
+
+
+@asynccontextmanager
+async def open_sockets(
+    listen: Listen, connections: Connections, protocol: Callable[[], asyncio.Protocol]
+) -> AsyncIterator[str]:
+    """Serve each connection by a *protocol*; yields the address as `host:port` or `unix:/path`.
 
     Raises `UserError` if the socket's group cannot be set, `OSError` if the address cannot be used.
     """
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=LINGER)
-    await runner.setup()
-    server = cast("web.Server", runner.server)
-    try:
-        sockets = await _open_server(listen, lambda: Connection(server, connections))
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(connections.watch())
-            try:
-                yield _socket_name(sockets) or listen_address(listen)
-            finally:
-                watch.cancel()
-                sockets.close()
-    finally:
-        await runner.cleanup()
+    sockets = await _open_server(listen, protocol)
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(connections.watch())
+        try:
+            yield _socket_name(sockets) or listen_address(listen)
+        finally:
+            watch.cancel()
+            sockets.close()
 
 
 async def _open_server(listen: Listen, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:

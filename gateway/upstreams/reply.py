@@ -1,11 +1,8 @@
 """A server's reply to one exchange: status, headers, and one JSON frame or a stream of events as its body."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
-
-import msgspec
-from msgspec.structs import replace
 
 from gateway.errors import ResponseTooLargeError
 
@@ -19,8 +16,8 @@ def _do_nothing() -> None:
     """Nothing to release."""
 
 
-async def _note_nothing() -> None:
-    """Nothing to record."""
+async def note_nothing() -> None:
+    """Nothing to record: the default of `Reply.delivered`."""
 
 
 class _Nothing:
@@ -41,11 +38,12 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
     """A server's reply to one exchange."""
 
     status: int
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = field(default_factory=dict)
     #: The whole body if it is in memory; else None, and `chunks` has it.
     body: bytes | None = None
     #: The body as it arrives. Reading it may raise `ConnectionLostError`.
@@ -53,7 +51,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     #: Releases the exchange. The reader calls it at the end, whether or not it read the body.
     close: Callable[[], None] = _do_nothing
     #: Awaited after the last byte of the body was written to the client.
-    delivered: Callable[[], Awaitable[None]] = _note_nothing
+    delivered: Callable[[], Awaitable[None]] = note_nothing
 
     @property
     def streams(self) -> bool:
@@ -63,12 +61,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def media_type(self) -> str:
         """The media type without parameters, in lower case."""
-        return media_type(self.header("content-type"))
+        return self.header("content-type").partition(";")[0].strip().lower()
 
     def header(self, name: str) -> str:
         """Return a header by its lower-case name, or ""."""
-        if (found := self.headers.get(name)) is not None:
-            return found
         return next((value for key, value in self.headers.items() if key.lower() == name), "")
 
 
@@ -104,12 +100,6 @@ class LateReply(Parkable, Protocol):
 async def decide(answer: "Reply | LateReply") -> "Reply":
     """Return the reply to an exchange; wait for a late one in this task. If the task is cancelled, release it."""
     return answer if isinstance(answer, Reply) else await answer.decide()
-
-
-@lru_cache(maxsize=64)
-def media_type(content_type: str) -> str:
-    """Return the media type in a Content-Type header, without parameters, in lower case."""
-    return content_type.partition(";")[0].strip().lower()
 
 
 def frame_reply(frame: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

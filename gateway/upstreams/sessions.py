@@ -8,10 +8,8 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-
-from msgspec.structs import replace
 
 from gateway.errors import BusyError, GatewayError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest, is_response

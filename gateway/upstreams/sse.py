@@ -8,16 +8,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urljoin
+
+import aiohttp
+from yarl import URL
 
 from gateway.errors import ConnectionLostError, GatewayError, NotSentError
 from gateway.upstreams.credentials import Credentials
-from gateway.upstreams.http import ServerEndpoint
-from gateway.upstreams.http1.address import Address, parse_address
-from gateway.upstreams.http1.pool import ConnectionPool
+from gateway.upstreams.http import read_chunks, send_request
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
-from gateway.upstreams.reply import Reply, read_body
+from gateway.upstreams.reply import EVENTS, JSON, Reply, join
 from gateway.upstreams.sessions import SessionUpstream
 from gateway.wire import sse
 
@@ -41,9 +42,9 @@ class SseServer:
     name: str
     url: str
     credentials: Credentials
-    http: ConnectionPool
+    http: aiohttp.ClientSession
     #: Carries the streams; `http` does if it is omitted.
-    streams: ConnectionPool | None = None
+    streams: aiohttp.ClientSession | None = None
 
     async def open(self) -> "SseConnection":
         """Open the stream; raises `NotSentError`, or `MessageRefusedError` if the server rejects the credentials."""
@@ -56,29 +57,37 @@ class SseServer:
             raise NotSentError("The server did not name its endpoint for messages.") from error
 
     async def _connect(self) -> "SseConnection":
-        pool, address = self.streams or self.http, parse_address(self.url)
-        reply = await ServerEndpoint(address, self.credentials).send(pool, "GET", b"", {})
+        session = self.streams or self.http
+        response = await send_request(
+            session, "GET", self.url, headers={"Accept": EVENTS}, credentials=self.credentials
+        )
         try:
-            _check_reply(reply)
-            events = sse.split_events(reply.chunks)
-            endpoint = ServerEndpoint(
-                _endpoint_address(self.url, await _read_endpoint(events)), self.credentials
+            _check_response(response)
+            events = sse.split_events(read_chunks(response))
+            return SseConnection(
+                self, response, events, _endpoint_url(self.url, await _read_endpoint(events))
             )
-            return SseConnection(self, reply, events, endpoint)
         except BaseException:
-            reply.close()
+            response.close()
             raise
 
-    async def post(self, endpoint: ServerEndpoint, frame: bytes) -> None:
+    async def post(self, address: URL, frame: bytes) -> None:
         """Post one message; raises `NotSentError`, `MessageRefusedError` or `ConnectionLostError`."""
-        reply = await endpoint.send(self.http, "POST", frame, {"accept": "*/*"})
+        response = await send_request(
+            self.http,
+            "POST",
+            address,
+            headers={"Content-Type": JSON},
+            credentials=self.credentials,
+            body=frame,
+        )
         try:
-            if reply.status >= 300:
-                raise MessageRefusedError(reply.status)
+            if response.status >= 300:
+                raise MessageRefusedError(response.status)
             with suppress(ConnectionLostError):  # the server accepted the message; its body does not matter
-                await read_body(reply)
+                await join(read_chunks(response))
         finally:
-            reply.close()
+            response.close()
 
 
 class SseConnection(MultiplexedConnection):
@@ -87,14 +96,14 @@ class SseConnection(MultiplexedConnection):
     def __init__(
         self,
         source: SseServer,
-        stream: Reply,
+        response: aiohttp.ClientResponse,
         events: AsyncIterator[sse.Event],
-        endpoint: ServerEndpoint,
+        address: URL,
     ) -> None:
         super().__init__(source.name)
         self._source = source
-        self._stream = stream
-        self._endpoint = endpoint
+        self._response = response
+        self._address = address
         self._spawn(self._read(events))
 
     def _request(self, frame: bytes, request: PendingRequest, /) -> None:
@@ -108,7 +117,7 @@ class SseConnection(MultiplexedConnection):
             request.add(error)
 
     async def _notify(self, frame: bytes) -> None:
-        await self._source.post(self._endpoint, frame)
+        await self._source.post(self._address, frame)
 
     async def _read(self, events: AsyncIterator[sse.Event]) -> None:
         try:
@@ -124,7 +133,7 @@ class SseConnection(MultiplexedConnection):
         """Close the stream, which ends the session in this transport."""
         for task in self._tasks:
             task.cancel()
-        self._stream.close()
+        self._response.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
@@ -142,12 +151,12 @@ class SseUpstream(SessionUpstream):
             return Reply(status=error.http_status)
 
 
-def _check_reply(reply: Reply) -> None:
-    if reply.status == 401:
-        raise MessageRefusedError(reply.status)
-    if reply.status != 200 or not reply.streams:
+def _check_response(response: aiohttp.ClientResponse) -> None:
+    if response.status == 401:
+        raise MessageRefusedError(response.status)
+    if response.status != 200 or response.content_type != EVENTS:
         raise NotSentError(
-            f"The server answered HTTP {reply.status} without an event stream;"
+            f"The server answered HTTP {response.status} without an event stream;"
             " is it an HTTP+SSE server (transport: sse)?"
         )
 
@@ -162,13 +171,18 @@ async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
     raise ConnectionLostError
 
 
-def _endpoint_address(url: str, endpoint: str) -> Address:
-    """Return the address of the endpoint; raises `NotSentError` if its origin is not the server's."""
-    ours = parse_address(url)
+def _endpoint_url(url: str, endpoint: str) -> URL:
+    """Return the URL of the endpoint; raises `NotSentError` if its origin is not the server's."""
+    ours = URL(url)
     try:
-        address = parse_address(urljoin(url, endpoint))
+        address = URL(urljoin(url, endpoint))
+        same_origin = _origin(address) == _origin(ours)
     except ValueError:
-        address = None
-    if address is None or address.origin != ours.origin:
+        same_origin = False
+    if not same_origin:
         raise NotSentError("The server named an endpoint of another origin; it is not used.")
-    return replace(address, authorization=ours.authorization)
+    return address.with_user(ours.user).with_password(ours.password)
+
+
+def _origin(url: URL) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.host, url.port

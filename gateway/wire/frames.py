@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -49,31 +50,35 @@ class FrameError(Exception):
         self.id = request_id
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
     """A request other than tools/call. `raw` is the frame as received."""
 
     id: Id
     method: str
-    params: Mapping[str, Any] = {}
+    params: Mapping[str, Any] = field(default_factory=dict)
     raw: bytes
 
 
-class Notification(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
     """A notification from a client. `raw` is the frame as received."""
 
     method: str
-    params: Mapping[str, Any] = {}
+    params: Mapping[str, Any] = field(default_factory=dict)
     raw: bytes
 
 
-class Response(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
     """A client's response to a server's request."""
 
     id: Id
     raw: bytes
 
 
-class CallFrame(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFrame:
     """A tools/call. `arguments` and `rest` hold the exact bytes of arguments and of the other params."""
 
     id: Id

@@ -15,10 +15,9 @@ from gateway.app.config import parse_config
 from gateway.app.gateway import Gateway, assemble
 from gateway.app.signals import follow_signals
 from gateway.config.options import Config
-from gateway.fronts import http as server
+from gateway.fronts.agents_listener import open_agents_listener
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import open_listener
-from gateway.upstreams.http1.pool import ConnectionPool
+from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from hang import HANG
 from recording_server import RecordingServer
 
@@ -93,8 +92,6 @@ class RunningGateway:
     recorder: RecordingServer
     url: str
     http: aiohttp.ClientSession
-    #: The connections of an upstream that is this gateway.
-    pool: ConnectionPool
     clock: Clock
 
     async def post(self, body: Any, headers: dict | None = None) -> aiohttp.ClientResponse:
@@ -222,14 +219,15 @@ async def serving(config: Config, recorder: RecordingServer, clock: Clock, **opt
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         follow = tasks.create_task(follow_signals(gateway))
         stack.callback(follow.cancel)
-        listener_policy = server.ListenerPolicy(
+        listener_policy = ListenerPolicy(
             agents=lambda: gateway.agents,
             ready=gateway.readiness_problem,
             clock=gateway.clock,
             proxies=TrustedProxies.parse(config.trusted_proxies),
         )
-        app = server.build_app(gateway.proxy, listener_policy)
-        at = await stack.enter_async_context(open_listener(app, "127.0.0.1:0", Connections("agents", 1000)))
+        endpoint = Endpoint(gateway.proxy, listener_policy)
+        at = await stack.enter_async_context(
+            open_agents_listener(endpoint, "127.0.0.1:0", Connections("agents", 1000))
+        )
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        pool = await stack.enter_async_context(ConnectionPool())
-        yield RunningGateway(gateway, recorder, f"http://{at}/mcp/notes", http, pool, clock)
+        yield RunningGateway(gateway, recorder, f"http://{at}/mcp/notes", http, clock)

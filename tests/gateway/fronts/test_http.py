@@ -1,6 +1,7 @@
 """The agents' listener: hosts, origins, tokens and bodies."""
 
 import asyncio
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ from approvals.throttle import WINDOW
 from gateway.app.serving import agent_hosts
 from gateway.config.options import Config, PolicyOptions
 from gateway.errors import ConnectionLostError
-from gateway.fronts.http import MAX_WRONG_TOKENS
+from gateway.fronts.endpoint import MAX_WRONG_TOKENS
 from gateway.upstreams.reply import Reply, frame_reply
 from gateways import call, running
 from hang import HANG
@@ -348,14 +349,14 @@ async def test_only_a_completely_written_answer_is_delivered():
     async with running() as gateway:
         whole = frame_reply(b'{"jsonrpc":"2.0","id":1,"result":{}}')
         replies = [
-            replace(whole, delivered=note),
+            dataclasses.replace(whole, delivered=note),
             Reply(status=200, chunks=cut(), delivered=note),
         ]
 
         async def handle(_):
             return replies.pop(0)
 
-        gateway.gateway.proxy.handle = handle
+        gateway.gateway.proxy.begin = handle
         async with asyncio.timeout(HANG), await gateway.post(call("get_note")) as answer:
             assert await answer.json() == {"jsonrpc": "2.0", "id": 1, "result": {}}
         assert not delivered.is_set()

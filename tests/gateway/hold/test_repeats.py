@@ -10,7 +10,7 @@ from approvals.model import Decision, State
 from gateway.call.delivered import DeliveredAnswers
 from gateway.config.options import ToolOptions
 from gateway.hold.repeats import Repeats
-from gateway.upstreams.reply import read_body
+from gateway.upstreams.reply import decide, read_body
 from gateways import call, last_frame, running, text
 from hang import HANG
 from recording_server import RecordingServer, error, result
@@ -316,20 +316,20 @@ async def test_a_repeated_server_error_is_marked_in_its_data():
 
 async def test_an_answer_is_collected_when_its_last_byte_is_written_not_before():
     async with running() as gateway:
-        handle = gateway.gateway.proxy.handle
+        begin = gateway.gateway.proxy.begin
         replies = []
 
         async def lost(given):
-            replies.append(await handle(given))
+            replies.append(await decide(await begin(given)))
             raise ConnectionResetError
 
-        gateway.gateway.proxy.handle = lost
+        gateway.gateway.proxy.begin = lost
         agent = asyncio.ensure_future(gateway.call("create_note"))
         [held] = await gateway.held()
         await gateway.review(held)
         await asyncio.wait([agent])
         assert agent.exception() is not None
-        gateway.gateway.proxy.handle = handle
+        gateway.gateway.proxy.begin = begin
         [reply] = replies
         assert b"ran create_note" in await read_body(reply)
         stored = await gateway.gateway.service.get(held.id)

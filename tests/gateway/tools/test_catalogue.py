@@ -16,8 +16,7 @@ from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import Pins
 from gateway.upstreams import lifecycle, stdio
 from gateway.upstreams.credentials import FixedCredentials
-from gateway.upstreams.http import HttpUpstream
-from gateway.upstreams.http1.pool import ConnectionPool
+from gateway.upstreams.http import HttpUpstream, open_client_session
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from hang import HANG
 from recording_server import RecordingServer, error, result
@@ -34,7 +33,7 @@ class Clock:
 
 @pytest.fixture
 async def http():
-    async with ConnectionPool() as session:
+    async with open_client_session() as session:
         yield session
 
 
