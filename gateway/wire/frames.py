@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from approvals.model import Outcome
+from gateway.wire import plain_calls
 
 Id = str | int
 
@@ -179,6 +180,13 @@ def _encodable(value: Any) -> bool:
 
 def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> Frame:
     """Decode a client's frame; raises `FrameError`."""
+    if len(data) <= max_bytes and (call := _decode_plain_call(data)) is not None:
+        return call
+    return decode_strictly(data, max_bytes=max_bytes)
+
+
+def decode_strictly(data: bytes, *, max_bytes: int = MAX_BYTES) -> Frame:
+    """Decode a client's frame with the strict parser only; raises `FrameError`."""
     value = parse_json(data, max_bytes=max_bytes)
     if not isinstance(value, dict):
         kind = "Batches are not supported" if isinstance(value, list) else "The message must be an object"
@@ -242,6 +250,15 @@ def _parse_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> C
     )
 
 
+def _decode_plain_call(data: bytes) -> CallFrame | None:
+    """Decode a tools/call without unusual members; None leaves the frame to the strict parser."""
+    if data.count(b":") > MAX_MEMBERS or (call := plain_calls.decode(data, MAX_DEPTH)) is None:
+        return None
+    return CallFrame(
+        id=call.id, name=call.name, arguments=call.arguments, params=call.params, rest=call.rest, raw=data
+    )
+
+
 def _refuse_unknown(value: Mapping[str, Any], allowed: frozenset[str], where: str) -> None:
     if unknown := [name for name in value if name not in allowed]:
         raise FrameError(INVALID_REQUEST, f"The {where} has an unknown member {json.dumps(unknown[0])}.")
@@ -265,7 +282,7 @@ _FOLDED = frozenset(fold_member_name(name) for name in ROUTING)
 
 
 #: The exceptions of decoding a server's JSON.
-UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+UNREADABLE = plain_calls.UNREADABLE
 
 
 def raw_members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
@@ -275,10 +292,13 @@ def raw_members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
     """Rebuild the frame of *call* around the exact bytes of its arguments, or around *arguments*."""
-    rest = "".join(f",{json.dumps(name)}:{raw.decode()}" for name, raw in call.rest.items())
-    envelope = f'{{"jsonrpc":"2.0","id":{json.dumps(call.id)},"method":"tools/call","params":'
-    head = f'{envelope}{{"name":{json.dumps(call.name)},"arguments":'
-    return head.encode() + (call.arguments if arguments is None else arguments) + rest.encode() + b"}}"
+    rest = b"".join(b",%b:%b" % (_encode(name), raw) for name, raw in call.rest.items())
+    sent = call.arguments if arguments is None else arguments
+    return _CALL % (_encode(call.id), _encode(call.name), sent, rest)
+
+
+_CALL = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":{"name":%b,"arguments":%b%b}}'
+_encode = msgspec.json.Encoder().encode
 
 
 def request_id_of(frame: Frame | None) -> Id | None:
