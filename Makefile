@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The tests start hundreds of processes, which reuse the compiled source.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types contracts coverage bench neighbours growth soak conformance screenshot classify programs clean check
+.PHONY: demo test lint types contracts coverage bench hot neighbours growth soak conformance screenshot classify programs clean check
 
 demo: .venv/run
 	$(BIN)/okayed demo
@@ -37,8 +37,14 @@ coverage: .venv/test
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
 
+# Calls and holds beside nginx, a bare aiohttp relay and FastMCP's proxy. make bench SSE=1 MODERN=1 for the other forms.
 bench: .venv/test
-	$(BIN)/python bench/calls.py
+	$(BIN)/python bench/calls.py $(if $(SSE),--sse) $(if $(MODERN),--modern)
+	$(BIN)/python bench/holds.py
+
+# The processor time of an allowed call against that of a bare aiohttp relay; fails above the bound.
+hot: .venv/test
+	$(BIN)/python bench/hot.py --fail-above 0.45
 
 # How attacks by one agent or an outsider slow down the others.
 neighbours: .venv/test

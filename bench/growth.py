@@ -20,12 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from calls import TOKEN, free_ports, start_process, wait_for_listener, write_config
+from okayed_config import TOKEN, write_config
 from past_calls import (
     BUSY,
     HOUR,
@@ -38,6 +38,8 @@ from past_calls import (
     fill,
     is_filled,
 )
+from processes import free_ports, wait_for_listener
+from routes import run_server
 
 from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import load_config
@@ -297,21 +299,17 @@ async def measure_gateway(config: Path, rounds: int) -> tuple[list[Figure], floa
 
 
 @contextmanager
-def run_server(folder: Path) -> Iterator[Path]:
-    """Run the server of `calls.py`; yields the config of a gateway for it."""
-    ports = free_ports(["server", "agents", "inbox"])
-    with ExitStack() as stack:
-        start_process(stack, sys.executable, str(HERE.with_name("calls.py")), "--serve", str(ports["server"]))
-        asyncio.run(wait_for_listener(ports["server"]))
-        config = write_config(folder, **ports)
-        with config.open("a") as file:
-            file.write("limits: {open_per_agent: 10000}\n")
-        yield config
+def prepare_config(folder: Path) -> Iterator[Path]:
+    """Run the server; yields the config of a gateway for it."""
+    with run_server() as server:
+        asyncio.run(wait_for_listener(server.port))
+        ports = free_ports(["agents", "inbox"])
+        yield write_config(folder, server=server.port, **ports, limits={"open_per_agent": 10000})
 
 
 def measure(store: Path, rounds: int) -> Iterator[Figure]:
     """Yield the figures of a copy of a filled store; prints its sizes."""
-    with tempfile.TemporaryDirectory(dir=store.parent) as folder, run_server(Path(folder)) as config:
+    with tempfile.TemporaryDirectory(dir=store.parent) as folder, prepare_config(Path(folder)) as config:
         path = copy_store(store, Path(folder))
         yield Figure("opening: the first time, with migrations", [open_in_process(path)[0]], "s", None)
         asyncio.run(add_open_calls(path))

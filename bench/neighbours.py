@@ -24,7 +24,9 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from calls import ANSWERS, HEADERS, ROOT, free_ports, wait_for_listener
+from aiohttp_relay import HEADERS
+from processes import ROOT, free_ports, wait_for_listener
+from server import RESULTS
 
 #: Seconds until a request has failed.
 TIMEOUT = 5.0
@@ -58,7 +60,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
         return web.Response(status=202)
     if frame["method"] != "tools/call" or request.path == "/fast":
         text = {"content": [{"type": "text", "text": "done"}], "resultType": "complete"}
-        result = ANSWERS.get(frame["method"], text)
+        result = RESULTS.get(frame["method"], text)
         return web.json_response({"jsonrpc": "2.0", "id": frame["id"], "result": result})
     if request.path == "/hang":
         await asyncio.Event().wait()

@@ -36,7 +36,8 @@ from gateway.proxy import Proxy
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import ChangeAction, Pins
 from gateway.upstreams import Upstream
-from gateway.upstreams.http import ConnectionPools, open_client_session
+from gateway.upstreams.client_session import open_client_session
+from gateway.upstreams.http import ConnectionPools
 from gateway.upstreams.replaceable import ReplaceableUpstream
 
 #: Seconds for running calls to finish when the gateway stops.

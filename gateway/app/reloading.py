@@ -5,8 +5,6 @@ import logging
 import os
 from pathlib import Path
 
-from watchfiles import awatch
-
 from approvals.errors import StoreError
 from gateway.app.config import load_config
 from gateway.app.gateway import Gateway
@@ -14,17 +12,37 @@ from gateway.config.problems import ConfigProblems
 
 #: The keys that take effect only at the next start.
 FIXED_KEYS = ("listen", "url", "hosts", "trusted_proxies", "store", "store_key", "inbox", "slack", "webhooks")
+#: Seconds between two looks at the config file.
+INTERVAL = 0.5
+FileVersion = tuple[tuple[int, int, int] | None, ...]
 log = logging.getLogger("okayed")
 
 
-async def watch_config(path: Path, gateway: Gateway, stop: asyncio.Event) -> None:
-    """Reload the config after each change of its file, until *stop*."""
-    # Kubernetes mounts a config as a link through `..data`, and replaces that link.
-    names = {path.name, "..data"}
-    async for _ in awatch(
-        path.parent, stop_event=stop, recursive=False, watch_filter=lambda _, changed: Path(changed).name in names,
-    ):  # fmt: skip
-        await reload_config(path, gateway)
+async def watch_config(
+    path: Path, gateway: Gateway, *, loaded: FileVersion, interval: float = INTERVAL
+) -> None:
+    """Reload the config after each change of its file since *loaded*, until cancelled."""
+    earlier = loaded
+    while True:
+        await asyncio.sleep(interval)
+        now = read_version(path)
+        if now == earlier != loaded:  # a file that changed since the last look may not be complete
+            loaded = now
+            await reload_config(path, gateway)
+        earlier = now
+
+
+def read_version(path: Path) -> FileVersion:
+    """Return a value that changes with the file, or with the link `..data` by which Kubernetes mounts its folder."""
+    return tuple(map(_version, (path, path.with_name("..data"))))
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 async def reload_config(path: Path, gateway: Gateway) -> None:

@@ -6,9 +6,11 @@ A held call is not an exchange until it runs.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
+
+from msgspec.structs import replace
 
 from gateway.errors import GatewayError
 from gateway.upstreams.reply import Reply

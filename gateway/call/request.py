@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from approvals import digest
 from approvals.model import ToolCall
 from gateway.auth.agents import Agent
@@ -34,7 +36,7 @@ class RequestHead:
         object.__setattr__(self, "headers", headers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Exchange:
     """One HTTP request of an agent, or one frame on stdio."""
 
@@ -68,11 +70,10 @@ def session_key(exchange: Exchange, session: Session | None) -> SessionKey:
     return SessionKey(agent, exchange.server, session_id)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CallRequest:
+class CallRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One tools/call request: its frame, server, session and round.
 
-    The class has no slots, because `call` and `key` are cached: for a large call they are expensive.
+    `call` and `key` are cached: for a large call they are expensive.
     """
 
     exchange: Exchange

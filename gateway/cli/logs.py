@@ -28,4 +28,3 @@ def configure_logging(stream: TextIO, level: int) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_LogFormatter(FORMAT))
     logging.basicConfig(level=level, handlers=[handler])
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # the gateway logs each reload itself

@@ -4,16 +4,18 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from approvals.errors import StoreTaken
 from approvals.store import Store
 from approvals.store.run_lock import hold_run_lock
 from gateway.app.config import load_config
-from gateway.app.gateway import GRACE, assemble
-from gateway.app.reloading import watch_config
+from gateway.app.gateway import GRACE, Gateway, assemble
+from gateway.app.reloading import read_version, watch_config
 from gateway.app.serving import serve
 from gateway.app.stores import MEMORY, open_store, store_path
 from gateway.config.options import Config
@@ -33,9 +35,10 @@ async def run(path: Path, *, restored: bool = False) -> None:
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    loaded = read_version(path)  # before it is read, so that no change is missed
     config = load_config(path, os.environ)
     with hold_store(config):
-        await _serve(path, config, stop, restored=restored)
+        await _serve(config, partial(watch_config, path, loaded=loaded), stop, restored=restored)
     log.info("stopped")
 
 
@@ -60,7 +63,13 @@ async def open_released_store(config: Config, *, stop: asyncio.Event, restored: 
         await asyncio.sleep(RETRY)
 
 
-async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: bool) -> None:
+async def _serve(
+    config: Config,
+    watch: Callable[[Gateway], Coroutine[Any, Any, None]],
+    stop: asyncio.Event,
+    *,
+    restored: bool,
+) -> None:
     loop = asyncio.get_running_loop()
     opener = partial(open_released_store, stop=stop)
     async with (
@@ -69,9 +78,9 @@ async def _serve(path: Path, config: Config, stop: asyncio.Event, *, restored: b
     ):
         log.info("agents: %s   inbox: %s", endpoints.agents, endpoints.inbox)
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(watch_config(path, gateway, stop))
+            watching = tasks.create_task(watch(gateway))
             await stop.wait()
-            watch.cancel()
+            watching.cancel()
         for number in SIGNALS:
             loop.remove_signal_handler(number)  # a second signal ends the process at once
         log.info("stopping; running calls get %.0f s", GRACE)

@@ -5,30 +5,30 @@ runs one in this process.
 """
 
 import asyncio
+import json
 import os
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-import aiohttp
-
 from approvals.errors import ApprovalError
 from gateway.app.config_file import read_listen
 from gateway.config.addresses import SOCKET_URL, UNIX, is_http_url, local_address
-from gateway.errors import NotSentError, UserError
+from gateway.errors import GatewayError, NotSentError, UserError
 from gateway.fronts import RUN
 from gateway.fronts.stdio import MAX_LINE, StdioFront
 from gateway.upstreams.credentials import FixedCredentials
-from gateway.upstreams.http import HttpUpstream, open_client_session
-from gateway.upstreams.reply import Reply
+from gateway.upstreams.http import HttpUpstream
+from gateway.upstreams.http1.pool import ConnectionPool
+from gateway.upstreams.reply import Reply, read_body
 from gateway.wire import protocol
 
 #: Seconds that a request waits for a gateway: less than the 60 s timeout of common clients.
 MAX_WAIT = 50.0
 #: Seconds between health checks of a gateway, and the timeout of a check.
 PAUSE = 0.25
-CHECK_TIMEOUT = aiohttp.ClientTimeout(total=5.0)
+CHECK_TIMEOUT = 5.0
 
 
 async def run(server: str, path: Path, url: str) -> None:
@@ -63,9 +63,9 @@ def check_url(url: str) -> str:
     return url.partition("/mcp/")[0].rstrip("/")
 
 
-def open_client(address: str) -> aiohttp.ClientSession:
-    """Return an HTTP session for the gateway at *address*: an http(s) URL or `unix:/path`."""
-    return open_client_session(address.removeprefix(UNIX) if address.startswith(UNIX) else "")
+def open_client(address: str) -> ConnectionPool:
+    """Return the connections to the gateway at *address*: an http(s) URL or `unix:/path`."""
+    return ConnectionPool(path=address.removeprefix(UNIX) if address.startswith(UNIX) else "")
 
 
 class GatewayLocator:
@@ -75,7 +75,7 @@ class GatewayLocator:
         self,
         server: str,
         token: str,
-        http: aiohttp.ClientSession,
+        http: ConnectionPool,
         *,
         at: str,
         start_gateway: Callable[[], Awaitable[str]] | None = None,
@@ -144,11 +144,16 @@ class GatewayLocator:
     async def _role(self) -> str:
         """Return the role of the gateway that answers, or "" if none does."""
         try:
-            async with self._http.get(f"{self._url}/healthz", timeout=CHECK_TIMEOUT) as answer:
+            async with asyncio.timeout(CHECK_TIMEOUT):
+                answer = await HttpUpstream(f"{self._url}/healthz", FixedCredentials(), self._http).send(
+                    "GET", b"", {}
+                )
                 if self._start_gateway is None:
+                    answer.close()
                     return RUN  # a proxy in front of a remote gateway need not forward /healthz
-                return str((await answer.json())["role"]) if answer.status == 200 else ""
-        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
+                body = await read_body(answer)
+            return str(json.loads(body)["role"]) if answer.status == 200 else ""
+        except (GatewayError, TimeoutError, ValueError, LookupError, TypeError):
             return ""
 
 

@@ -5,9 +5,9 @@ the id of the held call. The arguments must be those of the held call.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from approvals import digest
 from approvals.model import CallId, HeldCall

@@ -1,10 +1,10 @@
 """Rewrites upstream responses: filters headers, refuses 401 and redirects, edits tool lists."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.errors import ConnectionLostError, GatewayError
 from gateway.hold.tasks import revision_2025

@@ -11,6 +11,12 @@ class Credentials(Protocol):
     async def headers(self) -> Mapping[str, str]:
         """Return the headers for a request; raises `NotSentError` if no token can be fetched."""
 
+    def current(self) -> Mapping[str, str] | None:
+        """Return the headers without waiting; None if a token has to be fetched first.
+
+        The same object is returned until the headers change.
+        """
+
     def mark_refused(self, headers: Mapping[str, str]) -> None:
         """Record that the server answered 401 to these headers."""
 
@@ -22,6 +28,10 @@ class FixedCredentials:
     fixed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def headers(self) -> Mapping[str, str]:
+        """Return the headers."""
+        return self.fixed
+
+    def current(self) -> Mapping[str, str]:
         """Return the headers."""
         return self.fixed
 

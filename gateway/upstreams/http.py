@@ -1,90 +1,36 @@
 """An MCP server over Streamable HTTP. Each server has its own connections and credentials.
 
-Redirects are not followed: a 307 would send the call and the credentials elsewhere. Answers are not decompressed
-beyond their limits. A POST is never retried.
+Redirects are not followed: a 307 would send the call and the credentials elsewhere. A POST is never retried.
 """
 
-import socket
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from io import BytesIO
-from types import SimpleNamespace
 
-import aiohttp
-from yarl import URL
-
-from gateway.errors import ConnectionLostError, NotSentError
+from gateway.errors import GatewayError, NotSentError
+from gateway.upstreams import Receive
 from gateway.upstreams.credentials import Credentials
+from gateway.upstreams.http1.address import Address, parse_address
+from gateway.upstreams.http1.connection import ServerConnection
+from gateway.upstreams.http1.pool import ConnectionPool
+from gateway.upstreams.http1.request import RequestHeads
 from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
 
-#: Seconds to get a connection, new or from the pool. An answer has no time limit: the server may wait for a person.
-CONNECT_SECONDS = 10.0
-#: TCP keepalive by socket option: seconds before the first probe and between probes, and the number of probes.
-#: Without it the gateway would wait forever for a server that vanished. The names differ between platforms.
-KEEPALIVE_OPTIONS = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-#: Seconds an idle connection is kept. Common servers close theirs after 5 s; a call must not be sent on a connection
-#: that is about to close.
-KEEP_ALIVE_SECONDS = 4.0
-#: The most connections to one server that carry long-lived streams.
-MAX_STREAMS = 1000
-#: Bodies longer than this (bytes) are written in chunks.
-LARGE_BODY = 1 << 20
-
-
-@dataclass(slots=True)
-class _QueueState:
-    """Whether a request waits for a connection because all of them are in use."""
-
-    queued: bool = False
-
-
-async def _enter_queue(_session: object, context: SimpleNamespace, _params: object) -> None:
-    _set_queued(context, value=True)
-
-
-async def _leave_queue(_session: object, context: SimpleNamespace, _params: object) -> None:
-    _set_queued(context, value=False)
-
-
-def _set_queued(context: SimpleNamespace, *, value: bool) -> None:
-    if isinstance(queue_state := context.trace_request_ctx, _QueueState):
-        queue_state.queued = value
-
-
-def _trace_queue() -> aiohttp.TraceConfig:
-    """Return a trace that records whether a request waits in the queue for a connection."""
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_queued_start.append(_enter_queue)
-    trace.on_connection_queued_end.append(_leave_queue)
-    return trace
-
-
-def open_client_session(socket: str = "", *, connections: int = MAX_STREAMS) -> aiohttp.ClientSession:
-    """Open a client session with at most *connections*, over a Unix *socket* if given; the caller closes it."""
-    connect = (
-        partial(aiohttp.UnixConnector, socket)
-        if socket
-        else partial(aiohttp.TCPConnector, socket_factory=_open_keepalive_socket)
-    )
-    return aiohttp.ClientSession(
-        connector=connect(limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("User-Agent",),
-        max_line_size=16 << 10,
-        read_bufsize=1 << 18,
-        trace_configs=[_trace_queue()],
-    )
+#: The headers of a request that its own headers may replace, by verb.
+DEFAULT_HEADERS: Mapping[str, Mapping[str, str]] = {
+    "POST": {"content-type": JSON, "accept": f"{JSON}, {EVENTS}"},
+    "GET": {"accept": EVENTS},
+    "DELETE": {"accept": EVENTS},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConnections:
     """The connections to one server. Streams have their own, so that they cannot use up those for requests."""
 
-    requests: aiohttp.ClientSession
-    streams: aiohttp.ClientSession
+    requests: ConnectionPool
+    streams: ConnectionPool
 
 
 class ConnectionPools:
@@ -100,7 +46,7 @@ class ConnectionPools:
         """Return the connections to a server, at most *connections* of them for requests."""
         if (server, connections) not in self._pools:
             self._pools[server, connections] = ServerConnections(
-                open_client_session(connections=connections), open_client_session()
+                ConnectionPool(connections), ConnectionPool()
             )
         return self._pools[server, connections]
 
@@ -111,14 +57,63 @@ class ConnectionPools:
             await pool.streams.close()
 
 
-def _open_keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Create a socket with TCP keepalive."""
-    opened = socket.socket(*address[:3])
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE_OPTIONS.items():
-        if hasattr(socket, name):
-            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return opened
+class ServerEndpoint:
+    """One URL of a server, with the credentials for it."""
+
+    def __init__(self, address: Address, credentials: Credentials) -> None:
+        self.address = address
+        self._credentials = credentials
+        #: The request heads with the current credentials, by verb.
+        self._heads: dict[str, RequestHeads] = {}
+
+    async def send(self, pool: ConnectionPool, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        """Do one exchange; raises errors as `Upstream.send` does."""
+        heads = self.heads(verb, await self._credentials.headers())
+        head = heads.build(headers, len(body))
+        connection = await pool.acquire(self.address)
+        return self.check(await _exchange(connection, head, body), heads)
+
+    def current_heads(self, verb: str) -> RequestHeads | None:
+        """Return the request heads without waiting; None if a token has to be fetched first."""
+        own = self._credentials.current()
+        return None if own is None else self.heads(verb, own)
+
+    def heads(self, verb: str, own: Mapping[str, str]) -> RequestHeads:
+        """Return the request heads with these credentials."""
+        heads = self._heads.get(verb)
+        if heads is None or heads.credentials is not own:
+            heads = self._heads[verb] = RequestHeads(verb, self.address, DEFAULT_HEADERS[verb], own)
+        return heads
+
+    def check(self, reply: Reply, heads: RequestHeads) -> Reply:
+        """Return the reply; a 401 is reported to the credentials."""
+        if reply.status == 401:
+            self._credentials.mark_refused(heads.credentials)
+        return reply
+
+
+async def _exchange(connection: ServerConnection, head: bytes, body: bytes) -> Reply:
+    """Do one exchange on a reserved connection; if this is cancelled, the connection is closed."""
+    answer: asyncio.Future[Reply | GatewayError] = asyncio.get_running_loop().create_future()
+
+    def receive(reply: Reply | GatewayError) -> None:
+        if not answer.done():
+            answer.set_result(reply)
+        elif isinstance(reply, Reply):
+            reply.close()
+
+    connection.start(head, body, receive)
+    try:
+        received = await answer
+    except asyncio.CancelledError:
+        if answer.cancelled():
+            connection.cancel(receive)
+        elif isinstance(received := answer.result(), Reply):
+            received.close()
+        raise
+    if isinstance(received, GatewayError):
+        raise received
+    return received
 
 
 class HttpUpstream:
@@ -128,31 +123,26 @@ class HttpUpstream:
         self,
         url: str,
         credentials: Credentials,
-        session: aiohttp.ClientSession,
-        streams: aiohttp.ClientSession | None = None,
+        requests: ConnectionPool,
+        streams: ConnectionPool | None = None,
     ) -> None:
-        """*streams* carries the long-lived streams; *session* does if it is omitted."""
-        self._url = url
-        self._credentials = credentials
-        self._session = session
-        self._streams = streams or session
+        """*streams* carries the long-lived streams; *requests* does if it is omitted. Raises `ValueError`."""
+        self._endpoint = ServerEndpoint(parse_address(url), credentials)
+        self._origin = self._endpoint.address.origin
+        self._requests = requests
+        self._streams = streams or requests
 
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; see `Upstream.send`."""
-        session = self._streams if protocol.is_subscription(verb, headers) else self._session
-        response = await send_request(
-            session, verb, self._url,
-            headers={**_content_headers(verb), **headers}, credentials=self._credentials, body=body,
-        )  # fmt: skip
-        return Reply(
-            status=response.status,
-            headers=response.headers,
-            chunks=read_chunks(response),
-            close=partial(_release, response),
-        )
+        pool = self._streams if protocol.is_subscription(verb, headers) else self._requests
+        return await self._endpoint.send(pool, verb, body, headers)
 
-    def line(self) -> None:
-        """Return None: TODO."""
+    def line(self) -> "HttpLine | None":
+        """Reserve an idle connection; None if there is none, or if a token has to be fetched first."""
+        heads = self._endpoint.current_heads("POST")
+        if heads is None or (connection := self._requests.reserve(self._origin)) is None:
+            return None
+        return HttpLine(self._endpoint, heads, self._requests, connection)
 
     def knows(self, _headers: Mapping[str, str], /) -> None:
         """Return None: the server keeps its sessions itself."""
@@ -161,68 +151,42 @@ class HttpUpstream:
         """Do nothing: the application owns the connections."""
 
 
-async def send_request(
-    session: aiohttp.ClientSession,
-    verb: str,
-    url: str | URL,
-    *,
-    headers: Mapping[str, str],
-    credentials: Credentials,
-    body: bytes = b"",
-) -> aiohttp.ClientResponse:
-    """Send one request with the gateway's credentials; raises errors as `Upstream.send` does."""
-    own = await credentials.headers()
-    queue_state = _QueueState()
-    try:
-        response = await session.request(
-            verb, url, data=_request_body(body), headers={**headers, **own}, allow_redirects=False,
-            trace_request_ctx=queue_state,
-        )  # fmt: skip
-    except aiohttp.ClientConnectorError as error:
-        raise NotSentError(
-            f"The server could not be reached ({error.os_error.strerror or 'no answer'})."
-        ) from error
-    except aiohttp.ConnectionTimeoutError as error:
-        raise NotSentError(_timeout_message(queue_state)) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise ConnectionLostError from error
-    if response.status == 401:
-        credentials.mark_refused(own)
-    return response
+class HttpLine:
+    """A reserved connection to an HTTP server; see `Line`. After the reply, its `close` cancels the exchange."""
 
+    __slots__ = ("_connection", "_endpoint", "_heads", "_pool", "_receive")
+    _receive: Receive
 
-def _timeout_message(queue_state: _QueueState) -> str:
-    waited = f"{CONNECT_SECONDS:.0f} s"
-    if queue_state.queued:
-        return (
-            f"All connections to the server have been in use for {waited}; nothing was sent. Try again later."
-        )
-    return f"The server could not be reached (no connection within {waited})."
+    def __init__(
+        self,
+        endpoint: ServerEndpoint,
+        heads: RequestHeads,
+        pool: ConnectionPool,
+        connection: ServerConnection,
+    ) -> None:
+        self._endpoint = endpoint
+        self._heads = heads
+        self._pool = pool
+        self._connection = connection
 
+    def post(self, body: bytes, headers: Mapping[str, str], receive: Receive) -> None:
+        """See `Line.post`."""
+        try:
+            head = self._heads.build(headers, len(body))
+        except NotSentError as error:
+            self.release()
+            receive(error)
+            return
+        self._receive = receive
+        self._connection.start(head, body, self._check)
 
-def _request_body(body: bytes) -> bytes | BytesIO | None:
-    """Return a large body as a file, which aiohttp writes in chunks without blocking other requests."""
-    return BytesIO(body) if len(body) > LARGE_BODY else body or None
+    def release(self) -> None:
+        """See `Line.release`."""
+        self._pool.release(self._connection)
 
+    def abandon(self) -> None:
+        """See `Line.abandon`."""
+        self._connection.cancel(self._check)
 
-def _content_headers(verb: str) -> Mapping[str, str]:
-    if verb == "POST":
-        return {"Content-Type": JSON, "Accept": f"{JSON}, {EVENTS}"}
-    return {"Accept": EVENTS}
-
-
-async def read_chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the body in chunks; raises `ConnectionLostError` if it ends early."""
-    try:
-        async for chunk in response.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, OSError) as error:
-        raise ConnectionLostError from error
-
-
-def _release(response: aiohttp.ClientResponse) -> None:
-    """Return the connection to the pool. If the body was not read to its end, close it, which cancels the request."""
-    if response.content.at_eof():
-        response.release()
-    else:
-        response.close()
+    def _check(self, reply: Reply | GatewayError) -> None:
+        self._receive(self._endpoint.check(reply, self._heads) if isinstance(reply, Reply) else reply)

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from gateway.errors import ConnectionLostError, NotSentError
-from gateway.upstreams.http import read_chunks
+from gateway.upstreams.client_session import read_chunks
 from gateway.upstreams.reply import JSON, join
 
 #: Seconds the token endpoint may take to answer.
@@ -76,26 +76,26 @@ class ClientCredentials:
         self._http = http
         self._clock = clock
         self._extra_headers = extra_headers or {}
-        self._token: str | None = None
+        #: The headers with the token; None before the first fetch and after a refusal.
+        self._headers: Mapping[str, str] | None = None
         self._usable_until = 0.0
         self._fetching = asyncio.Lock()
 
     async def headers(self) -> Mapping[str, str]:
         """Return the headers with a valid token; raises `NotSentError` if none can be fetched."""
         async with self._fetching:
-            if self._token is None or self._clock() >= self._usable_until:
-                await self._fetch()
-            return self._with(self._token)
+            return self.current() or await self._fetch()
+
+    def current(self) -> Mapping[str, str] | None:
+        """Return the headers with a valid token, or None."""
+        return self._headers if self._clock() < self._usable_until else None
 
     def mark_refused(self, headers: Mapping[str, str]) -> None:
         """Drop the token in these headers, unless it was replaced already."""
-        if headers == self._with(self._token):
-            self._token = None
+        if headers == self._headers:
+            self._headers = None
 
-    def _with(self, token: str | None) -> Mapping[str, str]:
-        return {**self._extra_headers, "Authorization": f"Bearer {token}"}
-
-    async def _fetch(self) -> None:
+    async def _fetch(self) -> Mapping[str, str]:
         requested_at = self._clock()
         answer = await self._request_token()
         token, lifetime = answer.get("access_token"), _token_lifetime(answer.get("expires_in"))
@@ -103,8 +103,9 @@ class ClientCredentials:
             raise _token_error("its response has no usable access_token")
         if str(answer.get("token_type")).lower() != "bearer":
             raise _token_error("its token is not a Bearer token")
-        self._token = token
+        self._headers = {**self._extra_headers, "Authorization": f"Bearer {token}"}
         self._usable_until = requested_at + max(lifetime - MARGIN, lifetime / 2)
+        return self._headers
 
     async def _request_token(self) -> Mapping[str, Any]:
         """Post the token request; returns the members of the response."""

@@ -1,8 +1,11 @@
 """A server's reply to one exchange: status, headers, and one JSON frame or a stream of events as its body."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.errors import ResponseTooLargeError
 
@@ -38,12 +41,11 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A server's reply to one exchange."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     #: The whole body if it is in memory; else None, and `chunks` has it.
     body: bytes | None = None
     #: The body as it arrives. Reading it may raise `ConnectionLostError`.
@@ -61,10 +63,12 @@ class Reply:
     @property
     def media_type(self) -> str:
         """The media type without parameters, in lower case."""
-        return self.header("content-type").partition(";")[0].strip().lower()
+        return media_type(self.header("content-type"))
 
     def header(self, name: str) -> str:
         """Return a header by its lower-case name, or ""."""
+        if (found := self.headers.get(name)) is not None:
+            return found
         return next((value for key, value in self.headers.items() if key.lower() == name), "")
 
 
@@ -100,6 +104,12 @@ class LateReply(Parkable, Protocol):
 async def decide(answer: "Reply | LateReply") -> "Reply":
     """Return the reply to an exchange; wait for a late one in this task. If the task is cancelled, release it."""
     return answer if isinstance(answer, Reply) else await answer.decide()
+
+
+@lru_cache(maxsize=64)
+def media_type(content_type: str) -> str:
+    """Return the media type in a Content-Type header, without parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def frame_reply(frame: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

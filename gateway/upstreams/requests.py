@@ -6,8 +6,10 @@ Since 2026-07-28 it does so with an `input_required` result. Trusting a server's
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from gateway.errors import ConnectionLostError, GatewayError
 from gateway.upstreams import Upstream

@@ -8,8 +8,10 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+
+from msgspec.structs import replace
 
 from gateway.errors import BusyError, GatewayError, NotSentError, UnknownSessionError, UseInitializeError
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest, is_response

@@ -8,17 +8,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urljoin
-
-import aiohttp
-from yarl import URL
 
 from gateway.errors import ConnectionLostError, GatewayError, NotSentError
 from gateway.upstreams.credentials import Credentials
-from gateway.upstreams.http import read_chunks, send_request
+from gateway.upstreams.http import ServerEndpoint
+from gateway.upstreams.http1.address import Address, parse_address
+from gateway.upstreams.http1.pool import ConnectionPool
 from gateway.upstreams.multiplex import MultiplexedConnection, PendingRequest
-from gateway.upstreams.reply import EVENTS, JSON, Reply, join
+from gateway.upstreams.reply import Reply, read_body
 from gateway.upstreams.sessions import SessionUpstream
 from gateway.wire import sse
 
@@ -42,9 +41,9 @@ class SseServer:
     name: str
     url: str
     credentials: Credentials
-    http: aiohttp.ClientSession
+    http: ConnectionPool
     #: Carries the streams; `http` does if it is omitted.
-    streams: aiohttp.ClientSession | None = None
+    streams: ConnectionPool | None = None
 
     async def open(self) -> "SseConnection":
         """Open the stream; raises `NotSentError`, or `MessageRefusedError` if the server rejects the credentials."""
@@ -57,37 +56,29 @@ class SseServer:
             raise NotSentError("The server did not name its endpoint for messages.") from error
 
     async def _connect(self) -> "SseConnection":
-        session = self.streams or self.http
-        response = await send_request(
-            session, "GET", self.url, headers={"Accept": EVENTS}, credentials=self.credentials
-        )
+        pool, address = self.streams or self.http, parse_address(self.url)
+        reply = await ServerEndpoint(address, self.credentials).send(pool, "GET", b"", {})
         try:
-            _check_response(response)
-            events = sse.split_events(read_chunks(response))
-            return SseConnection(
-                self, response, events, _endpoint_url(self.url, await _read_endpoint(events))
+            _check_reply(reply)
+            events = sse.split_events(reply.chunks)
+            endpoint = ServerEndpoint(
+                _endpoint_address(self.url, await _read_endpoint(events)), self.credentials
             )
+            return SseConnection(self, reply, events, endpoint)
         except BaseException:
-            response.close()
+            reply.close()
             raise
 
-    async def post(self, address: URL, frame: bytes) -> None:
+    async def post(self, endpoint: ServerEndpoint, frame: bytes) -> None:
         """Post one message; raises `NotSentError`, `MessageRefusedError` or `ConnectionLostError`."""
-        response = await send_request(
-            self.http,
-            "POST",
-            address,
-            headers={"Content-Type": JSON},
-            credentials=self.credentials,
-            body=frame,
-        )
+        reply = await endpoint.send(self.http, "POST", frame, {"accept": "*/*"})
         try:
-            if response.status >= 300:
-                raise MessageRefusedError(response.status)
+            if reply.status >= 300:
+                raise MessageRefusedError(reply.status)
             with suppress(ConnectionLostError):  # the server accepted the message; its body does not matter
-                await join(read_chunks(response))
+                await read_body(reply)
         finally:
-            response.close()
+            reply.close()
 
 
 class SseConnection(MultiplexedConnection):
@@ -96,14 +87,14 @@ class SseConnection(MultiplexedConnection):
     def __init__(
         self,
         source: SseServer,
-        response: aiohttp.ClientResponse,
+        stream: Reply,
         events: AsyncIterator[sse.Event],
-        address: URL,
+        endpoint: ServerEndpoint,
     ) -> None:
         super().__init__(source.name)
         self._source = source
-        self._response = response
-        self._address = address
+        self._stream = stream
+        self._endpoint = endpoint
         self._spawn(self._read(events))
 
     def _request(self, frame: bytes, request: PendingRequest, /) -> None:
@@ -117,7 +108,7 @@ class SseConnection(MultiplexedConnection):
             request.add(error)
 
     async def _notify(self, frame: bytes) -> None:
-        await self._source.post(self._address, frame)
+        await self._source.post(self._endpoint, frame)
 
     async def _read(self, events: AsyncIterator[sse.Event]) -> None:
         try:
@@ -133,7 +124,7 @@ class SseConnection(MultiplexedConnection):
         """Close the stream, which ends the session in this transport."""
         for task in self._tasks:
             task.cancel()
-        self._response.close()
+        self._stream.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
@@ -151,12 +142,12 @@ class SseUpstream(SessionUpstream):
             return Reply(status=error.http_status)
 
 
-def _check_response(response: aiohttp.ClientResponse) -> None:
-    if response.status == 401:
-        raise MessageRefusedError(response.status)
-    if response.status != 200 or response.content_type != EVENTS:
+def _check_reply(reply: Reply) -> None:
+    if reply.status == 401:
+        raise MessageRefusedError(reply.status)
+    if reply.status != 200 or not reply.streams:
         raise NotSentError(
-            f"The server answered HTTP {response.status} without an event stream;"
+            f"The server answered HTTP {reply.status} without an event stream;"
             " is it an HTTP+SSE server (transport: sse)?"
         )
 
@@ -171,18 +162,13 @@ async def _read_endpoint(events: AsyncIterator[sse.Event]) -> str:
     raise ConnectionLostError
 
 
-def _endpoint_url(url: str, endpoint: str) -> URL:
-    """Return the URL of the endpoint; raises `NotSentError` if its origin is not the server's."""
-    ours = URL(url)
+def _endpoint_address(url: str, endpoint: str) -> Address:
+    """Return the address of the endpoint; raises `NotSentError` if its origin is not the server's."""
+    ours = parse_address(url)
     try:
-        address = URL(urljoin(url, endpoint))
-        same_origin = _origin(address) == _origin(ours)
+        address = parse_address(urljoin(url, endpoint))
     except ValueError:
-        same_origin = False
-    if not same_origin:
+        address = None
+    if address is None or address.origin != ours.origin:
         raise NotSentError("The server named an endpoint of another origin; it is not used.")
-    return address.with_user(ours.user).with_password(ours.password)
-
-
-def _origin(url: URL) -> tuple[str, str | None, int | None]:
-    return url.scheme, url.host, url.port
+    return replace(address, authorization=ours.authorization)

@@ -9,7 +9,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -51,35 +50,31 @@ class FrameError(Exception):
         self.id = request_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """A request other than tools/call. `raw` is the frame as received."""
 
     id: Id
     method: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = {}
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True, kw_only=True):
     """A notification from a client. `raw` is the frame as received."""
 
     method: str
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = {}
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """A client's response to a server's request."""
 
     id: Id
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFrame:
+class CallFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A tools/call. `arguments` and `rest` hold the exact bytes of arguments and of the other params."""
 
     id: Id

@@ -18,6 +18,7 @@ from gateway.config.options import Config
 from gateway.fronts.agents_listener import open_agents_listener
 from gateway.fronts.connections import Connections
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
+from gateway.upstreams.http1.pool import ConnectionPool
 from hang import HANG
 from recording_server import RecordingServer
 
@@ -92,6 +93,8 @@ class RunningGateway:
     recorder: RecordingServer
     url: str
     http: aiohttp.ClientSession
+    #: The connections of an upstream that is this gateway.
+    pool: ConnectionPool
     clock: Clock
 
     async def post(self, body: Any, headers: dict | None = None) -> aiohttp.ClientResponse:
@@ -230,4 +233,5 @@ async def serving(config: Config, recorder: RecordingServer, clock: Clock, **opt
             open_agents_listener(endpoint, "127.0.0.1:0", Connections("agents", 1000))
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield RunningGateway(gateway, recorder, f"http://{at}/mcp/notes", http, clock)
+        pool = await stack.enter_async_context(ConnectionPool())
+        yield RunningGateway(gateway, recorder, f"http://{at}/mcp/notes", http, pool, clock)

@@ -1,13 +1,11 @@
 """The SQLite schema, as a list of migrations. A released migration never changes; a new one is appended.
 
-The functions' names are recorded in each store, so they cannot change either.
+Each store records the names of its migrations, so these cannot change either.
 """
 
 import sqlite3
-from contextlib import closing
-
-from sqlite_utils import Database
-from sqlite_utils.migrations import Migrations
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from approvals.errors import StoreError
 
@@ -15,7 +13,25 @@ from approvals.errors import StoreError
 APPLICATION_ID = 0x486F6C64
 
 #: The name under which stores record their migrations: the product's first name. It cannot change.
-migrations = Migrations("holdpoint")
+MIGRATION_SET = "holdpoint"
+#: The record of the applied migrations, in the format of sqlite-utils.
+_RECORD = (
+    """
+    CREATE TABLE IF NOT EXISTS _sqlite_migrations (
+        id INTEGER PRIMARY KEY,
+        migration_set TEXT,
+        name TEXT,
+        applied_at TEXT
+    )
+    """,
+    """
+    CREATE UNIQUE INDEX IF NOT EXISTS idx__sqlite_migrations_migration_set_name
+        ON _sqlite_migrations (migration_set, name)
+    """,
+)
+_HAS_RECORD = "SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'"
+_APPLIED = "SELECT name FROM _sqlite_migrations WHERE migration_set = ?"
+_APPEND = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
 
 _CALLS = (
     """
@@ -105,128 +121,70 @@ _NOTICES = (
     """,
 )
 
-
-@migrations()
-def calls_events_notices(db: Database) -> None:
-    """Held calls, the audit trail, and the notices on channels."""
-    for statement in (*_CALLS, *_EVENTS, *_NOTICES):
-        db.execute(statement)
-
-
-@migrations()
-def hits_and_logins(db: Database) -> None:
-    """Rate-limit hits, logins of people, and a row that the readiness check writes to."""
-    db.table("hits").create({"key": str, "at": float, "until": float}, not_null={"key", "at", "until"})
-    db.table("hits").create_index(["until"])
-    db.table("logins").create(
-        {"id_sha256": str, "approver": str, "created_at": float, "expires_at": float},
-        pk="id_sha256",
-        not_null={"approver", "created_at", "expires_at"},
+_STATE = (
+    "CREATE TABLE hits (key TEXT NOT NULL, at REAL NOT NULL, until REAL NOT NULL)",
+    "CREATE INDEX idx_hits_until ON hits (until)",
+    """
+    CREATE TABLE logins (
+        id_sha256 TEXT PRIMARY KEY,
+        approver TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL
     )
-    db.table("probe").create({"id": int, "writes": int}, pk="id")
-    db.table("probe").insert({"id": 1, "writes": 0})
+    """,
+    "CREATE TABLE probe (id INTEGER PRIMARY KEY, writes INTEGER)",
+    "INSERT INTO probe (id, writes) VALUES (1, 0)",
+)
 
-
-@migrations()
-def secrets_of_our_own(db: Database) -> None:
-    """Random bytes that survive a restart, such as the key that seals request states."""
-    db.table("secrets").create({"name": str, "bytes": bytes}, pk="name", not_null={"bytes"})
-
-
-@migrations()
-def pins_of_tools(db: Database) -> None:
-    """The accepted tool definitions."""
-    db.table("pins").create(
-        {"server": str, "tool": str, "hash": str, "definition": bytes},
-        pk=("server", "tool"),
-        not_null={"hash", "definition"},
+_PINS = (
+    """
+    CREATE TABLE pins (
+        server TEXT,
+        tool TEXT,
+        hash TEXT NOT NULL,
+        definition BLOB NOT NULL,
+        PRIMARY KEY (server, tool)
     )
+    """,
+)
 
-
-@migrations()
-def amounts(db: Database) -> None:
-    """The amount that each hit adds to its limit; earlier hits add 1."""
-    db.execute("ALTER TABLE hits ADD COLUMN amount REAL NOT NULL DEFAULT 1")
-
-
-@migrations()
-def sessions_of_agents(db: Database) -> None:
-    """MCP sessions, their agents and their initialize params, so that sessions survive a restart."""
-    db.table("sessions").create(
-        {"server": str, "id": str, "agent": str, "opening": bytes, "at": float},
-        pk=("server", "id"),
-        not_null={"agent", "opening", "at"},
+_SESSIONS = (
+    """
+    CREATE TABLE sessions (
+        server TEXT,
+        id TEXT,
+        agent TEXT NOT NULL,
+        opening BLOB NOT NULL,
+        at REAL NOT NULL,
+        PRIMARY KEY (server, id)
     )
-    db.table("sessions").create_index(["at"])
+    """,
+    "CREATE INDEX idx_sessions_at ON sessions (at)",
+)
 
-
-@migrations()
-def seals(db: Database) -> None:
-    """Seals on logins and sessions, as on held calls; those without a seal must be opened again."""
-    for table in ("logins", "sessions"):
-        db.execute(f"ALTER TABLE {table} ADD COLUMN seal BLOB NOT NULL DEFAULT x''")
-
-
-@migrations()
-def identities_of_pins(db: Database) -> None:
-    """The server identity of each pin; earlier pins are bound when the gateway starts."""
-    db.execute("ALTER TABLE pins ADD COLUMN identity TEXT NOT NULL DEFAULT ''")
-
-
-@migrations()
-def progress(db: Database) -> None:
-    """The highest time so far, so that a clock that is set back does not revive an expired call."""
-    db.table("progress").create({"id": int, "time": float}, pk="id", not_null={"time"})
-    db.table("progress").insert({"id": 1, "time": 0.0})
-
-
-@migrations()
-def starts(db: Database) -> None:
-    """The number of starts with this file, which reveals an older copy of it."""
-    db.execute("ALTER TABLE progress ADD COLUMN starts INTEGER NOT NULL DEFAULT 0")
-
-
-@migrations()
-def summaries(db: Database) -> None:
-    """Summaries for lists, sweeps and limits; `SqliteStore.open` writes the summaries of older calls."""
-    db.table("summaries").create(
-        {
-            "n": int,
-            "state": str,
-            "agent": str,
-            "created_at": float,
-            "size": int,
-            "summary": bytes,
-            "seal": bytes,
-        },
-        pk="n",
-        not_null={"state", "agent", "created_at", "size", "summary", "seal"},
-        foreign_keys=[("n", "calls", "n")],
+_FIRST_SUMMARIES = (
+    """
+    CREATE TABLE summaries (
+        n INTEGER PRIMARY KEY REFERENCES calls (n),
+        state TEXT NOT NULL,
+        agent TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        size INTEGER NOT NULL,
+        summary BLOB NOT NULL,
+        seal BLOB NOT NULL
     )
+    """,
     # Covering indexes: a limit is counted without reading a row.
-    db.table("summaries").create_index(["state", "agent", "size"])
-    db.table("summaries").create_index(["agent", "created_at", "size"])
+    "CREATE INDEX idx_summaries_state_agent_size ON summaries (state, agent, size)",
+    "CREATE INDEX idx_summaries_agent_created_at_size ON summaries (agent, created_at, size)",
+)
 
-
-@migrations()
-def lists_in_order_of_arrival(db: Database) -> None:
-    """Order lists by row number, since the ids of earlier versions (`hp_...`) sort after newer ids."""
-    for column in ("state", "agent"):
-        db.execute(f"DROP INDEX calls_by_{column}")
-        db.execute(f"CREATE INDEX calls_by_{column} ON calls ({column})")
-
-
-@migrations()
-def replicas_of_a_store(db: Database) -> None:
-    """Leases of replicas, the names that they hold, and the calls for which their clients wait."""
-    for statement in (
-        "CREATE TABLE replicas (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE names (name TEXT PRIMARY KEY, holder TEXT NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE presence (call TEXT, replica TEXT, PRIMARY KEY (call, replica)) WITHOUT ROWID",
-        "CREATE INDEX presence_by_replica ON presence (replica)",
-    ):
-        db.execute(statement)
-
+_REPLICAS = (
+    "CREATE TABLE replicas (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE names (name TEXT PRIMARY KEY, holder TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE presence (call TEXT, replica TEXT, PRIMARY KEY (call, replica)) WITHOUT ROWID",
+    "CREATE INDEX presence_by_replica ON presence (replica)",
+)
 
 _SUMMARIES = (
     # Lists check the narrow columns of many rows, so these come before the blobs.
@@ -270,48 +228,82 @@ _SUMMARIES = (
     """,
 )
 
-
-@migrations()
-def summaries_for_lists(db: Database) -> None:
-    """Summaries with every column that lists, sweeps and limits look at, so that they read nothing of `calls`."""
-    for statement in _SUMMARIES:
-        db.execute(statement)
-
-
-@migrations()
-def login_activity_and_codes(db: Database) -> None:
-    """The last activity of each login, and one-time codes."""
-    db.execute("ALTER TABLE logins ADD COLUMN seen_at REAL NOT NULL DEFAULT 0")
+_CODES = (
+    "ALTER TABLE logins ADD COLUMN seen_at REAL NOT NULL DEFAULT 0",
     # Older versions kept the activity in memory, so their logins get the latest time that it can be.
-    db.execute("UPDATE logins SET seen_at = max(created_at, (SELECT time FROM progress))")
-    db.table("codes").create(
-        {"id_sha256": str, "approver": str, "created_at": float, "expires_at": float, "seal": bytes},
-        pk="id_sha256",
-        not_null={"approver", "created_at", "expires_at", "seal"},
+    "UPDATE logins SET seen_at = max(created_at, (SELECT time FROM progress))",
+    """
+    CREATE TABLE codes (
+        id_sha256 TEXT PRIMARY KEY,
+        approver TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        seal BLOB NOT NULL
     )
-    for table in ("logins", "codes"):
-        db.table(table).create_index(["expires_at"])
+    """,
+    "CREATE INDEX idx_logins_expires_at ON logins (expires_at)",
+    "CREATE INDEX idx_codes_expires_at ON codes (expires_at)",
+)
 
+_NOTICES_TO_UPDATE = (
+    "DROP INDEX notices_behind",
+    """
+    CREATE INDEX notices_to_update ON notices (channel, retry_at)
+        WHERE shown_version < wanted AND ref IS NOT NULL
+    """,
+    "DROP INDEX calls_by_state",
+    "DROP INDEX calls_by_agent",
+)
 
-@migrations()
-def presence_on_notices(db: Database) -> None:
-    """Whether each notice shows a waiting client; unknown for earlier notices."""
-    db.execute("ALTER TABLE notices ADD COLUMN shown_attended INTEGER")
-
-
-@migrations()
-def notices_to_update(db: Database) -> None:
-    """Find the posted notices that are behind, without those that were never posted; drop two unused indexes."""
-    for statement in (
-        "DROP INDEX notices_behind",
-        """
-        CREATE INDEX notices_to_update ON notices (channel, retry_at)
-            WHERE shown_version < wanted AND ref IS NOT NULL
-        """,
+#: The statements of each migration, by its name, in order.
+MIGRATIONS: Mapping[str, Sequence[str]] = {
+    # Held calls, the audit trail, and the notices on channels.
+    "calls_events_notices": (*_CALLS, *_EVENTS, *_NOTICES),
+    # Rate-limit hits, logins of people, and a row that the readiness check writes to.
+    "hits_and_logins": _STATE,
+    # Random bytes that survive a restart, such as the key that seals request states.
+    "secrets_of_our_own": ("CREATE TABLE secrets (name TEXT PRIMARY KEY, bytes BLOB NOT NULL)",),
+    # The accepted tool definitions.
+    "pins_of_tools": _PINS,
+    # The amount that each hit adds to its limit; earlier hits add 1.
+    "amounts": ("ALTER TABLE hits ADD COLUMN amount REAL NOT NULL DEFAULT 1",),
+    # MCP sessions, their agents and their initialize params, so that sessions survive a restart.
+    "sessions_of_agents": _SESSIONS,
+    # Seals on logins and sessions, as on held calls; those without a seal must be opened again.
+    "seals": tuple(
+        f"ALTER TABLE {table} ADD COLUMN seal BLOB NOT NULL DEFAULT x''" for table in ("logins", "sessions")
+    ),
+    # The server identity of each pin; earlier pins are bound when the gateway starts.
+    "identities_of_pins": ("ALTER TABLE pins ADD COLUMN identity TEXT NOT NULL DEFAULT ''",),
+    # The highest time so far, so that a clock that is set back does not revive an expired call.
+    "progress": (
+        "CREATE TABLE progress (id INTEGER PRIMARY KEY, time REAL NOT NULL)",
+        "INSERT INTO progress (id, time) VALUES (1, 0.0)",
+    ),
+    # The number of starts with this file, which reveals an older copy of it.
+    "starts": ("ALTER TABLE progress ADD COLUMN starts INTEGER NOT NULL DEFAULT 0",),
+    # Summaries for lists, sweeps and limits; `SqliteStore.open` writes the summaries of older calls.
+    "summaries": _FIRST_SUMMARIES,
+    # Order lists by row number, since the ids of earlier versions (`hp_...`) sort after newer ids.
+    "lists_in_order_of_arrival": (
         "DROP INDEX calls_by_state",
+        "CREATE INDEX calls_by_state ON calls (state)",
         "DROP INDEX calls_by_agent",
-    ):
-        db.execute(statement)
+        "CREATE INDEX calls_by_agent ON calls (agent)",
+    ),
+    # Leases of replicas, the names that they hold, and the calls for which their clients wait.
+    "replicas_of_a_store": _REPLICAS,
+    # Summaries with every column that lists, sweeps and limits look at, so that they read nothing of `calls`.
+    "summaries_for_lists": _SUMMARIES,
+    # The last activity of each login, and one-time codes.
+    "login_activity_and_codes": _CODES,
+    # Whether each notice shows a waiting client; unknown for earlier notices.
+    "presence_on_notices": ("ALTER TABLE notices ADD COLUMN shown_attended INTEGER",),
+    # Find the posted notices that are behind, without those that were never posted; drop two unused indexes.
+    "notices_to_update": _NOTICES_TO_UPDATE,
+    # The names that replicas hold are called locks.
+    "locks_of_replicas": ("ALTER TABLE names RENAME TO locks",),
+}
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -325,31 +317,42 @@ def check_origin(connection: sqlite3.Connection) -> None:
     (mark,) = connection.execute("PRAGMA application_id").fetchone()
     if mark != APPLICATION_ID:
         raise StoreError("it is a SQLite file of another program")
-    with closing(sqlite3.connect(":memory:")) as empty:
-        known = {migration.name for migration in migrations.pending(_database(empty))}
-    if any(migration.name not in known for migration in migrations.applied(_database(connection))):
+    if _applied(connection) - MIGRATIONS.keys():
         raise StoreError("a newer Okayed wrote it; start that version, or give this gateway its own store")
-
-
-@migrations()
-def locks_of_replicas(db: Database) -> None:
-    """The names that replicas hold are called locks."""
-    db.execute("ALTER TABLE names RENAME TO locks")
 
 
 def check_current(connection: sqlite3.Connection) -> None:
     """Raise `StoreError` unless this version's schema is in the file."""
     check_origin(connection)
-    if migrations.pending(_database(connection)):
+    if MIGRATIONS.keys() - _applied(connection):
         raise StoreError("an older Okayed wrote it; start the gateway once with this version")
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Apply the missing migrations in one transaction, so that an older version can open the file after a failure."""
-    database = _database(connection)
-    with database.atomic():
-        migrations.apply(database)
+def migrate(connection: sqlite3.Connection, *, stop_before: str = "") -> None:
+    """Apply the missing migrations in one transaction, so that an older version can open the file after a failure.
+
+    *stop_before*: the name of the first migration to leave out.
+    """
+    names = list(MIGRATIONS)[: list(MIGRATIONS).index(stop_before) if stop_before else None]
+    if _applied(connection).issuperset(names):
+        return
+    connection.execute("BEGIN")
+    with connection:
+        _execute(connection, _RECORD)
+        applied = _applied(connection)
+        for name in names:
+            if name not in applied:
+                _execute(connection, MIGRATIONS[name])
+                connection.execute(_APPEND, (MIGRATION_SET, name, str(datetime.now(UTC))))
 
 
-def _database(connection: sqlite3.Connection) -> Database:
-    return Database(connection, execute_plugins=False)
+def _applied(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of the migrations that the file records."""
+    if connection.execute(_HAS_RECORD).fetchone() is None:
+        return set()
+    return {name for (name,) in connection.execute(_APPLIED, (MIGRATION_SET,))}
+
+
+def _execute(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)

@@ -173,7 +173,7 @@ class Tasks:
         if not reply.streams:
             return reply
         changes = subscriptions.task_events(self._service, frame.id, ours)
-        return replace(reply, chunks=subscriptions.merge_streams(reply.chunks, changes))
+        return msgspec.structs.replace(reply, chunks=subscriptions.merge_streams(reply.chunks, changes))
 
 
 def _result(frame: frames.Request, value: Mapping[str, Any]) -> Reply:

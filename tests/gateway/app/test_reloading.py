@@ -1,11 +1,13 @@
 """A changed config file: what it changes at once, and what only a restart changes."""
 
+import asyncio
 import logging
 
 import pytest
 
 from gateway.app.config import load_config
-from gateway.app.reloading import FIXED_KEYS, reload_config
+from gateway.app.reloading import FIXED_KEYS, read_version, reload_config, watch_config
+from hang import HANG
 
 CONFIG = """
 servers: {notes: {url: "http://127.0.0.1:1/mcp"}}
@@ -71,3 +73,26 @@ async def test_an_invalid_config_changes_nothing(path, caplog):
     await reload_config(path, gateway)
     assert gateway.config is config
     assert "the changed config is invalid" in caplog.text
+
+
+@pytest.mark.parametrize("linked", [False, True])
+async def test_a_change_of_the_file_or_of_its_link_is_loaded(path, tmp_path, linked):
+    if linked:  # as Kubernetes mounts a folder
+        (old := tmp_path / "old").mkdir()
+        path.rename(old / path.name)
+        (tmp_path / "..data").symlink_to(old)
+        path.symlink_to(tmp_path / "..data" / path.name)
+    loaded, gateway = read_version(path), Running(load_config(path, {}))
+    text = CONFIG.replace("deny", "allow")
+    if linked:
+        (new := tmp_path / "new").mkdir()
+        (new / path.name).write_text(text)
+        (tmp_path / "link").symlink_to(new)
+        (tmp_path / "link").replace(tmp_path / "..data")
+    else:
+        path.write_text(text)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(HANG):
+        watch = tasks.create_task(watch_config(path, gateway, loaded=loaded, interval=0.0))
+        while gateway.config.policy.default != "allow":
+            await asyncio.sleep(0)
+        watch.cancel()

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from aiohttp import web
 
-from gateway.upstreams import http
+from gateway.upstreams.http1 import pool
 from gateways import META, MODERN, RunningGateway, running, text
 from gateways import call as tool_call
 from hang import HANG
@@ -334,7 +334,7 @@ async def test_a_freed_connection_goes_to_a_waiting_request():
 
 
 async def test_without_a_free_connection_nothing_is_sent_and_the_error_says_why(monkeypatch):
-    monkeypatch.setattr(http, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.2)
     async with two_servers(connections=1) as (gateway, server):
         first = asyncio.ensure_future(gateway.call("get_note", {"n": 1}))
         await server.wait_until_running(1)

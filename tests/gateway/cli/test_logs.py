@@ -42,11 +42,6 @@ def test_a_traceback_is_indented_under_its_log_entry(log):
     assert "    ValueError: one\n    two\n" in log.getvalue()
 
 
-def test_the_file_watcher_logs_no_changes(log):
-    logging.getLogger("watchfiles.main").info("1 change detected")
-    assert log.getvalue() == ""
-
-
 def test_a_slack_outage_is_one_line(log):
     try:
         raise ConnectionRefusedError(111, "Connection refused")

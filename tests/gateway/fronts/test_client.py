@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import ConnectionLostError, NotSentError, ResponseTooLargeError
 from gateway.fronts.client import GatewayClient

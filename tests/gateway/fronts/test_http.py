@@ -1,7 +1,6 @@
 """The agents' listener: hosts, origins, tokens and bodies."""
 
 import asyncio
-import dataclasses
 import hashlib
 import io
 import json
@@ -349,7 +348,7 @@ async def test_only_a_completely_written_answer_is_delivered():
     async with running() as gateway:
         whole = frame_reply(b'{"jsonrpc":"2.0","id":1,"result":{}}')
         replies = [
-            dataclasses.replace(whole, delivered=note),
+            replace(whole, delivered=note),
             Reply(status=200, chunks=cut(), delivered=note),
         ]
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from approvals.errors import StoreError
 from gateway.errors import ConnectionLostError, NotSentError
@@ -153,7 +153,7 @@ async def test_an_answer_is_delivered_when_it_is_written_to_the_client():
 
 
 def joined(gateway):
-    return HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send
+    return HttpUpstream(gateway.url, FixedCredentials({}), gateway.pool).send
 
 
 async def test_a_held_call_does_not_run_after_its_client_closed_stdin():

@@ -84,7 +84,7 @@ async def send_frame(client, frame):
 
 async def join_gateway(gateway):
     """Return the client of an `okayed stdio` that joined this gateway over HTTP."""
-    client = GatewayClient(HttpUpstream(gateway.url, FixedCredentials({}), gateway.http).send, {})
+    client = GatewayClient(HttpUpstream(gateway.url, FixedCredentials({}), gateway.pool).send, {})
     for frame in (INITIALIZE, INITIALIZED):
         await send_frame(client, frame)
     return client

@@ -16,7 +16,8 @@ from gateway.tools.classify.severity import Severity
 from gateway.tools.pins import Pins
 from gateway.upstreams import lifecycle, stdio
 from gateway.upstreams.credentials import FixedCredentials
-from gateway.upstreams.http import HttpUpstream, open_client_session
+from gateway.upstreams.http import HttpUpstream
+from gateway.upstreams.http1.pool import ConnectionPool
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 from hang import HANG
 from recording_server import RecordingServer, error, result
@@ -33,7 +34,7 @@ class Clock:
 
 @pytest.fixture
 async def http():
-    async with open_client_session() as session:
+    async with ConnectionPool() as session:
         yield session
 
 

@@ -272,10 +272,11 @@ async def test_a_pin_survives_a_restart(tmp_path):
     from gateway.tools.catalogue import Catalogue
     from gateway.tools.pins import Pins
     from gateway.upstreams.credentials import FixedCredentials
-    from gateway.upstreams.http import HttpUpstream, open_client_session
+    from gateway.upstreams.http import HttpUpstream
+    from gateway.upstreams.http1.pool import ConnectionPool
 
     reported = []
-    async with RecordingServer() as recorder, open_client_session() as http:
+    async with RecordingServer() as recorder, ConnectionPool() as http:
         for description in ("Get a note.", SLY):
             recorder.tools[0]["description"] = description
             store = await SqliteStore.open(tmp_path / "x.db")

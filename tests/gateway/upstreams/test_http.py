@@ -6,10 +6,12 @@ import socket
 import pytest
 from aiohttp import web
 
-from gateway import upstreams
 from gateway.errors import ConnectionLostError, NotSentError, ResponseTooLargeError
 from gateway.upstreams.credentials import FixedCredentials
-from gateway.upstreams.http import KEEPALIVE_OPTIONS, HttpUpstream, open_client_session
+from gateway.upstreams.http import HttpUpstream
+from gateway.upstreams.http1 import pool
+from gateway.upstreams.http1.address import parse_address
+from gateway.upstreams.http1.pool import KEEPALIVE_OPTIONS, ConnectionPool
 from gateway.upstreams.reply import Reply, frame_reply, join, read_body, replace_body
 from hang import HANG
 from recording_server import RecordingServer
@@ -17,7 +19,7 @@ from recording_server import RecordingServer
 
 @pytest.fixture
 async def http():
-    async with open_client_session() as session:
+    async with ConnectionPool() as session:
         yield session
 
 
@@ -81,10 +83,10 @@ async def silent(request, frame):
 
 
 async def test_the_wait_for_a_free_connection_is_limited(monkeypatch):
-    monkeypatch.setattr(upstreams.http, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.5)
     async with (
         RecordingServer(on_get=silent) as recorder,
-        open_client_session(connections=1) as http,
+        ConnectionPool(connections=1) as http,
         asyncio.timeout(HANG),
     ):
         upstream = HttpUpstream(recorder.url, FixedCredentials(), http)
@@ -97,14 +99,13 @@ async def test_the_wait_for_a_free_connection_is_limited(monkeypatch):
 
 async def test_connections_have_tcp_keepalive(http):
     async with RecordingServer(on_get=silent) as recorder:
-        response = await http.get(recorder.url)
-        socket_ = response.connection.transport.get_extra_info("socket")
+        connection = await http.acquire(parse_address(recorder.url))
+        socket_ = connection._transport.get_extra_info("socket")
         assert socket_.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         looks = {name: value for name, value in KEEPALIVE_OPTIONS.items() if hasattr(socket, name)}
         assert {
             name: socket_.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in looks
         } == looks
-        response.close()
 
 
 async def raw_server(answer):

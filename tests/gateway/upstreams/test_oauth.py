@@ -11,7 +11,9 @@ from aiohttp import web
 
 from gateway.errors import NotSentError
 from gateway.upstreams import oauth
-from gateway.upstreams.http import HttpUpstream, open_client_session
+from gateway.upstreams.client_session import open_client_session
+from gateway.upstreams.http import HttpUpstream
+from gateway.upstreams.http1.pool import ConnectionPool
 from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import SseServer, SseUpstream
@@ -67,6 +69,12 @@ class Tokens:
 async def http():
     async with open_client_session() as session:
         yield session
+
+
+@pytest.fixture
+async def pool():
+    async with ConnectionPool() as pool:
+        yield pool
 
 
 @pytest.fixture
@@ -167,13 +175,13 @@ async def test_simultaneous_calls_share_one_token_request(credentials, tokens):
     ],
 )
 async def test_without_a_token_nothing_is_sent_and_one_sentence_says_why(
-    credentials, tokens, http, caplog, status, body, said
+    credentials, tokens, pool, caplog, status, body, said
 ):
     caplog.set_level(logging.DEBUG)
     tokens.status, tokens.raw = status, body
     async with RecordingServer() as recorder:
         with pytest.raises(NotSentError, match=said) as told:
-            await HttpUpstream(recorder.url, credentials, http).send("POST", b"{}", {})
+            await HttpUpstream(recorder.url, credentials, pool).send("POST", b"{}", {})
     assert recorder.received == []
     assert "s3cret" not in str(told.value) + caplog.text
     assert len(tokens.forms) == 1
@@ -202,12 +210,12 @@ async def test_an_unreachable_or_silent_token_endpoint_is_an_error(tokens, http,
     assert (await credentials.headers())["Authorization"] == "Bearer token-2"
 
 
-async def test_a_refused_token_is_dropped_and_the_call_is_not_repeated(credentials, tokens, http):
+async def test_a_refused_token_is_dropped_and_the_call_is_not_repeated(credentials, tokens, pool):
     async def refuse(request, frame):
         return web.Response(status=401)
 
     async with RecordingServer(on_call=refuse) as recorder:
-        upstream = HttpUpstream(recorder.url, credentials, http)
+        upstream = HttpUpstream(recorder.url, credentials, pool)
         for number in (1, 2):
             reply = await upstream.send("POST", b'{"id":1,"method":"tools/call"}', {"authorization": "agent"})
             assert reply.status == 401
@@ -219,10 +227,10 @@ async def test_a_refused_token_is_dropped_and_the_call_is_not_repeated(credentia
     assert await credentials.headers() == bearer(3)
 
 
-async def test_an_sse_server_gets_a_valid_token_with_every_message(credentials, tokens, http, clock):
+async def test_an_sse_server_gets_a_valid_token_with_every_message(credentials, tokens, pool, clock):
     tokens.answer = {"expires_in": 1000}
     async with MisbehavingSseServer(authorization="Bearer token-1") as nasty:
-        source = SseServer(name="n", url=nasty.url, credentials=credentials, http=http)
+        source = SseServer(name="n", url=nasty.url, credentials=credentials, http=pool)
         upstream = SseUpstream(source, clock)
         opening = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}).encode()
         reply = await upstream.send("POST", opening, {})
@@ -259,7 +267,7 @@ async def test_a_held_call_is_sent_with_the_current_token_or_not_at_all():
             gateway.clock.now += 700
             tokens.answer = {}
             for upstream in gateway.gateway.proxy.settings.upstreams.values():
-                upstream.inner._credentials.mark_refused(bearer(1))
+                upstream.inner._endpoint._credentials.mark_refused(bearer(1))
             await gateway.review(held)
             async with asyncio.timeout(HANG):
                 assert "ran create_note" in text(await waiting)

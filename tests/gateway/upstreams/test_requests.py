@@ -8,7 +8,9 @@ from aiohttp import web
 
 from gateway.errors import ConnectionLostError
 from gateway.upstreams.credentials import FixedCredentials
-from gateway.upstreams.http import HttpUpstream, open_client_session
+from gateway.upstreams.http import HttpUpstream
+from gateway.upstreams.http1.address import parse_address
+from gateway.upstreams.http1.pool import ConnectionPool
 from gateway.upstreams.reply import read_body
 from gateway.upstreams.requests import NOT_ALLOWED, RequestFilter
 from gateway.wire import sse
@@ -45,7 +47,7 @@ def request_frame(method, params, request_id="s1"):
 
 async def call_through(recorder, kinds):
     """Call a tool through an upstream with these kinds; returns the frames that a client gets."""
-    async with open_client_session() as http:
+    async with ConnectionPool() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), kinds)
         body = json.dumps(call("get_note")).encode()
         reply = await upstream.send("POST", body, {"mcp-session-id": "s", "last-event-id": "7"})
@@ -153,7 +155,7 @@ async def test_a_body_that_is_not_one_response_does_not_pass(body):
     async def serve(request, frame):
         return web.Response(body=body, content_type="application/json")
 
-    async with RecordingServer(on_call=serve) as recorder, open_client_session() as http:
+    async with RecordingServer(on_call=serve) as recorder, ConnectionPool() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         with pytest.raises(ConnectionLostError):
             await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
@@ -191,7 +193,7 @@ async def test_other_bodies_pass_only_if_they_are_responses_or_error_texts(statu
     async def serve(request, frame):
         return web.Response(status=status, text=body, content_type=kind)
 
-    async with RecordingServer(on_call=serve) as recorder, open_client_session() as http:
+    async with RecordingServer(on_call=serve) as recorder, ConnectionPool() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert (reply.status, await read_body(reply)) == (status, crosses.encode())
@@ -201,11 +203,11 @@ async def test_other_bodies_pass_only_if_they_are_responses_or_error_texts(statu
 async def test_a_refusal_that_cannot_be_sent_is_only_logged(caplog):
     async with (
         RecordingServer(on_call=streaming(request_frame(*ASKS["roots"]))) as recorder,
-        open_client_session() as http,
+        ConnectionPool() as http,
     ):
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
-        upstream.inner._url = "http://127.0.0.1:1/mcp"
+        upstream.inner._endpoint.address = parse_address("http://127.0.0.1:1/mcp")
         assert (
             json.loads([event async for event in sse.split_events(reply.chunks)][-1].data)["result"] == DONE
         )
@@ -251,7 +253,7 @@ async def test_input_requests_without_a_method_do_not_pass():
     async def odd(request, frame):
         return result(frame, {"resultType": "input_required", "inputRequests": {"a": 1}})
 
-    async with RecordingServer(on_call=odd) as recorder, open_client_session() as http:
+    async with RecordingServer(on_call=odd) as recorder, ConnectionPool() as http:
         upstream = RequestFilter("notes", HttpUpstream(recorder.url, FixedCredentials(), http), [])
         reply = await upstream.send("POST", json.dumps(call("get_note")).encode(), {})
         assert json.loads(await read_body(reply))["error"]["message"] == NOT_ALLOWED

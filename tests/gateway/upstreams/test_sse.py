@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 from mcp import Client
@@ -14,7 +15,7 @@ from gateway.tools.discovery import list_tools
 from gateway.upstreams import sessions
 from gateway.upstreams import sse as upstream_sse
 from gateway.upstreams.credentials import FixedCredentials
-from gateway.upstreams.http import open_client_session
+from gateway.upstreams.http1.pool import ConnectionPool
 from gateway.upstreams.reply import read_body
 from gateway.upstreams.sse import SseServer, SseUpstream
 from gateway.wire import sse
@@ -56,7 +57,7 @@ class Server(SseUpstream):
 
 @pytest.fixture
 async def http():
-    async with open_client_session() as session:
+    async with ConnectionPool() as session:
         yield session
 
 
@@ -287,7 +288,8 @@ async def test_a_server_that_stops_between_stream_and_post_is_sent_nothing(serve
     headers = await server.opened()
     session = server.sessions[headers["Mcp-Session-Id"]]
     async with MisbehavingSseServer() as gone:
-        session.connection._address = session.connection._address.with_port(int(gone.url.split(":")[2][:-4]))
+        endpoint = session.connection._endpoint
+        endpoint.address = replace(endpoint.address, port=int(gone.url.split(":")[2][:-4]))
     with pytest.raises(NotSentError, match="could not be reached"):
         await server.called("echo", headers)
 

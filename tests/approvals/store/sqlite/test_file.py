@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from approvals.errors import StoreError
 from approvals.model import LoginSession, Notice
@@ -289,10 +288,10 @@ async def test_a_migration_that_was_killed_is_completed_at_the_next_start(path):
 async def test_a_migration_that_fails_leaves_the_file_to_the_older_version(path):
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
-        schema.migrations.apply(Database(db), stop_before="replicas_of_a_store")
+        schema.migrate(db, stop_before="replicas_of_a_store")
         db.execute("CREATE TABLE codes (n)")  # the third migration to come creates it
         before = list(db.iterdump())
-    assert await refusal(path) == f'The store {path} cannot be used: table "codes" already exists.'
+    assert await refusal(path) == f"The store {path} cannot be used: table codes already exists."
     with closing(sqlite3.connect(path)) as db:
         assert list(db.iterdump()) == before
         db.execute("DROP TABLE codes")

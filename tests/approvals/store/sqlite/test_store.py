@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from sqlite_utils import Database
 
 from approvals import audit
 from approvals.errors import Conflict, QuotaExceeded, StoreError
@@ -441,7 +440,8 @@ def to_older_summaries(path):
     """Leave the file as a version left it whose summaries had no names."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("ALTER TABLE summaries RENAME TO newer")
-        schema.summaries(Database(db))
+        for statement in schema.MIGRATIONS["summaries"]:
+            db.execute(statement)
         db.execute(
             "INSERT INTO summaries SELECT n, state, agent, created_at, size, summary, seal FROM newer ORDER BY n"
         )

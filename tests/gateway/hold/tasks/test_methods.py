@@ -204,7 +204,7 @@ async def test_a_task_runs_at_its_server_as_currently_configured():
         proxy = gateway.gateway.proxy
         await begin(gateway)
         [held] = await gateway.held()
-        upstream = HttpUpstream(moved.url, FixedCredentials({}), gateway.http)
+        upstream = HttpUpstream(moved.url, FixedCredentials({}), gateway.pool)
         proxy.adopt(replace(proxy.settings, upstreams={"notes": upstream}))
         await gateway.review(held)
         await wait_until_settled(gateway, held.id)

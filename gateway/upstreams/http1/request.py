@@ -1,0 +1,54 @@
+"""Builds the heads of requests. The part that requests to one address share is built once."""
+
+from collections.abc import Mapping
+
+from gateway.errors import NotSentError
+from gateway.upstreams.http1.address import Address
+
+#: Headers that only this client sets: they decide where a request ends.
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+class RequestHeads:
+    """The heads of requests with one verb, to one address, with the same credentials."""
+
+    def __init__(
+        self, verb: str, address: Address, defaults: Mapping[str, str], credentials: Mapping[str, str]
+    ) -> None:
+        """*credentials* win over a request's headers, which win over *defaults*; names are case-insensitive."""
+        self.credentials = credentials
+        self._start = f"{verb} {address.target} HTTP/1.1\r\n".encode()
+        authorization = {"authorization": address.authorization} if address.authorization else {}
+        self._defaults = _lower({
+            # A server may use any encoding if this header is absent (RFC 9110, section 12.5.3).
+            "host": address.host_header, "accept-encoding": "identity", **defaults, **authorization,
+        })  # fmt: skip
+        self._own = _lower(credentials)
+        self._shared = {**self._defaults, **self._own}
+        self._shared_lines = self._start + _encode(self._shared)
+        #: POST has a length even without a body (RFC 9110, section 8.6).
+        self._has_length = verb == "POST"
+
+    def build(self, headers: Mapping[str, str], length: int) -> bytes:
+        """Return the head of a request with these headers and a body of *length* bytes; raises `NotSentError`."""
+        lowered = _lower(headers)
+        end = b"content-length: %d\r\n\r\n" % length if length or self._has_length else b"\r\n"
+        if self._shared.keys().isdisjoint(lowered):
+            return self._shared_lines + _encode(lowered) + end
+        return self._start + _encode({**self._defaults, **lowered, **self._own}) + end
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _encode(headers: Mapping[str, str]) -> bytes:
+    """Return header lines; raises `NotSentError` if a line break or a NUL would end a header early."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items() if name not in _FRAMING])
+    count = len(headers) - len(_FRAMING & headers.keys())
+    if lines.count("\r") != count or lines.count("\n") != count or "\0" in lines:
+        raise NotSentError("A header for the server contains a line break; nothing was sent.")
+    try:
+        return lines.encode()
+    except UnicodeEncodeError as error:
+        raise NotSentError("A header for the server is not valid text; nothing was sent.") from error
