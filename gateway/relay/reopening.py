@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.call.sessions import Session
 from gateway.errors import NotSentError, UnknownSessionError
 from gateway.upstreams import Upstream, lifecycle
+from gateway.upstreams.lines import WrappedLine
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
 
@@ -34,7 +35,10 @@ class ReopeningUpstream:
 
         The headers may name a replacement session; its answers do not show that this one exists.
         """
-        reply = await self._send(verb, body, headers)
+        return self._note_answer(await self._send(verb, body, headers), headers)
+
+    def _note_answer(self, reply: Reply, headers: Mapping[str, str]) -> Reply:
+        """Return the reply to a request with these headers; note that the session exists."""
         if reply.status < 400 and headers.get(protocol.SESSION_HEADER) == self.id:
             self.session.answered_at = self.clock()
         return reply
@@ -51,8 +55,10 @@ class ReopeningUpstream:
                 await self._reopen(headers)
         return await self.inner.send(verb, body, self._current_headers(headers))
 
-    def line(self) -> None:
-        """Return None: TODO."""
+    def line(self) -> WrappedLine | None:
+        """Reserve a connection; only a server behind a URL has one, and its sessions are not reopened."""
+        line = self.inner.line()
+        return None if line is None else WrappedLine(line, self._note_answer, self._current_headers)
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """See `Upstream.knows`. A session that the gateway itself keeps counts as known: the next send reopens it."""

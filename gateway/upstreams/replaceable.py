@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gateway.upstreams import Upstream
+from gateway.upstreams import Line, Upstream
 from gateway.upstreams.reply import Reply
 
 
@@ -17,8 +17,9 @@ class ReplaceableUpstream:
         """Do one exchange over the current connection."""
         return await self.inner.send(verb, body, headers)
 
-    def line(self) -> None:
-        """Return None: TODO."""
+    def line(self) -> Line | None:
+        """Reserve a current connection; see `Upstream.line`."""
+        return self.inner.line()
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """Return whether the current connection has the session in *headers*."""

@@ -13,15 +13,16 @@ from msgspec.structs import replace
 
 from gateway.errors import ConnectionLostError, GatewayError
 from gateway.upstreams import Upstream
-from gateway.upstreams.reply import JSON, Reply, read_body, replace_body
+from gateway.upstreams.lines import WrappedLine
+from gateway.upstreams.reply import EVENTS, JSON, Reply, read_body, replace_body
 from gateway.wire import frames, sse
 
 #: The kinds of server requests in `may_ask`, and their methods.
 KINDS = {"sampling": "sampling/createMessage", "elicitation": "elicitation/create", "roots": "roots/list"}
 #: Methods that every server may use: they request nothing new from the client.
 ALWAYS_ALLOWED = frozenset({"ping", "tasks/get", "tasks/result", "tasks/list", "tasks/cancel"})
-#: Bytes that can hide a member name from a plain search: an escape, or an encoding other than UTF-8.
-_DISGUISE_MARKS = (b"\\u", b"\0")
+#: The members by which a server requests something.
+_ASKING = (b"method", b"inputRequests")
 UNREADABLE_ANSWER = "The server's answer could not be read."
 NOT_ALLOWED = "The gateway does not allow this request from the server."
 log = logging.getLogger("okayed.upstreams")
@@ -43,16 +44,14 @@ class RequestFilter:
     async def send(self, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; requests that the server may not send are refused here."""
         reply = await self.inner.send(verb, body, headers)
-        if reply.streams:
-            return replace(reply, chunks=self._filter_stream(reply.chunks, headers))
-        answer = await read_body(reply)
-        if reply.status == 202 or reply.media_type != JSON:
-            # The body is not a frame. The text of an error response may pass.
-            return replace_body(reply, answer if reply.status >= 400 else b"")
-        return replace_body(reply, self._filter_frame(answer) if answer.strip() else answer)
+        if not reply.streams and reply.body is None:
+            reply = replace_body(reply, await read_body(reply))
+        return self._filter(reply, headers)
 
-    def line(self) -> None:
-        """Return None: TODO."""
+    def line(self) -> WrappedLine | None:
+        """Reserve a connection of the inner upstream; its replies are filtered."""
+        line = self.inner.line()
+        return None if line is None else WrappedLine(line, self._filter)
 
     def knows(self, headers: Mapping[str, str]) -> bool | None:
         """See `Upstream.knows`."""
@@ -61,6 +60,25 @@ class RequestFilter:
     async def close(self) -> None:
         """Close the inner upstream."""
         await self.inner.close()
+
+    def _filter(self, reply: Reply, headers: Mapping[str, str]) -> Reply:
+        """Return the reply to a request with these headers, filtered; raises `ConnectionLostError`."""
+        media_type = reply.media_type
+        if media_type == EVENTS:
+            return replace(reply, chunks=self._filter_stream(reply.chunks, headers))
+        is_frame = media_type == JSON and reply.status != 202
+        if reply.body is None:
+            return replace(reply, chunks=self._filter_chunks(reply, is_frame=is_frame))
+        filtered = self._filter_body(reply, reply.body, is_frame=is_frame)
+        return reply if filtered is reply.body else replace_body(reply, filtered)
+
+    async def _filter_chunks(self, reply: Reply, *, is_frame: bool) -> AsyncIterator[bytes]:
+        yield self._filter_body(reply, await read_body(reply), is_frame=is_frame)
+
+    def _filter_body(self, reply: Reply, body: bytes, *, is_frame: bool) -> bytes:
+        if is_frame:
+            return self._filter_frame(body) if _may_contain(body, *_ASKING) and body.strip() else body
+        return body if reply.status >= 400 else b""  # the text of an error response may pass
 
     async def _filter_stream(
         self, chunks: AsyncIterator[bytes], headers: Mapping[str, str]
@@ -109,14 +127,23 @@ class RequestFilter:
         return frames.build_error(_parse_members(body).get("id"), -32603, NOT_ALLOWED)
 
 
+def _may_contain(frame: bytes, word: bytes, other: bytes | None = None) -> bool:
+    """Return whether a frame may have a member of these names; escapes and other encodings than UTF-8 could hide one."""
+    return (
+        word in frame
+        or (other is not None and other in frame)
+        or b"\\u" in frame
+        or b"\0" in frame
+        or not (frame.startswith(b"{") or frame.lstrip(b" \t\r\n").startswith(b"{"))
+    )
+
+
 def _parse_members(frame: bytes, word: bytes = b"") -> Mapping[str, Any]:
     """Return the members of a frame; {} without parsing if *word* cannot be in it.
 
     Raises `ConnectionLostError` unless it is one unambiguous object: the client might read it differently.
     """
-    if frame.lstrip(b" \t\r\n").startswith(b"{") and not any(
-        one in frame for one in (word, *_DISGUISE_MARKS)
-    ):
+    if not _may_contain(frame, word):
         return {}
     try:
         value = frames.parse_json(frame, max_bytes=frames.MAX_SERVER_BYTES)
