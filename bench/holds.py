@@ -255,7 +255,7 @@ async def measure_gateway(count: int, agents: int, wait: float, tree: Path) -> d
     tokens = [agent_token(one) for one in range(agents)]
     with tempfile.TemporaryDirectory() as folder, run_server() as server:
         config = write_config(
-            Path(folder), server=server.port, count=agents, **ports,
+            Path(folder), server=server.port, count=agents, **ports, policy={"default": "require_approval"},
             approvals={"expire_after": "2h", "hold_for": "1h"},
             limits={"open": 2 * count, "open_per_agent": count, "bytes": "1GB", "bytes_per_agent": "1GB"},
         )  # fmt: skip
