@@ -34,6 +34,8 @@ TEXT, ARGUMENTS = 620, 660
 AT_ONCE, APPROVERS = 500, 16
 #: Calls that are approved one after the other, and then by several approvers.
 SINGLE, TOGETHER = 200, 500
+#: Calls on a page of the API.
+PAGE = 200
 #: Open calls beside which the service alone is measured.
 LEVELS = (1_000, 10_000)
 #: Seconds before the memory is read, and for any one step.
@@ -48,6 +50,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "processor time of a hold": ("us", "<= 190"),
     "memory of an open call": ("KB", "< 10"),
     "processor time while they wait": ("% of a core", "< 3"),
+    "a page of 200 calls over the API": ("ms", ""),
     "approve to answered, p50": ("ms", ""),
     "approve to answered, p99": ("ms", "< 10"),
     "approvals": ("/s", ""),
@@ -151,7 +154,9 @@ class Inbox:
         pending: dict[str, str] = {}
         before = ""
         while before is not None:
-            page = await self.get("/calls?state=pending&limit=200" + (f"&before={before}" if before else ""))
+            page = await self.get(
+                f"/calls?state=pending&limit={PAGE}" + (f"&before={before}" if before else "")
+            )
             pending |= {call["id"]: call["digest"] for call in page["calls"]}
             before = page["next"]
         return pending
@@ -238,7 +243,9 @@ async def measure_open_calls(
     figures["processor time while they wait"] = await measure_waiting(pid, wait)
     figures["memory of an open call"] = (read_memory(pid) - memory) / count
     async with open_inbox(ports["inbox"]) as inbox:
+        start = time.perf_counter()
         pending = list((await inbox.list_pending()).items())
+        figures["a page of 200 calls over the API"] = (time.perf_counter() - start) * 1000 / -(-count // PAGE)
         assert len(pending) == count, f"{len(pending)} of {count} calls are pending"
         single, together = min(SINGLE, count // 4), min(TOGETHER, count // 4)
         took = await approve_one_by_one(agents, inbox, pending[:single])

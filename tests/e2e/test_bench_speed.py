@@ -153,5 +153,5 @@ def test_the_bench_of_holds_prints_every_figure():
     done = run("holds.py", "--count", "60", "--agents", "4", "--wait", "0.2", "--levels", "100", "--json")
     assert (done.stderr, done.returncode) == ("", 0)
     figures = json.loads(done.stdout.splitlines()[-1])
-    assert len(figures) == 12
+    assert len(figures) == 13
     assert all(value > 0 for value in figures.values())
