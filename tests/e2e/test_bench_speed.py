@@ -154,4 +154,5 @@ def test_the_bench_of_holds_prints_every_figure():
     assert (done.stderr, done.returncode) == ("", 0)
     figures = json.loads(done.stdout.splitlines()[-1])
     assert len(figures) == 13
-    assert all(value > 0 for value in figures.values())
+    # The sweep may not fall into a wait of 0.2 s.
+    assert {name for name, value in figures.items() if not value} <= {"processor time while they wait"}
