@@ -175,8 +175,8 @@ class ApprovalService(Reviews, Runs):
         await self.replica.renew()
         self._keep_time()
         await self.presence.save()
-        for call in await self.store.due(self.clock()):
-            await self._change(call.id, lambda call: lifecycle.expire(call, self.clock()))
+        for call_id in await self.store.due(self.clock()):
+            await self._change(call_id, lambda call: lifecycle.expire(call, self.clock()))
         await self.doubt_lost_runs()
 
     def _keep_time(self) -> None:

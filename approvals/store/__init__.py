@@ -92,8 +92,8 @@ class CallStore(Protocol):
     ) -> Page[Summary]:
         """Return a page of the summaries of the matching calls, in the order of `select`."""
 
-    async def due(self, now: float) -> Sequence[Summary]:
-        """Return the summaries of pending and approved calls whose `expires_at` is at or before *now*."""
+    async def due(self, now: float) -> Sequence[CallId]:
+        """Return the ids of pending and approved calls whose `expires_at` is at or before *now*, by deadline."""
 
     async def open_counts(self) -> Mapping[State, int]:
         """Return the number of calls that are pending, approved, forwarding and in doubt."""

@@ -723,7 +723,7 @@ class ReadSummaries:
     def recorded(self, read):
         async def recorded(*args, **more):
             found = await read(*args, **more)
-            self.calls |= {call.id for call in getattr(found, "items", found)}
+            self.calls |= {getattr(call, "id", call) for call in getattr(found, "items", found)}
             return found
 
         return recorded

@@ -129,9 +129,9 @@ class MemoryStore(MemoryLogins, MemoryReplicas):
         limited = [call for call in self._calls.values() if _applies(limit, call)]
         return sum(size(call) if limit.in_bytes else 1 for call in (*limited, new)) > limit.most
 
-    async def due(self, now: float) -> Sequence[Summary]:
+    async def due(self, now: float) -> Sequence[CallId]:
         overdue = [call for call in self._calls.values() if call.state in TIMED and call.expires_at <= now]
-        return list(map(summarize, sorted(overdue, key=lambda call: call.expires_at)))
+        return [call.id for call in sorted(overdue, key=lambda call: call.expires_at)]
 
     async def open_counts(self) -> Mapping[State, int]:
         found = Counter(call.state for call in self._calls.values())

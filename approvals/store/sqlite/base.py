@@ -6,10 +6,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from approvals.signals import Signal, SignalKind
+from approvals.store.in_flight import InFlight
+from approvals.store.open_calls import OpenCalls
 from approvals.store.signal_feed import SignalFeed
+from approvals.store.sqlite.chain import write_events
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.health import Health
 from approvals.store.sqlite.reader import Reader
+from approvals.store.sqlite.recent_calls import RecentCalls
 from approvals.store.sqlite.seal import Seal
 from approvals.store.sqlite.writer import Writer
 
@@ -27,8 +31,12 @@ class SqliteBase:
         self._file = file
         self._feed = SignalFeed()
         self._health = Health()
-        self.writer = Writer(writing, file, self._health)
+        self.writer = Writer(writing, file, self._health, partial(write_events, key))
         self.reader = Reader(reading, self._health)
+        self._open = OpenCalls()
+        self._recent = RecentCalls(self.writer)
+        #: The ids and keys of the calls with a write in flight.
+        self._in_flight = InFlight()
 
     def signals(self) -> AsyncIterator[Signal]:
         """Yield the signals from now on."""
@@ -48,6 +56,10 @@ class SqliteBase:
         So a call whose answer was just delivered is found as collected. A write that cannot be made now is left out.
         """
         await self.writer.flush()
+        return await self.reader.read(work)
+
+    async def _read_now(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Read one snapshot of rows that no write in flight changes."""
         return await self.reader.read(work)
 
     async def _read_row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, Unpack
 
-from approvals.lifecycle import OPEN, OPEN_OR_IN_DOUBT
-from approvals.model import CallId, HeldCall, State
+from approvals.lifecycle import OPEN
+from approvals.model import HeldCall, State
 from approvals.store.call_lists import MAX_SEARCHED, CallFilter, Page, split_filter
 from approvals.store.sqlite import statements
 from approvals.store.sqlite.base import SqliteBase
@@ -47,20 +47,6 @@ class SqliteLists(SqliteBase):
             return Page([self._seal.open_summary(*columns) for _, _, *columns in rows.items], rows.next)
 
         return await self._read(work)
-
-    async def due(self, now: float) -> Sequence[Summary]:
-        """Return the calls whose deadline has passed."""
-        return await self._find_summaries(statements.DUE, (now,))
-
-    async def open_counts(self) -> Mapping[State, int]:
-        """Return the number of calls in each open state, and in doubt."""
-        found = await self._read(lambda db: dict(db.execute(statements.OPEN_COUNTS).fetchall()))
-        return {state: found.get(state, 0) for state in OPEN_OR_IN_DOUBT}
-
-    async def open_tasks(self) -> Sequence[CallId]:
-        """Return the ids of the open calls with a task handle."""
-        rows = await self._read(lambda db: db.execute(statements.OPEN_TASKS).fetchall())
-        return [CallId(row[0]) for row in rows]
 
     async def open_summaries(self, *, server: str = "", tool: str = "") -> Sequence[Summary]:
         """Return the summaries of the open calls."""

@@ -303,6 +303,12 @@ MIGRATIONS: Mapping[str, Sequence[str]] = {
     "notices_to_update": _NOTICES_TO_UPDATE,
     # The names that replicas hold are called locks.
     "locks_of_replicas": ("ALTER TABLE names RENAME TO locks",),
+    # Deadlines, limits and tasks are answered from memory.
+    "open_calls_in_memory": (
+        "DROP INDEX IF EXISTS calls_by_deadline",
+        "DROP INDEX IF EXISTS summaries_open",
+        "DROP INDEX IF EXISTS summaries_of_tasks",
+    ),
 }
 
 

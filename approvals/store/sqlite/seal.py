@@ -29,18 +29,20 @@ class Seal:
 
     key: bytes
 
-    def call_columns(self, call: HeldCall) -> tuple[Any, ...]:
-        """Return the columns that change with the call; raises `StoreError` when it cannot be encoded as JSON."""
+    def columns(self, call: HeldCall) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return the columns of a call and of its summary that change with it.
+
+        Raises `StoreError` when the call cannot be encoded as JSON.
+        """
         try:
-            body = _encode(call)
+            body, summary = _encode(call), _encode(summarize(call))
         except (TypeError, ValueError) as error:
             raise StoreError(f"The call {call.id} cannot be written: {error}.") from error
-        return call.version, call.state, call.digest, call.expires_at, call.settled_at, body, self._of(body)
-
-    def summary_columns(self, call: HeldCall) -> tuple[Any, ...]:
-        """Return the columns of the summary that change with the call."""
-        body = _encode(summarize(call))
-        return call.state, call.task, body, self._of(_SUMMARY + body)
+        state = call.state.value
+        return (
+            (call.version, state, call.digest, call.expires_at, call.settled_at, body, self._of(body)),
+            (state, int(call.task), summary, self._of(_SUMMARY + summary)),
+        )
 
     def open_summary(self, body: bytes, seal: bytes) -> Summary:
         """Return the summary; raises `StoreError` when it was changed."""

@@ -89,14 +89,12 @@ class SqliteState(SqliteTrail, SqliteLogins):
 
     async def reset_time(self, at: float, *events: AuditEvent) -> None:
         """Lower the time; move back to it the later dates of hits, logins, codes and retries."""
-        entries = tuple(map(audit.encode_event, events))
 
         def work(db: sqlite3.Connection) -> None:
             for statement in statements.RESET_TIME:
                 db.execute(statement, {"at": at})
-            self._write_events(entries, db)
 
-        await self.writer.do(work)
+        await self.writer.do(work, *map(audit.encode_event, events))
 
     async def start_counts(self) -> StartCounts:
         """Return the counts in the file and in `.lock`."""

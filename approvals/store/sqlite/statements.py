@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from approvals.model import CallLimit, State
+from approvals.model import State
 
 INSERT_CALL = """
-    INSERT INTO calls (version, state, digest, expires_at, settled_at, body, seal, id, key, agent, server, tool, created_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO calls (n, version, state, digest, expires_at, settled_at, body, seal, id, key, agent, server, tool, created_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SWAP_CALL = """
     UPDATE calls SET version = ?, state = ?, digest = ?, expires_at = ?, settled_at = ?, body = ?, seal = ?
     WHERE id = ? AND version = ?
 """
 INSERT_SUMMARY = """
-    INSERT INTO summaries (state, task, summary, seal, n, id, agent, server, tool, created_at, size)
+    INSERT INTO summaries (n, state, task, summary, seal, id, agent, server, tool, created_at, size)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 SWAP_SUMMARY = """
@@ -22,33 +22,24 @@ SWAP_SUMMARY = """
 """
 #: The next call without a summary: an older version wrote it.
 WITHOUT_SUMMARY = """
-    SELECT state, body, seal, n, id, agent, server, tool, created_at FROM calls
+    SELECT n, state, body, seal, id, agent, server, tool, created_at FROM calls
     WHERE n > (SELECT coalesce(max(n), 0) FROM summaries) ORDER BY n LIMIT 1
 """
-SAME_ID_OR_KEY = """
-    SELECT 1 FROM calls WHERE id = ? UNION ALL
-    SELECT 1 FROM calls WHERE key = ? AND state IN ('pending', 'approved', 'forwarding', 'in_doubt') LIMIT 1
-"""
+SAME_ID = "SELECT 1 FROM calls WHERE id = ?"
+NEXT_ROW = "SELECT coalesce(max(n), 0) + 1 FROM calls"
 VERSION = "SELECT version FROM calls WHERE id = ?"
 ID_OF_ROW = "SELECT id FROM summaries WHERE n = ?"
 CALL_OF_ROW = "SELECT body, seal FROM calls WHERE n = ?"
 CALL = "SELECT body, seal FROM calls WHERE id = ?"
 NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
 OPEN_CALLS = """
-    SELECT body, seal FROM calls INDEXED BY calls_one_open_of_a_key
+    SELECT n, body, seal FROM calls INDEXED BY calls_one_open_of_a_key
     WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
 """
-DUE = """
-    SELECT n, summaries.id, summary, summaries.seal FROM calls INDEXED BY calls_by_deadline CROSS JOIN summaries USING (n)
-    WHERE calls.state IN ('pending', 'approved') AND expires_at <= ? ORDER BY expires_at, n
-"""
-OPEN_COUNTS = """
-    SELECT state, count(*) FROM summaries INDEXED BY summaries_by_state
-    WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt') GROUP BY state
-"""
-OPEN_TASKS = """
-    SELECT id FROM summaries INDEXED BY summaries_of_tasks
-    WHERE task = 1 AND state IN ('pending', 'approved', 'forwarding') ORDER BY n
+#: The number and the bytes of an agent's calls that were created between two times.
+RECENT = """
+    SELECT count(*), coalesce(sum(size), 0) FROM summaries INDEXED BY summaries_by_age
+    WHERE agent = ? AND created_at > ? AND created_at <= ?
 """
 # Two halves, each found by an index: open calls, and settled calls that the channel has posted.
 STALE = """
@@ -170,11 +161,7 @@ ALL = -1
 Values = Sequence[Any] | Mapping[str, Any]
 Query = tuple[str, Values]
 
-#: The two starts and the two ends of a query for `usage`, and the start of a query for `event_search`.
-TOTAL_CALLS = "SELECT count(*) FROM summaries"
-TOTAL_BYTES = "SELECT coalesce(sum(size), 0) FROM summaries"
-OPEN_ONLY = " INDEXED BY summaries_open WHERE state IN ('pending', 'approved', 'forwarding')"
-RECENT_OF_AGENT = " INDEXED BY summaries_by_age WHERE agent = ? AND created_at > ?"
+#: The start of a query for `event_search`.
 EVENTS = "SELECT * FROM events"
 #: The three starts of a query for `calls`: with the size of a whole call, with its summary, with neither.
 SIZES = "SELECT n, id, (SELECT length(body) FROM calls WHERE calls.n = summaries.n) FROM summaries"
@@ -214,16 +201,6 @@ def calls(
     sql = f"{' UNION ALL '.join(scans or [f'{source} WHERE {conditions}'])} ORDER BY n DESC LIMIT :limit OFFSET :skip"
     values = {f"state{n}": state for n, state in enumerate(states)} | {**index_filters, **row_filters}
     return sql, values | {"limit": limit, "skip": skip, "oldest": oldest}
-
-
-def usage(limit: CallLimit) -> Query:
-    """Return the query for the number of calls that a limit applies to, or for their bytes."""
-    read = TOTAL_BYTES if limit.in_bytes else TOTAL_CALLS
-    if limit.since:
-        return read + RECENT_OF_AGENT, (limit.agent, limit.since)
-    if limit.agent:
-        return f"{read}{OPEN_ONLY} AND agent = ?", (limit.agent,)
-    return read + OPEN_ONLY, ()
 
 
 def events(after: int, limit: int, call: str = "") -> Query:

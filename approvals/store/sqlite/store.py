@@ -60,7 +60,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     async def _verify(self) -> None:
         """Verify the newest events and the open calls; write the summaries that an older version did not have."""
         await self._read(self._verify_tail)
-        await self._read(self._verify_open_calls)
+        self._open.load(await self._read(self._verify_open_calls))
         while await self.writer.do(self._write_missing_summaries):
             pass
         await self.writer.do(forget_replicas)

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Unpack
 
 from approvals import audit
@@ -23,15 +22,15 @@ class SqliteTrail(SqliteBase):
 
     async def append(self, *events: AuditEvent) -> None:
         """Add events and wait for their commit."""
-        await self.writer.do(partial(self._write_events, tuple(map(audit.encode_event, events))))
+        await self.writer.append(*map(audit.encode_event, events))
 
     def post(self, *events: AuditEvent) -> None:
         """Add events with the next commit; raises `StoreError` rather than lose one."""
-        self.writer.post(partial(self._write_events, tuple(map(audit.encode_event, events))))
+        self.writer.post_events(*map(audit.encode_event, events))
 
     def post_entry(self, entry: audit.EncodedEvent) -> None:
         """Add an encoded event with one of the next commits; raises `StoreError` rather than lose it."""
-        self.writer.post(partial(self._write_events, (entry,)))
+        self.writer.post_events(entry)
 
     async def events(self, *, after: int = 0, limit: int = 1000, call: str = "") -> Sequence[AuditEvent]:
         """Return the events in order."""
@@ -50,13 +49,6 @@ class SqliteTrail(SqliteBase):
         return None if row is None else Checkpoint(*row)
 
     # In the threads of the reader and the writer.
-
-    def _write_events(self, entries: Sequence[audit.EncodedEvent], db: sqlite3.Connection) -> None:
-        seq, prev = db.execute(statements.LAST_LINK).fetchone() or (0, "")
-        for entry in entries:
-            row = entry.to_row(seq + 1, prev, self._key)
-            db.execute(statements.INSERT_EVENT, row)
-            seq, *_, prev = row
 
     def _verify_tail(self, db: sqlite3.Connection) -> None:
         """Raise `StoreError` unless the newest events are as written, under this key."""

@@ -1,7 +1,9 @@
 """The one thread that writes to the file: jobs come through a bounded queue and share their commits.
 
-Up to BATCH waiting jobs run in one BEGIN IMMEDIATE ... COMMIT, each in its own savepoint, and are answered after the
-commit. A job that fails undoes only itself. A commit that fails undoes every job in it, and every caller gets the
+The jobs that one turn of the event loop requests reach the thread together. Up to BATCH waiting jobs run in one BEGIN
+IMMEDIATE ... COMMIT and are answered after the commit. Writes of one kind run together, in a few statements, and the
+audit events of all jobs are linked in one pass. If that fails, the transaction starts again with a savepoint for each
+job, so that a job that fails undoes only itself. A commit that fails undoes every job in it, and every caller gets the
 error. A full or busy disk may recover, so posted jobs are kept and tried again. After any other failure the store
 accepts no more work (`health`).
 """
@@ -11,37 +13,49 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from approvals.audit import EncodedEvent
 from approvals.errors import ApprovalError, StoreError
 from approvals.store.sqlite.health import Health, is_fatal, is_temporary, refuse
 
-#: Jobs that share one commit.
-BATCH = 256
-#: The most callers that may wait, and the most posted jobs that may be unwritten.
+#: Jobs that share one commit, and posted events that are written without waiting for more.
+BATCH = 1024
+#: The most callers that may wait, and the most posted jobs and events that may be unwritten.
 MAX_WAITING = 10_000
 MAX_POSTED = 50_000
 #: Seconds that posted work waits to share a commit, and seconds before kept work is tried again.
-LINGER = 0.02
+LINGER = 0.05
 RETRY = 0.25
 
 logger = logging.getLogger("okayed.store")
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
+#: Writes the items of several jobs. It may run a second time, after a rollback.
+WriteMany = Callable[[sqlite3.Connection, Sequence[Any]], None]
+WriteEvents = Callable[[sqlite3.Connection, Sequence[EncodedEvent]], None]
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Work and its result. A job without a future was posted: no caller waits for it, and it holds *size* posts."""
+    """Work, or an item that is written with others of its kind; its audit events, and its result.
 
-    work: Work[Any]
+    A job without a future was posted: no caller waits for it, and it holds *size* posts.
+    """
+
+    work: Work[Any] | None = None
+    write: WriteMany | None = None
+    item: Any = None
+    events: Sequence[EncodedEvent] = ()
     future: "asyncio.Future[Any] | None" = None
     then: Callable[[], None] | None = None
+    otherwise: Callable[[], None] | None = None
     size: int = 1
     result: Any = None
     error: Exception | None = None
@@ -63,28 +77,54 @@ class LockedFile(Protocol):
 class Writer:
     """Runs jobs in its thread, in order of arrival. Every method belongs to the event loop that created it."""
 
-    def __init__(self, connection: sqlite3.Connection, file: LockedFile, health: Health) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, file: LockedFile, health: Health, write_events: WriteEvents
+    ) -> None:
         self._db = connection
         self._file = file
         self._health = health
+        self._write_events = write_events
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._posted: list[_Job] = []
-        self._flush: asyncio.TimerHandle | None = None
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()
+        #: The jobs, and after them the posted events, that were not sent to the thread yet.
+        self._outbox: list[_Job] = []
+        self._posted: list[EncodedEvent] = []
+        #: Sends them: in this turn of the loop, or later.
+        self._turn: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._unwritten = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="okayed-store", daemon=True)
         self._thread.start()
 
-    async def do(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:
-        """Run *work* and return its result after the commit; *then* runs in the event loop, even if the caller left."""
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._put(_Job(work, future, then=then))
-        try:
-            return await future
-        finally:  # a traceback keeps this frame, and must not keep the future: its work may hold megabytes
-            del future
+    async def do(
+        self,
+        work: Work[Result],
+        *events: EncodedEvent,
+        then: Callable[[], None] | None = None,
+        otherwise: Callable[[], None] | None = None,
+    ) -> Result:
+        """Run *work* with its events; return its result after the commit.
+
+        In the event loop *then* runs after the commit, and *otherwise* after a failure, even if the caller left.
+        """
+        return await self._put(_Job(work, events=events, then=then, otherwise=otherwise))  # type: ignore[no-any-return]
+
+    async def write(
+        self,
+        many: WriteMany,
+        item: object,
+        *events: EncodedEvent,
+        then: Callable[[], None] | None = None,
+        otherwise: Callable[[], None] | None = None,
+    ) -> None:
+        """Write *item* with its events, together with other items for *many*; return after the commit."""
+        await self._put(_Job(write=many, item=item, events=events, then=then, otherwise=otherwise))
+
+    async def append(self, *events: EncodedEvent) -> None:
+        """Write audit events; return after the commit."""
+        await self._put(_Job(events=events))
 
     async def flush(self) -> None:
         """Wait until every earlier job was written, or cannot be written for now."""
@@ -92,11 +132,22 @@ class Writer:
             with contextlib.suppress(StoreError):
                 await self.do(_do_nothing)
 
-    def _put(self, job: _Job) -> None:
-        self._check_capacity(self._waiting, MAX_WAITING)
+    async def _put(self, job: _Job) -> Any:
+        try:
+            self._check_capacity(self._waiting, MAX_WAITING)
+        except StoreError:
+            if job.otherwise is not None:
+                job.otherwise()
+            raise
         self._waiting += 1
-        self._flush_posted()
-        self._jobs.put(job)
+        job.future = self._loop.create_future()
+        self._add(job)
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._send)
+        try:
+            return await job.future
+        finally:  # a traceback keeps this frame, and must not keep the job: it may hold megabytes
+            del job
 
     def post(self, work: Work[None], *, then: Callable[[], None] | None = None) -> None:
         """Run *work* with the next commit, without waiting; *then* runs in the event loop after it.
@@ -105,11 +156,15 @@ class Writer:
         """
         self._check_capacity(self._unwritten, MAX_POSTED)
         self._unwritten += 1
-        self._posted.append(_Job(work, then=then))
-        if len(self._posted) >= BATCH:
-            self._flush_posted()
-        elif self._flush is None:
-            self._flush = self._loop.call_later(LINGER, self._flush_posted)
+        self._add(_Job(work, then=then))
+        self._send_soon(len(self._outbox))
+
+    def post_events(self, *events: EncodedEvent) -> None:
+        """Write audit events with the next commit, without waiting; raises `StoreError` when the store cannot keep up."""
+        self._check_capacity(self._unwritten, MAX_POSTED)
+        self._unwritten += len(events)
+        self._posted += events
+        self._send_soon(len(self._posted))
 
     def _check_capacity(self, used: int, most: int) -> None:
         self._health.check()
@@ -118,24 +173,42 @@ class Writer:
         if used >= most:
             raise StoreError("The store cannot keep up: too many writes are waiting. Try again later.")
 
-    def _flush_posted(self) -> None:
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
+    def _add(self, job: _Job) -> None:
+        self._close_posted()
+        self._outbox.append(job)
+
+    def _close_posted(self) -> None:
+        """Make the posted events a job, so that later jobs come after them."""
         if self._posted:
-            posts, self._posted = self._posted, []
-            self._jobs.put(_Job(partial(_run_all, posts), then=partial(_follow_up, posts), size=len(posts)))
+            self._outbox.append(_Job(events=self._posted, size=len(self._posted)))
+            self._posted = []
+
+    def _send_soon(self, waiting: int) -> None:
+        if waiting >= BATCH:
+            self._send()
+        elif self._timer is None and self._turn is None:
+            self._timer = self._loop.call_later(LINGER, self._send)
+
+    def _send(self) -> None:
+        """Send the jobs and the posted events to the thread."""
+        for handle in (self._turn, self._timer):
+            if handle is not None:
+                handle.cancel()
+        self._turn = self._timer = None
+        self._close_posted()
+        jobs, self._outbox = self._outbox, []
+        for start in range(0, len(jobs), BATCH):
+            self._jobs.put(jobs[start : start + BATCH])
 
     async def close(self) -> None:
         """Write every job, then close the connection; raises `StoreError` when some posts could not be written."""
         if self._thread.is_alive():
-            self._flush_posted()
+            self._send()
             self._closed = True
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
-            await asyncio.sleep(
-                0
-            )  # let the loop deliver the last answers, which the thread scheduled before it ended
+            # Let the loop deliver the last answers, which the thread scheduled before it ended.
+            await asyncio.sleep(0)
         if self._unwritten:
             lost, self._unwritten = self._unwritten, 0
             raise StoreError(
@@ -162,12 +235,12 @@ class Writer:
         """Return the kept jobs and then the waiting ones, and whether the writer is closing."""
         batch = list(kept)
         try:
-            job = self._jobs.get(timeout=RETRY) if kept else self._jobs.get()
-            while job is not None:
-                batch.append(job)
+            jobs = self._jobs.get(timeout=RETRY) if kept else self._jobs.get()
+            while jobs is not None:
+                batch += jobs
                 if len(batch) >= BATCH:
                     return batch, False
-                job = self._jobs.get_nowait()
+                jobs = self._jobs.get_nowait()
         except Empty:
             return batch, False
         return batch, True
@@ -185,15 +258,43 @@ class Writer:
         self._health.check()
         self._file.check_identity()
         self._db.execute("BEGIN IMMEDIATE")
-        for job in jobs:
-            self._attempt(job)
+        try:
+            self._run_together(jobs)
+        except Exception as error:
+            if is_fatal(error) or not self._db.in_transaction:
+                raise
+            self._db.execute("ROLLBACK")
+            self._db.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._attempt(job)
         self._db.execute("COMMIT")
         self._file.note_commit(self._db)
 
+    def _run_together(self, jobs: list[_Job]) -> None:
+        """Run jobs in their order. Work may read the trail, so the events of earlier jobs are written before it."""
+        for works, group in groupby(jobs, key=_has_work):
+            if works:
+                for job in group:
+                    self._do_work(job)
+            else:
+                self._write_all(list(group))
+
+    def _do_work(self, job: _Job) -> None:
+        if job.work is not None:
+            job.result = job.work(self._db)
+        self._write_events(self._db, job.events)
+
+    def _write_all(self, jobs: list[_Job]) -> None:
+        """Write the items of consecutive jobs of one kind together, then the events of all jobs."""
+        for write, group in groupby((job for job in jobs if job.write), key=attrgetter("write")):
+            write(self._db, [job.item for job in group])
+        self._write_events(self._db, [event for job in jobs for event in job.events])
+
     def _attempt(self, job: _Job) -> None:
+        """Run one job; undo it if it fails."""
         self._db.execute("SAVEPOINT job")
         try:
-            job.result = job.work(self._db)
+            self._run_together([job])
         except Exception as error:
             if job.future is None or is_fatal(error) or not self._db.in_transaction:
                 raise
@@ -228,10 +329,10 @@ class Writer:
 
     def _answer(self, jobs: list[_Job]) -> None:
         for job in jobs:
-            if job.error is None and job.then is not None:
-                job.then()
+            if (follow_up := job.otherwise if job.error else job.then) is not None:
+                follow_up()
             if job.future is None:
-                self._unwritten -= job.size if job.error is None else 0
+                self._unwritten -= 0 if job.error else job.size
                 continue
             self._waiting -= 1
             if job.future.done():  # the caller was cancelled
@@ -242,15 +343,8 @@ class Writer:
                 job.future.set_result(job.result)
 
 
-def _run_all(posts: list[_Job], db: sqlite3.Connection) -> None:
-    for post in posts:
-        post.work(db)
-
-
-def _follow_up(posts: list[_Job]) -> None:
-    for post in posts:
-        if post.then is not None:
-            post.then()
+def _has_work(job: _Job) -> bool:
+    return job.work is not None
 
 
 def _do_nothing(_: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from approvals.errors import StoreError
 from approvals.lifecycle import update
+from approvals.model import State
 from approvals.store.call_lists import Page
 from approvals.store.sqlite import reader as reader_module
 from approvals.store.sqlite.store import SqliteStore
@@ -105,13 +106,36 @@ async def test_a_long_read_delays_no_write(store):
 
 async def test_a_read_waits_for_the_writes_before_it(store):
     await store.add(call := a_call())
-    async with blocked(store.writer.do) as commit:
-        found = asyncio.ensure_future(store.get(call.id))
-        await asyncio.sleep(0)
-        await store.reader.read(lambda _: None)
-        assert not found.done()
-    assert commit.done()
-    assert await found == call
+    changed = update(call, collected=True)
+    for read in (
+        lambda: store.get(call.id),
+        lambda: store.find(call.key),
+        lambda: store.version(call.id),
+        lambda: store.select(),
+        lambda: store.summaries(),
+    ):
+        async with blocked(store.writer.do):
+            writing = asyncio.ensure_future(store.swap(call, changed))
+            await asyncio.sleep(0)
+            found = asyncio.ensure_future(read())
+            await asyncio.sleep(0)
+            await store.reader.read(lambda _: None)
+            assert not found.done()
+        await writing
+        seen = await found
+        newest = seen.items[0] if isinstance(seen, Page) else seen
+        assert getattr(newest, "version", newest) == changed.version
+        call, changed = changed, update(changed)
+
+
+async def test_a_read_of_an_open_call_waits_for_no_other_write(store):
+    await store.add(call := a_call())
+    async with blocked(store.writer.do), blocked(store.reader.read):
+        assert await store.get(call.id) == await store.find(call.key) == call
+        assert await store.version(call.id) == 1
+        assert await store.due(1e12) == [call.id]
+        assert (await store.open_counts())[State.PENDING] == 1
+        assert await store.open_tasks() == []
 
 
 async def test_a_read_of_the_trail_sees_the_posts_before_it(store):

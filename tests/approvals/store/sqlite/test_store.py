@@ -405,7 +405,7 @@ async def test_sweeps_limits_lists_and_channel_rounds_read_no_bodies(store):
     assert len((await store.summaries(text="hold")).items) == len(await store.stale_calls("slack", 1.0)) == 3
     assert len(await store.due(1e9)) == 3
     await store.version(CallId("hold_1"))
-    assert "state" in read
+    assert "version" in read
     assert "body" not in read
     with pytest.raises(QuotaExceeded):
         await store.add(a_call(key="over"), limits=[CallLimit(most=3)])

@@ -38,11 +38,11 @@ class Desk:
 
     def __init__(self):
         self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n < 1000), big BLOB)")
+        self.db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n < 5000), big BLOB)")
         self.statements = []
         self.db.set_trace_callback(self.statements.append)
         self.watch = Watch()
-        self.writer = Writer(self.db, self.watch, Health())
+        self.writer = Writer(self.db, self.watch, Health(), lambda _db, _events: None)
 
     def insert(self, *numbers):
         return lambda db: (
@@ -67,7 +67,7 @@ class Desk:
             go.wait(10)
 
         self.writer.post(wait)
-        self.writer._flush_posted()
+        self.writer._send()
         begun.wait(10)
         return go
 
@@ -118,7 +118,7 @@ async def test_a_job_that_fails_undoes_only_itself_and_says_why(desk):
         desk.do(1),
         desk.writer.do(conflict),
         desk.do(2, 1),
-        desk.do(3, 4000),
+        desk.do(3, 9000),
         desk.writer.do(bug),
         desk.do(5),
     )
@@ -126,7 +126,7 @@ async def test_a_job_that_fails_undoes_only_itself_and_says_why(desk):
         "None",
         "Conflict('Someone else changed this call at the same time; read it again.')",
         "StoreError('The store refused this: UNIQUE constraint failed: t.n.')",
-        "StoreError('The store refused this: CHECK constraint failed: n < 1000.')",
+        "StoreError('The store refused this: CHECK constraint failed: n < 5000.')",
         "StoreError(\"The store refused this: 'gone'.\")",
         "None",
     ]
@@ -285,7 +285,7 @@ async def test_posts_are_written_without_other_work(desk):
     await written.wait()
     for number in range(2, 2 + writer.BATCH):
         desk.post(number)
-    assert desk.writer._posted == []
+    assert desk.writer._outbox == []
     await desk.writer.close()
     assert desk.writer._unwritten == 0
 
