@@ -21,7 +21,7 @@ from approvals.model import CallId, HeldCall
 from approvals.service import ApprovalService
 from approvals.signals import Signal
 from approvals.store import StateStore
-from gateway.call import param_headers
+from gateway.call import faults, param_headers
 from gateway.call.audit import AuditLog
 from gateway.call.exchange_limits import ExchangeLimits, Kind, TooManyExchangesError
 from gateway.call.hold_settings import HoldSettings
@@ -29,10 +29,10 @@ from gateway.call.judging import Judge
 from gateway.call.limiter import Limiter
 from gateway.call.metrics import Metrics
 from gateway.call.request import CallRequest, Exchange, session_key
-from gateway.call.sending import Sending
+from gateway.call.sending import LineSending, Sending
 from gateway.call.sessions import Session, Sessions
 from gateway.call.settings import ProxySettings
-from gateway.errors import GatewayError, InternalError, NotSentError, StoppingError, UnknownServerError
+from gateway.errors import GatewayError, StoppingError, UnknownServerError
 from gateway.hold import continuations, ladder, messages, new_calls, request_state
 from gateway.hold.answering import HeldAnswers
 from gateway.hold.continuations import Continuations
@@ -103,7 +103,17 @@ class Proxy:
         self.settings = settings
 
     def at_once(self, exchange: Exchange) -> Sending | None:
-        """Take an allowed call through steps 1 to 4 without waiting; None, and no effect, if a step has to wait."""
+        """Take an allowed call through steps 1 to 4 without waiting; None, and no effect, if a step has to wait.
+
+        None also leaves every refusal to `begin`, which answers it.
+        """
+        try:
+            return None if self._closed else self._send_at_once(exchange)
+        except (frames.FrameError, GatewayError, StoreError):
+            return None
+        except Exception:
+            log.exception("an exchange could not be answered at once")
+            return None
 
     async def handle(self, exchange: Exchange) -> Reply:
         """Answer one exchange, and wait until its status is decided."""
@@ -125,7 +135,7 @@ class Proxy:
         if exchange.verb != "POST":
             return await self._relay.stream_or_end(exchange, upstream, session)
         try:
-            frame = frames.decode(exchange.body)
+            frame = exchange.decode()
         except frames.FrameError as error:
             rejection = protocol.Rejection(code=error.code, message=error.message)
             return self._audit.refuse(exchange, error.id, rejection)
@@ -133,17 +143,24 @@ class Proxy:
 
     async def _find_server(self, exchange: Exchange) -> tuple[Upstream, Session | None]:
         """Return the server of an exchange, and the agent's session with it; a lost session is reopened."""
+        upstream = self._permitted_upstream(exchange)
+        session = await self._sessions.find(exchange.agent, exchange.server, exchange.head.session_id)
+        return self._in_session(exchange, upstream, session), session
+
+    def _permitted_upstream(self, exchange: Exchange) -> Upstream:
         upstream = self._upstream(exchange.server)
         if upstream is None or not exchange.agent.may_use(exchange.server):
             raise UnknownServerError
-        session = await self._sessions.find(exchange.agent, exchange.server, exchange.headers)
-        if session is None:
-            return upstream, None
-        reopening = ReopeningUpstream(
-            inner=upstream, session=session, id=exchange.headers[protocol.SESSION_HEADER],
+        return upstream
+
+    def _in_session(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Upstream:
+        session_id = exchange.head.session_id
+        if session is None or session_id is None:
+            return upstream
+        return ReopeningUpstream(
+            inner=upstream, session=session, id=session_id,
             on_reopened=partial(self._audit.post, exchange, "session.reopened"), clock=self._service.clock,
         )  # fmt: skip
-        return reopening, session
 
     def _upstream(self, server: str) -> Upstream | None:
         return self.settings.upstreams.get(server)
@@ -160,7 +177,7 @@ class Proxy:
     ) -> Reply | LateReply:
         if isinstance(frame, frames.Request | frames.CallFrame):
             self._refuse_if_closed()
-        if (mismatch := protocol.check_headers(exchange.pairs, frame)) is not None:
+        if (mismatch := protocol.check_headers(exchange.head.mcp, frame)) is not None:
             return self._audit.refuse(exchange, frames.request_id_of(frame), mismatch)
         if isinstance(frame, frames.CallFrame):
             return await self._judge_call(exchange, upstream, session, frame)
@@ -233,17 +250,59 @@ class Proxy:
 
     async def _send(self, request: CallRequest, verdict: Verdict) -> Reply:
         """Send an allowed call. Only `audit.allowed: wait` makes it wait until its audit event is on disk."""
-        self._metrics.count_call(request.exchange.server, "allowed")
-        event = self._audit.event(
-            request.exchange, "call.allowed", tool=request.frame.name, rule=verdict.rule
-        )
-        match self.settings.audit_allowed:
-            case "post":
-                self._service.store.post(event)
-            case "wait":
-                await self._service.store.append(event)
+        if self.settings.audit_allowed == "wait":
+            await self._service.store.append(
+                self._audit.allowed_event(request.exchange, request.frame.name, verdict.rule)
+            )
+        self._record_allowed(request, verdict)
         reply = await request.upstream.send("POST", frames.rebuild(request.frame), request.headers)
-        return self._relay.watch_for_changes(request.exchange, rewriting.filter_reply(reply))
+        return self._filter(request.exchange, reply)
+
+    def _record_allowed(self, request: CallRequest, verdict: Verdict) -> None:
+        if self.settings.audit_allowed == "post":
+            self._audit.post_allowed(request.exchange, request.frame.name, verdict.rule)
+        self._metrics.count_call(request.exchange.server, "allowed")
+
+    def _filter(self, exchange: Exchange, reply: Reply) -> Reply:
+        """Return the server's reply as the client may see it; raises `GatewayError` for a 401 and for a redirect."""
+        return self._relay.watch_for_changes(exchange, rewriting.filter_reply(reply))
+
+    # 1 to 4, at once.
+
+    def _send_at_once(self, exchange: Exchange) -> Sending | None:
+        """Reserve a connection for an allowed call, and record it; None if it has to wait."""
+        found = self._find_allowed(exchange)
+        if found is None or not self._exchange_limits.has_room(exchange.agent.name, Kind.REQUEST):
+            return None
+        request, verdict = found
+        if self.settings.audit_allowed == "wait" or (line := request.upstream.line()) is None:
+            return None
+        try:
+            self._record_allowed(request, verdict)
+        except BaseException:
+            line.release()
+            raise
+        self._held_answers.delivered.record_request(request.session_key)
+        exchanges = self._exchange_limits.begin(exchange.agent.name, Kind.REQUEST)
+        return LineSending(line, request, exchanges, partial(self._filter, exchange))
+
+    def _find_allowed(self, exchange: Exchange) -> tuple[CallRequest, Verdict] | None:
+        """Return an allowed call without limits, and its verdict; None for any other exchange.
+
+        It refers to no held call, and its tool has been listed.
+        """
+        upstream = self._permitted_upstream(exchange)
+        session = self._sessions.find_at_once(exchange.agent, exchange.server, exchange.head.session_id)
+        frame = exchange.decode()
+        if not isinstance(frame, frames.CallFrame) or not _is_plain(exchange, frame):
+            return None
+        tool = self._catalogue.find_at_once(exchange.server, frame.name)
+        if tool is None or tool.has_param_headers:
+            return None
+        upstream = self._in_session(exchange, upstream, session)
+        request = CallRequest.read(exchange, upstream, frame, session)
+        verdict = self._judge.verdict(request, tool)
+        return (request, verdict) if verdict.action is Action.ALLOW and not verdict.limits else None
 
     # 5. Hold.
 
@@ -285,14 +344,9 @@ class Proxy:
             return await answer
         except TooManyExchangesError as error:
             self._record_too_many(exchange)
-            return _fault(frame, error)
-        except GatewayError as error:
-            return _fault(frame, error)
-        except StoreError as error:
-            return _fault(frame, GatewayError(f"{error} Nothing was executed for this request."))
-        except Exception:
-            log.exception("an exchange failed")
-            return _fault(frame, InternalError())
+            return faults.build_reply(frame, error)
+        except Exception as error:  # noqa: BLE001  (each fault has a reply)
+            return faults.build_reply(frame, error)
 
     def _record(self, request: CallRequest, outcome: str, verdict: Verdict, **detail: Any) -> None:
         self._metrics.count_call(request.exchange.server, outcome)
@@ -331,7 +385,10 @@ def _result(frame: frames.CallFrame, result: Mapping[str, Any]) -> Reply:
     return frame_reply(frames.build_result(frame.id, result))
 
 
-def _fault(frame: frames.Frame | None, error: GatewayError) -> Reply:
-    body = frames.build_error(frames.request_id_of(frame), error.code, str(error))
-    unsent = {protocol.UNSENT_HEADER: "1"} if isinstance(error, NotSentError) else {}
-    return frame_reply(body, status=error.status, headers={**error.headers, **unsent})
+def _is_plain(exchange: Exchange, frame: frames.CallFrame) -> bool:
+    """Return whether a call refers to no held call, asks for no task, and matches its headers."""
+    return (
+        frame.rest.keys() <= {"_meta"}
+        and protocol.HOLD_HEADER not in exchange.headers
+        and protocol.check_headers(exchange.head.mcp, frame) is None
+    )

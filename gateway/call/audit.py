@@ -4,6 +4,7 @@ from collections import OrderedDict
 from math import inf
 from typing import Any
 
+from approvals.audit import EventTemplate
 from approvals.clock import Clock
 from approvals.model import AuditEvent
 from approvals.store import TrailStore
@@ -12,7 +13,8 @@ from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import frames, protocol
 
 MINUTE = 60.0
-#: The most events whose time is remembered; the oldest is forgotten first.
+ALLOWED = "call.allowed"
+#: The most events of which the time, or the encoding, is remembered.
 MAX_REMEMBERED = 10_000
 
 
@@ -25,6 +27,8 @@ class AuditLog:
         self._wall = wall
         #: When the last event was posted, by agent, kind and call.
         self._last: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        #: The events of allowed calls, by agent, server, tool and rule.
+        self._allowed: dict[tuple[str, str, str, str], EventTemplate] = {}
 
     def event(self, exchange: Exchange, kind: str, *, tool: str = "", **detail: Any) -> AuditEvent:
         """Build an event about an exchange."""
@@ -32,6 +36,23 @@ class AuditLog:
         return AuditEvent(
             at=self._wall(), kind=kind, actor=agent, agent=agent, server=exchange.server, tool=tool, detail=detail,
         )  # fmt: skip
+
+    def allowed_event(self, exchange: Exchange, tool: str, rule: str) -> AuditEvent:
+        """Build the event of an allowed call."""
+        return self.event(exchange, ALLOWED, tool=tool, rule=rule)
+
+    def post_allowed(self, exchange: Exchange, tool: str, rule: str) -> None:
+        """Post the event of an allowed call, from a template: only its time differs."""
+        key = (exchange.agent.name, exchange.server, tool, rule)
+        if (template := self._allowed.get(key)) is None:
+            agent, server, *_ = key
+            template = EventTemplate(
+                kind=ALLOWED, actor=agent, agent=agent, server=server, tool=tool, detail={"rule": rule}
+            )
+            if len(self._allowed) >= MAX_REMEMBERED:
+                self._allowed.clear()
+            self._allowed[key] = template
+        self._trail.post_entry(template.at(self._wall()))
 
     def at_most_once_a_minute(
         self, exchange: Exchange, kind: str, *, about: str = "", tool: str = "", **detail: Any

@@ -3,9 +3,8 @@
 A held call is not an exchange until it runs.
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -97,20 +96,59 @@ class ExchangeLimits:
 
     def __init__(self, shares: Callable[[], ExchangeShares]) -> None:
         self._shares = shares
-        self._open: Counter[tuple[str, Kind]] = Counter()
+        self._open: dict[tuple[str, Kind], int] = {}
 
     async def run(self, agent: str, kind: Kind, work: Callable[[], Awaitable[Reply]]) -> Reply:
         """Do one exchange, and count it until its reply is closed; raises `TooManyExchangesError` at the limit."""
-        if self._open[agent, kind] >= self._shares().of(kind):
+        if not self.has_room(agent, kind):
             raise TooManyExchangesError
-        with ExitStack() as counted:
-            self._open[agent, kind] += 1
-            counted.callback(self._end, agent, kind)
-            reply = await work()
-            counted.callback(reply.close)
-            return replace(reply, close=counted.pop_all().close)
+        exchange = self.begin(agent, kind)
+        try:
+            return exchange.counted_until_closed(await work())
+        except BaseException:
+            exchange.end()
+            raise
 
-    def _end(self, agent: str, kind: Kind) -> None:
-        self._open[agent, kind] -= 1
-        if not self._open[agent, kind]:
-            del self._open[agent, kind]
+    def has_room(self, agent: str, kind: Kind) -> bool:
+        """Return whether the agent may begin another exchange of this kind."""
+        return self._open.get((agent, kind), 0) < self._shares().of(kind)
+
+    def begin(self, agent: str, kind: Kind) -> "CountedExchange":
+        """Count one exchange until it ends."""
+        exchanges = (agent, kind)
+        self._open[exchanges] = self._open.get(exchanges, 0) + 1
+        return CountedExchange(self._open, exchanges)
+
+
+class CountedExchange:
+    """One exchange in progress, which ends once."""
+
+    __slots__ = ("_close_reply", "_exchanges", "_open")
+
+    def __init__(self, open_: dict[tuple[str, Kind], int], exchanges: tuple[str, Kind]) -> None:
+        self._open = open_
+        self._exchanges: tuple[str, Kind] | None = exchanges
+        self._close_reply: Callable[[], None] | None = None
+
+    def counted_until_closed(self, reply: Reply) -> Reply:
+        """Return the reply; closing it ends the exchange."""
+        self._close_reply = reply.close
+        return replace(reply, close=self.close)
+
+    def close(self) -> None:
+        """Close the reply, and end the exchange."""
+        close, self._close_reply = self._close_reply, None
+        try:
+            if close is not None:
+                close()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Count the exchange no longer."""
+        exchanges, self._exchanges = self._exchanges, None
+        if exchanges is None:
+            return
+        self._open[exchanges] -= 1
+        if not self._open[exchanges]:
+            del self._open[exchanges]

@@ -13,11 +13,11 @@ from gateway.wire import frames, protocol
 
 def check(exchange: Exchange, frame: frames.CallFrame, tool: Tool) -> protocol.Rejection | None:
     """Return the mismatch between headers and arguments, or None. Our stdio front sends no such headers."""
-    if not _applies(exchange, frame, tool) or protocol.FRONT_HEADER in exchange.headers:
+    if not _applies(exchange, frame, tool) or exchange.head.from_our_front:
         return None
     from mcp.shared.inbound import validate_mcp_param_headers
 
-    found = validate_mcp_param_headers(_schema(tool), _arguments(frame), dict(exchange.pairs))
+    found = validate_mcp_param_headers(_schema(tool), _arguments(frame), dict(exchange.head.pairs))
     return None if found is None else protocol.Rejection(code=protocol.HEADER_MISMATCH, message=found.message)
 
 

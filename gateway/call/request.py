@@ -27,13 +27,37 @@ class RequestHead:
     pairs: tuple[tuple[str, str], ...] = ()
     #: The headers by name. Revision 2026-07-28 has no sessions, so a session id sent with it is dropped.
     headers: Mapping[str, str] = field(init=False)
+    mcp: protocol.McpHeaders = field(init=False)
+    #: The headers that are forwarded to the server; and those of a tool call, which never resumes a stream.
+    forwarded: Mapping[str, str] = field(init=False)
+    forwarded_with_call: Mapping[str, str] = field(init=False)
+    #: The session that the request names, or None.
+    session_id: str | None = field(init=False)
+    #: Whether the client accepts an event stream.
+    accepts_events: bool = field(init=False)
+    #: Whether our stdio front sent it. That front repeats a held call when its connection breaks.
+    from_our_front: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Read the headers once: every step of the call path uses them."""
         headers = dict(self.pairs)
         if headers.get("mcp-protocol-version") in protocol.MODERN:
             headers.pop(protocol.SESSION_HEADER, None)
-        object.__setattr__(self, "headers", headers)
+        forwarded = protocol.forwarded_headers(headers)
+        accepted = headers.get("accept", "*/*")
+        read = {
+            "headers": headers,
+            "mcp": protocol.McpHeaders.read(self.pairs),
+            "forwarded": forwarded,
+            "forwarded_with_call": {
+                name: value for name, value in forwarded.items() if name != "last-event-id"
+            },
+            "session_id": headers.get(protocol.SESSION_HEADER),
+            "accepts_events": EVENTS in accepted or "*/*" in accepted,
+            "from_our_front": protocol.FRONT_HEADER in headers,
+        }
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,11 +69,17 @@ class Exchange:
     verb: str
     body: bytes
     head: RequestHead
+    _decoded: frames.Frame | frames.FrameError | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
-    @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The headers in order, names in lower case."""
-        return self.head.pairs
+    def decode(self) -> frames.Frame:
+        """Return the frame in the body, which is decoded once; raises `FrameError`."""
+        if self._decoded is None:
+            self._decoded = _decode(self.body)
+        if isinstance(self._decoded, frames.FrameError):
+            raise self._decoded
+        return self._decoded
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -59,15 +89,20 @@ class Exchange:
     @property
     def accepts_events(self) -> bool:
         """Whether the client accepts an event stream."""
-        accepted = self.headers.get("accept", "*/*")
-        return EVENTS in accepted or "*/*" in accepted
+        return self.head.accepts_events
+
+
+def _decode(body: bytes) -> frames.Frame | frames.FrameError:
+    try:
+        return frames.decode(body)
+    except frames.FrameError as error:
+        return error
 
 
 def session_key(exchange: Exchange, session: Session | None) -> SessionKey:
     """Return the key of the agent's session; without an opened session, the agent's name stands for its id."""
     agent = exchange.agent.name
-    session_id = exchange.headers[protocol.SESSION_HEADER] if session else agent
-    return SessionKey(agent, exchange.server, session_id)
+    return SessionKey(agent, exchange.server, (exchange.head.session_id or agent) if session else agent)
 
 
 class CallRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -93,8 +128,9 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         *, param_headers: Mapping[str, str] | None = None,
     ) -> "CallRequest":  # fmt: skip
         """Read a request from its exchange. *param_headers* are the Mcp-Param headers built from its arguments."""
-        sent = {**protocol.request_headers(exchange.headers, frame), **(param_headers or {})}
-        sent.pop("last-event-id", None)
+        sent = protocol.request_headers(exchange.head.forwarded_with_call, frame)
+        if param_headers:
+            sent = {**sent, **param_headers}
         era = protocol.era(exchange.headers, frame)
         return cls(exchange=exchange, upstream=upstream, frame=frame, era=era, headers=sent, session=session)
 
@@ -156,7 +192,7 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def from_our_front(self) -> bool:
         """Whether our stdio front sent it. That front repeats a held call when its connection breaks."""
-        return protocol.FRONT_HEADER in self.exchange.headers
+        return self.exchange.head.from_our_front
 
     @property
     def resumes(self) -> bool:

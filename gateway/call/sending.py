@@ -3,7 +3,13 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from gateway.call import faults
+from gateway.call.exchange_limits import CountedExchange
+from gateway.call.request import CallRequest
+from gateway.errors import GatewayError
+from gateway.upstreams import Line
 from gateway.upstreams.reply import Reply
+from gateway.wire import frames
 
 
 class Sending(Protocol):
@@ -14,3 +20,50 @@ class Sending(Protocol):
 
     def abandon(self) -> None:
         """Cancel the call, since its client left; *answer* is not called any more."""
+
+
+class LineSending:
+    """An allowed call on a reserved line."""
+
+    __slots__ = ("_answer", "_exchange", "_filter", "_line", "_request")
+
+    def __init__(
+        self,
+        line: Line,
+        request: CallRequest,
+        exchange: CountedExchange,
+        filter_reply: Callable[[Reply], Reply],
+    ) -> None:
+        """*filter_reply* returns the reply as the client may see it, or raises `GatewayError`."""
+        self._line: Line | None = line
+        self._request = request
+        self._exchange = exchange
+        self._filter = filter_reply
+        self._answer: Callable[[Reply], None]
+
+    def start(self, answer: Callable[[Reply], None]) -> None:
+        """See `Sending.start`."""
+        self._answer = answer
+        if self._line is not None:
+            self._line.post(frames.rebuild(self._request.frame), self._request.headers, self._receive)
+
+    def abandon(self) -> None:
+        """See `Sending.abandon`. Does nothing once the call is answered."""
+        if self._line is not None:
+            self._line.abandon()
+            self._line = None
+            self._exchange.end()
+
+    def _receive(self, received: Reply | GatewayError) -> None:
+        self._line = None
+        self._answer(self._build_answer(received))
+
+    def _build_answer(self, received: Reply | GatewayError) -> Reply:
+        """Return the reply for the client, which counts as an exchange until it is closed; or the reply to a fault."""
+        try:
+            if isinstance(received, GatewayError):
+                raise received
+            return self._exchange.counted_until_closed(self._filter(received))
+        except Exception as error:  # noqa: BLE001  (each fault has a reply)
+            self._exchange.end()
+            return faults.build_reply(self._request.frame, error)

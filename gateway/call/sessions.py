@@ -68,30 +68,32 @@ class Sessions:
             )
             self._keep(server, session_id, Session(agent=agent.name, opening=opening))
 
-    async def find(self, agent: Agent, server: str, headers: Mapping[str, str]) -> Session | None:
-        """Return the session that the headers name; raises `UnknownSessionError` unless *agent* opened it here."""
-        session_id = headers.get(protocol.SESSION_HEADER)
+    async def find(self, agent: Agent, server: str, session_id: str | None) -> Session | None:
+        """Return a session, None without an id; raises `UnknownSessionError` unless *agent* opened it here."""
+        if session_id is not None and (server, session_id) not in self._sessions:
+            await self._recall(server, session_id)
+        return self.find_at_once(agent, server, session_id)
+
+    def find_at_once(self, agent: Agent, server: str, session_id: str | None) -> Session | None:
+        """Return a session like `find`; raises `UnknownSessionError` also if only the store has it."""
         if session_id is None:
             return None
-        session = self._sessions.get((server, session_id)) or await self._recall(server, session_id)
+        session = self._sessions.get((server, session_id))
         if session is None or session.agent != agent.name:
             raise UnknownSessionError
         self._sessions.move_to_end((server, session_id))
         return session
 
-    async def _recall(self, server: str, session_id: str) -> Session | None:
+    async def _recall(self, server: str, session_id: str) -> None:
         stored = await self._store.find_session(server, session_id)
-        if stored is None:
-            return None
         # Two requests at once may both read the store; they share one session.
-        known = self._sessions.get((server, session_id))
-        return known or self._keep(server, session_id, Session(agent=stored.agent, opening=stored.opening))
+        if stored is not None and (server, session_id) not in self._sessions:
+            self._keep(server, session_id, Session(agent=stored.agent, opening=stored.opening))
 
-    def _keep(self, server: str, session_id: str, session: Session) -> Session:
+    def _keep(self, server: str, session_id: str, session: Session) -> None:
         self._sessions[server, session_id] = session
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
-        return session
 
     def close(self, server: str, headers: Mapping[str, str]) -> None:
         """Forget the session that the headers name."""

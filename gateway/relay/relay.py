@@ -46,7 +46,7 @@ class Relay:
             return reply
         if exchange.verb == "DELETE":
             self._sessions.close(exchange.server, exchange.headers)
-        headers = protocol.request_headers(exchange.headers, None)
+        headers = exchange.head.forwarded
         # The rest of a broken stream may contain a tool list as well.
         edits = (
             await self._list_edits(exchange.server, self._settings()) if "last-event-id" in headers else []
@@ -95,7 +95,7 @@ class Relay:
         return edited
 
     async def _send(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
-        headers = protocol.request_headers(exchange.headers, frame)
+        headers = protocol.request_headers(exchange.head.forwarded, frame)
         return await self._exchange(exchange, _kind(frame), partial(upstream.send, "POST", body, headers))
 
     async def _exchange(self, exchange: Exchange, kind: Kind, send: Callable[[], Awaitable[Reply]]) -> Reply:

@@ -103,9 +103,14 @@ class Catalogue:
 
     async def find(self, server: str, name: str) -> Tool:
         """Return the tool; first lists the server's tools if the tool is unknown or the list is out of date."""
-        if self.listed_tool(server, name) is None or server in self._stale:
-            await self.refresh(server)
+        if (known := self.find_at_once(server, name)) is not None:
+            return known
+        await self.refresh(server)
         return self.current_tool(server, name)
+
+    def find_at_once(self, server: str, name: str) -> Tool | None:
+        """Return the tool, or None if the server's tools have to be listed first."""
+        return None if server in self._stale else self.listed_tool(server, name)
 
     async def ensure_listed(self, server: str) -> None:
         """List the server's tools, unless the last list is current."""
@@ -119,14 +124,16 @@ class Catalogue:
 
     def listed_tool(self, server: str, name: str) -> Tool | None:
         """Return the tool as last listed, or None; it may be out of date."""
-        return self._tools.get(server, {}).get(name)
+        tools = self._tools.get(server)
+        return None if tools is None else tools.get(name)
 
     def current_tool(self, server: str, name: str) -> Tool:
         """Return the tool without a request to the server; unverified if the list is out of date."""
-        known = self.listed_tool(server, name)
-        if known is not None and server not in self._stale:
-            return known
-        return self._as_unverified(server, known or self._build_unlisted(server, name))
+        if (current := self.find_at_once(server, name)) is not None:
+            return current
+        return self._as_unverified(
+            server, self.listed_tool(server, name) or self._build_unlisted(server, name)
+        )
 
     def has_output_schema(self, server: str, name: str) -> bool:
         """Return whether a tool has an outputSchema; true for an unknown tool, which may have one."""

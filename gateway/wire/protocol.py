@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from approvals.model import Outcome
-from gateway.wire.frames import CallFrame, Frame, Id, Notification, Request, Response
+from gateway.wire.frames import CallFrame, Frame, Id, Notification, Response
 
 #: Revisions whose sessions begin with initialize (2025-11-25, basic/lifecycle, "Initialization").
 HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -116,8 +116,7 @@ def era(headers: Mapping[str, str], frame: Frame | None) -> Era:
 
 
 def _version(frame: Frame | None) -> str | None:
-    params = frame.params if isinstance(frame, Request | CallFrame | Notification) else {}
-    meta = params.get("_meta")
+    meta = None if frame is None or isinstance(frame, Response) else frame.params.get("_meta")
     version = meta.get(META_VERSION) if isinstance(meta, dict) else None
     return version if isinstance(version, str) else None
 
@@ -127,13 +126,24 @@ def is_subscription(verb: str, headers: Mapping[str, str]) -> bool:
     return verb == "GET" or headers.get("mcp-method") == "subscriptions/listen"
 
 
-def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection | None:
-    """Check the headers against the body (2026-07-28, "Server Validation"); None if they match.
+class McpHeaders(msgspec.Struct, frozen=True):
+    """The headers of a request whose names begin with Mcp-, without white space around the values."""
 
-    *pairs* are the headers in order, with names in lower case.
-    """
-    mcp_headers = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
-    headers = dict(mcp_headers)
+    values: Mapping[str, str]
+    #: Whether one of them is repeated; `values` has the last.
+    is_repeated: bool
+
+    @classmethod
+    def read(cls, pairs: Iterable[tuple[str, str]]) -> "McpHeaders":
+        """Read them from all headers in order, with names in lower case."""
+        found = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
+        values = dict(found)
+        return cls(values, len(values) != len(found))
+
+
+def check_headers(mcp: McpHeaders, frame: Frame) -> Rejection | None:
+    """Check the headers against the body (2026-07-28, "Server Validation"); None if they match."""
+    headers = mcp.values
     version = headers.get("mcp-protocol-version")
     # Servers answer unknown revisions themselves; only a tool call, which cannot be judged, is refused.
     if version is not None and version not in SUPPORTED and isinstance(frame, CallFrame):
@@ -143,7 +153,7 @@ def check_headers(pairs: Iterable[tuple[str, str]], frame: Frame) -> Rejection |
         )
     if era(headers, frame) is Era.HANDSHAKE:
         return None
-    if len(headers) != len(mcp_headers):
+    if mcp.is_repeated:
         return Rejection(code=HEADER_MISMATCH, message="An Mcp- header is repeated.")
     return _mismatch(headers, frame)
 
@@ -242,12 +252,16 @@ def decode_header(value: str) -> str | None:
         return None
 
 
-def request_headers(headers: Mapping[str, str], frame: Frame | None) -> Mapping[str, str]:
-    """Build the headers for the server: the client's protocol headers, and those that mirror the body."""
-    kept = {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
-    if frame is None or era(headers, frame) is Era.HANDSHAKE:
-        return kept
-    return kept | {name.lower(): encode_header(value) for name, value in _mirrored(frame).items()}
+def forwarded_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the client's headers that are forwarded to the server."""
+    return {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
+
+
+def request_headers(forwarded: Mapping[str, str], frame: Frame) -> Mapping[str, str]:
+    """Build the headers for the server: those *forwarded* from the client, and those that mirror the body."""
+    if era(forwarded, frame) is Era.HANDSHAKE:
+        return forwarded
+    return {**forwarded, **{name.lower(): encode_header(value) for name, value in _mirrored(frame).items()}}
 
 
 def response_headers(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -613,6 +613,9 @@ async def test_when_the_store_fails_nothing_runs_and_the_agent_gets_an_error(gat
         def post(self, *events):
             raise StoreError("The disk is full.")
 
+        def post_entry(self, entry):
+            raise StoreError("The disk is full.")
+
         async def add(self, call, *events, limits=()):
             raise StoreError("The disk is full.")
 

@@ -6,7 +6,7 @@ from mcp.shared import inbound
 from mcp_types import version
 
 from gateway.wire import frames, protocol
-from gateway.wire.protocol import Era
+from gateway.wire.protocol import Era, McpHeaders
 from rows import each_row
 
 META = '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}'
@@ -60,16 +60,24 @@ def test_the_era_is_read_from_the_body_or_the_header():
     ],
 )
 def test_headers_must_match_the_body(pairs, code):
-    wrong = protocol.check_headers(pairs, MODERN)
+    wrong = protocol.check_headers(McpHeaders.read(pairs), MODERN)
     assert (wrong.code if wrong else None) == code
     if code == -32022:
         assert wrong.data == {"supported": list(protocol.SUPPORTED), "requested": "2031-01-01"}
 
 
 def test_handshake_revisions_need_no_routing_headers():
-    assert protocol.check_headers([], LEGACY) is None
-    assert protocol.check_headers([("mcp-protocol-version", "2025-06-18"), ("mcp-name", "x")], LEGACY) is None
-    assert protocol.check_headers([("mcp-protocol-version", "1999-01-01")], LEGACY).code == -32022
+    assert protocol.check_headers(McpHeaders.read([]), LEGACY) is None
+    assert (
+        protocol.check_headers(
+            McpHeaders.read([("mcp-protocol-version", "2025-06-18"), ("mcp-name", "x")]), LEGACY
+        )
+        is None
+    )
+    assert (
+        protocol.check_headers(McpHeaders.read([("mcp-protocol-version", "1999-01-01")]), LEGACY).code
+        == -32022
+    )
 
 
 def test_headers_for_the_server_are_built_from_the_body():
@@ -87,16 +95,17 @@ def test_headers_for_the_server_are_built_from_the_body():
         "mcp-param-region": "eu",
         "last-event-id": "3",
     }
-    assert protocol.request_headers(given, MODERN) == {
+    forwarded = protocol.forwarded_headers(given)
+    assert forwarded == {"last-event-id": "3"}
+    assert protocol.request_headers(forwarded, MODERN) == {
         "mcp-name": "t", "mcp-method": "tools/call", "mcp-protocol-version": "2026-07-28", "last-event-id": "3",
     }  # fmt: skip
-    assert protocol.request_headers(given, LEGACY) == {"last-event-id": "3"}
-    assert protocol.request_headers(given, None) == {"last-event-id": "3"}
+    assert protocol.request_headers(forwarded, LEGACY) == {"last-event-id": "3"}
 
 
 def test_headers_are_built_for_a_revision_named_only_in_the_header():
     request = frames.Request(id=1, method="prompts/get", params={"name": "p"}, raw=b"")
-    assert protocol.request_headers({"mcp-protocol-version": "2031-01-01", "mcp-name": "lie"}, request) == {
+    assert protocol.request_headers({"mcp-protocol-version": "2031-01-01"}, request) == {
         "mcp-protocol-version": "2031-01-01",
         "mcp-method": "prompts/get",
         "mcp-name": "p",
@@ -169,9 +178,5 @@ def test_a_cancellation_names_its_request(members, cancelled):
 
 def test_the_gateways_discover_request_is_valid_in_the_modern_revision():
     frame = frames.decode(protocol.DISCOVER)
-    assert (
-        protocol.check_headers(
-            [(n.lower(), v) for n, v in protocol.modern_headers("server/discover").items()], frame
-        )
-        is None
-    )
+    sent = [(name.lower(), value) for name, value in protocol.modern_headers("server/discover").items()]
+    assert protocol.check_headers(McpHeaders.read(sent), frame) is None
