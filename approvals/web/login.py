@@ -15,10 +15,11 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from approvals.errors import StoreError
-from approvals.model import Approver, AuditEvent, LoginSession, OneTimeCode
+from approvals.model import Approver, AuditEvent, LoginSession
 from approvals.service import ApprovalService
 from approvals.store import LoginStore
 from approvals.throttle import Throttle
+from approvals.web.one_time_codes import hash_secret, take_code
 from approvals.web.options import Handler, WebOptions
 from approvals.web.request_bodies import parse_form
 from approvals.web.responses import HttpError, redirect, render
@@ -28,8 +29,6 @@ ABSOLUTE = 24 * 3600.0
 IDLE = 8 * 3600.0
 #: Seconds between two writes of a session's activity.
 RECORD_ACTIVITY_EVERY = 60.0
-#: Seconds until a one-time code expires.
-CODE_LIFE = 600.0
 #: Header of a page that refreshes itself, which is not activity.
 REFRESH = "Okayed-Refresh"
 STREAM = "/api/v1/events"
@@ -69,16 +68,6 @@ class Login:
             web.post("/logout", self._sign_out),
         ]
 
-    async def create_one_time_code(self, approver: Approver) -> str:
-        """Return a code that signs *approver* in once, at /login/once/{code} of any inbox on this store."""
-        now, code = self._service.clock(), secrets.token_urlsafe(24)
-        await self._logins.save_code(
-            OneTimeCode(
-                id_sha256=_hash(code), approver=approver.name, created_at=now, expires_at=now + CODE_LIFE
-            )
-        )
-        return code
-
     async def find_user(self, request: web.Request) -> BrowserUser | None:
         """Return the signed-in user, or None."""
         if names := self._proxy_names(request):
@@ -91,7 +80,7 @@ class Login:
 
     def session_id(self, request: web.Request) -> str:
         """Return the SHA-256 of the session's secret in the cookie, valid or not."""
-        return _hash(request.cookies.get(self._cookie, ""))
+        return hash_secret(request.cookies.get(self._cookie, ""))
 
     async def require_user(self, request: web.Request) -> BrowserUser:
         """Return the signed-in user, or redirect to the sign-in page. Raises `HttpError` 401 for a form."""
@@ -148,7 +137,7 @@ class Login:
 
     async def _session(self, secret: str, *, activity: bool) -> LoginSession | None:
         now = self._service.clock()
-        session = await self._logins.find_login(_hash(secret))
+        session = await self._logins.find_login(hash_secret(secret))
         if session is None or now >= session.expires_at:
             return None
         if now >= session.seen_at + IDLE:
@@ -183,18 +172,11 @@ class Login:
 
     async def _sign_in_once(self, request: web.Request) -> web.Response:
         fields = await parse_form(request)
-        approver = await self._take_code(fields.get("code", ""))
+        approver = await take_code(self._service, self._logins, fields.get("code", ""))
         if approver is None:
             self._record_failure(request, self._wrong_logins)
             return self._form("/", 401, "This link has expired or was already used.")
         return await self._start_session(approver, "/", "code")
-
-    async def _take_code(self, given: str) -> Approver | None:
-        """Use up a one-time code and return its approver; None if it is wrong, expired or used."""
-        code = await self._logins.take_code(_hash(given))
-        if code is None or self._service.clock() >= code.expires_at:
-            return None
-        return self._service.directory.by_name(code.approver)
 
     def _record_failure(self, request: web.Request, attempts: Throttle) -> None:
         """Record a wrong token or code. Raises `HttpError` 429 after too many from this address."""
@@ -213,7 +195,7 @@ class Login:
         now = self._service.clock()
         secret = secrets.token_urlsafe(32)
         session = LoginSession(
-            id_sha256=_hash(secret), approver=approver.name, created_at=now, expires_at=now + ABSOLUTE, seen_at=now,
+            id_sha256=hash_secret(secret), approver=approver.name, created_at=now, expires_at=now + ABSOLUTE, seen_at=now,
         )  # fmt: skip
         await self._logins.save_login(session)
         self._service.store.post(
@@ -255,10 +237,6 @@ def local_path(onward: str) -> str:
 
 def _quoted(path: str) -> str:
     return quote(path, safe="/")
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _csrf_token(secret: str) -> str:

@@ -11,18 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
 import msgspec
 
 from approvals.audit import Checkpoint
-from approvals.channels.webhook import decode_key, sign
 from approvals.errors import StoreError
 from approvals.store import Store
+from gateway.app.web_session import WebSession
 from gateway.config.options import CheckpointOptions
 
 #: Seconds between checks for new events in the trail.
 INTERVAL = 60.0
-TIMEOUT = aiohttp.ClientTimeout(total=10)
 log = logging.getLogger("okayed")
 
 
@@ -40,7 +38,7 @@ class CheckpointTarget(Protocol):
         """Return the last checkpoint; None before the first, or if the target is unreachable. Raises `StoreError`."""
 
     async def keep(self, checkpoint: ExternalCheckpoint) -> None:
-        """Replace the checkpoint; raises `OSError` or `aiohttp.ClientError`."""
+        """Replace the checkpoint; raises `OSError`."""
 
 
 class CheckpointFile:
@@ -52,7 +50,7 @@ class CheckpointFile:
     async def last(self) -> ExternalCheckpoint | None:
         """Read the file; None if it does not exist. Raises `StoreError` if it cannot be read."""
         try:
-            return _decode(await asyncio.to_thread(self._path.read_bytes))
+            return decode_checkpoint(await asyncio.to_thread(self._path.read_bytes))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -73,67 +71,24 @@ class CheckpointFile:
         temporary.replace(self._path)
 
 
-class CheckpointWebhook:
-    """A webhook that receives signed checkpoints, and may return the last one for a GET."""
-
-    def __init__(
-        self, url: str, secret: str, http: aiohttp.ClientSession, clock: Callable[[], float]
-    ) -> None:
-        self._url = url
-        self._key = decode_key(secret)
-        self._http = http
-        self._clock = clock
-
-    async def last(self) -> ExternalCheckpoint | None:
-        """Request the checkpoint. The gateway starts without it if the receiver does not return one."""
-        try:
-            async with self._http.get(
-                self._url, headers=self._sign("last", b""), timeout=TIMEOUT, allow_redirects=False
-            ) as answer:
-                if answer.status != 200:
-                    raise ValueError(f"HTTP {answer.status}")
-                return _decode(await answer.read())
-        except (aiohttp.ClientError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-            log.warning(
-                "the store was not compared with a checkpoint: the webhook did not return one (%s)", error
-            )
-            return None
-
-    async def keep(self, checkpoint: ExternalCheckpoint) -> None:
-        """Post the checkpoint; raises `aiohttp.ClientError`."""
-        body = msgspec.json.encode(
-            {
-                "type": "okayed.checkpoint",
-                "data": {"checkpoint": checkpoint.checkpoint, "starts": checkpoint.starts},
-            }
-        )
-        headers = self._sign(
-            f"checkpoint-{checkpoint.starts}-{checkpoint.checkpoint.partition(':')[0]}", body
-        )
-        async with self._http.post(
-            self._url, data=body, headers=headers, timeout=TIMEOUT, allow_redirects=False
-        ) as answer:
-            answer.raise_for_status()
-
-    def _sign(self, message_id: str, body: bytes) -> dict[str, str]:
-        return sign(message_id, self._clock(), body, self._key)
-
-
-def _decode(data: bytes) -> ExternalCheckpoint:
+def decode_checkpoint(data: bytes) -> ExternalCheckpoint:
+    """Decode a checkpoint; raises `ValueError` or `msgspec.MsgspecError`."""
     kept = msgspec.json.decode(data, type=ExternalCheckpoint)
     Checkpoint.parse(kept.checkpoint)
     return kept
 
 
 def build_checkpoint_target(
-    options: CheckpointOptions | None, http: aiohttp.ClientSession, clock: Callable[[], float]
+    options: CheckpointOptions | None, web: WebSession, clock: Callable[[], float]
 ) -> CheckpointTarget | None:
     """Return the target that the config names, or None."""
     if options is None:
         return None
     if options.file is not None:
         return CheckpointFile(Path(options.file))
-    return CheckpointWebhook(options.webhook or "", options.secret or "", http, clock)
+    from gateway.app.checkpoint_webhook import CheckpointWebhook
+
+    return CheckpointWebhook(options.webhook or "", options.secret or "", web.open(), clock)
 
 
 class Checkpoints:
@@ -163,5 +118,5 @@ class Checkpoints:
             if head is not None and (kept := ExternalCheckpoint(str(head), starts.store)) != self._kept:
                 await self._target.keep(kept)
                 self._kept = kept
-        except (StoreError, OSError, aiohttp.ClientError) as error:
+        except (StoreError, OSError) as error:
             log.error("the checkpoint could not be stored: %s", error)  # noqa: TRY400  (a traceback adds nothing)

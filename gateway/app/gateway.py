@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import aiohttp
 from ulid import ULID
 
 from approvals.clock import TOLERANCE, Clock, EffectiveClock
@@ -21,8 +21,8 @@ from approvals.store import Store
 from gateway.app import parts, recovery
 from gateway.app.checkpoints import Checkpoints, build_checkpoint_target
 from gateway.app.stores import MEMORY, open_store, store_path
+from gateway.app.web_session import WebSession
 from gateway.auth.agents import Agents
-from gateway.auth.jwks import JwksCache
 from gateway.call.judging import config_objection
 from gateway.call.limiter import Limiter, WindowLimiter
 from gateway.call.metrics import Metrics
@@ -36,9 +36,11 @@ from gateway.proxy import Proxy
 from gateway.tools.catalogue import Catalogue, Tool
 from gateway.tools.pins import ChangeAction, Pins
 from gateway.upstreams import Upstream
-from gateway.upstreams.client_session import open_client_session
 from gateway.upstreams.http import ConnectionPools
 from gateway.upstreams.replaceable import ReplaceableUpstream
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import JwksCache
 
 #: Seconds for running calls to finish when the gateway stops.
 GRACE = 20.0
@@ -62,7 +64,7 @@ class Gateway:
         config: Config,
         store: Store,
         *,
-        http: aiohttp.ClientSession,
+        web: WebSession,
         pools: ConnectionPools,
         limiter: Limiter,
         pins: Pins,
@@ -86,14 +88,14 @@ class Gateway:
         self.catalogue = Catalogue(clock, pins, self._on_tool_change)
         self.forwarder = Forwarder(self.service, self.catalogue.mark_stale)
         # One cache for each URL, so that a config change does not fetch the same keys again.
-        self._jwks = cache(lambda url: JwksCache(url, http, clock))
+        self._jwks = cache(self._build_jwks_cache)
         self.agents = Agents(config, self._jwks, clock)
         self._disk_used = disk_used
         self.metrics = Metrics(disk_used)
         self.checkpoints = Checkpoints(
-            store, build_checkpoint_target(config.audit.checkpoint, http, clock.wall)
+            store, build_checkpoint_target(config.audit.checkpoint, web, clock.wall)
         )
-        self._http = http
+        self._web = web
         self._pools = pools
         self._upstreams: dict[str, ReplaceableUpstream] = {}
         #: Set once every server has been asked for its tools, whether or not it answered.
@@ -114,6 +116,11 @@ class Gateway:
             sealer=self.sealer,
         )
         self._connect_servers(config)
+
+    def _build_jwks_cache(self, url: str) -> "JwksCache":
+        from gateway.auth.jwks import JwksCache
+
+        return JwksCache(url, self._web.open(), self.clock)
 
     def sealer(self) -> StateSealer:
         """Return the sealer of requestState."""
@@ -181,7 +188,7 @@ class Gateway:
         )
 
     def _connect(self, name: str, options: ServerOptions) -> Upstream:
-        return parts.build_upstream(name, options, self._http, self._pools, self.clock)
+        return parts.build_upstream(name, options, self._web, self._pools, self.clock)
 
     def _settings(self, config: Config) -> ProxySettings:
         return ProxySettings(
@@ -337,13 +344,14 @@ async def assemble(
         store = await (opener or open_store)(config, restored=restored)
         stack.push_async_callback(store.close)
         effective = EffectiveClock(clock, monotonic, await store.highest_time())
-        http = await stack.enter_async_context(open_client_session())
+        web = WebSession()
+        stack.push_async_callback(web.close)
         pools = ConnectionPools()
         stack.push_async_callback(pools.close)
         gateway = Gateway(
             config,
             store,
-            http=http,
+            web=web,
             pools=pools,
             limiter=limiter or await WindowLimiter.load(store, effective()),
             pins=Pins(store, [*await store.pins(), *accepted]),

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-import aiohttp
 import msgspec
 
 from approvals.clock import Clock
 from approvals.identity import Directory
 from approvals.model import Approver
 from approvals.quotas import Quotas
+from gateway.app.web_session import WebSession
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import ClientRule, HoldSettings, TaskOffer
 from gateway.config.options import ClientOptions, Config, Duration, ServerOptions, parse_duration, parse_size
@@ -20,9 +20,7 @@ from gateway.tools.classify.severity import Severity
 from gateway.upstreams import Upstream
 from gateway.upstreams.credentials import Credentials, FixedCredentials
 from gateway.upstreams.http import ConnectionPools, HttpUpstream
-from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 from gateway.upstreams.requests import KINDS, RequestFilter
-from gateway.upstreams.sse import SseServer, SseUpstream
 from gateway.upstreams.stdio import ServerCommand, StdioUpstream
 
 
@@ -103,23 +101,25 @@ def build_directory(config: Config) -> Directory:
 
 
 def build_upstream(
-    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: ConnectionPools, clock: Clock
+    name: str, options: ServerOptions, web: WebSession, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
     """Return the connection to a server, which refuses requests to clients that `may_ask` does not list."""
-    connection = _build_connection(name, options, http, pools, clock)
+    connection = _build_connection(name, options, web, pools, clock)
     if KINDS.keys() <= {*options.may_ask}:
         return connection
     return RequestFilter(name, connection, options.may_ask)
 
 
 def _build_connection(
-    name: str, options: ServerOptions, http: aiohttp.ClientSession, pools: ConnectionPools, clock: Clock
+    name: str, options: ServerOptions, web: WebSession, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
     if options.url is None:
         command = ServerCommand(name=name, argv=options.command or [], env=options.env, cwd=options.cwd)
         return StdioUpstream(command, clock)
-    credentials, clients = build_credentials(options, http, clock), pools.of(name, options.connections)
+    credentials, clients = build_credentials(options, web, clock), pools.of(name, options.connections)
     if options.transport == "sse":
+        from gateway.upstreams.sse import SseServer, SseUpstream
+
         source = SseServer(
             name=name,
             url=options.url,
@@ -131,10 +131,12 @@ def _build_connection(
     return HttpUpstream(options.url, credentials, clients.requests, clients.streams)
 
 
-def build_credentials(options: ServerOptions, http: aiohttp.ClientSession, clock: Clock) -> Credentials:
+def build_credentials(options: ServerOptions, web: WebSession, clock: Clock) -> Credentials:
     """Return the gateway's credentials for a server: the headers of the config, with an OAuth token if configured."""
     if options.oauth is None:
         return FixedCredentials(options.headers)
+    from gateway.upstreams.oauth import ClientCredentials, OAuthClient
+
     client = OAuthClient(
         token_url=options.oauth.token_url,
         id=options.oauth.client_id,
@@ -142,7 +144,7 @@ def build_credentials(options: ServerOptions, http: aiohttp.ClientSession, clock
         scope=options.oauth.scope,
         resource=options.oauth.resource or options.url or "",
     )
-    return ClientCredentials(client, http, clock, extra_headers=options.headers)
+    return ClientCredentials(client, web.open(), clock, extra_headers=options.headers)
 
 
 def connection_options(options: ServerOptions) -> ServerOptions:

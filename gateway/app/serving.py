@@ -3,30 +3,34 @@
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import approvals.web
 from approvals.channels import Channel
 from approvals.client_address import TrustedProxies
 from approvals.errors import StoreError
 from approvals.notices import Notices
 from approvals.problem_log import ProblemLog
-from approvals.web.options import Handler, WebOptions
 from gateway.app import file_limit
 from gateway.app.channels import build_channels
 from gateway.app.gateway import Gateway
 from gateway.app.signals import follow_signals
-from gateway.app.tool_views import list_tool_views
-from gateway.config.addresses import parse_host_and_port
+from gateway.config.addresses import host_names
 from gateway.config.options import Config, listen_address
 from gateway.fronts import EMBEDDED, RUN
 from gateway.fronts.agents_listener import open_agents_listener
 from gateway.fronts.connections import Connections
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
-from gateway.fronts.listener import open_listener
+from gateway.fronts.late_application import open_late_listener
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from approvals.web.options import Handler
 
 #: Seconds between two sweeps.
 SWEEP = 1.0
@@ -37,11 +41,10 @@ log = logging.getLogger("okayed")
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The URLs of a running gateway, and the logins of its inbox."""
+    """The URLs of a running gateway."""
 
     agents: str
     inbox: str
-    login: approvals.web.Login
 
 
 @asynccontextmanager
@@ -52,16 +55,17 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
         inbox_url = config.inbox.url or f"http://{listen_address(config.inbox.listen)}"
         # Without a public address cards get no link: a broken link is worse than none.
         channels, slack_actions = build_channels(config, config.inbox.url or "", gateway.clock.wall)
-        inbox = approvals.web.build_inbox(
-            gateway.service, gateway.store, build_web_options(config, inbox_url, slack_actions, gateway)
-        )
         shares = file_limit.divide_files(file_limit.raise_limit())
         agents = Endpoint(gateway.proxy, _listener_policy(gateway))
         agents_address = await stack.enter_async_context(
             open_agents_listener(agents, config.listen, Connections("agents", shares.agents))
         )
         inbox_address = await stack.enter_async_context(
-            open_listener(inbox, config.inbox.listen, Connections("inbox", shares.inbox))
+            open_late_listener(
+                partial(_build_inbox, gateway, config, inbox_url, slack_actions),
+                config.inbox.listen,
+                Connections("inbox", shares.inbox),
+            )
         )
         await stack.enter_async_context(run_loops(gateway, channels, config.inbox.url or ""))
         # Runs first on exit: while calls finish, people can still decide and clients still get answers.
@@ -69,8 +73,15 @@ async def serve(gateway: Gateway) -> AsyncIterator[Endpoints]:
         yield Endpoints(
             agents=f"http://{agents_address}/mcp/",
             inbox=f"http://{inbox_address}/",
-            login=inbox[approvals.web.LOGIN],
         )
+
+
+def _build_inbox(
+    gateway: Gateway, config: Config, url: str, slack_actions: "Handler | None"
+) -> "web.Application":
+    from gateway.app.inbox import build_app
+
+    return build_app(gateway, config, url, slack_actions)
 
 
 @asynccontextmanager
@@ -142,25 +153,6 @@ async def refresh_tools(gateway: Gateway) -> None:
         await asyncio.sleep(SWEEP)
 
 
-def build_web_options(
-    config: Config, inbox_url: str, slack_actions: Handler | None, gateway: Gateway
-) -> WebOptions:
-    """Return the options of the inbox."""
-    header = config.inbox.login.proxy_header
-    return WebOptions(
-        url=inbox_url,
-        proxy_header=header.name if header else "",
-        proxy_peers=tuple(header.from_) if header else (),
-        proxies=TrustedProxies.parse(config.trusted_proxies),
-        token_login=config.inbox.login.token,
-        hosts=_lower_names([*config.hosts, _host(listen_address(config.inbox.listen))]),
-        slack_actions=slack_actions,
-        metrics=gateway.metrics.exposition,
-        tools=lambda: list_tool_views(gateway),
-        accept=gateway.accept,
-    )
-
-
 async def _stop(gateway: Gateway) -> float:
     await gateway.drain()
     return await gateway.stop()
@@ -182,15 +174,4 @@ def _listener_policy(gateway: Gateway) -> ListenerPolicy:
 
 def agent_hosts(config: Config) -> frozenset[str]:
     """Return the accepted Host names of the agents' listener, besides loopback names."""
-    return _lower_names(
-        [*config.hosts, _host(listen_address(config.listen)), urlsplit(config.url or "").hostname]
-    )
-
-
-def _host(listen: str) -> str | None:
-    found = parse_host_and_port(listen)
-    return found and found[0]
-
-
-def _lower_names(names: Iterable[str | None]) -> frozenset[str]:
-    return frozenset(name.lower() for name in names if name)
+    return host_names(listen_address(config.listen), [*config.hosts, urlsplit(config.url or "").hostname])

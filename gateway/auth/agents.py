@@ -4,11 +4,14 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from gateway.auth.jwks import JwksCache
 from gateway.auth.protected_resource import build_challenge
 from gateway.auth.tokens import InvalidToken, TokenVerifier, VerifiedToken
 from gateway.config.options import AgentOptions, Config
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import JwksCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,9 @@ class AuthenticationFailed(Exception):
 class Agents:
     """The agents of one config."""
 
-    def __init__(self, config: Config, jwks: Callable[[str], JwksCache], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, jwks: "Callable[[str], JwksCache]", clock: Callable[[], float]
+    ) -> None:
         self.config = config
         self._tokens = TokenVerifier(config, jwks, clock)
         self._by_hash = [

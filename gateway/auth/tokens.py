@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gateway.auth.jwks import Jwk, JwksCache
 from gateway.auth.protected_resource import accepted_audiences
 from gateway.config.options import Config, IssuerOptions
+
+if TYPE_CHECKING:
+    from gateway.auth.jwks import Jwk, JwksCache
 
 #: The tolerated clock difference between an issuer and this machine, in seconds.
 LEEWAY = 30.0
@@ -46,7 +48,9 @@ class VerifiedToken:
 class TokenVerifier:
     """Verifies tokens of the issuers of one config."""
 
-    def __init__(self, config: Config, jwks: Callable[[str], JwksCache], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, jwks: "Callable[[str], JwksCache]", clock: Callable[[], float]
+    ) -> None:
         self._config = config
         self._jwks = jwks
         self._clock = clock
@@ -65,7 +69,7 @@ class TokenVerifier:
         _check_times(claims, self._clock())
         return VerifiedToken(issuer=issuer, claims=claims)
 
-    async def _key(self, header: Claims, issuer: IssuerOptions) -> Jwk:
+    async def _key(self, header: Claims, issuer: IssuerOptions) -> "Jwk":
         kid = header.get("kid")
         key = await self._jwks(issuer.jwks).find(kid) if isinstance(kid, str) else None
         if key is None:
@@ -94,7 +98,7 @@ def _algorithm(header: Claims, issuer: IssuerOptions) -> str:
 
 
 def _verify_signature(
-    token: str, key: Jwk, algorithm: str, issuer: IssuerOptions, audience: frozenset[str]
+    token: str, key: "Jwk", algorithm: str, issuer: IssuerOptions, audience: frozenset[str]
 ) -> dict[str, Any]:
     """Verify signature, issuer and audience, and return the claims; raises `InvalidToken`."""
     import jwt

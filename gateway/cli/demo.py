@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from approvals.model import Approver
+from approvals.web.one_time_codes import create_code
 from gateway.app.config import parse_config
-from gateway.app.gateway import assemble
+from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import Endpoints, serve
 from gateway.config.options import Config
 
@@ -57,13 +58,13 @@ async def run(port: int) -> None:
     config = build_config(port, hashlib.sha256(secret.encode()).hexdigest())
     async with assemble(config) as gateway, serve(gateway) as endpoints, asyncio.TaskGroup() as tasks:
         agent = tasks.create_task(run_agent(f"{endpoints.agents}shop"))
-        await _print_welcome(endpoints, secret)
+        await _print_welcome(gateway, endpoints, secret)
         await stop.wait()
         agent.cancel()
 
 
-async def _print_welcome(endpoints: Endpoints, secret: str) -> None:
-    code = await endpoints.login.create_one_time_code(Approver(name=APPROVER))
+async def _print_welcome(gateway: Gateway, endpoints: Endpoints, secret: str) -> None:
+    code = await create_code(gateway.service, gateway.store, Approver(name=APPROVER))
     lines = [
         "",
         "Okayed is running, with a sample shop behind it.",

@@ -1,5 +1,6 @@
 """Parses listener addresses and URLs, and tells whether they are local or secure (PURE)."""
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
@@ -60,3 +61,9 @@ def local_address(listen: str) -> str:
         return listen
     host, port = _ANY.get(found[0], found[0]), found[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def host_names(listen: str, others: Iterable[str | None]) -> frozenset[str]:
+    """Return the host of a listener's address and *others*, in lower case."""
+    found = parse_host_and_port(listen)
+    return frozenset(name.lower() for name in (found and found[0], *others) if name)

@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from approvals.model import State
 from approvals.presence import MIN_ATTENDED
-from approvals.web import ToolDetails, ToolView
+from approvals.web.options import ToolDetails, ToolView
 from browser import FOUND, MISSING, barriers, chromium, window
 from inbox import Inbox, sha256, token
 

@@ -22,7 +22,9 @@ from approvals.model import (
 )
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
-from approvals.web import LOGIN, WebOptions, build_inbox
+from approvals.web.application import build_inbox
+from approvals.web.one_time_codes import create_code
+from approvals.web.options import WebOptions
 
 PEOPLE = ("alice", "bob", "carol")
 
@@ -89,7 +91,7 @@ class Inbox:
         return await self._stack.enter_async_context(client)
 
     async def code(self, name="alice"):
-        return await self.app[LOGIN].create_one_time_code(self.directory.by_name(name))
+        return await create_code(self.service, self.store, self.directory.by_name(name))
 
     def call(self, tool="put_user_policy", *, arguments=b'{"user_name":"ana"}', **changes):
         """Return a held call that is not stored yet; *changes* are fields of the held call, or of its tool call."""

@@ -14,11 +14,11 @@ from approvals.store.sqlite.store import SqliteStore
 from approvals.throttle import ATTEMPTS, WINDOW
 from approvals.web.login import (
     ABSOLUTE,
-    CODE_LIFE,
     IDLE,
     RECORD_ACTIVITY_EVERY,
     local_path,
 )
+from approvals.web.one_time_codes import CODE_LIFE
 from inbox import Inbox, sha256, token
 from rows import each_row
 

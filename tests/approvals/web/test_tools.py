@@ -3,7 +3,7 @@ import re
 import pytest
 from yarl import URL
 
-from approvals.web import ToolDetails, ToolView
+from approvals.web.options import ToolDetails, ToolView
 from inbox import Inbox
 
 DETAILS = ToolDetails(

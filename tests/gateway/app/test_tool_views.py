@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from approvals.web import ToolDetails
+from approvals.web.options import ToolDetails
 from gateway.app.tool_views import list_tool_views
 from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action, CallFacts

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from approvals.web import build_inbox
+from approvals.web.application import build_inbox
 from gateway.fronts.connections import Connections
 from gateway.fronts.listener import open_listener
 from gateways import running

@@ -1,0 +1,137 @@
+"""An aiohttp application that is imported and built when a connection first needs it.
+
+That takes a fifth of a second, so it happens in a thread: the loop keeps serving agents.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from gateway.config.options import Listen
+from gateway.fronts.connections import FULL, Connections, PeerTimer, Phase
+from gateway.fronts.listener import LINGER, open_sockets
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+log = logging.getLogger("okayed.server")
+
+
+class LateApplication:
+    """The application, and its connections once it is built."""
+
+    def __init__(self, build: Callable[[], "web.Application"], connections: Connections) -> None:
+        """*build* imports and builds the application; it is called in a thread."""
+        self._build = build
+        self._connections = connections
+        self._starting = asyncio.Lock()
+        self._server: web.Server | None = None
+        self._running = AsyncExitStack()
+
+    async def connection(self, timer: PeerTimer | None = None) -> asyncio.Protocol:
+        """Return the protocol of a connection; *timer* is that of a connection which another front served so far."""
+        async with self._starting:
+            if self._server is None:
+                self._server = await self._start()
+        from gateway.fronts.aiohttp_connection import Connection
+
+        return Connection(self._server, self._connections, timer)
+
+    async def _start(self) -> "web.Server":
+        app = await asyncio.to_thread(self._import)
+        from gateway.fronts.aiohttp_connection import run_app
+
+        return await self._running.enter_async_context(run_app(app, LINGER))
+
+    def _import(self) -> "web.Application":
+        """Build the application. Traversing its objects would delay requests, so they join the frozen ones."""
+        gc.disable()
+        try:
+            return self._build()
+        finally:
+            if gc.get_freeze_count():
+                gc.freeze()
+            gc.enable()
+
+    async def close(self) -> None:
+        """Close its connections after their requests, at most LINGER seconds later."""
+        await self._running.aclose()
+
+
+@asynccontextmanager
+async def open_late_listener(
+    build: Callable[[], "web.Application"], listen: Listen, connections: Connections
+) -> AsyncIterator[str]:
+    """Serve the application that *build* returns; yields the address, and raises, as `open_sockets` does."""
+    application = LateApplication(build, connections)
+    waiting: set[asyncio.Task[None]] = set()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(application.close)
+        stack.push_async_callback(_cancel, waiting)
+        connection = partial(_WaitingConnection, application, connections, waiting)
+        yield await stack.enter_async_context(open_sockets(listen, connections, connection))
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+class _WaitingConnection(asyncio.Protocol):
+    """A connection that waits for its application. Its bytes stay in the kernel."""
+
+    phase = Phase.NEW
+
+    def __init__(
+        self, application: LateApplication, connections: Connections, waiting: set[asyncio.Task[None]]
+    ) -> None:
+        self._application = application
+        self._connections = connections
+        self._waiting = waiting
+
+    def is_overdue(self, _now: float) -> bool:
+        """Return False: it waits for the gateway, not for its peer."""
+        return False
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the application, or refuse the connection at the limit."""
+        self._transport = cast("asyncio.Transport", transport)
+        loop = asyncio.get_running_loop()
+        if not self._connections.admit(self, loop.time()):
+            self._transport.write(FULL)
+            self._transport.close()
+            return
+        self._transport.pause_reading()
+        task = loop.create_task(self._replace())
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    def connection_lost(self, _error: BaseException | None) -> None:
+        """Remove the connection."""
+        self._connections.discard(self)
+
+    async def _replace(self) -> None:
+        """Let the application serve the connection from here on."""
+        try:
+            successor = await self._application.connection()
+        except BaseException as error:
+            self.abort()
+            if not isinstance(error, Exception):
+                raise
+            log.exception("the application of a connection could not be started")
+            return
+        self._connections.discard(self)
+        if not self._transport.is_closing():
+            self._transport.set_protocol(successor)
+            successor.connection_made(self._transport)
+            self._transport.resume_reading()
