@@ -84,7 +84,7 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
 
 
 class _WaitingConnection(asyncio.Protocol):
-    """A connection that waits for its application. Its bytes stay in the kernel."""
+    """A connection that waits for its application. Its first bytes are kept, all others stay in the kernel."""
 
     phase = Phase.NEW
 
@@ -94,6 +94,7 @@ class _WaitingConnection(asyncio.Protocol):
         self._application = application
         self._connections = connections
         self._waiting = waiting
+        self._received = b""
 
     def is_overdue(self, _now: float) -> bool:
         """Return False: it waits for the gateway, not for its peer."""
@@ -111,10 +112,14 @@ class _WaitingConnection(asyncio.Protocol):
             self._transport.write(FULL)
             self._transport.close()
             return
-        self._transport.pause_reading()
         task = loop.create_task(self._replace())
         self._waiting.add(task)
         task.add_done_callback(self._waiting.discard)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep the bytes and read no more. A pause in `connection_made` has no effect: uvloop starts to read after it."""
+        self._received += data
+        self._transport.pause_reading()
 
     def connection_lost(self, _error: BaseException | None) -> None:
         """Remove the connection."""
@@ -134,4 +139,6 @@ class _WaitingConnection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.set_protocol(successor)
             successor.connection_made(self._transport)
+            if self._received:
+                successor.data_received(self._received)
             self._transport.resume_reading()
