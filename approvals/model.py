@@ -222,8 +222,7 @@ class Notice:
     retry_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallLimit:
+class CallLimit(msgspec.Struct, frozen=True, kw_only=True):
     """The most open calls, or bytes of them, of one agent or of all agents ("")."""
 
     most: int

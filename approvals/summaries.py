@@ -4,8 +4,10 @@ A call may have megabytes of arguments. Code that iterates over many calls reads
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
+
+import msgspec
 
 from approvals.model import CallId, Classification, HeldCall, Review, State, Terms
 from approvals.redact import truncate_json
@@ -17,8 +19,7 @@ ROW_BYTES = 4096
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallHeader:
+class CallHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The agent, its owner, the server and the tool of a call."""
 
     agent: str
@@ -27,8 +28,7 @@ class CallHeader:
     tool: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The short fields of `HeldCall`, under the same names. A store holds it as sealed JSON: the names cannot change."""
 
     id: CallId
@@ -60,14 +60,14 @@ class Summary:
 
 def summarize(held: HeldCall) -> Summary:
     """Return the summary of a held call."""
-    call = held.call
+    call, known = held.call, held.classification
     return Summary(
         id=held.id,
         version=held.version,
         state=held.state,
         call=CallHeader(agent=call.agent, owner=call.owner, server=call.server, tool=call.tool),
         terms=held.terms,
-        classification=replace(held.classification, evidence=()),
+        classification=Classification(category=known.category, risk=known.risk, severity=known.severity),
         definition=held.definition,
         identity=held.identity,
         created_at=held.created_at,

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from approvals import audit
 from approvals.errors import AgentBytesExceeded, Conflict, HourlyBytesExceeded, QuotaExceeded, StoreError
@@ -220,7 +221,9 @@ async def test_a_limit_with_a_start_time_counts_only_later_calls(store):
     limit = CallLimit(most=29_999, agent="ann", in_bytes=True, since=1000.0, error=HourlyBytesExceeded)
     with pytest.raises(HourlyBytesExceeded):
         await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[limit])
-    await store.add(large(10_000, agent="ann", created_at=3001.0), limits=[replace(limit, since=2000.0)])
+    await store.add(
+        large(10_000, agent="ann", created_at=3001.0), limits=[structs.replace(limit, since=2000.0)]
+    )
 
 
 def test_a_limit_with_a_start_time_needs_an_agent():

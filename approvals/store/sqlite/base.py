@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from approvals.signals import Signal, SignalKind
+from approvals.store.absent_keys import AbsentKeys
 from approvals.store.in_flight import InFlight
 from approvals.store.open_calls import OpenCalls
 from approvals.store.signal_feed import SignalFeed
@@ -35,6 +36,7 @@ class SqliteBase:
         self.reader = Reader(reading, self._health)
         self._open = OpenCalls()
         self._recent = RecentCalls(self.writer)
+        self._absent = AbsentKeys()
         #: The ids and keys of the calls with a write in flight.
         self._in_flight = InFlight()
 

@@ -64,6 +64,7 @@ class SqliteCalls(SqliteLists, SqliteTrail):
 
     def _added(self, call: HeldCall) -> None:
         self._in_flight.end(call.id, call.key)
+        self._absent.discard(call.key)
         self._open.add(call)
         self._recent.add(call)
         self._feed.publish(Signal(SignalKind.CALL, call.id))
@@ -115,7 +116,12 @@ class SqliteCalls(SqliteLists, SqliteTrail):
         self.reader.check()
         if (found := self._open.by_key.get(key)) is not None and found.call is not None:
             return found.call
-        return await self._find_call(statements.NEWEST_OF_KEY, key)
+        if key in self._absent:
+            return None
+        mark = self._absent.begin_search(key)
+        newest = await self._find_call(statements.NEWEST_OF_KEY, key)
+        self._absent.end_search(key, mark, found=newest is not None)
+        return newest
 
     async def due(self, now: float) -> Sequence[CallId]:
         """Return the calls whose deadline has passed."""

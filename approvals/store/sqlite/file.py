@@ -36,6 +36,8 @@ _WRITER_PRAGMAS = (
     "PRAGMA fullfsync=ON",
     "PRAGMA foreign_keys=ON",
     "PRAGMA journal_size_limit=67108864",
+    # Pages in the -wal until they are copied into the file. Many commits change the same pages, which are copied once.
+    "PRAGMA wal_autocheckpoint=2000",
     # Some builds of SQLite overwrite every freed page: a migration that drops a table would write and journal all of it.
     "PRAGMA secure_delete=FAST",
 )

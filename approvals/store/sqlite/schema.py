@@ -11,6 +11,8 @@ from approvals.errors import StoreError
 
 #: Marks a SQLite file as a store of Okayed: "Hold" in ASCII.
 APPLICATION_ID = 0x486F6C64
+#: Of a new file. A held call takes several kilobytes: pages of 4 KB cost a fifth more processor time for each.
+PAGE_SIZE = 8192
 
 #: The name under which stores record their migrations: the product's first name. It cannot change.
 MIGRATION_SET = "holdpoint"
@@ -314,6 +316,7 @@ MIGRATIONS: Mapping[str, Sequence[str]] = {
 
 def create(connection: sqlite3.Connection) -> None:
     """Create the schema in an empty file."""
+    connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     migrate(connection)
 

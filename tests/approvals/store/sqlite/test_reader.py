@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from approvals.errors import StoreError
-from approvals.lifecycle import update
+from approvals.lifecycle import advance, update
 from approvals.model import State
 from approvals.store.call_lists import Page
 from approvals.store.sqlite import reader as reader_module
@@ -136,6 +136,15 @@ async def test_a_read_of_an_open_call_waits_for_no_other_write(store):
         assert await store.due(1e12) == [call.id]
         assert (await store.open_counts())[State.PENDING] == 1
         assert await store.open_tasks() == []
+
+
+async def test_a_key_that_was_not_found_is_not_searched_again_until_a_call_is_added(store):
+    assert await store.find("k") is None
+    async with blocked(store.reader.read):
+        assert await store.find("k") is None
+    await store.add(call := a_call(key="k"))
+    await store.swap(call, ended := advance(call, State.DENIED, 1.0))
+    assert await store.find("k") == ended
 
 
 async def test_a_read_of_the_trail_sees_the_posts_before_it(store):

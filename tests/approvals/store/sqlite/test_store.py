@@ -347,7 +347,7 @@ async def test_a_write_refused_by_the_disk_is_not_acknowledged_nor_is_any_later_
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     acknowledged = 0
     async with open_sqlite(path) as store:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, most))
         try:
             with pytest.raises(
                 StoreError, match=r"The store failed \(disk I/O error\) and accepts no more work"
