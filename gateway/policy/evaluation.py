@@ -11,6 +11,8 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
+
 from approvals.model import Decision, HeldCall, Terms
 from gateway.policy.conditions import ArgumentsSchema, CelExpression, EvaluationFailure
 from gateway.policy.limits import Limit, find_bad_amount, with_amount
@@ -18,7 +20,7 @@ from gateway.tools.classify.risk import ToolClassification
 from gateway.wire.frames import TOOL_NAME
 from gateway.wire.member_names import KnownNames
 
-#: The most (server, tool) pairs whose rules are cached.
+#: The most (server, tool) pairs whose rules, and whose verdict, are cached.
 MAX_CACHED = 10_000
 
 
@@ -36,8 +38,7 @@ ANY_NAMES = KnownNames((), {}, allow_all=True)
 STRICTNESS = {Action.ALLOW: 0, Action.REQUIRE_APPROVAL: 1, Action.DENY: 2}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFacts:
+class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The facts by which a call is judged."""
 
     server: str
@@ -128,6 +129,11 @@ class Rule:
             return Match(rule=self.name, action=self.action, note=note)
         return Match(rule=self.name, action=self.action, note=f"when {self.when.source}") if answer else None
 
+    @property
+    def depends_on_call(self) -> bool:
+        """Whether the rule reads anything of a call but the names of its server and tool."""
+        return self.when is not None or self.schema is not None or bool(self.limits)
+
     def violation(self, arguments: Mapping[str, Any]) -> str | None:
         """Return the first violation of the schema or of a limited amount, or None."""
         wrong = None if self.schema is None else self.schema(arguments)
@@ -165,6 +171,22 @@ class ToolRules:
         return _matches_pattern(self.pattern, server, tool)
 
 
+class ToolPolicy(msgspec.Struct, frozen=True):
+    """The part of a policy that applies to one tool, as long as the tool is declared and classified as here."""
+
+    declared_names: frozenset[str]
+    classification: ToolClassification
+    rules: tuple[Rule, ...]
+    #: The names that a call's members must not resemble. They are compared in every call.
+    known_names: KnownNames
+    #: The verdict on every other call; None if it depends on more than the tool.
+    settled: Verdict | None
+
+    def fits(self, facts: CallFacts) -> bool:
+        """Return whether the tool is still the same."""
+        return self.declared_names is facts.declared_names and self.classification is facts.classification
+
+
 def _matches_pattern(pattern: str, server: str, tool: str) -> bool:
     return fnmatchcase(f"{server}/{tool}" if "/" in pattern else tool, pattern)
 
@@ -189,17 +211,38 @@ class Policy:
         self._hide = hide
         self._terms = terms
         self._rules_cache: dict[tuple[str, str], tuple[Rule, ...]] = {}
-        self._names_cache: dict[tuple[str, str], tuple[frozenset[str], ToolClassification, KnownNames]] = {}
+        self._tools_cache: dict[tuple[str, str], ToolPolicy] = {}
 
     def evaluate(self, facts: CallFacts) -> Verdict:
         """Judge one call."""
-        if not TOOL_NAME.fullmatch(facts.tool):
-            return self._deny("name", "This is not a valid tool name")
-        if self.is_hidden(facts.server, facts.tool):
-            return self._deny("hide", f"There is no tool {facts.tool}")
-        named = self._rules_for(facts.server, facts.tool)
-        if (ambiguous := self._known_names_for(facts, named).find_ambiguous(facts.arguments)) is not None:
+        tool = self._tools_cache.get((facts.server, facts.tool))
+        if tool is None or not tool.fits(facts):
+            if not TOOL_NAME.fullmatch(facts.tool):
+                return self._deny("name", "This is not a valid tool name")
+            tool = self._keep(facts, self._policy_for(facts))
+        if (ambiguous := tool.known_names.find_ambiguous(facts.arguments)) is not None:
             return self._deny("alike", ambiguous)
+        return tool.settled or self._judge(facts, tool.rules)
+
+    def _policy_for(self, facts: CallFacts) -> ToolPolicy:
+        """Return the part of the policy that applies to the tool of a call."""
+        declared, classification = facts.declared_names, facts.classification
+        if self.is_hidden(facts.server, facts.tool):
+            hidden = self._deny("hide", f"There is no tool {facts.tool}")
+            return ToolPolicy(declared, classification, (), ANY_NAMES, hidden)
+        named = self._rules_for(facts.server, facts.tool)
+        possible = self._possible_rules(named, classification)
+        settled = None if any(rule.depends_on_call for rule in possible) else self._judge(facts, named)
+        return ToolPolicy(declared, classification, named, _known_names(possible, declared), settled)
+
+    def _keep(self, facts: CallFacts, tool: ToolPolicy) -> ToolPolicy:
+        key = (facts.server, facts.tool)
+        if key in self._tools_cache or len(self._tools_cache) < MAX_CACHED:
+            self._tools_cache[key] = tool
+        return tool
+
+    def _judge(self, facts: CallFacts, named: Sequence[Rule]) -> Verdict:
+        """Judge a call by the rules that apply to it; *named* are the rules for the tool's name."""
         applied = [(rule, match) for rule in named if (match := rule.match(facts)) is not None]
         if not any(rule.action for rule, _ in applied):
             applied.append(self._apply_matrix(facts))
@@ -217,16 +260,6 @@ class Policy:
             if len(self._rules_cache) < MAX_CACHED:
                 self._rules_cache[key] = found
         return found
-
-    def _known_names_for(self, facts: CallFacts, named: Sequence[Rule]) -> KnownNames:
-        """Return the known names for a call's members, cached until the tool or its classification changes."""
-        key = (facts.server, facts.tool)
-        declared, found, names = self._names_cache.get(key, (None, None, ANY_NAMES))
-        if declared is not facts.declared_names or found is not facts.classification:
-            names = _known_names(self._possible_rules(named, facts.classification), facts.declared_names)
-            if key in self._names_cache or len(self._names_cache) < MAX_CACHED:
-                self._names_cache[key] = facts.declared_names, facts.classification, names
-        return names
 
     def _apply_matrix(self, facts: CallFacts) -> tuple[Rule, Match]:
         """Return the first row of the matrix that applies to the call, else the default."""
