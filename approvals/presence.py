@@ -27,23 +27,36 @@ class Presence:
         self._clock = clock
         #: How many clients wait for each call in this process.
         self.clients: Counter[CallId] = Counter()
-        #: When a client last began to wait for each call; kept for `MIN_ATTENDED` seconds.
+        #: When a client last began to wait for each call, oldest first; kept for `MIN_ATTENDED` seconds.
         self._arrivals: dict[CallId, float] = {}
+        #: The calls whose clients came or left since the last save.
+        self._changed: set[CallId] = set()
         #: The calls that the store has for this replica, and the number of the lease under which they were written.
-        self._saved: frozenset[CallId] = frozenset()
+        self._saved: set[CallId] = set()
         self._lease_number = 0
+
+    def arrive(self, call_id: CallId) -> None:
+        """Mark a call as attended: a client begins to wait for it."""
+        self.clients[call_id] += 1
+        self._arrivals.pop(call_id, None)
+        self._arrivals[call_id] = self._clock()
+        self._changed.add(call_id)
+
+    def leave(self, call_id: CallId) -> None:
+        """Note that one client no longer waits for a call."""
+        self.clients[call_id] -= 1
+        if not self.clients[call_id]:
+            del self.clients[call_id]
+            self._changed.add(call_id)
 
     @contextmanager
     def attend(self, call_id: CallId) -> Iterator[None]:
         """Mark a call as attended while the context is open: a client waits for it."""
-        self.clients[call_id] += 1
-        self._arrivals[call_id] = self._clock()
+        self.arrive(call_id)
         try:
             yield
         finally:
-            self.clients[call_id] -= 1
-            if not self.clients[call_id]:
-                del self.clients[call_id]
+            self.leave(call_id)
 
     async def find_attended(self, calls: Sequence[HeldCall | Summary]) -> frozenset[CallId]:
         """Return those of *calls* for which a client waits at any replica, or has just begun to."""
@@ -53,16 +66,32 @@ class Presence:
         return frozenset(here) | (await self._store.find_attended(others, now) if others else frozenset())
 
     async def save(self) -> None:
-        """Save the changes since the last time; after a lapse of the lease, save every call again."""
-        attended, lease = frozenset(self.clients) | self._recent(), self._replica.lease_number
-        known = self._saved if lease == self._lease_number else frozenset()
-        added, removed = attended - known, self._saved - attended
-        if added or removed:
-            await self._store.save_presence(self._replica.id, sorted(added), sorted(removed))
-        self._saved, self._lease_number = attended, lease
+        """Save the changes since the last time; after a lapse of the lease, save every call again.
 
-    def _recent(self) -> frozenset[CallId]:
-        """Return the calls for which a client has just begun to wait; forget the older arrivals."""
+        The cost depends on the changes, not on the number of calls.
+        """
+        self._forget_arrivals()
+        lease = self._replica.lease_number
+        lapsed = lease != self._lease_number
+        changed, self._changed = self._changed, set()
+        if lapsed:
+            changed = {*self._saved, *self.clients, *self._arrivals}
+        attended = {call_id for call_id in changed if call_id in self.clients or call_id in self._arrivals}
+        added = attended if lapsed else attended - self._saved
+        removed = (changed - attended) & self._saved
+        try:
+            if added or removed:
+                await self._store.save_presence(self._replica.id, sorted(added), sorted(removed))
+        except BaseException:
+            self._changed |= changed
+            raise
+        self._saved |= added
+        self._saved -= removed
+        self._lease_number = lease
+
+    def _forget_arrivals(self) -> None:
+        """Forget the arrivals before the last `MIN_ATTENDED` seconds; a clock that is set back forgets none."""
         since = self._clock() - MIN_ATTENDED
-        self._arrivals = {call_id: at for call_id, at in self._arrivals.items() if at > since}
-        return frozenset(self._arrivals)
+        while self._arrivals and self._arrivals[oldest := next(iter(self._arrivals))] <= since:
+            del self._arrivals[oldest]
+            self._changed.add(oldest)

@@ -142,14 +142,14 @@ class ApprovalService(Reviews, Runs):
     async def wait_for_change(self, call: HeldCall, seconds: float) -> HeldCall:
         """Wait at most *seconds* until the stored call is newer than *call*; return the stored call."""
         with self.wakeups.listen(call.id) as woken:
-            if (now := await self._newest(call)).version > call.version:
+            if (now := await self.newest(call)).version > call.version:
                 return now
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await woken.wait()
-        return await self._newest(call)
+        return await self.newest(call)
 
-    async def _newest(self, call: HeldCall) -> HeldCall:
+    async def newest(self, call: HeldCall) -> HeldCall:
         """Return the stored call; it may be large, so it is read only if its version differs."""
         return call if await self.store.version(call.id) == call.version else await self.get(call.id)
 

@@ -1,6 +1,6 @@
 """The envelope of a call: the headers and the other params that are stored and forwarded with it (PURE)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -79,6 +79,24 @@ def with_approved_params(frame: frames.CallFrame, call: ToolCall) -> frames.Call
     dropped = {name: None for name in frame.rest if name not in _EXCHANGE_PARAMS}
     approved = {name: bytes(raw) for name, raw in _extra(call).items() if name != "_meta"}
     return with_params(with_approved_meta(frame, call), {**dropped, **approved})
+
+
+def exchange_members(frame: frames.CallFrame) -> tuple[tuple[str, bytes], ...]:
+    """Return the members of params that belong to the frame's exchange, not to the call, as their exact bytes."""
+    return tuple((name, raw) for name, raw in frame.rest.items() if name in _EXCHANGE_PARAMS)
+
+
+def approved_frame(
+    call: ToolCall, request_id: frames.Id, members: Iterable[tuple[str, bytes]]
+) -> frames.CallFrame:
+    """Build the frame of an approved call in the exchange of a waiting request, from its `exchange_members`."""
+    rest = dict(members)
+    decoded = {name: msgspec.json.decode(raw) for name, raw in rest.items()}
+    params = {**decoded, "name": call.tool, "arguments": msgspec.json.decode(call.arguments)}
+    frame = frames.CallFrame(
+        id=request_id, name=call.tool, arguments=call.arguments, params=params, rest=rest, raw=b""
+    )
+    return with_approved_params(frame, call)
 
 
 def with_params(frame: frames.CallFrame, changes: Mapping[str, bytes | None]) -> frames.CallFrame:

@@ -1,12 +1,11 @@
 """Answers the client of a held call: waits for the decision, runs the call once, and sends the result.
 
-`ladder` chooses the next step for a client, `final_frames` builds its answer, `response_stream` writes both.
+`held_answer` is the answer to one client: `ladder` chooses its next step, `final_frames` builds its end.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from approvals.errors import StoreError
@@ -18,24 +17,24 @@ from gateway.call.delivered import DeliveredAnswers
 from gateway.call.hold_settings import HoldSettings
 from gateway.call.request import CallRequest, Exchange
 from gateway.call.sessions import Session
-from gateway.errors import GatewayError, UnknownSessionError
-from gateway.hold import client_wait, elicitation, known_clients, ladder, outbound, response_stream
+from gateway.errors import UnknownSessionError
+from gateway.hold import client_wait, elicitation, known_clients, response_stream
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
+from gateway.hold.checks import Checks
 from gateway.hold.client_wait import ClientWait
+from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.final_frames import FinalFrames
+from gateway.hold.held_answer import HeldAnswer
+from gateway.hold.hold_context import HoldContext
 from gateway.hold.ladder import Rung
 from gateway.hold.outbound import Outbound
 from gateway.hold.patience import ClientKey, LearnedWaits
-from gateway.hold.response_stream import FinalFrame
 from gateway.hold.running import Forwarder
+from gateway.hold.timer_wheel import TimerWheel
+from gateway.hold.waiting_request import WaitingRequest, request_key
 from gateway.upstreams import Upstream
-from gateway.upstreams.reply import JSON, LateReply, Reply
-from gateway.wire import frames, protocol, sse
-
-#: Follows the error of a store that failed while a client waited: the call may have run by then.
-REPEAT_THE_CALL = (
-    "It is not known whether this call ran. Repeat it with the same arguments: it runs once at most."
-)
+from gateway.upstreams.reply import LateReply, Reply
+from gateway.wire import frames, protocol
 
 
 class HeldAnswers:
@@ -61,6 +60,11 @@ class HeldAnswers:
         self._waits = Cancellations(service.monotonic)
         self._learned_waits = LearnedWaits()
         self.delivered = DeliveredAnswers()
+        self._context = HoldContext(
+            service=service, waits=self._waits, wheel=TimerWheel(service.monotonic), checks=Checks(),
+            final_frames=final_frames, start_run=self._start_run, on_left=self._handle_client_left,
+            on_delivered=self._record_delivery,
+        )  # fmt: skip
 
     # Entry points: a request, a request of our stdio front, and a resumed stream.
 
@@ -69,24 +73,12 @@ class HeldAnswers:
         self._supersede_older(request, held)
         if request.from_our_front:
             return self.answer_front(request, held)
-        accepts_events = request.exchange.accepts_events
-        client = self._begin_wait(request, held, resumes=request.resumes and accepts_events)
-        items = self._items(client)
-        first = await anext(items, None)
-        if isinstance(first, FinalFrame) or (first is not None and not accepts_events):
-            status = first.status if isinstance(first, FinalFrame) else 200
-            frame = response_stream.write_frame(first, items)
-            return self._reply(client, status, {"Content-Type": JSON}, frame)
-        event_id = response_stream.make_event_id(held.id, request.frame.id) if client.resumes else None
-        return self._reply(client, 200, sse.HEADERS, response_stream.write_events(first, items, event_id))
+        return self._begin_wait(request, held, resumes=request.resumes and request.exchange.accepts_events)
 
     def answer_front(self, request: CallRequest, held: HeldCall) -> Reply:
         """Answer our stdio front: it gets the call's id at once, and repeats the call if the stream breaks."""
-        client = self._begin_wait(request, held, resumes=True, silence=0.0)
-        headers = {**sse.HEADERS, protocol.HOLD_HEADER: held.id}
-        return self._reply(
-            client, 200, headers, response_stream.write_events(None, self._items(client), None)
-        )
+        answer = self._begin_wait(request, held, resumes=True, silence=0.0)
+        return answer.stream(resumes=False, headers={protocol.HOLD_HEADER: held.id})
 
     async def resume(self, exchange: Exchange, upstream: Upstream, session: Session | None) -> Reply | None:
         """Resume a broken stream of a held call (Last-Event-ID); None if the event id is not ours."""
@@ -99,37 +91,33 @@ class HeldAnswers:
             raise UnknownSessionError
         frame = envelope.rebuild_frame(held.call, request_id)
         request = CallRequest.read(exchange, upstream, frame, session)
-        client = self._begin_wait(request, held, resumes=True, silence=0.0)
-        event_id = response_stream.make_event_id(held.id, request_id)
-        return self._reply(
-            client, 200, sse.HEADERS, response_stream.write_events(None, self._items(client), event_id)
-        )
-
-    def _reply(
-        self, client: ClientWait, status: int, headers: Mapping[str, str], chunks: AsyncIterator[bytes]
-    ) -> Reply:
-        delivered = partial(self._record_delivery, client)
-        return Reply(status=status, headers=headers, chunks=chunks, delivered=delivered)
+        return self._begin_wait(request, held, resumes=True, silence=0.0).stream(resumes=True)
 
     # Waiting.
 
     def _begin_wait(
         self, request: CallRequest, held: HeldCall, *, resumes: bool, silence: float | None = None
-    ) -> ClientWait:
+    ) -> HeldAnswer:
         known, now = self._client_hold(request), self._service.monotonic()
+        waiting = WaitingRequest.read(request)
         patience = (
-            self._learned_waits.get(_client_key(request), known.wait, now) if known.learns else known.wait
+            self._learned_waits.get(waiting.client_key, known.wait, now) if known.learns else known.wait
         )
-        return ClientWait(
-            request=request,
+        client = ClientWait(
+            request=waiting,
             held=held,
-            wait=PendingWait(call_id=held.id, client=request.client, since=now),
+            wait=PendingWait(call_id=held.id, client=waiting.client, since=now),
             resumes=resumes,
             give_up_at=now + patience,
             silence=client_wait.quiet_time(request) if silence is None else silence,
             # A client whose wait was learned may apply one timeout to all its rounds.
             rounds_left=client_wait.rounds_left(request) if patience == known.wait else 0,
+            link_shown=request.resumes and self._final_frames.shows_link(waiting),
         )
+        if client.silence:
+            client.beat(now, patience)
+        link = elicitation.request_event(held, self._holds().link) if client.link_shown else None
+        return HeldAnswer(self._context, client, link)
 
     def _client_hold(self, request: CallRequest) -> known_clients.ClientHold:
         settings = self._holds()
@@ -137,7 +125,11 @@ class HeldAnswers:
 
     def _supersede_older(self, request: CallRequest, held: HeldCall) -> None:
         """End the same client's older requests for this call with WAITING; learn from their age how long it waits."""
-        client_key, now, known = _client_key(request), self._service.monotonic(), self._client_hold(request)
+        client_key, now, known = (
+            ClientKey(request.exchange.agent.name, request.client),
+            self._service.monotonic(),
+            self._client_hold(request),
+        )
         gap = self._waits.supersede(held.id, request.client, now)
         if gap is not None:
             self._service.wakeups.wake(held.id)
@@ -146,84 +138,26 @@ class HeldAnswers:
         elif known.learns and not self._waits.open_waits(held.id, request.client):
             self._learned_waits.record_repeat(client_key, held.id, known.wait, now)
 
-    async def _items(self, client: ClientWait) -> response_stream.StreamItems:
-        """Yield events, then the final frame; no final frame if the stream continues at the next gateway."""
-        request, held = client.request, client.held
-        key = _request_key(request.exchange, request.frame.id)
-        with self._service.attend(held.id), self._waits.track(key, client.wait):
-            if self._waits.supersede_oldest(held.id):
-                self._service.wakeups.wake(held.id)
-            try:
-                async with aclosing(self._events(client)) as events:
-                    async for event in events:
-                        yield event
-                if self._continues_at_next_gateway(client):
-                    await self._waits.linger()
-                    return
-                yield self._final_frames.build(client.rung, request, client.held)
-                client.answered = True
-            except (asyncio.CancelledError, GeneratorExit):
-                self._handle_client_left(held)
-                raise
-            except StoreError as error:
-                message = f"{error} {REPEAT_THE_CALL}"
-                yield FinalFrame(frames.build_error(request.frame.id, GatewayError.code, message))
-        if client.wait.cancelled:
-            self._handle_client_left(held)
-
-    async def _events(self, client: ClientWait) -> AsyncGenerator[bytes, None]:
-        """Yield the link, signs of life and the server's events, until the ladder ends the wait."""
-        shows_link = client.request.resumes and self._final_frames.shows_link(client.request)
-        if shows_link:
-            yield elicitation.request_event(client.held, self._holds().link)
-        while (step := self._next_step(client)).rung in {Rung.WAIT, Rung.RUN}:
-            if step.rung is Rung.RUN:
-                approved = outbound.as_approved(client.request, client.held)
-                async for event in self.run(client.held, approved, client.wait):
-                    yield event
-                if await self._has_changed(client):
-                    continue
-                # The claim failed, for example on a full disk; it is retried a beat later.
-                client.claim_failed = True
-            sign, seconds = client.beat(step.seconds)
-            if sign is not None:
-                yield sign
-            client.held = await self._service.wait_for_change(client.held, seconds)
-        client.rung = step.rung
-        if shows_link and step.rung is Rung.ANSWER:
-            yield elicitation.complete_event(client.held)
-
-    def _next_step(self, client: ClientWait) -> ladder.Step:
-        return client.next_step(self._service.monotonic(), closing=self._waits.closed)
-
-    async def _has_changed(self, client: ClientWait) -> bool:
-        """Return whether the stored call is newer than the client's version, or the wait is over; then update it."""
-        newest = await self._service.get(client.held.id)
-        changed = newest.version > client.held.version or client.wait.is_over
-        if changed:
-            client.held = newest
-        return changed
-
-    def _continues_at_next_gateway(self, client: ClientWait) -> bool:
-        """Return whether this gateway stops and the client will resume its stream at the next one."""
-        stopped = self._waits.closed and client.rung is Rung.LATER
-        return stopped and client.resumes and not client.wait.is_over
-
     # Running.
 
-    async def run(
+    async def _start_run(
         self, held: HeldCall, approved: Outbound, wait: PendingWait | None = None
-    ) -> AsyncIterator[bytes]:
-        """Run the call once, and yield the server's events meanwhile, until *wait* is over."""
+    ) -> EventBuffer | None:
+        """Run the call once; returns the server's events, or None if *wait* is over."""
         await self._ensure_listed(held.call.server)
         if wait is not None and wait.is_over:
-            return
+            return None
         within = self._holds().answer_within.get(held.call.server)
         events = self._forwarder.start(held, approved, self._objection, within=within)
         if wait is not None:
             wait.events = events
-        while (event := await events.get()) is not None:
-            yield event
+        return events
+
+    async def run(self, held: HeldCall, approved: Outbound) -> AsyncIterator[bytes]:
+        """Run the call once for a task, and yield the server's events meanwhile."""
+        if (events := await self._start_run(held, approved)) is not None:
+            while (event := await events.get()) is not None:
+                yield event
 
     # After the last byte.
 
@@ -239,7 +173,7 @@ class HeldAnswers:
                 await self.record_collected(client.held.id, key.session)
         elif not self._waits.closed:
             self._learned_waits.record_waiting(
-                _client_key(client.request), client.held.id, self._service.monotonic()
+                client.request.client_key, client.held.id, self._service.monotonic()
             )
 
     async def record_collected(self, call_id: CallId, session: str = "") -> None:
@@ -251,7 +185,7 @@ class HeldAnswers:
 
     def cancel(self, exchange: Exchange, request_id: frames.Id) -> None:
         """End the wait of the client that cancels this request, at whichever replica it waits."""
-        key = _request_key(exchange, request_id)
+        key = request_key(exchange.agent.name, exchange.server, exchange.headers, request_id)
         self._end_waits(key)
         origin = self._service.replica.id
         self._service.store.announce(Signal(SignalKind.CANCEL, key.encode(), origin))
@@ -286,12 +220,3 @@ class HeldAnswers:
     def end_lingering(self) -> None:
         """End the lingering streams; their clients reconnect."""
         self._waits.end_lingering()
-
-
-def _client_key(request: CallRequest) -> ClientKey:
-    return ClientKey(request.exchange.agent.name, request.client)
-
-
-def _request_key(exchange: Exchange, request_id: frames.Id) -> RequestKey:
-    session = exchange.headers.get(protocol.SESSION_HEADER, "")
-    return RequestKey(agent=exchange.agent.name, server=exchange.server, session=session, id=request_id)

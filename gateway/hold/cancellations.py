@@ -6,9 +6,8 @@ wait did not end, an approved call would run for a client that no longer reads, 
 
 import asyncio
 import json
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -82,8 +81,9 @@ class Cancellations:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waits: defaultdict[RequestKey, list[PendingWait]] = defaultdict(list)
-        self._by_call: defaultdict[CallId, list[PendingWait]] = defaultdict(list)
+        # Tuples, since most requests and calls have one wait.
+        self._waits: dict[RequestKey, tuple[PendingWait, ...]] = {}
+        self._by_call: dict[CallId, tuple[PendingWait, ...]] = {}
         #: For each call and client: the seconds that the last request waited until the client ended it.
         self._ended: OrderedDict[tuple[CallId, str], float] = OrderedDict()
         #: Whether the gateway stops, so that all waits are over.
@@ -105,21 +105,18 @@ class Cancellations:
         """End the lingering streams."""
         self._lingering_over.set()
 
-    @contextmanager
-    def track(self, key: RequestKey, wait: PendingWait) -> Iterator[PendingWait]:
-        """Track a wait while the context is open."""
-        self._waits[key].append(wait)
-        self._by_call[wait.call_id].append(wait)
+    def add(self, key: RequestKey, wait: PendingWait) -> None:
+        """Track a wait until `remove`."""
+        self._waits[key] = (*self._waits.get(key, ()), wait)
+        self._by_call[wait.call_id] = (*self._by_call.get(wait.call_id, ()), wait)
         self._ended.pop((wait.call_id, wait.client), None)
-        answered = False
-        try:
-            yield wait
-            answered = not wait.cancelled
-        finally:
-            _remove_wait(self._waits, key, wait)
-            _remove_wait(self._by_call, wait.call_id, wait)
-            if not answered and not wait.superseded:
-                self._record_ended(wait)
+
+    def remove(self, key: RequestKey, wait: PendingWait, *, answered: bool) -> None:
+        """Forget a wait. If its client ended it before it was *answered*, remember how long it lasted."""
+        _remove_wait(self._waits, key, wait)
+        _remove_wait(self._by_call, wait.call_id, wait)
+        if (wait.cancelled or not answered) and not wait.superseded:
+            self._record_ended(wait)
 
     def cancel(self, key: RequestKey) -> tuple[CallId, ...]:
         """End the waits of a request; returns the calls that it waited for.
@@ -127,7 +124,7 @@ class Cancellations:
         Without sessions, two clients of an agent may use the same id. Then both waits end, and the other client repeats
         its call.
         """
-        ended = tuple(self._waits.get(key, ()))
+        ended = self._waits.get(key, ())
         for wait in ended:
             wait.cancelled = True
             wait.stop_events()
@@ -155,7 +152,7 @@ class Cancellations:
 
     def supersede_oldest(self, call_id: CallId) -> bool:
         """End the oldest waits for a call beyond `MAX_WAITS_PER_CALL`; returns whether any were ended."""
-        open_waits = [wait for wait in self._by_call[call_id] if not wait.is_over]
+        open_waits = [wait for wait in self._by_call.get(call_id, ()) if not wait.is_over]
         for wait in (excess := open_waits[:-MAX_WAITS_PER_CALL]):
             wait.supersede()
         return bool(excess)
@@ -167,7 +164,8 @@ class Cancellations:
             self._ended.popitem(last=False)
 
 
-def _remove_wait(waits: dict[Key, list[PendingWait]], key: Key, wait: PendingWait) -> None:
-    waits[key].remove(wait)
-    if not waits[key]:
+def _remove_wait(waits: dict[Key, tuple[PendingWait, ...]], key: Key, wait: PendingWait) -> None:
+    if others := tuple(other for other in waits[key] if other is not wait):
+        waits[key] = others
+    else:
         del waits[key]

@@ -5,11 +5,11 @@ from typing import Any
 
 from approvals.model import HeldCall
 from gateway.call.hold_settings import HoldSettings
-from gateway.call.request import CallRequest
 from gateway.hold import elicitation, known_clients, messages, request_state
 from gateway.hold.ladder import Rung
 from gateway.hold.request_state import RequestState, StateSealer
 from gateway.hold.response_stream import FinalFrame
+from gateway.hold.waiting_request import WaitingRequest
 from gateway.wire import frames, protocol
 
 
@@ -27,31 +27,31 @@ class FinalFrames:
         self._sealer = sealer
         self._has_output_schema = has_output_schema
 
-    def build(self, rung: Rung, request: CallRequest, held: HeldCall) -> FinalFrame:
+    def build(self, rung: Rung, request: WaitingRequest, held: HeldCall) -> FinalFrame:
         """Return the frame for the rung on which the wait ended."""
         if rung is Rung.ROUND:
-            return FinalFrame(frames.build_result(request.frame.id, self._next_round(request, held)))
+            return FinalFrame(frames.build_result(request.id, self._next_round(request, held)))
         if held.outcome is None or rung is Rung.LATER:
             status = messages.status_result(held, as_result=self._gets_waiting_as_result(request))
-            return FinalFrame(frames.build_result(request.frame.id, status))
+            return FinalFrame(frames.build_result(request.id, status))
         question = request_state.input_required_result(held.outcome.body)
         if question is not None and request.era is protocol.Era.MODERN:
-            return FinalFrame(frames.build_result(request.frame.id, self._wrap_state(held, question)))
+            return FinalFrame(frames.build_result(request.id, self._wrap_state(held, question)))
         outcome = messages.mark_repeated(held, held.outcome) if held.repeated else held.outcome
-        answer = frames.build_response(request.frame.id, outcome)
+        answer = frames.build_response(request.id, outcome)
         return FinalFrame(answer, status=protocol.http_status(request.era, outcome))
 
-    def shows_link(self, request: CallRequest) -> bool:
+    def shows_link(self, request: WaitingRequest) -> bool:
         """Return whether the requester gets a link to the inbox: the config has one, and the client supports it."""
-        return bool(self._holds().link) and protocol.supports_url_elicitation(request.capabilities)
+        return bool(self._holds().link) and request.opens_links
 
-    def _gets_waiting_as_result(self, request: CallRequest) -> bool:
+    def _gets_waiting_as_result(self, request: WaitingRequest) -> bool:
         """Return whether this client gets WAITING without `isError`. It would violate a tool's output schema."""
         settings = self._holds()
         client = known_clients.client_hold(request.client, settings.hold_for, settings.clients)
-        return client.as_result and not self._has_output_schema(request.exchange.server, request.frame.name)
+        return client.as_result and not self._has_output_schema(request.server, request.tool)
 
-    def _next_round(self, request: CallRequest, held: HeldCall) -> Mapping[str, Any]:
+    def _next_round(self, request: WaitingRequest, held: HeldCall) -> Mapping[str, Any]:
         """Return the input_required result that starts the client's next round."""
         state = self._sealer().seal(RequestState(call=held.id, round=request.round + 1))
         link = {request_state.QUESTION: elicitation.url_request(held, self._holds().link)}

@@ -1,11 +1,12 @@
 """An approved call to send: its frame, server, headers and session."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from approvals.model import HeldCall
 from gateway.call import envelope
 from gateway.call.request import CallRequest
+from gateway.hold.waiting_request import WaitingRequest
 from gateway.upstreams import Upstream
 from gateway.wire import frames
 
@@ -28,9 +29,14 @@ def as_sent(request: CallRequest) -> Outbound:
     )
 
 
-def as_approved(request: CallRequest, held: HeldCall) -> Outbound:
+def as_approved(request: WaitingRequest, held: HeldCall) -> Outbound:
     """Return *held* for a waiting client: in that client's exchange, with the approved params."""
-    return replace(as_sent(request), frame=envelope.with_approved_params(request.frame, held.call))
+    return Outbound(
+        frame=envelope.approved_frame(held.call, request.id, request.members),
+        upstream=request.upstream,
+        headers=request.headers,
+        opening=request.opening,
+    )
 
 
 def as_stored(held: HeldCall, upstream: Upstream) -> Outbound:

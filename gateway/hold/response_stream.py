@@ -1,16 +1,12 @@
-"""Writes the response to a held call: one JSON frame, or an event stream that the client can resume."""
+"""The parts of the response to a held call: its final frame, and the event id that resumes its stream (PURE)."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
 
 from approvals.model import CALL_ID_PREFIXES, CallId
-from gateway.hold import ladder
-from gateway.hold.running import HANG_UP
-from gateway.wire import frames, sse
+from gateway.wire import frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,40 +15,6 @@ class FinalFrame:
 
     frame: bytes
     status: int = 200
-
-
-#: Events as they arrive, then the response.
-StreamItems = AsyncGenerator["bytes | FinalFrame", None]
-
-
-async def write_events(
-    first: "bytes | FinalFrame | None", items: StreamItems, event_id: str | None
-) -> AsyncIterator[bytes]:
-    """Write the items as events. With an *event_id* the client can resume the stream, even if the server hangs up."""
-    if event_id is not None:
-        yield sse.build_priming_event(event_id, ladder.RECONNECT_MS)
-    async for item in _chain_items(first, items):
-        if item != HANG_UP:
-            yield sse.build_event(item.frame) if isinstance(item, FinalFrame) else item
-        elif event_id is not None:
-            return
-
-
-async def write_frame(first: "bytes | FinalFrame", items: StreamItems) -> AsyncIterator[bytes]:
-    """Write only the response, as one JSON frame."""
-    async for item in _chain_items(first, items):
-        if isinstance(item, FinalFrame):
-            yield item.frame
-
-
-async def _chain_items(
-    first: "bytes | FinalFrame | None", items: StreamItems
-) -> AsyncIterator["bytes | FinalFrame"]:
-    async with aclosing(items):
-        if first is not None:
-            yield first
-        async for item in items:
-            yield item
 
 
 def make_event_id(call: CallId, request_id: frames.Id) -> str:

@@ -13,7 +13,7 @@ from approvals.model import Decision, State
 from approvals.presence import MIN_ATTENDED
 from gateway.call.limiter import WindowLimiter
 from gateway.call.sessions import MAX_OPENING
-from gateway.hold.answering import REPEAT_THE_CALL
+from gateway.hold.held_answer import REPEAT_THE_CALL
 from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from hang import HANG
@@ -782,7 +782,7 @@ async def test_the_approved_bytes_run_even_if_a_repeat_spells_them_differently(g
 
     agent = asyncio.ensure_future(gateway.post(spelt(b'{"a":1, "b":2}')))
     [held] = await gateway.held()
-    (await agent).close()
+    agent.cancel()
     while held.id in gateway.gateway.service.presence.clients:
         await asyncio.sleep(0)
     await gateway.review(held)

@@ -1,6 +1,7 @@
 """Cancelled and superseded requests stop waiting; others keep waiting."""
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -17,9 +18,21 @@ NAMED = RequestKey(agent="ci-bot", server="iam", session="s1", id=1)
 CALL = CallId("hold_1")
 
 
+@contextmanager
+def tracked(waits, key, wait):
+    """Track a wait while the context is open; a wait that is left by an error was not answered."""
+    waits.add(key, wait)
+    answered = False
+    try:
+        yield wait
+        answered = True
+    finally:
+        waits.remove(key, wait, answered=answered)
+
+
 def test_a_cancelled_request_ends_its_wait():
     waits = Cancellations(Clock())
-    with waits.track(NAMED, PendingWait(call_id=CALL)) as wait:
+    with tracked(waits, NAMED, PendingWait(call_id=CALL)) as wait:
         assert not wait.cancelled
         assert waits.cancel(NAMED) == (CALL,)
         assert wait.cancelled
@@ -48,7 +61,7 @@ def test_another_subject_is_not_a_key(subject):
 @each_row("other", [{"agent": "x"}, {"server": "x"}, {"session": "x"}, {"id": "1"}])
 def test_a_cancellation_by_another_client_ends_nothing(other):
     waits = Cancellations(Clock())
-    with waits.track(NAMED, PendingWait(call_id=CALL)) as wait:
+    with tracked(waits, NAMED, PendingWait(call_id=CALL)) as wait:
         assert waits.cancel(replace(NAMED, **other)) == ()
         assert not wait.cancelled
 
@@ -56,8 +69,8 @@ def test_a_cancellation_by_another_client_ends_nothing(other):
 def test_two_requests_with_the_same_key_both_end():
     waits = Cancellations(Clock())
     with (
-        waits.track(NAMED, PendingWait(call_id=CALL)) as first,
-        waits.track(NAMED, PendingWait(call_id=CallId("hold_2"))) as second,
+        tracked(waits, NAMED, PendingWait(call_id=CALL)) as first,
+        tracked(waits, NAMED, PendingWait(call_id=CallId("hold_2"))) as second,
     ):
         assert waits.cancel(NAMED) == (CALL, "hold_2")
         assert first.cancelled
@@ -66,7 +79,7 @@ def test_two_requests_with_the_same_key_both_end():
 
 def test_ended_waits_are_forgotten():
     waits = Cancellations(Clock())
-    with waits.track(NAMED, PendingWait(call_id=CALL)):
+    with tracked(waits, NAMED, PendingWait(call_id=CALL)):
         pass
     assert waits.cancel(NAMED) == ()
     assert waits._waits == waits._by_call == {}
@@ -78,7 +91,7 @@ def wait(since, client="mcp", call_id=CALL):
 
 def test_a_repeat_after_two_seconds_supersedes_the_older_request():
     waits = Cancellations(Clock())
-    with waits.track(NAMED, wait(10.0)) as older:
+    with tracked(waits, NAMED, wait(10.0)) as older:
         assert waits.supersede(CALL, "mcp", 11.9) is None
         assert not older.is_over
         assert waits.supersede(CALL, "mcp", 12.0) == 2.0
@@ -90,9 +103,9 @@ def test_a_repeat_after_two_seconds_supersedes_the_older_request():
 def test_the_newest_superseded_request_measures_how_long_a_client_waits():
     waits = Cancellations(Clock())
     with (
-        waits.track(NAMED, wait(10.0)) as first,
-        waits.track(NAMED, wait(12.0)) as second,
-        waits.track(NAMED, wait(16.0)) as third,
+        tracked(waits, NAMED, wait(10.0)) as first,
+        tracked(waits, NAMED, wait(12.0)) as second,
+        tracked(waits, NAMED, wait(16.0)) as third,
     ):
         assert waits.supersede(CALL, "mcp", 17.0) == 5.0
         assert [one.superseded for one in (first, second, third)] == [True, True, False]
@@ -101,14 +114,14 @@ def test_the_newest_superseded_request_measures_how_long_a_client_waits():
 @pytest.mark.parametrize("other", [wait(0.0, client="cursor"), wait(0.0, call_id=CallId("hold_2"))])
 def test_requests_of_other_clients_or_calls_are_not_superseded(other):
     waits = Cancellations(Clock())
-    with waits.track(NAMED, other):
+    with tracked(waits, NAMED, other):
         assert waits.supersede(CALL, "mcp", 60.0) is None
         assert not other.is_over
 
 
 def test_a_superseded_request_gets_no_more_events():
     waits = Cancellations(Clock())
-    with waits.track(NAMED, wait(0.0)) as older:
+    with tracked(waits, NAMED, wait(0.0)) as older:
         older.events = EventBuffer()
         older.events.put(b"progress")
         waits.supersede(CALL, "mcp", 5.0)
@@ -119,7 +132,7 @@ def test_a_superseded_request_gets_no_more_events():
 def test_a_cancelled_request_measures_how_long_a_client_waits(lasted, known):
     clock = Clock()
     waits = Cancellations(clock)
-    with waits.track(NAMED, wait(clock.now)):
+    with tracked(waits, NAMED, wait(clock.now)):
         clock.now += lasted
         waits.cancel(NAMED)
     clock.now += 60
@@ -131,10 +144,10 @@ def test_a_cancelled_request_measures_how_long_a_client_waits(lasted, known):
 def test_a_broken_stream_that_was_resumed_was_not_abandoned():
     clock = Clock()
     waits = Cancellations(clock)
-    with pytest.raises(GeneratorExit), waits.track(NAMED, wait(clock.now)):
+    with pytest.raises(GeneratorExit), tracked(waits, NAMED, wait(clock.now)):
         clock.now += 600
         raise GeneratorExit
-    with waits.track(NAMED, wait(clock.now)):
+    with tracked(waits, NAMED, wait(clock.now)):
         pass
     assert waits.supersede(CALL, "mcp", clock.now) is None
 
@@ -144,7 +157,7 @@ def test_ended_requests_are_remembered_up_to_a_limit(monkeypatch):
     clock = Clock()
     waits = Cancellations(clock)
     for call_id in ("hold_1", "hold_2"):
-        with waits.track(NAMED, wait(clock.now, call_id=CallId(call_id))):
+        with tracked(waits, NAMED, wait(clock.now, call_id=CallId(call_id))):
             clock.now += 5
             waits.cancel(NAMED)
     assert waits.supersede(CallId("hold_1"), "mcp", clock.now) is None

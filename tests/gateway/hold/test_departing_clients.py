@@ -58,6 +58,7 @@ def leftovers(gateway):
     return [
         *proxy._exchange_limits._open, *service.presence.clients, *service.running, *service.wakeups.listening,
         *waits._waits, *waits._by_call, *waits.lingering, *gateway.gateway.forwarder._jobs,
+        *proxy._held_answers._context.wheel._slots, *proxy._held_answers._context.checks.tasks,
     ]  # fmt: skip
 
 

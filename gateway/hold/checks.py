@@ -1,0 +1,35 @@
+"""Reads the newest versions of woken calls, a few at a time, so that a thousand wakeups do not start a thousand tasks."""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+#: The most calls that are read at once.
+MOST_AT_ONCE = 16
+
+
+class Checked(Protocol):
+    """An object whose call may have changed."""
+
+    async def check(self) -> None:
+        """Read the newest version of its call, and act on it."""
+
+
+class Checks:
+    """The checks that are due, and the tasks that do them."""
+
+    def __init__(self) -> None:
+        self._due: deque[Checked] = deque()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def request(self, checked: Checked) -> None:
+        """Check this object soon."""
+        self._due.append(checked)
+        if len(self.tasks) < MOST_AT_ONCE:
+            task = asyncio.get_running_loop().create_task(self._run())
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _run(self) -> None:
+        while self._due:
+            await self._due.popleft().check()
