@@ -61,8 +61,8 @@ class HeldAnswer:
         self._as_events: bool | None = None
         #: With this id, the client can resume its stream.
         self._event_id: str | None = None
-        #: Whether the call may have changed since it was last read. It may have before the wait began.
-        self._woken = True
+        #: Whether the call may have changed since it was last read.
+        self._woken = False
         self._check_requested = False
         self._fault: StoreError | None = None
         #: While parked: where signs of life go, how a reader is started, and the slot of the timer.
@@ -70,7 +70,7 @@ class HeldAnswer:
         self._resume: Callable[[], None] | None = None
         self._slot: int | None = None
         held = client.held.id
-        context.service.wakeups.add(held, self.wake)
+        self._listen()
         context.service.presence.arrive(held)
         context.waits.add(client.request.key, client.wait)
         if context.waits.supersede_oldest(held):
@@ -226,16 +226,21 @@ class HeldAnswer:
 
     async def _end_run(self) -> None:
         """Wait again. If nothing has changed, the claim failed, for example on a full disk; it is retried a beat later."""
-        client, self._phase, self._woken = self._client, Phase.WAITING, False
-        client.wait.events = None
-        self._context.service.wakeups.add(client.held.id, self.wake)
-        newest = await self._context.service.get(client.held.id)
+        client, service = self._client, self._context.service
+        client.wait.events, self._phase = None, Phase.WAITING
+        newest = await service.get(client.held.id)
         if newest.version > client.held.version or client.wait.is_over:
             client.held = newest
-            return
-        client.claim_failed = True
-        now = self._context.service.monotonic()
-        self._beat(now, client.next_step(now, closing=False).seconds)
+        else:
+            client.claim_failed = True
+            now = service.monotonic()
+            self._beat(now, client.next_step(now, closing=False).seconds)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Be woken when the call changes. It may have changed before, so it is read again."""
+        self._context.service.wakeups.add(self._client.held.id, self.wake)
+        self._woken = True
 
     # Ending.
 

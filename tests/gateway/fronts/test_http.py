@@ -208,7 +208,7 @@ async def test_the_owner_and_the_agent_are_on_the_held_call():
         agent = asyncio.ensure_future(gateway.post(call("create_note"), CI))
         [held] = await gateway.held()
         assert (held.call.agent, held.call.owner) == ("ci", "alice")
-        (await agent).close()
+        agent.cancel()
 
 
 async def test_health_and_readiness(gateway):
@@ -286,7 +286,7 @@ async def test_a_client_cannot_choose_its_session_or_its_agent_name():
         agent = asyncio.ensure_future(gateway.post(call("create_note"), {**CI, "Mcp-Session-Id": "s1"}))
         [held] = await gateway.held()
         assert held.call.agent == "ci"
-        (await agent).close()
+        agent.cancel()
 
 
 async def test_a_session_reopened_with_other_params_is_a_new_one():
