@@ -28,7 +28,7 @@ REPEAT_THE_CALL = (
 log = logging.getLogger("okayed.hold")
 
 
-class Phase(Enum):
+class WaitPhase(Enum):
     """The phase of a held answer."""
 
     #: The call waits for a person, or runs for another client.
@@ -54,7 +54,7 @@ class HeldAnswer:
         """Start the wait. *link* is an event with a link to the inbox, sent first."""
         self._context = context
         self._client = client
-        self._phase = Phase.WAITING
+        self._phase = WaitPhase.WAITING
         #: The items to read next.
         self._ready: tuple[bytes | FinalFrame, ...] = () if link is None else (link,)
         #: How the chunks are written: as events, as one frame, or None while that is undecided.
@@ -143,7 +143,7 @@ class HeldAnswer:
         """Return the next event or the final frame; None at the end."""
         try:
             while not self._ready:
-                if self._phase in {Phase.ENDING, Phase.CLOSED}:
+                if self._phase in {WaitPhase.ENDING, WaitPhase.CLOSED}:
                     self._finish()
                     return None
                 await self._advance()
@@ -158,9 +158,9 @@ class HeldAnswer:
         """Go on until an item is ready, or the phase changes."""
         try:
             match self._phase:
-                case Phase.WAITING:
+                case WaitPhase.WAITING:
                     await self._wait_or_run()
-                case Phase.RUNNING:
+                case WaitPhase.RUNNING:
                     await self._read_events()
                 case _:
                     await self._linger()
@@ -211,7 +211,7 @@ class HeldAnswer:
     # Running.
 
     async def _start_run(self) -> None:
-        client, self._phase = self._client, Phase.RUNNING
+        client, self._phase = self._client, WaitPhase.RUNNING
         self._context.service.wakeups.remove(client.held.id, self.wake)
         approved = outbound.as_approved(client.request, client.held)
         await self._context.start_run(client.held, approved, client.wait)
@@ -227,7 +227,7 @@ class HeldAnswer:
     async def _end_run(self) -> None:
         """Wait again. If nothing has changed, the claim failed, for example on a full disk; it is retried a beat later."""
         client, service = self._client, self._context.service
-        client.wait.events, self._phase = None, Phase.WAITING
+        client.wait.events, self._phase = None, WaitPhase.WAITING
         newest = await service.get(client.held.id)
         if newest.version > client.held.version or client.wait.is_over:
             client.held = newest
@@ -249,14 +249,14 @@ class HeldAnswer:
         client, context = self._client, self._context
         client.rung = rung
         if context.waits.closed and rung is Rung.LATER and client.resumes and not client.wait.is_over:
-            self._phase = Phase.LINGERING
+            self._phase = WaitPhase.LINGERING
             return
         if client.link_shown and rung is Rung.ANSWER:
             self._ready = (elicitation.complete_event(client.held),)
         self._end(context.final_frames.build(rung, client.request, client.held), is_answer=True)
 
     def _end(self, final: FinalFrame | None = None, *, is_answer: bool = False) -> None:
-        self._phase = Phase.ENDING
+        self._phase = WaitPhase.ENDING
         self._client.answer_ready = is_answer
         if final is not None:
             self._ready = (*self._ready, final)
@@ -267,7 +267,7 @@ class HeldAnswer:
 
     def _finish(self) -> None:
         """Note that the final frame was passed to the writer."""
-        if self._phase is Phase.CLOSED:
+        if self._phase is WaitPhase.CLOSED:
             return
         self._client.answered = self._client.answer_ready
         self._release(answered=True)
@@ -276,7 +276,7 @@ class HeldAnswer:
 
     def close(self) -> None:
         """Release it; if the answer was not read to its end, its client has left."""
-        if self._phase is not Phase.CLOSED:
+        if self._phase is not WaitPhase.CLOSED:
             self._release(answered=False)
             self._context.on_left(self._client.held)
 
@@ -285,7 +285,7 @@ class HeldAnswer:
         self.close()
 
     def _release(self, *, answered: bool) -> None:
-        self._phase = Phase.CLOSED
+        self._phase = WaitPhase.CLOSED
         self._ready = ()
         self._unpark()
         client, context = self._client, self._context
@@ -313,7 +313,7 @@ class HeldAnswer:
 
     def _is_idle(self) -> bool:
         """Return whether nothing is ready or due."""
-        if self._ready or self._fault is not None or self._phase is not Phase.WAITING:
+        if self._ready or self._fault is not None or self._phase is not WaitPhase.WAITING:
             return False
         context = self._context
         return self._client.is_idle(context.service.monotonic(), closing=context.waits.closed)
