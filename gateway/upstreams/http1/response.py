@@ -193,8 +193,11 @@ class _HeadReader:
         raise MalformedResponseError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        self.headers.setdefault(name.decode("ascii").lower(), value.decode("utf-8", "surrogateescape"))
+        """Keep a header; of several with one name, the first."""
+        lowered = name.decode("ascii").lower()
+        if lowered == "transfer-encoding" and lowered in self.headers:
+            raise MalformedResponseError
+        self.headers.setdefault(lowered, value.strip(b" \t").decode("utf-8", "surrogateescape"))
 
     def on_headers_complete(self) -> None:
         """Keep the status, and whether the connection may be used again."""
