@@ -95,7 +95,6 @@ class Chunked:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self.done:
                 raise MalformedResponseError from error
-            self.excess = True
         if self.done:
             self._parser = None  # it refers back to this object
         body = b"".join(self._parts)
@@ -168,7 +167,6 @@ class _HeadReader:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.keep_alive = False
-        self._messages = 0
         self._parser = httptools.HttpResponseParser(self)
 
     def read(self, raw: bytes) -> None:
@@ -181,16 +179,6 @@ class _HeadReader:
             del self._parser  # it refers back to this object
         if not self.status:
             raise MalformedResponseError
-
-    def on_message_begin(self) -> None:
-        """Refuse a second message: the head ended before its empty line."""
-        self._messages += 1
-        if self._messages > 1:
-            raise MalformedResponseError
-
-    def on_body(self, _data: bytes) -> None:
-        """Refuse a body: the head ended before its empty line."""
-        raise MalformedResponseError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; of several with one name, the first."""

@@ -140,16 +140,31 @@ async def test_the_limit_holds_and_the_queue_is_served_in_order():
         assert raw.accepted == 2
 
 
+async def posted(raw, pool, then) -> None:
+    """Post on the idle connection; *then* is called with the reply, before anything else can run."""
+    received = asyncio.get_running_loop().create_future()
+
+    def receive(reply) -> None:
+        received.set_result(reply)
+        then()
+
+    raw.allow()
+    await send(raw.url, pool)
+    upstream(raw.url, pool).line().post(b"first", {}, receive)
+    await raw.until(lambda: len(raw.requests) == 2)
+    return received
+
+
 async def test_a_line_does_not_overtake_the_queue(pool):
     async with raw_server() as raw:
-        first = asyncio.ensure_future(send(raw.url, pool))
-        await raw.until(lambda: raw.requests)
+        lines = []
+        first = await posted(raw, pool, lambda: lines.append(upstream(raw.url, pool).line()))
         second = asyncio.ensure_future(send(raw.url, pool))
         await turn()
         raw.allow(2)
-        await first
-        assert upstream(raw.url, pool).line() is None
         assert await second == b"{}"
+        assert first.done()
+        assert lines == [None]
         assert upstream(raw.url, pool).line() is not None
 
 
@@ -161,6 +176,8 @@ async def test_cancelling_in_the_queue_gives_the_turn_to_the_next(pool):
             await turn()
         await raw.until(lambda: raw.requests)
         sends[1].cancel()
+        await turn()
+        assert len(pool._queue) == 1
         raw.allow(2)
         assert await asyncio.gather(sends[0], sends[2]) == [b"{}", b"{}"]
         assert raw.bodies() == ["0", "2"]
@@ -169,12 +186,14 @@ async def test_cancelling_in_the_queue_gives_the_turn_to_the_next(pool):
 
 async def test_a_turn_that_comes_while_its_request_is_cancelled_is_passed_on(pool):
     async with raw_server() as raw:
-        first, second, third = (asyncio.ensure_future(send(raw.url, pool)) for _ in range(3))
-        await raw.until(lambda: raw.requests)
-        pool._pass_on_turn()  # the second gets a turn and is cancelled before it runs
-        second.cancel()
+        await posted(raw, pool, lambda: second.cancel())
+        second = asyncio.ensure_future(send(raw.url, pool, b"second"))
+        third = asyncio.ensure_future(send(raw.url, pool, b"third"))
+        await turn()
         raw.allow(2)
-        assert await asyncio.gather(first, third) == [b"{}", b"{}"]
+        assert await third == b"{}"
+        assert raw.bodies() == ["x", "first", "third"]
+        assert pool._unused == 1
 
 
 async def test_cancelling_while_connecting_frees_the_place(pool, monkeypatch):
@@ -240,6 +259,17 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(pool):
         assert raw.accepted == 2
 
 
+async def test_a_connection_that_is_closing_is_not_used_again(pool):
+    async with raw_server() as raw:
+        raw.allow(2)
+        await send(raw.url, pool)
+        [connection] = pool._connections
+        connection._transport.close()
+        assert upstream(raw.url, pool).line() is None
+        assert await send(raw.url, pool) == b"{}"
+        assert raw.accepted == 2
+
+
 async def test_a_post_that_meets_a_closing_connection_leaves_doubt_and_is_not_repeated(pool):
     async with raw_server() as raw:
         raw.allow()
@@ -299,7 +329,7 @@ async def test_closing_the_pool_fails_requests_and_the_queue():
         assert [type(answer) for answer in answers] == [ConnectionLostError, NotSentError]
         with pytest.raises(NotSentError, match="are closed"):
             await send(raw.url, pool)
-        assert len(raw.requests) == 1
+        assert (raw.accepted, len(raw.requests)) == (1, 1)
 
 
 async def test_a_server_that_takes_no_connection_in_time_is_sent_nothing(pool, monkeypatch):

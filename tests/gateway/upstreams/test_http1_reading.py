@@ -153,6 +153,16 @@ async def test_bytes_after_a_complete_answer_close_the_connection(name):
         assert wire.transport.closed
 
 
+@pytest.mark.parametrize("name", ["a length", "chunks"])
+def test_any_byte_after_a_complete_answer_closes_the_connection(name):
+    """Only an empty line after the last chunk is ignored, in the same read."""
+    for byte in range(256):
+        wire = Wire()
+        wire.feed(COMPLETE[name][0] + bytes([byte]))
+        assert wire.reply.body
+        assert wire.transport.closed != (name == "chunks" and byte in b"\r\n"), byte
+
+
 async def test_an_answer_without_a_length_ends_with_the_connection():
     wire = Wire()
     wire.feed(OK + JSON + b"\r\n{", b"}")
@@ -193,6 +203,7 @@ MALFORMED = {
     "a coding before chunks": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunks twice": OK + CHUNKED + CHUNKED + b"\r\n0\r\n\r\n",
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    "an upgrade to nothing": b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + OK + length(0) + b"\r\n",
     "a long line": OK + b"X: " + b"a" * MAX_LINE + b"\r\n" + length(0) + b"\r\n",
     "a long line without an end": OK + b"X: " + b"a" * MAX_LINE,
     "a long head": OK + b"X: aaaaaaaaaaaaa\r\n" * (MAX_HEAD // 16) + length(0) + b"\r\n",
