@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds that open connections get at shutdown.
 LINGER = 1.0
-#: The most connections that wait in the kernel to be accepted.
-BACKLOG = 128
+#: The most connections that wait in the kernel to be accepted. It drops any others, which costs their clients a second.
+BACKLOG = 4096
 
 
 @asynccontextmanager
