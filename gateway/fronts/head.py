@@ -28,7 +28,7 @@ _HEAD = re.compile(
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(0|[1-9][0-9]{0,7}) *(?=\r\n)")
 #: The first bytes of every plain head, and the form of its lines as far as they have arrived.
 _BEGINNINGS = (b"POST /mcp/", b"GET /mcp/", b"DELETE /mcp/", b"GET /healthz ", b"GET /readyz ")
-_LINES = re.compile(rb"(?:[\x20-\x7e]+\r\n)*(?:[\x20-\x7e]+\r?)?")
+_LINES = re.compile(rb"(?:[\x20-\x7e]+\r\n)*(?:[\x20-\x7e]+\r?|\r)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
