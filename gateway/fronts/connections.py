@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -120,6 +121,9 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[TimedConnection]:
+        return iter(self._open)
 
     def admit(self, connection: TimedConnection, now: float) -> bool:
         """Add a new connection; False at the limit."""

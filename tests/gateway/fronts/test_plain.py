@@ -157,6 +157,20 @@ async def test_an_answer_at_once_may_be_a_stream():
         client.close()
 
 
+async def test_the_delivery_of_an_answer_at_once_is_recorded():
+    delivered = asyncio.Event()
+
+    async def note():
+        delivered.set()
+
+    async with serving() as front:
+        front.proxy.send = lambda _: Sent(replace(frame_reply(b"answer"), delivered=note))
+        client = await front.connect(post())
+        assert await client.answers() == [(200, b"answer")]
+        await delivered.wait()
+        client.close()
+
+
 # Order and handover.
 
 
@@ -294,6 +308,45 @@ async def test_a_parked_reply_is_closed_when_its_client_leaves():
         assert not front.endpoint.running
 
 
+@pytest.mark.parametrize("parks", [True, False])
+async def test_an_answer_that_the_client_does_not_await_is_released_and_not_delivered(parks):
+    delivered, released = asyncio.Event(), asyncio.Event()
+
+    async def note():
+        delivered.set()
+
+    async with serving() as front:
+        body = Held(parks=parks)
+        body.due = [] if parks else [b"x" * (1 << 24), None]
+        reply = Reply(status=200, headers=EVENTS, chunks=body, close=released.set, delivered=note)
+        front.proxy.answer = answers(reply)
+        client = await front.connect(post())
+        await client.head()
+        client.writer.transport.abort()
+        await body.closed.wait()
+        await released.wait()
+        assert not delivered.is_set()
+
+
+async def test_a_broken_connection_records_no_delivery():
+    async with serving() as front:
+        released, delivered = asyncio.Event(), asyncio.Event()
+
+        async def note():
+            delivered.set()
+
+        async def break_off(_):
+            [connection] = [*front.connections]
+            connection.abort()
+            return replace(frame_reply(b"answer"), close=released.set, delivered=note)
+
+        front.proxy.answer = break_off
+        client = await front.connect(post())
+        await released.wait()
+        assert not delivered.is_set()
+        client.close()
+
+
 # Streams, and replies that park.
 
 
@@ -369,6 +422,23 @@ async def test_a_client_that_does_not_read_its_answers_is_not_read_from():
         client.writer.transport.pause_reading()
         await until(lambda: len(front.connections) == 0 and front.proxy.received)
         assert len(front.proxy.received) < 100
+        client.close()
+
+
+async def test_only_a_part_of_what_a_client_sends_ahead_is_read():
+    async with serving() as front:
+        sent = Sent()
+        front.proxy.send = lambda exchange: sent if exchange.body == b"first" else None
+        client = await front.connect(post(b"first"))
+        await sent.started.wait()
+        client.send(post(b"x" * 1000) * 20_000)
+        [connection] = front.endpoint.running
+        await until(lambda: not connection._transport.is_reading())
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert len(connection._unread) < 1 << 20
+        sent.answer(frame_reply(b"late"))
+        assert len(await client.answers(20_001)) == 20_001
         client.close()
 
 
@@ -567,7 +637,7 @@ async def test_when_the_listener_closes_a_running_exchange_ends_and_an_idle_conn
             return frame_reply(b"done")
 
         front.proxy.answer = wait
-        busy = await front.connect(post())
+        busy = await front.connect(post(), post())
         await began.wait()
         asyncio.get_running_loop().call_later(0.05, go.set)
     assert await idle.rest() == b""
@@ -575,3 +645,14 @@ async def test_when_the_listener_closes_a_running_exchange_ends_and_an_idle_conn
     assert (status, headers["connection"], await busy.rest()) == (200, "close", b"done")
     for client in (idle, busy):
         client.close()
+
+
+async def test_between_two_requests_a_connection_has_the_time_limit_of_an_idle_one():
+    async with serving(Deadlines(first=0.05, head=0.05, body=0.05, idle=3600.0, tick=0.01)) as front:
+        client, silent = await front.connect(post()), await front.connect()
+        assert await client.answers() == [(200, b"{}")]
+        assert await silent.rest() == b""
+        client.send(post(b"again"))
+        assert await client.answers() == [(200, b"again")]
+        for one in (client, silent):
+            one.close()

@@ -45,10 +45,38 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 SIZE = b"%x" % len(BODY)
 
 
+def with_length(length):
+    """Return a request with an odd Content-Length, of a body that is as long as its digits say."""
+    return post(b"Content-Length: " + length + b"\r\n", length=False)
+
+
+LENGTH = b"%d" % len(BODY)
+
+
+@pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize(
     "request_bytes",
     [
         post(b"Content-Length: 5\r\n"),
+        post(b"Content-Length: " + LENGTH + b"\r\n"),
+        with_length(b"+" + LENGTH),
+        with_length(b"-" + LENGTH),
+        with_length(LENGTH + b" 1"),
+        with_length(LENGTH + b", " + LENGTH),
+        with_length(b"0x10"),
+        with_length(b"1_0"),
+        with_length("١".encode()),
+        with_length(b"\0" + LENGTH),
+        post(b"Content-Length : 5\r\n", length=False),
+        post(b"X-Nul: a\0b\r\n"),
+        post(b"X-Cr: a\rb\r\n"),
+        post(b"X-Lf: a\nTransfer-Encoding: chunked\r\n"),
+        post(b" X-Folded: 1\r\n"),
+        post(b"X\0: 1\r\n"),
+        post(b": 1\r\n"),
+        post(target=b"/mcp/notes HTTP/1.1\r\nX: 1\r\n\r\nGET /"),
+        post(target=b"/mcp/no\0tes"),
+        post(target=b"*"),
         post(CHUNKED, SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"),
         post(b"Transfer-Encoding: xchunked\r\n", length=False),
         post(CHUNKED, b"0x" + SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n", length=False),
@@ -62,9 +90,12 @@ SIZE = b"%x" % len(BODY)
         b"POST /mcp/notes HTTP/1.1\n" + HEAD.replace(b"\r\n", b"\n") + b"\n",
     ],
 )
-async def test_an_ambiguous_request_is_refused(gateway, request_bytes):
-    answer = await talk(gateway, request_bytes)
-    assert all(status >= 400 for status in statuses(answer)), answer
+async def test_an_ambiguous_request_is_refused(gateway, request_bytes, before):
+    """Refused alone, and after a plain request on the same connection."""
+    plain = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * before
+    found = statuses(answer := await talk(gateway, plain, request_bytes))
+    assert found[:before] == [200] * before
+    assert all(status >= 400 for status in found[before:]), answer
     assert gateway.ran() == []
 
 
