@@ -1,25 +1,22 @@
 """An agents' connection that serves plain requests itself, and goes to aiohttp at the first other one."""
 
 import asyncio
-import logging
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import cast
 
 from gateway.auth.agents import Agent
 from gateway.call.exchange_limits import TooManyBytesError
 from gateway.call.request import Exchange
-from gateway.errors import ConnectionLostError
-from gateway.fronts import checks, head, responses
+from gateway.fronts import checks, head
+from gateway.fronts.answering import AnsweringConnection
 from gateway.fronts.connections import FULL, PeerTimer, Phase
 from gateway.fronts.endpoint import MAX_BODY
 from gateway.fronts.known_heads import KnownHead
 from gateway.fronts.plain_front import PlainFront
-from gateway.upstreams.reply import NOTHING, LateReply, Reply, note_nothing
+from gateway.upstreams.reply import Reply
 
 #: The most bytes that are read ahead while a request is being answered; then the kernel keeps the rest.
 MAX_UNREAD = 64 << 10
-log = logging.getLogger("okayed.server")
 
 
 class _ArrivingBody:
@@ -34,49 +31,31 @@ class _ArrivingBody:
         self.received = 0
         self.parts: list[bytes] = []
 
-    def add(self, data: bytes) -> bytes:
-        """Add what belongs to the body, and return the rest."""
-        missing = self.length - self.received
-        part = data[:missing]
+    def add(self, data: bytes, start: int) -> int:
+        """Add the bytes of the body in *data* from *start* on; return how many they were."""
+        part = data[start : start + self.length - self.received]
         self.received += len(part)
         if self.agent is not None:
             self.parts.append(part)
-        return data[missing:]
+        return len(part)
 
 
-class PlainConnection(asyncio.Protocol):
-    """A connection whose requests are read, checked and answered one after another.
+class PlainConnection(AnsweringConnection):
+    """A connection whose requests are read, checked and answered one after another."""
 
-    It keeps no bytes, task or generator while its call is parked, since thousands of calls may be held.
-    """
-
-    __slots__ = (
-        "_body", "_drained", "_front", "_is_advancing", "_is_last", "_is_tracked", "_leave", "_parked", "_paused",
-        "_reserved", "_timer", "_tracked", "_transport", "_unread",
-    )  # fmt: skip
+    __slots__ = ("_at", "_body", "_is_advancing", "_paused", "_reserved", "_timer", "_unread")
 
     def __init__(self, front: PlainFront) -> None:
-        self._front = front
-        self._transport = cast("asyncio.Transport", None)
+        super().__init__(front)
         self._timer = PeerTimer(front.now())
-        #: What has arrived and is not read yet, and whether it is so much that reading is paused.
+        #: The bytes that have arrived, from where they are unread, and whether they are so many that reading is paused.
         self._unread = b""
+        self._at = 0
         self._paused = False
         self._is_advancing = False
         self._body: _ArrivingBody | None = None
         #: The agent and the size of the body that is being read or judged.
         self._reserved: tuple[str, int] | None = None
-        #: Cancels the exchange in progress when the client leaves; None between two exchanges.
-        self._leave: Callable[[], object] | None = None
-        #: The reply that waits without a task.
-        self._parked: Reply | LateReply | None = None
-        #: The entry of the exchange among those that shutdown waits for.
-        self._tracked: object = None
-        self._is_tracked = False
-        #: Whether the connection closes after this exchange.
-        self._is_last = False
-        #: Done when the peer has read enough of the response; None while writing is not paused.
-        self._drained: asyncio.Future[None] | None = None
 
     # The connection.
 
@@ -94,10 +73,6 @@ class PlainConnection(asyncio.Protocol):
             self._transport.get_write_buffer_size(), deadlines, now
         )
 
-    def abort(self) -> None:
-        """Close the connection at once; unsent data is lost."""
-        self._transport.abort()
-
     def finish(self) -> None:
         """Close the connection after the exchange in progress."""
         if self._leave is None and self._body is None:
@@ -112,25 +87,16 @@ class PlainConnection(asyncio.Protocol):
             self._transport.write(FULL)
             self._transport.close()
 
-    def connection_lost(self, _: BaseException | None) -> None:
-        """Cancel the exchange in progress."""
+    def connection_lost(self, error: BaseException | None) -> None:
+        """Cancel the exchange in progress, and drop what has arrived of another one."""
         self._front.discard(self)
-        leave, self._leave, self._unread = self._leave, None, b""
-        self._body = None
+        self._unread, self._at, self._body = b"", 0, None
         self._unreserve()
-        self._track(None)
-        if leave is not None:
-            leave()
-
-    def pause_writing(self) -> None:
-        """Wait for the peer to read its response, and read no further request meanwhile."""
-        self._drained = asyncio.get_running_loop().create_future()
+        super().connection_lost(error)
 
     def resume_writing(self) -> None:
         """Write and read on."""
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        super().resume_writing()
         self._advance()
 
     def data_received(self, data: bytes) -> None:
@@ -146,10 +112,11 @@ class PlainConnection(asyncio.Protocol):
             return
         self._is_advancing = True
         try:
-            while self._unread and self._leave is None and self._drained is None:
+            while self._at < len(self._unread) and self._leave is None and self._drained is None:
                 if not (self._read_head() if self._body is None else self._read_body(self._body)):
                     break
         finally:
+            self._unread, self._at = self._unread[self._at :], 0
             self._is_advancing = False
         if (len(self._unread) > MAX_UNREAD) is not self._paused:
             self._pause_or_resume_reading()
@@ -163,16 +130,15 @@ class PlainConnection(asyncio.Protocol):
 
     def _read_head(self) -> bool:
         """Read one head, and its body if it has arrived; False if the rest has to wait."""
-        received = self._unread
-        end = received.find(head.END)
+        end = self._unread.find(head.END, self._at)
         if end < 0:
-            return self._wait_for_head(received)
+            return self._wait_for_head()
         end += len(head.END)
-        found = self._front.heads.read(received[:end])
+        found = self._front.heads.read(self._unread[self._at : end])
         if found is None or found[1] > MAX_BODY:
             return self._hand_over()
         known, length = found
-        self._unread = received[end:]
+        self._at = end
         self._is_last = not known.keep_alive
         if known.host_refusal is not None:
             self._refuse(known, known.host_refusal, length)
@@ -182,8 +148,8 @@ class PlainConnection(asyncio.Protocol):
             self._authenticate(known, length)
         return True
 
-    def _wait_for_head(self, received: bytes) -> bool:
-        if not head.may_be_plain(received):
+    def _wait_for_head(self) -> bool:
+        if not head.may_be_plain(self._unread[self._at :]):
             return self._hand_over()
         self._start_timer()
         return False
@@ -238,8 +204,9 @@ class PlainConnection(asyncio.Protocol):
             return
         self._reserved = admitted.name, length
         self._is_tracked = not known.is_subscription
-        if length <= len(self._unread):
-            body, self._unread = self._unread[:length], self._unread[length:]
+        end = self._at + length
+        if end <= len(self._unread):
+            body, self._at = self._unread[self._at : end], end
             self._serve(known, admitted, body)
         else:
             self._start_timer()
@@ -255,7 +222,7 @@ class PlainConnection(asyncio.Protocol):
             self._end()
 
     def _read_body(self, body: _ArrivingBody) -> bool:
-        self._unread = body.add(self._unread)
+        self._at += body.add(self._unread, self._at)
         if body.received < body.length:
             return False
         self._body = None
@@ -301,104 +268,6 @@ class PlainConnection(asyncio.Protocol):
     async def _report_readiness(self) -> None:
         await self._reply(await self._front.endpoint.readyz())
 
-    def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
-        """Go on in a task, which is cancelled when the client leaves."""
-        task = self._front.spawn(self._guard(work, *given))
-        self._leave = task.cancel
-        self._track(task)
-
-    async def _guard(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
-        """Work until it ends. It begins here, since the coroutine of a task cancelled early is never awaited."""
-        try:
-            await work(*given)
-        except ConnectionResetError:
-            self.abort()  # the client has left
-        except Exception:
-            log.exception("an exchange failed")
-            self.abort()
-
-    def _track(self, entry: object) -> None:
-        """Count the exchange among those that shutdown waits for, as *entry*; None when it has ended."""
-        running = self._front.endpoint.running
-        if self._tracked is not None:
-            running.discard(self._tracked)
-        self._tracked = entry if self._is_tracked else None
-        if self._tracked is not None:
-            running.add(self._tracked)
-
-    # Writing replies.
-
-    def _answer(self, reply: Reply) -> None:
-        """Write a reply at once if it is whole and its delivery is not recorded; else in a task."""
-        if reply.body is None or reply.delivered is not note_nothing:
-            self._run(self._reply, reply)
-            return
-        self._write_whole(reply, reply.body)
-        reply.close()
-        self._end()
-
-    async def _reply(self, answer: Reply | LateReply) -> None:
-        """Write an answer, unless it parks: then `_resume` continues."""
-        if not isinstance(answer, Reply):
-            if answer.park(_write_nothing, self._resume):
-                self._park(answer)
-                return
-            answer = await answer.decide()
-        whole = _whole_body(answer)
-        if whole is None:
-            self._transport.write(self._head(answer, None))
-        else:
-            self._write_whole(answer, whole)
-        await self._write_rest(answer, chunked=whole is None)
-
-    async def _write_rest(self, reply: Reply, *, chunked: bool) -> None:
-        """Write the chunks of a reply until they end or park."""
-        try:
-            if chunked and await self._write_chunks(reply):
-                return
-            await self._drain()
-            await reply.delivered()
-        except ConnectionLostError as error:
-            log.info("a response broke off: %s", error)
-            self._close()  # so that the client does not mistake an incomplete response for a complete one
-        except BaseException:
-            await _release(reply)
-            raise
-        await _release(reply)
-        self._end()
-
-    async def _write_chunks(self, reply: Reply) -> bool:
-        """Write the chunks, and the last chunk at their end. Returns whether they are parked instead."""
-        park = getattr(reply.chunks, "park", None)
-        while park is None or not park(self._write_sign, self._resume):
-            chunk = await anext(reply.chunks, None)
-            if chunk is None:
-                self._transport.write(responses.LAST_CHUNK)
-                return False
-            self._transport.write(responses.build_chunk(chunk))
-            await self._drain()
-        self._park(reply)
-        return True
-
-    def _write_whole(self, reply: Reply, body: bytes) -> None:
-        self._transport.write(self._head(reply, len(body)) + body)
-
-    def _head(self, reply: Reply, length: int | None) -> bytes:
-        close = self._is_last or self._front.is_closing
-        return responses.build_head(reply.status, reply.headers, length, close=close)
-
-    def _write_sign(self, data: bytes) -> None:
-        """Write a sign of life, unless the peer does not read."""
-        if self._drained is None:
-            self._transport.write(responses.build_chunk(data))
-
-    async def _drain(self) -> None:
-        """Wait until the peer has read enough; raises `ConnectionResetError` if it has left."""
-        if self._drained is not None:
-            await self._drained
-        if self._transport.is_closing():
-            raise ConnectionResetError
-
     def _end(self) -> None:
         """Go on to the next request, or close: the exchange has been answered."""
         self._leave = None
@@ -412,51 +281,8 @@ class PlainConnection(asyncio.Protocol):
             self._advance()
 
     def _close(self) -> None:
-        self._unread = b""
-        self._transport.close()
-
-    # Waiting without a task.
-
-    def _park(self, parked: Reply | LateReply) -> None:
-        self._parked = parked
-        self._leave = self._leave_parked
-        self._track(self)
-
-    def _resume(self) -> None:
-        parked, self._parked = self._parked, None
-        if parked is not None:
-            self._run(self._continue, parked)
-
-    async def _continue(self, parked: Reply | LateReply) -> None:
-        if isinstance(parked, Reply):
-            await self._write_rest(parked, chunked=True)
-        else:
-            await self._reply(parked)
-
-    def _leave_parked(self) -> None:
-        parked, self._parked = self._parked, None
-        if isinstance(parked, Reply):
-            self._front.spawn(_release(parked))
-        elif parked is not None:
-            parked.close()
-
-
-def _whole_body(reply: Reply) -> bytes | None:
-    """Return the body if it is in memory; None if it arrives in chunks."""
-    if reply.status in responses.BODILESS or (reply.body is None and reply.chunks is NOTHING):
-        return b""
-    return reply.body
-
-
-async def _release(reply: Reply) -> None:
-    """Close a reply and its body."""
-    reply.close()
-    if (aclose := getattr(reply.chunks, "aclose", None)) is not None:
-        await aclose()
-
-
-def _write_nothing(_: bytes) -> None:
-    """Drop a sign of life: no head has been written yet."""
+        self._unread, self._at = b"", 0
+        super()._close()
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:

@@ -1,9 +1,10 @@
 """Plain requests, served by the listener's own protocol: order, handover, disconnects, streams, parked replies."""
 
 import asyncio
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.auth.agents import LOCAL, Agent, AuthenticationFailed
 from gateway.errors import ConnectionLostError
@@ -80,7 +81,7 @@ class Late(Held):
 
 def tasks():
     """Return the tasks that serve exchanges."""
-    return [task for task in asyncio.all_tasks() if "PlainConnection" in task.get_coro().__qualname__]
+    return [task for task in asyncio.all_tasks() if "AnsweringConnection" in task.get_coro().__qualname__]
 
 
 async def until(condition):
@@ -265,7 +266,7 @@ async def test_an_exchange_is_cancelled_when_its_client_leaves(half):
 
 async def test_a_body_that_does_not_arrive_frees_what_was_reserved_for_it():
     async with serving() as front:
-        front.proxy.settings.shares = replace(front.proxy.settings.shares, bodies=1000)
+        front.proxy.settings.shares = dataclasses.replace(front.proxy.settings.shares, bodies=1000)
         leaving = await front.connect(post(b"x" * 900)[:-1])
         await until(lambda: front.endpoint.running)
         client = await front.connect(post(b"y" * 200), post(b"z"))
