@@ -144,7 +144,7 @@ def _read(raw: bytes) -> ResponseHead:
     reader.read(raw)
     status, headers = reader.status, reader.headers
     codings = headers.get("transfer-encoding", "").lower()
-    if status == 101 or codings not in {"", "chunked"}:
+    if codings not in {"", "chunked"}:
         raise MalformedResponseError
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         raise CompressedResponseError
