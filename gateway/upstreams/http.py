@@ -74,9 +74,12 @@ class ServerEndpoint:
         return self.check(await _exchange(connection, head, body), heads)
 
     def current_heads(self, verb: str) -> RequestHeads | None:
-        """Return the request heads without waiting; None if a token has to be fetched first."""
+        """Return the request heads without waiting; None if a token has to be fetched first, or for a bad header."""
         own = self._credentials.current()
-        return None if own is None else self.heads(verb, own)
+        try:
+            return None if own is None else self.heads(verb, own)
+        except NotSentError:
+            return None
 
     def heads(self, verb: str, own: Mapping[str, str]) -> RequestHeads:
         """Return the request heads with these credentials."""

@@ -1,12 +1,16 @@
 """Builds the heads of requests. The part that requests to one address share is built once."""
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from gateway.errors import NotSentError
 from gateway.upstreams.http1.address import Address
 
 #: Headers that only this client sets: they decide where a request ends.
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class RequestHeads:
@@ -24,8 +28,10 @@ class RequestHeads:
             "host": address.host_header, "accept-encoding": "identity", **defaults, **authorization,
         })  # fmt: skip
         self._own = _lower(credentials)
-        self._shared = {**self._defaults, **self._own}
-        self._shared_lines = self._start + _encode(self._shared)
+        shared = _without_framing({**self._defaults, **self._own})
+        self._shared_lines = self._start + _encode(shared)
+        #: The names that a request cannot simply add.
+        self._taken = _FRAMING.union(shared)
         #: POST has a length even without a body (RFC 9110, section 8.6).
         self._has_length = verb == "POST"
 
@@ -33,19 +39,31 @@ class RequestHeads:
         """Return the head of a request with these headers and a body of *length* bytes; raises `NotSentError`."""
         lowered = _lower(headers)
         end = b"content-length: %d\r\n\r\n" % length if length or self._has_length else b"\r\n"
-        if self._shared.keys().isdisjoint(lowered):
+        if self._taken.isdisjoint(lowered):
             return self._shared_lines + _encode(lowered) + end
-        return self._start + _encode({**self._defaults, **lowered, **self._own}) + end
+        return self._start + _encode(_without_framing({**self._defaults, **lowered, **self._own})) + end
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+    return {_lower_name(name): value for name, value in headers.items()}
+
+
+@lru_cache(maxsize=1024)
+def _lower_name(name: str) -> str:
+    """Return a header name in lower case; raises `NotSentError` if it is not a token (RFC 9110, section 5.6.2)."""
+    if not _TOKEN.fullmatch(name):
+        raise NotSentError("The name of a header for the server is not valid; nothing was sent.")
+    return name.lower()
+
+
+def _without_framing(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in headers.items() if name not in _FRAMING}
 
 
 def _encode(headers: Mapping[str, str]) -> bytes:
     """Return header lines; raises `NotSentError` if a line break or a NUL would end a header early."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items() if name not in _FRAMING])
-    count = len(headers) - len(_FRAMING & headers.keys())
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    count = len(headers)
     if lines.count("\r") != count or lines.count("\n") != count or "\0" in lines:
         raise NotSentError("A header for the server contains a line break; nothing was sent.")
     try:

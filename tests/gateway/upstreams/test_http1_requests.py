@@ -76,6 +76,12 @@ def test_a_header_that_would_break_the_head_is_not_sent(bad, where):
         build(own=headers)
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a:", "content-length ", "\tx", "ä", "(x)"])
+def test_a_header_name_that_is_not_a_token_is_not_sent(name):
+    with pytest.raises(NotSentError, match="name of a header"):
+        build({name: "x"})
+
+
 def test_a_value_is_sent_as_utf_8():
     head = RequestHeads("POST", parse_address("http://h/"), {}, {}).build({"x": "ä"}, 0)
     assert b"x: \xc3\xa4\r\n" in head

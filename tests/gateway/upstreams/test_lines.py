@@ -113,6 +113,16 @@ async def test_a_header_with_a_line_break_sends_nothing_and_frees_the_connection
         assert upstream.line() is not None
 
 
+async def test_credentials_that_cannot_be_sent_have_no_line(pool):
+    async with RecordingServer() as recorder:
+        await warm(HttpUpstream(recorder.url, FixedCredentials(), pool))
+        upstream = HttpUpstream(recorder.url, FixedCredentials({"x": "a\r\nb"}), pool)
+        assert upstream.line() is None
+        with pytest.raises(NotSentError, match="line break"):
+            await upstream.send("POST", PING, {})
+        assert len(recorder.received) == 1
+
+
 async def test_an_answer_of_401_is_reported_to_the_credentials(pool):
     refused = []
 
