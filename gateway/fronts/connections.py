@@ -86,10 +86,10 @@ class PeerTimer:
 
     def is_not_reading(self, unsent: int, deadlines: Deadlines, now: float) -> bool:
         """Return whether the peer has stopped reading a response, of which *unsent* bytes wait."""
-        if unsent == 0 or unsent < self._unsent:
+        if unsent and (unsent < self._unsent or not self._unsent):
             self._read_at = now
         self._unsent = unsent
-        return now > self._read_at + deadlines.unread
+        return unsent > 0 and now > self._read_at + deadlines.unread
 
 
 class TimedConnection(Protocol):

@@ -54,7 +54,7 @@ class KnownHeads:
         return (known, length or 0) if head.has_plain_length(known.verb, length) else None
 
     def keep(self, known: KnownHead) -> None:
-        """Keep the head of an accepted request. Nobody can displace the kept heads without a valid token."""
+        """Keep the head of an accepted request. Those of refused ones are not kept, so that they displace none."""
         if len(known.key) > MAX_KEPT_HEAD:
             return
         self._kept[known.key] = known

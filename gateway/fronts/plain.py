@@ -69,9 +69,9 @@ class PlainConnection(AnsweringConnection):
     def is_overdue(self, now: float) -> bool:
         """Return whether the peer has exceeded a time limit."""
         deadlines, received = self._front.connections.deadlines, self._body.received if self._body else 0
-        return self._timer.is_overdue(self.phase, received, deadlines, now) or self._timer.is_not_reading(
-            self._transport.get_write_buffer_size(), deadlines, now
-        )
+        if self._leave is None and self._timer.is_overdue(self.phase, received, deadlines, now):
+            return True
+        return self._timer.is_not_reading(self._transport.get_write_buffer_size(), deadlines, now)
 
     def finish(self) -> None:
         """Close the connection after the exchange in progress."""

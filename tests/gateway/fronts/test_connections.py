@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from gateway.fronts.agents_listener import open_agents_listener
-from gateway.fronts.connections import MIN_BODY_RATE, Connections, Deadlines, Phase
+from gateway.fronts.connections import MIN_BODY_RATE, Connections, Deadlines, PeerTimer, Phase
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.fronts.listener import open_listener
 from gateway.upstreams.reply import Reply
@@ -212,6 +212,19 @@ async def test_a_peer_that_does_not_read_its_answer_is_disconnected(serving, siz
 )  # fmt: skip
 def test_each_phase_has_its_time_limit(phase, received, allowed):
     assert Deadlines().limit_for(phase, received) == allowed
+
+
+@each_row(
+    ("seen", "overdue"),
+    [
+        ([(1000, 5)], False), ([(1000, 5), (1061, 5)], True), ([(1000, 5), (1061, 4), (1070, 4)], False),
+        ([(1000, 5), (1061, 0), (1070, 5)], False), ([(1000, 0), (1061, 0)], False), ([(1000, 5), (1061, 6)], True),
+    ],
+)  # fmt: skip
+def test_a_peer_is_cut_when_it_reads_nothing_for_a_minute(seen, overdue):
+    """Each row has times, and how many bytes were unsent then; the connection opened at 0."""
+    timer = PeerTimer(0)
+    assert [timer.is_not_reading(unsent, Deadlines(), now) for now, unsent in seen][-1] == overdue
 
 
 async def test_a_full_listener_refuses_and_logs_it_once_a_minute(serving, caplog):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from gateway.auth.agents import LOCAL, Agent, AuthenticationFailed
 from gateway.errors import ConnectionLostError
 from gateway.fronts.connections import Deadlines
+from gateway.fronts.plain_front import PlainFront
 from gateway.upstreams.reply import Reply, frame_reply
 from scripted_proxy import ODD, Agents, post, serving
 
@@ -579,6 +580,19 @@ async def test_a_known_token_is_asked_for_again_after_a_reload():
         client.send(post())
         assert [status for status, _ in await client.answers()] == [401]
         client.close()
+
+
+async def test_the_head_of_a_refused_request_is_not_kept():
+    class Refusing(Agents):
+        def authenticate_at_once(self, authorization, server):
+            raise AuthenticationFailed(401, "Unknown.")
+
+    for agents, kept in ((Refusing(), 0), (Agents(), 1)):
+        async with serving(agents=agents) as served:
+            front = PlainFront(served.endpoint, served.connections, None, 0)
+            known, _ = front.heads.read(post().partition(b"{}")[0])
+            front.authenticate(known, asyncio.Transport())
+            assert len(front.heads) == kept
 
 
 # The end.
