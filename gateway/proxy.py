@@ -388,7 +388,7 @@ def _result(frame: frames.CallFrame, result: Mapping[str, Any]) -> Reply:
 def _is_plain(exchange: Exchange, frame: frames.CallFrame) -> bool:
     """Return whether a call refers to no held call, asks for no task, and matches its headers."""
     return (
-        frame.rest.keys() <= {"_meta"}
+        (not frame.rest or frame.rest.keys() == {"_meta"})
         and protocol.HOLD_HEADER not in exchange.headers
         and protocol.check_headers(exchange.head.mcp, frame) is None
     )

@@ -24,6 +24,9 @@ class Kind(Enum):
     #: so it must not count against requests.
     MESSAGE = "a message without an answer"
 
+    # The hash of an enum's member is computed in Python, for each count of each call.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeShares:

@@ -128,10 +128,10 @@ class CallRequest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         *, param_headers: Mapping[str, str] | None = None,
     ) -> "CallRequest":  # fmt: skip
         """Read a request from its exchange. *param_headers* are the Mcp-Param headers built from its arguments."""
-        sent = protocol.request_headers(exchange.head.forwarded_with_call, frame)
+        era = protocol.era(exchange.headers, frame)
+        sent = protocol.request_headers(era, exchange.head.forwarded_with_call, frame)
         if param_headers:
             sent = {**sent, **param_headers}
-        era = protocol.era(exchange.headers, frame)
         return cls(exchange=exchange, upstream=upstream, frame=frame, era=era, headers=sent, session=session)
 
     @property

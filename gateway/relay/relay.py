@@ -95,7 +95,9 @@ class Relay:
         return edited
 
     async def _send(self, exchange: Exchange, upstream: Upstream, frame: frames.Frame, body: bytes) -> Reply:
-        headers = protocol.request_headers(exchange.head.forwarded, frame)
+        headers = protocol.request_headers(
+            protocol.era(exchange.headers, frame), exchange.head.forwarded, frame
+        )
         return await self._exchange(exchange, _kind(frame), partial(upstream.send, "POST", body, headers))
 
     async def _exchange(self, exchange: Exchange, kind: Kind, send: Callable[[], Awaitable[Reply]]) -> Reply:

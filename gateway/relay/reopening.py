@@ -5,7 +5,8 @@ with the client's own initialize, while the client keeps its session id.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.call.sessions import Session
 from gateway.errors import NotSentError, UnknownSessionError
@@ -18,8 +19,7 @@ from gateway.wire import protocol
 RECENT_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReopeningUpstream:
+class ReopeningUpstream(msgspec.Struct, frozen=True, kw_only=True):
     """The upstream of one session. A 404 from a remote HTTP server is passed on: its own client decides."""
 
     inner: Upstream

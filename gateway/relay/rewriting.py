@@ -39,7 +39,9 @@ def filter_reply(reply: Reply) -> Reply:
 
 def watch_for_changes(reply: Reply, on_list_changed: Callable[[], None]) -> Reply:
     """Return the reply; *on_list_changed* is called for each notification of a changed list in its stream."""
-    return replace(reply, chunks=_watch_chunks(reply.chunks, on_list_changed)) if reply.streams else reply
+    if reply.body is not None or not reply.streams:
+        return reply
+    return replace(reply, chunks=_watch_chunks(reply.chunks, on_list_changed))
 
 
 async def _watch_chunks(

@@ -19,6 +19,7 @@ _DATA_KEYWORDS = frozenset({"const", "default", "enum", "examples", "required"})
 
 
 Path = tuple[str | int, ...]
+_CONTAINERS = (dict, list)
 
 
 def format_argument_path(path: Iterable[str | int]) -> str:
@@ -104,7 +105,7 @@ class KnownNames:
         else:
             items = value.items()
         for part, inner in items:
-            if isinstance(inner, dict | list) and (found := self._find(inner)):
+            if isinstance(inner, _CONTAINERS) and (found := self._find(inner)):
                 return (one_line(part, LONGEST) if isinstance(part, str) else part, *found[0]), found[1]
         return None
 

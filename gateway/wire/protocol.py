@@ -19,6 +19,7 @@ HANDSHAKE = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 #: Stateless revisions (2026-07-28, basic, "Statelessness"), found by server/discover (basic/versioning).
 MODERN = ("2026-07-28",)
 SUPPORTED = (*HANDSHAKE, *MODERN)
+_WITH_HANDSHAKE = frozenset(HANDSHAKE)
 
 #: Reserved `_meta` keys of a stateless request (2026-07-28, basic, "_meta").
 _PREFIX = "io.modelcontextprotocol/"
@@ -112,7 +113,7 @@ def era(headers: Mapping[str, str], frame: Frame | None) -> Era:
     Without the header it is 2025-03-26 ("Protocol Version Header"). Unknown revisions get the stricter, modern rules.
     """
     version = headers.get("mcp-protocol-version", HANDSHAKE[1])
-    return Era.MODERN if _version(frame) is not None or version not in HANDSHAKE else Era.HANDSHAKE
+    return Era.HANDSHAKE if version in _WITH_HANDSHAKE and _version(frame) is None else Era.MODERN
 
 
 def _version(frame: Frame | None) -> str | None:
@@ -257,9 +258,9 @@ def forwarded_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
 
 
-def request_headers(forwarded: Mapping[str, str], frame: Frame) -> Mapping[str, str]:
+def request_headers(request_era: Era, forwarded: Mapping[str, str], frame: Frame) -> Mapping[str, str]:
     """Build the headers for the server: those *forwarded* from the client, and those that mirror the body."""
-    if era(forwarded, frame) is Era.HANDSHAKE:
+    if request_era is Era.HANDSHAKE:
         return forwarded
     return {**forwarded, **{name.lower(): encode_header(value) for name, value in _mirrored(frame).items()}}
 

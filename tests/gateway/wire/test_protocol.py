@@ -97,15 +97,15 @@ def test_headers_for_the_server_are_built_from_the_body():
     }
     forwarded = protocol.forwarded_headers(given)
     assert forwarded == {"last-event-id": "3"}
-    assert protocol.request_headers(forwarded, MODERN) == {
+    assert protocol.request_headers(Era.MODERN, forwarded, MODERN) == {
         "mcp-name": "t", "mcp-method": "tools/call", "mcp-protocol-version": "2026-07-28", "last-event-id": "3",
     }  # fmt: skip
-    assert protocol.request_headers(forwarded, LEGACY) == {"last-event-id": "3"}
+    assert protocol.request_headers(Era.HANDSHAKE, forwarded, LEGACY) == {"last-event-id": "3"}
 
 
 def test_headers_are_built_for_a_revision_named_only_in_the_header():
     request = frames.Request(id=1, method="prompts/get", params={"name": "p"}, raw=b"")
-    assert protocol.request_headers({"mcp-protocol-version": "2031-01-01"}, request) == {
+    assert protocol.request_headers(Era.MODERN, {"mcp-protocol-version": "2031-01-01"}, request) == {
         "mcp-protocol-version": "2031-01-01",
         "mcp-method": "prompts/get",
         "mcp-name": "p",
