@@ -7,6 +7,7 @@ does not delay the others. Each channel also has a lock: of the replicas that sh
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
@@ -23,6 +24,8 @@ from approvals.store import NoticeStore
 #: Seconds between rounds without a change, and the longest wait after failures.
 ROUND = 5.0
 MAX_WAIT = 300.0
+#: The most seconds from the end of a round to the next one, if calls change all the time.
+PAUSE = 0.2
 #: Seconds for which a message shows another presence before it is updated.
 PRESENCE_DELAY = 10.0
 #: Seconds between two comparisons of messages with the presence; each reads every pending call.
@@ -82,7 +85,10 @@ class _Reconciler:
         """Update the channel after every change, and every few seconds, forever."""
         while True:
             self.changed.clear()
+            began = time.monotonic()
             await self.update()
+            # A round reads every open call, so many changes share the next one.
+            await asyncio.sleep(min(PAUSE, 10 * (time.monotonic() - began)))
             await _wait(ROUND, self.changed)
 
     async def update(self) -> None:

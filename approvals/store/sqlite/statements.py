@@ -31,9 +31,13 @@ VERSION = "SELECT version FROM calls WHERE id = ?"
 ID_OF_ROW = "SELECT id FROM summaries WHERE n = ?"
 CALL_OF_ROW = "SELECT body, seal FROM calls WHERE n = ?"
 CALL = "SELECT body, seal FROM calls WHERE id = ?"
-NEWEST_OF_KEY = "SELECT body, seal FROM calls WHERE key = ? ORDER BY n DESC LIMIT 1"
+#: `+key`: otherwise SQLite puts the value into `substr` and cannot use the index.
+NEWEST_OF_KEY = """
+    SELECT body, seal FROM calls INDEXED BY calls_by_key
+    WHERE substr(key, 1, 16) = substr(?1, 1, 16) AND +key = ?1 ORDER BY n DESC LIMIT 1
+"""
 OPEN_CALLS = """
-    SELECT n, body, seal FROM calls INDEXED BY calls_one_open_of_a_key
+    SELECT n, body, seal FROM calls INDEXED BY calls_open
     WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')
 """
 #: The number and the bytes of an agent's calls that were created between two times.

@@ -27,7 +27,7 @@ SMALL = {
     "codes", "hits", "locks", "logins", "pins", "presence", "probe", "progress", "replicas", "secrets", "sessions",
 }  # fmt: skip
 #: Partial indexes that hold only open calls, and notices that a channel has still to send.
-OPEN_INDEXES = {"calls_one_open_of_a_key", "notices_to_update"}
+OPEN_INDEXES = {"calls_open", "notices_to_update"}
 #: The most steps of SQLite's virtual machine: of a statement, and of a page that looks at 10,000 rows.
 STEPS, PAGE_STEPS = 25_000, 600_000
 

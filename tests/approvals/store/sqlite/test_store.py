@@ -515,6 +515,18 @@ async def test_a_conflict_is_reported_before_a_limit(store):
             await store.add(other, limits=[CallLimit(most=1)])
 
 
+async def test_the_file_refuses_a_second_open_call_of_a_key(store):
+    copy = """
+        INSERT INTO calls SELECT 2, 'hold_other', version, state, key, digest, agent, server, tool, created_at,
+        expires_at, settled_at, body, seal FROM calls
+    """
+    await store.add(call := a_call(key="k"))
+    with pytest.raises(StoreError, match="an open call has this key"):
+        await direct(store, copy)
+    await store.swap(call, advance(call, State.DENIED, 1.0))
+    await direct(store, copy)
+
+
 async def test_a_notice_of_a_missing_call_is_refused(store):
     with pytest.raises(StoreError):
         await store.save_notice(Notice(call=CallId("hold_no"), channel="slack"))
