@@ -10,8 +10,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ulid import ULID
-
 from approvals.clock import TOLERANCE, Clock, EffectiveClock
 from approvals.digest import sha256
 from approvals.errors import StoreError
@@ -53,6 +51,8 @@ log = logging.getLogger("okayed")
 
 def new_id() -> CallId:
     """Return a new call ID; IDs sort by time."""
+    from ulid import ULID  # loaded for the first held call
+
     return CallId(f"hold_{str(ULID()).lower()}")
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from gateway.errors import UserError
 
@@ -38,5 +37,7 @@ def format_path(path: Path) -> str:
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:
     """Return ` (did you mean ...?)` if one of *known* is close to *name*, else ""."""
+    from difflib import get_close_matches  # loaded for the first mistake
+
     close = get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""

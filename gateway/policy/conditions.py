@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
-
 from gateway.policy.closed_schema import close
 from gateway.wire.member_names import format_argument_path, schema_members
 
@@ -86,6 +84,8 @@ class ArgumentsSchema:
     """A compiled JSON Schema, as written and closed. References are not fetched; patterns match in linear time."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
+        import jsonschema_rs  # loaded only for configs with schemas
+
         #: The member names in the schema.
         self.member_names = frozenset(schema_members(schema))
         try:
