@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import typer
+import click
 
 from approvals import audit
 from approvals.audit import Checkpoint, to_json_line
@@ -49,7 +49,7 @@ def _start_time(since: str) -> float:
     try:
         return time.time() - parse_duration(since) if since else 0.0
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from error
+        raise click.BadParameter(str(error), param_hint="--since") from error
 
 
 def verify(path: Path, file: Path | None, checkpoint: str) -> None:
@@ -73,7 +73,7 @@ def _parse_checkpoint(text: str) -> Checkpoint | None:
     try:
         return Checkpoint.parse(text) if text else None
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--checkpoint") from error
+        raise click.BadParameter(str(error), param_hint="--checkpoint") from error
 
 
 def verify_trail(

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-import typer
+import click
 
 from approvals import safetext
 from approvals.call_events import GATEWAY
@@ -32,13 +32,13 @@ class DamagedStore(UserError):
 def check(path: Path, *, store: bool, reset: bool) -> None:
     """Print whether the config is valid; *store* also checks the store's file, *reset* also resets its time."""
     config = load_config(path, os.environ)
-    typer.echo(f"{path} is valid. Servers: {', '.join(config.servers)}.")
+    click.echo(f"{path} is valid. Servers: {', '.join(config.servers)}.")
     for warning in limit_warnings():
-        typer.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {warning}", err=True)
     if store:
         print_store_check(config)
     if reset:
-        typer.echo(run_async(reset_clock(config)))
+        click.echo(run_async(reset_clock(config)))
 
 
 def print_store_check(config: Config) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import typer
+import click
 
 from gateway.errors import first_error
 
@@ -17,7 +17,7 @@ def run_async(job: Coroutine[Any, Any, Result]) -> Result:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(job)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise click.exceptions.Exit(130) from None
     except BaseExceptionGroup as group:
         raise first_error(group) from group
 

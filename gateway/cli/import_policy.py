@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import typer
+import click
 
 from gateway.errors import UserError
 from gateway.policy.policylayer.translation import translate
@@ -11,12 +11,12 @@ from gateway.policy.policylayer.translation import translate
 def import_policy(file: Path) -> None:
     """Print the translated policy; exits 3 and lists on stderr the parts that could not be translated."""
     imported = translate(_read(file), file.name)
-    typer.echo(imported.yaml, nl=False)
+    click.echo(imported.yaml, nl=False)
     if imported.notes:
-        typer.echo(f"These parts of {file.name} have no equivalent in Okayed:", err=True)
+        click.echo(f"These parts of {file.name} have no equivalent in Okayed:", err=True)
         for note in imported.notes:
-            typer.echo(f"  {note}", err=True)
-        raise typer.Exit(3)
+            click.echo(f"  {note}", err=True)
+        raise click.exceptions.Exit(3)
 
 
 def _read(file: Path) -> str:

@@ -5,48 +5,44 @@ Commands import that module when they run, so that `--help` and `okayed stdio` s
 
 import logging
 import sys
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
 from approvals.errors import ApprovalError
-from gateway.cli.parameters import (
-    DEFAULT,
-    Accept,
-    Arguments,
-    Call,
-    CheckStore,
-    ConfigFile,
-    Exact,
-    FirstPolicy,
-    Follow,
-    Json,
-    KnownCheckpoint,
-    PolicyFile,
-    Port,
-    ResetClock,
-    Restored,
-    Server,
-    TrailFile,
-    Url,
-)
+from gateway.cli import parameters
 from gateway.errors import GatewayError, UserError
 
-app = typer.Typer(
-    help="Holds risky MCP tool calls until a person approves them, and runs each exactly as approved, once.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-audit = typer.Typer(help="Verify and export the audit trail.", no_args_is_help=True)
-token = typer.Typer(help="Make tokens for agents and approvers.", no_args_is_help=True)
-app.add_typer(audit, name="audit")
-app.add_typer(token, name="token")
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+class _Commands(click.Group):
+    """Lists its commands in the order in which they are declared."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        """Return the names."""
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings=HELP)
+def app() -> None:
+    """Hold risky MCP tool calls until a person approves them, and run each exactly as approved, once."""
+
+
+@app.group()
+def audit() -> None:
+    """Verify and export the audit trail."""
+
+
+@app.group()
+def token() -> None:
+    """Make tokens for agents and approvers."""
 
 
 @app.command()
-def run(config: ConfigFile = DEFAULT, restored: Restored = False) -> None:
+@parameters.config_file
+@parameters.restored
+def run(config: Path, restored: bool) -> None:
     """Serve agents, the inbox and Slack until SIGTERM; then finish running calls. Held calls are kept."""
     from gateway.cli import run as command
     from gateway.cli.event_loop import run_async
@@ -56,7 +52,10 @@ def run(config: ConfigFile = DEFAULT, restored: Restored = False) -> None:
 
 
 @app.command()
-def stdio(server: Server, config: ConfigFile = DEFAULT, url: Url = "") -> None:
+@click.argument("server")
+@parameters.config_file
+@parameters.url
+def stdio(server: str, config: Path, url: str) -> None:
     """Speak MCP on stdin and stdout, for clients that launch commands; OKAYED_AGENT_TOKEN is the agent's token."""
     from gateway.cli import stdio as command
     from gateway.cli.event_loop import run_async
@@ -66,7 +65,8 @@ def stdio(server: Server, config: ConfigFile = DEFAULT, url: Url = "") -> None:
 
 
 @app.command()
-def demo(port: Port = 8808) -> None:
+@parameters.port
+def demo(port: int) -> None:
     """Try Okayed without a config: starts a sample server and an agent whose call is waiting."""
     from gateway.cli import demo as command
     from gateway.cli.event_loop import run_async
@@ -76,7 +76,10 @@ def demo(port: Port = 8808) -> None:
 
 
 @app.command()
-def check(config: ConfigFile = DEFAULT, store: CheckStore = False, reset_clock: ResetClock = False) -> None:
+@parameters.config_file
+@parameters.check_store
+@parameters.reset_clock
+def check(config: Path, store: bool, reset_clock: bool) -> None:
     """Validate the config; prints every problem with its path and line."""
     from gateway.cli import check as command
 
@@ -84,7 +87,8 @@ def check(config: ConfigFile = DEFAULT, store: CheckStore = False, reset_clock: 
 
 
 @app.command("import")
-def import_policy(file: PolicyFile) -> None:
+@click.argument("file", type=click.Path(path_type=Path))
+def import_policy(file: Path) -> None:
     """Translate a PolicyLayer or Intercept policy to YAML on stdout; exits 3 if parts of it have no equivalent."""
     from gateway.cli import import_policy as command
 
@@ -92,14 +96,13 @@ def import_policy(file: PolicyFile) -> None:
 
 
 @app.command()
-def tools(
-    server: Annotated[str, typer.Argument(help="The name of a server; default: all.")] = "",
-    policy: FirstPolicy = False,
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-    accept: Accept = False,
-) -> None:
-    """List the servers' tools with category, risk, severity, action and reason."""
+@click.argument("server", default="")
+@parameters.first_policy
+@parameters.config_file
+@parameters.as_json
+@parameters.accept
+def tools(server: str, policy: bool, config: Path, as_json: bool, accept: bool) -> None:
+    """List the tools of SERVER, or of all servers, with category, risk, severity, action and reason."""
     from gateway.cli import tools as command
 
     if accept:
@@ -109,13 +112,12 @@ def tools(
 
 
 @app.command()
-def explain(
-    server: Server,
-    tool: Annotated[str, typer.Argument(help="The name of the tool.")],
-    args: Arguments = "{}",
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-) -> None:
+@click.argument("server")
+@click.argument("tool")
+@parameters.arguments
+@parameters.config_file
+@parameters.as_json
+def explain(server: str, tool: str, args: str, config: Path, as_json: bool) -> None:
     """Explain the verdict for a call: each rule that matched, and the evidence for the classification."""
     from gateway.cli import tools as command
 
@@ -123,7 +125,9 @@ def explain(
 
 
 @app.command()
-def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
+@parameters.config_file
+@parameters.as_json
+def pending(config: Path, as_json: bool) -> None:
     """List the calls that wait for approval."""
     from gateway.cli import review
 
@@ -131,7 +135,11 @@ def pending(config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(call: Call, exact: Exact = False, config: ConfigFile = DEFAULT, as_json: Json = False) -> None:
+@click.argument("call")
+@parameters.exact
+@parameters.config_file
+@parameters.as_json
+def show(call: str, exact: bool, config: Path, as_json: bool) -> None:
     """Show a call with all its arguments; values that look like secrets are hidden."""
     from gateway.cli import review
 
@@ -139,12 +147,11 @@ def show(call: Call, exact: Exact = False, config: ConfigFile = DEFAULT, as_json
 
 
 @app.command()
-def approve(
-    call: Call,
-    reason: Annotated[str, typer.Option(help="A note that is kept with the call.")] = "",
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-) -> None:
+@click.argument("call")
+@click.option("--reason", default="", help="A note that is kept with the call.")
+@parameters.config_file
+@parameters.as_json
+def approve(call: str, reason: str, config: Path, as_json: bool) -> None:
     """Approve a call, as the approver whose token is in OKAYED_TOKEN."""
     from gateway.cli import review
 
@@ -152,12 +159,11 @@ def approve(
 
 
 @app.command()
-def deny(
-    call: Call,
-    reason: Annotated[str, typer.Option(help="The reason, which the agent reads.")],
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-) -> None:
+@click.argument("call")
+@click.option("--reason", required=True, help="The reason, which the agent reads.")
+@parameters.config_file
+@parameters.as_json
+def deny(call: str, reason: str, config: Path, as_json: bool) -> None:
     """Deny a call and tell the agent why."""
     from gateway.cli import review
 
@@ -165,12 +171,11 @@ def deny(
 
 
 @app.command("give-up")
-def give_up(
-    call: Call,
-    reason: Annotated[str, typer.Option(help="The reason, which is kept with the call.")],
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-) -> None:
+@click.argument("call")
+@click.option("--reason", required=True, help="The reason, which is kept with the call.")
+@parameters.config_file
+@parameters.as_json
+def give_up(call: str, reason: str, config: Path, as_json: bool) -> None:
     """Stop waiting for the server's answer to a running call; the call is then in doubt."""
     from gateway.cli import review
 
@@ -178,7 +183,8 @@ def give_up(
 
 
 @app.command()
-def watch(config: ConfigFile = DEFAULT) -> None:
+@parameters.config_file
+def watch(config: Path) -> None:
     """List the calls that wait for approval, and list them again after each change."""
     from gateway.cli import review
 
@@ -186,14 +192,13 @@ def watch(config: ConfigFile = DEFAULT) -> None:
 
 
 @app.command()
-def log(
-    follow: Follow = False,
-    tool: Annotated[str, typer.Option(help="Only events of this tool.")] = "",
-    agent: Annotated[str, typer.Option(help="Only events of this agent.")] = "",
-    since: Annotated[str, typer.Option(help="Only recent events: 30m, 1h, 7d.")] = "",
-    config: ConfigFile = DEFAULT,
-    as_json: Json = False,
-) -> None:
+@parameters.follow
+@click.option("--tool", default="", help="Only events of this tool.")
+@click.option("--agent", default="", help="Only events of this agent.")
+@click.option("--since", default="", help="Only recent events: 30m, 1h, 7d.")
+@parameters.config_file
+@parameters.as_json
+def log(follow: bool, tool: str, agent: str, since: str, config: Path, as_json: bool) -> None:
     """Print the audit trail."""
     from gateway.cli import audit as command
 
@@ -201,9 +206,10 @@ def log(
 
 
 @audit.command("verify")
-def audit_verify(
-    file: TrailFile = None, checkpoint: KnownCheckpoint = "", config: ConfigFile = DEFAULT
-) -> None:
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@parameters.known_checkpoint
+@parameters.config_file
+def audit_verify(file: Path | None, checkpoint: str, config: Path) -> None:
     """Verify the hash chain; exits 1 with the first bad sequence number if it is broken."""
     from gateway.cli import audit as command
 
@@ -211,7 +217,8 @@ def audit_verify(
 
 
 @audit.command("export")
-def audit_export(config: ConfigFile = DEFAULT) -> None:
+@parameters.config_file
+def audit_export(config: Path) -> None:
     """Write the audit trail to stdout, one JSON object per line."""
     from gateway.cli import audit as command
 
@@ -219,7 +226,8 @@ def audit_export(config: ConfigFile = DEFAULT) -> None:
 
 
 @token.command("agent")
-def token_agent(name: Annotated[str, typer.Argument(help="The name of the agent.")]) -> None:
+@click.argument("name")
+def token_agent(name: str) -> None:
     """Make a token for an agent; prints it, once, and its line for the config."""
     from gateway.cli.token import print_token
 
@@ -227,7 +235,8 @@ def token_agent(name: Annotated[str, typer.Argument(help="The name of the agent.
 
 
 @token.command("approver")
-def token_approver(name: Annotated[str, typer.Argument(help="The name of the approver.")]) -> None:
+@click.argument("name")
+def token_approver(name: str) -> None:
     """Make a token for an approver; prints it, once, and its line for the config."""
     from gateway.cli.token import print_token
 

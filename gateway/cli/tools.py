@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import typer
+import click
 from rich.text import Text
 
 from approvals import safetext
@@ -32,7 +32,7 @@ def print_tools(path: Path, server: str, *, policy: bool, as_json: bool) -> None
     else:
         print_rows(rows, as_json=as_json)
     if any(row.problem for row in rows):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def accept_definitions(path: Path, server: str) -> None:
