@@ -9,6 +9,7 @@ from approvals.identity import Directory
 from approvals.model import Approver, CallId, Decision
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
+from front_entry import serve
 from gateway.app.config import parse_config
 from gateway.auth.agents import LOCAL
 from gateway.call.exchange_limits import ExchangeShares
@@ -118,7 +119,7 @@ class SimulatedGateway:
         incoming = Exchange(
             agent=LOCAL, server="notes", verb=verb, body=body, head=RequestHead(tuple(given.items()))
         )
-        return await self.proxy.handle(incoming)
+        return await serve(self.proxy, incoming)
 
     async def decide(self, after):
         """Approve the held call after *after* seconds."""
