@@ -32,8 +32,12 @@ class ServerConnection(asyncio.Protocol):
         origin: str,
         on_idle: Callable[["ServerConnection"], None],
         on_lost: Callable[["ServerConnection"], None],
+        call_soon: Callable[[Callable[[], None]], object],
     ) -> None:
-        """*on_idle* is called after each exchange that leaves it usable; *on_lost* once, when the connection ended."""
+        """*on_idle* is called after each exchange that leaves it usable; *on_lost* once, when the connection ended.
+
+        *call_soon* calls a function at the end of the loop's turn.
+        """
         self.origin = origin
         #: When the last exchange ended, on the loop's clock.
         self.idle_since = 0.0
@@ -47,8 +51,9 @@ class ServerConnection(asyncio.Protocol):
         #: The part of a head that has arrived, and the size of the informational responses (1xx) before it.
         self._partial = b""
         self._skipped = 0
-        #: The rest of a long request body.
-        self._unsent = memoryview(b"")
+        #: The rest of the request.
+        self._unsent: bytes | memoryview = b""
+        self._call_soon = call_soon
         self._may_write = True
         self._paused = False
 
@@ -67,12 +72,9 @@ class ServerConnection(asyncio.Protocol):
             receive(NotSentError())
             return
         self._receive = receive
-        if len(body) <= PIECE:
-            transport.write(head + body)
-        else:
-            transport.write(head)
-            self._unsent = memoryview(body)
-            self._write_on()
+        self._unsent = head + body
+        # The requests of one turn of the loop are written together at its end, so that they wake the server once.
+        self._call_soon(self._write_on)
 
     def cancel(self, receive: Receive) -> None:
         """Close the connection if the exchange of *receive* still waits for its reply, which is then not delivered."""
@@ -122,9 +124,11 @@ class ServerConnection(asyncio.Protocol):
         self._on_lost(self)
 
     def _write_on(self) -> None:
-        while self._may_write and self._unsent and self._transport is not None:
-            piece, self._unsent = self._unsent[:PIECE], self._unsent[PIECE:]
-            self._transport.write(piece)
+        """Write on, a long request in pieces: a server that reads slowly must not delay other exchanges."""
+        while self._may_write and self._unsent and self.is_open:
+            rest = memoryview(self._unsent)
+            self._unsent = rest[PIECE:] if len(rest) > PIECE else b""
+            cast("asyncio.Transport", self._transport).write(rest[:PIECE])
 
     def _read_head(self, data: bytes) -> None:
         data = self._partial + data

@@ -144,7 +144,9 @@ class ConnectionPool:
 
     async def _open(self, address: Address) -> ServerConnection:
         tls = self._tls(address) if address.scheme == "https" else {}
-        protocol = partial(ServerConnection, address.origin, self._take_back, self._forget)
+        protocol = partial(
+            ServerConnection, address.origin, self._take_back, self._forget, self._loop.call_soon
+        )
         try:
             if self._path:
                 _, connection = await self._loop.create_unix_connection(protocol, self._path, **tls)

@@ -60,7 +60,9 @@ class Wire:
     def __init__(self, body: bytes = b"") -> None:
         self.idle = self.lost = 0
         self.received: list = []
-        self.connection = ServerConnection("http://x", self._note_idle, self._note_lost)
+        self.connection = ServerConnection(
+            "http://x", self._note_idle, self._note_lost, lambda write: write()
+        )
         self.transport = WireTransport()
         self.connection.connection_made(self.transport)
         self.connection.start(b"POST / HTTP/1.1\r\n\r\n", body, self.received.append)
