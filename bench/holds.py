@@ -41,7 +41,7 @@ LEVELS = (1_000, 10_000)
 #: Seconds before the memory is read, and for any one step.
 SETTLE, TIMEOUT = 3.0, 300.0
 #: Seconds between two looks at the audit trail.
-POLL = 0.02
+POLL = 0.05
 #: The figures of the gateway: their units and goals.
 FIGURES: Mapping[str, tuple[str, str]] = {
     "start, empty store": ("s", ""),
