@@ -112,9 +112,9 @@ async def test_the_load_stops_at_a_wrong_answer(protocol):
         await load_server(protocol, calls, 50)
 
 
-def test_the_ratio_compares_the_lowest_rounds():
-    ratio = hot.compute_ratio({OKAYED: rounds([50.0, 40.0, 90.0]), RELAY: rounds([100.0, 300.0])})
-    assert ratio == 0.4
+def test_a_ratio_compares_the_two_halves_of_one_round():
+    ratios = hot.compute_ratios({OKAYED: rounds([50.0, 40.0, 90.0]), RELAY: rounds([100.0, 50.0, 100.0])})
+    assert ratios == [0.5, 0.8, 0.9]
 
 
 @pytest.mark.parametrize(
