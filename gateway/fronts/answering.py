@@ -119,7 +119,8 @@ class AnsweringConnection(asyncio.Protocol):
         if whole is not None:
             self._write_whole(reply, whole)
             return False
-        self._transport.write(self._head(reply, None))
+        close = self._is_last or self._front.is_closing
+        self._transport.write(responses.build_chunked(reply.status, reply.headers, close=close))
         return await self._write_chunks(reply)
 
     async def _write(self, reply: Reply, write: Callable[[Reply], Awaitable[bool]]) -> None:
@@ -152,11 +153,8 @@ class AnsweringConnection(asyncio.Protocol):
         return True
 
     def _write_whole(self, reply: Reply, body: bytes) -> None:
-        self._transport.write(self._head(reply, len(body)) + body)
-
-    def _head(self, reply: Reply, length: int | None) -> bytes:
         close = self._is_last or self._front.is_closing
-        return responses.build_head(reply.status, reply.headers, length, close=close)
+        self._transport.write(responses.build_whole(reply.status, reply.headers, body, close=close))
 
     def _write_sign(self, data: bytes) -> None:
         """Write a sign of life, unless the peer does not read."""

@@ -1,5 +1,7 @@
 """Plain request heads with the result of their checks, kept so that a repeated head is not parsed again."""
 
+from typing import TypeVar
+
 from gateway.auth.agents import Agent, Agents
 from gateway.call.request import RequestHead
 from gateway.fronts import checks, head
@@ -8,6 +10,7 @@ from gateway.upstreams.reply import Reply
 
 #: The most heads that are kept, and the longest of them in bytes.
 MAX_KEPT, MAX_KEPT_HEAD = 512, 4 << 10
+_Value = TypeVar("_Value")
 
 
 class KnownHead:
@@ -37,26 +40,42 @@ class KnownHeads:
 
     def __init__(self, hosts: frozenset[str]) -> None:
         self._hosts = hosts
+        #: By the bytes without the Content-Length line, which differs from call to call.
         self._kept: dict[bytes, KnownHead] = {}
+        #: By all bytes, with the length of the body.
+        self._whole: dict[bytes, tuple[KnownHead, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return max(len(self._kept), len(self._whole))
 
     def read(self, received: bytes) -> tuple[KnownHead, int] | None:
         """Return a whole head and the length of its body; None if it is not plain."""
+        return self._whole.get(received) or self._read(received)
+
+    def _read(self, received: bytes) -> tuple[KnownHead, int] | None:
         key, length = head.split_length(received)
-        known = self._kept.get(key)
-        if known is None:
-            plain = head.parse_head(key)
-            if plain is None:
-                return None
-            known = KnownHead(key, plain, self._hosts)
-        return (known, length or 0) if head.has_plain_length(known.verb, length) else None
+        kept = self._kept.get(key)
+        known = kept or self._parse(key)
+        if known is None or not head.has_plain_length(known.verb, length):
+            return None
+        found = known, length or 0
+        if kept is not None:
+            _put(self._whole, received, found)
+        return found
+
+    def _parse(self, key: bytes) -> KnownHead | None:
+        plain = head.parse_head(key)
+        return None if plain is None else KnownHead(key, plain, self._hosts)
 
     def keep(self, known: KnownHead) -> None:
         """Keep the head of an accepted request. Those of refused ones are not kept, so that they displace none."""
-        if len(known.key) > MAX_KEPT_HEAD:
-            return
-        self._kept[known.key] = known
-        if len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+        _put(self._kept, known.key, known)
+
+
+def _put(heads: dict[bytes, _Value], key: bytes, value: _Value) -> None:
+    """Keep one more head, and drop the oldest beyond the limit."""
+    if len(key) > MAX_KEPT_HEAD:
+        return
+    heads[key] = value
+    if len(heads) > MAX_KEPT:
+        del heads[next(iter(heads))]

@@ -197,21 +197,27 @@ class PlainConnection(AnsweringConnection):
         if isinstance(admitted, Reply):
             self._refuse(known, admitted, length)
             return
-        try:
-            self._front.endpoint.bodies.begin(admitted.name, length)
-        except TooManyBytesError as error:
-            self._refuse(known, checks.refuse(error.status, str(error), error.headers), length)
-            return
-        self._reserved = admitted.name, length
-        self._is_tracked = not known.is_subscription
         end = self._at + length
+        self._is_tracked = not known.is_subscription
         if end <= len(self._unread):
             body, self._at = self._unread[self._at : end], end
             self._serve(known, admitted, body)
+        elif (refusal := self._reserve(admitted, length)) is not None:
+            self._refuse(known, refusal, length)
         else:
             self._start_timer()
             self._track(self)
             self._body = _ArrivingBody(known, admitted, length)
+
+    def _reserve(self, agent: Agent, length: int) -> Reply | None:
+        """Count a body against its agent's limit, unless that has been done; return the refusal beyond the limit."""
+        if self._reserved is None:
+            try:
+                self._front.endpoint.bodies.begin(agent.name, length)
+            except TooManyBytesError as error:
+                return checks.refuse(error.status, str(error), error.headers)
+            self._reserved = agent.name, length
+        return None
 
     def _refuse(self, known: KnownHead, refusal: Reply, length: int) -> None:
         self._write_whole(refusal, refusal.body or b"")
@@ -244,13 +250,15 @@ class PlainConnection(AnsweringConnection):
         """Pass an exchange to the proxy. An allowed call is sent at once; any other exchange gets a task."""
         exchange = Exchange(agent=agent, server=known.server, verb=known.verb, body=body, head=known.head)
         sending = self._front.endpoint.proxy.at_once(exchange) if known.verb == "POST" else None
-        if sending is None:
+        if sending is not None:
+            self._unreserve()
+            self._leave = sending.abandon
+            self._track(self)
+            sending.start(self._answer)
+        elif (refusal := self._reserve(agent, len(body))) is not None:
+            self._refuse(known, refusal, 0)
+        else:
             self._run(self._handle, exchange)
-            return
-        self._unreserve()
-        self._leave = sending.abandon
-        self._track(self)
-        sending.start(self._answer)
 
     async def _handle(self, exchange: Exchange) -> None:
         try:

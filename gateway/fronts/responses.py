@@ -15,17 +15,18 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def build_head(status: int, headers: Mapping[str, str], length: int | None, *, close: bool) -> bytes:
-    """Build the head of a response with *length* bytes of body; None for a chunked body.
-
-    Raises `ValueError` for a header that contains a line break.
-    """
-    start = _build_start(status, tuple(headers.items()), close)
+def build_whole(status: int, headers: Mapping[str, str], body: bytes, *, close: bool) -> bytes:
+    """Build a response with its whole body. Raises `ValueError` for a header that contains a line break."""
+    start = _build_start(status, tuple(headers.items()), close, int(time.time()))
     if status in BODILESS:
-        return b"%bDate: %b\r\n\r\n" % (start, _date(int(time.time())))
-    if length is None:
-        return b"%bDate: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % (start, _date(int(time.time())))
-    return b"%bDate: %b\r\nContent-Length: %d\r\n\r\n" % (start, _date(int(time.time())), length)
+        return start + b"\r\n"
+    return b"%bContent-Length: %d\r\n\r\n%b" % (start, len(body), body)
+
+
+def build_chunked(status: int, headers: Mapping[str, str], *, close: bool) -> bytes:
+    """Build the head of a response with a chunked body. Raises `ValueError` as `build_whole` does."""
+    start = _build_start(status, tuple(headers.items()), close, int(time.time()))
+    return start + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def build_chunk(data: bytes) -> bytes:
@@ -34,11 +35,13 @@ def build_chunk(data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _build_start(status: int, headers: tuple[tuple[str, str], ...], close: bool) -> bytes:
+def _build_start(status: int, headers: tuple[tuple[str, str], ...], close: bool, second: int) -> bytes:
+    """Build a head up to the line that frames the body. Answers of one second share it."""
     lines = [f"HTTP/1.1 {status} {_phrase(status)}"]
     lines += [f"{name}: {value}" for name, value in headers]
     if any(_UNSAFE.search(line) for line in lines):
         raise ValueError("A response header contains a line break.")
+    lines.append(f"Date: {_format_date(second)}")
     if close:
         lines.append("Connection: close")
     return "".join(f"{line}\r\n" for line in lines).encode("utf-8", "surrogateescape")
@@ -51,10 +54,9 @@ def _phrase(status: int) -> str:
         return ""
 
 
-@lru_cache(maxsize=1)
-def _date(second: int) -> bytes:
+def _format_date(second: int) -> str:
     """Return a time in the format of RFC 9110, 5.6.7, whatever the locale."""
     at = time.gmtime(second)
     day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
     clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
-    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {clock} GMT".encode()
+    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {clock} GMT"
