@@ -331,6 +331,8 @@ async def compare(steps):
         USUAL | {"more": {"okayed-hold": "hold_x", "okayed-front": "stdio"}},
     ]
 )
+@example(["close", USUAL])
+@example([USUAL | {"tool": "mirrored", "session": None, "revision": "2026-07-28", "params": {"_meta": META}}])
 @example([USUAL | {"tool": "held"}, USUAL, USUAL | {"tool": "held"}])
 def test_an_exchange_answered_at_once_equals_a_handled_one(steps):
     asyncio.run(compare(steps))
