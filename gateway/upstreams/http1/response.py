@@ -143,8 +143,8 @@ def _read(raw: bytes) -> ResponseHead:
     reader = _HeadReader()
     reader.read(raw)
     status, headers = reader.status, reader.headers
-    codings = headers.get("transfer-encoding", "").lower()
-    if codings not in {"", "chunked"}:
+    chunked = "transfer-encoding" in headers
+    if chunked and headers["transfer-encoding"].lower() != "chunked":
         raise MalformedResponseError
     if headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         raise CompressedResponseError
@@ -152,7 +152,7 @@ def _read(raw: bytes) -> ResponseHead:
     if status < 200 or status in {204, 304}:  # no body, whatever the headers say (RFC 9112, section 6.3)
         length = 0
     return ResponseHead(
-        status=status, headers=headers, length=length, chunked=bool(codings),
+        status=status, headers=headers, length=length, chunked=chunked,
         streams=media_type(headers.get("content-type", "")) == EVENTS, keep_alive=reader.keep_alive,
     )  # fmt: skip
 

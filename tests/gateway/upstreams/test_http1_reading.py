@@ -201,6 +201,7 @@ MALFORMED = {
     "a huge length": OK + b"Content-Length: 99999999999999999999999\r\n\r\nx",
     "a length and chunks": OK + length(5) + CHUNKED + b"\r\n0\r\n\r\n",
     "chunks and a length": OK + CHUNKED + length(5) + b"\r\n0\r\n\r\n",
+    "an empty coding": OK + b"Transfer-Encoding:\r\n" + length(1) + b"\r\nx",
     "an unknown coding": OK + b"Transfer-Encoding: gzip\r\n\r\nx",
     "a coding before chunks": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "chunks twice": OK + CHUNKED + CHUNKED + b"\r\n0\r\n\r\n",
