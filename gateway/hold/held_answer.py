@@ -367,7 +367,7 @@ class HeldAnswer:
 
     def on_time(self) -> None:
         """Write a sign of life, and check the call in case a wakeup was lost; or start a reader at the end of the wait."""
-        self._slot = None
+        self._slot, self._woken = None, True
         now = self._context.service.monotonic()
         step = self._client.next_step(now, closing=self._context.waits.closed)
         if self._write is None or step.rung is not Rung.WAIT:
@@ -375,7 +375,6 @@ class HeldAnswer:
             return
         sign = self._client.beat(now, step.seconds)
         self._set_timer()
-        self._woken = True
         self._request_check()
         if sign is not None and self._as_events:
             self._write(sign)
