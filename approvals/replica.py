@@ -6,8 +6,7 @@ else needs a time limit, and ten thousand waiting clients cost one renewal.
 """
 
 from math import inf
-
-from ulid import ULID
+from secrets import token_hex
 
 from approvals.clock import Clock
 from approvals.store import ReplicaStore
@@ -26,7 +25,7 @@ class Replica:
 
     def __init__(self, store: ReplicaStore, clock: Clock) -> None:
         """*clock* never goes back, and never runs slower than a monotonic clock: see `EffectiveClock`."""
-        self.id = str(ULID()).lower()
+        self.id = token_hex(16)
         self._store = store
         # Not a monotonic clock: on Linux that stands still while the machine sleeps.
         self._clock = clock

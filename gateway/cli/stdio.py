@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from approvals.errors import ApprovalError
-from gateway.app.config_file import read_listen
 from gateway.config.addresses import SOCKET_URL, UNIX, is_http_url, local_address
 from gateway.errors import GatewayError, NotSentError, UserError
 from gateway.fronts import RUN
@@ -34,7 +33,7 @@ CHECK_TIMEOUT = 5.0
 async def run(server: str, path: Path, url: str) -> None:
     """Serve one client through the gateway at *url*, or if *url* is "", through the gateway of the config at *path*."""
     token = os.environ.get("OKAYED_AGENT_TOKEN", "").strip()
-    address = check_url(url) if url else local_address(read_listen(path, os.environ))
+    address = check_url(url) if url else _configured_address(path)
     async with open_client(address) as http, asyncio.TaskGroup() as tasks:
         if url:
             await _serve(GatewayLocator(server, token, http, at=address))
@@ -50,6 +49,12 @@ async def run(server: str, path: Path, url: str) -> None:
         await locator.find_gateway()
         await _serve(locator)
         disconnected.set()
+
+
+def _configured_address(path: Path) -> str:
+    from gateway.app.config_file import read_listen  # with a YAML parser
+
+    return local_address(read_listen(path, os.environ))
 
 
 async def _serve(locator: "GatewayLocator") -> None:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from importlib import metadata
 from typing import Any
 
 import msgspec
 
 from approvals.model import Outcome
+from gateway import VERSION
 from gateway.wire.frames import CallFrame, Frame, Id, Notification, Response
 
 #: Revisions whose sessions begin with initialize (2025-11-25, basic/lifecycle, "Initialization").
@@ -314,7 +314,7 @@ def modern_headers(method: str) -> Mapping[str, str]:
 
 
 #: The gateway's clientInfo, and the `_meta` of the modern requests that it makes.
-CLIENT = {"name": "okayed", "version": metadata.version("okayed")}
+CLIENT = {"name": "okayed", "version": VERSION}
 OUR_META: Mapping[str, Any] = {META_VERSION: MODERN[0], META_CAPABILITIES: {}, META_CLIENT: CLIENT}
 DISCOVER = msgspec.json.encode(
     {"jsonrpc": "2.0", "id": OUR_ID, "method": "server/discover", "params": {"_meta": OUR_META}},
