@@ -267,6 +267,10 @@ async def test_two_services_on_one_sqlite_store_keep_every_promise(tmp_path):
         store = await SqliteStore.open(tmp_path / f"{seed}.db", chain_key=KEY)
         try:
             seen += await play(store, seed)
+            in_memory = store._open.by_id
         finally:
             await store.close()
+        store = await SqliteStore.open(tmp_path / f"{seed}.db", chain_key=KEY)
+        assert store._open.by_id == in_memory
+        await store.close()
     assert {Answer.RESULT, Answer.WAITING, "kills"} <= set(seen), seen

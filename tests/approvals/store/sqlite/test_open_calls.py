@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -220,6 +221,23 @@ async def test_the_room_of_a_call_that_could_not_be_written_is_given_back(tmp_pa
             assert "full" in str(error)
         await store.writer.do(lambda db: db.execute("PRAGMA max_page_count=1000000") and None)
         await store.add(large, limits=one)
+
+
+async def test_the_window_of_recent_calls_moves_with_the_time(tmp_path):
+    async with opened(tmp_path / "okayed.db") as store:
+        running, most = Run(store), 3
+
+        async def add(at):
+            limit = CallLimit(most=most, agent="ann", since=at - 250.0)
+            await store.add(a_call(agent="ann", created_at=at), limits=[limit])
+            running.check_recent((await store.select()).items)
+
+        for at in range(1000, 2000, 100):
+            await add(float(at))
+        for at in (1910.0, 1340.0):  # the second one after the clock was set back
+            with pytest.raises(QuotaExceeded):
+                await add(at)
+        await add(2100.0)
 
 
 async def test_a_second_call_of_a_key_waits_for_the_first_and_then_conflicts(tmp_path):
