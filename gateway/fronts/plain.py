@@ -161,7 +161,6 @@ class PlainConnection(AnsweringConnection):
 
     def _hand_over(self) -> bool:
         """Let aiohttp serve this connection from here on. Every earlier request has been answered."""
-        self._start_timer()
         self._run(self._replace)
         return False
 
@@ -172,6 +171,8 @@ class PlainConnection(AnsweringConnection):
             return
         if self._paused:
             self._transport.resume_reading()
+        # The peer is not blamed for the time that aiohttp took to start.
+        self._timer.enter(Phase.HEAD, self._front.now())
         self._front.discard(self)
         self._transport.set_protocol(successor)
         successor.connection_made(self._transport)

@@ -128,7 +128,7 @@ async def all_of(page, *parts):
 
 
 async def test_incomplete_requests_are_closed_while_another_client_is_served(serving, caplog):
-    async with serving(SHORT) as page:
+    async with serving(replace(SHORT, first=HANG)) as page:
         slow = [await connect(page, page.post_start + b"X-Sl") for _ in range(50)]
         assert b"200 OK" in await all_of(page, page.get)
         assert {await reader.read() for reader, _ in slow} == {b""}
@@ -157,7 +157,7 @@ async def test_a_body_that_turns_into_bad_http_is_disconnected(serving):
 
 
 async def test_an_idle_connection_is_closed_after_its_answer(serving):
-    async with serving(SHORT) as page:
+    async with serving(replace(SHORT, first=HANG)) as page:
         assert (await all_of(page, page.get)).endswith(b"hello")
 
 
@@ -185,7 +185,7 @@ async def test_a_slow_answer_has_no_time_limit(serving):
 
 
 async def test_requests_sent_at_once_are_answered_in_turn(serving):
-    async with serving(SHORT) as page:
+    async with serving(replace(SHORT, first=HANG)) as page:
         answers = await all_of(page, page.get * 20 + page.post + b"body" + page.get)
     assert answers.count(b"HTTP/1.1 200 OK") == 22
 
