@@ -5,8 +5,9 @@ computes the change here and then swaps.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.model import Decision, HeldCall, Outcome, Review, State

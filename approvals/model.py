@@ -1,10 +1,9 @@
 """The values of this package: tool call, terms, held call, review, approver, notice, audit event (PURE).
 
-All are immutable; a change is a new value made with `dataclasses.replace`. Times are epoch seconds (UTC).
+All are immutable; a change is a new value made with `msgspec.structs.replace`. Times are epoch seconds (UTC).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -63,8 +62,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     envelope: bytes = msgspec.field(name="along", default=b"")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
+class Classification(msgspec.Struct, frozen=True, kw_only=True):
     """How a tool was classified when the call was held."""
 
     category: str = "Other"
@@ -73,8 +71,7 @@ class Classification:
     evidence: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Who may approve, how many must, and for how long."""
 
     #: Names of the approvers. When empty, the call can only expire.
@@ -89,8 +86,7 @@ class Terms:
     requester_may_approve: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
+class Review(msgspec.Struct, frozen=True, kw_only=True):
     """An approver's answer to one call."""
 
     approver: str
@@ -105,8 +101,7 @@ class _ToolResult(msgspec.Struct):
     is_error: Any = msgspec.field(name="isError", default=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The server's answer to a call that was sent: its own result or error, as JSON bytes."""
 
     #: Whether `body` is the JSON of a JSON-RPC `error`; otherwise it is a `result`.
@@ -119,8 +114,7 @@ class Outcome:
         return self.is_error or bool(msgspec.json.decode(self.body, type=_ToolResult).is_error)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldCall:
+class HeldCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call that was held for approval, as it is stored."""
 
     id: CallId
@@ -196,8 +190,7 @@ class HeldCall:
         return next((review for review in self.reviews if review.answer is Decision.DENY), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Approver:
+class Approver(msgspec.Struct, frozen=True, kw_only=True):
     """A person who may review, known by name, e-mail address, Slack member id and token."""
 
     name: str
@@ -206,8 +199,7 @@ class Approver:
     token_sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """A message on a channel, the version of the call that it shows, and whether it shows a waiting client."""
 
     call: CallId
@@ -240,8 +232,7 @@ class CallLimit(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("A limit with a start time needs an agent.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
     """The accepted definition of a tool: the first one seen, or the one that a person accepted."""
 
     server: str
@@ -253,8 +244,7 @@ class Pin:
     identity: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentSession:
+class AgentSession(msgspec.Struct, frozen=True, kw_only=True):
     """An MCP session of an agent with a server; `opening` is its initialize request (opaque here)."""
 
     server: str
@@ -264,8 +254,7 @@ class AgentSession:
     at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEvent:
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event of the audit trail. The store sets `seq`, `prev` and `hash` when it commits."""
 
     at: float
@@ -278,14 +267,13 @@ class AuditEvent:
     server: str = ""
     tool: str = ""
     #: Details, as a JSON object. Never argument values.
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = {}
     seq: int = 0
     prev: str = ""
     hash: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginSession:
+class LoginSession(msgspec.Struct, frozen=True, kw_only=True):
     """A person's login to the inbox; only the hash of its secret is stored."""
 
     id_sha256: str
@@ -296,8 +284,7 @@ class LoginSession:
     seen_at: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OneTimeCode:
+class OneTimeCode(msgspec.Struct, frozen=True, kw_only=True):
     """A code that signs an approver in once; only its hash is stored."""
 
     id_sha256: str

@@ -9,8 +9,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from math import inf
+
+from msgspec.structs import replace
 
 from approvals.cards import build_card
 from approvals.channels import Card, Channel

@@ -8,7 +8,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from approvals import call_events, lifecycle
 from approvals.call_events import GATEWAY

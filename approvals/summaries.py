@@ -4,10 +4,10 @@ A call may have megabytes of arguments. Code that iterates over many calls reads
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from approvals.model import CallId, Classification, HeldCall, Review, State, Terms
 from approvals.redact import truncate_json

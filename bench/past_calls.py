@@ -4,9 +4,9 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from ulid import ULID
 
 from approvals import digest

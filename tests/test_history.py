@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from functools import cache
 
 import msgspec
@@ -17,6 +16,7 @@ from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from history import Answer, GivenReview, History, Kill, ReceivedCall, Request
 from history_checks import assert_no_faults, find_faults
+from replacing import replace
 
 KEY = b"key"
 

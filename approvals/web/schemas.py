@@ -1,10 +1,10 @@
 """The bodies of the API, defined once for the encoder, the decoder and the OpenAPI document."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from approvals import client_meta, model, redact
 from approvals.model import State

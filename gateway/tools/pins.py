@@ -4,12 +4,12 @@ A server may change a tool after it was trusted under the same name, so trust is
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from difflib import unified_diff
 from enum import Enum
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from approvals.digest import sha256
 from approvals.model import Pin

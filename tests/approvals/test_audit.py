@@ -2,7 +2,6 @@ import hashlib
 import hmac
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from approvals.errors import StoreError
 from approvals.model import AuditEvent
 from approvals.store.sqlite import read_only
 from approvals.store.sqlite.store import SqliteStore
+from replacing import replace
 from rows import each_row
 from store_fixtures import an_event
 

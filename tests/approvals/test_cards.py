@@ -1,11 +1,11 @@
 """Cards, and the truncated cards of large calls."""
 
 import json
-from dataclasses import replace
 
 from approval_fixtures import held
 from approvals.cards import build_card
 from approvals.model import Outcome, State
+from replacing import replace
 
 LARGE = json.dumps(
     {"path": "/etc/passwd", "token": "t0p", "text": "é" * 100_000}, ensure_ascii=False

@@ -1,7 +1,6 @@
 """Finding approvers, and their permission to review."""
 
 import hashlib
-from dataclasses import replace
 
 import pytest
 
@@ -9,6 +8,7 @@ from approval_fixtures import held
 from approvals.errors import NotAnApprover, OwnRequest
 from approvals.identity import Directory
 from approvals.model import Approver
+from replacing import replace
 from rows import each_row
 
 

@@ -1,6 +1,5 @@
 """Every transition of the lifecycle."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -10,6 +9,7 @@ from approvals import lifecycle
 from approvals.errors import AlreadyDecided, IllegalTransition
 from approvals.lifecycle import SETTLED, TIMED, TRANSITIONS
 from approvals.model import Decision, Outcome, Review, State
+from replacing import replace
 from rows import each_row
 
 NOW = 1000.0

@@ -1,7 +1,6 @@
 """The life of a held call: on both stores, with one service and with two in turn, and under concurrency."""
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -31,6 +30,7 @@ from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
 from hang import HANG
+from replacing import replace
 from service_pair import ServicePair
 
 DONE = Outcome(is_error=False, body=b'{"content":[]}')

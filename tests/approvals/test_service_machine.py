@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +17,7 @@ from approvals.replica import LEASE, OVERDUE, RENEW_EVERY
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from approvals.store.sqlite.store import SqliteStore
+from replacing import replace
 
 TOOLS = st.sampled_from(["a", "b"])
 #: The service that acts.

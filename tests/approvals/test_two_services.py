@@ -10,7 +10,6 @@ import json
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from random import Random, SystemRandom
 
@@ -25,6 +24,7 @@ from hang import HANG
 from history import Answer
 from history_checks import assert_no_faults
 from killable_services import KillableService, KilledError
+from replacing import replace
 from run_log import RunLog, all_calls
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"

@@ -1,7 +1,6 @@
 """Guarantees that every store must give."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from msgspec import structs
@@ -16,6 +15,7 @@ from approvals.store.event_pages import EventPage
 from approvals.store.memory import store as memory
 from approvals.store.sqlite import lists
 from approvals.summaries import BEGINNING, ROW_BYTES, size, summarize
+from replacing import replace
 from store_fixtures import a_call, a_full_call, an_event
 
 OPEN = [State.PENDING, State.APPROVED, State.FORWARDING, State.IN_DOUBT]

@@ -1,12 +1,12 @@
 """A folder of Holdpoint, the earlier name: the error says how to rename its files, and renamed files are used."""
 
 import subprocess
-from dataclasses import replace
 
 from approvals.model import CallId
 from approvals.store.sqlite.store import SqliteStore
 from process import Person, notes_gateway
 from recording_server import RecordingServer
+from replacing import replace
 from store_fixtures import a_call
 
 EARLIER = CallId("hp_01kajz5v8q4m7x2n9c6b3d0e1f")

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 from aiohttp import ClientSession, CookieJar, web
 
@@ -25,6 +24,7 @@ from approvals.store.memory.store import MemoryStore
 from approvals.web.application import build_inbox
 from approvals.web.one_time_codes import create_code
 from approvals.web.options import WebOptions
+from replacing import replace
 
 PEOPLE = ("alice", "bob", "carol")
 

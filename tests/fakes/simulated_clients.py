@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from approvals.identity import Directory
 from approvals.model import Approver, CallId, Decision
@@ -27,6 +27,7 @@ from gateway.tools.catalogue import Catalogue
 from gateway.tools.pins import Pins
 from gateway.upstreams.reply import Reply, frame_reply, read_body
 from gateway.wire import protocol
+from replacing import replace
 
 SECOND, MINUTE, HOUR = 1.0, 60.0, 3600.0
 CONFIG = """

@@ -1,7 +1,6 @@
 """An open SQLite store, sample held calls and audit events; a test sets only the fields that matter to it."""
 
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import count
 
 from approvals.model import (
@@ -17,6 +16,7 @@ from approvals.model import (
     ToolCall,
 )
 from approvals.store.sqlite.store import SqliteStore
+from replacing import replace
 
 _numbers = count(1)
 

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 from contextlib import aclosing
-from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -36,6 +35,7 @@ from gateway.tools.catalogue import Catalogue
 from gateway.tools.pins import Pins
 from gateway.upstreams.reply import Reply, frame_reply
 from gateway.wire import protocol
+from replacing import replace
 
 CONFIG = """
 servers: {notes: {url: "http://127.0.0.1:1/"}, wiki: {url: "http://127.0.0.1:2/"}}

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -18,6 +17,7 @@ from gateway.upstreams.reply import Reply
 from gateways import META, MODERN, TASKS, call, last_frame, running, text
 from hang import HANG
 from recording_server import RecordingServer, error, result
+from replacing import replace
 
 
 async def test_an_allowed_call_reaches_the_server_at_once(gateway):

@@ -1,8 +1,9 @@
 """Logins to the inbox and one-time codes in memory."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from approvals.model import LoginSession, OneTimeCode
 from approvals.signals import Signal, SignalKind

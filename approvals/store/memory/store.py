@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import count, dropwhile, islice
 from math import inf
 from secrets import token_bytes
 from typing import Any, Unpack
+
+from msgspec.structs import replace
 
 from approvals import audit
 from approvals.audit import Checkpoint

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -17,6 +16,7 @@ from approvals.presence import MIN_ATTENDED
 from approvals.service import ApprovalService
 from approvals.store.memory.store import MemoryStore
 from hang import HANG
+from replacing import replace
 from slack import FakeSlack, buttons_of, text_of
 
 URL = "https://approvals.example.com"

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 from approval_fixtures import held
 from approvals.model import Decision, Outcome, Review, State
 from approvals.web import views
+from replacing import replace
 from rows import each_row
 
 

@@ -1,11 +1,10 @@
 """The inbox's views of the tools: the current verdicts, and the same texts as elsewhere."""
 
-from dataclasses import replace
-
 from approvals.web.options import ToolDetails
 from gateway.app.tool_views import list_tool_views
 from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action, CallFacts
+from replacing import replace
 
 
 async def test_every_known_tool_is_shown_as_everywhere_else(gateway):

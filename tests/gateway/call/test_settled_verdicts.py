@@ -1,7 +1,6 @@
 """A cached verdict is the verdict that the policy would give now: whatever was judged, reloaded or accepted before."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 from hypothesis import example, given
@@ -15,6 +14,7 @@ from gateway.policy.evaluation import TOOL_NAME, Action, CallFacts, Verdict, _kn
 from gateway.tools.catalogue import Tool
 from gateway.tools.classify.risk import classify
 from gateway.tools.pins import ChangeAction
+from replacing import replace
 
 NAMES = ["get_note", "put_note", "drop_note", "not a name"]
 SCHEMA = {"properties": {"n": {"type": "number"}, "text": {"type": "string"}}}

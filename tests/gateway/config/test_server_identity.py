@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -20,6 +19,7 @@ from gateway.config.options import OAuthOptions, ServerOptions
 from gateway.config.server_identity import IDENTITY_OPTIONS, compute_identity, describe_location
 from gateways import TASKS, running, text
 from recording_server import RecordingServer, error
+from replacing import replace
 from rows import each_row
 
 KEY = b"k" * 32

@@ -1,7 +1,5 @@
 """The report on a tool matches its classification, is safe to show, and proposes config that does what its text says."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from gateway.explain.report import build_report
 from gateway.policy.evaluation import Action
 from gateway.tools.catalogue import Override, apply_override
 from gateway.tools.classify.risk import Category, Risk, Severity, classify
+from replacing import replace
 from rows import each_row
 from sample_tools import DEFINITIONS, SERVER, classify_tool, evaluate_call, load_config
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -14,6 +13,7 @@ from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.fronts.listener import open_listener
 from gateway.upstreams.reply import Reply
 from hang import HANG
+from replacing import replace
 from rows import each_row
 from scripted_proxy import Agents, ScriptedProxy
 

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from approvals.model import Decision, State
 from gateways import META, MODERN, call, last_frame, running, text
+from hang import HANG
 from recording_server import RecordingServer, error, result
 
 SHORT = "approvals: {hold_for: 1s, expire_after: 1h, approved_for: 1h}"
@@ -402,6 +403,15 @@ def forgetful(sessions):
     return recorder
 
 
+async def ended_session(recorder, session):
+    """Wait until the server was asked to end the session, which happens after the answer."""
+    async with asyncio.timeout(HANG):
+        while not any(
+            one.verb == "DELETE" and one.headers["mcp-session-id"] == session for one in recorder.received
+        ):
+            await asyncio.sleep(0)
+
+
 async def test_a_late_approval_reopens_the_session_with_the_clients_initialize():
     sessions = []
     async with running(recorder=forgetful(sessions)) as gateway:
@@ -418,8 +428,7 @@ async def test_a_late_approval_reopens_the_session_with_the_clients_initialize()
             one.frame for one in gateway.recorder.received if one.frame.get("method") == "initialize"
         ]
         assert initialized[-1]["params"]["clientInfo"]["name"] == "test"
-        ended = [one for one in gateway.recorder.received if one.verb == "DELETE"]
-        assert ended[-1].headers["mcp-session-id"] == sessions[-1]
+        await ended_session(gateway.recorder, sessions[-1])
         assert "session.reopened" in await gateway.kinds()
 
 

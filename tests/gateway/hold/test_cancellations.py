@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,6 +11,7 @@ from approvals.model import CallId
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
 from gateway.hold.event_buffer import EventBuffer
 from gateways import Clock
+from replacing import replace
 from rows import each_row
 
 NAMED = RequestKey(agent="ci-bot", server="iam", session="s1", id=1)

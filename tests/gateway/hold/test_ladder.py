@@ -1,7 +1,5 @@
 """The hold ladder, rung by rung."""
 
-from dataclasses import replace
-
 import pytest
 
 from approval_fixtures import held
@@ -9,6 +7,7 @@ from approvals.lifecycle import SETTLED
 from approvals.model import State
 from gateway.hold import ladder
 from gateway.hold.ladder import Rung, Step
+from replacing import replace
 from rows import each_row
 
 NOW = 1000.0

@@ -1,7 +1,6 @@
 """The exact texts that agents get."""
 
 import json
-from dataclasses import replace
 from math import inf
 
 from approval_fixtures import held
@@ -9,6 +8,7 @@ from approvals.errors import AgentBytesExceeded, HourlyBytesExceeded, QuotaExcee
 from approvals.model import Decision, Outcome, Review, State, Terms
 from gateway.hold import messages
 from gateway.policy.limits import ExceededLimit, Limit
+from replacing import replace
 from rows import each_row
 
 NOW = 1_800_000_000.0

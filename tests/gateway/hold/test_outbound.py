@@ -1,13 +1,12 @@
 """A call that runs without its client is sent from its stored envelope."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 
 from gateway.call import envelope
 from gateway.hold.outbound import as_stored
 from gateway.wire import frames
+from replacing import replace
 from store_fixtures import a_call
 
 FRAME = frames.decode(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"pay"}}')

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-from dataclasses import replace
 
 import pytest
 from mcp import Client
@@ -21,6 +20,7 @@ from gateway.upstreams.sse import SseServer, SseUpstream
 from gateway.wire import sse
 from gateways import call, last_frame, running, text
 from hang import HANG
+from replacing import replace
 from sse_server import MisbehavingSseServer, sdk_server
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from textwrap import indent
 
 import pytest
@@ -23,6 +22,7 @@ from gateway.wire import member_names
 from gateway.wire.member_names import KnownNames, fold, schema_members
 from gateways import running, text
 from recording_server import RecordingServer, result
+from replacing import replace
 from rows import each_row
 
 BIG = "default: allow\ntools: {pay: {when: 'args.amount > 50', action: require_approval}}"

@@ -3,7 +3,6 @@ import shutil
 import sqlite3
 import stat
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from approvals.model import LoginSession, Notice
 from approvals.store.sqlite import lock_file, schema
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.store import SqliteStore
+from replacing import replace
 from store_fixtures import a_call, an_event, open_sqlite
 
 

@@ -4,7 +4,6 @@ import asyncio
 import tempfile
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from approvals.model import CallLimit, State
 from approvals.store.open_calls import MAX_KEPT, OpenCalls, open_call
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size
+from replacing import replace
 from store_fixtures import a_call, an_event
 
 AGENTS = ("ann", "bo")

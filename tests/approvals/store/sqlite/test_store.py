@@ -4,7 +4,6 @@ import resource
 import sqlite3
 import tracemalloc
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 
@@ -18,6 +17,7 @@ from approvals.store.sqlite import calls as calls_module
 from approvals.store.sqlite import read_only, schema
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size, summarize
+from replacing import replace
 from store_fixtures import a_call, a_full_call, an_event, open_sqlite
 
 FINAL = [state for state in State if state not in OPEN_OR_IN_DOUBT]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -16,6 +15,7 @@ from gateway.wire import sse
 from gateways import META, TASKS, call, last_frame, running
 from hang import HANG
 from recording_server import RecordingServer, error, result
+from replacing import replace
 
 CALL = {"name": "create_note", "arguments": {"a": 1}}
 AGENTS = """
