@@ -21,7 +21,7 @@ from gateway.config.options import Config
 from gateway.errors import UserError
 
 #: The most characters of a line about a fault; the store's text in it may be long.
-MAX_LINE = 400
+MAX_LINE = 800
 REASON = "The gateway's clock was reset."
 
 

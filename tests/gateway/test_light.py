@@ -36,6 +36,7 @@ LATE = {
     "pydantic": "the demo",
     "rich": "a table on a terminal",
     "slack_sdk": "a config with Slack",
+    "sqlite_utils": "`okayed check --store`",
     "ulid": "the first held call",
     "urllib.request": "aiohttp",
 }

@@ -1,14 +1,15 @@
-"""Checks everything in a store's file without changing it: its pages, its seals and its audit trail."""
+"""Checks everything in a store's file without changing it: its pages, schema, seals and audit trail."""
 
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from sqlite_utils import Database
 
 from approvals import audit
 from approvals.errors import StoreError
@@ -16,6 +17,7 @@ from approvals.lifecycle import OPEN_OR_IN_DOUBT
 from approvals.model import AuditEvent, HeldCall
 from approvals.store.sqlite import lock_file, schema
 from approvals.store.sqlite.read_only import open_read_only
+from approvals.store.sqlite.schema_check import check_schema
 from approvals.store.sqlite.seal import Seal
 from approvals.store.sqlite.trail import read_last_state
 from approvals.summaries import Summary
@@ -26,21 +28,21 @@ MAX_FINDINGS = 20
 _RESTORE = "restore a good copy"
 _RESTORE_OR_KEY = "if store_key is the key that wrote the store, restore a good copy"
 
-#: The sealed tables besides the calls: the query for their rows, the name of a row, and the remedy.
+#: The sealed tables besides the calls: their sealed columns, the name of a row, and the remedy.
 _TABLES = {
     "logins": (
-        "SELECT id_sha256, approver, created_at, expires_at, seal FROM logins",
-        "login of {1}",
+        "id_sha256, approver, created_at, expires_at, seal",
+        "login of {approver}",
         "it is not accepted; sign in again",
     ),
     "codes": (
-        "SELECT id_sha256, approver, created_at, expires_at, seal FROM codes",
-        "one-time code of {1}",
+        "id_sha256, approver, created_at, expires_at, seal",
+        "one-time code of {approver}",
         "it is not accepted; ask for another",
     ),
     "sessions": (
-        "SELECT server, id, agent, opening, at, seal FROM sessions",
-        "session of {2} with {0}",
+        "server, id, agent, opening, at, seal",
+        "session of {agent} with {server}",
         "it is not accepted; restart the agent",
     ),
 }
@@ -76,9 +78,10 @@ def check_file(path: Path, key: bytes = b"") -> FileReport:
         before, noted = _identify(path), _read_last_event(path)
         if before is not None and not before[0]:
             raise StoreError("it is empty, so it was truncated; restore a good copy")
-        with open_read_only(path) as db:
-            db.execute("BEGIN")
-            schema.check_current(db)
+        with open_read_only(path) as connection:
+            db = Database(connection, execute_plugins=False)
+            db.begin()
+            schema.check_current(connection)
             findings = list(_find_faults(db, key, noted))
             calls, events = (0, 0) if findings else _count_rows(db)
         after = _identify(path)
@@ -120,10 +123,11 @@ def _read_last_event(path: Path) -> str:
         os.close(lock)
 
 
-def _find_faults(db: sqlite3.Connection, key: bytes, noted: str) -> Iterator[Finding]:
+def _find_faults(db: Database, key: bytes, noted: str) -> Iterator[Finding]:
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
         ("pages", lambda: _check_pages(db)),
-        ("held calls", lambda: _check_calls(db, key)),
+        ("tables", lambda: starmap(Finding, check_schema(db))),
+        ("held calls", lambda: _check_calls(db.conn, key)),
         ("summaries of held calls", lambda: _check_summaries(db, key)),
         *((name, lambda name=name: _check_table(name, db, key)) for name in _TABLES),
         ("audit trail", lambda: _check_trail(db, key, noted)),
@@ -141,7 +145,7 @@ def _limit(name: str, findings: Iterator[Finding]) -> Iterator[Finding]:
         yield Finding(f"The {name} cannot be read ({error})")
 
 
-def _check_pages(db: sqlite3.Connection) -> Iterator[Finding]:
+def _check_pages(db: Database) -> Iterator[Finding]:
     for (text,) in db.execute("PRAGMA integrity_check"):
         for line in text.splitlines():
             if line != "ok" and not line.startswith("***"):
@@ -163,7 +167,7 @@ def _check_calls(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
             yield Finding(f"Held call {call_id} does not match its last audit event")
 
 
-def _check_summaries(db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
+def _check_summaries(db: Database, key: bytes) -> Iterator[Finding]:
     seal = Seal(key)
     for call_id, *columns, body, sealed in db.execute(_SUMMARIES):
         if body is None:
@@ -198,16 +202,16 @@ def _summary_columns(summary: Summary) -> list[Any]:
     ]
 
 
-def _check_table(table: str, db: sqlite3.Connection, key: bytes) -> Iterator[Finding]:
-    rows, name, remedy = _TABLES[table]
+def _check_table(table: str, db: Database, key: bytes) -> Iterator[Finding]:
+    columns, name, remedy = _TABLES[table]
     seal = Seal(key)
-    for row in db.execute(rows):
+    for row in db.table(table).rows_where(select=columns):
         # A row of an older version has no seal.
-        if row[-1] and seal.open_row(table, row) is None:
-            yield Finding(f"The {name.format(*row)} does not match its seal", remedy)
+        if row["seal"] and seal.open_row(table, tuple(row.values())) is None:
+            yield Finding(f"The {name.format(**row)} does not match its seal", remedy)
 
 
-def _check_trail(db: sqlite3.Connection, key: bytes, noted: str) -> Iterator[Finding]:
+def _check_trail(db: Database, key: bytes, noted: str) -> Iterator[Finding]:
     if broken := audit.verify(_read_events(db), key):
         yield Finding(f"The audit trail is broken at event {broken.seq} ({broken.why})", _RESTORE_OR_KEY)
     seq, _, digest = noted.partition(" ")
@@ -218,12 +222,9 @@ def _check_trail(db: sqlite3.Connection, key: bytes, noted: str) -> Iterator[Fin
         )
 
 
-def _read_events(db: sqlite3.Connection) -> Iterator[AuditEvent]:
+def _read_events(db: Database) -> Iterator[AuditEvent]:
     return map(audit.from_row, db.execute("SELECT * FROM events ORDER BY seq"))
 
 
-def _count_rows(db: sqlite3.Connection) -> tuple[int, int]:
-    row: tuple[int, int] = db.execute(
-        "SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM events)"
-    ).fetchone()
-    return row
+def _count_rows(db: Database) -> tuple[int, int]:
+    return db.table("calls").count, db.table("events").count
