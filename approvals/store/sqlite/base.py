@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from approvals.signals import Signal, SignalKind
-from approvals.store.absent_keys import AbsentKeys
 from approvals.store.in_flight import InFlight
 from approvals.store.open_calls import OpenCalls
 from approvals.store.signal_feed import SignalFeed
 from approvals.store.sqlite.chain import write_events
 from approvals.store.sqlite.file import StoreFile
 from approvals.store.sqlite.health import Health
+from approvals.store.sqlite.key_filter import KeyFilter
 from approvals.store.sqlite.reader import Reader
 from approvals.store.sqlite.recent_calls import RecentCalls
 from approvals.store.sqlite.seal import Seal
@@ -36,7 +36,7 @@ class SqliteBase:
         self.reader = Reader(reading, self._health)
         self._open = OpenCalls()
         self._recent = RecentCalls(self.writer)
-        self._absent = AbsentKeys()
+        self._keys = KeyFilter()
         #: The ids and keys of the calls with a write in flight.
         self._in_flight = InFlight()
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -42,6 +43,7 @@ class SqliteCalls(SqliteLists, SqliteTrail):
             raise Conflict if twin else reached.error
         new, entries = encode_new(call, self._seal), tuple(map(audit.encode_event, events))
         self._in_flight.begin(call.id, call.key)
+        self._keys.add((call.key,))
         self._open.reserve(call)
         self._recent.reserve(call)
         added, refused = partial(self._added, call), partial(self._refused, call)
@@ -64,7 +66,6 @@ class SqliteCalls(SqliteLists, SqliteTrail):
 
     def _added(self, call: HeldCall) -> None:
         self._in_flight.end(call.id, call.key)
-        self._absent.discard(call.key)
         self._open.add(call)
         self._recent.add(call)
         self._feed.publish(Signal(SignalKind.CALL, call.id))
@@ -116,12 +117,7 @@ class SqliteCalls(SqliteLists, SqliteTrail):
         self.reader.check()
         if (found := self._open.by_key.get(key)) is not None and found.call is not None:
             return found.call
-        if key in self._absent:
-            return None
-        mark = self._absent.begin_search(key)
-        newest = await self._find_call(statements.NEWEST_OF_KEY, key)
-        self._absent.end_search(key, mark, found=newest is not None)
-        return newest
+        return await self._find_call(statements.NEWEST_OF_KEY, key) if key in self._keys else None
 
     async def due(self, now: float) -> Sequence[CallId]:
         """Return the calls whose deadline has passed."""
@@ -140,6 +136,15 @@ class SqliteCalls(SqliteLists, SqliteTrail):
 
     async def _find_call(self, sql: str, *values: Any) -> HeldCall | None:
         return next(iter(await self._read_now(partial(self._read_calls, sql, values))), None)
+
+    async def _fill_key_filter(self) -> None:
+        """Add the keys in the file to the filter. If that fails, every search goes on to read the file."""
+        last = ""
+        with suppress(StoreError):
+            while found := await self._read_now(partial(_read_key_prefixes, last)):
+                self._keys.add(found)
+                last = found[-1]
+            self._keys.complete()
 
     # In the threads of the reader and the writer.
 
@@ -182,3 +187,7 @@ class SqliteCalls(SqliteLists, SqliteTrail):
                 summary, bytes_ = (state, 0, b"", b""), len(body)
             db.execute(statements.INSERT_SUMMARY, (n, *summary, *names, bytes_))
         return True
+
+
+def _read_key_prefixes(after: str, db: sqlite3.Connection) -> list[str]:
+    return [prefix for (prefix,) in db.execute(statements.KEY_PREFIXES, (after,))]

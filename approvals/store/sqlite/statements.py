@@ -36,6 +36,11 @@ NEWEST_OF_KEY = """
     SELECT body, seal FROM calls INDEXED BY calls_by_key
     WHERE substr(key, 1, 16) = substr(?1, 1, 16) AND +key = ?1 ORDER BY n DESC LIMIT 1
 """
+#: Some prefixes of keys, in order, from the index alone.
+KEY_PREFIXES = """
+    SELECT substr(key, 1, 16) FROM calls INDEXED BY calls_by_key WHERE substr(key, 1, 16) > ?
+    ORDER BY substr(key, 1, 16) LIMIT 1000
+"""
 OPEN_CALLS = """
     SELECT n, body, seal FROM calls INDEXED BY calls_open
     WHERE state IN ('pending', 'approved', 'forwarding', 'in_doubt')

@@ -6,6 +6,7 @@ commit that wrote, and when the last connection closes. The other connections ar
 commit a write, and they are closed first. Changes are published after the commit that holds them.
 """
 
+import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     """See `approvals.store.Store`; made by `open`."""
 
     _page_check: BackgroundCheck | None = None
+    _filling: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -49,6 +51,7 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
         try:
             await store._verify()
             store._check_in_background()
+            store._filling = asyncio.get_running_loop().create_task(store._fill_key_filter())
         except BaseException as error:
             file.is_intact = False
             await store.close()
@@ -76,6 +79,8 @@ class SqliteStore(SqliteCalls, SqliteNotices, SqliteReplicas, SqliteState):
     async def close(self) -> None:
         """Write the posted jobs and release the file; raises `StoreError` when some could not be written."""
         self._feed.close()
+        if self._filling is not None:
+            self._filling.cancel()
         # The writer's connection closes last: SQLite then writes the -wal into the file and removes it.
         if self._page_check is not None:
             await self._page_check.close()

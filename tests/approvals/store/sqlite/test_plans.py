@@ -141,6 +141,7 @@ def bindings(count):
         "CALL_OF_ROW": (5,),
         "CALL": (ended,),
         "NEWEST_OF_KEY": ("key 7",),
+        "KEY_PREFIXES": ("key 3",),
         "OPEN_CALLS": (),
         "RECENT": [("bot", NOW - 3600, math.inf), ("bot", NOW - 3600, NOW - 3500)],
         "STALE": {"channel": "slack", "now": NOW},

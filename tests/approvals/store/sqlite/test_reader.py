@@ -138,8 +138,8 @@ async def test_a_read_of_an_open_call_waits_for_no_other_write(store):
         assert await store.open_tasks() == []
 
 
-async def test_a_key_that_was_not_found_is_not_searched_again_until_a_call_is_added(store):
-    assert await store.find("k") is None
+async def test_a_key_without_a_call_is_not_searched_in_the_file(store):
+    await store._filling
     async with blocked(store.reader.read):
         assert await store.find("k") is None
     await store.add(call := a_call(key="k"))
