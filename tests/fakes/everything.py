@@ -482,7 +482,8 @@ def over_http(port):
     listening = socket.create_server(("127.0.0.1", port))
     print(listening.getsockname()[1], flush=True)
     app = server().streamable_http_app(event_store=InMemoryEventStore(), retry_interval=500)
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+    # With httptools installed, uvicorn would use it, and keep the spaces around header values.
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, http="h11")
     uvicorn.Server(config).run(sockets=[listening])
 
 
