@@ -3,6 +3,7 @@
 It may take an absent key for a stored one, and then the file is read. It never takes a stored key for an absent one.
 """
 
+import mmap
 from collections.abc import Iterable
 
 #: The beginning of a key that the filter knows, as the index in the file does.
@@ -15,7 +16,8 @@ class KeyFilter:
     """The keys that the file may have. Until `complete` is called, it may have every key."""
 
     def __init__(self) -> None:
-        self._bits = bytearray(SIZE)
+        # A page of the mapping takes memory once a bit in it is set.
+        self._bits = mmap.mmap(-1, SIZE)
         self._complete = False
 
     def __contains__(self, key: str) -> bool:
