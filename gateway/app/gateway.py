@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from approvals.clock import TOLERANCE, Clock, EffectiveClock
 from approvals.digest import sha256
 from approvals.errors import StoreError
-from approvals.model import AuditEvent, CallId, Pin
+from approvals.model import AuditEvent, Pin
 from approvals.service import ApprovalService
 from approvals.store import Store
 from gateway.app import parts, recovery
@@ -27,6 +27,7 @@ from gateway.call.metrics import Metrics
 from gateway.call.settings import ProxySettings
 from gateway.config.options import Config, ServerOptions, is_off, parse_duration
 from gateway.config.server_identity import compute_identity, describe_location
+from gateway.hold.call_ids import CallIds
 from gateway.hold.request_state import StateSealer
 from gateway.hold.running import Forwarder
 from gateway.policy.compiling import compile_policy
@@ -47,13 +48,6 @@ SECRETS = ("rounds", "identity")
 #: The used share of the store's disk, from 0 to 1, at which the gateway is no longer ready.
 DISK_FULL = 0.85
 log = logging.getLogger("okayed")
-
-
-def new_id() -> CallId:
-    """Return a new call ID; IDs sort by time."""
-    from ulid import ULID  # loaded for the first held call
-
-    return CallId(f"hold_{str(ULID()).lower()}")
 
 
 class Gateway:
@@ -112,7 +106,7 @@ class Gateway:
             limiter=limiter,
             forwarder=self.forwarder,
             metrics=self.metrics,
-            new_id=new_id,
+            new_id=CallIds().make,
             sealer=self.sealer,
         )
         self._connect_servers(config)
