@@ -13,7 +13,7 @@ from mcp.server.request_state import AESGCMRequestStateCodec
 from gateway import VERSION
 from gateway.app.config import parse_config
 from gateway.app.gateway import assemble
-from gateway.app.serving import run_loops
+from gateway.app.serving import THRESHOLDS, run_loops
 from gateway.hold.request_state import PREFIX, InvalidStateError, RequestState, StateSealer
 from gateways import running
 from hang import HANG
@@ -28,7 +28,7 @@ LATE = {
     "aiohttp": "the inbox, and requests of agents that are not plain",
     "cel": "a rule with `when`",
     "cryptography": "the first state that a client carries",
-    "importlib.metadata": "ulid",
+    "importlib.metadata": "the version of a package",
     "jinja2": "the inbox",
     "jwt": "the first JWT of an agent",
     "mcp": "the demo",
@@ -37,7 +37,6 @@ LATE = {
     "rich": "a table on a terminal",
     "slack_sdk": "a config with Slack",
     "sqlite_utils": "`okayed check --store`",
-    "ulid": "the first held call",
     "urllib.request": "aiohttp",
 }
 
@@ -165,9 +164,12 @@ async def test_objects_from_startup_are_frozen_while_the_gateway_runs():
         config = parse_config(
             f"servers: {{n: {{url: '{recorder.url}'}}}}\npolicy: {{default: deny}}\nstore: 'memory:'", {}, str
         )
+        before = gc.get_threshold()
         async with assemble(config) as gateway:
             async with run_loops(gateway, [], ""), asyncio.timeout(HANG):
                 while not gc.get_freeze_count():
                     await asyncio.sleep(0)
                 assert gateway.discovery_done.is_set()
+                assert gc.get_threshold() == THRESHOLDS
             assert gc.get_freeze_count() == 0
+            assert gc.get_threshold() == before
