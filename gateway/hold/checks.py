@@ -1,11 +1,13 @@
 """Reads the newest versions of woken calls, a few at a time, so that a thousand wakeups do not start a thousand tasks."""
 
 import asyncio
+import logging
 from collections import deque
 from typing import Protocol
 
 #: The most calls that are read at once.
 MOST_AT_ONCE = 16
+log = logging.getLogger("okayed.hold")
 
 
 class Checked(Protocol):
@@ -32,4 +34,7 @@ class Checks:
 
     async def _run(self) -> None:
         while self._due:
-            await self._due.popleft().check()
+            try:
+                await self._due.popleft().check()
+            except Exception:  # one failure must not stop the checks of the others
+                log.exception("a check of a held call failed")

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
-from approvals.errors import StoreError
+from approvals.errors import ApprovalError, StoreError
 from approvals.model import HeldCall
 from gateway.errors import GatewayError, InternalError
 from gateway.hold import elicitation, ladder, outbound
@@ -64,7 +64,7 @@ class HeldAnswer:
         #: Whether the call may have changed since it was last read.
         self._woken = False
         self._check_requested = False
-        self._fault: StoreError | None = None
+        self._fault: ApprovalError | None = None
         #: While parked: where signs of life go, how a reader is started, and the slot of the timer.
         self._write: Callable[[bytes], None] | None = None
         self._resume: Callable[[], None] | None = None
@@ -352,7 +352,7 @@ class HeldAnswer:
         self._woken = False
         try:
             newest = await self._context.service.newest(self._client.held)
-        except StoreError as error:
+        except ApprovalError as error:
             self._fault = error
         else:
             self._adopt(newest)

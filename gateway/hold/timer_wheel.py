@@ -69,7 +69,7 @@ class TimerWheel:
             timed = next(iter(self._slots[slot]))
             self.remove(timed, slot)
             _fire(timed)
-        if self._slots and self._timer is None:
+        if self._slots:  # a timer that fired may have set a later one
             self._set(min(self._slots))
 
 
