@@ -1,6 +1,7 @@
 """A connection that answers one exchange at a time: at once, in a task, or parked without a task."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, cast
@@ -68,11 +69,24 @@ class AnsweringConnection(asyncio.Protocol):
 
     # Tasks.
 
-    def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
+    def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> asyncio.Task[None]:
         """Go on in a task, which is cancelled when the client leaves."""
         task = self._front.spawn(self._guard(work, *given))
         self._leave = task.cancel
         self._track(task)
+        return task
+
+    def _run_reply(self, work: Callable[..., Coroutine[Any, Any, None]], reply: Reply | LateReply) -> None:
+        """Go on with a reply in a task. The client may leave before the task begins: then the reply is released here."""
+        task = self._run(work, reply)
+
+        def leave() -> None:
+            is_new = inspect.getcoroutinestate(cast("Any", task.get_coro())) == inspect.CORO_CREATED
+            task.cancel()
+            if is_new:
+                self._release_soon(reply)
+
+        self._leave = leave
 
     async def _guard(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
         """Work until it ends. It begins here, since the coroutine of a task cancelled early is never awaited."""
@@ -98,7 +112,7 @@ class AnsweringConnection(asyncio.Protocol):
     def _answer(self, reply: Reply) -> None:
         """Write a reply at once if it is whole and its delivery is not recorded; else in a task."""
         if reply.body is None or reply.delivered is not note_nothing:
-            self._run(self._reply, reply)
+            self._run_reply(self._reply, reply)
             return
         self._write_whole(reply, reply.body)
         reply.close()
@@ -178,7 +192,7 @@ class AnsweringConnection(asyncio.Protocol):
     def _resume(self) -> None:
         parked, self._parked = self._parked, None
         if parked is not None:
-            self._run(self._continue, parked)
+            self._run_reply(self._continue, parked)
 
     async def _continue(self, parked: Reply | LateReply) -> None:
         if isinstance(parked, Reply):
@@ -188,10 +202,14 @@ class AnsweringConnection(asyncio.Protocol):
 
     def _leave_parked(self) -> None:
         parked, self._parked = self._parked, None
-        if isinstance(parked, Reply):
-            self._front.spawn(_release(parked))
-        elif parked is not None:
-            parked.close()
+        if parked is not None:
+            self._release_soon(parked)
+
+    def _release_soon(self, reply: Reply | LateReply) -> None:
+        if isinstance(reply, Reply):
+            self._front.spawn(_release(reply))
+        else:
+            reply.close()
 
 
 def _whole_body(reply: Reply) -> bytes | None:

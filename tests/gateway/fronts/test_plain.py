@@ -310,6 +310,36 @@ async def test_a_parked_reply_is_closed_when_its_client_leaves():
         assert not front.endpoint.running
 
 
+@pytest.mark.parametrize("make", [Held, Late])
+async def test_a_reply_that_resumes_as_its_client_leaves_is_closed(make):
+    async with serving() as front:
+        body = make()
+        reply = Reply(status=200, headers=EVENTS, chunks=body, close=body.close)
+        front.proxy.answer = answers(body if make is Late else reply)
+        client = await front.connect(post())
+        await body.parked.wait()
+        [connection] = front.endpoint.running
+        connection.abort()  # noted in the next turn of the loop, before the new task begins
+        body.resume(frame_reply(b"late") if make is Late else b"late")
+        await body.closed.wait()
+        assert not front.endpoint.running
+        client.close()
+
+
+async def test_a_stream_that_starts_as_its_client_leaves_is_released():
+    async with serving() as front:
+        sent, body = Sent(), Held()
+        front.proxy.send = lambda _: sent
+        client = await front.connect(post())
+        await sent.started.wait()
+        [connection] = front.endpoint.running
+        connection.abort()
+        sent.answer(Reply(status=200, headers=EVENTS, chunks=body, close=body.close))
+        await body.closed.wait()
+        assert not front.endpoint.running
+        client.close()
+
+
 @pytest.mark.parametrize("parks", [True, False])
 async def test_an_answer_that_the_client_does_not_await_is_released_and_not_delivered(parks):
     delivered, released = asyncio.Event(), asyncio.Event()
