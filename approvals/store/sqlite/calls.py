@@ -86,8 +86,16 @@ class SqliteCalls(SqliteLists, SqliteTrail):
         if known is None and self._key:
             work = partial(self._swap_checked, old, change)
             await self.writer.do(work, *entries, then=swapped, otherwise=refused)
-        else:
+            return
+        try:
             await self.writer.write(swap_calls, change, *entries, then=swapped, otherwise=refused)
+        except Conflict:
+            if known is None:
+                raise
+            # The caller would read the same version from memory again, and try forever.
+            raise StoreError(
+                f"The held call {old.id} was changed in the store while the gateway ran."
+            ) from None
 
     def _swapped(self, new: HeldCall) -> None:
         self._in_flight.end(new.id, new.key)

@@ -214,6 +214,52 @@ async def test_a_restored_copy_of_an_approval_does_not_run_again(path):
     assert str(refused.value) == f"The store {path} cannot be used: {PUT_BACK}"
 
 
+@pytest.mark.parametrize("chain_key", [b"key", b""])
+@pytest.mark.parametrize(
+    "changing",
+    [
+        (
+            "UPDATE calls SET (version, state, body, seal) = (c.version, c.state, c.body, c.seal) FROM copied AS c",
+        ),
+        ("UPDATE calls SET version = 9",),
+        ("DELETE FROM summaries", "DELETE FROM calls"),
+    ],
+)
+async def test_an_open_call_that_was_changed_in_the_file_is_refused_and_not_tried_forever(
+    path, chain_key, changing
+):
+    async with open_sqlite(path, chain_key=chain_key) as store:
+        call = a_call()
+        await store.add(call, step(call))
+        await direct(store, "CREATE TABLE copied AS SELECT * FROM calls")
+        approved = advance(call, State.APPROVED, 1.0)
+        await store.swap(call, approved, step(approved))
+        for statement in changing:
+            await direct(store, statement)
+        claimed = advance(approved, State.FORWARDING, 2.0)
+        with pytest.raises(StoreError, match="was changed in the store while the gateway ran"):
+            await store.swap(approved, claimed, step(claimed))
+        assert await store.get(call.id) == approved
+        assert len(await store.events()) == 2
+
+
+async def test_of_two_changes_at_once_of_an_open_call_the_second_is_a_conflict(path):
+    async with open_sqlite(path, chain_key=b"key") as store:
+        call = a_call()
+        await store.add(call, step(call))
+        approved, denied = advance(call, State.APPROVED, 1.0), advance(call, State.DENIED, 1.0)
+        told = await asyncio.gather(
+            store.swap(call, approved, step(approved)),
+            store.swap(call, denied, step(denied)),
+            store.swap(call, approved, step(approved)),
+            return_exceptions=True,
+        )
+        assert list(map(type, told)) == [type(None), Conflict, Conflict]
+        with pytest.raises(Conflict):
+            await store.swap(call, denied, step(denied))
+        assert await store.get(call.id) == approved
+
+
 @pytest.mark.parametrize(
     "forging",
     [
