@@ -51,7 +51,7 @@ def test_the_image_is_built_from_all_files_that_the_build_reads():
 
 
 def test_the_stop_timeout_is_longer_than_the_drain_of_running_calls():
-    assert parse_duration(service()["stop_grace_period"]) >= gateway.GRACE + 5 * listener.LINGER
+    assert parse_duration(service()["stop_grace_period"]) >= gateway.GRACE + 5 * listener.CLOSE_SECONDS
     assert (service()["init"], service()["restart"]) == (True, "unless-stopped")
 
 

@@ -1,4 +1,4 @@
-"""The agents' listener: plain requests are served by `gateway.fronts.plain`, all others by aiohttp."""
+"""The agents' listener: plain requests are served by `gateway.fronts.plain_connection`, all others by aiohttp."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -6,11 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.config.options import Listen
+from gateway.fronts import listener
 from gateway.fronts.connections import Connections
 from gateway.fronts.endpoint import Endpoint
 from gateway.fronts.late_application import LateApplication
-from gateway.fronts.listener import LINGER, open_sockets
-from gateway.fronts.plain import PlainConnection
+from gateway.fronts.plain_connection import PlainConnection
 from gateway.fronts.plain_front import PlainFront
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ async def open_agents_listener(
     async with AsyncExitStack() as stack:
         odd_requests = LateApplication(partial(_build_app, endpoint), connections)
         stack.push_async_callback(odd_requests.close)
-        front = PlainFront(endpoint, connections, odd_requests.connection, LINGER)
+        front = PlainFront(endpoint, connections, odd_requests.connection, listener.CLOSE_SECONDS)
         stack.push_async_callback(front.close)
         yield await stack.enter_async_context(
-            open_sockets(listen, connections, lambda: PlainConnection(front))
+            listener.open_sockets(listen, connections, lambda: PlainConnection(front))
         )
 
 
 def _build_app(endpoint: Endpoint) -> "web.Application":
-    from gateway.fronts.http import build_app
+    from gateway.fronts.aiohttp_front import build_app
 
     return build_app(endpoint)

@@ -17,9 +17,9 @@ log = logging.getLogger("okayed.connections")
 
 
 @asynccontextmanager
-async def run_app(app: web.Application, linger: float) -> AsyncIterator[web.Server]:
-    """Run an application; at the end, its connections get *linger* seconds to finish their requests."""
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=linger)
+async def run_app(app: web.Application, seconds: float) -> AsyncIterator[web.Server]:
+    """Run an application; at the end, its connections get this many *seconds* to finish their requests."""
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=seconds)
     await runner.setup()
     try:
         yield cast("web.Server", runner.server)
@@ -27,7 +27,7 @@ async def run_app(app: web.Application, linger: float) -> AsyncIterator[web.Serv
         await runner.cleanup()
 
 
-class Connection(web.RequestHandler):
+class AiohttpConnection(web.RequestHandler):
     """An aiohttp connection that tracks how long it waits for its peer."""
 
     __slots__ = ("_connections", "_latest_body", "_peer_transport", "_timer")

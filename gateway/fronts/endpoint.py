@@ -16,8 +16,8 @@ from approvals.throttle import WINDOW, Throttle
 from gateway.auth import protected_resource
 from gateway.auth.agents import Agents, AuthenticationFailed
 from gateway.call.exchange_limits import BodyLimits
-from gateway.fronts import RUN, checks
-from gateway.fronts.checks import Pairs
+from gateway.fronts import RUN, header_checks
+from gateway.fronts.header_checks import Pairs
 from gateway.proxy import Proxy
 from gateway.upstreams.reply import Reply
 
@@ -67,7 +67,7 @@ class Endpoint:
     def __init__(self, proxy: Proxy, policy: ListenerPolicy) -> None:
         self.proxy = proxy
         self.policy = policy
-        self.hosts = policy.hosts | checks.LOOPBACK
+        self.hosts = policy.hosts | header_checks.LOOPBACK
         self.bodies = BodyLimits(lambda: proxy.settings.shares.bodies)
         #: The exchanges in progress: their tasks, or the connections of those that need no task. Subscriptions are not
         #: among them, since they never end.
@@ -77,21 +77,21 @@ class Endpoint:
     def refuse_token(self, refused: AuthenticationFailed, remote: str | None, pairs: Pairs) -> Reply:
         """Refuse a request without a valid token; throttle addresses that keep sending wrong ones."""
         peer, now = self.policy.proxies.find_client(remote, CIMultiDict(pairs)), self.policy.clock()
-        if refused.status == 401 and checks.list_values(pairs, "authorization"):
+        if refused.status == 401 and header_checks.list_values(pairs, "authorization"):
             if self._wrong_tokens.is_blocked(peer, now):
                 wait = {"Retry-After": str(int(WINDOW))}
-                return checks.refuse(
+                return header_checks.refuse(
                     429, "Too many wrong tokens from this address. Wait a few minutes.", wait
                 )
             self._wrong_tokens.record_failure(peer, now)
             if self._wrong_tokens.is_blocked(peer, now):
                 log.warning("%s sent %d wrong agent tokens within %.0f s", peer, MAX_WRONG_TOKENS, WINDOW)
-        return checks.refuse(refused.status, str(refused), _challenge(refused))
+        return header_checks.refuse(refused.status, str(refused), _challenge(refused))
 
     def metadata(self, server: str) -> Reply:
         """Return the protected resource metadata of a server (RFC 9728)."""
         found = protected_resource.build_metadata(self.policy.agents().config, server)
-        return checks.refuse(404, "There is nothing here.") if found is None else _json_reply(found)
+        return header_checks.refuse(404, "There is nothing here.") if found is None else _json_reply(found)
 
     def healthz(self) -> Reply:
         """Report liveness and the gateway's role."""

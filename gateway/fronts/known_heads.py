@@ -4,8 +4,8 @@ from typing import TypeVar
 
 from gateway.auth.agents import Agent, Agents
 from gateway.call.request import RequestHead
-from gateway.fronts import checks, head
-from gateway.fronts.head import PlainHead
+from gateway.fronts import header_checks, plain_head
+from gateway.fronts.plain_head import PlainHead
 from gateway.upstreams.reply import Reply
 
 #: The most heads that are kept, and the longest of them in bytes.
@@ -28,8 +28,8 @@ class KnownHead:
         self.head: RequestHead = plain.head
         self.keep_alive = plain.keep_alive
         self.is_subscription = plain.is_subscription
-        self.host_refusal: Reply | None = checks.check_host(plain.head.pairs, hosts)
-        self.content_refusal: Reply | None = checks.check_content(plain.verb, plain.head.pairs)
+        self.host_refusal: Reply | None = header_checks.check_host(plain.head.pairs, hosts)
+        self.content_refusal: Reply | None = header_checks.check_content(plain.verb, plain.head.pairs)
         #: The agent, valid as long as *agents* is the current object.
         self.agent: Agent | None = None
         self.agents: Agents | None = None
@@ -53,10 +53,10 @@ class KnownHeads:
         return self._whole.get(received) or self._read(received)
 
     def _read(self, received: bytes) -> tuple[KnownHead, int] | None:
-        key, length = head.split_length(received)
+        key, length = plain_head.split_length(received)
         kept = self._kept.get(key)
         known = kept or self._parse(key)
-        if known is None or not head.has_plain_length(known.verb, length):
+        if known is None or not plain_head.has_plain_length(known.verb, length):
             return None
         found = known, length or 0
         if kept is not None:
@@ -64,7 +64,7 @@ class KnownHeads:
         return found
 
     def _parse(self, key: bytes) -> KnownHead | None:
-        plain = head.parse_head(key)
+        plain = plain_head.parse_head(key)
         return None if plain is None else KnownHead(key, plain, self._hosts)
 
     def keep(self, known: KnownHead) -> None:

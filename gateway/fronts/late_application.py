@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from gateway.config.options import Listen
+from gateway.fronts import listener
 from gateway.fronts.connections import FULL, Connections, PeerTimer, Phase
-from gateway.fronts.listener import LINGER, open_sockets
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,15 +37,15 @@ class LateApplication:
         async with self._starting:
             if self._server is None:
                 self._server = await self._start()
-        from gateway.fronts.aiohttp_connection import Connection
+        from gateway.fronts.aiohttp_connection import AiohttpConnection
 
-        return Connection(self._server, self._connections, timer)
+        return AiohttpConnection(self._server, self._connections, timer)
 
     async def _start(self) -> "web.Server":
         app = await asyncio.to_thread(self._import)
         from gateway.fronts.aiohttp_connection import run_app
 
-        return await self._running.enter_async_context(run_app(app, LINGER))
+        return await self._running.enter_async_context(run_app(app, listener.CLOSE_SECONDS))
 
     def _import(self) -> "web.Application":
         """Build the application. Traversing its objects would delay requests, so they join the frozen ones."""
@@ -58,7 +58,7 @@ class LateApplication:
             gc.enable()
 
     async def close(self) -> None:
-        """Close its connections after their requests, at most LINGER seconds later."""
+        """Close its connections after their requests, at most `listener.CLOSE_SECONDS` later."""
         await self._running.aclose()
 
 
@@ -73,7 +73,7 @@ async def open_late_listener(
         stack.push_async_callback(application.close)
         stack.push_async_callback(_cancel, waiting)
         connection = partial(_WaitingConnection, application, connections, waiting)
-        yield await stack.enter_async_context(open_sockets(listen, connections, connection))
+        yield await stack.enter_async_context(listener.open_sockets(listen, connections, connection))
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:

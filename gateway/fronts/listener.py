@@ -8,34 +8,16 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Listen, SocketOptions, listen_address
 from gateway.errors import UserError
 from gateway.fronts.connections import Connections
 
-if TYPE_CHECKING:
-    from aiohttp import web
-
 #: Seconds that open connections get at shutdown.
-LINGER = 1.0
+CLOSE_SECONDS = 1.0
 #: The most connections that wait in the kernel to be accepted. It drops any others, which costs their clients a second.
 BACKLOG = 4096
-
-
-@asynccontextmanager
-async def open_listener(
-    app: "web.Application", listen: Listen, connections: Connections
-) -> AsyncIterator[str]:
-    """Serve an aiohttp application; yields the address, and raises, as `open_sockets` does."""
-    from gateway.fronts.aiohttp_connection import Connection, run_app
-
-    async with (
-        run_app(app, LINGER) as server,
-        open_sockets(listen, connections, lambda: Connection(server, connections)) as at,
-    ):
-        yield at
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from gateway.auth.agents import Agent, AuthenticationFailed
-from gateway.fronts import checks
+from gateway.fronts import header_checks
 from gateway.fronts.connections import Connections, PeerTimer, TimedConnection
 from gateway.fronts.endpoint import Endpoint
 from gateway.fronts.known_heads import KnownHead, KnownHeads
@@ -27,15 +27,19 @@ class PlainFront:
     """The connections that serve plain requests, their known heads and their tasks."""
 
     def __init__(
-        self, endpoint: Endpoint, connections: Connections, make_successor: MakeSuccessor, linger: float
+        self,
+        endpoint: Endpoint,
+        connections: Connections,
+        make_successor: MakeSuccessor,
+        close_seconds: float,
     ) -> None:
-        """*linger* is how many seconds running exchanges get when the front closes."""
+        """*close_seconds* is how long running exchanges get when the front closes."""
         self.endpoint = endpoint
         self.connections = connections
         self.make_successor = make_successor
         self.heads = KnownHeads(endpoint.hosts)
         self.is_closing = False
-        self._linger = linger
+        self._close_seconds = close_seconds
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self._open: set[ServedConnection] = set()
@@ -68,12 +72,12 @@ class PlainFront:
         return task
 
     async def close(self) -> None:
-        """Close every connection after its exchange; after the linger time, at once."""
+        """Close every connection after its exchange; after `close_seconds`, at once."""
         self.is_closing = True
         for connection in [*self._open]:
             connection.finish()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._linger):
+            async with asyncio.timeout(self._close_seconds):
                 await self._all_closed.wait()
         for connection in [*self._open]:
             connection.abort()
@@ -114,7 +118,7 @@ class PlainFront:
 
 
 def _authorization(known: KnownHead) -> list[str]:
-    return checks.list_values(known.head.pairs, "authorization")
+    return header_checks.list_values(known.head.pairs, "authorization")
 
 
 def _remote(transport: asyncio.Transport) -> str | None:

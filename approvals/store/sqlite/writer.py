@@ -30,7 +30,7 @@ BATCH = 1024
 MAX_WAITING = 10_000
 MAX_POSTED = 50_000
 #: Seconds that posted work waits to share a commit, and seconds before kept work is tried again.
-LINGER = 0.05
+POST_DELAY = 0.05
 RETRY = 0.25
 
 logger = logging.getLogger("okayed.store")
@@ -187,7 +187,7 @@ class Writer:
         if waiting >= BATCH:
             self._send()
         elif self._timer is None and self._turn is None:
-            self._timer = self._loop.call_later(LINGER, self._send)
+            self._timer = self._loop.call_later(POST_DELAY, self._send)
 
     def _send(self) -> None:
         """Send the jobs and the posted events to the thread."""

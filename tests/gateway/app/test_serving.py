@@ -97,7 +97,7 @@ class Serving:
 
 @pytest.fixture
 async def ours(monkeypatch):
-    monkeypatch.setattr(listener, "LINGER", 0.05)
+    monkeypatch.setattr(listener, "CLOSE_SECONDS", 0.05)
     async with Serving() as serving_now:
         yield serving_now
 
@@ -105,7 +105,7 @@ async def ours(monkeypatch):
 async def ends_well(ours, agent):
     """Stop the gateway while a call runs: it waits for the server's answer, and the agent gets that answer."""
     stopping = ours.stop()
-    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * listener.LINGER)
+    cut, _ = await asyncio.wait([agent, stopping], timeout=10 * listener.CLOSE_SECONDS)
     assert not cut
     ours.answers.set()
     async with asyncio.timeout(HANG):
@@ -165,7 +165,7 @@ async def test_a_resumable_stream_ends_without_an_answer_after_the_running_calls
     runs = ours.ask(call("get_note", id=2))
     await ours.recorder.called()
     stopping = ours.stop()
-    done, _ = await asyncio.wait([waits, runs, stopping], timeout=10 * listener.LINGER)
+    done, _ = await asyncio.wait([waits, runs, stopping], timeout=10 * listener.CLOSE_SECONDS)
     assert not done, "all three wait for the call that runs"
     ours.answers.set()
     async with asyncio.timeout(HANG):
@@ -205,7 +205,7 @@ async def test_while_a_call_finishes_new_calls_are_refused_and_answers_get_throu
 
 
 async def test_while_draining_the_gateway_is_not_ready_but_serves_everything(monkeypatch):
-    monkeypatch.setattr(listener, "LINGER", 0.05)
+    monkeypatch.setattr(listener, "CLOSE_SECONDS", 0.05)
     async with Serving("drain: 1h\n") as ours:
         ours.answers.set()
         stopping = ours.stop()

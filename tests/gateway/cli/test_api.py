@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 from aiohttp import web
 
+from aiohttp_listener import open_listener
 from approval_fixtures import held
 from approvals.model import Decision
 from gateway.app.config import load_config
@@ -16,7 +17,6 @@ from gateway.cli import api, review
 from gateway.cli.api import RequestRefused, connect
 from gateway.config.addresses import local_address
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import open_listener
 from hang import HANG
 from process import free_ports, sha256, token
 from rows import each_row

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from aiohttp_listener import open_listener
 from approvals.errors import StoreError, StoreTaken
 from approvals.store.run_lock import hold_run_lock
 from gateway.app.config import load_config, parse_config
@@ -23,7 +24,6 @@ from gateway.cli.stdio import GatewayLocator, check_url, open_client
 from gateway.config.problems import ConfigProblems
 from gateway.errors import NotSentError, UserError
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import open_listener
 from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from hang import HANG

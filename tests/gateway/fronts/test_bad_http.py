@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from aiohttp_listener import open_listener
 from approvals.web.application import build_inbox
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import open_listener
 from gateways import running
 from hang import HANG
 from inbox import Inbox

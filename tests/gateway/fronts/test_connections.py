@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 from aiohttp import web
 
+from aiohttp_listener import open_listener
 from gateway.fronts.agents_listener import open_agents_listener
 from gateway.fronts.connections import MIN_BODY_RATE, Connections, Deadlines, PeerTimer, Phase
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
-from gateway.fronts.listener import open_listener
 from gateway.upstreams.reply import Reply
 from hang import HANG
 from replacing import replace

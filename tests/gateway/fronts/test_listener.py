@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from aiohttp_listener import open_listener
 from gateway.app.config_file import read_listen
 from gateway.config.options import SocketOptions
 from gateway.errors import UserError
 from gateway.fronts.connections import Connections
-from gateway.fronts.listener import open_listener
 
 CONNECT = """
 import os, socket, sys

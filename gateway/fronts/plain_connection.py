@@ -7,8 +7,8 @@ from typing import cast
 from gateway.auth.agents import Agent
 from gateway.call.exchange_limits import TooManyBytesError
 from gateway.call.request import Exchange
-from gateway.fronts import checks, head
-from gateway.fronts.answering import AnsweringConnection
+from gateway.fronts import header_checks, plain_head
+from gateway.fronts.answering_connection import AnsweringConnection
 from gateway.fronts.connections import FULL, PeerTimer, Phase
 from gateway.fronts.endpoint import MAX_BODY
 from gateway.fronts.known_heads import KnownHead
@@ -130,10 +130,10 @@ class PlainConnection(AnsweringConnection):
 
     def _read_head(self) -> bool:
         """Read one head, and its body if it has arrived; False if the rest has to wait."""
-        end = self._unread.find(head.END, self._at)
+        end = self._unread.find(plain_head.END, self._at)
         if end < 0:
             return self._wait_for_head()
-        end += len(head.END)
+        end += len(plain_head.END)
         found = self._front.heads.read(self._unread[self._at : end])
         if found is None or found[1] > MAX_BODY:
             return self._hand_over()
@@ -149,7 +149,7 @@ class PlainConnection(AnsweringConnection):
         return True
 
     def _wait_for_head(self) -> bool:
-        if not head.may_be_plain(self._unread[self._at :]):
+        if not plain_head.may_be_plain(self._unread[self._at :]):
             return self._hand_over()
         self._start_timer()
         return False
@@ -216,7 +216,7 @@ class PlainConnection(AnsweringConnection):
             try:
                 self._front.endpoint.bodies.begin(agent.name, length)
             except TooManyBytesError as error:
-                return checks.refuse(error.status, str(error), error.headers)
+                return header_checks.refuse(error.status, str(error), error.headers)
             self._reserved = agent.name, length
         return None
 

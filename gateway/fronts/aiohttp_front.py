@@ -1,4 +1,4 @@
-"""aiohttp's front of the agents' listener: it serves every request that is not plain (`gateway.fronts.head`)."""
+"""aiohttp's front of the agents' listener: it serves every request that is not plain (`gateway.fronts.plain_head`)."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from gateway.auth.agents import AuthenticationFailed
 from gateway.call.exchange_limits import TooManyBytesError
 from gateway.call.request import Exchange, RequestHead
 from gateway.errors import ConnectionLostError
-from gateway.fronts import checks
+from gateway.fronts import header_checks
 from gateway.fronts.endpoint import MAX_BODY, Endpoint
 from gateway.upstreams.reply import Reply
 from gateway.wire import protocol
@@ -45,20 +45,20 @@ class _Handlers:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:  # fmt: skip
         """Refuse unknown hosts and origins."""
-        refusal = checks.check_host(_pairs(request), self._endpoint.hosts)
+        refusal = header_checks.check_host(_pairs(request), self._endpoint.hosts)
         if refusal is None and not _target_matches_host(request):
-            refusal = checks.refuse(421, "This host name is not served here.")
+            refusal = header_checks.refuse(421, "This host name is not served here.")
         return await handler(request) if refusal is None else await _write(request, refusal)
 
     async def exchange(self, request: web.Request) -> web.StreamResponse:
         """Serve one exchange of Streamable HTTP."""
         head, server = RequestHead(_pairs(request)), request.match_info["server"]
         try:
-            authorization = checks.list_values(head.pairs, "authorization")
+            authorization = header_checks.list_values(head.pairs, "authorization")
             agent = await self._endpoint.policy.agents().authenticate(authorization, server)
         except AuthenticationFailed as refused:
             return await _write(request, self._endpoint.refuse_token(refused, request.remote, head.pairs))
-        if (refusal := checks.check_content(request.method, head.pairs)) is not None:
+        if (refusal := header_checks.check_content(request.method, head.pairs)) is not None:
             return await _write(request, refusal)
         exchange = Exchange(agent=agent, server=server, verb=request.method, body=b"", head=head)
         with self._track(exchange):
@@ -70,7 +70,7 @@ class _Handlers:
             with self._endpoint.bodies.reserve(exchange.agent.name, _body_size(request)):
                 return await self._endpoint.proxy.handle(replace(exchange, body=await request.read()))
         except TooManyBytesError as error:
-            return checks.refuse(error.status, str(error), error.headers)
+            return header_checks.refuse(error.status, str(error), error.headers)
 
     @contextmanager
     def _track(self, exchange: Exchange) -> Iterator[None]:

@@ -10,7 +10,7 @@ from aiohttp.http_parser import HttpRequestParserPy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.fronts import head
+from gateway.fronts import plain_head
 from gateway.fronts.known_heads import MAX_KEPT, MAX_KEPT_HEAD, KnownHeads
 
 HOSTS = frozenset({"127.0.0.1"})
@@ -46,7 +46,7 @@ def heads(draw):
     version = draw(st.sampled_from([b"HTTP/1.1"] * 15 + VERSIONS))
     odd = draw(st.lists(st.sampled_from(ODD_LINES), max_size=2))
     lines = draw(st.permutations([*PLAIN.split(b"\r\n")[1:-2], *odd]))
-    made = b"\r\n".join([b" ".join([verb, target, version]), *lines]) + head.END
+    made = b"\r\n".join([b" ".join([verb, target, version]), *lines]) + plain_head.END
     if draw(st.booleans()):
         at, cut = draw(st.integers(0, len(made))), draw(st.integers(0, 1))
         made = made[:at] + draw(st.binary(max_size=2)) + made[at + cut :]
@@ -72,7 +72,7 @@ def read_by(parser, received):
 @settings(max_examples=800)
 @given(received=heads())
 def test_aiohttp_reads_every_plain_head_in_the_same_way(make, received):
-    end = received.find(head.END)
+    end = received.find(plain_head.END)
     if end < 0 or (found := KnownHeads(HOSTS).read(received[: end + 4])) is None or found[1] > 1 << 20:
         return
     received = received[: end + 4]
@@ -154,19 +154,19 @@ def test_few_and_short_heads_are_kept():
 
 def test_a_token_in_a_head_is_not_in_its_repr():
     known, _ = KnownHeads(HOSTS).read(PLAIN)
-    assert "secret" not in repr(known) + repr(head.parse_head(head.split_length(PLAIN)[0]))
+    assert "secret" not in repr(known) + repr(plain_head.parse_head(plain_head.split_length(PLAIN)[0]))
 
 
 def test_every_beginning_of_a_plain_head_may_be_plain():
-    assert [count for count in range(1, len(PLAIN)) if not head.may_be_plain(PLAIN[:count])] == []
+    assert [count for count in range(1, len(PLAIN)) if not plain_head.may_be_plain(PLAIN[:count])] == []
 
 
 @pytest.mark.parametrize(
     "beginning",
     [
         b"\x16\x03\x01", b"SSH-2.0", b"\r\n", b"PUT /mcp/notes", b"POST /mcp/notes HTTP/1.1\nHost: x", b"POST /mcp/notes\0",
-        b"POST http://", PLAIN[:-2] + b"X\0", PLAIN[:-2] + b"X" * head.MAX_HEAD,
+        b"POST http://", PLAIN[:-2] + b"X\0", PLAIN[:-2] + b"X" * plain_head.MAX_HEAD,
     ],
 )  # fmt: skip
 def test_a_beginning_that_is_not_plain_is_known_early(beginning):
-    assert not head.may_be_plain(beginning)
+    assert not plain_head.may_be_plain(beginning)
