@@ -126,9 +126,11 @@ class ServerConnection(asyncio.Protocol):
     def _write_on(self) -> None:
         """Write on, a long request in pieces: a server that reads slowly must not delay other exchanges."""
         while self._may_write and self._unsent and self.is_open:
-            rest = memoryview(self._unsent)
-            self._unsent = rest[PIECE:] if len(rest) > PIECE else b""
-            cast("asyncio.Transport", self._transport).write(rest[:PIECE])
+            piece, self._unsent = self._unsent, b""
+            if len(piece) > PIECE:
+                rest = memoryview(piece)
+                piece, self._unsent = rest[:PIECE], rest[PIECE:]
+            cast("asyncio.Transport", self._transport).write(piece)
 
     def _read_head(self, data: bytes) -> None:
         data = self._partial + data

@@ -101,7 +101,9 @@ class ConnectionPool:
         """Take back a connection that can serve another exchange."""
         connection.reserved = False
         connection.idle_since = self._loop.time()
-        self._idle.setdefault(connection.origin, deque()).append(connection)
+        if (idle := self._idle.get(connection.origin)) is None:
+            idle = self._idle[connection.origin] = deque()
+        idle.append(connection)
         if self._expiry is None:
             self._expiry = self._loop.call_later(KEEP_ALIVE_SECONDS, self._close_expired)
         self._pass_on_turn()

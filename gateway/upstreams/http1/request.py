@@ -34,14 +34,21 @@ class RequestHeads:
         self._taken = _FRAMING.union(shared)
         #: POST has a length even without a body (RFC 9110, section 8.6).
         self._has_length = verb == "POST"
+        #: The lines before Content-Length. A client repeats its headers.
+        self._lines = lru_cache(maxsize=64)(self._build_lines)
 
     def build(self, headers: Mapping[str, str], length: int) -> bytes:
         """Return the head of a request with these headers and a body of *length* bytes; raises `NotSentError`."""
-        lowered = _lower(headers)
-        end = b"content-length: %d\r\n\r\n" % length if length or self._has_length else b"\r\n"
+        lines = self._lines(tuple(headers.items()))
+        if length or self._has_length:
+            return b"%bcontent-length: %d\r\n\r\n" % (lines, length)
+        return lines + b"\r\n"
+
+    def _build_lines(self, headers: tuple[tuple[str, str], ...]) -> bytes:
+        lowered = _lower(dict(headers))
         if self._taken.isdisjoint(lowered):
-            return self._shared_lines + _encode(lowered) + end
-        return self._start + _encode(_without_framing({**self._defaults, **lowered, **self._own})) + end
+            return self._shared_lines + _encode(lowered)
+        return self._start + _encode(_without_framing({**self._defaults, **lowered, **self._own}))
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
