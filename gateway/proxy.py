@@ -271,20 +271,22 @@ class Proxy:
 
     def _send_at_once(self, exchange: Exchange) -> Sending | None:
         """Reserve a connection for an allowed call, and record it; None if it has to wait."""
-        found = self._find_allowed(exchange)
-        if found is None or not self._exchange_limits.has_room(exchange.agent.name, Kind.REQUEST):
+        if self.settings.audit_allowed == "wait" or (found := self._find_allowed(exchange)) is None:
             return None
         request, verdict = found
-        if self.settings.audit_allowed == "wait" or (line := request.upstream.line()) is None:
+        if (line := request.upstream.line()) is None:
+            return None
+        if (counted := self._exchange_limits.begin(exchange.agent.name, Kind.REQUEST)) is None:
+            line.release()
             return None
         try:
             self._record_allowed(request, verdict)
         except BaseException:
+            counted.end()
             line.release()
             raise
         self._held_answers.delivered.record_request(request.session_key)
-        exchanges = self._exchange_limits.begin(exchange.agent.name, Kind.REQUEST)
-        return LineSending(line, request, exchanges, partial(self._filter, exchange))
+        return LineSending(line, request, counted, self._filter)
 
     def _find_allowed(self, exchange: Exchange) -> tuple[CallRequest, Verdict] | None:
         """Return an allowed call without limits, and its verdict; None for any other exchange.

@@ -103,23 +103,21 @@ class ExchangeLimits:
 
     async def run(self, agent: str, kind: Kind, work: Callable[[], Awaitable[Reply]]) -> Reply:
         """Do one exchange, and count it until its reply is closed; raises `TooManyExchangesError` at the limit."""
-        if not self.has_room(agent, kind):
+        if (exchange := self.begin(agent, kind)) is None:
             raise TooManyExchangesError
-        exchange = self.begin(agent, kind)
         try:
             return exchange.counted_until_closed(await work())
         except BaseException:
             exchange.end()
             raise
 
-    def has_room(self, agent: str, kind: Kind) -> bool:
-        """Return whether the agent may begin another exchange of this kind."""
-        return self._open.get((agent, kind), 0) < self._shares().of(kind)
-
-    def begin(self, agent: str, kind: Kind) -> "CountedExchange":
-        """Count one exchange until it ends."""
+    def begin(self, agent: str, kind: Kind) -> "CountedExchange | None":
+        """Count one exchange until it ends; None at the limit."""
         exchanges = (agent, kind)
-        self._open[exchanges] = self._open.get(exchanges, 0) + 1
+        others = self._open.get(exchanges, 0)
+        if others >= self._shares().of(kind):
+            return None
+        self._open[exchanges] = others + 1
         return CountedExchange(self._open, exchanges)
 
 
@@ -152,6 +150,8 @@ class CountedExchange:
         exchanges, self._exchanges = self._exchanges, None
         if exchanges is None:
             return
-        self._open[exchanges] -= 1
-        if not self._open[exchanges]:
+        left = self._open[exchanges] - 1
+        if left:
+            self._open[exchanges] = left
+        else:
             del self._open[exchanges]

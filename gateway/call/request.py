@@ -60,8 +60,7 @@ class RequestHead:
             object.__setattr__(self, name, value)
 
 
-@dataclass(slots=True, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, kw_only=True, eq=False):
     """One HTTP request of an agent, or one frame on stdio."""
 
     agent: Agent
@@ -69,17 +68,16 @@ class Exchange:
     verb: str
     body: bytes
     head: RequestHead
-    _decoded: frames.Frame | frames.FrameError | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
+    #: The frame in the body, once it is decoded.
+    decoded: frames.Frame | frames.FrameError | None = None
 
     def decode(self) -> frames.Frame:
         """Return the frame in the body, which is decoded once; raises `FrameError`."""
-        if self._decoded is None:
-            self._decoded = _decode(self.body)
-        if isinstance(self._decoded, frames.FrameError):
-            raise self._decoded
-        return self._decoded
+        if self.decoded is None:
+            self.decoded = _decode(self.body)
+        if isinstance(self.decoded, frames.FrameError):
+            raise self.decoded
+        return self.decoded
 
     @property
     def headers(self) -> Mapping[str, str]:

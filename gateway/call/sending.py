@@ -5,7 +5,7 @@ from typing import Protocol
 
 from gateway.call import faults
 from gateway.call.exchange_limits import CountedExchange
-from gateway.call.request import CallRequest
+from gateway.call.request import CallRequest, Exchange
 from gateway.errors import GatewayError
 from gateway.upstreams import Line
 from gateway.upstreams.reply import Reply
@@ -32,7 +32,7 @@ class LineSending:
         line: Line,
         request: CallRequest,
         exchange: CountedExchange,
-        filter_reply: Callable[[Reply], Reply],
+        filter_reply: Callable[[Exchange, Reply], Reply],
     ) -> None:
         """*filter_reply* returns the reply as the client may see it, or raises `GatewayError`."""
         self._line: Line | None = line
@@ -63,7 +63,7 @@ class LineSending:
         try:
             if isinstance(received, GatewayError):
                 raise received
-            return self._exchange.counted_until_closed(self._filter(received))
+            return self._exchange.counted_until_closed(self._filter(self._request.exchange, received))
         except Exception as error:  # noqa: BLE001  (each fault has a reply)
             self._exchange.end()
             return faults.build_reply(self._request.frame, error)

@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
+from msgspec.structs import replace
 
 from gateway.auth import protected_resource
 from gateway.auth.agents import AuthenticationFailed

@@ -23,6 +23,8 @@ KINDS = {"sampling": "sampling/createMessage", "elicitation": "elicitation/creat
 ALWAYS_ALLOWED = frozenset({"ping", "tasks/get", "tasks/result", "tasks/list", "tasks/cancel"})
 #: The members by which a server requests something.
 _ASKING = (b"method", b"inputRequests")
+#: A byte is found in a fraction of the time of a string.
+_BACKSLASH = ord("\\")
 UNREADABLE_ANSWER = "The server's answer could not be read."
 NOT_ALLOWED = "The gateway does not allow this request from the server."
 log = logging.getLogger("okayed.upstreams")
@@ -132,8 +134,8 @@ def _may_contain(frame: bytes, word: bytes, other: bytes | None = None) -> bool:
     return (
         word in frame
         or (other is not None and other in frame)
-        or b"\\u" in frame
-        or b"\0" in frame
+        or (_BACKSLASH in frame and b"\\u" in frame)
+        or 0 in frame
         or not (frame.startswith(b"{") or frame.lstrip(b" \t\r\n").startswith(b"{"))
     )
 

@@ -287,7 +287,9 @@ def raw_members(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 def rebuild(call: CallFrame, *, arguments: bytes | None = None) -> bytes:
     """Rebuild the frame of *call* around the exact bytes of its arguments, or around *arguments*."""
-    rest = b"".join(b",%b:%b" % (_encode(name), raw) for name, raw in call.rest.items())
+    rest = b""
+    for name, raw in call.rest.items():
+        rest += b",%b:%b" % (_encode(name), raw)
     sent = call.arguments if arguments is None else arguments
     return _CALL % (_encode(call.id), _encode(call.name), sent, rest)
 

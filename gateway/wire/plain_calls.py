@@ -53,7 +53,7 @@ def decode(data: bytes, max_depth: int) -> PlainCall | None:
             params["arguments"] = _decode_object(arguments)
         if meta:
             params["_meta"] = _decode_object(meta)
-        members = _count_members({"jsonrpc": "", "id": "", "method": "", "params": params}, max_depth)
+        members = len(_Call.__struct_fields__) + _count_members(params, max_depth - 1)
     except UNREADABLE:
         return None
     if not _has_members(data, members):
@@ -68,7 +68,8 @@ def _count_members(container: Any, levels: int) -> int:
         raise RecursionError
     members, values = (len(container), container.values()) if type(container) is dict else (0, container)
     for item in values:
-        if type(item) is dict or type(item) is list:
+        kind = type(item)
+        if kind is dict or kind is list:
             members += _count_members(item, levels - 1)
     return members
 

@@ -133,17 +133,22 @@ class McpHeaders(msgspec.Struct, frozen=True):
     values: Mapping[str, str]
     #: Whether one of them is repeated; `values` has the last.
     is_repeated: bool
+    #: Whether the revision in them has a handshake; 2025-03-26 if they name none.
+    with_handshake: bool
 
     @classmethod
     def read(cls, pairs: Iterable[tuple[str, str]]) -> "McpHeaders":
         """Read them from all headers in order, with names in lower case."""
         found = [(name, value.strip()) for name, value in pairs if name.startswith("mcp-")]
         values = dict(found)
-        return cls(values, len(values) != len(found))
+        revision = values.get("mcp-protocol-version", HANDSHAKE[1])
+        return cls(values, len(values) != len(found), revision in _WITH_HANDSHAKE)
 
 
 def check_headers(mcp: McpHeaders, frame: Frame) -> Rejection | None:
     """Check the headers against the body (2026-07-28, "Server Validation"); None if they match."""
+    if mcp.with_handshake and _version(frame) is None:
+        return None
     headers = mcp.values
     version = headers.get("mcp-protocol-version")
     # Servers answer unknown revisions themselves; only a tool call, which cannot be judged, is refused.
@@ -152,8 +157,6 @@ def check_headers(mcp: McpHeaders, frame: Frame) -> Rejection | None:
         return Rejection(
             code=UNSUPPORTED_VERSION, message=f"Protocol version {version} is not supported.", data=data
         )
-    if era(headers, frame) is Era.HANDSHAKE:
-        return None
     if mcp.is_repeated:
         return Rejection(code=HEADER_MISMATCH, message="An Mcp- header is repeated.")
     return _mismatch(headers, frame)

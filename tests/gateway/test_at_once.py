@@ -168,9 +168,8 @@ class Gateway:
     async def exchange(self, exchange, *, keep_open=False):
         """Return all that the client is sent, or None if its call waits; the client then leaves."""
         client = asyncio.ensure_future(self._exchange(exchange, keep_open=keep_open))
-        for _ in range(TURNS):
-            if not client.done():
-                await asyncio.sleep(0)
+        for _ in range(TURNS):  # also for the tasks that go on behind the answer
+            await asyncio.sleep(0)
         if client.done():
             return client.result()
         client.cancel()
