@@ -21,7 +21,7 @@ _RANGES = (
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xFFFC, 0xFFFC), (0x1107F, 0x1107F),
     (0x16FE4, 0x16FE4), (0x1BCA0, 0x1BCA3), (0x1D159, 0x1D159), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
 )  # fmt: skip
-_IGNORABLE = frozenset(chr(code) for first, last in _RANGES for code in range(first, last + 1))
+_IGNORABLE = re.compile(f"[{''.join(f'{chr(first)}-{chr(last)}' for first, last in _RANGES)}]")
 #: Combining marks in a row that are left alone. Longer stacks can cover the lines above and below.
 _STACK = 4
 #: Characters read per character shown on a line; runs of white space collapse.
@@ -64,7 +64,7 @@ def _translation(chars: Iterable[str], written: Callable[[str], str]) -> Mapping
 def _is_hidden(char: str) -> bool:
     if char in _PLAIN:
         return False
-    unseen = unicodedata.category(char) in _UNSEEN or char in _IGNORABLE
+    unseen = unicodedata.category(char) in _UNSEEN or _IGNORABLE.match(char) is not None
     return unseen or unicodedata.combining(char) == _OVERLAY
 
 
