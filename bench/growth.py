@@ -45,7 +45,7 @@ from approvals.store.sqlite.store import SqliteStore
 from gateway.app.config import load_config
 from gateway.app.gateway import Gateway, assemble
 from gateway.app.serving import serve
-from gateway.cli.event_loop import run_async
+from gateway.cli.event_loop import find_fast_loop, run_async
 
 HERE = Path(__file__).resolve()
 #: Pages and holds that are measured in a round, and seconds between two holds or two searches.
@@ -340,7 +340,7 @@ def main() -> int:
     if options.open:
         asyncio.run(open_once(options.open, until_killed=options.until_killed))
     elif options.gateway:
-        run_async(run_gateway(options.gateway))
+        run_async(run_gateway(options.gateway), find_fast_loop())
     else:
         return compare(options)
     return 0

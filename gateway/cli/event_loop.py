@@ -11,10 +11,14 @@ from gateway.errors import first_error
 Result = TypeVar("Result")
 
 
-def run_async(job: Coroutine[Any, Any, Result]) -> Result:
+#: Creates an event loop; None for asyncio's own.
+LoopFactory = Callable[[], asyncio.AbstractEventLoop] | None
+
+
+def run_async(job: Coroutine[Any, Any, Result], loop_factory: LoopFactory = None) -> Result:
     """Run *job* in a new event loop; raises the first error of a task group, and exits 130 when interrupted."""
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(job)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
@@ -22,11 +26,11 @@ def run_async(job: Coroutine[Any, Any, Result]) -> Result:
         raise first_error(group) from group
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's factory; None on Windows, where asyncio's loop runs."""
+def find_fast_loop() -> LoopFactory:
+    """Return uvloop's factory; None on Windows. It is for many connections: it costs a sidecar 2 MB."""
     try:
         import uvloop
     except ImportError:
         return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    factory: LoopFactory = uvloop.new_event_loop
     return factory

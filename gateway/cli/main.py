@@ -45,10 +45,10 @@ def token() -> None:
 def run(config: Path, restored: bool) -> None:
     """Serve agents, the inbox and Slack until SIGTERM; then finish running calls. Held calls are kept."""
     from gateway.cli import run as command
-    from gateway.cli.event_loop import run_async
+    from gateway.cli.event_loop import find_fast_loop, run_async
 
     _log_to_stderr(logging.INFO)
-    run_async(command.run(config, restored=restored))
+    run_async(command.run(config, restored=restored), find_fast_loop())
 
 
 @app.command()
