@@ -105,7 +105,7 @@ class Proxy:
     def at_once(self, exchange: Exchange) -> Sending | None:
         """Take an allowed call through steps 1 to 4 without waiting; None, and no effect, if a step has to wait.
 
-        None also leaves every refusal to `begin`, which answers it.
+        For a call that is refused or held it also returns None: `begin` answers that call.
         """
         try:
             return None if self._closed else self._send_at_once(exchange)
@@ -296,7 +296,7 @@ class Proxy:
         upstream = self._permitted_upstream(exchange)
         session = self._sessions.find_at_once(exchange.agent, exchange.server, exchange.head.session_id)
         frame = exchange.decode()
-        if not isinstance(frame, frames.CallFrame) or not _is_plain(exchange, frame):
+        if not isinstance(frame, frames.CallFrame) or not _is_ordinary(exchange, frame):
             return None
         tool = self._catalogue.find_at_once(exchange.server, frame.name)
         if tool is None or tool.has_param_headers:
@@ -387,7 +387,7 @@ def _result(frame: frames.CallFrame, result: Mapping[str, Any]) -> Reply:
     return frame_reply(frames.build_result(frame.id, result))
 
 
-def _is_plain(exchange: Exchange, frame: frames.CallFrame) -> bool:
+def _is_ordinary(exchange: Exchange, frame: frames.CallFrame) -> bool:
     """Return whether a call refers to no held call, asks for no task, and matches its headers."""
     return (
         (not frame.rest or frame.rest.keys() == {"_meta"})

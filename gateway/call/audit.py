@@ -43,9 +43,9 @@ class AuditLog:
 
     def post_allowed(self, exchange: Exchange, tool: str, rule: str) -> None:
         """Post the event of an allowed call, from a template: only its time differs."""
-        key = (exchange.agent.name, exchange.server, tool, rule)
+        agent, server = exchange.agent.name, exchange.server
+        key = (agent, server, tool, rule)
         if (template := self._allowed.get(key)) is None:
-            agent, server, *_ = key
             template = EventTemplate(
                 kind=ALLOWED, actor=agent, agent=agent, server=server, tool=tool, detail={"rule": rule}
             )

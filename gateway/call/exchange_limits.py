@@ -24,7 +24,7 @@ class Kind(Enum):
     #: so it must not count against requests.
     MESSAGE = "a message without an answer"
 
-    # The hash of an enum's member is computed in Python, for each count of each call.
+    # Enum computes the hash of a member in Python, and each call needs it several times.
     __hash__ = object.__hash__
 
 
@@ -86,7 +86,7 @@ class BodyLimits:
         self._open[agent] = others + size
 
     def end(self, agent: str, size: int) -> None:
-        """Count a body no longer."""
+        """Stop counting a body."""
         left = self._open.get(agent, 0) - size
         if left:
             self._open[agent] = left
@@ -146,7 +146,7 @@ class CountedExchange:
             self.end()
 
     def end(self) -> None:
-        """Count the exchange no longer."""
+        """Stop counting the exchange."""
         exchanges, self._exchanges = self._exchanges, None
         if exchanges is None:
             return

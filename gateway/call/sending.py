@@ -59,7 +59,7 @@ class LineSending:
         self._answer(self._build_answer(received))
 
     def _build_answer(self, received: Reply | GatewayError) -> Reply:
-        """Return the reply for the client, which counts as an exchange until it is closed; or the reply to a fault."""
+        """Return the reply for the client, or the reply to a fault. The exchange ends when the reply is closed."""
         try:
             if isinstance(received, GatewayError):
                 raise received

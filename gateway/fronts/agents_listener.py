@@ -23,9 +23,9 @@ async def open_agents_listener(
 ) -> AsyncIterator[str]:
     """Serve agents; yields the address, and raises, as `open_sockets` does."""
     async with AsyncExitStack() as stack:
-        odd_requests = LateApplication(partial(_build_app, endpoint), connections)
-        stack.push_async_callback(odd_requests.close)
-        front = PlainFront(endpoint, connections, odd_requests.connection, listener.CLOSE_SECONDS)
+        application = LateApplication(partial(_build_app, endpoint), connections)
+        stack.push_async_callback(application.close)
+        front = PlainFront(endpoint, connections, application.connection, listener.CLOSE_SECONDS)
         stack.push_async_callback(front.close)
         yield await stack.enter_async_context(
             listener.open_sockets(listen, connections, lambda: PlainConnection(front))

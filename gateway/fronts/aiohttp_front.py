@@ -1,4 +1,4 @@
-"""aiohttp's front of the agents' listener: it serves every request that is not plain (`gateway.fronts.plain_head`)."""
+"""The front on aiohttp: serves every request of an agent that is not plain (`gateway.fronts.plain_head`)."""
 
 import asyncio
 import logging

@@ -29,9 +29,9 @@ class AnsweringConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", None)
         #: Cancels the exchange in progress when the client leaves; None between two exchanges.
         self._leave: Callable[[], object] | None = None
-        #: The reply that waits without a task.
+        #: The parked reply, which waits without a task.
         self._parked: Reply | LateReply | None = None
-        #: Whether shutdown waits for the exchange, and its entry among those that it waits for.
+        #: Whether shutdown waits for the exchange, and the exchange's entry in `Endpoint.running`.
         self._is_tracked = False
         self._tracked: object = None
         #: Whether the connection closes after this exchange.
@@ -55,13 +55,13 @@ class AnsweringConnection(asyncio.Protocol):
         self._drained = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        """Write on."""
+        """Continue to write."""
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
 
     def _end(self) -> None:
-        """Go on after an answer."""
+        """Continue after an answer."""
         raise NotImplementedError
 
     def _close(self) -> None:
@@ -70,7 +70,7 @@ class AnsweringConnection(asyncio.Protocol):
     # Tasks.
 
     def _run(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> asyncio.Task[None]:
-        """Go on in a task, which is cancelled when the client leaves."""
+        """Continue in a task, which is cancelled when the client leaves."""
         task = self._front.spawn(self._guard(work, *given))
         self._leave = task.cancel
         self._track(task)
@@ -89,7 +89,7 @@ class AnsweringConnection(asyncio.Protocol):
         self._leave = leave
 
     async def _guard(self, work: Callable[..., Coroutine[Any, Any, None]], *given: Any) -> None:
-        """Work until it ends. It begins here, since the coroutine of a task cancelled early is never awaited."""
+        """Do *work*. Its coroutine is made here: a task that is cancelled before it starts would never await it."""
         try:
             await work(*given)
         except ConnectionResetError:

@@ -1,4 +1,4 @@
-"""Plain request heads with the result of their checks, kept so that a repeated head is not parsed again."""
+"""Caches plain request heads with the results of their checks, so that a repeated head is not parsed again."""
 
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ from gateway.fronts import header_checks, plain_head
 from gateway.fronts.plain_head import PlainHead
 from gateway.upstreams.reply import Reply
 
-#: The most heads that are kept, and the longest of them in bytes.
+#: The most heads that are kept, and the longest one, in bytes.
 MAX_KEPT, MAX_KEPT_HEAD = 512, 4 << 10
 _Value = TypeVar("_Value")
 
@@ -68,7 +68,7 @@ class KnownHeads:
         return None if plain is None else KnownHead(key, plain, self._hosts)
 
     def keep(self, known: KnownHead) -> None:
-        """Keep the head of an accepted request. Those of refused ones are not kept, so that they displace none."""
+        """Keep the head of an accepted request. The heads of refused requests must not displace it, so they are not kept."""
         _put(self._kept, known.key, known)
 
 

@@ -48,7 +48,7 @@ class LateApplication:
         return await self._running.enter_async_context(run_app(app, listener.CLOSE_SECONDS))
 
     def _import(self) -> "web.Application":
-        """Build the application. Traversing its objects would delay requests, so they join the frozen ones."""
+        """Build the application. Its objects are excluded from garbage collection, as startup objects are."""
         gc.disable()
         try:
             return self._build()
@@ -126,7 +126,7 @@ class _WaitingConnection(asyncio.Protocol):
         self._connections.discard(self)
 
     async def _replace(self) -> None:
-        """Let the application serve the connection from here on."""
+        """Let the application serve the connection from now on."""
         try:
             successor = await self._application.connection()
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""An agents' connection that serves plain requests itself, and goes to aiohttp at the first other one."""
+"""A connection of an agent: serves plain requests itself, and passes to aiohttp at the first other one."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ MAX_UNREAD = 64 << 10
 
 
 class _ArrivingBody:
-    """The body of a request, of which a part has arrived. A refused request has no agent; its body is dropped."""
+    """A request body that is arriving. A refused request has no agent; its body is dropped."""
 
     __slots__ = ("agent", "known", "length", "parts", "received")
 
@@ -32,7 +32,7 @@ class _ArrivingBody:
         self.parts: list[bytes] = []
 
     def add(self, data: bytes, start: int) -> int:
-        """Add the bytes of the body in *data* from *start* on; return how many they were."""
+        """Add the body's bytes in *data* from *start* on; returns their number."""
         part = data[start : start + self.length - self.received]
         self.received += len(part)
         if self.agent is not None:
@@ -48,7 +48,8 @@ class PlainConnection(AnsweringConnection):
     def __init__(self, front: PlainFront) -> None:
         super().__init__(front)
         self._timer = PeerTimer(front.now())
-        #: The bytes that have arrived, from where they are unread, and whether they are so many that reading is paused.
+        #: The bytes that have arrived, the place of the first unread one, and whether so many are unread that reading is
+        #: paused.
         self._unread = b""
         self._at = 0
         self._paused = False
@@ -88,19 +89,19 @@ class PlainConnection(AnsweringConnection):
             self._transport.close()
 
     def connection_lost(self, error: BaseException | None) -> None:
-        """Cancel the exchange in progress, and drop what has arrived of another one."""
+        """Cancel the exchange in progress, and drop requests that have arrived but were not read."""
         self._front.discard(self)
         self._unread, self._at, self._body = b"", 0, None
         self._unreserve()
         super().connection_lost(error)
 
     def resume_writing(self) -> None:
-        """Write and read on."""
+        """Continue to write and to read."""
         super().resume_writing()
         self._advance()
 
     def data_received(self, data: bytes) -> None:
-        """Read the requests in *data*, after what has arrived before."""
+        """Read the requests in *data* and in the unread bytes before it."""
         self._unread = self._unread + data if self._unread else data
         self._advance()
 
@@ -187,7 +188,7 @@ class PlainConnection(AnsweringConnection):
             self._receive(known, admitted, length)
 
     async def _verify(self, known: KnownHead, length: int) -> None:
-        """Authenticate the agent by a token that takes time to verify; only then its body is read."""
+        """Authenticate the agent by a token that takes time to verify; only then read its body."""
         admitted = await self._front.verify(known, self._transport)
         self._leave = None
         self._receive(known, admitted, length)
@@ -240,7 +241,7 @@ class PlainConnection(AnsweringConnection):
         return True
 
     def _unreserve(self) -> None:
-        """Count the body no longer: it has been judged, or its client has left."""
+        """Stop counting the body: it has been judged, or its client has left."""
         if self._reserved is not None:
             self._front.endpoint.bodies.end(*self._reserved)
             self._reserved = None
@@ -295,7 +296,7 @@ class PlainConnection(AnsweringConnection):
 
 
 def _keep_alive(transport: asyncio.Transport) -> None:
-    """Let the kernel find out that a silent peer is gone."""
+    """Turn on TCP keepalive, so that the kernel detects a peer that is gone."""
     connected = transport.get_extra_info("socket")
     if connected is not None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,4 +1,4 @@
-"""The front for plain requests: what all of its connections share."""
+"""The front for plain requests: the state that its connections share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -12,7 +12,7 @@ from gateway.fronts.endpoint import Endpoint
 from gateway.fronts.known_heads import KnownHead, KnownHeads
 from gateway.upstreams.reply import Reply
 
-#: Makes the protocol that takes a connection over; the timer goes on.
+#: Builds the protocol that takes over a connection and its timer.
 MakeSuccessor = Callable[[PeerTimer], Awaitable[asyncio.Protocol]]
 
 
@@ -88,7 +88,7 @@ class PlainFront:
     # Agents.
 
     def authenticate(self, known: KnownHead, transport: asyncio.Transport) -> Agent | Reply | None:
-        """Return the agent that sent a head, or the refusal of it; None for a token that takes time to verify."""
+        """Return the agent whose token is in a head, or the refusal; None for a token that takes time to verify."""
         agents = self.endpoint.policy.agents()
         if known.agents is agents:
             return known.content_refusal or known.agent
@@ -103,7 +103,7 @@ class PlainFront:
         return known.content_refusal or agent
 
     async def verify(self, known: KnownHead, transport: asyncio.Transport) -> Agent | Reply:
-        """Return the agent whose JWT is in a head, or the refusal of it."""
+        """Return the agent whose JWT is in a head, or the refusal."""
         try:
             agent = await self.endpoint.policy.agents().authenticate(_authorization(known), known.server)
         except AuthenticationFailed as refused:

@@ -26,7 +26,7 @@ _HEAD = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: *[\x21-\x7e][\x20-\x7e]*\r\n)+)\r\n"
 )
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: *(0|[1-9][0-9]{0,7}) *(?=\r\n)")
-#: The first bytes of every plain head, and the form of its lines as far as they have arrived.
+#: The first bytes of every plain head, and the lines of one that has arrived in part.
 _BEGINNINGS = (b"POST /mcp/", b"GET /mcp/", b"DELETE /mcp/", b"GET /healthz ", b"GET /readyz ")
 _LINES = re.compile(rb"(?:[\x20-\x7e]+\r\n)*(?:[\x20-\x7e]+\r?|\r)?")
 
@@ -86,7 +86,7 @@ def _split_line(line: str) -> tuple[str, str]:
 
 
 def _are_plain(pairs: tuple[tuple[str, str], ...], headers: dict[str, str]) -> bool:
-    """Return whether each header is there once, Host among them, and none changes the framing."""
+    """Return whether Host is present, no header is repeated, and none changes the framing."""
     return (
         len(headers) == len(pairs) <= MAX_HEADERS
         and "host" in headers

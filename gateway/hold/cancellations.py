@@ -22,7 +22,7 @@ Key = TypeVar("Key")
 
 #: The most ended requests in memory.
 MAX_ENDED = 10_000
-#: The most requests that wait for one call: each keeps a copy of the arguments in memory.
+#: The most requests that wait for one call: each may keep a copy of a large call in memory.
 MAX_WAITS_PER_CALL = 8
 
 

@@ -131,7 +131,7 @@ class Rule:
 
     @property
     def depends_on_call(self) -> bool:
-        """Whether the rule reads anything of a call but the names of its server and tool."""
+        """Whether the rule reads more of a call than the names of its server and tool."""
         return self.when is not None or self.schema is not None or bool(self.limits)
 
     def violation(self, arguments: Mapping[str, Any]) -> str | None:
@@ -179,8 +179,8 @@ class ToolPolicy(msgspec.Struct, frozen=True):
     rules: tuple[Rule, ...]
     #: The names that a call's members must not resemble. They are compared in every call.
     known_names: KnownNames
-    #: The verdict on every other call; None if it depends on more than the tool.
-    settled: Verdict | None
+    #: The verdict on every other call of the tool; None if it depends on the call.
+    fixed: Verdict | None
 
     def fits(self, facts: CallFacts) -> bool:
         """Return whether the tool is still the same."""
@@ -222,7 +222,7 @@ class Policy:
             tool = self._keep(facts, self._policy_for(facts))
         if (ambiguous := tool.known_names.find_ambiguous(facts.arguments)) is not None:
             return self._deny("alike", ambiguous)
-        return tool.settled or self._judge(facts, tool.rules)
+        return tool.fixed or self._judge(facts, tool.rules)
 
     def _policy_for(self, facts: CallFacts) -> ToolPolicy:
         """Return the part of the policy that applies to the tool of a call."""
@@ -232,8 +232,8 @@ class Policy:
             return ToolPolicy(declared, classification, (), ANY_NAMES, hidden)
         named = self._rules_for(facts.server, facts.tool)
         possible = self._possible_rules(named, classification)
-        settled = None if any(rule.depends_on_call for rule in possible) else self._judge(facts, named)
-        return ToolPolicy(declared, classification, named, _known_names(possible, declared), settled)
+        fixed = None if any(rule.depends_on_call for rule in possible) else self._judge(facts, named)
+        return ToolPolicy(declared, classification, named, _known_names(possible, declared), fixed)
 
     def _keep(self, facts: CallFacts, tool: ToolPolicy) -> ToolPolicy:
         key = (facts.server, facts.tool)

@@ -13,7 +13,7 @@ from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.http1.address import Address, parse_address
 from gateway.upstreams.http1.connection import ServerConnection
 from gateway.upstreams.http1.pool import ConnectionPool
-from gateway.upstreams.http1.request import RequestHeads
+from gateway.upstreams.http1.request import HeadBuilder
 from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
 
@@ -63,35 +63,35 @@ class ServerEndpoint:
     def __init__(self, address: Address, credentials: Credentials) -> None:
         self.address = address
         self._credentials = credentials
-        #: The request heads with the current credentials, by verb.
-        self._heads: dict[str, RequestHeads] = {}
+        #: The builders of request heads with the current credentials, by verb.
+        self._builders: dict[str, HeadBuilder] = {}
 
     async def send(self, pool: ConnectionPool, verb: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """Do one exchange; raises errors as `Upstream.send` does."""
-        heads = self.heads(verb, await self._credentials.headers())
-        head = heads.build(headers, len(body))
+        builder = self.head_builder(verb, await self._credentials.headers())
+        head = builder.build(headers, len(body))
         connection = await pool.acquire(self.address)
-        return self.check(await _exchange(connection, head, body), heads)
+        return self.check(await _exchange(connection, head, body), builder)
 
-    def current_heads(self, verb: str) -> RequestHeads | None:
-        """Return the request heads without waiting; None if a token has to be fetched first, or for a bad header."""
+    def current_head_builder(self, verb: str) -> HeadBuilder | None:
+        """Return the builder without waiting; None if a token has to be fetched first, or for a bad header."""
         own = self._credentials.current()
         try:
-            return None if own is None else self.heads(verb, own)
+            return None if own is None else self.head_builder(verb, own)
         except NotSentError:
             return None
 
-    def heads(self, verb: str, own: Mapping[str, str]) -> RequestHeads:
-        """Return the request heads with these credentials."""
-        heads = self._heads.get(verb)
-        if heads is None or heads.credentials is not own:
-            heads = self._heads[verb] = RequestHeads(verb, self.address, DEFAULT_HEADERS[verb], own)
-        return heads
+    def head_builder(self, verb: str, own: Mapping[str, str]) -> HeadBuilder:
+        """Return the builder of request heads with these credentials."""
+        builder = self._builders.get(verb)
+        if builder is None or builder.credentials is not own:
+            builder = self._builders[verb] = HeadBuilder(verb, self.address, DEFAULT_HEADERS[verb], own)
+        return builder
 
-    def check(self, reply: Reply, heads: RequestHeads) -> Reply:
+    def check(self, reply: Reply, builder: HeadBuilder) -> Reply:
         """Return the reply; a 401 is reported to the credentials."""
         if reply.status == 401:
-            self._credentials.mark_refused(heads.credentials)
+            self._credentials.mark_refused(builder.credentials)
         return reply
 
 
@@ -142,10 +142,10 @@ class HttpUpstream:
 
     def line(self) -> "HttpLine | None":
         """Reserve an idle connection; None if there is none, or if a token has to be fetched first."""
-        heads = self._endpoint.current_heads("POST")
-        if heads is None or (connection := self._requests.reserve(self._origin)) is None:
+        builder = self._endpoint.current_head_builder("POST")
+        if builder is None or (connection := self._requests.reserve(self._origin)) is None:
             return None
-        return HttpLine(self._endpoint, heads, self._requests, connection)
+        return HttpLine(self._endpoint, builder, self._requests, connection)
 
     def knows(self, _headers: Mapping[str, str], /) -> None:
         """Return None: the server keeps its sessions itself."""
@@ -157,25 +157,25 @@ class HttpUpstream:
 class HttpLine:
     """A reserved connection to an HTTP server; see `Line`. After the reply, its `close` cancels the exchange."""
 
-    __slots__ = ("_connection", "_endpoint", "_heads", "_pool", "_receive")
+    __slots__ = ("_builder", "_connection", "_endpoint", "_pool", "_receive")
     _receive: Receive
 
     def __init__(
         self,
         endpoint: ServerEndpoint,
-        heads: RequestHeads,
+        builder: HeadBuilder,
         pool: ConnectionPool,
         connection: ServerConnection,
     ) -> None:
         self._endpoint = endpoint
-        self._heads = heads
+        self._builder = builder
         self._pool = pool
         self._connection = connection
 
     def post(self, body: bytes, headers: Mapping[str, str], receive: Receive) -> None:
         """See `Line.post`."""
         try:
-            head = self._heads.build(headers, len(body))
+            head = self._builder.build(headers, len(body))
         except NotSentError as error:
             self.release()
             receive(error)
@@ -192,4 +192,4 @@ class HttpLine:
         self._connection.cancel(self._check)
 
     def _check(self, reply: Reply | GatewayError) -> None:
-        self._receive(self._endpoint.check(reply, self._heads) if isinstance(reply, Reply) else reply)
+        self._receive(self._endpoint.check(reply, self._builder) if isinstance(reply, Reply) else reply)

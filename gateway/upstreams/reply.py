@@ -35,7 +35,7 @@ class _Nothing:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Do nothing, where a generator would be closed."""
+        """Do nothing. Readers close every body, since most are generators."""
 
 
 NOTHING = _Nothing()

@@ -46,8 +46,6 @@ REQUEST_HEADERS = frozenset({SESSION_HEADER, "mcp-protocol-version", "last-event
 RESPONSE_HEADERS = frozenset(
     {"content-type", SESSION_HEADER, "cache-control", "x-accel-buffering", "allow", "retry-after"}
 )
-#: The prefix of headers that mirror arguments (2026-07-28, "Custom Headers from Tool Parameters").
-PARAM_HEADER = "mcp-param-"
 #: Marks a request of the stdio front, which does not build headers from arguments or resume streams of the
 #: gateway; it repeats a held call instead.
 FRONT_HEADER = "okayed-front"

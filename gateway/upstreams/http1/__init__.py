@@ -1,1 +1,1 @@
-"""A client of HTTP/1.1 for MCP servers: connections without a task, pooled, with one exchange at a time on each."""
+"""An HTTP/1.1 client for MCP servers: pooled connections without tasks, with one exchange at a time on each."""

@@ -76,7 +76,7 @@ class ResponseBody:
         return data
 
     async def aclose(self) -> None:
-        """Do nothing, where a generator would be closed."""
+        """Do nothing. Readers close every body, since most are generators."""
 
     def close(self) -> None:
         """Cancel the exchange unless the body is complete."""

@@ -25,7 +25,7 @@ PIECE = 256 << 10
 
 
 class ServerConnection(asyncio.Protocol):
-    """A connection that is idle, or has sent one request whose response is not complete."""
+    """A connection that is idle, or waits for the rest of one response."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class ServerConnection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """Close the connection. The exchange that runs, or the reader of its body, gets `ConnectionLostError`."""
+        """Close the connection. The running exchange, or the reader of its body, gets `ConnectionLostError`."""
         self._fail(ConnectionLostError())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,7 +95,7 @@ class ServerConnection(asyncio.Protocol):
         self._may_write = False
 
     def resume_writing(self) -> None:
-        """Write on a long body."""
+        """Continue to write a long body."""
         self._may_write = True
         self._write_on()
 
@@ -116,7 +116,7 @@ class ServerConnection(asyncio.Protocol):
             self._complete(self._body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Fail the exchange that runs."""
+        """Fail the running exchange."""
         lost = ConnectionLostError()
         lost.__cause__ = error
         self._transport = None
@@ -124,7 +124,7 @@ class ServerConnection(asyncio.Protocol):
         self._on_lost(self)
 
     def _write_on(self) -> None:
-        """Write on, a long request in pieces: a server that reads slowly must not delay other exchanges."""
+        """Write the rest of the request, in pieces: a server that reads slowly must not delay other exchanges."""
         while self._may_write and self._unsent and self.is_open:
             piece, self._unsent = self._unsent, b""
             if len(piece) > PIECE:

@@ -1,4 +1,4 @@
-"""Builds the heads of requests. The part that requests to one address share is built once."""
+"""Builds the heads of requests to servers. The lines that requests to one address share are built once."""
 
 import re
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ _FRAMING = frozenset({"content-length", "transfer-encoding"})
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-class RequestHeads:
-    """The heads of requests with one verb, to one address, with the same credentials."""
+class HeadBuilder:
+    """Builds the heads of requests with one verb, to one address, with the same credentials."""
 
     def __init__(
         self, verb: str, address: Address, defaults: Mapping[str, str], credentials: Mapping[str, str]
@@ -30,7 +30,7 @@ class RequestHeads:
         self._own = _lower(credentials)
         shared = _without_framing({**self._defaults, **self._own})
         self._shared_lines = self._start + _encode(shared)
-        #: The names that a request cannot simply add.
+        #: The names that cannot simply be added to the shared lines.
         self._taken = _FRAMING.union(shared)
         #: POST has a length even without a body (RFC 9110, section 8.6).
         self._has_length = verb == "POST"

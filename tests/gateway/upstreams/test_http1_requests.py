@@ -6,13 +6,13 @@ import pytest
 
 from gateway.errors import NotSentError
 from gateway.upstreams.http1.address import parse_address
-from gateway.upstreams.http1.request import RequestHeads
+from gateway.upstreams.http1.request import HeadBuilder
 
 DEFAULTS = {"content-type": "application/json", "accept": "application/json"}
 
 
 def build(headers=None, *, verb="POST", url="http://h/mcp", own=None, length=2):
-    return RequestHeads(verb, parse_address(url), DEFAULTS, own or {}).build(headers or {}, length).decode()
+    return HeadBuilder(verb, parse_address(url), DEFAULTS, own or {}).build(headers or {}, length).decode()
 
 
 def lines(head: str) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_header_name_that_is_not_a_token_is_not_sent(name):
 
 
 def test_a_value_is_sent_as_utf_8():
-    head = RequestHeads("POST", parse_address("http://h/"), {}, {}).build({"x": "ä"}, 0)
+    head = HeadBuilder("POST", parse_address("http://h/"), {}, {}).build({"x": "ä"}, 0)
     assert b"x: \xc3\xa4\r\n" in head
 
 

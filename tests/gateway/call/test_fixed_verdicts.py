@@ -164,7 +164,7 @@ def test_a_verdict_that_no_argument_can_change_is_judged_once(monkeypatch):
     assert judged == ["get_note", "put_note", "put_note", "put_note"]
 
 
-def test_look_alikes_are_found_in_each_call_of_a_settled_tool():
+def test_look_alikes_are_found_in_each_call_of_a_tool_with_a_fixed_verdict():
     policy, tool = compiled({"default": "allow"}), build_tool("get_note", schema=SCHEMA)
 
     def verdict(arguments):
