@@ -6,6 +6,7 @@ A client is identified by its own `clientInfo` name. The name decides only how l
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TypeVar
 
 from gateway.call.hold_settings import ClientRule
@@ -50,8 +51,13 @@ def client_hold(name: str, hold_for: float | None, rules: Mapping[str, ClientRul
     names = (name.lower(), strip_relay(name).lower())
     rule = _first_match(names, rules) or ClientRule()
     configured = rule.wait or hold_for
-    wait = configured or _first_match(names, WAITS) or DEFAULT_WAIT
+    wait = configured or _known_wait(names)
     return ClientHold(wait=wait, learns=configured is None, as_result=rule.as_result)
+
+
+@lru_cache(maxsize=256)
+def _known_wait(names: tuple[str, ...]) -> float:
+    return _first_match(names, WAITS) or DEFAULT_WAIT
 
 
 def _first_match(names: Iterable[str], table: Mapping[str, Value]) -> Value | None:

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from approval_fixtures import held
-from approvals.digest import digest, key
+from approvals.digest import canonical_json, digest, key
 from rows import each_row
 
 CALL = held(0.0).call
@@ -79,3 +79,51 @@ def normal(value):
 )
 def test_two_keys_are_equal_exactly_when_the_values_are(one, other):
     assert (of(json.dumps(one)) == of(json.dumps(other))) == (normal(one) == normal(other))
+
+
+class _Spelled(str):
+    __slots__ = ()
+
+
+def first_canonical_json(arguments):
+    """The first version's text, in the keys of stored calls."""
+    value = json.loads(arguments, parse_int=_Spelled, parse_float=_Spelled)
+    return json.dumps(_tag(value), sort_keys=True, separators=(",", ":"))
+
+
+def _tag(value):
+    match value:
+        case dict():
+            return {name: _tag(member) for name, member in value.items()}
+        case list():
+            return [_tag(item) for item in value]
+        case _Spelled():
+            return f"n{value}"
+        case str():
+            return f"s{value}"
+        case _:
+            return value
+
+
+NAMES = st.one_of(st.sampled_from(["a", "b", "B", "é", "NaN", "\x7f", "\ud800"]), st.text(max_size=3))
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), NAMES),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(NAMES, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=1000)
+@given(VALUES, st.booleans(), st.sampled_from([None, " ", "\t"]))
+def test_the_canonical_text_of_stored_keys_never_changes(value, escaped, indent):
+    data = json.dumps({"v": value}, ensure_ascii=escaped, indent=indent).encode(errors="surrogatepass")
+    assert canonical_json(data) == first_canonical_json(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":1,"a":2}', '{"a":-0,"b":1E+05,"c":0.10,"d":123456789012345678901234567890}', '{"a":"\\u0041\\/\\ud83d\\ude00\\ud800"}',
+     '{"a":NaN,"b":-Infinity}', '{"a":"NaN"}', '{"a":"\x7f <>&"}', '"a"', "1", '{"é":"é","z":1,"Z":2}', '\ufeff{"a":1}', "[]"],
+)  # fmt: skip
+def test_an_unusual_text_has_the_canonical_text_of_stored_keys(text):
+    assert canonical_json(text.encode()) == first_canonical_json(text.encode())
