@@ -49,7 +49,14 @@ async def _open_server(listen: Listen, connection: Callable[[], asyncio.Protocol
 async def _listen_tcp(address: tuple[str, int], connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
     """Listen on a host and port; raises `OSError` with a sentence for the operator."""
     try:
-        return await asyncio.get_running_loop().create_server(connection, *address, backlog=BACKLOG)
+        server = await asyncio.get_running_loop().create_server(
+            connection, *address, backlog=BACKLOG, start_serving=False
+        )
+        for (
+            listening
+        ) in server.sockets:  # inherited by each connection: the kernel finds silent peers that are gone
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await server.start_serving()
     except OSError as error:
         where = ":".join(map(str, address))
         if error.errno == errno.EADDRINUSE:
@@ -57,6 +64,7 @@ async def _listen_tcp(address: tuple[str, int], connection: Callable[[], asyncio
         else:
             why = f"The gateway cannot listen on {where}: {os.strerror(error.errno or 0)}."
         raise OSError(error.errno, why) from error
+    return server
 
 
 def _bind_unix_socket(options: SocketOptions) -> socket.socket:

@@ -1,7 +1,6 @@
 """A connection of an agent: serves plain requests itself, and passes to aiohttp at the first other one."""
 
 import asyncio
-import socket
 from typing import cast
 
 from gateway.auth.agents import Agent
@@ -82,9 +81,7 @@ class PlainConnection(AnsweringConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Serve the connection, or refuse it at the limit."""
         self._transport = cast("asyncio.Transport", transport)
-        if self._front.admit(self):
-            _keep_alive(self._transport)
-        else:
+        if not self._front.admit(self):
             self._transport.write(FULL)
             self._transport.close()
 
@@ -293,10 +290,3 @@ class PlainConnection(AnsweringConnection):
     def _close(self) -> None:
         self._unread, self._at = b"", 0
         super()._close()
-
-
-def _keep_alive(transport: asyncio.Transport) -> None:
-    """Turn on TCP keepalive, so that the kernel detects a peer that is gone."""
-    connected = transport.get_extra_info("socket")
-    if connected is not None:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,9 +1,10 @@
-"""Unix sockets: mode, group, stale sockets, and the errors."""
+"""Unix sockets: mode, group, stale sockets, and the errors; TCP connections: keepalive."""
 
 import asyncio
 import errno
 import grp
 import os
+import socket
 import stat
 import sys
 
@@ -16,6 +17,7 @@ from gateway.app.config_file import read_listen
 from gateway.config.options import SocketOptions
 from gateway.errors import UserError
 from gateway.fronts.connections import Connections
+from gateway.fronts.listener import open_sockets
 
 CONNECT = """
 import os, socket, sys
@@ -90,3 +92,16 @@ def test_a_command_finds_a_socket_of_either_form(tmp_path):
         file.write_text(f"listen: {written}\n")
         file.chmod(0o600)
         assert read_listen(file, {}) == "unix:/run/a.sock"
+
+
+async def test_the_kernel_finds_silent_peers_that_are_gone():
+    accepted = asyncio.get_running_loop().create_future()
+
+    class Accepting(asyncio.Protocol):
+        def connection_made(self, transport):
+            accepted.set_result(transport.get_extra_info("socket"))
+
+    async with open_sockets("127.0.0.1:0", Connections("agents", 9), Accepting) as at:
+        _, writer = await asyncio.open_connection(*at.split(":"))
+        assert (await accepted).getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        writer.close()
