@@ -51,7 +51,8 @@ class ServerConnection(asyncio.Protocol):
         #: The part of a head that has arrived, and the size of the informational responses (1xx) before it.
         self._partial = b""
         self._skipped = 0
-        #: The rest of the request.
+        #: Whether a part of the request was written, and the rest of it.
+        self._is_begun = False
         self._unsent: bytes | memoryview = b""
         self._call_soon = call_soon
         self._may_write = True
@@ -72,6 +73,7 @@ class ServerConnection(asyncio.Protocol):
             receive(NotSentError())
             return
         self._receive = receive
+        self._is_begun = False
         self._unsent = head + body
         # The requests of one turn of the loop are written together at its end, so that they wake the server once.
         self._call_soon(self._write_on)
@@ -83,7 +85,10 @@ class ServerConnection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """Close the connection. The running exchange, or the reader of its body, gets `ConnectionLostError`."""
+        """Close the connection.
+
+        The running exchange, or the reader of its body, gets `ConnectionLostError`; `NotSentError` before it is written.
+        """
         self._fail(ConnectionLostError())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,6 +131,7 @@ class ServerConnection(asyncio.Protocol):
     def _write_on(self) -> None:
         """Write the rest of the request, in pieces: a server that reads slowly must not delay other exchanges."""
         while self._may_write and self._unsent and self.is_open:
+            self._is_begun = True
             piece, self._unsent = self._unsent, b""
             if len(piece) > PIECE:
                 rest = memoryview(piece)
@@ -135,7 +141,7 @@ class ServerConnection(asyncio.Protocol):
     def _read_head(self, data: bytes) -> None:
         data = self._partial + data
         while data:
-            if self._receive is None:
+            if self._receive is None or not self._is_begun:
                 raise MalformedResponseError  # a response without a request
             end = data.find(END_OF_HEAD)
             if end < 0:
@@ -203,4 +209,5 @@ class ServerConnection(asyncio.Protocol):
         if body is not None:
             body.fail(error)
         if receive is not None:
-            receive(error if body is None else body.reply())
+            lost = error if self._is_begun else NotSentError()
+            receive(lost if body is None else body.reply())

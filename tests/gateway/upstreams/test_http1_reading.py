@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import ConnectionLostError
+from gateway.errors import ConnectionLostError, NotSentError
 from gateway.upstreams.http1.body import MAX_BUFFERED
 from gateway.upstreams.http1.connection import MAX_WHOLE, PIECE, ServerConnection
 from gateway.upstreams.http1.response import (
@@ -274,6 +274,27 @@ def test_an_unsolicited_answer_closes_the_connection():
     wire.feed(b"H")
     assert wire.transport.closed
     assert len(wire.received) == 1
+
+
+@pytest.mark.parametrize("end", ["an answer", "a part of one", "lost", "closed"])
+def test_a_request_whose_connection_ends_before_it_is_written_is_not_sent(end):
+    wire, later = Wire(), []
+    wire.feed(ANSWER)
+    wire.connection._call_soon = later.append
+    wire.transport.written.clear()
+    wire.connection.start(b"head", b"body", wire.received.append)
+    match end:
+        case "an answer" | "a part of one":
+            wire.connection.data_received(ANSWER if end == "an answer" else ANSWER[:5])
+        case "lost":
+            wire.connection.connection_lost(None)
+        case "closed":
+            wire.connection.close()
+    [write] = later
+    write()
+    assert type(wire.received[-1]) is NotSentError
+    assert (len(wire.received), wire.idle, wire.transport.written) == (2, 1, [])
+    assert not wire.connection.is_open
 
 
 def test_headers_have_lower_case_names_and_the_first_of_several_values():
