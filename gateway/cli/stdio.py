@@ -153,10 +153,12 @@ class GatewayLocator:
                 answer = await HttpUpstream(f"{self._url}/healthz", FixedCredentials(), self._http).send(
                     "GET", b"", {}
                 )
-                if self._start_gateway is None:
+                try:
+                    if self._start_gateway is None:
+                        return RUN  # a proxy in front of a remote gateway need not forward /healthz
+                    body = await read_body(answer)
+                finally:
                     answer.close()
-                    return RUN  # a proxy in front of a remote gateway need not forward /healthz
-                body = await read_body(answer)
             return str(json.loads(body)["role"]) if answer.status == 200 else ""
         except (GatewayError, TimeoutError, ValueError, LookupError, TypeError):
             return ""

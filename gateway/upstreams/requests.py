@@ -47,7 +47,11 @@ class RequestFilter:
         """Do one exchange; requests that the server may not send are refused here."""
         reply = await self.inner.send(verb, body, headers)
         if not reply.streams and reply.body is None:
-            reply = replace_body(reply, await read_body(reply))
+            try:
+                reply = replace_body(reply, await read_body(reply))
+            except BaseException:
+                reply.close()
+                raise
         return self._filter(reply, headers)
 
     def line(self) -> WrappedLine | None:

@@ -129,10 +129,10 @@ class ConnectionPool:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._queue.remove(turn)
-            elif not turn.exception():
+            if not turn.cancelled() and not turn.exception():
                 self._pass_on_turn()
+            elif turn in self._queue:  # otherwise it was skipped since its request was cancelled
+                self._queue.remove(turn)
             raise
 
     def _pass_on_turn(self) -> None:

@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.errors import ConnectionLostError, NotSentError
+from gateway.errors import ConnectionLostError, NotSentError, ResponseTooLargeError
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.upstreams.http1 import pool as pools
+from gateway.upstreams.http1.body import MAX_BUFFERED
 from gateway.upstreams.http1.pool import ConnectionPool
-from gateway.upstreams.reply import read_body
+from gateway.upstreams.reply import MAX_ANSWER, read_body
+from gateway.upstreams.requests import RequestFilter
 from hang import HANG
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -196,6 +198,27 @@ async def test_a_turn_that_comes_while_its_request_is_cancelled_is_passed_on(poo
         assert pool._unused == 1
 
 
+async def test_a_request_that_is_cancelled_just_before_its_turn_comes_is_cancelled(pool):
+    async with raw_server() as raw:
+        await posted(raw, pool, lambda: None)
+        second = asyncio.ensure_future(send(raw.url, pool, b"second"))
+        third = asyncio.ensure_future(send(raw.url, pool, b"third"))
+        await turn()
+        [connection] = pool._connections
+        take_back = connection._on_idle
+
+        def cancel_first(idle) -> None:
+            second.cancel()
+            take_back(idle)
+
+        connection._on_idle = cancel_first
+        raw.allow(2)
+        assert await third == b"{}"
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert (pool._unused, list(pool._queue)) == (1, [])
+
+
 async def test_cancelling_while_connecting_frees_the_place(pool, monkeypatch):
     connecting = asyncio.Event()
 
@@ -244,6 +267,25 @@ async def test_cancelling_while_a_body_is_read_closes_its_connection(pool):
         await asyncio.gather(reading, return_exceptions=True)
         reply.close()
         await raw.until(lambda: raw.closed == 1)
+
+
+@pytest.mark.parametrize("size", [1, MAX_BUFFERED * 2, MAX_ANSWER + 1])
+async def test_an_answer_that_is_not_read_to_its_end_frees_its_connection(pool, size):
+    """Its client leaves, or it is too long."""
+    endless = OK.replace(b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n")
+    async with raw_server(endless + b"%x\r\n%b\r\n" % (size, b" " * size)) as raw:
+        filtered = RequestFilter("notes", upstream(raw.url, pool), [])
+        sending = asyncio.ensure_future(filtered.send("POST", b"x", {}))
+        raw.allow()
+        if size <= MAX_ANSWER:
+            await raw.until(lambda: raw.requests)
+            await turn()
+            sending.cancel()
+        with pytest.raises(asyncio.CancelledError if size <= MAX_ANSWER else ResponseTooLargeError):
+            await sending
+        raw.answer = OK
+        raw.allow()
+        assert await send(raw.url, pool) == b"{}"
 
 
 async def test_a_connection_that_the_server_closed_is_not_used_again(pool):
