@@ -180,7 +180,7 @@ class ToolPolicy(msgspec.Struct, frozen=True):
     #: The names that a call's members must not resemble. They are compared in every call.
     known_names: KnownNames
     #: The verdict on every other call of the tool; None if it depends on the call.
-    fixed: Verdict | None
+    fixed_verdict: Verdict | None
 
     def fits(self, facts: CallFacts) -> bool:
         """Return whether the tool is still the same."""
@@ -222,7 +222,7 @@ class Policy:
             tool = self._keep(facts, self._policy_for(facts))
         if (ambiguous := tool.known_names.find_ambiguous(facts.arguments)) is not None:
             return self._deny("alike", ambiguous)
-        return tool.fixed or self._judge(facts, tool.rules)
+        return tool.fixed_verdict or self._judge(facts, tool.rules)
 
     def _policy_for(self, facts: CallFacts) -> ToolPolicy:
         """Return the part of the policy that applies to the tool of a call."""
