@@ -104,7 +104,7 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     """Decode an unambiguous JSON text; raises `FrameError`."""
     if len(data) > max_bytes:
         raise FrameError(INVALID_REQUEST, f"The message is longer than {max_bytes} bytes.")
-    if data.count(b":") > MAX_MEMBERS and len(_MEMBER.findall(data)) > MAX_MEMBERS:
+    if _may_exceed_members(data) and len(_MEMBER.findall(data)) > MAX_MEMBERS:
         raise FrameError(INVALID_REQUEST, f"The message has more than {MAX_MEMBERS} members.")
     try:
         text = data.decode("utf-8")
@@ -120,6 +120,11 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     if _SURROGATE.search(text) and not _encodable(value):
         raise FrameError(PARSE_ERROR, "The message has an unpaired surrogate.")
     return value
+
+
+def _may_exceed_members(data: bytes) -> bool:
+    """Return whether a JSON text may have more than MAX_MEMBERS members. Each takes at least four bytes: `"":0`."""
+    return len(data) > 4 * MAX_MEMBERS and data.count(b":") > MAX_MEMBERS
 
 
 _TOO_DEEP = f"The message is nested deeper than {MAX_DEPTH} levels."
@@ -247,7 +252,7 @@ def _parse_call(value: dict[str, Any], params: dict[str, Any], data: bytes) -> C
 
 def _decode_plain_call(data: bytes) -> CallFrame | None:
     """Decode a tools/call without unusual members; None leaves the frame to the strict parser."""
-    if data.count(b":") > MAX_MEMBERS or (call := plain_calls.decode(data, MAX_DEPTH)) is None:
+    if _may_exceed_members(data) or (call := plain_calls.decode(data, MAX_DEPTH)) is None:
         return None
     return CallFrame(
         id=call.id, name=call.name, arguments=call.arguments, params=call.params, rest=call.rest, raw=data

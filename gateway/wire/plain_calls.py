@@ -11,6 +11,8 @@ import msgspec
 
 #: The exceptions of decoding JSON with msgspec.
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+#: Bytes of a long text.
+LONG = 4096
 #: The endings of a member's name, with its colon.
 _SEPARATORS = (b'":', b" :", b"\t:", b"\n:", b"\r:")
 
@@ -80,4 +82,15 @@ def _has_members(data: bytes, members: int) -> bool:
     Each member has a colon after a quote or white space. Text inside a string may look the same, so the number found
     may be too high, and the strict parser then decides; it is never too low.
     """
-    return data.count(b":") == members or sum(map(data.count, _SEPARATORS)) == members
+    return _has_colons(data, members) or sum(map(data.count, _SEPARATORS)) == members
+
+
+def _has_colons(data: bytes, number: int) -> bool:
+    """Return whether *data* has exactly this many colons. In a long text `find` is many times faster than `count`."""
+    if len(data) < LONG:
+        return data.count(b":") == number
+    at = -1
+    for _ in range(number):
+        if (at := data.find(b":", at + 1)) < 0:
+            return False
+    return data.find(b":", at + 1) < 0

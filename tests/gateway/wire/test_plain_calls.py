@@ -129,6 +129,7 @@ def read(decode, data):
 @given(st.randoms(use_true_random=True))
 def test_both_readers_read_every_frame_alike(chance):
     data = mutate(chance, Writer(chance).frame().encode("utf-8", "surrogatepass"))
+    data += b" " * chance.choice([0, 0, plain_calls.LONG])
     note(repr(data))
     assert read(frames.decode, data) == read(frames.decode_strictly, data)
 
@@ -143,7 +144,8 @@ def test_both_readers_read_random_bytes_alike(inserted):
     "arguments", [b"{}", b'{"a":1,"b":{"c":[{"d":null}]}}', b'{"at":"12:30","u":"http://x:1/"}']
 )
 def test_a_plain_call_is_read_without_the_strict_parser(arguments):
-    assert plain_calls.decode(CALL % arguments, frames.MAX_DEPTH) is not None
+    for data in (CALL % arguments, CALL % arguments + b" " * plain_calls.LONG):
+        assert plain_calls.decode(data, frames.MAX_DEPTH) is not None
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,8 @@ def test_a_plain_call_is_read_without_the_strict_parser(arguments):
     ],
 )
 def test_an_unusual_call_is_left_to_the_strict_parser(arguments):
-    assert plain_calls.decode(CALL % arguments, frames.MAX_DEPTH) is None
+    for data in (CALL % arguments, CALL % arguments + b" " * plain_calls.LONG):
+        assert plain_calls.decode(data, frames.MAX_DEPTH) is None
 
 
 def test_a_call_that_is_nested_too_deep_is_left_to_the_strict_parser():
