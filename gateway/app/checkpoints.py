@@ -16,7 +16,7 @@ import msgspec
 from approvals.audit import Checkpoint
 from approvals.errors import StoreError
 from approvals.store import Store
-from gateway.app.web_session import WebSession
+from gateway.app.late_client import LateClient
 from gateway.config.options import CheckpointOptions
 
 #: Seconds between checks for new events in the trail.
@@ -79,7 +79,7 @@ def decode_checkpoint(data: bytes) -> ExternalCheckpoint:
 
 
 def build_checkpoint_target(
-    options: CheckpointOptions | None, web: WebSession, clock: Callable[[], float]
+    options: CheckpointOptions | None, client: LateClient, clock: Callable[[], float]
 ) -> CheckpointTarget | None:
     """Return the target that the config names, or None."""
     if options is None:
@@ -88,7 +88,7 @@ def build_checkpoint_target(
         return CheckpointFile(Path(options.file))
     from gateway.app.checkpoint_webhook import CheckpointWebhook
 
-    return CheckpointWebhook(options.webhook or "", options.secret or "", web.open(), clock)
+    return CheckpointWebhook(options.webhook or "", options.secret or "", client.open(), clock)
 
 
 class Checkpoints:

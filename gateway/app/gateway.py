@@ -18,8 +18,8 @@ from approvals.service import ApprovalService
 from approvals.store import Store
 from gateway.app import parts, recovery
 from gateway.app.checkpoints import Checkpoints, build_checkpoint_target
+from gateway.app.late_client import LateClient
 from gateway.app.stores import MEMORY, open_store, store_path
-from gateway.app.web_session import WebSession
 from gateway.auth.agents import Agents
 from gateway.call.judging import config_objection
 from gateway.call.limiter import Limiter, WindowLimiter
@@ -58,7 +58,7 @@ class Gateway:
         config: Config,
         store: Store,
         *,
-        web: WebSession,
+        client: LateClient,
         pools: ConnectionPools,
         limiter: Limiter,
         pins: Pins,
@@ -87,9 +87,9 @@ class Gateway:
         self._disk_used = disk_used
         self.metrics = Metrics(disk_used)
         self.checkpoints = Checkpoints(
-            store, build_checkpoint_target(config.audit.checkpoint, web, clock.wall)
+            store, build_checkpoint_target(config.audit.checkpoint, client, clock.wall)
         )
-        self._web = web
+        self._client = client
         self._pools = pools
         self._upstreams: dict[str, ReplaceableUpstream] = {}
         #: Set once every server has been asked for its tools, whether or not it answered.
@@ -114,7 +114,7 @@ class Gateway:
     def _build_jwks_cache(self, url: str) -> "JwksCache":
         from gateway.auth.jwks import JwksCache
 
-        return JwksCache(url, self._web.open(), self.clock)
+        return JwksCache(url, self._client.open(), self.clock)
 
     def sealer(self) -> StateSealer:
         """Return the sealer of requestState."""
@@ -182,7 +182,7 @@ class Gateway:
         )
 
     def _connect(self, name: str, options: ServerOptions) -> Upstream:
-        return parts.build_upstream(name, options, self._web, self._pools, self.clock)
+        return parts.build_upstream(name, options, self._client, self._pools, self.clock)
 
     def _settings(self, config: Config) -> ProxySettings:
         return ProxySettings(
@@ -338,14 +338,14 @@ async def assemble(
         store = await (opener or open_store)(config, restored=restored)
         stack.push_async_callback(store.close)
         effective = EffectiveClock(clock, monotonic, await store.highest_time())
-        web = WebSession()
-        stack.push_async_callback(web.close)
+        client = LateClient()
+        stack.push_async_callback(client.close)
         pools = ConnectionPools()
         stack.push_async_callback(pools.close)
         gateway = Gateway(
             config,
             store,
-            web=web,
+            client=client,
             pools=pools,
             limiter=limiter or await WindowLimiter.load(store, effective()),
             pins=Pins(store, [*await store.pins(), *accepted]),

@@ -9,7 +9,7 @@ from approvals.clock import Clock
 from approvals.identity import Directory
 from approvals.model import Approver
 from approvals.quotas import Quotas
-from gateway.app.web_session import WebSession
+from gateway.app.late_client import LateClient
 from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.hold_settings import ClientRule, HoldSettings, TaskOffer
 from gateway.config.options import ClientOptions, Config, Duration, ServerOptions, parse_duration, parse_size
@@ -101,22 +101,22 @@ def build_directory(config: Config) -> Directory:
 
 
 def build_upstream(
-    name: str, options: ServerOptions, web: WebSession, pools: ConnectionPools, clock: Clock
+    name: str, options: ServerOptions, client: LateClient, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
     """Return the connection to a server, which refuses requests to clients that `may_ask` does not list."""
-    connection = _build_connection(name, options, web, pools, clock)
+    connection = _build_connection(name, options, client, pools, clock)
     if KINDS.keys() <= {*options.may_ask}:
         return connection
     return RequestFilter(name, connection, options.may_ask)
 
 
 def _build_connection(
-    name: str, options: ServerOptions, web: WebSession, pools: ConnectionPools, clock: Clock
+    name: str, options: ServerOptions, client: LateClient, pools: ConnectionPools, clock: Clock
 ) -> Upstream:
     if options.url is None:
         command = ServerCommand(name=name, argv=options.command or [], env=options.env, cwd=options.cwd)
         return StdioUpstream(command, clock)
-    credentials, clients = build_credentials(options, web, clock), pools.of(name, options.connections)
+    credentials, connections = build_credentials(options, client, clock), pools.of(name, options.connections)
     if options.transport == "sse":
         from gateway.upstreams.sse import SseServer, SseUpstream
 
@@ -124,27 +124,27 @@ def _build_connection(
             name=name,
             url=options.url,
             credentials=credentials,
-            http=clients.requests,
-            streams=clients.streams,
+            requests=connections.requests,
+            streams=connections.streams,
         )
         return SseUpstream(source, clock)
-    return HttpUpstream(options.url, credentials, clients.requests, clients.streams)
+    return HttpUpstream(options.url, credentials, connections.requests, connections.streams)
 
 
-def build_credentials(options: ServerOptions, web: WebSession, clock: Clock) -> Credentials:
+def build_credentials(options: ServerOptions, client: LateClient, clock: Clock) -> Credentials:
     """Return the gateway's credentials for a server: the headers of the config, with an OAuth token if configured."""
     if options.oauth is None:
         return FixedCredentials(options.headers)
     from gateway.upstreams.oauth import ClientCredentials, OAuthClient
 
-    client = OAuthClient(
+    oauth = OAuthClient(
         token_url=options.oauth.token_url,
         id=options.oauth.client_id,
         secret=options.oauth.client_secret,
         scope=options.oauth.scope,
         resource=options.oauth.resource or options.url or "",
     )
-    return ClientCredentials(client, web.open(), clock, extra_headers=options.headers)
+    return ClientCredentials(oauth, client.open(), clock, extra_headers=options.headers)
 
 
 def connection_options(options: ServerOptions) -> ServerOptions:

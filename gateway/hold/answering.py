@@ -125,11 +125,8 @@ class HeldAnswers:
 
     def _supersede_older(self, request: CallRequest, held: HeldCall) -> None:
         """End the same client's older requests for this call with WAITING; learn from their age how long it waits."""
-        client_key, now, known = (
-            ClientKey(request.exchange.agent.name, request.client),
-            self._service.monotonic(),
-            self._client_hold(request),
-        )
+        client_key = ClientKey(request.exchange.agent.name, request.client)
+        now, known = self._service.monotonic(), self._client_hold(request)
         gap = self._waits.supersede(held.id, request.client, now)
         if gap is not None:
             self._service.wakeups.wake(held.id)

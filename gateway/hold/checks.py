@@ -10,7 +10,7 @@ MOST_AT_ONCE = 16
 log = logging.getLogger("okayed.hold")
 
 
-class Checked(Protocol):
+class Checkable(Protocol):
     """An object whose call may have changed."""
 
     async def check(self) -> None:
@@ -21,10 +21,10 @@ class Checks:
     """The checks that are due, and the tasks that do them."""
 
     def __init__(self) -> None:
-        self._due: deque[Checked] = deque()
+        self._due: deque[Checkable] = deque()
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def request(self, checked: Checked) -> None:
+    def request(self, checked: Checkable) -> None:
         """Check this object soon."""
         self._due.append(checked)
         if len(self.tasks) < MOST_AT_ONCE:

@@ -15,7 +15,7 @@ MOST_AT_ONCE = 64
 log = logging.getLogger("okayed.hold")
 
 
-class Timed(Protocol):
+class TimerOwner(Protocol):
     """An object with a timer."""
 
     def on_time(self) -> None:
@@ -27,7 +27,7 @@ class TimerWheel:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._slots: dict[int, dict[Timed, None]] = {}
+        self._slots: dict[int, dict[TimerOwner, None]] = {}
         #: The timer of the event loop, and the slot for which it is set.
         self._timer: asyncio.Handle | None = None
         self._next = 0
@@ -35,7 +35,7 @@ class TimerWheel:
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
-    def add(self, timed: Timed, due: float) -> int:
+    def add(self, timed: TimerOwner, due: float) -> int:
         """Call `on_time` once at *due*; returns the slot, with which `remove` finds the timer."""
         slot = ceil(due / SPACING)
         self._slots.setdefault(slot, {})[timed] = None
@@ -43,7 +43,7 @@ class TimerWheel:
             self._set(slot)
         return slot
 
-    def remove(self, timed: Timed, slot: int) -> None:
+    def remove(self, timed: TimerOwner, slot: int) -> None:
         """Remove a timer, whether or not it has fired."""
         timers = self._slots.get(slot, {})
         timers.pop(timed, None)
@@ -73,7 +73,7 @@ class TimerWheel:
             self._set(min(self._slots))
 
 
-def _fire(timed: Timed) -> None:
+def _fire(timed: TimerOwner) -> None:
     try:
         timed.on_time()
     except Exception:  # one failure must not stop the timers of the others

@@ -36,13 +36,13 @@ class MessageRefusedError(ConnectionLostError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SseServer:
-    """The address of one server and the credentials for it."""
+    """The address of one server, its credentials and its connections."""
 
     name: str
     url: str
     credentials: Credentials
-    http: ConnectionPool
-    #: Carries the streams; `http` does if it is omitted.
+    requests: ConnectionPool
+    #: Carries the streams; `requests` does if it is omitted.
     streams: ConnectionPool | None = None
 
     async def open(self) -> "SseConnection":
@@ -56,7 +56,7 @@ class SseServer:
             raise NotSentError("The server did not name its endpoint for messages.") from error
 
     async def _connect(self) -> "SseConnection":
-        pool, address = self.streams or self.http, parse_address(self.url)
+        pool, address = self.streams or self.requests, parse_address(self.url)
         reply = await ServerEndpoint(address, self.credentials).send(pool, "GET", b"", {})
         try:
             _check_reply(reply)
@@ -71,7 +71,7 @@ class SseServer:
 
     async def post(self, endpoint: ServerEndpoint, frame: bytes) -> None:
         """Post one message; raises `NotSentError`, `MessageRefusedError` or `ConnectionLostError`."""
-        reply = await endpoint.send(self.http, "POST", frame, {"accept": "*/*"})
+        reply = await endpoint.send(self.requests, "POST", frame, {"accept": "*/*"})
         try:
             if reply.status >= 300:
                 raise MessageRefusedError(reply.status)

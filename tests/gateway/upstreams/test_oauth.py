@@ -230,7 +230,7 @@ async def test_a_refused_token_is_dropped_and_the_call_is_not_repeated(credentia
 async def test_an_sse_server_gets_a_valid_token_with_every_message(credentials, tokens, pool, clock):
     tokens.answer = {"expires_in": 1000}
     async with MisbehavingSseServer(authorization="Bearer token-1") as nasty:
-        source = SseServer(name="n", url=nasty.url, credentials=credentials, http=pool)
+        source = SseServer(name="n", url=nasty.url, credentials=credentials, requests=pool)
         upstream = SseUpstream(source, clock)
         opening = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {}}).encode()
         reply = await upstream.send("POST", opening, {})

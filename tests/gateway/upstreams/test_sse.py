@@ -69,7 +69,7 @@ async def nasty():
 
 def connected(http, nasty, **headers) -> Server:
     return Server(
-        SseServer(name="n", url=nasty.url, credentials=FixedCredentials(headers), http=http), lambda: 0.0
+        SseServer(name="n", url=nasty.url, credentials=FixedCredentials(headers), requests=http), lambda: 0.0
     )
 
 
@@ -271,7 +271,9 @@ async def test_a_stream_that_ends_before_its_endpoint_is_sent_nothing(http):
 
     raw = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{raw.sockets[0].getsockname()[1]}/sse"
-    upstream = Server(SseServer(name="n", url=url, credentials=FixedCredentials(), http=http), lambda: 0.0)
+    upstream = Server(
+        SseServer(name="n", url=url, credentials=FixedCredentials(), requests=http), lambda: 0.0
+    )
     with pytest.raises(NotSentError, match="did not name"):
         await upstream.opened()
     raw.close()
@@ -340,7 +342,7 @@ def test_errors_before_sending_are_not_sent_errors(error):
 async def test_the_catalogue_lists_the_tools_of_a_real_server(http):
     async with sdk_server() as url:
         upstream = Server(
-            SseServer(name="n", url=url, credentials=FixedCredentials(), http=http), lambda: 0.0
+            SseServer(name="n", url=url, credentials=FixedCredentials(), requests=http), lambda: 0.0
         )
         assert sorted(tool["name"] for tool in (await list_tools(upstream)).tools) == [
             "create_note",

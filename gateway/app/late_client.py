@@ -1,4 +1,4 @@
-"""aiohttp's client session for everything but MCP servers: token endpoints, keys and checkpoints."""
+"""aiohttp's client, for everything but MCP servers: token endpoints, keys and checkpoints."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-class WebSession:
-    """The session; opened, and aiohttp imported, when it is first used."""
+class LateClient:
+    """A client session. It is opened, and aiohttp imported, when it is first used."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
