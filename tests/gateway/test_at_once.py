@@ -12,6 +12,7 @@ from contextlib import aclosing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from approvals.errors import StoreError
 from approvals.identity import Directory
 from approvals.model import Approver, CallId
 from approvals.service import ApprovalService
@@ -370,10 +371,13 @@ class SilentLine:
     """A line whose reply the test delivers."""
 
     def __init__(self):
-        self.abandoned = 0
+        self.abandoned = self.released = 0
 
     def post(self, body, headers, receive):
         self.receive = receive
+
+    def release(self):
+        self.released += 1
 
     def abandon(self):
         self.abandoned += 1
@@ -404,3 +408,32 @@ async def test_abandoning_an_answered_call_leaves_its_reply_open():
     assert sum(gateway.proxy._exchange_limits._open.values()) == 1
     answers[0].close()
     assert gateway.proxy._exchange_limits._open == {}
+
+
+async def test_the_line_of_a_call_beyond_the_limit_is_released():
+    gateway, line = Gateway(serve), SilentLine()
+    await gateway.open_sessions()
+    gateway.servers["notes"].line = lambda: line
+    most = gateway.proxy.settings.shares.requests
+    sent = [gateway.proxy.at_once(build_exchange(USUAL)) for _ in range(most + 2)]
+    assert [one is None for one in sent] == [False] * most + [True] * 2
+    assert line.released == 2
+    assert gateway.metrics.calls == {("notes", "allowed"): most}
+    for one in sent[:most]:
+        one.abandon()
+    assert gateway.proxy._exchange_limits._open == {}
+
+
+async def test_the_line_of_a_call_that_cannot_be_recorded_is_released(monkeypatch):
+    gateway, line = Gateway(serve), SilentLine()
+    await gateway.open_sessions()
+    gateway.servers["notes"].line = lambda: line
+    before = gateway.effects()["events"].copy()
+
+    def fail(_):
+        raise StoreError("The store cannot keep up.")
+
+    monkeypatch.setattr(gateway.store, "post_entry", fail)
+    assert gateway.proxy.at_once(build_exchange(USUAL)) is None
+    assert (line.released, gateway.proxy._exchange_limits._open) == (1, {})
+    assert gateway.effects()["events"] == before
