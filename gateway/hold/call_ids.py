@@ -10,6 +10,9 @@ from approvals.model import CallId
 PREFIX = "hold_"
 #: Of the 128 bits of a ULID, those after the time.
 RANDOM_BITS = 80
+RANDOM_BYTES = RANDOM_BITS // 8
+#: Random bytes that are read at once, for a hundred ids.
+DRAWN = 100 * RANDOM_BYTES
 #: The 26 digits of a ULID, in pairs: how far the bits of each are shifted. A pair has ten bits.
 _SHIFTS = tuple(range(120, -1, -10))
 #: Crockford's base32 (crockford.com/base32.html), in pairs of digits.
@@ -26,6 +29,8 @@ class CallIds:
         self._random = random
         self._millisecond = -1
         self._last = 0
+        #: Random bytes of the next ids.
+        self._drawn = b""
 
     def make(self) -> CallId:
         """Return a new id; within a millisecond, the id that follows the last one."""
@@ -34,5 +39,12 @@ class CallIds:
             self._last += 1
         else:
             self._millisecond = now
-            self._last = now << RANDOM_BITS | int.from_bytes(self._random(RANDOM_BITS // 8))
+            self._last = now << RANDOM_BITS | self._draw()
         return CallId(PREFIX + "".join([_PAIRS[self._last >> shift & 1023] for shift in _SHIFTS]))
+
+    def _draw(self) -> int:
+        """Return the next random bits. Each read of the system's random numbers lets another thread run, so few are made."""
+        if not self._drawn:
+            self._drawn = self._random(DRAWN)
+        bits, self._drawn = self._drawn[:RANDOM_BYTES], self._drawn[RANDOM_BYTES:]
+        return int.from_bytes(bits)
