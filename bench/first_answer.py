@@ -12,19 +12,19 @@ import json
 import os
 import re
 import resource
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from processes import ROOT, free_ports, read_processor_seconds, wait_for_listener
+from routes import run_server
+
 OKAYED = [sys.executable, "-c", "from gateway.cli.main import main; main()"]
 CHILD = ROOT / "tests" / "fakes" / "stdio_server.py"
 #: Seconds until the memory is read.
@@ -34,64 +34,24 @@ OPEN = {
 }  # fmt: skip
 OPENED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_thing", "arguments": {}}}
-#: The server's answers, by method.
-RESULTS: Mapping[str, object] = {
-    "initialize": {
-        "protocolVersion": "2025-11-25",
-        "capabilities": {"tools": {}},
-        "serverInfo": {"name": "bench", "version": "1"},
-    },
-    "tools/list": {"tools": [{"name": "get_thing", "inputSchema": {"type": "object"}}]},
-    "tools/call": {"content": []},
-}
-
-
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one connection as an MCP server."""
-    while head := await reader.readuntil(b"\r\n\r\n"):
-        size = re.search(rb"(?i)content-length: *(\d+)", head)
-        body = await reader.readexactly(int(size[1])) if size else b"{}"
-        frame = json.loads(body)
-        status, answer = b"202 Accepted", b""
-        if "id" in frame:
-            result = RESULTS.get(frame["method"], {})
-            status = b"200 OK"
-            answer = json.dumps({"jsonrpc": "2.0", "id": frame["id"], "result": result}).encode()
-        head = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        writer.write(head % (status, len(answer)) + answer)
-
-
-def start_server() -> int:
-    """Serve in a thread; returns the port."""
-    loop = asyncio.new_event_loop()
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await serve(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    loop.run_until_complete(asyncio.start_server(accept, sock=listener))
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return listener.getsockname()[1]
+TEXT = "text"
+CALL = {
+    "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "get_thing", "arguments": {"text": TEXT}},
+}  # fmt: skip
 
 
 def write_config(folder: Path, servers: str) -> tuple[Path, int]:
     """Write a config with free ports; returns its path and the agents' port."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    agents, inbox = (listener.getsockname()[1] for listener in sockets)
-    for listener in sockets:
-        listener.close()
+    ports = free_ports(["agents", "inbox"])
     path = folder / "okayed.yaml"
     path.write_text(
-        f"listen: 127.0.0.1:{agents}\ninbox: {{listen: '127.0.0.1:{inbox}'}}\nstore: sqlite:///okayed.db\n"
+        f"listen: 127.0.0.1:{ports['agents']}\ninbox: {{listen: '127.0.0.1:{ports['inbox']}'}}\n"
+        "store: sqlite:///okayed.db\n"
         f"servers:\n{servers}\n"
         "policy: {default: require_approval, matrix: [{category: [Read], action: allow}]}\n"
     )
     path.chmod(0o600)
-    return path, agents
+    return path, ports["agents"]
 
 
 def read_memory(pid: int) -> tuple[float, float]:
@@ -100,12 +60,6 @@ def read_memory(pid: int) -> tuple[float, float]:
         re.findall(r"^(Rss|Pss): +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     )
     return int(found["Rss"]) / 1024, int(found["Pss"]) / 1024
-
-
-def read_cpu(pid: int) -> float:
-    """Return the processor seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def request(port: int, verb: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
@@ -144,12 +98,13 @@ def measure_run(path: Path, port: int) -> tuple[float, ...]:
     with run_gateway(path) as pid:
         status, body = request(port, "POST", "/mcp/bench", json.dumps(CALL).encode())
         answered = time.monotonic() - start
-        if status != 200 or json.loads(body).get("result") != RESULTS["tools/call"]:
+        result = json.loads(body).get("result", {})
+        if status != 200 or result.get("content") != [{"type": "text", "text": TEXT}]:
             raise SystemExit(f"The call was not allowed: {status} {body!r}")
         wait_until_ready(port)
         ready = time.monotonic() - start
         time.sleep(SETTLE)
-        return answered, ready, *read_memory(pid), read_cpu(pid)
+        return answered, ready, *read_memory(pid), read_processor_seconds(pid)
 
 
 def measure_stdio(command: list[str]) -> tuple[float, ...]:
@@ -191,8 +146,9 @@ def main(rounds: int = 5) -> None:
     """Measure a gateway, the sidecars that join it, and an embedded gateway."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: the modules are compiled
     os.environ["PYTHONPATH"] = str(ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        path, port = write_config(Path(folder), f"  bench: {{url: 'http://127.0.0.1:{start_server()}/mcp'}}")
+    with tempfile.TemporaryDirectory() as folder, run_server() as server:
+        asyncio.run(wait_for_listener(server.port))
+        path, port = write_config(Path(folder), f"  bench: {{url: 'http://127.0.0.1:{server.port}/mcp'}}")
         measure_run(path, port)  # compiles the modules, and creates the store
         print_header("call s", "ready s")
         print_row("okayed run", [measure_run(path, port) for _ in range(rounds)])

@@ -3,7 +3,7 @@
 1. Receive: find the server and the session of the exchange.
 2. Classify: decode the frame; everything but a tool call goes to the relay.
 3. Judge: evaluate the policy, unless the request refers to a held call or repeats one.
-4. Allow or deny at once.
+4. Allow or deny. An allowed call that has to wait for nothing takes steps 1 to 4 without a task (`Proxy.at_once`).
 5. Hold: store the call, and its audit event, in one commit.
 6. Wait: answer with a task or keep the client waiting; the channels show the call to its approvers.
 7. Review: approvers decide in Slack, the inbox, the CLI or the API (`approvals.service`).
@@ -216,7 +216,7 @@ class Proxy:
         rejection = protocol.Rejection(code=frames.INVALID_PARAMS, message=message)
         return self._audit.refuse(request.exchange, request.frame.id, rejection)
 
-    # 4. Allow or deny at once.
+    # 4. Allow or deny.
 
     async def _act(self, request: CallRequest, tool: Tool, verdict: Verdict) -> Reply | LateReply:
         if verdict.action is Action.DENY:

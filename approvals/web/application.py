@@ -1,4 +1,4 @@
-"""Builds the inbox as an aiohttp application."""
+"""The routes and the middleware of the inbox."""
 
 from collections.abc import Callable
 from importlib.resources import files

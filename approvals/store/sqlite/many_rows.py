@@ -8,7 +8,7 @@ from typing import Any
 
 #: The most rows of one statement; its values stay far below SQLite's limit (sqlite.org/limits.html, 32,766). A prepared
 #: statement of this size takes 2 MB. With 64 rows, an allowed call took 5 to 10 us more in passing the interpreter.
-MOST = 512
+MAX_ROWS = 512
 
 
 def insert_rows(db: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -16,7 +16,7 @@ def insert_rows(db: sqlite3.Connection, sql: str, rows: Sequence[Sequence[Any]])
     start = 0
     while start < len(rows):
         # Powers of two, so that few statements are prepared.
-        count = min(MOST, 1 << (len(rows) - start).bit_length() - 1)
+        count = min(MAX_ROWS, 1 << (len(rows) - start).bit_length() - 1)
         db.execute(_repeat_values(sql, count), tuple(chain.from_iterable(rows[start : start + count])))
         start += count
 

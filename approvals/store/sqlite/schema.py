@@ -123,7 +123,7 @@ _NOTICES = (
     """,
 )
 
-_STATE = (
+_HITS_AND_LOGINS = (
     "CREATE TABLE hits (key TEXT NOT NULL, at REAL NOT NULL, until REAL NOT NULL)",
     "CREATE INDEX idx_hits_until ON hits (until)",
     """
@@ -280,7 +280,7 @@ MIGRATIONS: Mapping[str, Sequence[str]] = {
     # Held calls, the audit trail, and the notices on channels.
     "calls_events_notices": (*_CALLS, *_EVENTS, *_NOTICES),
     # Rate-limit hits, logins of people, and a row that the readiness check writes to.
-    "hits_and_logins": _STATE,
+    "hits_and_logins": _HITS_AND_LOGINS,
     # Random bytes that survive a restart, such as the key that seals request states.
     "secrets_of_our_own": ("CREATE TABLE secrets (name TEXT PRIMARY KEY, bytes BLOB NOT NULL)",),
     # The accepted tool definitions.

@@ -34,7 +34,7 @@ async def parked(gateway, numbers, meta):
     checks = gateway.gateway.proxy._held_answers._context.checks
     async with asyncio.timeout(HANG):
         while not all(one.parked and one.task.done() for one in readers) or checks.tasks:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
     for one in readers:
         one.task = None
     return readers
