@@ -54,7 +54,9 @@ async def test_no_task_and_no_generator_exists_for_a_waiting_client(meta):
         first = await parked(gateway, range(1), meta)
         before = census()
         readers = await parked(gateway, range(1, 101), meta)
-        assert census() == before
+        async with asyncio.timeout(HANG):  # the gateway's own work may still end
+            while any(now > then for now, then in zip(census(), before, strict=True)):
+                await asyncio.sleep(0)
         for one in [*first, *readers]:
             one.leave()
 
