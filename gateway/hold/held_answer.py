@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
-from approvals.errors import ApprovalError, StoreError
+from approvals.errors import StoreError
 from approvals.model import HeldCall
 from gateway.errors import GatewayError, InternalError
 from gateway.hold import elicitation, ladder, outbound
@@ -64,7 +64,7 @@ class HeldAnswer:
         #: Whether the call may have changed since it was last read.
         self._woken = False
         self._check_requested = False
-        self._fault: ApprovalError | None = None
+        self._fault: Exception | None = None
         #: While parked: where signs of life go, how a reader is started, and the slot of the timer.
         self._write: Callable[[bytes], None] | None = None
         self._resume: Callable[[], None] | None = None
@@ -147,6 +147,9 @@ class HeldAnswer:
                     self._finish()
                     return None
                 await self._advance()
+        except Exception:  # its client has not left
+            self._release(answered=False)
+            raise
         except BaseException:
             self.close()
             raise
@@ -352,7 +355,7 @@ class HeldAnswer:
         self._woken = False
         try:
             newest = await self._context.service.newest(self._client.held)
-        except ApprovalError as error:
+        except Exception as error:  # noqa: BLE001  (the reader raises it)
             self._fault = error
         else:
             self._adopt(newest)

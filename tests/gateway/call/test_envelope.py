@@ -54,7 +54,11 @@ def test_an_agents_own_meta_is_an_extra_param():
     "again", [{}, {"_meta": OURS}, {"_meta": {**OURS, "x": 2, "y": 3}}, {"inputResponses": {"a": 1}}]
 )
 def test_a_repeat_has_its_own_exchange_and_the_approved_params(first, again):
-    sent = envelope.with_approved_params(frame(**again), held(**first))
+    request = frame(**again)
+    sent = envelope.approved_frame(held(**first), request.id, envelope.exchange_members(request))
+    whole = envelope.with_approved_params(request, held(**first))
+    assert (sent.id, sent.name, sent.arguments) == (whole.id, whole.name, whole.arguments)
+    assert (sent.params, sent.rest) == (whole.params, whole.rest)
     assert envelope.extra_params(sent) == held(**first).extra_params
     now = {name: value for name, value in again.get("_meta", {}).items() if name in OURS}
     assert sent.params.get("_meta", {}) == {**now, **first.get("_meta", {})}
@@ -64,6 +68,28 @@ def test_a_repeat_has_its_own_exchange_and_the_approved_params(first, again):
         "arguments": {},
         **sent.params,
     }
+
+
+def test_a_waiting_call_is_sent_with_the_exact_bytes_of_its_params():
+    raw = (
+        b'{"jsonrpc":"2.0","id":"a\\u0062","method":"tools/call","params":{"inputResponses":{"a": 1.0},"name":"pay",'
+        b'"_meta":{ "progressToken":7,"acme/x":1.50 },"task":{"ttl" :1},"arguments":{ "n":1e2 },"requestState":"\\u00e9"}}'
+    )
+    request = frames.decode(raw)
+    call = ToolCall(
+        agent="a",
+        server="s",
+        tool="pay",
+        arguments=request.arguments,
+        extra_params=envelope.extra_params(request),
+    )
+    sent = frames.rebuild(envelope.approved_frame(call, request.id, envelope.exchange_members(request)))
+    for member in (
+        b'"id":"ab"', b'"inputResponses":{"a": 1.0}', b'"_meta":{ "progressToken":7,"acme/x":1.50 }', b'"task":{"ttl" :1}',
+        b'"arguments":{ "n":1e2 }', b'"requestState":"\\u00e9"',
+    ):  # fmt: skip
+        assert sent.count(member) == 1
+    assert frames.decode(sent).params == request.params
 
 
 async def test_only_the_meta_that_approvers_saw_is_approved():

@@ -11,6 +11,7 @@ from gateway.auth.agents import LOCAL
 from gateway.call.request import Exchange, RequestHead
 from gateways import call, running, text
 from hang import HANG
+from parking_reader import ParkingReader
 
 HEADERS = (("content-type", "application/json"), ("accept", "application/json, text/event-stream"))
 FRONT = ("okayed-front", "stdio")
@@ -111,3 +112,29 @@ async def test_an_answer_to_a_request_that_was_cancelled_meanwhile_is_not_record
 def exchange_of(frame):
     body = json.dumps(frame).encode()
     return Exchange(agent=LOCAL, server="notes", verb="POST", body=body, head=RequestHead(HEADERS))
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json, text/event-stream"])
+async def test_a_fault_while_a_client_waits_ends_its_wait_and_does_not_cancel_the_call(accept):
+    async with running(more="approvals: {on_disconnect: cancel}") as gateway, asyncio.timeout(HANG):
+        service, proxy = gateway.gateway.service, gateway.gateway.proxy
+
+        async def fail(_):
+            raise LookupError
+
+        frame = json.dumps(call("create_note")).encode()
+        head = RequestHead((("content-type", "application/json"), ("accept", accept)))
+        reader = ParkingReader(
+            proxy.begin(Exchange(agent=LOCAL, server="notes", verb="POST", body=frame, head=head))
+        )
+        [held] = await gateway.held()
+        while proxy._held_answers._context.checks.tasks or reader.parked is None:
+            await asyncio.sleep(0)
+        service.newest = fail
+        service.wakeups.wake(held.id)
+        while leftovers(gateway):
+            await asyncio.sleep(0)
+        del service.newest
+        await asyncio.wait([reader.task])
+        assert reader.responses[0]["error"]["code"] == -32603
+        assert (await service.get(held.id)).state == "pending"
