@@ -6,9 +6,10 @@ from random import Random
 import pytest
 
 from approvals.audit import encode_event, verify
-from approvals.errors import Conflict
+from approvals.errors import Conflict, StoreError
 from approvals.lifecycle import advance
-from approvals.model import State
+from approvals.model import CallLimit, State
+from approvals.store.sqlite import writer
 from approvals.store.sqlite.call_writes import encode_change, encode_new, insert_calls, swap_calls
 from approvals.store.sqlite.many_rows import MOST, insert_rows
 from approvals.store.sqlite.seal import Seal
@@ -129,4 +130,51 @@ async def test_events_of_one_batch_keep_the_order_in_which_they_were_requested(s
     assert all(one is None or "refused" in str(one) for one in told)
     events = await store.events()
     assert [event.kind for event in events] == wanted
+    assert verify(events) is None
+
+
+async def test_the_highest_time_of_a_batch_is_kept(store):
+    calls = [a_call(created_at=at) for at in (1000.0, 3000.0, 2000.0)]
+    await asyncio.gather(*map(store.add, calls))
+    assert await store.highest_time() == 3000.0
+    settled = [
+        advance(call, State.DENIED, at) for call, at in zip(calls, (3100.0, 3300.0, 3200.0), strict=True)
+    ]
+    await asyncio.gather(*map(store.swap, calls, settled))
+    assert await store.highest_time() == 3300.0
+
+
+async def test_a_call_beyond_the_limit_of_waiting_writes_takes_no_room(store, monkeypatch):
+    monkeypatch.setattr(writer, "MAX_WAITING", 2)
+    calls, limits = [a_call() for _ in range(5)], [CallLimit(most=3)]
+    told = await asyncio.gather(*(store.add(call, limits=limits) for call in calls), return_exceptions=True)
+    assert list(map(type, told)) == [type(None)] * 2 + [StoreError] * 3
+    assert (store._open.usage.calls[""], len(store._in_flight._writes)) == (2, 0)
+    await store.add(calls[2], limits=limits)
+    told = await asyncio.gather(
+        *(store.swap(call, advance(call, State.DENIED, 1.0)) for call in calls[:3]), return_exceptions=True
+    )
+    assert list(map(type, told)) == [type(None)] * 2 + [StoreError]
+    assert await store.get(calls[2].id) == calls[2]
+
+
+async def test_posted_events_that_a_full_disk_delays_keep_their_order(store):
+    def fill(db):
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count={pages}")
+
+    async def post(n):
+        store.post(an_event(f"event {n}", detail={"x": "x" * 20_000}))
+
+    await store.writer.do(fill)
+    told = await asyncio.gather(
+        *(job for n in range(5) for job in (post(n), store.append(an_event("lost")))), return_exceptions=True
+    )
+    assert [one for one in told if one is None] == [None] * 5
+    assert sum("full" in str(one) for one in told) == 5
+    await post(5)
+    store.writer._db.execute("PRAGMA max_page_count=1000000")
+    await post(6)
+    events = await store.events()
+    assert [event.kind for event in events] == [f"event {n}" for n in range(7)]
     assert verify(events) is None
