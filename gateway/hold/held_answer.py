@@ -359,9 +359,8 @@ class HeldAnswer:
             self._fault = error
         else:
             self._adopt(newest)
-        if not self._is_parked():  # a reader has started meanwhile, and reads the call itself
-            self._woken = True
-        elif not self._is_idle():
+        # A reader that has started meanwhile reads the call itself.
+        if self._is_parked() and not self._is_idle():
             self._wake_reader()
 
     def _adopt(self, newest: HeldCall) -> None:

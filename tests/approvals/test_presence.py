@@ -3,6 +3,7 @@
 import pytest
 
 from approval_fixtures import Clock, directory, held
+from approvals.errors import StoreError
 from approvals.presence import MIN_ATTENDED
 from approvals.replica import LEASE
 from approvals.service import ApprovalService
@@ -15,9 +16,11 @@ class CountingStore(MemoryStore):
 
     def __init__(self):
         super().__init__()
-        self.saved, self.asked = [], 0
+        self.saved, self.asked, self.failing = [], 0, False
 
     async def save_presence(self, replica, added, removed):
+        if self.failing:
+            raise StoreError("The disk is full.")
         self.saved.append((replica, list(added), list(removed)))
         await super().save_presence(replica, added, removed)
 
@@ -105,6 +108,26 @@ async def test_a_sweep_writes_only_changes_and_all_of_them_at_once(replicas, sto
         await a.sweep()
         await a.sweep()
     assert store.saved == [(a.replica.id, sorted([one.id, two.id]), [])]
+
+
+async def test_clients_that_could_not_be_saved_are_saved_by_the_next_sweep(replicas, store, clock):
+    a, b = replicas
+    left, came, stays = [await a_call(a, arguments=b'{"n":%d}' % n) for n in range(3)]
+    with a.attend(stays.id):
+        with a.attend(left.id):
+            await a.sweep()
+        clock.now += MIN_ATTENDED
+        with a.attend(came.id):
+            store.failing = True
+            with pytest.raises(StoreError):
+                await a.sweep()
+            store.failing = False
+            await a.sweep()
+            assert await b.find_attended([left, came, stays]) == {came.id, stays.id}
+        store.saved.clear()
+        clock.now += MIN_ATTENDED
+        await a.sweep()
+        assert store.saved == [(a.replica.id, [], [came.id])]
 
 
 async def test_the_clients_of_a_replica_are_gone_when_its_lease_ends(replicas, clock):

@@ -35,6 +35,26 @@ async def test_a_quick_decision_is_one_json_frame_with_the_servers_status():
         assert (answer.status, answer.media_type, answer.error["code"]) == (400, "application/json", -32021)
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/json, text/event-stream"])
+async def test_a_decision_made_before_the_client_listens_is_answered_at_once(accept):
+    async with running() as gateway, asyncio.timeout(HANG):
+        service = gateway.gateway.service
+        hold, alice = service.hold, service.directory.by_name("alice")
+
+        async def hold_and_deny(new):
+            held = await hold(new)
+            await service.review(held.id, alice, Decision.DENY, via="cli", digest=held.digest, reason="no")
+            while service.store._feed._queues and any(
+                queue._signals for queue in service.store._feed._queues
+            ):
+                await asyncio.sleep(0)
+            return held
+
+        service.hold = hold_and_deny
+        answer = await gateway.ask("tools/call", CALL, headers={"Accept": accept})
+        assert "Denied by alice: no" in text(answer.frames[-1])
+
+
 async def test_a_2026_client_returns_sealed_state_until_the_call_is_decided():
     async with running(more=SHORT) as gateway:
         first = (await one_round(gateway, CALL)).result

@@ -138,3 +138,34 @@ async def test_a_fault_while_a_client_waits_ends_its_wait_and_does_not_cancel_th
         await asyncio.wait([reader.task])
         assert reader.responses[0]["error"]["code"] == -32603
         assert (await service.get(held.id)).state == "pending"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/json, text/event-stream"])
+async def test_a_client_whose_connection_ends_at_any_moment_leaves_nothing_behind_and_gets_one_run(accept):
+    async with running() as gateway, asyncio.timeout(HANG):
+        host, _, port = gateway.url.removeprefix("http://").removesuffix("/mcp/notes").partition(":")
+        person = asyncio.ensure_future(approving(gateway))
+        for turns in count():
+            body = json.dumps(call("create_note", {"n": turns})).encode()
+            head = (
+                f"POST /mcp/notes HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head.encode() + body)
+            answer = asyncio.ensure_future(reader.readuntil(b"ran create_note"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            answered = answer.done()
+            writer.transport.abort()
+            await asyncio.wait([answer])
+            answer.exception()
+            if not answered:
+                assert text(await gateway.call("create_note", {"n": turns})).endswith("ran create_note")
+            while leftovers(gateway):
+                await asyncio.sleep(0)
+            assert len(gateway.ran()) == turns + 1
+            if answered:
+                assert turns > 20
+                break
+        person.cancel()

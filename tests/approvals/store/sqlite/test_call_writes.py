@@ -7,7 +7,7 @@ import pytest
 
 from approvals.audit import encode_event, verify
 from approvals.errors import Conflict, StoreError
-from approvals.lifecycle import advance
+from approvals.lifecycle import OPEN_OR_IN_DOUBT, advance
 from approvals.model import CallLimit, State
 from approvals.store.sqlite import writer
 from approvals.store.sqlite.call_writes import encode_change, encode_new, insert_calls, swap_calls
@@ -41,6 +41,15 @@ async def test_a_statement_with_two_open_calls_of_a_key_is_refused_whole(store):
     )
     with pytest.raises(Conflict):
         await insert(store, a_call(key="k", state=State.IN_DOUBT))
+
+
+@pytest.mark.parametrize("stored", sorted(OPEN_OR_IN_DOUBT))
+async def test_the_file_takes_no_open_call_beside_one_in_any_open_state(store, stored):
+    await insert(store, a_call(key="k", state=stored))
+    for state in sorted(OPEN_OR_IN_DOUBT):
+        with pytest.raises(Conflict):
+            await insert(store, a_call(key="k", state=state))
+    await insert(store, a_call(key="k", state=State.COMPLETED))
 
 
 async def test_two_calls_of_one_id_are_refused(store):

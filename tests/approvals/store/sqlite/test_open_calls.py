@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from approvals.audit import verify
 from approvals.errors import ApprovalError, Conflict, QuotaExceeded, StoreError
 from approvals.lifecycle import OPEN, OPEN_OR_IN_DOUBT, TIMED, TRANSITIONS, advance, update
-from approvals.model import CallLimit, State
+from approvals.model import CallLimit, Outcome, State
 from approvals.store.open_calls import MAX_KEPT, OpenCalls, open_call
 from approvals.store.sqlite.store import SqliteStore
 from approvals.summaries import size
@@ -126,6 +126,7 @@ class Run:
         waiting = [call for call in calls if call.state in OPEN_OR_IN_DOUBT]
         assert list(memory.by_id.values()) == list(map(open_call, waiting))
         assert memory.by_key == {call.key: open_call(call) for call in waiting}
+        assert memory._tasks == {call.id for call in waiting if call.state in OPEN and call.task}
         limited = [call for call in calls if call.state in OPEN]
         count, bytes_ = Counter(), Counter()
         for call in limited:
@@ -238,6 +239,38 @@ async def test_the_window_of_recent_calls_moves_with_the_time(tmp_path):
             with pytest.raises(QuotaExceeded):
                 await add(at)
         await add(2100.0)
+        with pytest.raises(QuotaExceeded):  # the window has room, but the calls before it are recent again
+            await add(1340.0)
+
+
+async def test_a_call_made_at_the_start_of_the_window_is_not_recent(tmp_path):
+    async with opened(tmp_path / "okayed.db") as store:
+        limit = CallLimit(most=1, agent="ann", since=1000.0)
+        for _ in range(3):
+            await store.add(a_call(agent="ann", created_at=1000.0), limits=[limit])
+        await store.add(a_call(agent="ann", created_at=1000.1), limits=[limit])
+        with pytest.raises(QuotaExceeded):
+            await store.add(a_call(agent="ann", created_at=1000.0), limits=[limit])
+        Run(store).check_recent((await store.select()).items)
+
+
+async def test_two_moves_of_a_window_at_once_count_each_call_once(tmp_path):
+    async with opened(tmp_path / "okayed.db") as store:
+        for at in range(1000, 1010):
+            limit = CallLimit(most=10, agent="ann", since=999.0)
+            await store.add(a_call(agent="ann", created_at=float(at)), limits=[limit])
+        told = await asyncio.gather(
+            *(
+                store.add(
+                    a_call(agent="ann", created_at=1010.0),
+                    limits=[CallLimit(most=6, agent="ann", since=since)],
+                )
+                for since in (1004.0, 1005.0, 1004.0, 1006.0, 1003.0)
+            ),
+            return_exceptions=True,
+        )
+        assert {type(one) for one in told} == {type(None), QuotaExceeded}
+        Run(store).check_recent((await store.select()).items)
 
 
 async def test_a_second_call_of_a_key_waits_for_the_first_and_then_conflicts(tmp_path):
@@ -247,6 +280,11 @@ async def test_a_second_call_of_a_key_waits_for_the_first_and_then_conflicts(tmp
             return_exceptions=True,
         )
         assert list(map(type, told)) == [type(None), *[Conflict] * 4]
+
+
+def test_a_call_with_a_large_answer_is_not_kept_in_memory():
+    outcome = Outcome(is_error=False, body=b'"' + b"x" * MAX_KEPT + b'"')
+    assert open_call(a_call(state=State.IN_DOUBT, outcome=outcome)).call is None
 
 
 def test_outdated_deadlines_do_not_pile_up():

@@ -561,6 +561,14 @@ async def test_a_conflict_is_reported_before_a_limit(store):
             await store.add(other, limits=[CallLimit(most=1)])
 
 
+async def test_the_id_of_a_settled_call_is_a_conflict_before_a_limit_is(store):
+    call = a_call()
+    await store.add(call)
+    await store.swap(call, advance(call, State.DENIED, 1.0))
+    with pytest.raises(Conflict):
+        await store.add(replace(call, key="other"), limits=[CallLimit(most=0)])
+
+
 async def test_the_file_refuses_a_second_open_call_of_a_key(store):
     copy = """
         INSERT INTO calls SELECT 2, 'hold_other', version, state, key, digest, agent, server, tool, created_at,
