@@ -11,7 +11,6 @@ from approvals.lifecycle import OPEN_OR_IN_DOUBT, advance
 from approvals.model import CallLimit, State
 from approvals.store.sqlite import writer
 from approvals.store.sqlite.call_writes import encode_change, encode_new, insert_calls, swap_calls
-from approvals.store.sqlite.many_rows import MOST, insert_rows
 from approvals.store.sqlite.seal import Seal
 from replacing import replace
 from store_fixtures import a_call, an_event, open_sqlite
@@ -84,18 +83,6 @@ async def test_two_changes_of_one_version_are_refused_together(store):
     ]
     with pytest.raises(Conflict):
         await store.writer.do(lambda db: swap_calls(db, changes))
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, MOST - 1, MOST, MOST + 1, 5 * MOST + 7])
-async def test_any_number_of_rows_is_inserted_in_order(store, count):
-    rows = [(n, n * n) for n in range(count)]
-
-    def work(db):
-        db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, square INTEGER)")
-        insert_rows(db, "INSERT INTO t VALUES (?, ?)", rows)
-        return db.execute("SELECT * FROM t ORDER BY n").fetchall()
-
-    assert await store.writer.do(work) == rows
 
 
 REFUSED = """
