@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import uvloop
-from load import LEGACY, MODERN, Load, open_load
+from load import HANDSHAKE, MODERN, Load, open_load
 from processes import ROOT, read_memory, read_processor_seconds
 from routes import RELAY, Route, Run, list_routes, run_route, run_server
 
@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each route is called in a round")
     parser.add_argument("--sse", action="store_true", help="the server answers with event streams")
     parser.add_argument(
-        "--modern", action="store_true", help=f"calls of revision {MODERN} in place of {LEGACY}"
+        "--modern", action="store_true", help=f"calls of revision {MODERN} in place of {HANDSHAKE}"
     )
     parser.add_argument("--only", default="", help="the routes to measure, separated by commas")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout whose gateway is measured")
@@ -134,7 +134,7 @@ def main() -> int:
     routes = list_routes(options.tree)
     if options.only:
         routes = {name: run for name, run in routes.items() if name in options.only.split(",")}
-    revision = MODERN if options.modern else LEGACY
+    revision = MODERN if options.modern else HANDSHAKE
     found = uvloop.run(measure(routes, options.rounds, options.seconds, sse=options.sse, revision=revision))
     for title, best in ((f"Best of {options.rounds} rounds", True), ("Median", False)):
         print(f"{title}, revision {revision}, {'event streams' if options.sse else 'JSON'}:\n")

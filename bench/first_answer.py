@@ -54,7 +54,7 @@ def write_config(folder: Path, servers: str) -> tuple[Path, int]:
     return path, ports["agents"]
 
 
-def read_memory(pid: int) -> tuple[float, float]:
+def read_rss_and_pss(pid: int) -> tuple[float, float]:
     """Return the RSS and the PSS of a process, in MB."""
     found = dict(
         re.findall(r"^(Rss|Pss): +(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
@@ -104,7 +104,7 @@ def measure_run(path: Path, port: int) -> tuple[float, ...]:
         wait_until_ready(port)
         ready = time.monotonic() - start
         time.sleep(SETTLE)
-        return answered, ready, *read_memory(pid), read_processor_seconds(pid)
+        return answered, ready, *read_rss_and_pss(pid), read_processor_seconds(pid)
 
 
 def measure_stdio(command: list[str]) -> tuple[float, ...]:
@@ -121,7 +121,7 @@ def measure_stdio(command: list[str]) -> tuple[float, ...]:
             while (json.loads(process.stdout.readline())).get("id") != number:
                 pass
             times.append(time.monotonic() - start)
-        memory = read_memory(process.pid)
+        memory = read_rss_and_pss(process.pid)
         process.stdin.close()
         process.wait()
     return *times, *memory, _used() - before

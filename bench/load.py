@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http_client import Connection, Response, WrongResponse, build_request
 from server import build_call_result, build_event
 
-LEGACY, MODERN = "2025-11-25", "2026-07-28"
+HANDSHAKE, MODERN = "2025-11-25", "2026-07-28"
 META = "io.modelcontextprotocol"
 #: Seconds until a run has failed.
 TIMEOUT = 120.0
@@ -68,7 +68,7 @@ def build_call(
     text: str,
     *,
     token: str = "",
-    revision: str = LEGACY,
+    revision: str = HANDSHAKE,
     progress: bool = False,
 ) -> Call:
     """Return a call of *tool* whose request id is *number*."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import Popen
 
 from http_client import WrongResponse, connect
-from load import LEGACY, Call, build_call
+from load import HANDSHAKE, Call, build_call
 from okayed_config import agent_token, run_okayed, write_config
 from processes import ROOT, START, free_ports, run_process
 
@@ -68,7 +68,7 @@ class Route:
     tokens: Sequence[str] = ("",)
     start: float = 0.0
 
-    def build_calls(self, lengths: Sequence[int] = LENGTHS, revision: str = LEGACY) -> Sequence[Call]:
+    def build_calls(self, lengths: Sequence[int] = LENGTHS, revision: str = HANDSHAKE) -> Sequence[Call]:
         """Return a call of each agent for each length, with ids from 1."""
         kinds = ((length, token) for length in lengths for token in self.tokens)
         return [

@@ -23,7 +23,7 @@ from gateway.config.addresses import host_names
 from gateway.config.options import Config, listen_address
 from gateway.fronts import EMBEDDED, RUN
 from gateway.fronts.agents_listener import open_agents_listener
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.fronts.late_application import open_late_listener
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config.options import Listen
 from gateway.fronts import listener
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.fronts.endpoint import Endpoint
 from gateway.fronts.late_application import LateApplication
 from gateway.fronts.plain_connection import PlainConnection

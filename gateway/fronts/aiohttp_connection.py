@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from approvals.client_address import LOCAL
-from gateway.fronts.connections import FULL, Connections, PeerTimer, Phase
+from gateway.fronts.connection_limits import FULL, Connections, PeerTimer, Phase
 
 log = logging.getLogger("okayed.connections")
 

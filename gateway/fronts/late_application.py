@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from gateway.config.options import Listen
 from gateway.fronts import listener
-from gateway.fronts.connections import FULL, Connections, PeerTimer, Phase
+from gateway.fronts.connection_limits import FULL, Connections, PeerTimer, Phase
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.config.addresses import parse_host_and_port
 from gateway.config.options import Listen, SocketOptions, listen_address
 from gateway.errors import UserError
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 
 #: Seconds that open connections get at shutdown.
 CLOSE_SECONDS = 1.0

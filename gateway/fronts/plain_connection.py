@@ -1,4 +1,4 @@
-"""A connection of an agent: serves plain requests itself, and passes to aiohttp at the first other one."""
+"""A connection of an agent: serves plain requests itself, and goes to aiohttp at the first other one."""
 
 import asyncio
 from typing import cast
@@ -8,7 +8,7 @@ from gateway.call.exchange_limits import TooManyBytesError
 from gateway.call.request import Exchange
 from gateway.fronts import header_checks, plain_head
 from gateway.fronts.answering_connection import AnsweringConnection
-from gateway.fronts.connections import FULL, PeerTimer, Phase
+from gateway.fronts.connection_limits import FULL, PeerTimer, Phase
 from gateway.fronts.endpoint import MAX_BODY
 from gateway.fronts.known_heads import KnownHead
 from gateway.fronts.plain_front import PlainFront

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from gateway.auth.agents import Agent, AuthenticationFailed
 from gateway.fronts import header_checks
-from gateway.fronts.connections import Connections, PeerTimer, TimedConnection
+from gateway.fronts.connection_limits import Connections, PeerTimer, TimedConnection
 from gateway.fronts.endpoint import Endpoint
 from gateway.fronts.known_heads import KnownHead, KnownHeads
 from gateway.upstreams.reply import Reply

@@ -8,7 +8,7 @@ from itertools import product
 from approvals.model import CallId
 
 PREFIX = "hold_"
-#: Of the 128 bits of a ULID, those after the time.
+#: The bits of a ULID after the time; it has 128.
 RANDOM_BITS = 80
 RANDOM_BYTES = RANDOM_BITS // 8
 #: Random bytes that are read at once, for a hundred ids.

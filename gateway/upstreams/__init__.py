@@ -1,4 +1,4 @@
-"""The seam to MCP servers: one exchange of Streamable HTTP, in bytes and plain headers.
+"""The seam to MCP servers: one exchange of Streamable HTTP, in bytes and a mapping of headers.
 
 The gateway talks to every server as a Streamable HTTP client would: POST a frame, and get a reply with one JSON frame
 or a stream of events; GET the server's own stream; DELETE a session. A stdio child is an `Upstream` that answers like

@@ -16,7 +16,7 @@ from gateway.app.gateway import Gateway, assemble
 from gateway.app.signals import follow_signals
 from gateway.config.options import Config
 from gateway.fronts.agents_listener import open_agents_listener
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.upstreams.http1.pool import ConnectionPool
 from hang import HANG

@@ -10,7 +10,7 @@ from gateway.call.exchange_limits import ExchangeShares
 from gateway.call.request import Exchange
 from gateway.call.sending import Sending
 from gateway.fronts.agents_listener import open_agents_listener
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.upstreams.reply import Reply, frame_reply
 from hang import HANG

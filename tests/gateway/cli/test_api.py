@@ -16,7 +16,7 @@ from gateway.app.serving import serve
 from gateway.cli import api, review
 from gateway.cli.api import RequestRefused, connect
 from gateway.config.addresses import local_address
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from hang import HANG
 from process import free_ports, sha256, token
 from rows import each_row

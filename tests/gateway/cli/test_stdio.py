@@ -23,7 +23,7 @@ from gateway.cli.run import open_released_store
 from gateway.cli.stdio import GatewayLocator, check_url, open_client
 from gateway.config.problems import ConfigProblems
 from gateway.errors import NotSentError, UserError
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.upstreams.reply import read_body
 from gateways import call, running, text
 from hang import HANG

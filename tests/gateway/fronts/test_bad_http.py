@@ -8,7 +8,7 @@ import pytest
 
 from aiohttp_listener import open_listener
 from approvals.web.application import build_inbox
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateways import running
 from hang import HANG
 from inbox import Inbox

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.fronts.late_application import open_late_listener
 from hang import HANG
 

@@ -16,7 +16,7 @@ from aiohttp_listener import open_listener
 from gateway.app.config_file import read_listen
 from gateway.config.options import SocketOptions
 from gateway.errors import UserError
-from gateway.fronts.connections import Connections
+from gateway.fronts.connection_limits import Connections
 from gateway.fronts.listener import open_sockets
 
 CONNECT = """

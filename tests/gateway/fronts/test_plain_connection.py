@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from gateway.auth.agents import LOCAL, Agent, AuthenticationFailed
 from gateway.errors import ConnectionLostError
-from gateway.fronts.connections import Deadlines
+from gateway.fronts.connection_limits import Deadlines
 from gateway.fronts.plain_front import PlainFront
 from gateway.upstreams.reply import Reply, frame_reply
 from scripted_proxy import ODD, Agents, post, serving

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from aiohttp_listener import open_listener
 from gateway.fronts.agents_listener import open_agents_listener
-from gateway.fronts.connections import MIN_BODY_RATE, Connections, Deadlines, PeerTimer, Phase
+from gateway.fronts.connection_limits import MIN_BODY_RATE, Connections, Deadlines, PeerTimer, Phase
 from gateway.fronts.endpoint import Endpoint, ListenerPolicy
 from gateway.upstreams.reply import Reply
 from hang import HANG
