@@ -95,6 +95,17 @@ async def test_the_loop_goes_on_while_the_application_is_built_once_for_all_conn
     assert build.threads[0] is not threading.main_thread()
 
 
+async def test_a_connection_is_counted_once_by_the_time_it_is_served():
+    build, connections = Builder(), Connections("test", 9)
+    build.may_finish.set()
+    async with open_late_listener(build, "127.0.0.1:0", connections) as at, asyncio.timeout(HANG):
+        reader, writer = await asyncio.open_connection(*at.split(":"))
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await reader.readuntil(b"page")
+        assert len(connections) == 1
+        writer.close()
+
+
 async def test_a_connection_is_closed_if_the_application_cannot_be_built_and_the_next_one_tries_again(caplog):
     build = Builder()
     build.may_finish.set()

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from gateway.auth.agents import LOCAL, Agent, AuthenticationFailed
 from gateway.errors import ConnectionLostError
 from gateway.fronts.connection_limits import Deadlines
+from gateway.fronts.plain_connection import MAX_UNREAD
 from gateway.fronts.plain_front import PlainFront
 from gateway.upstreams.reply import Reply, frame_reply
 from scripted_proxy import ODD, Agents, post, serving
@@ -224,6 +225,26 @@ async def test_a_request_that_arrives_byte_by_byte_is_plain():
         client.close()
 
 
+async def test_a_connection_whose_reading_is_paused_goes_on_after_the_handover():
+    async with serving() as front:
+        client = await front.connect()
+        await until(lambda: len(front.connections))
+        [connection] = front.connections
+        make = connection._front.make_successor
+
+        async def make_late(timer):
+            await until(lambda: connection._paused)
+            return await make(timer)
+
+        connection._front.make_successor = make_late
+        odd = post(b"x" * 500_000, headers=ODD)
+        client.send(odd[: MAX_UNREAD + 1000])  # so few that aiohttp does not pause and resume by itself
+        await until(lambda: connection._paused)
+        client.send(odd[MAX_UNREAD + 1000 :], post(b"next"))
+        assert await client.answers(2) == [(200, b"x" * 500_000), (200, b"next")]
+        client.close()
+
+
 async def test_a_client_that_leaves_during_the_handover_is_forgotten():
     async with serving() as front:
         client = await front.connect(post(b"odd", headers=ODD))
@@ -277,6 +298,19 @@ async def test_a_body_that_does_not_arrive_frees_what_was_reserved_for_it():
         client.send(post(b"y" * 200))
         assert await client.answers() == [(200, b"y" * 200)]
         client.close()
+
+
+async def test_the_bytes_of_a_body_are_counted_only_until_its_call_is_sent():
+    async with serving() as front:
+        sent = Sent()
+        front.proxy.send = lambda _: sent
+        client = await front.connect(post(b"x" * 100)[:-50])
+        await until(lambda: front.endpoint.bodies._open)
+        client.send(b"x" * 50)
+        await sent.started.wait()
+        assert not front.endpoint.bodies._open
+        client.close()
+        await sent.ended.wait()
 
 
 async def test_a_stream_is_closed_when_its_client_leaves():
@@ -572,6 +606,18 @@ async def test_a_body_is_read_only_after_a_slow_token_was_verified(refused):
         agents.verified.set()
         expected = [401, 401] if refused else [200, 200]
         assert [status for status, _ in await client.answers(2)] == expected
+        client.close()
+
+
+@pytest.mark.parametrize("kind", [Agents, Slow])
+async def test_another_media_type_is_refused_every_time(kind):
+    agents = kind()
+    if kind is Slow:
+        agents.verified.set()
+    async with serving(agents=agents) as front:
+        other = post().replace(b"application/json", b"text/plain")
+        client = await front.connect(*[other] * 3, post())
+        assert [status for status, _ in await client.answers(4)] == [415, 415, 415, 200]
         client.close()
 
 

@@ -288,6 +288,32 @@ async def test_an_answer_that_is_not_read_to_its_end_frees_its_connection(pool, 
         assert await send(raw.url, pool) == b"{}"
 
 
+async def test_a_stream_that_starts_as_its_request_is_cancelled_is_closed(pool):
+    async with raw_server() as raw:
+        raw.allow()
+        await send(raw.url, pool)
+        sending = asyncio.ensure_future(upstream(raw.url, pool).send("POST", b"", {}))
+        await raw.until(lambda: len(raw.requests) == 2)
+        [connection] = pool._connections
+        connection.data_received(OK.replace(b"application/json", b"text/event-stream")[:-2])
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await raw.until(lambda: raw.closed == 1)
+
+
+async def test_releasing_a_line_whose_connection_ended_frees_one_place(pool):
+    async with raw_server() as raw:
+        raw.allow()
+        await send(raw.url, pool)
+        line = upstream(raw.url, pool).line()
+        [connection] = pool._connections
+        connection.close()
+        await turn()
+        line.release()
+        assert (pool._unused, upstream(raw.url, pool).line()) == (1, None)
+
+
 async def test_a_connection_that_the_server_closed_is_not_used_again(pool):
     async with raw_server() as raw:
         raw.allow(2)
@@ -372,6 +398,26 @@ async def test_closing_the_pool_fails_requests_and_the_queue():
         with pytest.raises(NotSentError, match="are closed"):
             await send(raw.url, pool)
         assert (raw.accepted, len(raw.requests)) == (1, 1)
+
+
+async def test_a_request_whose_pool_closes_while_it_connects_is_not_sent(monkeypatch):
+    connecting, closed, connect = asyncio.Event(), asyncio.Event(), ConnectionPool._connect_socket
+
+    async def connect_late(pool, address):
+        connecting.set()
+        await closed.wait()
+        return await connect(pool, address)
+
+    monkeypatch.setattr(ConnectionPool, "_connect_socket", connect_late)
+    async with raw_server() as raw:
+        async with ConnectionPool(1) as pool:
+            sending = asyncio.ensure_future(send(raw.url, pool))
+            await connecting.wait()
+        closed.set()
+        with pytest.raises(NotSentError):
+            await sending
+        await raw.until(lambda: raw.closed == 1)
+        assert raw.requests == []
 
 
 async def test_a_server_that_takes_no_connection_in_time_is_sent_nothing(pool, monkeypatch):
@@ -505,6 +551,25 @@ async def test_a_server_with_another_certificate_is_sent_nothing(tmp_path, autho
             await send(f"https://localhost:{raw.port}/mcp", pool)
         assert raw.requests == []
         assert pool._unused == 1
+
+
+@pytest.mark.parametrize("name", ["localhost", "other.example"])
+async def test_the_default_context_trusts_the_authorities_of_the_machine_and_checks_names(
+    tmp_path, authority, monkeypatch, name
+):
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(authority[1].public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    pools._default_context.cache_clear()
+    serving, _ = contexts(tmp_path, authority, [name])
+    async with raw_server(ssl=serving) as raw, ConnectionPool(1) as pool:
+        raw.allow()
+        if name == "localhost":
+            assert await send(f"https://localhost:{raw.port}/mcp", pool) == b"{}"
+        else:
+            with pytest.raises(NotSentError, match="certificate verify failed"):
+                await send(f"https://localhost:{raw.port}/mcp", pool)
+    pools._default_context.cache_clear()
 
 
 async def test_a_server_that_speaks_no_tls_is_sent_nothing(pool):

@@ -369,10 +369,11 @@ def test_a_long_request_is_written_piece_by_piece():
 def test_an_answer_to_a_half_sent_request_closes_the_connection():
     wire = Wire()
     wire.feed(ANSWER)
-    wire.connection.pause_writing()
+    write = wire.transport.write
+    wire.transport.write = lambda data: (write(data), wire.connection.pause_writing())
     wire.connection.start(b"", b"y" * (3 * PIECE), wire.received.append)
     wire.feed(ANSWER)
-    assert [reply.status for reply in wire.received] == [200, 200]
+    assert [isinstance(reply, Reply) for reply in wire.received] == [True, True]
     assert (wire.idle, wire.transport.closed) == (1, True)
 
 
