@@ -20,7 +20,6 @@ from gateway.call.sessions import Session
 from gateway.errors import UnknownSessionError
 from gateway.hold import client_wait, elicitation, known_clients, response_stream
 from gateway.hold.cancellations import Cancellations, PendingWait, RequestKey
-from gateway.hold.checks import Checks
 from gateway.hold.client_wait import ClientWait
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.final_frames import FinalFrames
@@ -31,6 +30,7 @@ from gateway.hold.outbound import Outbound
 from gateway.hold.patience import ClientKey, LearnedWaits
 from gateway.hold.running import Forwarder
 from gateway.hold.timer_wheel import TimerWheel
+from gateway.hold.version_checks import VersionChecks
 from gateway.hold.waiting_request import WaitingRequest, request_key
 from gateway.upstreams import Upstream
 from gateway.upstreams.reply import LateReply, Reply
@@ -61,7 +61,7 @@ class HeldAnswers:
         self._learned_waits = LearnedWaits()
         self.delivered = DeliveredAnswers()
         self._context = HoldContext(
-            service=service, waits=self._waits, wheel=TimerWheel(service.monotonic), checks=Checks(),
+            service=service, waits=self._waits, wheel=TimerWheel(service.monotonic), checks=VersionChecks(),
             final_frames=final_frames, start_run=self._start_run, on_left=self._handle_client_left,
             on_delivered=self._record_delivery,
         )  # fmt: skip

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from approvals.model import HeldCall
 from approvals.service import ApprovalService
 from gateway.hold.cancellations import Cancellations, PendingWait
-from gateway.hold.checks import Checks
 from gateway.hold.client_wait import ClientWait
 from gateway.hold.event_buffer import EventBuffer
 from gateway.hold.final_frames import FinalFrames
 from gateway.hold.outbound import Outbound
 from gateway.hold.timer_wheel import TimerWheel
+from gateway.hold.version_checks import VersionChecks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class HoldContext:
     service: ApprovalService
     waits: Cancellations
     wheel: TimerWheel
-    checks: Checks
+    checks: VersionChecks
     final_frames: FinalFrames
     #: Starts the run of an approved call, unless the wait is over; its events are then in the wait.
     start_run: Callable[[HeldCall, Outbound, PendingWait], Awaitable[EventBuffer | None]]

@@ -13,7 +13,7 @@ from gateway.upstreams.credentials import Credentials
 from gateway.upstreams.http1.address import Address, parse_address
 from gateway.upstreams.http1.connection import ServerConnection
 from gateway.upstreams.http1.pool import ConnectionPool
-from gateway.upstreams.http1.request import HeadBuilder
+from gateway.upstreams.http1.request_head import HeadBuilder
 from gateway.upstreams.reply import EVENTS, JSON, Reply
 from gateway.wire import protocol
 

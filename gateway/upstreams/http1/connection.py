@@ -6,7 +6,6 @@ from typing import cast
 
 from gateway.errors import ConnectionLostError, NotSentError
 from gateway.upstreams import Receive
-from gateway.upstreams.http1.body import ResponseBody
 from gateway.upstreams.http1.response import (
     END_OF_HEAD,
     MAX_HEAD,
@@ -16,6 +15,7 @@ from gateway.upstreams.http1.response import (
     check_size,
     read_head,
 )
+from gateway.upstreams.http1.response_body import ResponseBody
 from gateway.upstreams.reply import Reply
 
 #: A body of a known length up to this (bytes) is delivered whole; a longer one, or a stream, as it arrives.

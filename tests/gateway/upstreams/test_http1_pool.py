@@ -17,8 +17,8 @@ from gateway.errors import ConnectionLostError, NotSentError, ResponseTooLargeEr
 from gateway.upstreams.credentials import FixedCredentials
 from gateway.upstreams.http import HttpUpstream
 from gateway.upstreams.http1 import pool as pools
-from gateway.upstreams.http1.body import MAX_BUFFERED
 from gateway.upstreams.http1.pool import ConnectionPool
+from gateway.upstreams.http1.response_body import MAX_BUFFERED
 from gateway.upstreams.reply import MAX_ANSWER, read_body
 from gateway.upstreams.requests import RequestFilter
 from hang import HANG

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ConnectionLostError, NotSentError
-from gateway.upstreams.http1.body import MAX_BUFFERED
 from gateway.upstreams.http1.connection import MAX_WHOLE, PIECE, ServerConnection
 from gateway.upstreams.http1.response import (
     MAX_HEAD,
@@ -18,6 +17,7 @@ from gateway.upstreams.http1.response import (
     MalformedResponseError,
     read_head,
 )
+from gateway.upstreams.http1.response_body import MAX_BUFFERED
 from gateway.upstreams.reply import Reply, read_body
 from hang import HANG
 

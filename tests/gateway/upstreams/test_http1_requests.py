@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import NotSentError
 from gateway.upstreams.http1.address import parse_address
-from gateway.upstreams.http1.request import HeadBuilder
+from gateway.upstreams.http1.request_head import HeadBuilder
 
 DEFAULTS = {"content-type": "application/json", "accept": "application/json"}
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.hold.checks import MOST_AT_ONCE, Checks
+from gateway.hold.version_checks import MOST_AT_ONCE, VersionChecks
 
 
 class Checked:
@@ -21,7 +21,7 @@ class Checked:
 
 
 async def test_every_request_is_checked_and_only_a_few_at_once():
-    checks, state = Checks(), []
+    checks, state = VersionChecks(), []
     many = [Checked(state) for _ in range(10 * MOST_AT_ONCE)]
     for one in many:
         checks.request(one)
@@ -34,7 +34,7 @@ async def test_every_request_is_checked_and_only_a_few_at_once():
 
 
 async def test_a_check_that_fails_is_logged_and_stops_no_other(caplog):
-    checks, state = Checks(), []
+    checks, state = VersionChecks(), []
     many = [Checked(state, ValueError("odd") if n % 2 else None) for n in range(4 * MOST_AT_ONCE)]
     for one in many:
         checks.request(one)

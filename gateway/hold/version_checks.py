@@ -17,7 +17,7 @@ class Checkable(Protocol):
         """Read the newest version of its call, and act on it."""
 
 
-class Checks:
+class VersionChecks:
     """The checks that are due, and the tasks that do them."""
 
     def __init__(self) -> None:
